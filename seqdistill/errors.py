@@ -1,0 +1,32 @@
+"""The errors a user can act on, each with its exit code. Anything else that escapes is a bug and keeps its traceback."""
+
+
+class SeqdistillError(Exception):
+    """Something failed while running; what was done is kept and the command can be run again.
+
+    `message` says what happened, with the value and the place (file:line, table and key); `hint` is the next action.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(SeqdistillError):
+    """A flag, a recipe or an input file is wrong. Raised before any money or GPU time is spent."""
+
+    exit_code = 2
+
+
+class MissingExtra(UsageError):
+    """A feature needs a package that is not installed; `hint` is the pip command."""
+
+    def __init__(self, package: str, extra: str, why: str) -> None:
+        super().__init__(f"{why} needs the package {package}, which is not installed", f"pip install 'seqdistill[{extra}]'")
+
+
+class Incomplete(SeqdistillError):
+    """The stage stopped with work left (failed requests, a cap). Running it again continues."""

@@ -1,0 +1,1 @@
+"""Stage 4: base, student, teacher and ceiling side by side."""

@@ -1,0 +1,1 @@
+"""Stage 2: samples to training rows, each rejected row with its reason."""

@@ -1,0 +1,215 @@
+"""Records and their JSONL files: what a prompt and a sample are, how they are read, written and named by hash.
+
+Owns the file formats that stages meet in. Does not know run directories, recipes or models.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from seqdistill.errors import UsageError
+
+Message = dict[str, str]  # exactly the keys role and content
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One thing to ask: the teacher's view, the student's view, and what is known about the answer."""
+
+    id: str
+    teacher_messages: list[Message]
+    messages: list[Message]  # the student's view: what is trained on and what is evaluated
+    reference: str | None = None
+    slice: str | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer of a teacher to one prompt: a line of samples.jsonl, train.jsonl and, with a verdict, rejected.jsonl."""
+
+    id: str  # "<prompt_id>:<teacher>:<n>"
+    prompt_id: str
+    sample: int
+    teacher: str
+    prompt: list[Message]
+    completion: list[Message]
+    reasoning: str | None
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    reference: str | None
+    slice: str | None
+
+    @property
+    def text(self) -> str:
+        """The completion's text, without reasoning."""
+        return self.completion[-1]["content"] if self.completion else ""
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], place: str) -> "Sample":
+        """The sample in a JSONL row; further keys are ignored. Raises UsageError naming `place` and the key."""
+        for key, kinds in _SAMPLE_KEYS.items():
+            if key not in row or not isinstance(row[key], kinds):
+                raise UsageError(
+                    f"{place}: key {key!r} is missing or of the wrong type: {_short(row.get(key))}",
+                    "a sample has the keys " + ", ".join(_SAMPLE_KEYS),
+                )
+        check_messages(row["prompt"], place, "prompt")
+        check_messages(row["completion"], place, "completion", may_be_empty=True)
+        return cls(**{key: row[key] for key in _SAMPLE_KEYS})
+
+
+_SAMPLE_KEYS: dict[str, Any] = {
+    "id": str,
+    "prompt_id": str,
+    "sample": int,
+    "teacher": str,
+    "prompt": list,
+    "completion": list,
+    "reasoning": (str, type(None)),
+    "finish_reason": str,
+    "prompt_tokens": int,
+    "completion_tokens": int,
+    "reference": (str, type(None)),
+    "slice": (str, type(None)),
+}
+
+
+def check_messages(messages: Any, place: str, key: str, may_be_empty: bool = False) -> list[Message]:
+    """The chat messages of one record, each with exactly `role` and `content`. Raises UsageError naming place and key."""
+    hint = 'a message is {"role": "system" | "user" | "assistant", "content": "text"}'
+    if not isinstance(messages, list) or not messages:
+        raise UsageError(f"{place}: key {key!r} is not a list of messages: {_short(messages)}", hint)
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+            raise UsageError(f"{place}: message {number} of {key!r} is {_short(message)}", hint)
+        if message["role"] not in ROLES:
+            raise UsageError(f"{place}: message {number} of {key!r} has the unknown role {_short(message['role'])}", hint)
+        if not isinstance(message["content"], str) or not (may_be_empty or message["content"].strip()):
+            raise UsageError(f"{place}: message {number} of {key!r} has no text", hint)
+    return messages
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# --- JSONL ------------------------------------------------------------------------------------------------------------
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields ("file:line", row) for each line. Raises UsageError for a missing file or a line that is not an object."""
+    try:
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                place = f"{path}:{number}"
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise UsageError(
+                        f"{place}: not JSON: {error.msg} at column {error.colno}", "one JSON object a line"
+                    ) from None
+                if not isinstance(row, dict):
+                    raise UsageError(f"{place}: not a JSON object: {_short(row)}", "one JSON object a line")
+                yield place, row
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise UsageError(f"{path}: {error.strerror}", "give a readable file") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}", "save the file as UTF-8") from None
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """The samples of a file, in file order, one at a time."""
+    return (Sample.from_row(row, place) for place, row in read_jsonl(path))
+
+
+def to_line(row: Any) -> str:
+    """One JSONL line, newline included: a dataclass or dict, keys in their order, no ASCII escapes.
+
+    U+2028, U+2029 and U+0085 are escaped, because some readers take them for line ends, and so are lone surrogates,
+    which UTF-8 cannot hold.
+    """
+    text = json.dumps(asdict(row) if hasattr(row, "__dataclass_fields__") else row, ensure_ascii=False, allow_nan=False)
+    for character in "\u2028\u2029\u0085":
+        if character in text:
+            text = text.replace(character, f"\\u{ord(character):04x}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = "".join(f"\\u{ord(c):04x}" if 0xD800 <= ord(c) <= 0xDFFF else c for c in text)
+    return text + "\n"
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[str]]:
+    """A text file that appears under `path` only when the block ends well; on an error nothing is left behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide results from the group
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
+    """Writes the rows atomically, one line each; returns how many."""
+    count = 0
+    with atomic_write(path) as file:
+        for row in rows:
+            file.write(to_line(row))
+            count += 1
+    return count
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes one readable JSON document atomically."""
+    with atomic_write(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+# --- fingerprints -----------------------------------------------------------------------------------------------------
+
+
+def fingerprint(value: Any) -> str:
+    """The SHA-256 (hex) of a JSON value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def prompt_id(messages: list[Message]) -> str:
+    """The short id of a prompt: 12 hex digits of the hash of its rendered messages. Same prompt, same id."""
+    return fingerprint(messages)[:12]
+
+
+def request_seed(run_seed: int, prompt: str, sample: int) -> int:
+    """The seed of one request, from ids alone: order, batching and resuming cannot change it. 0 <= seed < 2**31."""
+    return int(fingerprint([run_seed, prompt, sample])[:8], 16) & 0x7FFFFFFF
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 (hex) of a file, or of a folder's files with their relative names."""
+    if path.is_dir():
+        parts = [[str(part.relative_to(path)), file_sha256(part)] for part in sorted(path.rglob("*")) if part.is_file()]
+        return fingerprint(parts)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,218 @@
+"""The run directory: where a stage's files lie, whether they are up to date, and the manifest that says how they came.
+
+A stage is done when its manifest is there, its fingerprint is today's and its outputs are what the manifest says.
+Does not know what a stage does.
+"""
+
+import contextlib
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from seqdistill import __version__
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.records import file_sha256, fingerprint, write_json
+
+STAGES = ("generate", "filter", "train", "eval")
+PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "accelerate", "sacrebleu", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory. Nothing is created until a stage writes."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path}: a file, not a run directory", "name a directory; it is created when missing")
+
+    def file(self, stage: str, name: str) -> Path:
+        """The path of one of a stage's files."""
+        return self.path / stage / name
+
+    def manifest(self, stage: str) -> dict[str, Any] | None:
+        """A stage's manifest; None when the stage is not done."""
+        import json
+
+        path = self.file(stage, "manifest.json")
+        try:
+            loaded = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: damaged: {error}", "remove the file; the stage's work is then checked again") from None
+        if not isinstance(loaded, dict):
+            raise UsageError(f"{path}: not a manifest", "remove the file; the stage's work is then checked again")
+        return loaded
+
+    def need(self, stage: str, name: str) -> Path:
+        """The path of a file that an earlier stage must have written. Raises UsageError naming the command to run."""
+        path = self.file(stage, name)
+        if self.manifest(stage) is None or not path.exists():
+            raise UsageError(f"{path}: not there yet", f"run `seqdistill {stage} {self.path}` first")
+        return path
+
+    def hash_of(self, path: Path) -> str:
+        """The SHA-256 of a file or folder; taken from the manifest of the stage that wrote it while it is unchanged."""
+        for stage in STAGES:
+            if path.is_relative_to(self.path / stage):
+                for output in (self.manifest(stage) or {}).get("outputs", ()):
+                    if self.path / output["path"] == path and _stamp(path) == output["stamp"]:
+                        return str(output["sha256"])
+        return file_sha256(path)
+
+    @contextlib.contextmanager
+    def locked(self, stage: str) -> Iterator[None]:
+        """Holds a stage for this process; a second process on it gets a SeqdistillError at once."""
+        path = self.file(stage, ".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                raise SeqdistillError(
+                    f"{self.path}: another process ({handle.read().strip() or 'unknown'}) is at work on the {stage} stage",
+                    "wait for it, or stop it; two processes would pay twice",
+                ) from None
+            handle.truncate(0)
+            handle.write(f"pid {os.getpid()} on {platform.node()}")
+            handle.flush()
+            yield
+
+
+@dataclass
+class StageRecord:
+    """One stage's work as it is being done: its fingerprint now, its manifest at the end."""
+
+    run: Run
+    stage: str
+    settings: Mapping[str, Any]  # "table.key" -> value, those that can change the output's bytes
+    inputs: Mapping[str, Path]  # name -> file or folder
+    started: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self.input_hashes = {name: self.run.hash_of(path) for name, path in self.inputs.items()}
+        self.fingerprint = fingerprint({"settings": dict(self.settings), "inputs": self.input_hashes})
+
+    def up_to_date(self) -> bool:
+        """Whether the outputs on disk are those of today's settings and inputs, complete and unchanged."""
+        manifest = self.run.manifest(self.stage)
+        return (
+            manifest is not None
+            and manifest["status"] == "complete"
+            and manifest["fingerprint"] == self.fingerprint
+            and all(_unchanged(self.run.path / output["path"], output) for output in manifest["outputs"])
+        )
+
+    def differences(self) -> list[str]:
+        """The settings and inputs that differ from the finished stage on disk, as "table.key: old -> new"."""
+        manifest = self.run.manifest(self.stage)
+        if manifest is None:
+            return []
+        changes = []
+        for kind, now in (("settings", dict(self.settings)), ("inputs", self.input_hashes)):
+            before = manifest.get(kind, {})
+            if kind == "inputs":
+                before = {name: entry["sha256"] for name, entry in before.items()}
+            for name in sorted({*before, *now}):
+                if before.get(name) != now.get(name):
+                    old, new = before.get(name), now.get(name)
+                    changes.append(f"{name}: {old!r} -> {new!r}" if kind == "settings" else f"{name}: the content changed")
+        return changes
+
+    def begin(self) -> None:
+        """Removes the old manifest: from here on the stage is not done."""
+        with contextlib.suppress(FileNotFoundError):
+            self.run.file(self.stage, "manifest.json").unlink()
+
+    def finish(
+        self, outputs: Mapping[str, int | None], *, status: str = "complete", config: Mapping[str, Any], **facts: Any
+    ) -> dict[str, Any]:
+        """Writes the manifest, last of all, and returns it. `outputs` maps file names to their row counts.
+
+        `config` is the resolved configuration; `facts` are further entries (counts, usage, teacher). No secret may be in them.
+        """
+        written = []
+        for name, rows in outputs.items():
+            path = self.run.file(self.stage, name)
+            entry = {"path": str(path.relative_to(self.run.path)), "sha256": file_sha256(path), "rows": rows}
+            written.append({**entry, "stamp": _stamp(path)})
+        now = time.time()
+        manifest = {
+            "stage": self.stage,
+            "status": status,
+            "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
+            "finished": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
+            "seconds": round(now - self.started, 3),
+            "argv": sys.argv[1:],
+            "fingerprint": self.fingerprint,
+            "settings": dict(self.settings),
+            "config": dict(config),
+            "inputs": {
+                name: {"path": _relative(path, self.run.path), "sha256": self.input_hashes[name]}
+                for name, path in self.inputs.items()
+            },
+            "outputs": written,
+            **facts,
+            "seqdistill": __version__,
+            "git": _git_revision(),
+            "packages": _package_versions(),
+            "host": {
+                "system": platform.platform(),
+                "machine": platform.machine(),
+                "cpus": os.cpu_count(),
+                "python": platform.python_version(),
+            },
+        }
+        write_json(self.run.file(self.stage, "manifest.json"), manifest)
+        return manifest
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and modification time (ns) of a file, or of a folder's files together: a cheap sign of change."""
+    parts = [part.stat() for part in sorted(path.rglob("*")) if part.is_file()] if path.is_dir() else [path.stat()]
+    return [sum(part.st_size for part in parts), max((part.st_mtime_ns for part in parts), default=0)]
+
+
+def _unchanged(path: Path, output: Mapping[str, Any]) -> bool:
+    if not path.exists():
+        return False
+    return bool(_stamp(path) == output["stamp"] or file_sha256(path) == output["sha256"])
+
+
+def _relative(path: Path, base: Path) -> str:
+    return str(path.relative_to(base)) if path.is_relative_to(base) else os.path.relpath(path, base)
+
+
+def _git_revision() -> str | None:
+    """The revision of the working directory's repository, with "-dirty" when it has changes; None outside of one."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions

@@ -1,0 +1,130 @@
+"""Task templates: find one, load it, render the teacher's and the student's view of a prompt.
+
+A template is a TOML file with a [teacher] table and, where the student is told less, a [student] table; each has `user`
+and optionally `system`, both Jinja2. Prompts are data: they are values of a template, never part of its code.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import UsageError
+from seqdistill.records import Message, file_sha256
+
+VIEWS = ("teacher", "student")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A loaded task template. `sha256` goes into the manifest."""
+
+    path: Path | None
+    sha256: str | None
+    teacher: dict[str, str]
+    student: dict[str, str]
+
+
+PLAIN = Template(None, None, {"user": "{{ prompt }}"}, {"user": "{{ prompt }}"})
+
+
+def prompts_folder() -> Path:
+    """The folder of the task and judge templates that come with seqdistill: in the wheel, or at the repository's root."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "prompts", package.parent / "prompts"):
+        if folder.is_dir():
+            return folder
+    raise UsageError("the prompts/ folder that comes with seqdistill is missing", "reinstall seqdistill")
+
+
+def find_template(name: str) -> Path:
+    """The file of a template: a path, or the name of a folder in prompts/. Raises UsageError listing the known names."""
+    path = Path(name)
+    if path.suffix == ".toml" and path.exists():
+        return path
+    if (path / "task.toml").exists():
+        return path / "task.toml"
+    known = sorted(folder.parent.name for folder in prompts_folder().glob("*/task.toml"))
+    if name in known:
+        return prompts_folder() / name / "task.toml"
+    raise UsageError(f"task template {name!r}: no such file", f"give a .toml file or one of: {', '.join(known)}")
+
+
+def load_template(name: str | None) -> Template:
+    """The template of that name or path; without one, the prompt itself is the user message.
+
+    Raises UsageError naming the file and key for a missing table, an unknown key or a Jinja2 syntax error.
+    """
+    if name is None:
+        return PLAIN
+    import jinja2
+
+    path = find_template(name)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not TOML: {error}", "a task template has [teacher] and [student] tables") from None
+    if "teacher" not in raw or not set(raw) <= set(VIEWS):
+        raise UsageError(f"{path}: tables are {', '.join(raw) or 'missing'}", "want [teacher] and, if it differs, [student]")
+    for view, texts in raw.items():
+        if not isinstance(texts, dict) or not {"user"} <= set(texts) <= {"user", "system"}:
+            raise UsageError(f"{path}: [{view}] must have the key user and may have system", 'user = "Summarize: {{ prompt }}"')
+        for key, text in texts.items():
+            if not isinstance(text, str):
+                raise UsageError(f"{path}: [{view}] {key} is not a string", 'user = "Summarize: {{ prompt }}"')
+            try:
+                _environment().from_string(text)
+            except jinja2.TemplateSyntaxError as error:
+                raise UsageError(f"{path}: [{view}] {key}, line {error.lineno}: {error.message}", "fix the template") from None
+    return Template(path, file_sha256(path), raw["teacher"], raw.get("student", raw["teacher"]))
+
+
+def render(template: Template, view: str, row: Mapping[str, Any], place: str) -> list[Message]:
+    """The messages of one view of a prompt row (its `prompt` or `messages`, and any further keys as variables).
+
+    A row with `messages` keeps its earlier turns: the template renders the last user turn, and its system text stands in
+    front unless the row brings its own. Raises UsageError naming the place for a variable that the row lacks.
+    """
+    import jinja2
+
+    texts: dict[str, str] = getattr(template, view)
+    earlier: list[Message] = []
+    prompt = row.get("prompt")
+    if isinstance(prompt, list):
+        *earlier, last = prompt
+        prompt = last["content"]
+    values = {**row, "prompt": prompt}
+    rendered = {}
+    for key, text in texts.items():
+        try:
+            rendered[key] = _environment().from_string(text).render(values).strip()
+        except jinja2.UndefinedError as error:
+            raise UsageError(
+                f"{place}: {template.path}: [{view}] {key}: {error.message}",
+                f"this row has: {', '.join(sorted(values))}",
+            ) from None
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise UsageError(f"{place}: {template.path}: [{view}] {key}: {error}", "fix the template or this row") from None
+    if not rendered["user"]:
+        raise UsageError(f"{place}: the {view}'s view of this prompt is empty", "remove the row or fix the template")
+    system = [{"role": "system", "content": rendered["system"]}] if rendered.get("system") else []
+    if earlier and earlier[0]["role"] == "system":
+        system = []
+    return [*system, *earlier, {"role": "user", "content": rendered["user"]}]
+
+
+_cached_environment: Any = None
+
+
+def _environment() -> Any:
+    global _cached_environment
+    if _cached_environment is None:
+        from jinja2 import StrictUndefined
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        # Text for a model, not HTML: escaping would change the prompt. The sandbox keeps a shared template harmless.
+        _cached_environment = ImmutableSandboxedEnvironment(
+            undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False
+        )
+    return _cached_environment

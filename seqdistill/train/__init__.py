@@ -1,0 +1,1 @@
+"""Stage 3: training rows to a student."""
