@@ -2,6 +2,8 @@
 
 A line is {"key", "id", "model", "request", "completion"}; the key is a hash of the whole request and of the model's
 identity. Lines are written before anything is parsed or filtered. Failures cost nothing to lose and are not in it.
+The lines of one local batch (`batch_left` counts down to 0) stand whole or not at all: a batch cut short is asked again
+whole, so that its make-up, and with it its bf16 arithmetic, is that of an uninterrupted run.
 """
 
 import json
@@ -39,19 +41,25 @@ class Journal:
 
     def _read_index(self) -> None:
         self._file.seek(0)
-        offset = 0
+        offset = whole = 0
+        batch: dict[str, int] = {}
         for number, line in enumerate(self._file, 1):
-            if not line.endswith(b"\n"):  # a torn tail: the process died while writing it
-                self._file.truncate(offset)
+            if not line.endswith(b"\n"):
                 break
             try:
-                self._offsets[json.loads(line)["key"]] = offset
+                row = json.loads(line)
+                batch[row["key"]] = offset
+                left = row["completion"]["batch_left"]
             except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
                 raise SeqdistillError(
                     f"{self.path}:{number}: not a journal line",
                     "the file was edited or damaged; mend or remove that line",
                 ) from None
             offset += len(line)
+            if left == 0:
+                self._offsets.update(batch)
+                batch, whole = {}, offset
+        self._file.truncate(whole)  # a torn tail: the process died while writing a line or a batch
 
     def __contains__(self, key: str) -> bool:
         return key in self._offsets

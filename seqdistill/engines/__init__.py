@@ -40,13 +40,18 @@ class Completion:
     raw: dict[str, Any] = field(default_factory=dict)  # the reply as it came, JSON-able
     error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...
     message: str | None = None  # a failure in words
+    batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 
 
 class Engine(Protocol):
     """One model, ready to be asked."""
 
     def stream(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
-        """Yields exactly one completion for each request, in the order they finish."""
+        """Yields exactly one completion for each request, in the order they finish.
+
+        Local engines compute in batches, and in bf16 a batch's make-up can move its texts. They form batches from the
+        requests in a fixed order and count `batch_left` down to 0, so that a resumed run forms the same batches.
+        """
 
     async def close(self) -> None:
         """Frees what the engine holds. It is not used again."""
