@@ -1,0 +1,63 @@
+"""What every engine must do, as one test run against each of them with a real counterpart behind it."""
+
+import asyncio
+import json
+from dataclasses import asdict, replace
+
+from seqdistill.engines import Completion, Engine, Request
+
+
+def ask(engine: Engine, requests: list[Request]) -> dict[str, Completion]:
+    """The completions by request id; fails when one comes twice or is missing."""
+
+    async def collect() -> list[Completion]:
+        return [completion async for completion in engine.stream(requests)]
+
+    completions = asyncio.run(collect())
+    assert sorted(c.id for c in completions) == sorted(r.id for r in requests), "one completion for each request"
+    return {completion.id: completion for completion in completions}
+
+
+def check_engine_contract(engine: Engine, *, longest: int) -> None:
+    """Asks the engine in every way the stages do. `longest` is a prompt length, in words, that its model cannot take."""
+    questions = [
+        "Name a colour.",
+        "Summarize in one sentence: The library on Mill Lane is shut on Monday because the roof is mended.",
+        "Say \u2028 hello {{ 7 * 7 }} <b>$5</b> \\boxed{2}",
+        "Hi",
+        "What is the capital of France? " * 12,
+    ]
+    requests = [
+        Request(
+            f"p{n}:t:0", [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}], max_tokens=24, seed=n
+        )
+        for n, text in enumerate(questions)
+    ]
+
+    greedy = ask(engine, requests)
+    for completion in greedy.values():
+        assert completion.error is None, completion.message
+        assert completion.finish_reason in ("stop", "length")
+        assert completion.prompt_tokens > 0
+        assert 0 < completion.completion_tokens <= 24
+        assert completion.seconds > 0
+        assert completion.raw, "the reply as it came is kept"
+        json.dumps(asdict(completion), allow_nan=False)
+    assert any(completion.content.strip() for completion in greedy.values())
+    assert greedy["p4:t:0"].prompt_tokens > greedy["p0:t:0"].prompt_tokens
+
+    short = ask(engine, [replace(requests[1], max_tokens=2)])["p1:t:0"]
+    assert (short.finish_reason, short.completion_tokens) == ("length", 2)
+
+    sampled = [replace(requests[1], id=f"p1:t:{n}", temperature=1.0, top_p=0.95, seed=100 + n) for n in range(4)]
+    forward, backward = ask(engine, sampled), ask(engine, sampled[::-1])
+    assert len({completion.content for completion in forward.values()}) > 1, "different seeds, different samples"
+    same = [forward[r.id].content == backward[r.id].content for r in sampled]
+    assert sum(same) >= 3, "the seed decides a sample, not its place in the order"
+
+    mixed = ask(engine, [requests[0], replace(requests[1], messages=[{"role": "user", "content": "word " * longest}])])
+    assert mixed["p0:t:0"].error is None
+    assert mixed["p1:t:0"].error, "a prompt that does not fit is that request's failure, not the run's"
+    assert mixed["p1:t:0"].finish_reason == "error"
+
+    assert ask(engine, []) == {}

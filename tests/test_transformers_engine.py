@@ -1,0 +1,80 @@
+"""The transformers engine on a real tiny model."""
+
+from pathlib import Path
+
+import pytest
+from engine_contract import ask, check_engine_contract
+
+from seqdistill.config import ModelConfig
+from seqdistill.engines import Request, open_engine
+from seqdistill.errors import UsageError
+
+
+def request(text: str, number: int = 0, **settings: float) -> Request:
+    return Request(f"p{number}", [{"role": "user", "content": text}], **{"max_tokens": 12, "seed": number, **settings})  # type: ignore[arg-type]
+
+
+def test_it_answers_the_engine_contract(tiny_model: Path) -> None:
+    check_engine_contract(open_engine(ModelConfig(model=str(tiny_model))), longest=2000)
+
+
+def test_batches_are_longest_first_and_bounded_by_size_and_tokens(tiny_model: Path) -> None:
+    engine = open_engine(ModelConfig(model=str(tiny_model), options={"batch_size": 3, "batch_tokens": 200}))
+    requests = [request("x" * length, number) for number, length in enumerate((5, 90, 10, 40, 20, 6))]
+    completions = list(ask(engine, requests).values())
+    assert [c.id for c in completions] == ["p1", "p3", "p4", "p2", "p5", "p0"]
+    assert [c.batch_left for c in completions] == [0, 1, 0, 2, 1, 0]
+
+
+def test_a_batch_answers_as_its_requests_alone_do(tiny_model: Path) -> None:
+    engine = open_engine(ModelConfig(model=str(tiny_model), options={"dtype": "float32"}))
+    requests = [request("word " * n, n, temperature=0.8, top_p=0.9) for n in range(1, 9)]
+    together = ask(engine, requests)
+    alone = {r.id: ask(engine, [r])[r.id] for r in requests}
+    assert {i: c.content for i, c in together.items()} == {i: c.content for i, c in alone.items()}
+
+
+def test_sampling_follows_the_model_distribution(tiny_model: Path) -> None:
+    """The first token's frequencies over many seeds match softmax(logits / T), by a chi-square test."""
+    import torch
+    from scipy.stats import chisquare
+
+    engine = open_engine(ModelConfig(model=str(tiny_model), options={"dtype": "float32"}))
+    seeds = 3000
+    raws = ask(engine, [request("a", n, max_tokens=1, temperature=1.3) for n in range(seeds)])
+    tokens = engine._tokenizer  # type: ignore[attr-defined]
+    ids = tokens.apply_chat_template(
+        [{"role": "user", "content": "a"}], add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        shares = (engine._model(**ids).logits[0, -1] / 1.3).softmax(-1)  # type: ignore[attr-defined]
+    texts = [c.raw["text"] for c in raws.values()]
+    by_text: dict[str, float] = {}
+    for token, share in enumerate(shares.tolist()):
+        text = tokens.decode([token], skip_special_tokens=True)
+        by_text[text] = by_text.get(text, 0.0) + share
+    common = [text for text, share in by_text.items() if share * seeds >= 8]
+    observed = [sum(t == text for t in texts) for text in common]
+    expected = [by_text[text] * seeds for text in common]
+    observed.append(seeds - sum(observed))
+    expected.append(seeds - sum(expected))
+    assert len(common) > 20
+    assert chisquare(observed, expected).pvalue > 0.001
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("no-such/folder/here", "no such file or folder"),
+        ("package:no_such_package", "is not installed"),
+        ("./missing.gguf", "no such file or folder"),
+    ],
+)
+def test_an_unknown_model_is_a_usage_error(model: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        open_engine(ModelConfig(model=model))
+
+
+def test_an_unknown_option_is_a_usage_error(tiny_model: Path) -> None:
+    with pytest.raises(UsageError, match="unknown option 'batchsize'"):
+        open_engine(ModelConfig(model=str(tiny_model), options={"batchsize": 3}))
