@@ -4,6 +4,7 @@ A template is a TOML file with a [teacher] table and, where the student is told 
 and optionally `system`, both Jinja2. Prompts are data: they are values of a template, never part of its code.
 """
 
+import functools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def load_template(name: str | None) -> Template:
             if not isinstance(text, str):
                 raise UsageError(f"{path}: [{view}] {key} is not a string", 'user = "Summarize: {{ prompt }}"')
             try:
-                _environment().from_string(text)
+                _compiled(text)
             except jinja2.TemplateSyntaxError as error:
                 raise UsageError(f"{path}: [{view}] {key}, line {error.lineno}: {error.message}", "fix the template") from None
     return Template(path, file_sha256(path), raw["teacher"], raw.get("student", raw["teacher"]))
@@ -98,7 +99,7 @@ def render(template: Template, view: str, row: Mapping[str, Any], place: str) ->
     rendered = {}
     for key, text in texts.items():
         try:
-            rendered[key] = _environment().from_string(text).render(values).strip()
+            rendered[key] = _compiled(text).render(values).strip()
         except jinja2.UndefinedError as error:
             raise UsageError(
                 f"{place}: {template.path}: [{view}] {key}: {error.message}",
@@ -114,17 +115,11 @@ def render(template: Template, view: str, row: Mapping[str, Any], place: str) ->
     return [*system, *earlier, {"role": "user", "content": rendered["user"]}]
 
 
-_cached_environment: Any = None
+@functools.cache
+def _compiled(text: str) -> Any:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-
-def _environment() -> Any:
-    global _cached_environment
-    if _cached_environment is None:
-        from jinja2 import StrictUndefined
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        # Text for a model, not HTML: escaping would change the prompt. The sandbox keeps a shared template harmless.
-        _cached_environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False
-        )
-    return _cached_environment
+    # Text for a model, not HTML: escaping would change the prompt. The sandbox keeps a shared template harmless.
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
+    return environment.from_string(text)
