@@ -195,10 +195,11 @@ def check_table(table: str, content: Mapping[str, Any], place: str) -> None:
                 f"{place}: unknown key {name!r} in [{table}]{_nearest(name, known)}",
                 f"keys of [{table}]: {', '.join(known)}",
             )
-        _check_value(known[name], hints[name], value, f"{place}: [{table}] {name}")
+        check_value(known[name], hints[name], value, f"{place}: [{table}] {name}")
 
 
-def _check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> None:
+def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> None:
+    """Raises UsageError for a value that one setting cannot take; `place` is its flag, or file, table and key."""
     accepted = [part for part in get_args(kind) if part is not type(None)] if _is_union(kind) else [kind]
     origin = get_origin(accepted[0]) or accepted[0]
     if value is None and _is_union(kind):

@@ -6,6 +6,7 @@ Does not know what a stage does.
 
 import contextlib
 import fcntl
+import json
 import os
 import platform
 import subprocess
@@ -19,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill import __version__
+from seqdistill.config import Layer, Recipe, merge, read_recipe, resolve, with_paths
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.records import file_sha256, fingerprint, write_json
+from seqdistill.records import atomic_write, file_sha256, fingerprint, write_json
 
 STAGES = ("generate", "filter", "train", "eval")
+SHARED_TABLES = ("task", "teacher", "student")
 PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "accelerate", "sacrebleu", "tokenizers")
 
 
@@ -42,8 +45,6 @@ class Run:
 
     def manifest(self, stage: str) -> dict[str, Any] | None:
         """A stage's manifest; None when the stage is not done."""
-        import json
-
         path = self.file(stage, "manifest.json")
         try:
             loaded = json.loads(path.read_text(encoding="utf-8"))
@@ -216,3 +217,44 @@ def _package_versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
+
+
+# --- the recipe of a run ----------------------------------------------------------------------------------------------
+
+
+def resolve_recipe(run: Run, recipe_file: Path | None, flags: Layer) -> Recipe:
+    """The recipe of a run: flags over the recipe file (or the run's copy of it) over what the run remembers.
+
+    A recipe file is copied verbatim into the run; its paths stay relative to where it came from. What was given by flag
+    for the tables that stages share is remembered, so that `eval` knows the teacher that `generate` was told.
+    """
+    kept = run.path / "recipe.toml"
+    memory = _memory(run)
+    folder = recipe_file.parent if recipe_file else run.path / memory.get("recipe_folder", ".")
+    source = recipe_file or (kept if kept.exists() else None)
+    from_file = with_paths(read_recipe(source), folder) if source else {}
+    given = with_paths(flags, Path.cwd())
+    recipe = resolve(merge(memory.get("remembered", {}), from_file, given))
+
+    if recipe_file and not (kept.exists() and kept.samefile(recipe_file)):
+        text = recipe_file.read_text(encoding="utf-8")
+        if not kept.exists() or kept.read_text(encoding="utf-8") != text:
+            with atomic_write(kept) as file:
+                file.write(text)
+        memory["recipe_folder"] = os.path.relpath(folder.absolute(), run.path.absolute())
+    shared = {table: content for table, content in given.items() if table in SHARED_TABLES and content}
+    memory["remembered"] = merge(memory.get("remembered", {}), shared)
+    if memory != _memory(run) and (memory["remembered"] or "recipe_folder" in memory):
+        write_json(run.path / "run.json", memory)
+    return recipe
+
+
+def _memory(run: Run) -> dict[str, Any]:
+    path = run.path / "run.json"
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+        return {str(key): loaded[key] for key in ("recipe_folder", "remembered") if key in loaded}
+    except FileNotFoundError:
+        return {}
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise UsageError(f"{path}: damaged: {error}", "remove the file and give -c and your flags again") from None

@@ -50,10 +50,11 @@ class TransformersEngine:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._model.to(self._device).eval()  # type: ignore[arg-type]
+        self._model.to(self._device).eval()
         stops = self._model.generation_config.eos_token_id
         stops = [stops] if isinstance(stops, int) else list(stops or [])
         self._stops = list(dict.fromkeys([*stops, self._tokenizer.eos_token_id]))
+        self._cancelled = False
         self._longest = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
 
     @property
@@ -75,7 +76,12 @@ class TransformersEngine:
             else:
                 encoded.append((request, tokens))
         for batch in self._batches(encoded):
-            for completion in await asyncio.to_thread(self._generate, batch):
+            try:
+                completions = await asyncio.to_thread(self._generate, batch)
+            except asyncio.CancelledError:
+                self._cancelled = True  # the batch's thread stops at its next token
+                raise
+            for completion in completions:
                 yield completion
 
     async def close(self) -> None:
@@ -111,9 +117,14 @@ class TransformersEngine:
         if batch:
             yield batch
 
+    def _stop_when_cancelled(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
+        import torch
+
+        return torch.full((input_ids.shape[0],), self._cancelled, dtype=torch.bool, device=input_ids.device)
+
     def _generate(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
         import torch
-        from transformers import LogitsProcessorList
+        from transformers import LogitsProcessorList, StoppingCriteriaList
 
         first = batch[0][0]
         began = time.perf_counter()
@@ -131,10 +142,11 @@ class TransformersEngine:
                 eos_token_id=self._stops,
                 pad_token_id=self._tokenizer.pad_token_id,
                 logits_processor=LogitsProcessorList(sampler),
+                stopping_criteria=StoppingCriteriaList([self._stop_when_cancelled]),
             )
         seconds = (time.perf_counter() - began) / len(batch)
         width = inputs["input_ids"].shape[1]
-        completions = []
+        completions: list[Completion] = []
         for (request, tokens), row in zip(batch, output[:, width:].tolist(), strict=True):
             stop = next((at for at, token in enumerate(row) if token in self._stops), None)
             kept = row[: len(row) if stop is None else stop]

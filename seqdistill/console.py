@@ -1,0 +1,144 @@
+"""What a person sees: progress and notes on stderr, results on stdout as tables or as exactly one JSON object.
+
+Text that came from a model or a file passes `visible` first: a terminal obeys escape sequences, whoever wrote them.
+"""
+
+import json
+import sys
+import time
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import SeqdistillError
+
+HEARTBEAT_SECONDS = 30.0  # without a terminal there is no bar, but a log should show life
+
+
+def visible(text: str) -> str:
+    """The text with control, format and surrogate characters shown as escapes; line ends and tabs stay."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+class Console:
+    """The output of one command. Implements `progress.Progress`."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self._as_json, self._quiet = as_json, quiet
+        self._bar: Any = None
+        self._what, self._unit, self._total, self._done = "", "", 0, 0
+        self._began = self._beat = 0.0
+        self._facts: dict[str, str] = {}
+
+    # --- progress, on stderr ---
+
+    def start(self, what: str, total: int, unit: str) -> None:
+        self.end()
+        self._what, self._unit, self._total, self._done, self._facts = what, unit, total, 0, {}
+        self._began = self._beat = time.monotonic()
+        if self._quiet or not sys.stderr.isatty():
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}", markup=False),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[facts]}", markup=False),
+        )
+        self._bar = Progress(*columns, console=RichConsole(stderr=True), transient=True, expand=True)
+        self._task = self._bar.add_task(what, total=total, rate="", facts="")
+        self._bar.start()
+
+    def advance(self, count: int = 1, facts: dict[str, str] | None = None) -> None:
+        self._done += count
+        self._facts.update(facts or {})
+        now = time.monotonic()
+        rate = f"{self._done / max(now - self._began, 1e-9):.1f} {self._unit}/s"
+        shown = "  ".join(f"{name} {value}" for name, value in self._facts.items())
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, rate=rate, facts=visible(shown))
+        elif not self._quiet and now - self._beat > HEARTBEAT_SECONDS:
+            self._beat = now
+            left = (self._total - self._done) * (now - self._began) / max(self._done, 1)
+            facts_part = f", {shown}" if shown else ""
+            self._say(f"{self._what}: {self._done} of {self._total} {self._unit}, {rate}, {seconds(left)} left{facts_part}")
+
+    def note(self, text: str) -> None:
+        if not self._quiet:
+            self._say(text)
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(visible(text), markup=False, highlight=False)
+        else:
+            print(visible(text), file=sys.stderr, flush=True)
+
+    # --- results, on stdout ---
+
+    def json(self, value: Mapping[str, Any]) -> None:
+        """The one JSON object of a --json command."""
+        print(json.dumps(value, ensure_ascii=False, default=_plain), flush=True)
+
+    def facts(self, title: str, facts: Mapping[str, Any]) -> None:
+        """A few labelled values. None is left out."""
+        if self._as_json:
+            return
+        known = {name: value for name, value in facts.items() if value is not None}
+        width = max(map(len, known), default=0)
+        print(title)
+        for name, value in known.items():
+            print(f"  {name.ljust(width)}  {visible(str(value))}")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+        """A table; the first `left` columns are text, the others numbers."""
+        if self._as_json:
+            return
+        from rich import box
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        for number, column in enumerate(columns):
+            table.add_column(Text(column), justify="left" if number < left else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(visible(cell)) for cell in row))
+        RichConsole().print(table)
+
+    def error(self, error: SeqdistillError) -> None:
+        """What happened and the next action, on stderr; with --json also as the one object on stdout."""
+        self.end()
+        print(f"error: {visible(error.message)}", file=sys.stderr)
+        if error.hint:
+            print(f"  next: {visible(error.hint)}", file=sys.stderr)
+        if self._as_json:
+            self.json({"error": error.message, "next": error.hint, "exit_code": error.exit_code})
+
+
+def seconds(value: float) -> str:
+    """A duration as a person says it: 4.2 s, 3 min 05 s, 2 h 10 min."""
+    if value < 60:
+        return f"{value:.1f} s"
+    if value < 3600:
+        return f"{int(value // 60)} min {int(value % 60):02d} s"
+    return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return str(value) if isinstance(value, Path) else repr(value)
