@@ -10,9 +10,14 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqdistill.errors import SeqdistillError
+
+if TYPE_CHECKING:
+    from seqdistill.filter.stage import FilterResult
+    from seqdistill.generate.stage import GenerateResult
+    from seqdistill.train.stage import TrainResult
 
 HEARTBEAT_SECONDS = 30.0  # without a terminal there is no bar, but a log should show life
 
@@ -89,9 +94,10 @@ class Console:
 
     # --- results, on stdout ---
 
-    def json(self, value: Mapping[str, Any]) -> None:
-        """The one JSON object of a --json command."""
-        print(json.dumps(value, ensure_ascii=False, default=_plain), flush=True)
+    def json_result(self, value: Mapping[str, Any]) -> None:
+        """The one JSON object of a --json command; without --json nothing."""
+        if self._as_json:
+            print(json.dumps(value, default=_plain), flush=True)
 
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
         """A few labelled values. None is left out."""
@@ -125,8 +131,53 @@ class Console:
         print(f"error: {visible(error.message)}", file=sys.stderr)
         if error.hint:
             print(f"  next: {visible(error.hint)}", file=sys.stderr)
-        if self._as_json:
-            self.json({"error": error.message, "next": error.hint, "exit_code": error.exit_code})
+        self.json_result({"error": error.message, "next": error.hint, "exit_code": error.exit_code})
+
+    # --- what each stage found ---
+
+    def show_generate(self, result: "GenerateResult") -> None:
+        tokens = f"{result.prompt_tokens:,} prompt + {result.completion_tokens:,} completion"
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.finish_reasons.items())
+        self.facts(
+            "generate: up to date" if result.up_to_date else f"generate: done in {seconds(result.seconds)}",
+            {
+                "prompts": f"{result.prompts:,}",
+                "samples": f"{result.samples:,} ({result.new:,} new, {result.reused:,} from the journal)",
+                "failed": f"{result.failed:,}" if result.failed else None,
+                "finished by": reasons,
+                "tokens": tokens,
+                "cost": None if result.usd is None else f"{result.usd:.4f} USD",
+                "file": result.path,
+            },
+        )
+
+    def show_filter(self, result: "FilterResult") -> None:
+        rules = ", ".join(f"{count:,} {rule}" for rule, count in result.by_rule.items() if count)
+        self.facts(
+            "filter: up to date" if result.up_to_date else "filter: done",
+            {
+                "read": f"{result.read:,}",
+                "kept": f"{result.kept:,} ({result.train:,} train, {result.validation:,} validation)",
+                "rejected": f"{result.rejected:,}" + (f": {rules}" if rules else ""),
+                "file": result.path,
+            },
+        )
+
+    def show_train(self, result: "TrainResult") -> None:
+        losses = f"train {result.train_loss:.3f}"
+        if result.validation_loss is not None:
+            losses += f", validation {result.validation_loss:.3f}"
+        self.facts(
+            "train: up to date" if result.up_to_date else f"train: done in {seconds(result.seconds)}",
+            {
+                "rows": f"{result.rows:,}",
+                "steps": f"{result.steps:,} ({result.epochs:g} epochs)",
+                "longest row": f"{result.max_length:,} tokens",
+                "parameters": f"{result.parameters:,}",
+                "loss": losses,
+                "model": result.path,
+            },
+        )
 
 
 def seconds(value: float) -> str:

