@@ -1,1 +1,107 @@
 """The command line as a user meets it: help, exit codes, precedence, errors that name the place and the next action."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqdistill.cli import main
+from seqdistill.config import TABLES
+from seqdistill.console import visible
+
+HEAVY = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "ray", "polars", "numpy", "pyarrow", "jinja2", "rich")
+
+
+def seqdistill(*argv: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "seqdistill", *argv], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["generate", "--help"], ["run", "--help"], ["--version"]])
+def test_help_imports_none_of_the_heavy_packages(argv: list[str]) -> None:
+    code = (
+        "import sys\nfrom seqdistill.cli import main\n"
+        f"code = main({argv!r})\n"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)\nsys.exit(code)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr.strip()) == (0, "[]")
+
+
+def test_every_command_has_help_that_fits_80_columns() -> None:
+    commands = re.findall(r"^  ([a-z]+)  ", seqdistill("--help").stdout, re.MULTILINE)
+    assert {"generate", "filter", "train", "eval", "run", "shrink"} <= set(commands)
+    for command in commands:
+        answer = seqdistill(command, "-h", env={"PATH": "/usr/bin", "COLUMNS": "80"})
+        assert answer.returncode == 0, answer.stderr
+        assert max(map(len, answer.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["generat", "runs/x"], "No such command"),
+        (["generate"], "Missing argument"),
+        (["generate", "{tmp}/r", "--tempratur", "1"], "No such option"),
+        (["generate", "{tmp}/r", "--temperature", "9"], "--temperature = 9.0: more than 5"),
+        (["generate", "{tmp}/r", "--teacher-engine", "vlm"], "did you mean 'vllm'"),
+        (["generate", "{tmp}/r", "-c", "{tmp}/none.toml"], "no such recipe"),
+        (["generate", "{tmp}/r", "--set", "generate.sample=3"], "did you mean 'samples'"),
+        (["generate", "{tmp}/r"], "--prompts"),
+        (["filter", "{tmp}/r"], "seqdistill generate"),
+        (["train", "{tmp}/r", "--student", "x/y"], "seqdistill filter"),
+    ],
+)
+def test_wrong_use_exits_2_and_names_it(argv: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([part.format(tmp=tmp_path) for part in argv]) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.out == ""
+
+
+def test_a_failing_json_command_prints_exactly_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["filter", str(tmp_path / "r"), "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["exit_code"] == 2
+    assert "seqdistill generate" in answer["next"]
+
+
+def test_a_wrong_value_in_the_recipe_is_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[generate]\ntemperature = 'hot'\n")
+    assert main(["generate", str(tmp_path / "r"), "-c", str(recipe)]) == 2
+    assert f"{recipe}: [generate] temperature = 'hot'" in capsys.readouterr().err
+
+
+def test_the_environment_lies_between_flag_and_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[task]\nprompts = 'from-recipe.jsonl'\n")
+    command = ["generate", str(tmp_path / "r"), "-c", str(recipe)]
+
+    def prompts_named(*flags: str) -> str:
+        assert main([*command, "--teacher", "x/y", "--teacher-engine", "openai", *flags]) == 2
+        return capsys.readouterr().err
+
+    assert "from-recipe.jsonl" in prompts_named()
+    monkeypatch.setenv("SEQDISTILL_PROMPTS", "from-environment.jsonl")
+    assert "from-environment.jsonl" in prompts_named()
+    assert "from-flag.jsonl" in prompts_named("--prompts", "from-flag.jsonl")
+
+
+def test_every_setting_is_a_flag_and_a_key_of_the_same_name() -> None:
+    page = "".join(seqdistill(command, "-h").stdout for command in ("generate", "filter", "train", "eval"))
+    for table, kind in TABLES.items():
+        for name, setting in kind.__dataclass_fields__.items():
+            if "dict" in str(setting.type) or table.endswith("s"):
+                continue
+            flag = name if table not in ("teacher", "student") else table if name == "model" else f"{table}-{name}"
+            assert f"--{flag.replace('_', '-')}" in page, f"[{table}] {name}"
+
+
+def test_a_terminal_never_obeys_a_models_text() -> None:
+    assert visible("\x1b[2Jgone\x07\u202eabc\x9b1m\r") == "\\x1b[2Jgone\\x07\\u202eabc\\x9b1m\\r"
+    assert visible("two\nlines\tand ü 漢") == "two\nlines\tand ü 漢"

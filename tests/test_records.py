@@ -1,0 +1,95 @@
+"""Records: lines that survive any text, files that appear whole, names that depend on content alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from seqdistill.errors import UsageError
+from seqdistill.records import (
+    atomic_write,
+    check_messages,
+    file_sha256,
+    fingerprint,
+    prompt_id,
+    read_jsonl,
+    request_seed,
+    to_line,
+    write_jsonl,
+)
+
+HOSTILE = "a\u2028b\u2029c\u0085d\r\ne\x00f\x1b[31mg\ud800h \U0001f600"
+
+
+def test_any_text_is_one_line_and_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    assert write_jsonl(path, [{"text": HOSTILE}, {"text": "next"}]) == 2
+    assert path.read_text(encoding="utf-8").splitlines() == path.read_text(encoding="utf-8").split("\n")[:-1]
+    assert [row["text"] for _, row in read_jsonl(path)] == [HOSTILE, "next"]
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        to_line({"x": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"a": 1}\n{"a": \n', r"rows.jsonl:2: not JSON"),
+        (b"[1]\n", r"rows.jsonl:1: not a JSON object"),
+        (b'{"a": "\xff"}\n', r"not UTF-8"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=says):
+        list(read_jsonl(path))
+
+
+def test_a_missing_file_and_a_folder_are_usage_errors(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.jsonl", tmp_path):
+        with pytest.raises(UsageError, match=str(path)):
+            list(read_jsonl(path))
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.txt"]
+
+
+def test_names_depend_on_content_alone(tmp_path: Path) -> None:
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    messages = [{"role": "user", "content": "hi"}]
+    assert prompt_id(messages) == prompt_id(json.loads(json.dumps(messages)))
+    seeds = {request_seed(run, f"p{n}", s) for run in (0, 1) for n in range(50) for s in range(4)}
+    assert len(seeds) == 400
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x").write_text("1")
+    before = file_sha256(tmp_path / "a")
+    (tmp_path / "a/x").rename(tmp_path / "a/y")
+    assert file_sha256(tmp_path / "a") != before
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        "hi",
+        [{"role": "user"}],
+        [{"role": "user", "content": "a", "name": "b"}],
+        [{"role": "bot", "content": "a"}],
+        [{"role": "user", "content": " \n"}],
+        [{"role": "user", "content": 3}],
+    ],
+)
+def test_wrong_messages_are_named_by_place_and_key(messages: object) -> None:
+    with pytest.raises(UsageError, match=r"f\.jsonl:7.*'messages'"):
+        check_messages(messages, "f.jsonl:7", "messages")

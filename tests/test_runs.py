@@ -1,0 +1,84 @@
+"""The run directory: done means done, changes are named, two processes never share a stage."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.runs import Run, StageRecord
+
+
+def finished(run: Run, data: Path, **settings: object) -> StageRecord:
+    record = StageRecord(run, "filter", settings, {"samples": data})
+    record.begin()
+    run.file("filter", "train.jsonl").parent.mkdir(parents=True, exist_ok=True)
+    run.file("filter", "train.jsonl").write_text("{}\n")
+    record.finish({"train.jsonl": 1}, config={"filter": settings})
+    return record
+
+
+def test_a_stage_is_up_to_date_until_a_setting_an_input_or_an_output_changes(tmp_path: Path) -> None:
+    data, run = tmp_path / "in.jsonl", Run(tmp_path / "run")
+    data.write_text("a")
+    finished(run, data, seed=1)
+
+    def now(**settings: object) -> StageRecord:
+        return StageRecord(run, "filter", settings, {"samples": data})
+
+    assert now(seed=1).up_to_date()
+    assert not now(seed=2).up_to_date()
+    assert now(seed=2).differences() == ["seed: 1 -> 2"]
+    data.write_text("b")
+    assert now(seed=1).differences() == ["samples: the content changed"]
+    data.write_text("a")
+    assert now(seed=1).up_to_date()
+    run.file("filter", "train.jsonl").write_text("{ }\n")
+    assert not now(seed=1).up_to_date()
+
+
+def test_without_a_manifest_a_stage_is_not_done(tmp_path: Path) -> None:
+    data, run = tmp_path / "in.jsonl", Run(tmp_path / "run")
+    data.write_text("a")
+    record = finished(run, data)
+    record.begin()
+    assert not StageRecord(run, "filter", {}, {"samples": data}).up_to_date()
+    with pytest.raises(UsageError, match="not there yet") as caught:
+        run.need("filter", "train.jsonl")
+    assert "seqdistill filter" in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def test_a_second_process_on_a_stage_is_refused_by_name(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from seqdistill.runs import Run\n"
+        "with Run(Path(sys.argv[1])).locked('generate'): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(SeqdistillError, match=rf"another process \(pid {other.pid} "), Run(tmp_path).locked("generate"):
+            pass
+        other.stdin.close()
+    with Run(tmp_path).locked("generate"):
+        pass
+
+
+def test_a_manifest_holds_no_secret_and_says_what_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    data, run = tmp_path / "in.jsonl", Run(tmp_path / "run")
+    data.write_text("a")
+    finished(run, data, seed=1)
+    manifest = run.manifest("filter")
+    assert manifest is not None
+    assert {"fingerprint", "inputs", "outputs", "packages", "host", "argv", "git"} <= set(manifest)
+    assert "sk-very-secret" not in run.file("filter", "manifest.json").read_text()
+
+
+def test_a_file_is_not_a_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="not a run directory"):
+        Run(tmp_path / "file")
