@@ -6,13 +6,13 @@ Text that came from a model or a file passes `visible` first: a terminal obeys e
 import json
 import sys
 import time
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqdistill.errors import SeqdistillError
+from seqdistill.records import visible
 
 if TYPE_CHECKING:
     from seqdistill.filter.stage import FilterResult
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from seqdistill.train.stage import TrainResult
 
 HEARTBEAT_SECONDS = 30.0  # without a terminal there is no bar, but a log should show life
-
-
-def visible(text: str) -> str:
-    """The text with control, format and surrogate characters shown as escapes; line ends and tabs stay."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else c.encode("unicode_escape").decode()
-        for c in text
-    )
 
 
 class Console:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -187,6 +188,14 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
+def visible(text: str) -> str:
+    """The text with control, format and surrogate characters shown as escapes; line ends and tabs stay."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
 # --- fingerprints -----------------------------------------------------------------------------------------------------
 
 
@@ -206,10 +215,16 @@ def request_seed(run_seed: int, prompt: str, sample: int) -> int:
     return int(fingerprint([run_seed, prompt, sample])[:8], 16) & 0x7FFFFFFF
 
 
+def content_files(path: Path) -> list[Path]:
+    """The files that make up a file or folder, in order. A folder's README.md, its card, speaks of it and is no part."""
+    if not path.is_dir():
+        return [path]
+    return sorted(part for part in path.rglob("*") if part.is_file() and part != path / "README.md")
+
+
 def file_sha256(path: Path) -> str:
-    """The SHA-256 (hex) of a file, or of a folder's files with their relative names."""
+    """The SHA-256 (hex) of a file, or of a folder's content with the files' relative names."""
     if path.is_dir():
-        parts = [[str(part.relative_to(path)), file_sha256(part)] for part in sorted(path.rglob("*")) if part.is_file()]
-        return fingerprint(parts)
+        return fingerprint([[str(part.relative_to(path)), file_sha256(part)] for part in content_files(path)])
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,7 +22,7 @@ from typing import Any
 from seqdistill import __version__
 from seqdistill.config import Layer, Recipe, merge, read_recipe, resolve, with_paths
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.records import atomic_write, file_sha256, fingerprint, write_json
+from seqdistill.records import atomic_write, content_files, file_sha256, fingerprint, write_json
 
 STAGES = ("generate", "filter", "train", "eval")
 SHARED_TABLES = ("task", "teacher", "student")
@@ -181,8 +181,8 @@ class StageRecord:
 
 
 def _stamp(path: Path) -> list[int]:
-    """Size and modification time (ns) of a file, or of a folder's files together: a cheap sign of change."""
-    parts = [part.stat() for part in sorted(path.rglob("*")) if part.is_file()] if path.is_dir() else [path.stat()]
+    """Size and modification time (ns) of a file, or of a folder's content together: a cheap sign of change."""
+    parts = [part.stat() for part in content_files(path)]
     return [sum(part.st_size for part in parts), max((part.st_mtime_ns for part in parts), default=0)]
 
 

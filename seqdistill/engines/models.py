@@ -13,6 +13,7 @@ from pathlib import Path
 
 from seqdistill.config import ModelConfig
 from seqdistill.errors import UsageError
+from seqdistill.records import content_files
 
 WHOLE_FILE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
@@ -70,9 +71,8 @@ def identity(model: ModelConfig) -> str:
     path = None if model.engine == "openai" else locate(name)
     if path is None:
         return f"{name}@{model.revision}" if model.revision else name
-    files = sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
     digest = hashlib.sha256()
-    for part in files:
+    for part in content_files(path):
         digest.update(f"{part.relative_to(path) if path.is_dir() else ''}\0{part.stat().st_size}\0".encode())
         _update(digest, part)
     return f"{path.name if name.startswith('package:') else Path(name).name}@{digest.hexdigest()[:16]}"
