@@ -1,0 +1,197 @@
+"""The cards: RUN/README.md for the data set, model/README.md for the student, written from the manifests alone.
+
+What a manifest does not say is not on the card. No model's text is quoted.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqdistill.records import atomic_write, read_jsonl, visible
+from seqdistill.runs import Run
+
+HUB_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "llama3.1", "llama3.2", "gemma")
+
+
+def write_dataset_card(run: Run) -> Path:
+    """Writes RUN/README.md from what generate and filter left, and returns its path. Raises UsageError before generate ran."""
+    from huggingface_hub import DatasetCardData
+
+    run.need("generate", "samples.jsonl")
+    generate, filtered = run.manifest("generate") or {}, run.manifest("filter")
+    license_name = _license(generate)
+    files = [{"split": split, "path": f"filter/{split}.jsonl"} for split in ("train", "validation") if filtered]
+    data = DatasetCardData(
+        **_license_fields(license_name),
+        tags=["synthetic", "distillation", "seqdistill"],
+        task_categories=["text-generation"],
+        configs=[{"config_name": "default", "data_files": files}] if files else None,
+        pretty_name=run.path.absolute().name,
+    )
+    teacher = generate.get("teacher", {})
+    settings = generate.get("config", {}).get("generate", {})
+    body = [
+        f"# {_text(run.path.absolute().name)}",
+        f"Completions of {_code(teacher.get('name', 'a teacher'))}, made and filtered with seqdistill "
+        f"{generate.get('seqdistill', '')} to train a smaller model on.",
+        "## Teacher",
+        *_table(
+            ("", ""),
+            [
+                ("model", _code(teacher.get("name", "not stated"))),
+                ("revision or identity", _code(teacher.get("identity") or teacher.get("revision") or "not stated")),
+                ("engine", _text(teacher.get("engine", "not stated"))),
+                ("license or terms", _text(license_name or "not stated: check them before you publish or sell what you train")),
+                *(
+                    (name, str(settings[name]))
+                    for name in ("samples", "temperature", "top_p", "max_tokens")
+                    if name in settings
+                ),
+                ("seed", str(settings.get("seed", "not stated"))),
+            ],
+        ),
+        "## What was kept",
+        *_funnel(run),
+        "## What it cost",
+        *_cost(generate),
+        "## Format",
+        "JSON lines. `prompt` and `completion` are lists of messages (`role`, `content`), TRL's conversational "
+        "prompt-completion type; further keys: `id`, `prompt_id`, `sample`, `teacher`, `reasoning`, `finish_reason`, "
+        "`prompt_tokens`, `completion_tokens`, `reference`, `slice`. Rejected rows stand in `filter/rejected.jsonl`, each with "
+        "its `rule` and `reason`.",
+        "## Limits",
+        "The text was written by a model and was not checked by people: it may be wrong or biased as its teacher is.",
+    ]
+    return _write(run.path / "README.md", data.to_yaml(), body)
+
+
+def write_model_card(run: Run, scores: dict[str, Any] | None = None) -> Path:
+    """Writes train/model/README.md and returns its path; with `scores`, the content of scores.json, also the results."""
+    from huggingface_hub import ModelCardData
+
+    folder = run.need("train", "model")
+    train = run.manifest("train") or {}
+    generate = run.manifest("generate") or {}
+    student, config = train.get("student", {}), train.get("config", {}).get("train", {})
+    license_name, teacher = _license(generate), generate.get("teacher", {})
+    base = str(student.get("base", ""))
+    hub_base = base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not (run.path / base).exists() else None
+    name = run.path.absolute().name
+    data = ModelCardData(
+        **_license_fields(license_name),
+        base_model=hub_base,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["distillation", "seqdistill"],
+        model_name=name,
+    )
+    rows = {Path(output["path"]).name: output["rows"] for output in (run.manifest("filter") or {}).get("outputs", ())}
+    facts = [
+        ("teacher", _code(teacher.get("name", "not stated"))),
+        ("teacher's license or terms", _text(license_name or "not stated: check them before you publish or sell this model")),
+        ("student before training", _code(base or "not stated")),
+        *((key, _text(str(value))) for key, value in student.items() if key != "base" and isinstance(value, (str, int, list))),
+        ("training rows", f"{rows.get('train.jsonl', 0):,} (validation {rows.get('validation.jsonl', 0):,})"),
+        ("method", _text(str(config.get("method", "not stated")))),
+        *((f"`{key}`", _text(str(value))) for key, value in sorted(config.get("args", {}).items())),
+        ("seqdistill", str(train.get("seqdistill", ""))),
+    ]
+    body = [
+        f"# {_text(name)}",
+        f"A student that learnt from completions of {_code(teacher.get('name', 'a teacher'))}: sequence-level distillation "
+        "([Kim and Rush, 2016](https://aclanthology.org/D16-1139/)) with seqdistill.",
+        "## How it was made",
+        *_table(("", ""), facts),
+        "## Results",
+        *(_results(scores) if scores else ["Not evaluated yet."]),
+        "## Use",
+        "```python\nfrom transformers import pipeline\n\n"
+        'ask = pipeline("text-generation", model="THIS_FOLDER")\n'
+        'print(ask([{"role": "user", "content": "..."}])[0]["generated_text"][-1]["content"])\n```',
+        "## Limits",
+        "It was trained for one task and was measured on that task's prompts alone. It repeats its teacher's mistakes, and "
+        "makes some of its own.",
+    ]
+    return _write(folder / "README.md", data.to_yaml(), body)
+
+
+def _results(scores: dict[str, Any]) -> Iterable[str]:
+    yield "\n".join(f"- {_text(line)}" for line in scores["verdict"])
+    metrics = [metric for metric in ("chrf_teacher", "chrf_reference") if scores["models"]["student"][metric]]
+    heads = ["model", *("chrF to teacher" if m == "chrf_teacher" else "chrF to reference" for m in metrics)]
+    rows = []
+    for model, facts in scores["models"].items():
+        speed = facts.get("tokens_per_second")
+        cells = [*(_interval(facts[metric]) for metric in metrics), _interval(facts["stopped"])]
+        rows.append([model, *cells, f"{speed:.0f}" if speed else "–", _number(facts.get("parameters"))])
+    yield from _table([*heads, "stops by itself, %", "tokens/s", "parameters"], rows)
+    machine = scores["machine"]
+    yield (
+        f"{scores['n']} held-out prompts, 95% intervals over prompts, {scores['resamples']} resamples, seed {scores['seed']}; "
+        f"temperature {scores['temperature']:g}. Measured on {_text(machine['gpu'] or machine['processor'])}."
+    )
+
+
+def _funnel(run: Run) -> Iterable[str]:
+    generated, filtered = ((run.manifest(stage) or {}).get("outputs", ()) for stage in ("generate", "filter"))
+    rows = {Path(output["path"]).name: output["rows"] or 0 for output in (*generated, *filtered)}
+    asked = rows.get("samples.jsonl", 0) + rows.get("failures.jsonl", 0)
+    steps = [("requests", asked), ("failed", rows.get("failures.jsonl", 0)), ("answers", rows.get("samples.jsonl", 0))]
+    if "rejected.jsonl" in rows:
+        rejected = run.file("filter", "rejected.jsonl")
+        rules = Counter(str(row.get("rule")) for _, row in read_jsonl(rejected)) if rejected.exists() else Counter()
+        steps += [(f"rejected: {_text(rule)}", number) for rule, number in rules.most_common()]
+        steps += [("kept to train on", rows.get("train.jsonl", 0)), ("kept for validation", rows.get("validation.jsonl", 0))]
+    shares = [(name, f"{number:,}", f"{100 * number / asked:.1f}%" if asked else "–") for name, number in steps]
+    return _table(("step", "rows", "of requests"), shares)
+
+
+def _cost(manifest: dict[str, Any]) -> Iterable[str]:
+    usage = manifest.get("usage") or {}
+    known = [(name.replace("_", " "), f"{value:,}") for name, value in usage.items() if isinstance(value, (int, float))]
+    return _table(("", ""), known) if known else ["Not stated."]
+
+
+def _license(generate: dict[str, Any]) -> str | None:
+    found = generate.get("teacher", {}).get("license") or generate.get("config", {}).get("teacher", {}).get("license")
+    return str(found) if found else None
+
+
+def _license_fields(name: str | None) -> dict[str, Any]:
+    """What the hub understands as a license; anything else is `other` with its name."""
+    if name is None:
+        return {}
+    return {"license": name.lower()} if name.lower() in HUB_LICENSES else {"license": "other", "license_name": name}
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    rules = [" --- ", *[" ---: "] * (len(heads) - 1)] if len(heads) > 2 else [" --- "] * len(heads)
+    lines = [f"| {' | '.join(heads)} |", f"|{'|'.join(rules)}|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return ["\n".join(lines)]
+
+
+def _text(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(visible(text).split()))
+
+
+def _code(text: str) -> str:
+    return f"`{' '.join(visible(str(text)).split()).replace('`', chr(39)).replace('|', '/')}`"
+
+
+def _interval(cell: dict[str, Any] | None) -> str:
+    if cell is None or cell["value"] is None:
+        return "–"
+    return f"{cell['value']:.1f}" + ("" if cell["low"] is None else f" [{cell['low']:.1f}, {cell['high']:.1f}]")
+
+
+def _number(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _write(path: Path, front: str, body: Iterable[str]) -> Path:
+    with atomic_write(path) as file:
+        file.write(f"---\n{front.strip()}\n---\n\n" + "\n\n".join(body) + "\n")
+    return path
