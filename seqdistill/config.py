@@ -93,8 +93,12 @@ class GenerateConfig:
     max_tokens: int = key(1024, "most new tokens in one answer", low=1)
     seed: int = key(0, "run seed; each request's seed is a hash of it, the prompt's id and the sample number", low=0)
     limit: int | None = key(None, "only the first N prompts", low=1)
-    concurrency: int = key(64, "most requests in flight", low=1, high=10000, output=False)
-    timeout: float = key(600.0, "seconds one request may take in all", low=0.1, output=False)
+    concurrency: int = key(64, "most requests in flight at one endpoint", low=1, high=10000, output=False)
+    requests_per_minute: int | None = key(None, "the endpoint's limit of requests a minute", low=1, output=False)
+    tokens_per_minute: int | None = key(None, "the endpoint's limit of tokens a minute", low=1, output=False)
+    timeout: float = key(600.0, "seconds one try of a request may take in all", low=0.1, output=False)
+    connect_timeout: float = key(10.0, "seconds a connection may take to open", low=0.1, output=False)
+    retries: int = key(6, "further tries of a request after a failure that may pass", low=0, high=100, output=False)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ request's completion (`error` is set). It raises for what no request can survive
 """
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -40,13 +40,14 @@ class Completion:
     raw: dict[str, Any] = field(default_factory=dict)  # the reply as it came, JSON-able
     error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...
     message: str | None = None  # a failure in words
+    lost: int = 0  # tries whose answer never arrived; they may have been billed
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 
 
 class Engine(Protocol):
     """One model, ready to be asked."""
 
-    def stream(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+    def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
         """Yields exactly one completion for each request, in the order they finish.
 
         Local engines compute in batches, and in bf16 a batch's make-up can move its texts. They form batches from the
@@ -61,8 +62,13 @@ class Engine(Protocol):
 class Pace:
     """How hard an engine may push. Cannot change what comes back."""
 
-    concurrency: int = 64
-    timeout: float = 600.0  # seconds
+    concurrency: int = 64  # most requests in flight at one endpoint
+    timeout: float = 600.0  # seconds for one try in all
+    connect_timeout: float = 10.0  # seconds
+    retries: int = 6  # further tries after a failure that may pass
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    resend: bool = True  # try again when a sent request's answer was lost, although the lost one may be billed
 
 
 def open_engine(model: ModelConfig, pace: Pace | None = None) -> Engine:

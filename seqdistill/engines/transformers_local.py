@@ -6,7 +6,7 @@ decides what is sampled.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 from seqdistill.config import ModelConfig
@@ -62,7 +62,7 @@ class TransformersEngine:
         """How many parameters the model has; tied ones count once."""
         return int(self._model.num_parameters())
 
-    async def stream(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request, batch by batch, longest prompts first."""
         encoded = []
         for request in requests:

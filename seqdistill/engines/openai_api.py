@@ -1,0 +1,402 @@
+"""The openai engine: any OpenAI-compatible chat endpoint, hosted or `vllm serve`; several base URLs share the load.
+
+Retries what may pass, raises what no request can survive, and returns every other failure as that request's completion.
+The pace is `pace.Throttle`'s. Keys come from the environment alone and appear nowhere.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import json
+import os
+import re
+import time
+import urllib.parse
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from seqdistill.config import ModelConfig
+from seqdistill.engines import Completion, Pace, Request, split_reasoning
+from seqdistill.engines.pace import Throttle, backoff, retry_after
+from seqdistill.errors import SeqdistillError, UsageError
+
+DEFAULT_URL = "https://api.openai.com/v1"
+REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
+LONGEST_PAUSE_SECONDS = 900.0
+PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be away: at the start, and once it has answered
+BAD_REQUESTS_AT_START = 10
+TOO_LONG = re.compile(r"context.{0,10}(length|window)|maximum (input|model) length|prompt is too long", re.IGNORECASE)
+FINISH_REASONS = {
+    **{reason: reason for reason in ("stop", "length", "content_filter", "tool_calls")},
+    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
+    "max_tokens": "length",
+    "function_call": "tool_calls",
+}
+
+
+class OpenAIEngine:
+    """One model behind one or more base URLs. Options are sent verbatim in every request; `omit` names keys to leave out."""
+
+    def __init__(self, model: ModelConfig, pace: Pace) -> None:
+        """Sends nothing yet. Raises UsageError for a missing model or key and for a base URL that is none."""
+        if not model.model:
+            raise UsageError("no model is named", "give --teacher, or model in the recipe's [teacher]")
+        urls = [url for url in model.base_url if url] or [url for url in [os.environ.get("OPENAI_BASE_URL")] if url]
+        key = os.environ.get(model.api_key_env)
+        if not key and not urls:
+            raise UsageError(
+                f"no key for {DEFAULT_URL}: the environment variable {model.api_key_env} is not set",
+                f"set {model.api_key_env}, or give the endpoint's --teacher-base-url",
+            )
+        for url in urls:
+            if not _is_http(url):
+                raise UsageError(f"base URL {_shown(url)!r}: not an http or https URL", "for example http://localhost:8000/v1")
+        self._model, self._urls, self.pace = model, urls or [DEFAULT_URL], pace
+        self.key = key or "none"  # local servers take any key, but the client wants one
+        self._fields: dict[str, Any] = dict(model.options)
+        self._omitted = set(self._fields.pop("omit", ()))
+        # OpenAI's newer models know only the new name, many other servers only the old one; vLLM knows both.
+        self._limit_name = "max_tokens" if urls else "max_completion_tokens"
+
+    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+        """Yields one completion for each request as it arrives. Raises SeqdistillError for what none can survive."""
+        import openai
+
+        if not requests:
+            return
+        timeout = openai.Timeout(self.pace.timeout, connect=self.pace.connect_timeout)
+        async with contextlib.AsyncExitStack() as stack:
+            endpoints = []
+            for url in self._urls:
+                client = openai.AsyncOpenAI(api_key=self.key, base_url=url, timeout=timeout, max_retries=0)
+                endpoints.append(_Endpoint(_shown(url), await stack.enter_async_context(client), Throttle(self.pace)))
+            asking = _Asking(self, requests, endpoints)
+            try:
+                async for completion in asking.completions():
+                    yield completion
+            finally:
+                await asking.stop()
+
+    async def close(self) -> None:
+        """Nothing is held between two streams."""
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """The JSON body of a request."""
+        body = {
+            "model": self._model.model,
+            "messages": request.messages,
+            self._limit_name: request.max_tokens,
+            "temperature": request.temperature,
+            "seed": request.seed,
+            **({"top_p": request.top_p} if request.top_p < 1 else {}),
+            **self._fields,
+        }
+        return {key: value for key, value in body.items() if key not in self._omitted}
+
+    def renamed_limit(self, error: Mapping[str, Any]) -> bool:
+        """Whether a 400 came because the endpoint knows the token limit by its other name, which is used from now on."""
+        other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+        if error.get("param") in other and other[str(error["param"])] in str(error.get("message")):
+            self._limit_name = other[str(error["param"])]
+            return True
+        return False
+
+    def fatal(self, endpoint: "_Endpoint", status: int, error: Mapping[str, Any]) -> SeqdistillError | None:
+        """The error to raise for a status that the other requests would get too; None when it is this request's own."""
+        said = f"{endpoint.name} says {status}: {str(error['message'])[:300]}"
+        if status == 401:
+            return UsageError(said, f"check the key in the environment variable {self._model.api_key_env}")
+        if status == 429 and error.get("code") == "insufficient_quota":
+            return SeqdistillError(said, "top up the account, then run again; nothing that was answered is lost")
+        if endpoint.answers:
+            return None
+        if status in (403, 404):
+            return UsageError(said, f"check the model name {self._model.model!r} and the base URL (it often ends in /v1)")
+        if status in (400, 422) and endpoint.bad_requests >= BAD_REQUESTS_AT_START:
+            return UsageError(
+                f"{said}; the first {endpoint.bad_requests} requests all failed so",
+                'a key the endpoint does not know can be left out with [teacher.options] omit = ["seed"]',
+            )
+        return None
+
+
+@dataclass
+class _Endpoint:
+    name: str
+    client: Any  # openai.AsyncOpenAI
+    throttle: Throttle
+    answers: int = 0
+    bad_requests: int = 0
+    away_since: float | None = None
+    away_at: float = 0.0
+    away_tries: int = 0
+
+
+@dataclass(order=True)
+class _Try:
+    """A request on its way to an answer: how often it was sent, and when it may be sent again."""
+
+    due: float
+    number: int
+    request: Request = field(compare=False)
+    failures: int = field(default=0, compare=False)
+    refusals: int = field(default=0, compare=False)
+    lost: int = field(default=0, compare=False)
+
+    @property
+    def most_tokens(self) -> int:
+        """A generous count of what the request can use: text has about 4 bytes a token."""
+        return sum(len(m["content"]) for m in self.request.messages) // 3 + self.request.max_tokens
+
+
+@dataclass
+class _Failure(Exception):
+    """One try's failure. `again` says whether another try makes sense."""
+
+    kind: str
+    message: str
+    again: bool = True
+    refused: bool = False  # the endpoint asked for less
+    away: bool = False  # the request never reached the endpoint
+    lost: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive
+    pause: float | None = None  # seconds, as Retry-After asked
+    reply: dict[str, Any] = field(default_factory=dict)
+
+
+class _Asking:
+    """One `stream` at work: one dispatcher sends what the throttles allow; tries that must wait hold no place."""
+
+    def __init__(self, engine: OpenAIEngine, requests: Sequence[Request], endpoints: list[_Endpoint]) -> None:
+        self._engine, self._endpoints, self._pace = engine, endpoints, engine.pace
+        self._fresh = (_Try(0.0, number, request) for number, request in enumerate(requests))
+        self._left = len(requests)
+        self._waiting: list[_Try] = []  # a heap by due time
+        self._done: asyncio.Queue[Completion | BaseException] = asyncio.Queue()
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def completions(self) -> AsyncIterator[Completion]:
+        self._start(self._dispatch())
+        while self._left:
+            done = await self._done.get()
+            if isinstance(done, BaseException):
+                raise done
+            self._left -= 1
+            yield done
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _dispatch(self) -> None:
+        fresh = next(self._fresh, None)
+        while True:
+            now = time.monotonic()
+            again = bool(self._waiting) and self._waiting[0].due <= now
+            attempt = self._waiting[0] if again else fresh
+            if attempt is None:
+                await self._sleep(self._waiting[0].due - now if self._waiting else None)
+                continue
+            waits = [(endpoint.throttle.wait(attempt.most_tokens, now), endpoint) for endpoint in self._endpoints]
+            free = [endpoint for wait, endpoint in waits if wait <= 0]
+            if not free:
+                soonest = min(wait for wait, _ in waits)
+                await self._sleep(soonest if soonest < float("inf") else None)
+                continue
+            endpoint = min(free, key=lambda e: e.throttle.load)
+            endpoint.throttle.sent(attempt.most_tokens, now)
+            self._start(self._try(attempt, endpoint, now))
+            if again:
+                heapq.heappop(self._waiting)
+            else:
+                fresh = next(self._fresh, None)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._done.put_nowait(error)
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """Waits for a request to finish, or so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _try(self, attempt: _Try, endpoint: _Endpoint, sent_at: float) -> None:
+        began = time.perf_counter()
+        used = attempt.most_tokens
+        try:
+            raw = await self._send(attempt.request, endpoint)
+            completion = replace(parse_reply(attempt.request.id, raw, time.perf_counter() - began), lost=attempt.lost)
+        except _Failure as failure:
+            self._failed(attempt, endpoint, failure, sent_at)
+        else:
+            used = completion.prompt_tokens + completion.completion_tokens
+            endpoint.answers += 1
+            endpoint.throttle.answered()
+            self._done.put_nowait(completion)
+        finally:
+            endpoint.throttle.finished(attempt.most_tokens - used)
+            self._wake.set()
+
+    async def _send(self, request: Request, endpoint: _Endpoint) -> dict[str, Any]:
+        """The reply's JSON. Raises _Failure, or SeqdistillError for what no request can survive."""
+        import httpx2
+        import openai
+
+        try:
+            async with asyncio.timeout(self._pace.timeout):
+                response = await endpoint.client.post(
+                    "/chat/completions", cast_to=httpx2.Response, body=self._engine.body(request)
+                )
+        except openai.APIStatusError as error:
+            endpoint.away_since = None
+            raise self._refusal(endpoint, error) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__
+            if isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):
+                raise _Failure("unreachable", f"{endpoint.name} cannot be reached: {cause}", away=True) from None
+            if isinstance(cause, httpx2.TimeoutException):
+                raise self._timeout() from None
+            raise _Failure("connection lost", f"{endpoint.name}: {cause!r}", lost=True) from None
+        except TimeoutError:
+            raise self._timeout() from None
+        endpoint.away_since = None
+        try:
+            raw = json.loads(response.content)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise _Failure("malformed reply", f"{endpoint.name} answered with what is not JSON: {error}", lost=True) from None
+        if not isinstance(raw, dict) or not _first_choice(raw):
+            said = str(raw.get("error") or raw)[:300] if isinstance(raw, dict) else str(raw)[:300]
+            raise _Failure("no answer", f"{endpoint.name} answered without a choice: {said}", lost=True)
+        return raw
+
+    def _timeout(self) -> _Failure:
+        return _Failure("timeout", f"no answer within {self._pace.timeout:g} s", lost=True)
+
+    def _refusal(self, endpoint: _Endpoint, error: Any) -> Exception:
+        """What an HTTP status outside 2xx means."""
+        status: int = error.status_code
+        body = error.body if isinstance(error.body, dict) else {}
+        text = str(body.get("message") or error.message).replace(self._engine.key, "***")[:500]
+        body = {**body, "message": text}
+        if status in (400, 422):
+            endpoint.bad_requests += 1
+            if self._engine.renamed_limit(body):
+                return _Failure(f"http {status}", text)
+            if "content_filter" in (body.get("code"), body.get("type")):
+                return _Failure("content filter", text, again=False, reply=body)
+        if fatal := self._engine.fatal(endpoint, status, body):
+            return fatal
+        if status in (408, 409, 429) or status >= 500:
+            pause = retry_after(error.response.headers, time.time())
+            if pause is not None and pause > LONGEST_PAUSE_SECONDS:
+                return SeqdistillError(
+                    f"{endpoint.name} says {status} and asks to wait {pause / 3600:.1f} hours: {text}",
+                    "run again then; nothing that was answered is lost",
+                )
+            return _Failure(f"http {status}", text, refused=status in (429, 503), pause=pause)
+        kind = "too long" if status in (400, 413, 422) and TOO_LONG.search(text) else f"http {status}"
+        return _Failure(kind, text, again=False)
+
+    def _failed(self, attempt: _Try, endpoint: _Endpoint, failure: _Failure, sent_at: float) -> None:
+        """Plans another try, or reports the failure."""
+        now = time.monotonic()
+        attempt.lost += failure.lost
+        if failure.away:
+            self._away(endpoint, failure, sent_at, now)
+        elif failure.refused:
+            attempt.refusals += 1
+            endpoint.throttle.refused(sent_at, failure.pause or 0.0, now)
+        else:
+            attempt.failures += 1
+            endpoint.throttle.pause(failure.pause or 0.0, now)
+        again = failure.again and (self._pace.resend or not failure.lost)
+        if attempt.failures > self._pace.retries or attempt.refusals > self._pace.retries * REFUSALS_PER_RETRY or not again:
+            filtered = failure.kind == "content filter"  # the endpoint's verdict on this prompt, not a fault: an answer
+            self._done.put_nowait(
+                Completion(
+                    attempt.request.id,
+                    finish_reason="content_filter" if filtered else "error",
+                    error=None if filtered else failure.kind,
+                    message=failure.message,
+                    raw=failure.reply,
+                    lost=attempt.lost,
+                )
+            )
+            return
+        tries = attempt.failures + attempt.refusals
+        attempt.due = now + (0.0 if failure.away else failure.pause or backoff(tries))
+        heapq.heappush(self._waiting, attempt)
+
+    def _away(self, endpoint: _Endpoint, failure: _Failure, sent_at: float, now: float) -> None:
+        """Leaves an endpoint alone for a while. Raises SeqdistillError when all of them have been away for too long."""
+        if endpoint.away_since is None:
+            endpoint.away_since, endpoint.away_tries = now, 0
+        if sent_at >= endpoint.away_at:  # requests that were on their way together count as one try
+            endpoint.away_tries += 1
+            endpoint.away_at = now
+            endpoint.throttle.lost(min(15.0, backoff(endpoint.away_tries)), now)
+        patience = PATIENCE_SECONDS[any(other.answers for other in self._endpoints)]
+        if all(other.away_since is not None and now - other.away_since >= patience for other in self._endpoints):
+            raise SeqdistillError(
+                failure.message, "check the base URL and that the server runs, then run again; no answer is lost"
+            )
+
+
+def parse_reply(request_id: str, raw: dict[str, Any], seconds: float) -> Completion:
+    """The completion in a chat-completions reply with at least one choice. Takes whatever servers write in the fields."""
+    choice = _first_choice(raw)
+    message = choice.get("message") if isinstance(choice.get("message"), dict) else {}
+    assert isinstance(message, dict)
+    usage = raw.get("usage") if isinstance(raw.get("usage"), dict) else {}
+    assert isinstance(usage, dict)
+    thoughts = next((t for key in ("reasoning", "reasoning_content", "thinking") if (t := _text(message.get(key)))), None)
+    content, reasoning = split_reasoning(_text(message.get("content")), thoughts)
+    return Completion(
+        id=request_id,
+        content=content,
+        reasoning=reasoning,
+        finish_reason=FINISH_REASONS.get(str(choice.get("finish_reason")), "unknown"),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        seconds=seconds,
+        raw=raw,
+    )
+
+
+def _first_choice(raw: dict[str, Any]) -> dict[str, Any]:
+    choices = raw.get("choices")
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
+def _text(value: Any) -> str:
+    """The text of a message's field, which is a string, nothing, or a list of parts."""
+    if isinstance(value, list):
+        return "".join(str(part.get("text") or "") for part in value if isinstance(part, dict))
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
+
+
+def _shown(url: str) -> str:
+    """A base URL without user, password and query, which may be secret."""
+    return url.split("?")[0].split("//")[0] + "//" + url.split("?")[0].split("//")[-1].split("@")[-1]

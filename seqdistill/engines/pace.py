@@ -1,0 +1,124 @@
+"""How fast one endpoint is asked: how many requests at once, how many a minute, and when to leave it alone.
+
+Congestion control as TCP does it (slow start, then additive increase and multiplicative decrease: Chiu and Jain 1989,
+doi 10.1016/0169-7552(89)90019-6), with HTTP 429 and 503 as the signal. Does not send anything.
+"""
+
+import email.utils
+import random
+import time
+from collections.abc import Mapping
+
+from seqdistill.engines import Pace
+
+FIRST_LIMIT = 8
+CUT = 0.6
+LONGEST_BACKOFF_SECONDS = 60.0
+
+
+class Throttle:
+    """The pace of one endpoint. Times are `time.monotonic()` seconds."""
+
+    def __init__(self, pace: Pace) -> None:
+        """Starts with few requests at once; `pace` bounds how many there may ever be, and how much a minute."""
+        self._most = pace.concurrency
+        self._limit = float(min(FIRST_LIMIT, pace.concurrency))
+        self._growing_fast = True
+        self._in_flight = 0
+        self._last_cut = 0.0
+        self._paused_until = 0.0
+        self._requests = _Bucket(pace.requests_per_minute)
+        self._tokens = _Bucket(pace.tokens_per_minute)
+
+    @property
+    def load(self) -> float:
+        """The share of today's limit that is in use."""
+        return self._in_flight / self._limit
+
+    def wait(self, tokens: int, now: float) -> float:
+        """Seconds until a request of so many tokens may be sent; 0 for now, infinity for when another one finishes."""
+        if self._in_flight >= int(self._limit):
+            return float("inf")
+        return max(self._paused_until - now, self._requests.wait(1, now), self._tokens.wait(tokens, now), 0.0)
+
+    def sent(self, tokens: int, now: float) -> None:
+        """A request of at most so many tokens is on its way."""
+        self._in_flight += 1
+        self._requests.take(1, now)
+        self._tokens.take(tokens, now)
+
+    def finished(self, unused_tokens: int) -> None:
+        """A request is over; of the tokens it was sent with, so many were not used."""
+        self._in_flight -= 1
+        self._tokens.give_back(unused_tokens)
+
+    def answered(self) -> None:
+        """A request was answered well: dare a little more."""
+        step = 1.0 if self._growing_fast else 1.0 / self._limit
+        self._limit = min(self._most, self._limit + step)
+
+    def refused(self, sent_at: float, pause: float, now: float) -> None:
+        """The endpoint asked for less (429, 503). Requests that were on their way together count as one refusal."""
+        if sent_at > self._last_cut:
+            self._limit = max(1.0, self._limit * CUT)
+            self._last_cut = now
+        self._growing_fast = False
+        self.pause(pause, now)
+
+    def pause(self, seconds: float, now: float) -> None:
+        """Sends nothing for so long."""
+        self._paused_until = max(self._paused_until, now + seconds)
+
+    def lost(self, seconds: float, now: float) -> None:
+        """The endpoint cannot be reached: try it again with one request, later."""
+        self._limit, self._growing_fast = 1.0, True
+        self.pause(seconds, now)
+
+
+class _Bucket:
+    """A minute's allowance, refilled steadily; without a limit it is never empty. It starts with a tenth."""
+
+    def __init__(self, a_minute: int | None) -> None:
+        self._rate = (a_minute or 0) / 60.0
+        self._most = max(1.0, (a_minute or 0) / 10.0)
+        self._left = self._most
+        self._at = time.monotonic()
+
+    def wait(self, amount: float, now: float) -> float:
+        if not self._rate:
+            return 0.0
+        self._left = min(self._most, self._left + (now - self._at) * self._rate)
+        self._at = now
+        return max(0.0, (min(amount, self._most) - self._left) / self._rate)  # more than a full bucket: goes into debt
+
+    def take(self, amount: float, now: float) -> None:
+        self.wait(amount, now)
+        self._left -= amount
+
+    def give_back(self, amount: float) -> None:
+        self._left = min(self._most, self._left + amount)
+
+
+def backoff(tries: int) -> float:
+    """Seconds to wait after so many failed tries: exponential, half of it random."""
+    longest = min(LONGEST_BACKOFF_SECONDS, 0.5 * 2.0 ** min(tries - 1, 10))
+    return longest * (0.5 + 0.5 * random.random())  # noqa: S311
+
+
+def retry_after(headers: Mapping[str, str], wall_clock: float) -> float | None:
+    """Seconds that `Retry-After` asks for, given as seconds or as a date, or `retry-after-ms`; None when it is not given.
+
+    RFC 9110, section 10.2.3.
+    """
+    for header, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(header, "").strip()
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - wall_clock)
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,230 @@
+"""A real OpenAI-compatible HTTP server for tests: answers from the messages and the seed alone, counts, breaks on demand.
+
+Run by itself it serves until killed: `python tests/chat_server.py PORT`.
+"""
+
+import asyncio
+import collections
+import email.utils
+import hashlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+WORDS = [
+    "river",
+    "stone",
+    "amber",
+    "north",
+    "quiet",
+    "lantern",
+    "seven",
+    "maple",
+    "harbour",
+    "signal",
+    "winter",
+    "copper",
+    "field",
+    "bright",
+    "ladder",
+    "song",
+]
+CONTEXT_WORDS = 1500
+
+Body = dict[str, Any]
+Fault = Callable[[int, Body], str | None]  # (number of this request, its body) -> the name of a fault, or None
+
+
+def usage(prompt: int, completion: int) -> Body:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def answer(body: Body) -> Body:
+    """The reply to a chat request: words drawn by a hash of messages and, when sampling, seed."""
+    seen = json.dumps([body["messages"], body.get("seed") if body.get("temperature") else None], sort_keys=True)
+    digest = hashlib.sha256(seen.encode()).digest()
+    most = body.get("max_tokens") or body.get("max_completion_tokens")
+    words = [WORDS[byte % len(WORDS)] for byte in digest[1 : 4 + digest[0] % 12]]
+    prompt = sum(len(message["content"].split()) + 4 for message in body["messages"])
+    kept = words[:most]
+    return {
+        "id": f"chatcmpl-{digest.hex()[:12]}",
+        "object": "chat.completion",
+        "model": body["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": " ".join(kept)},
+                "finish_reason": "length" if len(kept) < len(words) else "stop",
+            }
+        ],
+        "usage": usage(prompt, len(kept)),
+    }
+
+
+class ChatServer:
+    """The server in a thread of its own; a context manager. `url` is its base URL."""
+
+    def __init__(
+        self,
+        fault: Fault | None = None,
+        *,
+        seconds: float = 0.0,
+        model: str = "teacher",
+        reply: Callable[[Body], Body] = answer,
+        key: str | None = None,
+        port: int = 0,
+    ) -> None:
+        self.fault, self.seconds, self.model, self.reply, self.key, self.port = fault, seconds, model, reply, key, port
+        self.requests: list[Body] = []  # every body received
+        self.times: list[float] = []  # when each came, by the monotonic clock
+        self.answered: collections.Counter[str] = collections.Counter()  # good answers, by messages and seed
+        self.in_flight = self.most_in_flight = 0
+        self.hang = 3600.0
+
+    def __enter__(self) -> "ChatServer":
+        ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)), daemon=True)
+        self._thread.start()
+        assert ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._connections: set[asyncio.Task[None]] = set()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        try:
+            while await self._exchange(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client went away, or the server stops
+        finally:
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request and its reply; whether the connection stays open."""
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        except asyncio.IncompleteReadError:
+            return False
+        request_line, *lines = head.split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+        content = await reader.readexactly(int(headers.get("content-length", 0)))
+        method, path, _ = request_line.split(" ")
+        if self.key and headers.get("authorization") != f"Bearer {self.key}":
+            told = headers.get("authorization")
+            return await self._send(
+                writer, 401, {"error": {"message": f"Incorrect API key provided: {told}", "code": "invalid_api_key"}}
+            )
+        return await self.handle(writer, method, path, content)
+
+    async def handle(self, writer: asyncio.StreamWriter, method: str, path: str, content: bytes) -> bool:
+        if (method, path) != ("POST", "/v1/chat/completions"):
+            return await self._send(writer, 404, {"error": {"message": f"no {method} {path} here"}})
+        body = json.loads(content)
+        number = len(self.requests)
+        self.requests.append(body)
+        self.times.append(time.monotonic())
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            if self.seconds:
+                await asyncio.sleep(self.seconds)
+            return await self._chat(writer, number, body)
+        finally:
+            self.in_flight -= 1
+
+    async def _chat(self, writer: asyncio.StreamWriter, number: int, body: Body) -> bool:
+        fault = self.fault(number, body) if self.fault else None
+        name, _, argument = (fault or "").partition(" ")
+        match name:
+            case "429" | "500" | "503":
+                headers = {}
+                if argument == "date":
+                    headers["Retry-After"] = email.utils.formatdate(time.time() + 2, usegmt=True)
+                elif argument:
+                    headers["Retry-After"] = argument
+                return await self._send(writer, int(name), {"error": {"message": f"planned {name}", "code": None}}, headers)
+            case "quota":
+                return await self._send(
+                    writer, 429, {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
+                )
+            case "400":
+                return await self._send(writer, 400, {"error": {"message": "a bad request", "code": None}})
+            case "filtered":
+                return await self._send(writer, 400, {"error": {"message": "filtered", "code": "content_filter"}})
+            case "renamed":
+                message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+                return await self._send(writer, 400, {"error": {"message": message, "param": "max_tokens"}})
+            case "reset":
+                writer.transport.abort()
+                return False
+            case "hang":
+                await asyncio.sleep(self.hang)
+                return False
+            case "truncated":
+                text = json.dumps(answer(body)).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+                writer.write(f"Content-Length: {len(text)}\r\n\r\n".encode() + text[: len(text) // 2])
+                await writer.drain()
+                return False
+            case "malformed":
+                return await self._send(writer, 200, b'{"choices": [{"message": ')
+            case "html":
+                return await self._send(writer, 200, b"<html>gateway</html>", {"Content-Type": "text/html"})
+            case "empty":
+                return await self._send(writer, 200, {"id": "x", "choices": []})
+        if body["model"] != self.model:
+            return await self._send(
+                writer, 404, {"error": {"message": f"The model `{body['model']}` does not exist.", "code": 404}}
+            )
+        if sum(len(message["content"].split()) for message in body["messages"]) > CONTEXT_WORDS:
+            message = f"This model's maximum context length is {CONTEXT_WORDS} tokens."
+            return await self._send(writer, 400, {"error": {"message": message, "type": "BadRequestError", "code": 400}})
+        self.answered[json.dumps([body["messages"], body.get("seed")])] += 1
+        return await self._send(writer, 200, self.reply(body))
+
+    async def _send(
+        self, writer: asyncio.StreamWriter, status: int, content: Body | bytes, headers: dict[str, str] | None = None
+    ) -> bool:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        lines = {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        writer.write(f"HTTP/1.1 {status} Planned\r\n{head}\r\n".encode() + data)
+        await writer.drain()
+        return True
+
+
+if __name__ == "__main__":
+    with ChatServer(port=int(sys.argv[1])) as server:
+        print(server.url, flush=True)
+        threading.Event().wait()
