@@ -1,0 +1,151 @@
+"""The vLLM engine: `vllm.LLM` in this process, for a GPU or for vLLM's CPU build.
+
+Requests are put in batches of a fixed order, and nothing outside its batch moves an answer: the scheduler runs in this
+process (vLLM's own setting for reproducible scheduling) and the prefix cache starts each batch empty. Within a batch vLLM
+schedules as it likes, and completions are handed on as they finish. For a `vllm serve` elsewhere see `openai_api`.
+"""
+
+import asyncio
+import gc
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from seqdistill.config import ModelConfig
+from seqdistill.engines import Completion, Request, split_reasoning
+from seqdistill.engines.models import local_model
+from seqdistill.errors import MissingExtra, UsageError
+
+BATCH_SIZE = 1024  # four times vLLM's usual max_num_seqs, so that the last stragglers of a batch cost little
+ENVIRONMENT = {
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # its default, stdout, is for results
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # docs.vllm.ai/en/latest/usage/reproducibility
+}
+
+
+class VLLMEngine:
+    """One model in `vllm.LLM`. Options: batch_size; every other one goes to vllm.LLM as it is."""
+
+    def __init__(self, model: ModelConfig) -> None:
+        """Loads the model. Raises MissingExtra without vLLM, UsageError for what vLLM cannot load."""
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise MissingExtra("vllm", "vllm", "the vllm engine") from error
+        if not model.model:
+            raise UsageError("no model is named", "give --teacher, or model in the recipe's [teacher]")
+        source = local_model(model.model)
+        options: dict[str, Any] = {"use_tqdm_on_load": False, "trust_remote_code": model.trust_remote_code, **model.options}
+        if model.revision:
+            options.setdefault("revision", model.revision)
+        self._batch_size = int(options.pop("batch_size", BATCH_SIZE))
+        try:
+            self._llm = LLM(model=source, **options)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).strip() or type(error).__name__
+            raise UsageError(
+                f"vLLM cannot load {model.model!r}: {reason}", "check the name and the engine's options ([teacher.options])"
+            ) from error
+        self._engine = self._llm.llm_engine
+        self._tokenizer = self._llm.get_tokenizer()
+        if not getattr(self._tokenizer, "chat_template", "built in"):  # Mistral's own tokenizers have no such attribute
+            raise UsageError(f"model {model.model!r} has no chat template", "use an instruct model")
+        self._longest: int = self._llm.model_config.max_model_len
+        self._thread = ThreadPoolExecutor(1, "vllm")  # vLLM is not thread-safe: after loading, every call is made here
+
+    async def stream(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+        """Yields one completion for each request: those that cannot be asked at once, the others batch by batch."""
+        batch: list[tuple[Request, list[int]]] = []
+        for request in requests:
+            tokens = self._encode(request)
+            if isinstance(tokens, Completion):
+                yield tokens
+                continue
+            batch.append((request, tokens))
+            if len(batch) == self._batch_size:
+                async for completion in self._answer(batch):
+                    yield completion
+                batch = []
+        if batch:
+            async for completion in self._answer(batch):
+                yield completion
+
+    async def close(self) -> None:
+        """Ends vLLM's worker processes and frees the model's memory."""
+        self._thread.shutdown()
+        del self._engine, self._llm
+        gc.collect()
+
+    def _encode(self, request: Request) -> list[int] | Completion:
+        """The prompt's token ids, or the failure of a request that cannot be asked."""
+        from jinja2 import TemplateError
+
+        try:
+            tokens = self._tokenizer.apply_chat_template(
+                request.messages, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except TemplateError as error:
+            return Completion(request.id, error="template", message=f"the model's chat template refuses the messages: {error}")
+        if len(tokens) + request.max_tokens > self._longest:
+            return Completion(
+                request.id,
+                error="too long",
+                message=f"{len(tokens)} prompt tokens + max_tokens {request.max_tokens} exceed the model's {self._longest}",
+            )
+        return list(tokens)
+
+    async def _answer(self, batch: list[tuple[Request, list[int]]]) -> AsyncIterator[Completion]:
+        waiting = [request.id for request, _ in batch]
+        loop = asyncio.get_running_loop()
+        before = time.perf_counter()
+        try:
+            await loop.run_in_executor(self._thread, self._enqueue, batch)
+            while waiting:
+                finished = [out for out in await loop.run_in_executor(self._thread, self._engine.step) if out.finished]
+                now = time.perf_counter()
+                for output in finished:
+                    waiting.remove(output.request_id)
+                    yield _completion(output, (now - before) / len(finished), len(waiting))
+                before = now if finished else before
+        finally:
+            if waiting:  # cancelled: the requests still running are dropped, behind the step that is under way
+                self._thread.submit(self._engine.abort_request, waiting)
+
+    def _enqueue(self, batch: list[tuple[Request, list[int]]]) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        self._llm.reset_prefix_cache()
+        for request, tokens in batch:
+            sampling = SamplingParams(
+                max_tokens=request.max_tokens,
+                temperature=request.temperature,
+                top_p=request.top_p,
+                seed=request.seed,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            self._engine.add_request(request.id, {"prompt_token_ids": tokens}, sampling)
+
+
+def _completion(output: Any, seconds: float, batch_left: int) -> Completion:
+    (answer,) = output.outputs
+    ended = answer.finish_reason in ("stop", "length")
+    content, reasoning = split_reasoning(answer.text) if ended else ("", None)
+    return Completion(
+        output.request_id,
+        content=content,
+        reasoning=reasoning,
+        finish_reason=answer.finish_reason if ended else "error",
+        prompt_tokens=len(output.prompt_token_ids),
+        completion_tokens=len(answer.token_ids),
+        seconds=seconds,  # since completions were last handed on, so that a batch's seconds add up to its time
+        raw={"text": answer.text, "finish_reason": answer.finish_reason, "stop_reason": answer.stop_reason},
+        error=None if ended else f"vllm {answer.finish_reason}",
+        message=None if ended else f"vLLM ended the request early: {answer.finish_reason}",
+        batch_left=batch_left,
+    )

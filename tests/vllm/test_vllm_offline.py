@@ -1,0 +1,67 @@
+"""The vllm engine on the embedded teacher."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+from conftest import OPTIONS, TEACHER
+from engine_contract import ask, check_engine_contract
+
+from seqdistill.config import ModelConfig
+from seqdistill.engines import Completion, Engine, Request, open_engine
+from seqdistill.errors import UsageError
+
+
+def tips(count: int, **settings: float) -> list[Request]:
+    return [
+        Request(
+            f"p{n}:t:0",
+            [{"role": "user", "content": f"Give one tip about {n} cats."}],
+            **{"max_tokens": 16, "seed": n, **settings},
+        )  # type: ignore[arg-type]
+        for n in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    engine = open_engine(ModelConfig(model=TEACHER, engine="vllm", options={**OPTIONS, "batch_size": 8}))
+    yield engine
+    asyncio.run(engine.close())
+
+
+def test_it_answers_the_engine_contract(engine: Engine) -> None:
+    check_engine_contract(engine, longest=2000)
+
+
+def test_an_answer_depends_on_its_batch_alone(engine: Engine) -> None:
+    """What a resumed run relies on: the second batch asked alone answers as it did after the first."""
+    requests = tips(16, temperature=0.9)
+    whole = ask(engine, requests)
+    assert [c.batch_left for c in whole.values()] == [*range(7, -1, -1)] * 2
+    rest = ask(engine, requests[8:])
+    assert {i: c.content for i, c in rest.items()} == {r.id: whole[r.id].content for r in requests[8:]}
+
+
+def test_requests_that_nobody_waits_for_are_dropped(engine: Engine) -> None:
+    async def first() -> Completion:
+        stream = engine.stream([*tips(1, max_tokens=2), *tips(8, max_tokens=900)[1:]])
+        async for completion in stream:
+            await stream.aclose()  # type: ignore[attr-defined]
+            return completion
+        raise AssertionError("no completion")
+
+    assert asyncio.run(first()).id == "p0:t:0"
+    assert all(c.finish_reason in ("stop", "length") and c.completion_tokens <= 16 for c in ask(engine, tips(8)).values())
+
+
+def test_what_vllm_cannot_load_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="no_such_option"):
+        open_engine(ModelConfig(model=TEACHER, engine="vllm", options={"no_such_option": 1}))
+    with pytest.raises(UsageError, match="no such file or folder"):
+        open_engine(ModelConfig(model="./no/such/model", engine="vllm"))
+
+
+def test_its_log_stays_off_standard_output(engine: Engine) -> None:
+    assert os.environ["VLLM_LOGGING_STREAM"] == "ext://sys.stderr"
