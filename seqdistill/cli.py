@@ -45,7 +45,7 @@ class Interrupted(SeqdistillError):
 
 def _flag(table: str, name: str) -> str:
     """`--temperature` for a stage's or the task's key, `--teacher` for a model's name, `--teacher-engine` for its keys."""
-    if table not in ("teacher", "student"):
+    if table not in ("teacher", "student", "judge"):
         return name
     return table if name == "model" else f"{table}_{name}"
 
@@ -188,7 +188,7 @@ def _generate(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
     return asdict(result)
 
 
-@_command("filter", ("task", "filter"), "Keep what is worth learning, with reasons for the rest.")
+@_command("filter", ("task", "filter", "judge"), "Keep what is worth learning, with reasons for the rest.")
 def _filter(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
     from seqdistill.filter.stage import filter_samples
 

@@ -84,6 +84,18 @@ class StudentConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
+class JudgeConfig(ModelConfig):
+    """[judge]: the model that scores answers."""
+
+    model: str | None = key(None, "judge: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True)
+    rubric: str = key("score", "what the judge is asked: a .toml file, or the name of one in prompts/judge/", path=True)
+    max_tokens: int = key(512, "most new tokens of one judgement", low=1)
+    price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, completion", output=False)
+    budget: float | None = key(None, "most USD that judging may cost in this run; needs a price", low=0, output=False)
+    concurrency: int = key(64, "most requests in flight at one endpoint", low=1, high=10000, output=False)
+
+
+@dataclass(frozen=True)
 class GenerateConfig:
     """[generate]: how the teacher is asked."""
 
@@ -114,6 +126,33 @@ class FilterConfig:
         low=0,
         high=1,
     )
+    score: str = key(
+        "none",
+        "how samples are scored: nearness to the reference, vote of the samples, a check, numbers and names that the prompt has, "
+        "the teacher's log-probability, an LLM judge, a reward model",
+        choices=("none", "reference", "vote", "verify", "faithfulness", "logprob", "judge", "reward"),
+    )
+    metric: str = key("chrf", "what nearness to the reference is", choices=("chrf", "bleu"))
+    extract: str | None = key(
+        None, "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; by default a number to verify one, else text"
+    )
+    verify: str = key("number", "the check against the reference: number, json, math, command or regex:PATTERN")
+    tolerance: float = key(1e-6, "numbers this close are equal, relative", low=0, high=1)
+    verify_command: list[str] = key(
+        [], "program and arguments of a check: the sample as a JSON line on stdin, exit code 0 is right, 1 wrong", path=True
+    )
+    verify_seconds: float = key(10.0, "most seconds of one check", low=0.01)
+    verify_mb: int = key(1024, "most memory of one check, in MiB", low=16)
+    reward_model: str | None = key(None, "reward model: hub id or folder of a sequence classifier with one output", path=True)
+    select: str = key("best", "what stays of the scored", choices=("best", "share", "threshold", "all"))
+    best_n: int = key(1, "select = best: how many stay", low=1)
+    top_share: float = key(0.5, "select = share: which share stays, the best first", low=0, high=1)
+    min_score: float = key(1.0, "select = threshold: the lowest score that stays")
+    select_from: str = key("prompt", "choose among one prompt's samples, or among all", choices=("prompt", "all"))
+    unscored: str = key(
+        "drop", "samples that could not be scored: drop them, or keep them behind all others", choices=("drop", "keep")
+    )
+    baselines: bool = key(False, "also write a random and a longest selection of the same size, to compare with")
     validation: float = key(0.05, "share of the prompts held back to watch the training loss", low=0, high=0.5)
     seed: int = key(0, "seed of the train/validation split", low=0)
     limit: int | None = key(None, "only the first N samples", low=1)
@@ -150,6 +189,7 @@ class Recipe:
     task: TaskConfig = field(default_factory=TaskConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

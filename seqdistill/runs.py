@@ -25,7 +25,7 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import atomic_write, content_files, file_sha256, fingerprint, write_json
 
 STAGES = ("generate", "filter", "train", "eval")
-SHARED_TABLES = ("task", "teacher", "student")
+SHARED_TABLES = ("task", "teacher", "student", "judge")
 PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "accelerate", "sacrebleu", "tokenizers")
 
 
