@@ -15,6 +15,7 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.records import visible
 
 if TYPE_CHECKING:
+    from seqdistill.evaluate.stage import EvalResult
     from seqdistill.filter.stage import FilterResult
     from seqdistill.generate.stage import GenerateResult
     from seqdistill.train.stage import TrainResult
@@ -110,7 +111,14 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        table = Table(
+            title=Text(title),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1),
+            collapse_padding=True,  # two intervals a row must fit into 80 columns
+        )
         for number, column in enumerate(columns):
             table.add_column(Text(column), justify="left" if number < left else "right", overflow="fold")
         for row in rows:
@@ -170,6 +178,14 @@ class Console:
                 "model": result.path,
             },
         )
+
+    def show_eval(self, result: "EvalResult") -> None:
+        title = "eval: up to date" if result.up_to_date else f"eval: done in {seconds(result.seconds)}"
+        self.table(title, result.columns, result.rows)
+        if result.slice_rows:
+            self.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
+        if not self._as_json:
+            print("\n".join(visible(line) for line in [*result.verdict, f"report: {result.paths['report']}"]))
 
 
 def seconds(value: float) -> str:

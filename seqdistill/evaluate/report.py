@@ -25,6 +25,7 @@ from seqdistill.records import atomic_write, read_jsonl, visible
 from seqdistill.runs import STAGES, Run
 
 WORST, BEST = 6, 4
+ALIKE = 0.3  # share of equal words below which marks on every word would help nobody
 WORDS = 400  # of one text; what is longer is cut in the page, not in predictions.jsonl
 NAMES = {
     "base": "base, untrained",
@@ -79,25 +80,25 @@ def _figures(scores: dict[str, Any]) -> list[dict[str, str]]:
     primary, models = scores["primary"], scores["models"]
     figures = []
 
-    def add(name: str, cell: dict[str, Any] | None, form: str) -> None:
+    def add(name: str, cell: dict[str, Any] | None, form: str, unit: str = "") -> None:
         if cell and cell["value"] is not None:
             span = "" if cell["low"] is None else f"{cell['low']:{form}} to {cell['high']:{form}}"
-            figures.append({"name": name, "value": f"{cell['value']:{form}}", "note": span})
+            figures.append({"name": name, "value": f"{cell['value']:{form}}{unit}", "note": span})
 
     for kept in scores["kept"]:
         if kept["metric"] == primary:
-            add(f"percent of the {kept['of']} kept", kept, ".1f")
+            add(f"of the {kept['of']} kept", kept, ".1f", "%")
     for gap in scores["comparisons"]:
         if gap["metric"] == primary and gap["other"] in ("base", "copy"):
             add(f"over {OTHERS[gap['other']]}", gap, "+.1f")
-    add("percent stop by themselves", models["student"]["stopped"], ".1f")
+    add("stop by themselves", models["student"]["stopped"], ".1f", "%")
     if speedup := faster(scores):
         speeds = " vs ".join(f"{models[role]['tokens_per_second']:.0f}" for role in ("student", "teacher"))
-        figures.append({"name": "times the teacher's speed", "value": f"{speedup:.1f}", "note": f"{speeds} tokens/s"})
+        figures.append({"name": "the teacher's speed", "value": f"{speedup:.1f}×", "note": f"{speeds} tokens/s"})
     sizes = [models[role]["parameters"] for role in ("student", "teacher")]
     if all(sizes):
-        note = f"percent of the teacher's {count(sizes[1])}"
-        figures.append({"name": "parameters", "value": count(sizes[0]), "note": f"{100 * sizes[0] / sizes[1]:.0f} {note}"})
+        note = f"{100 * sizes[0] / sizes[1]:.0f}% of the teacher's {count(sizes[1])}"
+        figures.append({"name": "parameters", "value": count(sizes[0]), "note": note})
     return figures
 
 
@@ -112,8 +113,7 @@ def _axis(low: float, high: float) -> tuple[float, float, dict[str, Any]]:
     ticks = []
     for number in range(round((end - start) / step) + 1):
         value, at = start + number * step, 100 * number * step / (end - start)
-        anchor = "start" if at < 1 else "end" if at > 99 else "middle"
-        ticks.append({"at": _at(at), "label": f"{value:g}", "zero": abs(value) < 1e-9 and low < 0, "anchor": anchor})
+        ticks.append({"at": _at(at), "label": f"{value:g}", "zero": abs(value) < 1e-9 and low < 0})
     return start, end, {"ticks": ticks}
 
 
@@ -143,7 +143,7 @@ def _dot(model: str, label: str, cell: dict[str, Any] | None, axis: tuple[float,
 
 def _levels(models: dict[str, Any], metric: str, title: str) -> dict[str, Any]:
     axis = _axis(0.0, 100.0)
-    rows = [_dot(model, NAMES[model], models[model][metric], axis) for model in MODELS if models[model][metric]]
+    rows = [_dot(model, model, models[model][metric], axis) for model in MODELS if models[model][metric]]
     return {"title": title, "rows": rows, "axis": axis[2]}
 
 
@@ -151,13 +151,15 @@ def _gaps(comparisons: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
     cells = [cell for cell in comparisons if cell["metric"] == metric and cell["value"] is not None]
     ends = [cell[name] for cell in cells for name in ("value", "low", "high") if cell[name] is not None]
     axis = _axis(min([0.0, *ends]), max([1.0, *ends]))
-    rows = [_dot(cell["other"], f"student – {cell['other']}", cell, axis, "+") for cell in cells]
+    rows = [_dot(cell["other"], f"vs {cell['other']}", cell, axis, "+") for cell in cells]
     return {"title": METRICS[metric], "rows": rows, "axis": axis[2]}
 
 
 def _slice(part: dict[str, Any], metric: str) -> dict[str, Any]:
     title = f"{part['slice'] or 'no slice'} · {part['n']} prompts"
-    kept = next((f"keeps {percent(cell)} percent of the {cell['of']}" for cell in part["kept"] if cell["metric"] == metric), "")
+    kept = next(
+        (f"keeps {percent(cell, unit='%')} of the {cell['of']}" for cell in part["kept"] if cell["metric"] == metric), ""
+    )
     return {**_levels(part["models"], metric, title), "kept": kept}
 
 
@@ -318,12 +320,15 @@ def _cut(text: str) -> str:
 
 
 def difference(wanted: str, text: str) -> list[tuple[str, str]]:
-    """The text as parts ("same" | "added" | "missing", words): what stands only here, and what only `wanted` has."""
+    """The text as parts ("same" | "added" | "missing", words): what stands only here, and what only `wanted` has.
+
+    A text that shares little with `wanted` comes back whole, unmarked.
+    """
     old, new = re.findall(r"\S+\s*|\s+", wanted), re.findall(r"\S+\s*|\s+", text)
     matcher = difflib.SequenceMatcher(None, [word.strip() for word in old], [word.strip() for word in new], autojunk=False)
     parts: list[tuple[str, str]] = []
-    if not new:
-        return parts
+    if matcher.ratio() < ALIKE:
+        return [("same", text)] if text else parts
     for kind, old_from, old_to, new_from, new_to in matcher.get_opcodes():
         if kind == "equal":
             parts.append(("same", "".join(new[new_from:new_to])))

@@ -55,8 +55,8 @@ class EvalResult:
 
     @property
     def columns(self) -> list[str]:
-        """The heads of `rows`."""
-        return ["model", *(METRICS[metric] for metric in self._metrics), "stops %", "length", "tok/s", "parameters", "disk"]
+        """The heads of `rows`, short enough for 80 columns."""
+        return ["model", *(METRICS[metric] for metric in self._metrics), "stops", "length", "tok/s", "size"]
 
     @property
     def rows(self) -> list[list[str]]:
@@ -64,17 +64,15 @@ class EvalResult:
         rows = []
         for model, facts in self.scores["models"].items():
             cells = [percent(facts[metric]) for metric in self._metrics]
-            stopped, speed = facts["stopped"], facts.get("tokens_per_second")
-            cells.append(f"{stopped['value']:.1f}" if stopped else "–")
-            cells.append(times(facts["length_ratio"] and {**facts["length_ratio"], "low": None}))
-            cells += [f"{speed:.0f}" if speed else "–", count(facts.get("parameters")), count(facts.get("disk_bytes"), "B")]
-            rows.append([model, *cells])
+            cells += [percent(_point(facts["stopped"])), times(_point(facts["length_ratio"]))]
+            speed = facts.get("tokens_per_second")
+            rows.append([model, *cells, f"{speed:.0f}" if speed else "–", count(facts.get("parameters"))])
         return rows
 
     @property
     def slice_columns(self) -> list[str]:
-        """The heads of `slice_rows`: the primary metric of each model, and the share kept."""
-        return ["slice", "prompts", *self._models, "kept %"]
+        """The heads of `slice_rows`: the primary metric of each model, and the share of the teacher kept."""
+        return ["slice", "n", "student", "base", "copy", upper(self.scores["primary"]), "kept %"]
 
     @property
     def slice_rows(self) -> list[list[str]]:
@@ -83,17 +81,18 @@ class EvalResult:
         rows = []
         for part in self.scores["slices"]:
             kept = next((cell for cell in part["kept"] if cell["metric"] == primary), None)
-            cells = [percent(part["models"][model][primary]) for model in self._models]
-            rows.append([part["slice"] or "–", str(part["n"]), *cells, percent(kept)])
+            student, *others = (part["models"][model][primary] for model in self.slice_columns[2:-1])
+            cells = [percent(student), *(percent(_point(other)) for other in others), percent(kept)]
+            rows.append([part["slice"] or "–", str(part["n"]), *cells])
         return rows
 
     @property
     def _metrics(self) -> list[str]:
         return list(dict.fromkeys([self.scores["primary"], "chrf_teacher", "chrf_reference"]))
 
-    @property
-    def _models(self) -> list[str]:
-        return ["base", "student", upper(self.scores["primary"]), "copy"]
+
+def _point(cell: dict[str, Any] | None) -> dict[str, Any] | None:
+    return cell and {**cell, "low": None, "high": None}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The document built here is scores.json; the report and the terminal only show it
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -167,12 +167,9 @@ def methods() -> dict[str, str]:
     }
 
 
-Formatter = Callable[[dict[str, Any] | None], str]
-
-
-def percent(cell: dict[str, Any] | None, sign: str = "") -> str:
-    """ "58.9 [55.1, 62.4]"; a dash where there is nothing."""
-    return _shown(cell, f"{sign}.1f")
+def percent(cell: dict[str, Any] | None, sign: str = "", unit: str = "") -> str:
+    """ "58.9 [55.1, 62.4]", the unit after the first number; a dash where there is nothing."""
+    return _shown(cell, f"{sign}.1f", unit)
 
 
 def times(cell: dict[str, Any] | None) -> str:
@@ -180,12 +177,11 @@ def times(cell: dict[str, Any] | None) -> str:
     return _shown(cell, ".2f")
 
 
-def _shown(cell: dict[str, Any] | None, form: str) -> str:
+def _shown(cell: dict[str, Any] | None, form: str, unit: str = "") -> str:
     if cell is None or cell["value"] is None:
         return "–"
-    if cell["low"] is None:
-        return format(cell["value"], form)
-    return f"{cell['value']:{form}} [{cell['low']:{form}}, {cell['high']:{form}}]"
+    span = "" if cell["low"] is None else f" [{cell['low']:{form}}, {cell['high']:{form}}]"
+    return f"{cell['value']:{form}}{unit}{span}"
 
 
 def count(value: float | None, unit: str = "") -> str:

@@ -26,45 +26,45 @@ STOPS_WANTED = 98.0  # percent
 def verdict(scores: dict[str, Any]) -> list[str]:
     """The sentences, the headline first."""
     primary = scores["primary"]
-    lines = [f"The student {_judged(scores, primary)}."]
-    lines.append(_behaviour(scores))
+    if not any(cell["metric"] == primary for cell in scores["comparisons"]):
+        return [f"The student cannot be judged by {MEASURES[primary]}: no test prompt has a reference.", _behaviour(scores)]
+    lines = [
+        f"The student {_judged(scores, primary)}.",
+        f"Measured by {MEASURES[primary]} on {_prompts(scores['n'])}, with 95% intervals over prompts.",
+        _behaviour(scores),
+    ]
     lines += [
-        f"Slice {part['slice'] or 'without a name'} ({_prompts(part['n'])}): {_judged(part, primary, short=True)}."
+        f"Slice {part['slice'] or 'without a name'} ({part['n']} prompts): {_judged(part, primary)}."
         for part in scores["slices"]
+        if any(cell["metric"] == primary for cell in part["comparisons"])
     ]
     failed = {model: facts["failed"] for model, facts in scores["models"].items() if facts.get("failed")}
     if failed:
         told = ", ".join(f"{model} {number}" for model, number in failed.items())
         lines.append(f"Failed requests: {told}; their prompts are in no score. Run again to retry them.")
     if scores["n"] < FEWEST:
-        lines.append(f"{_prompts(scores['n'])} are too few for intervals; at least {FEWEST} are wanted.")
+        lines.append(f"{_prompts(scores['n'])}: too few for intervals; at least {FEWEST} are wanted.")
     return lines
 
 
-def _judged(part: dict[str, Any], metric: str, short: bool = False) -> str:
+def _judged(part: dict[str, Any], metric: str) -> str:
     kept = next((cell for cell in part["kept"] if cell["metric"] == metric), None)
     gaps = {cell["other"]: cell for cell in part["comparisons"] if cell["metric"] == metric}
-    if not gaps:
-        return f"cannot be judged by {MEASURES[metric]}: no test prompt has a reference"
     if kept is None or kept["value"] is None:
-        told = f"reaches {percent(part['models']['student'][metric])} percent {MEASURES[metric]}"
+        clauses = [f"reaches {percent(part['models']['student'][metric], unit='%')}"]
     else:
-        of = "" if short else f" of {'what the teacher reaches' if kept['of'] == 'teacher' else 'the teacher'}"
-        told = f"keeps {percent(kept)} percent{of}"
-        if not short:
-            told += f" ({MEASURES[metric]}, {_prompts(kept['n'])})"
-    return f"{told}; " + "; ".join(_gap(gaps[other], other) for other in ("base", "copy"))
-
-
-def _gap(cell: dict[str, Any], other: str) -> str:
-    match cell["verdict"]:
-        case "higher":
-            return f"it beats {OTHERS[other]} by {percent(cell)}"
-        case "lower":
-            return f"it is worse than {OTHERS[other]}: {percent(cell, '+')}"
-    if cell["low"] is None:
-        return f"too few prompts to tell it from {OTHERS[other]}: {percent(cell, '+')}"
-    return f"no difference from {OTHERS[other]} is shown: {percent(cell, '+')}"
+        clauses = [f"keeps {percent(kept, unit='%')} of the teacher"]
+    beaten = {other: gaps[other] for other in ("base", "copy") if gaps[other]["verdict"] == "higher"}
+    if beaten:
+        clauses.append("beats " + " and ".join(f"{OTHERS[other]} by {percent(cell)}" for other, cell in beaten.items()))
+    for other in ("base", "copy"):
+        if gaps[other]["verdict"] == "lower":
+            clauses.append(f"is worse than {OTHERS[other]}: {percent(gaps[other], '+')}")
+        elif other not in beaten and gaps[other]["low"] is None:
+            clauses.append(f"cannot be told from {OTHERS[other]} by so few prompts: {percent(gaps[other], '+')}")
+        elif other not in beaten:
+            clauses.append(f"is not shown to differ from {OTHERS[other]}: {percent(gaps[other], '+')}")
+    return _listed(clauses)
 
 
 def _behaviour(scores: dict[str, Any]) -> str:
@@ -72,15 +72,19 @@ def _behaviour(scores: dict[str, Any]) -> str:
     stopped = student["stopped"]
     parts = []
     if stopped:
-        low = f", less than the {STOPS_WANTED:g} wanted" if stopped["value"] < STOPS_WANTED else ""
-        parts.append(f"stops by itself on {percent(stopped)} percent of the prompts{low}")
+        low = f" (less than the {STOPS_WANTED:g}% wanted)" if stopped["value"] < STOPS_WANTED else ""
+        parts.append(f"stops by itself on {percent(stopped, unit='%')} of the prompts{low}")
     if student["length_ratio"]:
         parts.append(f"writes {student['length_ratio']['value']:.2f} times the teacher's length")
     if student["parameters"] and teacher["parameters"]:
-        parts.append(f"has {100 * student['parameters'] / teacher['parameters']:.0f} percent of its parameters")
+        parts.append(f"has {100 * student['parameters'] / teacher['parameters']:.0f}% of its parameters")
     if speedup := faster(scores):
         parts.append(f"is {speedup:.1f} times as fast")
-    return f"It {', '.join(parts)}."
+    return f"It {_listed(parts)}."
+
+
+def _listed(clauses: list[str]) -> str:
+    return " and ".join(clauses) if len(clauses) < 3 else f"{', '.join(clauses[:-1])}, and {clauses[-1]}"
 
 
 def faster(scores: dict[str, Any]) -> float | None:
