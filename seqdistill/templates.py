@@ -87,8 +87,6 @@ def render(template: Template, view: str, row: Mapping[str, Any], place: str) ->
     A row with `messages` keeps its earlier turns: the template renders the last user turn, and its system text stands in
     front unless the row brings its own. Raises UsageError naming the place for a variable that the row lacks.
     """
-    import jinja2
-
     texts: dict[str, str] = getattr(template, view)
     earlier: list[Message] = []
     prompt = row.get("prompt")
@@ -96,23 +94,25 @@ def render(template: Template, view: str, row: Mapping[str, Any], place: str) ->
         *earlier, last = prompt
         prompt = last["content"]
     values = {**row, "prompt": prompt}
-    rendered = {}
-    for key, text in texts.items():
-        try:
-            rendered[key] = _compiled(text).render(values).strip()
-        except jinja2.UndefinedError as error:
-            raise UsageError(
-                f"{place}: {template.path}: [{view}] {key}: {error.message}",
-                f"this row has: {', '.join(sorted(values))}",
-            ) from None
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise UsageError(f"{place}: {template.path}: [{view}] {key}: {error}", "fix the template or this row") from None
+    rendered = {key: render_text(text, values, f"{place}: {template.path}: [{view}] {key}") for key, text in texts.items()}
     if not rendered["user"]:
         raise UsageError(f"{place}: the {view}'s view of this prompt is empty", "remove the row or fix the template")
     system = [{"role": "system", "content": rendered["system"]}] if rendered.get("system") else []
     if earlier and earlier[0]["role"] == "system":
         system = []
     return [*system, *earlier, {"role": "user", "content": rendered["user"]}]
+
+
+def render_text(text: str, values: Mapping[str, Any], place: str) -> str:
+    """A Jinja2 text with its variables filled in. Raises UsageError naming the place for a variable that is not there."""
+    import jinja2
+
+    try:
+        return str(_compiled(text).render(values)).strip()
+    except jinja2.UndefinedError as error:
+        raise UsageError(f"{place}: {error.message}", f"this row has: {', '.join(sorted(values))}") from None
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise UsageError(f"{place}: {error}", "fix the template or this row") from None
 
 
 @functools.cache

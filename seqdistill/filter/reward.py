@@ -1,0 +1,64 @@
+"""The reward model: a Hugging Face sequence classifier with one output, asked in batches for a score of each sample.
+
+The conversation is laid out by the model's own chat template. Holds the model; does not choose.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from seqdistill.errors import UsageError
+from seqdistill.records import Sample
+
+BATCH_SIZE = 16
+
+
+class RewardModel:
+    """A loaded reward model. Its scores have no fixed range: compare them within a prompt."""
+
+    def __init__(self, source: str, batch_size: int = BATCH_SIZE) -> None:
+        """Loads a hub id or folder. Raises UsageError for what is no reward model or has no chat template."""
+        import torch
+        import transformers
+
+        try:
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(source, padding_side="right")
+            self._model = transformers.AutoModelForSequenceClassification.from_pretrained(source, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(f"reward_model = {source!r}: cannot be loaded: {reason}", "check the name") from error
+        if self._model.config.num_labels != 1:
+            raise UsageError(
+                f"reward_model = {source!r}: has {self._model.config.num_labels} outputs, a reward model has one",
+                "use a sequence classifier with num_labels = 1",
+            )
+        if not self._tokenizer.chat_template:
+            raise UsageError(f"reward_model = {source!r}: has no chat template", "use a reward model for chats")
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        if self._model.config.pad_token_id is None:
+            self._model.config.pad_token_id = self._tokenizer.pad_token_id
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model.to(self._device).eval()
+        self._batch_size = batch_size
+        self._longest: int = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
+
+    def scores(self, samples: Sequence[Sample]) -> list[float | None]:
+        """The reward of each sample, in their order; None for one that is longer than the model can read."""
+        import torch
+
+        encoded = [self._encode(sample) for sample in samples]
+        scores: list[float | None] = [None] * len(samples)
+        readable = [place for place, tokens in enumerate(encoded) if len(tokens) <= self._longest]
+        readable.sort(key=lambda place: (len(encoded[place]), samples[place].id))
+        for start in range(0, len(readable), self._batch_size):
+            places = readable[start : start + self._batch_size]
+            inputs: Any = self._tokenizer.pad({"input_ids": [encoded[place] for place in places]}, return_tensors="pt")
+            with torch.inference_mode():
+                rewards = self._model(**inputs.to(self._device)).logits[:, 0].float().tolist()  # (B, 1) -> (B,)
+            for place, reward in zip(places, rewards, strict=True):
+                scores[place] = reward if reward == reward else None  # NaN
+        return scores
+
+    def _encode(self, sample: Sample) -> list[int]:
+        encoding = self._tokenizer.apply_chat_template([*sample.prompt, *sample.completion], tokenize=True, return_dict=True)
+        return list(encoding["input_ids"])
