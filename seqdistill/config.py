@@ -115,15 +115,50 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """[filter]: what is worth learning."""
+    """[filter]: what is worth learning. Rules in the order in which they are applied."""
 
+    finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several")
     min_chars: int = key(1, "reject shorter completions", low=0)
     max_chars: int | None = key(None, "reject longer completions", low=1)
-    max_repetition: float = key(0.5, "reject when this share of a completion's 4-grams repeats an earlier one", low=0, high=1)
+    markup: bool = key(True, "reject template tokens in the text, unbalanced think tags and open code fences")
+    max_repetition: float = key(
+        0.5, "reject when more than this share of a completion's 4-grams repeat; 1 is off", low=0, high=1
+    )
+    self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
+    refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
+    script_share: float = key(
+        0.02,
+        "reject a completion in another writing system than its prompt when fewer than this share of its slice are; 0 is off",
+        low=0,
+        high=1,
+    )
     stock_share: float = key(
         0.005,
-        "reject an opening of 4 words that stands in this share of one slice's completions without being asked for",
+        "reject an opening of 4 words that stands in this share of one slice's completions without being asked for; 0 is off",
         low=0,
+        high=1,
+    )
+    duplicates: bool = key(True, "reject exact duplicates: same prompt and completion but for case, white space, Unicode form")
+    near: str = key(
+        "pair",
+        "near-duplicates: compare prompt and completion together, one of them, completions of one prompt, or nothing",
+        choices=("pair", "prompt", "response", "within-prompt", "off"),
+    )
+    near_similarity: float = key(0.8, "Jaccard similarity of word pairs from which rows are near-duplicates", low=0.3, high=1)
+    near_numbers: bool = key(True, "rows whose numbers differ are no near-duplicates")
+    near_guard: float = key(
+        0.8,
+        "stop when near-duplicates would take more than this share of a slice, or a quarter of it in one cluster; 1 is off",
+        low=0,
+        high=1,
+    )
+    contamination: list[str] = key(
+        [], "further test sets that must not be trained on: files or hf:OWNER/NAME; repeat it", path=True
+    )
+    contamination_overlap: float = key(
+        0.7,
+        "share of a test item's 5-grams from which a row holds it; the run's own test set is always looked for",
+        low=0.1,
         high=1,
     )
     score: str = key(
@@ -134,7 +169,8 @@ class FilterConfig:
     )
     metric: str = key("chrf", "what nearness to the reference is", choices=("chrf", "bleu"))
     extract: str | None = key(
-        None, "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; by default a number to verify one, else text"
+        None,
+        "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: text, or number to verify one",
     )
     verify: str = key("number", "the check against the reference: number, json, math, command or regex:PATTERN")
     tolerance: float = key(1e-6, "numbers this close are equal, relative", low=0, high=1)
@@ -165,6 +201,9 @@ class TrainConfig:
     method: str = key("sft", "training method", choices=("sft",))
     reasoning: bool = key(False, "train on the teacher's reasoning too, as <think> before the answer")
     layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
+    unfit: str = key(
+        "error", "rows too long for the student or with control tokens in the answer: error, or drop", choices=("error", "drop")
+    )
     seed: int = key(0, "seed of the data order and of dropout", low=0)
     limit: int | None = key(None, "only the first N rows", low=1)
     args: dict[str, Any] = key({}, "verbatim to TRL's SFTConfig")
@@ -222,7 +261,7 @@ def read_recipe(path: Path) -> dict[str, dict[str, Any]]:
         raise UsageError(f"{path}: not TOML: {error}", "see the recipe chapter of the README") from None
     for table, content in raw.items():
         if table not in TABLES:
-            raise UsageError(f"{path}: unknown table [{table}]{_nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
+            raise UsageError(f"{path}: unknown table [{table}]{nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
         if not isinstance(content, dict):
             raise UsageError(f"{path}: {table} is not a table", f"write [{table}] on a line of its own")
         check_table(table, content, str(path))
@@ -236,7 +275,7 @@ def check_table(table: str, content: Mapping[str, Any], place: str) -> None:
     for name, value in content.items():
         if name not in known:
             raise UsageError(
-                f"{place}: unknown key {name!r} in [{table}]{_nearest(name, known)}",
+                f"{place}: unknown key {name!r} in [{table}]{nearest(name, known)}",
                 f"keys of [{table}]: {', '.join(known)}",
             )
         check_value(known[name], hints[name], value, f"{place}: [{table}] {name}")
@@ -259,7 +298,7 @@ def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> Non
         raise UsageError(f"{place} = {value!r}: want {_KIND_NAMES.get(origin, origin.__name__)}", setting.metadata["help"])
     choices, low, high = (setting.metadata[name] for name in ("choices", "low", "high"))
     if choices and value not in choices:
-        raise UsageError(f"{place} = {value!r}{_nearest(str(value), choices)}", f"one of: {', '.join(choices)}")
+        raise UsageError(f"{place} = {value!r}{nearest(str(value), choices)}", f"one of: {', '.join(choices)}")
     if low is not None and not value >= low:
         raise UsageError(f"{place} = {value!r}: less than {low}", setting.metadata["help"])
     if high is not None and not value <= high:
@@ -273,7 +312,8 @@ def _is_union(kind: Any) -> bool:
     return get_origin(kind) in (types.UnionType, typing.Union)
 
 
-def _nearest(word: str, known: Any) -> str:
+def nearest(word: str, known: Any) -> str:
+    """ ", did you mean 'that'?" for a word that is close to a known one, else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""
 
@@ -310,13 +350,19 @@ def with_paths(tables: Layer, folder: Path) -> dict[str, dict[str, Any]]:
         placed[table] = dict(content)
         for setting in fields(TABLES[table]):
             value = content.get(setting.name)
-            if not (setting.metadata["path"] and isinstance(value, str)):
-                continue
-            if value.startswith("run:"):
-                placed[table][setting.name] = f"run:{(folder / value[4:]).absolute()}"
-            elif (folder / value).exists() or (setting.name in ("prompts", "test") and ":" not in value):
-                placed[table][setting.name] = str((folder / value).absolute())
+            if setting.metadata["path"] and isinstance(value, str):
+                placed[table][setting.name] = _placed(value, folder, setting.name)
+            elif setting.metadata["path"] and isinstance(value, list):
+                placed[table][setting.name] = [_placed(item, folder, setting.name) for item in value]
     return placed
+
+
+def _placed(value: str, folder: Path, name: str) -> str:
+    if value.startswith("run:"):
+        return f"run:{(folder / value[4:]).absolute()}"
+    if (folder / value).exists() or (name in ("prompts", "test", "contamination") and ":" not in value):
+        return str((folder / value).absolute())
+    return value
 
 
 def parse_assignment(text: str) -> tuple[str, dict[str, Any]]:
@@ -334,7 +380,7 @@ def parse_assignment(text: str) -> tuple[str, dict[str, Any]]:
         value = right.strip()
     table, *names = parts
     if table not in TABLES:
-        raise UsageError(f"--set {text!r}: unknown table {table!r}{_nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
+        raise UsageError(f"--set {text!r}: unknown table {table!r}{nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
     for name in reversed(names[1:]):
         value = {name: value}
     content = {names[0]: value}

@@ -1,0 +1,94 @@
+"""What TRL is told: [train.args] verbatim, what the stage itself decides, and the few defaults of TRL's that hurt here.
+
+Does not re-declare TRL's options; SFTConfig knows them.
+"""
+
+import types
+import typing
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from seqdistill.config import TrainConfig, nearest
+from seqdistill.errors import UsageError
+
+_RENDERED = "rows are rendered with the student's own chat template, and the loss is on the completion"
+_CHECKPOINTS = "the stage keeps its own checkpoints: an interrupted run resumes by itself"
+_PUBLISH = "publish the finished folder train/model yourself"
+OURS = {
+    "output_dir": "the model goes to the run directory, train/model",
+    "seed": "set [train] seed",
+    "trust_remote_code": "set [student] trust_remote_code",
+    "load_best_model_at_end": "a student is not chosen by its loss: on the task it can get better while the loss gets worse",
+    "logging_nan_inf_filter": "a loss that is not a number ends the training",
+    "disable_tqdm": "progress is the command's own; see --quiet",
+    **dict.fromkeys(
+        ("resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit", "save_only_model"), _CHECKPOINTS
+    ),
+    **dict.fromkeys(("completion_only_loss", "assistant_only_loss", "chat_template_path", "eos_token", "pad_token"), _RENDERED),
+    **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "truncation_mode"), _RENDERED),
+    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), _PUBLISH),
+}
+
+
+def check_arguments(given: dict[str, Any]) -> None:
+    """Raises UsageError for an argument that SFTConfig does not have, that the stage sets itself, or of a wrong type."""
+    from trl import SFTConfig
+
+    hints = get_type_hints(SFTConfig)
+    known = {name for name, field in SFTConfig.__dataclass_fields__.items() if field.init}
+    for name, value in given.items():
+        place = f"[train.args] {name}"
+        if name in OURS:
+            raise UsageError(f"{place}: not yours to set", OURS[name])
+        if name not in known:
+            raise UsageError(
+                f"{place}: TRL's SFTConfig has no such argument{nearest(name, known)}", "see TRL's page on SFTConfig"
+            )
+        kinds = set(get_args(hints[name])) if get_origin(hints[name]) in (types.UnionType, typing.Union) else {hints[name]}
+        if kinds <= {bool, int, float, str, type(None)} and type(value) not in kinds | ({int} if float in kinds else set()):
+            wanted = " or ".join(sorted(kind.__name__ for kind in kinds if kind is not type(None)))
+            raise UsageError(f"{place} = {value!r}: want {wanted}", "TOML writes 1e-5, true and 16 without quotes")
+
+
+def trl_arguments(config: TrainConfig, max_length: int, validate: bool, work: Path) -> Any:
+    """The SFTConfig of this training; `work` holds its checkpoints. Raises UsageError for values that it does not take.
+
+    On a CPU: float32, because bf16 is emulated where the CPU lacks it (70 times slower on AVX2), and no gradient
+    checkpointing, which trades time for GPU memory. On a GPU TRL's own choice, bf16 where the GPU has it.
+    """
+    import torch
+    from trl import SFTConfig
+
+    given = dict(config.args)
+    on_cpu = bool(given.get("use_cpu")) or not torch.accelerator.is_available()
+    if on_cpu:
+        device = {"bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
+    else:
+        device = {"bf16": not given.get("fp16") and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported())}
+    unpacked = given.get("padding_free") and not given.get("packing")  # there TRL takes no length; no row is clipped either
+    ours = {
+        "output_dir": str(work),
+        "seed": config.seed,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,
+    }
+    defaults = {
+        **device,
+        "max_length": None if unpacked else max_length,
+        "eval_strategy": "epoch" if validate else "no",
+        "logging_steps": 1,
+        "report_to": "none",
+    }
+    try:
+        return SFTConfig(**{**defaults, **given, **ours})
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UsageError(f"[train.args]: {str(error).strip()}", "see TRL's page on SFTConfig") from error
+
+
+def resolved(arguments: Any) -> dict[str, Any]:
+    """Every argument as TRL understood it, for the manifest: no paths of this machine, no token."""
+    hidden = ("output_dir", "logging_dir", "run_name", "hub_token", "push_to_hub_token")
+    simple = (str, int, float, bool, type(None), list, dict)
+    values = {name: value for name, value in arguments.to_dict().items() if name not in hidden}
+    return {name: value if isinstance(value, simple) else str(value) for name, value in sorted(values.items())}

@@ -1,0 +1,84 @@
+"""Checkpoints of an unfinished training: when one is written, which one can be trusted, when they are thrown away.
+
+A checkpoint counts once its list of files, written last, agrees with what is there: one torn by a crash is passed over.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from seqdistill.records import write_json
+
+SAVE_SECONDS = 60.0  # at most this much work is lost
+SAVE_SHARE = 0.05  # at most this share of the time goes into checkpoints
+COMPLETE = "complete.json"
+
+
+def open_work(work: Path, fingerprint: str) -> Path | None:
+    """The newest whole checkpoint in `work`, None without one. Checkpoints of other settings or inputs are removed."""
+    owner = work / "fingerprint"
+    if not owner.exists() or owner.read_text(encoding="utf-8") != fingerprint:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        owner.write_text(fingerprint, encoding="utf-8")
+    for checkpoint in reversed(_checkpoints(work)):
+        if _is_whole(checkpoint):
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    """The checkpoints, whole or not, oldest first."""
+    return sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    files = (file for file in checkpoint.rglob("*") if file.is_file() and file.name != COMPLETE)
+    return {str(file.relative_to(checkpoint)): file.stat().st_size for file in sorted(files)}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return bool(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")) == _sizes(checkpoint))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return False
+
+
+def checkpointing(work: Path) -> Any:
+    """A trainer callback that writes a checkpoint every SAVE_SECONDS and keeps the newest only.
+
+    Not on an epoch's last step but after it: what is done between epochs (validation) is not done again on resuming.
+    """
+    from transformers import TrainerCallback
+
+    class Checkpointing(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
+        def __init__(self) -> None:
+            self._saved = time.monotonic()
+            self._asked = self._cost = 0.0
+
+        def _save_when_due(self, control: Any) -> Any:
+            self._asked = time.monotonic()
+            if self._asked - self._saved >= max(SAVE_SECONDS, self._cost / SAVE_SHARE):
+                control.should_save = True
+            return control
+
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
+            at_epoch_end = float(state.epoch).is_integer()
+            return control if at_epoch_end else self._save_when_due(control)
+
+        def on_epoch_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
+            return self._save_when_due(control)
+
+        def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            newest = work / f"checkpoint-{state.global_step}"
+            write_json(newest / COMPLETE, _sizes(newest))
+            for checkpoint in _checkpoints(work):
+                if checkpoint != newest:
+                    shutil.rmtree(checkpoint)
+            self._saved = time.monotonic()
+            self._cost = self._saved - self._asked
+
+    return Checkpointing()

@@ -1,0 +1,59 @@
+"""What a training says while it runs: train/log.jsonl, the loss beside the bar, and the end when the loss is not a number."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import SeqdistillError
+from seqdistill.progress import Progress
+from seqdistill.records import to_line, write_jsonl
+
+KEYS = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
+
+
+def row(entry: dict[str, Any]) -> dict[str, Any] | None:
+    """The line of log.jsonl for one of the trainer's log entries; None for those without a loss."""
+    return {key: entry.get(key) for key in KEYS} if "loss" in entry or "eval_loss" in entry else None
+
+
+def last_losses(history: list[dict[str, Any]]) -> tuple[float | None, float | None]:
+    """(training loss: the mean over the last epoch's steps, validation loss: the last); None where there is none."""
+    trained = [(entry["epoch"], entry["loss"]) for entry in history if "loss" in entry]
+    last = [loss for epoch, loss in trained if epoch > math.ceil(trained[-1][0]) - 1]
+    validated = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    return (sum(last) / len(last) if last else None), (validated[-1] if validated else None)
+
+
+def loss_log(path: Path, progress: Progress) -> Any:
+    """A trainer callback that appends to `path` as the training goes. Resuming, it begins with the checkpoint's own entries.
+
+    Raises SeqdistillError from within the training when a loss or, without fp16, a gradient is not a number.
+    """
+    from transformers import TrainerCallback
+
+    class LossLog(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
+        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            write_jsonl(path, filter(None, map(row, state.log_history)))
+            progress.start("training the student", state.max_steps, "steps")
+            progress.advance(state.global_step)
+
+        def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+            progress.advance()
+
+        def on_log(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+            line = row(state.log_history[-1])
+            if line is None:
+                return
+            watched = ("loss", "eval_loss") if args.fp16 else ("loss", "eval_loss", "grad_norm")
+            for name in watched:
+                if line[name] is not None and not math.isfinite(line[name]):
+                    raise SeqdistillError(
+                        f"training diverged: {name} is {line[name]} at step {state.global_step}",
+                        f"lower learning_rate in [train.args] (it is {args.learning_rate:g}), then run again",
+                    )
+            with path.open("a", encoding="utf-8", newline="\n") as log:
+                log.write(to_line(line))
+            name = "loss" if line["loss"] is not None else "eval_loss"
+            progress.advance(0, {name.replace("eval_", "validation "): f"{line[name]:.3f}"})
+
+    return LossLog()
