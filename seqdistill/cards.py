@@ -41,7 +41,7 @@ def write_dataset_card(run: Run) -> Path:
             ("", ""),
             [
                 ("model", _code(teacher.get("name", "not stated"))),
-                ("revision or identity", _code(teacher.get("identity") or teacher.get("revision") or "not stated")),
+                ("revision or identity", _code(teacher.get("identity", "not stated"))),
                 ("engine", _text(teacher.get("engine", "not stated"))),
                 ("license or terms", _text(license_name or "not stated: check them before you publish or sell what you train")),
                 *(
@@ -149,13 +149,20 @@ def _funnel(run: Run) -> Iterable[str]:
 
 
 def _cost(manifest: dict[str, Any]) -> Iterable[str]:
-    usage = manifest.get("usage") or {}
-    known = [(name.replace("_", " "), f"{value:,}") for name, value in usage.items() if isinstance(value, (int, float))]
-    return _table(("", ""), known) if known else ["Not stated."]
+    counts, price = manifest.get("counts", {}), manifest.get("config", {}).get("teacher", {}).get("price") or {}
+    tokens = {name: counts[f"{name}_tokens"] for name in ("prompt", "completion") if f"{name}_tokens" in counts}
+    if not tokens:
+        return ["Not stated."]
+    facts = [(f"{name} tokens", f"{number:,}") for name, number in tokens.items()]
+    if price:
+        usd = sum(number * price.get(name, 0.0) for name, number in tokens.items()) / 1e6
+        facts.append(("at the stated price", f"{usd:.4f} USD"))
+    facts.append(("seconds of the last run", f"{manifest['seconds']:.0f}"))
+    return _table(("", ""), facts)
 
 
 def _license(generate: dict[str, Any]) -> str | None:
-    found = generate.get("teacher", {}).get("license") or generate.get("config", {}).get("teacher", {}).get("license")
+    found = generate.get("config", {}).get("teacher", {}).get("license")
     return str(found) if found else None
 
 

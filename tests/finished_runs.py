@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seqdistill.config import EvalConfig, GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
+from seqdistill.config import EvalConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_json, write_jsonl
 from seqdistill.runs import Run, StageRecord
 
@@ -21,9 +21,9 @@ def finished_run(path: Path, model: Path, **teacher: Any) -> Run:
     write_jsonl(run.file("generate", "failures.jsonl"), [{"id": "b", "error": "timeout"}] * 2)
     generate.finish(
         {"samples.jsonl": 10, "failures.jsonl": 2},
-        config={"generate": asdict(GenerateConfig()), "teacher": teacher},
+        config=asdict(Recipe(teacher=TeacherConfig(**teacher))),
         teacher={"name": "the-teacher", "engine": "transformers", "identity": "the-teacher@1234"},
-        usage={"prompt_tokens": 1200, "completion_tokens": 300, "usd": 0.25},
+        counts={"prompt_tokens": 1_000_000, "completion_tokens": 300_000},
     )
     filtered = StageRecord(run, "filter", {}, {})
     write_jsonl(run.file("filter", "train.jsonl"), [sample] * 6)

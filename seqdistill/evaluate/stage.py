@@ -24,7 +24,7 @@ from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.evaluate.metrics import METRICS, copied, score_answer
 from seqdistill.evaluate.table import ASKED, MODELS, Answer, count, methods, percent, tabulate, times, upper
 from seqdistill.evaluate.verdict import verdict
-from seqdistill.journal import Journal, answers, ask
+from seqdistill.journal import Journal, answers, ask, lacking
 from seqdistill.progress import Progress
 from seqdistill.prompt_files import load_prompts
 from seqdistill.records import Message, Prompt, request_seed, write_json, write_jsonl
@@ -161,10 +161,10 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
 
 def _contestants(run: Run, recipe: Recipe) -> list[Contestant]:
     trained = run.need("train", "model")
-    manifest = run.manifest("train") or {}
-    base = str(manifest["student"]["base"])
-    if (run.path / base).is_dir():
-        base = str(run.path / base)
+    cut = run.file("train", "base")  # where train keeps a student cut from the teacher's layers
+    base = str((run.manifest("train") or {})["student"]["base"])
+    if (recipe.student.model or "").startswith("shrink:") and cut.is_dir():
+        base = str(cut)
     teacher = recipe.teacher
     if not teacher.model:
         raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
@@ -238,10 +238,16 @@ def _ask_all(
     with Journal(run.file("eval", "journal.jsonl")) as journal:
         for contestant in contestants:
             requests = _requests(contestant, prompts, recipe)
-            failed = asyncio.run(_ask(journal, contestant, requests, Pace(recipe.eval.concurrency), progress))
+            failed = asyncio.run(_ask(journal, contestant, requests, _pace(recipe), progress))
             for request, completion in answers(journal, contestant.identity, requests, failed):
                 given[request.id] = completion
     return given
+
+
+def _pace(recipe: Recipe) -> Pace:
+    """Eval's own concurrency, and for the rest what generate may ask of the same endpoint."""
+    names = ("timeout", "connect_timeout", "retries", "requests_per_minute", "tokens_per_minute")
+    return Pace(concurrency=recipe.eval.concurrency, **{name: getattr(recipe.generate, name) for name in names})
 
 
 async def _ask(
@@ -252,7 +258,7 @@ async def _ask(
     who = {"base": "the untrained student", "ceiling": "the teacher again"}.get(contestant.role, f"the {contestant.role}")
 
     def opened() -> Engine:
-        progress.start(f"asking {who}", len(requests), "answers")
+        progress.start(f"asking {who}", len(lacking(journal, contestant.identity, requests)), "answers")
         return open_engine(contestant.model, pace)
 
     try:

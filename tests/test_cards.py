@@ -1,0 +1,62 @@
+"""The cards say what the manifests say, and no more."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from finished_runs import finished_run, recipe
+from test_eval import write_test
+
+from seqdistill.cards import write_dataset_card, write_model_card
+from seqdistill.errors import UsageError
+from seqdistill.evaluate.stage import evaluate
+from seqdistill.progress import Silent
+from seqdistill.runs import Run
+
+
+def front(card: Path) -> dict[str, object]:
+    return dict(yaml.safe_load(card.read_text().split("---\n")[1]))
+
+
+def test_the_data_set_card_tells_teacher_license_funnel_and_cost(tmp_path: Path, tiny_model: Path) -> None:
+    price = {"prompt": 1.0, "completion": 2.0}
+    run = finished_run(tmp_path / "run", tiny_model, license="Apache-2.0", price=price)
+    card = write_dataset_card(run)
+    text = card.read_text()
+    assert card == run.path / "README.md" and front(card)["license"] == "apache-2.0"
+    for line in (
+        "| license or terms | Apache-2.0 |",
+        "| requests | 12 | 100.0% |",
+        "| failed | 2 | 16.7% |",
+        "| rejected: stock | 2 | 16.7% |",
+        "| kept to train on | 6 | 50.0% |",
+        "| completion tokens | 300,000 |",
+        "| at the stated price | 1.6000 USD |",
+    ):
+        assert line in text
+    files = front(card)["configs"][0]["data_files"]  # type: ignore[index]
+    assert [Path(run.path, file["path"]).exists() for file in files] == [True, True]
+
+
+def test_terms_that_the_hub_does_not_know_are_named_as_other(tmp_path: Path, tiny_model: Path) -> None:
+    card = front(write_dataset_card(finished_run(tmp_path / "run", tiny_model, license="Vendor terms | 2026")))
+    assert (card["license"], card["license_name"]) == ("other", "Vendor terms | 2026")
+    unstated = write_dataset_card(finished_run(tmp_path / "other", tiny_model))
+    assert "license" not in front(unstated) and "check them before you publish" in unstated.read_text()
+
+
+def test_the_model_card_has_results_with_intervals_once_it_was_evaluated(tmp_path: Path, tiny_model: Path) -> None:
+    run = finished_run(tmp_path / "run", tiny_model, license="mit")
+    before = write_model_card(run)
+    assert "Not evaluated yet." in before.read_text() and front(before)["library_name"] == "transformers"
+    result = evaluate(run, recipe(write_test(tmp_path / "test.jsonl"), tiny_model), Silent())
+    text = before.read_text()
+    assert "24 held-out prompts" in text and "95% intervals" in text
+    student = result.scores["models"]["student"]["chrf_reference"]
+    assert f"{student['value']:.1f} [{student['low']:.1f}, {student['high']:.1f}]" in text
+
+
+def test_a_card_before_its_stage_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        write_model_card(Run(tmp_path))
+    assert "seqdistill train" in caught.value.hint

@@ -1,0 +1,132 @@
+"""The numbers of eval: metrics against sacrebleu itself, intervals against distributions whose truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+import sacrebleu
+
+from seqdistill.evaluate.intervals import FEWEST, Interval, column, difference, ratio, resample, share
+from seqdistill.evaluate.metrics import chrf, chrf_signature, copied, corpus_chrf, exact, score_answer
+
+TEXTS = [
+    "The library is shut on Monday.",
+    "",
+    "Bus 7 stops at Mill Lane until 3 May",
+    "café naïve 日本語のテキスト",
+    "a\u2028b <b>c</b>",
+]
+WANTED = [
+    "The library on Mill Lane is shut on Monday.",
+    "Something.",
+    "Bus 7 stops at Mill Lane until 3 May",
+    "cafe 日本のテキスト",
+    "x",
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), list(zip(TEXTS, WANTED, strict=True)))
+def test_sentence_chrf_is_sacrebleus(text: str, wanted: str) -> None:
+    assert chrf(text, wanted) == sacrebleu.sentence_chrf(text, [wanted]).score
+
+
+def test_corpus_chrf_is_sacrebleus_and_is_signed() -> None:
+    assert corpus_chrf(TEXTS, WANTED) == sacrebleu.corpus_chrf(TEXTS, [WANTED]).score
+    assert chrf_signature().startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
+
+
+def test_exact_match_sees_past_white_space_alone() -> None:
+    assert exact(" The cat\n sat. ", "The cat sat.") == 100
+    assert exact("the cat sat.", "The cat sat.") == 0
+
+
+def test_scores_that_do_not_apply_are_none() -> None:
+    scores = score_answer("a cat", "", None, None)
+    assert scores["chrf_reference"] is scores["exact_reference"] is scores["stopped"] is scores["length_ratio"] is None
+    assert score_answer("a", "ab", "a", "length")["stopped"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("source", "characters", "copy"),
+    [
+        ("one two  three", 8, "one two"),
+        ("one two", 7, "one two"),
+        ("one two three", 7, "one two"),
+        ("日本語のテキスト", 3, "日本語"),
+        ("short", 90, "short"),
+        ("words here", 0, ""),
+    ],
+)
+def test_the_copy_is_whole_words_within_the_length(source: str, characters: int, copy: str) -> None:
+    assert copied(source, characters) == copy
+
+
+def test_the_interval_of_a_skewed_mean_covers_the_truth_about_95_percent_of_the_time() -> None:
+    rng = np.random.default_rng(1)
+    trials, n = 500, 60
+    hits = 0
+    for trial in range(trials):
+        scores = rng.exponential(20.0, size=(n, 1))
+        found = resample(scores, 500, trial).interval(column(0))
+        assert found is not None and found.low is not None and found.high is not None
+        hits += found.low <= 20.0 <= found.high
+    assert 0.91 <= hits / trials <= 0.98
+
+
+def test_the_intervals_of_paired_differences_and_ratios_cover_the_truth() -> None:
+    rng = np.random.default_rng(2)
+    trials, n = 300, 50
+    hits = {"difference": 0, "ratio": 0}
+    for trial in range(trials):
+        ease = rng.normal(50, 15, size=n)  # the prompt's own: pairing must cancel it
+        scores = np.stack([ease + rng.normal(5, 4, n), ease + rng.normal(0, 4, n)], axis=1)
+        drawn = resample(scores, 400, trial)
+        for name, statistic, truth in (("difference", difference(0, 1), 5.0), ("ratio", ratio(0, 1, 100), 110.0)):
+            found = drawn.interval(statistic)
+            assert found is not None and found.low is not None and found.high is not None
+            hits[name] += found.low <= truth <= found.high
+            if name == "difference":
+                assert found.high - found.low < 6  # unpaired it would be about 12 wide
+    assert all(0.90 <= count / trials <= 0.985 for count in hits.values()), hits
+
+
+def test_the_bca_interval_agrees_with_scipys() -> None:
+    from scipy.stats import bootstrap
+
+    scores = np.random.default_rng(3).gamma(2.0, 10.0, size=(80, 1))
+    ours = resample(scores, 20_000, 0).interval(column(0))
+    theirs = bootstrap((scores[:, 0],), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(0))
+    assert ours is not None and ours.low is not None and ours.high is not None
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.15)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.15)
+
+
+def test_the_wilson_interval_agrees_with_scipys() -> None:
+    from scipy.stats import binomtest
+
+    for hits, n in ((0, 12), (3, 40), (120, 120)):
+        theirs = binomtest(hits, n).proportion_ci(method="wilson")
+        ours = share(hits, n)
+        assert (ours.low, ours.high) == (pytest.approx(100 * theirs.low), pytest.approx(100 * theirs.high))
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
+    scores = np.random.default_rng(4).normal(50, 10, size=(30, 2))
+    first, again, other = (resample(scores, 600, seed).interval(difference(0, 1)) for seed in (7, 7, 8))
+    assert first == again != other
+
+
+def test_no_interval_is_claimed_where_the_data_cannot_give_one() -> None:
+    few = np.arange(2.0 * (FEWEST - 1)).reshape(FEWEST - 1, 2)
+    assert resample(few, 200, 0).interval(column(0)) == Interval(FEWEST - 2.0, None, None)
+    rare = np.zeros((40, 2))
+    rare[0] = 100  # many resamples miss the only hit: a ratio to nothing
+    assert resample(rare, 400, 0).interval(ratio(0, 1)) == Interval(1.0, None, None)
+    assert resample(np.zeros((40, 2)), 200, 0).interval(ratio(0, 1)) is None
+    same = resample(np.full((40, 1), 3.0), 200, 0).interval(column(0))
+    assert same == Interval(3.0, 3.0, 3.0)
+    assert not math.isnan(same.value)
+
+
+def test_an_interval_shows_a_sign_only_when_it_leaves_out_zero() -> None:
+    assert [Interval(1, *ends).sign for ends in ((0.1, 2), (-1, 2), (-2, -0.1), (0.0, 1), (None, None))] == [1, 0, -1, 0, 0]
