@@ -4,6 +4,7 @@ The flags of a stage are the keys of its tables in `config`, so a setting has on
 """
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
@@ -274,6 +275,7 @@ def _root(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code: 0 done, 1 failed but resumable, 2 usage, 130 Ctrl-C."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries read it when imported: the one progress bar is ours
     try:
         app(args=None if argv is None else list(argv), prog_name="seqdistill")
     except SystemExit as leaving:

@@ -17,6 +17,7 @@ from seqdistill.records import content_files
 
 WHOLE_FILE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
+NUMERICS = ("dtype", "quantization", "kv_cache_dtype")
 
 
 def cache_folder() -> Path:
@@ -61,21 +62,31 @@ def local_model(name: str) -> str:
     return str(path if path.is_dir() else _converted(path))
 
 
+def quiet_transformers() -> None:
+    """Silences transformers' own bars and hints: progress is the caller's to show."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
 def identity(model: ModelConfig) -> str:
     """What tells this model from every other, for journal keys and fingerprints: name, and revision or content hash.
 
+    The options that change what a model computes (NUMERICS) are in it, those that only change its speed are not.
     Large files are identified by their size, ends and 64 blocks between, not by every byte. The endpoint is not in it: a
     server that moved, or a second one, still serves the same model. Name what an endpoint serves with `revision`.
     """
     name = model.model or ""
     path = None if model.engine == "openai" else locate(name)
+    numerics = "".join(f"+{model.options[option]}" for option in NUMERICS if option in model.options)
     if path is None:
-        return f"{name}@{model.revision}" if model.revision else name
+        return (f"{name}@{model.revision}" if model.revision else name) + numerics
     digest = hashlib.sha256()
     for part in content_files(path):
         digest.update(f"{part.relative_to(path) if path.is_dir() else ''}\0{part.stat().st_size}\0".encode())
         _update(digest, part)
-    return f"{path.name if name.startswith('package:') else Path(name).name}@{digest.hexdigest()[:16]}"
+    return f"{path.name if name.startswith('package:') else Path(name).name}@{digest.hexdigest()[:16]}{numerics}"
 
 
 def _update(digest: "hashlib._Hash", path: Path) -> None:
@@ -98,6 +109,7 @@ def _converted(gguf: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    quiet_transformers()
     target.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:

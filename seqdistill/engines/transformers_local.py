@@ -11,7 +11,7 @@ from typing import Any
 
 from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Request, split_reasoning
-from seqdistill.engines.models import local_model
+from seqdistill.engines.models import local_model, quiet_transformers
 from seqdistill.errors import UsageError
 
 BATCH_SIZE = 64  # on 2 cores, 64 is twice as fast as 16
@@ -26,6 +26,7 @@ class TransformersEngine:
         import torch
         import transformers
 
+        quiet_transformers()
         options = {"batch_size": BATCH_SIZE, "batch_tokens": BATCH_TOKENS, "dtype": "auto", "device": None, **model.options}
         self._batch_size, self._batch_tokens = int(options.pop("batch_size")), int(options.pop("batch_tokens"))
         dtype, device = options.pop("dtype"), options.pop("device")
