@@ -15,7 +15,7 @@ from typing import Annotated, Any, Optional, Union, get_args, get_origin, get_ty
 import typer
 
 from seqdistill import __version__
-from seqdistill.config import TABLES, ModelConfig, Recipe, check_value, default_of, merge, parse_assignment
+from seqdistill.config import TABLES, Recipe, check_value, default_of, merge, parse_assignment
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
 from seqdistill.runs import Run, resolve_recipe
