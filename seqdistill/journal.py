@@ -58,7 +58,11 @@ class Journal:
         self._reader = path.open("rb")
         self._index = _Index()
         self._unsynced = False
-        self._end = self._read_index()
+        try:
+            self._end = self._read_index()
+        except SeqdistillError:
+            self.close()
+            raise
         if writable and path.stat().st_size > self._end:  # a torn end: the process died while writing a line or a batch
             os.ftruncate(self._file, self._end)
 

@@ -3,7 +3,6 @@
 Decides what a sample's line holds and what is counted. Does not ask.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +22,8 @@ class Counts:
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    finish_reasons: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
+    finish_reasons: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
 
 
 def write_samples(run: Run, journal: Journal, model: str, plan: list[Planned], failed: Mapping[str, Completion]) -> Counts:
@@ -41,12 +40,16 @@ def write_samples(run: Run, journal: Journal, model: str, plan: list[Planned], f
                 counts.samples += 1
                 counts.prompt_tokens += completion.prompt_tokens
                 counts.completion_tokens += completion.completion_tokens
-                counts.finish_reasons[completion.finish_reason] += 1
+                _add(counts.finish_reasons, completion.finish_reason)
             else:
                 failures.write(to_line(_failure(planned, request, completion)))
                 counts.failed += 1
-                counts.errors[completion.error] += 1
+                _add(counts.errors, completion.error)
     return counts
+
+
+def _add(counts: dict[str, int], what: str) -> None:
+    counts[what] = counts.get(what, 0) + 1
 
 
 def _sample(planned: Planned, request: Request, completion: Completion) -> Sample:

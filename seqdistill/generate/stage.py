@@ -144,5 +144,7 @@ def _result(run: Run, *, up_to_date: bool) -> GenerateResult:
     """The result as the manifest tells it."""
     manifest: Mapping[str, Any] = run.manifest("generate") or {}
     counts = {key: value for key, value in manifest["counts"].items() if key != "errors"}
+    if up_to_date:
+        counts.update(new=0, reused=counts["samples"])
     path = run.file("generate", "samples.jsonl")
     return GenerateResult(**counts, usd=None, seconds=manifest["seconds"], up_to_date=up_to_date, path=path)

@@ -1,0 +1,249 @@
+"""The generate stage against a real chat server that counts what it is asked."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import ChatServer, Fault
+
+from seqdistill.cli import main
+from seqdistill.config import GenerateConfig, Recipe, TaskConfig, TeacherConfig
+from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.generate.stage import GenerateResult, generate
+from seqdistill.progress import Silent
+from seqdistill.records import read_samples
+from seqdistill.runs import Run
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def prompts_file(folder: Path, questions: list[str] | range) -> Path:
+    path = folder / "prompts.jsonl"
+    texts = [f"question {n}" for n in questions] if isinstance(questions, range) else questions
+    path.write_text("".join(json.dumps({"prompt": text, "slice": "normal"}) + "\n" for text in texts))
+    return path
+
+
+def recipe(server: ChatServer, prompts: Path, **settings: Any) -> Recipe:
+    return Recipe(
+        task=TaskConfig(prompts=str(prompts)),
+        teacher=TeacherConfig(model="teacher", engine="openai", base_url=[server.url]),
+        generate=GenerateConfig(**{"max_tokens": 20, "temperature": 1.0, **settings}),
+    )
+
+
+def run_it(folder: Path, server: ChatServer, questions: list[str] | range, **settings: Any) -> GenerateResult:
+    return generate(Run(folder / "run"), recipe(server, prompts_file(folder, questions), **settings), Silent())
+
+
+def test_each_prompt_becomes_samples_in_the_plan_s_order(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        result = run_it(tmp_path, server, range(3), samples=2)
+    samples = list(read_samples(result.path))
+    assert [(s.prompt[0]["content"], s.sample) for s in samples] == [(f"question {n}", k) for n in range(3) for k in range(2)]
+    assert [s.id for s in samples] == [f"{s.prompt_id}:teacher:{s.sample}" for s in samples]
+    assert samples[0].text != samples[1].text
+    assert {s.slice for s in samples} == {"normal"}
+    assert (result.prompts, result.samples, result.new, result.reused, result.failed) == (3, 6, 6, 0, 0)
+    assert result.completion_tokens == sum(s.completion_tokens for s in samples) > 0
+    assert sum(result.finish_reasons.values()) == 6
+
+
+def test_the_teacher_sees_its_own_view_and_the_sample_holds_the_student_s(tmp_path: Path) -> None:
+    (tmp_path / "task.toml").write_text('[teacher]\nuser = "Be good: {{ prompt }}"\n[student]\nuser = "{{ prompt }}"\n')
+    with ChatServer() as server:
+        asked = recipe(server, prompts_file(tmp_path, range(1)))
+        asked = replace(asked, task=replace(asked.task, template=str(tmp_path / "task.toml")))
+        result = generate(Run(tmp_path / "run"), asked, Silent())
+    assert server.requests[0]["messages"] == [{"role": "user", "content": "Be good: question 0"}]
+    assert next(read_samples(result.path)).prompt == [{"role": "user", "content": "question 0"}]
+
+
+def test_a_finished_run_is_up_to_date_and_a_changed_one_says_what_changed(tmp_path: Path) -> None:
+    notes = Notes()
+    with ChatServer() as server:
+        asked = recipe(server, prompts_file(tmp_path, range(5)))
+        generate(Run(tmp_path / "run"), asked, notes)
+        again = generate(Run(tmp_path / "run"), asked, notes)
+        assert (again.up_to_date, again.new, again.reused) == (True, 0, 5)
+        assert generate(
+            Run(tmp_path / "run"), replace(asked, generate=replace(asked.generate, concurrency=3)), notes
+        ).up_to_date
+        assert notes.notes == []
+        generate(Run(tmp_path / "run"), replace(asked, generate=replace(asked.generate, temperature=0.5)), notes)
+    assert notes.notes == ["generate: generate.temperature: 1.0 -> 0.5"]
+
+
+def test_only_what_is_new_is_paid_for(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        first = run_it(tmp_path, server, range(10))
+        before = first.path.read_bytes()
+        assert run_it(tmp_path, server, range(12)).new == 2, "added"
+        assert run_it(tmp_path, server, range(4)).new == 0, "removed"
+        assert run_it(tmp_path, server, [f"question {n}" for n in reversed(range(12))]).new == 0, "reordered"
+        assert run_it(tmp_path, server, ["question 0!", *(f"question {n}" for n in range(1, 10))]).new == 1, "edited"
+        assert run_it(tmp_path, server, range(10), samples=3).new == 20, "two more samples of each"
+        assert run_it(tmp_path, server, range(10), temperature=0.5).new == 10, "another temperature"
+        assert run_it(tmp_path, server, range(10), limit=3).new == 0
+        assert run_it(tmp_path, server, range(10)).new == 0, "back to the old settings"
+    assert first.path.read_bytes() == before
+    assert set(server.answered.values()) <= {1, 2}, "0.5 and 1.0 ask with the same seed"
+
+
+def test_failures_are_lines_and_running_again_asks_only_for_those(tmp_path: Path) -> None:
+    fault: Fault = lambda _, body: "400" if body["messages"][0]["content"] in ("question 3", "question 7") else None  # noqa: E731
+    with ChatServer(fault) as server:
+        with pytest.raises(Incomplete, match=r"2 of 10 requests have no answer; .* a bad request") as caught:
+            run_it(tmp_path, server, range(10))
+        assert "run again to retry 2" in caught.value.hint
+        assert caught.value.exit_code == 1
+        failures = [json.loads(line) for line in (tmp_path / "run/generate/failures.jsonl").read_text().splitlines()]
+        assert [list(line) for line in failures] == [["id", "prompt_id", "sample", "error", "message"]] * 2
+        assert len(list(read_samples(tmp_path / "run/generate/samples.jsonl"))) == 8
+        manifest = Run(tmp_path / "run").manifest("generate")
+        assert manifest is not None
+        assert manifest["status"] == "incomplete"
+        server.fault = None
+        assert run_it(tmp_path, server, range(10)).new == 2
+        whole = (tmp_path / "run/generate/samples.jsonl").read_bytes()
+        (tmp_path / "other").mkdir()
+        assert run_it(tmp_path / "other", server, range(10)).path.read_bytes() == whole
+
+
+def test_a_server_that_goes_away_leaves_every_missing_row_in_failures(tmp_path: Path) -> None:
+    with ChatServer(lambda number, _: "quota" if number >= 30 else None) as server:
+        with pytest.raises(Incomplete, match="exceeded your quota"):
+            run_it(tmp_path, server, range(100))
+        kept = len(list(read_samples(tmp_path / "run/generate/samples.jsonl")))
+        lines = (tmp_path / "run/generate/failures.jsonl").read_text().splitlines()
+        assert kept == 30
+        assert len(lines) == 70
+        server.fault = None
+        assert run_it(tmp_path, server, range(100)).new == 70
+
+
+def arguments(server: ChatServer, folder: Path) -> list[str]:
+    start = ["generate", str(folder / "run"), "--prompts", str(folder / "prompts.jsonl"), "--temperature", "1"]
+    return [*start, "--teacher", "teacher", "--teacher-engine", "openai", "--teacher-base-url", server.url]
+
+
+def killed_after(server: ChatServer, requests: int, how: int, child: "Child") -> int:
+    """Signals a started generate when so many more requests have come; returns the exit code."""
+    goal = len(server.requests) + requests
+    child.start()
+    while len(server.requests) < goal and child.is_alive():
+        time.sleep(0.001)
+    assert child.pid is not None
+    os.kill(child.pid, how)
+    child.join(20)
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+def main_in_child(arguments: list[str]) -> None:
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    sys.exit(main(arguments))
+
+
+Processes = multiprocessing.get_context("forkserver")  # the imports are paid once, not in each of 20 processes
+Processes.set_forkserver_preload(
+    ["openai", "httpcore2", "jinja2.sandbox", "seqdistill.generate.stage", "seqdistill.engines.openai_api", "test_generate"]
+)
+Child = Processes.Process
+
+
+def test_killed_at_20_random_moments_nothing_is_paid_twice_and_the_bytes_are_the_same(tmp_path: Path) -> None:
+    moments = random.Random(7)
+    prompts_file(tmp_path, range(400))
+
+    def journaled() -> list[str]:
+        """What the journal holds, as the server names it. A torn last line is no answer."""
+        path = tmp_path / "run/generate/journal.jsonl"
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        requests = [json.loads(line)["request"] for line in lines]
+        return [json.dumps([request["messages"], request["seed"]]) for request in requests]
+
+    with ChatServer(seconds=0.003) as server:
+        for _ in range(20):
+            paid = {name: server.answered[name] for name in journaled()}
+            child = Child(target=main_in_child, args=(arguments(server, tmp_path),))
+            assert killed_after(server, moments.randint(1, 30), signal.SIGKILL, child) == -signal.SIGKILL
+            time.sleep(0.02)  # the server notices
+            assert {name: server.answered[name] for name in paid} == paid, "what the journal holds is never asked again"
+        held = len(journaled())
+        assert 100 < held < 400
+        assert main(arguments(server, tmp_path)) == 0
+        assert len(journaled()) == len(set(journaled())) == 400
+        (tmp_path / "whole").mkdir()
+        prompts_file(tmp_path / "whole", range(400))
+        assert main(arguments(server, tmp_path / "whole")) == 0
+    same = "run/generate/samples.jsonl"
+    assert (tmp_path / same).read_bytes() == (tmp_path / "whole" / same).read_bytes()
+
+
+def test_ctrl_c_exits_130_and_loses_nothing(tmp_path: Path) -> None:
+    prompts_file(tmp_path, range(200))
+    with ChatServer(seconds=0.01) as server:
+        child = Child(target=main_in_child, args=(arguments(server, tmp_path),))
+        assert killed_after(server, 60, signal.SIGINT, child) == 130
+        done = len((tmp_path / "run/generate/journal.jsonl").read_text().splitlines())
+        assert done > 30
+        asked = len(server.requests)
+        assert main(arguments(server, tmp_path)) == 0
+        assert len(server.requests) == asked + 200 - done
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    with ChatServer() as server, Run(tmp_path / "run").locked("generate"):
+        with pytest.raises(SeqdistillError, match=f"another process .pid {os.getpid()}"):
+            run_it(tmp_path, server, range(3))
+        assert server.requests == []
+
+
+def test_no_key_is_in_any_file_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-9")
+    with ChatServer(key="sk-secret-9") as server:
+        run_it(tmp_path, server, range(3))
+    for path in (tmp_path / "run").rglob("*"):
+        assert path.is_dir() or b"sk-secret" not in path.read_bytes()
+
+
+def test_a_local_model_answers_too(tmp_path: Path, tiny_model: Path) -> None:
+    asked = Recipe(
+        task=TaskConfig(prompts=str(prompts_file(tmp_path, range(6)))),
+        teacher=TeacherConfig(model=str(tiny_model)),
+        generate=GenerateConfig(max_tokens=5),
+    )
+    result = generate(Run(tmp_path / "run"), asked, Silent())
+    assert (result.samples, result.new) == (6, 6)
+    assert {sample.teacher for sample in read_samples(result.path)} == {"tiny"}
+
+
+def test_bad_input_is_told_before_anything_is_asked(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        good = recipe(server, prompts_file(tmp_path, range(3)))
+        with pytest.raises(UsageError, match="no prompts are given"):
+            generate(Run(tmp_path / "run"), replace(good, task=TaskConfig()), Silent())
+        with pytest.raises(UsageError, match=r"nope\.jsonl: no such file"):
+            generate(Run(tmp_path / "run"), replace(good, task=TaskConfig(prompts="nope.jsonl")), Silent())
+        with pytest.raises(UsageError, match=r"prompts\.jsonl:1: the prompt is empty"):
+            generate(Run(tmp_path / "run"), recipe(server, prompts_file(tmp_path, [" "])), Silent())
+        assert server.requests == []
+        unknown = replace(good, teacher=replace(good.teacher, model="other"))
+        prompts_file(tmp_path, range(3))
+        with pytest.raises(UsageError, match="`other` does not exist"):
+            generate(Run(tmp_path / "run"), unknown, Silent())
