@@ -4,8 +4,12 @@ A process of its own because sympy can neither be interrupted within one large p
 """
 
 import json
+import re
 import sys
 from typing import Any
+
+_COMMAND = re.compile(r"\\(?:text\s*\{[^}]*\}|[a-zA-Z]+|.)")  # \frac, \text{ cm}, \{
+_WORD = re.compile(r"[^\W\d_]{2}")
 
 
 def main() -> None:
@@ -18,7 +22,8 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         row = json.loads(line)
-        reference = formulas(row["reference"]) or formulas(f"${row['reference']}$")
+        bare = "$" not in row["reference"] and not _WORD.search(_COMMAND.sub("", row["reference"]))
+        reference = formulas(f"${row['reference']}$" if bare else row["reference"])  # only $...$ is read as a whole
         if not reference:
             print("unreadable", flush=True)
             continue

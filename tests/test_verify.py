@@ -1,0 +1,222 @@
+"""Checks: what is right, what is wrong, what cannot be told; and commands that misbehave."""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from test_scoring import sample
+
+from seqdistill.config import FilterConfig
+from seqdistill.errors import UsageError
+from seqdistill.filter.answers import compiled, extractor
+from seqdistill.filter.limits import run_limited
+from seqdistill.filter.verify import MathChecker, by_command, by_json, by_number, by_pattern, verifier
+
+
+def test_a_number_is_right_within_the_tolerance() -> None:
+    texts = ["The total is 1,200.", "1200.0001", "1200.1", "about 12", "none"]
+    samples = [sample(text, reference="So it is $1200") for text in texts]
+    assert by_number(samples, extractor("number"), 1e-6) == [1, 1, 0, 0, 0]
+    assert by_number(samples, extractor("number"), 0.01) == [1, 1, 1, 0, 0]
+    assert by_number([sample("5", reference="five"), sample("5")], extractor("number"), 0) == [None, None]
+    assert by_number([sample(r"\boxed{42 \text{ apples}}", reference="42")], extractor("boxed"), 0) == [1]
+    huge = "9" * 400
+    assert by_number([sample(huge, reference=huge), sample(huge + "1", reference=huge)], extractor("number"), 0) == [1, 0]
+
+
+def test_json_is_right_when_it_is_equal_whatever_its_layout() -> None:
+    gold = '{"name": "Ann", "ids": [1, 2.0], "ok": true}'
+    texts = [
+        '```json\n{"ok": true, "ids": [1.0, 2], "name": "Ann"}\n```',
+        gold.replace("true", "1"),
+        "[1]",
+        "no",
+        "[" * 100_000,
+    ]
+    assert by_json([sample(text, reference=gold) for text in texts]) == [1, 0, 0, 0, 0]
+    assert by_json([sample(gold, reference="Ann"), sample(gold)]) == [None, None]
+
+
+def test_a_pattern_is_looked_for_and_a_search_without_end_is_no_score() -> None:
+    pattern = compiled(r"\d{4}-\d\d-\d\d", "verify")
+    assert by_pattern([sample("on 2026-05-03"), sample("on 3 May")], pattern) == [1, 0]
+    assert by_pattern([sample("x" * 5000)], compiled("(x+x+)+y", "verify")) == [None]
+
+
+# --- math -----------------------------------------------------------------------------------------------------------------
+
+
+def test_equal_formulas_are_right_and_hostile_ones_harm_nothing() -> None:
+    cases = [
+        (r"\frac{1}{2}", "So the answer is $0.5$", 1),
+        ("1/2", r"\boxed{\frac{2}{4}}", 1),
+        ("x+1", r"$1 + x$", 1),
+        (r"\{1, 2\}", r"$\{2, 1\}$", 1),
+        ("So it is 1,200 cm", r"\boxed{1200}", 1),
+        (r"\boxed{3 \text{ cm}}", "it is 3 cm", 1),
+        ("42", "It is 41.", 0),
+        ("42", "", 0),
+        ("42", '__import__("os").system("touch /tmp/owned")', 0),
+        ("", "42", None),
+        ("4", r"\boxed{9^{9^{9^{9}}}}", None),  # too long or too large; whatever it is, the next one is read
+        ("42", "\ud800 \x00 42", 1),
+        ("42", "42", 1),
+    ]
+    checker = MathChecker(seconds=3, megabytes=1024)
+    try:
+        for reference, text, right in cases:
+            (score,) = checker.check([sample(text, reference=reference)])
+            assert score == right or (right is None and score in (None, 0)), (reference, text, score)
+        in_thread: list[object] = []
+        thread = threading.Thread(target=lambda: in_thread.extend(checker.check([sample("42", reference="42"), sample("42")])))
+        thread.start()
+        thread.join()
+        assert in_thread == [1, None]
+    finally:
+        checker.close()
+
+
+# --- commands -------------------------------------------------------------------------------------------------------------
+
+PYTHON = [sys.executable, "-I", "-S", "-c"]
+
+
+def check(code: str, seconds: float = 20, megabytes: int = 256, text: str = "42") -> float | None:
+    (score,) = by_command([sample(text, reference="42")], [*PYTHON, code], seconds, megabytes)
+    return score
+
+
+def test_a_command_reads_the_sample_and_answers_by_its_exit_code() -> None:
+    code = "import json, sys; row = json.load(sys.stdin); sys.exit(row['completion'][0]['content'] != row['reference'])"
+    assert check(code) == 1
+    assert check(code, text="43") == 0
+    assert check("import sys; sys.exit(2)") is None, "the command's own failure is no verdict"
+
+
+@pytest.mark.parametrize(
+    "text", ["; touch owned", "$(touch owned)", "`touch owned`", "\n", '"', "\x00\ud800", "-c", "x" * 3_000_000]
+)
+def test_hostile_text_arrives_as_data(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    echo = tmp_path / "seen.json"
+    code = f"import sys; open({str(echo)!r}, 'w').write(sys.stdin.read())"
+    assert check(code, text=text) == 1
+    seen = echo.read_text()
+    assert json.loads(seen)["completion"][0]["content"] == text
+    assert seen.count("\n") == 1, "one line"
+    assert [path.name for path in tmp_path.iterdir()] == ["seen.json"]
+
+
+def test_a_command_that_hangs_is_stopped_and_wrong() -> None:
+    began = time.perf_counter()
+    assert check("import time; time.sleep(60)", seconds=0.5) == 0
+    assert check("while True: pass", seconds=0.5) == 0
+    assert check("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)", seconds=0.5) == 0
+    assert time.perf_counter() - began < 15
+
+
+def test_a_command_that_does_not_read_or_writes_without_end_blocks_nothing() -> None:
+    assert check("pass", text="x" * 3_000_000) == 1
+    assert check("import os\nwhile True: os.write(1, b'x' * 65536); os.write(2, b'x' * 65536)", seconds=0.5) == 0
+
+
+def test_a_command_that_eats_memory_is_held_to_its_limit() -> None:
+    allowed = "x = bytearray(100 << 20)"
+    assert check(allowed, megabytes=512) == 1
+    assert check(allowed, megabytes=64) == 0
+
+
+def test_a_command_cannot_fill_the_disk(tmp_path: Path) -> None:
+    out = tmp_path / "big"
+    assert check(f"f = open({str(out)!r}, 'wb')\nwhile True: f.write(b'x' * (1 << 20))", megabytes=64) == 0
+    assert out.stat().st_size <= 64 << 20
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_a_command_started_ends_with_it(ends: bool, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    code = f"""
+import os, time
+for _ in range(3):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            with open({str(pids)!r}, "a") as file: file.write(f"{{os.getpid()}}\\n")
+        time.sleep(600)
+while not os.path.exists({str(pids)!r}) or len(open({str(pids)!r}).readlines()) < 3: time.sleep(0.01)
+{"" if ends else "time.sleep(600)"}
+"""
+    assert check(code, seconds=20 if ends else 3) == (1 if ends else 0)
+    numbers = [int(line) for line in pids.read_text().split()]
+    assert len(numbers) == 3
+    deadline = time.monotonic() + 5
+    while any(_runs(pid) for pid in numbers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(_runs(pid) for pid in numbers)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_command_sees_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    assert (
+        check("import os, sys; sys.exit(any('secret' in value for value in os.environ.values()) or 'PATH' not in os.environ)")
+        == 1
+    )
+
+
+def test_commands_run_side_by_side_and_from_any_thread() -> None:
+    scores: list[object] = []
+    samples = [sample(str(n), n) for n in range(6)]
+    code = "import json, sys; sys.exit(int(json.load(sys.stdin)['completion'][0]['content']) % 2)"
+    thread = threading.Thread(target=lambda: scores.extend(by_command(samples, [*PYTHON, code], 20, 256)))
+    thread.start()
+    thread.join()
+    assert scores == [1, 0, 1, 0, 1, 0]
+
+
+def test_limits_are_set_before_the_command_starts() -> None:
+    code = "import resource, sys; limits = [resource.getrlimit(r)[1] for r in (resource.RLIMIT_AS, resource.RLIMIT_CPU)]; "
+    assert run_limited([*PYTHON, code + f"sys.exit(limits != [{128 << 20}, 8])"], "", 7.5, 128) == 0
+    assert os.getpgid(0) != 0
+
+
+# --- settings -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (FilterConfig(verify="magic"), "no such check"),
+        (FilterConfig(verify="regex:("), "not a regular expression"),
+        (FilterConfig(verify="command"), "needs a command"),
+        (FilterConfig(verify="command", verify_command=["no-such-program-here"]), "no such program"),
+        (FilterConfig(verify="number", extract="lines"), "no such way"),
+    ],
+)
+def test_a_check_that_cannot_be_made_is_a_usage_error(config: FilterConfig, told: str) -> None:
+    with pytest.raises(UsageError, match=told), verifier(config):
+        pass
+
+
+def test_the_settings_choose_the_check() -> None:
+    samples = [sample("It is 42.", reference="42"), sample("7", reference="42")]
+    command = [*PYTHON, "import sys; sys.exit('It' not in sys.stdin.read())"]
+    for config in (
+        FilterConfig(verify="number"),
+        FilterConfig(verify="math"),
+        FilterConfig(verify="regex:42"),
+        FilterConfig(verify="command", verify_command=command),
+    ):
+        with verifier(config) as checked:
+            assert checked(samples) == [1, 0], config.verify
+    with verifier(FilterConfig(verify="json")) as checked:
+        assert checked([sample("[1]", reference="[1.0]")]) == [1]
