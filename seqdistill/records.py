@@ -56,18 +56,18 @@ class Sample:
     @classmethod
     def from_row(cls, row: Mapping[str, Any], place: str) -> "Sample":
         """The sample in a JSONL row; further keys are ignored. Raises UsageError naming `place` and the key."""
-        for key, kinds in _SAMPLE_KEYS.items():
+        for key, kinds in SAMPLE_KEYS.items():
             if key not in row or not isinstance(row[key], kinds):
                 raise UsageError(
                     f"{place}: key {key!r} is missing or of the wrong type: {_short(row.get(key))}",
-                    "a sample has the keys " + ", ".join(_SAMPLE_KEYS),
+                    "a sample has the keys " + ", ".join(SAMPLE_KEYS),
                 )
         check_messages(row["prompt"], place, "prompt")
         check_messages(row["completion"], place, "completion", may_be_empty=True)
-        return cls(**{key: row[key] for key in _SAMPLE_KEYS})
+        return cls(**{key: row[key] for key in SAMPLE_KEYS})
 
 
-_SAMPLE_KEYS: dict[str, Any] = {
+SAMPLE_KEYS: dict[str, Any] = {
     "id": str,
     "prompt_id": str,
     "sample": int,

@@ -1,0 +1,174 @@
+"""What went and why: the funnel, examples of each reason, clusters and test items met, as written to report.json.
+
+Counts verdicts; gives none.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from seqdistill.filter.contamination import Hit, Item
+from seqdistill.filter.integrity import Verdict
+from seqdistill.filter.scan import Facts
+from seqdistill.filter.stock_phrases import StockPhrase
+from seqdistill.filter.words import Ints
+from seqdistill.records import Sample
+
+EXAMPLES = 5  # of each rule
+SHOWN = 200  # characters of a text
+HITS = 1000
+CLUSTERS = 20
+
+# Each rule's step in the funnel, in the order of work, and the setting that would have kept the row.
+RULES = {
+    "finish_reason": ("integrity", "finish_reasons"),
+    "empty": ("integrity", ""),
+    "too_short": ("integrity", "min_chars"),
+    "too_long": ("integrity", "max_chars"),
+    "markup": ("integrity", "markup"),
+    "repetition": ("integrity", "max_repetition"),
+    "self_naming": ("integrity", "self_naming"),
+    "refusal": ("integrity", "refusals"),
+    "script": ("integrity", "script_share"),
+    "stock_phrase": ("integrity", "stock_share"),
+    "duplicate": ("duplicates", "duplicates"),
+    "near_duplicate": ("near-duplicates", "near_similarity"),
+    "contamination": ("contamination", "contamination_overlap"),
+}
+STEPS = tuple(dict.fromkeys(step for step, _ in RULES.values()))
+
+
+@dataclass
+class Verdicts:
+    """The rejected rows so far, each with the first rule that took it and, where there is one, the row kept instead."""
+
+    rows: int
+    given: dict[int, Verdict] = field(default_factory=dict)
+    kept_by: dict[int, int] = field(default_factory=dict)
+
+    def reject(self, row: int, rule: str, reason: str, kept_by: int | None = None) -> None:
+        """Rejects a row, unless it already is."""
+        if row not in self.given:
+            self.given[row] = Verdict(rule, reason)
+            if kept_by is not None:
+                self.kept_by[row] = kept_by
+
+    def kept(self, order: Ints) -> Ints:
+        """The rows of `order` that stand."""
+        gone = np.zeros(self.rows, bool)
+        gone[list(self.given)] = True
+        return order[~gone[order]]
+
+    def by_rule(self) -> dict[str, int]:
+        """How many rows each rule took, in the order of the rules."""
+        counts = Counter(verdict.rule for verdict in self.given.values())
+        return {rule: counts[rule] for rule in RULES if counts[rule]}
+
+
+def report(
+    facts: Facts, verdicts: Verdicts, phrases: Sequence[StockPhrase], items: Sequence[Item], read: Callable[[int], Sample]
+) -> dict[str, Any]:
+    """The content of report.json."""
+    by_rule = verdicts.by_rule()
+    left, funnel = len(facts), []
+    for step in STEPS:
+        gone = sum(count for rule, count in by_rule.items() if RULES[rule][0] == step)
+        funnel.append({"step": step, "read": left, "rejected": gone, "kept": left - gone})
+        left -= gone
+    return {
+        "read": len(facts),
+        "kept": left,
+        "rejected": len(facts) - left,
+        "funnel": funnel,
+        "by_rule": by_rule,
+        "by_slice": _by(facts.slices, verdicts),
+        "by_teacher": _by(facts.teachers, verdicts),
+        "annotated": {"refusals": int(facts.refused[verdicts.kept(np.arange(len(facts)))].sum())},
+        "stock_phrases": [
+            {"opening": phrase.opening, "rows": len(phrase.rows), "share": round(phrase.share, 4)} for phrase in phrases
+        ],
+        "clusters": _clusters(verdicts, read),
+        "contamination": _contamination(facts.hits, verdicts, items, read),
+        "examples": _examples(verdicts, read),
+    }
+
+
+def _by(names: Sequence[str], verdicts: Verdicts) -> dict[str, dict[str, int]]:
+    read = Counter(names)
+    gone: dict[str, Counter[str]] = {name: Counter() for name in read}
+    for row, verdict in verdicts.given.items():
+        gone[names[row]][verdict.rule] += 1
+    return {
+        name: {"read": read[name], "kept": read[name] - gone[name].total()} | {r: gone[name][r] for r in RULES if gone[name][r]}
+        for name in sorted(read)
+    }
+
+
+def _clusters(verdicts: Verdicts, read: Callable[[int], Sample]) -> dict[str, Any]:
+    """How many rows repeat how many kept ones, and the largest groups."""
+    sizes = Counter(verdicts.kept_by.values())
+    largest = sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0]))[:CLUSTERS]
+    return {
+        "count": len(sizes),
+        "sizes": {str(size + 1): count for size, count in sorted(Counter(sizes.values()).items())},
+        "largest": [{"kept": read(row).id, "rejected": count, "text": shown(read(row).text)} for row, count in largest],
+    }
+
+
+def _contamination(
+    hits: Mapping[int, Hit], verdicts: Verdicts, items: Sequence[Item], read: Callable[[int], Sample]
+) -> dict[str, Any]:
+    took = {
+        row: hit for row, hit in sorted(hits.items()) if row in verdicts.given and verdicts.given[row].rule == "contamination"
+    }
+    shown_hits = []
+    for row, hit in list(took.items())[:HITS]:
+        sample, item = read(row), items[hit.item]
+        side = sample.text if hit.side == "completion" else sample.prompt[-1]["content"]
+        shown_hits.append(
+            {
+                "id": sample.id,
+                "kind": hit.kind,
+                "share": round(hit.share, 4),
+                "side": hit.side,
+                "text": shown(side),
+                "test": item.test,
+                "test_source": item.source.rpartition("/")[2],
+                "test_part": item.part,
+                "test_text": shown(item.text),
+            }
+        )
+    return {
+        "items": len(items),
+        "by_kind": dict(sorted(Counter(hit.kind for hit in took.values()).items())),
+        "hits": shown_hits,
+    }
+
+
+def _examples(verdicts: Verdicts, read: Callable[[int], Sample]) -> dict[str, list[dict[str, Any]]]:
+    examples: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(verdicts.given):
+        verdict = verdicts.given[row]
+        mine = examples.setdefault(verdict.rule, [])
+        if len(mine) < EXAMPLES:
+            sample, better = read(row), verdicts.kept_by.get(row)
+            mine.append(
+                {
+                    "id": sample.id,
+                    "reason": verdict.reason,
+                    "prompt": shown(sample.prompt[-1]["content"]),
+                    "completion": shown(sample.text),
+                    "kept_by": None if better is None else read(better).id,
+                    "kept_completion": None if better is None else shown(read(better).text),
+                    "setting": RULES[verdict.rule][1] or None,
+                }
+            )
+    return {rule: examples[rule] for rule in RULES if rule in examples}
+
+
+def shown(text: str) -> str:
+    """A text cut to what a report shows."""
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

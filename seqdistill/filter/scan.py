@@ -1,0 +1,236 @@
+"""The one pass over the samples: what each row breaks on its own, and facts of fixed size for the rules that compare rows.
+
+`facts_of` is a pure function of a batch of lines, so that it can run anywhere. Texts are not kept: memory grows with the
+number of rows, and the word pairs lie in a temporary file. Does not decide between rows.
+"""
+
+import hashlib
+import itertools
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqdistill.config import FilterConfig
+from seqdistill.errors import UsageError
+from seqdistill.filter.contamination import Hit, TestIndex
+from seqdistill.filter.duplicates import digest
+from seqdistill.filter.integrity import Verdict, asked, integrity, refusal, script
+from seqdistill.filter.stock_phrases import OPENING
+from seqdistill.filter.words import Hashes, Ints, Sets, Words, mix, pair_sets, words
+from seqdistill.progress import Progress
+from seqdistill.records import SAMPLE_KEYS, Sample, fingerprint, to_line
+
+BATCH = 2000  # rows
+
+
+@dataclass
+class Facts:
+    """What is known of n rows. Every array has n rows in file order; names are numbered in order of first appearance."""
+
+    offsets: Ints  # of the line in the file
+    ids: Hashes  # a hash of the sample's id
+    prompts: Hashes  # a hash of the prompt's id
+    samples: Ints  # the sample's number
+    scores: NDArray[np.float64]  # a number under the key "score", where the file has it
+    held_out: NDArray[np.bool_]  # whether the prompt is for validation
+    plain: NDArray[np.bool_]  # whether the line has a sample's keys and no other
+    digests: Hashes  # (n, 2)
+    openings: Hashes  # a hash of the completion's first words; 0 when it has fewer
+    numbers: Hashes  # a hash of the numbers in the row
+    slices: list[str]
+    teachers: list[str]
+    scripts: list[tuple[str, str]]  # of the prompt and of the completion
+    refused: NDArray[np.bool_]
+    sets: Sets
+    verdicts: dict[int, Verdict]
+    hits: dict[int, Hit]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+ARRAYS = ("offsets", "ids", "prompts", "samples", "scores", "held_out", "plain", "digests", "openings", "numbers", "refused")
+LISTS = ("slices", "teachers", "scripts")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some lines of the samples file."""
+
+    path: Path
+    number: int  # of the first line, from 1
+    offset: int  # of the first line
+    lines: list[bytes]
+
+
+def scan(path: Path, config: FilterConfig, index: TestIndex, folder: Path, progress: Progress) -> Facts:
+    """The facts of a samples file. Raises UsageError naming the line for a row that is no sample, or one id used twice."""
+    progress.start("reading the samples", path.stat().st_size, "B")
+    with tempfile.TemporaryFile(dir=folder, prefix=".pairs.") as spill:
+        joined = _Joined(spill)
+        for batch in batches(path, config.limit):
+            joined.add(facts_of(batch, config, index))
+            progress.advance(sum(map(len, batch.lines)))
+        facts = joined.facts()
+    progress.end()
+    _check_ids(facts, path)
+    return facts
+
+
+def batches(path: Path, limit: int | None) -> Iterator[Batch]:
+    """The file's lines, BATCH at a time; with `limit`, the first so many."""
+    number, offset = 1, 0
+    with path.open("rb") as file:
+        lines: Iterable[bytes] = itertools.islice(file, limit)
+        for taken in iter(lambda: list(itertools.islice(lines, BATCH)), []):
+            yield Batch(path, number, offset, taken)
+            number, offset = number + len(taken), offset + sum(map(len, taken))
+
+
+def parse(line: bytes, place: str) -> Sample:
+    """The sample in one line. Raises UsageError naming the place."""
+    return Sample.from_row(_row(line, place), place)
+
+
+def _row(line: bytes, place: str) -> dict[str, object]:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{place}: not JSON: {error}", "one JSON object a line, in UTF-8") from None
+    if not isinstance(row, dict):
+        raise UsageError(f"{place}: not a JSON object", "one JSON object a line")
+    return row
+
+
+def facts_of(batch: Batch, config: FilterConfig, index: TestIndex) -> Facts:
+    """The facts of one batch; row numbers and offsets are those of the batch."""
+    rows: list[tuple[int, Sample, float, bool]] = []
+    offset = batch.offset
+    for number, line in enumerate(batch.lines, batch.number):
+        if line.strip():
+            place = f"{batch.path}:{number}"
+            row = _row(line, place)
+            score = row.get("score")
+            known = isinstance(score, (int, float)) and score == score
+            rows.append((offset, Sample.from_row(row, place), float(score) if known else 0.0, row.keys() == SAMPLE_KEYS.keys()))  # type: ignore[arg-type]
+        offset += len(line)
+    samples = [sample for _, sample, _, _ in rows]
+    prompts, completions = [asked(sample) for sample in samples], [sample.text for sample in samples]
+    prompt_words, completion_words = words(prompts), words(completions)
+    verdicts = {row: verdict for row, sample in enumerate(samples) if (verdict := integrity(sample, config))}
+    hits = {hit.row: hit for hit in index.look("completion", completions, completion_words)}
+    hits |= {hit.row: hit for hit in index.look("prompt", prompts, prompt_words)}
+    prompt_ids = _hashes([sample.prompt_id for sample in samples])
+    numbers = {"prompt": prompt_words.numbers, "pair": prompt_words.numbers * np.uint64(3) + completion_words.numbers}
+    same = mix(numbers.get(config.near, completion_words.numbers)) if config.near_numbers else np.zeros(len(rows), np.uint64)
+    return Facts(
+        offsets=np.array([row[0] for row in rows], np.int64),
+        ids=_hashes([sample.id for sample in samples]),
+        prompts=prompt_ids,
+        samples=np.array([sample.sample for sample in samples], np.int64),
+        scores=np.array([row[2] for row in rows]),
+        held_out=np.array([_held_out(sample.prompt_id, config) for sample in samples], bool),
+        plain=np.array([row[3] for row in rows], bool),
+        digests=np.frombuffer(b"".join(map(digest, samples)), np.uint64).reshape(-1, 2),
+        openings=_openings(completion_words),
+        numbers=same ^ mix(prompt_ids.copy()) if config.near == "within-prompt" else same,
+        slices=[sample.slice or "" for sample in samples],
+        teachers=[sample.teacher for sample in samples],
+        scripts=[(script(p), script(c)) for p, c in zip(prompts, completions, strict=True)],
+        refused=np.array([refusal(text) is not None for text in completions], bool),
+        sets=_sets(config.near, prompt_words, completion_words),
+        verdicts=verdicts,
+        hits=hits,
+    )
+
+
+def _sets(scope: str, prompt: Words, completion: Words) -> Sets:
+    match scope:
+        case "off":
+            return Sets(np.empty(0, np.uint64), np.zeros(len(prompt.bounds), np.int64))
+        case "pair":
+            return pair_sets(prompt, completion)
+        case "prompt":
+            return pair_sets(prompt)
+    return pair_sets(completion)
+
+
+def _held_out(prompt_id: str, config: FilterConfig) -> bool:
+    return int(fingerprint([config.seed, prompt_id])[:8], 16) < config.validation * 2**32
+
+
+def _hashes(names: Sequence[str]) -> Hashes:
+    digests = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names)
+    return np.frombuffer(b"".join(digests), np.uint64).copy()
+
+
+def _openings(found: Words) -> Hashes:
+    lengths = np.diff(found.bounds)
+    long = np.flatnonzero(lengths >= OPENING)
+    openings = np.zeros(len(lengths), np.uint64)
+    for place in range(OPENING):
+        openings[long] = mix(openings[long] + found.hashes[found.bounds[long] + place])
+    return openings
+
+
+@dataclass
+class _Joined:
+    """Batches' facts put end to end; the word pairs go to a temporary file."""
+
+    spill: IO[bytes]
+    parts: list[Facts] = field(default_factory=list)
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    hits: dict[int, Hit] = field(default_factory=dict)
+    rows: int = 0
+    sizes: list[Ints] = field(default_factory=list)
+
+    def add(self, part: Facts) -> None:
+        self.verdicts |= {self.rows + row: verdict for row, verdict in part.verdicts.items()}
+        self.hits |= {self.rows + row: hit for row, hit in part.hits.items()}
+        self.rows += len(part)
+        self.sizes.append(part.sets.sizes)
+        part.sets.hashes.tofile(self.spill)
+        part.sets = Sets(np.empty(0, np.uint64), np.zeros(1, np.int64))
+        part.verdicts, part.hits = {}, {}
+        self.parts.append(part)
+
+    def facts(self) -> Facts:
+        sizes = np.concatenate([np.zeros(1, np.int64), *self.sizes])
+        self.spill.flush()
+        total = int(sizes.sum())
+        hashes = np.memmap(self.spill, np.uint64, "r", shape=(total,)) if total else np.empty(0, np.uint64)
+        columns: dict[str, Any] = {name: _joined([getattr(part, name) for part in self.parts]) for name in ARRAYS}
+        lists: dict[str, Any] = {
+            name: list(itertools.chain.from_iterable(getattr(part, name) for part in self.parts)) for name in LISTS
+        }
+        return Facts(**columns, **lists, sets=Sets(hashes, np.cumsum(sizes)), verdicts=self.verdicts, hits=self.hits)
+
+
+def _joined(parts: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+
+def _check_ids(facts: Facts, path: Path) -> None:
+    order = np.argsort(facts.ids, kind="stable")
+    twice = np.flatnonzero(facts.ids[order][1:] == facts.ids[order][:-1])
+    if len(twice):
+        first, second = (read_row(path, facts, int(order[twice[0] + step])) for step in (0, 1))
+        raise UsageError(f"{path}: two samples have the id {first.id!r} ({second.prompt_id})", "give each sample its own id")
+
+
+def read_row(path: Path, facts: Facts, row: int) -> Sample:
+    """One row's sample, read again."""
+    with path.open("rb") as file:
+        file.seek(int(facts.offsets[row]))
+        return parse(file.readline(), f"{path}: row {row + 1}")
+
+
+def line_of(line: bytes, plain: bool, place: str) -> str:
+    """A row's line as it is written: as it was read, less the keys that are no sample's."""
+    return line.decode("utf-8").strip() + "\n" if plain else to_line(parse(line, place))

@@ -1,0 +1,63 @@
+"""Runs with samples in them, for the tests of filter: as `generate` or `import` would have left them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from seqdistill.config import FilterConfig, Recipe, TaskConfig
+from seqdistill.filter.stage import FilterResult, filter_samples
+from seqdistill.progress import Silent
+from seqdistill.records import Sample, prompt_id, write_jsonl
+from seqdistill.runs import Run, StageRecord
+
+
+def sample(prompt: str, completion: str, **keys: Any) -> Sample:
+    """One sample; its number is 0 unless given."""
+    messages = [{"role": "user", "content": prompt}]
+    number, teacher = keys.get("sample", 0), keys.get("teacher", "teacher")
+    row = Sample(
+        id=f"{prompt_id(messages)}:{teacher}:{number}",
+        prompt_id=prompt_id(messages),
+        sample=number,
+        teacher=teacher,
+        prompt=messages,
+        completion=[{"role": "assistant", "content": completion}],
+        reasoning=None,
+        finish_reason="stop",
+        prompt_tokens=10,
+        completion_tokens=10,
+        reference=None,
+        slice=None,
+    )
+    return replace(row, **keys)
+
+
+def make_run(folder: Path, rows: Sequence[Any]) -> Run:
+    """A run whose generate stage is done and holds these rows (samples, or dicts to be written as they are)."""
+    run = Run(folder)
+    write_jsonl(run.file("generate", "samples.jsonl"), rows)
+    StageRecord(run, "generate", {}, {}).finish({"samples.jsonl": len(rows)}, config={})
+    return run
+
+
+def filtered(run: Run, test: Path | None = None, **keys: Any) -> FilterResult:
+    """Runs the stage with these [filter] keys."""
+    task = TaskConfig(test=None if test is None else str(test))
+    return filter_samples(run, Recipe(task=task, filter=FilterConfig(**keys)), Silent())
+
+
+def rows_of(run: Run, name: str) -> list[dict[str, Any]]:
+    """The rows of one of the stage's files."""
+    return [json.loads(line) for line in run.file("filter", name).read_text(encoding="utf-8").splitlines()]
+
+
+def kept_ids(run: Run) -> set[str]:
+    """The ids in train and validation."""
+    return {row["id"] for name in ("train.jsonl", "validation.jsonl") for row in rows_of(run, name)}
+
+
+def rules_of(run: Run) -> dict[str, str]:
+    """The rule that took each rejected id."""
+    return {row["id"]: row["rule"] for row in rows_of(run, "rejected.jsonl")}

@@ -1,0 +1,220 @@
+"""The filter stage end to end: what goes, why, and that two runs write the same bytes."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
+
+from seqdistill.config import Recipe
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.filter.stage import filter_samples
+from seqdistill.progress import Silent
+from seqdistill.records import SAMPLE_KEYS, Sample
+
+TOWNS = ["Ashby", "Bellfield", "Copper Row", "Eastgate", "Fairmile", "Granby", "Harwell", "Millbrook", "Redcliff", "Thornton"]
+THINGS = ["library", "pool", "bridge", "market", "museum", "school", "car park", "theatre", "bus station", "sports hall"]
+REASONS = [
+    "a burst pipe",
+    "storm damage",
+    "staff training",
+    "asbestos",
+    "a film shoot",
+    "new gas mains",
+    "flooding",
+    "a strike",
+]
+
+
+def notices(count: int) -> list[Sample]:
+    """Templated notices with templated summaries; no two say the same."""
+    chosen = random.Random(1).sample([(t, x, r) for t in TOWNS for x in THINGS for r in REASONS], count)
+    return [
+        sample(
+            f"The town council has news. The {town} {thing} will be closed until {day} May. The cause is {reason}.",
+            f"The town council will close the {town} {thing} until {day} May because of {reason}.",
+        )
+        for day, (town, thing, reason) in enumerate(chosen)
+    ]
+
+
+def test_without_a_recipe_every_row_ends_in_exactly_one_file(tmp_path: Path) -> None:
+    run = make_run(tmp_path, notices(300))
+    result = filter_samples(run, Recipe(), Silent())
+    assert (result.read, result.kept, result.rejected) == (300, 300, 0)
+    assert result.train + result.validation == 300 and 2 < result.validation < 40
+    assert sorted(kept_ids(run)) == sorted(row.id for row in notices(300))
+
+
+def test_each_rule_takes_its_row_and_says_why(tmp_path: Path) -> None:
+    bad = {
+        "finish_reason": sample("Describe a lamp.", "A lamp gives", finish_reason="length"),
+        "empty": sample("Describe a chair.", " \n"),
+        "markup": sample("Describe a table.", "A table is flat.<|im_end|>\n<|im_start|>user"),
+        "repetition": sample("Describe a door.", "it opens and it closes and " * 20),
+        "self_naming": sample("Describe a window.", "As an AI language model, I see no windows."),
+        "script": sample("Describe a roof in a sentence.", "Крыша защищает дом от дождя."),
+        "duplicate": sample("Describe  a WALL.", "A wall is upright.", sample=1),
+        "too_long": sample("Describe a floor.", "word " * 7 + "x" * 3000),
+    }
+    good = [*notices(100), sample("Describe a wall.", "A wall is upright.")]
+    run = make_run(tmp_path, [*bad.values(), *good])
+    result = filtered(run, max_chars=2000)
+    assert rules_of(run) == {row.id: rule for rule, row in bad.items()}
+    assert result.by_rule == dict.fromkeys(result.by_rule, 1) and result.rejected == len(bad)
+    for row in rows_of(run, "rejected.jsonl"):
+        assert set(row) == {*SAMPLE_KEYS, "rule", "reason", "kept_by"} and row["reason"]
+        assert row["kept_by"] == (good[-1].id if row["rule"] == "duplicate" else None)
+
+
+def test_two_runs_write_the_same_bytes_and_a_third_does_nothing(tmp_path: Path) -> None:
+    rows = notices(200) + [sample(f"Say {n}", f"{n} it is, as you asked me to say it", sample=0) for n in range(50)]
+    first, second = make_run(tmp_path / "a", rows), make_run(tmp_path / "b", rows)
+    assert not filtered(first).up_to_date and not filtered(second).up_to_date
+    names = ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json")
+    assert [first.file("filter", n).read_bytes() for n in names] == [second.file("filter", n).read_bytes() for n in names]
+    again = filtered(first)
+    assert again.up_to_date and again.kept == filtered(second).kept
+    assert not filtered(first, seed=1).up_to_date
+
+
+def test_nothing_is_left_behind_but_the_outputs(tmp_path: Path) -> None:
+    run = make_run(tmp_path, notices(50))
+    filtered(run)
+    names = {path.name for path in (tmp_path / "filter").iterdir()}
+    assert names == {"train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json", "manifest.json", ".lock"}
+
+
+def test_a_prompt_never_stands_on_both_sides_of_the_split(tmp_path: Path) -> None:
+    answers = ["Wear a coat.", "Take an umbrella.", "Stay at home and read.", "Light the stove."]
+    rows = [sample(f"What helps against {n} days of rain?", a, sample=i) for n in range(100) for i, a in enumerate(answers)]
+    run = make_run(tmp_path, rows)
+    filtered(run, validation=0.2)
+    train, validation = ({row["prompt_id"] for row in rows_of(run, f"{name}.jsonl")} for name in ("train", "validation"))
+    assert validation and not train & validation
+
+
+def test_a_split_that_would_leave_nothing_to_train_on_is_not_made(tmp_path: Path) -> None:
+    for n in range(20):
+        run = make_run(tmp_path / str(n), [sample(f"Only prompt {n}", "An answer.")])
+        assert filtered(run, validation=0.5).train == 1
+
+
+def test_stock_phrases_go_and_templated_openings_stay(tmp_path: Path) -> None:
+    rows = notices(400)
+    stock = "The original message was rephrased to make it more concise and clear while keeping the same meaning."
+    spoilt = [sample(row.prompt[0]["content"].replace("has news", "writes"), stock) for row in rows[:8]]
+    run = make_run(tmp_path, [*rows, *spoilt])
+    result = filtered(run)
+    assert result.by_rule == {"stock_phrase": 8}
+    assert set(rules_of(run)) == {row.id for row in spoilt}
+    report = json.loads(run.file("filter", "report.json").read_text())
+    assert report["stock_phrases"] == [{"opening": "The original message was", "rows": 8, "share": round(8 / 408, 4)}]
+
+
+def test_an_opening_that_most_completions_have_is_the_task_s_form(tmp_path: Path) -> None:
+    rows = [sample(row.prompt[0]["content"], "Here is a summary: " + row.text) for row in notices(200)]
+    assert filtered(make_run(tmp_path, rows)).rejected == 0
+
+
+def test_exact_duplicates_ignore_case_space_and_unicode_form_but_not_numbers_or_punctuation(tmp_path: Path) -> None:
+    rows = [
+        sample("Où est le café ?", "Il est là."),
+        sample("OÙ EST\n le cafe\u0301 ?", "il est  la\u0300.", sample=1),
+        sample("Compute 12 + 30", "It is 42"),
+        sample("Compute 12 + 31", "It is 43"),
+        sample("Compute 12 - 30", "It is 42"),
+    ]
+    run = make_run(tmp_path, rows)
+    filtered(run, near="off")
+    assert rules_of(run) == {rows[1].id: "duplicate"}
+
+
+def test_the_row_with_the_better_score_is_kept_whatever_its_place(tmp_path: Path) -> None:
+    rows = [sample("Name a tree.", "An oak.", sample=n).__dict__ | {"score": n == 2} for n in range(4)]
+    run = make_run(tmp_path, [row | {"score": float(row["score"])} for row in rows])
+    filtered(run)
+    (kept,) = rows_of(run, "train.jsonl") + rows_of(run, "validation.jsonl")
+    assert kept["sample"] == 2 and set(kept) == set(SAMPLE_KEYS)
+
+
+def test_the_run_s_test_prompts_are_removed_in_either_view(tmp_path: Path) -> None:
+    template = tmp_path / "task.toml"
+    template.write_text(
+        '[teacher]\nuser = "Say it in one short sentence: {{ prompt }}"\n[student]\nuser = "Shorten: {{ prompt }}"\n'
+    )
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"prompt": "The hall is shut today because the roof leaks badly."}) + "\n")
+    rows = [
+        *notices(50),
+        sample("Shorten: the hall is shut today, because the roof leaks badly", "Leaky roof shuts the hall."),
+        sample("Say it in one short sentence: The hall is shut today because the roof leaks badly.", "The hall is shut."),
+    ]
+    from seqdistill.config import FilterConfig, TaskConfig
+
+    run = make_run(tmp_path / "run", rows)
+    filter_samples(run, Recipe(task=TaskConfig(template=str(template), test=str(test)), filter=FilterConfig()), Silent())
+    assert rules_of(run) == {rows[-2].id: "contamination", rows[-1].id: "contamination"}
+    hits = json.loads(run.file("filter", "report.json").read_text())["contamination"]["hits"]
+    assert len(hits) == 2 and all("roof leaks badly" in hit["test_text"] for hit in hits)
+
+
+def test_a_changed_test_set_makes_the_stage_work_again(tmp_path: Path) -> None:
+    test = tmp_path / "test.jsonl"
+    test.write_text('{"prompt": "What is the tallest mountain of the Alps?"}\n')
+    run = make_run(tmp_path / "run", [sample("What is the tallest mountain of the Alps?", "Mont Blanc."), *notices(20)])
+    assert filtered(run, test).by_rule == {"contamination": 1}
+    test.write_text('{"prompt": "What is the tallest mountain of the Andes?"}\n')
+    result = filtered(run, test)
+    assert not result.up_to_date and result.rejected == 0
+
+
+def test_when_nothing_is_left_the_rule_and_the_setting_are_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [sample(f"Say {n}", "cut off he", finish_reason="length") for n in range(10)])
+    with pytest.raises(SeqdistillError) as raised:
+        filtered(run)
+    assert "'finish_reason' took 10 of 10" in raised.value.message and "finish_reasons" in raised.value.hint
+    assert run.manifest("filter") is None
+
+
+def test_a_run_without_samples_names_the_command_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        filter_samples(make_run(tmp_path, []).__class__(tmp_path / "none"), Recipe(), Silent())
+    assert "seqdistill generate" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [("{not json", "not JSON"), ("[1]", "not a JSON object"), ('{"id": "a"}', "'prompt_id' is missing")],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, wrong: str) -> None:
+    run = make_run(tmp_path, notices(3))
+    with run.file("generate", "samples.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UsageError) as raised:
+        filtered(run)
+    assert "samples.jsonl:4" in raised.value.message and wrong in raised.value.message
+
+
+def test_an_id_used_twice_is_an_error(tmp_path: Path) -> None:
+    rows = notices(3)
+    with pytest.raises(UsageError, match="two samples have the id"):
+        filtered(make_run(tmp_path, [*rows, rows[1]]))
+
+
+def test_limit_reads_the_first_samples_only(tmp_path: Path) -> None:
+    assert filtered(make_run(tmp_path, notices(30)), limit=7).read == 7
+
+
+def test_hostile_text_neither_breaks_the_filter_nor_the_files(tmp_path: Path) -> None:
+    nasty = ["\0", "\u2028\u2029\x85", "\ud800", '{"rule": "x"}\n', "}" * 50, "a" * 100_000, "\N{COMBINING ACUTE ACCENT}" * 999]
+    rows = [sample(f"{text} prompt {n}", f"An answer to {text} of number {n}") for n, text in enumerate(nasty)]
+    run = make_run(tmp_path, rows)
+    result = filtered(run)
+    assert result.read == len(nasty) == result.kept + result.rejected
+    texts = Counter(
+        row["completion"][0]["content"] for name in ("train", "validation", "rejected") for row in rows_of(run, f"{name}.jsonl")
+    )
+    assert texts == Counter(row.text for row in rows)
