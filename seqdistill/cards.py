@@ -94,6 +94,7 @@ def write_model_card(run: Run, scores: dict[str, Any] | None = None) -> Path:
         ("student before training", _code(base or "not stated")),
         *((key, _text(str(value))) for key, value in student.items() if key != "base" and isinstance(value, (str, int, list))),
         ("training rows", f"{rows.get('train.jsonl', 0):,} (validation {rows.get('validation.jsonl', 0):,})"),
+        *((name.replace("_", " "), f"{value:,}") for name, value in train.get("counts", {}).items() if value is not None),
         ("method", _text(str(config.get("method", "not stated")))),
         *((f"`{key}`", _text(str(value))) for key, value in sorted(config.get("args", {}).items())),
         ("seqdistill", str(train.get("seqdistill", ""))),

@@ -161,15 +161,14 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
 
 def _contestants(run: Run, recipe: Recipe) -> list[Contestant]:
     trained = run.need("train", "model")
-    cut = run.file("train", "base")  # where train keeps a student cut from the teacher's layers
-    base = str((run.manifest("train") or {})["student"]["base"])
-    if (recipe.student.model or "").startswith("shrink:") and cut.is_dir():
-        base = str(cut)
+    base = str((run.manifest("train") or {})["student"]["base"])  # a path is relative to the run
+    if (run.path / base).exists():
+        base = os.path.normpath(run.path / base)
     teacher = recipe.teacher
     if not teacher.model:
         raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
     student = replace(recipe.student, model=str(trained), revision=None)
-    untrained = replace(recipe.student, model=base, revision=None if Path(base).is_dir() else recipe.student.revision)
+    untrained = replace(recipe.student, model=base, revision=None if Path(base).exists() else recipe.student.revision)
     return [
         Contestant("base", untrained, _content(untrained), "student", 0),
         Contestant("student", student, _content(student), "student", 0),
