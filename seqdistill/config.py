@@ -105,6 +105,11 @@ class GenerateConfig:
     max_tokens: int = key(1024, "most new tokens in one answer", low=1)
     seed: int = key(0, "run seed; each request's seed is a hash of it, the prompt's id and the sample number", low=0)
     limit: int | None = key(None, "only the first N prompts", low=1)
+    retry_truncated: int | None = key(
+        None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2
+    )
+    budget: float | None = key(None, "most USD the run's answers may cost in all; it is never gone over", low=0, output=False)
+    reuse: list[str] = key([], "another run whose answers are taken instead of asking; repeat it", path=True, output=False)
     concurrency: int = key(64, "most requests in flight at one endpoint", low=1, high=10000, output=False)
     requests_per_minute: int | None = key(None, "the endpoint's limit of requests a minute", low=1, output=False)
     tokens_per_minute: int | None = key(None, "the endpoint's limit of tokens a minute", low=1, output=False)

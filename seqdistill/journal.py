@@ -1,9 +1,10 @@
 """The journal: every completion ever paid for, one appended line each, and the rule that nothing is asked twice.
 
 A line is {"key", "left", "id", "model", "request", "completion"}; the key is a hash of the whole request and of the model's
-identity. Lines are written before anything is filtered and hold the reply as it came. Failures cost nothing to lose and
-are not in it. The lines of one local batch (`left` counts down to 0) stand whole or not at all: a batch cut short is asked
-again whole, so that its make-up, and with it its bf16 arithmetic, is that of an uninterrupted run.
+identity. Lines are written before anything is filtered and hold the reply as it came. Failures are not in it, except that
+a try whose answer never came may be billed: it stands under a key of its own that no request has.
+The lines of one local batch (`left` counts down to 0) stand whole or not at all: a batch cut short is asked again whole, so
+that its make-up, and with it its bf16 arithmetic, is that of an uninterrupted run.
 A line is with the operating system before its completion is reported, so a killed process loses nothing; it is on the
 disk within a second.
 """
@@ -13,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import time
 from array import array
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -27,6 +29,8 @@ from seqdistill.records import fingerprint, to_line
 SYNC_SECONDS = 1.0
 FOLD_LINES = 1 << 16  # new lines are indexed in a dict, and folded into the arrays when there are this many
 HEAD = re.compile(rb'\{"key": "([0-9a-f]{32})", "left": (\d+), ')
+
+NOT_PAID = b'"paid": false, '  # in a line that was copied from another run or imported
 
 _DEFAULTS = {f.name: f.default for f in fields(Request)}
 
@@ -93,6 +97,10 @@ class Journal:
     def __len__(self) -> int:
         return len(self._index)
 
+    def holds(self, model: str, request: Request) -> bool:
+        """Whether a request to a model (its identity) was answered."""
+        return request_key(request, model) in self
+
     def read(self, key: str, request_id: str) -> Completion:
         """The completion stored under a key, under today's request id. Raises KeyError."""
         return Completion(id=request_id, **json.loads(self._line(key))["completion"])
@@ -126,7 +134,8 @@ class Journal:
         line = other._line(key)
         head = HEAD.match(line)
         assert head is not None
-        self._write([(key, f'{{"key": "{key}", "left": 0, '.encode() + line[head.end() :])])
+        rest = line[head.end() :].removeprefix(NOT_PAID)
+        self._write([(key, f'{{"key": "{key}", "left": 0, '.encode() + NOT_PAID + rest)])
 
     def _line(self, key: str) -> bytes:
         offset = self._index.find(key)
@@ -261,11 +270,16 @@ async def ask_engine(journal: Journal, model: str, missing: Missing, engine: Eng
                 batch.append((*by_id[completion.id], completion))
                 if completion.batch_left == 0:
                     journal.append(model, [item for item in batch if item[2].error is None])
+                    journal.append(model, [(_lost_key(*item), *item[1:]) for item in batch if item[2].error and item[2].lost])
                     for _, _, stored in batch:
                         yield stored
                     batch = []
     finally:
         syncing.cancel()
+
+
+def _lost_key(key: str, request: Request, _: Completion) -> str:
+    return fingerprint(["lost", key, request.id, time.time_ns()])[:32]
 
 
 async def _sync_each_second(journal: Journal) -> None:
@@ -274,16 +288,19 @@ async def _sync_each_second(journal: Journal) -> None:
         await asyncio.to_thread(journal.sync)
 
 
-def answers(
-    journal: Journal, model: str, requests: Sequence[Request], failed: Mapping[str, Completion]
-) -> Iterator[tuple[Request, Completion]]:
-    """Each request with its completion, in the order of the requests: from the journal, or else from `failed` by id.
+def answer(journal: Journal, model: str, request: Request, failed: Mapping[str, Completion]) -> Completion:
+    """A request's completion: from the journal, or else from `failed` by id.
 
     A request that is in neither was not reached: its completion's error is "not asked".
     """
-    for request in requests:
-        key = request_key(request, model)
-        if key in journal:
-            yield request, journal.read(key, request.id)
-        else:
-            yield request, failed.get(request.id) or Completion(request.id, error="not asked", message="the run stopped before")
+    key = request_key(request, model)
+    if key in journal:
+        return journal.read(key, request.id)
+    return failed.get(request.id) or Completion(request.id, error="not asked", message="the run stopped before")
+
+
+def answers(
+    journal: Journal, model: str, requests: Sequence[Request], failed: Mapping[str, Completion]
+) -> Iterator[tuple[Request, Completion]]:
+    """Each request with its `answer`, in the order of the requests."""
+    return ((request, answer(journal, model, request, failed)) for request in requests)

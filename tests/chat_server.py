@@ -82,6 +82,7 @@ class ChatServer:
         self.requests: list[Body] = []  # every body received
         self.times: list[float] = []  # when each came, by the monotonic clock
         self.answered: collections.Counter[str] = collections.Counter()  # good answers, by messages and seed
+        self.usages: list[Body] = []  # of every answer that was computed, delivered or not: what a bill would count
         self.in_flight = self.most_in_flight = 0
         self.hang = 3600.0
 
@@ -104,6 +105,12 @@ class ChatServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
+
+    def billed_usd(self, price: dict[str, float]) -> float:
+        """The bill at a price in USD per million tokens."""
+        return (
+            sum(u["prompt_tokens"] * price["prompt"] + u["completion_tokens"] * price["completion"] for u in self.usages) / 1e6
+        )
 
     async def _serve(self, ready: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -186,9 +193,11 @@ class ChatServer:
                 message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
                 return await self._send(writer, 400, {"error": {"message": message, "param": "max_tokens"}})
             case "reset":
+                self.usages.append(answer(body)["usage"])
                 writer.transport.abort()
                 return False
             case "hang":
+                self.usages.append(answer(body)["usage"])
                 await asyncio.sleep(self.hang)
                 return False
             case "truncated":
@@ -211,7 +220,9 @@ class ChatServer:
             message = f"This model's maximum context length is {CONTEXT_WORDS} tokens."
             return await self._send(writer, 400, {"error": {"message": message, "type": "BadRequestError", "code": 400}})
         self.answered[json.dumps([body["messages"], body.get("seed")])] += 1
-        return await self._send(writer, 200, self.reply(body))
+        reply = self.reply(body)
+        self.usages.append(reply["usage"])
+        return await self._send(writer, 200, reply)
 
     async def _send(
         self, writer: asyncio.StreamWriter, status: int, content: Body | bytes, headers: dict[str, str] | None = None

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, Fault
+from chat_server import Body, ChatServer, Fault, answer
 
 from seqdistill.cli import main
 from seqdistill.config import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.generate.estimate import estimate
 from seqdistill.generate.stage import GenerateResult, generate
 from seqdistill.progress import Silent
 from seqdistill.records import read_samples
@@ -107,7 +108,7 @@ def test_only_what_is_new_is_paid_for(tmp_path: Path) -> None:
 def test_failures_are_lines_and_running_again_asks_only_for_those(tmp_path: Path) -> None:
     fault: Fault = lambda _, body: "400" if body["messages"][0]["content"] in ("question 3", "question 7") else None  # noqa: E731
     with ChatServer(fault) as server:
-        with pytest.raises(Incomplete, match=r"2 of 10 requests have no answer; .* a bad request") as caught:
+        with pytest.raises(Incomplete, match=r"2 of 10 requests have no answer .*: a bad request") as caught:
             run_it(tmp_path, server, range(10))
         assert "run again to retry 2" in caught.value.hint
         assert caught.value.exit_code == 1
@@ -247,3 +248,120 @@ def test_bad_input_is_told_before_anything_is_asked(tmp_path: Path) -> None:
         prompts_file(tmp_path, range(3))
         with pytest.raises(UsageError, match="`other` does not exist"):
             generate(Run(tmp_path / "run"), unknown, Silent())
+
+
+# --- money ------------------------------------------------------------------------------------------------------------
+
+PRICE = {"prompt": 1000.0, "cached_prompt": 100.0, "completion": 10000.0}  # dear, so that few requests matter
+
+
+def priced(asked: Recipe, price: dict[str, float] = PRICE) -> Recipe:
+    return replace(asked, teacher=replace(asked.teacher, price=price))
+
+
+def test_cost_is_counted_with_cached_tokens_at_their_price(tmp_path: Path) -> None:
+    def reply(body: Body) -> Body:
+        said = answer(body)
+        return {**said, "usage": {**said["usage"], "prompt_tokens_details": {"cached_tokens": 2}}}
+
+    with ChatServer(reply=reply) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(5))))
+        result = generate(Run(tmp_path / "run"), asked, Silent())
+    expected = (result.prompt_tokens - 10) * 1e-3 + 10 * 1e-4 + result.completion_tokens * 1e-2
+    assert result.usd == pytest.approx(expected)
+    assert result.spent_usd == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("fault", [None, "reset", "hang", "500"])
+def test_the_budget_is_never_gone_over_whatever_fails(tmp_path: Path, fault: str | None) -> None:
+    """Each request may be billed up to 0.2 USD; the server bills lost answers too. The cap holds over several runs."""
+    strike: Fault = lambda number, _: fault if number % 4 == 1 else None  # noqa: E731
+    with ChatServer(strike) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(60)), timeout=0.5))
+        spent = []
+        for budget in (1.5, 1.5, 3.0):
+            capped = replace(asked, generate=replace(asked.generate, budget=budget))
+            with pytest.raises(Incomplete, match=f"the budget of {budget:g} USD is reached") as caught:
+                generate(Run(tmp_path / "run"), capped, Silent())
+            assert "raise --budget" in caught.value.hint
+            spent.append(server.billed_usd(PRICE))
+            assert spent[-1] <= budget
+        assert spent[0] == spent[1] < spent[2]
+        if fault is None:
+            assert spent[2] > 2.0, "the cap is used, not only kept"
+            assert generate(Run(tmp_path / "run"), asked, Silent()).samples == 60
+
+
+def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        with pytest.raises(UsageError, match="a budget needs the teacher's price"):
+            run_it(tmp_path, server, range(3), budget=1.0)
+        for price, says in ({"prompt": 1.0}, "both prompt and completion"), ({**PRICE, "cached": 1}, "cached = 1: not a price"):
+            with pytest.raises(UsageError, match=says):
+                generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(3))), price), Silent())
+        assert server.requests == []
+
+
+def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path) -> None:
+    notes = Notes()
+    with ChatServer() as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(100))))
+        run = Run(tmp_path / "run")
+        blind = estimate(run, asked, notes)
+        assert server.requests == []
+        assert (blind.requests, blind.missing, blind.answers, blind.missing_seconds) == (100, 100, 0, None)
+        assert blind.first_prompt == [{"role": "user", "content": "question 0"}]
+        assert blind.completion_tokens == 2000, "without answers, as long as max_tokens allows"
+        probed = estimate(run, asked, notes, probe=30)
+        assert len(server.requests) == 30
+        assert (probed.missing, probed.answers) == (70, 30)
+        result = generate(run, asked, notes)
+        assert len(server.requests) == 100, "the probe's answers are not paid for twice"
+    assert result.usd is not None
+    assert probed.usd == pytest.approx(result.usd, rel=0.2)
+    assert blind.usd is not None
+    assert blind.usd > result.usd
+    assert "the estimate rested on 30 answers" in notes.notes[-1]
+
+
+def test_another_run_s_answers_are_taken_and_cost_nothing(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with ChatServer() as server:
+        run_it(tmp_path / "old", server, range(8))
+        asked = priced(recipe(server, prompts_file(tmp_path, range(10)), reuse=[str(tmp_path / "old/run")]))
+        result = generate(Run(tmp_path / "run"), asked, Silent())
+        assert (result.new, result.reused) == (2, 8)
+        assert result.usd is not None
+        assert result.spent_usd is not None
+        assert result.spent_usd < result.usd / 2
+        with pytest.raises(UsageError, match="no such journal"):
+            run_it(tmp_path, server, range(11), reuse=["nowhere"])
+
+
+# --- truncation -------------------------------------------------------------------------------------------------------
+
+
+def test_a_truncated_answer_is_asked_for_once_more_and_never_blindly(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        short = run_it(tmp_path, server, range(20), max_tokens=5)
+        cut = short.finish_reasons["length"]
+        assert 3 < cut < 20
+        longer = run_it(tmp_path, server, range(20), max_tokens=5, retry_truncated=8)
+        assert longer.new == cut
+        still = longer.finish_reasons["length"]
+        assert 0 < still < cut
+        assert run_it(tmp_path, server, range(20), max_tokens=5, retry_truncated=8).up_to_date
+        assert len(server.requests) == 20 + cut
+        assert run_it(tmp_path, server, range(20), max_tokens=5, retry_truncated=20).finish_reasons == {"stop": 20}
+        with pytest.raises(UsageError, match="not more than max_tokens"):
+            run_it(tmp_path, server, range(20), max_tokens=5, retry_truncated=5)
+
+
+def test_answers_that_are_reasoning_alone_are_counted(tmp_path: Path) -> None:
+    def reply(body: Body) -> Body:
+        return {**answer(body), "choices": [{"message": {"content": "<think>hm"}, "finish_reason": "length"}]}
+
+    with ChatServer(reply=reply) as server:
+        result = run_it(tmp_path, server, range(3))
+    assert result.think_only == 3
+    assert [sample.reasoning for sample in read_samples(result.path)] == ["hm"] * 3

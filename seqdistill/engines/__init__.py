@@ -36,6 +36,7 @@ class Completion:
     finish_reason: str = "error"  # stop | length | content_filter | tool_calls | error
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt tokens, those the endpoint had in its cache
     seconds: float = 0.0  # from sending to the last byte; in a batch, the batch's time over its size
     raw: dict[str, Any] = field(default_factory=dict)  # the reply as it came, JSON-able
     error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...

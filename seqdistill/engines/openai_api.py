@@ -359,6 +359,7 @@ def parse_reply(request_id: str, raw: dict[str, Any], seconds: float) -> Complet
     assert isinstance(message, dict)
     usage = raw.get("usage") if isinstance(raw.get("usage"), dict) else {}
     assert isinstance(usage, dict)
+    details = usage.get("prompt_tokens_details")
     thoughts = next((t for key in ("reasoning", "reasoning_content", "thinking") if (t := _text(message.get(key)))), None)
     content, reasoning = split_reasoning(_text(message.get("content")), thoughts)
     return Completion(
@@ -368,6 +369,9 @@ def parse_reply(request_id: str, raw: dict[str, Any], seconds: float) -> Complet
         finish_reason=FINISH_REASONS.get(str(choice.get("finish_reason")), "unknown"),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count(
+            details.get("cached_tokens") if isinstance(details, dict) else usage.get("prompt_cache_hit_tokens")
+        ),
         seconds=seconds,
         raw=raw,
     )

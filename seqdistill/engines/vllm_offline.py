@@ -9,7 +9,7 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -58,7 +58,7 @@ class VLLMEngine:
         self._longest: int = self._llm.model_config.max_model_len
         self._thread = ThreadPoolExecutor(1, "vllm")  # vLLM is not thread-safe: after loading, every call is made here
 
-    async def stream(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request: those that cannot be asked at once, the others batch by batch."""
         batch: list[tuple[Request, list[int]]] = []
         for request in requests:

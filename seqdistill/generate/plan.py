@@ -1,15 +1,28 @@
 """What is to be asked: every request of a run, in the order of samples.jsonl, from the prompts and the settings.
 
-Decides names, ids and seeds. Does not ask.
+Decides names, ids, seeds and which teacher answers what. Does not ask.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seqdistill.config import ModelConfig, Recipe
+from seqdistill.budget import Price, price_of
+from seqdistill.config import GenerateConfig, ModelConfig, Recipe, TeacherConfig
 from seqdistill.engines import Request
+from seqdistill.engines.models import identity
+from seqdistill.errors import UsageError
 from seqdistill.records import Prompt, request_seed
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One teacher: its name in sample ids, what tells it from every other, how it is reached, what it costs."""
+
+    name: str
+    identity: str
+    config: TeacherConfig
+    price: Price | None
 
 
 @dataclass(frozen=True)
@@ -18,7 +31,7 @@ class Planned:
 
     prompt: Prompt
     number: int
-    teacher: str
+    teacher: Teacher
     request: Request
 
 
@@ -28,19 +41,37 @@ def teacher_name(model: ModelConfig) -> str:
     return Path(name).name if "/" in name and Path(name).expanduser().exists() else name
 
 
-def plan_requests(prompts: Sequence[Prompt], recipe: Recipe) -> list[Planned]:
+def teachers_of(recipe: Recipe) -> list[Teacher]:
+    """The teachers of a recipe. Raises UsageError for a bad price or a retry that is no larger than the first try."""
+    asked = recipe.generate
+    if asked.retry_truncated is not None and asked.retry_truncated <= asked.max_tokens:
+        raise UsageError(
+            f"retry_truncated = {asked.retry_truncated} is not more than max_tokens = {asked.max_tokens}",
+            "a truncated answer asked for again with the same limit is truncated again",
+        )
+    return [Teacher(teacher_name(one), identity(one), one, price_of(one.price)) for one in [recipe.teacher]]
+
+
+def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], asked: GenerateConfig) -> list[Planned]:
     """Each prompt's samples one after the other, in the order of the prompts."""
-    asked, teacher = recipe.generate, teacher_name(recipe.teacher)
     plan = []
     for prompt in prompts:
         for number in range(asked.samples):
-            request = Request(
-                id=f"{prompt.id}:{teacher}:{number}",
-                messages=prompt.teacher_messages,
-                max_tokens=asked.max_tokens,
-                temperature=asked.temperature,
-                top_p=asked.top_p,
-                seed=request_seed(asked.seed, prompt.id, number),
-            )
-            plan.append(Planned(prompt, number, teacher, request))
+            seed = request_seed(asked.seed, prompt.id, number)
+            for teacher in teachers:
+                request = Request(
+                    id=f"{prompt.id}:{teacher.name}:{number}",
+                    messages=prompt.teacher_messages,
+                    max_tokens=asked.max_tokens,
+                    temperature=asked.temperature,
+                    top_p=asked.top_p,
+                    seed=seed,
+                )
+                plan.append(Planned(prompt, number, teacher, request))
     return plan
+
+
+def with_more_tokens(planned: Planned, asked: GenerateConfig) -> Planned:
+    """The same sample, asked for with the larger limit of `retry_truncated`."""
+    assert asked.retry_truncated is not None
+    return replace(planned, request=replace(planned.request, max_tokens=asked.retry_truncated))

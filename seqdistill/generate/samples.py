@@ -3,61 +3,85 @@
 Decides what a sample's line holds and what is counted. Does not ask.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqdistill.engines import Completion, Request
-from seqdistill.generate.plan import Planned
-from seqdistill.journal import Journal, answers
+from seqdistill.config import GenerateConfig
+from seqdistill.engines import Completion
+from seqdistill.generate.plan import Planned, with_more_tokens
+from seqdistill.journal import Journal, answer
 from seqdistill.records import Sample, atomic_write, to_line
 from seqdistill.runs import Run
 
 
 @dataclass
 class Counts:
-    """What was written."""
+    """What was written. `usd` is what the answers cost at today's price, whoever paid them; None without a price."""
 
     samples: int = 0
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    usd: float | None = None
+    think_only: int = 0  # reasoning, and no answer after it
     finish_reasons: dict[str, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
 
 
-def write_samples(run: Run, journal: Journal, model: str, plan: list[Planned], failed: Mapping[str, Completion]) -> Counts:
-    """Writes both files in the plan's order and counts; `model` is the teacher's identity, `failed` is by request id."""
+def write_samples(
+    run: Run, journal: Journal, plan: Sequence[Planned], asked: GenerateConfig, failed: Mapping[str, Completion]
+) -> Counts:
+    """Writes both files in the plan's order and counts; `failed` is by request id."""
     counts = Counts()
-    requests = [planned.request for planned in plan]
     with (
         atomic_write(run.file("generate", "samples.jsonl")) as samples,
         atomic_write(run.file("generate", "failures.jsonl")) as failures,
     ):
-        for planned, (request, completion) in zip(plan, answers(journal, model, requests, failed), strict=True):
+        for planned in plan:
+            completion = _final(journal, planned, asked, failed, counts)
             if completion.error is None:
-                samples.write(to_line(_sample(planned, request, completion)))
+                samples.write(to_line(_sample(planned, completion)))
                 counts.samples += 1
-                counts.prompt_tokens += completion.prompt_tokens
-                counts.completion_tokens += completion.completion_tokens
+                counts.think_only += not completion.content.strip() and completion.reasoning is not None
                 _add(counts.finish_reasons, completion.finish_reason)
             else:
-                failures.write(to_line(_failure(planned, request, completion)))
+                failures.write(to_line(_failure(planned, completion)))
                 counts.failed += 1
                 _add(counts.errors, completion.error)
     return counts
+
+
+def _final(
+    journal: Journal, planned: Planned, asked: GenerateConfig, failed: Mapping[str, Completion], counts: Counts
+) -> Completion:
+    """The completion that counts for a sample: the first, or the second where the first was cut off and asked once more."""
+    completion = answer(journal, planned.teacher.identity, planned.request, failed)
+    _count(counts, planned, completion)
+    if completion.finish_reason == "length" and asked.retry_truncated is not None:
+        again = with_more_tokens(planned, asked)
+        completion = answer(journal, again.teacher.identity, again.request, failed)
+        _count(counts, again, completion)
+    return completion
+
+
+def _count(counts: Counts, planned: Planned, completion: Completion) -> None:
+    counts.prompt_tokens += completion.prompt_tokens
+    counts.completion_tokens += completion.completion_tokens
+    if planned.teacher.price is not None:
+        counts.usd = (counts.usd or 0.0) + planned.teacher.price.usd(completion)
 
 
 def _add(counts: dict[str, int], what: str) -> None:
     counts[what] = counts.get(what, 0) + 1
 
 
-def _sample(planned: Planned, request: Request, completion: Completion) -> Sample:
+def _sample(planned: Planned, completion: Completion) -> Sample:
     return Sample(
-        id=request.id,
+        id=planned.request.id,
         prompt_id=planned.prompt.id,
         sample=planned.number,
-        teacher=planned.teacher,
+        teacher=planned.teacher.name,
         prompt=planned.prompt.messages,
         completion=[{"role": "assistant", "content": completion.content}],
         reasoning=completion.reasoning,
@@ -69,9 +93,9 @@ def _sample(planned: Planned, request: Request, completion: Completion) -> Sampl
     )
 
 
-def _failure(planned: Planned, request: Request, completion: Completion) -> dict[str, Any]:
+def _failure(planned: Planned, completion: Completion) -> dict[str, Any]:
     return {
-        "id": request.id,
+        "id": planned.request.id,
         "prompt_id": planned.prompt.id,
         "sample": planned.number,
         "error": completion.error,

@@ -4,24 +4,21 @@ Everything paid for is in the journal before it is looked at; the samples are th
 interrupted and resumed run equals an uninterrupted one byte for byte.
 """
 
-import asyncio
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.config import Recipe, settings
-from seqdistill.engines import Completion, Pace, open_engine
-from seqdistill.engines.models import identity
-from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.generate.plan import Planned, plan_requests, teacher_name
+from seqdistill.config import Recipe
+from seqdistill.errors import Incomplete
+from seqdistill.generate.asking import Asked, ask_teachers
+from seqdistill.generate.estimate import compare
+from seqdistill.generate.inputs import Inputs
 from seqdistill.generate.samples import write_samples
-from seqdistill.journal import Journal, ask_engine, lacking
+from seqdistill.journal import Journal
 from seqdistill.progress import Progress
-from seqdistill.prompt_files import load_prompts
-from seqdistill.runs import Run, StageRecord
-from seqdistill.templates import Template, load_template
+from seqdistill.runs import Run
 
 
 @dataclass(frozen=True)
@@ -34,9 +31,11 @@ class GenerateResult:
     reused: int  # from the journal, without asking
     failed: int
     finish_reasons: dict[str, int]
+    think_only: int  # answers that are reasoning alone
     prompt_tokens: int
     completion_tokens: int
-    usd: float | None
+    usd: float | None  # what these samples cost, whenever they were paid; None without a price
+    spent_usd: float | None  # what everything in the run's journal cost, lost answers at their worst
     seconds: float
     up_to_date: bool
     path: Path
@@ -45,99 +44,47 @@ class GenerateResult:
 def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
     """Asks the teacher and writes samples.jsonl, failures.jsonl and the manifest.
 
-    Raises UsageError for bad input before anything is asked, and Incomplete when requests failed: the others are written,
-    and running again asks only for those.
+    Raises UsageError for bad input before anything is asked, and Incomplete when requests failed or the budget is reached:
+    the others are written, and running again asks only for what is missing.
     """
-    source, template = _prompts_file(recipe), load_template(recipe.task.template)
-    with run.locked("generate"):
-        record, model = _record(run, recipe, source, template)
-        if record.up_to_date():
+    inputs = Inputs.of(run, recipe)
+    with run.locked("generate"), ExitStack() as stack:
+        if inputs.record.up_to_date():
             return _result(run, up_to_date=True)
-        for difference in record.differences():
+        for difference in inputs.record.differences():
             progress.note(f"generate: {difference}")
-        prompts = load_prompts(source, template, recipe.generate.limit, progress)
-        plan = plan_requests(prompts, recipe)
-        record.begin()
+        plan, others = inputs.plan(progress), inputs.others(stack)
+        inputs.record.begin()
         with Journal(run.file("generate", "journal.jsonl")) as journal:
-            asked = asyncio.run(_ask(journal, model, plan, recipe, progress))
-            counts = write_samples(run, journal, model, plan, asked.failed)
-        record.finish(
+            purse = inputs.purse(journal)
+            asked = ask_teachers(journal, plan, recipe.generate, purse, progress, others)
+            counts = write_samples(run, journal, plan, recipe.generate, asked.failed)
+        prompts = len({planned.prompt.id for planned in plan})
+        inputs.record.finish(
             {"samples.jsonl": counts.samples, "failures.jsonl": counts.failed},
             status="incomplete" if counts.failed else "complete",
             config=asdict(recipe),
-            counts={"prompts": len(prompts), "new": asked.new, "reused": counts.samples - asked.new, **asdict(counts)},
-            teacher={"name": teacher_name(recipe.teacher), "identity": model, "engine": recipe.teacher.engine},
+            counts={"prompts": prompts, "new": asked.new, "reused": max(0, counts.samples - asked.new), **asdict(counts)},
+            spent_usd=purse.spent_usd if purse.prices else None,
+            teacher=_about(inputs),
         )
+        compare(run, inputs.record.fingerprint, counts, progress)
     if counts.failed:
-        reason = asked.stopped.message if asked.stopped else next(iter(asked.failed.values())).message
-        raise Incomplete(
-            f"{counts.failed} of {len(plan)} requests have no answer; the first reason: {reason}",
-            f"see {run.file('generate', 'failures.jsonl')}; run again to retry {counts.failed}",
-        )
+        raise _incomplete(run, asked, counts.failed, len(plan))
     return _result(run, up_to_date=False)
 
 
-def _prompts_file(recipe: Recipe) -> str:
-    if recipe.task.prompts is None:
-        raise UsageError("no prompts are given", "give --prompts FILE, or prompts in the recipe's [task]")
-    return recipe.task.prompts
+def _about(inputs: Inputs) -> dict[str, Any]:
+    """The teacher as the manifest and the cards tell it."""
+    first = inputs.teachers[0]
+    return {"name": first.name, "identity": first.identity, "engine": first.config.engine}
 
 
-def _record(run: Run, recipe: Recipe, source: str, template: Template) -> tuple[StageRecord, str]:
-    """What the stage's outputs depend on, and the teacher's identity."""
-    model = identity(recipe.teacher)
-    inputs = {"template": template.path} if template.path else {}
-    named = {"task.prompts": source} if source.startswith("hf:") else {}
-    if not named:
-        if not Path(source).is_file():
-            raise UsageError(f"{source}: no such file", "check the path; a path in a recipe is relative to the recipe")
-        inputs["prompts"] = Path(source)
-    own = {f"generate.{name}": value for name, value in settings(recipe.generate).items()}
-    names = {"teacher.name": teacher_name(recipe.teacher), "teacher.identity": model}
-    return StageRecord(run, "generate", {**own, **names, **named}, inputs), model
-
-
-@dataclass
-class _Asked:
-    new: int
-    failed: dict[str, Completion]  # by request id
-    stopped: SeqdistillError | None  # what ended the asking before all was asked
-
-
-async def _ask(journal: Journal, model: str, plan: list[Planned], recipe: Recipe, progress: Progress) -> _Asked:
-    """Asks for what the journal lacks."""
-    asked = _Asked(0, {}, None)
-    settings = recipe.generate
-    pace = Pace(
-        concurrency=settings.concurrency,
-        timeout=settings.timeout,
-        connect_timeout=settings.connect_timeout,
-        retries=settings.retries,
-        requests_per_minute=settings.requests_per_minute,
-        tokens_per_minute=settings.tokens_per_minute,
-    )
-
-    missing = lacking(journal, model, [planned.request for planned in plan])
-    if not missing:
-        return asked
-    engine = open_engine(recipe.teacher, pace)
-    progress.start("asking the teacher", len(missing), "answers")
-    try:
-        async with aclosing(ask_engine(journal, model, missing, engine)) as completions:
-            async for completion in completions:
-                progress.advance()
-                if completion.error is None:
-                    asked.new += 1
-                else:
-                    asked.failed[completion.id] = completion
-    except UsageError:
-        raise
-    except SeqdistillError as error:
-        asked.stopped = error
-    finally:
-        progress.end()
-        await engine.close()
-    return asked
+def _incomplete(run: Run, asked: Asked, failed: int, planned: int) -> Incomplete:
+    reason = asked.stopped.message if asked.stopped else next(iter(asked.failed.values())).message
+    hint = asked.stopped.hint if asked.stopped else f"run again to retry {failed}"
+    where = run.file("generate", "failures.jsonl")
+    return Incomplete(f"{failed} of {planned} requests have no answer ({where}); the first reason: {reason}", hint)
 
 
 def _result(run: Run, *, up_to_date: bool) -> GenerateResult:
@@ -146,5 +93,5 @@ def _result(run: Run, *, up_to_date: bool) -> GenerateResult:
     counts = {key: value for key, value in manifest["counts"].items() if key != "errors"}
     if up_to_date:
         counts.update(new=0, reused=counts["samples"])
-    path = run.file("generate", "samples.jsonl")
-    return GenerateResult(**counts, usd=None, seconds=manifest["seconds"], up_to_date=up_to_date, path=path)
+    facts = {"spent_usd": manifest["spent_usd"], "seconds": manifest["seconds"]}
+    return GenerateResult(**counts, **facts, up_to_date=up_to_date, path=run.file("generate", "samples.jsonl"))

@@ -1,0 +1,68 @@
+"""What the stage is given: prompts, template, teachers and settings, checked, with the fingerprint they have together.
+
+Decides what makes the outputs out of date. Does not ask.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqdistill.budget import Purse
+from seqdistill.config import Recipe, settings
+from seqdistill.errors import UsageError
+from seqdistill.generate.plan import Planned, Teacher, plan_requests, teachers_of
+from seqdistill.journal import Journal
+from seqdistill.progress import Progress
+from seqdistill.prompt_files import load_prompts
+from seqdistill.runs import Run, StageRecord
+from seqdistill.templates import Template, load_template
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of one run of the stage. Nothing big is loaded until `plan`."""
+
+    recipe: Recipe
+    source: str  # of the prompts
+    template: Template
+    teachers: list[Teacher]
+    record: StageRecord
+
+    @classmethod
+    def of(cls, run: Run, recipe: Recipe) -> "Inputs":
+        """Raises UsageError for a missing prompts file, an unknown template, a bad price."""
+        source, template, teachers = recipe.task.prompts, load_template(recipe.task.template), teachers_of(recipe)
+        if source is None:
+            raise UsageError("no prompts are given", "give --prompts FILE, or prompts in the recipe's [task]")
+        if not source.startswith("hf:") and not Path(source).is_file():
+            raise UsageError(f"{source}: no such file", "check the path; a path in a recipe is relative to the recipe")
+        fixed = {f"generate.{name}": value for name, value in settings(recipe.generate).items()}
+        fixed["teachers"] = [[teacher.name, teacher.identity] for teacher in teachers]
+        files = {"template": template.path} if template.path else {}
+        if source.startswith("hf:"):
+            fixed["task.prompts"] = source
+        else:
+            files["prompts"] = Path(source)
+        return cls(recipe, source, template, teachers, StageRecord(run, "generate", fixed, files))
+
+    def plan(self, progress: Progress) -> list[Planned]:
+        """Loads the prompts; every sample to be had, in the order of samples.jsonl."""
+        prompts = load_prompts(self.source, self.template, self.recipe.generate.limit, progress)
+        return plan_requests(prompts, self.teachers, self.recipe.generate)
+
+    def purse(self, journal: Journal) -> Purse:
+        """What was paid so far, and the cap."""
+        prices = {teacher.identity: teacher.price for teacher in self.teachers}
+        purse = Purse(prices, self.recipe.generate.budget)
+        purse.count(journal)
+        return purse
+
+    def others(self, stack: ExitStack) -> list[Journal]:
+        """The journals of the other runs whose answers are taken. Raises UsageError when there is none."""
+        journals = []
+        for name in self.recipe.generate.reuse:
+            path = Run(Path(name)).file("generate", "journal.jsonl")
+            if not path.is_file():
+                raise UsageError(f"{path}: no such journal", "--reuse names the directory of a run that has generated")
+            journals.append(stack.enter_context(Journal(path, writable=False)))
+        return journals
