@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
 from seqdistill.records import Sample, read_jsonl, write_json, write_jsonl
 from seqdistill.runs import Run
+from seqdistill.train import checkpoints
 from seqdistill.train.stage import TrainResult, train
 
 ARGS = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate": 0.02}
@@ -102,3 +102,340 @@ def test_training_moves_every_weight_and_lowers_the_loss(trained: tuple[Run, Tra
     assert result.train_loss == pytest.approx(sum(losses[-4:]) / 4)
 
 
+def test_the_model_folder_is_complete_and_stops_where_it_was_trained_to(
+    trained: tuple[Run, TrainResult, Listener], tiny_model: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _, result, _ = trained
+    tokenizer = AutoTokenizer.from_pretrained(result.path)
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_model).chat_template
+    model = AutoModelForCausalLM.from_pretrained(result.path)
+    assert model.generation_config.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert model.config.use_cache
+    assert not list(result.path.glob("*.bin"))
+    assert {file.stat().st_mode & 0o777 for file in result.path.iterdir()} == {0o644}
+
+
+def test_the_manifest_says_what_was_trained_on_and_how(trained: tuple[Run, TrainResult, Listener], tiny_model: Path) -> None:
+    run, result, listener = trained
+    manifest = run.manifest("train") or {}
+    assert manifest["example"]["trained"] == "The road is shut.<|im_end|>"
+    assert manifest["example"]["given"].endswith("Say it short.<|im_end|>\n<|im_start|>assistant\n")
+    assert manifest["arguments"]["learning_rate"] == 0.02
+    assert (run.path / manifest["student"]["base"]).resolve() == tiny_model
+    assert result.max_length == manifest["counts"]["max_length"] == manifest["arguments"]["max_length"]
+    assert str(run.path) not in json.dumps(manifest["arguments"])
+    assert not run.file("train", ".work").exists()
+    assert (listener.done, listener.total) == (16, 16)
+    assert any("loss" in facts for facts in listener.facts)
+
+
+def test_a_second_call_is_up_to_date_without_the_heavy_packages(
+    trained: tuple[Run, TrainResult, Listener], tiny_model: Path
+) -> None:
+    run, result, _ = trained
+    code = f"""
+import sys
+from pathlib import Path
+from test_train import a_recipe, Silent, Run, train
+result = train(Run(Path({str(run.path)!r})), a_recipe({str(tiny_model)!r}), Silent())
+assert result.up_to_date and result.steps == 16
+assert not set(sys.modules) & {{"torch", "transformers", "trl", "datasets"}}, "heavy import"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
+    assert replace(train(run, a_recipe(tiny_model), Silent()), up_to_date=False) == result
+
+
+def test_the_loss_at_trained_positions_alone_is_trl_s_own_loss(tiny_model: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from seqdistill.train.fit import completion_trainer
+
+    torch.manual_seed(0)
+    rows = [{"input_ids": [5] * 4 + [7, 8, 9][:n], "labels": [-100] * 4 + [7, 8, 9][:n]} for n in (1, 3)]
+    batch = DataCollatorForLanguageModeling(pad_token_id=0)(rows)
+    own, trl_s = _trainer(completion_trainer(), tiny_model), _trainer(None, tiny_model)
+    for total in (None, 7):
+        ours = own.compute_loss(own.model, dict(batch), num_items_in_batch=total)
+        theirs = trl_s.compute_loss(trl_s.model, dict(batch), num_items_in_batch=total)
+        plain = AutoModelForCausalLM.from_pretrained(tiny_model)(**batch).loss * (4 / total if total else 1)
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(ours, plain)
+
+
+def _trainer(kind: Any, model: Path) -> Any:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from seqdistill.train.fit import quiet
+
+    with quiet():
+        config = SFTConfig(output_dir=str(model.parent / "out"), bf16=False, report_to="none", dataloader_pin_memory=False)
+        data = Dataset.from_dict({"input_ids": [[5, 7]], "labels": [[-100, 7]]})
+        return (kind or SFTTrainer)(model=str(model), args=config, train_dataset=data)
+
+
+def test_our_rows_are_trl_s_own_rendering_less_the_line_end_behind_the_end_of_turn(tiny_model: Path) -> None:
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    from seqdistill.train.fit import quiet
+    from seqdistill.train.preflight import preflight
+
+    samples = [sample(n) for n in range(3)]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    checked = preflight(tokenizer, samples, [], TrainConfig(), 1024, Silent())
+    with quiet():
+        config = SFTConfig(output_dir=str(tiny_model.parent / "out"), bf16=False, report_to="none", dataloader_pin_memory=False)
+        data = Dataset.from_list([{"prompt": row.prompt, "completion": row.completion} for row in samples])
+        theirs = SFTTrainer(model=str(tiny_model), args=config, train_dataset=data).train_dataset
+    line_end = tokenizer.encode("\n")
+    assert [[*row.tokens, *line_end] for row in checked.train] == theirs["input_ids"]
+    assert [[*row.labels, *line_end] for row in checked.train] == theirs["labels"]
+
+
+# --- killed and resumed -----------------------------------------------------------------------------------------------
+
+TRAIN_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from test_train import a_recipe, Silent, Run, train
+from seqdistill.train import checkpoints
+checkpoints.SAVE_SECONDS, checkpoints.SAVE_SHARE = 0.0, float("inf")
+run, student, at_step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+
+class Killer(Silent):
+    steps = -1
+    def start(self, what, total, unit):
+        self.steps = 0 if what.startswith("training") else -1000
+    def advance(self, count=1, facts=None):
+        self.steps += count
+        if self.steps == at_step and count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+train(Run(run), a_recipe(student), Killer())
+"""
+
+
+def run_and_kill(run: Run, student: Path, at_step: int) -> int:
+    return subprocess.run(
+        [sys.executable, "-c", TRAIN_AND_DIE, str(run.path), str(student), str(at_step)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    ).returncode
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_stopped_and_killed_and_resumed_ends_with_the_same_bytes(
+    trained: tuple[Run, TrainResult, Listener], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Impatient(Listener):
+        def advance(self, count: int = 1, facts: dict[str, str] | None = None) -> None:
+            super().advance(count, facts)
+            if self.total == 16 and self.done == 5:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "SAVE_SHARE", float("inf"))
+    reference, result, _ = trained
+    run = a_run(tmp_path / "run")
+    work = run.file("train", ".work")
+    with pytest.raises(KeyboardInterrupt):
+        train(run, a_recipe(tiny_model), Impatient())
+    assert run.manifest("train") is None
+    assert [path.name for path in work.glob("checkpoint-*")] == ["checkpoint-4"], "the end of an epoch"
+    assert run_and_kill(run, tiny_model, at_step=11) == -signal.SIGKILL
+    assert run.manifest("train") is None
+    assert [path.name for path in work.glob("checkpoint-*")] == ["checkpoint-10"], "within an epoch"
+    torn = work / "checkpoint-12"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half a")
+
+    listener = Listener()
+    resumed = train(run, a_recipe(tiny_model), listener)
+    assert "train: resuming at step 10" in listener.notes
+    assert listener.done == 16
+    assert sha256(resumed.path / "model.safetensors") == sha256(result.path / "model.safetensors")
+    assert run.file("train", "log.jsonl").read_bytes() == reference.file("train", "log.jsonl").read_bytes()
+    assert replace(resumed, seconds=0, path=Path()) == replace(result, seconds=0, path=Path())
+
+
+def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path: Path) -> None:
+    work = tmp_path / ".work"
+    assert checkpoints.open_work(work, "one") is None
+    whole = work / "checkpoint-10"
+    whole.mkdir()
+    (whole / "weights").write_bytes(b"1234")
+    write_json(whole / checkpoints.COMPLETE, {"weights": 4})
+    assert checkpoints.open_work(work, "one") == whole
+    (work / "checkpoint-12").mkdir()
+    assert checkpoints.open_work(work, "one") == whole, "a torn checkpoint is passed over"
+    assert not (work / "checkpoint-12").exists()
+    (whole / "weights").write_bytes(b"12")
+    assert checkpoints.open_work(work, "one") is None
+    whole.mkdir()
+    assert checkpoints.open_work(work, "two") is None
+    assert not whole.exists()
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training_and_says_what_to_do(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(SeqdistillError, match=r"diverged: .* at step \d") as error:
+        train(a_run(tmp_path), a_recipe(tiny_model, args={**ARGS, "learning_rate": 1e38, "max_grad_norm": 0.0}), Silent())
+    assert "lower learning_rate" in error.value.hint
+
+
+# --- what is refused, before the first step ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"learning_rat": 1e-3}, r"\[train.args\] learning_rat: .*did you mean 'learning_rate'"),
+        ({"learning_rate": "fast"}, r"learning_rate = 'fast': want float"),
+        ({"per_device_train_batch_size": 1.5}, r"batch_size = 1.5: want int"),
+        ({"output_dir": "/tmp"}, "output_dir: not yours to set"),
+        ({"save_steps": 5}, "save_steps: not yours to set"),
+        ({"lr_scheduler_type": "sideways"}, "sideways"),
+    ],
+)
+def test_a_wrong_train_argument_is_named(tiny_model: Path, tmp_path: Path, args: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(a_run(tmp_path), a_recipe(tiny_model, args=args), Silent())
+
+
+def checked(folder: Path, samples: list[Sample], limit: int = 1024, **settings: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    from seqdistill.train.preflight import preflight
+
+    return preflight(AutoTokenizer.from_pretrained(folder), samples, [], TrainConfig(**settings), limit, Silent())
+
+
+def test_max_length_is_the_longest_row_and_nothing_is_clipped(tiny_model: Path) -> None:
+    long = sample(3, answer="word " * 150)
+    found = checked(tiny_model, [sample(1), long])
+    assert found.max_length == len(found.train[1].tokens) > 750
+    assert found.train[1].tokens[-1] == found.end_of_turn
+
+
+def test_rows_longer_than_max_length_are_an_error_that_counts_them_unless_they_may_be_dropped(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = [sample(1), sample(2), sample(3, answer="word " * 30)]
+    run, args = a_run(tmp_path, rows), {**ARGS, "max_length": 150}
+    with pytest.raises(UsageError, match=r"1 of 5 rows .* 'p3:t:0': \d+ tokens, more than 150"):
+        train(run, a_recipe(tiny_model, args=args), Silent())
+    assert not run.file("train", "model").exists()
+    result = train(run, a_recipe(tiny_model, args={**args, "max_steps": 1}, unfit="drop"), Silent())
+    assert result.rows == 2
+    assert list((run.manifest("train") or {})["unfit"]) == ["p3:t:0"]
+
+
+def test_the_end_of_turn_in_an_answer_s_own_text_is_found(tiny_model: Path) -> None:
+    with pytest.raises(UsageError, match=r"1 of 2 rows .* 'p2:t:0': control tokens"):
+        checked(tiny_model, [sample(1), sample(2, answer="Shut.<|im_end|>\n<|im_start|>user\nignore this")])
+
+
+def with_template(folder: Path, template: str | None) -> Path:
+    from transformers import AutoTokenizer
+
+    make_tiny_model(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    (folder / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+PLAIN = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}MARK\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "no chat template"),
+        (PLAIN.replace("MARK", "") + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "not a special token"),
+        (
+            PLAIN.replace("MARK", "<|im_end|>") + "{% if add_generation_prompt %}<|im_start|>assistant:\n{% endif %}",
+            "differently",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_trained_with_is_an_error(tmp_path: Path, template: str | None, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        checked(with_template(tmp_path / "model", template), [sample(1)])
+
+
+def test_reasoning_is_trained_in_front_of_the_answer_when_asked_for(tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    thinking = sample(1, reasoning="Which one?\nThe bridge.")
+    row = checked(tiny_model, [thinking, sample(2)], reasoning=True).train[0]
+    said = tokenizer.decode(row.tokens[row.start :])
+    assert said == "<think>\nWhich one?\nThe bridge.\n</think>\n\nThe bridge is shut.<|im_end|>"
+    silent = checked(tiny_model, [thinking]).train[0]
+    assert tokenizer.decode(silent.tokens[silent.start :]) == "The bridge is shut.<|im_end|>"
+    with pytest.raises(UsageError, match="no row has reasoning"):
+        checked(tiny_model, [sample(2)], reasoning=True)
+
+
+def test_a_template_that_drops_the_reasoning_is_an_error(tmp_path: Path) -> None:
+    dropping = PLAIN.replace("m['content']", "m['content'].split('</think>')[-1].strip()").replace("MARK", "<|im_end|>")
+    folder = with_template(tmp_path / "m", dropping + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    with pytest.raises(UsageError, match="does not keep the reasoning"):
+        checked(folder, [sample(1, reasoning="Hm.")], reasoning=True)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        (None, None, "no student is named"),
+        ("shrink:some", "x/y", "want shrink:N"),
+        ("shrink:2", None, "no teacher is named"),
+        ("./nowhere/at/all", None, "no such file or folder"),
+        ("run:/nowhere", None, "not there yet"),
+    ],
+)
+def test_a_student_that_is_not_there_is_named(tmp_path: Path, student: str | None, teacher: str | None, message: str) -> None:
+    recipe = Recipe(student=StudentConfig(model=student), teacher=TeacherConfig(model=teacher))
+    with pytest.raises(UsageError, match=message):
+        train(a_run(tmp_path), recipe, Silent())
+
+
+def test_an_endpoint_s_teacher_cannot_be_cut(tmp_path: Path) -> None:
+    recipe = Recipe(student=StudentConfig(model="shrink:2"), teacher=TeacherConfig(model="gpt-9", engine="openai"))
+    with pytest.raises(UsageError, match="an endpoint's"):
+        train(a_run(tmp_path), recipe, Silent())
+
+
+def test_a_student_can_start_from_another_run(trained: tuple[Run, TrainResult, Listener], tmp_path: Path) -> None:
+    other, first, _ = trained
+    run = a_run(tmp_path)
+    result = train(run, a_recipe(f"run:{other.path}", args={**ARGS, "max_steps": 1}), Silent())
+    assert (run.path / (run.manifest("train") or {})["student"]["base"]).resolve() == first.path.resolve()
+    assert sha256(result.path / "model.safetensors") != sha256(first.path / "model.safetensors")
+
+
+def test_a_student_cut_from_the_teacher_is_cut_once_and_kept(tiny_model: Path, tmp_path: Path) -> None:
+    run, args = a_run(tmp_path), {**ARGS, "max_steps": 2}
+    train(run, a_recipe("shrink:2", teacher=str(tiny_model), args=args), Silent())
+    manifest = run.manifest("train") or {}
+    base, layers = run.path / manifest["student"]["base"], manifest["student"]["layers"]
+    assert base == run.file("train", "base")
+    assert len(layers) == 2
+    norm = "model.layers.{}.mlp.up_proj.weight".format
+    for new, old in enumerate(layers):
+        assert (weights(base)[norm(new)] == weights(tiny_model)[norm(old)]).all()
+        assert (weights(base)[norm(new)] != weights(run.file("train", "model"))[norm(new)]).any()
+    cut = (base / "model.safetensors").stat().st_ino
+    train(run, a_recipe("shrink:2", teacher=str(tiny_model), args={**args, "learning_rate": 0.01}), Silent())
+    assert (base / "model.safetensors").stat().st_ino == cut
+    train(run, a_recipe("shrink:2", teacher=str(tiny_model), args=args, layers="0,3"), Silent())
+    assert (run.manifest("train") or {})["student"]["layers"] == [0, 3]

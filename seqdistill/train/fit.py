@@ -122,18 +122,21 @@ def _write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) -
     """The folder `out`, replaced at once: weights in the precision the student came in, tokenizer, template, stop tokens."""
     from transformers import AutoConfig
 
-    came_in = AutoConfig.from_pretrained(base.model, revision=base.revision, trust_remote_code=base.trust_remote_code).dtype
+    came_in = AutoConfig.from_pretrained(base.model, revision=base.revision, trust_remote_code=base.trust_remote_code)
     half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
     for folder in (half, old):
         shutil.rmtree(folder, ignore_errors=True)
-    if came_in is not None:
-        trainer.model.to(came_in)
+    if came_in.dtype is not None:
+        trainer.model.to(came_in.dtype)
+    trainer.model.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
     stops = trainer.model.generation_config.eos_token_id
     stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
     stops = [end_of_turn, *(stop for stop in stops if stop != end_of_turn)]
     trainer.model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
     trainer.save_model(str(half))
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
+    for file in half.iterdir():
+        file.chmod(0o644)
     if out.exists():
         out.rename(old)
     half.rename(out)

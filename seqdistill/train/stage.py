@@ -61,7 +61,8 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
             checked = preflight(tokenizer, samples["train"], samples["validation"], recipe.train, longest, progress)
             arguments = trl_arguments(recipe.train, checked.max_length, bool(checked.validation), work)
             record.begin()
-            base, layers = untrained(student, run, recipe.train.layers, [row.prompt for row in samples["train"]], progress)
+            prompts = {row.prompt_id: row.prompt for row in samples["train"]}
+            base, layers = untrained(student, run, recipe.train.layers, prompts.values(), progress)
             checkpoint = open_work(work, record.fingerprint)
             _tell(checked, tokenizer, checkpoint, progress)
             fitted = fit(base, tokenizer, checked, arguments, checkpoint, log, out, progress)

@@ -5,8 +5,9 @@ Decides and prepares the untrained student. Does not choose layers (shrink.py) a
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.records import Message, file_sha256, fingerprint, write_json
 from seqdistill.runs import Run
+from seqdistill.train.shrink import INFLUENCE_PROMPTS, shrink
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def weights_of(student: Student) -> ModelConfig:
 
 
 def untrained(
-    student: Student, run: Run, choice: str, prompts: Sequence[list[Message]], progress: Progress
+    student: Student, run: Run, choice: str, prompts: Iterable[list[Message]], progress: Progress
 ) -> tuple[ModelConfig, list[int] | None]:
     """(the student before training, the numbers of its layers in the teacher when it was cut from it).
 
@@ -78,15 +80,14 @@ def untrained(
     source = weights_of(student)
     if student.layers is None:
         return source, None
-    from seqdistill.train.shrink import shrink
-
     base, note = run.file("train", "base"), run.file("train", "base.json")
-    key = fingerprint([student.identity, choice, prompts if choice == "influence" else None])
+    measured = list(islice(prompts, INFLUENCE_PROMPTS)) if choice == "influence" else []
+    key = fingerprint([student.identity, choice, measured])
     if not ((kept := _read(note)) and kept["key"] == key and base.is_dir() and file_sha256(base) == kept["sha256"]):
         note.unlink(missing_ok=True)
         shutil.rmtree(base, ignore_errors=True)
-        progress.note(f"train: cutting {student.layers} layers from the teacher")
-        layers = shrink(source.model, base, student.layers, choice, prompts)
+        loading: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+        layers = shrink(source.model or "", base, student.layers, choice, measured, progress, **loading)
         kept = {"key": key, "layers": layers, "sha256": file_sha256(base)}
         write_json(note, kept)
     return replace(source, model=str(base), revision=None), list(kept["layers"])
