@@ -260,6 +260,39 @@ def _shrink(
     _guarded(console, work)
 
 
+@app.command("review")
+def _review(
+    run: RunArgument,
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=0, max=65535, show_default=False, help="port of 127.0.0.1 [a free one]")
+    ] = 0,
+    export: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--export", metavar="FILE", help="write the rows as CSV, to be reviewed in a spreadsheet"),
+    ] = None,
+    import_: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--import", metavar="FILE", help="take the decisions from a CSV that --export wrote"),
+    ] = None,
+    reviewer: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--reviewer", metavar="NAME", help="who decides [the login name]"),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Accept, edit or reject rows by hand, on a page for this machine's browser; filter then applies the decisions."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        from seqdistill.filter.review import review
+
+        result = review(Run(run), port, export, import_, reviewer, console)
+        console.facts("review: done", result)
+        return result
+
+    _guarded(console, work)
+
+
 def _version(asked: bool) -> None:
     if asked:
         print(f"seqdistill {__version__}")
