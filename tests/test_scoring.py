@@ -8,7 +8,7 @@ import pytest
 
 from seqdistill.errors import UsageError
 from seqdistill.filter.answers import boxed, extractor, last_number, normal, read_json, value_of
-from seqdistill.filter.scoring import by_faithfulness, by_logprob, by_reference, by_vote, names
+from seqdistill.filter.scoring import by_faithfulness, by_logprob, by_reference, by_vote, names, teacher_means
 from seqdistill.records import Sample
 
 NOTICE = "The library on Mill Lane is shut from Monday 3 May until 10 May because Ann Petrov mends the roof for $1,200."
@@ -168,8 +168,15 @@ def test_names_are_capitals_inside_a_sentence() -> None:
     ]
 
 
-def test_a_mean_logprob_comes_from_the_teacher_alone() -> None:
-    assert by_logprob([sample("a", 0), sample("b", 1)], {"p:t:1": -0.25}) == [None, -0.25]
+def test_a_mean_logprob_is_that_of_the_answer_itself() -> None:
+    def line(n: int, content: str, *logprobs: object) -> dict[str, object]:
+        raw = {"choices": [{"logprobs": {"content": [{"token": "x", "logprob": value} for value in logprobs]}}]}
+        return {"id": f"p:t:{n}", "completion": {"content": content, "raw": raw}}
+
+    broken = {"id": "p:t:3", "completion": {"content": "d", "raw": {"choices": [{"logprobs": None}]}}}
+    means = teacher_means([line(0, "a", -0.5, -1), line(1, "old", -3), line(1, "b", -0.25), line(2, "c", "?"), broken])
+    samples = [sample("a", 0), sample("b", 1), sample("c", 2), sample("d", 3), sample("another", 0)]
+    assert by_logprob(samples, means) == [-0.75, -0.25, None, None, None]
 
 
 def test_scores_do_not_depend_on_the_order_of_the_samples() -> None:

@@ -37,6 +37,10 @@ RULES = {
     "duplicate": ("duplicates", "duplicates"),
     "near_duplicate": ("near-duplicates", "near_similarity"),
     "contamination": ("contamination", "contamination_overlap"),
+    "unscored": ("selection", "unscored"),
+    "best": ("selection", "best_n"),
+    "share": ("selection", "top_share"),
+    "threshold": ("selection", "min_score"),
 }
 STEPS = tuple(dict.fromkeys(step for step, _ in RULES.values()))
 

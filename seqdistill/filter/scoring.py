@@ -5,9 +5,10 @@ cannot be scored: None is counted, and never taken for zero. Does not choose (`s
 """
 
 import functools
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from seqdistill.filter.answers import NUMBER, Extract, number
@@ -84,6 +85,31 @@ def _stem(word: str) -> str:
     return re.sub(r"['’]s?$", "", word.casefold())
 
 
-def by_logprob(samples: Sequence[Sample], means: Mapping[str, float]) -> Scores:
-    """The teacher's own mean log-probability of a token, from `means` by sample id. None where the teacher gave none."""
-    return [means.get(sample.id) for sample in samples]
+def by_logprob(samples: Sequence[Sample], means: Mapping[bytes, float]) -> Scores:
+    """The teacher's own mean log-probability of a token, from `teacher_means`. None where the teacher gave none."""
+    return [means.get(_spoken(sample.id, sample.text)) for sample in samples]
+
+
+def teacher_means(journal_rows: Iterable[Mapping[str, Any]]) -> dict[bytes, float]:
+    """The mean log-probability of each answer in a journal whose raw reply has them, as chat endpoints write them.
+
+    An endpoint gives them when it is asked: `options = { logprobs = true }` in [teacher].
+    """
+    means = {}
+    for row in journal_rows:
+        logprobs = _logprobs(row["completion"]["raw"])
+        if logprobs:
+            means[_spoken(row["id"], row["completion"]["content"])] = sum(logprobs) / len(logprobs)
+    return means
+
+
+def _logprobs(raw: Mapping[str, Any]) -> list[float]:
+    try:
+        return [float(token["logprob"]) for token in raw["choices"][0]["logprobs"]["content"]]
+    except (KeyError, IndexError, TypeError, ValueError):  # what an endpoint did not give, or gave in a form of its own
+        return []
+
+
+def _spoken(name: str, text: str) -> bytes:
+    """What names an answer: a sample's id alone may have had another answer under older settings."""
+    return hashlib.blake2b(f"{name}\0{text}".encode("utf-8", "surrogatepass"), digest_size=12).digest()

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seqdistill.config import FilterConfig, Recipe, settings
 from seqdistill.errors import SeqdistillError
+from seqdistill.filter.choice import Choice, Chooser, choice_inputs, choice_settings
 from seqdistill.filter.contamination import Item, TestIndex, test_items
 from seqdistill.filter.duplicates import exact_duplicates
 from seqdistill.filter.near_duplicates import near_duplicates
@@ -69,10 +71,11 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         _drop_duplicates(facts, verdicts, order, config)
         _drop_near_duplicates(facts, verdicts, order, config, read)
         _drop_contaminated(facts, verdicts, items)
+        choice = _choose(run, recipe, facts, verdicts, read, progress)
 
         _check_something_is_left(verdicts, len(facts), samples)
-        told = report(facts, verdicts, phrases, items, read)
-        counts = _write(run, samples, facts, verdicts, read)
+        told = report(facts, verdicts, phrases, items, read) | {"selection": choice.told}
+        counts = _write(run, samples, facts, verdicts, read) | _write_baselines(run, samples, facts, verdicts, choice)
         write_json(run.file("filter", "report.json"), told)
         kept = counts["train.jsonl"] + counts["validation.jsonl"]
         assert len(facts) == kept + counts["rejected.jsonl"] == told["read"] and kept == told["kept"]
@@ -88,7 +91,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {f"filter.{name}": value for name, value in settings(recipe.filter).items()} | {"task.test": _hub(recipe.task.test)}
+    own = {f"filter.{name}": value for name, value in settings(recipe.filter).items()}
+    return own | choice_settings(recipe) | {"task.test": _hub(recipe.task.test)}
 
 
 def _hub(source: str | None) -> str | None:
@@ -99,7 +103,8 @@ def _hub(source: str | None) -> str | None:
 def _inputs(recipe: Recipe, samples: Path) -> dict[str, Path]:
     named = {"samples": samples, "test": recipe.task.test, "template": load_template(recipe.task.template).path}
     named |= {f"contamination {number}": source for number, source in enumerate(recipe.filter.contamination, 1)}
-    return {name: Path(source) for name, source in named.items() if source and Path(source).exists()}
+    files = {name: Path(source) for name, source in named.items() if source and Path(source).exists()}
+    return files | choice_inputs(recipe.filter)
 
 
 def _test_items(recipe: Recipe, progress: Progress) -> list[Item]:
@@ -180,6 +185,19 @@ def _drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item]) -> N
         verdicts.reject(row, "contamination", reason)
 
 
+def _choose(run: Run, recipe: Recipe, facts: Facts, verdicts: Verdicts, read: Any, progress: Progress) -> Choice:
+    """Scores the rows that stand and rejects those that are not chosen."""
+    if recipe.filter.score == "none":
+        return Choice({}, {}, {})
+    rows = verdicts.kept(np.arange(len(facts)))
+    repeated = (row for row, verdict in verdicts.given.items() if verdict.rule in ("duplicate", "near_duplicate"))
+    voters = np.append(rows, np.fromiter(repeated, np.int64))
+    choice = Chooser(run, recipe, facts.prompts, facts.held_out, read, progress).choose(rows, voters)
+    for row, (why, better) in sorted(choice.rejected.items()):
+        verdicts.reject(row, why.rule, f"{why.reason}; {why.would_keep} would keep it", better)
+    return choice
+
+
 def _check_something_is_left(verdicts: Verdicts, rows: int, samples: Path) -> None:
     if not rows:
         raise SeqdistillError(f"{samples}: no samples in it", "generate some first; see generate/failures.jsonl")
@@ -193,8 +211,7 @@ def _check_something_is_left(verdicts: Verdicts, rows: int, samples: Path) -> No
 
 def _write(run: Run, samples: Path, facts: Facts, verdicts: Verdicts, read: Any) -> dict[str, int]:
     """Writes the three files in the order of the samples; returns their row counts."""
-    kept = verdicts.kept(np.arange(len(facts)))
-    no_validation = bool(facts.held_out[kept].all())  # all prompts held back: too few of them for a split
+    held_out = _held_out(facts, verdicts)
     counts = dict.fromkeys(OUTPUTS, 0)
     with ExitStack() as stack:
         files = {name: stack.enter_context(atomic_write(run.file("filter", name))) for name in OUTPUTS}
@@ -207,7 +224,28 @@ def _write(run: Run, samples: Path, facts: Facts, verdicts: Verdicts, read: Any)
                 why = {"rule": verdict.rule, "reason": verdict.reason, "kept_by": None if better is None else read(better).id}
                 line = f"{line.rstrip()[:-1]}, {to_line(why)[1:]}"
             else:
-                name = "validation.jsonl" if facts.held_out[row] and not no_validation else "train.jsonl"
+                name = "validation.jsonl" if held_out[row] else "train.jsonl"
             files[name].write(line)
             counts[name] += 1
+    return counts
+
+
+def _held_out(facts: Facts, verdicts: Verdicts) -> NDArray[np.bool_]:
+    """Which rows are for validation: none, when all prompts that are left were held back, too few of them for a split."""
+    kept = verdicts.kept(np.arange(len(facts)))
+    return facts.held_out & ~facts.held_out[kept].all()
+
+
+def _write_baselines(run: Run, samples: Path, facts: Facts, verdicts: Verdicts, choice: Choice) -> dict[str, int]:
+    """Writes train-random.jsonl and train-longest.jsonl, if they were asked for; returns their row counts."""
+    counts, held_out = dict[str, int](), _held_out(facts, verdicts)
+    for kind, chosen in choice.baselines.items():
+        name = f"train-{kind}.jsonl"
+        counts[name] = 0
+        with atomic_write(run.file("filter", name)) as file, samples.open("rb") as source:
+            for row in sorted(chosen):
+                if not held_out[row]:
+                    source.seek(int(facts.offsets[row]))
+                    file.write(line_of(source.readline(), bool(facts.plain[row]), f"{samples}: row {row + 1}"))
+                    counts[name] += 1
     return counts
