@@ -8,7 +8,8 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def shrink(
     out: Path,
     layers: int | str,
     choice: str = "influence",
-    prompts: Sequence[list[Message]] = (),
+    prompts: Iterable[list[Message]] = (),
     progress: Progress | None = None,
     *,
     revision: str | None = None,
@@ -142,7 +143,7 @@ def influential_layers(count: int, scores: Sequence[float]) -> list[int]:
 
 
 def block_influence(
-    model: Any, tokenizer: Any, prompts: Sequence[list[Message]], progress: Progress | None = None
+    model: Any, tokenizer: Any, prompts: Iterable[list[Message]], progress: Progress | None = None
 ) -> list[float]:
     """Each layer's 1 - cosine(its input, its output), a mean over all tokens of the first prompts, rendered as a chat.
 
@@ -151,7 +152,8 @@ def block_influence(
     import torch
 
     progress = progress or Silent()
-    if not prompts:
+    measured = list(islice(prompts, INFLUENCE_PROMPTS))
+    if not measured:
         raise UsageError("layers are to be chosen by influence, but there are no prompts", "give prompts, or choose even")
     if not tokenizer.chat_template:
         raise UsageError("layers are to be chosen by influence, but the model has no chat template", "choose even or a list")
@@ -170,9 +172,9 @@ def block_influence(
     decoder, stored = model.get_decoder(), model.dtype
     model.float()  # many CPUs have no bfloat16 arithmetic; what bfloat16 holds, float32 holds
     hooks = [watch(layer) for layer in range(len(stack))]
-    progress.start("measuring layer influence", min(len(prompts), INFLUENCE_PROMPTS), "prompts")
+    progress.start("measuring layer influence", len(measured), "prompts")
     try:
-        for messages in prompts[:INFLUENCE_PROMPTS]:
+        for messages in measured:
             encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
             with torch.inference_mode():
                 decoder(**encoded.to(model.device), use_cache=False)
