@@ -3,6 +3,7 @@
 Rows go from train; test sets are never touched. Wording that many test items share is their template and proves nothing.
 """
 
+import functools
 import re
 import unicodedata
 from collections import Counter
@@ -18,7 +19,8 @@ GRAM = 5  # words; an item of fewer is found only when it is the whole prompt
 REFERENCE_WORDS = 8  # a shorter reference ("yes", "Paris") proves nothing when a completion says the same
 SHORT = 12  # grams; an item of fewer must be found whole
 TEMPLATE_SHARE = 0.1  # of the items: what stands in more of them is their template
-HINT_SHARE = 0.2  # of an item's grams in a row: enough to look at the characters too
+HINT_SHARE = 0.3  # of an item's grams in a row: enough to look at the characters too
+LOOKED_AT = 3  # the items nearest to a row, whose characters are looked at
 CHARACTERS = 12
 FILTER_BITS = 22
 
@@ -44,7 +46,7 @@ class Hit:
     share: float  # of the item found in the row
 
 
-def test_items(prompts: Iterable[Prompt], source: str) -> list[Item]:
+def items_of(prompts: Iterable[Prompt], source: str) -> list[Item]:
     """The texts of a test set: both views of each prompt, each last user message, and the references."""
     items: dict[tuple[str, str], Item] = {}
     for prompt in prompts:
@@ -61,10 +63,8 @@ def said(messages: Sequence[Message]) -> str:
     return "\n".join(message["content"] for message in messages if message["role"] != "system")
 
 
-class TestIndex:
+class ItemIndex:
     """Test items, ready to be looked for in many rows."""
-
-    __test__ = False  # not a test class
 
     def __init__(self, items: Sequence[Item], overlap: float) -> None:
         """`overlap` is the share of an item's n-grams (or characters) from which a row holds it."""
@@ -109,15 +109,18 @@ class TestIndex:
         keys = np.unique(np.column_stack((owners[places], self._owners[entries], self._grams.hashes[entries])), axis=0)
         pairs, counts = np.unique(keys[:, :2].astype(np.int64), axis=0, return_counts=True)
         shares = counts / self._sizes[pairs[:, 1]]
-        for place in np.lexsort((pairs[:, 1], -shares)):
+        looked: Counter[int] = Counter()
+        hinted = np.flatnonzero(shares >= HINT_SHARE)
+        for place in hinted[np.lexsort((pairs[hinted, 1], -shares[hinted]))]:
             row, item, share = int(pairs[place, 0]), int(pairs[place, 1]), float(shares[place])
-            if row in hits or share < HINT_SHARE:
+            looked[row] += 1
+            if row in hits or looked[row] > LOOKED_AT:
                 continue
             # One word makes a short item another item: that one must be there whole.
             needed = self.overlap if self._sizes[item] >= SHORT else 1.0
             if share >= needed:
                 hits[row] = Hit(row, "n-gram", side, item, share)
-            elif (share := held(self.items[item].text, texts[row])) >= min(needed + 0.1, 1.0):
+            elif (share := held(self.items[item].text, texts[row])) >= needed:
                 hits[row] = Hit(row, "characters", side, item, share)
         return [hits[row] for row in sorted(hits)]
 
@@ -129,6 +132,7 @@ def held(item: str, text: str) -> float:
     return sum(run in given for run in runs) / len(runs)
 
 
+@functools.lru_cache(maxsize=1024)
 def _letters(text: str) -> str:
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
 
@@ -161,8 +165,3 @@ class _Table:
         ends = np.cumsum(counts)
         entries = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(low - (ends - counts), counts)
         return np.repeat(places, counts), self.numbers[entries]
-
-
-def by_kind(hits: Iterable[Hit]) -> dict[str, int]:
-    """How many rows each kind of hit took."""
-    return dict(sorted(Counter(hit.kind for hit in hits).items()))

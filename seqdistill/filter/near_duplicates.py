@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from seqdistill.filter.words import PAIR_BITS, Hashes, Ints, Sets, mix
 
-COUNTERS = 1 << 22  # the pairs are counted in this many bins, to put the rare ones first
+COUNTER_BITS = 22  # the pairs are counted in at most this many bins (2**), to put the rare ones first
 BITMAP_BITS = 512
 ROWS_AT_ONCE = 1 << 12
 CANDIDATES_AT_ONCE = 1 << 21
@@ -88,10 +88,11 @@ class _Index:
         """The index, sorted: a hash of (pair, `same`) above, a row's place in the order in the low bits; and their number."""
         sets, n = self.sets, len(self.sets)
         row_bits = max(1, (len(self.order) - 1).bit_length())
-        counts = np.zeros(COUNTERS, np.int64)
+        bins = 1 << min(COUNTER_BITS, len(sets.hashes).bit_length())
+        counts = np.zeros(bins, np.int64)
         for low, high in _spans(n, ROWS_AT_ONCE):
             hashes = np.asarray(sets.hashes[sets.bounds[low] : sets.bounds[high]])
-            counts += np.bincount((hashes >> np.uint64(8)).astype(np.int64) & (COUNTERS - 1), minlength=COUNTERS)
+            counts += np.bincount((hashes >> np.uint64(8)).astype(np.int64) & (bins - 1), minlength=bins)
         rarity = np.minimum(counts, 0xFFFF).astype(np.uint64) << np.uint64(32)
         place, listed, same = np.zeros(n, np.uint64), np.zeros(n, bool), np.zeros(n, np.uint64)
         place[self.order], listed[self.order] = np.arange(len(self.order), dtype=np.uint64), True
@@ -102,7 +103,7 @@ class _Index:
             bounds = sets.bounds[low : high + 1] - sets.bounds[low]
             sizes = np.diff(bounds)
             keys = np.repeat(np.arange(high - low, dtype=np.uint64) << np.uint64(48), sizes)
-            keys |= rarity[(hashes >> np.uint64(8)).astype(np.int64) & (COUNTERS - 1)]
+            keys |= rarity[(hashes >> np.uint64(8)).astype(np.int64) & (bins - 1)]
             keys |= hashes & np.uint64(0xFFFFFFFF)
             keys.sort()
             # Two sets of similarity t share t of the larger one, so one of each set's rarest (1 - t) and one more.

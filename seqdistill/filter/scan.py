@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from seqdistill.config import FilterConfig
 from seqdistill.errors import UsageError
-from seqdistill.filter.contamination import Hit, TestIndex
+from seqdistill.filter.contamination import Hit, ItemIndex
 from seqdistill.filter.duplicates import digest
 from seqdistill.filter.integrity import Verdict, asked, integrity, refusal, script
 from seqdistill.filter.stock_phrases import OPENING
@@ -69,7 +69,7 @@ class Batch:
     lines: list[bytes]
 
 
-def scan(path: Path, config: FilterConfig, index: TestIndex, folder: Path, progress: Progress) -> Facts:
+def scan(path: Path, config: FilterConfig, index: ItemIndex, folder: Path, progress: Progress) -> Facts:
     """The facts of a samples file. Raises UsageError naming the line for a row that is no sample, or one id used twice."""
     progress.start("reading the samples", path.stat().st_size, "B")
     with tempfile.TemporaryFile(dir=folder, prefix=".pairs.") as spill:
@@ -108,7 +108,7 @@ def _row(line: bytes, place: str) -> dict[str, object]:
     return row
 
 
-def facts_of(batch: Batch, config: FilterConfig, index: TestIndex) -> Facts:
+def facts_of(batch: Batch, config: FilterConfig, index: ItemIndex) -> Facts:
     """The facts of one batch; row numbers and offsets are those of the batch."""
     rows: list[tuple[int, Sample, float, bool]] = []
     offset = batch.offset

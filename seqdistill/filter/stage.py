@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seqdistill.config import FilterConfig, Recipe, settings
 from seqdistill.errors import SeqdistillError
 from seqdistill.filter.choice import Choice, Chooser, choice_inputs, choice_settings
-from seqdistill.filter.contamination import Item, TestIndex, test_items
+from seqdistill.filter.contamination import Item, ItemIndex, items_of
 from seqdistill.filter.duplicates import exact_duplicates
 from seqdistill.filter.near_duplicates import near_duplicates
 from seqdistill.filter.report import RULES, Verdicts, report
@@ -61,7 +61,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             progress.note(change)
         record.begin()
         items = _test_items(recipe, progress)
-        facts = scan(samples, config, TestIndex(items, config.contamination_overlap), run.path / "filter", progress)
+        facts = scan(samples, config, ItemIndex(items, config.contamination_overlap), run.path / "filter", progress)
         read = functools.lru_cache(maxsize=4096)(functools.partial(read_row, samples, facts))
 
         order = np.lexsort((facts.ids, facts.samples, -facts.scores))  # best first, whatever the order of the file
@@ -111,9 +111,9 @@ def _test_items(recipe: Recipe, progress: Progress) -> list[Item]:
     items = []
     if recipe.task.test:
         prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress)
-        items += test_items(prompts, recipe.task.test)
+        items += items_of(prompts, recipe.task.test)
     for source in recipe.filter.contamination:
-        items += test_items(load_prompts(source, PLAIN, None, progress), source)
+        items += items_of(load_prompts(source, PLAIN, None, progress), source)
     return items
 
 

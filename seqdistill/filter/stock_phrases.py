@@ -7,6 +7,7 @@ completions of the slice do.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ def stock_phrases(
     for rows in (together, *groups) if len(groups) > 1 else groups:
         values, inverse, counts = np.unique(openings[rows], return_inverse=True, return_counts=True)
         frequent = (counts >= max(FEWEST_PROMPTS, smallest_share * len(rows))) & (counts <= LARGEST_SHARE * len(rows))
-        usual: float | None = None
+        usual: _Usual | None = None
         for number in np.flatnonzero(frequent & (values != 0)):
             mine = rows[inverse == number]
             if int(values[number]) in found or len(np.unique(prompts[mine])) < FEWEST_PROMPTS:
@@ -68,9 +69,10 @@ def stock_phrases(
             content = {word for word in _folded(opening) if word not in _PLAIN}
             if not content or np.mean([bool(content & _words(asked(sample))) for sample in looked]) > FROM_PROMPT:
                 continue
-            if usual is None:
-                usual = float(np.mean([coverage(read(row)) for row in _some(rows)]))
-            if np.mean([coverage(sample) for sample in looked]) <= COVERAGE * usual:
+            usual = usual or _usual([read(row) for row in _some(rows)])
+            if _alike(looked, usual):
+                continue
+            if np.mean([coverage(sample) for sample in looked]) <= COVERAGE * usual.coverage:
                 found[int(values[number])] = " ".join(opening)
     phrases = []
     for value, text in found.items():
@@ -83,6 +85,26 @@ def coverage(sample: Sample) -> float:
     """The share of a completion's content words that its prompt has too."""
     content = _words(sample.text)
     return len(content & _words(asked(sample))) / len(content) if content else 0.0
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """What a group's rows are like."""
+
+    coverage: float
+    template: frozenset[str]  # the words of most prompts
+
+
+def _usual(samples: Sequence[Sample]) -> _Usual:
+    counts = Counter(word for sample in samples for word in _words(asked(sample)))
+    template = frozenset(word for word, count in counts.items() if count > len(samples) / 2)
+    return _Usual(float(np.mean([coverage(sample) for sample in samples])), template)
+
+
+def _alike(samples: Sequence[Sample], usual: _Usual) -> bool:
+    """Whether the prompts are one said in several ways: most of their words, less the template's, are common to all."""
+    own = [_words(asked(sample)) - usual.template for sample in samples]
+    return len(set.intersection(*own)) > 0.5 * float(np.mean([len(words) for words in own]))
 
 
 def _words(text: str) -> set[str]:

@@ -19,6 +19,7 @@ Hashes = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 
 PAIR_BITS = 48  # of a pair's hash; the 16 bits above hold the text's place in its batch while it is sorted
+LAST_LETTER = 0x32400  # above it Unicode has no letters, digits or symbols so far
 BATCH = 1 << 16  # most texts in one call
 
 _IGNORED, _SINGLE, _LETTER, _DIGIT = 0, 1, 2, 3
@@ -163,7 +164,7 @@ def mix(values: Hashes) -> Hashes:
 @functools.lru_cache(maxsize=2)
 def _kinds(size: int) -> NDArray[np.uint8]:
     table = np.zeros(size, np.uint8)
-    for code in range(size):
+    for code in range(min(size, LAST_LETTER)):
         character = chr(code)
         category = unicodedata.category(character)
         if character in _SYMBOLS or (category in ("Sm", "So", "Lo") and _unspaced(code)):

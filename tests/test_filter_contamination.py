@@ -1,0 +1,194 @@
+"""Contamination: 1,000 planted test items are found in every disguise, and clean rows are left alone."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from filter_runs import filtered, make_run, rows_of, rules_of, sample
+
+from seqdistill.filter.contamination import Hit, ItemIndex, held, items_of
+from seqdistill.filter.words import words
+from seqdistill.records import Prompt
+
+NOUNS = [
+    "harbour",
+    "castle",
+    "engine",
+    "violin",
+    "garden",
+    "teacher",
+    "river",
+    "comet",
+    "ladder",
+    "basket",
+    "window",
+    "lawyer",
+    "market",
+    "pigeon",
+    "tunnel",
+    "bakery",
+]
+VERBS = [
+    "repairs",
+    "paints",
+    "watches",
+    "sells",
+    "follows",
+    "measures",
+    "borrows",
+    "visits",
+    "explains",
+    "lifts",
+    "counts",
+    "forgets",
+]
+WHERE = [
+    "in spring",
+    "at night",
+    "near the old mill",
+    "after the war",
+    "on the hill",
+    "under the bridge",
+    "by the sea",
+    "since last year",
+]
+ASKS = ["Why is it that", "Explain how", "Write about the day when", "Tell me whether", "Prove that", "Is it true that"]
+
+
+def question(rng: random.Random) -> str:
+    """A prompt of 15 to 40 words."""
+    clauses = [
+        f"the {rng.choice(NOUNS)} {rng.choice(VERBS)} {rng.randint(2, 99)} {rng.choice(NOUNS)}s {rng.choice(WHERE)}"
+        for _ in range(rng.randint(2, 4))
+    ]
+    return f"{rng.choice(ASKS)} {', and '.join(clauses)}?"
+
+
+def disguised(text: str, how: int, rng: random.Random) -> str:
+    """The text verbatim, cased, re-punctuated, embedded in a longer one, respaced, or with other numbers."""
+    match how:
+        case 0:
+            return text
+        case 1:
+            return text.upper() if rng.random() < 0.5 else text.title()
+        case 2:
+            return text.replace(",", rng.choice([";", " -", "", " ..."])).replace("?", rng.choice(["", "!", " ??", "."]))
+        case 3:
+            return f"{question(rng)} Before that, please answer this one: {text} Then go on with the rest. {question(rng)}"
+        case 4:
+            return "\n".join(text.replace(" ", "  ").split(", "))
+    return "".join(str(rng.randint(0, 9)) if c.isdigit() else c for c in text)
+
+
+def prompt(number: int, text: str, reference: str | None = None) -> Prompt:
+    messages = [{"role": "user", "content": text}]
+    return Prompt(f"t{number}", messages, messages, reference)
+
+
+def look(index: ItemIndex, texts: list[str], side: str = "prompt") -> list[Hit]:
+    return index.look(side, texts, words(texts))
+
+
+def test_a_thousand_planted_items_are_found_and_clean_rows_are_left_alone() -> None:
+    rng = random.Random(8)
+    tests = list(dict.fromkeys(question(rng) for _ in range(1000)))
+    index = ItemIndex(items_of([prompt(n, text) for n, text in enumerate(tests)], "test.jsonl"), 0.7)
+    planted = [disguised(text, number % 6, rng) for number, text in enumerate(tests)]
+    clean = [text for text in (question(rng) for _ in range(5000)) if text not in tests]
+    hits = look(index, planted)
+    right = [hit for hit in hits if index.items[hit.item].test == f"t{hit.row}"]
+    assert len({hit.row for hit in hits}) >= 0.99 * len(tests) and len(right) >= 0.99 * len(hits)
+    assert {hit.kind for hit in hits} >= {"exact", "masked", "n-gram"}
+    assert len(look(index, clean)) <= 0.01 * len(clean)
+
+
+def test_the_audit_holds_in_completions_too() -> None:
+    rng = random.Random(9)
+    references = list(dict.fromkeys(question(rng) for _ in range(500)))
+    tests = [prompt(n, f"item {n}", text) for n, text in enumerate(references)]
+    index = ItemIndex(items_of(tests, "test.jsonl"), 0.7)
+    planted = [disguised(text, number % 5, rng) for number, text in enumerate(references)]
+    clean = [question(rng) for _ in range(2000)]
+    assert len(look(index, planted, "completion")) >= 0.99 * len(planted)
+    assert len(look(index, clean, "completion")) <= 0.01 * len(clean)
+
+
+def test_the_demo_s_templated_test_set_takes_none_of_its_training_prompts() -> None:
+    folder = Path(__file__).parent.parent / "prompts" / "notices"
+    train, tests = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()] for name in ("prompts.jsonl", "test.jsonl")
+    )
+    index = ItemIndex(items_of([prompt(n, row["prompt"], row["reference"]) for n, row in enumerate(tests)], "t"), 0.7)
+    assert look(index, [row["prompt"] for row in train]) == []
+    assert len(look(index, [row["reference"] for row in train], "completion")) <= 0.01 * len(train)
+    assert len(look(index, [row["prompt"] for row in tests])) == len(tests)
+
+
+def test_typing_errors_and_joined_words_do_not_hide_an_item() -> None:
+    rng = random.Random(4)
+    text = " ".join(question(rng) for _ in range(3))
+    index = ItemIndex(items_of([prompt(0, text)], "t"), 0.7)
+    found = text.split()
+    typos = " ".join(word + "s" if place % 9 == 4 else word for place, word in enumerate(found))
+    joined = "".join(word if place % 12 == 5 else word + " " for place, word in enumerate(found))
+    for changed in (typos, joined):
+        (hit,) = look(index, [changed])
+        assert hit.share >= 0.7
+    assert held("the same text here", "THE SAME, text here!") == 1.0
+
+
+def test_short_items_are_found_whole_only() -> None:
+    index = ItemIndex(items_of([prompt(0, "What is 2 + 2?"), prompt(1, "What is the capital of France?")], "t"), 0.7)
+    texts = ["what is 2 + 2", "What is 2 + 3?", "What is the capital of Spain?", "Tell me: what is the capital of France?"]
+    assert [(hit.row, hit.kind) for hit in look(index, texts)] == [(0, "exact"), (3, "n-gram")]
+
+
+def test_a_short_reference_proves_nothing() -> None:
+    index = ItemIndex(items_of([prompt(0, "Is the river deep at this place in spring?", "Yes, it is.")], "t"), 0.7)
+    assert look(index, ["Yes, it is."], "completion") == []
+
+
+def test_a_long_template_that_all_items_share_proves_nothing() -> None:
+    template = (
+        "You are a careful clerk. Read the text below and answer with one word, positive or negative, and nothing else. Text: "
+    )
+    rng = random.Random(6)
+    index = ItemIndex(items_of([prompt(n, template + question(rng)) for n in range(100)], "t"), 0.7)
+    assert look(index, [template + question(rng) for _ in range(500)]) == []
+
+
+def test_unspaced_scripts_are_compared_too() -> None:
+    index = ItemIndex(items_of([prompt(0, "日本で一番高い山は何ですか、そしてその高さは何メートルですか。")], "t"), 0.7)
+    assert (
+        len(
+            look(
+                index,
+                ["次の質問に答えて:日本で一番高い山は何ですか そしてその高さは何メートルですか?", "日本の山は好きですか。"],
+            )
+        )
+        == 1
+    )
+
+
+def test_further_test_sets_can_be_given_and_hits_stand_beside_their_items(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    first, second = question(rng), question(rng)
+    (tmp_path / "one.jsonl").write_text(json.dumps({"prompt": first}) + "\n")
+    (tmp_path / "two.csv").write_text(f'prompt\n"{second}"\n')
+    rows = [sample(question(rng), "A clean answer.") for _ in range(30)]
+    rows += [sample("Say: " + first.lower(), "An answer."), sample("Guess what they ask", f"They ask: {second}")]
+    run = make_run(tmp_path / "run", rows)
+    filtered(run, tmp_path / "one.jsonl", contamination=[str(tmp_path / "two.csv")])
+    assert rules_of(run) == {rows[-2].id: "contamination", rows[-1].id: "contamination"}
+    hits = json.loads(run.file("filter", "report.json").read_text())["contamination"]["hits"]
+    assert [(hit["side"], hit["test_text"], hit["test_source"]) for hit in hits] == [
+        ("prompt", first, "one.jsonl"),
+        ("completion", second, "two.csv"),
+    ]
+    assert all("of test item" in row["reason"] for row in rows_of(run, "rejected.jsonl"))
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["", "x"]])
+def test_nothing_to_look_for_finds_nothing(texts: list[str]) -> None:
+    assert look(ItemIndex([], 0.7), texts) == []

@@ -1,0 +1,246 @@
+"""Near-duplicates against an exact oracle that knows neither hashes nor an index."""
+
+import itertools
+import json
+import random
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
+
+from seqdistill.errors import SeqdistillError
+from seqdistill.filter.near_duplicates import Matches, near_duplicates
+from seqdistill.filter.words import Sets, pair_sets, words
+
+VOCABULARY = ["".join(pair) for pair in itertools.product("bcdfghklmnprstvz", ["ana", "elo", "iri", "oto", "usa", "ende"])]
+
+
+def pairs(text: str) -> set[tuple[str, str]]:
+    """The definition, in plain Python."""
+    found = re.findall(r"\d+|[^\W\d_]+", unicodedata.normalize("NFKC", text).casefold())
+    return set(itertools.pairwise(["", *found, ""]))
+
+
+def jaccard(a: set[tuple[str, str]], b: set[tuple[str, str]]) -> float:
+    return len(a & b) / len(a | b)
+
+
+def oracle(texts: list[str], order: list[int], similarity: float) -> dict[int, int]:
+    """Which row repeats which kept row, best rows first, every pair compared."""
+    sets = [pairs(text) for text in texts]
+    kept: list[int] = []
+    gone: dict[int, int] = {}
+    for row in order:
+        better = next((k for k in kept if jaccard(sets[row], sets[k]) >= similarity - 1e-9), None)
+        if better is None:
+            kept.append(row)
+        else:
+            gone[row] = better
+    return gone
+
+
+def found(texts: list[str], order: list[int], similarity: float, same: list[int] | None = None) -> Matches:
+    return near_duplicates(pair_sets(words(texts)), np.array(same or [0] * len(texts), np.uint64), np.array(order), similarity)
+
+
+def planted(rng: random.Random, count: int, lengths: list[int]) -> list[str]:
+    """Random texts and, for half of them, copies with some words changed, so that every similarity from .3 to 1 occurs."""
+    texts = []
+    while len(texts) < count:
+        text = rng.choices(VOCABULARY, k=rng.choice(lengths))
+        texts.append(" ".join(text))
+        while rng.random() < 0.5:
+            copy = list(text)
+            for _ in range(rng.randint(0, max(1, len(text) // 8))):
+                copy[rng.randrange(len(copy))] = rng.choice(VOCABULARY)
+            texts.append(" ".join(copy))
+    rng.shuffle(texts)
+    return texts[:count]
+
+
+@pytest.mark.parametrize("similarity", [0.5, 0.7, 0.8, 0.95, 1.0])
+@pytest.mark.parametrize("lengths", [[1, 2, 3, 4], [6, 9, 14], [25, 40, 80], [400], [1, 5, 20, 100]])
+def test_what_goes_is_exactly_what_the_oracle_says(similarity: float, lengths: list[int]) -> None:
+    rng = random.Random(repr((similarity, lengths)))
+    texts = planted(rng, 60 if lengths == [400] else 300, lengths)
+    order = rng.sample(range(len(texts)), len(texts))
+    matches = found(texts, order, similarity)
+    expected = oracle(texts, order, similarity)
+    assert {row: int(better) for row, better in enumerate(matches.kept_by) if better >= 0} == expected
+    for row, better in expected.items():
+        assert matches.similarity[row] == pytest.approx(jaccard(pairs(texts[row]), pairs(texts[better])))
+
+
+def test_the_large_cluster_path_says_the_same_as_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqdistill.filter.near_duplicates.FEW_CANDIDATES", 0)
+    monkeypatch.setattr("seqdistill.filter.near_duplicates.CANDIDATES_AT_ONCE", 100)
+    monkeypatch.setattr("seqdistill.filter.near_duplicates.PAIRS_AT_ONCE", 500)
+    rng = random.Random(3)
+    texts = planted(rng, 400, [8, 20, 40])
+    order = rng.sample(range(len(texts)), len(texts))
+    matches = found(texts, order, 0.8)
+    kept = [pairs(text) for text, better in zip(texts, matches.kept_by, strict=True) if better < 0]
+    assert {row for row, better in enumerate(matches.kept_by) if better >= 0} == oracle(texts, order, 0.8).keys()
+    assert all(jaccard(a, b) < 0.8 for a, b in itertools.combinations(kept, 2))
+
+
+def test_the_result_does_not_depend_on_the_order_of_the_rows() -> None:
+    rng = random.Random(5)
+    texts = list(dict.fromkeys(planted(rng, 300, [5, 15, 40])))
+    merit = rng.sample(range(len(texts)), len(texts))
+    first = found(texts, merit, 0.8)
+    moved = rng.sample(range(len(texts)), len(texts))  # moved[i] is the row that now stands at place i
+    place = {row: i for i, row in enumerate(moved)}
+    second = found([texts[row] for row in moved], [place[row] for row in merit], 0.8)
+    assert {texts[row] for row in np.flatnonzero(first.kept_by < 0)} == {
+        texts[moved[row]] for row in np.flatnonzero(second.kept_by < 0)
+    }
+
+
+def test_a_chain_of_neighbours_is_never_merged() -> None:
+    base = [f"w{n}" for n in range(40)]
+    chain = [" ".join(f"new{n}" if n < 2 * step else word for n, word in enumerate(base)) for step in range(20)]
+    matches = found(chain, list(range(20)), 0.8)
+    kept = np.flatnonzero(matches.kept_by < 0).tolist()
+    assert len(kept) > 5 and kept[0] == 0
+    for row in np.flatnonzero(matches.kept_by >= 0):
+        assert jaccard(pairs(chain[row]), pairs(chain[matches.kept_by[row]])) >= 0.8
+
+
+def test_planted_neighbours_are_found_and_the_best_row_survives() -> None:
+    """Recall at least .99 from J = .8, precision 1, over short and long texts, as one figure each."""
+    rng = random.Random(11)
+    wanted = hit = dropped = right = 0
+    for length in (6, 12, 30, 90, 300):
+        for _ in range(60):
+            texts = planted(rng, 12, [length])
+            order = rng.sample(range(12), 12)
+            matches = found(texts, order, 0.8)
+            assert matches.kept_by[order[0]] == -1
+            sets = [pairs(text) for text in texts]
+            for rank, row in enumerate(order):
+                kept = [better for better in order[:rank] if matches.kept_by[better] < 0]
+                near = any(jaccard(sets[row], sets[better]) >= 0.8 for better in kept)
+                wanted, hit = wanted + near, hit + (near and matches.kept_by[row] >= 0)
+                dropped, right = dropped + (matches.kept_by[row] >= 0), right + (near and matches.kept_by[row] >= 0)
+    assert wanted > 500 and hit / wanted >= 0.99 and right == dropped
+
+
+def test_a_template_s_family_survives() -> None:
+    names = [f"{a}{b}" for a in VOCABULARY[:40] for b in ("town", "ville", "burg")]
+    texts = [f"The library of {name} will be closed for repairs until further notice" for name in names]
+    assert (found(texts, list(range(len(texts))), 0.8).kept_by < 0).all()
+
+
+def test_rows_that_differ_in_same_are_left_alone() -> None:
+    texts = ["the train leaves at the hour of ten from platform two"] * 4
+    assert found(texts, [0, 1, 2, 3], 0.8, [1, 1, 2, 2]).kept_by.tolist() == [-1, 0, -1, 2]
+
+
+def test_words_ignore_case_punctuation_and_unicode_form_and_keep_signs() -> None:
+    alike = ["Ｃａｆé, “No” 12!", "cafe\u0301 no 12", "CAFÉ - no: 12."]
+    sets = [frozenset(one(text)) for text in alike]
+    assert len(set(sets)) == 1
+    assert one("3 + 4") != one("3 * 4") and one("漢字かな") != one("漢字カナ") and len(one("漢字かな")) == 5
+    assert one("") == one("...") and len(one("")) == 1
+
+
+def one(text: str) -> list[int]:
+    return pair_sets(words([text])).hashes.tolist()
+
+
+def test_a_batch_s_hashes_are_those_of_each_text_alone() -> None:
+    texts = ["a b c", "", "ünï cödé", "x" * 1000, "1 2 3 1 2 3", "\0 a\0b", "漢字 abc"]
+    together = pair_sets(words(texts))
+    for row, text in enumerate(texts):
+        assert together.hashes[together.bounds[row] : together.bounds[row + 1]].tolist() == one(text)
+    assert isinstance(together, Sets) and len(together) == len(texts)
+
+
+# --- in the stage -----------------------------------------------------------------------------------------------------
+
+LONG = (
+    "The harbour master asks all owners of small boats to move them before the storm reaches the coast, because the old wall "
+    "at the north pier is being rebuilt and cannot hold back high waves this winter"
+)
+
+
+def test_by_default_prompt_and_completion_are_compared_together(tmp_path: Path) -> None:
+    rows = [
+        sample(LONG, "Owners should move their small boats before the storm because the wall is weak."),
+        sample(LONG + " or next", "Owners should move their small boats before the storm because the wall is weak."),
+        sample(LONG + " or later", "A quite different answer about the harbour that shares few words with the other."),
+        sample(LONG, "Move boats.", sample=1),
+    ]
+    run = make_run(tmp_path, rows)
+    filtered(run)
+    (gone,) = rows_of(run, "rejected.jsonl")
+    assert gone["rule"] == "near_duplicate" and {gone["id"], gone["kept_by"]} == {rows[0].id, rows[1].id}
+    assert "pair similarity 0." in gone["reason"]
+
+
+@pytest.mark.parametrize(
+    ("near", "gone"), [("prompt", {2, 3, 4}), ("response", {1, 4}), ("within-prompt", {4}), ("pair", {4}), ("off", set())]
+)
+def test_each_scope_compares_what_it_says(tmp_path: Path, near: str, gone: set[int]) -> None:
+    answer = "Boats have to be moved before the storm comes since the pier is under repair this winter"
+    rows = [
+        sample(LONG, answer),
+        sample("How does one keep a boat safe in a storm?", answer + " season"),
+        sample(LONG + " or next", "Nobody knows what the harbour master will say about this tomorrow morning."),
+        sample(LONG, "Ships may stay where they are, as far as anyone can tell from what was written here.", sample=1),
+        sample(LONG, answer + " again", sample=2),
+    ]
+    run = make_run(tmp_path, [row.__dict__ | {"score": -number} for number, row in enumerate(rows)])
+    filtered(run, near=near)
+    assert kept_ids(run) == {row.id for number, row in enumerate(rows) if number not in gone}
+
+
+def test_rows_that_differ_in_numbers_are_different_tasks(tmp_path: Path) -> None:
+    rows = [sample(f"{LONG}. It happened {n} times.", f"So it happened {n} times in all.") for n in range(30)]
+    assert filtered(make_run(tmp_path / "a", rows)).rejected == 0
+    assert filtered(make_run(tmp_path / "b", rows), near_numbers=False).by_rule == {"near_duplicate": 29}
+
+
+def test_unicode_variants_are_near_duplicates(tmp_path: Path) -> None:
+    row = sample("Où se trouve le café de l'hôtel ?", "Le café se trouve au rez-de-chaussée.")
+    other = sample("Ou\u0300 se trouve « le cafe\u0301 » de l’ho\u0302tel?", "Le café se trouve au rez de chaussée!")
+    assert filtered(make_run(tmp_path, [row, other])).by_rule == {"near_duplicate": 1}
+
+
+def test_the_best_scored_row_of_a_cluster_survives(tmp_path: Path) -> None:
+    rng = random.Random(2)
+    rows, best = [], set()
+    for _ in range(40):
+        text = rng.choices(VOCABULARY, k=60)
+        scores = rng.sample(range(100), 5)
+        for score in scores:
+            copy = list(text)
+            copy[rng.randrange(60)] = "changed"
+            row = sample(" ".join(copy[:30]), " ".join(copy[30:]), sample=len(rows))
+            rows.append(row.__dict__ | {"score": score})
+            best |= {row.id} if score == max(scores) else set()
+    rng.shuffle(rows)
+    run = make_run(tmp_path, rows)
+    assert filtered(run).rejected == 160
+    assert kept_ids(run) == best
+
+
+def test_the_guard_stops_before_templated_data_is_wiped(tmp_path: Path) -> None:
+    rows = [sample(f"{LONG} {a}", f"Boats must go, says {a}", slice="a") for a in VOCABULARY]
+    rows += [
+        sample(f"Tell {a} and {b} about {c}", f"Done: {c}, {b}", slice="b")
+        for a, b, c in zip(*[iter(VOCABULARY)] * 3, strict=False)
+    ]
+    rows += [sample(f"{LONG} {a} {a}", f"Boats must go, says the {a}", slice="a") for a in VOCABULARY[:40]]
+    run = make_run(tmp_path, rows)
+    with pytest.raises(SeqdistillError) as raised:
+        filtered(run)
+    assert "slice 'a'" in raised.value.message and "near_guard = 1" in raised.value.hint
+    filtered(run, near_guard=1.0)
+    assert set(rules_of(run).values()) == {"near_duplicate"}
+    report = json.loads(run.file("filter", "report.json").read_text())
+    assert report["by_slice"]["b"]["kept"] == 32 and report["clusters"]["largest"][0]["rejected"] > 100
