@@ -232,22 +232,34 @@ def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_stopped_and_killed_and_resumed_ends_with_the_same_bytes(
-    trained: tuple[Run, TrainResult, Listener], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Impatient(Listener):
-        def advance(self, count: int = 1, facts: dict[str, str] | None = None) -> None:
-            super().advance(count, facts)
-            if self.total == 16 and self.done == 5:
-                raise KeyboardInterrupt
+class Impatient(Listener):
+    """Presses Ctrl-C in the middle of a training of 16 steps."""
 
+    def __init__(self, at_step: int) -> None:
+        super().__init__()
+        self.at_step = at_step
+
+    def advance(self, count: int = 1, facts: dict[str, str] | None = None) -> None:
+        super().advance(count, facts)
+        if self.total == 16 and self.done == self.at_step:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def saves_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "SAVE_SHARE", float("inf"))
+
+
+@pytest.mark.usefixtures("saves_every_step")
+def test_stopped_and_killed_and_resumed_ends_with_the_same_bytes(
+    trained: tuple[Run, TrainResult, Listener], tiny_model: Path, tmp_path: Path
+) -> None:
     reference, result, _ = trained
     run = a_run(tmp_path / "run")
     work = run.file("train", ".work")
     with pytest.raises(KeyboardInterrupt):
-        train(run, a_recipe(tiny_model), Impatient())
+        train(run, a_recipe(tiny_model), Impatient(at_step=5))
     assert run.manifest("train") is None
     assert [path.name for path in work.glob("checkpoint-*")] == ["checkpoint-4"], "the end of an epoch"
     assert run_and_kill(run, tiny_model, at_step=11) == -signal.SIGKILL
@@ -264,6 +276,17 @@ def test_stopped_and_killed_and_resumed_ends_with_the_same_bytes(
     assert sha256(resumed.path / "model.safetensors") == sha256(result.path / "model.safetensors")
     assert run.file("train", "log.jsonl").read_bytes() == reference.file("train", "log.jsonl").read_bytes()
     assert replace(resumed, seconds=0, path=Path()) == replace(result, seconds=0, path=Path())
+
+
+@pytest.mark.usefixtures("saves_every_step")
+def test_batches_grouped_by_length_are_the_same_after_resuming(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [sample(n, answer="word " * (1 + n * 7 % 11)) for n in range(16)]
+    recipe = a_recipe(tiny_model, args={**ARGS, "train_sampling_strategy": "group_by_length"})
+    whole = train(a_run(tmp_path / "whole", rows), recipe, Silent())
+    run = a_run(tmp_path / "stopped", rows)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, recipe, Impatient(at_step=11))
+    assert sha256(train(run, recipe, Silent()).path / "model.safetensors") == sha256(whole.path / "model.safetensors")
 
 
 def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path: Path) -> None:

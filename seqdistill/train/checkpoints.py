@@ -51,8 +51,10 @@ def checkpointing(work: Path) -> Any:
     """A trainer callback that writes a checkpoint every SAVE_SECONDS and keeps the newest only.
 
     Not on an epoch's last step but after it: what is done between epochs (validation) is not done again on resuming.
+    Each epoch begins with a seed of its own, so that every sampler, also the one that groups rows by length, gives a
+    resumed epoch the order it had.
     """
-    from transformers import TrainerCallback
+    from transformers import TrainerCallback, set_seed
 
     class Checkpointing(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
         def __init__(self) -> None:
@@ -64,6 +66,9 @@ def checkpointing(work: Path) -> Any:
             if self._asked - self._saved >= max(SAVE_SECONDS, self._cost / SAVE_SHARE):
                 control.should_save = True
             return control
+
+        def on_epoch_begin(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+            set_seed(args.seed + int(state.epoch))
 
         def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
             at_epoch_end = float(state.epoch).is_integer()

@@ -15,6 +15,8 @@ from seqdistill.train.checkpoints import checkpointing
 from seqdistill.train.loss_log import last_losses, loss_log
 from seqdistill.train.preflight import Checked, Row, check_batches
 
+FULL_DISK_BYTES = 16 << 20  # a write that failed with less than this left, failed for want of room
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -40,9 +42,11 @@ def fit(
 ) -> Fitted:
     """Trains `base` from the checkpoint on, if there is one, and writes the model to the folder `out`.
 
-    Raises SeqdistillError when the training diverges, memory runs out, or TRL would train on something else than the rows.
+    Raises SeqdistillError when the training diverges, memory or the disk runs out, or TRL would train on something else
+    than the rows.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import PrinterCallback
 
     loading = {"use_safetensors": True, **({"revision": base.revision} if base.revision else {})}
@@ -60,14 +64,18 @@ def fit(
     check_batches(trainer.train_dataset, trainer.data_collator, checked.train, checked.end_of_turn, arguments.packing)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        _write_model(trainer, base, checked.end_of_turn, out)
     except torch.OutOfMemoryError as error:
         raise SeqdistillError(
             f"out of memory: {str(error).splitlines()[0]}",
             "in [train.args], halve per_device_train_batch_size and double gradient_accumulation_steps, then run again",
         ) from error
+    except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
+        if shutil.disk_usage(log.parent).free > FULL_DISK_BYTES:
+            raise
+        raise SeqdistillError(f"{log.parent}: the disk is full", "make room, then run again: it resumes") from error
     finally:
         progress.end()
-    _write_model(trainer, base, checked.end_of_turn, out)
     train_loss, validation_loss = last_losses(trainer.state.log_history)
     return Fitted(
         steps=trainer.state.global_step,
