@@ -150,14 +150,13 @@ def _funnel(run: Run) -> Iterable[str]:
 
 
 def _cost(manifest: dict[str, Any]) -> Iterable[str]:
-    counts, price = manifest.get("counts", {}), manifest.get("config", {}).get("teacher", {}).get("price") or {}
-    tokens = {name: counts[f"{name}_tokens"] for name in ("prompt", "completion") if f"{name}_tokens" in counts}
-    if not tokens:
+    counts = manifest.get("counts", {})
+    if "prompt_tokens" not in counts:
         return ["Not stated."]
-    facts = [(f"{name} tokens", f"{number:,}") for name, number in tokens.items()]
-    if price:
-        usd = sum(number * price.get(name, 0.0) for name, number in tokens.items()) / 1e6
-        facts.append(("at the stated price", f"{usd:.4f} USD"))
+    facts = [(f"{name} tokens", f"{counts[f'{name}_tokens']:,}") for name in ("prompt", "completion")]
+    for name, usd in (("these samples, USD", counts.get("usd")), ("all that was paid, USD", manifest.get("spent_usd"))):
+        if usd is not None:
+            facts.append((name, f"{usd:.4f}"))
     facts.append(("seconds of the last run", f"{manifest['seconds']:.0f}"))
     return _table(("", ""), facts)
 

@@ -19,8 +19,7 @@ def front(card: Path) -> dict[str, object]:
 
 
 def test_the_data_set_card_tells_teacher_license_funnel_and_cost(tmp_path: Path, tiny_model: Path) -> None:
-    price = {"prompt": 1.0, "completion": 2.0}
-    run = finished_run(tmp_path / "run", tiny_model, license="Apache-2.0", price=price)
+    run = finished_run(tmp_path / "run", tiny_model, license="Apache-2.0")
     card = write_dataset_card(run)
     text = card.read_text()
     assert card == run.path / "README.md" and front(card)["license"] == "apache-2.0"
@@ -31,7 +30,8 @@ def test_the_data_set_card_tells_teacher_license_funnel_and_cost(tmp_path: Path,
         "| rejected: stock | 2 | 16.7% |",
         "| kept to train on | 6 | 50.0% |",
         "| completion tokens | 300,000 |",
-        "| at the stated price | 1.6000 USD |",
+        "| these samples, USD | 1.6000 |",
+        "| all that was paid, USD | 1.7500 |",
     ):
         assert line in text
     files = front(card)["configs"][0]["data_files"]  # type: ignore[index]

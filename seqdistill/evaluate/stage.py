@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from seqdistill.budget import price_of
 from seqdistill.cards import write_model_card
 from seqdistill.config import EvalConfig, ModelConfig, Recipe, settings
 from seqdistill.engines import Completion, Engine, Pace, Request, open_engine
@@ -118,6 +119,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     """
     if recipe.task.test is None:
         raise UsageError("no test set is given", "give held-out prompts with --test FILE, or as test in the recipe's [task]")
+    price_of(recipe.teacher.price)  # a wrong one is told now, not after the asking
     template = load_template(recipe.task.template)
     contestants = _contestants(run, recipe)
     with run.locked("eval"):
@@ -353,8 +355,8 @@ def _usage(role: str, recipe: Recipe, answered: list[Answer]) -> dict[str, Any]:
     mine = [answer.completion for answer in answered if answer.model == role]
     asked, written = sum(c.prompt_tokens for c in mine), sum(c.completion_tokens for c in mine)
     seconds = sum(c.seconds for c in mine)
-    price = recipe.teacher.price if role in ("teacher", "ceiling") else {}
-    usd = (asked * price.get("prompt", 0.0) + written * price.get("completion", 0.0)) / 1e6 if price else None
+    price = price_of(recipe.teacher.price) if role in ("teacher", "ceiling") else None
+    usd = sum(price.usd(completion) for completion in mine) if price else None
     return {
         "prompt_tokens": asked,
         "completion_tokens": written,
