@@ -108,7 +108,7 @@ async def ask_within(
             raise Incomplete(
                 f"the budget of {purse.cap_usd:g} USD is reached: {purse.spent_usd:.4f} USD are spent, "
                 "and the next request could go over it",
-                "raise --budget and run again; what was answered is kept",
+                "raise --budget (a judge's: --judge-budget) and run again; what was answered is kept",
             )
         asked += len(batch)
         requests = {request.id: request for _, request in batch}

@@ -208,9 +208,9 @@ def test_a_budget_is_never_broken_and_judging_goes_on_with_a_larger_one(budget: 
     [
         ({"model": None}, "no judge is named"),
         ({"budget": 1.0}, "needs a price"),
-        ({"price": {"prompts": 1}}, "price: prompts"),
-        ({"price": {"prompt": "cheap"}}, "price: prompt"),
-        ({"price": {"prompt": -1.0}}, "price: prompt"),
+        ({"price": {"prompts": 1}}, r"judge.price\] prompts"),
+        ({"price": {"prompt": "cheap"}}, r"judge.price\] prompt"),
+        ({"price": {"prompt": -1.0}}, r"judge.price\] prompt"),
         ({"rubric": "pairwise"}, "needs a scale"),
         ({"rubric": "kindness"}, "no such file"),
     ],

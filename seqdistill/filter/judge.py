@@ -11,18 +11,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from seqdistill.budget import Price, Purse, ask_within, price_of
 from seqdistill.config import JudgeConfig
 from seqdistill.engines import Completion, Engine, Pace, Request, open_engine
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, UsageError
-from seqdistill.journal import Journal, answers, ask_engine, lacking
+from seqdistill.journal import Journal, answers, lacking
 from seqdistill.progress import Progress
 from seqdistill.records import Message, Sample
 from seqdistill.rubrics import Rubric, load_rubric
 
 SAMPLES_AT_ONCE = 4096  # so many are planned and asked together
 FOR_GOOD = ("too long", "template", "http 400", "http 413", "http 422")  # failures that asking again will not mend
-TOKENS_OF_A_TEMPLATE = 200  # more than a chat template adds to a request
 
 
 @dataclass
@@ -66,11 +66,7 @@ def judge(journal: Journal, config: JudgeConfig, samples: Iterable[Sample], tota
 def _check(config: JudgeConfig) -> None:
     if not config.model:
         raise UsageError("score = judge: no judge is named", "give --judge, or model in the recipe's [judge]")
-    for name, value in config.price.items():
-        if name not in ("prompt", "completion") or isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-            raise UsageError(
-                f"[judge] price: {name} = {value!r}", "price = { prompt = 0.10, completion = 0.40 }, in USD per million"
-            )
+    price_of(config.price, "judge")
     if config.budget is not None and not config.price:
         raise UsageError(f"[judge] budget = {config.budget:g} needs a price", "price = { prompt = 0.10, completion = 0.40 }")
 
@@ -78,7 +74,8 @@ def _check(config: JudgeConfig) -> None:
 async def _judge(
     journal: Journal, config: JudgeConfig, rubric: Rubric, samples: Iterable[Sample], progress: Progress
 ) -> Judged:
-    judged, asking = Judged(usd=0.0 if config.price else None), _Asking(journal, config)
+    asking = _Asking(journal, config)
+    judged = Judged(usd=0.0 if asking.price else None)
     everything = iter(samples)
     missing: list[Completion] = []
     try:
@@ -89,16 +86,15 @@ async def _judge(
                 if completion.error is not None and completion.error not in FOR_GOOD:
                     missing.append(completion)
                 else:
-                    _note(judged, rubric, request, completion, config.price)
+                    _note(judged, rubric, request, completion, asking.price)
             progress.advance(len(part), {} if judged.usd is None else {"cost": f"{judged.usd:.2f} USD"})
     finally:
         await asking.close()
     judged.new = asking.new
     if missing:
-        reason = f"the budget of {config.budget:g} USD is reached" if asking.over_budget else missing[0].message
         raise Incomplete(
-            f"{len(missing)} samples are not judged; the first reason: {reason}",
-            "raise budget in [judge], or use fewer samples" if asking.over_budget else f"run again to ask for {len(missing)}",
+            f"{len(missing)} samples are not judged; the first reason: {missing[0].message}",
+            f"run again to ask for {len(missing)}; what was answered is kept",
         )
     return judged
 
@@ -115,12 +111,12 @@ def _conversation(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-def _note(judged: Judged, rubric: Rubric, request: Request, completion: Completion, price: dict[str, Any]) -> None:
+def _note(judged: Judged, rubric: Rubric, request: Request, completion: Completion, price: Price | None) -> None:
     """Adds one answer, or one failure for good."""
     judged.prompt_tokens += completion.prompt_tokens
     judged.completion_tokens += completion.completion_tokens
-    if judged.usd is not None:
-        judged.usd += _usd(completion.prompt_tokens, completion.completion_tokens, price)
+    if judged.usd is not None and price:
+        judged.usd += price.usd(completion)
     score = None if completion.error else rubric.read(completion.content)
     if completion.error:
         judged.failed += 1
@@ -130,56 +126,32 @@ def _note(judged: Judged, rubric: Rubric, request: Request, completion: Completi
     judged.scores[request.id] = None if score is None else float(score)
 
 
-def _usd(prompt_tokens: int, completion_tokens: int, price: dict[str, Any]) -> float:
-    return float(prompt_tokens * price.get("prompt", 0.0) + completion_tokens * price.get("completion", 0.0)) / 1e6
-
-
 class _Asking:
-    """An engine, opened when something must be asked, and the money left for it."""
+    """An engine, opened when something must be asked, and the purse it is paid from."""
 
     def __init__(self, journal: Journal, config: JudgeConfig) -> None:
-        self.model, self.new, self.over_budget = identity(config), 0, False
+        self.model, self.new, self.price = identity(config), 0, price_of(config.price, "judge")
         self._journal, self._config = journal, config
         self._engine: Engine | None = None
-        self._left = float("inf")
-        if config.budget is not None:
-            used = (row["completion"] for row in journal.rows())
-            self._left = config.budget - sum(_usd(c["prompt_tokens"], c["completion_tokens"], config.price) for c in used)
+        self._purse = Purse({self.model: self.price}, config.budget)
+        self._purse.count(journal)
 
     async def ask(self, requests: Sequence[Request]) -> dict[str, Completion]:
-        """Asks for what the journal lacks, as far as the money goes; returns the failures by request id."""
+        """Asks for what the journal lacks; returns the failures by request id. Raises Incomplete at the budget."""
         missing, failed = lacking(self._journal, self.model, requests), dict[str, Completion]()
-        while missing and not self.over_budget:
-            most = {request.id: self._most(request) for _, request in missing}
-            affordable = sum(usd <= self._left for usd in itertools.accumulate(most.values()))
-            if not affordable:
-                self.over_budget = True
-                break
-            if self._engine is None:  # a lost answer may be billed: with a budget, none is asked for twice
-                pace = Pace(self._config.concurrency, resend=self._config.budget is None)
-                self._engine = open_engine(self._config, pace)
-            async with aclosing(ask_engine(self._journal, self.model, missing[:affordable], self._engine)) as completions:
-                async for completion in completions:
-                    self._left -= self._cost(completion, most[completion.id])
-                    if completion.error is None:
-                        self.new += 1
-                    else:
-                        failed[completion.id] = completion
-            missing = missing[affordable:]
+        if not missing:
+            return failed
+        if self._engine is None:  # a lost answer may be billed: with a budget, none is asked for twice
+            self._engine = open_engine(self._config, Pace(self._config.concurrency, resend=self._config.budget is None))
+        async with aclosing(ask_within(self._purse, self._journal, self.model, missing, self._engine)) as completions:
+            async for completion in completions:
+                if completion.error is None:
+                    self.new += 1
+                else:
+                    failed[completion.id] = completion
         return failed
 
     async def close(self) -> None:
         """Ends the engine, if one was opened."""
         if self._engine:
             await self._engine.close()
-
-    def _most(self, request: Request) -> float:
-        """USD that a request can cost at most: no tokenizer makes more tokens than there are bytes."""
-        size = sum(len(message["content"].encode("utf-8", "surrogatepass")) for message in request.messages)
-        return _usd(size + TOKENS_OF_A_TEMPLATE, request.max_tokens, self._config.price)
-
-    def _cost(self, completion: Completion, most: float) -> float:
-        """USD that a finished request may have cost; an answer without a token count is taken to have cost the most."""
-        counted = completion.error is not None or completion.prompt_tokens + completion.completion_tokens > 0
-        usd = _usd(completion.prompt_tokens, completion.completion_tokens, self._config.price) if counted else most
-        return usd + completion.lost * most
