@@ -180,12 +180,54 @@ def _guarded(console: Console, work: Callable[[], dict[str, Any]]) -> None:
 SHARED = ("task", "teacher")
 
 
-@_command("generate", (*SHARED, "generate"), "Ask the teacher on your prompts; nothing is asked twice.")
-def _generate(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
+_ESTIMATE = [
+    inspect.Parameter(
+        "dry_run",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; ask nothing")],
+    ),
+    inspect.Parameter(
+        "probe",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=0,
+        annotation=Annotated[
+            int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really asks N prompts, for a better estimate")
+        ],
+    ),
+]
+
+
+_FILES = inspect.Parameter(
+    "files",
+    inspect.Parameter.KEYWORD_ONLY,
+    annotation=Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="JSONL: API logs, batch files, prompt/completion or messages lines")
+    ],
+)
+
+
+@_command("generate", (*SHARED, "generate"), "Ask the teacher on your prompts; nothing is asked twice.", _ESTIMATE)
+def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False, probe: int = 0) -> dict[str, Any]:
+    from seqdistill.generate.estimate import estimate
     from seqdistill.generate.stage import generate
+
+    if dry_run or probe:
+        told = estimate(run, recipe, console, probe)
+        console.show_estimate(told)
+        return asdict(told)
 
     result = generate(run, recipe, console)
     console.show_generate(result)
+    return asdict(result)
+
+
+@_command("import", ("teacher", "generate"), "Take recorded completions as the teacher's; then go on with filter.", [_FILES])
+def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> dict[str, Any]:
+    from seqdistill.generate.recorded import import_recorded
+
+    result = import_recorded(run, recipe, files, console)
+    console.show_import(result)
     return asdict(result)
 
 

@@ -17,6 +17,8 @@ from seqdistill.records import visible
 if TYPE_CHECKING:
     from seqdistill.evaluate.stage import EvalResult
     from seqdistill.filter.stage import FilterResult
+    from seqdistill.generate.estimate import Estimate
+    from seqdistill.generate.recorded import ImportResult
     from seqdistill.generate.stage import GenerateResult
     from seqdistill.train.stage import TrainResult
 
@@ -145,8 +147,38 @@ class Console:
                 "samples": f"{result.samples:,} ({result.new:,} new, {result.reused:,} from the journal)",
                 "failed": f"{result.failed:,}" if result.failed else None,
                 "finished by": reasons,
+                "reasoning only": f"{result.think_only:,}" if result.think_only else None,
                 "tokens": tokens,
-                "cost": None if result.usd is None else f"{result.usd:.4f} USD",
+                "cost": None if result.usd is None else f"{result.usd:.4f} USD for these samples",
+                "spent": None if result.spent_usd is None else f"{result.spent_usd:.4f} USD by this run in all",
+                "file": result.path,
+            },
+        )
+
+    def show_estimate(self, told: "Estimate") -> None:
+        basis = f"from {told.answers:,} real answers" if told.answers else "if every answer were as long as max_tokens"
+        for message in told.first_prompt:
+            self.facts(f"first prompt, {message['role']}", {"": message["content"]})
+        self.facts(
+            "generate: estimate",
+            {
+                "prompts": f"{told.prompts:,}",
+                "requests": f"{told.requests:,} ({told.missing:,} still to be asked)",
+                "tokens": f"{told.prompt_tokens:,} prompt + {told.completion_tokens:,} completion, {basis}",
+                "cost": None if told.usd is None else f"{told.usd:.4f} USD ({told.missing_usd:.4f} still to be paid)",
+                "time": None if told.missing_seconds is None else f"{seconds(told.missing_seconds)} to go",
+            },
+        )
+
+    def show_import(self, result: "ImportResult") -> None:
+        self.facts(
+            "import: done",
+            {
+                "read": f"{result.read:,}",
+                "new": f"{result.new:,} ({result.known:,} were known)",
+                "not taken": f"{result.unread:,}, see failures.jsonl" if result.unread else None,
+                "teachers": ", ".join(result.teachers),
+                "samples": f"{result.samples:,}",
                 "file": result.path,
             },
         )

@@ -115,17 +115,26 @@ class Journal:
             yield json.loads(line)
             self._reader.seek(offset)
 
-    def append(self, model: str, batch: Sequence[tuple[str, Request, Completion]]) -> None:
+    def append(self, model: str, batch: Sequence[tuple[str, Request, Completion]], *, paid: bool = True) -> None:
         """Stores completions that belong together, under their keys: all of them or none.
 
-        Raises SeqdistillError when the disk is full.
+        `paid` is whether this run paid for them. Raises SeqdistillError when the disk is full.
         """
         lines = []
         for left, (key, request, completion) in zip(range(len(batch))[::-1], batch, strict=True):
             asked, got = asdict(request), asdict(replace(completion, raw={}))
             del got["id"], got["batch_left"]
             got["raw"] = completion.raw
-            row = {"key": key, "left": left, "id": asked.pop("id"), "model": model, "request": asked, "completion": got}
+            owner = {} if paid else {"paid": False}
+            row = {
+                "key": key,
+                "left": left,
+                **owner,
+                "id": asked.pop("id"),
+                "model": model,
+                "request": asked,
+                "completion": got,
+            }
             lines.append((key, to_line(row).encode()))
         self._write(lines)
 

@@ -33,7 +33,7 @@ class Completion:
     id: str
     content: str = ""
     reasoning: str | None = None
-    finish_reason: str = "error"  # stop | length | content_filter | tool_calls | error
+    finish_reason: str = "error"  # stop | length | content_filter | tool_calls | refusal | unknown | error
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0  # of the prompt tokens, those the endpoint had in its cache

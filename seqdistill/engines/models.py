@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seqdistill.config import ModelConfig
 from seqdistill.errors import UsageError
-from seqdistill.records import content_files
+from seqdistill.records import content_files, fingerprint
 
 WHOLE_FILE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
@@ -74,12 +74,16 @@ def identity(model: ModelConfig) -> str:
     """What tells this model from every other, for journal keys and fingerprints: name, and revision or content hash.
 
     The options that change what a model computes (NUMERICS) are in it, those that only change its speed are not.
+    An openai engine's options are part of every request, so they are part of its identity.
     Large files are identified by their size, ends and 64 blocks between, not by every byte. The endpoint is not in it: a
     server that moved, or a second one, still serves the same model. Name what an endpoint serves with `revision`.
     """
     name = model.model or ""
     path = None if model.engine == "openai" else locate(name)
-    numerics = "".join(f"+{model.options[option]}" for option in NUMERICS if option in model.options)
+    if model.engine == "openai" and model.options:
+        numerics = f"+{fingerprint(model.options)[:8]}"
+    else:
+        numerics = "".join(f"+{model.options[option]}" for option in NUMERICS if option in model.options)
     if path is None:
         return (f"{name}@{model.revision}" if model.revision else name) + numerics
     digest = hashlib.sha256()

@@ -235,7 +235,7 @@ class _Asking:
         used = attempt.most_tokens
         try:
             raw = await self._send(attempt.request, endpoint)
-            completion = replace(parse_reply(attempt.request.id, raw, time.perf_counter() - began), lost=attempt.lost)
+            completion = replace(parse_choice(attempt.request.id, raw, 0, time.perf_counter() - began), lost=attempt.lost)
         except _Failure as failure:
             self._failed(attempt, endpoint, failure, sent_at)
         else:
@@ -274,7 +274,7 @@ class _Asking:
             raw = json.loads(response.content)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise _Failure("malformed reply", f"{endpoint.name} answered with what is not JSON: {error}", lost=True) from None
-        if not isinstance(raw, dict) or not _first_choice(raw):
+        if not isinstance(raw, dict) or not isinstance(raw.get("choices"), list) or not raw["choices"]:
             said = str(raw.get("error") or raw)[:300] if isinstance(raw, dict) else str(raw)[:300]
             raise _Failure("no answer", f"{endpoint.name} answered without a choice: {said}", lost=True)
         return raw
@@ -352,34 +352,37 @@ class _Asking:
             )
 
 
-def parse_reply(request_id: str, raw: dict[str, Any], seconds: float) -> Completion:
-    """The completion in a chat-completions reply with at least one choice. Takes whatever servers write in the fields."""
-    choice = _first_choice(raw)
-    message = choice.get("message") if isinstance(choice.get("message"), dict) else {}
-    assert isinstance(message, dict)
-    usage = raw.get("usage") if isinstance(raw.get("usage"), dict) else {}
-    assert isinstance(usage, dict)
-    details = usage.get("prompt_tokens_details")
+def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: float) -> Completion:
+    """The completion in one choice of a chat-completions reply. Takes whatever servers write in the fields.
+
+    The prompt's tokens are counted with the first choice; completion tokens are shared evenly among the choices.
+    """
+    choices = raw["choices"]
+    choice = choices[number] if isinstance(choices[number], dict) else {}
+    message = _dict(choice.get("message"))
+    usage = _dict(raw.get("usage"))
+    cached = _dict(usage.get("prompt_tokens_details")).get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
     thoughts = next((t for key in ("reasoning", "reasoning_content", "thinking") if (t := _text(message.get(key)))), None)
     content, reasoning = split_reasoning(_text(message.get("content")), thoughts)
+    reason = FINISH_REASONS.get(str(choice.get("finish_reason")), "unknown")
+    if not content and (refusal := _text(message.get("refusal"))):
+        content, reason = refusal, "refusal"
+    generated = _count(usage.get("completion_tokens"))
     return Completion(
         id=request_id,
         content=content,
         reasoning=reasoning,
-        finish_reason=FINISH_REASONS.get(str(choice.get("finish_reason")), "unknown"),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count(
-            details.get("cached_tokens") if isinstance(details, dict) else usage.get("prompt_cache_hit_tokens")
-        ),
+        finish_reason=reason,
+        prompt_tokens=_count(usage.get("prompt_tokens")) if number == 0 else 0,
+        completion_tokens=generated * (number + 1) // len(choices) - generated * number // len(choices),
+        cached_tokens=_count(cached) if number == 0 else 0,
         seconds=seconds,
         raw=raw,
     )
 
 
-def _first_choice(raw: dict[str, Any]) -> dict[str, Any]:
-    choices = raw.get("choices")
-    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: Any) -> str:

@@ -31,11 +31,12 @@ class Inputs:
     @classmethod
     def of(cls, run: Run, recipe: Recipe) -> "Inputs":
         """Raises UsageError for a missing prompts file, an unknown template, a bad price."""
-        source, template, teachers = recipe.task.prompts, load_template(recipe.task.template), teachers_of(recipe)
+        source, template = recipe.task.prompts, load_template(recipe.task.template)
         if source is None:
             raise UsageError("no prompts are given", "give --prompts FILE, or prompts in the recipe's [task]")
         if not source.startswith("hf:") and not Path(source).is_file():
             raise UsageError(f"{source}: no such file", "check the path; a path in a recipe is relative to the recipe")
+        teachers = teachers_of(recipe)
         fixed = {f"generate.{name}": value for name, value in settings(recipe.generate).items()}
         fixed["teachers"] = [[teacher.name, teacher.identity] for teacher in teachers]
         files = {"template": template.path} if template.path else {}

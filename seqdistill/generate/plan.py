@@ -49,6 +49,8 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
             f"retry_truncated = {asked.retry_truncated} is not more than max_tokens = {asked.max_tokens}",
             "a truncated answer asked for again with the same limit is truncated again",
         )
+    if not recipe.teacher.model:
+        raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
     return [Teacher(teacher_name(one), identity(one), one, price_of(one.price)) for one in [recipe.teacher]]
 
 

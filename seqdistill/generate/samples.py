@@ -41,7 +41,7 @@ def write_samples(
         for planned in plan:
             completion = _final(journal, planned, asked, failed, counts)
             if completion.error is None:
-                samples.write(to_line(_sample(planned, completion)))
+                samples.write(to_line(sample_of(planned, completion)))
                 counts.samples += 1
                 counts.think_only += not completion.content.strip() and completion.reasoning is not None
                 _add(counts.finish_reasons, completion.finish_reason)
@@ -76,7 +76,8 @@ def _add(counts: dict[str, int], what: str) -> None:
     counts[what] = counts.get(what, 0) + 1
 
 
-def _sample(planned: Planned, completion: Completion) -> Sample:
+def sample_of(planned: Planned, completion: Completion) -> Sample:
+    """The line of samples.jsonl for one answer."""
     return Sample(
         id=planned.request.id,
         prompt_id=planned.prompt.id,

@@ -1,0 +1,273 @@
+"""Recorded completions: what was answered elsewhere becomes journal lines and samples, as if the teacher had been asked.
+
+Decides which kinds of lines are understood. Reads chat-completions logs ({"request", "response"}), batch files (input and
+output, joined by custom_id), {"prompt", "completion"} and {"messages"} lines. Asks nothing.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from seqdistill.config import Recipe, TeacherConfig
+from seqdistill.engines import Completion, split_reasoning
+from seqdistill.engines.models import identity
+from seqdistill.engines.openai_api import parse_choice
+from seqdistill.errors import UsageError
+from seqdistill.generate.plan import Planned, Teacher, plan_requests, teacher_name
+from seqdistill.generate.samples import sample_of
+from seqdistill.journal import Journal, request_key
+from seqdistill.progress import Progress
+from seqdistill.records import Message, Prompt, Sample, check_messages, prompt_id, read_samples, write_jsonl
+from seqdistill.runs import Run, StageRecord
+
+HINT = (
+    'a line is {"request": {...}, "response": {...}}, a line of a batch input or output file, '
+    '{"prompt": ..., "completion": ...} or {"messages": [...]}'
+)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What was taken in, in counts; `path` is samples.jsonl."""
+
+    read: int
+    samples: int  # in samples.jsonl now
+    new: int
+    known: int  # stood in the journal already
+    unread: int  # listed with file and line in failures.jsonl
+    teachers: list[str]
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    place: str
+    model: str | None
+    prompt: Prompt
+    completion: Completion
+
+
+def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: Progress) -> ImportResult:
+    """Puts recorded answers into the run's journal and writes samples.jsonl, so that `filter` goes on from there.
+
+    The teacher is the recipe's, or else the model that each answer names. What an earlier import brought stays. Raises
+    UsageError when no line can be read or the teacher has no name.
+    """
+    unread: list[Row] = []
+    read = list(_recorded(files, unread))
+    if not read:
+        first = f": {unread[0]['id']}: {unread[0]['message']}" if unread else ""
+        raise UsageError(f"no recorded completion could be read{first}", HINT)
+    with run.locked("generate"):
+        earlier = _earlier(run)
+        record = StageRecord(run, "generate", {"imported": True}, {str(file): file for file in files})
+        record.begin()
+        samples, new = _store(run, recipe, read, earlier)
+        write_jsonl(run.file("generate", "samples.jsonl"), samples.values())
+        write_jsonl(run.file("generate", "failures.jsonl"), unread)
+        counts = _counts(list(samples.values()), new, len(unread))
+        teachers = list(dict.fromkeys(sample.teacher for sample in samples.values()))
+        record.finish(
+            {"samples.jsonl": len(samples), "failures.jsonl": len(unread)},
+            config=asdict(recipe),
+            counts=counts,
+            spent_usd=None,
+            imported=True,
+            teacher={"name": ", ".join(teachers), "identity": ", ".join(teachers), "engine": "recorded"},
+        )
+    for failure in unread[:3]:
+        progress.note(f"{failure['id']}: not taken: {failure['message']}")
+    if len(unread) > 3:
+        progress.note(f"{len(unread)} lines were not taken; all are in {run.file('generate', 'failures.jsonl')}")
+    path = run.file("generate", "samples.jsonl")
+    return ImportResult(len(read) + len(unread), len(samples), new, len(read) - new, len(unread), teachers, path)
+
+
+def _earlier(run: Run) -> dict[str, Sample]:
+    """The samples that earlier imports brought."""
+    manifest = run.manifest("generate")
+    if manifest is None or not manifest.get("imported"):
+        return {}
+    return {sample.id: sample for sample in read_samples(run.file("generate", "samples.jsonl"))}
+
+
+def _store(run: Run, recipe: Recipe, read: Sequence[_Recorded], samples: dict[str, Sample]) -> tuple[dict[str, Sample], int]:
+    """Journal lines and samples of the answers; another answer to a prompt is its next sample, the same one is left out."""
+    new = 0
+    texts = {(sample.prompt_id, sample.teacher, sample.text) for sample in samples.values()}
+    with Journal(run.file("generate", "journal.jsonl")) as journal:
+        for recorded in read:
+            teacher = _teacher(recipe.teacher, recorded)
+            content = (recorded.prompt.id, teacher.name, recorded.completion.content)
+            if content in texts:
+                continue
+            texts.add(content)
+            number = 0
+            while f"{recorded.prompt.id}:{teacher.name}:{number}" in samples:
+                number += 1
+            asked = replace(recipe.generate, samples=number + 1)
+            planned: Planned = plan_requests([recorded.prompt], [teacher], asked)[number]
+            key = request_key(planned.request, teacher.identity)
+            if key not in journal:
+                journal.append(teacher.identity, [(key, planned.request, recorded.completion)], paid=False)
+            samples[planned.request.id] = sample_of(planned, recorded.completion)
+            new += 1
+    return samples, new
+
+
+def _teacher(config: TeacherConfig, recorded: _Recorded) -> Teacher:
+    model = config.model or recorded.model
+    if not model:
+        raise UsageError(f"{recorded.place}: the answer does not name its model", "name the teacher with --teacher")
+    named = replace(config, model=model, engine="openai")
+    return Teacher(teacher_name(named), identity(named), named, None)
+
+
+def _counts(samples: Sequence[Sample], new: int, unread: int) -> dict[str, Any]:
+    reasons: dict[str, int] = {}
+    for sample in samples:
+        reasons[sample.finish_reason] = reasons.get(sample.finish_reason, 0) + 1
+    return {
+        "prompts": len({sample.prompt_id for sample in samples}),
+        "samples": len(samples),
+        "new": new,
+        "reused": len(samples) - new,
+        "failed": unread,
+        "finish_reasons": reasons,
+        "think_only": sum(not sample.text.strip() and sample.reasoning is not None for sample in samples),
+        "prompt_tokens": sum(sample.prompt_tokens for sample in samples),
+        "completion_tokens": sum(sample.completion_tokens for sample in samples),
+        "usd": None,
+    }
+
+
+# --- kinds of lines ---------------------------------------------------------------------------------------------------
+
+
+def _recorded(files: Sequence[Path], unread: list[Row]) -> Iterator[_Recorded]:
+    """The answers of the files; lines that hold none are added to `unread` with the reason."""
+    rows = [found for path in files for found in _rows(path, unread)]
+    requests = {str(row["custom_id"]): row["body"] for _, row in rows if _is_batch_request(row)}
+    for place, row in rows:
+        if _is_batch_request(row):
+            continue
+        try:
+            yield from _answers(row, place, requests)
+        except UsageError as error:
+            unread.append(_unread(place, error.message.removeprefix(f"{place}: ")))
+
+
+def _rows(path: Path, unread: list[Row]) -> Iterator[tuple[str, Row]]:
+    """("file:line", object) of each line; what is not one is added to `unread`."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", "give a JSONL file") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            unread.append(_unread(place, f"not JSON: {error}"))
+            continue
+        if isinstance(row, dict):
+            yield place, row
+        else:
+            unread.append(_unread(place, "not a JSON object"))
+
+
+def _unread(place: str, message: str) -> Row:
+    return {"id": place, "prompt_id": None, "sample": None, "error": "unreadable", "message": message}
+
+
+def _is_batch_request(row: Row) -> bool:
+    return "custom_id" in row and isinstance(row.get("body"), dict)
+
+
+def _answers(row: Row, place: str, requests: Mapping[str, Row]) -> Iterator[_Recorded]:
+    if "custom_id" in row:
+        response = row.get("response")
+        if not isinstance(response, dict) or response.get("status_code") != 200:
+            raise UsageError(
+                f"{place}: the batch has no answer to {row['custom_id']!r}: {str(row.get('error') or response)[:200]}"
+            )
+        if row["custom_id"] not in requests:
+            raise UsageError(f"{place}: no request with custom_id {row['custom_id']!r}: import the batch's input file with it")
+        yield from _replies(requests[row["custom_id"]], response.get("body"), row, place)
+    elif "response" in row:
+        request = row["request"] if isinstance(row.get("request"), dict) else row
+        yield from _replies(request, row["response"], row, place)
+    else:
+        yield _plain(row, place)
+
+
+def _replies(request: Row, response: Any, row: Row, place: str) -> Iterator[_Recorded]:
+    """Each choice of a chat-completions reply."""
+    if not isinstance(response, dict) or not isinstance(response.get("choices"), list) or not response["choices"]:
+        raise UsageError(f"{place}: the response has no choices")
+    prompt = _prompt(_messages(request.get("messages"), place, "messages"), row, place)
+    for number in range(len(response["choices"])):
+        completion = replace(parse_choice("", response, number, 0.0), raw=row)
+        model = response.get("model") or request.get("model")
+        yield _Recorded(place, str(model) if model else None, prompt, completion)
+
+
+def _plain(row: Row, place: str) -> _Recorded:
+    """{"prompt", "completion"}, each text or messages, or {"messages"} that end with the answer."""
+    if "completion" in row:
+        prompt = row.get("prompt")
+        asked = _messages([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt, place, "prompt")
+        given = row["completion"]
+        answer = _messages([{"role": "assistant", "content": given}] if isinstance(given, str) else given, place, "completion")
+    else:
+        *asked, last = _messages(row.get("messages"), place, "messages")
+        answer = [last]
+    if len(answer) != 1 or answer[0]["role"] != "assistant":
+        raise UsageError(f"{place}: the last message is not the assistant's answer")
+    thoughts = next((row[k] for k in ("reasoning", "reasoning_content", "thinking") if isinstance(row.get(k), str)), None)
+    content, reasoning = split_reasoning(answer[0]["content"], thoughts)
+    completion = Completion(
+        id="",
+        content=content,
+        reasoning=reasoning,
+        finish_reason=str(row.get("finish_reason") or "stop"),
+        prompt_tokens=_count(row.get("prompt_tokens")),
+        completion_tokens=_count(row.get("completion_tokens")),
+        raw=row,
+    )
+    model = row.get("model") or row.get("teacher")
+    return _Recorded(place, str(model) if model else None, _prompt(asked, row, place), completion)
+
+
+def _prompt(messages: list[Message], row: Row, place: str) -> Prompt:
+    if not messages or messages[-1]["role"] != "user":
+        raise UsageError(f"{place}: nothing is asked: no user message before the answer")
+    texts = {key: row[key] if isinstance(row.get(key), str) and row[key].strip() else None for key in ("reference", "slice")}
+    return Prompt(prompt_id(messages), messages, messages, texts["reference"], texts["slice"])
+
+
+def _messages(value: Any, place: str, key: str) -> list[Message]:
+    """Chat messages as APIs log them: other keys are left out, text parts are joined, `developer` is `system`."""
+    cleaned: Any = value
+    if isinstance(value, list):
+        with suppress(TypeError, KeyError, AttributeError):
+            cleaned = [
+                {"role": {"developer": "system"}.get(m["role"], m["role"]), "content": _joined(m["content"])} for m in value
+            ]
+    return check_messages(cleaned, place, key)
+
+
+def _joined(content: Any) -> Any:
+    if isinstance(content, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
+        return "".join(part["text"] for part in content)
+    return content
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
