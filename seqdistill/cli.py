@@ -18,7 +18,7 @@ from seqdistill import __version__
 from seqdistill.config import TABLES, Recipe, check_value, default_of, merge, parse_assignment
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
-from seqdistill.runs import Run, resolve_recipe
+from seqdistill.runs import Run, resolved_recipe
 
 app = typer.Typer(
     name="seqdistill",
@@ -134,8 +134,8 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
                 for stage in ("generate", "eval"):
                     if name == "run" and own.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": own["limit"]}})
-                recipe = resolve_recipe(directory, values["config"], flags)
-                return act(directory, recipe, console, **own)
+                with resolved_recipe(directory, values["config"], flags) as recipe:
+                    return act(directory, recipe, console, **own)
 
             _guarded(console, work)
 

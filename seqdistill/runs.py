@@ -222,35 +222,52 @@ def _package_versions() -> dict[str, str]:
 # --- the recipe of a run ----------------------------------------------------------------------------------------------
 
 
-def resolve_recipe(run: Run, recipe_file: Path | None, flags: Layer) -> Recipe:
+@contextlib.contextmanager
+def resolved_recipe(run: Run, recipe_file: Path | None, flags: Layer) -> Iterator[Recipe]:
     """The recipe of a run: flags over the recipe file (or the run's copy of it) over what the run remembers.
 
     A recipe file is copied verbatim into the run; its paths stay relative to where it came from. What was given by flag
-    for the tables that stages share is remembered, so that `eval` knows the teacher that `generate` was told.
+    for the tables that stages share is remembered, so that `eval` knows the teacher that `generate` was told. When the
+    block ends with a UsageError, nothing of it is kept.
     """
-    kept = run.path / "recipe.toml"
-    memory = _memory(run)
+    kept, notes = run.path / "recipe.toml", run.path / "run.json"
+    memory = _memory(notes)
     folder = recipe_file.parent if recipe_file else run.path / memory.get("recipe_folder", ".")
     source = recipe_file or (kept if kept.exists() else None)
     from_file = with_paths(read_recipe(source), folder) if source else {}
     given = with_paths(flags, Path.cwd())
     recipe = resolve(merge(memory.get("remembered", {}), from_file, given))
 
+    new: dict[Path, str] = {}
     if recipe_file and not (kept.exists() and kept.samefile(recipe_file)):
-        text = recipe_file.read_text(encoding="utf-8")
-        if not kept.exists() or kept.read_text(encoding="utf-8") != text:
-            with atomic_write(kept) as file:
-                file.write(text)
+        new[kept] = recipe_file.read_text(encoding="utf-8")
         memory["recipe_folder"] = os.path.relpath(folder.absolute(), run.path.absolute())
     shared = {table: content for table, content in given.items() if table in SHARED_TABLES and content}
     memory["remembered"] = merge(memory.get("remembered", {}), shared)
-    if memory != _memory(run) and (memory["remembered"] or "recipe_folder" in memory):
-        write_json(run.path / "run.json", memory)
-    return recipe
+    if memory["remembered"] or "recipe_folder" in memory:
+        new[notes] = json.dumps(memory, indent=2) + "\n"
+    before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new}
+    _put(new, before)
+    try:
+        yield recipe
+    except UsageError:
+        _put(before, new)
+        raise
 
 
-def _memory(run: Run) -> dict[str, Any]:
-    path = run.path / "run.json"
+def _put(wanted: Mapping[Path, str | None], now: Mapping[Path, str | None]) -> None:
+    """Makes each file have the wanted text, or be gone."""
+    for path, text in wanted.items():
+        if text is None:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a run directory that held nothing else
+                path.parent.rmdir()
+        elif text != now[path]:
+            with atomic_write(path) as file:
+                file.write(text)
+
+
+def _memory(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
         return {str(key): loaded[key] for key in ("recipe_folder", "remembered") if key in loaded}

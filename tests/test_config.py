@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from seqdistill.config import GenerateConfig, Recipe, merge, parse_assignment, read_recipe, resolve
+from seqdistill.config import GenerateConfig, Layer, Recipe, merge, parse_assignment, read_recipe, resolve
 from seqdistill.errors import UsageError
-from seqdistill.runs import Run, resolve_recipe
+from seqdistill.runs import Run, resolved_recipe
 
 
 def recipe_file(folder: Path, text: str) -> Path:
@@ -14,6 +14,11 @@ def recipe_file(folder: Path, text: str) -> Path:
     path = folder / "recipe.toml"
     path.write_text(text)
     return path
+
+
+def resolve_recipe(run: Run, file: Path | None, flags: Layer) -> Recipe:
+    with resolved_recipe(run, file, flags) as recipe:
+        return recipe
 
 
 @pytest.mark.parametrize(
@@ -64,6 +69,19 @@ def test_a_run_knows_its_recipe_afterwards_and_its_paths_stay_relative_to_it(tmp
         assert Path(task.prompts).resolve() == tmp_path / "task" / "prompts.jsonl"
         assert task.test == "hf:owner/name"
     assert (run.path / "recipe.toml").read_bytes() == recipe.read_bytes()
+
+
+def test_wrong_use_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    recipe = recipe_file(tmp_path / "task", "[generate]\nsamples = 4\n")
+    with pytest.raises(UsageError), resolved_recipe(run, recipe, {"teacher": {"model": "typo"}}):
+        raise UsageError("unknown model")
+    assert not run.path.exists()
+    resolve_recipe(run, recipe, {"teacher": {"model": "right"}})
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    with pytest.raises(UsageError), resolved_recipe(run, None, {"teacher": {"model": "typo"}}):
+        raise UsageError("unknown model")
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
 
 
 def test_set_reaches_nested_keys() -> None:
