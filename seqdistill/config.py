@@ -105,9 +105,7 @@ class GenerateConfig:
     max_tokens: int = key(1024, "most new tokens in one answer", low=1)
     seed: int = key(0, "run seed; each request's seed is a hash of it, the prompt's id and the sample number", low=0)
     limit: int | None = key(None, "only the first N prompts", low=1)
-    retry_truncated: int | None = key(
-        None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2
-    )
+    retry_truncated: int | None = key(None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2)
     budget: float | None = key(None, "most USD the run's answers may cost in all; it is never gone over", low=0, output=False)
     reuse: list[str] = key([], "another run whose answers are taken instead of asking; repeat it", path=True, output=False)
     concurrency: int = key(64, "most requests in flight at one endpoint", low=1, high=10000, output=False)
@@ -194,6 +192,10 @@ class FilterConfig:
         "drop", "samples that could not be scored: drop them, or keep them behind all others", choices=("drop", "keep")
     )
     baselines: bool = key(False, "also write a random and a longest selection of the same size, to compare with")
+    engine: str = key(
+        "local", "where the samples are read: on this machine, or on a Ray cluster", choices=("local", "ray"), output=False
+    )
+    workers: int = key(0, "processes that read the samples; 0: one a core for large files", low=0, output=False)
     validation: float = key(0.05, "share of the prompts held back to watch the training loss", low=0, high=0.5)
     seed: int = key(0, "seed of the train/validation split", low=0)
     limit: int | None = key(None, "only the first N samples", low=1)

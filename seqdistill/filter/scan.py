@@ -1,9 +1,10 @@
 """The one pass over the samples: what each row breaks on its own, and facts of fixed size for the rules that compare rows.
 
-`facts_of` is a pure function of a batch of lines, so that it can run anywhere. Texts are not kept: memory grows with the
+`facts_of` is a pure function of a span of the file, so that it can run anywhere. Texts are not kept: memory grows with the
 number of rows, and the word pairs lie in a temporary file. Does not decide between rows.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -23,6 +24,7 @@ from seqdistill.filter.duplicates import digest
 from seqdistill.filter.integrity import Verdict, asked, integrity, refusal, script
 from seqdistill.filter.stock_phrases import OPENING
 from seqdistill.filter.words import Hashes, Ints, Sets, Words, mix, pair_sets, words
+from seqdistill.filter.workers import each
 from seqdistill.progress import Progress
 from seqdistill.records import SAMPLE_KEYS, Sample, fingerprint, to_line
 
@@ -60,13 +62,13 @@ LISTS = ("slices", "teachers", "scripts")
 
 
 @dataclass(frozen=True)
-class Batch:
+class Span:
     """Some lines of the samples file."""
 
     path: Path
     number: int  # of the first line, from 1
     offset: int  # of the first line
-    lines: list[bytes]
+    size: int  # bytes
 
 
 def scan(path: Path, config: FilterConfig, index: ItemIndex, folder: Path, progress: Progress) -> Facts:
@@ -74,23 +76,24 @@ def scan(path: Path, config: FilterConfig, index: ItemIndex, folder: Path, progr
     progress.start("reading the samples", path.stat().st_size, "B")
     with tempfile.TemporaryFile(dir=folder, prefix=".pairs.") as spill:
         joined = _Joined(spill)
-        for batch in batches(path, config.limit):
-            joined.add(facts_of(batch, config, index))
-            progress.advance(sum(map(len, batch.lines)))
+        work = functools.partial(facts_of, config=config, index=index)
+        for part, span in each(work, list(spans(path, config.limit)), config):
+            joined.add(part)
+            progress.advance(span.size)
         facts = joined.facts()
     progress.end()
     _check_ids(facts, path)
     return facts
 
 
-def batches(path: Path, limit: int | None) -> Iterator[Batch]:
-    """The file's lines, BATCH at a time; with `limit`, the first so many."""
+def spans(path: Path, limit: int | None) -> Iterator[Span]:
+    """The file in spans of BATCH lines; with `limit`, the first so many lines."""
     number, offset = 1, 0
     with path.open("rb") as file:
         lines: Iterable[bytes] = itertools.islice(file, limit)
-        for taken in iter(lambda: list(itertools.islice(lines, BATCH)), []):
-            yield Batch(path, number, offset, taken)
-            number, offset = number + len(taken), offset + sum(map(len, taken))
+        for taken in iter(lambda: [len(line) for line in itertools.islice(lines, BATCH)], []):
+            yield Span(path, number, offset, sum(taken))
+            number, offset = number + len(taken), offset + sum(taken)
 
 
 def parse(line: bytes, place: str) -> Sample:
@@ -108,13 +111,16 @@ def _row(line: bytes, place: str) -> dict[str, object]:
     return row
 
 
-def facts_of(batch: Batch, config: FilterConfig, index: ItemIndex) -> Facts:
-    """The facts of one batch; row numbers and offsets are those of the batch."""
+def facts_of(span: Span, config: FilterConfig, index: ItemIndex) -> Facts:
+    """The facts of one span; rows are numbered from its first, offsets are the file's."""
     rows: list[tuple[int, Sample, float, bool]] = []
-    offset = batch.offset
-    for number, line in enumerate(batch.lines, batch.number):
+    offset = span.offset
+    with span.path.open("rb") as file:
+        file.seek(offset)
+        lines = file.read(span.size).splitlines(keepends=True)
+    for number, line in enumerate(lines, span.number):
         if line.strip():
-            place = f"{batch.path}:{number}"
+            place = f"{span.path}:{number}"
             row = _row(line, place)
             score = row.get("score")
             known = isinstance(score, (int, float)) and score == score
@@ -220,17 +226,34 @@ def _check_ids(facts: Facts, path: Path) -> None:
     order = np.argsort(facts.ids, kind="stable")
     twice = np.flatnonzero(facts.ids[order][1:] == facts.ids[order][:-1])
     if len(twice):
-        first, second = (read_row(path, facts, int(order[twice[0] + step])) for step in (0, 1))
-        raise UsageError(f"{path}: two samples have the id {first.id!r} ({second.prompt_id})", "give each sample its own id")
+        with Rows(path, facts) as read:
+            name = read(int(order[twice[0]])).id
+        raise UsageError(f"{path}: two samples have the id {name!r}", "give each sample its own id")
 
 
-def read_row(path: Path, facts: Facts, row: int) -> Sample:
-    """One row's sample, read again."""
-    with path.open("rb") as file:
-        file.seek(int(facts.offsets[row]))
-        return parse(file.readline(), f"{path}: row {row + 1}")
+class Rows:
+    """The rows of a scanned file, read again by number. Use it as a context manager."""
 
+    def __init__(self, path: Path, facts: Facts) -> None:
+        self._path, self._facts, self._file = path, facts, path.open("rb")
 
-def line_of(line: bytes, plain: bool, place: str) -> str:
-    """A row's line as it is written: as it was read, less the keys that are no sample's."""
-    return line.decode("utf-8").strip() + "\n" if plain else to_line(parse(line, place))
+    def line(self, row: int) -> str:
+        """One row's line as it is written: as it was read, less the keys that are no sample's."""
+        line = self._line(row)
+        if self._facts.plain[row]:
+            return line.decode("utf-8").strip() + "\n"
+        return to_line(parse(line, f"{self._path}: row {row + 1}"))
+
+    def __call__(self, row: int) -> Sample:
+        """One row's sample."""
+        return parse(self._line(row), f"{self._path}: row {row + 1}")
+
+    def _line(self, row: int) -> bytes:
+        self._file.seek(int(self._facts.offsets[row]))
+        return self._file.readline()
+
+    def __enter__(self) -> "Rows":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
