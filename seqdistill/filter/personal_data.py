@@ -175,12 +175,12 @@ def _cards(text: str, runs: list[re.Match[str]]) -> Iterator[Finding]:
 _GROUP = re.compile(r"\+? ?\(\+?\d+\)|\+ ?\d+|\d+")
 _PHONE_WORD = re.compile(
     r"(?:\b(?:tele?(?:ph|f)ono?e?n?|tel|fon|phone|call(?:ing)?|ring|dial|mobile?|cell(?:ulare|phone)?|handy|fax|hotline|whatsapp"
-    r"|sms|text|rufnummer|tél|t[ée]l[ée]phone|portable|appel(?:er|ez)|llam(?:e|ar|a)|m[oó]vil|telefon[eo]?|telefoon|bel|ligue)\b"
+    r"|sms|text|rufnummer|tél|t[ée]l[ée]phone|portable|appel(?:er|ez)|llam(?:e|ar|a)|m[oó]vil|telefon[eo]?|telefoon|bel|ligue|ph|contact)\b"
     r"|тел(?:ефон)?|电话|手机|電話)[^\d\n]{0,24}$",
     re.IGNORECASE,
 )
 _NUMBER_WORD = re.compile(
-    r"(?:\b(?:order|invoice|ref(?:erence)?|ticket|account|case|id|no|nr|isbn|issn|serial|sku|code|part)\b|#)\W{0,3}$", re.I
+    r"(?:\b(?:order|invoice|ref(?:erence)?|ticket|account|case|id|no|nr|isbn|issn|serial|sku|code|part|lot|permit|file)\b|#)\W{0,3}$", re.I
 )
 _DATE = (
     r"(?:[0-3]?\d[-./][01]?\d[-./](?:19|20)?\d\d|[0-3]?\d [01]?\d (?:19|20)\d\d|(?:19|20)\d\d(?:[-./ ][01]?\d[-./ ][0-3]?\d)?)"
@@ -305,7 +305,7 @@ _ISSUED_SIGNS = (
 )
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]{0,40}-----|\Z)", re.DOTALL)
 _IN_URL = re.compile(r"(?<=://)[^\s:/@'\"]{0,64}:[^\s:/@'\"]{3,128}(?=@[\w.\[-])")
-_BEARER = re.compile(r"\bBearer\s+([A-Za-z0-9_.~+/=-]{20,})")
+_BEARER = re.compile(r"\b(?:Bearer|Authorization: Basic)\s+([A-Za-z0-9_.~+/=-]{20,})")
 _ASSIGNED = re.compile(
     r"(?<![A-Za-z])(?P<name>(?:api|access|secret|private|auth|client|account|signing|encryption)"
     r"[_ -]?(?:key(?:[_ -]?id)?|token|secret)"
@@ -324,7 +324,7 @@ def _secrets(text: str) -> Iterator[Finding]:
         yield from (_secret(match, 0) for match in _ISSUED.finditer(text) if re.search(r"\d", match[0]))
     if "://" in text and "@" in text:
         yield from (_secret(match, 0) for match in _IN_URL.finditer(text))
-    if "Bearer" in text:
+    if "Bearer" in text or "Basic" in text:
         yield from (_secret(match, 1) for match in _BEARER.finditer(text))
     lower = text.lower()
     if ("=" in text or ":" in text) and any(sign in lower for sign in _ASSIGNED_SIGNS):

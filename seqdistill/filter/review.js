@@ -37,6 +37,11 @@ function then(act) {
   return last;
 }
 
+// What a person asks for by key or button; an edit under way is first saved or left.
+function act(wanted) {
+  return then(() => (state.editing ? say("Save or cancel the edit first.", true) : wanted()));
+}
+
 // --- showing ---
 
 const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\ud800-\udfff]|[\u{e0000}-\u{e007f}]/gu;
@@ -82,7 +87,7 @@ function showList() {
     note.textContent = [row.rule ?? "kept", NAMES[row.decision]].filter(Boolean).join(", ");
     button.append(dot, words, note);
     if (state.start + place === state.at) button.setAttribute("aria-current", "true");
-    button.addEventListener("click", () => then(() => go(state.start + place)));
+    button.addEventListener("click", () => act(() => go(state.start + place)));
     const item = document.createElement("li");
     item.append(button);
     return item;
@@ -159,6 +164,7 @@ async function select(values) {
   const answer = await ask("select", values);
   state.view = answer.view;
   state.rows = [];
+  say("");
   showProgress(answer);
   await go(answer.first);
 }
@@ -270,19 +276,24 @@ document.addEventListener("keydown", (event) => {
     $("text").select();
   } else if (Object.hasOwn(keys, event.key)) {
     event.preventDefault();
-    then(keys[event.key]);
+    act(keys[event.key]);
   }
 });
 
-for (const [id, act] of Object.entries(acts)) {
+for (const [id, wanted] of Object.entries(acts)) {
   $(id).addEventListener("click", (event) => {
     event.currentTarget.blur();
-    then(act);
+    act(wanted);
   });
 }
+$("save").addEventListener("click", () => then(saveEdit));
+$("leave").addEventListener("click", () => then(leaveEditor));
+window.addEventListener("beforeunload", (event) => {
+  if (state.editing) event.preventDefault();
+});
 
 function choose() {
-  then(() => select({ show: $("show").value, rule: $("rule").value, text: $("text").value }));
+  act(() => select({ show: $("show").value, rule: $("rule").value, text: $("text").value }));
 }
 for (const id of ["show", "rule"]) {
   $(id).addEventListener("change", (event) => {
@@ -300,8 +311,7 @@ $("text").addEventListener("search", () => {
 });
 
 $("finish").addEventListener("click", () => {
-  then(async () => {
-    if (state.editing) return say("Save or leave the edit first.", true);
+  act(async () => {
     await tell("finish", {});
     const end = document.createElement("p");
     end.className = "nothing";

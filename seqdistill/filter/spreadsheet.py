@@ -80,7 +80,7 @@ def _decisions(path: Path, rows: Rows, held: dict[str, Decision], reviewer: str)
         changed = _comparable(cells["completion"]) != _comparable(shown(row, before))
         if changed and word != "edit":
             raise UsageError(
-                f"{place}: the completion was changed and the decision is {word or 'empty'!r}",
+                f"{place}: the completion was changed, but the decision is {word or 'empty'}",
                 "write edit in the column decision, or export again and leave the text as it was",
             )
         kept_edit = word == "accept" and before is not None and before.decision == "edit"  # of what is shown: the edit

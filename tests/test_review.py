@@ -1,0 +1,498 @@
+"""Human review: what the server refuses, what stands on the disk, what a decision does, and the way through a spreadsheet."""
+
+import csv
+import http.client
+import json
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.filter.decisions import (
+    HUMAN,
+    Decision,
+    appending,
+    apply,
+    decisions_file,
+    hash_of_text,
+    overrules,
+    read_decisions,
+    stale,
+    summary,
+)
+from seqdistill.filter.review import Review, Server, review, serve
+from seqdistill.filter.rows import Rows
+from seqdistill.filter.spreadsheet import COLUMNS, export_csv, guard, import_csv, unguard
+from seqdistill.progress import Silent
+from seqdistill.records import Sample, to_line, write_jsonl
+from seqdistill.runs import Run, StageRecord
+
+HOSTILE = "<script>alert(1)</script>\u202eevil\u2028\x07\n=cmd|' /C calc'!A0\n\n\"quoted\", äöü 漢\t"
+
+
+def sample(number: int, text: str, **keys: Any) -> Sample:
+    row = Sample(
+        id=f"p{number}:teacher:0",
+        prompt_id=f"p{number}",
+        sample=0,
+        teacher="teacher",
+        prompt=[{"role": "user", "content": f"Notice {number}?"}],
+        completion=[{"role": "assistant", "content": text}],
+        reasoning=None,
+        finish_reason="stop",
+        prompt_tokens=3,
+        completion_tokens=4,
+        reference=None,
+        slice=None,
+    )
+    return replace(row, **keys)
+
+
+def rejected(row: Sample, rule: str, reason: str, kept_by: str | None = None) -> dict[str, Any]:
+    return json.loads(to_line(row)) | {"rule": rule, "reason": reason, "kept_by": kept_by}
+
+
+ROWS = {
+    "train.jsonl": [sample(0, "The road is closed."), sample(1, HOSTILE), sample(2, "- a list\n- of two")],
+    "validation.jsonl": [sample(3, "Open again.", reasoning="it said so", slice="hard", reference="Open.")],
+    "rejected.jsonl": [
+        rejected(sample(4, "The road is shut."), "near_duplicate", "pair similarity 0.9", "p0:teacher:0"),
+        rejected(sample(5, "As the test says."), "contamination", "exact match"),
+        rejected(sample(6, "'tis =1+1"), "finish_reason", "finish_reason is 'length', not stop"),
+    ],
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return filtered_run(tmp_path / "notices", ROWS)
+
+
+def filtered_run(path: Path, rows: dict[str, list[Any]]) -> Run:
+    made = Run(path)
+    for name, content in rows.items():
+        write_jsonl(made.file("filter", name), content)
+    StageRecord(made, "filter", {}, {}).finish({name: len(content) for name, content in rows.items()}, config={})
+    return made
+
+
+@pytest.fixture
+def server(run: Run) -> Iterator[Server]:
+    with Review(run, "maria") as session, serve(session, 0) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def ask(server: Server, page: str, body: Any = None, *, token: str | None = None, **headers: str) -> tuple[int, Any]:
+    """Status and content of one request; a body makes it a POST."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    sent = {"Host": f"127.0.0.1:{server.port}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    data = None
+    if body is not None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json", **sent}
+    path = f"/{server.token if token is None else token}/{page}"
+    connection.putrequest("GET" if body is None else "POST", path, skip_host=True)
+    for name, value in {**sent, **({} if data is None else {"Content-Length": str(len(data))})}.items():
+        connection.putheader(name, value)
+    connection.endheaders(data)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, json.loads(content) if answer.headers["Content-Type"] == "application/json" else content.decode()
+
+
+def view(server: Server, **choice: str) -> dict[str, Any]:
+    query = "&".join(f"{name}={value}" for name, value in choice.items())
+    status, answer = ask(server, f"select?{query}")
+    assert status == 200, answer
+    return dict(answer)
+
+
+def decide(server: Server, number: int, decision: str, completion: str | None = None) -> tuple[int, Any]:
+    told = {"number": number, "decision": decision, "completion": completion, "view": view(server)["view"]}
+    return ask(server, "decide", told)
+
+
+# --- the server ---
+
+
+@pytest.mark.parametrize("page", ["", "review.js", "about", "row?number=0", "select", "decide", "nothing"])
+@pytest.mark.parametrize("token", ["", "x", "..", "%2e%2e"])
+def test_nothing_is_answered_without_the_token(server: Server, page: str, token: str) -> None:
+    assert ask(server, page, token=token)[0] == 403
+    assert ask(server, page, {}, token=token)[0] == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:{port}.evil.example", "[::1]:{port}", ""]
+)
+def test_another_host_name_is_refused_even_with_the_token(server: Server, host: str) -> None:
+    status, answer = ask(server, "about", Host=host.format(port=server.port))
+    assert status == 421
+    assert "notices" not in json.dumps(answer)
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_runs_only_its_own_script(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    connection.request("GET", f"/{server.token}/")
+    answer = connection.getresponse()
+    page = answer.read().decode()
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    assert (answer.headers["X-Content-Type-Options"], answer.headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
+    assert "http:" not in page and "https:" not in page and "style=" not in page and "onclick" not in page
+    for name in ("review.css", "review.js"):
+        assert name in page
+        status, content = ask(server, name)
+        assert status == 200 and "innerHTML" not in content and "url(" not in content
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://evil.example"}, {"Content_Type": "text/plain"}, {"Origin": "null"}, {"Content_Type": ""}]
+)
+def test_another_site_cannot_decide(server: Server, run: Run, headers: dict[str, str]) -> None:
+    told = {"number": 0, "decision": "reject", "completion": None, "view": view(server)["view"]}
+    assert ask(server, "decide", told, **headers)[0] == 403
+    assert read_decisions(run) == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{", b"\xff", {}, {"number": "0", "decision": "accept", "completion": None, "view": 1}]
+    + [{"number": n, "decision": d, "completion": c, "view": 1} for n, d, c in [(0, "love", None), (0, "edit", None)]]
+    + [{"number": n, "decision": d, "completion": c, "view": 1} for n, d, c in [(0, "edit", " \n"), (-1, "accept", None)]]
+    + [{"number": n, "decision": d, "completion": c, "view": 1} for n, d, c in [(99, "accept", None), (0, "accept", "x")]],
+)
+def test_a_wrong_decision_is_refused_and_not_written(server: Server, run: Run, body: Any) -> None:
+    assert view(server)["view"] == 1
+    status, answer = ask(server, "decide", body)
+    assert status in (400, 409) and answer["error"]
+    assert decisions_file(run).read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    "page", ["row?number=x", "row", "screen?view=1", "screen?view=77&start=0&count=5", "select?show=x", "row?number=7", "none"]
+)
+def test_a_wrong_question_is_answered_in_words(server: Server, page: str) -> None:
+    status, answer = ask(server, page)
+    assert status in (400, 404, 409) and answer["error"]
+
+
+def test_a_row_is_shown_with_why_it_was_rejected_and_what_was_kept_instead(server: Server) -> None:
+    _, row = ask(server, "row?number=0")
+    assert (row["file"], row["rule"], row["reason"]) == ("rejected", "near_duplicate", "pair similarity 0.9")
+    assert (row["kept_by"], row["kept_text"], row["final"]) == ("p0:teacher:0", "The road is closed.", False)
+    _, row = ask(server, "row?number=4")
+    assert (row["file"], row["rule"], row["completion"]) == ("train", None, HOSTILE)
+    _, row = ask(server, "row?number=6")
+    assert (row["reference"], row["reasoning"], row["facts"]["slice"]) == ("Open.", "it said so", "hard")
+
+
+def test_rows_are_chosen_by_state_rule_and_text(server: Server) -> None:
+    assert decide(server, 0, "accept")[0] == 200
+
+    def chosen(**choice: str) -> list[int]:
+        _, screen = ask(server, f"screen?view={view(server, **choice)['view']}&start=0&count=50")
+        return [row["number"] for row in screen["rows"]]
+
+    assert chosen() == list(range(7))
+    assert chosen(show="open") == list(range(1, 7))
+    assert chosen(show="reviewed") == [0]
+    assert chosen(show="kept") == [3, 4, 5, 6]
+    assert chosen(show="rejected", rule="contamination") == [1]
+    assert chosen(text="ROAD") == [0, 3]
+    assert chosen(text="%22quoted%22") == [4]
+    assert chosen(text="content") == []  # a key of the file is no text
+    assert chosen(text="p6:teacher") == [2]
+
+
+def test_a_selection_stays_while_its_rows_are_decided_and_counts_them(server: Server) -> None:
+    chosen = view(server, show="open")
+    assert (chosen["count"], chosen["reviewed"]) == (7, 0)
+    status, answer = ask(server, "decide", {"number": 3, "decision": "accept", "completion": None, "view": chosen["view"]})
+    assert (status, answer["count"], answer["reviewed"]) == (200, 7, 1)
+    _, screen = ask(server, f"screen?view={chosen['view']}&start=2&count=2")
+    assert [(row["number"], row["decision"]) for row in screen["rows"]] == [(2, None), (3, "accept")]
+
+
+def test_a_decision_is_on_the_disk_when_it_is_answered_and_undo_is_a_line_too(server: Server, run: Run) -> None:
+    assert decide(server, 3, "edit", "The road is closed today.")[0] == 200
+    held = read_decisions(run)["p0:teacher:0"]
+    assert (held.decision, held.completion, held.reviewer) == ("edit", "The road is closed today.", "maria")
+    assert ask(server, "row?number=3")[1]["decision"]["completion"] == "The road is closed today."
+    assert decide(server, 3, "undo")[0] == 200
+    assert read_decisions(run) == {}
+    lines = decisions_file(run).read_text().splitlines()
+    assert [json.loads(line)["decision"] for line in lines] == ["edit", "undo"]
+    assert ask(server, "row?number=3")[1]["decision"] is None
+
+
+def test_two_reviewers_of_one_run_see_each_others_decisions(server: Server, run: Run) -> None:
+    with Review(run, "jan") as other:
+        other.decide(3, "reject", None, other.select("all", "", "")["view"])
+        assert ask(server, "row?number=3")[1]["decision"]["reviewer"] == "jan"
+        assert decide(server, 4, "accept")[0] == 200
+        assert other.select("reviewed", "", "")["count"] == 2
+
+
+def test_what_is_in_the_test_set_cannot_be_accepted(server: Server, run: Run) -> None:
+    assert ask(server, "row?number=1")[1]["final"]
+    assert decide(server, 1, "accept")[0] == decide(server, 1, "edit", "new")[0] == 409
+    assert decide(server, 1, "reject")[0] == 200
+
+
+def test_the_page_is_told_when_the_filter_has_written_new_files(server: Server, run: Run) -> None:
+    assert not view(server)["outdated"]
+    write_jsonl(run.file("filter", "train.jsonl"), [])
+    assert view(server)["outdated"]
+    assert ask(server, "row?number=3")[1]["completion"] == "The road is closed."
+
+
+def test_a_damaged_decisions_file_is_named_by_its_line(server: Server, run: Run) -> None:
+    with decisions_file(run).open("a") as file:
+        file.write("{}\n")
+    status, answer = ask(server, "row?number=3")
+    assert status == 409 and "decisions.jsonl:1" in answer["error"]
+
+
+def test_a_hundred_thousand_rows_are_served_a_screen_at_a_time(tmp_path: Path) -> None:
+    line = to_line(sample(0, "Notice in short."))
+    run = filtered_run(tmp_path / "many", {"train.jsonl": [], "validation.jsonl": [], "rejected.jsonl": []})
+    many = (line.replace('"p0', f'"p{number}').replace("in short", f"{number} in short") for number in range(100_000))
+    run.file("filter", "train.jsonl").write_text("".join(many))
+    with Review(run, "maria") as session:
+        chosen = session.select("all", "", "")
+        assert chosen["count"] == 100_000
+        screen = session.screen(chosen["view"], 99_950, 10_000)
+        assert [row["number"] for row in screen["rows"]] == list(range(99_950, 100_000))
+        assert len(session.screen(chosen["view"], 0, 10_000)["rows"]) == 200
+        assert session.select("all", "", "notice 99999 in")["count"] == 1
+
+
+def test_finish_ends_the_command_with_its_counts(run: Run) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seqdistill", "review", str(run.path), "--json", "--reviewer", "maria"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    url = process.stderr.readline().split()[-1]
+    port, token = int(url.split(":")[2].split("/")[0]), url.split("/")[3]
+    for page, body in (
+        ("select", None),
+        ("decide", {"number": 0, "decision": "accept", "completion": None, "view": 1}),
+        ("finish", {}),
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        sent = None if body is None else json.dumps(body)
+        connection.request("POST" if sent else "GET", f"/{token}/{page}", sent, {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 200
+        connection.close()
+    out, _ = process.communicate(timeout=30)
+    answer = json.loads(out)
+    assert (process.returncode, answer["accepted"], answer["edited"], answer["rejected"]) == (0, 1, 0, 0)
+
+
+def test_review_before_filter_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not there yet"):
+        review(Run(tmp_path / "new"), 0, None, None, None, Silent())
+
+
+def test_a_taken_port_is_named(server: Server, run: Run) -> None:
+    with Review(run, "jan") as session, pytest.raises(UsageError, match=f"--port {server.port}"):
+        serve(session, server.port)
+
+
+# --- decisions ---
+
+
+def made(name: str, word: str, completion: str | None = None, seen: str = "The road is closed.") -> Decision:
+    return Decision(name, word, completion, hash_of_text(seen), "maria", "2026-01-01T00:00:00+00:00")
+
+
+def test_the_last_line_of_an_id_holds(run: Run) -> None:
+    with appending(run) as append:
+        for decision in (
+            made("a", "accept"),
+            made("b", "reject"),
+            made("a", "edit", "x"),
+            made("b", "undo"),
+            made("c", "accept"),
+        ):
+            append(decision)
+    held = read_decisions(run)
+    assert {name: decision.decision for name, decision in held.items()} == {"a": "edit", "c": "accept"}
+    assert summary(held) == {"accepted": 1, "edited": 1, "rejected": 0}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("nonsense", "not JSON"),
+        ("[]", "not a decision"),
+        ('{"id": "a"}', "missing"),
+        (to_line(made("a", "love")), "love"),
+        (to_line(made("a", "edit")), "completion"),
+        (to_line(made("a", "accept", "x")), "completion"),
+        (to_line(replace(made("a", "accept"), time="noon")), "noon"),
+        (to_line(made("a", "accept")).replace('"maria"', "7"), "reviewer is 7"),
+    ],
+)
+def test_a_bad_line_is_named(run: Run, line: str, says: str) -> None:
+    decisions_file(run).write_text(to_line(made("ok", "accept")) + line.rstrip() + "\n")
+    with pytest.raises(UsageError, match=r"decisions\.jsonl:2") as error:
+        read_decisions(run)
+    assert says in error.value.message
+
+
+def test_a_torn_last_line_is_dropped_and_written_over(run: Run) -> None:
+    whole, torn = to_line(made("a", "accept")), to_line(made("b", "accept"))[:-20]
+    decisions_file(run).write_text(whole + torn)
+    assert list(read_decisions(run)) == ["a"]
+    with appending(run) as append:
+        append(made("c", "accept"))
+    assert list(read_decisions(run)) == ["a", "c"]
+
+
+def test_a_full_disk_leaves_no_part_of_a_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    real = os.write
+    with appending(run) as append:
+        append(made("a", "accept"))
+        monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:20]))
+        with pytest.raises(SeqdistillError, match="No space left"):
+            append(made("b", "accept"))
+        monkeypatch.undo()
+        append(made("c", "accept"))
+    assert list(read_decisions(run)) == ["a", "c"]
+
+
+def test_an_edit_carries_the_persons_text_under_the_teachers_name(run: Run) -> None:
+    before = replace(sample(0, "The road is closed."), reasoning="because")
+    after, reason = apply(made(before.id, "edit", "Closed today."), before)
+    assert reason is None
+    assert (after.text, after.teacher, after.finish_reason, after.reasoning) == ("Closed today.", "teacher", HUMAN, None)
+    assert (after.id, after.prompt, after.completion_tokens) == (before.id, before.prompt, before.completion_tokens)
+
+
+def test_accept_keeps_the_sample_and_reject_gives_the_reason() -> None:
+    before = sample(0, "The road is closed.")
+    assert apply(made(before.id, "accept"), before) == (before, None)
+    assert apply(made(before.id, "reject"), before) == (before, "rejected by maria")
+
+
+def test_a_decision_on_another_completion_is_stale_but_an_edit_holds() -> None:
+    before = sample(0, "The road is open.")
+    assert stale(made(before.id, "accept"), before) and stale(made(before.id, "reject"), before)
+    assert not stale(made(before.id, "edit", "x"), before)
+    assert not stale(made(before.id, "accept", seen="The road is open."), before)
+    assert not overrules(made(before.id, "accept"), "contamination")
+    assert overrules(made(before.id, "accept"), "near_duplicate")
+
+
+# --- the spreadsheet ---
+
+
+def cells(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_cells(path: Path, rows: list[dict[str, str]], delimiter: str = ",") -> None:
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_decisions_come_back_exactly_from_a_spreadsheet(run: Run, tmp_path: Path) -> None:
+    with appending(run) as append:
+        for row, word, text in [(0, "edit", HOSTILE), (2, "accept", None), (3, "reject", None), (5, "edit", "+1\r\n'quoted\n")]:
+            with Rows(run) as rows:
+                shown = rows[row].sample
+            append(made(shown.id, word, text, seen=shown.text))
+    table = tmp_path / "rows.csv"
+    assert export_csv(run, table) == 7
+    other = filtered_run(tmp_path / "other", ROWS)
+    assert import_csv(other, table, "someone else") == 4
+    assert read_decisions(other) == read_decisions(run)
+    assert import_csv(other, table, "someone else") == 0, "what holds already is not written again"
+
+
+def test_no_cell_is_a_formula_and_every_text_comes_back() -> None:
+    letters = random.Random(1)
+    texts = ["=1+1", "+x", "-", "@a", "'", "''", "'=1", "'a", "\t=1", "\r", "\n=1", "＝1", "plain", ""]
+    texts += ["".join(letters.choices("=+-@'\t\r\na, \"", k=letters.randrange(6))) for _ in range(2000)]
+    for text in texts:
+        assert not guard(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))
+        assert unguard(guard(text)) == text
+
+
+def test_a_reviewer_decides_in_the_spreadsheet(run: Run, tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    export_csv(run, table)
+    rows = {row["id"]: row for row in cells(table)}
+    rows["p0:teacher:0"]["decision"] = " Reject "
+    rows["p2:teacher:0"] |= {"decision": "edit", "completion": "- three\n- items", "reviewer": "jan"}
+    rows["p6:teacher:0"]["decision"] = "accept"
+    write_cells(table, list(rows.values()), delimiter=";")
+    assert import_csv(run, table, "maria") == 3
+    held = read_decisions(run)
+    assert {name: (d.decision, d.completion, d.reviewer) for name, d in held.items()} == {
+        "p0:teacher:0": ("reject", None, "maria"),
+        "p2:teacher:0": ("edit", "- three\n- items", "jan"),
+        "p6:teacher:0": ("accept", None, "maria"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"decision": "love"}, "love"),
+        ({"id": "p9:teacher:0", "decision": "accept"}, "no row of this run"),
+        ({"id": "p1:teacher:0", "decision": "edit"}, "stands in the file twice"),
+        ({"completion": "changed"}, "write edit"),
+        ({"completion": "changed", "decision": "accept"}, "write edit"),
+        ({"completion": " ", "decision": "edit"}, "empty"),
+        ({"decision": "accept", "time": "noon"}, "noon"),
+    ],
+)
+def test_a_wrong_spreadsheet_names_the_line_and_changes_nothing(
+    run: Run, tmp_path: Path, change: dict[str, str], says: str
+) -> None:
+    table = tmp_path / "rows.csv"
+    export_csv(run, table)
+    rows = cells(table)
+    target = next(row for row in rows if row["id"] == "p0:teacher:0")
+    target |= change
+    rows[-1]["decision"] = "accept"
+    write_cells(table, rows)
+    with pytest.raises(UsageError, match=r"rows\.csv:\d+: ") as error:
+        import_csv(run, table, "maria")
+    assert says in error.value.message + error.value.hint
+    assert read_decisions(run) == {}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a,b\n", b"id,decision,completion\n1\n", b"\xff\xfe\x00", b'id,decision,completion\n"a']
+)
+def test_a_file_that_is_no_such_table_is_named(run: Run, tmp_path: Path, content: bytes) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_bytes(content)
+    with pytest.raises(UsageError, match=r"rows\.csv"):
+        import_csv(run, table, "maria")
+    with pytest.raises(UsageError, match="no such file"):
+        import_csv(run, tmp_path / "none.csv", "maria")
