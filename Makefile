@@ -5,7 +5,7 @@ RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
 
-.PHONY: setup distill generate filter train eval test test-vllm check bench clean
+.PHONY: setup distill generate filter train eval test test-vllm test-browser check bench clean
 
 setup: .venv/installed  ## .venv with the pinned set and the demo's teacher
 
@@ -21,7 +21,7 @@ distill: setup  ## all four stages on the embedded teacher
 generate filter train eval: setup  ## one stage: make train RUN=runs/mine RECIPE=mine.toml FLAGS='--limit 10'
 	@$(BIN)/seqdistill $@ $(RUN) -c $(RECIPE) $(FLAGS)
 
-test: setup  ## everything but vLLM
+test: setup  ## everything but vLLM and the browser
 	$(BIN)/python -m pytest
 
 test-vllm: .venv-vllm/installed  ## real vLLM, CPU build: the offline engine, and its server through the openai engine
@@ -30,6 +30,13 @@ test-vllm: .venv-vllm/installed  ## real vLLM, CPU build: the offline engine, an
 .venv-vllm/installed: pyproject.toml requirements-vllm.txt
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install -q --no-deps --no-compile -r requirements-vllm.txt -e .
+	@touch $@
+
+test-browser: .venv/browser  ## the review page in headless Chromium; needs: apt-get install chromium chromium-driver
+	$(BIN)/python -m pytest -o addopts= tests/browser
+
+.venv/browser: .venv/installed
+	$(BIN)/python -m pip install -q -c constraints.txt selenium
 	@touch $@
 
 check: setup  ## format, lint, types, import rules
