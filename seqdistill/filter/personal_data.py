@@ -180,7 +180,8 @@ _PHONE_WORD = re.compile(
     re.IGNORECASE,
 )
 _NUMBER_WORD = re.compile(
-    r"(?:\b(?:order|invoice|ref(?:erence)?|ticket|account|case|id|no|nr|isbn|issn|serial|sku|code|part|lot|permit|file)\b|#)\W{0,3}$", re.I
+    r"(?:\b(?:order|invoice|ref(?:erence)?|ticket|account|case|id|no|nr|isbn|issn|serial|sku|code|part|lot|permit|file)\b|#)\W{0,3}$",
+    re.IGNORECASE,
 )
 _DATE = (
     r"(?:[0-3]?\d[-./][01]?\d[-./](?:19|20)?\d\d|[0-3]?\d [01]?\d (?:19|20)\d\d|(?:19|20)\d\d(?:[-./ ][01]?\d[-./ ][0-3]?\d)?)"
