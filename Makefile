@@ -29,7 +29,7 @@ test-vllm: .venv-vllm/installed  ## real vLLM, CPU build: the offline engine, an
 
 .venv-vllm/installed: pyproject.toml requirements-vllm.txt
 	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install -q --no-deps --no-compile -r requirements-vllm.txt -e .
+	.venv-vllm/bin/python -m pip install -q --no-deps --no-compile -r requirements-vllm.txt -e . ./tests/vllm/alias
 	@touch $@
 
 test-browser: .venv/browser  ## the review page in headless Chromium; needs: apt-get install chromium chromium-driver

