@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from seqdistill.cards import write_model_card
 from seqdistill.config import ModelConfig, Recipe, TrainConfig, settings
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
@@ -79,6 +80,7 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
             example=_example(checked.train[0], tokenizer),
             arguments=resolved(arguments),
         )
+        write_model_card(run)
         shutil.rmtree(work)
     return _result(run, up_to_date=False)
 
