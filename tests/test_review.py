@@ -27,8 +27,8 @@ from seqdistill.filter.decisions import (
     stale,
     summary,
 )
+from seqdistill.filter.filtered_rows import FilteredRows
 from seqdistill.filter.review import Review, Server, review, serve
-from seqdistill.filter.rows import Rows
 from seqdistill.filter.spreadsheet import COLUMNS, export_csv, guard, import_csv, unguard
 from seqdistill.progress import Silent
 from seqdistill.records import Sample, to_line, write_jsonl
@@ -421,7 +421,7 @@ def write_cells(path: Path, rows: list[dict[str, str]], delimiter: str = ",") ->
 def test_decisions_come_back_exactly_from_a_spreadsheet(run: Run, tmp_path: Path) -> None:
     with appending(run) as append:
         for row, word, text in [(0, "edit", HOSTILE), (2, "accept", None), (3, "reject", None), (5, "edit", "+1\r\n'quoted\n")]:
-            with Rows(run) as rows:
+            with FilteredRows(run) as rows:
                 shown = rows[row].sample
             append(made(shown.id, word, text, seen=shown.text))
     table = tmp_path / "rows.csv"

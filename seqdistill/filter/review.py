@@ -33,7 +33,7 @@ from seqdistill.filter.decisions import (
     read_from,
     summary,
 )
-from seqdistill.filter.rows import Row, Rows
+from seqdistill.filter.filtered_rows import FilteredRows, Row
 from seqdistill.filter.spreadsheet import export_csv, flat, import_csv
 from seqdistill.progress import Progress
 from seqdistill.runs import Run
@@ -98,7 +98,7 @@ class Review:
     def __init__(self, run: Run, reviewer: str) -> None:
         self.run, self.reviewer = run, reviewer
         self._stack = ExitStack()
-        self._rows = self._stack.enter_context(Rows(run))
+        self._rows = self._stack.enter_context(FilteredRows(run))
         self._append = self._stack.enter_context(appending(run))
         self._lock = threading.Lock()
         self._views: dict[int, array[int]] = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from seqdistill.errors import UsageError
 from seqdistill.filter.decisions import Decision, appending, checked, hash_of_text, now, overrules, read_decisions
-from seqdistill.filter.rows import Row, Rows
+from seqdistill.filter.filtered_rows import FilteredRows, Row
 from seqdistill.records import Message, atomic_write
 from seqdistill.runs import Run
 
@@ -28,7 +28,7 @@ def export_csv(run: Run, path: Path) -> int:
     the text in `completion`.
     """
     decisions = read_decisions(run)
-    with Rows(run) as rows, atomic_write(path) as file:
+    with FilteredRows(run) as rows, atomic_write(path) as file:
         file.write("\ufeff")  # or else a spreadsheet guesses the encoding
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(COLUMNS)
@@ -57,7 +57,7 @@ def import_csv(run: Run, path: Path, reviewer: str) -> int:
     `reviewer` stands for rows that name none. Nothing is appended unless every row is right. Raises UsageError naming the
     line of a wrong one: an unknown id or decision, or a changed completion whose decision is not edit.
     """
-    with Rows(run) as rows:
+    with FilteredRows(run) as rows:
         held = read_decisions(run)
         found = [decision for decision in _decisions(path, rows, held, reviewer) if decision is not None]
     with appending(run) as append:
@@ -66,7 +66,7 @@ def import_csv(run: Run, path: Path, reviewer: str) -> int:
     return len(found)
 
 
-def _decisions(path: Path, rows: Rows, held: dict[str, Decision], reviewer: str) -> Iterator[Decision | None]:
+def _decisions(path: Path, rows: FilteredRows, held: dict[str, Decision], reviewer: str) -> Iterator[Decision | None]:
     told: set[str] = set()
     for place, cells in _cells(path):
         word, name = cells["decision"].strip().lower(), cells["id"]

@@ -30,7 +30,7 @@ class Row:
     kept_by: str | None  # the id of the row kept in its place
 
 
-class Rows:
+class FilteredRows:
     """The rows of a run's filter stage, rejected ones first. A context manager; may be read from several threads."""
 
     def __init__(self, run: Run) -> None:
