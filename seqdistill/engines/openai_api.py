@@ -61,15 +61,22 @@ class OpenAIEngine:
 
     async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request as it arrives. Raises SeqdistillError for what none can survive."""
+        import httpx2
         import openai
 
         if not requests:
             return
         timeout = openai.Timeout(self.pace.timeout, connect=self.pace.connect_timeout)
+        limits = httpx2.Limits(max_connections=self.pace.concurrency, max_keepalive_connections=self.pace.concurrency)
         async with contextlib.AsyncExitStack() as stack:
             endpoints = []
             for url in self._urls:
-                client = openai.AsyncOpenAI(api_key=self.key, base_url=url, timeout=timeout, max_retries=0)
+                client = openai.AsyncOpenAI(
+                    api_key=self.key,
+                    base_url=url,
+                    max_retries=0,
+                    http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits),
+                )
                 endpoints.append(_Endpoint(_shown(url), await stack.enter_async_context(client), Throttle(self.pace)))
             asking = _Asking(self, requests, endpoints)
             try:
@@ -249,6 +256,7 @@ class _Asking:
 
     async def _send(self, request: Request, endpoint: _Endpoint) -> dict[str, Any]:
         """The reply's JSON. Raises _Failure, or SeqdistillError for what no request can survive."""
+        import aiohttp
         import httpx2
         import openai
 
@@ -261,14 +269,16 @@ class _Asking:
             endpoint.away_since = None
             raise self._refusal(endpoint, error) from None
         except openai.APIConnectionError as error:
-            cause = error.__cause__
-            if isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):
+            cause = error.__cause__.__cause__ if error.__cause__ else None  # httpx2's error, and aiohttp's beneath it
+            if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
                 raise _Failure("unreachable", f"{endpoint.name} cannot be reached: {cause}", away=True) from None
-            if isinstance(cause, httpx2.TimeoutException):
+            if isinstance(cause, TimeoutError):
                 raise self._timeout() from None
             raise _Failure("connection lost", f"{endpoint.name}: {cause!r}", lost=True) from None
         except TimeoutError:
             raise self._timeout() from None
+        except aiohttp.ClientError as error:
+            raise _Failure("malformed reply", f"{endpoint.name}: {error!r}", lost=True) from None
         endpoint.away_since = None
         try:
             raw = json.loads(response.content)
