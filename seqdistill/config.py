@@ -73,6 +73,15 @@ class TeacherConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
+class OneOfTeachers(TeacherConfig):
+    """[[teachers]]: one of several teachers; the others are further tables of the same name."""
+
+    weight: float | None = key(
+        None, "this teacher's share of the samples; without weights each teacher answers everything", low=0
+    )
+
+
+@dataclass(frozen=True)
 class StudentConfig(ModelConfig):
     """[student]: the model that learns."""
 
@@ -191,6 +200,15 @@ class FilterConfig:
     unscored: str = key(
         "drop", "samples that could not be scored: drop them, or keep them behind all others", choices=("drop", "keep")
     )
+    personal_data: str = key(
+        "annotate",
+        "e-mail, phone, card, IBAN, keys and tokens: count them in the report, mask them on both sides, or drop the rows",
+        choices=("off", "annotate", "mask", "drop"),
+    )
+    phone_regions: list[str] = key(
+        ["US", "GB", "DE", "FR", "ES", "IT", "NL", "BE", "AT", "CH", "IE", "PL", "PT", "SE", "AU", "IN", "BR"],
+        "countries whose national phone numbers are known; those with a country code always are",
+    )
     baselines: bool = key(False, "also write a random and a longest selection of the same size, to compare with")
     engine: str = key(
         "local", "where the samples are read: on this machine, or on a Ray cluster", choices=("local", "ray"), output=False
@@ -233,7 +251,8 @@ class Recipe:
     """Every table, resolved."""
 
     task: TaskConfig = field(default_factory=TaskConfig)
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)  # with several teachers and no [teacher], the first of them
+    teachers: list[OneOfTeachers] = field(default_factory=list)
     student: StudentConfig = field(default_factory=StudentConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
@@ -242,7 +261,7 @@ class Recipe:
     eval: EvalConfig = field(default_factory=EvalConfig)
 
 
-TABLES: dict[str, type[Any]] = get_type_hints(Recipe)
+TABLES: dict[str, type[Any]] = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "teachers"}
 
 
 def settings(table: Any, *leave_out: str) -> dict[str, Any]:
@@ -253,7 +272,7 @@ def settings(table: Any, *leave_out: str) -> dict[str, Any]:
 # --- the recipe file --------------------------------------------------------------------------------------------------
 
 
-def read_recipe(path: Path) -> dict[str, dict[str, Any]]:
+def read_recipe(path: Path) -> dict[str, Any]:
     """The tables of a TOML recipe, checked for unknown tables and keys and for wrong values. Paths stay as written.
 
     Raises UsageError naming the file, the table, the key and the nearest known name.
@@ -267,6 +286,9 @@ def read_recipe(path: Path) -> dict[str, dict[str, Any]]:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML: {error}", "see the recipe chapter of the README") from None
     for table, content in raw.items():
+        if table == "teachers":
+            _check_teachers(content, str(path))
+            continue
         if table not in TABLES:
             raise UsageError(f"{path}: unknown table [{table}]{nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
         if not isinstance(content, dict):
@@ -275,10 +297,23 @@ def read_recipe(path: Path) -> dict[str, dict[str, Any]]:
     return raw
 
 
+def _check_teachers(content: Any, place: str) -> None:
+    if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
+        raise UsageError(f"{place}: teachers is not a list of tables", "write [[teachers]] above the keys of each teacher")
+    for number, one in enumerate(content, 1):
+        check_table("teachers", one, f"{place}: teacher {number}")
+        if "model" not in one:
+            raise UsageError(f"{place}: teacher {number}: [[teachers]] has no model", "name each teacher's model")
+    weighted = [one for one in content if "weight" in one]
+    if weighted and (len(weighted) < len(content) or not sum(one["weight"] for one in content)):
+        raise UsageError(f"{place}: [[teachers]]: give every teacher a weight, or none", "weight = 2.0")
+
+
 def check_table(table: str, content: Mapping[str, Any], place: str) -> None:
     """Raises UsageError for an unknown key or a wrong value of one table."""
-    known = {f.name: f for f in fields(TABLES[table])}
-    hints = get_type_hints(TABLES[table])
+    kind = OneOfTeachers if table == "teachers" else TABLES[table]
+    known = {f.name: f for f in fields(kind)}
+    hints = get_type_hints(kind)
     for name, value in content.items():
         if name not in known:
             raise UsageError(
@@ -325,14 +360,17 @@ def nearest(word: str, known: Any) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-Layer = Mapping[str, Mapping[str, Any]]
+Layer = Mapping[str, Any]  # table -> key -> value; [[teachers]] is a list of such tables
 
 
-def merge(*layers: Layer) -> dict[str, dict[str, Any]]:
+def merge(*layers: Layer) -> dict[str, Any]:
     """The tables of several layers laid over one another, the last one on top; nested tables are merged by key."""
-    merged: dict[str, dict[str, Any]] = {}
+    merged: dict[str, Any] = {}
     for layer in layers:
         for table, content in layer.items():
+            if isinstance(content, list):
+                merged[table] = content
+                continue
             target = merged.setdefault(table, {})
             for name, value in content.items():
                 if isinstance(value, Mapping) and isinstance(target.get(name), Mapping):
@@ -344,23 +382,34 @@ def merge(*layers: Layer) -> dict[str, dict[str, Any]]:
 
 def resolve(tables: Layer) -> Recipe:
     """The recipe with every default filled in. `tables` must have been checked."""
-    return replace(Recipe(), **{table: TABLES[table](**content) for table, content in tables.items()})
+    several = [OneOfTeachers(**one) for one in tables.get("teachers", ())]
+    single = {table: TABLES[table](**content) for table, content in tables.items() if table != "teachers"}
+    if several and not single.get("teacher", TeacherConfig()).model:
+        single["teacher"] = several[0]
+    return replace(Recipe(), **single, teachers=several)
 
 
-def with_paths(tables: Layer, folder: Path) -> dict[str, dict[str, Any]]:
+def with_paths(tables: Layer, folder: Path) -> dict[str, Any]:
     """The tables with each relative path that exists under `folder` made absolute; names that are no path stay.
 
     A prompts or test file is always a path unless it is a hub name (`hf:`); a template or model may be a plain name.
     """
-    placed: dict[str, dict[str, Any]] = {}
-    for table, content in tables.items():
-        placed[table] = dict(content)
-        for setting in fields(TABLES[table]):
-            value = content.get(setting.name)
-            if setting.metadata["path"] and isinstance(value, str):
-                placed[table][setting.name] = _placed(value, folder, setting.name)
-            elif setting.metadata["path"] and isinstance(value, list):
-                placed[table][setting.name] = [_placed(item, folder, setting.name) for item in value]
+    return {
+        table: [_with_paths(OneOfTeachers, one, folder) for one in content]
+        if isinstance(content, list)
+        else _with_paths(TABLES[table], content, folder)
+        for table, content in tables.items()
+    }
+
+
+def _with_paths(kind: type[Any], content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    placed = dict(content)
+    for setting in fields(kind):
+        value = content.get(setting.name)
+        if setting.metadata["path"] and isinstance(value, str):
+            placed[setting.name] = _placed(value, folder, setting.name)
+        elif setting.metadata["path"] and isinstance(value, list):
+            placed[setting.name] = [_placed(item, folder, setting.name) for item in value]
     return placed
 
 

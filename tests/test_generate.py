@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 from chat_server import Body, ChatServer, Fault, answer
 
 from seqdistill.cli import main
-from seqdistill.config import GenerateConfig, Recipe, TaskConfig, TeacherConfig
+from seqdistill.config import GenerateConfig, OneOfTeachers, Recipe, TaskConfig, TeacherConfig
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.generate.estimate import estimate
 from seqdistill.generate.stage import GenerateResult, generate
@@ -365,3 +366,56 @@ def test_answers_that_are_reasoning_alone_are_counted(tmp_path: Path) -> None:
         result = run_it(tmp_path, server, range(3))
     assert result.think_only == 3
     assert [sample.reasoning for sample in read_samples(result.path)] == ["hm"] * 3
+
+
+# --- several teachers -------------------------------------------------------------------------------------------------
+
+
+def taught(prompts: Path, *teachers: OneOfTeachers, **asked: Any) -> Recipe:
+    return Recipe(
+        task=TaskConfig(prompts=str(prompts)), teachers=list(teachers), generate=GenerateConfig(max_tokens=20, **asked)
+    )
+
+
+def test_several_teachers_answer_all_or_their_share_and_each_is_named(tmp_path: Path) -> None:
+    with ChatServer(model="one") as one, ChatServer(model="two") as two:
+        first = OneOfTeachers(model="one", engine="openai", base_url=[one.url])
+        second = OneOfTeachers(model="two", engine="openai", base_url=[two.url])
+        prompts = prompts_file(tmp_path, range(100))
+        result = generate(Run(tmp_path / "run"), taught(prompts, first, second), Silent())
+        assert [sample.teacher for sample in read_samples(result.path)] == ["one", "two"] * 100
+        assert len(one.requests) == len(two.requests) == 100
+        shares = taught(prompts, replace(first, weight=3.0), replace(second, weight=1.0), samples=2)
+        result = generate(Run(tmp_path / "run"), shares, Silent())
+        drawn = [sample.teacher for sample in read_samples(result.path)]
+        assert len(drawn) == 200
+        assert 125 < drawn.count("one") < 175
+        assert result.reused > 60, "what a teacher had answered before is not asked again"
+        with pytest.raises(UsageError, match="two teachers are called 'one'"):
+            generate(Run(tmp_path / "run"), taught(prompts, first, first), Silent())
+
+
+def test_teachers_are_tables_of_the_recipe(tmp_path: Path) -> None:
+    prompts_file(tmp_path, range(4))
+    with ChatServer(model="one") as one, ChatServer(model="two") as two:
+        text = '[task]\nprompts = "prompts.jsonl"\n'
+        for server in (one, two):
+            text += f'[[teachers]]\nmodel = "{server.model}"\nengine = "openai"\nbase_url = ["{server.url}"]\n'
+        (tmp_path / "recipe.toml").write_text(text)
+        assert main(["generate", str(tmp_path / "run"), "-c", str(tmp_path / "recipe.toml")]) == 0
+    assert len(list(read_samples(tmp_path / "run/generate/samples.jsonl"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        ('[[teachers]]\nmodle = "x"', "teacher 1: unknown key 'modle' in .teachers., did you mean 'model'"),
+        ('[[teachers]]\nengine = "openai"', "teacher 1: .* has no model"),
+        ('[[teachers]]\nmodel = "x"\nweight = 1.0\n[[teachers]]\nmodel = "y"', "every teacher a weight, or none"),
+        ('[teachers]\nmodel = "x"', "not a list of tables"),
+    ],
+)
+def test_a_bad_list_of_teachers_is_told(tmp_path: Path, tables: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.toml").write_text(tables)
+    assert main(["generate", str(tmp_path / "run"), "-c", str(tmp_path / "recipe.toml")]) == 2
+    assert re.search(says, capsys.readouterr().err)

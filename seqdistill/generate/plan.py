@@ -5,10 +5,11 @@ Decides names, ids, seeds and which teacher answers what. Does not ask.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 from seqdistill.budget import Price, price_of
-from seqdistill.config import GenerateConfig, ModelConfig, Recipe, TeacherConfig
+from seqdistill.config import GenerateConfig, ModelConfig, OneOfTeachers, Recipe, TeacherConfig
 from seqdistill.engines import Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
@@ -23,6 +24,7 @@ class Teacher:
     identity: str
     config: TeacherConfig
     price: Price | None
+    weight: float | None = None  # its share of the samples; None: it answers everything
 
 
 @dataclass(frozen=True)
@@ -42,25 +44,36 @@ def teacher_name(model: ModelConfig) -> str:
 
 
 def teachers_of(recipe: Recipe) -> list[Teacher]:
-    """The teachers of a recipe. Raises UsageError for a bad price or a retry that is no larger than the first try."""
+    """The teachers of a recipe. Raises UsageError for none, a bad price or a retry that is no larger than the first try."""
     asked = recipe.generate
     if asked.retry_truncated is not None and asked.retry_truncated <= asked.max_tokens:
         raise UsageError(
             f"retry_truncated = {asked.retry_truncated} is not more than max_tokens = {asked.max_tokens}",
             "a truncated answer asked for again with the same limit is truncated again",
         )
-    if not recipe.teacher.model:
-        raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
-    return [Teacher(teacher_name(one), identity(one), one, price_of(one.price)) for one in [recipe.teacher]]
+    configs: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
+    teachers = []
+    for config in configs:
+        if not config.model:
+            raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
+        weight = config.weight if isinstance(config, OneOfTeachers) else None
+        teachers.append(Teacher(teacher_name(config), identity(config), config, price_of(config.price), weight))
+    names = [teacher.name for teacher in teachers]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"two teachers are called {twice!r}", "each of [[teachers]] needs a model name of its own")
+    return teachers
 
 
 def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], asked: GenerateConfig) -> list[Planned]:
-    """Each prompt's samples one after the other, in the order of the prompts."""
+    """Each prompt's samples one after the other, in the order of the prompts.
+
+    Each teacher answers each of them; with weights, one teacher does, drawn by a hash of prompt and sample number.
+    """
     plan = []
     for prompt in prompts:
         for number in range(asked.samples):
             seed = request_seed(asked.seed, prompt.id, number)
-            for teacher in teachers:
+            for teacher in _answering(teachers, asked.seed, prompt, number):
                 request = Request(
                     id=f"{prompt.id}:{teacher.name}:{number}",
                     messages=prompt.teacher_messages,
@@ -71,6 +84,17 @@ def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], asked:
                 )
                 plan.append(Planned(prompt, number, teacher, request))
     return plan
+
+
+def _answering(teachers: Sequence[Teacher], seed: int, prompt: Prompt, number: int) -> Sequence[Teacher]:
+    weights = [teacher.weight for teacher in teachers if teacher.weight is not None]
+    if not weights:
+        return teachers
+    drawn = request_seed(seed, f"teacher of {prompt.id}", number) / (1 << 31) * sum(weights)
+    for teacher, reached in zip(teachers, accumulate(weights), strict=True):
+        if drawn < reached:
+            return [teacher]
+    return [teachers[-1]]
 
 
 def with_more_tokens(planned: Planned, asked: GenerateConfig) -> Planned:

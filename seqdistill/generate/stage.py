@@ -77,9 +77,13 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
 
 
 def _about(inputs: Inputs) -> dict[str, Any]:
-    """The teacher as the manifest and the cards tell it."""
-    first = inputs.teachers[0]
-    return {"name": first.name, "identity": first.identity, "engine": first.config.engine}
+    """The teachers as the manifest and the cards tell them; of several, the names together and each alone."""
+    each = [
+        {"name": one.name, "identity": one.identity, "engine": one.config.engine, "license": one.config.license}
+        for one in inputs.teachers
+    ]
+    joined = {key: ", ".join(str(one[key]) for one in each) for key in ("name", "identity", "engine")}
+    return {**joined, "each": each} if len(each) > 1 else joined
 
 
 def _incomplete(run: Run, asked: Asked, failed: int, planned: int) -> Incomplete:
