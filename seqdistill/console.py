@@ -5,6 +5,7 @@ Text that came from a model or a file passes `visible` first: a terminal obeys e
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -32,16 +33,21 @@ class Console:
         self._as_json, self._quiet = as_json, quiet
         self._bar: Any = None
         self._what, self._unit, self._total, self._done = "", "", 0, 0
-        self._began = self._beat = 0.0
+        self._began = 0.0
         self._facts: dict[str, str] = {}
+        self._over = threading.Event()
 
     # --- progress, on stderr ---
 
     def start(self, what: str, total: int, unit: str) -> None:
         self.end()
         self._what, self._unit, self._total, self._done, self._facts = what, unit, total, 0, {}
-        self._began = self._beat = time.monotonic()
-        if self._quiet or not sys.stderr.isatty():
+        self._began = time.monotonic()
+        if self._quiet:
+            return
+        if not sys.stderr.isatty():
+            self._over = threading.Event()
+            threading.Thread(target=self._heartbeat, args=(self._over,), daemon=True).start()
             return
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -61,22 +67,29 @@ class Console:
     def advance(self, count: int = 1, facts: dict[str, str] | None = None) -> None:
         self._done += count
         self._facts.update(facts or {})
-        now = time.monotonic()
-        rate = f"{self._done / max(now - self._began, 1e-9):.1f} {self._unit}/s"
-        shown = "  ".join(f"{name} {value}" for name, value in self._facts.items())
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, rate=rate, facts=visible(shown))
-        elif not self._quiet and now - self._beat > HEARTBEAT_SECONDS:
-            self._beat = now
-            left = (self._total - self._done) * (now - self._began) / max(self._done, 1)
-            facts_part = f", {shown}" if shown else ""
-            self._say(f"{self._what}: {self._done} of {self._total} {self._unit}, {rate}, {seconds(left)} left{facts_part}")
+            self._bar.update(self._task, completed=self._done, rate=self._rate(), facts=visible(self._shown()))
+
+    def _heartbeat(self, over: threading.Event) -> None:
+        while not over.wait(HEARTBEAT_SECONDS):
+            left = "no end in sight yet"
+            if self._done:
+                left = seconds((self._total - self._done) * (time.monotonic() - self._began) / self._done) + " left"
+            facts = f", {self._shown()}" if self._facts else ""
+            self._say(f"{self._what}: {self._done} of {self._total} {self._unit}, {self._rate()}, {left}{facts}")
+
+    def _rate(self) -> str:
+        return f"{self._done / max(time.monotonic() - self._began, 1e-9):.1f} {self._unit}/s"
+
+    def _shown(self) -> str:
+        return "  ".join(f"{name} {value}" for name, value in self._facts.items())
 
     def note(self, text: str) -> None:
         if not self._quiet:
             self._say(text)
 
     def end(self) -> None:
+        self._over.set()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
