@@ -58,7 +58,7 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
         hints = get_type_hints(TABLES[table])
         for setting in fields(TABLES[table]):
             kind = hints[setting.name]
-            plain = next(part for part in get_args(kind) if part is not type(None)) if _optional(kind) else kind
+            plain: Any = next(part for part in get_args(kind) if part is not type(None)) if _optional(kind) else kind
             if (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,)):
                 continue  # a nested table is written in the recipe, or with --set
             name, default, choices = _flag(table, setting.name), default_of(setting), setting.metadata["choices"]
