@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import Sample, fingerprint, to_line
@@ -39,6 +38,11 @@ class Decision:
 def hash_of_text(text: str) -> str:
     """The short hash by which a decision knows the completion it was made on."""
     return fingerprint(text)[:12]
+
+
+def seen_text(sample: Sample, before: Decision | None) -> str:
+    """The hash that a new decision on this row of the filter's files carries: of the teacher's text, under an edit too."""
+    return before.seen if before and sample.finish_reason == HUMAN else hash_of_text(sample.text)
 
 
 def now() -> str:
@@ -188,7 +192,7 @@ def stale(decision: Decision, sample: Sample) -> bool:
     return decision.decision != "edit" and decision.seen != hash_of_text(sample.text)
 
 
-def summary(decisions: dict[str, Decision]) -> dict[str, Any]:
+def summary(decisions: dict[str, Decision]) -> dict[str, int]:
     """How many rows are accepted, edited and rejected."""
     kinds = [decision.decision for decision in decisions.values()]
     return {"accepted": kinds.count("accept"), "edited": kinds.count("edit"), "rejected": kinds.count("reject")}

@@ -19,10 +19,11 @@ import phonenumbers
 from phonenumbers import Leniency, PhoneNumber, PhoneNumberMatcher
 from stdnum import iban, luhn
 
+from seqdistill.config import FilterConfig
 from seqdistill.records import Sample
 
 KINDS = ("secret", "email", "iban", "card", "phone")  # where two overlap, the earlier kind holds
-REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BE", "AT", "CH", "IE", "PL", "PT", "SE", "AU", "IN", "BR")
+REGIONS = tuple(FilterConfig().phone_regions)
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,15 @@ def mask(sample: Sample, regions: Sequence[str] = REGIONS) -> tuple[Sample, dict
         return sample, {}
     clean = replace(sample, prompt=prompt, completion=completion, reasoning=reasoning, reference=reference)
     return clean, {kind: counts[kind] for kind in KINDS if counts[kind]}
+
+
+def hidden(text: str) -> str:
+    """The text with its personal data named by kind alone, for reports."""
+    parts, end = [], 0
+    for found in find(text):
+        parts += [text[end : found.start], f"[{found.kind.upper()}]"]
+        end = found.end
+    return "".join([*parts, text[end:]])
 
 
 def _texts(sample: Sample) -> Iterator[str]:

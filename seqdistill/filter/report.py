@@ -12,6 +12,7 @@ import numpy as np
 
 from seqdistill.filter.contamination import Hit, Item
 from seqdistill.filter.integrity import Verdict
+from seqdistill.filter.personal_data import hidden
 from seqdistill.filter.scan import Facts
 from seqdistill.filter.stock_phrases import StockPhrase
 from seqdistill.filter.words import Ints
@@ -41,6 +42,8 @@ RULES = {
     "best": ("selection", "best_n"),
     "share": ("selection", "top_share"),
     "threshold": ("selection", "min_score"),
+    "personal_data": ("personal data", "personal_data"),
+    "review": ("review", ""),
 }
 STEPS = tuple(dict.fromkeys(step for step, _ in RULES.values()))
 
@@ -59,6 +62,11 @@ class Verdicts:
             self.given[row] = Verdict(rule, reason)
             if kept_by is not None:
                 self.kept_by[row] = kept_by
+
+    def accept(self, row: int) -> None:
+        """Takes a row's verdict back."""
+        self.given.pop(row, None)
+        self.kept_by.pop(row, None)
 
     def kept(self, order: Ints) -> Ints:
         """The rows of `order` that stand."""
@@ -174,5 +182,6 @@ def _examples(verdicts: Verdicts, read: Callable[[int], Sample]) -> dict[str, li
 
 
 def shown(text: str) -> str:
-    """A text cut to what a report shows."""
+    """A text cut to what a report shows, with personal data named by kind alone."""
+    text = hidden(text[: 4 * SHOWN])
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

@@ -25,12 +25,12 @@ from seqdistill.filter.decisions import (
     Decision,
     appending,
     decisions_file,
-    hash_of_text,
     holding,
     now,
     overrules,
     read_decisions,
     read_from,
+    seen_text,
     summary,
 )
 from seqdistill.filter.filtered_rows import FilteredRows, Row
@@ -217,7 +217,8 @@ class Review:
     def decide(self, number: int, word: str, completion: str | None, view: int) -> dict[str, Any]:
         """Writes one decision down; it is on the disk when this returns."""
         row = self._row(number)
-        decision = Decision(row.sample.id, word, completion, hash_of_text(row.sample.text), self.reviewer, now())
+        seen = seen_text(row.sample, self._decisions().get(row.sample.id))
+        decision = Decision(row.sample.id, word, completion, seen, self.reviewer, now())
         if not overrules(decision, row.rule):
             raise UsageError(f"the rule {row.rule} is not overruled", "what is in the test set is never trained on")
         try:
@@ -279,12 +280,15 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
     server_version, sys_version = "seqdistill", ""
     timeout = 30.0
+    finished = False
 
     def do_GET(self) -> None:
         self._answer(self._get)
 
     def do_POST(self) -> None:
         self._answer(self._post)
+        if self.finished:  # and answered
+            threading.Thread(target=self.server.shutdown).start()
 
     def log_message(self, *_: Any) -> None:
         """Nothing: the address holds the token."""
@@ -334,7 +338,7 @@ class Handler(BaseHTTPRequestHandler):
     def _post(self, page: str, _: dict[str, str]) -> tuple[bytes, str]:
         asked = self._body()
         if page == "finish":
-            threading.Thread(target=self.server.shutdown).start()
+            self.finished = True
             return _json({})
         if page != "decide":
             raise _Refused(HTTPStatus.NOT_FOUND, "no such page")

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ from seqdistill.errors import UsageError
 from seqdistill.filter.contamination import Hit, ItemIndex
 from seqdistill.filter.duplicates import digest
 from seqdistill.filter.integrity import Verdict, asked, integrity, refusal, script
+from seqdistill.filter.personal_data import count
 from seqdistill.filter.stock_phrases import OPENING
 from seqdistill.filter.words import Hashes, Ints, Sets, Words, mix, pair_sets, words
 from seqdistill.filter.workers import each
@@ -52,6 +53,7 @@ class Facts:
     sets: Sets
     verdicts: dict[int, Verdict]
     hits: dict[int, Hit]
+    personal: dict[int, dict[str, int]]  # how many values of each kind, for rows with personal data
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -132,12 +134,12 @@ def facts_of(span: Span, config: FilterConfig, index: ItemIndex) -> Facts:
     verdicts = {row: verdict for row, sample in enumerate(samples) if (verdict := integrity(sample, config))}
     hits = {hit.row: hit for hit in index.look("completion", completions, completion_words)}
     hits |= {hit.row: hit for hit in index.look("prompt", prompts, prompt_words)}
-    prompt_ids = _hashes([sample.prompt_id for sample in samples])
+    prompt_ids = hashes_of([sample.prompt_id for sample in samples])
     numbers = {"prompt": prompt_words.numbers, "pair": prompt_words.numbers * np.uint64(3) + completion_words.numbers}
     same = mix(numbers.get(config.near, completion_words.numbers)) if config.near_numbers else np.zeros(len(rows), np.uint64)
     return Facts(
         offsets=np.array([row[0] for row in rows], np.int64),
-        ids=_hashes([sample.id for sample in samples]),
+        ids=hashes_of([sample.id for sample in samples]),
         prompts=prompt_ids,
         samples=np.array([sample.sample for sample in samples], np.int64),
         scores=np.array([row[2] for row in rows]),
@@ -153,7 +155,15 @@ def facts_of(span: Span, config: FilterConfig, index: ItemIndex) -> Facts:
         sets=_sets(config.near, prompt_words, completion_words),
         verdicts=verdicts,
         hits=hits,
+        personal=_personal(samples, config),
     )
+
+
+def _personal(samples: list[Sample], config: FilterConfig) -> dict[int, dict[str, int]]:
+    if config.personal_data == "off":
+        return {}
+    counted = ((row, count(sample, config.phone_regions)) for row, sample in enumerate(samples))
+    return {row: counts for row, counts in counted if counts}
 
 
 def _sets(scope: str, prompt: Words, completion: Words) -> Sets:
@@ -171,7 +181,8 @@ def _held_out(prompt_id: str, config: FilterConfig) -> bool:
     return int(fingerprint([config.seed, prompt_id])[:8], 16) < config.validation * 2**32
 
 
-def _hashes(names: Sequence[str]) -> Hashes:
+def hashes_of(names: Sequence[str]) -> Hashes:
+    """The hash of each name, as in `Facts`."""
     digests = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names)
     return np.frombuffer(b"".join(digests), np.uint64).copy()
 
@@ -193,17 +204,19 @@ class _Joined:
     parts: list[Facts] = field(default_factory=list)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     hits: dict[int, Hit] = field(default_factory=dict)
+    personal: dict[int, dict[str, int]] = field(default_factory=dict)
     rows: int = 0
     sizes: list[Ints] = field(default_factory=list)
 
     def add(self, part: Facts) -> None:
         self.verdicts |= {self.rows + row: verdict for row, verdict in part.verdicts.items()}
         self.hits |= {self.rows + row: hit for row, hit in part.hits.items()}
+        self.personal |= {self.rows + row: counts for row, counts in part.personal.items()}
         self.rows += len(part)
         self.sizes.append(part.sets.sizes)
         part.sets.hashes.tofile(self.spill)
         part.sets = Sets(np.empty(0, np.uint64), np.zeros(1, np.int64))
-        part.verdicts, part.hits = {}, {}
+        part.verdicts, part.hits, part.personal = {}, {}, {}
         self.parts.append(part)
 
     def facts(self) -> Facts:
@@ -215,7 +228,8 @@ class _Joined:
         lists: dict[str, Any] = {
             name: list(itertools.chain.from_iterable(getattr(part, name) for part in self.parts)) for name in LISTS
         }
-        return Facts(**columns, **lists, sets=Sets(hashes, np.cumsum(sizes)), verdicts=self.verdicts, hits=self.hits)
+        sets = Sets(hashes, np.cumsum(sizes))
+        return Facts(**columns, **lists, sets=sets, verdicts=self.verdicts, hits=self.hits, personal=self.personal)
 
 
 def _joined(parts: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
@@ -236,17 +250,24 @@ class Rows:
 
     def __init__(self, path: Path, facts: Facts) -> None:
         self._path, self._facts, self._file = path, facts, path.open("rb")
+        self._changes: dict[int, list[Callable[[Sample], Sample]]] = {}
+
+    def change(self, row: int, how: Callable[[Sample], Sample]) -> None:
+        """From here on the row reads as `how` makes it."""
+        self._changes.setdefault(row, []).append(how)
 
     def line(self, row: int) -> str:
-        """One row's line as it is written: as it was read, less the keys that are no sample's."""
-        line = self._line(row)
-        if self._facts.plain[row]:
-            return line.decode("utf-8").strip() + "\n"
-        return to_line(parse(line, f"{self._path}: row {row + 1}"))
+        """One row's line as it is written: as it was read, less the keys that are no sample's, with its changes."""
+        if self._facts.plain[row] and row not in self._changes:
+            return self._line(row).decode("utf-8").strip() + "\n"
+        return to_line(self(row))
 
     def __call__(self, row: int) -> Sample:
         """One row's sample."""
-        return parse(self._line(row), f"{self._path}: row {row + 1}")
+        sample = parse(self._line(row), f"{self._path}: row {row + 1}")
+        for how in self._changes.get(row, ()):
+            sample = how(sample)
+        return sample
 
     def _line(self, row: int) -> bytes:
         self._file.seek(int(self._facts.offsets[row]))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from seqdistill.errors import UsageError
-from seqdistill.filter.decisions import Decision, appending, checked, hash_of_text, now, overrules, read_decisions
+from seqdistill.filter.decisions import Decision, appending, checked, now, overrules, read_decisions, seen_text
 from seqdistill.filter.filtered_rows import FilteredRows, Row
 from seqdistill.records import Message, atomic_write
 from seqdistill.runs import Run
@@ -91,7 +91,7 @@ def _decisions(path: Path, rows: FilteredRows, held: dict[str, Decision], review
             id=name,
             decision=word,
             completion=cells["completion"] if word == "edit" else None,
-            seen=hash_of_text(row.sample.text),
+            seen=seen_text(row.sample, before),
             reviewer=cells["reviewer"].strip() or reviewer,
             time=cells["time"].strip() or now(),
         )

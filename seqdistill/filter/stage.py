@@ -15,7 +15,9 @@ from seqdistill.config import Recipe, settings
 from seqdistill.errors import SeqdistillError
 from seqdistill.filter.choice import Choice, Chooser, choice_inputs, choice_settings
 from seqdistill.filter.contamination import Item, ItemIndex, items_of
+from seqdistill.filter.decisions import decisions_file, read_decisions
 from seqdistill.filter.outputs import write, write_baselines
+from seqdistill.filter.people import apply_decisions, mind_personal_data
 from seqdistill.filter.report import RULES, Verdicts, report
 from seqdistill.filter.rules import (
     drop_contaminated,
@@ -50,7 +52,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     """Filters the samples of a run. Works without a recipe. Raises SeqdistillError when no row is left."""
     config = recipe.filter
     samples = run.need("generate", "samples.jsonl")
-    record = StageRecord(run, "filter", _settings(recipe), _inputs(recipe, samples))
+    decisions = read_decisions(run)
+    record = StageRecord(run, "filter", _settings(recipe), _inputs(recipe, samples, decisions_file(run) if decisions else None))
     if record.up_to_date() and (manifest := run.manifest("filter")):
         return FilterResult(**manifest["result"], up_to_date=True, path=run.path / "filter")
     with run.locked("filter"), ExitStack() as stack:
@@ -69,9 +72,15 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         drop_near_duplicates(facts, verdicts, order, config, read)
         drop_contaminated(facts, verdicts, items)
         choice = _choose(run, recipe, facts, verdicts, read, progress)
+        reviewed = apply_decisions(decisions, facts, verdicts, config, read)
+        personal = mind_personal_data(facts, verdicts, reviewed, config, read)
 
         _check_something_is_left(verdicts, len(facts), samples)
-        told = report(facts, verdicts, phrases, items, read) | {"selection": choice.told}
+        told = report(facts, verdicts, phrases, items, read) | {
+            "selection": choice.told,
+            "personal_data": personal,
+            "review": reviewed.told,
+        }
         counts = write(run, facts, verdicts, read) | write_baselines(run, facts, verdicts, choice, read)
         write_json(run.file("filter", "report.json"), told)
         kept = counts["train.jsonl"] + counts["validation.jsonl"]
@@ -97,8 +106,9 @@ def _hub(source: str | None) -> str | None:
     return source if source and not Path(source).exists() else None
 
 
-def _inputs(recipe: Recipe, samples: Path) -> dict[str, Path]:
+def _inputs(recipe: Recipe, samples: Path, decisions: Path | None) -> dict[str, Path]:
     named = {"samples": samples, "test": recipe.task.test, "template": load_template(recipe.task.template).path}
+    named["decisions"] = decisions
     named |= {f"contamination {number}": source for number, source in enumerate(recipe.filter.contamination, 1)}
     files = {name: Path(source) for name, source in named.items() if source and Path(source).exists()}
     return files | choice_inputs(recipe.filter)

@@ -1,0 +1,89 @@
+"""The last steps, about people: personal data in the rows, and what reviewers decided about rows.
+
+What personal data is stands in `personal_data`, what a decision means in `decisions`; here they meet the verdicts.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from seqdistill.config import FilterConfig
+from seqdistill.filter import personal_data
+from seqdistill.filter.decisions import RULE, Decision, apply, stale, summary
+from seqdistill.filter.report import Verdicts
+from seqdistill.filter.scan import Facts, Rows, hashes_of
+from seqdistill.records import Sample
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """What people decided: the rows kept by their word, those with their text, and what to report."""
+
+    kept: set[int]
+    edited: set[int]
+    told: dict[str, int]
+
+
+def apply_decisions(
+    decisions: dict[str, Decision], facts: Facts, verdicts: Verdicts, config: FilterConfig, read: Rows
+) -> Reviewed:
+    """Lets people's decisions overrule the verdicts.
+
+    Left out and counted: decisions on a completion that has changed since, on ids that are not there, and those that would
+    bring a test item into training.
+    """
+    told = summary(decisions) | {"stale": 0, "unknown": 0, "refused": 0}
+    kept, edited = set[int](), set[int]()
+    rows = _rows_of(decisions, facts, read)
+    for name, decision in sorted(decisions.items()):
+        row = rows.get(name)
+        if row is None:
+            told["unknown"] += 1
+        elif row in facts.hits and decision.decision != "reject":
+            told["refused"] += 1
+        elif stale(decision, _masked(read(row), config) if config.personal_data == "mask" else read(row)):
+            told["stale"] += 1
+        elif (reason := apply(decision, read(row))[1]) is not None:
+            verdicts.reject(row, RULE, reason)
+        else:
+            verdicts.accept(row)
+            kept.add(row)
+            if decision.decision == "edit":
+                edited.add(row)
+                read.change(row, partial(_edited, decision=decision))
+    return Reviewed(kept, edited, told)
+
+
+def _rows_of(decisions: dict[str, Decision], facts: Facts, read: Rows) -> dict[str, int]:
+    """The row of each decision's sample, where it is there."""
+    places = np.flatnonzero(np.isin(facts.ids, hashes_of(sorted(decisions)))) if decisions else ()
+    return {read(int(row)).id: int(row) for row in places}
+
+
+def mind_personal_data(
+    facts: Facts, verdicts: Verdicts, reviewed: Reviewed, config: FilterConfig, read: Rows
+) -> dict[str, Any]:
+    """Drops the rows with personal data, unless a person kept them, has them read masked, or only counts them.
+
+    Returns what to report: kinds and counts, no value.
+    """
+    values: Counter[str] = Counter()
+    for row, counts in sorted(facts.personal.items()):
+        values.update(counts)
+        if config.personal_data == "drop" and row not in reviewed.kept:
+            verdicts.reject(row, "personal_data", personal_data.reason(counts))
+    if config.personal_data == "mask":
+        for row in {*facts.personal, *reviewed.edited}:
+            read.change(row, partial(_masked, config=config))
+    return {"action": config.personal_data, "rows": len(facts.personal), "values": dict(sorted(values.items()))}
+
+
+def _edited(sample: Sample, decision: Decision) -> Sample:
+    return apply(decision, sample)[0]
+
+
+def _masked(sample: Sample, config: FilterConfig) -> Sample:
+    return personal_data.mask(sample, config.phone_regions)[0]
