@@ -10,6 +10,7 @@ from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
 from seqdistill.config import Recipe
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.filter.explain import explain
 from seqdistill.filter.stage import filter_samples
 from seqdistill.progress import Silent
 from seqdistill.records import SAMPLE_KEYS, Sample
@@ -218,3 +219,50 @@ def test_hostile_text_neither_breaks_the_filter_nor_the_files(tmp_path: Path) ->
         row["completion"][0]["content"] for name in ("train", "validation", "rejected") for row in rows_of(run, f"{name}.jsonl")
     )
     assert texts == Counter(row.text for row in rows)
+
+
+def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:
+    kept, repeated = sample("Name a tree.", "An oak."), sample("Name a TREE.", "an oak.", sample=1)
+    cut = sample("Name a bird.", "A ro", finish_reason="length")
+    run = make_run(tmp_path, [kept, repeated, cut])
+    filtered(run, validation=0.0)
+    story = explain(run, repeated.id)
+    assert (story.where, story.rule, story.setting) == ("rejected", "duplicate", "duplicates")
+    assert story.kept_by == kept and story.passed == ["integrity"] and story.sample == repeated
+    story = explain(run, kept.id)
+    assert story.where == "train" and [row["id"] for row in story.instead_of] == [repeated.id]
+    assert story.passed[:3] == ["integrity", "duplicates", "near-duplicates"] and story.rule is None
+    assert explain(run, cut.id).passed == []
+    with pytest.raises(UsageError, match="no sample has the id"):
+        explain(run, "none")
+
+
+def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    rows = [sample(f"{row.prompt[0]['content']} {n}", row.text) for n in range(8) for row in notices(600)]
+    one, many = make_run(tmp_path / "one", rows), make_run(tmp_path / "many", rows)
+    filtered(one, workers=1)
+    filtered(many, workers=2)
+    for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json"):
+        assert one.file("filter", name).read_bytes() == many.file("filter", name).read_bytes()
+
+
+def test_ray_writes_the_same_bytes_on_more_than_one_worker(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    rows = [sample(f"{row.prompt[0]['content']} {n}", row.text) for n in range(8) for row in notices(600)]
+    one, many = make_run(tmp_path / "one", rows), make_run(tmp_path / "many", rows)
+    filtered(one)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        filtered(many, engine="ray")
+    finally:
+        ray.shutdown()
+    for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json"):
+        assert one.file("filter", name).read_bytes() == many.file("filter", name).read_bytes()
+
+
+def test_a_bad_line_read_by_another_process_is_named_all_the_same(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [sample(f"Say {n} and {n * n} in words", f"{n} and {n * n}") for n in range(4100)])
+    with run.file("generate", "samples.jsonl").open("a") as file:
+        file.write("{not json\n")
+    with pytest.raises(UsageError, match=r"samples\.jsonl:4101: not JSON"):
+        filtered(run, workers=2)

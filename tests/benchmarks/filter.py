@@ -38,8 +38,12 @@ _WORD = re.compile(r"\d+|[^\W\d_]+")
 
 
 def pairs(text: str) -> set[str]:
+    return set(in_order(text))
+
+
+def in_order(text: str) -> list[str]:
     found = ["", *_WORD.findall(text.casefold()), ""]
-    return {f"{a} {b}" for a, b in itertools.pairwise(found)}
+    return [f"{a} {b}" for a, b in itertools.pairwise(found)]
 
 
 def planted(rows: int, seed: int = 0) -> Iterator[tuple[int, str]]:
@@ -106,7 +110,7 @@ def rensa_rho(texts: list[str]) -> list[bool]:
     """The sampling pipeline of its own benchmark, 8 bands: fast, unverified, and blind to most of a short text."""
     from rensa import RMinHash, RMinHashLSH
 
-    matrix = RMinHash.digest_matrix_from_token_sets_rho([list(pairs(text)) for text in texts], num_perm=PERMUTATIONS, seed=42)
+    matrix = RMinHash.digest_matrix_from_token_sets_rho([in_order(text) for text in texts], num_perm=PERMUTATIONS, seed=42)
     index = RMinHashLSH(threshold=SIMILARITY, num_perm=PERMUTATIONS, num_bands=8)
     return [not flag for flag in index.insert_matrix_and_query_duplicate_flags(matrix)]
 
