@@ -246,6 +246,7 @@ def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
         assert one.file("filter", name).read_bytes() == many.file("filter", name).read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings
 def test_ray_writes_the_same_bytes_on_more_than_one_worker(tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
     rows = [sample(f"{row.prompt[0]['content']} {n}", row.text) for n in range(8) for row in notices(600)]

@@ -58,7 +58,7 @@ def _in_processes(work: Callable[[T], R], spans: Sequence[T], processes: int) ->
 
 def _on_ray(work: Callable[[T], R], spans: Sequence[T]) -> Iterator[R]:
     try:
-        import ray
+        import ray.data
     except ImportError:
         raise MissingExtra("ray", "ray", "engine = ray") from None
     context = ray.data.DataContext.get_current()
