@@ -18,7 +18,7 @@ import time
 from array import array
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ HEAD = re.compile(rb'\{"key": "([0-9a-f]{32})", "left": (\d+), ')
 
 NOT_PAID = b'"paid": false, '  # in a line that was copied from another run or imported
 
+REQUEST_KEYS = [f.name for f in fields(Request) if f.name != "id"]
+COMPLETION_KEYS = [f.name for f in fields(Completion) if f.name not in ("id", "batch_left")]
 _DEFAULTS = {f.name: f.default for f in fields(Request)}
 
 
@@ -40,7 +42,7 @@ def request_key(request: Request, model: str) -> str:
 
     Settings at their default are left out, so that a new kind of setting changes no old key.
     """
-    asked = {name: getattr(request, name) for name in _DEFAULTS if name != "id"}
+    asked = {name: getattr(request, name) for name in REQUEST_KEYS}
     asked = {name: value for name, value in asked.items() if value != _DEFAULTS[name]}
     return fingerprint({"model": model, **asked})[:32]
 
@@ -122,19 +124,10 @@ class Journal:
         """
         lines = []
         for left, (key, request, completion) in zip(range(len(batch))[::-1], batch, strict=True):
-            asked, got = asdict(request), asdict(replace(completion, raw={}))
-            del got["id"], got["batch_left"]
-            got["raw"] = completion.raw
+            asked = {name: getattr(request, name) for name in REQUEST_KEYS}
+            got = {name: getattr(completion, name) for name in COMPLETION_KEYS}
             owner = {} if paid else {"paid": False}
-            row = {
-                "key": key,
-                "left": left,
-                **owner,
-                "id": asked.pop("id"),
-                "model": model,
-                "request": asked,
-                "completion": got,
-            }
+            row = {"key": key, "left": left, **owner, "id": request.id, "model": model, "request": asked, "completion": got}
             lines.append((key, to_line(row).encode()))
         self._write(lines)
 
