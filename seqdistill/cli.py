@@ -231,9 +231,26 @@ def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> di
     return asdict(result)
 
 
-@_command("filter", ("task", "filter", "judge"), "Keep what is worth learning, with reasons for the rest.")
-def _filter(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
+_EXPLAIN = inspect.Parameter(
+    "explain",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--explain", metavar="ID", help="tell one row's story instead: its steps, rule, reason, what kept it"),
+    ],
+)
+
+
+@_command("filter", ("task", "filter", "judge"), "Keep what is worth learning, with reasons for the rest.", [_EXPLAIN])
+def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = None) -> dict[str, Any]:
+    from seqdistill.filter.explain import explain as explain_row
     from seqdistill.filter.stage import filter_samples
+
+    if explain is not None:
+        story = explain_row(run, explain)
+        console.show_story(story)
+        return asdict(story)
 
     result = filter_samples(run, recipe, console)
     console.show_filter(result)

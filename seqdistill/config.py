@@ -175,7 +175,7 @@ class FilterConfig:
     )
     score: str = key(
         "none",
-        "how samples are scored: nearness to the reference, vote of the samples, a check, numbers and names that the prompt has, "
+        "how samples are scored: nearness to the reference, vote of the samples, a check, numbers and names of the prompt, "
         "the teacher's log-probability, an LLM judge, a reward model",
         choices=("none", "reference", "vote", "verify", "faithfulness", "logprob", "judge", "reward"),
     )

@@ -17,6 +17,7 @@ from seqdistill.records import visible
 
 if TYPE_CHECKING:
     from seqdistill.evaluate.stage import EvalResult
+    from seqdistill.filter.explain import Story
     from seqdistill.filter.stage import FilterResult
     from seqdistill.generate.estimate import Estimate
     from seqdistill.generate.recorded import ImportResult
@@ -205,6 +206,22 @@ class Console:
                 "kept": f"{result.kept:,} ({result.train:,} train, {result.validation:,} validation)",
                 "rejected": f"{result.rejected:,}" + (f": {rules}" if rules else ""),
                 "file": result.path,
+            },
+        )
+
+    def show_story(self, story: "Story") -> None:
+        instead = ", ".join(f"{row['id']} ({row['rule']})" for row in story.instead_of)
+        self.facts(
+            f"{story.sample.id}: in {story.where}.jsonl",
+            {
+                "prompt": story.sample.prompt[-1]["content"],
+                "completion": story.sample.text,
+                "passed": ", ".join(story.passed) or None,
+                "rejected by": story.rule,
+                "reason": story.reason,
+                "setting": story.setting and f"[filter] {story.setting} would have kept it",
+                "kept instead": story.kept_by and f"{story.kept_by.id}: {story.kept_by.text}",
+                "stands for": instead or None,
             },
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from seqdistill.cards import write_dataset_card
 from seqdistill.config import Recipe, settings
 from seqdistill.errors import SeqdistillError
 from seqdistill.filter.choice import Choice, Chooser, choice_inputs, choice_settings
@@ -93,6 +94,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         }
         result |= {"rejected": counts["rejected.jsonl"], "by_rule": told["by_rule"]}
         record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=told["funnel"])
+        write_dataset_card(run)
     return FilterResult(**result, up_to_date=False, path=run.path / "filter")
 
 
