@@ -63,7 +63,8 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
                 continue  # a nested table is written in the recipe, or with --set
             name, default, choices = _flag(table, setting.name), default_of(setting), setting.metadata["choices"]
             text = setting.metadata["help"] + (f": {' | '.join(choices)}" if choices else "")
-            text += "" if default in (None, False, [], "") else f" [{default}]"
+            if default not in (None, False, [], ""):
+                text += f" [{' '.join(default) if isinstance(default, list) else default}]"
             dashed = f"--{name.replace('_', '-')}"
             option = typer.Option(
                 f"{dashed}/--no-{dashed[2:]}" if plain is bool else dashed,
