@@ -87,7 +87,7 @@ def untrained(
         note.unlink(missing_ok=True)
         shutil.rmtree(base, ignore_errors=True)
         loading: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
-        layers = shrink(source.model or "", base, student.layers, choice, measured, progress, **loading)
+        layers = shrink(student.source.model or "", base, student.layers, choice, measured, progress, **loading)
         kept = {"key": key, "layers": layers, "sha256": file_sha256(base)}
         write_json(note, kept)
     return replace(source, model=str(base), revision=None), list(kept["layers"])
