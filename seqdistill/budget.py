@@ -13,7 +13,8 @@ from seqdistill.engines import Completion, Engine, Request
 from seqdistill.errors import Incomplete, UsageError
 from seqdistill.journal import Journal, Missing, ask_engine
 
-PRICE_KEYS = ("prompt", "cached_prompt", "completion")
+PRICE_KEYS = ("prompt", "cached_prompt", "completion", "batch")
+BATCH_SHARE = 0.5  # of the price, where the recipe does not say
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Price:
     prompt: float
     completion: float
     cached_prompt: float
+    batch: float = BATCH_SHARE  # the share of these prices that a Batch endpoint takes
 
     def usd(self, completion: Completion) -> float:
         """What one answer cost."""
@@ -30,12 +32,16 @@ class Price:
         tokens = (
             fresh * self.prompt + completion.cached_tokens * self.cached_prompt + completion.completion_tokens * self.completion
         )
-        return tokens / 1e6
+        return tokens / 1e6 * self._share(completion.batched)
 
-    def worst(self, request: Request) -> float:
+    def worst(self, request: Request, *, batched: bool = False) -> float:
         """The most that one try of a request can cost: a token is at least one byte, and a chat template adds a few."""
         prompt = sum(len(message["content"].encode(errors="replace")) + 16 for message in request.messages) + 256
-        return (prompt * max(self.prompt, self.cached_prompt) + request.max_tokens * self.completion) / 1e6
+        most = (prompt * max(self.prompt, self.cached_prompt) + request.max_tokens * self.completion) / 1e6
+        return most * self._share(batched)
+
+    def _share(self, batched: bool) -> float:
+        return self.batch if batched else 1.0
 
 
 def price_of(table: Mapping[str, Any], owner: str = "teacher") -> Price | None:
@@ -48,12 +54,14 @@ def price_of(table: Mapping[str, Any], owner: str = "teacher") -> Price | None:
     for key, value in table.items():
         if key not in PRICE_KEYS or isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
             raise UsageError(
-                f"[{owner}.price] {key} = {value!r}: not a price", f"USD per million tokens, under: {', '.join(PRICE_KEYS)}"
+                f"[{owner}.price] {key} = {value!r}: not a price",
+                f"USD per million tokens (batch: a share of them), under: {', '.join(PRICE_KEYS)}",
             )
     if "prompt" not in table or "completion" not in table:
         raise UsageError(f"[{owner}.price] needs both prompt and completion", "price = { prompt = 0.10, completion = 0.40 }")
     prompt = float(table["prompt"])
-    return Price(prompt, float(table["completion"]), float(table.get("cached_prompt", prompt)))
+    cached, batch = table.get("cached_prompt", prompt), table.get("batch", BATCH_SHARE)
+    return Price(prompt, float(table["completion"]), float(cached), float(batch))
 
 
 class Purse:
@@ -67,6 +75,7 @@ class Purse:
             )
         self.prices = {model: price for model, price in prices.items() if price is not None}
         self.cap_usd, self.spent_usd = cap_usd, 0.0
+        self.reserved_usd = 0.0  # the worst of what is under way in batches
 
     def count(self, journal: Journal) -> None:
         """Adds what a journal says was paid; answers that were copied from another run or imported are free."""
@@ -79,19 +88,34 @@ class Purse:
     def pay(self, model: str, request: Request, completion: Completion) -> None:
         """Counts one answer, or one failure whose tries may be billed."""
         if price := self.prices.get(model):
-            self.spent_usd += price.usd(completion) + completion.lost * price.worst(request)
+            self.spent_usd += price.usd(completion) + completion.lost * price.worst(request, batched=completion.batched)
 
-    def affordable(self, model: str, missing: Iterable[tuple[str, Request]]) -> Missing:
+    def reserve(self, model: str, requests: Iterable[Request]) -> float:
+        """Sets aside the worst that a batch of requests can cost; returns it in USD, to be given back when it has ended."""
+        price = self.prices.get(model)
+        usd = sum(price.worst(request, batched=True) for request in requests) if price else 0.0
+        self.reserved_usd += usd
+        return usd
+
+    def affordable(self, model: str, missing: Iterable[tuple[str, Request]], *, batched: bool = False) -> Missing:
         """The first requests that fit under the cap together, even if each costs its worst."""
         if self.cap_usd is None:
             return list(missing)
-        left, fitting = self.cap_usd - self.spent_usd, []
+        left, fitting = self.cap_usd - self.spent_usd - self.reserved_usd, []
         for key, request in missing:
-            left -= self.prices[model].worst(request)
+            left -= self.prices[model].worst(request, batched=batched)
             if left < 0:
                 break
             fitting.append((key, request))
         return fitting
+
+    def reached(self) -> Incomplete:
+        """The error for a next request that could break the cap."""
+        return Incomplete(
+            f"the budget of {self.cap_usd:g} USD is reached: {self.spent_usd:.4f} USD are spent, "
+            "and the next request could go over it",
+            "raise --budget (a judge's: --judge-budget) and run again; what was answered is kept",
+        )
 
 
 async def ask_within(
@@ -105,11 +129,7 @@ async def ask_within(
     while asked < len(missing):
         batch = purse.affordable(model, islice(missing, asked, None))
         if not batch:
-            raise Incomplete(
-                f"the budget of {purse.cap_usd:g} USD is reached: {purse.spent_usd:.4f} USD are spent, "
-                "and the next request could go over it",
-                "raise --budget (a judge's: --judge-budget) and run again; what was answered is kept",
-            )
+            raise purse.reached()
         asked += len(batch)
         requests = {request.id: request for _, request in batch}
         async with aclosing(ask_engine(journal, model, batch, engine)) as completions:

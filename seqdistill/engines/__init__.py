@@ -24,6 +24,8 @@ class Request:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    schema: dict[str, Any] | None = None  # the JSON schema that the answer must keep to
+    choices: list[str] | None = None  # the answer must be one of these
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,18 @@ class Completion:
     error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...
     message: str | None = None  # a failure in words
     lost: int = 0  # tries whose answer never arrived; they may have been billed
+    batched: bool = False  # asked through a Batch endpoint, at its lower price
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
+
+
+ABLE = {"schema": ("openai", "vllm")}  # the engines that can do what not every engine can
+
+
+def check_able(engine: str, request: Request) -> None:
+    """Raises UsageError for a request with a setting that the engine of this name cannot do."""
+    for name, engines in ABLE.items():
+        if getattr(request, name) not in (None, 0, 1) and engine not in engines:
+            raise UsageError(f"the {engine} engine cannot do [generate] {name}", f"engines that can: {', '.join(engines)}")
 
 
 class Engine(Protocol):
