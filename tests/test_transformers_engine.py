@@ -34,6 +34,25 @@ def test_a_batch_answers_as_its_requests_alone_do(tiny_model: Path) -> None:
     assert {i: c.content for i, c in together.items()} == {i: c.content for i, c in alone.items()}
 
 
+def test_a_shared_beginning_is_read_once_and_changes_nothing(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_engine(ModelConfig(model=str(tiny_model), options={"dtype": "float32"}))
+    requests = [
+        Request(f"p{n}", [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"{n} " * n}], 12, seed=n)
+        for n in range(1, 9)
+    ]
+    read: list[tuple[int, ...]] = []
+    engine._model.register_forward_pre_hook(  # type: ignore[attr-defined]
+        lambda _module, _args, given: read.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    shared = ask(engine, requests)
+    longest = max(c.prompt_tokens for c in shared.values())
+    assert read[0][0] == 1 and read[0][1] + read[1][1] == longest and read[1][0] == 8
+    monkeypatch.setattr("seqdistill.engines.transformers_local.SHARED_ROWS", 1000)
+    alone = ask(engine, requests)
+    assert {i: c.content for i, c in shared.items()} == {i: c.content for i, c in alone.items()}
+    assert {i: c.prompt_tokens for i, c in shared.items()} == {i: c.prompt_tokens for i, c in alone.items()}
+
+
 def test_sampling_follows_the_model_distribution(tiny_model: Path) -> None:
     """The first token's frequencies over many seeds match softmax(logits / T), by a chi-square test."""
     import torch

@@ -10,12 +10,13 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 from seqdistill.config import ModelConfig
-from seqdistill.engines import Completion, Request, split_reasoning
+from seqdistill.engines import Completion, Request, check_able, split_reasoning
 from seqdistill.engines.models import local_model, quiet_transformers
 from seqdistill.errors import UsageError
 
 BATCH_SIZE = 64  # on 2 cores, 64 is twice as fast as 16
 BATCH_TOKENS = 65_536  # prompt and completion tokens held by one batch's KV cache at most
+SHARED_ROWS, SHARED_TOKENS = 4, 16  # a shared beginning is cached from this many rows and tokens on
 
 
 class TransformersEngine:
@@ -67,6 +68,7 @@ class TransformersEngine:
         """Yields one completion for each request, batch by batch, longest prompts first."""
         encoded = []
         for request in requests:
+            check_able("transformers", request)
             tokens = self._encode(request)
             if len(tokens) + request.max_tokens > self._longest:
                 yield Completion(
@@ -102,9 +104,9 @@ class TransformersEngine:
     def _batches(self, encoded: list[tuple[Request, list[int]]]) -> Iterator[list[tuple[Request, list[int]]]]:
         """Batches of requests that one `generate` call can answer, longest first: what does not fit shows at once."""
 
-        def kind(item: tuple[Request, list[int]]) -> tuple[int, float, float]:
+        def kind(item: tuple[Request, list[int]]) -> tuple[int, float, float, list[str]]:
             request = item[0]
-            return request.max_tokens, request.temperature, request.top_p
+            return request.max_tokens, request.temperature, request.top_p, request.choices or []
 
         ordered = sorted(encoded, key=lambda item: (kind(item), -len(item[1])))
         batch: list[tuple[Request, list[int]]] = []
@@ -118,6 +120,34 @@ class TransformersEngine:
         if batch:
             yield batch
 
+    def _inputs(self, rows: list[list[int]]) -> tuple[dict[str, Any], Any]:
+        """A padded batch for `generate`, and the cache of what all its rows begin with, computed once; None without one.
+
+        A task's instructions stand before every prompt: on the demo they are half of what the teacher reads.
+        """
+        import torch
+        from transformers import DynamicCache
+
+        first, last = min(rows), max(rows)  # in lexical order, what these two share, all share
+        same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, rows)))
+        shared = first[: min(same, min(map(len, rows)) - 1)]
+        if len(rows) < SHARED_ROWS or len(shared) < SHARED_TOKENS:
+            shared = []
+        rests = [row[len(shared) :] for row in rows]
+        inputs = self._tokenizer.pad({"input_ids": rests}, return_tensors="pt").to(self._device)
+        if not shared:
+            return dict(inputs), None
+        beginning = torch.tensor([shared], device=self._device)
+        with torch.inference_mode():
+            cache = self._model(input_ids=beginning, use_cache=True, logits_to_keep=1).past_key_values
+        if not isinstance(cache, DynamicCache) or any(cache.is_sliding):  # a window would count the padding in between
+            return dict(self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)), None
+        cache.batch_repeat_interleave(len(rows))
+        # shared beginning, padding, rest: the positions follow the mask, so the padding takes none
+        tokens = torch.cat([beginning.expand(len(rows), -1), inputs["input_ids"]], dim=1)
+        mask = torch.cat([torch.ones_like(beginning).expand(len(rows), -1), inputs["attention_mask"]], dim=1)
+        return {"input_ids": tokens, "attention_mask": mask}, cache
+
     def _stop_when_cancelled(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
         import torch
 
@@ -129,11 +159,18 @@ class TransformersEngine:
 
         first = batch[0][0]
         began = time.perf_counter()
-        inputs = self._tokenizer.pad({"input_ids": [tokens for _, tokens in batch]}, return_tensors="pt").to(self._device)
-        sampler = [_SeededSampling([request for request, _ in batch])] if first.temperature > 0 else []
+        inputs, cache = self._inputs([tokens for _, tokens in batch])  # with beams: no cache, generate copies rows alone
+        width = inputs["input_ids"].shape[1]
+        processors: list[Any] = []
+        if first.choices:
+            texts = [self._tokenizer.encode(choice, add_special_tokens=False) for choice in first.choices]
+            processors.append(_OneOf(texts, self._stops, width))
+        if first.temperature > 0:
+            processors.append(_SeededSampling([request for request, _ in batch]))
         with torch.inference_mode():
             output = self._model.generate(
                 **inputs,
+                past_key_values=cache,
                 do_sample=False,
                 num_beams=1,
                 temperature=None,
@@ -142,11 +179,10 @@ class TransformersEngine:
                 max_new_tokens=first.max_tokens,
                 eos_token_id=self._stops,
                 pad_token_id=self._tokenizer.pad_token_id,
-                logits_processor=LogitsProcessorList(sampler),
+                logits_processor=LogitsProcessorList(processors),
                 stopping_criteria=StoppingCriteriaList([self._stop_when_cancelled]),
             )
         seconds = (time.perf_counter() - began) / len(batch)
-        width = inputs["input_ids"].shape[1]
         completions: list[Completion] = []
         for (request, tokens), row in zip(batch, output[:, width:].tolist(), strict=True):
             stop = next((at for at, token in enumerate(row) if token in self._stops), None)
@@ -167,6 +203,26 @@ class TransformersEngine:
                 )
             )
         return completions
+
+
+class _OneOf:
+    """A logits processor that lets through only the tokens of some texts, each with a stop token behind it."""
+
+    def __init__(self, texts: list[list[int]], stops: list[int], width: int) -> None:
+        """`width` is the prompts' length, from which on a row is compared with the texts."""
+        self._stops, self._width = stops, width
+        self._next: dict[tuple[int, ...], list[int]] = {}  # by what was written: what may follow
+        for text in texts:
+            for place, token in enumerate(text):
+                self._next.setdefault(tuple(text[:place]), []).append(token)
+            self._next.setdefault(tuple(text), []).extend(stops)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:  # (B, T), (B, V) -> (B, V)
+        masked = scores.new_full(scores.shape, float("-inf"))
+        for row, written in enumerate(input_ids[:, self._width :].tolist()):
+            allowed = self._next.get(tuple(written), self._stops)  # what has ended goes on with padding
+            masked[row, allowed] = scores[row, allowed]
+        return masked
 
 
 class _SeededSampling:
