@@ -5,6 +5,7 @@ import json
 import random
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,19 @@ def planted(rng: random.Random, count: int, lengths: list[int]) -> list[str]:
     return texts[:count]
 
 
+def templated(rng: random.Random, count: int, words: int, slots: int, values: int) -> list[str]:
+    """Rows of two frames that differ in the values of a few slots, spread over the frame."""
+    chosen = rng.sample(VOCABULARY, values)
+    frames = [rng.choices([f"{word}s" for word in VOCABULARY], k=words) for _ in range(2)]
+    texts = []
+    for row in range(count):
+        text = list(frames[row % 2])
+        for slot in range(slots):
+            text.insert(slot * (words // slots + 1) + 1, rng.choice(chosen))
+        texts.append(" ".join(text))
+    return texts
+
+
 @pytest.mark.parametrize("similarity", [0.5, 0.7, 0.8, 0.95, 1.0])
 @pytest.mark.parametrize("lengths", [[1, 2, 3, 4], [6, 9, 14], [25, 40, 80], [400], [1, 5, 20, 100]])
 def test_what_goes_is_exactly_what_the_oracle_says(similarity: float, lengths: list[int]) -> None:
@@ -74,17 +88,35 @@ def test_what_goes_is_exactly_what_the_oracle_says(similarity: float, lengths: l
         assert matches.similarity[row] == pytest.approx(jaccard(pairs(texts[row]), pairs(texts[better])))
 
 
-def test_the_large_cluster_path_says_the_same_as_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqdistill.filter.near_duplicates.FEW_CANDIDATES", 0)
-    monkeypatch.setattr("seqdistill.filter.near_duplicates.CANDIDATES_AT_ONCE", 100)
-    monkeypatch.setattr("seqdistill.filter.near_duplicates.PAIRS_AT_ONCE", 500)
+@pytest.mark.parametrize("rows", [planted, lambda rng, count, _: templated(rng, count, words=14, slots=3, values=5)])
+def test_the_path_of_large_clusters_says_the_same_as_the_oracle(
+    rows: Callable[[random.Random, int, list[int]], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "FIRST_BLOCK": 3,
+        "SMALL_BLOCK": 50,
+        "FEW_CANDIDATES": 0,
+        "CANDIDATES_AT_ONCE": 100,
+        "PAIRS_AT_ONCE": 500,
+        "POSITION_BITS": 2,
+        "SIZE_BITS": 4,
+        "_SIZES": 15,
+    }.items():
+        monkeypatch.setattr(f"seqdistill.filter.near_duplicates.{name}", value)
     rng = random.Random(3)
-    texts = planted(rng, 400, [8, 20, 40])
+    texts = rows(rng, 400, [8, 20, 40])
     order = rng.sample(range(len(texts)), len(texts))
     matches = found(texts, order, 0.8)
-    kept = [pairs(text) for text, better in zip(texts, matches.kept_by, strict=True) if better < 0]
-    assert {row for row, better in enumerate(matches.kept_by) if better >= 0} == oracle(texts, order, 0.8).keys()
-    assert all(jaccard(a, b) < 0.8 for a, b in itertools.combinations(kept, 2))
+    assert {row: int(better) for row, better in enumerate(matches.kept_by) if better >= 0} == oracle(texts, order, 0.8)
+
+
+@pytest.mark.parametrize(("words", "slots", "stay"), [(66, 5, 200), (24, 3, 5000), (13, 3, 20_000)])
+def test_templated_rows_are_compared_with_few_others(words: int, slots: int, stay: int) -> None:
+    """Two frames, 50 values a slot, no numbers: every row shares most of its words with 10,000 others."""
+    texts = templated(random.Random(1), 20_000, words, slots, values=50)
+    matches = found(texts, list(range(len(texts))), 0.8)
+    assert 2 <= np.count_nonzero(matches.kept_by < 0) <= stay
+    assert matches.candidates < 0.1 * len(texts) ** 2 and matches.counted < 50 * len(texts)
 
 
 def test_the_result_does_not_depend_on_the_order_of_the_rows() -> None:

@@ -1,14 +1,17 @@
 """Near-duplicates: which rows say almost what a better row says, found without comparing every row with every other.
 
 Candidates come from an exact index, not from a lottery of hashes: two sets whose Jaccard similarity reaches t share one of
-their ceil-rarest (1 - t) shares of pairs (prefix filter: Chaudhuri et al. 2006, Bayardo et al. 2007), so recall is 1.
-A parity bitmap throws out most candidates without looking at the texts (Sandes et al. 2020), the rest are counted in full.
-Assignment is a star, never a chain: going from the best row down, a row goes only if a row that stays is similar to it.
+their ceil-rarest (1 - t) shares of pairs (prefix filter: Chaudhuri et al. 2006, Bayardo et al. 2007), so recall is 1. Where in
+both sets the shared pair stands bounds what the rest can share (positional filter: Xiao et al. 2008), which parts the rows
+of a template; a parity bitmap throws out most candidates without looking at the texts (Sandes et al. 2020), the rest are
+counted in full. Assignment is a star, never a chain: going from the best row down, a row goes only if a row that stays is
+similar to it. So rows are compared with those that stay, a block at a time, and a large cluster costs what its best row does.
 Knows sets of hashes, not texts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +20,14 @@ from seqdistill.filter.words import PAIR_BITS, Hashes, Ints, Sets, mix
 
 COUNTER_BITS = 22  # the pairs are counted in at most this many bins (2**), to put the rare ones first
 BITMAP_BITS = 512
+POSITION_BITS = 8  # a pair's position among its row's rarest; later ones count as the last of these
+SIZE_BITS = 20  # larger sets are taken for one size in the index
 ROWS_AT_ONCE = 1 << 12
 CANDIDATES_AT_ONCE = 1 << 21
 PAIRS_AT_ONCE = 1 << 22  # elements counted in full at once
-FEW_CANDIDATES = 1 << 24  # with fewer than this the remaining candidates are listed at once
-ROUNDS = 8
+FIRST_BLOCK = 256  # rows; blocks double from here
+FEW_CANDIDATES = 1 << 22  # of which a block may have so many, if it is not a small one
+SMALL_BLOCK = 1 << 11  # rows
 
 
 @dataclass(frozen=True)
@@ -30,48 +36,98 @@ class Matches:
 
     kept_by: Ints  # (n,) a row number; -1 for a row that stays
     similarity: NDArray[np.float64]  # (n,) Jaccard similarity to that row; 0 for a row that stays
+    candidates: int  # pairs of rows looked at
+    counted: int  # pairs of rows compared in full
 
 
 def near_duplicates(sets: Sets, same: Hashes, order: Ints, similarity: float, floor: float = 0.0) -> Matches:
-    """Which rows repeat a better one. The result depends on `order`, never on the order of the rows.
+    """Which rows repeat a better one, each the best of those that stay. Depends on `order`, never on the order of the rows.
 
     `order` lists the rows to compare, best first. Rows that differ in `same` are never near-duplicates. The lowest bit of
     a hash is its side; with a `floor`, the similarity of each side alone must reach it too.
     """
     index = _Index(sets, same, order, similarity, floor)
-    postings, row_bits = index.postings()
+    postings = index.postings()
     kept_by = np.full(len(order), -1, np.int64)  # by place in `order`, from here to the end
     scores = np.zeros(len(order))
-    for _ in range(ROUNDS):
-        postings = postings[_shared(postings, row_bits)]
-        if _candidates(postings, row_bits) <= FEW_CANDIDATES:
-            break
-        # The best row of every list it is in stays for certain, so what is similar to it goes at once: this ends the
-        # large clusters before their members are compared with each other.
-        first = _starts(postings, row_bits)
-        places = _places(postings, row_bits)
-        leaders = places[first[np.cumsum(_is_start(postings, row_bits)) - 1]]
-        certain = np.ones(len(order), bool)
-        certain[places[leaders != places]] = False
-        before = len(postings)
-        chosen = certain[leaders] & (leaders != places)
-        for better, worse, score in index.similar(_distinct(leaders[chosen], places[chosen])):
-            _assign(kept_by, scores, better, worse, score)
-        postings = postings[kept_by[places] < 0]
-        if len(postings) > 0.98 * before:
-            break
-    postings = postings[_shared(postings, row_bits)]
-    found = [edge for pairs in _all_candidates(postings, row_bits, index) for edge in index.similar(pairs)]
-    if found:
-        better, worse, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        ranked = np.lexsort((better, worse))
-        for a, b, s in zip(better[ranked].tolist(), worse[ranked].tolist(), score[ranked].tolist(), strict=True):
-            if kept_by[b] < 0 and kept_by[a] < 0:
-                kept_by[b], scores[b] = a, s
+    for low, high in _blocks(len(order), postings.pairs_within()):
+        block = postings.where((postings.places >= low) & (postings.places < high))
+        stay = postings.where((postings.places < low) & (kept_by[postings.places] < 0))
+        for better, worse, score in index.similar(block.across(stay, similarity)):
+            for a, b, s in _ranked(better, worse, score):
+                if kept_by[b] < 0 or a < kept_by[b]:
+                    kept_by[b], scores[b] = a, s
+        found = list(index.similar(block.where(kept_by[block.places] < 0).within()))
+        if found:
+            for a, b, s in _ranked(*(np.concatenate(parts) for parts in zip(*found, strict=True))):
+                if kept_by[b] < 0 and kept_by[a] < 0:
+                    kept_by[b], scores[b] = a, s
     by_row, similarities = np.full(len(sets), -1, np.int64), np.zeros(len(sets))
     gone = np.flatnonzero(kept_by >= 0)
     by_row[order[gone]], similarities[order[gone]] = order[kept_by[gone]], scores[gone]
-    return Matches(by_row, similarities)
+    return Matches(by_row, similarities, index.candidates, index.counted)
+
+
+def _blocks(rows: int, candidates: int) -> Iterator[tuple[int, int]]:
+    """From small to large: the first blocks end the large clusters before their members are compared with each other."""
+    most = max(SMALL_BLOCK, rows * FEW_CANDIDATES // max(candidates, 1))
+    low, size = 0, min(FIRST_BLOCK, most)
+    while low < rows:
+        yield low, min(low + size, rows)
+        low, size = low + size, min(size * 2, most)
+
+
+def _ranked(better: Ints, worse: Ints, score: NDArray[np.float64]) -> Iterator[tuple[int, int, float]]:
+    """The pairs, by the worse row and then the better, best first."""
+    ranked = np.lexsort((better, worse))
+    return zip(better[ranked].tolist(), worse[ranked].tolist(), score[ranked].tolist(), strict=True)
+
+
+@dataclass(frozen=True)
+class _Postings:
+    """The index: a list for each rare pair of the rows that have it among their rarest, by their sizes and then merit."""
+
+    keys: Ints  # the number of the list above, the size of the row's set in the low SIZE_BITS
+    places: Ints  # of the row
+    reach: Ints  # the size of the largest set that can be similar to the row's and share no rarer pair with it
+
+    def where(self, chosen: NDArray[np.bool_]) -> "_Postings":
+        """Some of them."""
+        return _Postings(self.keys[chosen], self.places[chosen], self.reach[chosen])
+
+    def within(self) -> Iterator[tuple[Ints, Ints]]:
+        """Every pair of places that share a list and can be similar, better first; in bounded portions, some repeatedly."""
+        return self._joined(self, np.arange(1, len(self.keys) + 1))
+
+    def pairs_within(self) -> int:
+        """At least as many as `within` gives."""
+        return int(np.maximum(self._last(self) - np.arange(1, len(self.keys) + 1), 0).sum())
+
+    def across(self, others: "_Postings", similarity: float) -> Iterator[tuple[Ints, Ints]]:
+        """The same of one of the others and one of these."""
+        sizes = self.keys & _SIZES
+        least = np.ceil(similarity * sizes - 1e-9).astype(np.int64)
+        return self._joined(others, np.searchsorted(others.keys, self.keys - sizes + least))
+
+    def _last(self, others: "_Postings") -> Ints:
+        return np.searchsorted(others.keys, self.keys & ~_SIZES | np.minimum(self.reach, _SIZES), side="right")
+
+    def _joined(self, others: "_Postings", first: Ints) -> Iterator[tuple[Ints, Ints]]:
+        counts = np.maximum(self._last(others) - first, 0)
+        sizes = self.keys & _SIZES
+        until = np.cumsum(counts)
+        start = 0
+        while start < len(counts) and until[-1]:
+            budget = (until[start - 1] if start else 0) + CANDIDATES_AT_ONCE
+            stop = max(start + 1, int(np.searchsorted(until, budget)))
+            theirs = _ranges(first[start:stop], counts[start:stop])
+            reached = others.reach[theirs] >= np.repeat(sizes[start:stop], counts[start:stop])
+            a, b = np.repeat(self.places[start:stop], counts[start:stop])[reached], others.places[theirs[reached]]
+            yield np.minimum(a, b), np.maximum(a, b)
+            start = stop
+
+
+_SIZES = (1 << SIZE_BITS) - 1
 
 
 class _Index:
@@ -83,11 +139,33 @@ class _Index:
         self.starts, self.sizes = sets.bounds[:-1][order], sets.sizes[order]
         self.bitmaps = _bitmaps(sets)[order]
         self.folded = np.bitwise_xor.reduce(self.bitmaps, axis=1)  # the same in 64 bits: small enough for the cache
+        self.candidates = self.counted = 0
 
-    def postings(self) -> tuple[Hashes, int]:
-        """The index, sorted: a hash of (pair, `same`) above, a row's place in the order in the low bits; and their number."""
+    def postings(self) -> _Postings:
+        """Each row's rarest pairs: enough that two similar rows share one."""
+        keys = self._sorted_postings()
+        row_bits = _bits(len(self.order))
+        keys = keys[np.append(True, keys[1:] >> np.uint64(POSITION_BITS) != keys[:-1] >> np.uint64(POSITION_BITS))[: len(keys)]]
+        lists = keys >> np.uint64(row_bits + POSITION_BITS)
+        keys = keys[_shared(lists)]
+        lists = keys >> np.uint64(row_bits + POSITION_BITS)
+        places = (keys >> np.uint64(POSITION_BITS) & np.uint64((1 << row_bits) - 1)).astype(np.int64)
+        sizes = self.sizes[places]
+        # Sets of a and b pairs share t / (1 + t) of a + b if they are similar; those from this one on are all they can share.
+        left = sizes - (keys & np.uint64((1 << POSITION_BITS) - 1)).astype(np.int64)
+        reach = np.floor((left + 1e-6) * (1 + self.similarity) / self.similarity - sizes).astype(np.int64)
+        keyed = np.cumsum(_is_start(lists)) << SIZE_BITS | np.minimum(sizes, _SIZES)
+        ranked = np.argsort(keyed, kind="stable")
+        postings = _Postings(keyed[ranked], places[ranked], reach[ranked])
+        starts = _is_start(postings.keys >> SIZE_BITS)
+        smallest = (postings.keys[starts] & _SIZES)[np.cumsum(starts) - 1]
+        postings = postings.where(np.minimum(postings.reach, _SIZES) >= smallest)
+        return postings.where(_shared(postings.keys >> SIZE_BITS))
+
+    def _sorted_postings(self) -> Hashes:
+        """A hash of (pair, `same`) above, a row's place in the order below it, the pair's position in the low bits; sorted."""
         sets, n = self.sets, len(self.sets)
-        row_bits = max(1, (len(self.order) - 1).bit_length())
+        low_bits = np.uint64(_bits(len(self.order)) + POSITION_BITS)
         bins = 1 << min(COUNTER_BITS, len(sets.hashes).bit_length())
         counts = np.zeros(bins, np.int64)
         for low, high in _spans(n, ROWS_AT_ONCE):
@@ -112,10 +190,12 @@ class _Index:
             rows = np.repeat(np.arange(high - low), lengths)
             chosen = _ranges(bounds[:-1], lengths)
             folded = mix((keys[chosen] & np.uint64(0xFFFFFFFF)) * np.uint64(0x9E3779B97F4A7C15) ^ same[low:high][rows])
-            parts.append((folded >> np.uint64(row_bits) << np.uint64(row_bits)) | place[low:high][rows])
+            position = np.minimum(_ranges(np.zeros(high - low, np.int64), lengths), (1 << POSITION_BITS) - 1)
+            below = place[low:high][rows] << np.uint64(POSITION_BITS) | position.astype(np.uint64)
+            parts.append((folded >> low_bits << low_bits) | below)
         postings = np.concatenate(parts) if parts else np.empty(0, np.uint64)
         postings.sort()
-        return postings[np.append(True, postings[1:] != postings[:-1])[: len(postings)]], row_bits
+        return postings
 
     def plausible(self, better: Ints, worse: Ints) -> tuple[Ints, Ints]:
         """The pairs of places that bitmap, size and `same` do not rule out."""
@@ -130,10 +210,12 @@ class _Index:
         fits = (small >= self.similarity * large - 1e-9) & (self.same[better] == self.same[worse])
         return better[fits], worse[fits]
 
-    def similar(self, pairs: tuple[Ints, Ints]) -> Iterator[tuple[Ints, Ints, NDArray[np.float64]]]:
+    def similar(self, portions: Iterable[tuple[Ints, Ints]]) -> Iterator[tuple[Ints, Ints, NDArray[np.float64]]]:
         """The pairs of places, better first, that are similar indeed, with their similarity; every pair counted in full."""
-        for low, high in _spans(len(pairs[0]), CANDIDATES_AT_ONCE):
-            better, worse = self.plausible(pairs[0][low:high], pairs[1][low:high])
+        for pairs in portions:
+            self.candidates += len(pairs[0])
+            better, worse = _distinct(*self.plausible(*pairs))
+            self.counted += len(better)
             together = np.cumsum(self.sizes[better] + self.sizes[worse])
             start = 0
             while start < len(better):
@@ -171,14 +253,6 @@ def _share(shared: Ints, union: Ints) -> NDArray[np.float64]:
     return np.where(union > 0, shared / np.maximum(union, 1), 1.0)
 
 
-def _assign(kept_by: Ints, scores: NDArray[np.float64], better: Ints, worse: Ints, score: NDArray[np.float64]) -> None:
-    """Each worse row goes to the best of its better rows."""
-    ranked = np.lexsort((better, worse))
-    first = np.unique(worse[ranked], return_index=True)[1]
-    chosen = ranked[first]
-    kept_by[worse[chosen]], scores[worse[chosen]] = better[chosen], score[chosen]
-
-
 def _bitmaps(sets: Sets) -> Hashes:
     """(n, BITMAP_BITS / 64): the parity of how many of a set's hashes fall on each bit."""
     parts = [np.empty((0, BITMAP_BITS // 64), np.uint64)]
@@ -191,58 +265,29 @@ def _bitmaps(sets: Sets) -> Hashes:
     return np.concatenate(parts)
 
 
-def _all_candidates(postings: Hashes, row_bits: int, index: _Index) -> Iterator[tuple[Ints, Ints]]:
-    """Every pair of places that share a list, better first, less those ruled out cheaply; in bounded portions."""
-    if not len(postings):
-        return
-    places = _places(postings, row_bits)
-    starts = _starts(postings, row_bits)
-    firsts = starts[np.cumsum(_is_start(postings, row_bits)) - 1]
-    earlier = np.arange(len(postings)) - firsts  # how many better rows stand before each in its list
-    until = np.cumsum(earlier)
-    start = 0
-    while start < len(postings):
-        budget = (until[start - 1] if start else 0) + CANDIDATES_AT_ONCE
-        stop = max(start + 1, int(np.searchsorted(until, budget)))
-        worse = np.repeat(places[start:stop], earlier[start:stop])
-        better = places[_ranges(firsts[start:stop], earlier[start:stop])]
-        yield _distinct(*index.plausible(better, worse))
-        start = stop
-
-
 def _distinct(better: Ints, worse: Ints) -> tuple[Ints, Ints]:
     keys = np.unique(better << 32 | worse)
     return keys >> 32, keys & 0xFFFFFFFF
 
 
-def _places(postings: Hashes, row_bits: int) -> Ints:
-    return (postings & np.uint64((1 << row_bits) - 1)).astype(np.int64)
-
-
-def _is_start(postings: Hashes, row_bits: int) -> NDArray[np.bool_]:
-    """Whether a posting is the first, and so the best, of its list."""
-    lists = postings >> np.uint64(row_bits)
-    fresh = np.ones(len(postings), bool)
+def _is_start(lists: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether an entry is the first of its list; lists are sorted."""
+    fresh = np.ones(len(lists), bool)
     fresh[1:] = lists[1:] != lists[:-1]
     return fresh
 
 
-def _starts(postings: Hashes, row_bits: int) -> Ints:
-    return np.flatnonzero(_is_start(postings, row_bits))
-
-
-def _shared(postings: Hashes, row_bits: int) -> NDArray[np.bool_]:
-    """Whether a posting's list has another one."""
-    fresh = _is_start(postings, row_bits)
-    last = np.ones(len(postings), bool)
+def _shared(lists: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether an entry's list has another one."""
+    fresh = _is_start(lists)
+    last = np.ones(len(lists), bool)
     last[:-1] = fresh[1:]
     return ~(fresh & last)
 
 
-def _candidates(postings: Hashes, row_bits: int) -> int:
-    """How many pairs all the lists hold."""
-    lengths = np.diff(np.append(_starts(postings, row_bits), len(postings)))
-    return int((lengths * (lengths - 1) // 2).sum())
+def _bits(count: int) -> int:
+    """The bits that number so many."""
+    return max(1, (count - 1).bit_length())
 
 
 def _ranges(starts: Ints, lengths: Ints) -> Ints:
