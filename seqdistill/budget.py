@@ -3,6 +3,7 @@
 Counts every try that may be billed, lost answers included. Prices are the recipe's; it knows none itself.
 """
 
+import json
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Price:
     def worst(self, request: Request, *, batched: bool = False) -> float:
         """The most that one try of a request can cost: a token is at least one byte, and a chat template adds a few."""
         prompt = sum(len(message["content"].encode(errors="replace")) + 16 for message in request.messages) + 256
+        prompt += len(json.dumps(request.schema or request.choices or ""))  # some endpoints show it to the model, and bill it
         most = (prompt * max(self.prompt, self.cached_prompt) + request.max_tokens * self.completion) / 1e6
         return most * self._share(batched)
 

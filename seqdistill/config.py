@@ -114,7 +114,10 @@ class GenerateConfig:
     max_tokens: int = key(1024, "most new tokens in one answer", low=1)
     seed: int = key(0, "run seed; each request's seed is a hash of it, the prompt's id and the sample number", low=0)
     limit: int | None = key(None, "only the first N prompts", low=1)
+    schema: dict[str, Any] = key({}, "JSON schema that every answer must keep to; not on the transformers engine")
+    choices: list[str] = key([], "every answer must be one of these; repeat it")
     retry_truncated: int | None = key(None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2)
+    batch: bool = key(False, "ask through the endpoint's Batch API: within a day or so, at half the price", output=False)
     budget: float | None = key(None, "most USD the run's answers may cost in all; it is never gone over", low=0, output=False)
     reuse: list[str] = key([], "another run whose answers are taken instead of asking; repeat it", path=True, output=False)
     concurrency: int = key(64, "most requests in flight at one endpoint", low=1, high=10000, output=False)
@@ -138,6 +141,7 @@ class FilterConfig:
     )
     self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
     refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
+    schema: bool = key(True, "reject completions that break the JSON schema or are none of the choices of [generate]")
     script_share: float = key(
         0.02,
         "reject a completion in another writing system than its prompt when fewer than this share of its slice are; 0 is off",

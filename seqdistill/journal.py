@@ -42,9 +42,12 @@ def request_key(request: Request, model: str) -> str:
 
     Settings at their default are left out, so that a new kind of setting changes no old key.
     """
+    return fingerprint({"model": model, **_settings(request)})[:32]
+
+
+def _settings(request: Request) -> dict[str, Any]:
     asked = {name: getattr(request, name) for name in REQUEST_KEYS}
-    asked = {name: value for name, value in asked.items() if value != _DEFAULTS[name]}
-    return fingerprint({"model": model, **asked})[:32]
+    return {name: value for name, value in asked.items() if value != _DEFAULTS[name]}
 
 
 class Journal:
@@ -124,7 +127,7 @@ class Journal:
         """
         lines = []
         for left, (key, request, completion) in zip(range(len(batch))[::-1], batch, strict=True):
-            asked = {name: getattr(request, name) for name in REQUEST_KEYS}
+            asked = _settings(request)
             got = {name: getattr(completion, name) for name in COMPLETION_KEYS}
             owner = {} if paid else {"paid": False}
             row = {"key": key, "left": left, **owner, "id": request.id, "model": model, "request": asked, "completion": got}

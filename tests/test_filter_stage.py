@@ -228,10 +228,10 @@ def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:
     filtered(run, validation=0.0)
     story = explain(run, repeated.id)
     assert (story.where, story.rule, story.setting) == ("rejected", "duplicate", "duplicates")
-    assert story.kept_by == kept and story.passed == ["integrity"] and story.sample == repeated
+    assert story.kept_by == kept and story.passed == ["integrity", "schema"] and story.sample == repeated
     story = explain(run, kept.id)
     assert story.where == "train" and [row["id"] for row in story.instead_of] == [repeated.id]
-    assert story.passed[:3] == ["integrity", "duplicates", "near-duplicates"] and story.rule is None
+    assert story.passed[:3] == ["integrity", "schema", "duplicates"] and story.rule is None
     assert explain(run, cut.id).passed == []
     with pytest.raises(UsageError, match="no sample has the id"):
         explain(run, "none")

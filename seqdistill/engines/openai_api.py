@@ -51,8 +51,10 @@ class OpenAIEngine:
             )
         for url in urls:
             if not _is_http(url):
-                raise UsageError(f"base URL {_shown(url)!r}: not an http or https URL", "for example http://localhost:8000/v1")
-        self._model, self._urls, self.pace = model, urls or [DEFAULT_URL], pace
+                raise UsageError(
+                    f"base URL {shown_url(url)!r}: not an http or https URL", "for example http://localhost:8000/v1"
+                )
+        self._model, self.urls, self.pace = model, urls or [DEFAULT_URL], pace
         self.key = key or "none"  # local servers take any key, but the client wants one
         self._fields: dict[str, Any] = dict(model.options)
         self._omitted = set(self._fields.pop("omit", ()))
@@ -70,14 +72,14 @@ class OpenAIEngine:
         limits = httpx2.Limits(max_connections=self.pace.concurrency, max_keepalive_connections=self.pace.concurrency)
         async with contextlib.AsyncExitStack() as stack:
             endpoints = []
-            for url in self._urls:
+            for url in self.urls:
                 client = openai.AsyncOpenAI(
                     api_key=self.key,
                     base_url=url,
                     max_retries=0,
                     http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits),
                 )
-                endpoints.append(_Endpoint(_shown(url), await stack.enter_async_context(client), Throttle(self.pace)))
+                endpoints.append(_Endpoint(shown_url(url), await stack.enter_async_context(client), Throttle(self.pace)))
             asking = _Asking(self, requests, endpoints)
             try:
                 async for completion in asking.completions():
@@ -97,9 +99,15 @@ class OpenAIEngine:
             "temperature": request.temperature,
             "seed": request.seed,
             **({"top_p": request.top_p} if request.top_p < 1 else {}),
+            **_response_format(request),
             **self._fields,
         }
         return {key: value for key, value in body.items() if key not in self._omitted}
+
+    def parse(self, request: Request, raw: dict[str, Any], seconds: float) -> Completion:
+        """The completion in the reply to a request."""
+        completion = parse_choice(request.id, raw, 0, seconds)
+        return replace(completion, content=_chosen(completion.content)) if request.choices else completion
 
     def renamed_limit(self, error: Mapping[str, Any]) -> bool:
         """Whether a 400 came because the endpoint knows the token limit by its other name, which is used from now on."""
@@ -242,7 +250,7 @@ class _Asking:
         used = attempt.most_tokens
         try:
             raw = await self._send(attempt.request, endpoint)
-            completion = replace(parse_choice(attempt.request.id, raw, 0, time.perf_counter() - began), lost=attempt.lost)
+            completion = replace(self._engine.parse(attempt.request, raw, time.perf_counter() - began), lost=attempt.lost)
         except _Failure as failure:
             self._failed(attempt, endpoint, failure, sent_at)
         else:
@@ -391,6 +399,29 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
     )
 
 
+def _response_format(request: Request) -> dict[str, Any]:
+    """The field that makes the answer keep to a form: `response_format`, which all endpoints that can do it know.
+
+    Choices are asked for as {"choice": ...}, because strict schemas must be objects; `_chosen` takes the choice out.
+    """
+    schema = request.schema
+    if request.choices:
+        choice = {"type": "string", "enum": request.choices}
+        schema = {"type": "object", "properties": {"choice": choice}, "required": ["choice"], "additionalProperties": False}
+    if schema is None:
+        return {}
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}}
+
+
+def _chosen(content: str) -> str:
+    """The choice in an answer that has the form {"choice": ...}; any other answer as it is."""
+    try:
+        choice = _dict(json.loads(content)).get("choice")
+    except (ValueError, RecursionError):
+        return content
+    return choice if isinstance(choice, str) else content
+
+
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -414,6 +445,6 @@ def _is_http(url: str) -> bool:
         return False
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """A base URL without user, password and query, which may be secret."""
     return url.split("?")[0].split("//")[0] + "//" + url.split("?")[0].split("//")[-1].split("@")[-1]

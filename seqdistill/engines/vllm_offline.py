@@ -118,18 +118,27 @@ class VLLMEngine:
 
     def _enqueue(self, batch: list[tuple[Request, list[int]]]) -> None:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         self._llm.reset_prefix_cache()
         for request, tokens in batch:
+            form = StructuredOutputsParams(json=request.schema, choice=request.choices) if _has_form(request) else None
             sampling = SamplingParams(
                 max_tokens=request.max_tokens,
                 temperature=request.temperature,
                 top_p=request.top_p,
                 seed=request.seed,
                 output_kind=RequestOutputKind.FINAL_ONLY,
+                structured_outputs=form,
             )
-            self._engine.add_request(request.id, {"prompt_token_ids": tokens}, sampling)
+            try:
+                self._engine.add_request(request.id, {"prompt_token_ids": tokens}, sampling)
+            except ValueError as error:  # what vLLM's grammars cannot express
+                raise UsageError(f"vLLM refuses the request: {error}", "simplify [generate.schema]") from error
+
+
+def _has_form(request: Request) -> bool:
+    return request.schema is not None or request.choices is not None
 
 
 def _completion(output: Any, seconds: float, batch_left: int) -> Completion:

@@ -35,6 +35,7 @@ RULES = {
     "refusal": ("integrity", "refusals"),
     "script": ("integrity", "script_share"),
     "stock_phrase": ("integrity", "stock_share"),
+    "schema": ("schema", "schema"),
     "duplicate": ("duplicates", "duplicates"),
     "near_duplicate": ("near-duplicates", "near_similarity"),
     "contamination": ("contamination", "contamination_overlap"),

@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seqdistill.answer_form import AnswerForm
 from seqdistill.config import FilterConfig
 from seqdistill.errors import UsageError
 from seqdistill.filter.contamination import Hit, ItemIndex
@@ -73,12 +74,12 @@ class Span:
     size: int  # bytes
 
 
-def scan(path: Path, config: FilterConfig, index: ItemIndex, folder: Path, progress: Progress) -> Facts:
+def scan(path: Path, config: FilterConfig, form: AnswerForm, index: ItemIndex, folder: Path, progress: Progress) -> Facts:
     """The facts of a samples file. Raises UsageError naming the line for a row that is no sample, or one id used twice."""
     progress.start("reading the samples", path.stat().st_size, "B")
     with tempfile.TemporaryFile(dir=folder, prefix=".pairs.") as spill:
         joined = _Joined(spill)
-        work = functools.partial(facts_of, config=config, index=index)
+        work = functools.partial(facts_of, config=config, form=form, index=index)
         for part, span in each(work, list(spans(path, config.limit)), config):
             joined.add(part)
             progress.advance(span.size)
@@ -113,7 +114,7 @@ def _row(line: bytes, place: str) -> dict[str, object]:
     return row
 
 
-def facts_of(span: Span, config: FilterConfig, index: ItemIndex) -> Facts:
+def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemIndex) -> Facts:
     """The facts of one span; rows are numbered from its first, offsets are the file's."""
     rows: list[tuple[int, Sample, float, bool]] = []
     offset = span.offset
@@ -131,7 +132,7 @@ def facts_of(span: Span, config: FilterConfig, index: ItemIndex) -> Facts:
     samples = [sample for _, sample, _, _ in rows]
     prompts, completions = [asked(sample) for sample in samples], [sample.text for sample in samples]
     prompt_words, completion_words = words(prompts), words(completions)
-    verdicts = {row: verdict for row, sample in enumerate(samples) if (verdict := integrity(sample, config))}
+    verdicts = {row: verdict for row, sample in enumerate(samples) if (verdict := _verdict(sample, config, form))}
     hits = {hit.row: hit for hit in index.look("completion", completions, completion_words)}
     hits |= {hit.row: hit for hit in index.look("prompt", prompts, prompt_words)}
     prompt_ids = hashes_of([sample.prompt_id for sample in samples])
@@ -157,6 +158,13 @@ def facts_of(span: Span, config: FilterConfig, index: ItemIndex) -> Facts:
         hits=hits,
         personal=_personal(samples, config),
     )
+
+
+def _verdict(sample: Sample, config: FilterConfig, form: AnswerForm) -> Verdict | None:
+    if verdict := integrity(sample, config):
+        return verdict
+    fault = form.fault(sample.text) if config.schema else None
+    return Verdict("schema", fault) if fault else None
 
 
 def _personal(samples: list[Sample], config: FilterConfig) -> dict[int, dict[str, int]]:

@@ -4,6 +4,7 @@ One pass gathers facts of fixed size, the rules decide on them in order, a secon
 rule, its reason and the row that was kept instead; read = kept + rejected. The rules are in files named after them.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from seqdistill.answer_form import AnswerForm
 from seqdistill.cards import write_dataset_card
 from seqdistill.config import Recipe, settings
 from seqdistill.errors import SeqdistillError
@@ -53,8 +55,10 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     """Filters the samples of a run. Works without a recipe. Raises SeqdistillError when no row is left."""
     config = recipe.filter
     samples = run.need("generate", "samples.jsonl")
-    decisions = read_decisions(run)
-    record = StageRecord(run, "filter", _settings(recipe), _inputs(recipe, samples, decisions_file(run) if decisions else None))
+    decisions, form = read_decisions(run), _form(run, recipe)
+    record = StageRecord(
+        run, "filter", _settings(recipe, form), _inputs(recipe, samples, decisions_file(run) if decisions else None)
+    )
     if record.up_to_date() and (manifest := run.manifest("filter")):
         return FilterResult(**manifest["result"], up_to_date=True, path=run.path / "filter")
     with run.locked("filter"), ExitStack() as stack:
@@ -62,7 +66,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             progress.note(change)
         record.begin()
         items = _test_items(recipe, progress)
-        facts = scan(samples, config, ItemIndex(items, config.contamination_overlap), run.path / "filter", progress)
+        index = ItemIndex(items, config.contamination_overlap)
+        facts = scan(samples, config, form, index, run.path / "filter", progress)
         read = stack.enter_context(Rows(samples, facts))
 
         order = np.lexsort((facts.ids, facts.samples, -facts.scores))  # best first, whatever the order of the file
@@ -98,8 +103,18 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     return FilterResult(**result, up_to_date=False, path=run.path / "filter")
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
+def _form(run: Run, recipe: Recipe) -> AnswerForm:
+    """The form of the answers: the recipe's, or else the one that they were asked for with."""
+    asked: Mapping[str, Any] = (run.manifest("generate") or {}).get("config", {}).get("generate", {})
+    own = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
+    form = own if own.schema or own.choices else AnswerForm(asked.get("schema", {}), tuple(asked.get("choices", ())))
+    form.check()
+    return form
+
+
+def _settings(recipe: Recipe, form: AnswerForm) -> dict[str, Any]:
     own = {f"filter.{name}": value for name, value in settings(recipe.filter).items()}
+    own |= {f"generate.{name}": value for name, value in asdict(form).items() if value and recipe.filter.schema}
     return own | choice_settings(recipe) | {"task.test": _hub(recipe.task.test)}
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
+from seqdistill.answer_form import AnswerForm
 from seqdistill.budget import Price, price_of
 from seqdistill.config import GenerateConfig, ModelConfig, OneOfTeachers, Recipe, TeacherConfig
-from seqdistill.engines import Request
+from seqdistill.engines import Request, check_able
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.records import Prompt, request_seed
@@ -44,8 +45,9 @@ def teacher_name(model: ModelConfig) -> str:
 
 
 def teachers_of(recipe: Recipe) -> list[Teacher]:
-    """The teachers of a recipe. Raises UsageError for none, a bad price or a retry that is no larger than the first try."""
+    """The teachers of a recipe. Raises UsageError for none, a bad price, a bad schema or too small a retry."""
     asked = recipe.generate
+    AnswerForm(asked.schema, tuple(asked.choices)).check()
     if asked.retry_truncated is not None and asked.retry_truncated <= asked.max_tokens:
         raise UsageError(
             f"retry_truncated = {asked.retry_truncated} is not more than max_tokens = {asked.max_tokens}",
@@ -68,6 +70,7 @@ def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], asked:
     """Each prompt's samples one after the other, in the order of the prompts.
 
     Each teacher answers each of them; with weights, one teacher does, drawn by a hash of prompt and sample number.
+    Raises UsageError for what a teacher's engine cannot do.
     """
     plan = []
     for prompt in prompts:
@@ -81,7 +84,10 @@ def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], asked:
                     temperature=asked.temperature,
                     top_p=asked.top_p,
                     seed=seed,
+                    schema=asked.schema or None,
+                    choices=asked.choices or None,
                 )
+                check_able(teacher.config.engine, request)
                 plan.append(Planned(prompt, number, teacher, request))
     return plan
 

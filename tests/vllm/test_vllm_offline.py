@@ -4,18 +4,21 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import OPTIONS, TEACHER
 from engine_contract import ask, check_engine_contract
 
+from seqdistill.answer_form import AnswerForm
 from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Engine, Request, open_engine
 from seqdistill.errors import UsageError
 
 
-def tips(count: int, **settings: float) -> list[Request]:
+def tips(count: int, **settings: Any) -> list[Request]:
     return [
         Request(
             f"p{n}:t:0",
@@ -80,3 +83,17 @@ def test_what_vllm_cannot_load_is_a_usage_error() -> None:
         open_engine(ModelConfig(model=TEACHER, engine="vllm", options={"no_such_option": 1}))
     with pytest.raises(UsageError, match="no such file or folder"):
         open_engine(ModelConfig(model="./no/such/model", engine="vllm"))
+
+
+def test_answers_keep_to_a_schema_and_to_choices(engine: Engine) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"cats": {"type": "integer"}},
+        "required": ["cats"],
+        "additionalProperties": False,
+    }
+    shaped = ask(engine, [replace(one, schema=schema, max_tokens=40) for one in tips(3)])
+    complete = [c.content for c in shaped.values() if c.finish_reason == "stop"]
+    assert complete and all(AnswerForm(schema).fault(text) is None for text in complete)
+    chosen = ask(engine, [replace(one, choices=["yes", "no", "not sure"]) for one in tips(6, temperature=1.0)])
+    assert all(AnswerForm(choices=("yes", "no", "not sure")).fault(c.content) is None for c in chosen.values())

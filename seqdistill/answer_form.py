@@ -1,0 +1,82 @@
+"""What form a task's answers must have: a JSON schema, or one of some choices; and what is wrong with a text that breaks it.
+
+How a model is made to keep to the form is each engine's own business. Nothing is fetched: a schema's references must be
+within it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from seqdistill.errors import UsageError
+
+SHOWN = 200  # characters of a reason
+
+
+@dataclass(frozen=True)
+class AnswerForm:
+    """A JSON schema (draft 2020-12 unless it names another), or choices. Without either every text is fine."""
+
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises UsageError for both at once, a schema that is none, and choices that are empty or the same."""
+        if self.schema and self.choices:
+            raise UsageError("[generate] has both schema and choices", "give one: choices are a schema of their own")
+        if "" in self.choices or len(set(self.choices)) < len(self.choices):
+            raise UsageError(
+                f"[generate] choices = {list(self.choices)!r}: an empty or repeated choice", 'choices = ["yes", "no"]'
+            )
+        if self.schema:
+            from jsonschema.exceptions import SchemaError
+            from jsonschema.validators import validator_for
+
+            try:
+                validator_for(self.schema).check_schema(self.schema)
+            except SchemaError as error:
+                place = error.json_path.removeprefix("$")
+                raise UsageError(
+                    f"[generate.schema]{place}: {error.message[:SHOWN]}", "a JSON schema, see json-schema.org"
+                ) from None
+
+    def fault(self, text: str) -> str | None:
+        """What is wrong with an answer, in words; None when it has the form. Raises UsageError for an unknown reference."""
+        if self.choices:
+            return None if text.strip() in self.choices else f"none of the {len(self.choices)} choices"
+        if not self.schema:
+            return None
+        try:
+            value = json.loads(text, parse_constant=_no_json)
+        except ValueError as error:
+            return f"not JSON: {error}"[:SHOWN]
+        except RecursionError:
+            return "JSON nested too deeply"
+        return self._broken(value)
+
+    def _broken(self, value: Any) -> str | None:
+        from jsonschema.exceptions import best_match
+        from referencing.exceptions import Unresolvable
+
+        try:
+            error = best_match(self._validator.iter_errors(value))
+        except Unresolvable as unknown:
+            raise UsageError(f"[generate.schema] refers to {unknown.ref!r}, which is not in it", "put it under $defs") from None
+        except RecursionError:
+            return "JSON nested too deeply"
+        return None if error is None else f"{error.json_path}: {error.message}"[:SHOWN]
+
+    @cached_property
+    def _validator(self) -> Any:
+        from jsonschema import Draft202012Validator
+        from jsonschema.validators import validator_for
+        from referencing import Registry
+
+        kind = validator_for(self.schema, default=Draft202012Validator)
+        return kind(self.schema, registry=Registry())  # an empty registry: the default one fetches over the network
+
+
+def _no_json(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON value")
