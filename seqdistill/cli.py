@@ -181,31 +181,27 @@ def _guarded(console: Console, work: Callable[[], dict[str, Any]]) -> None:
 SHARED = ("task", "teacher")
 
 
-_ESTIMATE = [
-    inspect.Parameter(
-        "dry_run",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=False,
-        annotation=Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; ask nothing")],
-    ),
-    inspect.Parameter(
-        "probe",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=0,
-        annotation=Annotated[
-            int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really asks N prompts, for a better estimate")
-        ],
-    ),
+def _own(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """A parameter of one command alone, which is no setting of a table."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; ask nothing")]
+ProbeOption = Annotated[
+    int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really asks N prompts, for a better estimate")
 ]
-
-
-_FILES = inspect.Parameter(
-    "files",
-    inspect.Parameter.KEYWORD_ONLY,
-    annotation=Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="JSONL: API logs, batch files, prompt/completion or messages lines")
-    ],
-)
+FilesArgument = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="JSONL: API logs, batch files, prompt/completion or messages lines")
+]
+ExplainOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--explain", metavar="ID", help="tell one row's story instead: its steps, rule, reason, what kept it"),
+]
+LimitOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--limit", metavar="N", min=1, help="a smoke run: only N prompts and N test prompts"),
+]
+_ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)]
 
 
 @_command("generate", (*SHARED, "generate"), "Ask the teacher on your prompts; nothing is asked twice.", _ESTIMATE)
@@ -223,7 +219,12 @@ def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False,
     return asdict(result)
 
 
-@_command("import", ("teacher", "generate"), "Take recorded completions as the teacher's; then go on with filter.", [_FILES])
+@_command(
+    "import",
+    ("teacher", "generate"),
+    "Take recorded completions as the teacher's; then go on with filter.",
+    [_own("files", FilesArgument)],
+)
 def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> dict[str, Any]:
     from seqdistill.generate.recorded import import_recorded
 
@@ -232,18 +233,12 @@ def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> di
     return asdict(result)
 
 
-_EXPLAIN = inspect.Parameter(
-    "explain",
-    inspect.Parameter.KEYWORD_ONLY,
-    default=None,
-    annotation=Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--explain", metavar="ID", help="tell one row's story instead: its steps, rule, reason, what kept it"),
-    ],
+@_command(
+    "filter",
+    ("task", "filter", "judge"),
+    "Keep what is worth learning, with reasons for the rest.",
+    [_own("explain", ExplainOption, None)],
 )
-
-
-@_command("filter", ("task", "filter", "judge"), "Keep what is worth learning, with reasons for the rest.", [_EXPLAIN])
 def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = None) -> dict[str, Any]:
     from seqdistill.filter.explain import explain as explain_row
     from seqdistill.filter.stage import filter_samples
@@ -276,18 +271,7 @@ def _eval(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
     return asdict(result)
 
 
-_LIMIT = inspect.Parameter(
-    "limit",
-    inspect.Parameter.KEYWORD_ONLY,
-    default=None,
-    annotation=Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--limit", metavar="N", min=1, help="a smoke run: only N prompts and N test prompts"),
-    ],
-)
-
-
-@_command("run", (*SHARED, "student"), "All four stages; what is up to date is skipped.", [_LIMIT])
+@_command("run", (*SHARED, "student"), "All four stages; what is up to date is skipped.", [_own("limit", LimitOption, None)])
 def _run(run: Run, recipe: Recipe, console: Console, limit: int | None) -> dict[str, Any]:  # noqa: ARG001
     stages = {"generate": _generate, "filter": _filter, "train": _train, "eval": _eval}
     return {stage: act(run, recipe, console) for stage, act in stages.items()}
