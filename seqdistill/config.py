@@ -116,6 +116,7 @@ class GenerateConfig:
     limit: int | None = key(None, "only the first N prompts", low=1)
     schema: dict[str, Any] = key({}, "JSON schema that every answer must keep to; not on the transformers engine")
     choices: list[str] = key([], "every answer must be one of these; repeat it")
+    beams: int = key(1, "width of a beam search, with temperature 0; on the transformers engine only", low=1, high=100)
     retry_truncated: int | None = key(None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2)
     batch: bool = key(False, "ask through the endpoint's Batch API: within a day or so, at half the price", output=False)
     budget: float | None = key(None, "most USD the run's answers may cost in all; it is never gone over", low=0, output=False)

@@ -1,13 +1,15 @@
 """The transformers engine on a real tiny model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from engine_contract import ask, check_engine_contract
 
-from seqdistill.config import ModelConfig
-from seqdistill.engines import Request, open_engine
+from seqdistill.config import GenerateConfig, ModelConfig, Recipe, TeacherConfig
+from seqdistill.engines import Request, check_able, open_engine
 from seqdistill.errors import UsageError
+from seqdistill.generate.plan import teachers_of
 
 
 def request(text: str, number: int = 0, **settings: float) -> Request:
@@ -97,3 +99,35 @@ def test_an_unknown_model_is_a_usage_error(model: str, says: str) -> None:
 def test_an_unknown_option_is_a_usage_error(tiny_model: Path) -> None:
     with pytest.raises(UsageError, match="unknown option 'batchsize'"):
         open_engine(ModelConfig(model=str(tiny_model), options={"batchsize": 3}))
+
+
+def test_beams_find_the_answer_of_plain_beam_search(tiny_model: Path) -> None:
+    import torch
+
+    engine = open_engine(ModelConfig(model=str(tiny_model), options={"dtype": "float32", "batch_size": 8}))
+    requests = [request("word " * n, n, beams=4) for n in range(1, 6)]
+    found = {i: c.raw["text"] for i, c in ask(engine, requests).items()}
+    model, tokens = engine._model, engine._tokenizer  # type: ignore[attr-defined]
+    for one in requests:
+        ids = tokens.apply_chat_template(one.messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+        with torch.inference_mode():
+            best = model.generate(**ids, num_beams=4, do_sample=False, max_new_tokens=12)
+        text = tokens.decode(best[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert found[one.id] == text
+    greedy = ask(engine, [replace(one, beams=1) for one in requests])
+    assert any(greedy[i].raw["text"] != text for i, text in found.items()), "beams find what greedy search does not"
+    chosen = ask(engine, [replace(one, choices=["yes", "no"]) for one in requests])
+    assert all(c.content in ("yes", "no") and c.finish_reason == "stop" for c in chosen.values())
+
+
+@pytest.mark.parametrize("asked", [{"temperature": 0.5}, {"samples": 2}])
+def test_beams_do_not_sample(asked: dict[str, float], tiny_model: Path) -> None:
+    settings = GenerateConfig(beams=4, **asked)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="beams = 4 with"):
+        teachers_of(Recipe(teacher=TeacherConfig(model=str(tiny_model)), generate=settings))
+
+
+@pytest.mark.parametrize("engine", ["openai", "vllm"])
+def test_other_engines_refuse_beams(engine: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot do \[generate\] beams"):
+        check_able(engine, request("a", beams=2))

@@ -26,6 +26,7 @@ class Request:
     seed: int = 0
     schema: dict[str, Any] | None = None  # the JSON schema that the answer must keep to
     choices: list[str] | None = None  # the answer must be one of these
+    beams: int = 1  # the answer is the likeliest found by a beam search of this width
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Completion:
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 
 
-ABLE = {"schema": ("openai", "vllm")}  # the engines that can do what not every engine can
+ABLE = {"schema": ("openai", "vllm"), "beams": ("transformers",)}  # the engines that can do what not every engine can
 
 
 def check_able(engine: str, request: Request) -> None:

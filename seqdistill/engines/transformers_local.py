@@ -104,15 +104,16 @@ class TransformersEngine:
     def _batches(self, encoded: list[tuple[Request, list[int]]]) -> Iterator[list[tuple[Request, list[int]]]]:
         """Batches of requests that one `generate` call can answer, longest first: what does not fit shows at once."""
 
-        def kind(item: tuple[Request, list[int]]) -> tuple[int, float, float, list[str]]:
+        def kind(item: tuple[Request, list[int]]) -> tuple[int, float, float, int, list[str]]:
             request = item[0]
-            return request.max_tokens, request.temperature, request.top_p, request.choices or []
+            return request.max_tokens, request.temperature, request.top_p, request.beams, request.choices or []
 
         ordered = sorted(encoded, key=lambda item: (kind(item), -len(item[1])))
         batch: list[tuple[Request, list[int]]] = []
         for item in ordered:
             width = len(batch[0][1]) + item[0].max_tokens if batch else 0
-            full = len(batch) == self._batch_size or (len(batch) + 1) * width > self._batch_tokens
+            beams = item[0].beams
+            full = (len(batch) + 1) * beams > self._batch_size or (len(batch) + 1) * beams * width > self._batch_tokens
             if batch and (full or kind(item) != kind(batch[0])):
                 yield batch
                 batch = []
@@ -120,7 +121,7 @@ class TransformersEngine:
         if batch:
             yield batch
 
-    def _inputs(self, rows: list[list[int]]) -> tuple[dict[str, Any], Any]:
+    def _inputs(self, rows: list[list[int]], beams: int) -> tuple[dict[str, Any], Any]:
         """A padded batch for `generate`, and the cache of what all its rows begin with, computed once; None without one.
 
         A task's instructions stand before every prompt: on the demo they are half of what the teacher reads.
@@ -131,7 +132,7 @@ class TransformersEngine:
         first, last = min(rows), max(rows)  # in lexical order, what these two share, all share
         same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, rows)))
         shared = first[: min(same, min(map(len, rows)) - 1)]
-        if len(rows) < SHARED_ROWS or len(shared) < SHARED_TOKENS:
+        if len(rows) < SHARED_ROWS or len(shared) < SHARED_TOKENS or beams > 1:  # `generate` copies rows for beams, no cache
             shared = []
         rests = [row[len(shared) :] for row in rows]
         inputs = self._tokenizer.pad({"input_ids": rests}, return_tensors="pt").to(self._device)
@@ -159,7 +160,7 @@ class TransformersEngine:
 
         first = batch[0][0]
         began = time.perf_counter()
-        inputs, cache = self._inputs([tokens for _, tokens in batch])  # with beams: no cache, generate copies rows alone
+        inputs, cache = self._inputs([tokens for _, tokens in batch], first.beams)
         width = inputs["input_ids"].shape[1]
         processors: list[Any] = []
         if first.choices:
@@ -172,7 +173,7 @@ class TransformersEngine:
                 **inputs,
                 past_key_values=cache,
                 do_sample=False,
-                num_beams=1,
+                num_beams=first.beams,
                 temperature=None,
                 top_p=None,
                 top_k=None,

@@ -48,6 +48,11 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
     """The teachers of a recipe. Raises UsageError for none, a bad price, a bad schema or too small a retry."""
     asked = recipe.generate
     AnswerForm(asked.schema, tuple(asked.choices)).check()
+    if asked.beams > 1 and (asked.temperature > 0 or asked.samples > 1):
+        raise UsageError(
+            f"beams = {asked.beams} with temperature = {asked.temperature} and samples = {asked.samples}",
+            "a beam search gives one answer, without sampling: leave temperature at 0 and samples at 1",
+        )
     if asked.retry_truncated is not None and asked.retry_truncated <= asked.max_tokens:
         raise UsageError(
             f"retry_truncated = {asked.retry_truncated} is not more than max_tokens = {asked.max_tokens}",
@@ -86,6 +91,7 @@ def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], asked:
                     seed=seed,
                     schema=asked.schema or None,
                     choices=asked.choices or None,
+                    beams=asked.beams,
                 )
                 check_able(teacher.config.engine, request)
                 plan.append(Planned(prompt, number, teacher, request))
