@@ -88,19 +88,20 @@ def test_plain_lines_and_our_own_samples_are_taken(tmp_path: Path) -> None:
         ("c2", 0, "length"),
         ("c3", 0, "stop"),
         ("another", 1, "stop"),
-    ]
+        ("c1", 2, "stop"),
+    ], "the same answer twice is two samples: which one goes is the filter's to say"
     assert (samples[0].reference, samples[0].slice) == ("r1", "hard")
     assert samples[1].prompt == [{"role": "system", "content": "s"}, {"role": "user", "content": "p2"}]
-    assert (result.new, result.known) == (4, 1)
+    assert (result.new, result.known) == (5, 0)
     again, _ = taken(
         tmp_path / ".." / tmp_path.name,
         *(json.loads(line) for line in result.path.read_text().splitlines()),
         teacher="old-model",
         name="again.jsonl",
     )
-    assert (again.new, again.known, again.samples) == (0, 4, 4)
+    assert (again.new, again.known, again.samples) == (0, 5, 5)
     more, _ = taken(tmp_path, {"prompt": "p4", "completion": "c4"}, teacher="old-model", name="more.jsonl")
-    assert (more.new, more.samples) == (1, 5), "what an earlier import brought stays"
+    assert (more.new, more.samples) == (1, 6), "what an earlier import brought stays"
 
 
 def test_what_cannot_be_read_is_listed_by_line(tmp_path: Path) -> None:
@@ -122,8 +123,18 @@ def test_what_cannot_be_read_is_listed_by_line(tmp_path: Path) -> None:
     assert (result.read, result.unread) == (9, 8)
     with pytest.raises(UsageError, match=r"no recorded completion could be read: .*:1: the response has no choices"):
         taken(tmp_path, {"response": {}}, name="bad.jsonl")
-    with pytest.raises(UsageError, match="does not name its model"):
-        taken(tmp_path, {"prompt": "p", "completion": "c"}, name="nameless.jsonl")
+
+
+def test_without_a_name_the_teacher_is_recorded_and_a_lines_id_is_its_prompts(tmp_path: Path) -> None:
+    result, samples = taken(
+        tmp_path,
+        {"id": "row-1", "prompt": "p", "completion": "c"},
+        {"prompt": "q", "completion": "d", "model": "m"},
+        {"id": "row-1", "prompt": "another", "completion": "c"},
+    )
+    assert samples[0].id == "row-1:recorded:0"
+    assert samples[1].teacher == "m"
+    assert (result.new, result.unread, result.teachers) == (2, 1, ["recorded", "m"])
 
 
 def test_filter_goes_on_without_a_recipe_and_generate_has_nothing_to_do(

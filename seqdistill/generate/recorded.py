@@ -5,6 +5,7 @@ output, joined by custom_id), {"prompt", "completion"} and {"messages"} lines. A
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ HINT = (
     'a line is {"request": {...}, "response": {...}}, a line of a batch input or output file, '
     '{"prompt": ..., "completion": ...} or {"messages": [...]}'
 )
+NAMELESS = "recorded"  # the teacher of answers that do not name their model
 Row = dict[str, Any]
 
 
@@ -54,8 +56,8 @@ class _Recorded:
 def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: Progress) -> ImportResult:
     """Puts recorded answers into the run's journal and writes samples.jsonl, so that `filter` goes on from there.
 
-    The teacher is the recipe's, or else the model that each answer names. What an earlier import brought stays. Raises
-    UsageError when no line can be read or the teacher has no name.
+    The teacher is the recipe's, or else the model that each answer names, or else "recorded". A plain line's own `id` is its
+    prompt's. What an earlier import brought stays. Raises UsageError when no line can be read.
     """
     unread: list[Row] = []
     read = list(_recorded(files, unread))
@@ -96,19 +98,20 @@ def _earlier(run: Run) -> dict[str, Sample]:
 
 
 def _store(run: Run, recipe: Recipe, read: Sequence[_Recorded], samples: dict[str, Sample]) -> tuple[dict[str, Sample], int]:
-    """Journal lines and samples of the answers; another answer to a prompt is its next sample, the same one is left out."""
+    """Journal lines and samples of the answers. Another answer to a prompt is its next sample, also when it says the same;
+    what an earlier import brought is left out."""
     new = 0
-    texts = {(sample.prompt_id, sample.teacher, sample.text) for sample in samples.values()}
+    known = Counter((sample.prompt_id, sample.teacher, sample.text) for sample in samples.values())
+    taken = Counter((sample.prompt_id, sample.teacher) for sample in samples.values())
     with Journal(run.file("generate", "journal.jsonl")) as journal:
         for recorded in read:
             teacher = _teacher(recipe.teacher, recorded)
             content = (recorded.prompt.id, teacher.name, recorded.completion.content)
-            if content in texts:
+            if known[content] > 0:
+                known[content] -= 1
                 continue
-            texts.add(content)
-            number = 0
-            while f"{recorded.prompt.id}:{teacher.name}:{number}" in samples:
-                number += 1
+            number = taken[content[:2]]
+            taken[content[:2]] += 1
             asked = replace(recipe.generate, samples=number + 1)
             planned: Planned = plan_requests([recorded.prompt], [teacher], asked)[number]
             key = request_key(planned.request, teacher.identity)
@@ -120,10 +123,7 @@ def _store(run: Run, recipe: Recipe, read: Sequence[_Recorded], samples: dict[st
 
 
 def _teacher(config: TeacherConfig, recorded: _Recorded) -> Teacher:
-    model = config.model or recorded.model
-    if not model:
-        raise UsageError(f"{recorded.place}: the answer does not name its model", "name the teacher with --teacher")
-    named = replace(config, model=model, engine="openai")
+    named = replace(config, model=config.model or recorded.model or NAMELESS, engine="openai")
     return Teacher(teacher_name(named), identity(named), named, None)
 
 
@@ -152,11 +152,16 @@ def _recorded(files: Sequence[Path], unread: list[Row]) -> Iterator[_Recorded]:
     """The answers of the files; lines that hold none are added to `unread` with the reason."""
     rows = [found for path in files for found in _rows(path, unread)]
     requests = {str(row["custom_id"]): row["body"] for _, row in rows if _is_batch_request(row)}
+    prompts: dict[str, str] = {}  # by id: what is asked
     for place, row in rows:
         if _is_batch_request(row):
             continue
         try:
-            yield from _answers(row, place, requests)
+            for recorded in _answers(row, place, requests):
+                prompt = recorded.prompt
+                if prompts.setdefault(prompt.id, prompt_id(prompt.messages)) != prompt_id(prompt.messages):
+                    raise UsageError(f"{place}: the id {prompt.id!r} is also that of another prompt")
+                yield recorded
         except UsageError as error:
             unread.append(_unread(place, error.message.removeprefix(f"{place}: ")))
 
@@ -249,7 +254,9 @@ def _prompt(messages: list[Message], row: Row, place: str) -> Prompt:
     if not messages or messages[-1]["role"] != "user":
         raise UsageError(f"{place}: nothing is asked: no user message before the answer")
     texts = {key: row[key] if isinstance(row.get(key), str) and row[key].strip() else None for key in ("reference", "slice")}
-    return Prompt(prompt_id(messages), messages, messages, texts["reference"], texts["slice"])
+    own = row.get("prompt_id", row.get("id")) if "completion" in row or "messages" in row else None
+    name = own if isinstance(own, str) and own.strip() else prompt_id(messages)
+    return Prompt(name, messages, messages, texts["reference"], texts["slice"])
 
 
 def _messages(value: Any, place: str, key: str) -> list[Message]:
