@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 WORDS = [
     "river",
@@ -86,7 +86,7 @@ class ChatServer:
         self.in_flight = self.most_in_flight = 0
         self.hang = 3600.0
 
-    def __enter__(self) -> "ChatServer":
+    def __enter__(self) -> Self:
         ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)), daemon=True)
         self._thread.start()

@@ -4,14 +4,16 @@ Decides which requests are sent. What was answered is in the journal when this r
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from seqdistill.budget import Purse, ask_within
 from seqdistill.config import GenerateConfig
 from seqdistill.engines import Completion, Pace, open_engine
+from seqdistill.engines.openai_batch import BatchEndpoint
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.generate.batches import Ledger, ask_batched
 from seqdistill.generate.plan import Planned, Teacher, with_more_tokens
 from seqdistill.journal import Journal, Missing, answer, lacking
 from seqdistill.progress import Progress
@@ -35,12 +37,11 @@ def ask_teachers(
     others: Sequence[Journal] = (),
 ) -> Asked:
     """Asks for what neither the journal nor another run's has. Raises UsageError for what no request can survive."""
-    result = Asked()
-    _round(journal, plan, asked, purse, progress, others, result)
-    if asked.retry_truncated is not None and result.stopped is None:
-        again = [with_more_tokens(one, asked) for one in plan if cut_off(journal, one)]
-        _round(journal, again, asked, purse, progress, others, result)
-    return result
+    asking = _Asking(journal, asked, purse, progress, Ledger(journal.path.with_name("batches.jsonl"), purse))
+    asking.round(plan, others)
+    if asked.retry_truncated is not None and asking.result.stopped is None:
+        asking.round([with_more_tokens(one, asked) for one in plan if cut_off(journal, one)], others)
+    return asking.result
 
 
 def cut_off(journal: Journal, planned: Planned) -> bool:
@@ -61,56 +62,85 @@ def pace_of(asked: GenerateConfig) -> Pace:
     )
 
 
-def _round(
-    journal: Journal,
-    plan: Sequence[Planned],
-    asked: GenerateConfig,
-    purse: Purse,
-    progress: Progress,
-    others: Sequence[Journal],
-    result: Asked,
-) -> None:
-    """One request for each planned sample, teacher by teacher."""
-    for teacher in {planned.teacher.name: planned.teacher for planned in plan}.values():
-        requests = [planned.request for planned in plan if planned.teacher is teacher]
-        missing = lacking(journal, teacher.identity, requests, others)
-        if missing and result.stopped is None:
-            asyncio.run(_ask(journal, teacher, missing, asked, purse, progress, result))
+@dataclass
+class _Asking:
+    journal: Journal
+    asked: GenerateConfig
+    purse: Purse
+    progress: Progress
+    ledger: Ledger
+    result: Asked = field(default_factory=Asked)
+
+    def round(self, plan: Sequence[Planned], others: Sequence[Journal]) -> None:
+        """One request for each planned sample: teacher by teacher, or all their batches at once."""
+        todo: list[tuple[Teacher, Missing]] = []
+        for teacher in {planned.teacher.name: planned.teacher for planned in plan}.values():
+            requests = [planned.request for planned in plan if planned.teacher is teacher]
+            if missing := lacking(self.journal, teacher.identity, requests, others):
+                todo.append((teacher, missing))
+        if self.asked.batch:
+            asyncio.run(self._in_batches(todo))
+            return
+        for _, missing in todo:
+            self.ledger.refuse_live(missing)
+        for teacher, missing in todo:
+            if self.result.stopped is None:
+                asyncio.run(self._at_once(teacher, missing))
+
+    async def _at_once(self, teacher: Teacher, missing: Missing) -> None:
+        engine = open_engine(teacher.config, pace_of(self.asked))
+        self.progress.start(f"asking {teacher.name}", len(missing), "answers")
+        try:
+            completions = ask_within(self.purse, self.journal, teacher.identity, missing, engine)
+            await self._take(completions, _Tally(self.purse, len(missing)))
+        finally:
+            self.progress.end()
+            await engine.close()
+
+    async def _in_batches(self, todo: Sequence[tuple[Teacher, Missing]]) -> None:
+        endpoints = [BatchEndpoint(teacher.config, pace_of(self.asked)) for teacher, _ in todo]
+        tally = _Tally(self.purse, sum(len(missing) for _, missing in todo))
+        self.progress.start("asking in batches", tally.total, "answers")
+        try:
+            await asyncio.gather(
+                *(
+                    self._take(
+                        ask_batched(self.journal, self.ledger, teacher.identity, missing, endpoint, self.purse, self.progress),
+                        tally,
+                    )
+                    for (teacher, missing), endpoint in zip(todo, endpoints, strict=True)
+                )
+            )
+        finally:
+            self.progress.end()
+
+    async def _take(self, answers: AsyncGenerator[Completion, None], tally: "_Tally") -> None:
+        """Counts what comes. Raises UsageError; any other error ends the asking and is kept."""
+        try:
+            async with aclosing(answers) as completions:
+                async for completion in completions:
+                    if completion.error is None:
+                        self.result.new += 1
+                    else:
+                        self.result.failed[completion.id] = completion
+                    tally.done += 1
+                    self.progress.advance(1, tally.cost())
+        except UsageError:
+            raise
+        except SeqdistillError as error:
+            self.result.stopped = error
 
 
-async def _ask(
-    journal: Journal,
-    teacher: Teacher,
-    missing: Missing,
-    asked: GenerateConfig,
-    purse: Purse,
-    progress: Progress,
-    result: Asked,
-) -> None:
-    engine = open_engine(teacher.config, pace_of(asked))
-    progress.start(f"asking {teacher.name}", len(missing), "answers")
-    paid_before, done = purse.spent_usd, 0
-    try:
-        async with aclosing(ask_within(purse, journal, teacher.identity, missing, engine)) as completions:
-            async for completion in completions:
-                done += 1
-                if completion.error is None:
-                    result.new += 1
-                else:
-                    result.failed[completion.id] = completion
-                progress.advance(1, _cost(purse, paid_before, done, len(missing)))
-    except UsageError:
-        raise
-    except SeqdistillError as error:
-        result.stopped = error
-    finally:
-        progress.end()
-        await engine.close()
-
-
-def _cost(purse: Purse, paid_before: float, done: int, total: int) -> dict[str, str]:
+class _Tally:
     """What is shown beside the bar: paid so far, and what it will be at this rate."""
-    if not purse.prices:
-        return {}
-    projected = paid_before + (purse.spent_usd - paid_before) * total / done
-    return {"cost": f"{purse.spent_usd:.4f} USD", "projected": f"{projected:.4f} USD"}
+
+    def __init__(self, purse: Purse, total: int) -> None:
+        self._purse, self._paid_before = purse, purse.spent_usd
+        self.total, self.done = total, 0
+
+    def cost(self) -> dict[str, str]:
+        if not self._purse.prices:
+            return {}
+        spent = self._purse.spent_usd
+        projected = self._paid_before + (spent - self._paid_before) * self.total / self.done
+        return {"cost": f"{spent:.4f} USD", "projected": f"{projected:.4f} USD"}

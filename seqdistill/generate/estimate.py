@@ -6,7 +6,7 @@ Decides what is extrapolated from what. The real answers are in the journal: the
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -39,7 +39,7 @@ class Estimate:
     completion_tokens: int
     usd: float | None  # None without a price
     missing_usd: float | None
-    missing_seconds: float | None  # None without real answers
+    missing_seconds: float | None  # None without real answers, and for batches
 
 
 def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0) -> Estimate:
@@ -91,7 +91,8 @@ def _answered(journal: Journal, planned: Planned) -> bool:
 
 
 def _probe(journal: Journal, inputs: Inputs, some: Sequence[Planned], progress: Progress) -> None:
-    asked = ask_teachers(journal, some, inputs.recipe.generate, inputs.purse(journal), progress)
+    at_once = replace(inputs.recipe.generate, batch=False)  # a probe is not waited for a day
+    asked = ask_teachers(journal, some, at_once, inputs.purse(journal), progress)
     if asked.stopped:
         raise asked.stopped
     if some and not asked.new:
@@ -118,7 +119,9 @@ def _extrapolate(
         if not plan or any(one.teacher.price is None for one in plan):
             return None
         return sum(
-            price.usd(Completion("", prompt_tokens=round(_bytes(one) * ratio), completion_tokens=round(length)))
+            price.usd(
+                Completion("", prompt_tokens=round(_bytes(one) * ratio), completion_tokens=round(length), batched=asked.batch)
+            )
             for one in some
             if (price := one.teacher.price)
         )
@@ -133,7 +136,9 @@ def _extrapolate(
         completion_tokens=round(len(plan) * length),
         usd=usd(plan),
         missing_usd=usd(missing),
-        missing_seconds=_seconds(missing, fmean(c.seconds for _, c in known), ratio, length, asked) if known else None,
+        missing_seconds=_seconds(missing, fmean(c.seconds for _, c in known), ratio, length, asked)
+        if known and not asked.batch
+        else None,
     )
 
 

@@ -1,0 +1,198 @@
+"""The Batch endpoint of an OpenAI-compatible API: files up, one batch of chat requests, files down.
+
+One HTTP exchange a method, and what a batch's files say as completions. Knows nothing of runs; what must be remembered
+between two runs is its caller's to keep. https://platform.openai.com/docs/guides/batch
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from seqdistill.config import ModelConfig
+from seqdistill.engines import Completion, Pace, Request
+from seqdistill.engines.openai_api import OpenAIEngine, shown_url
+from seqdistill.errors import SeqdistillError, UsageError
+
+PATH = "/v1/chat/completions"
+MOST_REQUESTS = 50_000  # in one file, as OpenAI limits it
+MOST_BYTES = 200_000_000
+MARK = "seqdistill"  # the key of a batch's metadata under which its name stands
+ENDED = ("completed", "failed", "expired", "cancelled")
+
+
+class NotNow(SeqdistillError):
+    """The endpoint could not be reached, or answered with what may pass."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as the endpoint tells it."""
+
+    id: str
+    status: str
+    files: tuple[str, ...] = ()  # ids of output and error file, those there are
+    done: int = 0  # requests, failures included
+    error: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self.status in ENDED
+
+
+class BatchEndpoint:
+    """One model's Batch endpoint, used as a context manager. Of several base URLs the first: batches stay in one place."""
+
+    def __init__(self, model: ModelConfig, pace: Pace) -> None:
+        """Sends nothing yet. Raises UsageError for an engine that has no such endpoint, a missing key, a bad base URL."""
+        if model.engine != "openai":
+            raise UsageError(
+                f"model {model.model!r}: the {model.engine} engine has no batch API", 'batch needs engine = "openai"'
+            )
+        self._engine, self._pace, self._env = OpenAIEngine(model, pace), pace, model.api_key_env
+        self.url, self.name = self._engine.urls[0], shown_url(self._engine.urls[0])
+
+    async def __aenter__(self) -> "BatchEndpoint":
+        import openai
+
+        timeout = openai.Timeout(max(600.0, self._pace.timeout), connect=self._pace.connect_timeout)
+        self._connected: Any = openai.AsyncOpenAI(api_key=self._engine.key, base_url=self.url, timeout=timeout)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connected.close()
+
+    def line(self, key: str, request: Request) -> bytes:
+        """One line of the file to upload; `key` comes back with the answer."""
+        row = {"custom_id": key, "method": "POST", "url": PATH, "body": self._engine.body(request)}
+        return json.dumps(row).encode() + b"\n"
+
+    async def upload(self, name: str, content: bytes) -> str:
+        """The id of a new file. Nothing is billed for it. Raises UsageError where there is no batch API."""
+        with self._client(self._pace.retries, "files") as client:
+            return str((await client.files.create(file=(f"{name}.jsonl", content), purpose="batch")).id)
+
+    async def create(self, name: str, file: str) -> Batch:
+        """Submits the file's requests: from here on they cost. Never sent twice: on NotNow, `find` tells what came of it."""
+        with self._client(0, "batches") as client:
+            return _batch(
+                await client.batches.create(
+                    completion_window="24h", endpoint=PATH, input_file_id=file, metadata={MARK: name}, timeout=120
+                )
+            )
+
+    async def find(self, name: str, file: str) -> Batch | None:
+        """The batch of that name or of that file, which is nobody else's."""
+        with self._client(self._pace.retries, "batches") as client:
+            async for found in client.batches.list(limit=100):
+                if (found.metadata or {}).get(MARK) == name or found.input_file_id == file:
+                    return _batch(found)
+        return None
+
+    async def retrieve(self, batch: str) -> Batch:
+        """The batch as it is now. Raises NotNow for what may pass."""
+        with self._client(0, f"batch {batch}") as client:
+            return _batch(await client.batches.retrieve(batch, timeout=60))
+
+    async def delete(self, file: str) -> None:
+        """Removes a file, where the endpoint can."""
+        with suppress(SeqdistillError), self._client(self._pace.retries, f"file {file}") as client:
+            await client.files.delete(file)
+
+    async def content(self, file: str) -> bytes:
+        """A file's content."""
+        with self._client(self._pace.retries, f"file {file}") as client:
+            return bytes((await client.files.content(file, timeout=3600)).content)
+
+    def completions(
+        self, batch: Batch, contents: Sequence[bytes], asked: Mapping[str, Request]
+    ) -> Iterator[tuple[str, Request, Completion]]:
+        """Each request of an ended batch, by its key, with what came of it.
+
+        A request that a completed batch does not mention, or answered with what is no answer, may have been billed: `lost`.
+        """
+        left = dict(asked)
+        for content in contents:
+            for line in content.splitlines():
+                row = _row(line)
+                key = str(row.get("custom_id"))
+                if key in left:
+                    yield key, left[key], replace(self._completion(left.pop(key), row), batched=True)
+        for key, request in left.items():
+            message = batch.error or f"the batch is {batch.status}, without an answer to this request"
+            lost = int(batch.status == "completed")
+            failure = Completion(request.id, error=f"batch {batch.status}", message=message, lost=lost, batched=True)
+            yield key, request, failure
+
+    def _completion(self, request: Request, row: dict[str, Any]) -> Completion:
+        response = row["response"] if isinstance(row.get("response"), dict) else {}
+        status, body = response.get("status_code"), response.get("body")
+        body = body if isinstance(body, dict) else {}
+        if status == 200 and isinstance(body.get("choices"), list) and body["choices"]:
+            return self._engine.parse(request, body, 0.0)
+        error = row.get("error") or body.get("error") or {}
+        error = error if isinstance(error, dict) else {"message": str(error)}
+        message = str(error.get("message") or f"no answer: {row}")[:500]
+        if status in (400, 422) and "content_filter" in (error.get("code"), error.get("type")):
+            return Completion(request.id, finish_reason="content_filter", message=message, raw=error)  # a verdict: an answer
+        kind = f"http {status}" if status and status != 200 else str(error.get("code") or "no answer")[:80]
+        return Completion(request.id, error=kind, message=message, raw=error, lost=int(status == 200))
+
+    @contextmanager
+    def _client(self, retries: int, what: str) -> Iterator[Any]:
+        """The library's client; its errors in this module's words."""
+        import openai
+
+        try:
+            yield self._connected.with_options(max_retries=retries)
+        except openai.APIStatusError as error:
+            raise self._refusal(error, what) from None
+        except openai.APIError as error:
+            raise NotNow(f"{self.name}: {what}: {error.__cause__ or error}", "run again; batches go on without us") from None
+
+    def _refusal(self, error: Any, what: str) -> SeqdistillError:
+        said = f"{self.name} says {error.status_code} to {what}: {error.message.replace(self._engine.key, '***')[:300]}"
+        status: int = error.status_code
+        if status == 401:
+            return UsageError(said, f"check the key in the environment variable {self._env}")
+        if status in (404, 405, 501) and what in ("files", "batches"):
+            return UsageError(f"{said}: this endpoint has no batch API", "run without --batch, or check the base URL")
+        if status == 404:
+            return SeqdistillError(said, "is it the same endpoint and account? Otherwise see batches.jsonl in the run")
+        if status in (408, 409, 429) or status >= 500:
+            return NotNow(said, "run again; batches go on without us")
+        return SeqdistillError(said, "mend the cause and run again; nothing is asked twice")
+
+
+def _batch(told: Any) -> Batch:
+    files = tuple(file for file in (told.output_file_id, told.error_file_id) if file)
+    counts = told.request_counts
+    errors = (told.errors.data or []) if told.errors else []
+    error = "; ".join(str(one.message) for one in errors[:3])
+    done = (counts.completed or 0) + (counts.failed or 0) if counts else 0
+    return Batch(str(told.id), str(told.status), files, done, error)
+
+
+def chunks(endpoint: BatchEndpoint, asked: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
+    """The requests in parts that one file may hold."""
+    part: list[tuple[str, Request]] = []
+    size = 0
+    for key, request in asked:
+        more = len(endpoint.line(key, request))
+        if part and (len(part) >= MOST_REQUESTS or size + more > MOST_BYTES):
+            yield part
+            part, size = [], 0
+        part.append((key, request))
+        size += more
+    if part:
+        yield part
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return {}
+    return row if isinstance(row, dict) else {}

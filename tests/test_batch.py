@@ -1,0 +1,286 @@
+"""Asking through a real Batch endpoint: nothing is billed twice, whatever is killed when; half the price; parts and budget."""
+
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_server import BatchServer
+from chat_server import Body, ChatServer
+from test_generate import PRICE, Child, main_in_child, priced, prompts_file, recipe, run_it
+
+from seqdistill.cli import main
+from seqdistill.config import Recipe
+from seqdistill.engines import openai_batch
+from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.generate import batches
+from seqdistill.generate.estimate import estimate
+from seqdistill.generate.stage import GenerateResult, generate
+from seqdistill.progress import Silent
+from seqdistill.records import read_samples
+from seqdistill.runs import Run
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(batches, "LOOK_AGAIN_SECONDS", 0.5)
+
+
+def steps(folder: Path) -> list[str]:
+    return [json.loads(line)["step"] for line in (folder / "run/generate/batches.jsonl").read_text().splitlines()]
+
+
+def unbatched(folder: Path, questions: range, **settings: Any) -> bytes:
+    (folder / "live").mkdir()
+    with ChatServer() as server:
+        return run_it(folder / "live", server, questions, **settings).path.read_bytes()
+
+
+def again(folder: Path, asked: Recipe) -> GenerateResult:
+    return generate(Run(folder / "run"), asked, Silent())
+
+
+def number_of(body: Body) -> int:
+    return int(body["messages"][0]["content"].split()[-1])
+
+
+def test_batched_samples_are_byte_for_byte_those_of_a_live_run(tmp_path: Path) -> None:
+    with BatchServer(looks=3) as server:
+        result = run_it(tmp_path, server, range(20), samples=2, batch=True)
+    assert (result.new, result.failed) == (40, 0)
+    assert server.requests == [], "nothing went to the chat endpoint"
+    assert steps(tmp_path) == ["submitting", "submitted", "collected"]
+    assert result.path.read_bytes() == unbatched(tmp_path, range(20), samples=2)
+
+
+def test_a_batch_costs_half_and_a_resumed_run_counts_it_so(tmp_path: Path) -> None:
+    with BatchServer() as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(10)), batch=True))
+        first = again(tmp_path, asked)
+        assert [first.usd, first.spent_usd] == pytest.approx([server.billed_usd(PRICE) / 2] * 2)
+        prompts_file(tmp_path, range(14))
+        assert again(tmp_path, asked).spent_usd == pytest.approx(server.billed_usd(PRICE) / 2)
+        told = estimate(Run(tmp_path / "run"), priced(asked, {**PRICE, "batch": 0.25}), Silent())
+        assert told.usd is not None
+        assert told.usd < server.billed_usd(PRICE) * 0.3
+
+
+def test_what_failed_or_expired_is_submitted_by_the_next_run_alone(tmp_path: Path) -> None:
+    def fate(body: Body) -> str | None:
+        return {3: "fail", 5: "expire", 6: "expire"}.get(number_of(body))
+
+    with BatchServer(fate=fate) as server:
+        with pytest.raises(Incomplete, match="3 of 10 requests have no answer") as caught:
+            run_it(tmp_path, server, range(10), batch=True)
+        assert "run again to retry 3" in caught.value.hint
+        failures = [json.loads(line) for line in (tmp_path / "run/generate/failures.jsonl").read_text().splitlines()]
+        assert [line["error"] for line in failures] == ["http 400", "batch_expired", "batch_expired"]
+        server.fate = None
+        assert run_it(tmp_path, server, range(10), batch=True).new == 3
+    assert set(server.answered.values()) == {1}
+    assert (tmp_path / "run/generate/samples.jsonl").read_bytes() == unbatched(tmp_path, range(10))
+
+
+def test_an_answer_that_is_none_counts_at_its_worst_once(tmp_path: Path) -> None:
+    with BatchServer(fate=lambda body: {2: "garbage", 4: "silent"}.get(number_of(body))) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(6)), batch=True))
+        for _ in range(2):
+            with pytest.raises(Incomplete, match="2 of 6"):
+                again(tmp_path, asked)
+        manifest = Run(tmp_path / "run").manifest("generate")
+        assert manifest is not None
+        assert manifest["spent_usd"] >= server.billed_usd(PRICE) / 2
+
+
+def test_a_batch_that_fails_validation_says_why(tmp_path: Path) -> None:
+    with BatchServer() as server:
+        server.invalid = "Enqueued token limit reached"
+        with pytest.raises(Incomplete, match="Enqueued token limit reached"):
+            run_it(tmp_path, server, range(4), batch=True)
+        server.invalid = None
+        assert run_it(tmp_path, server, range(4), batch=True).new == 4
+
+
+def test_many_requests_go_in_files_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_batch, "MOST_REQUESTS", 4)
+    with BatchServer() as server:
+        run_it(tmp_path, server, range(10), batch=True)
+        assert len(server.batches) == 3
+        monkeypatch.setattr(openai_batch, "MOST_BYTES", 300)
+        run_it(tmp_path, server, range(13), batch=True)
+        assert len(server.batches) == 6, "each line is more than half of 300 bytes"
+    assert set(server.answered.values()) == {1}
+
+
+def test_only_what_the_budget_allows_at_its_worst_is_submitted(tmp_path: Path) -> None:
+    with BatchServer(looks=2) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(40)), batch=True, budget=1.5))
+        with pytest.raises(Incomplete, match=r"the budget of 1\.5 USD is reached"):
+            again(tmp_path, asked)
+        assert 1.0 < server.billed_usd(PRICE) / 2 <= 1.5, "the cap is used over several batches"
+        assert again(tmp_path, replace(asked, generate=replace(asked.generate, budget=None))).samples == 40
+    assert set(server.answered.values()) == {1}
+
+
+def test_an_endpoint_without_a_batch_api_is_told(tmp_path: Path) -> None:
+    with ChatServer() as server, pytest.raises(UsageError, match="this endpoint has no batch API") as caught:
+        run_it(tmp_path, server, range(3), batch=True)
+    assert "run without --batch" in caught.value.hint
+    with BatchServer() as server, pytest.raises(UsageError, match="the transformers engine has no batch API"):
+        asked = recipe(server, prompts_file(tmp_path, range(3)), batch=True)
+        again(tmp_path, replace(asked, teacher=replace(asked.teacher, engine="transformers", model="x")))
+
+
+@pytest.mark.parametrize("call", ["POST files", "POST batches", "GET batches/ID", "GET files/ID/content"])
+def test_a_lost_reply_is_no_second_bill(tmp_path: Path, call: str) -> None:
+    with BatchServer() as server:
+        server.drop = call
+        assert run_it(tmp_path, server, range(8), batch=True).new == 8
+        assert server.drop != call
+    assert set(server.answered.values()) == {1}
+    assert len(server.batches) == 1
+
+
+def test_a_live_run_does_not_pay_for_what_is_in_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "PATIENCE_LOOKS", 2)
+    with BatchServer(looks=1000) as server:
+
+        def gone(call: str, _: str) -> None:
+            if call == "GET batches/ID":
+                raise ConnectionError
+
+        server.hook = gone
+        with pytest.raises(Incomplete):
+            run_it(tmp_path, server, range(5), batch=True)
+        server.hook, server.looks = None, 1
+        with pytest.raises(UsageError, match=r"are in a batch at .* already") as caught:
+            run_it(tmp_path, server, range(5))
+        assert "--batch" in caught.value.hint
+        other = replace(recipe(server, prompts_file(tmp_path, range(5)), batch=True))
+        moved = replace(other, teacher=replace(other.teacher, base_url=["http://127.0.0.1:9/v1"]))
+        with pytest.raises(UsageError, match=r"is at http.*, not at http"):
+            again(tmp_path, moved)
+        server.stop()
+        with server:  # days later
+            assert run_it(tmp_path, server, range(3, 7), batch=True).new == 4
+    assert set(server.answered.values()) == {1}
+
+
+def test_an_edited_prompt_pays_for_itself_alone_while_a_batch_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "run/generate/batches.jsonl"
+    with BatchServer() as server:
+        run_it(tmp_path, server, range(5), batch=True)
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:-1]) + b'{"step": "coll')  # killed while writing the last step
+        run_it(tmp_path, server, range(8), batch=True)
+    assert set(server.answered.values()) == {1}
+    assert steps(tmp_path).count("collected") == 2
+    path.write_bytes(b"x\n" + path.read_bytes())
+    with pytest.raises(SeqdistillError, match=r"batches\.jsonl:1: not a step of a batch"):
+        run_it(tmp_path, server, range(9), batch=True)
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+def arguments(server: BatchServer, folder: Path) -> list[str]:
+    start = ["generate", str(folder / "run"), "--prompts", str(folder / "prompts.jsonl"), "--temperature", "1", "--batch"]
+    start += ["--max-tokens", "20", "--teacher", "teacher", "--teacher-engine", "openai"]
+    return [*start, "--teacher-base-url", server.url]
+
+
+def struck(server: BatchServer, folder: Path, call: str, phase: str, how: int, wait: float = 0.0) -> int:
+    """Starts a generate and signals it at one moment of one call; returns its exit code."""
+    child = Child(target=main_in_child, args=(arguments(server, folder),))
+    hit: list[str] = []
+
+    def strike(now: str, at: str) -> None:
+        if (now, at) == (call, phase) and not hit:
+            hit.append(now)
+            time.sleep(wait)
+            os.kill(child.pid or 0, how)
+            if how == signal.SIGKILL:
+                child_dead(child)
+
+    server.hook = strike
+    child.start()
+    child.join(60)
+    server.hook = None
+    assert hit
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+def child_dead(child: Any) -> None:
+    while (stat := Path(f"/proc/{child.pid}/stat")).exists() and stat.read_text().split()[2] != "Z":
+        time.sleep(0.001)
+
+
+MOMENTS = [
+    ("POST files", "before"),
+    ("POST files", "after"),
+    ("POST batches", "before"),
+    ("POST batches", "after"),
+    ("GET batches/ID", "before"),
+    ("GET batches/ID", "after"),
+    ("GET files/ID/content", "before"),
+    ("GET files/ID/content", "after"),
+]
+
+
+@pytest.mark.parametrize(("call", "phase"), MOMENTS)
+def test_killed_at_any_step_nothing_is_billed_twice_and_the_bytes_are_the_same(tmp_path: Path, call: str, phase: str) -> None:
+    prompts_file(tmp_path, range(30))
+    with BatchServer() as server:
+        assert struck(server, tmp_path, call, phase, signal.SIGKILL) == -signal.SIGKILL
+        assert main(arguments(server, tmp_path)) == 0
+        assert set(server.answered.values()) == {1}
+        assert len(server.answered) == 30
+    live = unbatched(tmp_path, range(30))
+    assert (tmp_path / "run/generate/samples.jsonl").read_bytes() == live
+
+
+def test_killed_while_the_answers_are_stored_the_rest_is_read_again(tmp_path: Path) -> None:
+    prompts_file(tmp_path, range(2000))
+    journal = tmp_path / "run/generate/journal.jsonl"
+    with BatchServer() as server:
+        child = Child(target=main_in_child, args=(arguments(server, tmp_path),))
+        child.start()
+        while not (journal.exists() and journal.stat().st_size) and child.is_alive():
+            time.sleep(0.0005)
+        os.kill(child.pid or 0, signal.SIGKILL)
+        child.join(20)
+        stored = journal.read_bytes().count(b"\n")
+        assert 0 < stored < 2000
+        assert main(arguments(server, tmp_path)) == 0
+        assert set(server.answered.values()) == {1}
+        keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()]
+        assert len(keys) == len(set(keys)) == 2000
+    assert len(list(read_samples(tmp_path / "run/generate/samples.jsonl"))) == 2000
+
+
+def test_a_submission_that_arrives_after_the_kill_cannot_be_made_twice(tmp_path: Path) -> None:
+    """The batch is neither there nor listed when the next run looks; without its input file it cannot be made later."""
+    prompts_file(tmp_path, range(5))
+    with BatchServer() as server:
+        server.delay = 4.0
+        assert struck(server, tmp_path, "POST batches", "before", signal.SIGKILL) == -signal.SIGKILL
+        server.delay = 0.0
+        assert main(arguments(server, tmp_path)) == 0
+        time.sleep(4.0)
+        assert set(server.answered.values()) == {1}
+        assert steps(tmp_path)[:2] == ["submitting", "never submitted"]
+
+
+def test_ctrl_c_while_waiting_exits_130_and_the_next_run_takes_the_same_batch(tmp_path: Path) -> None:
+    prompts_file(tmp_path, range(10))
+    with BatchServer(looks=3) as server:
+        assert struck(server, tmp_path, "GET batches/ID", "after", signal.SIGINT) == 130
+        assert main(arguments(server, tmp_path)) == 0
+        assert len(server.batches) == 1
+        assert set(server.answered.values()) == {1}
