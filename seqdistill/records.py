@@ -10,7 +10,7 @@ import os
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -142,7 +142,7 @@ def to_line(row: Any) -> str:
     U+2028, U+2029 and U+0085 are escaped, because some readers take them for line ends, and so are lone surrogates,
     which UTF-8 cannot hold.
     """
-    text = json.dumps(asdict(row) if hasattr(row, "__dataclass_fields__") else row, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=vars)  # vars: a dataclass, not copied deep as by asdict
     for character in "\u2028\u2029\u0085":
         if character in text:
             text = text.replace(character, f"\\u{ord(character):04x}")

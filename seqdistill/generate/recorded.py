@@ -152,15 +152,15 @@ def _recorded(files: Sequence[Path], unread: list[Row]) -> Iterator[_Recorded]:
     """The answers of the files; lines that hold none are added to `unread` with the reason."""
     rows = [found for path in files for found in _rows(path, unread)]
     requests = {str(row["custom_id"]): row["body"] for _, row in rows if _is_batch_request(row)}
-    prompts: dict[str, str] = {}  # by id: what is asked
+    prompts: dict[str, list[Message]] = {}  # by id: what is asked
     for place, row in rows:
         if _is_batch_request(row):
             continue
         try:
             for recorded in _answers(row, place, requests):
-                prompt = recorded.prompt
-                if prompts.setdefault(prompt.id, prompt_id(prompt.messages)) != prompt_id(prompt.messages):
-                    raise UsageError(f"{place}: the id {prompt.id!r} is also that of another prompt")
+                asked, name = recorded.prompt.messages, recorded.prompt.id
+                if prompts.setdefault(name, asked) != asked:
+                    raise UsageError(f"{place}: the id {name!r} is also that of another prompt")
                 yield recorded
         except UsageError as error:
             unread.append(_unread(place, error.message.removeprefix(f"{place}: ")))
