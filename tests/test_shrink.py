@@ -112,6 +112,14 @@ def test_equal_scores_keep_the_earlier_layers() -> None:
     assert influential_layers(2, [0.5, 0.5, 0.5]) == [0, 1]
 
 
+def test_the_first_third_is_the_models_start_and_the_rest_has_the_most_influence() -> None:
+    scores = [1.0, 0.2, 0.1, 0.1, 0.1, 0.5, 0.4, 0.3, 0.9]
+    assert influential_layers(6, scores) == [0, 1, 5, 6, 7, 8]
+    assert influential_layers(8, [*scores, 0.0]) == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert influential_layers(9, scores) == list(range(9))
+    assert influential_layers(1, scores[::-1]) == [0]
+
+
 def test_shrink_json_says_what_was_kept_and_why(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
     told = shrink_from_files(str(tiny_model), tmp_path / "out", "2", "influence", tmp_path / "p.jsonl")

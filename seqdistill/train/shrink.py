@@ -138,8 +138,16 @@ def even_layers(count: int, total: int) -> list[int]:
 
 
 def influential_layers(count: int, scores: Sequence[float]) -> list[int]:
-    """The `count` layers of the highest scores, in the model's order; of equals, the earlier ones."""
-    return sorted(sorted(range(len(scores)), key=lambda layer: -scores[layer])[:count])
+    """`count` layers in the model's order: the first third of them from the model's start, the rest of the highest scores.
+
+    Of equals, the earlier ones. The start is kept whole because influence underrates it. Measured on 8 of SmolLM2-135M's 30
+    layers, the demo's notices, one short training each (226 to 236 CPU seconds), loss on held-out answers: by influence
+    alone [0,1,20,23,24,27,28,29] 1.293; this rule [0,1,2,20,23,24,28,29] 1.196; removing layer after layer and measuring
+    again [0,1,16,18,19,20,23,29] 1.208; evenly spaced 2.651.
+    """
+    start = max(1, round(count / 3))
+    rest = sorted(range(start, len(scores)), key=lambda layer: -scores[layer])
+    return [*range(start), *sorted(rest[: count - start])]
 
 
 def block_influence(
