@@ -45,5 +45,10 @@ check: setup  ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: setup  ## side by side with the peers; each gets an environment of its own in .venv-bench; generate.py needs nginx
+	$(BIN)/python tests/benchmarks/filter.py --rows 10000 --environments .venv-bench
+	$(BIN)/python tests/benchmarks/journal.py 100000
+	$(BIN)/python tests/benchmarks/generate.py
+
 clean:  ## what make made; runs/ stays
 	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .pytest_cache
