@@ -7,15 +7,15 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Optional, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Optional, Union, get_args, get_origin
 
 import typer
 
 from seqdistill import __version__
-from seqdistill.config import TABLES, Recipe, check_value, default_of, merge, parse_assignment
+from seqdistill.config import TABLES, Recipe, Setting, check_value, flag, merge, parse_assignment, settings_of
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
 from seqdistill.runs import Run, resolved_recipe
@@ -44,28 +44,20 @@ class Interrupted(SeqdistillError):
 # --- flags from the config tables ---------------------------------------------------------------------------------------
 
 
-def _flag(table: str, name: str) -> str:
-    """`--temperature` for a stage's or the task's key, `--teacher` for a model's name, `--teacher-engine` for its keys."""
-    if table not in ("teacher", "student", "judge"):
-        return name
-    return table if name == "model" else f"{table}_{name}"
-
-
 def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
     """One optional parameter for each key of the tables; what is not given stays None."""
     parameters = []
     for table in tables:
-        hints = get_type_hints(TABLES[table])
-        for setting in fields(TABLES[table]):
-            kind = hints[setting.name]
+        for setting in settings_of(TABLES[table]):
+            kind = setting.kind
             plain: Any = next(part for part in get_args(kind) if part is not type(None)) if _optional(kind) else kind
             if (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,)):
-                continue  # a nested table is written in the recipe, or with --set
-            name, default, choices = _flag(table, setting.name), default_of(setting), setting.metadata["choices"]
-            text = setting.metadata["help"] + (f": {' | '.join(choices)}" if choices else "")
+                continue  # a free-form table is written in the recipe, or with --set
+            default, choices = setting.default, setting.field.metadata["choices"]
+            text = setting.field.metadata["help"] + (f": {' | '.join(choices)}" if choices else "")
             if default not in (None, False, [], ""):
                 text += f" [{' '.join(default) if isinstance(default, list) else default}]"
-            dashed = f"--{name.replace('_', '-')}"
+            dashed, name = flag(table, *setting.names), _name(table, setting)
             option = typer.Option(
                 f"{dashed}/--no-{dashed[2:]}" if plain is bool else dashed,
                 help=text,
@@ -73,11 +65,16 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
                 show_envvar=False,
                 show_default=False,
                 metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
-                rich_help_panel=f"[{table}]",
+                rich_help_panel=f"[{'.'.join((table, *setting.names[:-1]))}]",
             )
             annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
             parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
+
+
+def _name(table: str, setting: Setting) -> str:
+    """The parameter behind a flag."""
+    return flag(table, *setting.names)[2:].replace("-", "_")
 
 
 def _optional(kind: Any) -> bool:
@@ -88,14 +85,14 @@ def _given(tables: Sequence[str], values: dict[str, Any], assignments: Sequence[
     """The flags that were given, by table, checked by the rules of `config`."""
     given: Flags = {}
     for table in tables:
-        hints = get_type_hints(TABLES[table])
-        for setting in fields(TABLES[table]):
-            name = _flag(table, setting.name)
-            value = values.get(name)
+        for setting in settings_of(TABLES[table]):
+            value = values.get(_name(table, setting))
             if value is None or value == []:
                 continue
-            check_value(setting, hints[setting.name], value, f"--{name.replace('_', '-')}")
-            given.setdefault(table, {})[setting.name] = value
+            check_value(setting.field, setting.kind, value, flag(table, *setting.names))
+            for name in reversed(setting.names):
+                value = {name: value}
+            given = merge(given, {table: value})
     for assignment in assignments:
         table, content = parse_assignment(assignment)
         given = merge(given, {table: content})

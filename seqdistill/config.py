@@ -5,11 +5,12 @@ Order: flag > environment (SEQDISTILL_*) > recipe > what the run remembers > def
 """
 
 import difflib
+import functools
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -130,8 +131,8 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True)
-class FilterConfig:
-    """[filter]: what is worth learning. Rules in the order in which they are applied."""
+class IntegrityConfig:
+    """[filter.integrity]: what may not be wrong with a completion on its own."""
 
     finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several")
     min_chars: int = key(1, "reject shorter completions", low=0)
@@ -142,7 +143,6 @@ class FilterConfig:
     )
     self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
     refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
-    schema: bool = key(True, "reject completions that break the JSON schema or are none of the choices of [generate]")
     script_share: float = key(
         0.02,
         "reject a completion in another writing system than its prompt when fewer than this share of its slice are; 0 is off",
@@ -155,65 +155,111 @@ class FilterConfig:
         low=0,
         high=1,
     )
-    duplicates: bool = key(True, "reject exact duplicates: same prompt and completion but for case, white space, Unicode form")
-    near: str = key(
+
+
+@dataclass(frozen=True)
+class NearDuplicatesConfig:
+    """[filter.near_duplicates]: which rows almost repeat a better one."""
+
+    scope: str = key(
         "pair",
-        "near-duplicates: compare prompt and completion together, one of them, completions of one prompt, or nothing",
+        "compare prompt and completion together, one of them, completions of one prompt, or nothing",
         choices=("pair", "prompt", "response", "within-prompt", "off"),
     )
-    near_similarity: float = key(0.8, "Jaccard similarity of word pairs from which rows are near-duplicates", low=0.3, high=1)
-    near_numbers: bool = key(True, "rows whose numbers differ are no near-duplicates")
-    near_guard: float = key(
+    similarity: float = key(0.8, "Jaccard similarity of word pairs from which rows are near-duplicates", low=0.3, high=1)
+    numbers: bool = key(True, "rows whose numbers differ are no near-duplicates")
+    guard: float = key(
         0.8,
         "stop when near-duplicates would take more than this share of a slice, or a quarter of it in one cluster; 1 is off",
         low=0,
         high=1,
     )
-    contamination: list[str] = key(
-        [], "further test sets that must not be trained on: files or hf:OWNER/NAME; repeat it", path=True
-    )
-    contamination_overlap: float = key(
-        0.7,
-        "share of a test item's 5-grams from which a row holds it; the run's own test set is always looked for",
-        low=0.1,
-        high=1,
-    )
-    score: str = key(
+
+
+@dataclass(frozen=True)
+class ContaminationConfig:
+    """[filter.contamination]: which rows hold a test item. The run's own test set is always looked for."""
+
+    against: list[str] = key([], "further test sets that must not be trained on: files or hf:OWNER/NAME; repeat it", path=True)
+    overlap: float = key(0.7, "share of a test item's 5-grams from which a row holds it", low=0.1, high=1)
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """[filter.score]: how good a sample is."""
+
+    by: str = key(
         "none",
         "how samples are scored: nearness to the reference, vote of the samples, a check, numbers and names of the prompt, "
         "the teacher's log-probability, an LLM judge, a reward model",
         choices=("none", "reference", "vote", "verify", "faithfulness", "logprob", "judge", "reward"),
     )
-    metric: str = key("chrf", "what nearness to the reference is", choices=("chrf", "bleu"))
+    metric: str = key("chrf", "by = reference: what nearness is", choices=("chrf", "bleu"))
     extract: str | None = key(
         None,
         "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: text, or number to verify one",
     )
-    verify: str = key("number", "the check against the reference: number, json, math, command or regex:PATTERN")
-    tolerance: float = key(1e-6, "numbers this close are equal, relative", low=0, high=1)
-    verify_command: list[str] = key(
-        [], "program and arguments of a check: the sample as a JSON line on stdin, exit code 0 is right, 1 wrong", path=True
+    reward_model: str | None = key(None, "by = reward: hub id or folder of a sequence classifier with one output", path=True)
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """[filter.verify]: the check behind score.by = verify."""
+
+    by: str = key("number", "the check against the reference: number, json, math, command or regex:PATTERN")
+    tolerance: float = key(1e-6, "by = number: numbers this close are equal, relative", low=0, high=1)
+    command: list[str] = key(
+        [],
+        "by = command: program and arguments; the sample as a JSON line on stdin, exit code 0 is right, 1 wrong; "
+        "repeat it for each part",
+        path=True,
     )
-    verify_seconds: float = key(10.0, "most seconds of one check", low=0.01)
-    verify_mb: int = key(1024, "most memory of one check, in MiB", low=16)
-    reward_model: str | None = key(None, "reward model: hub id or folder of a sequence classifier with one output", path=True)
-    select: str = key("best", "what stays of the scored", choices=("best", "share", "threshold", "all"))
-    best_n: int = key(1, "select = best: how many stay", low=1)
-    top_share: float = key(0.5, "select = share: which share stays, the best first", low=0, high=1)
-    min_score: float = key(1.0, "select = threshold: the lowest score that stays")
-    select_from: str = key("prompt", "choose among one prompt's samples, or among all", choices=("prompt", "all"))
+    seconds: float = key(10.0, "most seconds of one check", low=0.01)
+    mb: int = key(1024, "most memory of one check, in MiB", low=16)
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """[filter.select]: which of the scored samples stay."""
+
+    keep: str = key("best", "what stays of the scored", choices=("best", "share", "threshold", "all"))
+    best_n: int = key(1, "keep = best: how many stay", low=1)
+    top_share: float = key(0.5, "keep = share: which share stays, the best first", low=0, high=1)
+    min_score: float = key(1.0, "keep = threshold: the lowest score that stays")
+    among: str = key("prompt", "choose among one prompt's samples, or among all", choices=("prompt", "all"))
     unscored: str = key(
         "drop", "samples that could not be scored: drop them, or keep them behind all others", choices=("drop", "keep")
     )
-    personal_data: str = key(
+
+
+@dataclass(frozen=True)
+class PersonalDataConfig:
+    """[filter.personal_data]: what becomes of e-mail, phone, card, IBAN, keys and tokens."""
+
+    action: str = key(
         "annotate",
-        "e-mail, phone, card, IBAN, keys and tokens: count them in the report, mask them on both sides, or drop the rows",
+        "count them in the report, mask them on both sides, or drop the rows",
         choices=("off", "annotate", "mask", "drop"),
     )
     phone_regions: list[str] = key(
         ["US", "GB", "DE", "FR", "ES", "IT", "NL", "BE", "AT", "CH", "IE", "PL", "PT", "SE", "AU", "IN", "BR"],
         "countries whose national phone numbers are known; those with a country code always are",
     )
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """[filter]: what is worth learning. The steps in the order in which they are applied, then what is of the whole stage."""
+
+    integrity: IntegrityConfig = field(default_factory=IntegrityConfig)
+    schema: bool = key(True, "reject completions that break the JSON schema or are none of the choices of [generate]")
+    duplicates: bool = key(True, "reject exact duplicates: same prompt and completion but for case, white space, Unicode form")
+    near_duplicates: NearDuplicatesConfig = field(default_factory=NearDuplicatesConfig)
+    contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    personal_data: PersonalDataConfig = field(default_factory=PersonalDataConfig)
     baselines: bool = key(False, "also write a random and a longest selection of the same size, to compare with")
     engine: str = key(
         "local", "where the samples are read: on this machine, or on a Ray cluster", choices=("local", "ray"), output=False
@@ -269,9 +315,50 @@ class Recipe:
 TABLES: dict[str, type[Any]] = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "teachers"}
 
 
+@dataclass(frozen=True)
+class Setting:
+    """One key of a table, or of a table in it: a field that is a dataclass is a table of its own."""
+
+    names: tuple[str, ...]  # within its table: ("temperature",), ("near_duplicates", "similarity")
+    field: "Field[Any]"
+    kind: Any  # its type
+
+    @property
+    def default(self) -> Any:
+        """Its default."""
+        return self.field.default_factory() if self.field.default_factory is not MISSING else self.field.default
+
+
+def settings_of(kind: Any, *above: str) -> Iterator[Setting]:
+    """Every setting of a table, those of the tables in it included, in the order in which they are written above."""
+    for name, (part, of) in _parts(kind).items():
+        if is_dataclass(of):
+            yield from settings_of(of, *above, name)
+        else:
+            yield Setting((*above, name), part, of)
+
+
 def settings(table: Any, *leave_out: str) -> dict[str, Any]:
-    """The settings of one table that can change the output's bytes, for a stage's fingerprint."""
-    return {f.name: getattr(table, f.name) for f in fields(table) if f.metadata["output"] and f.name not in leave_out}
+    """The settings of one table that can change the output's bytes, by dotted name, for a stage's fingerprint."""
+    chosen = [one for one in settings_of(type(table)) if one.field.metadata["output"]]
+    found = {".".join(one.names): functools.reduce(getattr, one.names, table) for one in chosen}
+    return {name: value for name, value in found.items() if name not in leave_out}
+
+
+def flag(table: str, *names: str) -> str:
+    """The flag of a key: `--temperature`, in a nested table `--near-duplicates-similarity`, of a model `--teacher-engine`.
+
+    A model's name itself is `--teacher`.
+    """
+    if issubclass(TABLES[table], ModelConfig):
+        names = (table,) if names == ("model",) else (table, *names)
+    return "--" + "-".join(names).replace("_", "-")
+
+
+def _parts(kind: Any) -> dict[str, tuple["Field[Any]", Any]]:
+    """Each field of a table and its type."""
+    hints = get_type_hints(kind)
+    return {part.name: (part, hints[part.name]) for part in fields(kind)}
 
 
 # --- the recipe file --------------------------------------------------------------------------------------------------
@@ -290,23 +377,26 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot be read: {error}", "give a TOML file with -c") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML: {error}", "see the recipe chapter of the README") from None
-    for table, content in raw.items():
-        if table == "teachers":
-            _check_teachers(content, str(path))
-            continue
-        if table not in TABLES:
-            raise UsageError(f"{path}: unknown table [{table}]{nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
-        if not isinstance(content, dict):
-            raise UsageError(f"{path}: {table} is not a table", f"write [{table}] on a line of its own")
-        check_table(table, content, str(path))
+    check_tables(raw, str(path))
     return raw
+
+
+def check_tables(tables: Mapping[str, Any], place: str) -> None:
+    """Raises UsageError for an unknown table or key, or a wrong value, naming the place it came from."""
+    for table, content in tables.items():
+        if table == "teachers":
+            _check_teachers(content, place)
+        elif table in TABLES:
+            _check_table(TABLES[table], table, content, place)
+        else:
+            raise UsageError(f"{place}: unknown table [{table}]{nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
 
 
 def _check_teachers(content: Any, place: str) -> None:
     if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
         raise UsageError(f"{place}: teachers is not a list of tables", "write [[teachers]] above the keys of each teacher")
     for number, one in enumerate(content, 1):
-        check_table("teachers", one, f"{place}: teacher {number}")
+        _check_table(OneOfTeachers, "teachers", one, f"{place}: teacher {number}")
         if "model" not in one:
             raise UsageError(f"{place}: teacher {number}: [[teachers]] has no model", "name each teacher's model")
     weighted = [one for one in content if "weight" in one]
@@ -314,18 +404,29 @@ def _check_teachers(content: Any, place: str) -> None:
         raise UsageError(f"{place}: [[teachers]]: give every teacher a weight, or none", "weight = 2.0")
 
 
-def check_table(table: str, content: Mapping[str, Any], place: str) -> None:
-    """Raises UsageError for an unknown key or a wrong value of one table."""
-    kind = OneOfTeachers if table == "teachers" else TABLES[table]
-    known = {f.name: f for f in fields(kind)}
-    hints = get_type_hints(kind)
+def _check_table(kind: Any, table: str, content: Any, place: str) -> None:
+    parts = _parts(kind)
+    if not isinstance(content, Mapping):
+        raise UsageError(
+            f"{place}: {table} = {content!r} is not a table", f"write [{table}] on a line of its own, keys: {', '.join(parts)}"
+        )
     for name, value in content.items():
-        if name not in known:
+        if name not in parts:
+            stage = table.partition(".")[0]
+            meant = nearest(name, [*_dotted(kind), *parts]) or nearest(name, _dotted(TABLES.get(stage, kind), stage))
             raise UsageError(
-                f"{place}: unknown key {name!r} in [{table}]{nearest(name, known)}",
-                f"keys of [{table}]: {', '.join(known)}",
+                f"{place}: unknown key {name!r} in [{table}]{meant}",
+                f"keys of [{table}]: {', '.join(parts)}",
             )
-        check_value(known[name], hints[name], value, f"{place}: [{table}] {name}")
+        setting, of = parts[name]
+        if is_dataclass(of):
+            _check_table(of, f"{table}.{name}", value, place)
+        else:
+            check_value(setting, of, value, f"{place}: [{table}] {name}")
+
+
+def _dotted(kind: Any, *above: str) -> list[str]:
+    return [".".join(setting.names) for setting in settings_of(kind, *above)]
 
 
 def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> None:
@@ -361,7 +462,7 @@ def _is_union(kind: Any) -> bool:
 
 def nearest(word: str, known: Any) -> str:
     """ ", did you mean 'that'?" for a word that is close to a known one, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5) or [one for one in known if one.startswith(word)]
     return f", did you mean {close[0]!r}?" if close else ""
 
 
@@ -388,10 +489,17 @@ def merge(*layers: Layer) -> dict[str, Any]:
 def resolve(tables: Layer) -> Recipe:
     """The recipe with every default filled in. `tables` must have been checked."""
     several = [OneOfTeachers(**one) for one in tables.get("teachers", ())]
-    single = {table: TABLES[table](**content) for table, content in tables.items() if table != "teachers"}
+    single = {table: _filled(TABLES[table], content) for table, content in tables.items() if table != "teachers"}
     if several and not single.get("teacher", TeacherConfig()).model:
         single["teacher"] = several[0]
     return replace(Recipe(), **single, teachers=several)
+
+
+def _filled(kind: Any, content: Mapping[str, Any]) -> Any:
+    parts = _parts(kind)
+    return kind(
+        **{name: _filled(parts[name][1], value) if is_dataclass(parts[name][1]) else value for name, value in content.items()}
+    )
 
 
 def with_paths(tables: Layer, folder: Path) -> dict[str, Any]:
@@ -407,21 +515,24 @@ def with_paths(tables: Layer, folder: Path) -> dict[str, Any]:
     }
 
 
-def _with_paths(kind: type[Any], content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _with_paths(kind: Any, content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     placed = dict(content)
-    for setting in fields(kind):
-        value = content.get(setting.name)
-        if setting.metadata["path"] and isinstance(value, str):
-            placed[setting.name] = _placed(value, folder, setting.name)
+    for name, (setting, of) in _parts(kind).items():
+        value = content.get(name)
+        if is_dataclass(of):
+            if name in content:
+                placed[name] = _with_paths(of, content[name], folder)
+        elif setting.metadata["path"] and isinstance(value, str):
+            placed[name] = _placed(value, folder, name)
         elif setting.metadata["path"] and isinstance(value, list):
-            placed[setting.name] = [_placed(item, folder, setting.name) for item in value]
+            placed[name] = [_placed(item, folder, name) for item in value]
     return placed
 
 
 def _placed(value: str, folder: Path, name: str) -> str:
     if value.startswith("run:"):
         return f"run:{(folder / value[4:]).absolute()}"
-    if (folder / value).exists() or (name in ("prompts", "test", "contamination") and ":" not in value):
+    if (folder / value).exists() or (name in ("prompts", "test", "against") and ":" not in value):
         return str((folder / value).absolute())
     return value
 
@@ -440,15 +551,8 @@ def parse_assignment(text: str) -> tuple[str, dict[str, Any]]:
     except tomllib.TOMLDecodeError:
         value = right.strip()
     table, *names = parts
-    if table not in TABLES:
-        raise UsageError(f"--set {text!r}: unknown table {table!r}{nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
     for name in reversed(names[1:]):
         value = {name: value}
     content = {names[0]: value}
-    check_table(table, content, f"--set {text!r}")
+    check_tables({table: content}, f"--set {text!r}")
     return table, content
-
-
-def default_of(setting: "Field[Any]") -> Any:
-    """The default of one setting."""
-    return setting.default_factory() if setting.default_factory is not MISSING else setting.default

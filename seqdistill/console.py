@@ -219,7 +219,7 @@ class Console:
                 "passed": ", ".join(story.passed) or None,
                 "rejected by": story.rule,
                 "reason": story.reason,
-                "setting": story.setting and f"[filter] {story.setting} would have kept it",
+                "setting": story.setting and f"{story.setting} ({story.flag}) would have kept it",
                 "kept instead": story.kept_by and f"{story.kept_by.id}: {story.kept_by.text}",
                 "stands for": instead or None,
             },

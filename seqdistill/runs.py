@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill import __version__
-from seqdistill.config import Layer, Recipe, merge, read_recipe, resolve, with_paths
+from seqdistill.config import Layer, Recipe, check_tables, merge, read_recipe, resolve, with_paths
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import atomic_write, content_files, file_sha256, fingerprint, write_json
 
@@ -270,8 +270,10 @@ def _put(wanted: Mapping[Path, str | None], now: Mapping[Path, str | None]) -> N
 def _memory(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): loaded[key] for key in ("recipe_folder", "remembered") if key in loaded}
+        memory = {str(key): loaded[key] for key in ("recipe_folder", "remembered") if key in loaded}
     except FileNotFoundError:
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise UsageError(f"{path}: damaged: {error}", "remove the file and give -c and your flags again") from None
+    check_tables(memory.get("remembered", {}), str(path))
+    return memory

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.config import FilterConfig, Recipe, TaskConfig
+from seqdistill.config import check_tables, resolve
 from seqdistill.filter.stage import FilterResult, filter_samples
 from seqdistill.progress import Silent
 from seqdistill.records import Sample, prompt_id, write_jsonl
@@ -43,9 +43,10 @@ def make_run(folder: Path, rows: Sequence[Any]) -> Run:
 
 
 def filtered(run: Run, test: Path | None = None, **keys: Any) -> FilterResult:
-    """Runs the stage with these [filter] keys."""
-    task = TaskConfig(test=None if test is None else str(test))
-    return filter_samples(run, Recipe(task=task, filter=FilterConfig(**keys)), Silent())
+    """Runs the stage with these [filter] keys; a step's table is a dict."""
+    tables = {"filter": keys, "task": {} if test is None else {"test": str(test)}}
+    check_tables(tables, "the test")
+    return filter_samples(run, resolve(tables), Silent())
 
 
 def rows_of(run: Run, name: str) -> list[dict[str, Any]]:

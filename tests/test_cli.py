@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seqdistill.cli import main
-from seqdistill.config import TABLES, ModelConfig
+from seqdistill.config import TABLES, flag, settings_of
 from seqdistill.console import visible
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "ray", "polars", "numpy", "pyarrow", "jinja2", "rich")
@@ -49,6 +49,8 @@ def test_every_command_has_help_that_fits_80_columns() -> None:
         (["generate", "{tmp}/r", "--teacher-engine", "vlm"], "did you mean 'vllm'"),
         (["generate", "{tmp}/r", "-c", "{tmp}/none.toml"], "no such recipe"),
         (["generate", "{tmp}/r", "--set", "generate.sample=3"], "did you mean 'samples'"),
+        (["filter", "{tmp}/r", "--near-duplicates-similarity", "9"], "--near-duplicates-similarity = 9.0: more than 1"),
+        (["filter", "{tmp}/r", "--set", "filter.near_similarity=1"], "did you mean 'near_duplicates.similarity'"),
         (["generate", "{tmp}/r"], "--prompts"),
         (["filter", "{tmp}/r"], "seqdistill generate"),
         (["train", "{tmp}/r", "--student", "x/y"], "seqdistill filter"),
@@ -95,11 +97,16 @@ def test_the_environment_lies_between_flag_and_recipe(
 def test_every_setting_is_a_flag_and_a_key_of_the_same_name() -> None:
     page = "".join(seqdistill(command, "-h").stdout for command in ("generate", "filter", "train", "eval"))
     for table, kind in TABLES.items():
-        for name, setting in kind.__dataclass_fields__.items():
-            if "dict" in str(setting.type) or table.endswith("s"):
-                continue
-            flag = name if not issubclass(kind, ModelConfig) else table if name == "model" else f"{table}-{name}"
-            assert f"--{flag.replace('_', '-')}" in page, f"[{table}] {name}"
+        for setting in settings_of(kind):
+            if "dict" not in str(setting.kind):
+                assert f"{flag(table, *setting.names)} " in page, f"[{table}] {'.'.join(setting.names)}"
+    assert {"--temperature", "--teacher", "--teacher-engine", "--near-duplicates-similarity"} <= set(page.split())
+
+
+def test_no_two_keys_of_a_command_have_one_flag() -> None:
+    for tables in (("task", "teacher", "generate"), ("task", "filter", "judge"), ("task", "teacher", "student", "train")):
+        flags = [flag(table, *setting.names) for table in tables for setting in settings_of(TABLES[table])]
+        assert len(flags) == len(set(flags))
 
 
 def test_a_terminal_never_obeys_a_models_text() -> None:

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from seqdistill.config import GenerateConfig, Layer, Recipe, merge, parse_assignment, read_recipe, resolve
+from seqdistill.config import (
+    FilterConfig,
+    GenerateConfig,
+    Layer,
+    NearDuplicatesConfig,
+    Recipe,
+    merge,
+    parse_assignment,
+    read_recipe,
+    resolve,
+    settings,
+)
 from seqdistill.errors import UsageError
 from seqdistill.runs import Run, resolved_recipe
 
@@ -32,7 +43,16 @@ def resolve_recipe(run: Run, file: Path | None, flags: Layer) -> Recipe:
         ("[generate]\nsamples = true", r"\[generate\] samples = True: want a whole number"),
         ("[teacher]\nengine = 'vlm'", r"\[teacher\] engine = 'vlm', did you mean 'vllm'"),
         ("[teacher]\nbase_url = 'http://x'", r"\[teacher\] base_url = 'http://x': want a list"),
-        ("generate = 3", "generate is not a table"),
+        ("generate = 3", "generate = 3 is not a table"),
+        (
+            "[filter.near_duplicate]\nscope = 'off'",
+            r"unknown key 'near_duplicate' in \[filter\], did you mean 'near_duplicates'",
+        ),
+        ("[filter.near_duplicates]\nsimilarty = 1", r"'similarty' in \[filter.near_duplicates\], did you mean 'similarity'"),
+        ("[filter.near_duplicates]\nsimilarity = 9", r"\[filter.near_duplicates\] similarity = 9: more than 1"),
+        ("[filter.near_duplicates]\nscope = 'pairs'", r"\[filter.near_duplicates\] scope = 'pairs', did you mean 'pair'"),
+        ("[filter.score]\nvalidation = 0.1", r"'validation' in \[filter.score\], did you mean 'filter.validation'"),
+        ("[filter]\nselect = 'best'", r"filter.select = 'best' is not a table"),
         ("[generate", "not TOML"),
     ],
 )
@@ -84,17 +104,73 @@ def test_wrong_use_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("near = 'off'", "near_duplicates.scope"),
+        ("near_similarity = 0.9", "near_duplicates.similarity"),
+        ("near_guard = 1", "near_duplicates.guard"),
+        ("contamination_overlap = 0.5", "contamination.overlap"),
+        ("min_chars = 3", "integrity.min_chars"),
+        ("finish_reasons = ['stop']", "integrity.finish_reasons"),
+        ("verify_command = ['x']", "verify.command"),
+        ("reward_model = 'x'", "score.reward_model"),
+        ("best_n = 3", "select.best_n"),
+        ("unscored = 'keep'", "select.unscored"),
+        ("phone_regions = ['US']", "personal_data.phone_regions"),
+    ],
+)
+def test_a_key_of_a_step_that_stands_outside_of_its_table_is_told_its_place(tmp_path: Path, old: str, new: str) -> None:
+    path = recipe_file(tmp_path, f"[filter]\n{old}\n")
+    with pytest.raises(UsageError, match=rf"unknown key '\w+' in \[filter\], did you mean '{new}'"):
+        read_recipe(path)
+
+
+def test_what_a_run_remembers_is_checked_too(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    (tmp_path / "run.json").write_text('{"remembered": {"filter": {"near_similarity": 0.9}}}')
+    with pytest.raises(UsageError, match=r"run\.json: unknown key 'near_similarity' in \[filter\]"):
+        resolve_recipe(run, None, {})
+
+
+def test_a_table_in_a_table_has_defaults_paths_and_flags_laid_over_it_by_key(tmp_path: Path) -> None:
+    text = "[filter.near_duplicates]\nsimilarity = 0.9\nguard = 1\n[filter.contamination]\nagainst = ['x.jsonl', 'hf:a/b']\n"
+    text += "[filter.verify]\ncommand = ['python', 'check.py']\n"
+    recipe = recipe_file(tmp_path / "task", text)
+    (tmp_path / "task" / "check.py").touch()
+    seen = resolve_recipe(Run(tmp_path / "run"), recipe, {"filter": {"near_duplicates": {"similarity": 0.7}}}).filter
+    assert seen.near_duplicates == NearDuplicatesConfig(similarity=0.7, guard=1)
+    assert [Path(source).name for source in seen.contamination.against] == ["x.jsonl", "b"]
+    assert Path(seen.contamination.against[0]).parent == tmp_path / "task"
+    assert seen.verify.command == ["python", str(tmp_path / "task" / "check.py")]
+    assert seen.score == FilterConfig().score
+
+
+def test_a_fingerprint_holds_dotted_names_and_nothing_that_leaves_the_output_as_it_is() -> None:
+    names = settings(FilterConfig())
+    assert names["near_duplicates.similarity"] == 0.8 and names["seed"] == 0
+    assert not {"engine", "workers", "near_duplicates"} & set(names)
+
+
 def test_set_reaches_nested_keys() -> None:
     tables = merge({"train": {"args": {"learning_rate": 1e-3, "seed": 1}}})
-    for text in ("train.args.learning_rate=1e-5", "train.args.optim=adafactor", "generate.samples=3"):
+    for text in (
+        "train.args.learning_rate=1e-5",
+        "train.args.optim=adafactor",
+        "generate.samples=3",
+        "filter.near_duplicates.similarity=0.9",
+    ):
         table, content = parse_assignment(text)
         tables = merge(tables, {table: content})
     recipe = resolve(tables)
     assert recipe.train.args == {"learning_rate": 1e-5, "seed": 1, "optim": "adafactor"}
     assert recipe.generate.samples == 3
+    assert recipe.filter.near_duplicates == NearDuplicatesConfig(similarity=0.9)
 
 
-@pytest.mark.parametrize("text", ["train", "train=3", "trian.seed=1", "train.sede=1", "generate.samples=x"])
+@pytest.mark.parametrize(
+    "text", ["train", "train=3", "trian.seed=1", "train.sede=1", "generate.samples=x", "filter.near_duplicates=off"]
+)
 def test_a_wrong_set_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="--set"):
         parse_assignment(text)

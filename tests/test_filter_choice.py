@@ -11,7 +11,7 @@ from chat_server import ChatServer
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 from test_judge import by_length, says
 
-from seqdistill.config import FilterConfig, JudgeConfig, Recipe
+from seqdistill.config import FilterConfig, JudgeConfig, NearDuplicatesConfig, Recipe, ScoreConfig, SelectConfig
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.filter.stage import filter_samples
 from seqdistill.progress import Silent
@@ -47,7 +47,7 @@ def samples(prompts: int = 10) -> list[Sample]:
 
 
 def choose(run: Run, **keys: Any) -> Any:
-    return filtered(run, near="off", validation=0, **keys)
+    return filtered(run, near_duplicates={"scope": "off"}, validation=0, **keys)
 
 
 def numbers(run: Run) -> list[int]:
@@ -57,14 +57,14 @@ def numbers(run: Run) -> list[int]:
 
 def test_the_sample_nearest_to_the_reference_is_learnt_and_the_others_say_why_not(tmp_path: Path) -> None:
     run = make_run(tmp_path, samples())
-    result = choose(run, score="reference")
+    result = choose(run, score={"by": "reference"})
     assert (result.read, result.kept, result.by_rule) == (40, 10, {"best": 30})
     assert numbers(run) == [0] * 10
     row = next(row for row in rows_of(run, "rejected.jsonl") if row["sample"] == 1)
     assert row["kept_by"] == row["id"][:-1] + "0"
     assert row["reason"].startswith("best of 4 by chrf: 100, this one ")
-    assert row["reason"].endswith("best_n = 3 would keep it")
-    told = json.loads(run.file("filter", "report.json").read_text())["selection"]
+    assert row["reason"].endswith("; filter.select.best_n = 3 would keep it")
+    told = json.loads(run.file("filter", "report.json").read_text())["select"]
     assert (told["score"], told["rows"], told["scored"], told["kept"], told["mean_kept"]) == ("chrf", 40, 40, 10, 100)
 
 
@@ -74,7 +74,7 @@ def test_the_choice_does_not_depend_on_the_order_of_the_file(tmp_path: Path) -> 
     for seed in range(3):
         random.Random(seed).shuffle(rows)
         run = make_run(tmp_path / str(seed), rows)
-        choose(run, score="reference", best_n=2)
+        choose(run, score={"by": "reference"}, select={"best_n": 2})
         kept.append(kept_ids(run))
     assert kept[0] == kept[1] == kept[2]
 
@@ -82,32 +82,35 @@ def test_the_choice_does_not_depend_on_the_order_of_the_file(tmp_path: Path) -> 
 def test_samples_that_were_dropped_as_duplicates_still_vote(tmp_path: Path) -> None:
     texts = ["So it is 41.", "I think it is 42.", "I think it is 42.", "i think it is 42.", "It must be 43."]
     run = make_run(tmp_path, [sample("What is six times seven?", text, sample=n) for n, text in enumerate(texts)])
-    choose(run, score="vote", extract="number", select="threshold", min_score=0.6)
+    choose(run, score={"by": "vote", "extract": "number"}, select={"keep": "threshold", "min_score": 0.6})
     assert numbers(run) == [1]
     rejected = {row["sample"]: row for row in rows_of(run, "rejected.jsonl")}
     assert rejected[2]["rule"] == "duplicate"
-    assert rejected[0]["reason"] == "vote 0.2 is less than 0.6; min_score = 0.2 would keep it"
+    assert rejected[0]["reason"] == "vote 0.2 is less than 0.6; filter.select.min_score = 0.2 would keep it"
 
 
 def test_the_best_of_all_rows_can_be_chosen(tmp_path: Path) -> None:
     run = make_run(tmp_path, samples())
-    choose(run, score="reference", select="share", top_share=0.3, select_from="all")
+    choose(run, score={"by": "reference"}, select={"keep": "share", "top_share": 0.3, "among": "all"})
     assert len(kept_ids(run)) == 12
     assert numbers(run).count(0) == 10
 
 
 @pytest.mark.parametrize("validation", [0.0, 0.4, 0.5])
-@pytest.mark.parametrize("select_from", ["prompt", "all"])
-def test_baselines_are_as_large_as_what_was_chosen(validation: float, select_from: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("among", ["prompt", "all"])
+def test_baselines_are_as_large_as_what_was_chosen(validation: float, among: str, tmp_path: Path) -> None:
     run = make_run(tmp_path, samples())
-    filtered(run, near="off", validation=validation, score="reference", select_from=select_from, best_n=2, baselines=True)
+    select = {"among": among, "best_n": 2}
+    filtered(
+        run, near_duplicates={"scope": "off"}, validation=validation, score={"by": "reference"}, select=select, baselines=True
+    )
     chosen = rows_of(run, "train.jsonl")
     for kind in ("random", "longest"):
         rows = rows_of(run, f"train-{kind}.jsonl")
         assert len(rows) == len(chosen)
         assert [list(row) for row in rows] == [list(rows[0])] * len(rows), "a sample's keys and no other"
         assert not {row["prompt_id"] for row in rows} & {row["prompt_id"] for row in rows_of(run, "validation.jsonl")}
-    if select_from == "prompt":
+    if among == "prompt":
         assert {row["sample"] for row in rows_of(run, "train-longest.jsonl")} == {2, 3}
         assert len({row["sample"] for row in rows_of(run, "train-random.jsonl")}) > 2
 
@@ -116,13 +119,14 @@ def test_a_check_of_ones_own_decides_and_editing_it_filters_again(tmp_path: Path
     check = tmp_path / "check.py"
     check.write_text("import json, sys; sys.exit('Monday' not in json.load(sys.stdin)['completion'][0]['content'])")
     run = make_run(tmp_path / "run", samples(2))
-    keys: dict[str, Any] = {"score": "verify", "verify": "command", "verify_command": [sys.executable, str(check)]}
-    choose(run, select="threshold", **keys)
+    keys: dict[str, Any] = {"score": {"by": "verify"}, "verify": {"by": "command", "command": [sys.executable, str(check)]}}
+    keys["select"] = {"keep": "threshold"}
+    choose(run, **keys)
     assert numbers(run) == [0, 0, 3, 3]
     assert set(rules_of(run).values()) == {"threshold"}
-    assert choose(run, select="threshold", **keys).up_to_date
+    assert choose(run, **keys).up_to_date
     check.write_text(check.read_text().replace("Monday", "known"))
-    assert not choose(run, select="threshold", **keys).up_to_date
+    assert not choose(run, **keys).up_to_date
     assert numbers(run) == [2, 2]
 
 
@@ -132,39 +136,40 @@ def test_a_judge_chooses_and_a_second_choice_costs_nothing(tmp_path: Path) -> No
         judge = JudgeConfig(model="judge", engine="openai", base_url=[server.url], price={"prompt": 1.0, "completion": 10.0})
 
         def judged(judge: JudgeConfig = judge, **keys: Any) -> Any:
-            config = FilterConfig(score="judge", near="off", validation=0, **keys)
+            off = NearDuplicatesConfig(scope="off")
+            config = FilterConfig(near_duplicates=off, score=ScoreConfig(by="judge"), select=SelectConfig(**keys), validation=0)
             return filter_samples(run, Recipe(filter=config, judge=judge), Silent())
 
-        result = judged(select="threshold", min_score=10.0)
+        result = judged(keep="threshold", min_score=10.0)
         assert (result.read, result.kept, result.by_rule) == (13, 12, {"threshold": 1})
-        told = json.loads(run.file("filter", "report.json").read_text())["selection"]
+        told = json.loads(run.file("filter", "report.json").read_text())["select"]
         assert (told["judge"]["new"], told["judge"]["unreadable"]) == (13, 0)
         assert told["judge"]["usd"] == pytest.approx(13 * 0.0004)
-        assert judged(select="threshold", min_score=10.0).up_to_date
-        assert judged(select="best").by_rule == {"best": 9}
+        assert judged(keep="threshold", min_score=10.0).up_to_date
+        assert judged(keep="best").by_rule == {"best": 9}
         assert len(server.requests) == 13, "asked once"
         run.file("filter", "journal.jsonl").unlink()
         with pytest.raises(Incomplete, match="the budget of"):
-            judged(JudgeConfig(**{**vars(judge), "budget": 0.01}), select="best", best_n=2)
+            judged(JudgeConfig(**{**vars(judge), "budget": 0.01}), keep="best", best_n=2)
         assert run.manifest("filter") is None
 
 
 def test_rows_that_nothing_can_score_are_told_of(tmp_path: Path) -> None:
     run = make_run(tmp_path, [sample(f"Why is the {place} shut?", f"The {place} is shut.") for place in PLACES])
     with pytest.raises(SeqdistillError, match="'unscored' took 10 of 10") as raised:
-        choose(run, score="reference")
-    assert "unscored" in raised.value.hint
-    assert choose(run, score="reference", unscored="keep").kept == 10
+        choose(run, score={"by": "reference"})
+    assert raised.value.hint == "loosen filter.select.unscored (--select-unscored)"
+    assert choose(run, score={"by": "reference"}, select={"unscored": "keep"}).kept == 10
 
 
 def test_bad_settings_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     run = make_run(tmp_path, samples(1))
     with pytest.raises(UsageError, match="no judge is named"):
-        choose(run, score="judge")
+        choose(run, score={"by": "judge"})
     with pytest.raises(UsageError, match="no reward model"):
-        choose(run, score="reward")
+        choose(run, score={"by": "reward"})
     with pytest.raises(UsageError, match="no such check"):
-        choose(run, score="verify", verify="magic")
+        choose(run, score={"by": "verify"}, verify={"by": "magic"})
     with pytest.raises(UsageError, match="no such way"):
-        choose(run, score="vote", extract="lines")
+        choose(run, score={"by": "vote", "extract": "lines"})
     assert not run.file("filter", "train.jsonl").exists()

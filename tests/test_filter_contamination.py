@@ -179,7 +179,7 @@ def test_further_test_sets_can_be_given_and_hits_stand_beside_their_items(tmp_pa
     rows = [sample(question(rng), "A clean answer.") for _ in range(30)]
     rows += [sample("Say: " + first.lower(), "An answer."), sample("Guess what they ask", f"They ask: {second}")]
     run = make_run(tmp_path / "run", rows)
-    filtered(run, tmp_path / "one.jsonl", contamination=[str(tmp_path / "two.csv")])
+    filtered(run, tmp_path / "one.jsonl", contamination={"against": [str(tmp_path / "two.csv")]})
     assert rules_of(run) == {rows[-2].id: "contamination", rows[-1].id: "contamination"}
     hits = json.loads(run.file("filter", "report.json").read_text())["contamination"]["hits"]
     assert [(hit["side"], hit["test_text"], hit["test_source"]) for hit in hits] == [

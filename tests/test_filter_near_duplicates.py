@@ -215,9 +215,9 @@ def test_by_default_prompt_and_completion_are_compared_together(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("near", "gone"), [("prompt", {2, 3, 4}), ("response", {1, 4}), ("within-prompt", {4}), ("pair", {4}), ("off", set())]
+    ("scope", "gone"), [("prompt", {2, 3, 4}), ("response", {1, 4}), ("within-prompt", {4}), ("pair", {4}), ("off", set())]
 )
-def test_each_scope_compares_what_it_says(tmp_path: Path, near: str, gone: set[int]) -> None:
+def test_each_scope_compares_what_it_says(tmp_path: Path, scope: str, gone: set[int]) -> None:
     answer = "Boats have to be moved before the storm comes since the pier is under repair this winter"
     rows = [
         sample(LONG, answer),
@@ -227,14 +227,14 @@ def test_each_scope_compares_what_it_says(tmp_path: Path, near: str, gone: set[i
         sample(LONG, answer + " again", sample=2),
     ]
     run = make_run(tmp_path, [row.__dict__ | {"score": -number} for number, row in enumerate(rows)])
-    filtered(run, near=near)
+    filtered(run, near_duplicates={"scope": scope})
     assert kept_ids(run) == {row.id for number, row in enumerate(rows) if number not in gone}
 
 
 def test_rows_that_differ_in_numbers_are_different_tasks(tmp_path: Path) -> None:
     rows = [sample(f"{LONG}. It happened {n} times.", f"So it happened {n} times in all.") for n in range(30)]
     assert filtered(make_run(tmp_path / "a", rows)).rejected == 0
-    assert filtered(make_run(tmp_path / "b", rows), near_numbers=False).by_rule == {"near_duplicate": 29}
+    assert filtered(make_run(tmp_path / "b", rows), near_duplicates={"numbers": False}).by_rule == {"near_duplicate": 29}
 
 
 def test_unicode_variants_are_near_duplicates(tmp_path: Path) -> None:
@@ -271,8 +271,12 @@ def test_the_guard_stops_before_templated_data_is_wiped(tmp_path: Path) -> None:
     run = make_run(tmp_path, rows)
     with pytest.raises(SeqdistillError) as raised:
         filtered(run)
-    assert "slice 'a'" in raised.value.message and "near_guard = 1" in raised.value.hint
-    filtered(run, near_guard=1.0)
+    assert (
+        "slice 'a'" in raised.value.message
+        and "[filter.near_duplicates]" in raised.value.hint
+        and "guard = 1" in raised.value.hint
+    )
+    filtered(run, near_duplicates={"guard": 1.0})
     assert set(rules_of(run).values()) == {"near_duplicate"}
     report = json.loads(run.file("filter", "report.json").read_text())
     assert report["by_slice"]["b"]["kept"] == 32 and report["clusters"]["largest"][0]["rejected"] > 100

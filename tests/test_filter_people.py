@@ -12,7 +12,8 @@ from seqdistill.records import Sample
 from seqdistill.runs import Run
 
 MAIL, PHONE = "anna@example.org", "(212) 555-0143"
-PLAIN = {"near": "off", "duplicates": False, "stock_share": 0.0, "validation": 0.0}
+PLAIN = {"near_duplicates": {"scope": "off"}, "duplicates": False, "integrity": {"stock_share": 0.0}, "validation": 0.0}
+MASK = {"action": "mask"}
 
 
 def rows() -> list[Sample]:
@@ -38,7 +39,7 @@ def decide(run: Run, row: Sample, word: str, completion: str | None = None, seen
 @pytest.mark.parametrize(("action", "kept"), [("off", 2), ("annotate", 2), ("mask", 2), ("drop", 1)])
 def test_personal_data_is_counted_masked_or_dropped_and_never_reported(tmp_path: Path, action: str, kept: int) -> None:
     run = make_run(tmp_path, rows())
-    assert filtered(run, personal_data=action, **PLAIN).kept == kept
+    assert filtered(run, personal_data={"action": action}, **PLAIN).kept == kept
     told = report(run)
     values = {} if action == "off" else {"email": 1, "phone": 1}
     assert told["personal_data"] == {"action": action, "rows": int(action != "off"), "values": values}
@@ -66,7 +67,7 @@ def test_people_overrule_the_rules(tmp_path: Path) -> None:
     decide(run, hall, "reject")
     decide(run, anna, "edit", f"Ask the town.\n{MAIL}")
     decide(run, lane, "accept")
-    result = filtered(run, personal_data="mask", **PLAIN)
+    result = filtered(run, personal_data=MASK, **PLAIN)
     assert not result.up_to_date
     assert rules_of(run) == {hall.id: "review"} and result.by_rule == {"review": 1}
     kept = {row["id"]: row for row in rows_of(run, "train.jsonl")}
@@ -75,7 +76,7 @@ def test_people_overrule_the_rules(tmp_path: Path) -> None:
     assert kept[lane.id]["finish_reason"] == "length"
     counts = {"accepted": 1, "edited": 1, "rejected": 1, "stale": 0, "unknown": 0, "refused": 0}
     assert report(run)["review"] == counts
-    assert filtered(run, personal_data="mask", **PLAIN).up_to_date
+    assert filtered(run, personal_data=MASK, **PLAIN).up_to_date
 
 
 def test_an_undone_decision_leaves_the_files_as_they_were(tmp_path: Path) -> None:
@@ -116,16 +117,16 @@ def test_nobody_accepts_a_test_item_whatever_rule_took_it(tmp_path: Path) -> Non
 
 def test_what_the_page_decides_holds_in_the_next_filter_and_can_be_changed_after_it(tmp_path: Path) -> None:
     run = make_run(tmp_path, rows())
-    filtered(run, personal_data="mask", **PLAIN)
+    filtered(run, personal_data=MASK, **PLAIN)
     with Review(run, "maria") as session:
         view = session.select("all", "", "masked")["view"]
         assert session.select("all", "", "[email_1]")["count"] == 1
         session.decide(2, "edit", "Ask the town hall.", view)
-    filtered(run, personal_data="mask", **PLAIN)
+    filtered(run, personal_data=MASK, **PLAIN)
     assert "Ask the town hall." in run.file("filter", "train.jsonl").read_text()
     with Review(run, "maria") as session:
         session.decide(2, "reject", None, session.select("all", "", "")["view"])
-    filtered(run, personal_data="mask", **PLAIN)
+    filtered(run, personal_data=MASK, **PLAIN)
     assert rules_of(run)[rows()[1].id] == "review"
 
 

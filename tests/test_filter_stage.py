@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
-from seqdistill.config import Recipe
+from seqdistill.config import FilterConfig, Recipe, TaskConfig, resolve, settings_of
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.filter.explain import explain
+from seqdistill.filter.report import RULES, setting_of
 from seqdistill.filter.stage import filter_samples
 from seqdistill.progress import Silent
 from seqdistill.records import SAMPLE_KEYS, Sample
@@ -62,7 +63,7 @@ def test_each_rule_takes_its_row_and_says_why(tmp_path: Path) -> None:
     }
     good = [*notices(100), sample("Describe a wall.", "A wall is upright.")]
     run = make_run(tmp_path, [*bad.values(), *good])
-    result = filtered(run, max_chars=2000)
+    result = filtered(run, integrity={"max_chars": 2000})
     assert rules_of(run) == {row.id: rule for rule, row in bad.items()}
     assert result.by_rule == dict.fromkeys(result.by_rule, 1) and result.rejected == len(bad)
     for row in rows_of(run, "rejected.jsonl"):
@@ -129,7 +130,7 @@ def test_exact_duplicates_ignore_case_space_and_unicode_form_but_not_numbers_or_
         sample("Compute 12 - 30", "It is 42"),
     ]
     run = make_run(tmp_path, rows)
-    filtered(run, near="off")
+    filtered(run, near_duplicates={"scope": "off"})
     assert rules_of(run) == {rows[1].id: "duplicate"}
 
 
@@ -153,10 +154,8 @@ def test_the_run_s_test_prompts_are_removed_in_either_view(tmp_path: Path) -> No
         sample("Shorten: the hall is shut today, because the roof leaks badly", "Leaky roof shuts the hall."),
         sample("Say it in one short sentence: The hall is shut today because the roof leaks badly.", "The hall is shut."),
     ]
-    from seqdistill.config import FilterConfig, TaskConfig
-
     run = make_run(tmp_path / "run", rows)
-    filter_samples(run, Recipe(task=TaskConfig(template=str(template), test=str(test)), filter=FilterConfig()), Silent())
+    filter_samples(run, Recipe(task=TaskConfig(template=str(template), test=str(test))), Silent())
     assert rules_of(run) == {rows[-2].id: "contamination", rows[-1].id: "contamination"}
     hits = json.loads(run.file("filter", "report.json").read_text())["contamination"]["hits"]
     assert len(hits) == 2 and all("roof leaks badly" in hit["test_text"] for hit in hits)
@@ -176,7 +175,10 @@ def test_when_nothing_is_left_the_rule_and_the_setting_are_named(tmp_path: Path)
     run = make_run(tmp_path, [sample(f"Say {n}", "cut off he", finish_reason="length") for n in range(10)])
     with pytest.raises(SeqdistillError) as raised:
         filtered(run)
-    assert "'finish_reason' took 10 of 10" in raised.value.message and "finish_reasons" in raised.value.hint
+    assert (
+        "'finish_reason' took 10 of 10" in raised.value.message
+        and "filter.integrity.finish_reasons (--integrity-finish-reasons)" in raised.value.hint
+    )
     assert run.manifest("filter") is None
 
 
@@ -227,7 +229,12 @@ def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:
     run = make_run(tmp_path, [kept, repeated, cut])
     filtered(run, validation=0.0)
     story = explain(run, repeated.id)
-    assert (story.where, story.rule, story.setting) == ("rejected", "duplicate", "duplicates")
+    assert (story.where, story.rule, story.setting, story.flag) == (
+        "rejected",
+        "duplicate",
+        "filter.duplicates",
+        "--duplicates",
+    )
     assert story.kept_by == kept and story.passed == ["integrity", "schema"] and story.sample == repeated
     story = explain(run, kept.id)
     assert story.where == "train" and [row["id"] for row in story.instead_of] == [repeated.id]
@@ -235,6 +242,23 @@ def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:
     assert explain(run, cut.id).passed == []
     with pytest.raises(UsageError, match="no sample has the id"):
         explain(run, "none")
+
+
+def test_every_rule_names_a_setting_that_there_is() -> None:
+    known = {f"filter.{'.'.join(setting.names)}" for setting in settings_of(FilterConfig)}
+    assert {setting_of(rule)["setting"] for rule in RULES} - {None} <= known
+
+
+def test_a_changed_step_is_told_by_its_dotted_name(tmp_path: Path) -> None:
+    class Notes(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    notes: list[str] = []
+    run = make_run(tmp_path, notices(3))
+    filtered(run)
+    filter_samples(run, resolve({"filter": {"near_duplicates": {"similarity": 0.9}, "workers": 1}}), Notes())
+    assert notes == ["filter.near_duplicates.similarity: 0.8 -> 0.9"]
 
 
 def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:

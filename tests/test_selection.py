@@ -5,74 +5,90 @@ import random
 
 import pytest
 
-from seqdistill.filter.selection import Rejected, Rule, baseline, select
+from seqdistill.config import SelectConfig, merge, parse_assignment, resolve
+from seqdistill.filter.selection import Rejected, baseline, select
 
 IDS = ["p:t:0", "p:t:1", "p:t:2", "p:t:3"]
 
 
 def test_the_best_stays_and_the_others_say_by_how_much() -> None:
-    verdicts = select(IDS, [43.0, 61.2, 20.0, 61.1], Rule("best", "chrf"))
+    verdicts = select(IDS, [43.0, 61.2, 20.0, 61.1], "chrf", SelectConfig(keep="best"))
     assert verdicts[1] is None
-    assert verdicts[0] == Rejected("best", "best of 4 by chrf: 61.2, this one 43", "p:t:1", "best_n = 3")
-    assert [verdict.would_keep for verdict in verdicts if verdict] == ["best_n = 3", "best_n = 4", "best_n = 2"]
+    assert verdicts[0] == Rejected("best", "best of 4 by chrf: 61.2, this one 43", "p:t:1", "filter.select.best_n = 3")
+    assert [verdict.would_keep for verdict in verdicts if verdict] == [
+        "filter.select.best_n = 3",
+        "filter.select.best_n = 4",
+        "filter.select.best_n = 2",
+    ]
 
 
 def test_equal_scores_are_ordered_by_id_and_say_so() -> None:
-    verdicts = select(IDS[::-1], [0.5] * 4, Rule("best", "vote"))
+    verdicts = select(IDS[::-1], [0.5] * 4, "vote", SelectConfig(keep="best"))
     assert verdicts[3] is None
-    assert verdicts[0] == Rejected("best", "best of 4 by vote: 0.5, this one 0.5 too, with a later id", "p:t:0", "best_n = 4")
+    assert verdicts[0] == Rejected(
+        "best", "best of 4 by vote: 0.5, this one 0.5 too, with a later id", "p:t:0", "filter.select.best_n = 4"
+    )
 
 
 def test_several_may_stay() -> None:
-    verdicts = select(IDS, [1, 2, 3, 4], Rule("best", "judge", best_n=2))
+    verdicts = select(IDS, [1, 2, 3, 4], "judge", SelectConfig(keep="best", best_n=2))
     assert [verdict is None for verdict in verdicts] == [False, False, True, True]
-    assert verdicts[0] == Rejected("best", "best 2 of 4 by judge: 3 and up, this one 1", "p:t:3", "best_n = 4")
-    assert select(IDS, [1, 2, 3, 4], Rule("best", "judge", best_n=9)) == [None] * 4
+    assert verdicts[0] == Rejected("best", "best 2 of 4 by judge: 3 and up, this one 1", "p:t:3", "filter.select.best_n = 4")
+    assert select(IDS, [1, 2, 3, 4], "judge", SelectConfig(keep="best", best_n=9)) == [None] * 4
 
 
 @pytest.mark.parametrize(("share", "stay"), [(1.0, 4), (0.75, 3), (0.5, 2), (0.3, 2), (0.25, 1), (0.01, 1), (0.0, 0)])
 def test_a_share_is_rounded_up(share: float, stay: int) -> None:
-    verdicts = select(IDS, [1, 2, 3, 4], Rule("share", "vote", top_share=share))
+    verdicts = select(IDS, [1, 2, 3, 4], "vote", SelectConfig(keep="share", top_share=share))
     assert verdicts.count(None) == stay
     if share == 0.5:
-        assert verdicts[1] == Rejected("share", "top 0.5 of 4 by vote: 3 and up, this one 2", "p:t:3", "top_share = 0.75")
+        assert verdicts[1] == Rejected(
+            "share", "top 0.5 of 4 by vote: 3 and up, this one 2", "p:t:3", "filter.select.top_share = 0.75"
+        )
 
 
 def test_a_threshold_looks_at_nothing_but_the_score() -> None:
-    verdicts = select(IDS, [0.2, 0.8, None, 0.5], Rule("threshold", "vote", min_score=0.5))
+    verdicts = select(IDS, [0.2, 0.8, None, 0.5], "vote", SelectConfig(keep="threshold", min_score=0.5))
     assert verdicts[1] is verdicts[3] is None
-    assert verdicts[0] == Rejected("threshold", "vote 0.2 is less than 0.5", "p:t:1", "min_score = 0.2")
-    assert verdicts[2] == Rejected("unscored", "vote could not score it", "p:t:1", 'unscored = "keep"')
-    none = select(IDS, [0.0] * 4, Rule("threshold", "verify", min_score=1))
+    assert verdicts[0] == Rejected("threshold", "vote 0.2 is less than 0.5", "p:t:1", "filter.select.min_score = 0.2")
+    assert verdicts[2] == Rejected("unscored", "vote could not score it", "p:t:1", 'filter.select.unscored = "keep"')
+    none = select(IDS, [0.0] * 4, "verify", SelectConfig(keep="threshold", min_score=1))
     assert all(verdict and verdict.kept_by is None for verdict in none)
 
 
 def test_an_unscored_row_never_beats_a_scored_one() -> None:
     scores = [None, -5.0, None, None]
-    dropped = select(IDS, scores, Rule("best", "judge", best_n=2))
+    dropped = select(IDS, scores, "judge", SelectConfig(keep="best", best_n=2))
     assert [verdict is None for verdict in dropped] == [False, True, False, False]
-    kept = select(IDS, scores, Rule("best", "judge", best_n=2, unscored="keep"))
+    kept = select(IDS, scores, "judge", SelectConfig(keep="best", best_n=2, unscored="keep"))
     assert [verdict is None for verdict in kept] == [True, True, False, False]
-    assert kept[2] == Rejected("best", "best 2 of 4 by judge: no score and up, this one has no score", "p:t:1", "best_n = 3")
-    threshold = select(IDS, scores, Rule("threshold", "judge", min_score=0, unscored="keep"))
+    assert kept[2] == Rejected(
+        "best", "best 2 of 4 by judge: no score and up, this one has no score", "p:t:1", "filter.select.best_n = 3"
+    )
+    threshold = select(IDS, scores, "judge", SelectConfig(keep="threshold", min_score=0, unscored="keep"))
     assert [verdict is None for verdict in threshold] == [True, False, True, True]
 
 
 def test_all_keeps_every_scored_row() -> None:
-    assert select(IDS, [1, 2, 3, 4], Rule("all", "judge")) == [None] * 4
-    assert [verdict is None for verdict in select(IDS, [None, 2, 3, 4], Rule("all", "judge"))] == [False, True, True, True]
-    assert select([], [], Rule("best", "judge")) == []
+    assert select(IDS, [1, 2, 3, 4], "judge", SelectConfig(keep="all")) == [None] * 4
+    assert [verdict is None for verdict in select(IDS, [None, 2, 3, 4], "judge", SelectConfig(keep="all"))] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert select([], [], "judge", SelectConfig(keep="best")) == []
 
 
 @pytest.mark.parametrize("how", ["best", "share", "threshold", "all"])
 @pytest.mark.parametrize("unscored", ["drop", "keep"])
 def test_the_order_of_the_rows_changes_nothing(how: str, unscored: str) -> None:
     rows = list(zip(IDS, [0.5, None, 0.5, 0.25], strict=True))
-    rule = Rule(how, "vote", best_n=2, top_share=0.5, min_score=0.5, unscored=unscored)
+    config = SelectConfig(keep=how, best_n=2, top_share=0.5, min_score=0.5, unscored=unscored)
     results = set()
     for order in itertools.permutations(rows):
         ids, scores = zip(*order, strict=True)
-        results.add(tuple(sorted(zip(ids, map(repr, select(ids, scores, rule)), strict=True))))
+        results.add(tuple(sorted(zip(ids, map(repr, select(ids, scores, "vote", config)), strict=True))))
     assert len(results) == 1
 
 
@@ -82,13 +98,13 @@ def test_the_setting_a_rejected_row_names_would_have_kept_it() -> None:
         ids = [f"p:t:{n}" for n in range(dice.randint(1, 12))]
         scores = [dice.choice([None, 0.0, dice.random()]) for _ in ids]
         how = dice.choice(["best", "share", "threshold"])
-        rule = Rule(how, "s", best_n=dice.randint(1, 3), top_share=dice.random(), min_score=dice.random())
-        for row, verdict in zip(ids, select(ids, scores, rule), strict=True):
+        config = SelectConfig(keep=how, best_n=dice.randint(1, 3), top_share=dice.random(), min_score=dice.random())
+        for row, verdict in zip(ids, select(ids, scores, "s", config), strict=True):
             if verdict is None or verdict.rule == "unscored":
                 continue
-            name, _, value = verdict.would_keep.partition(" = ")
-            changed = Rule(how, "s", **{name: int(value) if name == "best_n" else float(value)})  # type: ignore[arg-type]
-            assert select(ids, scores, changed)[ids.index(row)] is None, (verdict, scores)
+            table, content = parse_assignment(verdict.would_keep)
+            changed = resolve(merge({"filter": {"select": {"keep": how}}}, {table: content})).filter.select
+            assert select(ids, scores, "s", changed)[ids.index(row)] is None, (verdict, scores)
 
 
 def test_baselines_have_the_size_asked_for_and_do_not_depend_on_order() -> None:

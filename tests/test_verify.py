@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_scoring import sample
 
-from seqdistill.config import FilterConfig
+from seqdistill.config import VerifyConfig
 from seqdistill.errors import UsageError
 from seqdistill.filter.answers import compiled, extractor
 from seqdistill.filter.limits import run_limited
@@ -195,15 +195,15 @@ def test_limits_are_set_before_the_command_starts() -> None:
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        (FilterConfig(verify="magic"), "no such check"),
-        (FilterConfig(verify="regex:("), "not a regular expression"),
-        (FilterConfig(verify="command"), "needs a command"),
-        (FilterConfig(verify="command", verify_command=["no-such-program-here"]), "no such program"),
-        (FilterConfig(verify="number", extract="lines"), "no such way"),
+        (VerifyConfig(by="magic"), "no such check"),
+        (VerifyConfig(by="regex:("), "not a regular expression"),
+        (VerifyConfig(by="command"), "needs a command"),
+        (VerifyConfig(by="command", command=["no-such-program-here"]), "no such program"),
+        (VerifyConfig(by="number"), "no such way"),
     ],
 )
-def test_a_check_that_cannot_be_made_is_a_usage_error(config: FilterConfig, told: str) -> None:
-    with pytest.raises(UsageError, match=told), verifier(config):
+def test_a_check_that_cannot_be_made_is_a_usage_error(config: VerifyConfig, told: str) -> None:
+    with pytest.raises(UsageError, match=told), verifier(config, extract="lines"):
         pass
 
 
@@ -211,12 +211,12 @@ def test_the_settings_choose_the_check() -> None:
     samples = [sample("It is 42.", reference="42"), sample("7", reference="42")]
     command = [*PYTHON, "import sys; sys.exit('It' not in sys.stdin.read())"]
     for config in (
-        FilterConfig(verify="number"),
-        FilterConfig(verify="math"),
-        FilterConfig(verify="regex:42"),
-        FilterConfig(verify="command", verify_command=command),
+        VerifyConfig(by="number"),
+        VerifyConfig(by="math"),
+        VerifyConfig(by="regex:42"),
+        VerifyConfig(by="command", command=command),
     ):
         with verifier(config) as checked:
-            assert checked(samples) == [1, 0], config.verify
-    with verifier(FilterConfig(verify="json")) as checked:
+            assert checked(samples) == [1, 0], config.by
+    with verifier(VerifyConfig(by="json")) as checked:
         assert checked([sample("[1]", reference="[1.0]")]) == [1]

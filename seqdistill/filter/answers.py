@@ -43,9 +43,9 @@ def extractor(extract: str) -> Extract:
             path = [part for part in rest.split(".") if part]
             return lambda text: _at_path(text, path)
         case "regex" if rest:
-            pattern = compiled(rest, "extract")
+            pattern = compiled(rest, "filter.score.extract")
             return lambda text: _last_match(pattern, text)
-    raise UsageError(f"extract = {extract!r}: no such way to find an answer", f"one of: {EXTRACTS}")
+    raise UsageError(f"filter.score.extract = {extract!r}: no such way to find an answer", f"one of: {EXTRACTS}")
 
 
 def compiled(pattern: str, key: str) -> Any:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqdistill.config import FilterConfig, ModelConfig, Recipe
+from seqdistill.config import FilterConfig, ModelConfig, Recipe, ScoreConfig
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.filter.answers import extractor
 from seqdistill.filter.judge import judge, judge_settings
 from seqdistill.filter.reward import RewardModel
 from seqdistill.filter.scoring import by_faithfulness, by_logprob, by_reference, by_vote, teacher_means
-from seqdistill.filter.selection import BASELINES, Rejected, Rule, baseline, select
+from seqdistill.filter.selection import BASELINES, Rejected, baseline, select
 from seqdistill.filter.verify import Check, verifier
 from seqdistill.filter.words import Hashes, Ints
 from seqdistill.journal import Journal
@@ -43,23 +43,23 @@ class Choice:
 
 def choice_settings(recipe: Recipe) -> dict[str, Any]:
     """What decides the scores besides [filter] itself, for the stage's fingerprint. Raises UsageError for bad settings."""
-    match recipe.filter.score:
+    match recipe.filter.score.by:
         case "judge":
             return judge_settings(recipe.judge)
         case "reward":
-            return {"filter.reward_model": identity(_reward_model(recipe.filter))}
-        case "vote" if recipe.filter.extract:
-            extractor(recipe.filter.extract)
+            return {"filter.score.reward_model": identity(_reward_model(recipe.filter.score))}
+        case "vote" if recipe.filter.score.extract:
+            extractor(recipe.filter.score.extract)
         case "verify":
-            with verifier(recipe.filter):
+            with verifier(recipe.filter.verify, recipe.filter.score.extract):
                 pass  # opened to be checked
     return {}
 
 
 def choice_inputs(config: FilterConfig) -> dict[str, Path]:
     """The files that decide the scores: those that a check's command names."""
-    used = config.verify_command if (config.score, config.verify) == ("verify", "command") else []
-    return {f"verify_command {number}": Path(part) for number, part in enumerate(used, 1) if Path(part).is_file()}
+    used = config.verify.command if (config.score.by, config.verify.by) == ("verify", "command") else []
+    return {f"verify.command {number}": Path(part) for number, part in enumerate(used, 1) if Path(part).is_file()}
 
 
 class Chooser:
@@ -73,29 +73,30 @@ class Chooser:
         self._prompts, self._held_out, self._read, self._progress = prompts, held_out, read, progress
 
     def choose(self, rows: Ints, voters: Ints) -> Choice:
-        """Chooses among `rows`. With `score = vote`, all of `voters` vote: a row that was dropped because another one says
+        """Chooses among `rows`. With `score.by = vote`, all of `voters` vote: a row that was dropped because another one says
         the same has its voice still.
 
         Raises UsageError for bad settings and Incomplete when a judge's answers are missing.
         """
         config, told = self._config, dict[str, Any]()
         scores = self._scores(rows, voters, told)
-        name = config.metric if config.score == "reference" else config.score
-        rule = Rule(config.select, name, config.best_n, config.top_share, config.min_score, config.unscored)
-        choice = Choice({}, {kind: set() for kind in BASELINES if config.baselines}, told)
-        for group in self._groups(rows) if config.select_from == "prompt" else [rows.tolist()]:
+        kind = config.score.metric if config.score.by == "reference" else config.score.by
+        choice = Choice({}, {name: set() for name in BASELINES if config.baselines}, told)
+        for group in self._groups(rows) if config.select.among == "prompt" else [rows.tolist()]:
             samples = {row: self._read(row).id for row in group}
-            by_id = {name: row for row, name in samples.items()}
-            for row, verdict in zip(group, select(list(by_id), [scores[row] for row in group], rule), strict=True):
+            by_id = {sample: row for row, sample in samples.items()}
+            for row, verdict in zip(
+                group, select(list(by_id), [scores[row] for row in group], kind, config.select), strict=True
+            ):
                 if verdict:
                     choice.rejected[row] = verdict, by_id[verdict.kept_by] if verdict.kept_by else None
-            for kind, chosen in choice.baselines.items():
+            for name, chosen in choice.baselines.items():
                 for side in (False, True):
                     mine = [row for row in group if self._held_out[row] == side]
                     size = sum(row not in choice.rejected for row in mine)
                     lengths = [len(self._read(row).text) for row in mine]
-                    chosen |= {by_id[i] for i in baseline(kind, [samples[row] for row in mine], lengths, size, config.seed)}
-        told |= _summary(name, scores, choice.rejected)
+                    chosen |= {by_id[i] for i in baseline(name, [samples[row] for row in mine], lengths, size, config.seed)}
+        told |= _summary(kind, scores, choice.rejected)
         return choice
 
     def _groups(self, rows: Ints) -> Iterator[list[int]]:
@@ -107,21 +108,21 @@ class Chooser:
     def _scores(self, rows: Ints, voters: Ints, told: dict[str, Any]) -> dict[int, float | None]:
         """The score of each row, and in `told` what the scores cost."""
         config, inorder = self._config, np.sort(rows).tolist()
-        if config.score == "judge":
+        if config.score.by == "judge":
             with Journal(self._run.file("filter", "journal.jsonl")) as journal:
                 judged = judge(journal, self._recipe.judge, map(self._read, inorder), len(inorder), self._progress)
             told["judge"] = {name: value for name, value in asdict(judged).items() if name != "scores"}
             return {row: judged.scores[self._read(row).id] for row in inorder}
         scores: dict[int, float | None] = {}
         self._progress.start("scoring", len(rows), "rows")
-        if config.score == "reward":
-            reward = RewardModel(str(_reward_model(config).model))
+        if config.score.by == "reward":
+            reward = RewardModel(str(_reward_model(config.score).model))
             for part in (inorder[start : start + REWARDED_AT_ONCE] for start in range(0, len(inorder), REWARDED_AT_ONCE)):
                 scores |= zip(part, reward.scores([self._read(row) for row in part]), strict=True)
                 self._progress.advance(len(part))
         else:
             with self._score() as score:
-                for group in self._groups(voters if config.score == "vote" else rows):
+                for group in self._groups(voters if config.score.by == "vote" else rows):
                     scores |= zip(group, score([self._read(row) for row in group]), strict=True)
                     self._progress.advance(len(group))
         self._progress.end()
@@ -131,11 +132,11 @@ class Chooser:
     def _score(self) -> Iterator[Check]:
         """The function that scores the samples of one prompt."""
         config = self._config
-        match config.score:
+        match config.score.by:
             case "reference":
-                yield lambda samples: by_reference(samples, config.metric)
+                yield lambda samples: by_reference(samples, config.score.metric)
             case "vote":
-                extract = extractor(config.extract or "text")
+                extract = extractor(config.score.extract or "text")
                 yield lambda samples: by_vote(samples, extract)
             case "faithfulness":
                 yield by_faithfulness
@@ -144,22 +145,24 @@ class Chooser:
                     means = teacher_means(journal.rows())
                 yield lambda samples: by_logprob(samples, means)
             case _:
-                with verifier(config) as check:
+                with verifier(config.verify, config.score.extract) as check:
                     yield check
 
 
-def _reward_model(config: FilterConfig) -> ModelConfig:
+def _reward_model(config: ScoreConfig) -> ModelConfig:
     if config.reward_model is None:
-        raise UsageError("score = reward: no reward model is named", "give --reward-model: a hub id or a folder")
+        raise UsageError(
+            "filter.score.by = 'reward': no reward model is named", "give --score-reward-model: a hub id or a folder"
+        )
     return ModelConfig(model=config.reward_model)
 
 
-def _summary(name: str, scores: dict[int, float | None], rejected: dict[int, Any]) -> dict[str, Any]:
+def _summary(kind: str, scores: dict[int, float | None], rejected: dict[int, Any]) -> dict[str, Any]:
     """What the scores were, of all rows and of those that stay."""
     known = [(row not in rejected, score) for row, score in scores.items() if score is not None]
     kept = [score for stays, score in known if stays]
     return {
-        "score": name,
+        "score": kind,
         "rows": len(scores),
         "scored": len(known),
         "kept": len(scores) - len(rejected),

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.filter.report import RULES, STEPS
+from seqdistill.filter.report import RULES, STEPS, setting_of
 from seqdistill.records import Sample, read_jsonl
 from seqdistill.runs import Run
 
@@ -18,7 +18,8 @@ class Story:
     passed: list[str]  # the steps it came through, in order
     rule: str | None = None
     reason: str | None = None
-    setting: str | None = None  # the [filter] key that would have kept it, where there is one
+    setting: str | None = None  # what would have kept it, where there is such a setting
+    flag: str | None = None  # the same on the command line
     kept_by: Sample | None = None  # the row kept instead
     instead_of: list[dict[str, Any]] = field(default_factory=list)  # id, rule and reason of the rows it was kept instead of
 
@@ -38,9 +39,9 @@ def explain(run: Run, name: str) -> Story:
     rule, reason = row[0].get("rule"), row[0].get("reason")
     if row[0].get("kept_by"):
         better = _find(run, row[0]["kept_by"])
-    step, setting = RULES.get(rule, ("", "")) if rule else ("", "")
-    passed = list(STEPS[: STEPS.index(step)] if step else STEPS)
-    return Story(Sample.from_row(*row), where, passed, rule, reason, setting or None, better, instead_of)
+    passed = list(STEPS[: STEPS.index(RULES[rule][0])] if rule else STEPS)
+    told = setting_of(rule) if rule else {}
+    return Story(Sample.from_row(*row), where, passed, rule, reason, kept_by=better, instead_of=instead_of, **told)
 
 
 def _find(run: Run, name: str) -> Sample | None:

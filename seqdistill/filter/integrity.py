@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
-from seqdistill.config import FilterConfig
+from seqdistill.config import IntegrityConfig
 from seqdistill.records import Sample
 
 
@@ -20,7 +20,7 @@ class Verdict:
     reason: str
 
 
-def integrity(sample: Sample, config: FilterConfig) -> Verdict | None:
+def integrity(sample: Sample, config: IntegrityConfig) -> Verdict | None:
     """The first rule that a completion breaks, or None."""
     text = sample.text
     if sample.finish_reason not in config.finish_reasons:

@@ -65,7 +65,7 @@ def judge(journal: Journal, config: JudgeConfig, samples: Iterable[Sample], tota
 
 def _check(config: JudgeConfig) -> None:
     if not config.model:
-        raise UsageError("score = judge: no judge is named", "give --judge, or model in the recipe's [judge]")
+        raise UsageError("filter.score.by = 'judge': no judge is named", "give --judge, or model in the recipe's [judge]")
     price_of(config.price, "judge")
     if config.budget is not None and not config.price:
         raise UsageError(f"[judge] budget = {config.budget:g} needs a price", "price = { prompt = 0.10, completion = 0.40 }")

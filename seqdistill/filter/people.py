@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seqdistill.config import FilterConfig
+from seqdistill.config import PersonalDataConfig
 from seqdistill.filter import personal_data
 from seqdistill.filter.decisions import RULE, Decision, apply, stale, summary
 from seqdistill.filter.report import Verdicts
@@ -28,7 +28,7 @@ class Reviewed:
 
 
 def apply_decisions(
-    decisions: dict[str, Decision], facts: Facts, verdicts: Verdicts, config: FilterConfig, read: Rows
+    decisions: dict[str, Decision], facts: Facts, verdicts: Verdicts, config: PersonalDataConfig, read: Rows
 ) -> Reviewed:
     """Lets people's decisions overrule the verdicts.
 
@@ -44,7 +44,7 @@ def apply_decisions(
             told["unknown"] += 1
         elif row in facts.hits and decision.decision != "reject":
             told["refused"] += 1
-        elif stale(decision, _masked(read(row), config) if config.personal_data == "mask" else read(row)):
+        elif stale(decision, _masked(read(row), config) if config.action == "mask" else read(row)):
             told["stale"] += 1
         elif (reason := apply(decision, read(row))[1]) is not None:
             verdicts.reject(row, RULE, reason)
@@ -64,7 +64,7 @@ def _rows_of(decisions: dict[str, Decision], facts: Facts, read: Rows) -> dict[s
 
 
 def mind_personal_data(
-    facts: Facts, verdicts: Verdicts, reviewed: Reviewed, config: FilterConfig, read: Rows
+    facts: Facts, verdicts: Verdicts, reviewed: Reviewed, config: PersonalDataConfig, read: Rows
 ) -> dict[str, Any]:
     """Drops the rows with personal data, unless a person kept them, has them read masked, or only counts them.
 
@@ -73,17 +73,17 @@ def mind_personal_data(
     values: Counter[str] = Counter()
     for row, counts in sorted(facts.personal.items()):
         values.update(counts)
-        if config.personal_data == "drop" and row not in reviewed.kept:
+        if config.action == "drop" and row not in reviewed.kept:
             verdicts.reject(row, "personal_data", personal_data.reason(counts))
-    if config.personal_data == "mask":
+    if config.action == "mask":
         for row in {*facts.personal, *reviewed.edited}:
             read.change(row, partial(_masked, config=config))
-    return {"action": config.personal_data, "rows": len(facts.personal), "values": dict(sorted(values.items()))}
+    return {"action": config.action, "rows": len(facts.personal), "values": dict(sorted(values.items()))}
 
 
 def _edited(sample: Sample, decision: Decision) -> Sample:
     return apply(decision, sample)[0]
 
 
-def _masked(sample: Sample, config: FilterConfig) -> Sample:
+def _masked(sample: Sample, config: PersonalDataConfig) -> Sample:
     return personal_data.mask(sample, config.phone_regions)[0]

@@ -19,11 +19,11 @@ import phonenumbers
 from phonenumbers import Leniency, PhoneNumber, PhoneNumberMatcher
 from stdnum import iban, luhn
 
-from seqdistill.config import FilterConfig
+from seqdistill.config import PersonalDataConfig
 from seqdistill.records import Sample
 
 KINDS = ("secret", "email", "iban", "card", "phone")  # where two overlap, the earlier kind holds
-REGIONS = tuple(FilterConfig().phone_regions)
+REGIONS = tuple(PersonalDataConfig().phone_regions)
 
 
 @dataclass(frozen=True)

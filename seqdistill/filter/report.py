@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from seqdistill.config import flag
 from seqdistill.filter.contamination import Hit, Item
 from seqdistill.filter.integrity import Verdict
 from seqdistill.filter.personal_data import hidden
@@ -23,30 +24,36 @@ SHOWN = 200  # characters of a text
 HITS = 1000
 CLUSTERS = 20
 
-# Each rule's step in the funnel, in the order of work, and the setting that would have kept the row.
+# Each rule's step in the funnel, in the order of work, and the key of [filter] that would have kept the row.
 RULES = {
-    "finish_reason": ("integrity", "finish_reasons"),
+    "finish_reason": ("integrity", "integrity.finish_reasons"),
     "empty": ("integrity", ""),
-    "too_short": ("integrity", "min_chars"),
-    "too_long": ("integrity", "max_chars"),
-    "markup": ("integrity", "markup"),
-    "repetition": ("integrity", "max_repetition"),
-    "self_naming": ("integrity", "self_naming"),
-    "refusal": ("integrity", "refusals"),
-    "script": ("integrity", "script_share"),
-    "stock_phrase": ("integrity", "stock_share"),
+    "too_short": ("integrity", "integrity.min_chars"),
+    "too_long": ("integrity", "integrity.max_chars"),
+    "markup": ("integrity", "integrity.markup"),
+    "repetition": ("integrity", "integrity.max_repetition"),
+    "self_naming": ("integrity", "integrity.self_naming"),
+    "refusal": ("integrity", "integrity.refusals"),
+    "script": ("integrity", "integrity.script_share"),
+    "stock_phrase": ("integrity", "integrity.stock_share"),
     "schema": ("schema", "schema"),
     "duplicate": ("duplicates", "duplicates"),
-    "near_duplicate": ("near-duplicates", "near_similarity"),
-    "contamination": ("contamination", "contamination_overlap"),
-    "unscored": ("selection", "unscored"),
-    "best": ("selection", "best_n"),
-    "share": ("selection", "top_share"),
-    "threshold": ("selection", "min_score"),
-    "personal_data": ("personal data", "personal_data"),
+    "near_duplicate": ("near_duplicates", "near_duplicates.similarity"),
+    "contamination": ("contamination", "contamination.overlap"),
+    "unscored": ("select", "select.unscored"),
+    "best": ("select", "select.best_n"),
+    "share": ("select", "select.top_share"),
+    "threshold": ("select", "select.min_score"),
+    "personal_data": ("personal_data", "personal_data.action"),
     "review": ("review", ""),
 }
 STEPS = tuple(dict.fromkeys(step for step, _ in RULES.values()))
+
+
+def setting_of(rule: str) -> dict[str, str | None]:
+    """The setting that would have kept a row that this rule took, as `filter.KEY`, and its flag; None where there is none."""
+    name = RULES[rule][1]
+    return {"setting": f"filter.{name}", "flag": flag("filter", *name.split("."))} if name else {"setting": None, "flag": None}
 
 
 @dataclass
@@ -176,8 +183,8 @@ def _examples(verdicts: Verdicts, read: Callable[[int], Sample]) -> dict[str, li
                     "completion": shown(sample.text),
                     "kept_by": None if better is None else read(better).id,
                     "kept_completion": None if better is None else shown(read(better).text),
-                    "setting": RULES[verdict.rule][1] or None,
                 }
+                | setting_of(verdict.rule)
             )
     return {rule: examples[rule] for rule in RULES if rule in examples}
 

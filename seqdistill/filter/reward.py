@@ -25,14 +25,14 @@ class RewardModel:
             self._model = transformers.AutoModelForSequenceClassification.from_pretrained(source, use_safetensors=True)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UsageError(f"reward_model = {source!r}: cannot be loaded: {reason}", "check the name") from error
+            raise UsageError(f"filter.score.reward_model = {source!r}: cannot be loaded: {reason}", "check the name") from error
         if self._model.config.num_labels != 1:
             raise UsageError(
-                f"reward_model = {source!r}: has {self._model.config.num_labels} outputs, a reward model has one",
+                f"filter.score.reward_model = {source!r}: has {self._model.config.num_labels} outputs, a reward model has one",
                 "use a sequence classifier with num_labels = 1",
             )
         if not self._tokenizer.chat_template:
-            raise UsageError(f"reward_model = {source!r}: has no chat template", "use a reward model for chats")
+            raise UsageError(f"filter.score.reward_model = {source!r}: has no chat template", "use a reward model for chats")
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         if self._model.config.pad_token_id is None:

@@ -5,7 +5,7 @@ What makes a duplicate, a stock phrase or a test item is decided in the files of
 
 import numpy as np
 
-from seqdistill.config import FilterConfig
+from seqdistill.config import IntegrityConfig, NearDuplicatesConfig
 from seqdistill.errors import SeqdistillError
 from seqdistill.filter.contamination import Item
 from seqdistill.filter.duplicates import exact_duplicates
@@ -17,16 +17,16 @@ from seqdistill.filter.stock_phrases import StockPhrase, stock_phrases
 from seqdistill.filter.words import Ints
 
 GUARD_ROWS = 100  # the guard looks away from smaller losses
-FLOOR = 0.5  # of near_similarity: what each side of a near-duplicate must reach by itself
+FLOOR = 0.5  # of `similarity`: what each side of a near-duplicate must reach by itself
 
 
-def drop_foreign_scripts(facts: Facts, verdicts: Verdicts, config: FilterConfig) -> None:
+def drop_foreign_scripts(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> None:
     """Rejects completions in a writing system that is rare in their slice."""
     for row, reason in foreign_scripts(facts.scripts, facts.slices, config.script_share).items():
         verdicts.reject(row, "script", reason)
 
 
-def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: FilterConfig, read: Rows) -> list[StockPhrase]:
+def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: IntegrityConfig, read: Rows) -> list[StockPhrase]:
     """Rejects completions that open with a stock phrase; returns the phrases."""
     if not config.stock_share:
         return []
@@ -43,45 +43,42 @@ def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: Fi
     return phrases
 
 
-def drop_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, config: FilterConfig) -> None:
+def drop_duplicates(facts: Facts, verdicts: Verdicts, order: Ints) -> None:
     """Rejects all but the best of the rows that say the same."""
-    if config.duplicates:
-        kept_by = exact_duplicates(facts.digests, verdicts.kept(order))
-        for row in np.flatnonzero(kept_by >= 0).tolist():
-            verdicts.reject(row, "duplicate", "says the same as a row that is kept", int(kept_by[row]))
+    kept_by = exact_duplicates(facts.digests, verdicts.kept(order))
+    for row in np.flatnonzero(kept_by >= 0).tolist():
+        verdicts.reject(row, "duplicate", "says the same as a row that is kept", int(kept_by[row]))
 
 
-def drop_near_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, config: FilterConfig, read: Rows) -> None:
+def drop_near_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, config: NearDuplicatesConfig, read: Rows) -> None:
     """Rejects the rows that almost repeat a better one. Raises SeqdistillError when the guard stops it."""
-    if config.near == "off":
+    if config.scope == "off":
         return
     rows = verdicts.kept(order)
-    floor = FLOOR * config.near_similarity if config.near == "pair" else 0.0
-    matches = near_duplicates(facts.sets, facts.numbers, rows, config.near_similarity, floor)
+    floor = FLOOR * config.similarity if config.scope == "pair" else 0.0
+    matches = near_duplicates(facts.sets, facts.numbers, rows, config.similarity, floor)
     gone = np.flatnonzero(matches.kept_by >= 0)
     _guard(facts, rows, gone, matches.kept_by[gone], config, read)
     for row in gone.tolist():
-        reason = (
-            f"{config.near} similarity {matches.similarity[row]:.3f} to a row that is kept, at least {config.near_similarity}"
-        )
+        reason = f"{config.scope} similarity {matches.similarity[row]:.3f} to a row that is kept, at least {config.similarity}"
         verdicts.reject(row, "near_duplicate", reason, int(matches.kept_by[row]))
 
 
-def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: FilterConfig, read: Rows) -> None:
+def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDuplicatesConfig, read: Rows) -> None:
     """Stops when near-duplicates would take too much of a slice, or one row too much: templated data looks like that."""
-    for name in sorted(set(facts.slices)) if config.near_guard < 1 else ():
+    for name in sorted(set(facts.slices)) if config.guard < 1 else ():
         size = sum(facts.slices[row] == name for row in rows.tolist())
         mine = [place for place, row in enumerate(gone.tolist()) if facts.slices[row] == name]
         if len(mine) < GUARD_ROWS:
             continue
         winners, counts = np.unique(kept_by[mine], return_counts=True)
         top, most = int(winners[np.argmax(counts)]), int(counts.max())
-        if len(mine) > config.near_guard * size or most > config.near_guard / 4 * size:
+        if len(mine) > config.guard * size or most > config.guard / 4 * size:
             raise SeqdistillError(
                 f"near-duplicates would take {len(mine)} of {size} rows of the slice {name!r}, {most} of them "
                 f"for {read(top).id}: {read(top).text[:80]!r}",
-                f"templated data? raise near_similarity (now {config.near_similarity}), choose another near scope "
-                f"(now {config.near}), or accept it with near_guard = 1",
+                f"templated data? in [filter.near_duplicates] raise similarity (now {config.similarity}), choose another scope "
+                f"(now {config.scope}), or accept it with guard = 1",
             )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqdistill.answer_form import AnswerForm
-from seqdistill.config import FilterConfig
+from seqdistill.config import FilterConfig, PersonalDataConfig
 from seqdistill.errors import UsageError
 from seqdistill.filter.contamination import Hit, ItemIndex
 from seqdistill.filter.duplicates import digest
@@ -137,7 +137,8 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
     hits |= {hit.row: hit for hit in index.look("prompt", prompts, prompt_words)}
     prompt_ids = hashes_of([sample.prompt_id for sample in samples])
     numbers = {"prompt": prompt_words.numbers, "pair": prompt_words.numbers * np.uint64(3) + completion_words.numbers}
-    same = mix(numbers.get(config.near, completion_words.numbers)) if config.near_numbers else np.zeros(len(rows), np.uint64)
+    near = config.near_duplicates
+    same = mix(numbers.get(near.scope, completion_words.numbers)) if near.numbers else np.zeros(len(rows), np.uint64)
     return Facts(
         offsets=np.array([row[0] for row in rows], np.int64),
         ids=hashes_of([sample.id for sample in samples]),
@@ -148,27 +149,27 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
         plain=np.array([row[3] for row in rows], bool),
         digests=np.frombuffer(b"".join(map(digest, samples)), np.uint64).reshape(-1, 2),
         openings=_openings(completion_words),
-        numbers=same ^ mix(prompt_ids.copy()) if config.near == "within-prompt" else same,
+        numbers=same ^ mix(prompt_ids.copy()) if near.scope == "within-prompt" else same,
         slices=[sample.slice or "" for sample in samples],
         teachers=[sample.teacher for sample in samples],
         scripts=[(script(p), script(c)) for p, c in zip(prompts, completions, strict=True)],
         refused=np.array([refusal(text) is not None for text in completions], bool),
-        sets=_sets(config.near, prompt_words, completion_words),
+        sets=_sets(near.scope, prompt_words, completion_words),
         verdicts=verdicts,
         hits=hits,
-        personal=_personal(samples, config),
+        personal=_personal(samples, config.personal_data),
     )
 
 
 def _verdict(sample: Sample, config: FilterConfig, form: AnswerForm) -> Verdict | None:
-    if verdict := integrity(sample, config):
+    if verdict := integrity(sample, config.integrity):
         return verdict
     fault = form.fault(sample.text) if config.schema else None
     return Verdict("schema", fault) if fault else None
 
 
-def _personal(samples: list[Sample], config: FilterConfig) -> dict[int, dict[str, int]]:
-    if config.personal_data == "off":
+def _personal(samples: list[Sample], config: PersonalDataConfig) -> dict[int, dict[str, int]]:
+    if config.action == "off":
         return {}
     counted = ((row, count(sample, config.phone_regions)) for row, sample in enumerate(samples))
     return {row: counts for row, counts in counted if counts}

@@ -8,21 +8,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from seqdistill.config import SelectConfig
 from seqdistill.records import fingerprint
 
 BASELINES = ("random", "longest")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How rows are chosen, and what their score is called in a reason."""
-
-    select: str  # all | best | share | threshold
-    score: str  # chrf, vote, judge ...
-    best_n: int = 1
-    top_share: float = 0.5
-    min_score: float = 0.0
-    unscored: str = "drop"  # drop | keep: what becomes of a row that could not be scored
 
 
 @dataclass(frozen=True)
@@ -35,20 +24,24 @@ class Rejected:
     would_keep: str  # the setting that would have kept it
 
 
-def select(ids: Sequence[str], scores: Sequence[float | None], rule: Rule) -> list[Rejected | None]:
-    """For each row None, if it stays, or why it goes. Where `unscored` is keep, unscored rows rank after all others."""
+def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config: SelectConfig) -> list[Rejected | None]:
+    """For each row None, if it stays, or why it goes. Where `unscored` is keep, unscored rows rank after all others.
+
+    `kind` is what the scores are called in a reason: chrf, vote, judge ...
+    """
     ranked = sorted(
-        (place for place, score in enumerate(scores) if score is not None or rule.unscored == "keep"),
+        (place for place, score in enumerate(scores) if score is not None or config.unscored == "keep"),
         key=lambda place: (_merit(scores[place]), ids[place]),
     )
-    count = _how_many(len(ranked), rule)
-    kept = [place for rank, place in enumerate(ranked, 1) if rank <= count and _reaches(scores[place], rule)]
+    count = _how_many(len(ranked), config)
+    kept = [place for rank, place in enumerate(ranked, 1) if rank <= count and _reaches(scores[place], config)]
     winner = ids[kept[0]] if kept else None
-    unscored = Rejected("unscored", f"{rule.score} could not score it", winner, 'unscored = "keep"')
+    unscored = Rejected("unscored", f"{kind} could not score it", winner, 'filter.select.unscored = "keep"')
     verdicts: list[Rejected | None] = [unscored] * len(ids)
     worst = scores[kept[-1]] if kept else None
     for rank, place in enumerate(ranked, 1):
-        verdicts[place] = _rejected(scores[place], worst, rank, len(ranked), winner, rule)
+        reason, would_keep = _reason(scores[place], worst, rank, len(ranked), kind, config)
+        verdicts[place] = Rejected(config.keep, reason, winner, f"filter.select.{would_keep}")
     for place in kept:
         verdicts[place] = None
     return verdicts
@@ -59,35 +52,33 @@ def _merit(score: float | None) -> tuple[bool, float]:
     return (True, 0.0) if score is None else (False, -score)
 
 
-def _how_many(rows: int, rule: Rule) -> int:
+def _how_many(rows: int, config: SelectConfig) -> int:
     """How many rows may stay at most."""
-    return {"best": rule.best_n, "share": math.ceil(rule.top_share * rows - 1e-9)}.get(rule.select, rows)
+    return {"best": config.best_n, "share": math.ceil(config.top_share * rows - 1e-9)}.get(config.keep, rows)
 
 
-def _reaches(score: float | None, rule: Rule) -> bool:
-    return rule.select != "threshold" or score is None or score >= rule.min_score
+def _reaches(score: float | None, config: SelectConfig) -> bool:
+    return config.keep != "threshold" or score is None or score >= config.min_score
 
 
-def _rejected(score: float | None, worst: float | None, rank: int, rows: int, winner: str | None, rule: Rule) -> Rejected:
-    """The verdict on a ranked row that does not stay; `worst` is the lowest score that does."""
+def _reason(score: float | None, worst: float | None, rank: int, rows: int, kind: str, config: SelectConfig) -> tuple[str, str]:
+    """Why a ranked row does not stay, and what would have kept it; `worst` is the lowest score that stays."""
     this = "has no score" if score is None else f"{score:.4g}"
     if score is not None and score == worst:
         this += " too, with a later id"
     kept = "no score" if worst is None else f"{worst:.4g}"
-    match rule.select:
+    match config.keep:
         case "threshold":
-            return Rejected(
-                "threshold", f"{rule.score} {this} is less than {rule.min_score:g}", winner, f"min_score = {score!r}"
-            )
+            return f"{kind} {this} is less than {config.min_score:g}", f"min_score = {score!r}"
         case "share":
-            reason = f"top {rule.top_share:.4g} of {rows} by {rule.score}: {kept} and up, this one {this}"
-            return Rejected("share", reason, winner, f"top_share = {math.ceil(rank / rows * 1e6) / 1e6:g}")
+            reason = f"top {config.top_share:.4g} of {rows} by {kind}: {kept} and up, this one {this}"
+            return reason, f"top_share = {math.ceil(rank / rows * 1e6) / 1e6:g}"
     best = (
-        f"best of {rows} by {rule.score}: {kept}"
-        if rule.best_n == 1
-        else f"best {rule.best_n} of {rows} by {rule.score}: {kept} and up"
+        f"best of {rows} by {kind}: {kept}"
+        if config.best_n == 1
+        else f"best {config.best_n} of {rows} by {kind}: {kept} and up"
     )
-    return Rejected("best", f"{best}, this one {this}", winner, f"best_n = {rank}")
+    return f"{best}, this one {this}", f"best_n = {rank}"
 
 
 def baseline(kind: str, ids: Sequence[str], lengths: Sequence[int], size: int, seed: int) -> set[str]:

@@ -21,7 +21,7 @@ from seqdistill.filter.contamination import Item, ItemIndex, items_of
 from seqdistill.filter.decisions import decisions_file, read_decisions
 from seqdistill.filter.outputs import write, write_baselines
 from seqdistill.filter.people import apply_decisions, mind_personal_data
-from seqdistill.filter.report import RULES, Verdicts, report
+from seqdistill.filter.report import Verdicts, report, setting_of
 from seqdistill.filter.rules import (
     drop_contaminated,
     drop_duplicates,
@@ -66,24 +66,25 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             progress.note(change)
         record.begin()
         items = _test_items(recipe, progress)
-        index = ItemIndex(items, config.contamination_overlap)
+        index = ItemIndex(items, config.contamination.overlap)
         facts = scan(samples, config, form, index, run.path / "filter", progress)
         read = stack.enter_context(Rows(samples, facts))
 
         order = np.lexsort((facts.ids, facts.samples, -facts.scores))  # best first, whatever the order of the file
         verdicts = Verdicts(len(facts), given=dict(facts.verdicts))
-        drop_foreign_scripts(facts, verdicts, config)
-        phrases = drop_stock_phrases(facts, verdicts, order, config, read)
-        drop_duplicates(facts, verdicts, order, config)
-        drop_near_duplicates(facts, verdicts, order, config, read)
+        drop_foreign_scripts(facts, verdicts, config.integrity)
+        phrases = drop_stock_phrases(facts, verdicts, order, config.integrity, read)
+        if config.duplicates:
+            drop_duplicates(facts, verdicts, order)
+        drop_near_duplicates(facts, verdicts, order, config.near_duplicates, read)
         drop_contaminated(facts, verdicts, items)
         choice = _choose(run, recipe, facts, verdicts, read, progress)
-        reviewed = apply_decisions(decisions, facts, verdicts, config, read)
-        personal = mind_personal_data(facts, verdicts, reviewed, config, read)
+        reviewed = apply_decisions(decisions, facts, verdicts, config.personal_data, read)
+        personal = mind_personal_data(facts, verdicts, reviewed, config.personal_data, read)
 
         _check_something_is_left(verdicts, len(facts), samples)
         told = report(facts, verdicts, phrases, items, read) | {
-            "selection": choice.told,
+            "select": choice.told,
             "personal_data": personal,
             "review": reviewed.told,
         }
@@ -126,7 +127,7 @@ def _hub(source: str | None) -> str | None:
 def _inputs(recipe: Recipe, samples: Path, decisions: Path | None) -> dict[str, Path]:
     named = {"samples": samples, "test": recipe.task.test, "template": load_template(recipe.task.template).path}
     named["decisions"] = decisions
-    named |= {f"contamination {number}": source for number, source in enumerate(recipe.filter.contamination, 1)}
+    named |= {f"contamination {number}": source for number, source in enumerate(recipe.filter.contamination.against, 1)}
     files = {name: Path(source) for name, source in named.items() if source and Path(source).exists()}
     return files | choice_inputs(recipe.filter)
 
@@ -136,14 +137,14 @@ def _test_items(recipe: Recipe, progress: Progress) -> list[Item]:
     if recipe.task.test:
         prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress)
         items += items_of(prompts, recipe.task.test)
-    for source in recipe.filter.contamination:
+    for source in recipe.filter.contamination.against:
         items += items_of(load_prompts(source, PLAIN, None, progress), source)
     return items
 
 
 def _choose(run: Run, recipe: Recipe, facts: Facts, verdicts: Verdicts, read: Any, progress: Progress) -> Choice:
     """Scores the rows that stand and rejects those that are not chosen."""
-    if recipe.filter.score == "none":
+    if recipe.filter.score.by == "none":
         return Choice({}, {}, {})
     rows = verdicts.kept(np.arange(len(facts)))
     repeated = (row for row, verdict in verdicts.given.items() if verdict.rule in ("duplicate", "near_duplicate"))
@@ -161,5 +162,8 @@ def _check_something_is_left(verdicts: Verdicts, rows: int, samples: Path) -> No
         by_rule = verdicts.by_rule()
         rule = max(by_rule, key=by_rule.__getitem__)
         example = next(verdict.reason for verdict in verdicts.given.values() if verdict.rule == rule)
-        hint = f"loosen {RULES[rule][1]} in [filter]" if RULES[rule][1] else "look at the teacher's answers in generate/"
+        loosen = setting_of(rule)
+        hint = (
+            "loosen {setting} ({flag})".format(**loosen) if loosen["setting"] else "look at the teacher's answers in generate/"
+        )
         raise SeqdistillError(f"no row is left: the rule {rule!r} took {by_rule[rule]} of {rows} ({example})", hint)

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
-from seqdistill.config import FilterConfig
+from seqdistill.config import VerifyConfig
 from seqdistill.errors import MissingExtra, UsageError
 from seqdistill.filter.answers import REGEX_SECONDS, Extract, compiled, extractor, last_number, read_json, value_of
 from seqdistill.filter.limits import end_group, run_limited, start_limited
@@ -32,33 +32,33 @@ START_SECONDS = 120.0  # sympy's import, on a busy machine
 
 
 @contextmanager
-def verifier(config: FilterConfig) -> Iterator[Check]:
-    """The check that the settings name, ready for the samples of one prompt after the other.
+def verifier(config: VerifyConfig, extract: str | None = None) -> Iterator[Check]:
+    """The check that the settings name, ready for the samples of one prompt after the other; `extract` finds a number.
 
     Raises UsageError for a bad pattern or a command that is not there, MissingExtra without math-verify.
     """
-    kind, _, pattern = config.verify.partition(":")
+    kind, _, pattern = config.by.partition(":")
     match kind:
         case "number":
-            extract = extractor(config.extract or "number")
-            yield lambda samples: by_number(samples, extract, config.tolerance)
+            answer = extractor(extract or "number")
+            yield lambda samples: by_number(samples, answer, config.tolerance)
         case "json":
             yield by_json
         case "regex":
-            found = compiled(pattern, "verify")
+            found = compiled(pattern, "filter.verify.by")
             yield lambda samples: by_pattern(samples, found)
         case "command":
-            command = checked_command(config.verify_command)
-            yield lambda samples: by_command(samples, command, config.verify_seconds, config.verify_mb)
+            command = checked_command(config.command)
+            yield lambda samples: by_command(samples, command, config.seconds, config.mb)
         case "math":
-            checker = MathChecker(config.verify_seconds, config.verify_mb)
+            checker = MathChecker(config.seconds, config.mb)
             try:
                 yield checker.check
             finally:
                 checker.close()
         case _:
             raise UsageError(
-                f"verify = {config.verify!r}: no such check", "one of: number, json, math, command or regex:PATTERN"
+                f"filter.verify.by = {config.by!r}: no such check", "one of: number, json, math, command or regex:PATTERN"
             )
 
 
@@ -105,9 +105,12 @@ def by_pattern(samples: Sequence[Sample], pattern: Any) -> Scores:
 def checked_command(command: Sequence[str]) -> list[str]:
     """The command, if it can be started. Raises UsageError."""
     if not command:
-        raise UsageError("verify = 'command' needs a command", 'verify_command = ["python", "check.py"]')
+        raise UsageError(
+            "filter.verify.by = 'command' needs a command",
+            'give its program and arguments: [filter.verify] command = ["python", "check.py"]',
+        )
     if shutil.which(command[0]) is None:
-        raise UsageError(f"verify_command = {list(command)!r}: no such program: {command[0]}", "check the path")
+        raise UsageError(f"filter.verify.command = {list(command)!r}: no such program: {command[0]}", "check the path")
     return list(command)
 
 
@@ -132,7 +135,7 @@ class MathChecker:
     def __init__(self, seconds: float, megabytes: int) -> None:
         """Starts nothing yet. Raises MissingExtra."""
         if importlib.util.find_spec("math_verify") is None:
-            raise MissingExtra("math-verify", "math", "verify = 'math'")
+            raise MissingExtra("math-verify", "math", "filter.verify.by = 'math'")
         self._seconds, self._megabytes = seconds, megabytes
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -167,7 +170,9 @@ class MathChecker:
             self._process = start_limited(command, self._megabytes, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             if _line(self._process, START_SECONDS) != "ready":
                 self.close()
-                raise UsageError("math-verify cannot be started", f"raise verify_mb, which is {self._megabytes}")
+                raise UsageError(
+                    "math-verify cannot be started", f"raise filter.verify.mb (--verify-mb), which is {self._megabytes}"
+                )
         assert self._process.stdin
         try:
             self._process.stdin.write(line)

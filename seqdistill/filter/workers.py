@@ -60,7 +60,7 @@ def _on_ray(work: Callable[[T], R], spans: Sequence[T]) -> Iterator[R]:
     try:
         import ray.data
     except ImportError:
-        raise MissingExtra("ray", "ray", "engine = ray") from None
+        raise MissingExtra("ray", "ray", "filter.engine = 'ray'") from None
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
