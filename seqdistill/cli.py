@@ -65,7 +65,6 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
                 show_envvar=False,
                 show_default=False,
                 metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
-                rich_help_panel=f"[{'.'.join((table, *setting.names[:-1]))}]",
             )
             annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
             parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))

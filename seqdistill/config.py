@@ -461,8 +461,12 @@ def _is_union(kind: Any) -> bool:
 
 
 def nearest(word: str, known: Any) -> str:
-    """ ", did you mean 'that'?" for a word that is close to a known one, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5) or [one for one in known if one.startswith(word)]
+    """ ", did you mean 'that'?" for a word that is the end of a dotted name, close to a known one or its start; else nothing."""
+    close = (
+        [one for one in known if one.endswith(f".{word}")]
+        or difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+        or [one for one in known if one.startswith(word)]
+    )
     return f", did you mean {close[0]!r}?" if close else ""
 
 

@@ -1,7 +1,9 @@
 """The filter stage end to end: what goes, why, and that two runs write the same bytes."""
 
 import json
+import os
 import random
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.filter.explain import explain
 from seqdistill.filter.report import RULES, setting_of
 from seqdistill.filter.stage import filter_samples
+from seqdistill.filter.workers import each
 from seqdistill.progress import Silent
 from seqdistill.records import SAMPLE_KEYS, Sample
 
@@ -271,16 +274,24 @@ def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings
-def test_ray_writes_the_same_bytes_on_more_than_one_worker(tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
+def test_ray_writes_the_same_bytes_on_more_than_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def worker(_: int) -> int:
+        time.sleep(0.2)
+        return os.getpid()
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     rows = [sample(f"{row.prompt[0]['content']} {n}", row.text) for n in range(8) for row in notices(600)]
     one, many = make_run(tmp_path / "one", rows), make_run(tmp_path / "many", rows)
     filtered(one)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         filtered(many, engine="ray")
+        workers = {number for number, _ in each(worker, range(20), FilterConfig(engine="ray"))}
     finally:
         ray.shutdown()
+    assert len(workers - {os.getpid()}) > 1
     for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json"):
         assert one.file("filter", name).read_bytes() == many.file("filter", name).read_bytes()
 
