@@ -461,7 +461,7 @@ def _is_union(kind: Any) -> bool:
 
 
 def nearest(word: str, known: Any) -> str:
-    """ ", did you mean 'that'?" for a word that is the end of a dotted name, close to a known one or its start; else nothing."""
+    """ ", did you mean 'that'?" for a word that ends a dotted name, is close to a known one or begins one, else nothing."""
     close = (
         [one for one in known if one.endswith(f".{word}")]
         or difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -1,5 +1,6 @@
 """Settings: strict keys, one order of precedence, errors that name file, table, key and the nearest name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from seqdistill.config import (
     read_recipe,
     resolve,
     settings,
+    settings_of,
 )
 from seqdistill.errors import UsageError
 from seqdistill.runs import Run, resolved_recipe
@@ -150,6 +152,19 @@ def test_a_fingerprint_holds_dotted_names_and_nothing_that_leaves_the_output_as_
     names = settings(FilterConfig())
     assert names["near_duplicates.similarity"] == 0.8 and names["seed"] == 0
     assert not {"engine", "workers", "near_duplicates"} & set(names)
+
+
+def test_the_readme_names_every_step_of_the_filter_with_all_its_keys() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    told = {
+        name: re.findall(r"`([a-z_]+)`", re.sub(r"\(.*?\)", "", keys))
+        for name, keys in re.findall(r"^\| `\[filter\.(\w+)\]` \|.*\| (.*?)(?:;.*)? \|$", readme, re.MULTILINE)
+    }
+    steps: dict[str, list[str]] = {}
+    for setting in settings_of(FilterConfig):
+        if len(setting.names) == 2:
+            steps.setdefault(setting.names[0], []).append(setting.names[1])
+    assert told == steps
 
 
 def test_set_reaches_nested_keys() -> None:
