@@ -5,8 +5,10 @@
 import random
 import string
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
+import filter_runs
 import pytest
 
 from seqdistill.filter.personal_data import KINDS, Finding, count, find, mask, reason
@@ -283,21 +285,9 @@ def test_what_stands_around_a_planted_value_is_not_taken_for_more() -> None:
     assert len(more) <= 0.01 * len(planted), more
 
 
-def sample(prompt: str, completion: str, reference: str | None = None, reasoning: str | None = None) -> Sample:
-    return Sample(
-        id="p:t:0",
-        prompt_id="p",
-        sample=0,
-        teacher="t",
-        prompt=[{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": prompt}],
-        completion=[{"role": "assistant", "content": completion}],
-        reasoning=reasoning,
-        finish_reason="stop",
-        prompt_tokens=1,
-        completion_tokens=1,
-        reference=reference,
-        slice=None,
-    )
+def sample(prompt: str, completion: str, **keys: Any) -> Sample:
+    messages = [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": prompt}]
+    return replace(filter_runs.sample(prompt, completion, **keys), prompt=messages)
 
 
 def test_a_value_has_one_placeholder_on_both_sides_however_it_is_spelt() -> None:

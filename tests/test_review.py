@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import filter_runs
 import pytest
 
 from seqdistill.errors import SeqdistillError, UsageError
@@ -38,21 +39,7 @@ HOSTILE = "<script>alert(1)</script>\u202eevil\u2028\x07\n=cmd|' /C calc'!A0\n\n
 
 
 def sample(number: int, text: str, **keys: Any) -> Sample:
-    row = Sample(
-        id=f"p{number}:teacher:0",
-        prompt_id=f"p{number}",
-        sample=0,
-        teacher="teacher",
-        prompt=[{"role": "user", "content": f"Notice {number}?"}],
-        completion=[{"role": "assistant", "content": text}],
-        reasoning=None,
-        finish_reason="stop",
-        prompt_tokens=3,
-        completion_tokens=4,
-        reference=None,
-        slice=None,
-    )
-    return replace(row, **keys)
+    return filter_runs.sample(f"Notice {number}?", text, id=f"p{number}:teacher:0", prompt_id=f"p{number}", **keys)
 
 
 def rejected(row: Sample, rule: str, reason: str, kept_by: str | None = None) -> dict[str, Any]:

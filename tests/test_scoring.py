@@ -3,7 +3,9 @@
 import itertools
 import time
 from dataclasses import replace
+from typing import Any
 
+import filter_runs
 import pytest
 
 from seqdistill.errors import UsageError
@@ -14,21 +16,8 @@ from seqdistill.records import Sample
 NOTICE = "The library on Mill Lane is shut from Monday 3 May until 10 May because Ann Petrov mends the roof for $1,200."
 
 
-def sample(text: str, n: int = 0, *, prompt: str = NOTICE, reference: str | None = None, teacher: str = "t") -> Sample:
-    return Sample(
-        id=f"p:{teacher}:{n}",
-        prompt_id="p",
-        sample=n,
-        teacher=teacher,
-        prompt=[{"role": "user", "content": prompt}],
-        completion=[{"role": "assistant", "content": text}],
-        reasoning=None,
-        finish_reason="stop",
-        prompt_tokens=1,
-        completion_tokens=1,
-        reference=reference,
-        slice=None,
-    )
+def sample(text: str, n: int = 0, *, prompt: str = NOTICE, teacher: str = "t", **keys: Any) -> Sample:
+    return filter_runs.sample(prompt, text, id=f"p:{teacher}:{n}", prompt_id="p", sample=n, teacher=teacher, **keys)
 
 
 # --- answers --------------------------------------------------------------------------------------------------------------
