@@ -5,12 +5,12 @@ Order: flag > environment (SEQDISTILL_*) > recipe > what the run remembers > def
 """
 
 import difflib
-import functools
 import tomllib
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -340,9 +340,8 @@ def settings_of(kind: Any, *above: str) -> Iterator[Setting]:
 
 def settings(table: Any, *leave_out: str) -> dict[str, Any]:
     """The settings of one table that can change the output's bytes, by dotted name, for a stage's fingerprint."""
-    chosen = [one for one in settings_of(type(table)) if one.field.metadata["output"]]
-    found = {".".join(one.names): functools.reduce(getattr, one.names, table) for one in chosen}
-    return {name: value for name, value in found.items() if name not in leave_out}
+    names = [".".join(setting.names) for setting in settings_of(type(table)) if setting.field.metadata["output"]]
+    return {name: attrgetter(name)(table) for name in names if name not in leave_out}
 
 
 def flag(table: str, *names: str) -> str:
