@@ -16,7 +16,7 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.records import visible
 
 if TYPE_CHECKING:
-    from seqdistill.evaluate.stage import EvalResult
+    from seqdistill.evaluate.result import EvalResult
     from seqdistill.filter.explain import Story
     from seqdistill.filter.stage import FilterResult
     from seqdistill.generate.estimate import Estimate

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
+from seqdistill.answer_form import AnswerForm
 from seqdistill.evaluate.intervals import FEWEST, Interval, column, difference, ratio, resample, share
 from seqdistill.evaluate.metrics import chrf, chrf_signature, copied, corpus_chrf, exact, score_answer
 
@@ -41,9 +42,9 @@ def test_exact_match_sees_past_white_space_alone() -> None:
 
 
 def test_scores_that_do_not_apply_are_none() -> None:
-    scores = score_answer("a cat", "", None, None)
+    scores = score_answer("a cat", "", None, None, AnswerForm())
     assert scores["chrf_reference"] is scores["exact_reference"] is scores["stopped"] is scores["length_ratio"] is None
-    assert score_answer("a", "ab", "a", "length")["stopped"] == 0.0
+    assert score_answer("a", "ab", "a", "length", AnswerForm())["stopped"] == 0.0
 
 
 @pytest.mark.parametrize(
