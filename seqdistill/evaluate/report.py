@@ -164,7 +164,7 @@ def _slice(part: dict[str, Any], metric: str) -> dict[str, Any]:
     title = f"{part['slice'] or 'no slice'} · {part['n']} prompts"
     told = [f"keeps {percent(cell, unit='%')} of the {cell['of']}" for cell in part["kept"] if cell["metric"] == metric]
     if valid := part["models"]["student"].get("valid"):
-        told.append(f"{percent(valid, unit='%')} have the form")
+        told.append(f"has the form in {percent(valid, unit='%')}")
     return {**_levels(part["models"], metric, title), "told": ", ".join(told)}
 
 
@@ -310,11 +310,13 @@ def _case(answers: dict[str, Answer], metric: str, score: float) -> dict[str, An
     prompt, reason = answers["student"].prompt, answers["student"].completion.finish_reason
     other = upper(metric)
     against = (answers[other].scores or {})[metric] or 0.0
+    notes = [] if reason == "stop" else [f"the student did not stop by itself ({reason})"]
+    notes += ["the student's answer does not have the form"] if (answers["student"].scores or {}).get("valid") == 0 else []
     return {
         "id": prompt.id,
         "slice": prompt.slice,
         "score": f"student {score:.1f}, {other} {against:.1f}",
-        "ended": "" if reason == "stop" else f"the student did not stop by itself ({reason})",
+        "notes": notes,
         "prompt": _cut("\n\n".join(message["content"] for message in prompt.messages)),
         "reference": None if prompt.reference is None else _cut(prompt.reference),
         "teacher": texts["teacher"],

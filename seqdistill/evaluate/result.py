@@ -30,46 +30,46 @@ class EvalResult:
     @property
     def columns(self) -> list[str]:
         """The heads of `rows`, short enough for 80 columns."""
-        return ["model", *(METRICS[metric] for metric in self._metrics), *self._valid, "stops", "length", "tok/s", "size"]
+        return ["model", *self._cells(self.scores["models"]["student"])]
 
     @property
     def rows(self) -> list[list[str]]:
-        """One row a model, ready to print. With a form, the second metric is without its interval: three do not fit."""
-        rows = []
-        for model, facts in self.scores["models"].items():
-            cells = [percent(facts[metric]) for metric in self._metrics]
-            if self._valid:
-                cells[1:] = [percent(_point(facts[self._metrics[1]])), percent(facts["valid"])]
-            cells += [percent(_point(facts["stopped"])), times(_point(facts["length_ratio"]))]
-            speed = facts.get("tokens_per_second")
-            rows.append([model, *cells, f"{speed:.0f}" if speed else "–", count(facts.get("parameters"))])
-        return rows
+        """One row a model, ready to print."""
+        return [[model, *self._cells(facts).values()] for model, facts in self.scores["models"].items()]
 
     @property
     def slice_columns(self) -> list[str]:
         """The heads of `slice_rows`: the primary metric of each model, and the share of the teacher kept."""
-        return ["slice", "n", "student", "base", "copy", upper(self.scores["primary"]), "kept %", *self._valid]
+        return ["slice", "n", *self._slice_cells(self.scores)]
 
     @property
     def slice_rows(self) -> list[list[str]]:
         """One row a slice, ready to print; none when the test set has no slices."""
+        slices = self.scores["slices"]
+        return [[part["slice"] or "–", str(part["n"]), *self._slice_cells(part).values()] for part in slices]
+
+    def _cells(self, facts: dict[str, Any]) -> dict[str, str]:
+        """A model's cells by their heads. Two intervals fit into 80 columns: with a form the second is that of `valid`."""
+        primary, other = both_ways(self.scores["primary"])
+        cells = {METRICS[primary]: percent(facts[primary])}
+        if "form" in self.scores:
+            cells |= {METRICS[other]: percent(_point(facts[other])), "valid": percent(facts["valid"])}
+            cells |= {"stops": percent(_point(facts["stopped"]))}
+        else:
+            cells |= {METRICS[other]: percent(facts[other]), "stops": percent(_point(facts["stopped"]))}
+            cells |= {"length": times(_point(facts["length_ratio"]))}
+        speed = facts.get("tokens_per_second")
+        return cells | {"tok/s": f"{speed:.0f}" if speed else "–", "size": count(facts.get("parameters"))}
+
+    def _slice_cells(self, part: dict[str, Any]) -> dict[str, str]:
         primary = self.scores["primary"]
-        rows = []
-        for part in self.scores["slices"]:
-            kept = next((cell for cell in part["kept"] if cell["metric"] == primary), None)
-            others = [percent(_point(part["models"][model][primary])) for model in ("base", "copy", upper(primary))]
-            cells = [percent(part["models"]["student"][primary]), *others, percent(kept)]
-            cells += [percent(part["models"]["student"]["valid"]) for _ in self._valid]
-            rows.append([part["slice"] or "–", str(part["n"]), *cells])
-        return rows
-
-    @property
-    def _metrics(self) -> tuple[str, str]:
-        return both_ways(self.scores["primary"])
-
-    @property
-    def _valid(self) -> list[str]:
-        return ["valid"] if "form" in self.scores else []
+        cells = {model: part["models"][model][primary] for model in ("student", "base", "copy", upper(primary))}
+        kept = next((cell for cell in part["kept"] if cell["metric"] == primary), None)
+        shown = {model: percent(cell if model == "student" else _point(cell)) for model, cell in cells.items()}
+        if "form" not in self.scores:
+            return shown | {"kept %": percent(kept)}
+        del shown["copy"]  # which has no form
+        return shown | {"kept %": percent(_point(kept)), "valid": percent(part["models"]["student"]["valid"])}
 
 
 def _point(cell: dict[str, Any] | None) -> dict[str, Any] | None:

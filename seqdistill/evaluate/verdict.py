@@ -84,11 +84,12 @@ def _form(scores: dict[str, Any]) -> list[str]:
     if "form" not in scores:
         return []
     models = scores["models"]
-    kept_to = "are one of the choices" if "choices" in scores["form"] else "keep to the schema"
-    held = ", which was held to it," if {"schema", "choices"} & models["teacher"].get("asked_with", {}).keys() else ""
-    base, teacher = (percent({**models[role]["valid"], "low": None}, unit="%") for role in ("base", "teacher"))
+    gives = "gives one of the choices" if "choices" in scores["form"] else "keeps to the schema"
+    held = ", held to that," if {"schema", "choices"} & models["teacher"].get("asked_with", {}).keys() else ""
     student = percent(models["student"]["valid"], unit="%")
-    return [f"Of its answers {student} {kept_to}; of the untrained student's {base}, of the teacher's{held} {teacher}."]
+    base, teacher = (percent({**models[role]["valid"], "low": None}, unit="%") for role in ("base", "teacher"))
+    others = f"the untrained student in {base}, the teacher{held} in {teacher}"
+    return [f"Asked freely it {gives} in {student} of its answers; {others}."]
 
 
 def _behaviour(scores: dict[str, Any]) -> str:
