@@ -49,12 +49,11 @@ class EvalResult:
         return [[part["slice"] or "–", str(part["n"]), *self._slice_cells(part).values()] for part in slices]
 
     def _cells(self, facts: dict[str, Any]) -> dict[str, str]:
-        """A model's cells by their heads. Two intervals fit into 80 columns: with a form the second is that of `valid`."""
+        """A model's cells by their heads. Two intervals fit into 80 columns; with a form the second is that of `valid`."""
         primary, other = both_ways(self.scores["primary"])
         cells = {METRICS[primary]: percent(facts[primary])}
-        if "form" in self.scores:
+        if "form" in self.scores:  # what has it has ended, and is as long as it must be
             cells |= {METRICS[other]: percent(_point(facts[other])), "valid": percent(facts["valid"])}
-            cells |= {"stops": percent(_point(facts["stopped"]))}
         else:
             cells |= {METRICS[other]: percent(facts[other]), "stops": percent(_point(facts["stopped"]))}
             cells |= {"length": times(_point(facts["length_ratio"]))}

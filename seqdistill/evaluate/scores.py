@@ -6,11 +6,9 @@ The verdict, the report and the terminal only read it.
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seqdistill.answer_form import AnswerForm
 from seqdistill.budget import price_of
 from seqdistill.config import EvalConfig, ModelConfig, Recipe
 from seqdistill.engines import Completion
@@ -29,9 +27,9 @@ def scores_of(
     contestants: Sequence[Contestant],
     answers: Sequence[Answer],
     given: Mapping[str, Completion],
-    form: AnswerForm,
 ) -> dict[str, Any]:
-    """The document. With a form it also holds the form, and what the teacher was asked with."""
+    """The document. Where the task has a form it also holds the form, and what the teacher was asked with."""
+    form = {name: value for name in ("schema", "choices") if (value := getattr(recipe.generate, name))}
     found = tabulate(answers, recipe.eval.resamples, recipe.eval.seed)
     by_role = {contestant.role: contestant for contestant in contestants}
     sizes = {role: size_of(by_role[role].model) for role in ("base", "student", "teacher")}
@@ -61,12 +59,12 @@ def scores_of(
         "kept": found["kept"],
         "slices": found["slices"],
         "teacher_license": recipe.teacher.license,
-        **({"form": {name: value for name, value in asdict(form).items() if value}} if form else {}),
+        **({"form": form} if form else {}),
         "temperature": recipe.eval.temperature,
         "max_tokens": max_tokens(recipe),
         "resamples": recipe.eval.resamples,
         "seed": recipe.eval.seed,
-        "methods": methods(form),
+        "methods": methods(with_form=bool(form)),
         "machine": _machine(),
     }
     return {"verdict": verdict(document), **document}

@@ -44,7 +44,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         record.begin()
         given = ask_all(run, recipe, contestants, prompts, progress)
         answers = scored(contestants, prompts, given, inputs.form)
-        scores = scores_of(run, recipe, contestants, answers, given, inputs.form)
+        scores = scores_of(run, recipe, contestants, answers, given)
         write_jsonl(paths["predictions"], (answer.row() for answer in answers))
         write_json(paths["scores"], scores)
         write_report(paths["report"], run, scores, answers)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.answer_form import AnswerForm
 from seqdistill.evaluate.answers import Answer
 from seqdistill.evaluate.intervals import Interval, Resampled, column, difference, ratio, resample, share
 from seqdistill.evaluate.metrics import BEHAVIOUR, METRICS, SHARES, chrf_signature, corpus_chrf
@@ -125,14 +124,14 @@ def _rounded(interval: Interval | None) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 6) + 0.0 for name, value in values.items()}
 
 
-def methods(form: AnswerForm) -> dict[str, str]:
+def methods(*, with_form: bool) -> dict[str, str]:
     """How the numbers were made, in words."""
     valid = "percent of answers that have the task's form; base and student are asked without naming it"
     return {
         "chrf": f"mean of sacrebleu's sentence chrF2 over prompts ({chrf_signature()}); *_corpus: the corpus score",
         "exact": "percent of answers that are the same but for white space",
         "stopped": "percent of answers that ended by the end-of-turn token, not at max_tokens",
-        **({"valid": valid} if form else {}),
+        **({"valid": valid} if with_form else {}),
         "length_ratio": "characters of all answers over those of the teacher's",
         "intervals": "95%, over prompts: BCa bootstrap for means, paired differences and ratios; Wilson for single shares",
         "kept": "student over ceiling where the teacher's answers are the measure, over teacher where references are",
