@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from seqdistill.evaluate.answers import Answer
-from seqdistill.evaluate.intervals import Interval, Resampled, column, difference, ratio, resample, share
+from seqdistill.evaluate.intervals import Interval, PairedShares, Resampled, column, difference, ratio, resample, share
 from seqdistill.evaluate.metrics import BEHAVIOUR, METRICS, SHARES, chrf_signature, corpus_chrf
 
 if TYPE_CHECKING:
@@ -61,10 +61,9 @@ def _part(answers: Sequence[Answer], resamples: int, seed: int) -> dict[str, Any
                 continue  # 100 by definition: the measure itself
             models[model][metric] = _cell(_mean(metric, drawn, scores[:, at[model]], at[model]), len(scores))
         for other in (other for other in ("base", "copy", upper(metric)) if other in at):
-            gap = drawn.interval(difference(at["student"], at[other]))
+            gap, part = _against(metric, drawn, scores, at["student"], at[other])
             comparisons.append({"metric": metric, "model": "student", "other": other, **_compared(gap)})
         if metric not in BEHAVIOUR:
-            part = drawn.interval(ratio(at["student"], at[upper(metric)], 100.0))
             kept.append({"metric": metric, "of": upper(metric), **_cell(part, len(scores))})
     for model, length in _lengths(by_model, resamples, seed).items():
         models[model]["length_ratio"] = length
@@ -85,6 +84,16 @@ def _matrix(by_model: dict[str, list[Answer]], models: list[str], metric: str) -
 
 def _mean(metric: str, drawn: Resampled, scores: "NDArray[np.float64]", k: int) -> Interval | None:
     return share(int((scores > 50).sum()), len(scores)) if metric in SHARES else drawn.interval(column(k))
+
+
+def _against(
+    metric: str, drawn: Resampled, scores: "NDArray[np.float64]", k: int, other: int
+) -> tuple[Interval | None, Interval | None]:
+    """Column k less another, and over it in percent."""
+    if metric in SHARES:
+        pair = PairedShares.of(scores[:, k] > 50, scores[:, other] > 50)
+        return pair.difference(), pair.ratio()
+    return drawn.interval(difference(k, other)), drawn.interval(ratio(k, other, 100.0))
 
 
 def _lengths(by_model: dict[str, list[Answer]], resamples: int, seed: int) -> dict[str, dict[str, Any] | None]:
@@ -133,7 +142,8 @@ def methods(*, with_form: bool) -> dict[str, str]:
         "stopped": "percent of answers that ended by the end-of-turn token, not at max_tokens",
         **({"valid": valid} if with_form else {}),
         "length_ratio": "characters of all answers over those of the teacher's",
-        "intervals": "95%, over prompts: BCa bootstrap for means, paired differences and ratios; Wilson for single shares",
+        "intervals": "95%, over prompts: BCa bootstrap for means, their paired differences and ratios; for shares Wilson, "
+        "Newcombe (paired differences) and MOVER (ratios)",
         "kept": "student over ceiling where the teacher's answers are the measure, over teacher where references are",
         "ceiling": "the teacher asked again: with another seed, and in this process in batches of another size",
         "copy": "the first words of the student's prompt, cut to the teacher's mean length",
