@@ -22,6 +22,10 @@ class AnswerForm:
     schema: Mapping[str, Any] = field(default_factory=dict)
     choices: tuple[str, ...] = ()
 
+    def __bool__(self) -> bool:
+        """Whether any form is asked for."""
+        return bool(self.schema or self.choices)
+
     def check(self) -> None:
         """Raises UsageError for both at once, a schema that is none, and choices that are empty or the same."""
         if self.schema and self.choices:

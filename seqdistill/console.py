@@ -5,6 +5,7 @@ Text that came from a model or a file passes `visible` first: a terminal obeys e
 
 import json
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.records import visible
 
 if TYPE_CHECKING:
-    from seqdistill.evaluate.stage import EvalResult
+    from seqdistill.evaluate.result import EvalResult
     from seqdistill.filter.explain import Story
     from seqdistill.filter.stage import FilterResult
     from seqdistill.generate.estimate import Estimate
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from seqdistill.generate.stage import GenerateResult
     from seqdistill.train.stage import TrainResult
 
+HEAD_WIDTH = 9  # of a column; what is longer is broken unless the cells are as wide
 HEARTBEAT_SECONDS = 30.0  # without a terminal there is no bar, but a log should show life
 
 
@@ -136,7 +138,9 @@ class Console:
             collapse_padding=True,  # two intervals a row must fit into 80 columns
         )
         for number, column in enumerate(columns):
-            table.add_column(Text(column), justify="left" if number < left else "right", overflow="fold")
+            widest = max((len(row[number]) for row in rows), default=0)
+            head = textwrap.fill(column, max(widest, HEAD_WIDTH), break_long_words=False)  # a long head squeezes no number
+            table.add_column(Text(head), justify="left" if number < left else "right", overflow="fold")
         for row in rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
         RichConsole().print(table)

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from seqdistill import __version__
-from seqdistill.config import Layer, Recipe, check_tables, merge, read_recipe, resolve, with_paths
+from seqdistill.config import GenerateConfig, Layer, Recipe, check_tables, merge, read_recipe, resolve, with_paths
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import atomic_write, content_files, file_sha256, fingerprint, write_json
 
@@ -253,6 +253,18 @@ def resolved_recipe(run: Run, recipe_file: Path | None, flags: Layer) -> Iterato
     except UsageError:
         _put(before, new)
         raise
+
+
+def asked_with(run: Run, recipe: Recipe) -> GenerateConfig:
+    """The recipe's [generate], and where it leaves the form, width and length of answers open, what generate recorded.
+
+    So a stage behind generate knows what was given to generate alone, by flag.
+    """
+    own, default = recipe.generate, GenerateConfig()
+    recorded = (run.manifest("generate") or {}).get("config", {}).get("generate", {})
+    names = {"beams", "max_tokens"} | (set() if own.schema or own.choices else {"schema", "choices"})
+    left_open = {name for name in names & recorded.keys() if getattr(own, name) == getattr(default, name)}
+    return replace(own, **{name: recorded[name] for name in left_open})
 
 
 def _put(wanted: Mapping[Path, str | None], now: Mapping[Path, str | None]) -> None:

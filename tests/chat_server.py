@@ -73,7 +73,7 @@ class ChatServer:
         fault: Fault | None = None,
         *,
         seconds: float = 0.0,
-        model: str = "teacher",
+        model: str | None = "teacher",  # None: it serves any
         reply: Callable[[Body], Body] = answer,
         key: str | None = None,
         port: int = 0,
@@ -212,7 +212,7 @@ class ChatServer:
                 return await self._send(writer, 200, b"<html>gateway</html>", {"Content-Type": "text/html"})
             case "empty":
                 return await self._send(writer, 200, {"id": "x", "choices": []})
-        if body["model"] != self.model:
+        if self.model is not None and body["model"] != self.model:
             return await self._send(
                 writer, 404, {"error": {"message": f"The model `{body['model']}` does not exist.", "code": 404}}
             )

@@ -13,7 +13,8 @@ from finished_runs import finished_run, recipe
 
 from seqdistill.config import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.evaluate.stage import EvalResult, evaluate
+from seqdistill.evaluate.result import EvalResult
+from seqdistill.evaluate.stage import evaluate
 from seqdistill.evaluate.table import MODELS
 from seqdistill.progress import Silent
 from seqdistill.records import write_jsonl

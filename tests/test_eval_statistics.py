@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from seqdistill.evaluate.intervals import FEWEST, Interval, column, difference, ratio, resample, share
+from seqdistill.answer_form import AnswerForm
+from seqdistill.evaluate.intervals import FEWEST, Interval, PairedShares, column, difference, ratio, resample, share
 from seqdistill.evaluate.metrics import chrf, chrf_signature, copied, corpus_chrf, exact, score_answer
 
 TEXTS = [
@@ -41,9 +42,9 @@ def test_exact_match_sees_past_white_space_alone() -> None:
 
 
 def test_scores_that_do_not_apply_are_none() -> None:
-    scores = score_answer("a cat", "", None, None)
+    scores = score_answer("a cat", "", None, None, AnswerForm())
     assert scores["chrf_reference"] is scores["exact_reference"] is scores["stopped"] is scores["length_ratio"] is None
-    assert score_answer("a", "ab", "a", "length")["stopped"] == 0.0
+    assert score_answer("a", "ab", "a", "length", AnswerForm())["stopped"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,38 @@ def test_the_wilson_interval_agrees_with_scipys() -> None:
         theirs = binomtest(hits, n).proportion_ci(method="wilson")
         ours = share(hits, n)
         assert (ours.low, ours.high) == (pytest.approx(100 * theirs.low), pytest.approx(100 * theirs.high))
+
+
+@pytest.mark.parametrize(("easy", "first", "second"), [(0.5, 0.8, 0.7), (0.9, 0.97, 0.9), (0.3, 0.5, 0.5)])
+def test_the_intervals_of_paired_shares_cover_the_truth(easy: float, first: float, second: float) -> None:
+    rng = np.random.default_rng(5)
+    trials, n = 600, 60
+    hits = {"difference": 0, "ratio": 0}
+    truth = {"difference": 100 * (first - second) * easy, "ratio": 100 * first / second}
+    for _ in range(trials):
+        possible = rng.random(n) < easy  # a prompt that no model answers rightly makes the two go together
+        pair = PairedShares.of(possible & (rng.random(n) < first), possible & (rng.random(n) < second))
+        for name, found in (("difference", pair.difference()), ("ratio", pair.ratio())):
+            assert found is not None and found.low is not None and found.high is not None
+            assert found.low <= found.value <= found.high
+            hits[name] += found.low <= truth[name] <= found.high
+    assert all(0.93 <= count / trials <= 0.995 for count in hits.values()), hits
+
+
+def test_all_right_against_none_right_is_not_certain() -> None:
+    all_hit, none_hit = np.ones(24, dtype=bool), np.zeros(24, dtype=bool)
+    low = share(24, 24).low
+    assert low is not None
+    apart = PairedShares.of(all_hit, none_hit)
+    assert apart.difference() == Interval(100.0, pytest.approx(100 - math.sqrt(2) * (100 - low)), 100.0)
+    assert apart.ratio() is None, "a ratio to nothing"
+    same = PairedShares.of(all_hit, all_hit)
+    assert same.difference() == Interval(0.0, pytest.approx(low - 100), pytest.approx(100 - low))
+    assert same.ratio() == Interval(100.0, pytest.approx(low), pytest.approx(10_000 / low))
+    none = PairedShares.of(none_hit, all_hit).ratio()
+    assert none == Interval(0.0, 0.0, pytest.approx(100 * (100 - low) / math.sqrt(100**2 - (100 - low) ** 2)))
+    few = PairedShares.of(all_hit[: FEWEST - 1], none_hit[: FEWEST - 1])
+    assert few.difference() == Interval(100.0, None, None)
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:

@@ -52,10 +52,15 @@ class Completion:
 ABLE = {"schema": ("openai", "vllm"), "beams": ("transformers",)}  # the engines that can do what not every engine can
 
 
+def can(engine: str, setting: str) -> bool:
+    """Whether the engine of this name can do what a setting of a request asks for."""
+    return engine in ABLE.get(setting, (engine,))
+
+
 def check_able(engine: str, request: Request) -> None:
     """Raises UsageError for a request with a setting that the engine of this name cannot do."""
     for name, engines in ABLE.items():
-        if getattr(request, name) not in (None, 0, 1) and engine not in engines:
+        if getattr(request, name) not in (None, 0, 1) and not can(engine, name):
             raise UsageError(f"the {engine} engine cannot do [generate] {name}", f"engines that can: {', '.join(engines)}")
 
 

@@ -105,6 +105,68 @@ def share(hits: int, n: int) -> Interval:
     return Interval(100 * rate, 100 * low, 100 * high)
 
 
+@dataclass(frozen=True)
+class PairedShares:
+    """Two shares, in percent, of the same prompts: each with Wilson's interval, and phi, how much they go together.
+
+    Their difference and ratio get intervals from these. A bootstrap would again claim certainty where all or none hit.
+    """
+
+    first: Interval
+    second: Interval
+    phi: float
+    n: int
+
+    @classmethod
+    def of(cls, first: "NDArray[np.bool_]", second: "NDArray[np.bool_]") -> "PairedShares":
+        """From whether each prompt is a hit, (n,) both."""
+        n, hits, others = len(first), int(first.sum()), int(second.sum())
+        both = int((first & second).sum())
+        together = float(both * n - hits * others)  # ad - bc of the fourfold table
+        if together > 0:
+            together = max(together - n / 2, 0.0)  # Newcombe's correction for continuity
+        spread = math.sqrt(hits * (n - hits) * others * (n - others))
+        return cls(share(hits, n), share(others, n), together / spread if spread else 0.0, n)
+
+    def difference(self) -> Interval:
+        """First less second. Newcombe 1998, method 10, Statistics in Medicine 17, 2635. None below `FEWEST` prompts."""
+        (below, above), (other_below, other_above) = _arms(self.first), _arms(self.second)
+        value = self.first.value - self.second.value
+        if self.n < FEWEST:
+            return Interval(value, None, None)
+        return Interval(value, value - self._length(below, other_above), value + self._length(above, other_below))
+
+    def _length(self, one: float, other: float) -> float:
+        return math.sqrt(max(one * one + other * other - 2 * self.phi * one * other, 0.0))
+
+    def ratio(self) -> Interval | None:
+        """First over second, in percent; None where second is 0.
+
+        MOVER: where the interval of first - R * second meets zero. Donner and Zou 2012,
+        https://doi.org/10.1177/0962280210383082.
+        """
+        one, two = self.first.value, self.second.value
+        if not two:
+            return None
+        if self.n < FEWEST:
+            return Interval(100 * one / two, None, None)
+        (below, above), (other_below, other_above) = _arms(self.first), _arms(self.second)
+
+        def meets(arm: float, other_arm: float, side: int) -> float:
+            square, half = two * two - other_arm * other_arm, one * two - self.phi * arm * other_arm
+            root = math.sqrt(max(half * half - square * (one * one - arm * arm), 0.0))
+            if side < 0:  # the same root as (half - root) / square, also where square is 0
+                return (one * one - arm * arm) / (half + root) if half + root else 0.0
+            return (half + root) / square
+
+        return Interval(100 * one / two, 100 * meets(below, other_above, -1), 100 * meets(above, other_below, 1))
+
+
+def _arms(interval: Interval) -> tuple[float, float]:
+    assert interval.low is not None and interval.high is not None  # Wilson's always has both
+    return interval.value - interval.low, interval.high - interval.value
+
+
 def column(k: int) -> "Statistic":
     """The mean of column k."""
     return lambda means: means[..., k]

@@ -7,14 +7,24 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from seqdistill.answer_form import AnswerForm
+
 METRICS = {  # name -> what it is called in tables
     "chrf_teacher": "chrF to teacher",
     "chrf_reference": "chrF to reference",
     "exact_teacher": "exact to teacher",
     "exact_reference": "exact to reference",
     "stopped": "stops by itself",
+    "valid": "has the form",  # only where the task has one
 }
-SHARES = ("exact_teacher", "exact_reference", "stopped")  # each answer has it or not
+SHARES = ("exact_teacher", "exact_reference", "stopped", "valid")  # each answer has it or not
+BEHAVIOUR = ("stopped", "valid")  # of an answer by itself: nothing of the teacher to keep
+
+
+def both_ways(metric: str) -> tuple[str, str]:
+    """A metric, and the same measured against the other: the references for the teacher, the teacher for the references."""
+    measure, _, against = metric.rpartition("_")
+    return metric, f"{measure}_{'reference' if against == 'teacher' else 'teacher'}"
 
 
 @cache
@@ -24,9 +34,11 @@ def _chrf() -> Any:
     return CHRF()  # chrF2: Popović 2015, https://aclanthology.org/W15-3049
 
 
-def score_answer(text: str, teacher: str, reference: str | None, finish_reason: str | None) -> dict[str, float | None]:
-    """The scores of one answer; None for what does not apply (no reference, a copy has no end)."""
-    return {
+def score_answer(
+    text: str, teacher: str, reference: str | None, finish_reason: str | None, form: AnswerForm
+) -> dict[str, float | None]:
+    """The scores of one answer; None for what does not apply (no reference, a copy has no end). `valid` only with a form."""
+    scores = {
         "chrf_teacher": chrf(text, teacher),
         "chrf_reference": None if reference is None else chrf(text, reference),
         "exact_teacher": exact(text, teacher),
@@ -34,6 +46,7 @@ def score_answer(text: str, teacher: str, reference: str | None, finish_reason: 
         "stopped": None if finish_reason is None else 100.0 * (finish_reason == "stop"),
         "length_ratio": len(text) / len(teacher) if teacher else None,
     }
+    return scores | {"valid": 100.0 * (form.fault(text) is None)} if form else scores
 
 
 def chrf(text: str, wanted: str) -> float:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill import __version__
-from seqdistill.evaluate.metrics import METRICS
-from seqdistill.evaluate.table import ASKED, MODELS, Answer, count, percent, times, upper
+from seqdistill.evaluate.answers import Answer
+from seqdistill.evaluate.metrics import METRICS, SHARES, both_ways
+from seqdistill.evaluate.table import ASKED, MODELS, count, percent, times, upper
 from seqdistill.evaluate.verdict import MEASURES, OTHERS, faster
 from seqdistill.records import atomic_write, read_jsonl, visible
 from seqdistill.runs import STAGES, Run
@@ -34,7 +35,6 @@ NAMES = {
     "ceiling": "ceiling, teacher again",
     "copy": "copy of the prompt",
 }
-CHARTED = ("chrf_teacher", "chrf_reference")
 
 
 def write_report(path: Path, run: Run, scores: dict[str, Any], answers: Sequence[Answer]) -> None:
@@ -50,7 +50,9 @@ def write_report(path: Path, run: Run, scores: dict[str, Any], answers: Sequence
     )
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     primary = scores["primary"]
-    metrics = list(dict.fromkeys([primary, *(metric for metric in CHARTED if scores["models"]["student"][metric])]))
+    metrics = [
+        metric for metric in (*both_ways(primary), "valid") if metric == primary or scores["models"]["student"].get(metric)
+    ]
     page = environment.get_template(
         "report.html.jinja"
     ).render(
@@ -85,12 +87,15 @@ def _figures(scores: dict[str, Any]) -> list[dict[str, str]]:
             span = "" if cell["low"] is None else f"{cell['low']:{form}} to {cell['high']:{form}}"
             figures.append({"name": name, "value": f"{cell['value']:{form}}{unit}", "note": span})
 
+    if primary in SHARES:
+        add(MEASURES[primary], models["student"][primary], ".1f", "%")
     for kept in scores["kept"]:
         if kept["metric"] == primary:
             add(f"of the {kept['of']} kept", kept, ".1f", "%")
     for gap in scores["comparisons"]:
         if gap["metric"] == primary and gap["other"] in ("base", "copy"):
             add(f"over {OTHERS[gap['other']]}", gap, "+.1f")
+    add("have the form", models["student"].get("valid"), ".1f", "%")
     add("stop by themselves", models["student"]["stopped"], ".1f", "%")
     if speedup := faster(scores):
         speeds = " vs ".join(f"{models[role]['tokens_per_second']:.0f}" for role in ("student", "teacher"))
@@ -157,10 +162,10 @@ def _gaps(comparisons: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
 
 def _slice(part: dict[str, Any], metric: str) -> dict[str, Any]:
     title = f"{part['slice'] or 'no slice'} · {part['n']} prompts"
-    kept = next(
-        (f"keeps {percent(cell, unit='%')} of the {cell['of']}" for cell in part["kept"] if cell["metric"] == metric), ""
-    )
-    return {**_levels(part["models"], metric, title), "kept": kept}
+    told = [f"keeps {percent(cell, unit='%')} of the {cell['of']}" for cell in part["kept"] if cell["metric"] == metric]
+    if valid := part["models"]["student"].get("valid"):
+        told.append(f"has the form in {percent(valid, unit='%')}")
+    return {**_levels(part["models"], metric, title), "told": ", ".join(told)}
 
 
 def _loss(run: Run) -> dict[str, Any] | None:
@@ -256,6 +261,10 @@ def _provenance(run: Run, scores: dict[str, Any]) -> list[tuple[str, str]]:
     found.append(("teacher's license", str(scores["teacher_license"] or "not stated")))
     limits = f"temperature {scores['temperature']:g}, at most {scores['max_tokens']} new tokens"
     found.append(("decoding", limits))
+    if asked_with := scores["models"]["teacher"].get("asked_with"):
+        found.append(("teacher asked with", json.dumps(asked_with, ensure_ascii=False)))
+    if "form" in scores:
+        found.append(("form", json.dumps(scores["form"], ensure_ascii=False)))
     found.append(("intervals", f"{scores['resamples']} resamples, seed {scores['seed']}"))
     took = [f"{stage} {manifest['seconds']:.0f} s" for stage, manifest in manifests.items() if "seconds" in manifest]
     if took:
@@ -301,11 +310,13 @@ def _case(answers: dict[str, Answer], metric: str, score: float) -> dict[str, An
     prompt, reason = answers["student"].prompt, answers["student"].completion.finish_reason
     other = upper(metric)
     against = (answers[other].scores or {})[metric] or 0.0
+    notes = [] if reason == "stop" else [f"the student did not stop by itself ({reason})"]
+    notes += ["the student's answer does not have the form"] if (answers["student"].scores or {}).get("valid") == 0 else []
     return {
         "id": prompt.id,
         "slice": prompt.slice,
         "score": f"student {score:.1f}, {other} {against:.1f}",
-        "ended": "" if reason == "stop" else f"the student did not stop by itself ({reason})",
+        "notes": notes,
         "prompt": _cut("\n\n".join(message["content"] for message in prompt.messages)),
         "reference": None if prompt.reference is None else _cut(prompt.reference),
         "teacher": texts["teacher"],

@@ -1,17 +1,16 @@
 """From answers to the table: every model's scores with intervals, the paired differences, the share of the teacher kept.
 
-The document built here is scores.json; the report and the terminal only show it. Asks no model.
+The heart of scores.json; the report and the terminal only show it. Asks no model.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.engines import Completion
-from seqdistill.evaluate.intervals import Interval, Resampled, column, difference, ratio, resample, share
-from seqdistill.evaluate.metrics import METRICS, SHARES, chrf_signature, corpus_chrf
-from seqdistill.records import Message, Prompt
+from seqdistill.evaluate.answers import Answer
+from seqdistill.evaluate.intervals import Interval, PairedShares, Resampled, column, difference, ratio, resample, share
+from seqdistill.evaluate.metrics import BEHAVIOUR, METRICS, SHARES, chrf_signature, corpus_chrf
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,34 +18,6 @@ if TYPE_CHECKING:
 
 ASKED = ("base", "student", "teacher", "ceiling")  # what is asked; the copy baseline is free
 MODELS = (*ASKED, "copy")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One model's answer to one test prompt, scored. `scores` is None when some model's request failed."""
-
-    model: str
-    prompt: Prompt
-    messages: list[Message]  # as this model was asked
-    completion: Completion
-    scores: dict[str, float | None] | None
-
-    def row(self) -> dict[str, Any]:
-        """The line of predictions.jsonl."""
-        completion = self.completion
-        return {
-            "id": self.prompt.id,
-            "model": self.model,
-            "prompt": self.messages,
-            "completion": [{"role": "assistant", "content": completion.content}] if completion.error is None else [],
-            "finish_reason": completion.finish_reason,
-            "tokens": completion.completion_tokens,
-            "seconds": round(completion.seconds, 6),
-            "scores": self.scores,
-            "reference": self.prompt.reference,
-            "slice": self.prompt.slice,
-            "error": None if completion.error is None else f"{completion.error}: {completion.message or ''}",
-        }
 
 
 def upper(metric: str) -> str:
@@ -76,7 +47,7 @@ def _part(answers: Sequence[Answer], resamples: int, seed: int) -> dict[str, Any
     models: dict[str, dict[str, Any]] = {model: {} for model in MODELS}
     comparisons: list[dict[str, Any]] = []
     kept: list[dict[str, Any]] = []
-    for metric in METRICS:
+    for metric in (metric for metric in METRICS if metric in (answers[0].scores or {})):
         asked = [model for model in MODELS if model != "copy" or metric != "stopped"]
         scores = _matrix(by_model, asked, metric)
         for model in MODELS:
@@ -90,10 +61,9 @@ def _part(answers: Sequence[Answer], resamples: int, seed: int) -> dict[str, Any
                 continue  # 100 by definition: the measure itself
             models[model][metric] = _cell(_mean(metric, drawn, scores[:, at[model]], at[model]), len(scores))
         for other in (other for other in ("base", "copy", upper(metric)) if other in at):
-            gap = drawn.interval(difference(at["student"], at[other]))
+            gap, part = _against(metric, drawn, scores, at["student"], at[other])
             comparisons.append({"metric": metric, "model": "student", "other": other, **_compared(gap)})
-        if metric != "stopped":
-            part = drawn.interval(ratio(at["student"], at[upper(metric)], 100.0))
+        if metric not in BEHAVIOUR:
             kept.append({"metric": metric, "of": upper(metric), **_cell(part, len(scores))})
     for model, length in _lengths(by_model, resamples, seed).items():
         models[model]["length_ratio"] = length
@@ -114,6 +84,16 @@ def _matrix(by_model: dict[str, list[Answer]], models: list[str], metric: str) -
 
 def _mean(metric: str, drawn: Resampled, scores: "NDArray[np.float64]", k: int) -> Interval | None:
     return share(int((scores > 50).sum()), len(scores)) if metric in SHARES else drawn.interval(column(k))
+
+
+def _against(
+    metric: str, drawn: Resampled, scores: "NDArray[np.float64]", k: int, other: int
+) -> tuple[Interval | None, Interval | None]:
+    """Column k less another, and over it in percent."""
+    if metric in SHARES:
+        pair = PairedShares.of(scores[:, k] > 50, scores[:, other] > 50)
+        return pair.difference(), pair.ratio()
+    return drawn.interval(difference(k, other)), drawn.interval(ratio(k, other, 100.0))
 
 
 def _lengths(by_model: dict[str, list[Answer]], resamples: int, seed: int) -> dict[str, dict[str, Any] | None]:
@@ -153,14 +133,17 @@ def _rounded(interval: Interval | None) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 6) + 0.0 for name, value in values.items()}
 
 
-def methods() -> dict[str, str]:
+def methods(*, with_form: bool) -> dict[str, str]:
     """How the numbers were made, in words."""
+    valid = "percent of answers that have the task's form; base and student are asked without naming it"
     return {
         "chrf": f"mean of sacrebleu's sentence chrF2 over prompts ({chrf_signature()}); *_corpus: the corpus score",
         "exact": "percent of answers that are the same but for white space",
         "stopped": "percent of answers that ended by the end-of-turn token, not at max_tokens",
+        **({"valid": valid} if with_form else {}),
         "length_ratio": "characters of all answers over those of the teacher's",
-        "intervals": "95%, over prompts: BCa bootstrap for means, paired differences and ratios; Wilson for single shares",
+        "intervals": "95%, over prompts: BCa bootstrap for means, their paired differences and ratios; for shares Wilson, "
+        "Newcombe (paired differences) and MOVER (ratios)",
         "kept": "student over ceiling where the teacher's answers are the measure, over teacher where references are",
         "ceiling": "the teacher asked again: with another seed, and in this process in batches of another size",
         "copy": "the first words of the student's prompt, cut to the teacher's mean length",

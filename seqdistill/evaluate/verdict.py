@@ -6,7 +6,8 @@ Reads the document of scores.json. Counts nothing itself.
 from typing import Any
 
 from seqdistill.evaluate.intervals import FEWEST
-from seqdistill.evaluate.table import percent
+from seqdistill.evaluate.metrics import SHARES
+from seqdistill.evaluate.table import percent, upper
 
 MEASURES = {
     "chrf_teacher": "chrF against the teacher's answers",
@@ -27,10 +28,12 @@ def verdict(scores: dict[str, Any]) -> list[str]:
     """The sentences, the headline first."""
     primary = scores["primary"]
     if not any(cell["metric"] == primary for cell in scores["comparisons"]):
-        return [f"The student cannot be judged by {MEASURES[primary]}: no test prompt has a reference.", _behaviour(scores)]
+        reason = "no test prompt has a reference"
+        return [f"The student cannot be judged by {MEASURES[primary]}: {reason}.", *_form(scores), _behaviour(scores)]
     lines = [
         f"The student {_judged(scores, primary)}.",
-        f"Measured by {MEASURES[primary]} on {_prompts(scores['n'])}, with 95% intervals over prompts.",
+        f"Measured by {_measure(scores)} on {_prompts(scores['n'])}, with 95% intervals over prompts.",
+        *_form(scores),
         _behaviour(scores),
     ]
     lines += [
@@ -65,6 +68,28 @@ def _judged(part: dict[str, Any], metric: str) -> str:
         elif other not in beaten:
             clauses.append(f"is not shown to differ from {OTHERS[other]}: {percent(gaps[other], '+')}")
     return _listed(clauses)
+
+
+def _measure(scores: dict[str, Any]) -> str:
+    """What was measured; where it is a share, an accuracy, also how large it is."""
+    primary = scores["primary"]
+    if primary not in SHARES:
+        return MEASURES[primary]
+    shares = (f"{model} {percent(scores['models'][model][primary], unit='%')}" for model in ("student", upper(primary)))
+    return f"{MEASURES[primary]} ({', '.join(shares)})"
+
+
+def _form(scores: dict[str, Any]) -> list[str]:
+    """How many answers have the task's form; nothing where it has none."""
+    if "form" not in scores:
+        return []
+    models = scores["models"]
+    gives = "gives one of the choices" if "choices" in scores["form"] else "keeps to the schema"
+    held = ", held to that," if {"schema", "choices"} & models["teacher"].get("asked_with", {}).keys() else ""
+    student = percent(models["student"]["valid"], unit="%")
+    base, teacher = (percent({**models[role]["valid"], "low": None}, unit="%") for role in ("base", "teacher"))
+    others = f"the untrained student in {base}, the teacher{held} in {teacher}"
+    return [f"Asked freely it {gives} in {student} of its answers; {others}."]
 
 
 def _behaviour(scores: dict[str, Any]) -> str:

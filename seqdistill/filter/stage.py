@@ -4,7 +4,6 @@ One pass gathers facts of fixed size, the rules decide on them in order, a secon
 rule, its reason and the row that was kept instead; read = kept + rejected. The rules are in files named after them.
 """
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from seqdistill.filter.scan import Facts, Rows, scan
 from seqdistill.progress import Progress
 from seqdistill.prompt_files import load_prompts
 from seqdistill.records import write_json
-from seqdistill.runs import Run, StageRecord
+from seqdistill.runs import Run, StageRecord, asked_with
 from seqdistill.templates import PLAIN, load_template
 
 
@@ -106,9 +105,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
 
 def _form(run: Run, recipe: Recipe) -> AnswerForm:
     """The form of the answers: the recipe's, or else the one that they were asked for with."""
-    asked: Mapping[str, Any] = (run.manifest("generate") or {}).get("config", {}).get("generate", {})
-    own = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
-    form = own if own.schema or own.choices else AnswerForm(asked.get("schema", {}), tuple(asked.get("choices", ())))
+    asked = asked_with(run, recipe)
+    form = AnswerForm(asked.schema, tuple(asked.choices))
     form.check()
     return form
 

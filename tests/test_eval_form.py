@@ -1,0 +1,182 @@
+"""A task whose answers have a form: the teacher of the proof is asked as in generate, the student is asked freely."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import Body, ChatServer, answer
+from finished_runs import finished_run, recipe
+
+from seqdistill.config import EvalConfig, GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
+from seqdistill.errors import UsageError
+from seqdistill.evaluate.intervals import share
+from seqdistill.evaluate.result import EvalResult
+from seqdistill.evaluate.stage import evaluate
+from seqdistill.progress import Silent
+from seqdistill.records import write_jsonl
+from seqdistill.runs import Run
+
+KINDS = ["praise", "complaint", "question"]
+SCHEMA = {"type": "object", "properties": {"kind": {"enum": KINDS}}, "required": ["kind"], "additionalProperties": False}
+ROWS = 24
+
+
+def number(body: Body) -> int:
+    return int(body["messages"][-1]["content"].split()[1])
+
+
+def said(body: Body, text: str) -> Body:
+    raw = answer(body)
+    raw["choices"][0] |= {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return raw
+
+
+def teacher(body: Body) -> Body:
+    """Right but on every twelfth letter; in the form that it is asked for."""
+    n = number(body)
+    kind = KINDS[(n + (n % 12 == 0)) % 3]
+    schema = body.get("response_format", {}).get("json_schema", {}).get("schema", {})
+    return said(body, json.dumps({next(iter(schema["properties"])): kind}) if schema else f"I think it is {kind}.")
+
+
+def student(body: Body) -> Body:
+    """The trained one is right on three letters of four and wordy on the others; the untrained one is always wordy."""
+    n = number(body)
+    return said(body, KINDS[n % 3] if n % 4 and body["model"].endswith("model") else "Dear reader, it is a letter.")
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[ChatServer, ChatServer]]:
+    with ChatServer(reply=teacher) as of_teacher, ChatServer(reply=student, model=None) as of_student:
+        yield of_teacher, of_student
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_model: Path) -> Run:
+    return finished_run(tmp_path / "run", tiny_model)
+
+
+def plan(folder: Path, servers: tuple[ChatServer, ChatServer], primary: str = "exact_reference", **asked: Any) -> Recipe:
+    test = folder / "test.jsonl"
+    lines = [
+        {"prompt": f"Letter {n} is here.", "reference": KINDS[n % 3], "slice": ["short", "long"][n // 12]} for n in range(ROWS)
+    ]
+    write_jsonl(test, lines)
+    urls = [[server.url] for server in servers]
+    return Recipe(
+        task=TaskConfig(test=str(test), primary=primary),
+        teacher=TeacherConfig(model="teacher", engine="openai", base_url=urls[0]),
+        student=StudentConfig(engine="openai", base_url=urls[1]),
+        generate=GenerateConfig(**{"retries": 0, "max_tokens": 12, **asked}),
+        eval=EvalConfig(resamples=200),
+    )
+
+
+def forms(server: ChatServer) -> list[Any]:
+    return [body.get("response_format") for body in server.requests]
+
+
+def printed(result: EvalResult, capsys: pytest.CaptureFixture[str]) -> str:
+    from seqdistill.console import Console
+
+    Console().show_eval(result)
+    return capsys.readouterr().out
+
+
+def test_teacher_and_ceiling_are_asked_in_the_form_and_the_students_freely(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]
+) -> None:
+    evaluate(run, plan(tmp_path, servers, schema=SCHEMA), Silent())
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
+    assert forms(servers[0]) == [wanted] * 2 * ROWS and forms(servers[1]) == [None] * 2 * ROWS
+
+
+def test_accuracy_with_wilson_intervals_and_the_share_of_valid_answers_are_told_everywhere(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluate(run, plan(tmp_path, servers, choices=KINDS), Silent())
+    models = result.scores["models"]
+    wilson = share(18, ROWS)
+    for metric in ("exact_reference", "valid"):
+        cell = models["student"][metric]
+        assert (cell["value"], cell["low"], cell["high"]) == pytest.approx((75.0, wilson.low, wilson.high), abs=1e-6)
+    assert [models[model]["valid"]["value"] for model in ("base", "teacher", "copy")] == [0.0, 100.0, 0.0]
+    assert models["teacher"]["exact_reference"]["value"] == pytest.approx(100 * 22 / 24, abs=1e-6)
+    assert all(part["models"]["student"]["valid"]["n"] == 12 for part in result.scores["slices"])
+    rows = [json.loads(line) for line in result.paths["predictions"].read_text().splitlines()]
+    assert [row["scores"]["valid"] for row in rows[:5]] == [0.0, 0.0, 100.0, 100.0, 0.0]
+
+    sentence = "Asked freely it gives one of the choices in 75.0% [55.1, 88.0] of its answers; "
+    assert f"{sentence}the untrained student in 0.0%, the teacher, held to that, in 100.0%." in result.verdict
+    assert "(student 75.0% [55.1, 88.0], teacher 91.7% [74.2, 97.7])" in result.verdict[1]
+    page = result.paths["report"].read_text()
+    assert "has the form in 75.0%" in page and "answer does not have the form" in page and "&#34;choices&#34;" in page
+    card = run.file("train", "model").joinpath("README.md").read_text()
+    assert "| exact to reference | has the form, % |" in card
+    table, told = printed(result, capsys).split("The student keeps", 1)
+    assert table.count("75.0 [55.1, 88.0]") == 2 and sentence in told, "no interval is broken"
+    assert max(map(len, table.splitlines())) <= 80 and all(head in table for head in ("valid", "exact to reference"))
+
+
+def test_without_a_form_nothing_of_it_is_told(run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]) -> None:
+    result = evaluate(run, plan(tmp_path, servers), Silent())
+    written = [path.read_text() for path in (*result.paths.values(), run.file("train", "model") / "README.md")]
+    assert not [text for text in written if '"valid"' in text or "the form" in text or "asked_with" in text]
+    assert "valid" not in [*result.columns, *result.slice_columns] and "Asked freely" not in " ".join(result.verdict)
+
+
+def test_another_form_asks_the_teacher_anew_and_the_students_not(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]
+) -> None:
+    first = plan(tmp_path, servers, choices=KINDS)
+    evaluate(run, first, Silent())
+    assert evaluate(run, first, Silent()).up_to_date
+    again = evaluate(run, replace(first, generate=replace(first.generate, choices=[*KINDS, "other"])), Silent())
+    assert not again.up_to_date
+    assert [len(server.requests) for server in servers] == [4 * ROWS, 2 * ROWS]
+
+
+def test_what_generate_alone_was_told_is_asked_for_here_too(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]
+) -> None:
+    manifest = run.file("generate", "manifest.json")
+    noted = json.loads(manifest.read_text())
+    noted["config"]["generate"] |= {"choices": KINDS, "max_tokens": 9}  # as by `generate --choices praise ... --max-tokens 9`
+    manifest.write_text(json.dumps(noted))
+    scores = evaluate(run, plan(tmp_path, servers, max_tokens=GenerateConfig.max_tokens), Silent()).scores
+    assert scores["form"] == {"choices": KINDS} and scores["max_tokens"] == 9
+    assert all(body["max_tokens"] == 9 for server in servers for body in server.requests) and None not in forms(servers[0])
+
+
+def test_a_teacher_of_another_engine_is_asked_as_far_as_it_can(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    test = tmp_path / "test.jsonl"
+    write_jsonl(test, [{"prompt": f"Letter {n} is here. " * (1 + n % 3)} for n in range(12)])
+    local = replace(recipe(test, tiny_model), generate=GenerateConfig(schema=SCHEMA))
+    result = evaluate(run, local, Silent())
+    assert "asked_with" not in result.scores["models"]["teacher"] and "held to" not in " ".join(result.verdict)
+    assert "it keeps to the schema in 0.0% [0.0, 24.2] of its answers" in " ".join(result.verdict)
+
+
+def test_a_local_teacher_searches_with_generates_beams_and_choices_unless_it_samples(
+    run: Run, tmp_path: Path, tiny_model: Path
+) -> None:
+    test = tmp_path / "test.jsonl"
+    write_jsonl(test, [{"prompt": f"Letter {n} is here. " * (1 + n % 3)} for n in range(12)])
+    asked = GenerateConfig(choices=KINDS, beams=2)
+    for temperature, asked_with in ((0.0, {"choices": KINDS, "beams": 2}), (1.0, {"choices": KINDS})):
+        local = replace(recipe(test, tiny_model, temperature=temperature), generate=asked)
+        scores = evaluate(run, local, Silent()).scores
+        assert [scores["models"][role].get("asked_with") for role in ("teacher", "ceiling")] == [asked_with] * 2
+        assert "asked_with" not in scores["models"]["student"]
+        assert scores["models"]["teacher"]["valid"]["value"] == 100 and scores["models"]["student"]["valid"]["value"] == 0
+    journal = [json.loads(line) for line in run.file("eval", "journal.jsonl").read_text().splitlines()]
+    assert {json.dumps(row["request"].get("beams")) for row in journal} == {"2", "null"}
+
+
+def test_a_bad_form_is_told_before_anything_is_asked(run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]) -> None:
+    with pytest.raises(UsageError, match="both schema and choices"):
+        evaluate(run, plan(tmp_path, servers, schema=SCHEMA, choices=KINDS), Silent())
+    assert servers[0].requests == servers[1].requests == []
