@@ -117,7 +117,16 @@ class GenerateConfig:
     limit: int | None = key(None, "only the first N prompts", low=1)
     schema: dict[str, Any] = key({}, "JSON schema that every answer must keep to; not on the transformers engine")
     choices: list[str] = key([], "every answer must be one of these; repeat it")
-    beams: int = key(1, "width of a beam search, with temperature 0; on the transformers engine only", low=1, high=100)
+    beams: int = key(1, "width of a beam search, with temperature 0; not on the openai engine", low=1, high=100)
+    logprobs: int | None = key(
+        None, "write logprobs.parquet: log-probabilities of each token and of so many likeliest ones beside it", low=0
+    )
+    samples_per_request: int = key(
+        1,
+        "answers to one prompt asked for in one request, where the endpoint knows n: the prompt is paid once",
+        low=1,
+        output=False,
+    )
     retry_truncated: int | None = key(None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2)
     batch: bool = key(False, "ask through the endpoint's Batch API: within a day or so, at half the price", output=False)
     budget: float | None = key(None, "most USD the run's answers may cost in all; it is never gone over", low=0, output=False)

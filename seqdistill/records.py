@@ -47,6 +47,7 @@ class Sample:
     completion_tokens: int
     reference: str | None
     slice: str | None
+    tool_calls: list[dict[str, str]] | None = None  # by name, with the arguments as the teacher wrote them
 
     @property
     def text(self) -> str:
@@ -80,6 +81,7 @@ SAMPLE_KEYS: dict[str, Any] = {
     "completion_tokens": int,
     "reference": (str, type(None)),
     "slice": (str, type(None)),
+    "tool_calls": (list, type(None)),
 }
 
 
@@ -156,19 +158,26 @@ def to_line(row: Any) -> str:
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[str]]:
     """A text file that appears under `path` only when the block ends well; on an error nothing is left behind."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Where to write a file that appears under `path` only when the block ends well; an error leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield Path(temporary)
+        os.fsync(handle)
         os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide results from the group
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+    finally:
+        os.close(handle)
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:

@@ -43,26 +43,36 @@ def usage(prompt: int, completion: int) -> Body:
 
 
 def answer(body: Body) -> Body:
-    """The reply to a chat request: words drawn by a hash of messages and, when sampling, seed."""
-    seen = json.dumps([body["messages"], body.get("seed") if body.get("temperature") else None], sort_keys=True)
+    """The reply to a chat request: for each of `n` choices, words drawn by a hash of messages and, when sampling, seed."""
+    choices = [choice(body, number) for number in range(body.get("n") or 1)]
+    prompt = sum(len(message["content"].split()) + 4 for message in body["messages"])
+    written = sum(len(one["message"]["content"].split()) for one in choices)
+    return {
+        "id": f"chatcmpl-{hashlib.sha256(json.dumps(body).encode()).hexdigest()[:12]}",
+        "object": "chat.completion",
+        "model": body["model"],
+        "choices": choices,
+        "usage": usage(prompt, written),
+    }
+
+
+def choice(body: Body, number: int) -> Body:
+    seed = body.get("seed") if body.get("temperature") else None
+    seen = json.dumps([body["messages"], seed, *([number] if number else [])], sort_keys=True)
     digest = hashlib.sha256(seen.encode()).digest()
     most = body.get("max_tokens") or body.get("max_completion_tokens")
     words = [WORDS[byte % len(WORDS)] for byte in digest[1 : 4 + digest[0] % 12]]
-    prompt = sum(len(message["content"].split()) + 4 for message in body["messages"])
     kept = words[:most]
-    return {
-        "id": f"chatcmpl-{digest.hex()[:12]}",
-        "object": "chat.completion",
-        "model": body["model"],
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": " ".join(kept)},
-                "finish_reason": "length" if len(kept) < len(words) else "stop",
-            }
-        ],
-        "usage": usage(prompt, len(kept)),
+    chosen = {
+        "index": number,
+        "message": {"role": "assistant", "content": " ".join(kept)},
+        "finish_reason": "length" if len(kept) < len(words) else "stop",
     }
+    if body.get("logprobs"):
+        tops = [[{"token": w, "logprob": -0.25 - rank} for rank, w in enumerate([word, *WORDS])] for word in kept]
+        top = body.get("top_logprobs") or 0
+        chosen["logprobs"] = {"content": [{**likeliest[0], "top_logprobs": likeliest[:top]} for likeliest in tops]}
+    return chosen
 
 
 class ChatServer:

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, replace
 
 from seqdistill.engines import Completion, Engine, Request
+from seqdistill.engines.logprobs import logprobs_in
 
 
 def ask(engine: Engine, requests: list[Request]) -> dict[str, Completion]:
@@ -54,6 +55,19 @@ def check_engine_contract(engine: Engine, *, longest: int) -> None:
     assert len({completion.content for completion in forward.values()}) > 1, "different seeds, different samples"
     same = [forward[r.id].content == backward[r.id].content for r in sampled]
     assert sum(same) >= 3, "the seed decides a sample, not its place in the order"
+
+    noted = ask(engine, [replace(request, logprobs=3) for request in requests])
+    for name, completion in noted.items():
+        assert (completion.content, completion.finish_reason) == (greedy[name].content, greedy[name].finish_reason)
+        told = logprobs_in(completion.raw)
+        assert told is not None
+        assert len(told.logprobs) == len(told.token_ids or told.tokens or []) == completion.completion_tokens
+        for value, top in zip(told.logprobs, told.top_logprobs, strict=True):
+            assert len(top) == 3 and top == sorted(top, reverse=True)
+            assert value == top[0] <= 0, "the greedy token is the likeliest"
+    assert "logprobs" not in json.dumps(greedy["p0:t:0"].raw)
+    bare = logprobs_in(ask(engine, [replace(requests[1], logprobs=0)])["p1:t:0"].raw)
+    assert bare is not None and bare.logprobs and not any(bare.top_logprobs)
 
     mixed = ask(engine, [requests[0], replace(requests[1], messages=[{"role": "user", "content": "word " * longest}])])
     assert mixed["p0:t:0"].error is None

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from chat_server import Body, ChatServer, Fault, answer
 
@@ -419,3 +420,34 @@ def test_a_bad_list_of_teachers_is_told(tmp_path: Path, tables: str, says: str, 
     (tmp_path / "recipe.toml").write_text(tables)
     assert main(["generate", str(tmp_path / "run"), "-c", str(tmp_path / "recipe.toml")]) == 2
     assert re.search(says, capsys.readouterr().err)
+
+
+def test_logprobs_lie_beside_the_samples_and_go_when_they_are_not_asked_for(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        result = run_it(tmp_path, server, range(4), samples=2, logprobs=3, samples_per_request=2)
+        sidecar = result.path.with_name("logprobs.parquet")
+        rows = pyarrow.parquet.read_table(sidecar).to_pylist()
+        before = sidecar.read_bytes()
+        assert len(server.requests) == 4
+        sidecar.unlink()
+        assert run_it(tmp_path, server, range(4), samples=2, logprobs=3).new == 0, "the journal has them"
+        assert sidecar.read_bytes() == before
+        run_it(tmp_path, server, range(4))
+    samples = list(read_samples(result.path))
+    assert [row["id"] for row in rows][::2] == [sample.id for sample in samples]
+    for row in rows:
+        assert row["token_ids"] is None and len(row["tokens"]) == len(row["logprobs"]) == len(row["top_logprobs"])
+        assert all(len(top) == 3 for top in row["top_tokens"])
+    assert not sidecar.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"beams": 2, "logprobs": 1}, "beams and logprobs"), ({"samples_per_request": 2, "batch": True}, "batch")],
+)
+def test_settings_that_exclude_each_other_are_told_before_anything_is_asked(
+    settings: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with ChatServer() as server, pytest.raises(UsageError, match=says):
+        run_it(tmp_path, server, range(2), temperature=0.0, **settings)
+    assert not server.requests

@@ -1,6 +1,7 @@
 """The openai engine against a real HTTP server that counts and breaks."""
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from engine_contract import ask, check_engine_contract
 
 from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Pace, Request, open_engine
+from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import SeqdistillError, UsageError
 
 
@@ -73,6 +75,56 @@ def test_a_hang_ends_at_the_timeout_and_counts_as_lost() -> None:
         completions = asked(server, retries=1, timeout=0.3)
     assert completions["p3"].error == "timeout"
     assert completions["p3"].lost == 2, "both tries may be billed"
+
+
+def several(server: ChatServer, prompts: int, samples: int, **pace: Any) -> dict[str, Completion]:
+    model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
+    asked = [
+        Request(f"p{n}:{k}", [{"role": "user", "content": f"question {n}"}], 20, temperature=1.0, seed=10 * n + k)
+        for n in range(prompts)
+        for k in range(samples)
+    ]
+    return ask(open_engine(model, Pace(samples_per_request=4, timeout=5.0, **pace)), asked)
+
+
+def test_several_samples_come_in_one_request_and_the_prompt_is_paid_once() -> None:
+    with ChatServer(first_try("500")) as server:
+        completions = several(server, prompts=5, samples=6)
+    assert sorted(body.get("n") for body in server.requests) == [2] * 5 + [4] * 7, "and two tries that failed"
+    assert len({c.content for c in completions.values()}) == 30
+    for count in ("prompt_tokens", "completion_tokens"):
+        assert sum(getattr(c, count) for c in completions.values()) == sum(usage[count] for usage in server.usages)
+    lefts = {name: c.batch_left for name, c in completions.items() if name.startswith("p0")}
+    assert list(lefts.values()) == [3, 2, 1, 0, 1, 0], "a journal keeps one reply's answers whole or not at all"
+    assert all(len(c.raw["choices"]) == 1 for c in completions.values())
+
+
+def test_an_endpoint_without_n_is_found_out() -> None:
+    with ChatServer(reply=lambda body: answer({**body, "n": 1})) as server:
+        completions = several(server, prompts=2, samples=4)
+    assert [c.error for c in completions.values()] == [None, *["fewer answers"] * 3] * 2
+    assert "samples-per-request" in str(completions["p1:3"].message)
+
+
+def test_a_failed_request_for_several_counts_its_lost_answers_once() -> None:
+    with ChatServer(lambda *_: "reset") as server:
+        completions = several(server, prompts=1, samples=3, retries=1)
+    assert [(c.error, c.lost) for c in completions.values()] == [("connection lost", n) for n in (2, 0, 0)]
+
+
+def test_numbers_that_json_has_not_do_not_break_the_journal() -> None:
+    def reply(body: Body) -> Body:
+        told = answer(body)
+        told["choices"][0]["logprobs"] = {
+            "content": [{"token": "a", "logprob": float("-inf")}, {"token": "b", "logprob": -1.5}]
+        }
+        return told
+
+    with ChatServer(reply=reply) as server:
+        completion = asked(server, 1)["p0"]
+    json.dumps(completion.raw, allow_nan=False)
+    told = logprobs_in(completion.raw)
+    assert told is not None and told.logprobs == [-9999.0, -1.5]
 
 
 def test_without_resend_a_lost_answer_is_not_asked_for_again() -> None:

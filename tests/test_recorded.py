@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from chat_server import ChatServer, answer
 from test_generate import prompts_file, recipe
@@ -45,6 +46,22 @@ def test_a_request_and_response_log_becomes_samples(tmp_path: Path) -> None:
     assert samples[0].prompt == body["messages"]
     assert samples[0].completion_tokens + samples[1].completion_tokens == reply["usage"]["completion_tokens"]
     assert samples[1].prompt_tokens == 0, "a prompt is counted once"
+
+
+def test_recorded_logprobs_and_tool_calls_are_taken(tmp_path: Path) -> None:
+    body = {**chat("hello"), "max_tokens": 9, "logprobs": True, "top_logprobs": 2}
+    call = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"street": "Mill Lane"}'}}
+    calling = {**answer(body), "choices": [{"message": {"content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}]}
+    result, _ = taken(tmp_path, {"request": chat("a"), "response": answer(body)}, {"request": chat("b"), "response": calling})
+    _, samples = taken(tmp_path, {"request": chat("c"), "response": answer(body)}, name="more.jsonl")
+    assert [sample.tool_calls for sample in samples] == [
+        None,
+        [{"name": "look_up", "arguments": '{"street": "Mill Lane"}'}],
+        None,
+    ]
+    rows = pyarrow.parquet.read_table(result.path.with_name("logprobs.parquet")).to_pylist()
+    assert [row["id"] for row in rows] == [samples[0].id, samples[2].id], "what an earlier import brought stays"
+    assert " ".join(rows[0]["tokens"]) == samples[0].text
 
 
 def test_batch_files_are_joined_by_custom_id(tmp_path: Path) -> None:

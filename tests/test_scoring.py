@@ -3,6 +3,7 @@
 import itertools
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import filter_runs
@@ -11,6 +12,7 @@ import pytest
 from seqdistill.errors import UsageError
 from seqdistill.filter.answers import boxed, extractor, last_number, normal, read_json, value_of
 from seqdistill.filter.scoring import by_faithfulness, by_logprob, by_reference, by_vote, names, teacher_means
+from seqdistill.generate.sidecar import write_logprobs
 from seqdistill.records import Sample
 
 NOTICE = "The library on Mill Lane is shut from Monday 3 May until 10 May because Ann Petrov mends the roof for $1,200."
@@ -157,15 +159,17 @@ def test_names_are_capitals_inside_a_sentence() -> None:
     ]
 
 
-def test_a_mean_logprob_is_that_of_the_answer_itself() -> None:
-    def line(n: int, content: str, *logprobs: object) -> dict[str, object]:
-        raw = {"choices": [{"logprobs": {"content": [{"token": "x", "logprob": value} for value in logprobs]}}]}
-        return {"id": f"p:t:{n}", "completion": {"content": content, "raw": raw}}
+def test_a_mean_logprob_is_read_from_the_sidecar(tmp_path: Path) -> None:
+    def reply(*logprobs: object) -> dict[str, object]:
+        return {"choices": [{"logprobs": {"content": [{"token": "x", "logprob": value} for value in logprobs]}}]}
 
-    broken = {"id": "p:t:3", "completion": {"content": "d", "raw": {"choices": [{"logprobs": None}]}}}
-    means = teacher_means([line(0, "a", -0.5, -1), line(1, "old", -3), line(1, "b", -0.25), line(2, "c", "?"), broken])
-    samples = [sample("a", 0), sample("b", 1), sample("c", 2), sample("d", 3), sample("another", 0)]
-    assert by_logprob(samples, means) == [-0.75, -0.25, None, None, None]
+    sidecar = tmp_path / "logprobs.parquet"
+    with pytest.raises(UsageError, match=r"no .*logprobs\.parquet"):
+        teacher_means(sidecar)
+    told = [("p:t:0", reply(-0.5, -1)), ("p:t:1", reply(-0.25)), ("p:t:2", reply()), ("p:t:3", {"choices": [{}]})]
+    assert write_logprobs(sidecar, told) == 2
+    samples = [sample(text, n) for n, text in enumerate("abcd")]
+    assert by_logprob(samples, teacher_means(sidecar)) == [-0.75, -0.25, None, None]
 
 
 def test_scores_do_not_depend_on_the_order_of_the_samples() -> None:

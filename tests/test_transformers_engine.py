@@ -2,18 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine_contract import ask, check_engine_contract
 
 from seqdistill.config import GenerateConfig, ModelConfig, Recipe, TeacherConfig
 from seqdistill.engines import Request, check_able, open_engine
+from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import UsageError
 from seqdistill.generate.plan import teachers_of
 
 
-def request(text: str, number: int = 0, **settings: float) -> Request:
-    return Request(f"p{number}", [{"role": "user", "content": text}], **{"max_tokens": 12, "seed": number, **settings})  # type: ignore[arg-type]
+def request(text: str, number: int = 0, **settings: Any) -> Request:
+    return Request(f"p{number}", [{"role": "user", "content": text}], **{"max_tokens": 12, "seed": number, **settings})
 
 
 def test_it_answers_the_engine_contract(tiny_model: Path) -> None:
@@ -42,6 +44,7 @@ def test_a_shared_beginning_is_read_once_and_changes_nothing(tiny_model: Path, m
         Request(f"p{n}", [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"{n} " * n}], 12, seed=n)
         for n in range(1, 9)
     ]
+    assert engine._plain_cache  # type: ignore[attr-defined]
     read: list[tuple[int, ...]] = []
     engine._model.register_forward_pre_hook(  # type: ignore[attr-defined]
         lambda _module, _args, given: read.append(tuple(given["input_ids"].shape)), with_kwargs=True
@@ -122,12 +125,52 @@ def test_beams_find_the_answer_of_plain_beam_search(tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("asked", [{"temperature": 0.5}, {"samples": 2}])
 def test_beams_do_not_sample(asked: dict[str, float], tiny_model: Path) -> None:
-    settings = GenerateConfig(beams=4, **asked)  # type: ignore[arg-type]
+    settings = GenerateConfig(beams=4, **asked)
     with pytest.raises(UsageError, match="beams = 4 with"):
         teachers_of(Recipe(teacher=TeacherConfig(model=str(tiny_model)), generate=settings))
 
 
-@pytest.mark.parametrize("engine", ["openai", "vllm"])
+@pytest.mark.parametrize("engine", ["openai"])
 def test_other_engines_refuse_beams(engine: str) -> None:
     with pytest.raises(UsageError, match=r"cannot do \[generate\] beams"):
         check_able(engine, request("a", beams=2))
+
+
+def test_answers_leave_their_batch_when_they_end_and_nothing_changes(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_engine(ModelConfig(model=str(tiny_model), options={"dtype": "float32"}))
+    choices = ["no", "perhaps", "certainly not", "yes, as far as anybody can tell today"]
+    requests = [request("a", n, temperature=3.0, max_tokens=48, choices=choices, logprobs=2) for n in range(24)]
+    sizes: list[int] = []
+    engine._model.register_forward_pre_hook(  # type: ignore[attr-defined]
+        lambda _module, _args, given: sizes.append(len(given["input_ids"])), with_kwargs=True
+    )
+    leaving = ask(engine, requests)
+    assert {c.content for c in leaving.values()} == set(choices)
+    assert sizes[-1] < 12 < max(sizes), "what has ended is not computed any more"
+    del sizes[:]
+    monkeypatch.setitem(vars(engine), "_plain_cache", False)
+    staying = ask(engine, requests)
+    assert sizes[-1] == max(sizes) == 24
+    for name, completion in leaving.items():
+        assert (completion.content, completion.completion_tokens) == (staying[name].content, staying[name].completion_tokens)
+        mine, other = (logprobs_in(c.raw) for c in (completion, staying[name]))
+        assert mine is not None and other is not None
+        assert mine.token_ids == other.token_ids and mine.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+def test_logprobs_are_the_model_own_before_temperature(tiny_model: Path) -> None:
+    import torch
+
+    engine = open_engine(ModelConfig(model=str(tiny_model), options={"dtype": "float32"}))
+    told = logprobs_in(ask(engine, [request("a", 5, temperature=2.0, logprobs=4)])["p5"].raw)
+    assert told is not None and told.token_ids is not None
+    model, tokens = engine._model, engine._tokenizer  # type: ignore[attr-defined]
+    prompt = tokens.apply_chat_template([{"role": "user", "content": "a"}], add_generation_prompt=True, return_dict=True)
+    ids = torch.tensor([prompt["input_ids"] + told.token_ids])
+    with torch.inference_mode():
+        wanted = model(ids).logits[0, len(prompt["input_ids"]) - 1 : -1].float().log_softmax(-1)
+    chosen = wanted.gather(-1, torch.tensor(told.token_ids)[:, None])[:, 0].tolist()
+    assert told.logprobs == pytest.approx(chosen, abs=1e-4)
+    top = wanted.topk(4)
+    assert told.top_token_ids == top.indices.tolist()
+    assert [value for place in told.top_logprobs for value in place] == pytest.approx(top.values.flatten().tolist(), abs=1e-4)

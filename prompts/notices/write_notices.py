@@ -2,7 +2,7 @@
 
 A notice is drawn from a frame: a place, what is known about it, a reason, a time, what to do, and a gold sentence made of the
 same facts. The news never stands in the first words (the reason or the background does), so copying the start is no summary.
-Slices: `normal`; `hard` (more facts, in an odd order, with a distractor that is not the news); `critical` (safety: a sentence
+Slices: `normal`; `hard` (in an odd order, with a distractor that is not the news); `critical` (safety: a sentence
 that loses the place, the time or what to do does harm). A pair of place and reason is used once over both files, so no test
 pair is trained on. The same bytes come out of every run. The teacher's answers are not here: `seqdistill generate` gets them.
 """
@@ -15,8 +15,8 @@ from datetime import date, timedelta
 from pathlib import Path
 
 SEED = 7
-PROMPTS = {"normal": 440, "hard": 180, "critical": 180}
-TEST = {"normal": 52, "hard": 34, "critical": 34}
+PROMPTS = {"normal": 192, "hard": 78, "critical": 90}
+TEST = {"normal": 48, "hard": 36, "critical": 36}
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ NORMAL = (
 
 CRITICAL = (
     Frame(
-        kinds="estate|flats|district|village",
-        background="has {hundreds} households|was built in {year}|lies on the river",
+        kinds="estate|district|village|valley",
+        background="has {hundreds} households|lies on the river|has grown since {year}",
         reasons="bacteria in a sample|a broken main|a failed pump|sewage in the reservoir|a chlorine fault|flood water",
-        news="must boil all tap water|will be without safe tap water",
+        news="must boil all tap water|will have no safe tap water",
         whens=f"until {{last}}|{SPAN}",
         extras={
             "Free bottled water is given out at the {other} school.": "free bottled water is given out at the {other} school",
@@ -125,11 +125,11 @@ CRITICAL = (
         },
     ),
     Frame(
-        kinds="estate|flats|school|care home",
-        background="has {hundreds} residents|was built in {year}|lies below the dam",
+        kinds="estate|school|care home|hospital",
+        background="was built in {year}|lies below the dam|is home to {hundreds} people",
         reasons="a gas leak|an unexploded bomb|a chemical spill|a fire at the paint works|a cracked dam|rising flood water",
         news="will be evacuated|must be evacuated",
-        whens="on {first} at {evening}|by {evening} on {first}",
+        whens="on {first} at {evening}|on {first} by {evening}",
         extras={
             "A shelter is open at the {other} sports hall.": "a shelter is open at the {other} sports hall",
             "Anyone who needs help to leave should call {phone}.": "anyone who needs help to leave should call {phone}",
@@ -149,12 +149,12 @@ CRITICAL = (
     ),
     Frame(
         kinds="nut bread|soft cheese|egg salad|oat milk",
-        background="is made in {other}|is sold in {few} shops|has been made since {year}",
+        background="is sold in {few} shops|has been made since {year}",
         reasons="a listeria find|a salmonella find|metal splinters|a labelling error|traces of bleach",
         news="will be recalled from all shops|will be taken off sale",
         whens="on {first}|from {first}",
         extras={
-            "It must not be eaten.": "it must not be eaten",
+            "Shops will pay back the price.": "shops will pay back the price",
             "Anyone with symptoms should call {phone}.": "anyone with symptoms should call {phone}",
         },
     ),
@@ -174,7 +174,7 @@ def draw_facts(rng: random.Random, frame: Frame) -> dict[str, str]:
     facts = {"other": other, "third": third, "reason": rng.choice(frame.reasons.split("|"))}
     for key, shift in days.items():
         day = first + timedelta(days=shift)
-        facts[key] = f"{day:%A} {day.day} {day:%B}"
+        facts[key] = f"{day.day} {day:%B}"
     return facts | {
         "place": f"the {name} {rng.choice(frame.kinds.split('|'))}",
         "morning": f"{rng.randrange(6, 11)} am",
@@ -191,18 +191,17 @@ def write(rng: random.Random, frame: Frame, facts: dict[str, str], slice_name: s
     """One row: the notice, its gold sentence, its slice."""
     background, news, when = (rng.choice(text.split("|")) for text in (frame.background, frame.news, frame.whens))
     news = f"{news} {when}"
-    extras = rng.sample(list(frame.extras), 2 if slice_name == "hard" else 1)
+    extra = rng.choice(list(frame.extras))
     distractor = rng.choice(DISTRACTORS.split("|"))
     reason_first = f"Because of {{reason}}, {{place}}, which {background}, {news}."
     place_first = f"{{place}} {background}. It {news} because of {{reason}}."
     if slice_name == "hard":
-        parts = rng.choice(([distractor, reason_first, *extras], [place_first, distractor, *extras]))
+        parts = rng.choice(([distractor, reason_first, extra], [place_first, distractor, extra]))
     else:
-        parts = [rng.choice((reason_first, reason_first, place_first)), *extras]
+        parts = [reason_first, extra]
     because = rng.choice(("because of", "owing to", "due to"))
     gold = rng.choice((f"{{place}} {news} {because} {{reason}}", f"{because} {{reason}}, {{place}} {news}"))
-    clauses = [gold, *(frame.extras[extra] for extra in extras)]
-    gold = f"{', '.join(clauses[:-1])}, and {clauses[-1]}."
+    gold = f"{gold}, and {frame.extras[extra]}."
     notice = " ".join(_capital(part.format(**facts)) for part in parts)
     return {"prompt": notice, "reference": _capital(gold.format(**facts)), "slice": slice_name}
 

@@ -27,6 +27,7 @@ class Request:
     schema: dict[str, Any] | None = None  # the JSON schema that the answer must keep to
     choices: list[str] | None = None  # the answer must be one of these
     beams: int = 1  # the answer is the likeliest found by a beam search of this width
+    logprobs: int | None = None  # log-probabilities of the answer's tokens, and of so many likeliest ones at each place
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Completion:
     completion_tokens: int = 0
     cached_tokens: int = 0  # of the prompt tokens, those the endpoint had in its cache
     seconds: float = 0.0  # from sending to the last byte; in a batch, the batch's time over its size
+    tool_calls: list[dict[str, str]] | None = None  # name, and arguments as the model wrote them
     raw: dict[str, Any] = field(default_factory=dict)  # the reply as it came, JSON-able
     error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...
     message: str | None = None  # a failure in words
@@ -49,7 +51,7 @@ class Completion:
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 
 
-ABLE = {"schema": ("openai", "vllm"), "beams": ("transformers",)}  # the engines that can do what not every engine can
+ABLE = {"schema": ("openai", "vllm"), "beams": ("transformers", "vllm")}  # the engines that can do what not every engine can
 
 
 def can(engine: str, setting: str) -> bool:
@@ -88,6 +90,7 @@ class Pace:
     retries: int = 6  # further tries after a failure that may pass
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    samples_per_request: int = 1  # answers to one prompt that one request may ask for, where the endpoint knows `n`
     resend: bool = True  # try again when a sent request's answer was lost, although the lost one may be billed
 
 

@@ -80,7 +80,7 @@ class OpenAIEngine:
                     http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits),
                 )
                 endpoints.append(_Endpoint(shown_url(url), await stack.enter_async_context(client), Throttle(self.pace)))
-            asking = _Asking(self, requests, endpoints)
+            asking = _Asking(self, _grouped(requests, self.pace.samples_per_request), endpoints)
             try:
                 async for completion in asking.completions():
                     yield completion
@@ -90,8 +90,8 @@ class OpenAIEngine:
     async def close(self) -> None:
         """Nothing is held between two streams."""
 
-    def body(self, request: Request) -> dict[str, Any]:
-        """The JSON body of a request."""
+    def body(self, request: Request, n: int = 1) -> dict[str, Any]:
+        """The JSON body of a request for n answers."""
         body = {
             "model": self._model.model,
             "messages": request.messages,
@@ -99,14 +99,16 @@ class OpenAIEngine:
             "temperature": request.temperature,
             "seed": request.seed,
             **({"top_p": request.top_p} if request.top_p < 1 else {}),
+            **({"n": n} if n > 1 else {}),
+            **({} if request.logprobs is None else {"logprobs": True, "top_logprobs": request.logprobs}),
             **_response_format(request),
             **self._fields,
         }
         return {key: value for key, value in body.items() if key not in self._omitted}
 
-    def parse(self, request: Request, raw: dict[str, Any], seconds: float) -> Completion:
-        """The completion in the reply to a request."""
-        completion = parse_choice(request.id, raw, 0, seconds)
+    def parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int = 0) -> Completion:
+        """The completion in one choice of the reply to a request."""
+        completion = parse_choice(request.id, raw, number, seconds)
         return replace(completion, content=_chosen(completion.content)) if request.choices else completion
 
     def renamed_limit(self, error: Mapping[str, Any]) -> bool:
@@ -150,11 +152,11 @@ class _Endpoint:
 
 @dataclass(order=True)
 class _Try:
-    """A request on its way to an answer: how often it was sent, and when it may be sent again."""
+    """Requests that are sent as one, on their way to an answer: how often they were sent, and when they may be again."""
 
     due: float
     number: int
-    request: Request = field(compare=False)
+    requests: list[Request] = field(compare=False)  # the same but for id and seed: one request with the first one's seed
     failures: int = field(default=0, compare=False)
     refusals: int = field(default=0, compare=False)
     lost: int = field(default=0, compare=False)
@@ -162,7 +164,8 @@ class _Try:
     @property
     def most_tokens(self) -> int:
         """A generous count of what the request can use: text has about 4 bytes a token."""
-        return sum(len(m["content"]) for m in self.request.messages) // 3 + self.request.max_tokens
+        asked = self.requests[0]
+        return sum(len(m["content"]) for m in asked.messages) // 3 + asked.max_tokens * len(self.requests)
 
 
 @dataclass
@@ -182,10 +185,10 @@ class _Failure(Exception):
 class _Asking:
     """One `stream` at work: one dispatcher sends what the throttles allow; tries that must wait hold no place."""
 
-    def __init__(self, engine: OpenAIEngine, requests: Sequence[Request], endpoints: list[_Endpoint]) -> None:
+    def __init__(self, engine: OpenAIEngine, groups: list[list[Request]], endpoints: list[_Endpoint]) -> None:
         self._engine, self._endpoints, self._pace = engine, endpoints, engine.pace
-        self._fresh = (_Try(0.0, number, request) for number, request in enumerate(requests))
-        self._left = len(requests)
+        self._fresh = (_Try(0.0, number, group) for number, group in enumerate(groups))
+        self._left = sum(len(group) for group in groups)
         self._waiting: list[_Try] = []  # a heap by due time
         self._done: asyncio.Queue[Completion | BaseException] = asyncio.Queue()
         self._wake = asyncio.Event()
@@ -249,20 +252,37 @@ class _Asking:
         began = time.perf_counter()
         used = attempt.most_tokens
         try:
-            raw = await self._send(attempt.request, endpoint)
-            completion = replace(self._engine.parse(attempt.request, raw, time.perf_counter() - began), lost=attempt.lost)
+            raw = await self._send(attempt.requests, endpoint)
+            seconds = time.perf_counter() - began
+            completions = [self._parse(request, raw, seconds, number) for number, request in enumerate(attempt.requests)]
         except _Failure as failure:
             self._failed(attempt, endpoint, failure, sent_at)
         else:
-            used = completion.prompt_tokens + completion.completion_tokens
+            used = sum(completion.prompt_tokens + completion.completion_tokens for completion in completions)
             endpoint.answers += 1
             endpoint.throttle.answered()
-            self._done.put_nowait(completion)
+            self._report(attempt, completions)
         finally:
             endpoint.throttle.finished(attempt.most_tokens - used)
             self._wake.set()
 
-    async def _send(self, request: Request, endpoint: _Endpoint) -> dict[str, Any]:
+    def _parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int) -> Completion:
+        if number < len(raw["choices"]):
+            return self._engine.parse(request, raw, seconds, number)
+        return Completion(
+            request.id,
+            error="fewer answers",
+            message=f"the endpoint gave {len(raw['choices'])} answers where more were asked for at once; "
+            "does it know `n`? Run again without --samples-per-request",
+        )
+
+    def _report(self, attempt: _Try, completions: Sequence[Completion]) -> None:
+        """Hands on what came of one try, to be stored together; tries that were lost are counted with the first."""
+        for left, completion in zip(range(len(completions))[::-1], completions, strict=True):
+            lost = attempt.lost if left == len(completions) - 1 else 0
+            self._done.put_nowait(replace(completion, lost=lost, batch_left=left))
+
+    async def _send(self, requests: list[Request], endpoint: _Endpoint) -> dict[str, Any]:
         """The reply's JSON. Raises _Failure, or SeqdistillError for what no request can survive."""
         import aiohttp
         import httpx2
@@ -271,7 +291,7 @@ class _Asking:
         try:
             async with asyncio.timeout(self._pace.timeout):
                 response = await endpoint.client.post(
-                    "/chat/completions", cast_to=httpx2.Response, body=self._engine.body(request)
+                    "/chat/completions", cast_to=httpx2.Response, body=self._engine.body(requests[0], len(requests))
                 )
         except openai.APIStatusError as error:
             endpoint.away_since = None
@@ -289,7 +309,7 @@ class _Asking:
             raise _Failure("malformed reply", f"{endpoint.name}: {error!r}", lost=True) from None
         endpoint.away_since = None
         try:
-            raw = json.loads(response.content)
+            raw = json.loads(response.content, parse_constant=lambda _: None)  # NaN and Infinity are no JSON: null
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise _Failure("malformed reply", f"{endpoint.name} answered with what is not JSON: {error}", lost=True) from None
         if not isinstance(raw, dict) or not isinstance(raw.get("choices"), list) or not raw["choices"]:
@@ -340,16 +360,14 @@ class _Asking:
         again = failure.again and (self._pace.resend or not failure.lost)
         if attempt.failures > self._pace.retries or attempt.refusals > self._pace.retries * REFUSALS_PER_RETRY or not again:
             filtered = failure.kind == "content filter"  # the endpoint's verdict on this prompt, not a fault: an answer
-            self._done.put_nowait(
-                Completion(
-                    attempt.request.id,
-                    finish_reason="content_filter" if filtered else "error",
-                    error=None if filtered else failure.kind,
-                    message=failure.message,
-                    raw=failure.reply,
-                    lost=attempt.lost,
-                )
+            failed = Completion(
+                "",
+                finish_reason="content_filter" if filtered else "error",
+                error=None if filtered else failure.kind,
+                message=failure.message,
+                raw=failure.reply,
             )
+            self._report(attempt, [replace(failed, id=request.id) for request in attempt.requests])
             return
         tries = attempt.failures + attempt.refusals
         attempt.due = now + (0.0 if failure.away else failure.pause or backoff(tries))
@@ -373,7 +391,8 @@ class _Asking:
 def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: float) -> Completion:
     """The completion in one choice of a chat-completions reply. Takes whatever servers write in the fields.
 
-    The prompt's tokens are counted with the first choice; completion tokens are shared evenly among the choices.
+    The prompt's tokens are counted with the first choice; completion tokens are shared evenly among the choices. `raw` is
+    the reply with this choice alone.
     """
     choices = raw["choices"]
     choice = choices[number] if isinstance(choices[number], dict) else {}
@@ -395,8 +414,31 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
         completion_tokens=generated * (number + 1) // len(choices) - generated * number // len(choices),
         cached_tokens=_count(cached) if number == 0 else 0,
         seconds=seconds,
-        raw=raw,
+        raw={**raw, "choices": [choices[number]]},
+        tool_calls=_tool_calls(message),
     )
+
+
+def _tool_calls(message: Mapping[str, Any]) -> list[dict[str, str]] | None:
+    """The calls in a message by name, with their arguments as the text the model wrote; None without any."""
+    listed = message.get("tool_calls")
+    functions = [_dict(call).get("function") for call in listed] if isinstance(listed, list) else []
+    functions = functions or [message.get("function_call")]
+    calls = [_dict(function) for function in functions if function]
+    return [{"name": _text(call.get("name")), "arguments": _arguments(call.get("arguments"))} for call in calls] or None
+
+
+def _arguments(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else _text(value)
+
+
+def _grouped(requests: Sequence[Request], most: int) -> list[list[Request]]:
+    """Requests that follow each other and are the same but for id and seed, at most so many together."""
+    groups: list[list[Request]] = []
+    for request in requests:
+        same = groups and len(groups[-1]) < most and replace(request, id="", seed=0) == replace(groups[-1][0], id="", seed=0)
+        groups[-1].append(request) if same else groups.append([request])
+    return groups
 
 
 def _response_format(request: Request) -> dict[str, Any]:

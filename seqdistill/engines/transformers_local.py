@@ -1,16 +1,18 @@
 """The transformers engine: a Hugging Face folder, hub id or .gguf file, run in this process on the CPU or a GPU.
 
-Length-sorted large batches. Sampling draws each request's noise from its own seed, so that neither order nor batch
-decides what is sampled.
+Length-sorted large batches, which answers leave when they have ended; what all prompts of a batch begin with is read once.
+Sampling draws each request's noise from its own seed, so that neither order nor batch decides what is sampled.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Request, check_able, split_reasoning
+from seqdistill.engines.logits import OneOf, SeededSampling, Step, TopLogprobs
 from seqdistill.engines.models import local_model, quiet_transformers
 from seqdistill.errors import UsageError
 
@@ -104,9 +106,10 @@ class TransformersEngine:
     def _batches(self, encoded: list[tuple[Request, list[int]]]) -> Iterator[list[tuple[Request, list[int]]]]:
         """Batches of requests that one `generate` call can answer, longest first: what does not fit shows at once."""
 
-        def kind(item: tuple[Request, list[int]]) -> tuple[int, float, float, int, list[str]]:
+        def kind(item: tuple[Request, list[int]]) -> tuple[int, float, float, int, int, list[str]]:
             request = item[0]
-            return request.max_tokens, request.temperature, request.top_p, request.beams, request.choices or []
+            logprobs = -1 if request.logprobs is None else request.logprobs
+            return request.max_tokens, request.temperature, request.top_p, request.beams, logprobs, request.choices or []
 
         ordered = sorted(encoded, key=lambda item: (kind(item), -len(item[1])))
         batch: list[tuple[Request, list[int]]] = []
@@ -121,75 +124,119 @@ class TransformersEngine:
         if batch:
             yield batch
 
-    def _inputs(self, rows: list[list[int]], beams: int) -> tuple[dict[str, Any], Any]:
-        """A padded batch for `generate`, and the cache of what all its rows begin with, computed once; None without one.
+    @cached_property
+    def _plain_cache(self) -> bool:
+        """Whether the model keeps every token's keys and values and nothing else, so that rows can be copied and dropped."""
+        import torch
+        from transformers import DynamicCache
+
+        token = torch.tensor([[self._stops[0]]], device=self._device)
+        with torch.inference_mode():
+            cache = getattr(self._model(input_ids=token, use_cache=True), "past_key_values", None)
+        return isinstance(cache, DynamicCache) and not any(cache.is_sliding)  # a window would count the padding
+
+    def _begin(self, rows: list[list[int]], beams: int) -> dict[str, Any]:
+        """A padded batch as `generate` takes it, with the cache of what all its rows begin with, computed once.
 
         A task's instructions stand before every prompt: on the demo they are half of what the teacher reads.
         """
         import torch
-        from transformers import DynamicCache
 
         first, last = min(rows), max(rows)  # in lexical order, what these two share, all share
         same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, rows)))
         shared = first[: min(same, min(map(len, rows)) - 1)]
-        if len(rows) < SHARED_ROWS or len(shared) < SHARED_TOKENS or beams > 1:  # `generate` copies rows for beams, no cache
-            shared = []
-        rests = [row[len(shared) :] for row in rows]
-        inputs = self._tokenizer.pad({"input_ids": rests}, return_tensors="pt").to(self._device)
+        if len(rows) < SHARED_ROWS or len(shared) < SHARED_TOKENS or beams > 1 or not self._plain_cache:
+            shared = []  # with beams, `generate` copies rows, but no cache
+        rests = self._tokenizer.pad({"input_ids": [row[len(shared) :] for row in rows]}, return_tensors="pt").to(self._device)
         if not shared:
-            return dict(inputs), None
+            return {**rests, "past_key_values": None}
         beginning = torch.tensor([shared], device=self._device)
         with torch.inference_mode():
             cache = self._model(input_ids=beginning, use_cache=True, logits_to_keep=1).past_key_values
-        if not isinstance(cache, DynamicCache) or any(cache.is_sliding):  # a window would count the padding in between
-            return dict(self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)), None
         cache.batch_repeat_interleave(len(rows))
         # shared beginning, padding, rest: the positions follow the mask, so the padding takes none
-        tokens = torch.cat([beginning.expand(len(rows), -1), inputs["input_ids"]], dim=1)
-        mask = torch.cat([torch.ones_like(beginning).expand(len(rows), -1), inputs["attention_mask"]], dim=1)
-        return {"input_ids": tokens, "attention_mask": mask}, cache
+        tokens = torch.cat([beginning.expand(len(rows), -1), rests["input_ids"]], dim=1)
+        mask = torch.cat([torch.ones_like(beginning).expand(len(rows), -1), rests["attention_mask"]], dim=1)
+        return {"input_ids": tokens, "attention_mask": mask, "past_key_values": cache}
 
-    def _stop_when_cancelled(self, input_ids: Any, _scores: Any, **_: Any) -> Any:
-        import torch
+    def _steps(self, batch: list[tuple[Request, list[int]]], width: int) -> tuple[list[Step], TopLogprobs | None]:
+        """What is done to the logits of a batch whose prompts are `width` tokens wide, and what notes log-probabilities."""
+        first = batch[0][0]
+        noted = None if first.logprobs is None else TopLogprobs(first.logprobs, len(batch))
+        steps: list[Step] = [] if noted is None else [noted]  # first, so that it sees the model's own
+        if first.choices:
+            texts = [self._tokenizer.encode(choice, add_special_tokens=False) for choice in first.choices]
+            steps.append(OneOf(texts, self._stops, width))
+        if first.temperature > 0:
+            steps.append(SeededSampling([request for request, _ in batch]))
+        return steps, noted
 
-        return torch.full((input_ids.shape[0],), self._cancelled, dtype=torch.bool, device=input_ids.device)
+    def _write(self, inputs: dict[str, Any], steps: list[Step], asked: Request) -> list[list[int]]:
+        """What the model writes to each row: up to a stop token, then padding; at most max_tokens tokens.
 
-    def _generate(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
+        Whenever a quarter of the rows have ended, the others go on without them.
+        """
         import torch
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        first = batch[0][0]
-        began = time.perf_counter()
-        inputs, cache = self._inputs([tokens for _, tokens in batch], first.beams)
         width = inputs["input_ids"].shape[1]
-        processors: list[Any] = []
-        if first.choices:
-            texts = [self._tokenizer.encode(choice, add_special_tokens=False) for choice in first.choices]
-            processors.append(_OneOf(texts, self._stops, width))
-        if first.temperature > 0:
-            processors.append(_SeededSampling([request for request, _ in batch]))
-        with torch.inference_mode():
-            output = self._model.generate(
-                **inputs,
-                past_key_values=cache,
-                do_sample=False,
-                num_beams=first.beams,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                max_new_tokens=first.max_tokens,
-                eos_token_id=self._stops,
-                pad_token_id=self._tokenizer.pad_token_id,
-                logits_processor=LogitsProcessorList(processors),
-                stopping_criteria=StoppingCriteriaList([self._stop_when_cancelled]),
-            )
+        stops = torch.tensor(self._stops, device=self._device)
+        may_leave = asked.beams == 1 and self._plain_cache
+
+        def ended(tokens: Any) -> Any:  # (B, T) -> (B)
+            return torch.isin(tokens[:, width:], stops).any(dim=1)
+
+        def pause(tokens: Any, _scores: Any, **_: Any) -> Any:  # (B, T) -> (B): at once for all rows, or for none
+            now = self._cancelled or (may_leave and int(ended(tokens).sum()) >= max(1, len(tokens) // 4))
+            return torch.full((len(tokens),), now, dtype=torch.bool, device=self._device)
+
+        written: list[list[int]] = [[]] * len(inputs["input_ids"])
+        left = list(range(len(written)))
+        while left:
+            before = inputs["input_ids"].shape[1]
+            with torch.inference_mode():
+                output = self._model.generate(
+                    **inputs,
+                    do_sample=False,
+                    num_beams=asked.beams,
+                    temperature=None,
+                    top_p=None,
+                    top_k=None,
+                    max_new_tokens=asked.max_tokens - (before - width),
+                    eos_token_id=self._stops,
+                    pad_token_id=self._tokenizer.pad_token_id,
+                    logits_processor=LogitsProcessorList(steps),
+                    stopping_criteria=StoppingCriteriaList([pause]),
+                    return_dict_in_generate=True,
+                )
+            tokens = output.sequences
+            for row, new in zip(left, tokens[:, width:].tolist(), strict=True):
+                written[row] = new
+            whole = not may_leave or self._cancelled or tokens.shape[1] - width >= asked.max_tokens
+            going = (~ended(tokens)).nonzero()[:, 0][: 0 if whole else None]
+            left = [left[row] for row in going.tolist()]
+            for step in steps:
+                step.keep(tokens, going.tolist())
+            if left:
+                mask, cache = inputs["attention_mask"], output.past_key_values
+                mask = torch.cat([mask, mask.new_ones(len(mask), tokens.shape[1] - before)], dim=1)
+                cache.batch_select_indices(going)
+                inputs = {"input_ids": tokens[going], "attention_mask": mask[going], "past_key_values": cache}
+        return written
+
+    def _generate(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
+        began = time.perf_counter()
+        inputs = self._begin([tokens for _, tokens in batch], batch[0][0].beams)
+        steps, noted = self._steps(batch, inputs["input_ids"].shape[1])
+        written = self._write(inputs, steps, batch[0][0])
         seconds = (time.perf_counter() - began) / len(batch)
         completions: list[Completion] = []
-        for (request, tokens), row in zip(batch, output[:, width:].tolist(), strict=True):
+        for place, ((request, tokens), row) in enumerate(zip(batch, written, strict=True)):
             stop = next((at for at, token in enumerate(row) if token in self._stops), None)
-            kept = row[: len(row) if stop is None else stop]
-            text = self._tokenizer.decode(kept, skip_special_tokens=True)
+            text = self._tokenizer.decode(row[:stop], skip_special_tokens=True)
             content, reasoning = split_reasoning(text)
+            said = row if stop is None else row[: stop + 1]
+            raw = {"text": text, "stop_token": None if stop is None else row[stop]}
             completions.append(
                 Completion(
                     id=request.id,
@@ -197,55 +244,10 @@ class TransformersEngine:
                     reasoning=reasoning,
                     finish_reason="length" if stop is None else "stop",
                     prompt_tokens=len(tokens),
-                    completion_tokens=len(kept) + (stop is not None),
+                    completion_tokens=len(said),
                     seconds=seconds,
-                    raw={"text": text, "stop_token": None if stop is None else row[stop]},
-                    batch_left=len(batch) - len(completions) - 1,
+                    raw=raw if noted is None else {**raw, "logprobs": noted.of(place, said)},
+                    batch_left=len(batch) - place - 1,
                 )
             )
         return completions
-
-
-class _OneOf:
-    """A logits processor that lets through only the tokens of some texts, each with a stop token behind it."""
-
-    def __init__(self, texts: list[list[int]], stops: list[int], width: int) -> None:
-        """`width` is the prompts' length, from which on a row is compared with the texts."""
-        self._stops, self._width = stops, width
-        self._next: dict[tuple[int, ...], list[int]] = {}  # by what was written: what may follow
-        for text in texts:
-            for place, token in enumerate(text):
-                self._next.setdefault(tuple(text[:place]), []).append(token)
-            self._next.setdefault(tuple(text), []).extend(stops)
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:  # (B, T), (B, V) -> (B, V)
-        masked = scores.new_full(scores.shape, float("-inf"))
-        for row, written in enumerate(input_ids[:, self._width :].tolist()):
-            allowed = self._next.get(tuple(written), self._stops)  # what has ended goes on with padding
-            masked[row, allowed] = scores[row, allowed]
-        return masked
-
-
-class _SeededSampling:
-    """A logits processor that makes greedy decoding sample: Gumbel-max, with noise from each request's own seed.
-
-    argmax(logits / T + Gumbel noise) is a draw from softmax(logits / T): Gumbel 1954; Maddison et al. 2014, arXiv 1411.0030.
-    """
-
-    def __init__(self, requests: list[Request]) -> None:
-        import torch
-
-        self._generators = [torch.Generator().manual_seed(request.seed) for request in requests]
-        self._temperature, self._top_p = requests[0].temperature, requests[0].top_p
-
-    def __call__(self, _input_ids: Any, scores: Any) -> Any:  # (B, T), (B, V) -> (B, V)
-        import torch
-
-        scores = scores.float() / self._temperature
-        if self._top_p < 1:
-            ranked, order = scores.sort(descending=True, dim=-1)
-            share = ranked.softmax(-1)
-            outside = share.cumsum(-1) - share > self._top_p
-            scores = scores.masked_fill(outside.scatter(-1, order, outside), float("-inf"))
-        noise = torch.stack([torch.rand(scores.shape[-1], generator=generator) for generator in self._generators])
-        return scores - torch.log(-torch.log(noise.clamp_min(1e-20))).to(scores.device)

@@ -11,14 +11,17 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Request, split_reasoning
+from seqdistill.engines.logprobs import by_ids
 from seqdistill.engines.models import local_model
 from seqdistill.errors import MissingExtra, UsageError
 
 BATCH_SIZE = 1024  # four times vLLM's usual max_num_seqs, so that the last stragglers of a batch cost little
+BEAM_BATCH_SIZE = 64  # prompts searched together; nothing can be taken from a batch before its end
 ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # its default, stdout, is for results
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -66,13 +69,14 @@ class VLLMEngine:
             if isinstance(tokens, Completion):
                 yield tokens
                 continue
-            batch.append((request, tokens))
-            if len(batch) == self._batch_size:
-                async for completion in self._answer(batch):
+            most = self._batch_size if request.beams == 1 else min(self._batch_size, BEAM_BATCH_SIZE)
+            if batch and (len(batch) == most or request.beams != batch[0][0].beams):
+                async for completion in self._answers(batch):
                     yield completion
                 batch = []
+            batch.append((request, tokens))
         if batch:
-            async for completion in self._answer(batch):
+            async for completion in self._answers(batch):
                 yield completion
 
     async def close(self) -> None:
@@ -99,8 +103,56 @@ class VLLMEngine:
             )
         return list(tokens)
 
+    async def _answers(self, batch: list[tuple[Request, list[int]]]) -> AsyncIterator[Completion]:
+        if batch[0][0].beams > 1:
+            for completion in await asyncio.get_running_loop().run_in_executor(self._thread, self._search, batch):
+                yield completion
+        else:
+            async for completion in self._answer(batch):
+                yield completion
+
+    def _search(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
+        """A beam search for requests of one width, which vLLM does for a list of prompts at once."""
+        from vllm.sampling_params import BeamSearchParams
+
+        began = time.perf_counter()
+        self._llm.reset_prefix_cache()
+        completions = []
+        for limit in sorted({request.max_tokens for request, _ in batch}):
+            part = [(request, tokens) for request, tokens in batch if request.max_tokens == limit]
+            asked = BeamSearchParams(beam_width=batch[0][0].beams, max_tokens=limit)
+            prompts = [{"prompt_token_ids": tokens} for _, tokens in part]
+            try:
+                found = self._llm.beam_search(prompts, asked)
+            except ValueError as error:
+                raise UsageError(
+                    f"vLLM refuses the beam search: {error}", "it needs [teacher.options] max_logprobs of at least twice beams"
+                ) from error
+            for (request, tokens), output in zip(part, found, strict=True):
+                completions.append(self._best(request, tokens, output.sequences[0]))
+        seconds = (time.perf_counter() - began) / len(batch)
+        return [
+            replace(completion, seconds=seconds, batch_left=len(completions) - place)
+            for place, completion in enumerate(completions, 1)
+        ]
+
+    def _best(self, request: Request, tokens: list[int], beam: Any) -> Completion:
+        written = list(beam.tokens[len(tokens) :])
+        stopped = written[-1:] == [self._tokenizer.eos_token_id]
+        text = self._tokenizer.decode(written, skip_special_tokens=True)
+        content, reasoning = split_reasoning(text)
+        return Completion(
+            request.id,
+            content=content,
+            reasoning=reasoning,
+            finish_reason="stop" if stopped else "length",
+            prompt_tokens=len(tokens),
+            completion_tokens=len(written),
+            raw={"text": text, "cumulative_logprob": beam.cum_logprob},
+        )
+
     async def _answer(self, batch: list[tuple[Request, list[int]]]) -> AsyncIterator[Completion]:
-        waiting = [request.id for request, _ in batch]
+        waiting = {request.id: request for request, _ in batch}
         loop = asyncio.get_running_loop()
         before = time.perf_counter()
         try:
@@ -109,12 +161,12 @@ class VLLMEngine:
                 finished = [out for out in await loop.run_in_executor(self._thread, self._engine.step) if out.finished]
                 now = time.perf_counter()
                 for output in finished:
-                    waiting.remove(output.request_id)
-                    yield _completion(output, (now - before) / len(finished), len(waiting))
+                    top = waiting.pop(output.request_id).logprobs
+                    yield _completion(output, top, (now - before) / len(finished), len(waiting))
                 before = now if finished else before
         finally:
             if waiting:  # cancelled: the requests still running are dropped, behind the step that is under way
-                self._thread.submit(self._engine.abort_request, waiting)
+                self._thread.submit(self._engine.abort_request, list(waiting))
 
     def _enqueue(self, batch: list[tuple[Request, list[int]]]) -> None:
         from vllm import SamplingParams
@@ -128,20 +180,23 @@ class VLLMEngine:
                 temperature=request.temperature,
                 top_p=request.top_p,
                 seed=request.seed,
+                logprobs=request.logprobs,
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 structured_outputs=form,
             )
             try:
                 self._engine.add_request(request.id, {"prompt_token_ids": tokens}, sampling)
-            except ValueError as error:  # what vLLM's grammars cannot express
-                raise UsageError(f"vLLM refuses the request: {error}", "simplify [generate.schema]") from error
+            except ValueError as error:  # what vLLM's grammars cannot express, more logprobs than max_logprobs
+                raise UsageError(
+                    f"vLLM refuses the request: {error}", "change [generate], or [teacher.options] for vllm.LLM"
+                ) from error
 
 
 def _has_form(request: Request) -> bool:
     return request.schema is not None or request.choices is not None
 
 
-def _completion(output: Any, seconds: float, batch_left: int) -> Completion:
+def _completion(output: Any, top: int | None, seconds: float, batch_left: int) -> Completion:
     (answer,) = output.outputs
     ended = answer.finish_reason in ("stop", "length")
     content, reasoning = split_reasoning(answer.text) if ended else ("", None)
@@ -153,8 +208,24 @@ def _completion(output: Any, seconds: float, batch_left: int) -> Completion:
         prompt_tokens=len(output.prompt_token_ids),
         completion_tokens=len(answer.token_ids),
         seconds=seconds,  # since completions were last handed on, so that a batch's seconds add up to its time
-        raw={"text": answer.text, "finish_reason": answer.finish_reason, "stop_reason": answer.stop_reason},
+        raw={
+            "text": answer.text,
+            "finish_reason": answer.finish_reason,
+            "stop_reason": answer.stop_reason,
+            **({} if top is None else {"logprobs": _logprobs(answer, top)}),
+        },
         error=None if ended else f"vllm {answer.finish_reason}",
         message=None if ended else f"vLLM ended the request early: {answer.finish_reason}",
         batch_left=batch_left,
+    )
+
+
+def _logprobs(answer: Any, top: int) -> dict[str, Any]:
+    """What vLLM tells of each place: the likeliest tokens, and the answer's own where it is not among them."""
+    ranked = [sorted(place.items(), key=lambda item: item[1].rank)[:top] for place in answer.logprobs]
+    return by_ids(
+        list(answer.token_ids),
+        [place[token].logprob for place, token in zip(answer.logprobs, answer.token_ids, strict=True)],
+        [[token for token, _ in place] for place in ranked],
+        [[found.logprob for _, found in place] for place in ranked],
     )

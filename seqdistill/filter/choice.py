@@ -141,8 +141,7 @@ class Chooser:
             case "faithfulness":
                 yield by_faithfulness
             case "logprob":
-                with Journal(self._run.file("generate", "journal.jsonl"), writable=False) as journal:
-                    means = teacher_means(journal.rows())
+                means = teacher_means(self._run.file("generate", "logprobs.parquet"))
                 yield lambda samples: by_logprob(samples, means)
             case _:
                 with verifier(config.verify, config.score.extract) as check:

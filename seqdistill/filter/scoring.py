@@ -5,12 +5,13 @@ cannot be scored: None is counted, and never taken for zero. Does not choose (`s
 """
 
 import functools
-import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from seqdistill.errors import UsageError
 from seqdistill.filter.answers import NUMBER, Extract, number
 from seqdistill.records import Sample
 
@@ -85,31 +86,19 @@ def _stem(word: str) -> str:
     return re.sub(r"['’]s?$", "", word.casefold())
 
 
-def by_logprob(samples: Sequence[Sample], means: Mapping[bytes, float]) -> Scores:
+def by_logprob(samples: Sequence[Sample], means: Mapping[str, float]) -> Scores:
     """The teacher's own mean log-probability of a token, from `teacher_means`. None where the teacher gave none."""
-    return [means.get(_spoken(sample.id, sample.text)) for sample in samples]
+    return [means.get(sample.id) for sample in samples]
 
 
-def teacher_means(journal_rows: Iterable[Mapping[str, Any]]) -> dict[bytes, float]:
-    """The mean log-probability of each answer in a journal whose raw reply has them, as chat endpoints write them.
+def teacher_means(sidecar: Path) -> dict[str, float]:
+    """By sample id, the mean log-probability of its tokens, from logprobs.parquet. Raises UsageError when there is none."""
+    import pyarrow.parquet
 
-    An endpoint gives them when it is asked: `options = { logprobs = true }` in [teacher].
-    """
-    means = {}
-    for row in journal_rows:
-        logprobs = _logprobs(row["completion"]["raw"])
-        if logprobs:
-            means[_spoken(row["id"], row["completion"]["content"])] = sum(logprobs) / len(logprobs)
-    return means
-
-
-def _logprobs(raw: Mapping[str, Any]) -> list[float]:
     try:
-        return [float(token["logprob"]) for token in raw["choices"][0]["logprobs"]["content"]]
-    except (KeyError, IndexError, TypeError, ValueError):  # what an endpoint did not give, or gave in a form of its own
-        return []
-
-
-def _spoken(name: str, text: str) -> bytes:
-    """What names an answer: a sample's id alone may have had another answer under older settings."""
-    return hashlib.blake2b(f"{name}\0{text}".encode("utf-8", "surrogatepass"), digest_size=12).digest()
+        batches = pyarrow.parquet.ParquetFile(sidecar).iter_batches(columns=["id", "logprobs"])
+    except FileNotFoundError:
+        raise UsageError(
+            f"score.by = logprob: no {sidecar}", "generate with --logprobs 0: the teacher's answers are asked for anew then"
+        ) from None
+    return {row["id"]: sum(row["logprobs"]) / len(row["logprobs"]) for batch in batches for row in batch.to_pylist()}

@@ -58,6 +58,7 @@ def pace_of(asked: GenerateConfig) -> Pace:
         retries=asked.retries,
         requests_per_minute=asked.requests_per_minute,
         tokens_per_minute=asked.tokens_per_minute,
+        samples_per_request=asked.samples_per_request,
         resend=asked.budget is None,  # a lost answer may be billed, so within a hard cap it is not asked for twice at once
     )
 

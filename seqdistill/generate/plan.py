@@ -53,6 +53,10 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
             f"beams = {asked.beams} with temperature = {asked.temperature} and samples = {asked.samples}",
             "a beam search gives one answer, without sampling: leave temperature at 0 and samples at 1",
         )
+    if asked.beams > 1 and asked.logprobs is not None:
+        raise UsageError("beams and logprobs at once", "a beam search gives no log-probabilities of its tokens: leave one out")
+    if asked.samples_per_request > 1 and asked.batch:
+        raise UsageError("samples_per_request and batch at once", "a Batch endpoint gets one request a sample: leave one out")
     if asked.retry_truncated is not None and asked.retry_truncated <= asked.max_tokens:
         raise UsageError(
             f"retry_truncated = {asked.retry_truncated} is not more than max_tokens = {asked.max_tokens}",
@@ -63,6 +67,11 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
     for config in configs:
         if not config.model:
             raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
+        if asked.samples_per_request > 1 and config.engine != "openai":
+            raise UsageError(
+                f"samples_per_request = {asked.samples_per_request} with the {config.engine} engine",
+                "only the openai engine sends requests; others compute a prompt's samples together anyway",
+            )
         weight = config.weight if isinstance(config, OneOfTeachers) else None
         teachers.append(Teacher(teacher_name(config), identity(config), config, price_of(config.price), weight))
     names = [teacher.name for teacher in teachers]
@@ -92,6 +101,7 @@ def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], asked:
                     schema=asked.schema or None,
                     choices=asked.choices or None,
                     beams=asked.beams,
+                    logprobs=asked.logprobs,
                 )
                 check_able(teacher.config.engine, request)
                 plan.append(Planned(prompt, number, teacher, request))

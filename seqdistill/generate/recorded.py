@@ -19,6 +19,7 @@ from seqdistill.engines.openai_api import parse_choice
 from seqdistill.errors import UsageError
 from seqdistill.generate.plan import Planned, Teacher, plan_requests, teacher_name
 from seqdistill.generate.samples import sample_of
+from seqdistill.generate.sidecar import write_logprobs
 from seqdistill.journal import Journal, request_key
 from seqdistill.progress import Progress
 from seqdistill.records import Message, Prompt, Sample, check_messages, prompt_id, read_samples, write_jsonl
@@ -68,13 +69,17 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
         earlier = _earlier(run)
         record = StageRecord(run, "generate", {"imported": True}, {str(file): file for file in files})
         record.begin()
-        samples, new = _store(run, recipe, read, earlier)
+        samples, new, logprobs = _store(run, recipe, read, earlier)
         write_jsonl(run.file("generate", "samples.jsonl"), samples.values())
         write_jsonl(run.file("generate", "failures.jsonl"), unread)
         counts = _counts(list(samples.values()), new, len(unread))
         teachers = list(dict.fromkeys(sample.teacher for sample in samples.values()))
         record.finish(
-            {"samples.jsonl": len(samples), "failures.jsonl": len(unread)},
+            {
+                "samples.jsonl": len(samples),
+                "failures.jsonl": len(unread),
+                **({"logprobs.parquet": logprobs} if logprobs else {}),
+            },
             config=asdict(recipe),
             counts=counts,
             spent_usd=None,
@@ -97,9 +102,13 @@ def _earlier(run: Run) -> dict[str, Sample]:
     return {sample.id: sample for sample in read_samples(run.file("generate", "samples.jsonl"))}
 
 
-def _store(run: Run, recipe: Recipe, read: Sequence[_Recorded], samples: dict[str, Sample]) -> tuple[dict[str, Sample], int]:
-    """Journal lines and samples of the answers. Another answer to a prompt is its next sample, also when it says the same;
-    what an earlier import brought is left out."""
+def _store(
+    run: Run, recipe: Recipe, read: Sequence[_Recorded], samples: dict[str, Sample]
+) -> tuple[dict[str, Sample], int, int]:
+    """Journal lines, samples and log-probabilities of the answers; how many samples are new, and how many have logprobs.
+
+    Another answer to a prompt is its next sample, also when it says the same; what an earlier import brought is left out.
+    """
     new = 0
     known = Counter((sample.prompt_id, sample.teacher, sample.text) for sample in samples.values())
     taken = Counter((sample.prompt_id, sample.teacher) for sample in samples.values())
@@ -119,7 +128,9 @@ def _store(run: Run, recipe: Recipe, read: Sequence[_Recorded], samples: dict[st
                 journal.append(teacher.identity, [(key, planned.request, recorded.completion)], paid=False)
             samples[planned.request.id] = sample_of(planned, recorded.completion)
             new += 1
-    return samples, new
+        replies = ((row["id"], row["completion"]["raw"]) for row in journal.rows() if row["id"] in samples)
+        logprobs = write_logprobs(run.file("generate", "logprobs.parquet"), replies)
+    return samples, new, logprobs
 
 
 def _teacher(config: TeacherConfig, recorded: _Recorded) -> Teacher:
@@ -218,7 +229,7 @@ def _replies(request: Row, response: Any, row: Row, place: str) -> Iterator[_Rec
         raise UsageError(f"{place}: the response has no choices")
     prompt = _prompt(_messages(request.get("messages"), place, "messages"), row, place)
     for number in range(len(response["choices"])):
-        completion = replace(parse_choice("", response, number, 0.0), raw=row)
+        completion = parse_choice("", response, number, 0.0)
         model = response.get("model") or request.get("model")
         yield _Recorded(place, str(model) if model else None, prompt, completion)
 

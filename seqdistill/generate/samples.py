@@ -10,6 +10,7 @@ from typing import Any
 from seqdistill.config import GenerateConfig
 from seqdistill.engines import Completion
 from seqdistill.generate.plan import Planned, with_more_tokens
+from seqdistill.generate.sidecar import write_logprobs
 from seqdistill.journal import Journal, answer
 from seqdistill.records import Sample, atomic_write, to_line
 from seqdistill.runs import Run
@@ -52,6 +53,16 @@ def write_samples(
     return counts
 
 
+def write_token_logprobs(run: Run, journal: Journal, plan: Sequence[Planned], asked: GenerateConfig) -> int:
+    """Writes logprobs.parquet, or removes an old one when none are asked for; returns its rows."""
+    path = run.file("generate", "logprobs.parquet")
+    if asked.logprobs is None:
+        path.unlink(missing_ok=True)
+        return 0
+    finals = (_final(journal, planned, asked, {}, Counts()) for planned in plan)
+    return write_logprobs(path, ((completion.id, completion.raw) for completion in finals))
+
+
 def _final(
     journal: Journal, planned: Planned, asked: GenerateConfig, failed: Mapping[str, Completion], counts: Counts
 ) -> Completion:
@@ -91,6 +102,7 @@ def sample_of(planned: Planned, completion: Completion) -> Sample:
         completion_tokens=completion.completion_tokens,
         reference=planned.prompt.reference,
         slice=planned.prompt.slice,
+        tool_calls=completion.tool_calls,
     )
 
 

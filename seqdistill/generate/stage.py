@@ -15,7 +15,7 @@ from seqdistill.errors import Incomplete
 from seqdistill.generate.asking import Asked, ask_teachers
 from seqdistill.generate.estimate import compare
 from seqdistill.generate.inputs import Inputs
-from seqdistill.generate.samples import write_samples
+from seqdistill.generate.samples import write_samples, write_token_logprobs
 from seqdistill.journal import Journal
 from seqdistill.progress import Progress
 from seqdistill.runs import Run
@@ -61,9 +61,14 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
             purse = inputs.purse(journal)
             asked = ask_teachers(journal, plan, recipe.generate, purse, progress, others)
             counts = write_samples(run, journal, plan, recipe.generate, asked.failed)
+            logprobs = write_token_logprobs(run, journal, plan, recipe.generate)
         prompts = len({planned.prompt.id for planned in plan})
         inputs.record.finish(
-            {"samples.jsonl": counts.samples, "failures.jsonl": counts.failed},
+            {
+                "samples.jsonl": counts.samples,
+                "failures.jsonl": counts.failed,
+                **({"logprobs.parquet": logprobs} if logprobs else {}),
+            },
             status="incomplete" if counts.failed else "complete",
             config=asdict(recipe),
             counts={"prompts": prompts, "new": asked.new, "reused": max(0, counts.samples - asked.new), **asdict(counts)},

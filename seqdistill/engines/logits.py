@@ -1,0 +1,109 @@
+"""What is done to a batch's logits at each step of transformers' `generate`: keep to choices, sample, note log-probabilities.
+
+Each keeps one state a row; rows leave a batch when they are finished, and `keep` says which stay.
+"""
+
+from typing import Any, Protocol
+
+from seqdistill.engines import Request
+from seqdistill.engines.logprobs import by_ids
+
+
+class Step(Protocol):
+    """A logits processor that rows may leave."""
+
+    def __call__(self, input_ids: Any, scores: Any, /) -> Any:
+        """The scores (B, V) of the next token, given the tokens (B, T) so far."""
+
+    def keep(self, tokens: Any, rows: list[int], /) -> None:
+        """Goes on with these rows alone; the tokens (B, T) are those of all rows."""
+
+
+class OneOf:
+    """Lets through only the tokens of some texts, each with a stop token behind it."""
+
+    def __init__(self, texts: list[list[int]], stops: list[int], width: int) -> None:
+        """`width` is the prompts' length, from which on a row is compared with the texts."""
+        self._stops, self._width = stops, width
+        self._next: dict[tuple[int, ...], list[int]] = {}  # by what was written: what may follow
+        for text in texts:
+            for place, token in enumerate(text):
+                self._next.setdefault(tuple(text[:place]), []).append(token)
+            self._next.setdefault(tuple(text), []).extend(stops)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:  # (B, T), (B, V) -> (B, V)
+        masked = scores.new_full(scores.shape, float("-inf"))
+        for row, written in enumerate(input_ids[:, self._width :].tolist()):
+            allowed = self._next.get(tuple(written), self._stops)  # what has ended goes on with padding
+            masked[row, allowed] = scores[row, allowed]
+        return masked
+
+    def keep(self, tokens: Any, rows: list[int]) -> None:
+        """Nothing is kept of a row but its tokens."""
+
+
+class SeededSampling:
+    """Makes greedy decoding sample: Gumbel-max, with noise from each request's own seed.
+
+    argmax(logits / T + Gumbel noise) is a draw from softmax(logits / T): Gumbel 1954; Maddison et al. 2014, arXiv 1411.0030.
+    """
+
+    def __init__(self, requests: list[Request]) -> None:
+        import torch
+
+        self._generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+        self._temperature, self._top_p = requests[0].temperature, requests[0].top_p
+
+    def __call__(self, _input_ids: Any, scores: Any) -> Any:  # (B, T), (B, V) -> (B, V)
+        import torch
+
+        scores = scores.float() / self._temperature
+        if self._top_p < 1:
+            ranked, order = scores.sort(descending=True, dim=-1)
+            share = ranked.softmax(-1)
+            outside = share.cumsum(-1) - share > self._top_p
+            scores = scores.masked_fill(outside.scatter(-1, order, outside), float("-inf"))
+        noise = torch.stack([torch.rand(scores.shape[-1], generator=generator) for generator in self._generators])
+        return scores - torch.log(-torch.log(noise.clamp_min(1e-20))).to(scores.device)
+
+    def keep(self, _tokens: Any, rows: list[int]) -> None:
+        self._generators = [self._generators[row] for row in rows]
+
+
+class TopLogprobs:
+    """Notes the log-probability of each token that is written and of the likeliest ones in its place; changes nothing."""
+
+    def __init__(self, top: int, rows: int) -> None:
+        """For a batch of `rows`; `top` is how many likeliest tokens are noted, 0 for none."""
+        self._top = top
+        self._left = list(range(rows))
+        self._before: Any = None  # (B, V): the log-probabilities that the next token is chosen by
+        self._values: list[list[float]] = [[] for _ in range(rows)]
+        self._tops: list[list[tuple[list[int], list[float]]]] = [[] for _ in range(rows)]
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:  # (B, T), (B, V) -> (B, V)
+        self._note(input_ids)
+        self._before = scores.float().log_softmax(-1)
+        return scores
+
+    def _note(self, input_ids: Any) -> None:
+        """Notes the last token of each row, if it was not yet."""
+        if self._before is None:
+            return
+        chosen = self._before.gather(-1, input_ids[:, -1:])[:, 0].tolist()
+        likeliest = self._before.topk(self._top)
+        for row, value, ids, values in zip(
+            self._left, chosen, likeliest.indices.tolist(), likeliest.values.tolist(), strict=True
+        ):
+            self._values[row].append(value)
+            self._tops[row].append((ids, values))
+        self._before = None
+
+    def keep(self, tokens: Any, rows: list[int]) -> None:
+        self._note(tokens)
+        self._left = [self._left[row] for row in rows]
+
+    def of(self, row: int, tokens: list[int]) -> dict[str, Any]:
+        """What was noted of a row whose answer these tokens are."""
+        tops = self._tops[row][: len(tokens)]
+        return by_ids(tokens, self._values[row][: len(tokens)], [ids for ids, _ in tops], [values for _, values in tops])

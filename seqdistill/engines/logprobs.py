@@ -1,0 +1,78 @@
+"""The log-probabilities of an answer's tokens, in one form whichever engine gave them.
+
+They are natural logarithms of the model's own distribution, before temperature and top_p. Local engines put this form into
+their raw reply; what a chat endpoint replied is read into it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+LOWEST = -9999.0  # stands for "impossible", as OpenAI writes it; JSON has no infinity
+DIGITS = 6
+_TOKEN_ID = re.compile(r"token_id:(\d+)\Z")  # vLLM's server, asked for return_tokens_as_token_ids
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """T tokens, the end-of-turn token included where the engine gives it, and at each place the K likeliest, likeliest first.
+
+    Tokens are named by their ids, or by their texts where an endpoint tells no ids.
+    """
+
+    token_ids: list[int] | None  # (T)
+    tokens: list[str] | None  # (T)
+    logprobs: list[float]  # (T)
+    top_token_ids: list[list[int]] | None  # (T, K)
+    top_tokens: list[list[str]] | None  # (T, K)
+    top_logprobs: list[list[float]]  # (T, K)
+
+    @property
+    def mean(self) -> float:
+        """The mean over the tokens; there is at least one."""
+        return sum(self.logprobs) / len(self.logprobs)
+
+
+def by_ids(
+    token_ids: list[int], logprobs: Sequence[float], top_token_ids: list[list[int]], top_logprobs: Sequence[Sequence[float]]
+) -> dict[str, Any]:
+    """The form as a raw reply holds it, from a local engine's numbers."""
+    values, tops = _finite(logprobs), [_finite(place) for place in top_logprobs]
+    return asdict(TokenLogprobs(token_ids, None, values, top_token_ids, None, tops))
+
+
+def logprobs_in(raw: Mapping[str, Any]) -> TokenLogprobs | None:
+    """What a raw reply tells: a local engine's, or the first choice of a chat-completions reply; None for nothing usable."""
+    try:
+        if "choices" in raw:
+            return _of_chat(raw["choices"][0]["logprobs"]["content"])
+        return TokenLogprobs(**raw["logprobs"])
+    except (KeyError, IndexError, TypeError, AttributeError):  # not asked for, or in a form of the endpoint's own
+        return None
+
+
+def _of_chat(content: Sequence[Mapping[str, Any]]) -> TokenLogprobs | None:
+    if not content:
+        return None
+    tops = [place.get("top_logprobs") or [] for place in content]
+    names, top_names = [str(place["token"]) for place in content], [[str(one["token"]) for one in top] for top in tops]
+    values, top_values = _finite([place["logprob"] for place in content]), [_finite([o["logprob"] for o in t]) for t in tops]
+    if all(_TOKEN_ID.match(name) for name in (*names, *(name for top in top_names for name in top))):
+        return TokenLogprobs(_ids(names), None, values, [_ids(top) for top in top_names], None, top_values)
+    return TokenLogprobs(
+        None, [_clean(name) for name in names], values, None, [list(map(_clean, t)) for t in top_names], top_values
+    )
+
+
+def _ids(names: Sequence[str]) -> list[int]:
+    return [int(name.removeprefix("token_id:")) for name in names]
+
+
+def _clean(text: str) -> str:
+    """Text that UTF-8 can hold: half of a character is U+FFFD."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _finite(values: Sequence[Any]) -> list[float]:
+    return [round(max(value, LOWEST), DIGITS) if isinstance(value, (int, float)) else LOWEST for value in values]
