@@ -136,7 +136,11 @@ class GenerateConfig:
     tokens_per_minute: int | None = key(None, "the endpoint's limit of tokens a minute", low=1, output=False)
     timeout: float = key(600.0, "seconds one try of a request may take in all", low=0.1, output=False)
     connect_timeout: float = key(10.0, "seconds a connection may take to open", low=0.1, output=False)
+    read_timeout: float | None = key(
+        None, "seconds an endpoint may be silent within a try; default: as long as the try may take", low=0.1, output=False
+    )
     retries: int = key(6, "further tries of a request after a failure that may pass", low=0, high=100, output=False)
+    may_fail: float = key(0.0, "share of the requests that may stay without an answer; the run goes on without them", low=0, high=1)
 
 
 @dataclass(frozen=True)

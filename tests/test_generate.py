@@ -422,6 +422,16 @@ def test_a_bad_list_of_teachers_is_told(tmp_path: Path, tables: str, says: str, 
     assert re.search(says, capsys.readouterr().err)
 
 
+def test_a_share_of_the_requests_may_fail(tmp_path: Path) -> None:
+    fault: Fault = lambda _, body: "400" if body["messages"][0]["content"] == "question 3" else None  # noqa: E731
+    with ChatServer(fault) as server:
+        with pytest.raises(Incomplete, match="1 of 20 requests"):
+            run_it(tmp_path, server, range(20), may_fail=0.04)
+        result = run_it(tmp_path, server, range(20), may_fail=0.05)
+        assert (result.samples, result.failed, result.up_to_date) == (19, 1, False)
+        assert run_it(tmp_path, server, range(20), may_fail=0.05).up_to_date
+
+
 def test_logprobs_lie_beside_the_samples_and_go_when_they_are_not_asked_for(tmp_path: Path) -> None:
     with ChatServer() as server:
         result = run_it(tmp_path, server, range(4), samples=2, logprobs=3, samples_per_request=2)

@@ -127,6 +127,12 @@ def test_numbers_that_json_has_not_do_not_break_the_journal() -> None:
     assert told is not None and told.logprobs == [-9999.0, -1.5]
 
 
+def test_a_silent_endpoint_is_given_up_at_the_read_timeout() -> None:
+    with ChatServer(lambda _, body: "hang" if body["messages"][-1]["content"] == "question 3" else None) as server:
+        completions = asked(server, retries=0, timeout=60.0, read_timeout=0.3)
+    assert (completions["p3"].error, completions["p3"].message) == ("timeout", "no answer within 0.3 s")
+
+
 def test_without_resend_a_lost_answer_is_not_asked_for_again() -> None:
     with ChatServer(first_try("reset", 12)) as server:
         completions = asked(server, resend=False)

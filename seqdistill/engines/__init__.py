@@ -87,6 +87,7 @@ class Pace:
     concurrency: int = 64  # most requests in flight at one endpoint
     timeout: float = 600.0  # seconds for one try in all
     connect_timeout: float = 10.0  # seconds
+    read_timeout: float | None = None  # seconds of silence; None: as long as `timeout`
     retries: int = 6  # further tries after a failure that may pass
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None

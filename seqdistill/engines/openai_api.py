@@ -68,7 +68,8 @@ class OpenAIEngine:
 
         if not requests:
             return
-        timeout = openai.Timeout(self.pace.timeout, connect=self.pace.connect_timeout)
+        silence = self.pace.read_timeout or self.pace.timeout
+        timeout = openai.Timeout(self.pace.timeout, connect=self.pace.connect_timeout, read=silence)
         limits = httpx2.Limits(max_connections=self.pace.concurrency, max_keepalive_connections=self.pace.concurrency)
         async with contextlib.AsyncExitStack() as stack:
             endpoints = []
@@ -318,7 +319,8 @@ class _Asking:
         return raw
 
     def _timeout(self) -> _Failure:
-        return _Failure("timeout", f"no answer within {self._pace.timeout:g} s", lost=True)
+        within = min(self._pace.timeout, self._pace.read_timeout or self._pace.timeout)
+        return _Failure("timeout", f"no answer within {within:g} s", lost=True)
 
     def _refusal(self, endpoint: _Endpoint, error: Any) -> Exception:
         """What an HTTP status outside 2xx means."""

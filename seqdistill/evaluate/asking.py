@@ -125,7 +125,7 @@ def _requests(contestant: Contestant, prompts: Sequence[Prompt], recipe: Recipe)
 
 def _pace(recipe: Recipe) -> Pace:
     """Eval's own concurrency, and for the rest what generate may ask of the same endpoint."""
-    names = ("timeout", "connect_timeout", "retries", "requests_per_minute", "tokens_per_minute")
+    names = ("timeout", "connect_timeout", "read_timeout", "retries", "requests_per_minute", "tokens_per_minute")
     return Pace(concurrency=recipe.eval.concurrency, **{name: getattr(recipe.generate, name) for name in names})
 
 

@@ -55,6 +55,7 @@ def pace_of(asked: GenerateConfig) -> Pace:
         concurrency=asked.concurrency,
         timeout=asked.timeout,
         connect_timeout=asked.connect_timeout,
+        read_timeout=asked.read_timeout,
         retries=asked.retries,
         requests_per_minute=asked.requests_per_minute,
         tokens_per_minute=asked.tokens_per_minute,

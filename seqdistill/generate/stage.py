@@ -44,8 +44,8 @@ class GenerateResult:
 def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
     """Asks the teacher and writes samples.jsonl, failures.jsonl and the manifest.
 
-    Raises UsageError for bad input before anything is asked, and Incomplete when requests failed or the budget is reached:
-    the others are written, and running again asks only for what is missing.
+    Raises UsageError for bad input before anything is asked, and Incomplete when more requests failed than may, or the budget
+    is reached: the others are written, and running again asks only for what is missing.
     """
     if recipe.task.prompts is None and (run.manifest("generate") or {}).get("imported"):
         return _result(run, up_to_date=True)  # `import` has done this stage
@@ -63,21 +63,24 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
             counts = write_samples(run, journal, plan, recipe.generate, asked.failed)
             logprobs = write_token_logprobs(run, journal, plan, recipe.generate)
         prompts = len({planned.prompt.id for planned in plan})
+        incomplete = counts.failed > (0 if asked.stopped else recipe.generate.may_fail * len(plan))
         inputs.record.finish(
             {
                 "samples.jsonl": counts.samples,
                 "failures.jsonl": counts.failed,
                 **({"logprobs.parquet": logprobs} if logprobs else {}),
             },
-            status="incomplete" if counts.failed else "complete",
+            status="incomplete" if incomplete else "complete",
             config=asdict(recipe),
             counts={"prompts": prompts, "new": asked.new, "reused": max(0, counts.samples - asked.new), **asdict(counts)},
             spent_usd=purse.spent_usd if purse.prices else None,
             teacher=_about(inputs),
         )
         compare(run, inputs.record.fingerprint, counts, progress)
-    if counts.failed:
+    if incomplete:
         raise _incomplete(run, asked, counts.failed, len(plan))
+    if counts.failed:
+        progress.note(f"generate: {counts.failed} of {len(plan)} requests have no answer, as may_fail allows")
     return _result(run, up_to_date=False)
 
 
