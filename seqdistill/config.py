@@ -140,7 +140,9 @@ class GenerateConfig:
         None, "seconds an endpoint may be silent within a try; default: as long as the try may take", low=0.1, output=False
     )
     retries: int = key(6, "further tries of a request after a failure that may pass", low=0, high=100, output=False)
-    may_fail: float = key(0.0, "share of the requests that may stay without an answer; the run goes on without them", low=0, high=1)
+    may_fail: float = key(
+        0.0, "share of the requests that may stay without an answer; the run goes on without them", low=0, high=1
+    )
 
 
 @dataclass(frozen=True)

@@ -113,24 +113,28 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with path.open(encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                place = f"{path}:{number}"
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UsageError(
-                        f"{place}: not JSON: {error.msg} at column {error.colno}", "one JSON object a line"
-                    ) from None
-                if not isinstance(row, dict):
-                    raise UsageError(f"{place}: not a JSON object: {_short(row)}", "one JSON object a line")
-                yield place, row
+                if line.strip():
+                    place = f"{path}:{number}"
+                    yield place, read_row(line, place)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe") from None
     except (IsADirectoryError, PermissionError) as error:
         raise UsageError(f"{path}: {error.strerror}", "give a readable file") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}", "save the file as UTF-8") from None
+
+
+def read_row(line: str | bytes, place: str) -> dict[str, Any]:
+    """The object in one JSONL line. Raises UsageError naming `place`."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{place}: not JSON: {error.msg} at column {error.colno}", "one JSON object a line") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{place}: not UTF-8: {error.reason}", "save the file as UTF-8") from None
+    if not isinstance(row, dict):
+        raise UsageError(f"{place}: not a JSON object: {_short(row)}", "one JSON object a line")
+    return row
 
 
 def read_samples(path: Path) -> Iterator[Sample]:

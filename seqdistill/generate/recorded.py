@@ -4,7 +4,6 @@ Decides which kinds of lines are understood. Reads chat-completions logs ({"requ
 output, joined by custom_id), {"prompt", "completion"} and {"messages"} lines. Asks nothing.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +21,7 @@ from seqdistill.generate.samples import sample_of
 from seqdistill.generate.sidecar import write_logprobs
 from seqdistill.journal import Journal, request_key
 from seqdistill.progress import Progress
-from seqdistill.records import Message, Prompt, Sample, check_messages, prompt_id, read_samples, write_jsonl
+from seqdistill.records import Message, Prompt, Sample, check_messages, prompt_id, read_row, read_samples, write_jsonl
 from seqdistill.runs import Run, StageRecord
 
 HINT = (
@@ -174,7 +173,7 @@ def _recorded(files: Sequence[Path], unread: list[Row]) -> Iterator[_Recorded]:
                     raise UsageError(f"{place}: the id {name!r} is also that of another prompt")
                 yield recorded
         except UsageError as error:
-            unread.append(_unread(place, error.message.removeprefix(f"{place}: ")))
+            unread.append(_unread(place, error))
 
 
 def _rows(path: Path, unread: list[Row]) -> Iterator[tuple[str, Row]]:
@@ -184,21 +183,16 @@ def _rows(path: Path, unread: list[Row]) -> Iterator[tuple[str, Row]]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "give a JSONL file") from None
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            unread.append(_unread(place, f"not JSON: {error}"))
-            continue
-        if isinstance(row, dict):
-            yield place, row
-        else:
-            unread.append(_unread(place, "not a JSON object"))
+        if line.strip():
+            place = f"{path}:{number}"
+            try:
+                yield place, read_row(line, place)
+            except UsageError as error:
+                unread.append(_unread(place, error))
 
 
-def _unread(place: str, message: str) -> Row:
+def _unread(place: str, error: UsageError) -> Row:
+    message = error.message.removeprefix(f"{place}: ")
     return {"id": place, "prompt_id": None, "sample": None, "error": "unreadable", "message": message}
 
 
