@@ -43,7 +43,7 @@ def test_no_test_notice_and_no_pair_of_place_and_reason_is_trained_on(writer, mo
     assert not {row["prompt"] for row in rows("prompts.jsonl")} & {row["prompt"] for row in rows("test.jsonl")}
 
 
-@pytest.mark.parametrize(("file", "least"), [("prompts.jsonl", 150), ("test.jsonl", 34)])
+@pytest.mark.parametrize(("file", "least"), [("prompts.jsonl", 80), ("test.jsonl", 34)])
 def test_each_slice_has_enough_rows_to_be_judged_alone(file: str, least: int) -> None:
     slices = [row["slice"] for row in rows(file)]
     assert set(slices) == {"normal", "hard", "critical"}
