@@ -2,9 +2,9 @@
 
 A notice is drawn from a frame: a place, what is known about it, a reason, a time, what to do, and a gold sentence made of the
 same facts. The news never stands in the first words (the reason or the background does), so copying the start is no summary.
-Slices: `normal`; `hard` (in an odd order, with a distractor that is not the news); `critical` (safety: a sentence
-that loses the place, the time or what to do does harm). A pair of place and reason is used once over both files, so no test
-pair is trained on. The same bytes come out of every run. The teacher's answers are not here: `seqdistill generate` gets them.
+Slices: `normal`; `hard` (with a distractor: news that is none); `critical` (safety: a sentence that loses the place, the time
+or what to do does harm). A pair of place and reason is used once over both files, so no test pair is trained on. The same
+bytes come out of every run. The teacher's answers are not here: `seqdistill generate` gets them.
 """
 
 import json
@@ -15,7 +15,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 SEED = 7
-PROMPTS = {"normal": 192, "hard": 78, "critical": 90}
+PROMPTS = {"normal": 216, "hard": 84, "critical": 100}
 TEST = {"normal": 48, "hard": 36, "critical": 36}
 
 
@@ -194,9 +194,8 @@ def write(rng: random.Random, frame: Frame, facts: dict[str, str], slice_name: s
     extra = rng.choice(list(frame.extras))
     distractor = rng.choice(DISTRACTORS.split("|"))
     reason_first = f"Because of {{reason}}, {{place}}, which {background}, {news}."
-    place_first = f"{{place}} {background}. It {news} because of {{reason}}."
     if slice_name == "hard":
-        parts = rng.choice(([distractor, reason_first, extra], [place_first, distractor, extra]))
+        parts = rng.choice(([distractor, reason_first, extra], [reason_first, distractor, extra]))
     else:
         parts = [reason_first, extra]
     because = rng.choice(("because of", "owing to", "due to"))
