@@ -94,8 +94,8 @@ def test_several_samples_come_in_one_request_and_the_prompt_is_paid_once() -> No
     assert len({c.content for c in completions.values()}) == 30
     for count in ("prompt_tokens", "completion_tokens"):
         assert sum(getattr(c, count) for c in completions.values()) == sum(usage[count] for usage in server.usages)
-    lefts = {name: c.batch_left for name, c in completions.items() if name.startswith("p0")}
-    assert list(lefts.values()) == [3, 2, 1, 0, 1, 0], "a journal keeps one reply's answers whole or not at all"
+    lefts = [completions[f"p0:{k}"].batch_left for k in range(6)]
+    assert lefts == [3, 2, 1, 0, 1, 0], "a journal keeps one reply's answers whole or not at all"
     assert all(len(c.raw["choices"]) == 1 for c in completions.values())
 
 
