@@ -113,6 +113,7 @@ class VLLMEngine:
 
     def _search(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
         """A beam search for requests of one width, which vLLM does for a list of prompts at once."""
+        from vllm.exceptions import VLLMValidationError
         from vllm.sampling_params import BeamSearchParams
 
         began = time.perf_counter()
@@ -124,7 +125,7 @@ class VLLMEngine:
             prompts = [{"prompt_token_ids": tokens} for _, tokens in part]
             try:
                 found = self._llm.beam_search(prompts, asked)
-            except ValueError as error:
+            except (ValueError, VLLMValidationError) as error:
                 raise UsageError(
                     f"vLLM refuses the beam search: {error}", "it needs [teacher.options] max_logprobs of at least twice beams"
                 ) from error
@@ -170,6 +171,7 @@ class VLLMEngine:
 
     def _enqueue(self, batch: list[tuple[Request, list[int]]]) -> None:
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMValidationError
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         self._llm.reset_prefix_cache()
@@ -186,7 +188,10 @@ class VLLMEngine:
             )
             try:
                 self._engine.add_request(request.id, {"prompt_token_ids": tokens}, sampling)
-            except ValueError as error:  # what vLLM's grammars cannot express, more logprobs than max_logprobs
+            except (
+                ValueError,
+                VLLMValidationError,
+            ) as error:  # what vLLM's grammars cannot express, more logprobs than max_logprobs
                 raise UsageError(
                     f"vLLM refuses the request: {error}", "change [generate], or [teacher.options] for vllm.LLM"
                 ) from error

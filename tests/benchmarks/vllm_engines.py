@@ -4,7 +4,7 @@
 
 Needs the environment of `make test-vllm`. Each contender loads the embedded teacher in a process of its own and answers the
 demo's notices round by round, each round other ones, after a round that warms it up; loading is not counted. The contenders
-take turns twice, so that other load on the machine hits all of them.
+take turns, so that other load on the machine hits all of them.
 """
 
 import argparse
@@ -33,7 +33,6 @@ from seqdistill.templates import load_template  # noqa: E402
 
 NOTICES = TESTS.parent / "prompts" / "notices"
 MAX_TOKENS = 64
-TURNS = 2
 
 Answer = Callable[[list[Request]], int]  # -> tokens written
 
@@ -97,13 +96,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--contender", choices=[*NAMES], help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.contender:
         print(json.dumps(contend(asked.contender, asked.prompts, asked.rounds)))
         return
     found: dict[str, list[float]] = {name: [] for name in NAMES}
-    for _ in range(TURNS):
+    for _ in range(asked.turns):
         for name in NAMES:
             command = [sys.executable, __file__, "--contender", name]
             command += ["--prompts", str(asked.prompts), "--rounds", str(asked.rounds)]
@@ -112,7 +112,7 @@ def main() -> None:
                 raise RuntimeError(ran.stderr[-3000:])
             found[name] += json.loads(ran.stdout.splitlines()[-1])
     best = statistics.median(found["offline"])
-    print(f"{asked.prompts} notices a round, {asked.rounds} rounds, {TURNS} turns, {os.cpu_count()} cores, medians")
+    print(f"{asked.prompts} notices a round, {asked.rounds} rounds, {asked.turns} turns, {os.cpu_count()} cores, medians")
     print("| | tokens/s | of vLLM's own | rounds |\n|---|---|---|---|")
     for name, speeds in found.items():
         speed = statistics.median(speeds)
