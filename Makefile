@@ -5,7 +5,7 @@ RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
 
-.PHONY: setup distill generate filter train eval test test-vllm test-browser check bench clean
+.PHONY: setup distill generate filter train eval test test-vllm test-browser check bench bench-vllm clean
 
 setup: .venv/installed  ## .venv with the pinned set and the demo's teacher
 
@@ -49,6 +49,10 @@ bench: setup  ## side by side with the peers; each gets an environment of its ow
 	$(BIN)/python tests/benchmarks/filter.py --rows 10000 --environments .venv-bench
 	$(BIN)/python tests/benchmarks/journal.py 100000
 	$(BIN)/python tests/benchmarks/generate.py
+	$(BIN)/python tests/benchmarks/transformers_engine.py
+
+bench-vllm: .venv-vllm/installed  ## vLLM's server and our vLLM engine beside vLLM's own offline engine
+	.venv-vllm/bin/python tests/benchmarks/vllm_engines.py
 
 clean:  ## what make made; runs/ stays
 	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .pytest_cache
