@@ -432,6 +432,15 @@ def test_a_share_of_the_requests_may_fail(tmp_path: Path) -> None:
         assert run_it(tmp_path, server, range(20), may_fail=0.05).up_to_date
 
 
+def test_an_estimate_counts_a_prompt_once_for_each_request(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        asked = recipe(server, prompts_file(tmp_path, range(30)), samples=6, samples_per_request=4)
+        told = estimate(Run(tmp_path / "run"), asked, Silent(), probe=30)
+        result = generate(Run(tmp_path / "run"), asked, Silent())
+    assert told.prompt_tokens == pytest.approx(30 * 2 * 6, rel=0.05), "30 prompts, two requests each, of 6 tokens"
+    assert result.prompt_tokens == sum(usage["prompt_tokens"] for usage in server.usages)
+
+
 def test_logprobs_lie_beside_the_samples_and_go_when_they_are_not_asked_for(tmp_path: Path) -> None:
     with ChatServer() as server:
         result = run_it(tmp_path, server, range(4), samples=2, logprobs=3, samples_per_request=2)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from statistics import fmean
 from typing import Any
 
@@ -110,9 +111,13 @@ def _spread(plan: Sequence[Planned], count: int) -> list[Planned]:
 def _extrapolate(
     plan: Sequence[Planned], missing: Sequence[Planned], known: Sequence[tuple[Planned, Completion]], asked: GenerateConfig
 ) -> Estimate:
-    """Prompt tokens by the bytes of each prompt, at the ratio of the known; completion tokens at the mean of the known."""
-    told = sum(completion.prompt_tokens for _, completion in known)
-    ratio = told / sum(_bytes(one) for one, _ in known) if told else 1 / BYTES_A_TOKEN
+    """Prompt tokens by the bytes of each prompt, at the ratio of the known; completion tokens at the mean of the known.
+
+    Samples that come in one request share the prompt's tokens; an answer without prompt tokens is such a sharer.
+    """
+    told = [(one, completion.prompt_tokens) for one, completion in known if completion.prompt_tokens]
+    ratio = sum(tokens for _, tokens in told) / sum(_bytes(one) for one, _ in told) if told else 1 / BYTES_A_TOKEN
+    ratio *= ceil(asked.samples / asked.samples_per_request) / asked.samples
     length = fmean(completion.completion_tokens for _, completion in known) if known else asked.max_tokens
 
     def usd(some: Sequence[Planned]) -> float | None:
