@@ -78,9 +78,11 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 CURATOR = """
-import os, sys, tempfile
+import importlib.util, os, pathlib, sys, tempfile
 os.environ.update(OPENAI_API_KEY="x", TELEMETRY_ENABLED="0", CURATOR_DISABLE_RICH_DISPLAY="1", HF_HUB_OFFLINE="1")
 os.environ["CURATOR_CACHE_DIR"] = tempfile.mkdtemp()
+litellm = pathlib.Path(importlib.util.find_spec("litellm").origin).parent  # brings the tokenizer that curator would download
+os.environ["TIKTOKEN_CACHE_DIR"] = str(litellm / "litellm_core_utils" / "tokenizers")
 from bespokelabs import curator
 count, at_once = int(sys.argv[1]), int(sys.argv[2])
 llm = curator.LLM(model_name="teacher", backend="openai", generation_params={"max_tokens": 100, "temperature": 0},
