@@ -115,7 +115,7 @@ class GenerateConfig:
     max_tokens: int = key(1024, "most new tokens in one answer", low=1)
     seed: int = key(0, "run seed; each request's seed is a hash of it, the prompt's id and the sample number", low=0)
     limit: int | None = key(None, "only the first N prompts", low=1)
-    schema: dict[str, Any] = key({}, "JSON schema that every answer must keep to; not on the transformers engine")
+    schema: dict[str, Any] = key({}, "JSON schema that every answer must keep to")
     choices: list[str] = key([], "every answer must be one of these; repeat it")
     beams: int = key(1, "width of a beam search, with temperature 0; not on the openai engine", low=1, high=100)
     logprobs: int | None = key(

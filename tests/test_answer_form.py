@@ -141,10 +141,33 @@ def test_transformers_answers_with_one_of_the_choices(tiny_model: Path, temperat
         assert len({c.content for c in answers}) == 4
 
 
-def test_transformers_says_which_engines_know_schemas(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot do \[generate\] schema") as raised:
-        ask(open_engine(ModelConfig(model=str(tiny_model))), [request(schema=PRICED)])
-    assert "openai, vllm" in (raised.value.hint or "")
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_transformers_keeps_to_a_schema(tiny_model: Path, temperature: float) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "item": {"enum": ["bread", 'milk "fresh"', "\u00e4pfel"]},
+            "price": {"type": "integer", "minimum": 0, "maximum": 99},
+            "sold": {"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 3},
+        },
+        "required": ["item", "price", "sold"],
+        "additionalProperties": False,
+    }
+    engine = open_engine(ModelConfig(model=str(tiny_model), options={"batch_size": 16}))
+    asked = [request(n, schema=schema, temperature=temperature, max_tokens=100) for n in range(40)]
+    answers = ask(engine, asked).values()
+    assert {(AnswerForm(schema).fault(c.content), c.finish_reason) for c in answers} == {(None, "stop")}
+    assert all(c.content == json.dumps(json.loads(c.content), ensure_ascii=False) for c in answers), "no idle white space"
+    if temperature:
+        assert len({c.content for c in answers}) > 20
+
+
+def test_a_schema_that_has_no_grammar_is_a_usage_error(tiny_model: Path) -> None:
+    engine = open_engine(ModelConfig(model=str(tiny_model)))
+    with pytest.raises(UsageError, match=r"\[generate.schema\] cannot be kept to"):
+        ask(engine, [request(schema={"type": "object", "unevaluatedProperties": False, "not": {"required": ["a"]}})])
+    with pytest.raises(UsageError, match="beams with a schema"):
+        ask(engine, [request(schema=PRICED, beams=2)])
 
 
 def test_the_filter_takes_choices_from_the_recipe(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Completion:
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 
 
-ABLE = {"schema": ("openai", "vllm"), "beams": ("transformers", "vllm")}  # the engines that can do what not every engine can
+ABLE = {"beams": ("transformers", "vllm")}  # the engines that can do what not every engine can
 
 
 def can(engine: str, setting: str) -> bool:
@@ -64,6 +64,8 @@ def check_able(engine: str, request: Request) -> None:
     for name, engines in ABLE.items():
         if getattr(request, name) not in (None, 0, 1) and not can(engine, name):
             raise UsageError(f"the {engine} engine cannot do [generate] {name}", f"engines that can: {', '.join(engines)}")
+    if engine == "transformers" and request.schema is not None and request.beams > 1:
+        raise UsageError("the transformers engine cannot do [generate] beams with a schema", "leave beams out, or use vllm")
 
 
 class Engine(Protocol):

@@ -1,12 +1,14 @@
-"""What is done to a batch's logits at each step of transformers' `generate`: keep to choices, sample, note log-probabilities.
+"""What is done to a batch's logits at each step of transformers' `generate`: keep to a form, sample, note log-probabilities.
 
 Each keeps one state a row; rows leave a batch when they are finished, and `keep` says which stay.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from seqdistill.engines import Request
 from seqdistill.engines.logprobs import by_ids
+from seqdistill.errors import UsageError
 
 
 class Step(Protocol):
@@ -40,6 +42,44 @@ class OneOf:
 
     def keep(self, tokens: Any, rows: list[int]) -> None:
         """Nothing is kept of a row but its tokens."""
+
+
+class JsonSchema:
+    """Lets through only what keeps to a JSON schema, by llguidance's grammars; the JSON is written as `json.dumps` does.
+
+    Not for beams: rows must not change places.
+    """
+
+    def __init__(self, tokenizer: Any, schema: Mapping[str, Any], rows: int) -> None:
+        """`tokenizer` is llguidance's. Raises UsageError for a schema that has no grammar."""
+        from llguidance import LLMatcher
+
+        spaces = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # no model idles in white space
+        matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_json_schema(dict(schema), defaults=spaces), log_level=0)
+        if matcher.is_error():
+            raise UsageError(f"[generate.schema] cannot be kept to: {matcher.get_error()[:300]}", "simplify the schema")
+        self._matchers = [matcher.deep_copy() for _ in range(rows)]
+        self._behind = False  # whether the matchers lack each row's last token
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:  # (B, T), (B, V) -> (B, V)
+        import numpy
+        import torch
+
+        self._catch_up(input_ids)
+        self._behind = True
+        masks = numpy.stack([numpy.frombuffer(matcher.compute_bitmask(), numpy.uint8) for matcher in self._matchers])
+        allowed = numpy.unpackbits(masks, axis=1, bitorder="little")[:, : scores.shape[1]]
+        return scores.masked_fill(torch.from_numpy(allowed).to(scores.device) == 0, float("-inf"))
+
+    def _catch_up(self, tokens: Any) -> None:
+        for matcher, token in zip(self._matchers, tokens[:, -1].tolist(), strict=True):
+            if self._behind and not matcher.is_stopped():
+                matcher.consume_token(token)
+        self._behind = False
+
+    def keep(self, tokens: Any, rows: list[int]) -> None:
+        self._catch_up(tokens)
+        self._matchers = [self._matchers[row] for row in rows]
 
 
 class SeededSampling:

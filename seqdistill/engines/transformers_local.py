@@ -5,6 +5,7 @@ Sampling draws each request's noise from its own seed, so that neither order nor
 """
 
 import asyncio
+import json
 import time
 from array import array
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Request, check_able, split_reasoning
-from seqdistill.engines.logits import OneOf, SeededSampling, Step, TopLogprobs
+from seqdistill.engines.logits import JsonSchema, OneOf, SeededSampling, Step, TopLogprobs
 from seqdistill.engines.models import local_model, quiet_transformers
 from seqdistill.errors import UsageError
 
@@ -109,10 +110,11 @@ class TransformersEngine:
     def _batches(self, encoded: list[Encoded]) -> Iterator[list[Encoded]]:
         """Batches of requests that one `generate` call can answer, longest first: what does not fit shows at once."""
 
-        def kind(item: Encoded) -> tuple[int, float, float, int, int, list[str]]:
+        def kind(item: Encoded) -> tuple[int, float, float, int, int, str]:
             request = item[0]
             logprobs = -1 if request.logprobs is None else request.logprobs
-            return request.max_tokens, request.temperature, request.top_p, request.beams, logprobs, request.choices or []
+            form = json.dumps(request.schema or request.choices)
+            return request.max_tokens, request.temperature, request.top_p, request.beams, logprobs, form
 
         ordered = sorted(encoded, key=lambda item: (kind(item), -len(item[1])))
         batch: list[Encoded] = []
@@ -137,6 +139,18 @@ class TransformersEngine:
         with torch.inference_mode():
             cache = getattr(self._model(input_ids=token, use_cache=True), "past_key_values", None)
         return isinstance(cache, DynamicCache) and not any(cache.is_sliding)  # a window would count the padding
+
+    @cached_property
+    def _grammar_tokens(self) -> Any:
+        """The tokenizer as llguidance wants it."""
+        from llguidance.hf import from_tokenizer
+
+        try:
+            return from_tokenizer(self._tokenizer, self._model.config.get_text_config().vocab_size)
+        except ValueError as error:
+            raise UsageError(
+                f"[generate.schema]: the model's tokenizer has no grammars: {error}", "use another engine"
+            ) from error
 
     def _begin(self, rows: list[list[int]], beams: int) -> dict[str, Any]:
         """A padded batch as `generate` takes it, with the cache of what all its rows begin with, computed once.
@@ -170,6 +184,8 @@ class TransformersEngine:
         if first.choices:
             texts = [self._tokenizer.encode(choice, add_special_tokens=False) for choice in first.choices]
             steps.append(OneOf(texts, self._stops, width))
+        if first.schema is not None:
+            steps.append(JsonSchema(self._grammar_tokens, first.schema, len(batch)))
         if first.temperature > 0:
             steps.append(SeededSampling([request for request, _ in batch]))
         return steps, noted

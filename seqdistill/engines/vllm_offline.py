@@ -121,7 +121,7 @@ class VLLMEngine:
         completions = []
         for limit in sorted({request.max_tokens for request, _ in batch}):
             part = [(request, tokens) for request, tokens in batch if request.max_tokens == limit]
-            asked = BeamSearchParams(beam_width=batch[0][0].beams, max_tokens=limit)
+            asked = BeamSearchParams(beam_width=batch[0][0].beams, max_tokens=limit, structured_outputs=_form(batch[0][0]))
             prompts = [{"prompt_token_ids": tokens} for _, tokens in part]
             try:
                 found = self._llm.beam_search(prompts, asked)
@@ -172,11 +172,10 @@ class VLLMEngine:
     def _enqueue(self, batch: list[tuple[Request, list[int]]]) -> None:
         from vllm import SamplingParams
         from vllm.exceptions import VLLMValidationError
-        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+        from vllm.sampling_params import RequestOutputKind
 
         self._llm.reset_prefix_cache()
         for request, tokens in batch:
-            form = StructuredOutputsParams(json=request.schema, choice=request.choices) if _has_form(request) else None
             sampling = SamplingParams(
                 max_tokens=request.max_tokens,
                 temperature=request.temperature,
@@ -184,7 +183,7 @@ class VLLMEngine:
                 seed=request.seed,
                 logprobs=request.logprobs,
                 output_kind=RequestOutputKind.FINAL_ONLY,
-                structured_outputs=form,
+                structured_outputs=_form(request),
             )
             try:
                 self._engine.add_request(request.id, {"prompt_token_ids": tokens}, sampling)
@@ -197,8 +196,13 @@ class VLLMEngine:
                 ) from error
 
 
-def _has_form(request: Request) -> bool:
-    return request.schema is not None or request.choices is not None
+def _form(request: Request) -> Any:
+    """What vLLM is told of the answer's form; None without one."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    if request.schema is None and request.choices is None:
+        return None
+    return StructuredOutputsParams(json=request.schema, choice=request.choices)
 
 
 def _completion(output: Any, top: int | None, seconds: float, batch_left: int) -> Completion:
