@@ -53,25 +53,26 @@ class Console:
             threading.Thread(target=self._heartbeat, args=(self._over,), daemon=True).start()
             return
         from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[place]}", markup=False),
             TextColumn("{task.fields[rate]}", markup=False),
             TimeRemainingColumn(),
             TextColumn("{task.fields[facts]}", markup=False),
         )
         self._bar = Progress(*columns, console=RichConsole(stderr=True), transient=True, expand=True)
-        self._task = self._bar.add_task(what, total=total, rate="", facts="")
+        self._task = self._bar.add_task(what, total=total, place=self._place(), rate="", facts="")
         self._bar.start()
 
     def advance(self, count: int = 1, facts: dict[str, str] | None = None) -> None:
         self._done += count
         self._facts.update(facts or {})
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, rate=self._rate(), facts=visible(self._shown()))
+            shown = {"place": self._place(), "rate": self._rate(), "facts": visible(self._shown())}
+            self._bar.update(self._task, completed=self._done, **shown)
 
     def _heartbeat(self, over: threading.Event) -> None:
         while not over.wait(HEARTBEAT_SECONDS):
@@ -79,10 +80,16 @@ class Console:
             if self._done:
                 left = seconds((self._total - self._done) * (time.monotonic() - self._began) / self._done) + " left"
             facts = f", {self._shown()}" if self._facts else ""
-            self._say(f"{self._what}: {self._done} of {self._total} {self._unit}, {self._rate()}, {left}{facts}")
+            self._say(f"{self._what}: {self._place()}, {self._rate()}, {left}{facts}")
+
+    def _place(self) -> str:
+        if self._unit == "B":
+            return f"{size(self._done)}/{size(self._total)}"
+        return f"{self._done:,}/{self._total:,}"
 
     def _rate(self) -> str:
-        return f"{self._done / max(time.monotonic() - self._began, 1e-9):.1f} {self._unit}/s"
+        rate = self._done / max(time.monotonic() - self._began, 1e-9)
+        return f"{size(rate)}/s" if self._unit == "B" else f"{rate:,.1f} {self._unit}/s"
 
     def _shown(self) -> str:
         return "  ".join(f"{name} {value}" for name, value in self._facts.items())
@@ -261,6 +268,13 @@ def seconds(value: float) -> str:
     if value < 3600:
         return f"{int(value // 60)} min {int(value % 60):02d} s"
     return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
+
+
+def size(value: float) -> str:
+    """An amount of data as a person says it: 290.6 MB."""
+    from rich.filesize import decimal
+
+    return decimal(int(value))
 
 
 def _plain(value: Any) -> Any:

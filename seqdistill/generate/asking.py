@@ -145,4 +145,4 @@ class _Tally:
             return {}
         spent = self._purse.spent_usd
         projected = self._paid_before + (spent - self._paid_before) * self.total / self.done
-        return {"cost": f"{spent:.4f} USD", "projected": f"{projected:.4f} USD"}
+        return {"cost": f"{spent:.4f} of {projected:.4f} USD"}
