@@ -47,6 +47,7 @@ check: setup  ## format, lint, types, import rules
 
 bench: setup  ## side by side with the peers; each gets an environment of its own in .venv-bench; generate.py needs nginx
 	$(BIN)/python tests/benchmarks/filter.py --rows 10000 --environments .venv-bench
+	$(BIN)/python tests/benchmarks/filter_stage.py 100000
 	$(BIN)/python tests/benchmarks/journal.py 100000
 	$(BIN)/python tests/benchmarks/generate.py
 	$(BIN)/python tests/benchmarks/transformers_engine.py
