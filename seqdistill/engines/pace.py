@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from seqdistill.engines import Pace
 
 FIRST_LIMIT = 8  # what a wrong setting can cost
-SLOW_START_STEP = 3.0  # more at once for each good answer: four times as many after each round trip
 CUT = 0.6
 LONGEST_BACKOFF_SECONDS = 60.0
 
@@ -55,7 +54,7 @@ class Throttle:
 
     def answered(self) -> None:
         """A request was answered well: dare a little more."""
-        step = SLOW_START_STEP if self._growing_fast else 1.0 / self._limit
+        step = 1.0 if self._growing_fast else 1.0 / self._limit
         self._limit = min(self._most, self._limit + step)
 
     def refused(self, sent_at: float, pause: float, now: float) -> None:
