@@ -15,9 +15,10 @@ from typing import Annotated, Any, Optional, Union, get_args, get_origin
 import typer
 
 from seqdistill import __version__
-from seqdistill.config import TABLES, Recipe, Setting, check_value, flag, merge, parse_assignment, settings_of
+from seqdistill.config import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
+from seqdistill.recipes import check_value, merge, parse_assignment
 from seqdistill.runs import Run, resolved_recipe
 
 app = typer.Typer(

@@ -1,20 +1,13 @@
-"""What can be set: one frozen dataclass a table, the only defaults and the only validation; and the recipe file.
+"""What can be set: one frozen dataclass a table, with the only defaults and the only bounds. `recipes` reads and checks.
 
 A key has one name everywhere: field here, key in the recipe, flag on the command line, word in the docs.
 Order: flag > environment (SEQDISTILL_*) > recipe > what the run remembers > default. The first two arrive as `flags`.
 """
 
-import difflib
-import tomllib
-import types
-import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from operator import attrgetter
-from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
-
-from seqdistill.errors import UsageError
+from typing import Any, get_type_hints
 
 
 def key(
@@ -346,7 +339,7 @@ class Setting:
 
 def settings_of(kind: Any, *above: str) -> Iterator[Setting]:
     """Every setting of a table, those of the tables in it included, in the order in which they are written above."""
-    for name, (part, of) in _parts(kind).items():
+    for name, (part, of) in parts_of(kind).items():
         if is_dataclass(of):
             yield from settings_of(of, *above, name)
         else:
@@ -369,208 +362,7 @@ def flag(table: str, *names: str) -> str:
     return "--" + "-".join(names).replace("_", "-")
 
 
-def _parts(kind: Any) -> dict[str, tuple["Field[Any]", Any]]:
+def parts_of(kind: Any) -> dict[str, tuple["Field[Any]", Any]]:
     """Each field of a table and its type."""
     hints = get_type_hints(kind)
     return {part.name: (part, hints[part.name]) for part in fields(kind)}
-
-
-# --- the recipe file --------------------------------------------------------------------------------------------------
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The tables of a TOML recipe, checked for unknown tables and keys and for wrong values. Paths stay as written.
-
-    Raises UsageError naming the file, the table, the key and the nearest known name.
-    """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such recipe", "give an existing file with -c, or leave -c out") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}", "give a TOML file with -c") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not TOML: {error}", "see the recipe chapter of the README") from None
-    check_tables(raw, str(path))
-    return raw
-
-
-def check_tables(tables: Mapping[str, Any], place: str) -> None:
-    """Raises UsageError for an unknown table or key, or a wrong value, naming the place it came from."""
-    for table, content in tables.items():
-        if table == "teachers":
-            _check_teachers(content, place)
-        elif table in TABLES:
-            _check_table(TABLES[table], table, content, place)
-        else:
-            raise UsageError(f"{place}: unknown table [{table}]{nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
-
-
-def _check_teachers(content: Any, place: str) -> None:
-    if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
-        raise UsageError(f"{place}: teachers is not a list of tables", "write [[teachers]] above the keys of each teacher")
-    for number, one in enumerate(content, 1):
-        _check_table(OneOfTeachers, "teachers", one, f"{place}: teacher {number}")
-        if "model" not in one:
-            raise UsageError(f"{place}: teacher {number}: [[teachers]] has no model", "name each teacher's model")
-    weighted = [one for one in content if "weight" in one]
-    if weighted and (len(weighted) < len(content) or not sum(one["weight"] for one in content)):
-        raise UsageError(f"{place}: [[teachers]]: give every teacher a weight, or none", "weight = 2.0")
-
-
-def _check_table(kind: Any, table: str, content: Any, place: str) -> None:
-    parts = _parts(kind)
-    if not isinstance(content, Mapping):
-        raise UsageError(
-            f"{place}: {table} = {content!r} is not a table", f"write [{table}] on a line of its own, keys: {', '.join(parts)}"
-        )
-    for name, value in content.items():
-        if name not in parts:
-            stage = table.partition(".")[0]
-            meant = nearest(name, [*_dotted(kind), *parts]) or nearest(name, _dotted(TABLES.get(stage, kind), stage))
-            raise UsageError(
-                f"{place}: unknown key {name!r} in [{table}]{meant}",
-                f"keys of [{table}]: {', '.join(parts)}",
-            )
-        setting, of = parts[name]
-        if is_dataclass(of):
-            _check_table(of, f"{table}.{name}", value, place)
-        else:
-            check_value(setting, of, value, f"{place}: [{table}] {name}")
-
-
-def _dotted(kind: Any, *above: str) -> list[str]:
-    return [".".join(setting.names) for setting in settings_of(kind, *above)]
-
-
-def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> None:
-    """Raises UsageError for a value that one setting cannot take; `place` is its flag, or file, table and key."""
-    accepted = [part for part in get_args(kind) if part is not type(None)] if _is_union(kind) else [kind]
-    origin = get_origin(accepted[0]) or accepted[0]
-    if value is None and _is_union(kind):
-        return
-    if origin is list:
-        if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-            raise UsageError(f"{place} = {value!r}: want a list of strings", 'write ["one", "two"]')
-        return
-    fits = isinstance(value, (int, float) if origin is float else origin) and not (
-        isinstance(value, bool) and origin is not bool
-    )
-    if not fits:
-        raise UsageError(f"{place} = {value!r}: want {_KIND_NAMES.get(origin, origin.__name__)}", setting.metadata["help"])
-    choices, low, high = (setting.metadata[name] for name in ("choices", "low", "high"))
-    if choices and value not in choices:
-        raise UsageError(f"{place} = {value!r}{nearest(str(value), choices)}", f"one of: {', '.join(choices)}")
-    if low is not None and not value >= low:
-        raise UsageError(f"{place} = {value!r}: less than {low}", setting.metadata["help"])
-    if high is not None and not value <= high:
-        raise UsageError(f"{place} = {value!r}: more than {high}", setting.metadata["help"])
-
-
-_KIND_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
-
-
-def _is_union(kind: Any) -> bool:
-    return get_origin(kind) in (types.UnionType, typing.Union)
-
-
-def nearest(word: str, known: Any) -> str:
-    """ ", did you mean 'that'?" for a word that ends a dotted name, is close to a known one or begins one, else nothing."""
-    close = (
-        [one for one in known if one.endswith(f".{word}")]
-        or difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-        or [one for one in known if one.startswith(word)]
-    )
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
-Layer = Mapping[str, Any]  # table -> key -> value; [[teachers]] is a list of such tables
-
-
-def merge(*layers: Layer) -> dict[str, Any]:
-    """The tables of several layers laid over one another, the last one on top; nested tables are merged by key."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for table, content in layer.items():
-            if isinstance(content, list):
-                merged[table] = content
-                continue
-            target = merged.setdefault(table, {})
-            for name, value in content.items():
-                if isinstance(value, Mapping) and isinstance(target.get(name), Mapping):
-                    target[name] = {**target[name], **value}
-                else:
-                    target[name] = value
-    return merged
-
-
-def resolve(tables: Layer) -> Recipe:
-    """The recipe with every default filled in. `tables` must have been checked."""
-    several = [OneOfTeachers(**one) for one in tables.get("teachers", ())]
-    single = {table: _filled(TABLES[table], content) for table, content in tables.items() if table != "teachers"}
-    if several and not single.get("teacher", TeacherConfig()).model:
-        single["teacher"] = several[0]
-    return replace(Recipe(), **single, teachers=several)
-
-
-def _filled(kind: Any, content: Mapping[str, Any]) -> Any:
-    parts = _parts(kind)
-    return kind(
-        **{name: _filled(parts[name][1], value) if is_dataclass(parts[name][1]) else value for name, value in content.items()}
-    )
-
-
-def with_paths(tables: Layer, folder: Path) -> dict[str, Any]:
-    """The tables with each relative path that exists under `folder` made absolute; names that are no path stay.
-
-    A prompts or test file is always a path unless it is a hub name (`hf:`); a template or model may be a plain name.
-    """
-    return {
-        table: [_with_paths(OneOfTeachers, one, folder) for one in content]
-        if isinstance(content, list)
-        else _with_paths(TABLES[table], content, folder)
-        for table, content in tables.items()
-    }
-
-
-def _with_paths(kind: Any, content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    placed = dict(content)
-    for name, (setting, of) in _parts(kind).items():
-        value = content.get(name)
-        if is_dataclass(of):
-            if name in content:
-                placed[name] = _with_paths(of, content[name], folder)
-        elif setting.metadata["path"] and isinstance(value, str):
-            placed[name] = _placed(value, folder, name)
-        elif setting.metadata["path"] and isinstance(value, list):
-            placed[name] = [_placed(item, folder, name) for item in value]
-    return placed
-
-
-def _placed(value: str, folder: Path, name: str) -> str:
-    if value.startswith("run:"):
-        return f"run:{(folder / value[4:]).absolute()}"
-    if (folder / value).exists() or (name in ("prompts", "test", "against") and ":" not in value):
-        return str((folder / value).absolute())
-    return value
-
-
-def parse_assignment(text: str) -> tuple[str, dict[str, Any]]:
-    """The table and content of one `--set table.key=value`; value is TOML, or else a plain string.
-
-    Nested keys work: `train.args.learning_rate=1e-4`. Raises UsageError for a bad form, table, key or value.
-    """
-    left, equals, right = text.partition("=")
-    parts = [part.strip() for part in left.split(".")]
-    if not equals or len(parts) < 2 or not all(parts):
-        raise UsageError(f"--set {text!r}: not of the form table.key=value", "for example --set train.args.learning_rate=1e-4")
-    try:
-        value = tomllib.loads(f"value = {right.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = right.strip()
-    table, *names = parts
-    for name in reversed(names[1:]):
-        value = {name: value}
-    content = {names[0]: value}
-    check_tables({table: content}, f"--set {text!r}")
-    return table, content

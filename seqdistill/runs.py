@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill import __version__
-from seqdistill.config import GenerateConfig, Layer, Recipe, check_tables, merge, read_recipe, resolve, with_paths
+from seqdistill.config import GenerateConfig, Recipe
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.recipes import Layer, check_tables, merge, read_recipe, resolve, with_paths
 from seqdistill.records import atomic_write, content_files, file_sha256, fingerprint, write_json
 
 STAGES = ("generate", "filter", "train", "eval")

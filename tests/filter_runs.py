@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.config import check_tables, resolve
 from seqdistill.filter.stage import FilterResult, filter_samples
 from seqdistill.progress import Silent
+from seqdistill.recipes import check_tables, resolve
 from seqdistill.records import Sample, prompt_id, write_jsonl
 from seqdistill.runs import Run, StageRecord
 

@@ -5,20 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from seqdistill.config import (
-    FilterConfig,
-    GenerateConfig,
-    Layer,
-    NearDuplicatesConfig,
-    Recipe,
-    merge,
-    parse_assignment,
-    read_recipe,
-    resolve,
-    settings,
-    settings_of,
-)
+from seqdistill.config import FilterConfig, GenerateConfig, NearDuplicatesConfig, Recipe, settings, settings_of
 from seqdistill.errors import UsageError
+from seqdistill.recipes import Layer, merge, parse_assignment, read_recipe, resolve
 from seqdistill.runs import Run, resolved_recipe
 
 

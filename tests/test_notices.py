@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from seqdistill.config import read_recipe
 from seqdistill.prompt_files import load_prompts
+from seqdistill.recipes import read_recipe
 from seqdistill.templates import load_template, prompts_folder
 
 NOTICES = prompts_folder() / "notices"

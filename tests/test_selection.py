@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from seqdistill.config import SelectConfig, merge, parse_assignment, resolve
+from seqdistill.config import SelectConfig
 from seqdistill.filter.selection import Rejected, baseline, select
+from seqdistill.recipes import merge, parse_assignment, resolve
 
 IDS = ["p:t:0", "p:t:1", "p:t:2", "p:t:3"]
 
