@@ -1,10 +1,10 @@
 """Tokens a second through `vllm serve` and through the vllm engine, beside vLLM's own offline `LLM.chat`, same prompts.
 
-    .venv-vllm/bin/python tests/benchmarks/vllm_engines.py [--prompts 60] [--rounds 3]
+    .venv-vllm/bin/python tests/benchmarks/vllm_engines.py [--prompts 60] [--rounds 3] [--turns 2]
 
-Needs the environment of `make test-vllm`. Each contender loads the embedded teacher in a process of its own and answers the
-demo's notices round by round, each round other ones, after a round that warms it up; loading is not counted. The contenders
-take turns, so that other load on the machine hits all of them.
+Needs the environment of `make test-vllm`. Each contender answers the demo's notices round by round, each round other ones,
+after a round that warms it up; loading is not counted. The bare client sends a whole round to `vllm serve` at once and does
+nothing else: what it loses is the server's. The contenders take turns, so that other load on the machine hits all of them.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,8 +61,7 @@ def through(engine: Engine) -> Answer:
 
 
 def offline() -> Answer:
-    """Asks vLLM as its own examples do."""
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    """Asks vLLM as its own examples do, as it comes."""
     from vllm import LLM, SamplingParams
 
     llm = LLM(model=local_model(TEACHER), use_tqdm_on_load=False, **OPTIONS)
@@ -74,19 +74,47 @@ def offline() -> Answer:
     return answer
 
 
-def contend(name: str, prompts: int, rounds: int) -> list[float]:
-    """One contender's speeds, in this process."""
-    if name == "serve":
-        with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log.txt") as url:
-            return timed(through(open_engine(ModelConfig("teacher", "openai", [url]))), prompts, rounds)
-    if name == "engine":
-        return timed(through(open_engine(ModelConfig(TEACHER, "vllm", options=OPTIONS))), prompts, rounds)
-    return timed(offline(), prompts, rounds)
+def bare(url: str) -> Answer:
+    """Asks the server with openai's client alone, everything at once."""
+    from openai import AsyncOpenAI, DefaultAioHttpClient
+
+    async def tokens(requests: list[Request]) -> int:
+        async with AsyncOpenAI(base_url=url, api_key="none", http_client=DefaultAioHttpClient()) as client:
+            replies = await asyncio.gather(
+                *(
+                    client.chat.completions.create(
+                        model="teacher", messages=request.messages, max_tokens=MAX_TOKENS, temperature=0
+                    )
+                    for request in requests
+                )
+            )
+        return sum(reply.usage.completion_tokens for reply in replies)
+
+    return lambda requests: asyncio.run(tokens(requests))
 
 
+def contend(process: str, prompts: int, rounds: int) -> dict[str, list[float]]:
+    """The speeds of the contenders that share one process or server."""
+    if process == "offline":
+        return {"LLM.chat": timed(offline(), prompts, rounds)}
+    if process == "engine":
+        return {"engine": timed(through(open_engine(ModelConfig(TEACHER, "vllm", options=OPTIONS))), prompts, rounds)}
+    speeds = {}
+    os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # serves /reset_prefix_cache: both contenders send the same prompts
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log.txt") as url:
+        engine = open_engine(ModelConfig("teacher", "openai", [url]))
+        for name, answer in (("serve, bare", bare(url)), ("serve", through(engine))):
+            speeds[name] = timed(answer, prompts, rounds)
+            reset = urllib.request.Request(f"{url.removesuffix('/v1')}/reset_prefix_cache", method="POST")
+            assert json.load(urllib.request.urlopen(reset)) == {"success": True}
+    return speeds
+
+
+PROCESSES = ("offline", "engine", "serve")
 NAMES = {
-    "offline": "vLLM's own LLM.chat",
+    "LLM.chat": "vLLM's own LLM.chat",
     "engine": "seqdistill's vllm engine",
+    "serve, bare": "vllm serve, a bare client that sends all at once",
     "serve": "vllm serve through seqdistill's openai engine",
 }
 
@@ -97,21 +125,23 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--contender", choices=[*NAMES], help=argparse.SUPPRESS)
+    parser.add_argument("--process", choices=PROCESSES, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.contender:
-        print(json.dumps(contend(asked.contender, asked.prompts, asked.rounds)))
+    if asked.process:
+        print(json.dumps(contend(asked.process, asked.prompts, asked.rounds)))
         return
     found: dict[str, list[float]] = {name: [] for name in NAMES}
     for _ in range(asked.turns):
-        for name in NAMES:
-            command = [sys.executable, __file__, "--contender", name]
+        for process in PROCESSES:
+            command = [sys.executable, __file__, "--process", process]
             command += ["--prompts", str(asked.prompts), "--rounds", str(asked.rounds)]
             ran = subprocess.run(command, capture_output=True, text=True, check=False)
             if ran.returncode:
                 raise RuntimeError(ran.stderr[-3000:])
-            found[name] += json.loads(ran.stdout.splitlines()[-1])
-    best = statistics.median(found["offline"])
+            said = next(line for line in ran.stdout.splitlines() if line.startswith('{"'))  # vLLM prints there too
+            for name, speeds in json.loads(said).items():
+                found[name] += speeds
+    best = statistics.median(found["LLM.chat"])
     print(f"{asked.prompts} notices a round, {asked.rounds} rounds, {asked.turns} turns, {os.cpu_count()} cores, medians")
     print("| | tokens/s | of vLLM's own | rounds |\n|---|---|---|---|")
     for name, speeds in found.items():
