@@ -12,8 +12,9 @@ from typing import Any
 
 from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Pace, Request
-from seqdistill.engines.openai_api import OpenAIEngine, shown_url
+from seqdistill.engines.openai_api import OpenAIEngine, choices_in, shown_url
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.records import from_json
 
 PATH = "/v1/chat/completions"
 MOST_REQUESTS = 50_000  # in one file, as OpenAI limits it
@@ -130,7 +131,7 @@ class BatchEndpoint:
         response = row["response"] if isinstance(row.get("response"), dict) else {}
         status, body = response.get("status_code"), response.get("body")
         body = body if isinstance(body, dict) else {}
-        if status == 200 and isinstance(body.get("choices"), list) and body["choices"]:
+        if status == 200 and choices_in(body):
             return self._engine.parse(request, body, 0.0)
         error = row.get("error") or body.get("error") or {}
         error = error if isinstance(error, dict) else {"message": str(error)}
@@ -153,7 +154,7 @@ class BatchEndpoint:
             raise NotNow(f"{self.name}: {what}: {error.__cause__ or error}", "run again; batches go on without us") from None
 
     def _refusal(self, error: Any, what: str) -> SeqdistillError:
-        said = f"{self.name} says {error.status_code} to {what}: {error.message.replace(self._engine.key, '***')[:300]}"
+        said = f"{self.name} says {error.status_code} to {what}: {self._engine.without_key(error.message)[:300]}"
         status: int = error.status_code
         if status == 401:
             return UsageError(said, f"check the key in the environment variable {self._env}")
@@ -192,7 +193,7 @@ def chunks(endpoint: BatchEndpoint, asked: Sequence[tuple[str, Request]]) -> Ite
 
 def _row(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        row = from_json(line)
+    except ValueError:
         return {}
     return row if isinstance(row, dict) else {}
