@@ -2,7 +2,9 @@
 
 import json
 import os
+import resource
 import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -272,6 +274,14 @@ def struck(server: BatchServer, folder: Path, call: str, phase: str, how: int, w
     return child.exitcode
 
 
+def main_until_a_file_is_big(arguments: list[str], size: int) -> None:
+    """The kernel kills the process when a file, which is the journal, would grow beyond so many bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    main_in_child(arguments)
+
+
 def child_dead(child: Any) -> None:
     while (stat := Path(f"/proc/{child.pid}/stat")).exists() and stat.read_text().split()[2] != "Z":
         time.sleep(0.001)
@@ -305,12 +315,10 @@ def test_killed_while_the_answers_are_stored_the_rest_is_read_again(tmp_path: Pa
     prompts_file(tmp_path, range(2000))
     journal = tmp_path / "run/generate/journal.jsonl"
     with BatchServer() as server:
-        child = Child(target=main_in_child, args=(arguments(server, tmp_path),))
+        child = Child(target=main_until_a_file_is_big, args=(arguments(server, tmp_path), 800_000))
         child.start()
-        while not (journal.exists() and journal.stat().st_size) and child.is_alive():
-            time.sleep(0.0005)
-        os.kill(child.pid or 0, signal.SIGKILL)
-        child.join(20)
+        child.join(60)
+        assert child.exitcode == -signal.SIGXFSZ
         stored = journal.read_bytes().count(b"\n")
         assert 0 < stored < 2000
         assert main(arguments(server, tmp_path)) == 0
@@ -324,11 +332,12 @@ def test_a_submission_that_arrives_after_the_kill_cannot_be_made_twice(tmp_path:
     """The batch is neither there nor listed when the next run looks; without its input file it cannot be made later."""
     prompts_file(tmp_path, range(5))
     with BatchServer() as server:
-        server.delay = 4.0
+        late = server.held = threading.Event()
         assert struck(server, tmp_path, "POST batches", "before", signal.SIGKILL) == -signal.SIGKILL
-        server.delay = 0.0
+        server.held = None
         assert main(arguments(server, tmp_path)) == 0
-        time.sleep(4.0)
+        late.set()
+        assert server.made_late.wait(30)
         assert set(server.answered.values()) == {1}
         assert steps(tmp_path)[:2] == ["submitting", "never submitted"]
 

@@ -1,5 +1,6 @@
 """The generate stage against a real chat server that counts what it is asked."""
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -144,15 +145,19 @@ def arguments(server: ChatServer, folder: Path) -> list[str]:
     return [*start, "--teacher", "teacher", "--teacher-engine", "openai", "--teacher-base-url", server.url]
 
 
-def killed_after(server: ChatServer, requests: int, how: int, child: "Child") -> int:
-    """Signals a started generate when so many more requests have come; returns the exit code."""
+def killed_after(server: ChatServer, requests: int, how: int, child: "Child", seconds: float = 0.0) -> int:
+    """Signals a started generate so many seconds after it would get the answer to so many requests; returns the exit code."""
     goal = len(server.requests) + requests
+
+    def strike(number: int, _: Body) -> None:
+        if number + 1 == goal:
+            assert child.pid is not None
+            asyncio.get_running_loop().call_later(seconds, os.kill, child.pid, how)
+
+    server.fault = strike
     child.start()
-    while len(server.requests) < goal and child.is_alive():
-        time.sleep(0.001)
-    assert child.pid is not None
-    os.kill(child.pid, how)
-    child.join(20)
+    child.join(120)
+    server.fault = None
     assert child.exitcode is not None
     return child.exitcode
 
@@ -184,7 +189,8 @@ def test_killed_at_20_random_moments_nothing_is_paid_twice_and_the_bytes_are_the
         for _ in range(20):
             paid = {name: server.answered[name] for name in journaled()}
             child = Child(target=main_in_child, args=(arguments(server, tmp_path),))
-            assert killed_after(server, moments.randint(1, 30), signal.SIGKILL, child) == -signal.SIGKILL
+            moment = moments.randint(1, 30), moments.uniform(0, 0.005)
+            assert killed_after(server, moment[0], signal.SIGKILL, child, moment[1]) == -signal.SIGKILL
             time.sleep(0.02)  # the server notices
             assert {name: server.answered[name] for name in paid} == paid, "what the journal holds is never asked again"
         held = len(journaled())

@@ -251,24 +251,40 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date() -> None:
         assert server.times[1] - server.times[0] >= least
 
 
-def test_concurrency_grows_while_the_endpoint_answers_and_backs_off_when_it_refuses() -> None:
-    with ChatServer(seconds=0.15) as server:
-        asked(server, 300, concurrency=40)
-    assert 30 <= server.most_in_flight <= 40
+def test_concurrency_grows_to_its_limit_while_the_endpoint_answers() -> None:
+    class Waiting(ChatServer):
+        """Answers 60 requests at once; those behind them when 40 are in flight."""
 
+        full = asyncio.Event()
+
+        async def _chat(self, writer: asyncio.StreamWriter, number: int, body: Body) -> bool:
+            if self.in_flight == 40:
+                self.full.set()
+            if number >= 60:
+                await self.full.wait()
+            return await super()._chat(writer, number, body)
+
+    with Waiting() as server:
+        completions = asked(server, 300, concurrency=40)
+    assert all(c.error is None for c in completions.values())
+    assert server.most_in_flight == 40
+
+
+def test_an_endpoint_that_refuses_is_asked_for_less() -> None:
+    """How much less is in test_pace, by a clock of its own."""
     capacity = 10
     with ChatServer(seconds=0.02) as server:
         server.fault = lambda *_: "429" if server.in_flight > capacity else None
         completions = asked(server, 200, concurrency=200)
     assert all(c.error is None for c in completions.values())
-    assert len(server.requests) < 200 * 1.4, "an endpoint that refuses is not hammered"
+    assert len(server.requests) < 200 * 2
 
 
 def test_requests_and_tokens_a_minute_are_kept() -> None:
     with ChatServer() as server:
         began = time.monotonic()
         asked(server, 80, requests_per_minute=600)  # a burst of a tenth, then 10 a second
-        assert 1.8 < time.monotonic() - began < 4
+        assert time.monotonic() - began > 1.8
     with ChatServer() as server:
         began = time.monotonic()
         completions = asked(server, 40, tokens_per_minute=6000)

@@ -6,7 +6,6 @@ doi 10.1016/0169-7552(89)90019-6), with HTTP 429 and 503 as the signal. Does not
 
 import email.utils
 import random
-import time
 from collections.abc import Mapping
 
 from seqdistill.engines import Pace
@@ -82,7 +81,7 @@ class _Bucket:
         self._rate = (a_minute or 0) / 60.0
         self._most = max(1.0, (a_minute or 0) / 10.0)
         self._left = self._most
-        self._at = time.monotonic()
+        self._at = float("-inf")
 
     def wait(self, amount: float, now: float) -> float:
         if not self._rate:
