@@ -52,7 +52,7 @@ class Endpoint:
                 case "answer":
                     self.answered.append(now)
                     busy -= 1
-                    throttle.answered()
+                    throttle.answered(now - sent_at)
                 case "refuse":
                     self.refused.append(now)
                     throttle.refused(sent_at, 0.0, now)
@@ -119,3 +119,20 @@ def test_refusals_of_requests_that_were_on_their_way_together_count_once_and_a_p
         throttle.sent(TOKENS, 140.0)
         free += 1
     assert free == int(FIRST_LIMIT * CUT)
+
+
+@pytest.mark.parametrize("seconds", [2.0, 12.0, 40.0])
+def test_a_slow_endpoint_that_queues_is_not_asked_more_than_it_answers_before_the_timeout(seconds: float) -> None:
+    pace = Pace(concurrency=1000, timeout=600.0)
+    throttle, now, longest = Throttle(pace), 0.0, 0.0
+    queue: list[float] = []  # when each was sent; one is worked on at a time
+    for _ in range(500):
+        while not throttle.wait(TOKENS, now):
+            throttle.sent(TOKENS, now)
+            queue.append(now)
+        sent_at = queue.pop(0)
+        now += seconds
+        longest = max(longest, now - sent_at)
+        throttle.answered(now - sent_at)
+        throttle.finished(0)
+    assert longest < pace.timeout

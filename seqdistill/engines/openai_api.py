@@ -283,7 +283,7 @@ class _Asking:
         else:
             used = sum(completion.prompt_tokens + completion.completion_tokens for completion in completions)
             endpoint.answers += 1
-            endpoint.throttle.answered()
+            endpoint.throttle.answered(seconds)
             self._report(attempt, completions)
         finally:
             endpoint.throttle.finished(attempt.most_tokens - used)

@@ -12,6 +12,7 @@ from seqdistill.engines import Pace
 
 FIRST_LIMIT = 8  # what a wrong setting can cost
 CUT = 0.6
+LONG_WAIT = 0.25  # of the timeout: an endpoint that takes so long has a queue, and more requests at once would only wait in it
 LONGEST_BACKOFF_SECONDS = 60.0
 
 
@@ -20,7 +21,7 @@ class Throttle:
 
     def __init__(self, pace: Pace) -> None:
         """Starts with few requests at once; `pace` bounds how many there may ever be, and how much a minute."""
-        self._most = pace.concurrency
+        self._most, self._long_wait = pace.concurrency, pace.timeout * LONG_WAIT
         self._limit = float(min(FIRST_LIMIT, pace.concurrency))
         self._growing_fast = True
         self._in_flight = 0
@@ -51,8 +52,10 @@ class Throttle:
         self._in_flight -= 1
         self._tokens.give_back(unused_tokens)
 
-    def answered(self) -> None:
-        """A request was answered well: dare a little more."""
+    def answered(self, seconds: float) -> None:
+        """A request was answered well after so long: dare a little more, unless answers come ever later."""
+        if seconds > self._long_wait:
+            return
         step = 1.0 if self._growing_fast else 1.0 / self._limit
         self._limit = min(self._most, self._limit + step)
 
