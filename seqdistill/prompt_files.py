@@ -4,6 +4,7 @@ Strict, because it runs before the first paid token. Does not ask a model and do
 """
 
 import csv
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,21 @@ def _prompt(row: Mapping[str, Any], template: Template, place: str) -> Prompt:
     values = {**row, "prompt": asked, "reference": reference}
     teacher = render(template, "teacher", values, place)
     student = teacher if template.student == template.teacher else render(template, "student", values, place)
-    return Prompt(
+    prompt = Prompt(
         id=_text(row, "id", place) or prompt_id(teacher),
         teacher_messages=teacher,
         messages=student,
         reference=reference,
         slice=_text(row, "slice", place),
     )
+    try:
+        json.dumps(vars(prompt), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{place}: half a character, \\u{ord(error.object[error.start]):04x}, which no model can read",
+            "the text was cut in the middle of a character: mend the row",
+        ) from None
+    return prompt
 
 
 def _asked(row: Mapping[str, Any], place: str) -> tuple[str | list[Message], str | None]:

@@ -6,6 +6,7 @@ Owns the file formats that stages meet in. Does not know run directories, recipe
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 import unicodedata
@@ -18,6 +19,7 @@ from seqdistill.errors import UsageError
 
 Message = dict[str, str]  # exactly the keys role and content
 ROLES = ("system", "user", "assistant")
+MOST_NESTED = 100  # levels of JSON from outside: far more than anybody means, far less than Python can write and read again
 
 
 @dataclass(frozen=True)
@@ -127,14 +129,49 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def read_row(line: str | bytes, place: str) -> dict[str, Any]:
     """The object in one JSONL line. Raises UsageError naming `place`."""
     try:
-        row = json.loads(line)
+        row = from_json(line)
     except json.JSONDecodeError as error:
         raise UsageError(f"{place}: not JSON: {error.msg} at column {error.colno}", "one JSON object a line") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{place}: not UTF-8: {error.reason}", "save the file as UTF-8") from None
+    except ValueError as error:
+        raise UsageError(f"{place}: not JSON: {error}", "one JSON object a line") from None
     if not isinstance(row, dict):
         raise UsageError(f"{place}: not a JSON object: {_short(row)}", "one JSON object a line")
     return row
+
+
+def from_json(text: str | bytes) -> Any:
+    """JSON from outside, as a value that can be written and read again.
+
+    Numbers that a float cannot hold are null, and so are NaN and Infinity, which are no JSON. Raises ValueError for what is
+    not JSON, is nested deeper than MOST_NESTED or holds an integer of thousands of digits.
+    """
+    text = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
+    try:
+        value = _DECODER.decode(text.removeprefix("\ufeff"))
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MOST_NESTED} levels") from None
+    if text.count("[") + text.count("{") > MOST_NESTED and _depth(value) > MOST_NESTED:
+        raise ValueError(f"nested deeper than {MOST_NESTED} levels")
+    return value
+
+
+def _finite(number: str) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects a JSON value has within each other."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, (dict, list))]:
+        depth += 1
+        level = [child for one in level for child in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 def read_samples(path: Path) -> Iterator[Sample]:

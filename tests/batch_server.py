@@ -7,6 +7,7 @@ import asyncio
 import email.parser
 import email.policy
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,8 @@ class BatchServer(ChatServer):
         super().__init__(**settings)
         self.looks, self.fate = looks, fate
         self.hook: Hook | None = None
-        self.delay = 0.0  # seconds between the arrival of a new batch and its making
+        self.held: threading.Event | None = None  # between its arrival and its making, a new batch waits for this
+        self.made_late = threading.Event()  # such a batch is through
         self.drop: str | None = None  # a call whose work is done but whose reply is lost, once
         self.invalid: str | None = None  # why batches fail in validation
         self.listable = True
@@ -42,11 +44,14 @@ class BatchServer(ChatServer):
             return await super().handle(writer, method, path, content)
         call = f"{method} {'/'.join('ID' if n == 1 else part for n, part in enumerate(parts))}"
         self.calls.append(call)
-        delay = self.delay if call == "POST batches" else 0.0
+        held = self.held if call == "POST batches" else None
         if self.hook:
             self.hook(call, "before")
-        await asyncio.sleep(delay)
+        if held:
+            await asyncio.to_thread(held.wait, 60)
         status, reply = self._do(call, parts, query, content)
+        if held:
+            self.made_late.set()
         if self.hook:
             self.hook(call, "after")
         if self.drop == call:

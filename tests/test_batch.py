@@ -2,7 +2,9 @@
 
 import json
 import os
+import resource
 import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from chat_server import Body, ChatServer
 from test_generate import PRICE, Child, main_in_child, priced, prompts_file, recipe, run_it
 
 from seqdistill.cli import main
-from seqdistill.config import Recipe
+from seqdistill.config import GenerateConfig, OneOfTeachers, Recipe, TaskConfig
 from seqdistill.engines import openai_batch
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.generate import batches
@@ -127,6 +129,62 @@ def test_only_what_the_budget_allows_at_its_worst_is_submitted(tmp_path: Path) -
     assert set(server.answered.values()) == {1}
 
 
+def test_teachers_asked_side_by_side_keep_to_one_budget(tmp_path: Path) -> None:
+    with BatchServer(model="one") as one, BatchServer(model="two") as two:
+        teachers = [OneOfTeachers(model=s.model, engine="openai", base_url=[s.url], price=PRICE) for s in (one, two)]
+        settings = GenerateConfig(max_tokens=20, temperature=1.0, batch=True, budget=1.5)
+        task = TaskConfig(prompts=str(prompts_file(tmp_path, range(40))))
+        asked = Recipe(task=task, teachers=teachers, generate=settings)
+        with pytest.raises(Incomplete, match=r"the budget of 1\.5 USD is reached"):
+            again(tmp_path, asked)
+        submitted = [len(server.files["file-1"].splitlines()) for server in (one, two) if server.files]
+        assert sum(submitted) * 0.24 <= 1.5, "what one of them may cost at its worst"
+        assert again(tmp_path, replace(asked, generate=replace(settings, budget=None))).samples == 80
+        assert {*one.answered.values(), *two.answered.values()} == {1}
+
+
+HOSTILE = {
+    "html": b"<html>gateway</html>",
+    "a list": b"[1]",
+    "nothing": b"{}",
+    "odd fields": b'{"id": "b", "status": "in_progress", "metadata": "x", "request_counts": "y", "errors": [1]}',
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("call", ["POST files", "POST batches", "GET batches/ID", "GET files/ID/content"])
+@pytest.mark.parametrize("said", HOSTILE.values(), ids=list(HOSTILE))
+def test_an_answer_that_no_batch_api_gives_is_told_and_no_second_bill(tmp_path: Path, call: str, said: bytes) -> None:
+    class Odd(BatchServer):
+        def _do(self, now: str, parts: list[str], query: str, content: bytes) -> tuple[int, Body | bytes]:
+            status, reply = super()._do(now, parts, query, content)
+            if now != call or self.calls.count(call) > 1:
+                return status, reply
+            return status, said
+
+    with Odd() as server:
+        try:
+            assert run_it(tmp_path, server, range(4), batch=True).samples == 4
+        except Incomplete as error:
+            assert "4 of 4 requests have no answer" in error.message
+        assert run_it(tmp_path, server, range(4), batch=True).samples == 4
+        assert set(server.answered.values()) == {1}, "whatever was said, it is paid for once"
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"custom_id": %s}' % (b"9" * 5000), b'{"x": 1e999}', b"\xff", b'"x"'])
+def test_a_line_of_the_answers_that_cannot_be_read_leaves_the_others(tmp_path: Path, line: bytes) -> None:
+    class Odd(BatchServer):
+        def _do(self, now: str, parts: list[str], query: str, content: bytes) -> tuple[int, Body | bytes]:
+            status, reply = super()._do(now, parts, query, content)
+            if now != "GET files/ID/content":
+                return status, reply
+            assert isinstance(reply, bytes)
+            return status, line + b"\n" + reply.replace(b'"usage":', b'"x": [-Infinity, 1e999], "usage":') + reply
+
+    with Odd() as server:
+        assert run_it(tmp_path, server, range(4), batch=True).samples == 4
+
+
 def test_an_endpoint_without_a_batch_api_is_told(tmp_path: Path) -> None:
     with ChatServer() as server, pytest.raises(UsageError, match="this endpoint has no batch API") as caught:
         run_it(tmp_path, server, range(3), batch=True)
@@ -216,6 +274,14 @@ def struck(server: BatchServer, folder: Path, call: str, phase: str, how: int, w
     return child.exitcode
 
 
+def main_until_a_file_is_big(arguments: list[str], size: int) -> None:
+    """The kernel kills the process when a file, which is the journal, would grow beyond so many bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    main_in_child(arguments)
+
+
 def child_dead(child: Any) -> None:
     while (stat := Path(f"/proc/{child.pid}/stat")).exists() and stat.read_text().split()[2] != "Z":
         time.sleep(0.001)
@@ -249,12 +315,10 @@ def test_killed_while_the_answers_are_stored_the_rest_is_read_again(tmp_path: Pa
     prompts_file(tmp_path, range(2000))
     journal = tmp_path / "run/generate/journal.jsonl"
     with BatchServer() as server:
-        child = Child(target=main_in_child, args=(arguments(server, tmp_path),))
+        child = Child(target=main_until_a_file_is_big, args=(arguments(server, tmp_path), 800_000))
         child.start()
-        while not (journal.exists() and journal.stat().st_size) and child.is_alive():
-            time.sleep(0.0005)
-        os.kill(child.pid or 0, signal.SIGKILL)
-        child.join(20)
+        child.join(60)
+        assert child.exitcode == -signal.SIGXFSZ
         stored = journal.read_bytes().count(b"\n")
         assert 0 < stored < 2000
         assert main(arguments(server, tmp_path)) == 0
@@ -268,11 +332,12 @@ def test_a_submission_that_arrives_after_the_kill_cannot_be_made_twice(tmp_path:
     """The batch is neither there nor listed when the next run looks; without its input file it cannot be made later."""
     prompts_file(tmp_path, range(5))
     with BatchServer() as server:
-        server.delay = 4.0
+        late = server.held = threading.Event()
         assert struck(server, tmp_path, "POST batches", "before", signal.SIGKILL) == -signal.SIGKILL
-        server.delay = 0.0
+        server.held = None
         assert main(arguments(server, tmp_path)) == 0
-        time.sleep(4.0)
+        late.set()
+        assert server.made_late.wait(30)
         assert set(server.answered.values()) == {1}
         assert steps(tmp_path)[:2] == ["submitting", "never submitted"]
 

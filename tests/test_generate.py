@@ -1,5 +1,6 @@
 """The generate stage against a real chat server that counts what it is asked."""
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -144,15 +145,19 @@ def arguments(server: ChatServer, folder: Path) -> list[str]:
     return [*start, "--teacher", "teacher", "--teacher-engine", "openai", "--teacher-base-url", server.url]
 
 
-def killed_after(server: ChatServer, requests: int, how: int, child: "Child") -> int:
-    """Signals a started generate when so many more requests have come; returns the exit code."""
+def killed_after(server: ChatServer, requests: int, how: int, child: "Child", seconds: float = 0.0) -> int:
+    """Signals a started generate so many seconds after it would get the answer to so many requests; returns the exit code."""
     goal = len(server.requests) + requests
+
+    def strike(number: int, _: Body) -> None:
+        if number + 1 == goal:
+            assert child.pid is not None
+            asyncio.get_running_loop().call_later(seconds, os.kill, child.pid, how)
+
+    server.fault = strike
     child.start()
-    while len(server.requests) < goal and child.is_alive():
-        time.sleep(0.001)
-    assert child.pid is not None
-    os.kill(child.pid, how)
-    child.join(20)
+    child.join(120)
+    server.fault = None
     assert child.exitcode is not None
     return child.exitcode
 
@@ -184,7 +189,8 @@ def test_killed_at_20_random_moments_nothing_is_paid_twice_and_the_bytes_are_the
         for _ in range(20):
             paid = {name: server.answered[name] for name in journaled()}
             child = Child(target=main_in_child, args=(arguments(server, tmp_path),))
-            assert killed_after(server, moments.randint(1, 30), signal.SIGKILL, child) == -signal.SIGKILL
+            moment = moments.randint(1, 30), moments.uniform(0, 0.005)
+            assert killed_after(server, moment[0], signal.SIGKILL, child, moment[1]) == -signal.SIGKILL
             time.sleep(0.02)  # the server notices
             assert {name: server.answered[name] for name in paid} == paid, "what the journal holds is never asked again"
         held = len(journaled())
@@ -279,7 +285,7 @@ def test_the_budget_is_never_gone_over_whatever_fails(tmp_path: Path, fault: str
     """Each request may be billed up to 0.2 USD; the server bills lost answers too. The cap holds over several runs."""
     strike: Fault = lambda number, _: fault if number % 4 == 1 else None  # noqa: E731
     with ChatServer(strike) as server:
-        asked = priced(recipe(server, prompts_file(tmp_path, range(60)), timeout=0.5))
+        asked = priced(recipe(server, prompts_file(tmp_path, range(60)), timeout=0.5 if fault == "hang" else 60.0))
         spent = []
         for budget in (1.5, 1.5, 3.0):
             capped = replace(asked, generate=replace(asked.generate, budget=budget))
@@ -292,6 +298,27 @@ def test_the_budget_is_never_gone_over_whatever_fails(tmp_path: Path, fault: str
         if fault is None:
             assert spent[2] > 2.0, "the cap is used, not only kept"
             assert generate(Run(tmp_path / "run"), asked, Silent()).samples == 60
+
+
+def test_a_lost_reply_to_a_request_for_several_answers_counts_for_all_of_them(tmp_path: Path) -> None:
+    price = {"prompt": 0.0, "completion": 10000.0}
+    with ChatServer(lambda number, _: "reset" if number % 2 else None) as server:
+        asked = recipe(server, prompts_file(tmp_path, range(60)), max_tokens=8, samples=12, samples_per_request=12, budget=12.0)
+        with pytest.raises(Incomplete, match="the budget of 12 USD is reached"):
+            generate(Run(tmp_path / "run"), priced(asked, price), Silent())
+        assert 8.0 < server.billed_usd(price) <= 12.0
+
+
+def test_the_budget_holds_at_an_endpoint_that_counts_no_tokens_or_wrong_ones(tmp_path: Path) -> None:
+    for usage in ({}, {"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 10**9}}):
+        with ChatServer(reply=lambda body, told=usage: {**answer(body), "usage": told}) as server:
+            asked = priced(recipe(server, prompts_file(tmp_path, range(60)), budget=1.5, max_tokens=20))
+            if usage:
+                assert generate(Run(tmp_path / "wrong"), asked, Silent()).spent_usd == pytest.approx(60 * (0.0001 + 0.01))
+                continue
+            with pytest.raises(Incomplete, match=r"the budget of 1\.5 USD is reached"):
+                generate(Run(tmp_path / "none"), asked, Silent())
+            assert 0 < len(server.requests) <= 7, "each may have cost 0.2 USD and more"
 
 
 def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
@@ -336,6 +363,11 @@ def test_another_run_s_answers_are_taken_and_cost_nothing(tmp_path: Path) -> Non
         assert result.usd is not None
         assert result.spent_usd is not None
         assert result.spent_usd < result.usd / 2
+        other = Run(tmp_path / "other")
+        assert estimate(other, asked, Silent()).missing == 2
+        assert len(server.requests) == 10
+        probed = estimate(other, asked, Silent(), probe=5)
+        assert (len(server.requests), probed.answers, probed.missing) == (12, 10, 0), "what --reuse brings is not probed"
         with pytest.raises(UsageError, match="no such journal"):
             run_it(tmp_path, server, range(11), reuse=["nowhere"])
 

@@ -106,6 +106,10 @@ def test_limit_is_the_first_prompts(tmp_path: Path) -> None:
         ({"messages": [{"role": "assistant", "content": "x"}]}, ":2: key 'messages' asks nothing"),
         ({"id": "first", "prompt": "x"}, ":2: the id 'first' is also that of .*:1"),
         ({"prompt": "x", "reference": ["y"]}, ":2: key 'reference' is not text"),
+        ({"prompt": "cut \ud83d"}, r":2: half a character, \\ud83d, which no model can read"),
+        ({"id": "\ude00", "prompt": "x"}, r":2: half a character, \\ude00"),
+        ('{"prompt": "x", "y": ' + "[" * 5000, ":2: not JSON: nested deeper than 100 levels"),
+        ('{"prompt": "x", "y": %s}' % ("9" * 5000), ":2: not JSON: Exceeds the limit"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, row: object, says: str) -> None:

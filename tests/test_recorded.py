@@ -132,12 +132,15 @@ def test_what_cannot_be_read_is_listed_by_line(tmp_path: Path) -> None:
         {"messages": [{"role": "assistant", "content": "c"}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, {"role": "assistant", "content": "c"}]},
         {"request": chat("x"), "response": {"choices": []}},
-        {"request": {"messages": "x"}, "response": {"choices": [{}]}},
+        {"request": {"messages": "x"}, "response": {"choices": [{"message": {}}]}},
+        '{"prompt": "p", "completion": "c", "x": %s}' % ("[" * 5000),
+        '{"prompt": "p", "completion": "c", "x": %s}' % ("9" * 5000),
+        '{"prompt": "p2", "completion": "c", "prompt_tokens": 1e999, "x": NaN}',
         teacher="t",
     )
     lines = [json.loads(line) for line in (tmp_path / "run/generate/failures.jsonl").read_text().splitlines()]
-    assert sorted(int(line["id"].rsplit(":", 1)[1]) for line in lines) == [2, 3, 4, 5, 6, 7, 8, 9]
-    assert (result.read, result.unread) == (9, 8)
+    assert sorted(int(line["id"].rsplit(":", 1)[1]) for line in lines) == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert (result.read, result.unread) == (12, 10)
     with pytest.raises(UsageError, match=r"no recorded completion could be read: .*:1: the response has no choices"):
         taken(tmp_path, {"response": {}}, name="bad.jsonl")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 LOWEST = -9999.0  # stands for "impossible", as OpenAI writes it; JSON has no infinity
 DIGITS = 6
-_TOKEN_ID = re.compile(r"token_id:(\d+)\Z")  # vLLM's server, asked for return_tokens_as_token_ids
+_TOKEN_ID = re.compile(r"token_id:(\d{1,9})\Z")  # vLLM's server, asked for return_tokens_as_token_ids
 
 
 @dataclass(frozen=True)
@@ -75,4 +75,4 @@ def _clean(text: str) -> str:
 
 
 def _finite(values: Sequence[Any]) -> list[float]:
-    return [round(max(value, LOWEST), DIGITS) if isinstance(value, (int, float)) else LOWEST for value in values]
+    return [round(min(max(value, LOWEST), 0.0), DIGITS) if isinstance(value, (int, float)) else LOWEST for value in values]

@@ -20,13 +20,16 @@ from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Pace, Request, split_reasoning
 from seqdistill.engines.pace import Throttle, backoff, retry_after
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.records import from_json
 
 DEFAULT_URL = "https://api.openai.com/v1"
+PLACEHOLDER = "none"  # local servers take any key, but the client wants one
 REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
 LONGEST_PAUSE_SECONDS = 900.0
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be away: at the start, and once it has answered
 BAD_REQUESTS_AT_START = 10
 TOO_LONG = re.compile(r"context.{0,10}(length|window)|maximum (input|model) length|prompt is too long", re.IGNORECASE)
+REASONING = ("reasoning", "reasoning_content", "thinking")  # the keys under which it stands beside an answer
 FINISH_REASONS = {
     **{reason: reason for reason in ("stop", "length", "content_filter", "tool_calls")},
     **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
@@ -43,7 +46,12 @@ class OpenAIEngine:
         if not model.model:
             raise UsageError("no model is named", "give --teacher, or model in the recipe's [teacher]")
         urls = [url for url in model.base_url if url] or [url for url in [os.environ.get("OPENAI_BASE_URL")] if url]
-        key = os.environ.get(model.api_key_env)
+        key = os.environ.get(model.api_key_env, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(
+                f"the environment variable {model.api_key_env} holds no key: characters that no header can carry",
+                "set it to the key alone",
+            )
         if not key and not urls:
             raise UsageError(
                 f"no key for {DEFAULT_URL}: the environment variable {model.api_key_env} is not set",
@@ -55,7 +63,7 @@ class OpenAIEngine:
                     f"base URL {shown_url(url)!r}: not an http or https URL", "for example http://localhost:8000/v1"
                 )
         self._model, self.urls, self.pace = model, urls or [DEFAULT_URL], pace
-        self.key = key or "none"  # local servers take any key, but the client wants one
+        self.key = key or PLACEHOLDER
         self._fields: dict[str, Any] = dict(model.options)
         self._omitted = set(self._fields.pop("omit", ()))
         # OpenAI's newer models know only the new name, many other servers only the old one; vLLM knows both.
@@ -114,11 +122,15 @@ class OpenAIEngine:
 
     def renamed_limit(self, error: Mapping[str, Any]) -> bool:
         """Whether a 400 came because the endpoint knows the token limit by its other name, which is used from now on."""
-        other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-        if error.get("param") in other and other[str(error["param"])] in str(error.get("message")):
-            self._limit_name = other[str(error["param"])]
+        other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}.get(str(error.get("param")))
+        if other and other in str(error["message"]):
+            self._limit_name = other
             return True
         return False
+
+    def without_key(self, text: str) -> str:
+        """What an endpoint said, without the key, which some repeat."""
+        return text if self.key == PLACEHOLDER else text.replace(self.key, "***")
 
     def fatal(self, endpoint: "_Endpoint", status: int, error: Mapping[str, Any]) -> SeqdistillError | None:
         """The error to raise for a status that the other requests would get too; None when it is this request's own."""
@@ -191,18 +203,26 @@ class _Asking:
         self._fresh = (_Try(0.0, number, group) for number, group in enumerate(groups))
         self._left = sum(len(group) for group in groups)
         self._waiting: list[_Try] = []  # a heap by due time
-        self._done: asyncio.Queue[Completion | BaseException] = asyncio.Queue()
+        self._done: asyncio.Queue[Completion | BaseException | None] = asyncio.Queue()
+        self._fatal: BaseException | None = None  # what no request can survive
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def completions(self) -> AsyncIterator[Completion]:
-        self._start(self._dispatch())
-        while self._left:
+        """Each completion as it comes. An error that ends all is raised once what is under way, and paid, has come too."""
+        dispatching = self._start(self._dispatch())
+        while self._left and (self._fatal is None or self._tasks or not self._done.empty()):
             done = await self._done.get()
-            if isinstance(done, BaseException):
-                raise done
-            self._left -= 1
-            yield done
+            if isinstance(done, Completion):
+                self._left -= 1
+                yield done
+            elif self._fatal is None:
+                self._fatal = done
+                dispatching.cancel()
+                if all(endpoint.away_since is not None for endpoint in self._endpoints):
+                    break
+        if self._fatal:
+            raise self._fatal
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -232,15 +252,17 @@ class _Asking:
             else:
                 fresh = next(self._fresh, None)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            self._done.put_nowait(error)
+        error = None if task.cancelled() else task.exception()
+        if error or self._fatal:
+            self._done.put_nowait(error)  # None wakes `completions`, which may wait for the last one under way
 
     async def _sleep(self, seconds: float | None) -> None:
         """Waits for a request to finish, or so long."""
@@ -261,27 +283,27 @@ class _Asking:
         else:
             used = sum(completion.prompt_tokens + completion.completion_tokens for completion in completions)
             endpoint.answers += 1
-            endpoint.throttle.answered()
+            endpoint.throttle.answered(seconds)
             self._report(attempt, completions)
         finally:
             endpoint.throttle.finished(attempt.most_tokens - used)
             self._wake.set()
 
     def _parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int) -> Completion:
-        if number < len(raw["choices"]):
+        answers = len(choices_in(raw))
+        if number < answers:
             return self._engine.parse(request, raw, seconds, number)
         return Completion(
             request.id,
             error="fewer answers",
-            message=f"the endpoint gave {len(raw['choices'])} answers where more were asked for at once; "
+            message=f"the endpoint gave {answers} answers where more were asked for at once; "
             "does it know `n`? Run again without --samples-per-request",
         )
 
     def _report(self, attempt: _Try, completions: Sequence[Completion]) -> None:
-        """Hands on what came of one try, to be stored together; tries that were lost are counted with the first."""
+        """Hands on what came of one try, to be stored together. A try that was lost may have answered each of its requests."""
         for left, completion in zip(range(len(completions))[::-1], completions, strict=True):
-            lost = attempt.lost if left == len(completions) - 1 else 0
-            self._done.put_nowait(replace(completion, lost=lost, batch_left=left))
+            self._done.put_nowait(replace(completion, lost=completion.lost + attempt.lost, batch_left=left))
 
     async def _send(self, requests: list[Request], endpoint: _Endpoint) -> dict[str, Any]:
         """The reply's JSON. Raises _Failure, or SeqdistillError for what no request can survive."""
@@ -310,13 +332,13 @@ class _Asking:
             raise _Failure("malformed reply", f"{endpoint.name}: {error!r}", lost=True) from None
         endpoint.away_since = None
         try:
-            raw = json.loads(response.content, parse_constant=lambda _: None)  # NaN and Infinity are no JSON: null
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raw = from_json(response.content)
+        except ValueError as error:
             raise _Failure("malformed reply", f"{endpoint.name} answered with what is not JSON: {error}", lost=True) from None
-        if not isinstance(raw, dict) or not isinstance(raw.get("choices"), list) or not raw["choices"]:
-            said = str(raw.get("error") or raw)[:300] if isinstance(raw, dict) else str(raw)[:300]
+        if not choices_in(raw):
+            said = self._engine.without_key(str(_dict(raw).get("error") or raw))[:300]
             raise _Failure("no answer", f"{endpoint.name} answered without a choice: {said}", lost=True)
-        return raw
+        return _dict(raw)
 
     def _timeout(self) -> _Failure:
         within = min(self._pace.timeout, self._pace.read_timeout or self._pace.timeout)
@@ -325,8 +347,8 @@ class _Asking:
     def _refusal(self, endpoint: _Endpoint, error: Any) -> Exception:
         """What an HTTP status outside 2xx means."""
         status: int = error.status_code
-        body = error.body if isinstance(error.body, dict) else {}
-        text = str(body.get("message") or error.message).replace(self._engine.key, "***")[:500]
+        body = error_in(error.response.content)
+        text = self._engine.without_key(str(body.get("message") or error.message))[:500]
         body = {**body, "message": text}
         if status in (400, 422):
             endpoint.bad_requests += 1
@@ -390,34 +412,51 @@ class _Asking:
             )
 
 
-def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: float) -> Completion:
-    """The completion in one choice of a chat-completions reply. Takes whatever servers write in the fields.
+def choices_in(reply: Any) -> list[dict[str, Any]]:
+    """The choices of a chat-completions reply that hold a message; none of what is no such reply."""
+    choices = _dict(reply).get("choices")
+    return [one for one in choices if isinstance(_dict(one).get("message"), dict)] if isinstance(choices, list) else []
 
-    The prompt's tokens are counted with the first choice; completion tokens are shared evenly among the choices. `raw` is
-    the reply with this choice alone.
+
+def error_in(content: bytes) -> dict[str, Any]:
+    """The error that a reply tells, under `error` or by itself; empty for what tells none."""
+    try:
+        told = _dict(from_json(content))
+    except ValueError:
+        return {}
+    error = told.get("error") or told
+    return error if isinstance(error, dict) else {"message": str(error)}
+
+
+def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: float) -> Completion:
+    """The completion in one of `choices_in` a chat-completions reply. Takes whatever servers write in the fields.
+
+    The prompt's tokens are counted with the first choice; completion tokens are shared evenly among the choices. A reply that
+    does not tell both may have been billed for more: `lost`. `raw` is the reply with this choice alone.
     """
-    choices = raw["choices"]
-    choice = choices[number] if isinstance(choices[number], dict) else {}
-    message = _dict(choice.get("message"))
+    choices = choices_in(raw)
+    choice, message = choices[number], choices[number]["message"]
     usage = _dict(raw.get("usage"))
+    asked, generated = (count(usage.get(key)) for key in ("prompt_tokens", "completion_tokens"))
     cached = _dict(usage.get("prompt_tokens_details")).get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
-    thoughts = next((t for key in ("reasoning", "reasoning_content", "thinking") if (t := _text(message.get(key)))), None)
+    written = generated or 0
+    thoughts = next((t for key in REASONING if (t := _text(message.get(key)))), None)
     content, reasoning = split_reasoning(_text(message.get("content")), thoughts)
     reason = FINISH_REASONS.get(str(choice.get("finish_reason")), "unknown")
     if not content and (refusal := _text(message.get("refusal"))):
         content, reason = refusal, "refusal"
-    generated = _count(usage.get("completion_tokens"))
     return Completion(
         id=request_id,
         content=content,
         reasoning=reasoning,
         finish_reason=reason,
-        prompt_tokens=_count(usage.get("prompt_tokens")) if number == 0 else 0,
-        completion_tokens=generated * (number + 1) // len(choices) - generated * number // len(choices),
-        cached_tokens=_count(cached) if number == 0 else 0,
+        prompt_tokens=(asked or 0) if number == 0 else 0,
+        completion_tokens=written * (number + 1) // len(choices) - written * number // len(choices),
+        cached_tokens=min(count(cached) or 0, asked or 0) if number == 0 else 0,
         seconds=seconds,
-        raw={**raw, "choices": [choices[number]]},
+        raw={**raw, "choices": [choice]},
         tool_calls=_tool_calls(message),
+        lost=int(asked is None or generated is None),
     )
 
 
@@ -477,8 +516,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
+def count(tokens: Any) -> int | None:
+    """A count of tokens as somebody told it; None for what is none."""
+    return int(tokens) if isinstance(tokens, (int, float)) and 0 <= tokens < 1e12 else None
 
 
 def _is_http(url: str) -> bool:

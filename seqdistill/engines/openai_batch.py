@@ -12,13 +12,15 @@ from typing import Any
 
 from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Pace, Request
-from seqdistill.engines.openai_api import OpenAIEngine, shown_url
+from seqdistill.engines.openai_api import OpenAIEngine, choices_in, shown_url
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.records import from_json
 
 PATH = "/v1/chat/completions"
 MOST_REQUESTS = 50_000  # in one file, as OpenAI limits it
 MOST_BYTES = 200_000_000
 MARK = "seqdistill"  # the key of a batch's metadata under which its name stands
+NOT_A_BATCH_API = "check the base URL, then run again; batches go on without us"
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
@@ -72,7 +74,7 @@ class BatchEndpoint:
     async def upload(self, name: str, content: bytes) -> str:
         """The id of a new file. Nothing is billed for it. Raises UsageError where there is no batch API."""
         with self._client(self._pace.retries, "files") as client:
-            return str((await client.files.create(file=(f"{name}.jsonl", content), purpose="batch")).id)
+            return _id(await client.files.create(file=(f"{name}.jsonl", content), purpose="batch"))
 
     async def create(self, name: str, file: str) -> Batch:
         """Submits the file's requests: from here on they cost. Never sent twice: on NotNow, `find` tells what came of it."""
@@ -112,6 +114,7 @@ class BatchEndpoint:
         """Each request of an ended batch, by its key, with what came of it.
 
         A request that a completed batch does not mention, or answered with what is no answer, may have been billed: `lost`.
+        Raises NotNow when the files hold nothing of the batch: they are not its files, and its answers are still to be had.
         """
         left = dict(asked)
         for content in contents:
@@ -120,6 +123,8 @@ class BatchEndpoint:
                 key = str(row.get("custom_id"))
                 if key in left:
                     yield key, left[key], replace(self._completion(left.pop(key), row), batched=True)
+        if contents and len(left) == len(asked):
+            raise NotNow(f"{self.name}: the files of batch {batch.id} hold none of its answers", NOT_A_BATCH_API)
         for key, request in left.items():
             message = batch.error or f"the batch is {batch.status}, without an answer to this request"
             lost = int(batch.status == "completed")
@@ -130,7 +135,7 @@ class BatchEndpoint:
         response = row["response"] if isinstance(row.get("response"), dict) else {}
         status, body = response.get("status_code"), response.get("body")
         body = body if isinstance(body, dict) else {}
-        if status == 200 and isinstance(body.get("choices"), list) and body["choices"]:
+        if status == 200 and choices_in(body):
             return self._engine.parse(request, body, 0.0)
         error = row.get("error") or body.get("error") or {}
         error = error if isinstance(error, dict) else {"message": str(error)}
@@ -151,9 +156,16 @@ class BatchEndpoint:
             raise self._refusal(error, what) from None
         except openai.APIError as error:
             raise NotNow(f"{self.name}: {what}: {error.__cause__ or error}", "run again; batches go on without us") from None
+        except (
+            ValueError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:  # the client makes objects of any JSON, unchecked
+            raise NotNow(f"{self.name}: {what}: answered with what no Batch API says: {error}", NOT_A_BATCH_API) from None
 
     def _refusal(self, error: Any, what: str) -> SeqdistillError:
-        said = f"{self.name} says {error.status_code} to {what}: {error.message.replace(self._engine.key, '***')[:300]}"
+        said = f"{self.name} says {error.status_code} to {what}: {self._engine.without_key(error.message)[:300]}"
         status: int = error.status_code
         if status == 401:
             return UsageError(said, f"check the key in the environment variable {self._env}")
@@ -166,13 +178,19 @@ class BatchEndpoint:
         return SeqdistillError(said, "mend the cause and run again; nothing is asked twice")
 
 
+def _id(told: Any) -> str:
+    if not isinstance(told.id, str) or not told.id:
+        raise ValueError("no id")
+    return told.id
+
+
 def _batch(told: Any) -> Batch:
     files = tuple(file for file in (told.output_file_id, told.error_file_id) if file)
     counts = told.request_counts
     errors = (told.errors.data or []) if told.errors else []
     error = "; ".join(str(one.message) for one in errors[:3])
     done = (counts.completed or 0) + (counts.failed or 0) if counts else 0
-    return Batch(str(told.id), str(told.status), files, done, error)
+    return Batch(_id(told), str(told.status), files, done, error)
 
 
 def chunks(endpoint: BatchEndpoint, asked: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
@@ -192,7 +210,7 @@ def chunks(endpoint: BatchEndpoint, asked: Sequence[tuple[str, Request]]) -> Ite
 
 def _row(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        row = from_json(line)
+    except ValueError:
         return {}
     return row if isinstance(row, dict) else {}

@@ -6,13 +6,13 @@ doi 10.1016/0169-7552(89)90019-6), with HTTP 429 and 503 as the signal. Does not
 
 import email.utils
 import random
-import time
 from collections.abc import Mapping
 
 from seqdistill.engines import Pace
 
 FIRST_LIMIT = 8  # what a wrong setting can cost
 CUT = 0.6
+LONG_WAIT = 0.25  # of the timeout: an endpoint that takes so long has a queue, and more requests at once would only wait in it
 LONGEST_BACKOFF_SECONDS = 60.0
 
 
@@ -21,7 +21,7 @@ class Throttle:
 
     def __init__(self, pace: Pace) -> None:
         """Starts with few requests at once; `pace` bounds how many there may ever be, and how much a minute."""
-        self._most = pace.concurrency
+        self._most, self._long_wait = pace.concurrency, pace.timeout * LONG_WAIT
         self._limit = float(min(FIRST_LIMIT, pace.concurrency))
         self._growing_fast = True
         self._in_flight = 0
@@ -52,8 +52,10 @@ class Throttle:
         self._in_flight -= 1
         self._tokens.give_back(unused_tokens)
 
-    def answered(self) -> None:
-        """A request was answered well: dare a little more."""
+    def answered(self, seconds: float) -> None:
+        """A request was answered well after so long: dare a little more, unless answers come ever later."""
+        if seconds > self._long_wait:
+            return
         step = 1.0 if self._growing_fast else 1.0 / self._limit
         self._limit = min(self._most, self._limit + step)
 
@@ -82,7 +84,7 @@ class _Bucket:
         self._rate = (a_minute or 0) / 60.0
         self._most = max(1.0, (a_minute or 0) / 10.0)
         self._left = self._most
-        self._at = time.monotonic()
+        self._at = float("-inf")
 
     def wait(self, amount: float, now: float) -> float:
         if not self._rate:

@@ -13,7 +13,7 @@ from seqdistill.config import GenerateConfig
 from seqdistill.engines import Completion, Pace, open_engine
 from seqdistill.engines.openai_batch import BatchEndpoint
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.generate.batches import Ledger, ask_batched
+from seqdistill.generate.batches import BatchAsking, Ledger
 from seqdistill.generate.plan import Planned, Teacher, with_more_tokens
 from seqdistill.journal import Journal, Missing, answer, lacking
 from seqdistill.progress import Progress
@@ -101,18 +101,14 @@ class _Asking:
 
     async def _in_batches(self, todo: Sequence[tuple[Teacher, Missing]]) -> None:
         endpoints = [BatchEndpoint(teacher.config, pace_of(self.asked)) for teacher, _ in todo]
-        tally = _Tally(self.purse, sum(len(missing) for _, missing in todo))
+        tally, turn = _Tally(self.purse, sum(len(missing) for _, missing in todo)), asyncio.Lock()
+        asking = [
+            BatchAsking(self.journal, self.ledger, one.identity, dict(missing), endpoint, self.purse, self.progress, turn)
+            for (one, missing), endpoint in zip(todo, endpoints, strict=True)
+        ]
         self.progress.start("asking in batches", tally.total, "answers")
         try:
-            await asyncio.gather(
-                *(
-                    self._take(
-                        ask_batched(self.journal, self.ledger, teacher.identity, missing, endpoint, self.purse, self.progress),
-                        tally,
-                    )
-                    for (teacher, missing), endpoint in zip(todo, endpoints, strict=True)
-                )
-            )
+            await asyncio.gather(*(self._take(one.completions(), tally) for one in asking))
         finally:
             self.progress.end()
 

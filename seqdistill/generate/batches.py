@@ -103,134 +103,133 @@ class Ledger:
             )
 
 
-async def ask_batched(
-    journal: Journal, ledger: Ledger, model: str, missing: Missing, endpoint: BatchEndpoint, purse: Purse, progress: Progress
-) -> AsyncGenerator[Completion, None]:
-    """Asks for all that is missing and yields each completion after it is stored; never more than the cap allows.
+@dataclass
+class BatchAsking:
+    """Asking one teacher (its identity) for all that is missing, in batches; `wanted` is what is still to come, by key.
 
-    Batches of an earlier run are collected first or waited for; what failed is not submitted again in this run. Raises
-    Incomplete when the next request could break the cap, SeqdistillError when the endpoint stays away.
+    Teachers that are asked side by side share a `turn`, so that each sees what the others have set aside of the budget.
     """
-    wanted = dict(missing)
-    try:
-        async with endpoint:
-            await _recover(ledger, model, endpoint)
-            while wanted:
-                flying = {key for batch in _of(ledger, model) for key in batch.requests}
-                fresh = [(key, request) for key, request in wanted.items() if key not in flying]
-                payable = purse.affordable(model, fresh, batched=True)
-                for part in chunks(endpoint, payable):
-                    await _submit(ledger, model, part, endpoint)
-                if not payable and not any(key in flying for key in wanted):
-                    raise purse.reached()
-                async for completion in _ended(journal, ledger, model, endpoint, purse, progress, wanted):
-                    yield completion
-    finally:
-        if left := _of(ledger, model):
-            progress.note(f"{len(left)} batches go on at {endpoint.name}; run again with --batch to collect their answers")
 
+    journal: Journal
+    ledger: Ledger
+    model: str
+    wanted: dict[str, Request]
+    endpoint: BatchEndpoint
+    purse: Purse
+    progress: Progress
+    turn: asyncio.Lock
 
-def _of(ledger: Ledger, model: str) -> list[UnderWay]:
-    return [batch for batch in ledger.open.values() if batch.model == model]
+    async def completions(self) -> AsyncGenerator[Completion, None]:
+        """Yields each completion after it is stored; never has more under way than the cap allows.
 
+        Batches of an earlier run are collected first or waited for; what failed is not submitted again in this run. Raises
+        Incomplete when the next request could break the cap, SeqdistillError when the endpoint stays away.
+        """
+        try:
+            async with self.endpoint:
+                await self._recover()
+                while self.wanted:
+                    await self._submit_payable()
+                    async for completion in self._ended():
+                        yield completion
+        finally:
+            if left := self._under_way():
+                self.progress.note(
+                    f"{len(left)} batches go on at {self.endpoint.name}; run again with --batch to collect their answers"
+                )
 
-async def _recover(ledger: Ledger, model: str, endpoint: BatchEndpoint) -> None:
-    """Finds out what came of the submissions that were cut short."""
-    for under_way in _of(ledger, model):
-        if under_way.endpoint != endpoint.name:
-            raise UsageError(
-                f"batch {under_way.id or under_way.name} is at {under_way.endpoint}, not at {endpoint.name}",
-                "give that base URL first, so that it can be collected",
-            )
-        if under_way.id is None:
-            await _settle(ledger, under_way, endpoint)
+    def _under_way(self) -> list[UnderWay]:
+        return [batch for batch in self.ledger.open.values() if batch.model == self.model]
 
+    async def _recover(self) -> None:
+        """Finds out what came of the submissions that were cut short."""
+        for under_way in self._under_way():
+            if under_way.endpoint != self.endpoint.name:
+                raise UsageError(
+                    f"batch {under_way.id or under_way.name} is at {under_way.endpoint}, not at {self.endpoint.name}",
+                    "give that base URL first, so that it can be collected",
+                )
+            if under_way.id is None:
+                await self._settle(under_way)
 
-async def _settle(ledger: Ledger, under_way: UnderWay, endpoint: BatchEndpoint) -> None:
-    """Whether a batch was made. Without its file, a submission that is still on its way cannot make it any more."""
-    found = await endpoint.find(under_way.name, under_way.file)
-    if found is None:
-        await endpoint.delete(under_way.file)
-        await asyncio.sleep(LOOK_AGAIN_SECONDS)
-        found = await endpoint.find(under_way.name, under_way.file)
-    if found:
-        ledger.step(under_way.name, "submitted", batch=found.id)
-    else:
-        ledger.step(under_way.name, "never submitted")
+    async def _settle(self, under_way: UnderWay) -> None:
+        """Whether a batch was made. Without its file, a submission that is still on its way cannot make it any more."""
+        found = await self.endpoint.find(under_way.name, under_way.file)
+        if found is None:
+            await self.endpoint.delete(under_way.file)
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            found = await self.endpoint.find(under_way.name, under_way.file)
+        if found:
+            self.ledger.step(under_way.name, "submitted", batch=found.id)
+        else:
+            self.ledger.step(under_way.name, "never submitted")
 
+    async def _submit_payable(self) -> None:
+        """Submits what is in no batch yet, as far as the cap allows. Raises Incomplete when there is nothing to wait for."""
+        async with self.turn:
+            flying = {key for batch in self._under_way() for key in batch.requests}
+            fresh = [(key, request) for key, request in self.wanted.items() if key not in flying]
+            payable = self.purse.affordable(self.model, fresh, batched=True)
+            for part in chunks(self.endpoint, payable):
+                await self._submit(part)
+        if not payable and len(fresh) == len(self.wanted):
+            raise self.purse.reached()
 
-async def _submit(ledger: Ledger, model: str, part: Missing, endpoint: BatchEndpoint) -> None:
-    name = uuid.uuid4().hex
-    ledger.keep(name, part)
-    file = await endpoint.upload(name, b"".join(endpoint.line(key, request) for key, request in part))
-    ledger.step(name, "submitting", model=model, endpoint=endpoint.name, file=file, requests=len(part))
-    try:
-        batch = await endpoint.create(name, file)
-    except NotNow:
-        await _settle(ledger, ledger.open[name], endpoint)
-        if name in ledger.open:
-            return
-        raise
-    except SeqdistillError:
-        ledger.step(name, "never submitted")
-        raise
-    ledger.step(name, "submitted", batch=batch.id)
+    async def _submit(self, part: Missing) -> None:
+        name = uuid.uuid4().hex
+        self.ledger.keep(name, part)
+        file = await self.endpoint.upload(name, b"".join(self.endpoint.line(key, request) for key, request in part))
+        facts = {"model": self.model, "endpoint": self.endpoint.name, "file": file, "requests": len(part)}
+        self.ledger.step(name, "submitting", **facts)
+        try:
+            batch = await self.endpoint.create(name, file)
+        except NotNow:
+            await self._settle(self.ledger.open[name])
+            if name in self.ledger.open:
+                return
+            raise
+        except SeqdistillError:
+            self.ledger.step(name, "never submitted")
+            raise
+        self.ledger.step(name, "submitted", batch=batch.id)
 
+    async def _ended(self) -> AsyncIterator[Completion]:
+        """Waits until a batch has ended and yields what it says of what is wanted, which is wanted no more."""
+        pause, in_vain, ended = FIRST_PAUSE_SECONDS, 0, 0
+        while True:
+            for under_way in self._under_way():
+                assert under_way.id is not None
+                try:
+                    batch = await self.endpoint.retrieve(under_way.id)
+                    in_vain = 0
+                except NotNow:
+                    in_vain += 1
+                    if in_vain >= PATIENCE_LOOKS:
+                        raise
+                    continue
+                under_way.done = batch.done
+                if batch.ended:
+                    ended += 1
+                    async for completion in self._collect(under_way, batch):
+                        yield completion
+            if ended:
+                return
+            waiting = self._under_way()
+            done = sum(one.done for one in waiting)
+            asked = sum(len(one.requests) for one in waiting)
+            self.progress.advance(0, {"batches": f"{len(waiting)} under way", "answered there": f"{done:,} of {asked:,}"})
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
 
-async def _ended(
-    journal: Journal,
-    ledger: Ledger,
-    model: str,
-    endpoint: BatchEndpoint,
-    purse: Purse,
-    progress: Progress,
-    wanted: dict[str, Request],
-) -> AsyncIterator[Completion]:
-    """Waits until a batch has ended and yields what it says of what is wanted, which is wanted no more."""
-    pause, in_vain, ended = FIRST_PAUSE_SECONDS, 0, 0
-    while True:
-        for under_way in _of(ledger, model):
-            assert under_way.id is not None
-            try:
-                batch = await endpoint.retrieve(under_way.id)
-                in_vain = 0
-            except NotNow:
-                in_vain += 1
-                if in_vain >= PATIENCE_LOOKS:
-                    raise
-                continue
-            under_way.done = batch.done
-            if batch.ended:
-                ended += 1
-                async for completion in _collect(journal, ledger, under_way, batch, endpoint, purse, wanted):
-                    yield completion
-        if ended:
-            return
-        waiting = _of(ledger, model)
-        done = sum(one.done for one in waiting)
-        asked = sum(len(one.requests) for one in waiting)
-        progress.advance(0, {"batches": f"{len(waiting)} under way", "answered there": f"{done:,} of {asked:,}"})
-        await asyncio.sleep(pause)
-        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
-
-
-async def _collect(
-    journal: Journal,
-    ledger: Ledger,
-    under_way: UnderWay,
-    batch: Batch,
-    endpoint: BatchEndpoint,
-    purse: Purse,
-    wanted: dict[str, Request],
-) -> AsyncIterator[Completion]:
-    """Stores what an ended batch says. Killed halfway, the next run reads the files again and stores the rest."""
-    contents = [await endpoint.content(file) for file in batch.files]
-    for key, request, completion in endpoint.completions(batch, contents, under_way.requests):
-        place = fingerprint(["lost", key, under_way.name])[:32] if completion.error else key
-        if (completion.error is None or completion.lost) and place not in journal:
-            journal.append(under_way.model, [(place, request, completion)])
-            purse.pay(under_way.model, request, completion)
-        if today := wanted.pop(key, None):
-            yield replace(completion, id=today.id)
-    journal.sync()
-    ledger.step(under_way.name, "collected", status=batch.status)
+    async def _collect(self, under_way: UnderWay, batch: Batch) -> AsyncIterator[Completion]:
+        """Stores what an ended batch says. Killed halfway, the next run reads the files again and stores the rest."""
+        contents = [await self.endpoint.content(file) for file in batch.files]
+        for key, request, completion in self.endpoint.completions(batch, contents, under_way.requests):
+            place = fingerprint(["lost", key, under_way.name])[:32] if completion.error else key
+            if (completion.error is None or completion.lost) and place not in self.journal:
+                self.journal.append(self.model, [(place, request, completion)])
+                self.purse.pay(self.model, request, completion)
+            if today := self.wanted.pop(key, None):
+                yield replace(completion, id=today.id)
+        self.journal.sync()
+        self.ledger.step(under_way.name, "collected", status=batch.status)

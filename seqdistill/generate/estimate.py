@@ -51,20 +51,20 @@ def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0) -> Es
     inputs = Inputs.of(run, recipe)
     plan = inputs.plan(progress)
     path = run.file("generate", "journal.jsonl")
-    known: list[tuple[Planned, Completion]] = []
-    missing = list(plan)
-    if probe or path.exists():
-        with ExitStack() as stack:
-            if probe:
-                stack.enter_context(run.locked("generate"))
-            journal = stack.enter_context(Journal(path, writable=probe > 0))
-            if probe:
-                _probe(journal, inputs, _spread([one for one in plan if not _answered(journal, one)], probe), progress)
-            known = [
-                (one, answer(journal, one.teacher.identity, one.request, {}))
-                for one in _spread([one for one in plan if _answered(journal, one)], MOST_ANSWERS_READ)
-            ]
-            missing = [one for one in plan if not _answered(journal, one)]
+    with ExitStack() as stack:
+        journals = inputs.others(stack)
+        if probe:
+            stack.enter_context(run.locked("generate"))
+        if probe or path.exists():
+            journals.insert(0, stack.enter_context(Journal(path, writable=probe > 0)))
+        if probe:
+            _probe(journals[0], inputs, _spread([one for one in plan if not _holding(journals, one)], probe), progress)
+        known = [
+            (one, answer(journal, one.teacher.identity, one.request, {}))
+            for one in _spread([one for one in plan if _holding(journals, one)], MOST_ANSWERS_READ)
+            for journal in _holding(journals, one)[:1]
+        ]
+        missing = [one for one in plan if not _holding(journals, one)]
     result = _extrapolate(plan, missing, known, recipe.generate)
     write_json(run.file("generate", "estimate.json"), {"fingerprint": inputs.record.fingerprint, **asdict(result)})
     return result
@@ -87,8 +87,9 @@ def compare(run: Run, fingerprint: str, counts: Counts, progress: Progress) -> N
     progress.note(f"generate: {'; '.join(errors)}; the estimate rested on {told['answers']} answers")
 
 
-def _answered(journal: Journal, planned: Planned) -> bool:
-    return journal.holds(planned.teacher.identity, planned.request)
+def _holding(journals: Sequence[Journal], planned: Planned) -> list[Journal]:
+    """The journals that answer a request: this run's, and those whose answers are taken with --reuse."""
+    return [journal for journal in journals if journal.holds(planned.teacher.identity, planned.request)]
 
 
 def _probe(journal: Journal, inputs: Inputs, some: Sequence[Planned], progress: Progress) -> None:

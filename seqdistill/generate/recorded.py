@@ -14,7 +14,7 @@ from typing import Any
 from seqdistill.config import Recipe, TeacherConfig
 from seqdistill.engines import Completion, split_reasoning
 from seqdistill.engines.models import identity
-from seqdistill.engines.openai_api import parse_choice
+from seqdistill.engines.openai_api import REASONING, choices_in, count, parse_choice
 from seqdistill.errors import UsageError
 from seqdistill.generate.plan import Planned, Teacher, plan_requests, teacher_name
 from seqdistill.generate.samples import sample_of
@@ -219,10 +219,10 @@ def _answers(row: Row, place: str, requests: Mapping[str, Row]) -> Iterator[_Rec
 
 def _replies(request: Row, response: Any, row: Row, place: str) -> Iterator[_Recorded]:
     """Each choice of a chat-completions reply."""
-    if not isinstance(response, dict) or not isinstance(response.get("choices"), list) or not response["choices"]:
-        raise UsageError(f"{place}: the response has no choices")
+    if not (choices := choices_in(response)):
+        raise UsageError(f"{place}: the response has no choices with a message")
     prompt = _prompt(_messages(request.get("messages"), place, "messages"), row, place)
-    for number in range(len(response["choices"])):
+    for number in range(len(choices)):
         completion = parse_choice("", response, number, 0.0)
         model = response.get("model") or request.get("model")
         yield _Recorded(place, str(model) if model else None, prompt, completion)
@@ -240,15 +240,15 @@ def _plain(row: Row, place: str) -> _Recorded:
         answer = [last]
     if len(answer) != 1 or answer[0]["role"] != "assistant":
         raise UsageError(f"{place}: the last message is not the assistant's answer")
-    thoughts = next((row[k] for k in ("reasoning", "reasoning_content", "thinking") if isinstance(row.get(k), str)), None)
+    thoughts = next((row[key] for key in REASONING if isinstance(row.get(key), str)), None)
     content, reasoning = split_reasoning(answer[0]["content"], thoughts)
     completion = Completion(
         id="",
         content=content,
         reasoning=reasoning,
         finish_reason=str(row.get("finish_reason") or "stop"),
-        prompt_tokens=_count(row.get("prompt_tokens")),
-        completion_tokens=_count(row.get("completion_tokens")),
+        prompt_tokens=count(row.get("prompt_tokens")) or 0,
+        completion_tokens=count(row.get("completion_tokens")) or 0,
         raw=row,
     )
     model = row.get("model") or row.get("teacher")
@@ -279,7 +279,3 @@ def _joined(content: Any) -> Any:
     if isinstance(content, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
         return "".join(part["text"] for part in content)
     return content
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
