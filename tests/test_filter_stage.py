@@ -14,6 +14,7 @@ from seqdistill.config import FilterConfig, Recipe, TaskConfig, settings_of
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.filter.explain import explain
 from seqdistill.filter.report import RULES, setting_of
+from seqdistill.filter.scan import spans
 from seqdistill.filter.stage import filter_samples
 from seqdistill.filter.workers import each
 from seqdistill.progress import Silent
@@ -146,6 +147,28 @@ def test_the_row_with_the_better_score_is_kept_whatever_its_place(tmp_path: Path
     assert kept["sample"] == 2 and set(kept) == set(SAMPLE_KEYS)
 
 
+@pytest.mark.parametrize("score", [10**400, float("inf")])
+def test_a_score_too_large_for_a_number_is_the_best_and_one_that_is_none_is_zero(tmp_path: Path, score: float) -> None:
+    rows = [sample("Name a tree.", "An oak.", sample=n).__dict__ for n in range(4)]
+    run = make_run(tmp_path, [])
+    lines = [json.dumps(row | {"score": given}) for row, given in zip(rows, [0.5, "high", score, float("nan")], strict=True)]
+    run.file("generate", "samples.jsonl").write_text("\n".join(lines) + "\n")
+    filtered(run)
+    (kept,) = rows_of(run, "train.jsonl") + rows_of(run, "validation.jsonl")
+    assert kept["sample"] == 2
+
+
+def test_the_files_do_not_depend_on_how_much_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [*notices(150), *(sample(f"Où est {row.text}", row.text) for row in notices(60))]
+    one, small = make_run(tmp_path / "one", rows), make_run(tmp_path / "small", rows)
+    filtered(one)
+    monkeypatch.setattr("seqdistill.filter.scan.SPAN_BYTES", 2000)
+    assert len(list(spans(small.file("generate", "samples.jsonl"), None))) > 20
+    filtered(small)
+    for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json"):
+        assert one.file("filter", name).read_bytes() == small.file("filter", name).read_bytes()
+
+
 def test_the_run_s_test_prompts_are_removed_in_either_view(tmp_path: Path) -> None:
     template = tmp_path / "task.toml"
     template.write_text(
@@ -194,7 +217,13 @@ def test_a_run_without_samples_names_the_command_to_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "wrong"),
-    [("{not json", "not JSON"), ("[1]", "not a JSON object"), ('{"id": "a"}', "'prompt_id' is missing")],
+    [
+        ("{not json", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"id": "a"}', "'prompt_id' is missing"),
+        (json.dumps(sample("A prompt", "An answer", sample=10**30).__dict__), "'sample' is 1000000000"),
+    ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, wrong: str) -> None:
     run = make_run(tmp_path, notices(3))
@@ -217,10 +246,12 @@ def test_limit_reads_the_first_samples_only(tmp_path: Path) -> None:
 
 def test_hostile_text_neither_breaks_the_filter_nor_the_files(tmp_path: Path) -> None:
     nasty = ["\0", "\u2028\u2029\x85", "\ud800", '{"rule": "x"}\n', "}" * 50, "a" * 100_000, "\N{COMBINING ACUTE ACCENT}" * 999]
-    rows = [sample(f"{text} prompt {n}", f"An answer to {text} of number {n}") for n, text in enumerate(nasty)]
+    rows = [sample(f"{text} prompt {n}", f"An answer to {text} of number {n}", slice=text) for n, text in enumerate(nasty)]
+    rows += [sample(f"{text} cut {n}", f"{text} cut", finish_reason="length") for n, text in enumerate(nasty)]
     run = make_run(tmp_path, rows)
     result = filtered(run)
-    assert result.read == len(nasty) == result.kept + result.rejected
+    assert result.read == len(rows) == result.kept + result.rejected
+    assert set(json.loads(run.file("filter", "report.json").read_text(encoding="utf-8"))["by_slice"]) == {*nasty, ""}
     texts = Counter(
         row["completion"][0]["content"] for name in ("train", "validation", "rejected") for row in rows_of(run, f"{name}.jsonl")
     )
