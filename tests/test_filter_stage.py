@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
-from seqdistill.config import FilterConfig, Recipe, TaskConfig, settings_of
+from seqdistill.config import FilterConfig, Recipe, TaskConfig
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.filter.explain import explain
-from seqdistill.filter.report import RULES, setting_of
 from seqdistill.filter.scan import spans
 from seqdistill.filter.stage import filter_samples
 from seqdistill.filter.workers import each
@@ -72,7 +71,7 @@ def test_each_rule_takes_its_row_and_says_why(tmp_path: Path) -> None:
     assert rules_of(run) == {row.id: rule for rule, row in bad.items()}
     assert result.by_rule == dict.fromkeys(result.by_rule, 1) and result.rejected == len(bad)
     for row in rows_of(run, "rejected.jsonl"):
-        assert set(row) == {*SAMPLE_KEYS, "rule", "reason", "kept_by"} and row["reason"]
+        assert set(row) == {*SAMPLE_KEYS, "rule", "reason", "would_keep", "kept_by"} and row["reason"]
         assert row["kept_by"] == (good[-1].id if row["rule"] == "duplicate" else None)
 
 
@@ -204,7 +203,7 @@ def test_when_nothing_is_left_the_rule_and_the_setting_are_named(tmp_path: Path)
         filtered(run)
     assert (
         "'finish_reason' took 10 of 10" in raised.value.message
-        and "filter.integrity.finish_reasons (--integrity-finish-reasons)" in raised.value.hint
+        and 'filter.integrity.finish_reasons = ["stop", "length"] (--integrity-finish-reasons)' in raised.value.hint
     )
     assert run.manifest("filter") is None
 
@@ -264,12 +263,8 @@ def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:
     run = make_run(tmp_path, [kept, repeated, cut])
     filtered(run, validation=0.0)
     story = explain(run, repeated.id)
-    assert (story.where, story.rule, story.setting, story.flag) == (
-        "rejected",
-        "duplicate",
-        "filter.duplicates",
-        "--duplicates",
-    )
+    assert (story.where, story.rule) == ("rejected", "duplicate")
+    assert story.would_keep == ["filter.duplicates = false", 'filter.near_duplicates.scope = "off"']
     assert story.kept_by == kept and story.passed == ["integrity", "schema"] and story.sample == repeated
     story = explain(run, kept.id)
     assert story.where == "train" and [row["id"] for row in story.instead_of] == [repeated.id]
@@ -277,11 +272,6 @@ def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:
     assert explain(run, cut.id).passed == []
     with pytest.raises(UsageError, match="no sample has the id"):
         explain(run, "none")
-
-
-def test_every_rule_names_a_setting_that_there_is() -> None:
-    known = {f"filter.{'.'.join(setting.names)}" for setting in settings_of(FilterConfig)}
-    assert {setting_of(rule)["setting"] for rule in RULES} - {None} <= known
 
 
 def test_a_changed_step_is_told_by_its_dotted_name(tmp_path: Path) -> None:

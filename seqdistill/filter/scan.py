@@ -10,7 +10,7 @@ import itertools
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,9 +22,10 @@ from seqdistill.config import FilterConfig, PersonalDataConfig
 from seqdistill.errors import UsageError
 from seqdistill.filter.contamination import Hit, ItemIndex
 from seqdistill.filter.duplicates import digest
-from seqdistill.filter.integrity import Verdict, asked, integrity, refusal, script
-from seqdistill.filter.personal_data import count
+from seqdistill.filter.integrity import asked, integrity, refusal, script
+from seqdistill.filter.personal_data import count, hidden
 from seqdistill.filter.stock_phrases import OPENING
+from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.filter.words import Hashes, Ints, Sets, Words, mix, pair_sets, words
 from seqdistill.filter.workers import each
 from seqdistill.progress import Progress
@@ -156,10 +157,11 @@ def _score(given: Any) -> float:
 
 
 def _verdict(sample: Sample, config: FilterConfig, form: AnswerForm) -> Verdict | None:
-    if verdict := integrity(sample, config.integrity):
-        return verdict
-    fault = form.fault(sample.text) if config.schema else None
-    return Verdict("schema", fault) if fault else None
+    verdict = integrity(sample, config.integrity)
+    if not verdict and config.schema and (fault := form.fault(sample.text)):
+        verdict = Verdict("schema", fault, (setting("schema", False),))
+    # A reason may quote the text, and reasons stand in reports.
+    return verdict and replace(verdict, reason=hidden(verdict.reason, config.personal_data.phone_regions))
 
 
 def _personal(samples: list[Sample], config: PersonalDataConfig) -> dict[int, dict[str, int]]:
