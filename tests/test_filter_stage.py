@@ -299,8 +299,15 @@ def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
 def test_ray_writes_the_same_bytes_on_more_than_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    def worker(_: int) -> int:
-        time.sleep(0.2)
+    workers = tmp_path / "workers"
+    workers.mkdir()
+
+    def work(_: int) -> int:
+        """Waits a while for a second worker: on a busy machine one alone could do everything before it is there."""
+        (workers / str(os.getpid())).touch()
+        until = time.monotonic() + 3
+        while len(list(workers.iterdir())) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
         return os.getpid()
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -310,10 +317,10 @@ def test_ray_writes_the_same_bytes_on_more_than_one_worker(tmp_path: Path, monke
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         filtered(many, engine="ray")
-        workers = {number for number, _ in each(worker, range(20), FilterConfig(engine="ray"))}
+        worked = {number for number, _ in each(work, range(20), FilterConfig(engine="ray"))}
     finally:
         ray.shutdown()
-    assert len(workers - {os.getpid()}) > 1
+    assert len(worked - {os.getpid()}) > 1
     for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json"):
         assert one.file("filter", name).read_bytes() == many.file("filter", name).read_bytes()
 
