@@ -185,3 +185,8 @@ def test_the_terminal_shows_the_funnel(tmp_path: Path, capsys: pytest.CaptureFix
 def test_no_text_makes_the_search_for_markup_slow(text: str) -> None:
     assert broken_markup(text) is None
     assert broken_markup(text[:100] + "\n{% if x %}") is not None
+
+
+def test_an_empty_list_of_finish_reasons_keeps_any(tmp_path: Path) -> None:
+    rows = [sample("Name a tree.", "An oak."), sample("Name a bird.", "A ro", finish_reason="length")]
+    assert filtered(make_run(tmp_path, rows), integrity={"finish_reasons": []}).kept == 2
