@@ -314,9 +314,14 @@ def test_ray_writes_the_same_bytes_on_more_than_one_worker(tmp_path: Path, monke
     rows = [sample(f"{row.prompt[0]['content']} {n}", row.text) for n in range(8) for row in notices(600)]
     one, many = make_run(tmp_path / "one", rows), make_run(tmp_path / "many", rows)
     filtered(one)
+    bad = make_run(tmp_path / "bad", notices(3))
+    with bad.file("generate", "samples.jsonl").open("a") as file:
+        file.write("{not json\n")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         filtered(many, engine="ray")
+        with pytest.raises(UsageError, match=r"samples\.jsonl:4: not JSON"):
+            filtered(bad, engine="ray")
         worked = {number for number, _ in each(work, range(20), FilterConfig(engine="ray"))}
     finally:
         ray.shutdown()
