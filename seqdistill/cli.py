@@ -241,7 +241,7 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
     from seqdistill.filter.stage import filter_samples
 
     if explain is not None:
-        story = explain_row(run, explain)
+        story = explain_row(run, explain, recipe.filter.personal_data.phone_regions)
         console.show_story(story)
         return asdict(story)
 

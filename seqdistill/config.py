@@ -142,7 +142,7 @@ class GenerateConfig:
 class IntegrityConfig:
     """[filter.integrity]: what may not be wrong with a completion on its own."""
 
-    finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several")
+    finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several; [] is any")
     min_chars: int = key(1, "reject shorter completions", low=0)
     max_chars: int | None = key(None, "reject longer completions", low=1)
     markup: bool = key(True, "reject template tokens in the text, unbalanced think tags and open code fences")

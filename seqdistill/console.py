@@ -219,8 +219,13 @@ class Console:
                 "file": result.path,
             },
         )
+        steps = [[step["step"], *(f"{step[name]:,}" for name in ("read", "rejected", "kept"))] for step in result.funnel]
+        if result.rejected:
+            self.table("", ("step", "read", "rejected", "kept"), steps)
 
     def show_story(self, story: "Story") -> None:
+        from seqdistill.filter.verdict import told
+
         instead = ", ".join(f"{row['id']} ({row['rule']})" for row in story.instead_of)
         self.facts(
             f"{story.sample.id}: in {story.where}.jsonl",
@@ -230,7 +235,7 @@ class Console:
                 "passed": ", ".join(story.passed) or None,
                 "rejected by": story.rule,
                 "reason": story.reason,
-                "setting": story.setting and f"{story.setting} ({story.flag}) would have kept it",
+                "setting": f"{told(story.would_keep)} would have kept it" if story.would_keep else None,
                 "kept instead": story.kept_by and f"{story.kept_by.id}: {story.kept_by.text}",
                 "stands for": instead or None,
             },

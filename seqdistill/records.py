@@ -65,6 +65,8 @@ class Sample:
                     f"{place}: key {key!r} is missing or of the wrong type: {_short(row.get(key))}",
                     "a sample has the keys " + ", ".join(SAMPLE_KEYS),
                 )
+        if not 0 <= row["sample"] < 1 << 63:
+            raise UsageError(f"{place}: key 'sample' is {_short(row['sample'])}", "samples of a prompt are numbered from 0")
         check_messages(row["prompt"], place, "prompt")
         check_messages(row["completion"], place, "completion", may_be_empty=True)
         return cls(**{key: row[key] for key in SAMPLE_KEYS})
@@ -182,18 +184,22 @@ def read_samples(path: Path) -> Iterator[Sample]:
 def to_line(row: Any) -> str:
     """One JSONL line, newline included: a dataclass or dict, keys in their order, no ASCII escapes.
 
-    U+2028, U+2029 and U+0085 are escaped, because some readers take them for line ends, and so are lone surrogates,
-    which UTF-8 cannot hold.
+    U+2028, U+2029 and U+0085 are escaped, because some readers take them for line ends, and so are lone surrogates.
     """
     text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=vars)  # vars: a dataclass, not copied deep as by asdict
     for character in "\u2028\u2029\u0085":
         if character in text:
             text = text.replace(character, f"\\u{ord(character):04x}")
+    return _in_utf8(text) + "\n"
+
+
+def _in_utf8(text: str) -> str:
+    """A JSON text with its lone surrogates, which UTF-8 cannot hold, escaped."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        text = "".join(f"\\u{ord(c):04x}" if 0xD800 <= ord(c) <= 0xDFFF else c for c in text)
-    return text + "\n"
+        return "".join(f"\\u{ord(c):04x}" if 0xD800 <= ord(c) <= 0xDFFF else c for c in text)
+    return text
 
 
 @contextlib.contextmanager
@@ -234,8 +240,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
 def write_json(path: Path, value: Any) -> None:
     """Writes one readable JSON document atomically."""
     with atomic_write(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+        file.write(_in_utf8(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
 def visible(text: str) -> str:

@@ -63,7 +63,7 @@ def test_the_sample_nearest_to_the_reference_is_learnt_and_the_others_say_why_no
     row = next(row for row in rows_of(run, "rejected.jsonl") if row["sample"] == 1)
     assert row["kept_by"] == row["id"][:-1] + "0"
     assert row["reason"].startswith("best of 4 by chrf: 100, this one ")
-    assert row["reason"].endswith("; filter.select.best_n = 3 would keep it")
+    assert row["would_keep"] == ["filter.select.best_n = 3"]
     told = json.loads(run.file("filter", "report.json").read_text())["select"]
     assert (told["score"], told["rows"], told["scored"], told["kept"], told["mean_kept"]) == ("chrf", 40, 40, 10, 100)
 
@@ -86,7 +86,8 @@ def test_samples_that_were_dropped_as_duplicates_still_vote(tmp_path: Path) -> N
     assert numbers(run) == [1]
     rejected = {row["sample"]: row for row in rows_of(run, "rejected.jsonl")}
     assert rejected[2]["rule"] == "duplicate"
-    assert rejected[0]["reason"] == "vote 0.2 is less than 0.6; filter.select.min_score = 0.2 would keep it"
+    assert rejected[0]["reason"] == "vote 0.2 is less than 0.6"
+    assert rejected[0]["would_keep"] == ["filter.select.min_score = 0.2"]
 
 
 def test_the_best_of_all_rows_can_be_chosen(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_rows_that_nothing_can_score_are_told_of(tmp_path: Path) -> None:
     run = make_run(tmp_path, [sample(f"Why is the {place} shut?", f"The {place} is shut.") for place in PLACES])
     with pytest.raises(SeqdistillError, match="'unscored' took 10 of 10") as raised:
         choose(run, score={"by": "reference"})
-    assert raised.value.hint == "loosen filter.select.unscored (--select-unscored)"
+    assert raised.value.hint == 'filter.select.unscored = "keep" (--select-unscored) would keep this one'
     assert choose(run, score={"by": "reference"}, select={"unscored": "keep"}).kept == 10
 
 

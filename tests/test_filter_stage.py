@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
-from seqdistill.config import FilterConfig, Recipe, TaskConfig, settings_of
+from seqdistill.config import FilterConfig, Recipe, TaskConfig
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.filter.explain import explain
-from seqdistill.filter.report import RULES, setting_of
+from seqdistill.filter.scan import spans
 from seqdistill.filter.stage import filter_samples
 from seqdistill.filter.workers import each
 from seqdistill.progress import Silent
@@ -71,7 +71,7 @@ def test_each_rule_takes_its_row_and_says_why(tmp_path: Path) -> None:
     assert rules_of(run) == {row.id: rule for rule, row in bad.items()}
     assert result.by_rule == dict.fromkeys(result.by_rule, 1) and result.rejected == len(bad)
     for row in rows_of(run, "rejected.jsonl"):
-        assert set(row) == {*SAMPLE_KEYS, "rule", "reason", "kept_by"} and row["reason"]
+        assert set(row) == {*SAMPLE_KEYS, "rule", "reason", "would_keep", "kept_by"} and row["reason"]
         assert row["kept_by"] == (good[-1].id if row["rule"] == "duplicate" else None)
 
 
@@ -146,6 +146,28 @@ def test_the_row_with_the_better_score_is_kept_whatever_its_place(tmp_path: Path
     assert kept["sample"] == 2 and set(kept) == set(SAMPLE_KEYS)
 
 
+@pytest.mark.parametrize("score", [10**400, float("inf")])
+def test_a_score_too_large_for_a_number_is_the_best_and_one_that_is_none_is_zero(tmp_path: Path, score: float) -> None:
+    rows = [sample("Name a tree.", "An oak.", sample=n).__dict__ for n in range(4)]
+    run = make_run(tmp_path, [])
+    lines = [json.dumps(row | {"score": given}) for row, given in zip(rows, [0.5, "high", score, float("nan")], strict=True)]
+    run.file("generate", "samples.jsonl").write_text("\n".join(lines) + "\n")
+    filtered(run)
+    (kept,) = rows_of(run, "train.jsonl") + rows_of(run, "validation.jsonl")
+    assert kept["sample"] == 2
+
+
+def test_the_files_do_not_depend_on_how_much_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [*notices(150), *(sample(f"Où est {row.text}", row.text) for row in notices(60))]
+    one, small = make_run(tmp_path / "one", rows), make_run(tmp_path / "small", rows)
+    filtered(one)
+    monkeypatch.setattr("seqdistill.filter.scan.SPAN_BYTES", 2000)
+    assert len(list(spans(small.file("generate", "samples.jsonl"), None))) > 20
+    filtered(small)
+    for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json"):
+        assert one.file("filter", name).read_bytes() == small.file("filter", name).read_bytes()
+
+
 def test_the_run_s_test_prompts_are_removed_in_either_view(tmp_path: Path) -> None:
     template = tmp_path / "task.toml"
     template.write_text(
@@ -181,7 +203,7 @@ def test_when_nothing_is_left_the_rule_and_the_setting_are_named(tmp_path: Path)
         filtered(run)
     assert (
         "'finish_reason' took 10 of 10" in raised.value.message
-        and "filter.integrity.finish_reasons (--integrity-finish-reasons)" in raised.value.hint
+        and 'filter.integrity.finish_reasons = ["stop", "length"] (--integrity-finish-reasons)' in raised.value.hint
     )
     assert run.manifest("filter") is None
 
@@ -194,7 +216,13 @@ def test_a_run_without_samples_names_the_command_to_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "wrong"),
-    [("{not json", "not JSON"), ("[1]", "not a JSON object"), ('{"id": "a"}', "'prompt_id' is missing")],
+    [
+        ("{not json", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ("[" * 100_000, "nested deeper than 100 levels"),
+        ('{"id": "a"}', "'prompt_id' is missing"),
+        (json.dumps(sample("A prompt", "An answer", sample=10**30).__dict__), "'sample' is 1000000000"),
+    ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, wrong: str) -> None:
     run = make_run(tmp_path, notices(3))
@@ -217,10 +245,12 @@ def test_limit_reads_the_first_samples_only(tmp_path: Path) -> None:
 
 def test_hostile_text_neither_breaks_the_filter_nor_the_files(tmp_path: Path) -> None:
     nasty = ["\0", "\u2028\u2029\x85", "\ud800", '{"rule": "x"}\n', "}" * 50, "a" * 100_000, "\N{COMBINING ACUTE ACCENT}" * 999]
-    rows = [sample(f"{text} prompt {n}", f"An answer to {text} of number {n}") for n, text in enumerate(nasty)]
+    rows = [sample(f"{text} prompt {n}", f"An answer to {text} of number {n}", slice=text) for n, text in enumerate(nasty)]
+    rows += [sample(f"{text} cut {n}", f"{text} cut", finish_reason="length") for n, text in enumerate(nasty)]
     run = make_run(tmp_path, rows)
     result = filtered(run)
-    assert result.read == len(nasty) == result.kept + result.rejected
+    assert result.read == len(rows) == result.kept + result.rejected
+    assert set(json.loads(run.file("filter", "report.json").read_text(encoding="utf-8"))["by_slice"]) == {*nasty, ""}
     texts = Counter(
         row["completion"][0]["content"] for name in ("train", "validation", "rejected") for row in rows_of(run, f"{name}.jsonl")
     )
@@ -233,12 +263,8 @@ def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:
     run = make_run(tmp_path, [kept, repeated, cut])
     filtered(run, validation=0.0)
     story = explain(run, repeated.id)
-    assert (story.where, story.rule, story.setting, story.flag) == (
-        "rejected",
-        "duplicate",
-        "filter.duplicates",
-        "--duplicates",
-    )
+    assert (story.where, story.rule) == ("rejected", "duplicate")
+    assert story.would_keep == ["filter.duplicates = false", 'filter.near_duplicates.scope = "off"']
     assert story.kept_by == kept and story.passed == ["integrity", "schema"] and story.sample == repeated
     story = explain(run, kept.id)
     assert story.where == "train" and [row["id"] for row in story.instead_of] == [repeated.id]
@@ -246,11 +272,6 @@ def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:
     assert explain(run, cut.id).passed == []
     with pytest.raises(UsageError, match="no sample has the id"):
         explain(run, "none")
-
-
-def test_every_rule_names_a_setting_that_there_is() -> None:
-    known = {f"filter.{'.'.join(setting.names)}" for setting in settings_of(FilterConfig)}
-    assert {setting_of(rule)["setting"] for rule in RULES} - {None} <= known
 
 
 def test_a_changed_step_is_told_by_its_dotted_name(tmp_path: Path) -> None:
@@ -278,21 +299,33 @@ def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
 def test_ray_writes_the_same_bytes_on_more_than_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    def worker(_: int) -> int:
-        time.sleep(0.2)
+    workers = tmp_path / "workers"
+    workers.mkdir()
+
+    def work(_: int) -> int:
+        """Waits a while for a second worker: on a busy machine one alone could do everything before it is there."""
+        (workers / str(os.getpid())).touch()
+        until = time.monotonic() + 3
+        while len(list(workers.iterdir())) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
         return os.getpid()
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     rows = [sample(f"{row.prompt[0]['content']} {n}", row.text) for n in range(8) for row in notices(600)]
     one, many = make_run(tmp_path / "one", rows), make_run(tmp_path / "many", rows)
     filtered(one)
+    bad = make_run(tmp_path / "bad", notices(3))
+    with bad.file("generate", "samples.jsonl").open("a") as file:
+        file.write("{not json\n")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         filtered(many, engine="ray")
-        workers = {number for number, _ in each(worker, range(20), FilterConfig(engine="ray"))}
+        with pytest.raises(UsageError, match=r"samples\.jsonl:4: not JSON"):
+            filtered(bad, engine="ray")
+        worked = {number for number, _ in each(work, range(20), FilterConfig(engine="ray"))}
     finally:
         ray.shutdown()
-    assert len(workers - {os.getpid()}) > 1
+    assert len(worked - {os.getpid()}) > 1
     for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json"):
         assert one.file("filter", name).read_bytes() == many.file("filter", name).read_bytes()
 

@@ -160,9 +160,9 @@ def test_the_index_finds_every_line_of_a_big_journal_in_little_memory(tmp_path: 
     with (tmp_path / "j").open("w") as file:
         file.writelines(f'{{"key": "{key}"{line}' for key in keys)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    began = time.process_time()
     with Journal(tmp_path / "j") as journal:
-        assert time.perf_counter() - began < 20
+        assert time.process_time() - began < 20
         assert len(journal) == count > FOLD_LINES
         assert all(key in journal for key in keys[:: count // 1000])
         assert "f" * 32 not in journal

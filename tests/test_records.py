@@ -15,6 +15,7 @@ from seqdistill.records import (
     read_jsonl,
     request_seed,
     to_line,
+    write_json,
     write_jsonl,
 )
 
@@ -28,6 +29,11 @@ def test_any_text_is_one_line_and_comes_back(tmp_path: Path) -> None:
     assert [row["text"] for _, row in read_jsonl(path)] == [HOSTILE, "next"]
 
 
+def test_a_document_holds_any_text(tmp_path: Path) -> None:
+    write_json(tmp_path / "report.json", {HOSTILE: HOSTILE})
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == {HOSTILE: HOSTILE}
+
+
 def test_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         to_line({"x": float("nan")})
@@ -39,6 +45,7 @@ def test_nan_is_refused() -> None:
         (b'{"a": 1}\n{"a": \n', r"rows.jsonl:2: not JSON"),
         (b"[1]\n", r"rows.jsonl:1: not a JSON object"),
         (b'{"a": "\xff"}\n', r"not UTF-8"),
+        (b"[" * 100_000 + b"\n", r"rows.jsonl:1: not JSON: nested deeper"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, content: bytes, says: str) -> None:

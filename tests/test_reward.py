@@ -1,5 +1,7 @@
 """The reward model: a real classifier with random weights, asked in batches."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,19 @@ def test_what_is_longer_than_the_model_can_read_has_no_reward(reward_model: Path
     long, short = RewardModel(str(reward_model)).scores([sample("word " * 2000), sample("word")])
     assert long is None
     assert short is not None
+
+
+def test_what_the_chat_template_refuses_has_no_reward(reward_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(reward_model, tmp_path / "strict")
+    template = folder / "chat_template.jinja"
+    template.write_text(
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system messages') }}{% endif %}" + template.read_text()
+    )
+    plain = sample("A word")
+    system = replace(plain, prompt=[{"role": "system", "content": "Be short."}, *plain.prompt])
+    refused, taken = RewardModel(str(folder)).scores([system, plain])
+    assert refused is None
+    assert taken is not None
 
 
 def test_what_is_no_reward_model_is_a_usage_error(tiny_model: Path, tmp_path: Path) -> None:

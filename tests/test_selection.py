@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import asdict
 
 import pytest
 
@@ -15,11 +16,11 @@ IDS = ["p:t:0", "p:t:1", "p:t:2", "p:t:3"]
 def test_the_best_stays_and_the_others_say_by_how_much() -> None:
     verdicts = select(IDS, [43.0, 61.2, 20.0, 61.1], "chrf", SelectConfig(keep="best"))
     assert verdicts[1] is None
-    assert verdicts[0] == Rejected("best", "best of 4 by chrf: 61.2, this one 43", "p:t:1", "filter.select.best_n = 3")
+    assert verdicts[0] == Rejected("best", "best of 4 by chrf: 61.2, this one 43", "p:t:1", ("filter.select.best_n = 3",))
     assert [verdict.would_keep for verdict in verdicts if verdict] == [
-        "filter.select.best_n = 3",
-        "filter.select.best_n = 4",
-        "filter.select.best_n = 2",
+        ("filter.select.best_n = 3",),
+        ("filter.select.best_n = 4",),
+        ("filter.select.best_n = 2",),
     ]
 
 
@@ -27,14 +28,14 @@ def test_equal_scores_are_ordered_by_id_and_say_so() -> None:
     verdicts = select(IDS[::-1], [0.5] * 4, "vote", SelectConfig(keep="best"))
     assert verdicts[3] is None
     assert verdicts[0] == Rejected(
-        "best", "best of 4 by vote: 0.5, this one 0.5 too, with a later id", "p:t:0", "filter.select.best_n = 4"
+        "best", "best of 4 by vote: 0.5, this one 0.5 too, with a later id", "p:t:0", ("filter.select.best_n = 4",)
     )
 
 
 def test_several_may_stay() -> None:
     verdicts = select(IDS, [1, 2, 3, 4], "judge", SelectConfig(keep="best", best_n=2))
     assert [verdict is None for verdict in verdicts] == [False, False, True, True]
-    assert verdicts[0] == Rejected("best", "best 2 of 4 by judge: 3 and up, this one 1", "p:t:3", "filter.select.best_n = 4")
+    assert verdicts[0] == Rejected("best", "best 2 of 4 by judge: 3 and up, this one 1", "p:t:3", ("filter.select.best_n = 4",))
     assert select(IDS, [1, 2, 3, 4], "judge", SelectConfig(keep="best", best_n=9)) == [None] * 4
 
 
@@ -44,15 +45,15 @@ def test_a_share_is_rounded_up(share: float, stay: int) -> None:
     assert verdicts.count(None) == stay
     if share == 0.5:
         assert verdicts[1] == Rejected(
-            "share", "top 0.5 of 4 by vote: 3 and up, this one 2", "p:t:3", "filter.select.top_share = 0.75"
+            "share", "top 0.5 of 4 by vote: 3 and up, this one 2", "p:t:3", ("filter.select.top_share = 0.75",)
         )
 
 
 def test_a_threshold_looks_at_nothing_but_the_score() -> None:
     verdicts = select(IDS, [0.2, 0.8, None, 0.5], "vote", SelectConfig(keep="threshold", min_score=0.5))
     assert verdicts[1] is verdicts[3] is None
-    assert verdicts[0] == Rejected("threshold", "vote 0.2 is less than 0.5", "p:t:1", "filter.select.min_score = 0.2")
-    assert verdicts[2] == Rejected("unscored", "vote could not score it", "p:t:1", 'filter.select.unscored = "keep"')
+    assert verdicts[0] == Rejected("threshold", "vote 0.2 is less than 0.5", "p:t:1", ("filter.select.min_score = 0.2",))
+    assert verdicts[2] == Rejected("unscored", "vote could not score it", "p:t:1", ('filter.select.unscored = "keep"',))
     none = select(IDS, [0.0] * 4, "verify", SelectConfig(keep="threshold", min_score=1))
     assert all(verdict and verdict.kept_by is None for verdict in none)
 
@@ -64,8 +65,13 @@ def test_an_unscored_row_never_beats_a_scored_one() -> None:
     kept = select(IDS, scores, "judge", SelectConfig(keep="best", best_n=2, unscored="keep"))
     assert [verdict is None for verdict in kept] == [True, True, False, False]
     assert kept[2] == Rejected(
-        "best", "best 2 of 4 by judge: no score and up, this one has no score", "p:t:1", "filter.select.best_n = 3"
+        "best", "best 2 of 4 by judge: no score and up, this one has no score", "p:t:1", ("filter.select.best_n = 3",)
     )
+    assert [verdict.would_keep for verdict in dropped if verdict] == [
+        ('filter.select.unscored = "keep"',),
+        ('filter.select.unscored = "keep"', "filter.select.best_n = 3"),
+        ('filter.select.unscored = "keep"', "filter.select.best_n = 4"),
+    ]
     threshold = select(IDS, scores, "judge", SelectConfig(keep="threshold", min_score=0, unscored="keep"))
     assert [verdict is None for verdict in threshold] == [True, False, True, True]
 
@@ -93,7 +99,7 @@ def test_the_order_of_the_rows_changes_nothing(how: str, unscored: str) -> None:
     assert len(results) == 1
 
 
-def test_the_setting_a_rejected_row_names_would_have_kept_it() -> None:
+def test_the_settings_a_rejected_row_names_would_have_kept_it() -> None:
     dice = random.Random(3)
     for _ in range(300):
         ids = [f"p:t:{n}" for n in range(dice.randint(1, 12))]
@@ -101,11 +107,10 @@ def test_the_setting_a_rejected_row_names_would_have_kept_it() -> None:
         how = dice.choice(["best", "share", "threshold"])
         config = SelectConfig(keep=how, best_n=dice.randint(1, 3), top_share=dice.random(), min_score=dice.random())
         for row, verdict in zip(ids, select(ids, scores, "s", config), strict=True):
-            if verdict is None or verdict.rule == "unscored":
-                continue
-            table, content = parse_assignment(verdict.would_keep)
-            changed = resolve(merge({"filter": {"select": {"keep": how}}}, {table: content})).filter.select
-            assert select(ids, scores, "s", changed)[ids.index(row)] is None, (verdict, scores)
+            if verdict:
+                settings = [{table: content} for table, content in map(parse_assignment, verdict.would_keep)]
+                changed = resolve(merge({"filter": {"select": asdict(config)}}, *settings)).filter.select
+                assert select(ids, scores, "s", changed)[ids.index(row)] is None, (verdict, scores)
 
 
 def test_baselines_have_the_size_asked_for_and_do_not_depend_on_order() -> None:

@@ -112,11 +112,11 @@ def test_hostile_text_arrives_as_data(text: str, tmp_path: Path, monkeypatch: py
 
 
 def test_a_command_that_hangs_is_stopped_and_wrong() -> None:
-    began = time.perf_counter()
-    assert check("import time; time.sleep(60)", seconds=0.5) == 0
+    began = time.monotonic()
+    assert check("import time; time.sleep(300)", seconds=0.5) == 0
     assert check("while True: pass", seconds=0.5) == 0
-    assert check("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)", seconds=0.5) == 0
-    assert time.perf_counter() - began < 15
+    assert check("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)", seconds=0.5) == 0
+    assert time.monotonic() - began < 300, "none was waited for to its end"
 
 
 def test_a_command_that_does_not_read_or_writes_without_end_blocks_nothing() -> None:
@@ -149,10 +149,15 @@ for _ in range(3):
 while not os.path.exists({str(pids)!r}) or len(open({str(pids)!r}).readlines()) < 3: time.sleep(0.01)
 {"" if ends else "time.sleep(600)"}
 """
-    assert check(code, seconds=20 if ends else 3) == (1 if ends else 0)
-    numbers = [int(line) for line in pids.read_text().split()]
+    numbers: list[int] = []
+    for seconds in (60,) if ends else (1, 5, 25, 125):  # a busy machine may need longer to start three processes
+        pids.unlink(missing_ok=True)
+        assert check(code, seconds=seconds) == (1 if ends else 0)
+        numbers = [int(line) for line in pids.read_text().split()] if pids.exists() else []
+        if len(numbers) == 3:
+            break
     assert len(numbers) == 3
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(_runs(pid) for pid in numbers) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(_runs(pid) for pid in numbers)

@@ -30,6 +30,7 @@ class Row:
     rule: str | None
     reason: str | None
     kept_by: str | None  # the id of the row kept in its place
+    would_keep: list[str]  # the settings that together would have kept it
 
 
 class FilteredRows:
@@ -85,7 +86,9 @@ class FilteredRows:
         name = self.file_of(number)
         row = json.loads(self.line(number))
         sample = Sample.from_row(row, f"{name}.jsonl, id {self.ids[number]}")
-        return Row(number, sample, name, row.get("rule"), row.get("reason"), row.get("kept_by"))
+        return Row(
+            number, sample, name, row.get("rule"), row.get("reason"), row.get("kept_by"), would_keep=row.get("would_keep", [])
+        )
 
     def line(self, number: int) -> bytes:
         """The row as it stands in its file."""

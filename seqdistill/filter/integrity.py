@@ -3,43 +3,45 @@
 Each rule returns its reason. Does not judge quality.
 """
 
+import math
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from typing import Any
 
 from seqdistill.config import IntegrityConfig
+from seqdistill.filter.personal_data import hidden
+from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.records import Sample
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Why a row was rejected: a rule's name and its reason in words."""
-
-    rule: str
-    reason: str
 
 
 def integrity(sample: Sample, config: IntegrityConfig) -> Verdict | None:
     """The first rule that a completion breaks, or None."""
-    text = sample.text
-    if sample.finish_reason not in config.finish_reasons:
-        return Verdict("finish_reason", f"finish_reason is {sample.finish_reason!r}, not {' or '.join(config.finish_reasons)}")
-    if not text.strip():
+
+    def broken(rule: str, reason: str, key: str, value: Any) -> Verdict:
+        return Verdict(rule, reason, (setting(f"integrity.{key}", value),))
+
+    text, ended, wanted = sample.text, sample.finish_reason, config.finish_reasons
+    length = len(text.strip())
+    if wanted and ended not in wanted:
+        return broken(
+            "finish_reason", f"finish_reason is {ended!r}, not {' or '.join(wanted)}", "finish_reasons", [*wanted, ended]
+        )
+    if not length:
         return Verdict("empty", "the completion is empty")
-    if len(text.strip()) < config.min_chars:
-        return Verdict("too_short", f"{len(text.strip())} characters, fewer than {config.min_chars}")
+    if length < config.min_chars:
+        return broken("too_short", f"{length} characters, fewer than {config.min_chars}", "min_chars", length)
     if config.max_chars is not None and len(text) > config.max_chars:
-        return Verdict("too_long", f"{len(text)} characters, more than {config.max_chars}")
+        return broken("too_long", f"{len(text)} characters, more than {config.max_chars}", "max_chars", len(text))
     if config.markup and (fault := broken_markup(text)):
-        return Verdict("markup", fault)
-    share = repetition(text)
-    if share > config.max_repetition:
-        return Verdict("repetition", f"{share:.0%} of its 4-grams repeat an earlier one, more than {config.max_repetition:.0%}")
+        return broken("markup", fault, "markup", False)
+    if (share := repetition(text)) > config.max_repetition:
+        reason = f"{share:.0%} of its 4-grams repeat an earlier one, more than {config.max_repetition:.0%}"
+        return broken("repetition", reason, "max_repetition", math.ceil(share * 100) / 100)
     if config.self_naming and (named := self_naming(text, asked(sample))):
-        return Verdict("self_naming", f"the teacher speaks of itself: {named!r}")
-    if config.refusals == "drop" and (refused := refusal(text)):
-        return Verdict("refusal", f"a refusal: {refused!r}")
+        return broken("self_naming", f"the teacher speaks of itself: {named!r}", "self_naming", False)
+    if config.refusals == "drop" and refusal(text) and (refused := refusal(hidden(text))):
+        return broken("refusal", f"a refusal: {refused!r}", "refusals", "annotate")
     return None
 
 
@@ -64,7 +66,7 @@ _SPECIAL = re.compile(
     r"<\|[A-Za-z0-9_▁|/ -]{1,40}\|>|<｜[^｜\n]{1,40}｜>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
     r"|<(?:bos|eos|pad|unk)>|\[(?:CLS|SEP|PAD|UNK|BOS|EOS)\]|(?m:^#{2,3} (?:Instruction|Response|Human|Assistant):)"
 )
-_UNFILLED = re.compile(r"\{\{\s*\w[\w. ]*\}\}|\{%\s*\w+[^\n]*%\}")
+_UNFILLED = re.compile(r"\{\{\s*\w[\w. ]*\}\}|\{%\s{0,9}\w[^\n]{0,200}?%\}")
 _THINK = re.compile(r"<(/?)(?:think|thinking|reasoning)>", re.IGNORECASE)
 
 

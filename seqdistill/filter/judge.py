@@ -16,6 +16,7 @@ from seqdistill.config import JudgeConfig
 from seqdistill.engines import Completion, Engine, Pace, Request, open_engine
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, UsageError
+from seqdistill.filter.personal_data import hidden
 from seqdistill.journal import Journal, answers, lacking
 from seqdistill.progress import Progress
 from seqdistill.records import Message, Sample
@@ -122,7 +123,7 @@ def _note(judged: Judged, rubric: Rubric, request: Request, completion: Completi
         judged.failed += 1
     elif score is None:
         judged.unreadable += 1
-        judged.first_unreadable = judged.first_unreadable or completion.content[:200]
+        judged.first_unreadable = judged.first_unreadable or hidden(completion.content)[:200]
     judged.scores[request.id] = None if score is None else float(score)
 
 

@@ -36,6 +36,7 @@ class Matches:
 
     kept_by: Ints  # (n,) a row number; -1 for a row that stays
     similarity: NDArray[np.float64]  # (n,) Jaccard similarity to that row; 0 for a row that stays
+    repeats: NDArray[np.bool_]  # (n,) whether a better row, kept or not, has the same set: it goes at any similarity
     candidates: int  # pairs of rows looked at
     counted: int  # pairs of rows compared in full
 
@@ -65,7 +66,18 @@ def near_duplicates(sets: Sets, same: Hashes, order: Ints, similarity: float, fl
     by_row, similarities = np.full(len(sets), -1, np.int64), np.zeros(len(sets))
     gone = np.flatnonzero(kept_by >= 0)
     by_row[order[gone]], similarities[order[gone]] = order[kept_by[gone]], scores[gone]
-    return Matches(by_row, similarities, index.candidates, index.counted)
+    return Matches(by_row, similarities, _repeats(sets, order[gone], by_row, similarities), index.candidates, index.counted)
+
+
+def _repeats(sets: Sets, gone: Ints, kept_by: Ints, similarities: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the rows that go, best first, have the set of a better row: of the one kept, or of one that went for it too."""
+    repeats: NDArray[np.bool_] = similarities == 1
+    seen: set[tuple[int, int]] = set()
+    for row in gone[~repeats[gone]].tolist():
+        key = int(kept_by[row]), hash(sets.hashes[sets.bounds[row] : sets.bounds[row + 1]].tobytes())
+        repeats[row] = key in seen
+        seen.add(key)
+    return repeats
 
 
 def _blocks(rows: int, candidates: int) -> Iterator[tuple[int, int]]:

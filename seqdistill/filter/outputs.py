@@ -1,6 +1,7 @@
 """The files that filter writes: each row as it was read, rejected ones with their verdict. Decides nothing but the split."""
 
 from contextlib import ExitStack
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ def write(run: Run, facts: Facts, verdicts: Verdicts, read: Rows) -> dict[str, i
             line = read.line(row)
             if verdict := verdicts.given.get(row):
                 name, better = "rejected.jsonl", verdicts.kept_by.get(row)
-                why = {"rule": verdict.rule, "reason": verdict.reason, "kept_by": None if better is None else names[better]}
+                why = asdict(verdict) | {"kept_by": None if better is None else names[better]}
                 line = f"{line.rstrip()[:-1]}, {to_line(why)[1:]}"
             else:
                 name = "validation.jsonl" if held_out[row] else "train.jsonl"

@@ -15,6 +15,7 @@ from seqdistill.filter import personal_data
 from seqdistill.filter.decisions import RULE, Decision, apply, stale, summary
 from seqdistill.filter.report import Verdicts
 from seqdistill.filter.scan import Facts, Rows, hashes_of
+from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.records import Sample
 
 
@@ -47,7 +48,7 @@ def apply_decisions(
         elif stale(decision, _masked(read(row), config) if config.action == "mask" else read(row)):
             told["stale"] += 1
         elif (reason := apply(decision, read(row))[1]) is not None:
-            verdicts.reject(row, RULE, reason)
+            verdicts.reject(row, Verdict(RULE, reason))
         else:
             verdicts.accept(row)
             kept.add(row)
@@ -74,7 +75,8 @@ def mind_personal_data(
     for row, counts in sorted(facts.personal.items()):
         values.update(counts)
         if config.action == "drop" and row not in reviewed.kept:
-            verdicts.reject(row, "personal_data", personal_data.reason(counts))
+            why = personal_data.reason(counts)
+            verdicts.reject(row, Verdict("personal_data", why, (setting("personal_data.action", "annotate"),)))
     if config.action == "mask":
         for row in {*facts.personal, *reviewed.edited}:
             read.change(row, partial(_masked, config=config))

@@ -111,10 +111,10 @@ def mask(sample: Sample, regions: Sequence[str] = REGIONS) -> tuple[Sample, dict
     return clean, {kind: counts[kind] for kind in KINDS if counts[kind]}
 
 
-def hidden(text: str) -> str:
+def hidden(text: str, regions: Sequence[str] = REGIONS) -> str:
     """The text with its personal data named by kind alone, for reports."""
     parts, end = [], 0
-    for found in find(text):
+    for found in find(text, regions):
         parts += [text[end : found.start], f"[{found.kind.upper()}]"]
         end = found.end
     return "".join([*parts, text[end:]])

@@ -6,16 +6,16 @@ Counts verdicts; gives none.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from seqdistill.config import flag
 from seqdistill.filter.contamination import Hit, Item
-from seqdistill.filter.integrity import Verdict
 from seqdistill.filter.personal_data import hidden
 from seqdistill.filter.scan import Facts
 from seqdistill.filter.stock_phrases import StockPhrase
+from seqdistill.filter.verdict import Verdict
 from seqdistill.filter.words import Ints
 from seqdistill.records import Sample
 
@@ -24,36 +24,32 @@ SHOWN = 200  # characters of a text
 HITS = 1000
 CLUSTERS = 20
 
-# Each rule's step in the funnel, in the order of work, and the key of [filter] that would have kept the row.
+Show = Callable[[str], str]
+
+# Each rule's step in the funnel, in the order of work.
 RULES = {
-    "finish_reason": ("integrity", "integrity.finish_reasons"),
-    "empty": ("integrity", ""),
-    "too_short": ("integrity", "integrity.min_chars"),
-    "too_long": ("integrity", "integrity.max_chars"),
-    "markup": ("integrity", "integrity.markup"),
-    "repetition": ("integrity", "integrity.max_repetition"),
-    "self_naming": ("integrity", "integrity.self_naming"),
-    "refusal": ("integrity", "integrity.refusals"),
-    "script": ("integrity", "integrity.script_share"),
-    "stock_phrase": ("integrity", "integrity.stock_share"),
-    "schema": ("schema", "schema"),
-    "duplicate": ("duplicates", "duplicates"),
-    "near_duplicate": ("near_duplicates", "near_duplicates.similarity"),
-    "contamination": ("contamination", "contamination.overlap"),
-    "unscored": ("select", "select.unscored"),
-    "best": ("select", "select.best_n"),
-    "share": ("select", "select.top_share"),
-    "threshold": ("select", "select.min_score"),
-    "personal_data": ("personal_data", "personal_data.action"),
-    "review": ("review", ""),
+    "finish_reason": "integrity",
+    "empty": "integrity",
+    "too_short": "integrity",
+    "too_long": "integrity",
+    "markup": "integrity",
+    "repetition": "integrity",
+    "self_naming": "integrity",
+    "refusal": "integrity",
+    "script": "integrity",
+    "stock_phrase": "integrity",
+    "schema": "schema",
+    "duplicate": "duplicates",
+    "near_duplicate": "near_duplicates",
+    "contamination": "contamination",
+    "unscored": "select",
+    "best": "select",
+    "share": "select",
+    "threshold": "select",
+    "personal_data": "personal_data",
+    "review": "review",
 }
-STEPS = tuple(dict.fromkeys(step for step, _ in RULES.values()))
-
-
-def setting_of(rule: str) -> dict[str, str | None]:
-    """The setting that would have kept a row that this rule took, as `filter.KEY`, and its flag; None where there is none."""
-    name = RULES[rule][1]
-    return {"setting": f"filter.{name}", "flag": flag("filter", *name.split("."))} if name else {"setting": None, "flag": None}
+STEPS = tuple(dict.fromkeys(RULES.values()))
 
 
 @dataclass
@@ -64,10 +60,10 @@ class Verdicts:
     given: dict[int, Verdict] = field(default_factory=dict)
     kept_by: dict[int, int] = field(default_factory=dict)
 
-    def reject(self, row: int, rule: str, reason: str, kept_by: int | None = None) -> None:
+    def reject(self, row: int, verdict: Verdict, kept_by: int | None = None) -> None:
         """Rejects a row, unless it already is."""
         if row not in self.given:
-            self.given[row] = Verdict(rule, reason)
+            self.given[row] = verdict
             if kept_by is not None:
                 self.kept_by[row] = kept_by
 
@@ -89,13 +85,19 @@ class Verdicts:
 
 
 def report(
-    facts: Facts, verdicts: Verdicts, phrases: Sequence[StockPhrase], items: Sequence[Item], read: Callable[[int], Sample]
+    facts: Facts,
+    verdicts: Verdicts,
+    phrases: Sequence[StockPhrase],
+    items: Sequence[Item],
+    read: Callable[[int], Sample],
+    regions: Sequence[str],
 ) -> dict[str, Any]:
-    """The content of report.json."""
+    """The content of report.json. `regions` are those whose phone numbers are known, to be left out of texts."""
+    show = partial(shown, regions=regions)
     by_rule = verdicts.by_rule()
     left, funnel = len(facts), []
     for step in STEPS:
-        gone = sum(count for rule, count in by_rule.items() if RULES[rule][0] == step)
+        gone = sum(count for rule, count in by_rule.items() if RULES[rule] == step)
         funnel.append({"step": step, "read": left, "rejected": gone, "kept": left - gone})
         left -= gone
     return {
@@ -110,9 +112,9 @@ def report(
         "stock_phrases": [
             {"opening": phrase.opening, "rows": len(phrase.rows), "share": round(phrase.share, 4)} for phrase in phrases
         ],
-        "clusters": _clusters(verdicts, read),
-        "contamination": _contamination(facts.hits, verdicts, items, read),
-        "examples": _examples(verdicts, read),
+        "clusters": _clusters(verdicts, read, show),
+        "contamination": _contamination(facts.hits, verdicts, items, read, show),
+        "examples": _examples(verdicts, read, show),
     }
 
 
@@ -127,19 +129,19 @@ def _by(names: Sequence[str], verdicts: Verdicts) -> dict[str, dict[str, int]]:
     }
 
 
-def _clusters(verdicts: Verdicts, read: Callable[[int], Sample]) -> dict[str, Any]:
+def _clusters(verdicts: Verdicts, read: Callable[[int], Sample], show: Show) -> dict[str, Any]:
     """How many rows repeat how many kept ones, and the largest groups."""
     sizes = Counter(verdicts.kept_by.values())
     largest = sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0]))[:CLUSTERS]
     return {
         "count": len(sizes),
         "sizes": {str(size + 1): count for size, count in sorted(Counter(sizes.values()).items())},
-        "largest": [{"kept": read(row).id, "rejected": count, "text": shown(read(row).text)} for row, count in largest],
+        "largest": [{"kept": read(row).id, "rejected": count, "text": show(read(row).text)} for row, count in largest],
     }
 
 
 def _contamination(
-    hits: Mapping[int, Hit], verdicts: Verdicts, items: Sequence[Item], read: Callable[[int], Sample]
+    hits: Mapping[int, Hit], verdicts: Verdicts, items: Sequence[Item], read: Callable[[int], Sample], show: Show
 ) -> dict[str, Any]:
     took = {
         row: hit for row, hit in sorted(hits.items()) if row in verdicts.given and verdicts.given[row].rule == "contamination"
@@ -154,11 +156,11 @@ def _contamination(
                 "kind": hit.kind,
                 "share": round(hit.share, 4),
                 "side": hit.side,
-                "text": shown(side),
+                "text": show(side),
                 "test": item.test,
                 "test_source": item.source.rpartition("/")[2],
                 "test_part": item.part,
-                "test_text": shown(item.text),
+                "test_text": show(item.text),
             }
         )
     return {
@@ -168,7 +170,7 @@ def _contamination(
     }
 
 
-def _examples(verdicts: Verdicts, read: Callable[[int], Sample]) -> dict[str, list[dict[str, Any]]]:
+def _examples(verdicts: Verdicts, read: Callable[[int], Sample], show: Show) -> dict[str, list[dict[str, Any]]]:
     examples: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(verdicts.given):
         verdict = verdicts.given[row]
@@ -179,17 +181,17 @@ def _examples(verdicts: Verdicts, read: Callable[[int], Sample]) -> dict[str, li
                 {
                     "id": sample.id,
                     "reason": verdict.reason,
-                    "prompt": shown(sample.prompt[-1]["content"]),
-                    "completion": shown(sample.text),
+                    "would_keep": verdict.would_keep,
+                    "prompt": show(sample.prompt[-1]["content"]),
+                    "completion": show(sample.text),
                     "kept_by": None if better is None else read(better).id,
-                    "kept_completion": None if better is None else shown(read(better).text),
+                    "kept_completion": None if better is None else show(read(better).text),
                 }
-                | setting_of(verdict.rule)
             )
     return {rule: examples[rule] for rule in RULES if rule in examples}
 
 
-def shown(text: str) -> str:
+def shown(text: str, regions: Sequence[str]) -> str:
     """A text cut to what a report shows, with personal data named by kind alone."""
-    text = hidden(text[: 4 * SHOWN])
+    text = hidden(text, regions)  # before it is cut: half a key is no longer known for one
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

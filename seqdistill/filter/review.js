@@ -114,7 +114,9 @@ function showRow() {
   const kept = row.file !== "rejected";
   $("verdict").textContent = kept ? "Kept" : "Rejected";
   $("verdict").className = `tag ${kept ? "kept" : "rejected"}`;
-  put($("reason"), kept ? `in ${row.file}` : `${row.rule}: ${row.reason}${row.final ? ". Nobody overrules this rule." : ""}`);
+  const settings = row.would_keep.length ? `; ${row.would_keep.join(" and ")} would keep it` : "";
+  const final = row.final ? ". Nobody overrules this rule." : "";
+  put($("reason"), kept ? `in ${row.file}` : `${row.rule}: ${row.reason}${settings}${final}`);
   section("better", row.kept_text, "kept_text");
   $("prompt").replaceChildren(
     ...row.prompt.flatMap((message) => {

@@ -191,6 +191,7 @@ class Review:
             "reason": row.reason,
             "final": not overrules(Decision("", "accept", None, "", "", ""), row.rule),
             "kept_by": row.kept_by,
+            "would_keep": row.would_keep,
             "kept_text": None if better is None else self._rows[better].sample.text,
             "prompt": sample.prompt,
             "completion": sample.text,

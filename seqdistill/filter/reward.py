@@ -43,12 +43,12 @@ class RewardModel:
         self._longest: int = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
 
     def scores(self, samples: Sequence[Sample]) -> list[float | None]:
-        """The reward of each sample, in their order; None for one that is longer than the model can read."""
+        """The reward of each sample, in their order; None for one too long for the model or refused by its chat template."""
         import torch
 
         encoded = [self._encode(sample) for sample in samples]
         scores: list[float | None] = [None] * len(samples)
-        readable = [place for place, tokens in enumerate(encoded) if len(tokens) <= self._longest]
+        readable = [place for place, tokens in enumerate(encoded) if 0 < len(tokens) <= self._longest]
         readable.sort(key=lambda place: (len(encoded[place]), samples[place].id))
         for start in range(0, len(readable), self._batch_size):
             places = readable[start : start + self._batch_size]
@@ -60,5 +60,11 @@ class RewardModel:
         return scores
 
     def _encode(self, sample: Sample) -> list[int]:
-        encoding = self._tokenizer.apply_chat_template([*sample.prompt, *sample.completion], tokenize=True, return_dict=True)
-        return list(encoding["input_ids"])
+        """The conversation's token ids; none when the chat template takes no such conversation (a system message, say)."""
+        from jinja2 import TemplateError
+
+        messages = [*sample.prompt, *sample.completion]
+        try:
+            return list(self._tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"])
+        except TemplateError:
+            return []

@@ -3,27 +3,33 @@
 What makes a duplicate, a stock phrase or a test item is decided in the files of that name; the order of the rules in `stage`.
 """
 
+from collections import Counter
+
 import numpy as np
 
 from seqdistill.config import IntegrityConfig, NearDuplicatesConfig
 from seqdistill.errors import SeqdistillError
-from seqdistill.filter.contamination import Item
+from seqdistill.filter.contamination import Item, held
 from seqdistill.filter.duplicates import exact_duplicates
+from seqdistill.filter.integrity import asked
 from seqdistill.filter.near_duplicates import near_duplicates
+from seqdistill.filter.personal_data import hidden
 from seqdistill.filter.report import Verdicts
 from seqdistill.filter.scan import Facts, Rows
 from seqdistill.filter.scripts import foreign_scripts
 from seqdistill.filter.stock_phrases import StockPhrase, stock_phrases
+from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.filter.words import Ints
 
 GUARD_ROWS = 100  # the guard looks away from smaller losses
 FLOOR = 0.5  # of `similarity`: what each side of a near-duplicate must reach by itself
+ALL_NEAR = setting("near_duplicates.scope", "off")
 
 
 def drop_foreign_scripts(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> None:
     """Rejects completions in a writing system that is rare in their slice."""
     for row, reason in foreign_scripts(facts.scripts, facts.slices, config.script_share).items():
-        verdicts.reject(row, "script", reason)
+        verdicts.reject(row, Verdict("script", reason, (setting("integrity.script_share", 0),)))
 
 
 def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: IntegrityConfig, read: Rows) -> list[StockPhrase]:
@@ -38,16 +44,21 @@ def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: In
     groups = [np.array(rows) for _, rows in sorted(slices.items())]
     phrases = stock_phrases(facts.openings, facts.prompts, groups, config.stock_share, read)
     for phrase in phrases:
+        reason = f"opens with {phrase.opening!r}, as {phrase.share:.1%} of all do, unasked"
         for row in phrase.rows.tolist():
-            verdicts.reject(row, "stock_phrase", f"opens with {phrase.opening!r}, as {phrase.share:.1%} of all do, unasked")
+            verdicts.reject(row, Verdict("stock_phrase", reason, (setting("integrity.stock_share", 0),)))
     return phrases
 
 
-def drop_duplicates(facts: Facts, verdicts: Verdicts, order: Ints) -> None:
-    """Rejects all but the best of the rows that say the same."""
+def drop_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, scope: str) -> None:
+    """Rejects all but the best of the rows that say the same; near-duplicates in this scope would take most of them too."""
     kept_by = exact_duplicates(facts.digests, verdicts.kept(order))
+    alone = (setting("duplicates", False),)
     for row in np.flatnonzero(kept_by >= 0).tolist():
-        verdicts.reject(row, "duplicate", "says the same as a row that is kept", int(kept_by[row]))
+        better = int(kept_by[row])
+        near_too = scope != "off" and facts.numbers[row] == facts.numbers[better]
+        would_keep = (*alone, ALL_NEAR) if near_too else alone
+        verdicts.reject(row, Verdict("duplicate", "says the same as a row that is kept", would_keep), better)
 
 
 def drop_near_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, config: NearDuplicatesConfig, read: Rows) -> None:
@@ -61,30 +72,37 @@ def drop_near_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, config: 
     _guard(facts, rows, gone, matches.kept_by[gone], config, read)
     for row in gone.tolist():
         reason = f"{config.scope} similarity {matches.similarity[row]:.3f} to a row that is kept, at least {config.similarity}"
-        verdicts.reject(row, "near_duplicate", reason, int(matches.kept_by[row]))
+        would_keep = ALL_NEAR if matches.repeats[row] else setting("near_duplicates.similarity", 1.0)
+        verdicts.reject(row, Verdict("near_duplicate", reason, (would_keep,)), int(matches.kept_by[row]))
 
 
 def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDuplicatesConfig, read: Rows) -> None:
     """Stops when near-duplicates would take too much of a slice, or one row too much: templated data looks like that."""
-    for name in sorted(set(facts.slices)) if config.guard < 1 else ():
-        size = sum(facts.slices[row] == name for row in rows.tolist())
-        mine = [place for place, row in enumerate(gone.tolist()) if facts.slices[row] == name]
-        if len(mine) < GUARD_ROWS:
+    if config.guard == 1:
+        return
+    sizes = Counter(facts.slices[row] for row in rows.tolist())
+    winners: dict[str, Counter[int]] = {name: Counter() for name in sizes}
+    for row, better in zip(gone.tolist(), kept_by.tolist(), strict=True):
+        winners[facts.slices[row]][better] += 1
+    for name, mine in sorted(winners.items()):
+        if (lost := mine.total()) < GUARD_ROWS:
             continue
-        winners, counts = np.unique(kept_by[mine], return_counts=True)
-        top, most = int(winners[np.argmax(counts)]), int(counts.max())
-        if len(mine) > config.guard * size or most > config.guard / 4 * size:
+        top, most = min(mine.items(), key=lambda pair: (-pair[1], pair[0]))
+        if lost > config.guard * sizes[name] or most > config.guard / 4 * sizes[name]:
             raise SeqdistillError(
-                f"near-duplicates would take {len(mine)} of {size} rows of the slice {name!r}, {most} of them "
-                f"for {read(top).id}: {read(top).text[:80]!r}",
+                f"near-duplicates would take {lost} of {sizes[name]} rows of the slice {name!r}, {most} of them "
+                f"for {read(top).id}: {hidden(read(top).text)[:80]!r}",
                 f"templated data? in [filter.near_duplicates] raise similarity (now {config.similarity}), choose another scope "
                 f"(now {config.scope}), or accept it with guard = 1",
             )
 
 
-def drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item]) -> None:
-    """Rejects the rows that hold a test item."""
+def drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item], read: Rows) -> None:
+    """Rejects the rows that hold a test item; one that holds it whole would be rejected whatever the settings."""
     for row, hit in sorted(facts.hits.items()):
         item = items[hit.item]
+        text = read(row).text if hit.side == "completion" else asked(read(row))
+        in_part = hit.share < 1 and held(item.text, text) < 1
         reason = f"{hit.kind} match ({hit.share:.0%}) of its {hit.side} with the {item.part} of test item {item.test}"
-        verdicts.reject(row, "contamination", reason)
+        would_keep = (setting("contamination.overlap", 1.0),) if in_part else ()
+        verdicts.reject(row, Verdict("contamination", reason, would_keep))

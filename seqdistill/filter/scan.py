@@ -7,10 +7,10 @@ number of rows, and the word pairs lie in a temporary file. Does not decide betw
 import functools
 import hashlib
 import itertools
-import json
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,15 +22,18 @@ from seqdistill.config import FilterConfig, PersonalDataConfig
 from seqdistill.errors import UsageError
 from seqdistill.filter.contamination import Hit, ItemIndex
 from seqdistill.filter.duplicates import digest
-from seqdistill.filter.integrity import Verdict, asked, integrity, refusal, script
-from seqdistill.filter.personal_data import count
+from seqdistill.filter.integrity import asked, integrity, refusal, script
+from seqdistill.filter.personal_data import count, hidden
 from seqdistill.filter.stock_phrases import OPENING
+from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.filter.words import Hashes, Ints, Sets, Words, mix, pair_sets, words
 from seqdistill.filter.workers import each
 from seqdistill.progress import Progress
-from seqdistill.records import SAMPLE_KEYS, Sample, fingerprint, to_line
+from seqdistill.records import SAMPLE_KEYS, Sample, fingerprint, read_row, to_line
 
-BATCH = 2000  # rows
+SPAN_ROWS = 2000
+SPAN_BYTES = 4 << 20  # a span ends with the line that reaches this: what is in memory at once does not grow with the texts
+LARGEST = sys.float_info.max
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Span:
     path: Path
     number: int  # of the first line, from 1
     offset: int  # of the first line
+    rows: int  # lines
     size: int  # bytes
 
 
@@ -90,28 +94,16 @@ def scan(path: Path, config: FilterConfig, form: AnswerForm, index: ItemIndex, f
 
 
 def spans(path: Path, limit: int | None) -> Iterator[Span]:
-    """The file in spans of BATCH lines; with `limit`, the first so many lines."""
-    number, offset = 1, 0
+    """The file in spans of at most SPAN_ROWS lines and about SPAN_BYTES; with `limit`, the first so many lines."""
+    number, offset, rows, size = 1, 0, 0, 0
     with path.open("rb") as file:
-        lines: Iterable[bytes] = itertools.islice(file, limit)
-        for taken in iter(lambda: [len(line) for line in itertools.islice(lines, BATCH)], []):
-            yield Span(path, number, offset, sum(taken))
-            number, offset = number + len(taken), offset + sum(taken)
-
-
-def parse(line: bytes, place: str) -> Sample:
-    """The sample in one line. Raises UsageError naming the place."""
-    return Sample.from_row(_row(line, place), place)
-
-
-def _row(line: bytes, place: str) -> dict[str, object]:
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{place}: not JSON: {error}", "one JSON object a line, in UTF-8") from None
-    if not isinstance(row, dict):
-        raise UsageError(f"{place}: not a JSON object", "one JSON object a line")
-    return row
+        for line in itertools.islice(file, limit):
+            rows, size = rows + 1, size + len(line)
+            if rows == SPAN_ROWS or size >= SPAN_BYTES:
+                yield Span(path, number, offset, rows, size)
+                number, offset, rows, size = number + rows, offset + size, 0, 0
+    if rows:
+        yield Span(path, number, offset, rows, size)
 
 
 def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemIndex) -> Facts:
@@ -120,15 +112,12 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
     offset = span.offset
     with span.path.open("rb") as file:
         file.seek(offset)
-        lines = file.read(span.size).splitlines(keepends=True)
-    for number, line in enumerate(lines, span.number):
-        if line.strip():
-            place = f"{span.path}:{number}"
-            row = _row(line, place)
-            score = row.get("score")
-            known = isinstance(score, (int, float)) and score == score
-            rows.append((offset, Sample.from_row(row, place), float(score) if known else 0.0, row.keys() == SAMPLE_KEYS.keys()))  # type: ignore[arg-type]
-        offset += len(line)
+        for number, line in enumerate(itertools.islice(file, span.rows), span.number):
+            if line.strip():
+                place = f"{span.path}:{number}"
+                row = read_row(line, place)
+                rows.append((offset, Sample.from_row(row, place), _score(row.get("score")), row.keys() == SAMPLE_KEYS.keys()))
+            offset += len(line)
     samples = [sample for _, sample, _, _ in rows]
     prompts, completions = [asked(sample) for sample in samples], [sample.text for sample in samples]
     prompt_words, completion_words = words(prompts), words(completions)
@@ -161,11 +150,18 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
     )
 
 
+def _score(given: Any) -> float:
+    """A row's own score; 0 where it has none that is a number."""
+    known = isinstance(given, (int, float)) and given == given
+    return float(min(max(given, -LARGEST), LARGEST)) if known else 0.0
+
+
 def _verdict(sample: Sample, config: FilterConfig, form: AnswerForm) -> Verdict | None:
-    if verdict := integrity(sample, config.integrity):
-        return verdict
-    fault = form.fault(sample.text) if config.schema else None
-    return Verdict("schema", fault) if fault else None
+    verdict = integrity(sample, config.integrity)
+    if not verdict and config.schema and (fault := form.fault(sample.text)):
+        verdict = Verdict("schema", fault, (setting("schema", False),))
+    # A reason may quote the text, and reasons stand in reports.
+    return verdict and replace(verdict, reason=hidden(verdict.reason, config.personal_data.phone_regions))
 
 
 def _personal(samples: list[Sample], config: PersonalDataConfig) -> dict[int, dict[str, int]]:
@@ -273,7 +269,8 @@ class Rows:
 
     def __call__(self, row: int) -> Sample:
         """One row's sample."""
-        sample = parse(self._line(row), f"{self._path}: row {row + 1}")
+        place = f"{self._path}: row {row + 1}"
+        sample = Sample.from_row(read_row(self._line(row), place), place)
         for how in self._changes.get(row, ()):
             sample = how(sample)
         return sample

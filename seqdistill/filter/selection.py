@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seqdistill.config import SelectConfig
+from seqdistill.filter.verdict import setting
 from seqdistill.records import fingerprint
 
 BASELINES = ("random", "longest")
@@ -21,7 +22,7 @@ class Rejected:
     rule: str
     reason: str
     kept_by: str | None  # the id of the best row that stays
-    would_keep: str  # the setting that would have kept it
+    would_keep: tuple[str, ...]  # the settings that together would have kept it
 
 
 def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config: SelectConfig) -> list[Rejected | None]:
@@ -36,14 +37,19 @@ def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config
     count = _how_many(len(ranked), config)
     kept = [place for rank, place in enumerate(ranked, 1) if rank <= count and _reaches(scores[place], config)]
     winner = ids[kept[0]] if kept else None
-    unscored = Rejected("unscored", f"{kind} could not score it", winner, 'filter.select.unscored = "keep"')
-    verdicts: list[Rejected | None] = [unscored] * len(ids)
+    verdicts: list[Rejected | None] = [None] * len(ids)
     worst = scores[kept[-1]] if kept else None
     for rank, place in enumerate(ranked, 1):
-        reason, would_keep = _reason(scores[place], worst, rank, len(ranked), kind, config)
-        verdicts[place] = Rejected(config.keep, reason, winner, f"filter.select.{would_keep}")
+        reason = _reason(scores[place], worst, len(ranked), kind, config)
+        verdicts[place] = Rejected(config.keep, reason, winner, (_enough(scores[place], rank, len(ranked), config),))
     for place in kept:
         verdicts[place] = None
+    unscored = sorted(set(range(len(ids))).difference(ranked), key=lambda place: ids[place])
+    for rank, place in enumerate(unscored, len(ranked) + 1):  # where it would stand
+        would_keep = [setting("select.unscored", "keep")]
+        if rank > _how_many(len(ids), config):
+            would_keep.append(_enough(None, rank, len(ids), config))
+        verdicts[place] = Rejected("unscored", f"{kind} could not score it", winner, tuple(would_keep))
     return verdicts
 
 
@@ -61,24 +67,33 @@ def _reaches(score: float | None, config: SelectConfig) -> bool:
     return config.keep != "threshold" or score is None or score >= config.min_score
 
 
-def _reason(score: float | None, worst: float | None, rank: int, rows: int, kind: str, config: SelectConfig) -> tuple[str, str]:
-    """Why a ranked row does not stay, and what would have kept it; `worst` is the lowest score that stays."""
+def _enough(score: float | None, rank: int, rows: int, config: SelectConfig) -> str:
+    """The setting that keeps a row of this score and rank."""
+    match config.keep:
+        case "threshold":
+            return setting("select.min_score", score)
+        case "share":
+            return setting("select.top_share", math.ceil(rank / rows * 1e6) / 1e6)
+    return setting("select.best_n", rank)
+
+
+def _reason(score: float | None, worst: float | None, rows: int, kind: str, config: SelectConfig) -> str:
+    """Why a ranked row does not stay; `worst` is the lowest score that stays."""
     this = "has no score" if score is None else f"{score:.4g}"
     if score is not None and score == worst:
         this += " too, with a later id"
     kept = "no score" if worst is None else f"{worst:.4g}"
     match config.keep:
         case "threshold":
-            return f"{kind} {this} is less than {config.min_score:g}", f"min_score = {score!r}"
+            return f"{kind} {this} is less than {config.min_score:g}"
         case "share":
-            reason = f"top {config.top_share:.4g} of {rows} by {kind}: {kept} and up, this one {this}"
-            return reason, f"top_share = {math.ceil(rank / rows * 1e6) / 1e6:g}"
+            return f"top {config.top_share:.4g} of {rows} by {kind}: {kept} and up, this one {this}"
     best = (
         f"best of {rows} by {kind}: {kept}"
         if config.best_n == 1
         else f"best {config.best_n} of {rows} by {kind}: {kept} and up"
     )
-    return f"{best}, this one {this}", f"best_n = {rank}"
+    return f"{best}, this one {this}"
 
 
 def baseline(kind: str, ids: Sequence[str], lengths: Sequence[int], size: int, seed: int) -> set[str]:

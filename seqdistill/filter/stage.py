@@ -20,7 +20,7 @@ from seqdistill.filter.contamination import Item, ItemIndex, items_of
 from seqdistill.filter.decisions import decisions_file, read_decisions
 from seqdistill.filter.outputs import write, write_baselines
 from seqdistill.filter.people import apply_decisions, mind_personal_data
-from seqdistill.filter.report import Verdicts, report, setting_of
+from seqdistill.filter.report import Verdicts, report
 from seqdistill.filter.rules import (
     drop_contaminated,
     drop_duplicates,
@@ -29,6 +29,7 @@ from seqdistill.filter.rules import (
     drop_stock_phrases,
 )
 from seqdistill.filter.scan import Facts, Rows, scan
+from seqdistill.filter.verdict import Verdict, told
 from seqdistill.progress import Progress
 from seqdistill.prompt_files import load_prompts
 from seqdistill.records import write_json
@@ -46,6 +47,7 @@ class FilterResult:
     validation: int
     rejected: int
     by_rule: dict[str, int]
+    funnel: list[dict[str, Any]]  # by step: read, rejected, kept
     up_to_date: bool
     path: Path
 
@@ -59,7 +61,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         run, "filter", _settings(recipe, form), _inputs(recipe, samples, decisions_file(run) if decisions else None)
     )
     if record.up_to_date() and (manifest := run.manifest("filter")):
-        return FilterResult(**manifest["result"], up_to_date=True, path=run.path / "filter")
+        return FilterResult(**manifest["result"], funnel=manifest["funnel"], up_to_date=True, path=run.path / "filter")
     with run.locked("filter"), ExitStack() as stack:
         for change in record.differences():
             progress.note(change)
@@ -74,33 +76,33 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         drop_foreign_scripts(facts, verdicts, config.integrity)
         phrases = drop_stock_phrases(facts, verdicts, order, config.integrity, read)
         if config.duplicates:
-            drop_duplicates(facts, verdicts, order)
+            drop_duplicates(facts, verdicts, order, config.near_duplicates.scope)
         drop_near_duplicates(facts, verdicts, order, config.near_duplicates, read)
-        drop_contaminated(facts, verdicts, items)
+        drop_contaminated(facts, verdicts, items, read)
         choice = _choose(run, recipe, facts, verdicts, read, progress)
         reviewed = apply_decisions(decisions, facts, verdicts, config.personal_data, read)
         personal = mind_personal_data(facts, verdicts, reviewed, config.personal_data, read)
 
         _check_something_is_left(verdicts, len(facts), samples)
-        told = report(facts, verdicts, phrases, items, read) | {
+        document = report(facts, verdicts, phrases, items, read, config.personal_data.phone_regions) | {
             "select": choice.told,
             "personal_data": personal,
             "review": reviewed.told,
         }
         counts = write(run, facts, verdicts, read) | write_baselines(run, facts, verdicts, choice, read)
-        write_json(run.file("filter", "report.json"), told)
+        write_json(run.file("filter", "report.json"), document)
         kept = counts["train.jsonl"] + counts["validation.jsonl"]
-        assert len(facts) == kept + counts["rejected.jsonl"] == told["read"] and kept == told["kept"]
+        assert len(facts) == kept + counts["rejected.jsonl"] == document["read"] and kept == document["kept"]
         result: dict[str, Any] = {
             "read": len(facts),
             "kept": kept,
             "train": counts["train.jsonl"],
             "validation": counts["validation.jsonl"],
         }
-        result |= {"rejected": counts["rejected.jsonl"], "by_rule": told["by_rule"]}
-        record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=told["funnel"])
+        result |= {"rejected": counts["rejected.jsonl"], "by_rule": document["by_rule"]}
+        record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=document["funnel"])
         write_dataset_card(run)
-    return FilterResult(**result, up_to_date=False, path=run.path / "filter")
+    return FilterResult(**result, funnel=document["funnel"], up_to_date=False, path=run.path / "filter")
 
 
 def _form(run: Run, recipe: Recipe) -> AnswerForm:
@@ -149,7 +151,7 @@ def _choose(run: Run, recipe: Recipe, facts: Facts, verdicts: Verdicts, read: An
     voters = np.append(rows, np.fromiter(repeated, np.int64))
     choice = Chooser(run, recipe, facts.prompts, facts.held_out, read, progress).choose(rows, voters)
     for row, (why, better) in sorted(choice.rejected.items()):
-        verdicts.reject(row, why.rule, f"{why.reason}; {why.would_keep} would keep it", better)
+        verdicts.reject(row, Verdict(why.rule, why.reason, why.would_keep), better)
     return choice
 
 
@@ -159,9 +161,8 @@ def _check_something_is_left(verdicts: Verdicts, rows: int, samples: Path) -> No
     if len(verdicts.given) == rows:
         by_rule = verdicts.by_rule()
         rule = max(by_rule, key=by_rule.__getitem__)
-        example = next(verdict.reason for verdict in verdicts.given.values() if verdict.rule == rule)
-        loosen = setting_of(rule)
-        hint = (
-            "loosen {setting} ({flag})".format(**loosen) if loosen["setting"] else "look at the teacher's answers in generate/"
+        example = next(verdict for verdict in verdicts.given.values() if verdict.rule == rule)
+        raise SeqdistillError(
+            f"no row is left: the rule {rule!r} took {by_rule[rule]} of {rows} ({example.reason})",
+            f"{told(example.would_keep)} would keep this one" if example.would_keep else "look at the answers in generate/",
         )
-        raise SeqdistillError(f"no row is left: the rule {rule!r} took {by_rule[rule]} of {rows} ({example})", hint)

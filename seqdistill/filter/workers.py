@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
 from seqdistill.config import FilterConfig
-from seqdistill.errors import MissingExtra
+from seqdistill.errors import MissingExtra, SeqdistillError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -65,5 +65,15 @@ def _on_ray(work: Callable[[T], R], spans: Sequence[T]) -> Iterator[R]:
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     items = ray.data.from_items([{"span": span} for span in spans], override_num_blocks=len(spans))
-    for row in items.map(lambda row: {"result": work(row["span"])}).iter_rows():
+    for row in items.map(lambda row: {"result": _tried(work, row["span"])}).iter_rows():
+        if isinstance(row["result"], SeqdistillError):
+            raise row["result"]
         yield row["result"]
+
+
+def _tried(work: Callable[[T], R], span: T) -> R | SeqdistillError:
+    """The result, or the error as a value: Ray would wrap one that is raised."""
+    try:
+        return work(span)
+    except SeqdistillError as error:
+        return error
