@@ -225,11 +225,11 @@ def _package_versions() -> dict[str, str]:
 
 @contextlib.contextmanager
 def resolved_recipe(run: Run, recipe_file: Path | None, flags: Layer) -> Iterator[Recipe]:
-    """The recipe of a run: flags over the recipe file (or the run's copy of it) over what the run remembers.
+    """The recipe of a run: flags over what the run remembers over its copy of the recipe file.
 
     A recipe file is copied verbatim into the run; its paths stay relative to where it came from. What was given by flag
-    for the tables that stages share is remembered, so that `eval` knows the teacher that `generate` was told. When the
-    block ends with a UsageError, nothing of it is kept.
+    for the tables that stages share is remembered, so that `eval` knows the teacher that `generate` was told; a recipe file
+    given again puts its own tables in the place of those. When the block ends with a UsageError, nothing of it is kept.
     """
     kept, notes = run.path / "recipe.toml", run.path / "run.json"
     memory = _memory(notes)
@@ -237,14 +237,16 @@ def resolved_recipe(run: Run, recipe_file: Path | None, flags: Layer) -> Iterato
     source = recipe_file or (kept if kept.exists() else None)
     from_file = with_paths(read_recipe(source), folder) if source else {}
     given = with_paths(flags, Path.cwd())
-    recipe = resolve(merge(memory.get("remembered", {}), from_file, given))
+    replaced = from_file if recipe_file else {}
+    remembered = {table: keys for table, keys in memory.get("remembered", {}).items() if table not in replaced}
+    recipe = resolve(merge(from_file, remembered, given))
 
     new: dict[Path, str] = {}
     if recipe_file and not (kept.exists() and kept.samefile(recipe_file)):
         new[kept] = recipe_file.read_text(encoding="utf-8")
         memory["recipe_folder"] = os.path.relpath(folder.absolute(), run.path.absolute())
     shared = {table: content for table, content in given.items() if table in SHARED_TABLES and content}
-    memory["remembered"] = merge(memory.get("remembered", {}), shared)
+    memory["remembered"] = merge(remembered, shared)
     if memory["remembered"] or "recipe_folder" in memory:
         new[notes] = json.dumps(memory, indent=2) + "\n"
     before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new}
