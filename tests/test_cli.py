@@ -1,6 +1,8 @@
 """The command line as a user meets it: help, exit codes, precedence, errors that name the place and the next action."""
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -31,8 +33,9 @@ def test_help_imports_none_of_the_heavy_packages(argv: list[str]) -> None:
 
 
 def test_every_command_has_help_that_fits_80_columns() -> None:
-    commands = re.findall(r"^  ([a-z]+)  ", seqdistill("--help").stdout, re.MULTILINE)
-    assert {"generate", "filter", "train", "eval", "run", "shrink"} <= set(commands)
+    overview = seqdistill("--help", env={"PATH": "/usr/bin", "COLUMNS": "80"}).stdout
+    commands = re.findall(r"^  ([a-z]+)  .*(?<!\.\.\.)$", overview, re.MULTILINE)  # those told to the end of their sentence
+    assert {"generate", "import", "filter", "train", "eval", "run", "shrink", "review"} <= set(commands)
     for command in commands:
         answer = seqdistill(command, "-h", env={"PATH": "/usr/bin", "COLUMNS": "80"})
         assert answer.returncode == 0, answer.stderr
@@ -68,6 +71,17 @@ def test_a_failing_json_command_prints_exactly_one_object(tmp_path: Path, capsys
     answer = json.loads(capsys.readouterr().out)
     assert answer["exit_code"] == 2
     assert "seqdistill generate" in answer["next"]
+
+
+def test_a_full_disk_names_the_run_and_exits_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write() says it: without a file name
+
+    monkeypatch.setattr("seqdistill.train.stage.train", full)
+    assert main(["train", str(tmp_path / "r")]) == 1
+    assert f"error: {tmp_path / 'r'}: No space left on device\n  next: free space" in capsys.readouterr().err
 
 
 def test_a_wrong_value_in_the_recipe_is_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
