@@ -122,16 +122,12 @@ class StageRecord:
         manifest = self.run.manifest(self.stage)
         if manifest is None:
             return []
-        changes = []
-        for kind, now in (("settings", dict(self.settings)), ("inputs", self.input_hashes)):
-            before = manifest.get(kind, {})
-            if kind == "inputs":
-                before = {name: entry["sha256"] for name, entry in before.items()}
-            for name in sorted({*before, *now}):
-                if before.get(name) != now.get(name):
-                    old, new = before.get(name), now.get(name)
-                    changes.append(f"{name}: {old!r} -> {new!r}" if kind == "settings" else f"{name}: the content changed")
-        return changes
+        old, new = _by_dotted_name(manifest.get("settings", {})), _by_dotted_name(self.settings)
+        hashes = {name: entry["sha256"] for name, entry in manifest.get("inputs", {}).items()}
+        return [
+            *(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in _changed(old, new)),
+            *(f"{name}: the content changed" for name in _changed(hashes, self.input_hashes)),
+        ]
 
     def begin(self) -> None:
         """Removes the old manifest: from here on the stage is not done."""
@@ -179,6 +175,18 @@ class StageRecord:
         }
         write_json(self.run.file(self.stage, "manifest.json"), manifest)
         return manifest
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+
+
+def _by_dotted_name(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The settings with those in a table of their own, like train.args, each under its whole name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _by_dotted_name(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
+    return flat
 
 
 def _stamp(path: Path) -> list[int]:
