@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import filter_runs
 import pytest
 from conftest import make_tiny_model
 
@@ -25,22 +26,10 @@ ARGS = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate"
 WORDS = ("road", "bridge", "library", "market", "school", "pool", "park", "station")
 
 
-def sample(number: int, answer: str | None = None, **more: Any) -> Sample:
+def sample(number: int, answer: str | None = None, **keys: Any) -> Sample:
     word = WORDS[number % len(WORDS)]
-    return Sample(
-        id=f"p{number}:t:0",
-        prompt_id=f"p{number}",
-        sample=0,
-        teacher="t",
-        prompt=[{"role": "user", "content": f"Notice {number}: the {word} is shut. Say it short."}],
-        completion=[{"role": "assistant", "content": f"The {word} is shut." if answer is None else answer}],
-        reasoning=more.get("reasoning"),
-        finish_reason="stop",
-        prompt_tokens=9,
-        completion_tokens=5,
-        reference=None,
-        slice=None,
-    )
+    prompt, answer = f"Notice {number}: the {word} is shut. Say it short.", answer or f"The {word} is shut."
+    return filter_runs.sample(prompt, answer, id=f"p{number}:t:0", prompt_id=f"p{number}", teacher="t", **keys)
 
 
 def a_run(folder: Path, rows: list[Sample] | None = None, validation: list[Sample] | None = None) -> Run:
