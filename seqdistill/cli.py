@@ -135,7 +135,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
                 with resolved_recipe(directory, values["config"], flags) as recipe:
                     return act(directory, recipe, console, **own)
 
-            _guarded(console, work)
+            _guarded(console, run, work)
 
         positional = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=RunArgument)
         common = [
@@ -151,8 +151,8 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
     return decorate
 
 
-def _guarded(console: Console, work: Callable[[], dict[str, Any]]) -> None:
-    """Runs one command's work: its result as JSON where asked, its error as words and exit code."""
+def _guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) -> None:
+    """Runs one command's work on `place`: its result as JSON where asked, its error as words and exit code."""
     try:
         result = work()
     except KeyboardInterrupt:
@@ -165,8 +165,11 @@ def _guarded(console: Console, work: Callable[[], dict[str, Any]]) -> None:
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        console.error(SeqdistillError(f"{where}{error.strerror}", "free space or mend the path, then run again: it goes on"))
+        console.error(
+            SeqdistillError(
+                f"{error.filename or place}: {error.strerror}", "free space or mend the path, then run again: it goes on"
+            )
+        )
         raise typer.Exit(1) from None
     finally:
         console.end()
@@ -219,7 +222,7 @@ def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False,
 @_command(
     "import",
     ("teacher", "generate"),
-    "Take recorded completions as the teacher's; then go on with filter.",
+    "Take recorded completions as the teacher's; filter comes next.",
     [_own("files", FilesArgument)],
 )
 def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> dict[str, Any]:
@@ -298,7 +301,7 @@ def _shrink(
 
         return shrink_from_files(model, out, layers, choice, prompts, console)
 
-    _guarded(console, work)
+    _guarded(console, out, work)
 
 
 @app.command("review")
@@ -321,7 +324,10 @@ def _review(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Accept, edit or reject rows by hand, on a page for this machine's browser; filter then applies the decisions."""
+    """Accept, edit or reject rows by hand, on a page in your browser.
+
+    Filter then applies the decisions.
+    """
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
@@ -331,7 +337,7 @@ def _review(
         console.facts("review: done", result)
         return result
 
-    _guarded(console, work)
+    _guarded(console, run, work)
 
 
 def _version(asked: bool) -> None:

@@ -1,7 +1,8 @@
 """What can be set: one frozen dataclass a table, with the only defaults and the only bounds. `recipes` reads and checks.
 
 A key has one name everywhere: field here, key in the recipe, flag on the command line, word in the docs.
-Order: flag > environment (SEQDISTILL_*) > recipe > what the run remembers > default. The first two arrive as `flags`.
+Order: flag > environment (SEQDISTILL_*) > recipe given with -c > what the run remembers > its copy of the recipe > default.
+The first two arrive as `flags`.
 """
 
 from collections.abc import Iterator
@@ -288,7 +289,7 @@ class TrainConfig:
     unfit: str = key(
         "error", "rows too long for the student or with control tokens in the answer: error, or drop", choices=("error", "drop")
     )
-    seed: int = key(0, "seed of the data order and of dropout", low=0)
+    seed: int = key(0, "seed of the data order and of dropout", low=0, high=2**31)
     limit: int | None = key(None, "only the first N rows", low=1)
     args: dict[str, Any] = key({}, "verbatim to TRL's SFTConfig")
 

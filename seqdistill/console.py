@@ -4,6 +4,8 @@ Text that came from a model or a file passes `visible` first: a terminal obeys e
 """
 
 import json
+import re
+import shutil
 import sys
 import textwrap
 import threading
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from seqdistill.train.stage import TrainResult
 
 HEAD_WIDTH = 9  # of a column; what is longer is broken unless the cells are as wide
+BAR_WIDTH = 20  # of the bar at its shortest, the time left and the gaps beside it
 HEARTBEAT_SECONDS = 30.0  # without a terminal there is no bar, but a log should show life
 
 
@@ -58,29 +61,36 @@ class Console:
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[place]}", markup=False),
-            TextColumn("{task.fields[rate]}", markup=False),
+            TextColumn("{task.fields[numbers]}", markup=False),
             TimeRemainingColumn(),
             TextColumn("{task.fields[facts]}", markup=False),
         )
         self._bar = Progress(*columns, console=RichConsole(stderr=True), transient=True, expand=True)
-        self._task = self._bar.add_task(what, total=total, place=self._place(), rate="", facts="")
+        self._task = self._bar.add_task(total=total, **self._line())
         self._bar.start()
 
     def advance(self, count: int = 1, facts: dict[str, str] | None = None) -> None:
         self._done += count
         self._facts.update(facts or {})
         if self._bar is not None:
-            shown = {"place": self._place(), "rate": self._rate(), "facts": visible(self._shown())}
-            self._bar.update(self._task, completed=self._done, **shown)
+            self._bar.update(self._task, completed=self._done, **self._line())
+
+    def _line(self) -> dict[str, str]:
+        """The bar's texts, fitted to the terminal: the rate goes first, then the last facts, then the end of the name."""
+        what, numbers, facts = visible(self._what), [self._place(), self._rate()], self._told()
+        room = self._bar.console.width - BAR_WIDTH
+        while len("  ".join([what, *numbers, *facts])) > room and (numbers[1:] or facts):
+            (numbers if numbers[1:] else facts).pop()
+        left = max(room - len("  ".join(["", *numbers, *facts])), 1)
+        what = what if len(what) <= left else what[: left - 1] + "…"
+        return {"description": what, "numbers": "  ".join(numbers), "facts": "  ".join(facts)}
 
     def _heartbeat(self, over: threading.Event) -> None:
         while not over.wait(HEARTBEAT_SECONDS):
             left = "no end in sight yet"
             if self._done:
                 left = seconds((self._total - self._done) * (time.monotonic() - self._began) / self._done) + " left"
-            facts = f", {self._shown()}" if self._facts else ""
-            self._say(f"{self._what}: {self._place()}, {self._rate()}, {left}{facts}")
+            self._say(f"{self._what}: {', '.join([self._place(), self._rate(), left, *self._told()])}")
 
     def _place(self) -> str:
         if self._unit == "B":
@@ -91,8 +101,8 @@ class Console:
         rate = self._done / max(time.monotonic() - self._began, 1e-9)
         return f"{size(rate)}/s" if self._unit == "B" else f"{rate:,.1f} {self._unit}/s"
 
-    def _shown(self) -> str:
-        return "  ".join(f"{name} {value}" for name, value in self._facts.items())
+    def _told(self) -> list[str]:
+        return [visible(f"{name} {value}") for name, value in self._facts.items()]
 
     def note(self, text: str) -> None:
         if not self._quiet:
@@ -242,9 +252,7 @@ class Console:
         )
 
     def show_train(self, result: "TrainResult") -> None:
-        losses = f"train {result.train_loss:.3f}"
-        if result.validation_loss is not None:
-            losses += f", validation {result.validation_loss:.3f}"
+        losses = {"train": result.train_loss, "validation": result.validation_loss}
         self.facts(
             "train: up to date" if result.up_to_date else f"train: done in {seconds(result.seconds)}",
             {
@@ -252,7 +260,7 @@ class Console:
                 "steps": f"{result.steps:,} ({result.epochs:g} epochs)",
                 "longest row": f"{result.max_length:,} tokens",
                 "parameters": f"{result.parameters:,}",
-                "loss": losses,
+                "loss": ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None) or "not logged",
                 "model": result.path,
             },
         )
@@ -263,7 +271,8 @@ class Console:
         if result.slice_rows:
             self.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
         if not self._as_json:
-            print("\n".join(visible(line) for line in [*result.verdict, f"report: {result.paths['report']}"]))
+            print("\n".join(wrapped(visible(line)) for line in result.verdict))
+            print(visible(f"report: {result.paths['report']}"))
 
 
 def seconds(value: float) -> str:
@@ -280,6 +289,12 @@ def size(value: float) -> str:
     from rich.filesize import decimal
 
     return decimal(int(value))
+
+
+def wrapped(text: str) -> str:
+    """The text broken at words to the terminal's width; an interval, [63.1, 69.8], stays on one line."""
+    unbroken = re.sub(r"(\[[^\s\]]+,) ", "\\1\u00a0", text)
+    return textwrap.fill(unbroken, shutil.get_terminal_size().columns).replace("\u00a0", " ")
 
 
 def _plain(value: Any) -> Any:

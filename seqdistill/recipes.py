@@ -4,6 +4,7 @@ Errors name the file or flag, the table, the key and the nearest known name. Doe
 """
 
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -87,6 +88,7 @@ def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> Non
     origin = get_origin(accepted[0]) or accepted[0]
     if value is None and _is_union(kind):
         return
+    _check_plain(value, place)
     if origin is list:
         if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
             raise UsageError(f"{place} = {value!r}: want a list of strings", 'write ["one", "two"]')
@@ -99,10 +101,23 @@ def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> Non
     choices, low, high = (setting.metadata[name] for name in ("choices", "low", "high"))
     if choices and value not in choices:
         raise UsageError(f"{place} = {value!r}{nearest(str(value), choices)}", f"one of: {', '.join(choices)}")
-    if low is not None and not value >= low:
-        raise UsageError(f"{place} = {value!r}: less than {low}", setting.metadata["help"])
-    if high is not None and not value <= high:
-        raise UsageError(f"{place} = {value!r}: more than {high}", setting.metadata["help"])
+    bounds = f"{low} or more" if high is None else f"{low} to {high}"
+    if low is not None and value < low:
+        raise UsageError(f"{place} = {value!r}: less than {low}", f"give {bounds}: {setting.metadata['help']}")
+    if high is not None and value > high:
+        raise UsageError(f"{place} = {value!r}: more than {high}", f"give {bounds}: {setting.metadata['help']}")
+
+
+def _check_plain(value: Any, place: str) -> None:
+    """Raises UsageError for what TOML can hold and JSON cannot: a date, a number that is not finite."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_plain(part, f"{place}.{name}")
+    elif isinstance(value, list):
+        for part in value:
+            _check_plain(part, place)
+    elif not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
+        raise UsageError(f"{place} = {value}: not text, true, false or a finite number", "write a date in quotes")
 
 
 _KIND_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}

@@ -122,16 +122,12 @@ class StageRecord:
         manifest = self.run.manifest(self.stage)
         if manifest is None:
             return []
-        changes = []
-        for kind, now in (("settings", dict(self.settings)), ("inputs", self.input_hashes)):
-            before = manifest.get(kind, {})
-            if kind == "inputs":
-                before = {name: entry["sha256"] for name, entry in before.items()}
-            for name in sorted({*before, *now}):
-                if before.get(name) != now.get(name):
-                    old, new = before.get(name), now.get(name)
-                    changes.append(f"{name}: {old!r} -> {new!r}" if kind == "settings" else f"{name}: the content changed")
-        return changes
+        old, new = _by_dotted_name(manifest.get("settings", {})), _by_dotted_name(self.settings)
+        hashes = {name: entry["sha256"] for name, entry in manifest.get("inputs", {}).items()}
+        return [
+            *(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in _changed(old, new)),
+            *(f"{name}: the content changed" for name in _changed(hashes, self.input_hashes)),
+        ]
 
     def begin(self) -> None:
         """Removes the old manifest: from here on the stage is not done."""
@@ -181,6 +177,18 @@ class StageRecord:
         return manifest
 
 
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+
+
+def _by_dotted_name(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The settings with those in a table of their own, like train.args, each under its whole name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _by_dotted_name(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
+    return flat
+
+
 def _stamp(path: Path) -> list[int]:
     """Size and modification time (ns) of a file, or of a folder's content together: a cheap sign of change."""
     parts = [part.stat() for part in content_files(path)]
@@ -225,11 +233,11 @@ def _package_versions() -> dict[str, str]:
 
 @contextlib.contextmanager
 def resolved_recipe(run: Run, recipe_file: Path | None, flags: Layer) -> Iterator[Recipe]:
-    """The recipe of a run: flags over the recipe file (or the run's copy of it) over what the run remembers.
+    """The recipe of a run: flags over what the run remembers over its copy of the recipe file.
 
     A recipe file is copied verbatim into the run; its paths stay relative to where it came from. What was given by flag
-    for the tables that stages share is remembered, so that `eval` knows the teacher that `generate` was told. When the
-    block ends with a UsageError, nothing of it is kept.
+    for the tables that stages share is remembered, so that `eval` knows the teacher that `generate` was told; a recipe file
+    given again puts its own tables in the place of those. When the block ends with a UsageError, nothing of it is kept.
     """
     kept, notes = run.path / "recipe.toml", run.path / "run.json"
     memory = _memory(notes)
@@ -237,14 +245,16 @@ def resolved_recipe(run: Run, recipe_file: Path | None, flags: Layer) -> Iterato
     source = recipe_file or (kept if kept.exists() else None)
     from_file = with_paths(read_recipe(source), folder) if source else {}
     given = with_paths(flags, Path.cwd())
-    recipe = resolve(merge(memory.get("remembered", {}), from_file, given))
+    replaced = from_file if recipe_file else {}
+    remembered = {table: keys for table, keys in memory.get("remembered", {}).items() if table not in replaced}
+    recipe = resolve(merge(from_file, remembered, given))
 
     new: dict[Path, str] = {}
     if recipe_file and not (kept.exists() and kept.samefile(recipe_file)):
         new[kept] = recipe_file.read_text(encoding="utf-8")
         memory["recipe_folder"] = os.path.relpath(folder.absolute(), run.path.absolute())
     shared = {table: content for table, content in given.items() if table in SHARED_TABLES and content}
-    memory["remembered"] = merge(memory.get("remembered", {}), shared)
+    memory["remembered"] = merge(remembered, shared)
     if memory["remembered"] or "recipe_folder" in memory:
         new[notes] = json.dumps(memory, indent=2) + "\n"
     before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new}

@@ -1,16 +1,22 @@
 """The cards say what the manifests say, and no more."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from chat_server import ChatServer
 from finished_runs import finished_run, recipe
-from test_eval import write_test
+from test_eval import served, write_test
 
 from seqdistill.cards import write_dataset_card, write_model_card
+from seqdistill.config import FilterConfig
 from seqdistill.errors import UsageError
 from seqdistill.evaluate.stage import evaluate
+from seqdistill.filter.stage import filter_samples
+from seqdistill.generate.stage import generate
 from seqdistill.progress import Silent
+from seqdistill.records import write_jsonl
 from seqdistill.runs import Run
 
 
@@ -54,6 +60,26 @@ def test_the_model_card_has_results_with_intervals_once_it_was_evaluated(tmp_pat
     assert "24 held-out prompts" in text and "95% intervals" in text
     student = result.scores["models"]["student"]["chrf_reference"]
     assert f"{student['value']:.1f} [{student['low']:.1f}, {student['high']:.1f}]" in text
+
+
+def test_a_license_or_price_told_later_reaches_cards_and_scores_and_asks_nobody_again(tmp_path: Path, tiny_model: Path) -> None:
+    run = finished_run(tmp_path / "run", tiny_model)
+    write_test(tmp_path / "test.jsonl")
+    prompts = tmp_path / "prompts.jsonl"
+    write_jsonl(prompts, [{"prompt": f"Sing me song {n} of the hills and the sea"} for n in range(12)])
+    with ChatServer() as server:
+        plan = served(recipe(tmp_path / "test.jsonl", tiny_model), server)
+        plan = replace(plan, task=replace(plan.task, prompts=str(prompts)), filter=FilterConfig(duplicates=False))
+        told = replace(plan.teacher, license="mit", price={"prompt": 100.0, "completion": 100.0})
+        for teacher, license_name in ((replace(plan.teacher, license=None), None), (told, "mit")):
+            plan = replace(plan, teacher=teacher)
+            generate(run, plan, Silent())
+            filter_samples(run, plan, Silent())
+            found = evaluate(run, plan, Silent()).scores
+            cards = [run.path / "README.md", run.file("train", "model") / "README.md"]
+            assert [front(card).get("license") for card in cards] == [license_name] * 2
+            assert found["teacher_license"] == license_name and len(server.requests) == 12 + 2 * 24
+    assert found["models"]["teacher"]["usd"] > 0.01
 
 
 def test_a_card_before_its_stage_names_the_command(tmp_path: Path) -> None:

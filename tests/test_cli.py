@@ -1,6 +1,8 @@
 """The command line as a user meets it: help, exit codes, precedence, errors that name the place and the next action."""
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -31,8 +33,9 @@ def test_help_imports_none_of_the_heavy_packages(argv: list[str]) -> None:
 
 
 def test_every_command_has_help_that_fits_80_columns() -> None:
-    commands = re.findall(r"^  ([a-z]+)  ", seqdistill("--help").stdout, re.MULTILINE)
-    assert {"generate", "filter", "train", "eval", "run", "shrink"} <= set(commands)
+    overview = seqdistill("--help", env={"PATH": "/usr/bin", "COLUMNS": "80"}).stdout
+    commands = re.findall(r"^  ([a-z]+)  .*(?<!\.\.\.)$", overview, re.MULTILINE)  # those told to the end of their sentence
+    assert {"generate", "import", "filter", "train", "eval", "run", "shrink", "review"} <= set(commands)
     for command in commands:
         answer = seqdistill(command, "-h", env={"PATH": "/usr/bin", "COLUMNS": "80"})
         assert answer.returncode == 0, answer.stderr
@@ -70,6 +73,17 @@ def test_a_failing_json_command_prints_exactly_one_object(tmp_path: Path, capsys
     assert "seqdistill generate" in answer["next"]
 
 
+def test_a_full_disk_names_the_run_and_exits_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write() says it: without a file name
+
+    monkeypatch.setattr("seqdistill.train.stage.train", full)
+    assert main(["train", str(tmp_path / "r")]) == 1
+    assert f"error: {tmp_path / 'r'}: No space left on device\n  next: free space" in capsys.readouterr().err
+
+
 def test_a_wrong_value_in_the_recipe_is_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("[generate]\ntemperature = 'hot'\n")
@@ -101,6 +115,15 @@ def test_every_setting_is_a_flag_and_a_key_of_the_same_name() -> None:
             if "dict" not in str(setting.kind):
                 assert f"{flag(table, *setting.names)} " in page, f"[{table}] {'.'.join(setting.names)}"
     assert {"--temperature", "--teacher", "--teacher-engine", "--near-duplicates-similarity"} <= set(page.split())
+
+
+def test_every_command_and_flag_in_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    readme, _, _ = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").partition("## Measured")
+    commands = set(re.findall(r"^`?seqdistill ([a-z]+) +[A-Zr]", readme.replace("`", "\n`"), re.MULTILINE))
+    assert {"run", "generate", "shrink", "review"} <= commands
+    assert {command: main([command, "-h"]) for command in commands} == dict.fromkeys(commands, 0)
+    known = {"--help", *re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)}
+    assert set(re.findall(r"(?<=[\s`])--[a-z][a-z-]+(?=[\s`])", readme)) <= known
 
 
 def test_no_two_keys_of_a_command_have_one_flag() -> None:

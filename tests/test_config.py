@@ -45,6 +45,10 @@ def resolve_recipe(run: Run, file: Path | None, flags: Layer) -> Recipe:
         ("[filter.score]\nvalidation = 0.1", r"'validation' in \[filter.score\], did you mean 'filter.validation'"),
         ("[filter]\nselect = 'best'", r"filter.select = 'best' is not a table"),
         ("[generate", "not TOML"),
+        ("[generate]\ntemperature = nan", r"\[generate\] temperature = nan: not .* finite"),
+        ("[train.args]\nlearning_rate = inf", r"\[train\] args.learning_rate = inf: not .* finite"),
+        ("[teacher]\noptions = { a = [{ b = 2026-01-31 }] }", r"\[teacher\] options.a.b = 2026-01-31: not text"),
+        ("[train]\nseed = 4294967296", r"\[train\] seed = 4294967296: more than"),
     ],
 )
 def test_a_wrong_recipe_is_named_by_file_table_and_key(tmp_path: Path, text: str, says: str) -> None:
@@ -60,15 +64,23 @@ def test_a_whole_number_is_a_number(tmp_path: Path) -> None:
     assert recipe.generate.temperature == 1
 
 
-def test_flags_lie_over_the_recipe_and_the_recipe_over_what_the_run_remembers(tmp_path: Path) -> None:
+def test_flags_lie_over_what_the_run_remembers_and_that_over_its_copy_of_the_recipe(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     assert resolve_recipe(run, None, {}) == Recipe()
-    resolve_recipe(run, None, {"teacher": {"model": "first/model", "engine": "openai"}})
-    assert resolve_recipe(run, None, {}).teacher.model == "first/model"
-    recipe = recipe_file(tmp_path / "task", "[teacher]\nmodel = 'second/model'\n[generate]\nsamples = 4\nseed = 3\n")
-    seen = resolve_recipe(run, recipe, {"generate": {"samples": 2}})
-    assert (seen.teacher.model, seen.teacher.engine) == ("second/model", "openai")
-    assert (seen.generate.samples, seen.generate.seed, seen.generate.top_p) == (2, 3, GenerateConfig.top_p)
+    recipe = recipe_file(tmp_path / "task", "[teacher]\nmodel = 'first/model'\n[generate]\nsamples = 4\nseed = 3\n")
+    told = {"teacher": {"model": "second/model", "engine": "openai"}, "generate": {"samples": 2}}
+    for seen in (resolve_recipe(run, recipe, told), resolve_recipe(run, None, {"generate": {"samples": 2}})):
+        assert (seen.teacher.model, seen.teacher.engine) == ("second/model", "openai")
+        assert (seen.generate.samples, seen.generate.seed, seen.generate.top_p) == (2, 3, GenerateConfig.top_p)
+
+
+def test_a_recipe_given_again_is_never_mixed_with_the_flags_of_before(tmp_path: Path) -> None:
+    run, recipe = Run(tmp_path / "run"), recipe_file(tmp_path / "task", "[teacher]\nmodel = 'first/model'\n")
+    resolve_recipe(run, recipe, {"teacher": {"model": "gpt", "engine": "openai"}, "student": {"model": "small"}})
+    for given in (recipe, None):
+        seen = resolve_recipe(run, given, {})
+        assert (seen.teacher.model, seen.teacher.engine) == ("first/model", "transformers")
+        assert seen.student.model == "small", "the recipe says nothing of the student"
 
 
 def test_a_run_knows_its_recipe_afterwards_and_its_paths_stay_relative_to_it(tmp_path: Path) -> None:

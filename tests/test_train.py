@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import filter_runs
 import pytest
 from conftest import make_tiny_model
 
@@ -25,22 +26,10 @@ ARGS = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate"
 WORDS = ("road", "bridge", "library", "market", "school", "pool", "park", "station")
 
 
-def sample(number: int, answer: str | None = None, **more: Any) -> Sample:
+def sample(number: int, answer: str | None = None, **keys: Any) -> Sample:
     word = WORDS[number % len(WORDS)]
-    return Sample(
-        id=f"p{number}:t:0",
-        prompt_id=f"p{number}",
-        sample=0,
-        teacher="t",
-        prompt=[{"role": "user", "content": f"Notice {number}: the {word} is shut. Say it short."}],
-        completion=[{"role": "assistant", "content": f"The {word} is shut." if answer is None else answer}],
-        reasoning=more.get("reasoning"),
-        finish_reason="stop",
-        prompt_tokens=9,
-        completion_tokens=5,
-        reference=None,
-        slice=None,
-    )
+    prompt, answer = f"Notice {number}: the {word} is shut. Say it short.", answer or f"The {word} is shut."
+    return filter_runs.sample(prompt, answer, id=f"p{number}:t:0", prompt_id=f"p{number}", teacher="t", **keys)
 
 
 def a_run(folder: Path, rows: list[Sample] | None = None, validation: list[Sample] | None = None) -> Run:
@@ -325,11 +314,39 @@ def test_a_loss_that_is_not_a_number_ends_the_training_and_says_what_to_do(tiny_
         ({"output_dir": "/tmp"}, "output_dir: not yours to set"),
         ({"save_steps": 5}, "save_steps: not yours to set"),
         ({"lr_scheduler_type": "sideways"}, "sideways"),
+        ({"model_init_kwargs": 3}, "model_init_kwargs = 3: want dict"),
+        ({"num_train_epochs": 0}, "num_train_epochs = 0: not one step"),
+        ({"report_to": "wandb"}, r"\[train.args\]: .*wandb"),
+        ({"loss_type": "sideways"}, r"\[train.args\]: .*sideways"),
+        ({"learning_rate": -1.0}, r"\[train.args\]: .*-1.0"),
+        ({"per_device_train_batch_size": 0}, r"\[train.args\]: .*batch_size=0"),
     ],
 )
 def test_a_wrong_train_argument_is_named(tiny_model: Path, tmp_path: Path, args: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         train(a_run(tmp_path), a_recipe(tiny_model, args=args), Silent())
+
+
+@pytest.mark.parametrize(
+    ("student", "args", "layers"),
+    [("{own}", {**ARGS, "loss_type": "sideways"}, "even"), ("shrink:9", ARGS, "even"), ("shrink:2", ARGS, "0,9")],
+)
+def test_what_is_refused_leaves_the_earlier_student_and_an_unfinished_training_as_they_were(
+    tiny_model: Path, tmp_path: Path, student: str, args: dict[str, Any], layers: str
+) -> None:
+    run, recipe = a_run(tmp_path), a_recipe(tiny_model, str(tiny_model), {**ARGS, "max_steps": 1})
+    train(run, recipe, Silent())
+    checkpoint = run.file("train", ".work") / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    with pytest.raises(UsageError):
+        train(run, a_recipe(student.format(own=tiny_model), str(tiny_model), args, layers=layers), Silent())
+    assert train(run, recipe, Silent()).up_to_date
+    assert checkpoint.exists()
+
+
+def test_a_training_that_logs_nothing_is_done_without_a_loss(tiny_model: Path, tmp_path: Path) -> None:
+    result = train(a_run(tmp_path), a_recipe(tiny_model, args={**ARGS, "max_steps": 1, "logging_strategy": "no"}), Silent())
+    assert (result.steps, result.train_loss) == (1, None)
 
 
 def checked(folder: Path, samples: list[Sample], limit: int = 1024, **settings: Any) -> Any:

@@ -67,6 +67,8 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
         "task.primary": recipe.task.primary,
         "task.test": recipe.task.test if ":" in (recipe.task.test or "") else None,
         "task.template": template.sha256,
+        "teacher.license": recipe.teacher.license,
+        "teacher.price": recipe.teacher.price,
         **{f"{contestant.role}.model": contestant.identity for contestant in contestants},
         **{f"{contestant.role}.engine": contestant.model.engine for contestant in contestants},
     }

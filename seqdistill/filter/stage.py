@@ -116,7 +116,8 @@ def _form(run: Run, recipe: Recipe) -> AnswerForm:
 def _settings(recipe: Recipe, form: AnswerForm) -> dict[str, Any]:
     own = {f"filter.{name}": value for name, value in settings(recipe.filter).items()}
     own |= {f"generate.{name}": value for name, value in asdict(form).items() if value and recipe.filter.schema}
-    return own | choice_settings(recipe) | {"task.test": _hub(recipe.task.test)}
+    for_the_card = {"teacher.license": recipe.teacher.license}
+    return own | choice_settings(recipe) | for_the_card | {"task.test": _hub(recipe.task.test)}
 
 
 def _hub(source: str | None) -> str | None:

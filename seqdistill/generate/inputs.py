@@ -38,7 +38,10 @@ class Inputs:
             raise UsageError(f"{source}: no such file", "check the path; a path in a recipe is relative to the recipe")
         teachers = teachers_of(recipe)
         fixed = {f"generate.{name}": value for name, value in settings(recipe.generate).items()}
-        fixed["teachers"] = [[teacher.name, teacher.identity, teacher.weight] for teacher in teachers]
+        fixed["teachers"] = [
+            [teacher.name, teacher.identity, teacher.weight, teacher.config.license, teacher.config.price]
+            for teacher in teachers
+        ]
         files = {"template": template.path} if template.path else {}
         if source.startswith("hf:"):
             fixed["task.prompts"] = source

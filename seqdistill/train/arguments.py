@@ -45,8 +45,10 @@ def check_arguments(given: dict[str, Any]) -> None:
             raise UsageError(
                 f"{place}: TRL's SFTConfig has no such argument{nearest(name, known)}", "see TRL's page on SFTConfig"
             )
-        kinds = set(get_args(hints[name])) if get_origin(hints[name]) in (types.UnionType, typing.Union) else {hints[name]}
-        if kinds <= {bool, int, float, str, type(None)} and type(value) not in kinds | ({int} if float in kinds else set()):
+        told = get_args(hints[name]) if get_origin(hints[name]) in (types.UnionType, typing.Union) else (hints[name],)
+        kinds = {get_origin(kind) or kind for kind in told}
+        accepted = kinds | ({int} if float in kinds else set())
+        if kinds <= {bool, int, float, str, list, dict, type(None)} and type(value) not in accepted:
             wanted = " or ".join(sorted(kind.__name__ for kind in kinds if kind is not type(None)))
             raise UsageError(f"{place} = {value!r}: want {wanted}", "TOML writes 1e-5, true and 16 without quotes")
 
@@ -82,9 +84,12 @@ def trl_arguments(config: TrainConfig, max_length: int, validate: bool, work: Pa
         "report_to": "none",
     }
     try:
-        return SFTConfig(**{**defaults, **given, **ours})
+        arguments = SFTConfig(**{**defaults, **given, **ours})
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UsageError(f"[train.args]: {str(error).strip()}", "see TRL's page on SFTConfig") from error
+    if arguments.max_steps <= 0 and arguments.num_train_epochs <= 0:
+        raise UsageError(f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: not one step", "train for longer")
+    return arguments
 
 
 def resolved(arguments: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.config import ModelConfig
-from seqdistill.errors import SeqdistillError
+from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
 from seqdistill.records import read_jsonl
 from seqdistill.train.checkpoints import checkpointing
@@ -30,50 +30,60 @@ class Fitted:
     log_rows: int
 
 
-def fit(
-    base: ModelConfig,
-    tokenizer: Any,
-    checked: Checked,
-    arguments: Any,
-    checkpoint: Path | None,
-    log: Path,
-    out: Path,
-    progress: Progress,
-) -> Fitted:
-    """Trains `base` from the checkpoint on, if there is one, and writes the model to the folder `out`.
+def prepared(base: ModelConfig, tokenizer: Any, checked: Checked, arguments: Any, log: Path, progress: Progress) -> Any:
+    """The trainer of `base`, with its model loaded and its batches checked; nothing is trained or written yet.
 
-    Raises SeqdistillError when the training diverges, memory or the disk runs out, or TRL would train on something else
+    Raises UsageError for what TRL refuses, and SeqdistillError when memory runs out or TRL would train on something else
     than the rows.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import PrinterCallback
 
     loading = {"use_safetensors": True, **({"revision": base.revision} if base.revision else {})}
     arguments.model_init_kwargs = {**loading, **(arguments.model_init_kwargs or {})}
     arguments.trust_remote_code = base.trust_remote_code
-    trainer = completion_trainer()(
-        model=base.model,
-        args=arguments,
-        train_dataset=_dataset(checked.train),
-        eval_dataset=_dataset(checked.validation) if checked.validation else None,
-        processing_class=tokenizer,
-        callbacks=[loss_log(log, progress), checkpointing(Path(arguments.output_dir))],
-    )
+    try:
+        trainer = completion_trainer()(
+            model=base.model,
+            args=arguments,
+            train_dataset=_dataset(checked.train),
+            eval_dataset=_dataset(checked.validation) if checked.validation else None,
+            processing_class=tokenizer,
+            callbacks=[loss_log(log, progress), checkpointing(Path(arguments.output_dir))],
+        )
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(error) from error
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise _refused(error) from error
     trainer.remove_callback(PrinterCallback)  # it prints on stdout
     check_batches(trainer.train_dataset, trainer.data_collator, checked.train, checked.end_of_turn, arguments.packing)
+    return trainer
+
+
+def fit(
+    trainer: Any, base: ModelConfig, end_of_turn: int, checkpoint: Path | None, log: Path, out: Path, progress: Progress
+) -> Fitted:
+    """Trains from the checkpoint on, if there is one, and writes the model to the folder `out`.
+
+    Raises UsageError when no step can be done with [train.args], and SeqdistillError when the training diverges, or memory
+    or the disk runs out.
+    """
+    import torch
+    from safetensors import SafetensorError
+
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        _write_model(trainer, base, checked.end_of_turn, out)
+        _write_model(trainer, base, end_of_turn, out)
     except torch.OutOfMemoryError as error:
-        raise SeqdistillError(
-            f"out of memory: {str(error).splitlines()[0]}",
-            "in [train.args], halve per_device_train_batch_size and double gradient_accumulation_steps, then run again",
-        ) from error
+        raise _out_of_memory(error) from error
     except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
         if shutil.disk_usage(log.parent).free > FULL_DISK_BYTES:
             raise
         raise SeqdistillError(f"{log.parent}: the disk is full", "make room, then run again: it resumes") from error
+    except (ValueError, ZeroDivisionError) as error:
+        if trainer.state.global_step:
+            raise
+        raise _refused(error) from error
     finally:
         progress.end()
     train_loss, validation_loss = last_losses(trainer.state.log_history)
@@ -84,6 +94,17 @@ def fit(
         validation_loss=validation_loss,
         parameters=trainer.model.num_parameters(),
         log_rows=sum(1 for _ in read_jsonl(log)),
+    )
+
+
+def _refused(error: Exception) -> UsageError:
+    return UsageError(f"[train.args]: no training with these: {str(error).strip()}", "see TRL's page on SFTConfig")
+
+
+def _out_of_memory(error: Exception) -> SeqdistillError:
+    return SeqdistillError(
+        f"out of memory: {str(error).splitlines()[0]}",
+        "in [train.args], halve per_device_train_batch_size and double gradient_accumulation_steps, then run again",
     )
 
 

@@ -19,8 +19,9 @@ from seqdistill.records import read_samples
 from seqdistill.runs import Run, StageRecord
 from seqdistill.train.arguments import check_arguments, resolved, trl_arguments
 from seqdistill.train.checkpoints import open_work
-from seqdistill.train.fit import Fitted, fit, quiet
+from seqdistill.train.fit import Fitted, fit, prepared, quiet
 from seqdistill.train.preflight import Checked, Row, preflight
+from seqdistill.train.shrink import listed_layers
 from seqdistill.train.student import Student, find_student, untrained, weights_of
 
 
@@ -44,7 +45,7 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
     """Trains the student and writes model/, log.jsonl and the manifest.
 
     Raises UsageError, before the first step, for a student, rows or [train.args] that cannot be trained with, and
-    SeqdistillError when the training diverges or runs out of memory.
+    SeqdistillError when the training diverges or runs out of memory. What is refused leaves an earlier student as it is.
     """
     student = find_student(recipe)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
@@ -61,12 +62,13 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
             tokenizer, longest = _read_student(student, recipe.train)
             checked = preflight(tokenizer, samples["train"], samples["validation"], recipe.train, longest, progress)
             arguments = trl_arguments(recipe.train, checked.max_length, bool(checked.validation), work)
-            record.begin()
             prompts = {row.prompt_id: row.prompt for row in samples["train"]}
-            base, layers = untrained(student, run, recipe.train.layers, prompts.values(), progress)
+            base, layers = untrained(student, run, recipe.train.layers, prompts.values(), progress, record.begin)
+            trainer = prepared(base, tokenizer, checked, arguments, log, progress)
+            record.begin()
             checkpoint = open_work(work, record.fingerprint)
             _tell(checked, tokenizer, checkpoint, progress)
-            fitted = fit(base, tokenizer, checked, arguments, checkpoint, log, out, progress)
+            fitted = fit(trainer, base, checked.end_of_turn, checkpoint, log, out, progress)
         record.finish(
             {"model": None, "log.jsonl": fitted.log_rows, **({"base": None} if layers else {})},
             config=asdict(recipe),
@@ -93,17 +95,20 @@ def _settings(recipe: Recipe, student: Student) -> dict[str, Any]:
 
 
 def _read_student(student: Student, config: TrainConfig) -> tuple[Any, int]:
-    """(tokenizer, the most tokens a row may have). Raises UsageError for a model that cannot be loaded."""
+    """(tokenizer, the most tokens a row may have). Raises UsageError for a model that cannot be loaded, or cut so."""
     from transformers import AutoConfig, AutoTokenizer
 
     model = weights_of(student)
     loading = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.model, **loading)
-        positions = AutoConfig.from_pretrained(model.model, **loading).get_text_config().max_position_embeddings
+        text = AutoConfig.from_pretrained(model.model, **loading).get_text_config(decoder=True)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"student {model.model!r} cannot be loaded: {reason}", "check the name; see `--student`") from error
+    if student.layers is not None:
+        listed_layers(str(student.layers), config.layers, text.num_hidden_layers)
+    positions = getattr(text, "max_position_embeddings", tokenizer.model_max_length)  # some kinds of model have no limit
     return tokenizer, min(positions, config.args.get("max_length", positions))
 
 

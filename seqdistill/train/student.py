@@ -5,7 +5,7 @@ Decides and prepares the untrained student. Does not choose layers (shrink.py) a
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -70,12 +70,17 @@ def weights_of(student: Student) -> ModelConfig:
 
 
 def untrained(
-    student: Student, run: Run, choice: str, prompts: Iterable[list[Message]], progress: Progress
+    student: Student,
+    run: Run,
+    choice: str,
+    prompts: Iterable[list[Message]],
+    progress: Progress,
+    replacing: Callable[[], None],
 ) -> tuple[ModelConfig, list[int] | None]:
     """(the student before training, the numbers of its layers in the teacher when it was cut from it).
 
     A cut student is kept in train/base, because eval compares with it. It is cut again only when the teacher, the number,
-    the choice or, where the choice depends on them, the prompts are others.
+    the choice or, where the choice depends on them, the prompts are others; `replacing` is called before that.
     """
     source = weights_of(student)
     if student.layers is None:
@@ -84,6 +89,7 @@ def untrained(
     measured = list(islice(prompts, INFLUENCE_PROMPTS)) if choice == "influence" else []
     key = fingerprint([student.identity, choice, measured])
     if not ((kept := _read(note)) and kept["key"] == key and base.is_dir() and file_sha256(base) == kept["sha256"]):
+        replacing()
         note.unlink(missing_ok=True)
         shutil.rmtree(base, ignore_errors=True)
         loading: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}

@@ -7,8 +7,10 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import filter_runs
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.action_chains import ActionChains
@@ -31,21 +33,10 @@ FLAGS = (
 )
 
 
-def sample(number: int, text: str, slice_: str | None = None) -> Sample:
-    return Sample(
-        id=f"p{number}:teacher:0",
-        prompt_id=f"p{number}",
-        sample=0,
-        teacher="teacher",
-        prompt=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Notice {number}: {text}?"}],
-        completion=[{"role": "assistant", "content": text}],
-        reasoning="thought",
-        finish_reason="stop",
-        prompt_tokens=3,
-        completion_tokens=4,
-        reference="The reference.",
-        slice=slice_,
-    )
+def sample(number: int, text: str) -> Sample:
+    keys = {"reasoning": "thought", "reference": "The reference."}
+    row = filter_runs.sample(f"Notice {number}: {text}?", text, id=f"p{number}:teacher:0", prompt_id=f"p{number}", **keys)
+    return replace(row, prompt=[{"role": "system", "content": "Be brief."}, *row.prompt])
 
 
 @pytest.fixture
