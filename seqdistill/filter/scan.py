@@ -152,8 +152,7 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
 
 def _score(given: Any) -> float:
     """A row's own score; 0 where it has none that is a number."""
-    known = isinstance(given, (int, float)) and given == given
-    return float(min(max(given, -LARGEST), LARGEST)) if known else 0.0
+    return float(min(max(given, -LARGEST), LARGEST)) if isinstance(given, (int, float)) else 0.0
 
 
 def _verdict(sample: Sample, config: FilterConfig, form: AnswerForm) -> Verdict | None:
