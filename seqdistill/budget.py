@@ -3,16 +3,19 @@
 Counts every try that may be billed, lost answers included. Prices are the recipe's; it knows none itself.
 """
 
+import contextlib
+import heapq
 import json
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import Completion, Engine, Request
 from seqdistill.errors import Incomplete, UsageError
 from seqdistill.journal import Journal, Missing, ask_engine
+from seqdistill.records import write_json
 
 PRICE_KEYS = ("prompt", "cached_prompt", "completion", "batch")
 BATCH_SHARE = 0.5  # of the price, where the recipe does not say
@@ -78,11 +81,20 @@ class Purse:
         self.prices = {model: price for model, price in prices.items() if price is not None}
         self.cap_usd, self.spent_usd = cap_usd, 0.0
         self.reserved_usd = 0.0  # the worst of what is under way in batches
+        self._note: Path | None = None  # see `under_way`
+        self._abandoned_usd = 0.0  # part of what is spent
 
     def count(self, journal: Journal) -> None:
-        """Adds what a journal says was paid; answers that were copied from another run or imported are free."""
+        """Adds what a journal says was paid, and the worst of what was under way when a process that kept it was stopped.
+
+        Answers that were copied from another run or imported are free.
+        """
         if not self.prices:
             return
+        self._note = journal.path.with_name("under_way.json")
+        if self._note.exists():
+            self._abandoned_usd = float(json.loads(self._note.read_bytes())["usd"])
+            self.spent_usd += self._abandoned_usd
         for row in journal.rows():
             if row.get("paid", True):
                 self.pay(row["model"], Request(id="", **row["request"]), Completion(id="", **row["completion"]))
@@ -91,6 +103,30 @@ class Purse:
         """Counts one answer, or one failure whose tries may be billed."""
         if price := self.prices.get(model):
             self.spent_usd += price.usd(completion) + completion.lost * price.worst(request, batched=completion.batched)
+
+    @contextlib.contextmanager
+    def under_way(self, model: str, requests: Iterable[Request], engine: Engine) -> Iterator[None]:
+        """While an engine is asked, a file beside the journal holds the worst of what may be billed before it is known.
+
+        A process that is killed leaves it to the next one; one that is stopped leaves the worst of what it has abandoned.
+        """
+        price = self.prices.get(model)
+        worst = heapq.nlargest(engine.most_under_way, map(price.worst, requests)) if price else []
+        self._keep(self._abandoned_usd + sum(worst))
+        try:
+            yield
+        finally:
+            abandoned = sum(worst[: engine.abandoned])
+            self._abandoned_usd += abandoned
+            self.spent_usd += abandoned
+            with contextlib.suppress(OSError):  # on a full disk what was kept before stays
+                self._keep(self._abandoned_usd)
+
+    def _keep(self, usd: float) -> None:
+        if self._note and usd:
+            write_json(self._note, {"usd": usd})
+        elif self._note:
+            self._note.unlink(missing_ok=True)
 
     def reserve(self, model: str, requests: Iterable[Request]) -> float:
         """Sets aside the worst that a batch of requests can cost; returns it in USD, to be given back when it has ended."""
@@ -134,7 +170,8 @@ async def ask_within(
             raise purse.reached()
         asked += len(batch)
         requests = {request.id: request for _, request in batch}
-        async with aclosing(ask_engine(journal, model, batch, engine)) as completions:
-            async for completion in completions:
-                purse.pay(model, requests[completion.id], completion)
-                yield completion
+        with purse.under_way(model, requests.values(), engine):
+            async with contextlib.aclosing(ask_engine(journal, model, batch, engine)) as completions:
+                async for completion in completions:
+                    purse.pay(model, requests[completion.id], completion)
+                    yield completion

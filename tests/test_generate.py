@@ -300,6 +300,22 @@ def test_the_budget_is_never_gone_over_whatever_fails(tmp_path: Path, fault: str
             assert generate(Run(tmp_path / "run"), asked, Silent()).samples == 60
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_budget_holds_over_runs_that_were_stopped_with_requests_under_way(tmp_path: Path, how: signal.Signals) -> None:
+    prompts_file(tmp_path, range(400))
+    prices = [word for name, usd in PRICE.items() for word in ("--set", f"teacher.price.{name}={usd}")]
+    dear = {"prompt_tokens": 280, "completion_tokens": 20}  # nearly the worst: 0.48 USD
+    with ChatServer(seconds=0.01, reply=lambda body: {**answer(body), "usage": dear}) as server:
+        asked = [*arguments(server, tmp_path), "--max-tokens", "20", "--concurrency", "3", "--budget", "6", *prices]
+        ends = [killed_after(server, 5, how, Child(target=main_in_child, args=(asked,))) for _ in range(5)]
+        time.sleep(0.1)  # the server answers what is under way, and bills it
+        assert 5.0 < server.billed_usd(PRICE) <= 6.0
+        assert ends[0] == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[how]
+        assert ends[-1] == 1, "the budget is reached, whoever had the answers"
+        note = json.loads((tmp_path / "run/generate/under_way.json").read_text())
+        assert note["usd"] <= ends.count(ends[0]) * 3 * 0.5, "no more than could be under way"
+
+
 def test_a_lost_reply_to_a_request_for_several_answers_counts_for_all_of_them(tmp_path: Path) -> None:
     price = {"prompt": 0.0, "completion": 10000.0}
     with ChatServer(lambda number, _: "reset" if number % 2 else None) as server:

@@ -73,6 +73,11 @@ def check_able(engine: str, request: Request) -> None:
 class Engine(Protocol):
     """One model, ready to be asked."""
 
+    most_under_way: (
+        int  # requests that may be sent and not yet answered, and are billed all the same; 0 where nothing is billed
+    )
+    abandoned: int  # those that were under way when the last stream was closed before its end
+
     def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
         """Yields exactly one completion for each request, in the order they finish.
 

@@ -63,6 +63,7 @@ class OpenAIEngine:
                     f"base URL {shown_url(url)!r}: not an http or https URL", "for example http://localhost:8000/v1"
                 )
         self._model, self.urls, self.pace = model, urls or [DEFAULT_URL], pace
+        self.most_under_way, self.abandoned = pace.concurrency * len(self.urls) * pace.samples_per_request, 0
         self.key = key or PLACEHOLDER
         self._fields: dict[str, Any] = dict(model.options)
         self._omitted = set(self._fields.pop("omit", ()))
@@ -94,6 +95,7 @@ class OpenAIEngine:
                 async for completion in asking.completions():
                     yield completion
             finally:
+                self.abandoned = asking.under_way
                 await asking.stop()
 
     async def close(self) -> None:
@@ -224,6 +226,12 @@ class _Asking:
         if self._fatal:
             raise self._fatal
 
+    @property
+    def under_way(self) -> int:
+        """Requests that were sent, at most, and whose completions nobody has."""
+        sent = sum(endpoint.throttle.in_flight for endpoint in self._endpoints)
+        return sent * self._pace.samples_per_request + self._done.qsize()
+
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -284,7 +292,7 @@ class _Asking:
             used = sum(completion.prompt_tokens + completion.completion_tokens for completion in completions)
             endpoint.answers += 1
             endpoint.throttle.answered(seconds)
-            self._report(attempt, completions)
+            self._report(attempt, completions)  # stored before another request takes its place, which `under_way` relies on
         finally:
             endpoint.throttle.finished(attempt.most_tokens - used)
             self._wake.set()

@@ -24,7 +24,7 @@ class Throttle:
         self._most, self._long_wait = pace.concurrency, pace.timeout * LONG_WAIT
         self._limit = float(min(FIRST_LIMIT, pace.concurrency))
         self._growing_fast = True
-        self._in_flight = 0
+        self.in_flight = 0  # requests
         self._last_cut = 0.0
         self._paused_until = 0.0
         self._requests = _Bucket(pace.requests_per_minute)
@@ -33,23 +33,23 @@ class Throttle:
     @property
     def load(self) -> float:
         """The share of today's limit that is in use."""
-        return self._in_flight / self._limit
+        return self.in_flight / self._limit
 
     def wait(self, tokens: int, now: float) -> float:
         """Seconds until a request of so many tokens may be sent; 0 for now, infinity for when another one finishes."""
-        if self._in_flight >= int(self._limit):
+        if self.in_flight >= int(self._limit):
             return float("inf")
         return max(self._paused_until - now, self._requests.wait(1, now), self._tokens.wait(tokens, now), 0.0)
 
     def sent(self, tokens: int, now: float) -> None:
         """A request of at most so many tokens is on its way."""
-        self._in_flight += 1
+        self.in_flight += 1
         self._requests.take(1, now)
         self._tokens.take(tokens, now)
 
     def finished(self, unused_tokens: int) -> None:
         """A request is over; of the tokens it was sent with, so many were not used."""
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._tokens.give_back(unused_tokens)
 
     def answered(self, seconds: float) -> None:

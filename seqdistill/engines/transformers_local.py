@@ -28,6 +28,8 @@ Encoded = tuple[Request, "array[int]"]  # a request and its prompt's tokens, 4 b
 class TransformersEngine:
     """A causal language model with a chat template. Options: batch_size, batch_tokens, dtype, device."""
 
+    most_under_way = abandoned = 0
+
     def __init__(self, model: ModelConfig) -> None:
         """Loads the model. Raises UsageError for an unknown model, a bad option or a model without a chat template."""
         import torch

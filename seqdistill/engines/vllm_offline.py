@@ -32,6 +32,8 @@ ENVIRONMENT = {
 class VLLMEngine:
     """One model in `vllm.LLM`. Options: batch_size; every other one goes to vllm.LLM as it is."""
 
+    most_under_way = abandoned = 0
+
     def __init__(self, model: ModelConfig) -> None:
         """Loads the model. Raises MissingExtra without vLLM, UsageError for what vLLM cannot load."""
         for name, value in ENVIRONMENT.items():
