@@ -164,6 +164,7 @@ def killed_after(server: ChatServer, requests: int, how: int, child: "Child", se
 
 def main_in_child(arguments: list[str]) -> None:
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs deaf to Ctrl-C
     sys.exit(main(arguments))
 
 
