@@ -14,6 +14,7 @@ from seqdistill.progress import Progress, Silent
 from seqdistill.records import Message, Prompt, check_messages, prompt_id, read_jsonl
 from seqdistill.templates import Template, render
 
+KINDS = (".jsonl", ".csv", ".parquet")
 Row = tuple[str, dict[str, Any]]  # ("file:line", the row)
 ROW_HINT = 'a prompt is {"prompt": "text"} or {"messages": [...]}, with "id", "reference" and "slice" where known'
 
@@ -105,18 +106,24 @@ def _text(row: Mapping[str, Any], key: str, place: str) -> str | None:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
+def check_source(source: str) -> None:
+    """Raises UsageError for what prompts cannot be read from: a missing file, a folder, another kind of file."""
+    if source.startswith("hf:"):
+        return
+    if Path(source).suffix not in KINDS:
+        raise UsageError(
+            f"{source}: not a kind of file that holds prompts", f"want {', '.join(KINDS)} or hf:OWNER/NAME[:SPLIT]"
+        )
+    if not Path(source).is_file():
+        raise UsageError(f"{source}: no such file", "check the path; a path in a recipe is relative to the recipe")
+
+
 def _rows(source: str) -> Iterator[Row]:
+    check_source(source)
     if source.startswith("hf:"):
         return _hub_rows(source)
     path = Path(source)
-    readers = {".jsonl": read_jsonl, ".csv": _csv_rows, ".parquet": _parquet_rows}
-    if path.suffix not in readers:
-        raise UsageError(
-            f"{source}: not a kind of file that holds prompts", "want .jsonl, .csv, .parquet or hf:OWNER/NAME[:SPLIT]"
-        )
-    if not path.is_file():
-        raise UsageError(f"{source}: no such file", "check the path; a path in a recipe is relative to the recipe")
-    return readers[path.suffix](path)
+    return {".jsonl": read_jsonl, ".csv": _csv_rows, ".parquet": _parquet_rows}[path.suffix](path)
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:

@@ -102,6 +102,9 @@ def test_an_unknown_model_is_a_usage_error(model: str, says: str) -> None:
 def test_an_unknown_option_is_a_usage_error(tiny_model: Path) -> None:
     with pytest.raises(UsageError, match="unknown option 'batchsize'"):
         open_engine(ModelConfig(model=str(tiny_model), options={"batchsize": 3}))
+    for name, value in [("batch_size", "x"), ("batch_size", 0), ("batch_tokens", 1.5), ("dtype", "float99"), ("device", "tpu")]:
+        with pytest.raises(UsageError, match=f"option {name} = {value!r}"):
+            open_engine(ModelConfig(model=str(tiny_model), options={name: value}))
 
 
 def test_beams_find_the_answer_of_plain_beam_search(tiny_model: Path) -> None:

@@ -70,6 +70,14 @@ def check_able(engine: str, request: Request) -> None:
         raise UsageError("the transformers engine cannot do [generate] beams with a schema", "leave beams out, or use vllm")
 
 
+def take_size(options: dict[str, Any], name: str, default: int) -> int:
+    """Takes a whole number from 1 out of an engine's options. Raises UsageError for anything else."""
+    size = options.pop(name, default)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise UsageError(f"the engine's option {name} = {size!r}: not a whole number from 1", f"for example {default}")
+    return size
+
+
 class Engine(Protocol):
     """One model, ready to be asked."""
 

@@ -539,4 +539,5 @@ def _is_http(url: str) -> bool:
 
 def shown_url(url: str) -> str:
     """A base URL without user, password and query, which may be secret."""
-    return url.split("?")[0].split("//")[0] + "//" + url.split("?")[0].split("//")[-1].split("@")[-1]
+    scheme, slashes, rest = url.split("?")[0].rpartition("//")
+    return scheme + slashes + rest.split("@")[-1]

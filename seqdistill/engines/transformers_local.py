@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from seqdistill.config import ModelConfig
-from seqdistill.engines import Completion, Request, check_able, split_reasoning
+from seqdistill.engines import Completion, Request, check_able, split_reasoning, take_size
 from seqdistill.engines.logits import JsonSchema, OneOf, SeededSampling, Step, TopLogprobs
 from seqdistill.engines.models import local_model, quiet_transformers
 from seqdistill.errors import UsageError
@@ -36,12 +36,20 @@ class TransformersEngine:
         import transformers
 
         quiet_transformers()
-        options = {"batch_size": BATCH_SIZE, "batch_tokens": BATCH_TOKENS, "dtype": "auto", "device": None, **model.options}
-        self._batch_size, self._batch_tokens = int(options.pop("batch_size")), int(options.pop("batch_tokens"))
-        dtype, device = options.pop("dtype"), options.pop("device")
+        options = dict(model.options)
+        self._batch_size = take_size(options, "batch_size", BATCH_SIZE)
+        self._batch_tokens = take_size(options, "batch_tokens", BATCH_TOKENS)
+        dtype, device = options.pop("dtype", "auto"), options.pop("device", None)
         if options:
             known = "batch_size, batch_tokens, dtype, device"
             raise UsageError(f"unknown option {next(iter(options))!r} for the transformers engine", f"options are {known}")
+        if dtype != "auto" and not isinstance(getattr(torch, str(dtype), None), torch.dtype):
+            raise UsageError(f"the engine's option dtype = {dtype!r}: torch has none of this name", "for example float32")
+        try:
+            self._device = torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(f"the engine's option device = {device!r}: {reason}", "cpu, cuda or cuda:1") from error
         if not model.model:
             raise UsageError("no model is named", "give --teacher, or model in the recipe's [teacher]")
         source = local_model(model.model)
@@ -59,7 +67,6 @@ class TransformersEngine:
             raise UsageError(f"model {model.model!r} has no chat template", "use an instruct model")
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model.to(self._device).eval()
         stops = self._model.generation_config.eos_token_id
         stops = [stops] if isinstance(stops, int) else list(stops or [])

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from seqdistill.config import ModelConfig
-from seqdistill.engines import Completion, Request, split_reasoning
+from seqdistill.engines import Completion, Request, split_reasoning, take_size
 from seqdistill.engines.logprobs import by_ids
 from seqdistill.engines.models import local_model
 from seqdistill.errors import MissingExtra, UsageError
@@ -48,7 +48,7 @@ class VLLMEngine:
         options: dict[str, Any] = {"use_tqdm_on_load": False, "trust_remote_code": model.trust_remote_code, **model.options}
         if model.revision:
             options.setdefault("revision", model.revision)
-        self._batch_size = int(options.pop("batch_size", BATCH_SIZE))
+        self._batch_size = take_size(options, "batch_size", BATCH_SIZE)
         try:
             self._llm = LLM(model=source, **options)
         except (OSError, ValueError, TypeError, RuntimeError) as error:

@@ -13,7 +13,7 @@ from seqdistill.errors import UsageError
 from seqdistill.generate.plan import Planned, Teacher, plan_requests, teachers_of
 from seqdistill.journal import Journal
 from seqdistill.progress import Progress
-from seqdistill.prompt_files import load_prompts
+from seqdistill.prompt_files import check_source, load_prompts
 from seqdistill.runs import Run, StageRecord
 from seqdistill.templates import Template, load_template
 
@@ -34,8 +34,7 @@ class Inputs:
         source, template = recipe.task.prompts, load_template(recipe.task.template)
         if source is None:
             raise UsageError("no prompts are given", "give --prompts FILE, or prompts in the recipe's [task]")
-        if not source.startswith("hf:") and not Path(source).is_file():
-            raise UsageError(f"{source}: no such file", "check the path; a path in a recipe is relative to the recipe")
+        check_source(source)
         teachers = teachers_of(recipe)
         fixed = {f"generate.{name}": value for name, value in settings(recipe.generate).items()}
         fixed["teachers"] = [
