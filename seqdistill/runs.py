@@ -53,7 +53,7 @@ class Run:
             return None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: damaged: {error}", "remove the file; the stage's work is then checked again") from None
-        if not isinstance(loaded, dict):
+        if not isinstance(loaded, dict) or not {"status", "seconds", "fingerprint", "outputs"} <= loaded.keys():
             raise UsageError(f"{path}: not a manifest", "remove the file; the stage's work is then checked again")
         return loaded
 
@@ -298,5 +298,7 @@ def _memory(path: Path) -> dict[str, Any]:
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise UsageError(f"{path}: damaged: {error}", "remove the file and give -c and your flags again") from None
-    check_tables(memory.get("remembered", {}), str(path))
+    if not isinstance(remembered := memory.get("remembered", {}), dict):
+        raise UsageError(f"{path}: damaged: 'remembered' is no table", "remove the file and give -c and your flags again")
+    check_tables(remembered, str(path))
     return memory

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.runs import Run, StageRecord
+from seqdistill.runs import Run, StageRecord, resolved_recipe
 
 
 def finished(run: Run, data: Path, **settings: object) -> StageRecord:
@@ -83,3 +83,20 @@ def test_a_file_is_not_a_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="not a run directory"):
         Run(tmp_path / "file")
+
+
+@pytest.mark.parametrize("written", ["{}", "[]", "{x", '{"status": "complete"}'])
+def test_a_damaged_manifest_is_named(tmp_path: Path, written: str) -> None:
+    run = Run(tmp_path / "run")
+    path = run.file("filter", "manifest.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(written)
+    with pytest.raises(UsageError, match=r"filter/manifest.json: (damaged|not a manifest)"):
+        run.manifest("filter")
+
+
+@pytest.mark.parametrize("written", ['{"remembered": 3}', '{"remembered": {"teacher": 3}}', "{x"])
+def test_damaged_flags_of_a_run_are_named(tmp_path: Path, written: str) -> None:
+    (tmp_path / "run.json").write_text(written)
+    with pytest.raises(UsageError, match=r"run.json"), resolved_recipe(Run(tmp_path), None, {}):
+        pass
