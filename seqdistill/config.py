@@ -158,6 +158,12 @@ class IntegrityConfig:
         low=0,
         high=1,
     )
+    language_share: float = key(
+        0.0,
+        "the same for another language than its prompt's, told from 97; 0 is off, as reading a language takes its time",
+        low=0,
+        high=1,
+    )
     stock_share: float = key(
         0.005,
         "reject an opening of 4 words that stands in this share of one slice's completions without being asked for; 0 is off",

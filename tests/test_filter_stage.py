@@ -5,6 +5,7 @@ import os
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,27 @@ def test_each_rule_takes_its_row_and_says_why(tmp_path: Path) -> None:
     for row in rows_of(run, "rejected.jsonl"):
         assert set(row) == {*SAMPLE_KEYS, "rule", "reason", "would_keep", "kept_by"} and row["reason"]
         assert row["kept_by"] == (good[-1].id if row["rule"] == "duplicate" else None)
+
+
+def test_a_completion_in_a_language_that_is_rare_in_its_slice_is_rejected_where_that_is_asked_for(tmp_path: Path) -> None:
+    german = "Ein Dach schützt das Haus vor Regen und Schnee, wie wir alle wissen."
+    slip = sample("Describe in one sentence what a roof is good for.", german, slice="essays")
+    few = sample("Describe in one sentence what the number of roofs is.", "Roof 42.", slice="essays")
+    essays = [replace(row, slice="essays") for row in notices(100)]
+    meant = [
+        sample(
+            f"Translate into German what I wrote to you on page {n}.",
+            f"{german} Das steht auf Seite {n}.",
+            slice="translations",
+        )
+        for n in range(40)
+    ]
+    run = make_run(tmp_path, [slip, few, *essays, *meant])
+    assert filtered(run, near_duplicates={"scope": "off"}).rejected == 0
+    filtered(run, near_duplicates={"scope": "off"}, integrity={"language_share": 0.02})
+    (row,) = rows_of(run, "rejected.jsonl")
+    assert (row["id"], row["rule"], row["would_keep"]) == (slip.id, "language", ["filter.integrity.language_share = 0"])
+    assert row["reason"] == "written in de, its prompt in en; like 1 of 102 of its slice"
 
 
 def test_two_runs_write_the_same_bytes_and_a_third_does_nothing(tmp_path: Path) -> None:

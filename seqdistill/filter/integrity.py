@@ -5,8 +5,6 @@ Each rule returns its reason. Does not judge quality.
 
 import math
 import re
-import unicodedata
-from collections import Counter
 from typing import Any
 
 from seqdistill.config import IntegrityConfig
@@ -116,18 +114,3 @@ def refusal(text: str) -> str | None:
     """The words in which a completion refuses, when it begins with that; None when it answers."""
     found = _REFUSAL.match(text[:400])
     return found[0].strip()[:60] if found else None
-
-
-def script(text: str) -> str:
-    """The writing system of most of a text's letters, as Unicode names it ("LATIN", "CYRILLIC", "CJK"); "" without letters."""
-    if text.isascii():
-        return "LATIN" if any(map(str.isalpha, text)) else ""
-    letters = [character for character in text[:2000] if character.isalpha()]
-    if not letters:
-        return ""
-    names = Counter(unicodedata.name(letter, "?").partition(" ")[0] for letter in letters)
-    japanese = names["HIRAGANA"] + names["KATAKANA"]
-    if japanese:
-        names["CJK"] += japanese
-        del names["HIRAGANA"], names["KATAKANA"]
-    return max(sorted(names), key=names.__getitem__)

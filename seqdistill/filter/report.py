@@ -37,6 +37,7 @@ RULES = {
     "self_naming": "integrity",
     "refusal": "integrity",
     "script": "integrity",
+    "language": "integrity",
     "stock_phrase": "integrity",
     "schema": "schema",
     "duplicate": "duplicates",

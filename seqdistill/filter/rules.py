@@ -12,11 +12,11 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.filter.contamination import Item, held
 from seqdistill.filter.duplicates import exact_duplicates
 from seqdistill.filter.integrity import asked
+from seqdistill.filter.languages import slips
 from seqdistill.filter.near_duplicates import near_duplicates
 from seqdistill.filter.personal_data import hidden
 from seqdistill.filter.report import Verdicts
 from seqdistill.filter.scan import Facts, Rows
-from seqdistill.filter.scripts import foreign_scripts
 from seqdistill.filter.stock_phrases import StockPhrase, stock_phrases
 from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.filter.words import Ints
@@ -26,10 +26,14 @@ FLOOR = 0.5  # of `similarity`: what each side of a near-duplicate must reach by
 ALL_NEAR = setting("near_duplicates.scope", "off")
 
 
-def drop_foreign_scripts(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> None:
-    """Rejects completions in a writing system that is rare in their slice."""
-    for row, reason in foreign_scripts(facts.scripts, facts.slices, config.script_share).items():
-        verdicts.reject(row, Verdict("script", reason, (setting("integrity.script_share", 0),)))
+def drop_slips(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> None:
+    """Rejects completions in a writing system or a language that is rare in their slice."""
+    kinds = {"script": (facts.scripts, config.script_share), "language": (facts.languages, config.language_share)}
+    found = {kind: slips(written, facts.slices, share) for kind, (written, share) in kinds.items()}
+    for kind, reasons in found.items():
+        for row, reason in reasons.items():
+            would_keep = [setting(f"integrity.{name}_share", 0) for name in kinds if row in found[name]]
+            verdicts.reject(row, Verdict(kind, reason, tuple(would_keep)))
 
 
 def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: IntegrityConfig, read: Rows) -> list[StockPhrase]:

@@ -22,7 +22,8 @@ from seqdistill.config import FilterConfig, PersonalDataConfig
 from seqdistill.errors import UsageError
 from seqdistill.filter.contamination import Hit, ItemIndex
 from seqdistill.filter.duplicates import digest
-from seqdistill.filter.integrity import asked, integrity, refusal, script
+from seqdistill.filter.integrity import asked, integrity, refusal
+from seqdistill.filter.languages import language, script
 from seqdistill.filter.personal_data import count, hidden
 from seqdistill.filter.stock_phrases import OPENING
 from seqdistill.filter.verdict import Verdict, setting
@@ -53,6 +54,7 @@ class Facts:
     slices: list[str]
     teachers: list[str]
     scripts: list[tuple[str, str]]  # of the prompt and of the completion
+    languages: list[tuple[str, str]]  # likewise, where they are asked for
     refused: NDArray[np.bool_]
     sets: Sets
     verdicts: dict[int, Verdict]
@@ -64,7 +66,7 @@ class Facts:
 
 
 ARRAYS = ("offsets", "ids", "prompts", "samples", "scores", "held_out", "plain", "digests", "openings", "numbers", "refused")
-LISTS = ("slices", "teachers", "scripts")
+LISTS = ("slices", "teachers", "scripts", "languages")
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
     hits |= {hit.row: hit for hit in index.look("prompt", prompts, prompt_words)}
     prompt_ids = hashes_of([sample.prompt_id for sample in samples])
     numbers = {"prompt": prompt_words.numbers, "pair": prompt_words.numbers * np.uint64(3) + completion_words.numbers}
+    tongue = language if config.integrity.language_share else _not_told
     near = config.near_duplicates
     same = mix(numbers.get(near.scope, completion_words.numbers)) if near.numbers else np.zeros(len(rows), np.uint64)
     return Facts(
@@ -142,6 +145,7 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
         slices=[sample.slice or "" for sample in samples],
         teachers=[sample.teacher for sample in samples],
         scripts=[(script(p), script(c)) for p, c in zip(prompts, completions, strict=True)],
+        languages=[(tongue(p), tongue(c)) for p, c in zip(prompts, completions, strict=True)],
         refused=np.array([refusal(text) is not None for text in completions], bool),
         sets=_sets(near.scope, prompt_words, completion_words),
         verdicts=verdicts,
@@ -153,6 +157,10 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
 def _score(given: Any) -> float:
     """A row's own score; 0 where it has none that is a number."""
     return float(min(max(given, -LARGEST), LARGEST)) if isinstance(given, (int, float)) else 0.0
+
+
+def _not_told(_: str) -> str:
+    return ""
 
 
 def _verdict(sample: Sample, config: FilterConfig, form: AnswerForm) -> Verdict | None:

@@ -24,8 +24,8 @@ from seqdistill.filter.report import Verdicts, report
 from seqdistill.filter.rules import (
     drop_contaminated,
     drop_duplicates,
-    drop_foreign_scripts,
     drop_near_duplicates,
+    drop_slips,
     drop_stock_phrases,
 )
 from seqdistill.filter.scan import Facts, Rows, scan
@@ -73,7 +73,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
 
         order = np.lexsort((facts.ids, facts.samples, -facts.scores))  # best first, whatever the order of the file
         verdicts = Verdicts(len(facts), given=dict(facts.verdicts))
-        drop_foreign_scripts(facts, verdicts, config.integrity)
+        drop_slips(facts, verdicts, config.integrity)
         phrases = drop_stock_phrases(facts, verdicts, order, config.integrity, read)
         if config.duplicates:
             drop_duplicates(facts, verdicts, order, config.near_duplicates.scope)
