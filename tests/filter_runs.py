@@ -1,11 +1,14 @@
 """Runs with samples in them, for the tests of filter: as `generate` or `import` would have left them."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from seqdistill.filter.review import Review, Server, serve
 from seqdistill.filter.stage import FilterResult, filter_samples
 from seqdistill.progress import Silent
 from seqdistill.recipes import check_tables, resolve
@@ -40,6 +43,33 @@ def make_run(folder: Path, rows: Sequence[Any]) -> Run:
     write_jsonl(run.file("generate", "samples.jsonl"), rows)
     StageRecord(run, "generate", {}, {}).finish({"samples.jsonl": len(rows)}, config={})
     return run
+
+
+def filtered_run(folder: Path, rows: dict[str, list[Any]]) -> Run:
+    """A run whose filter stage is done and holds these rows, by file."""
+    run = Run(folder)
+    for name, content in rows.items():
+        write_jsonl(run.file("filter", name), content)
+    StageRecord(run, "filter", {}, {}).finish({name: len(content) for name, content in rows.items()}, config={})
+    return run
+
+
+def rejected(row: Sample, rule: str, reason: str, kept_by: str | None = None) -> dict[str, Any]:
+    """A line of rejected.jsonl."""
+    return vars(row) | {"rule": rule, "reason": reason, "would_keep": [], "kept_by": kept_by}
+
+
+@contextlib.contextmanager
+def reviewing(run: Run) -> Iterator[Server]:
+    """The review page of a run, served to a reviewer named maria."""
+    with Review(run, "maria") as session, serve(session, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def filtered(run: Run, test: Path | None = None, **keys: Any) -> FilterResult:

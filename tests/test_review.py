@@ -6,7 +6,6 @@ import json
 import random
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import filter_runs
 import pytest
+from filter_runs import filtered_run, rejected, reviewing
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.filter.decisions import (
@@ -33,17 +33,13 @@ from seqdistill.filter.review import Review, Server, review, serve
 from seqdistill.filter.spreadsheet import COLUMNS, export_csv, guard, import_csv, unguard
 from seqdistill.progress import Silent
 from seqdistill.records import Sample, to_line, write_jsonl
-from seqdistill.runs import Run, StageRecord
+from seqdistill.runs import Run
 
 HOSTILE = "<script>alert(1)</script>\u202eevil\u2028\x07\n=cmd|' /C calc'!A0\n\n\"quoted\", äöü 漢\t"
 
 
 def sample(number: int, text: str, **keys: Any) -> Sample:
     return filter_runs.sample(f"Notice {number}?", text, id=f"p{number}:teacher:0", prompt_id=f"p{number}", **keys)
-
-
-def rejected(row: Sample, rule: str, reason: str, kept_by: str | None = None) -> dict[str, Any]:
-    return json.loads(to_line(row)) | {"rule": rule, "reason": reason, "kept_by": kept_by}
 
 
 ROWS = {
@@ -62,22 +58,10 @@ def run(tmp_path: Path) -> Run:
     return filtered_run(tmp_path / "notices", ROWS)
 
 
-def filtered_run(path: Path, rows: dict[str, list[Any]]) -> Run:
-    made = Run(path)
-    for name, content in rows.items():
-        write_jsonl(made.file("filter", name), content)
-    StageRecord(made, "filter", {}, {}).finish({name: len(content) for name, content in rows.items()}, config={})
-    return made
-
-
 @pytest.fixture
 def server(run: Run) -> Iterator[Server]:
-    with Review(run, "maria") as session, serve(session, 0) as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with reviewing(run) as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def ask(server: Server, page: str, body: Any = None, *, token: str | None = None, **headers: str) -> tuple[int, Any]:

@@ -3,15 +3,14 @@
 Needs the packages chromium and chromium-driver of the system (apt-get install chromium chromium-driver).
 """
 
-import json
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import filter_runs
 import pytest
+from filter_runs import filtered_run, rejected, reviewing
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -20,9 +19,9 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from seqdistill.filter.decisions import decisions_file, read_decisions
-from seqdistill.filter.review import Review, Server, serve
-from seqdistill.records import Sample, to_line, write_jsonl
-from seqdistill.runs import Run, StageRecord
+from seqdistill.filter.review import Server
+from seqdistill.records import Sample
+from seqdistill.runs import Run
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>\u202eright to left\x07</div> & done"
@@ -41,31 +40,19 @@ def sample(number: int, text: str) -> Sample:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    made = Run(tmp_path / "notices")
     gone = [sample(number, f"Rejected answer {number}.") for number in range(3)]
     gone.append(sample(3, "As in the test set."))
     rules = ["stock_phrase", "near_duplicate", "finish_reason", "contamination"]
     better = [None, "p10:teacher:0", None, None]
-    rejected = [
-        json.loads(to_line(row)) | {"rule": rule, "reason": f"why {rule}", "kept_by": kept_by}
-        for row, rule, kept_by in zip(gone, rules, better, strict=True)
-    ]
+    lines = [rejected(row, rule, f"why {rule}", kept_by) for row, rule, kept_by in zip(gone, rules, better, strict=True)]
     kept = [sample(10, HOSTILE), *(sample(number, f"Kept answer {number}.") for number in range(11, 119))]
-    files = {"rejected.jsonl": rejected, "train.jsonl": kept, "validation.jsonl": []}
-    for name, rows in files.items():
-        write_jsonl(made.file("filter", name), rows)
-    StageRecord(made, "filter", {}, {}).finish({name: len(rows) for name, rows in files.items()}, config={})
-    return made
+    return filtered_run(tmp_path / "notices", {"rejected.jsonl": lines, "train.jsonl": kept, "validation.jsonl": []})
 
 
 @pytest.fixture
 def server(run: Run) -> Iterator[Server]:
-    with Review(run, "maria") as session, serve(session, 0) as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with reviewing(run) as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
