@@ -17,7 +17,7 @@ from conftest import make_tiny_model
 from seqdistill.config import Recipe, StudentConfig, TeacherConfig, TrainConfig
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
-from seqdistill.records import Sample, read_jsonl, write_json, write_jsonl
+from seqdistill.records import Sample, read_jsonl, write_json
 from seqdistill.runs import Run
 from seqdistill.train import checkpoints
 from seqdistill.train.stage import TrainResult, train
@@ -34,11 +34,9 @@ def sample(number: int, answer: str | None = None, **keys: Any) -> Sample:
 
 def a_run(folder: Path, rows: list[Sample] | None = None, validation: list[Sample] | None = None) -> Run:
     """A run whose filter stage is done."""
-    run = Run(folder)
-    write_jsonl(run.file("filter", "train.jsonl"), [sample(n) for n in range(16)] if rows is None else rows)
-    write_jsonl(run.file("filter", "validation.jsonl"), [sample(n) for n in (20, 21)] if validation is None else validation)
-    write_json(run.file("filter", "manifest.json"), {"outputs": []})
-    return run
+    rows = [sample(n) for n in range(16)] if rows is None else rows
+    validation = [sample(n) for n in (20, 21)] if validation is None else validation
+    return filter_runs.filtered_run(folder, {"train.jsonl": rows, "validation.jsonl": validation})
 
 
 def a_recipe(student: Path | str, teacher: str | None = None, args: dict[str, Any] | None = None, **settings: Any) -> Recipe:
