@@ -7,7 +7,6 @@ The pace is `pace.Throttle`'s. Keys come from the environment alone and appear n
 import asyncio
 import contextlib
 import heapq
-import json
 import os
 import re
 import time
@@ -17,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seqdistill.config import ModelConfig
-from seqdistill.engines import Completion, Pace, Request, split_reasoning
+from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.pace import Throttle, backoff, retry_after
+from seqdistill.engines.replies import as_dict, choices_in, chosen, error_in, parse_choice
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import from_json
 
@@ -29,13 +29,6 @@ LONGEST_PAUSE_SECONDS = 900.0
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be away: at the start, and once it has answered
 BAD_REQUESTS_AT_START = 10
 TOO_LONG = re.compile(r"context.{0,10}(length|window)|maximum (input|model) length|prompt is too long", re.IGNORECASE)
-REASONING = ("reasoning", "reasoning_content", "thinking")  # the keys under which it stands beside an answer
-FINISH_REASONS = {
-    **{reason: reason for reason in ("stop", "length", "content_filter", "tool_calls")},
-    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
-    "max_tokens": "length",
-    "function_call": "tool_calls",
-}
 
 
 class OpenAIEngine:
@@ -120,7 +113,7 @@ class OpenAIEngine:
     def parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int = 0) -> Completion:
         """The completion in one choice of the reply to a request."""
         completion = parse_choice(request.id, raw, number, seconds)
-        return replace(completion, content=_chosen(completion.content)) if request.choices else completion
+        return replace(completion, content=chosen(completion.content)) if request.choices else completion
 
     def renamed_limit(self, error: Mapping[str, Any]) -> bool:
         """Whether a 400 came because the endpoint knows the token limit by its other name, which is used from now on."""
@@ -344,9 +337,9 @@ class _Asking:
         except ValueError as error:
             raise _Failure("malformed reply", f"{endpoint.name} answered with what is not JSON: {error}", lost=True) from None
         if not choices_in(raw):
-            said = self._engine.without_key(str(_dict(raw).get("error") or raw))[:300]
+            said = self._engine.without_key(str(as_dict(raw).get("error") or raw))[:300]
             raise _Failure("no answer", f"{endpoint.name} answered without a choice: {said}", lost=True)
-        return _dict(raw)
+        return as_dict(raw)
 
     def _timeout(self) -> _Failure:
         within = min(self._pace.timeout, self._pace.read_timeout or self._pace.timeout)
@@ -420,67 +413,6 @@ class _Asking:
             )
 
 
-def choices_in(reply: Any) -> list[dict[str, Any]]:
-    """The choices of a chat-completions reply that hold a message; none of what is no such reply."""
-    choices = _dict(reply).get("choices")
-    return [one for one in choices if isinstance(_dict(one).get("message"), dict)] if isinstance(choices, list) else []
-
-
-def error_in(content: bytes) -> dict[str, Any]:
-    """The error that a reply tells, under `error` or by itself; empty for what tells none."""
-    try:
-        told = _dict(from_json(content))
-    except ValueError:
-        return {}
-    error = told.get("error") or told
-    return error if isinstance(error, dict) else {"message": str(error)}
-
-
-def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: float) -> Completion:
-    """The completion in one of `choices_in` a chat-completions reply. Takes whatever servers write in the fields.
-
-    The prompt's tokens are counted with the first choice; completion tokens are shared evenly among the choices. A reply that
-    does not tell both may have been billed for more: `lost`. `raw` is the reply with this choice alone.
-    """
-    choices = choices_in(raw)
-    choice, message = choices[number], choices[number]["message"]
-    usage = _dict(raw.get("usage"))
-    asked, generated = (count(usage.get(key)) for key in ("prompt_tokens", "completion_tokens"))
-    cached = _dict(usage.get("prompt_tokens_details")).get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
-    written = generated or 0
-    thoughts = next((t for key in REASONING if (t := _text(message.get(key)))), None)
-    content, reasoning = split_reasoning(_text(message.get("content")), thoughts)
-    reason = FINISH_REASONS.get(str(choice.get("finish_reason")), "unknown")
-    if not content and (refusal := _text(message.get("refusal"))):
-        content, reason = refusal, "refusal"
-    return Completion(
-        id=request_id,
-        content=content,
-        reasoning=reasoning,
-        finish_reason=reason,
-        prompt_tokens=(asked or 0) if number == 0 else 0,
-        completion_tokens=written * (number + 1) // len(choices) - written * number // len(choices),
-        cached_tokens=min(count(cached) or 0, asked or 0) if number == 0 else 0,
-        seconds=seconds,
-        raw={**raw, "choices": [choice]},
-        tool_calls=_tool_calls(message),
-        lost=int(asked is None or generated is None),
-    )
-
-
-def _tool_calls(message: Mapping[str, Any]) -> list[dict[str, str]] | None:
-    """The calls in a message by name, with their arguments as the text the model wrote; None without any."""
-    listed = message.get("tool_calls")
-    functions = [_dict(call).get("function") for call in listed] if isinstance(listed, list) else []
-    functions = functions or [message.get("function_call")]
-    calls = [_dict(function) for function in functions if function]
-    return [{"name": _text(call.get("name")), "arguments": _arguments(call.get("arguments"))} for call in calls] or None
-
-
-def _arguments(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict) else _text(value)
-
-
 def _grouped(requests: Sequence[Request], most: int) -> list[list[Request]]:
     """Requests that follow each other and are the same but for id and seed, at most so many together."""
     groups: list[list[Request]] = []
@@ -493,7 +425,7 @@ def _grouped(requests: Sequence[Request], most: int) -> list[list[Request]]:
 def _response_format(request: Request) -> dict[str, Any]:
     """The field that makes the answer keep to a form: `response_format`, which all endpoints that can do it know.
 
-    Choices are asked for as {"choice": ...}, because strict schemas must be objects; `_chosen` takes the choice out.
+    Choices are asked for as {"choice": ...}, because strict schemas must be objects; `chosen` takes the choice out.
     """
     schema = request.schema
     if request.choices:
@@ -502,31 +434,6 @@ def _response_format(request: Request) -> dict[str, Any]:
     if schema is None:
         return {}
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}}
-
-
-def _chosen(content: str) -> str:
-    """The choice in an answer that has the form {"choice": ...}; any other answer as it is."""
-    try:
-        choice = _dict(json.loads(content)).get("choice")
-    except (ValueError, RecursionError):
-        return content
-    return choice if isinstance(choice, str) else content
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: Any) -> str:
-    """The text of a message's field, which is a string, nothing, or a list of parts."""
-    if isinstance(value, list):
-        return "".join(str(part.get("text") or "") for part in value if isinstance(part, dict))
-    return value if isinstance(value, str) else ""
-
-
-def count(tokens: Any) -> int | None:
-    """A count of tokens as somebody told it; None for what is none."""
-    return int(tokens) if isinstance(tokens, (int, float)) and 0 <= tokens < 1e12 else None
 
 
 def _is_http(url: str) -> bool:

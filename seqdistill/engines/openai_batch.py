@@ -12,7 +12,8 @@ from typing import Any
 
 from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Pace, Request
-from seqdistill.engines.openai_api import OpenAIEngine, choices_in, shown_url
+from seqdistill.engines.openai_api import OpenAIEngine, shown_url
+from seqdistill.engines.replies import choices_in
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import from_json
 

@@ -14,7 +14,7 @@ from typing import Any
 from seqdistill.config import Recipe, TeacherConfig
 from seqdistill.engines import Completion, split_reasoning
 from seqdistill.engines.models import identity
-from seqdistill.engines.openai_api import REASONING, choices_in, count, parse_choice
+from seqdistill.engines.replies import REASONING, choices_in, count, parse_choice
 from seqdistill.errors import UsageError
 from seqdistill.generate.plan import Planned, Teacher, plan_requests, teacher_name
 from seqdistill.generate.samples import sample_of
