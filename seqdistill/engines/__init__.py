@@ -46,9 +46,7 @@ class Completion:
     raw: dict[str, Any] = field(default_factory=dict)  # the reply as it came, JSON-able
     error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...
     message: str | None = None  # a failure in words
-    lost: int = (
-        0  # tries that may have been billed, nobody told for how much: no answer arrived, or one without a count of tokens
-    )
+    lost: int = 0  # tries that may be billed without our knowing: no answer arrived, or none with a count of tokens
     batched: bool = False  # asked through a Batch endpoint, at its lower price
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 

@@ -13,7 +13,7 @@ from typing import Any
 from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.openai_api import OpenAIEngine, shown_url
-from seqdistill.engines.replies import choices_in
+from seqdistill.engines.replies import as_dict, choices_in
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import from_json
 
@@ -133,14 +133,13 @@ class BatchEndpoint:
             yield key, request, failure
 
     def _completion(self, request: Request, row: dict[str, Any]) -> Completion:
-        response = row["response"] if isinstance(row.get("response"), dict) else {}
-        status, body = response.get("status_code"), response.get("body")
-        body = body if isinstance(body, dict) else {}
+        response = as_dict(row.get("response"))
+        status, body = response.get("status_code"), as_dict(response.get("body"))
         if status == 200 and choices_in(body):
             return self._engine.parse(request, body, 0.0)
         error = row.get("error") or body.get("error") or {}
         error = error if isinstance(error, dict) else {"message": str(error)}
-        message = str(error.get("message") or f"no answer: {row}")[:500]
+        message = self._engine.without_key(str(error.get("message") or f"no answer: {row}"))[:500]
         if status in (400, 422) and "content_filter" in (error.get("code"), error.get("type")):
             return Completion(request.id, finish_reason="content_filter", message=message, raw=error)  # a verdict: an answer
         kind = f"http {status}" if status and status != 200 else str(error.get("code") or "no answer")[:80]
@@ -157,12 +156,7 @@ class BatchEndpoint:
             raise self._refusal(error, what) from None
         except openai.APIError as error:
             raise NotNow(f"{self.name}: {what}: {error.__cause__ or error}", "run again; batches go on without us") from None
-        except (
-            ValueError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ) as error:  # the client makes objects of any JSON, unchecked
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:  # the client makes objects of any JSON
             raise NotNow(f"{self.name}: {what}: answered with what no Batch API says: {error}", NOT_A_BATCH_API) from None
 
     def _refusal(self, error: Any, what: str) -> SeqdistillError:
