@@ -310,7 +310,7 @@ def test_the_budget_holds_over_runs_that_were_stopped_with_requests_under_way(tm
         asked = [*arguments(server, tmp_path), "--max-tokens", "20", "--concurrency", "3", "--budget", "6", *prices]
         ends = [killed_after(server, 5, how, Child(target=main_in_child, args=(asked,))) for _ in range(5)]
         time.sleep(0.1)  # the server answers what is under way, and bills it
-        assert 5.0 < server.billed_usd(PRICE) <= 6.0
+        assert 4.0 < server.billed_usd(PRICE) <= 6.0
         assert ends[0] == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[how]
         assert ends[-1] == 1, "the budget is reached, whoever had the answers"
         note = json.loads((tmp_path / "run/generate/under_way.json").read_text())
