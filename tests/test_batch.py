@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from batch_server import BatchServer
 from chat_server import Body, ChatServer
-from test_generate import PRICE, Child, main_in_child, priced, prompts_file, recipe, run_it
+from generate_runs import PRICE, Child, main_in_child, priced, prompts_file, recipe, run_it
 
 from seqdistill.cli import main
 from seqdistill.config import GenerateConfig, OneOfTeachers, Recipe, TaskConfig

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 from chat_server import ChatServer, answer
-from test_generate import prompts_file, recipe
+from generate_runs import prompts_file, recipe
 
 from seqdistill.cli import main
 from seqdistill.config import GenerateConfig, Recipe, TeacherConfig

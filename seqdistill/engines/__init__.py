@@ -79,9 +79,7 @@ def take_size(options: dict[str, Any], name: str, default: int) -> int:
 class Engine(Protocol):
     """One model, ready to be asked."""
 
-    most_under_way: (
-        int  # requests that may be sent and not yet answered, and are billed all the same; 0 where nothing is billed
-    )
+    most_under_way: int  # requests that may be sent, and billed, before any is answered; 0 where nothing is billed
     abandoned: int  # those that were under way when the last stream was closed before its end
 
     def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:

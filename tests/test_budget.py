@@ -1,0 +1,147 @@
+"""What answers cost: counted, estimated, capped, and never paid twice, against a chat server that bills."""
+
+import json
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from chat_server import Body, ChatServer, Fault, answer
+from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_child, priced, prompts_file, recipe, run_it
+
+from seqdistill.errors import Incomplete, UsageError
+from seqdistill.generate.estimate import estimate
+from seqdistill.generate.stage import generate
+from seqdistill.progress import Silent
+from seqdistill.runs import Run
+
+
+def test_cost_is_counted_with_cached_tokens_at_their_price(tmp_path: Path) -> None:
+    def reply(body: Body) -> Body:
+        said = answer(body)
+        return {**said, "usage": {**said["usage"], "prompt_tokens_details": {"cached_tokens": 2}}}
+
+    with ChatServer(reply=reply) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(5))))
+        result = generate(Run(tmp_path / "run"), asked, Silent())
+    expected = (result.prompt_tokens - 10) * 1e-3 + 10 * 1e-4 + result.completion_tokens * 1e-2
+    assert result.usd == pytest.approx(expected)
+    assert result.spent_usd == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("fault", [None, "reset", "hang", "500"])
+def test_the_budget_is_never_gone_over_whatever_fails(tmp_path: Path, fault: str | None) -> None:
+    """Each request may be billed up to 0.2 USD; the server bills lost answers too. The cap holds over several runs."""
+    strike: Fault = lambda number, _: fault if number % 4 == 1 else None  # noqa: E731
+    with ChatServer(strike) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(60)), timeout=0.5 if fault == "hang" else 60.0))
+        spent = []
+        for budget in (1.5, 1.5, 3.0):
+            capped = replace(asked, generate=replace(asked.generate, budget=budget))
+            with pytest.raises(Incomplete, match=f"the budget of {budget:g} USD is reached") as caught:
+                generate(Run(tmp_path / "run"), capped, Silent())
+            assert "raise --budget" in caught.value.hint
+            spent.append(server.billed_usd(PRICE))
+            assert spent[-1] <= budget
+        assert spent[0] == spent[1] < spent[2]
+        if fault is None:
+            assert spent[2] > 2.0, "the cap is used, not only kept"
+            assert generate(Run(tmp_path / "run"), asked, Silent()).samples == 60
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_budget_holds_over_runs_that_were_stopped_with_requests_under_way(tmp_path: Path, how: signal.Signals) -> None:
+    prompts_file(tmp_path, range(400))
+    prices = [word for name, usd in PRICE.items() for word in ("--set", f"teacher.price.{name}={usd}")]
+    dear = {"prompt_tokens": 280, "completion_tokens": 20}  # nearly the worst: 0.48 USD
+    with ChatServer(seconds=0.01, reply=lambda body: {**answer(body), "usage": dear}) as server:
+        asked = [*arguments(server, tmp_path), "--max-tokens", "20", "--concurrency", "3", "--budget", "6", *prices]
+        ends = [killed_after(server, 5, how, Child(target=main_in_child, args=(asked,))) for _ in range(5)]
+        time.sleep(0.1)  # the server answers what is under way, and bills it
+        assert 4.0 < server.billed_usd(PRICE) <= 6.0
+        assert ends[0] == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[how]
+        assert ends[-1] == 1, "the budget is reached, whoever had the answers"
+        note = json.loads((tmp_path / "run/generate/under_way.json").read_text())
+        assert note["usd"] <= ends.count(ends[0]) * 3 * 0.5, "no more than could be under way"
+
+
+def test_a_lost_reply_to_a_request_for_several_answers_counts_for_all_of_them(tmp_path: Path) -> None:
+    price = {"prompt": 0.0, "completion": 10000.0}
+    with ChatServer(lambda number, _: "reset" if number % 2 else None) as server:
+        asked = recipe(server, prompts_file(tmp_path, range(60)), max_tokens=8, samples=12, samples_per_request=12, budget=12.0)
+        with pytest.raises(Incomplete, match="the budget of 12 USD is reached"):
+            generate(Run(tmp_path / "run"), priced(asked, price), Silent())
+        assert 8.0 < server.billed_usd(price) <= 12.0
+
+
+def test_the_budget_holds_at_an_endpoint_that_counts_no_tokens_or_wrong_ones(tmp_path: Path) -> None:
+    for usage in ({}, {"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 10**9}}):
+        with ChatServer(reply=lambda body, told=usage: {**answer(body), "usage": told}) as server:
+            asked = priced(recipe(server, prompts_file(tmp_path, range(60)), budget=1.5, max_tokens=20))
+            if usage:
+                assert generate(Run(tmp_path / "wrong"), asked, Silent()).spent_usd == pytest.approx(60 * (0.0001 + 0.01))
+                continue
+            with pytest.raises(Incomplete, match=r"the budget of 1\.5 USD is reached"):
+                generate(Run(tmp_path / "none"), asked, Silent())
+            assert 0 < len(server.requests) <= 7, "each may have cost 0.2 USD and more"
+
+
+def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        with pytest.raises(UsageError, match="a budget needs the teacher's price"):
+            run_it(tmp_path, server, range(3), budget=1.0)
+        for price, says in ({"prompt": 1.0}, "both prompt and completion"), ({**PRICE, "cached": 1}, "cached = 1: not a price"):
+            with pytest.raises(UsageError, match=says):
+                generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(3))), price), Silent())
+        assert server.requests == []
+
+
+def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path) -> None:
+    notes = Notes()
+    with ChatServer() as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(100))))
+        run = Run(tmp_path / "run")
+        blind = estimate(run, asked, notes)
+        assert server.requests == []
+        assert (blind.requests, blind.missing, blind.answers, blind.missing_seconds) == (100, 100, 0, None)
+        assert blind.first_prompt == [{"role": "user", "content": "question 0"}]
+        assert blind.completion_tokens == 2000, "without answers, as long as max_tokens allows"
+        probed = estimate(run, asked, notes, probe=30)
+        assert len(server.requests) == 30
+        assert (probed.missing, probed.answers) == (70, 30)
+        result = generate(run, asked, notes)
+        assert len(server.requests) == 100, "the probe's answers are not paid for twice"
+    assert result.usd is not None
+    assert probed.usd == pytest.approx(result.usd, rel=0.2)
+    assert blind.usd is not None
+    assert blind.usd > result.usd
+    assert "the estimate rested on 30 answers" in notes.notes[-1]
+
+
+def test_another_run_s_answers_are_taken_and_cost_nothing(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with ChatServer() as server:
+        run_it(tmp_path / "old", server, range(8))
+        asked = priced(recipe(server, prompts_file(tmp_path, range(10)), reuse=[str(tmp_path / "old/run")]))
+        result = generate(Run(tmp_path / "run"), asked, Silent())
+        assert (result.new, result.reused) == (2, 8)
+        assert result.usd is not None
+        assert result.spent_usd is not None
+        assert result.spent_usd < result.usd / 2
+        other = Run(tmp_path / "other")
+        assert estimate(other, asked, Silent()).missing == 2
+        assert len(server.requests) == 10
+        probed = estimate(other, asked, Silent(), probe=5)
+        assert (len(server.requests), probed.answers, probed.missing) == (12, 10, 0), "what --reuse brings is not probed"
+        with pytest.raises(UsageError, match="no such journal"):
+            run_it(tmp_path, server, range(11), reuse=["nowhere"])
+
+
+def test_an_estimate_counts_a_prompt_once_for_each_request(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        asked = recipe(server, prompts_file(tmp_path, range(30)), samples=6, samples_per_request=4)
+        told = estimate(Run(tmp_path / "run"), asked, Silent(), probe=30)
+        result = generate(Run(tmp_path / "run"), asked, Silent())
+    assert told.prompt_tokens == pytest.approx(30 * 2 * 6, rel=0.05), "30 prompts, two requests each, of 6 tokens"
+    assert result.prompt_tokens == sum(usage["prompt_tokens"] for usage in server.usages)
