@@ -15,11 +15,12 @@ from typing import Annotated, Any, Optional, Union, get_args, get_origin
 import typer
 
 from seqdistill import __version__
-from seqdistill.config import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
-from seqdistill.recipes import check_value, merge, parse_assignment
-from seqdistill.runs import Run, resolved_recipe
+from seqdistill.recipe.reading import check_value, merge, parse_assignment
+from seqdistill.recipe.remembered import resolved_recipe
+from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
+from seqdistill.runs import Run
 
 app = typer.Typer(
     name="seqdistill",
@@ -132,7 +133,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
                 for stage in ("generate", "eval"):
                     if name == "run" and own.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": own["limit"]}})
-                with resolved_recipe(directory, values["config"], flags) as recipe:
+                with resolved_recipe(directory.path, values["config"], flags) as recipe:
                     return act(directory, recipe, console, **own)
 
             _guarded(console, run, work)

@@ -11,7 +11,7 @@ from typing import Any
 from seqdistill.filter.review import Review, Server, serve
 from seqdistill.filter.stage import FilterResult, filter_samples
 from seqdistill.progress import Silent
-from seqdistill.recipes import check_tables, resolve
+from seqdistill.recipe.reading import check_tables, resolve
 from seqdistill.records import Sample, prompt_id, write_jsonl
 from seqdistill.runs import Run, StageRecord
 

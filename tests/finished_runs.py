@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seqdistill.config import EvalConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
+from seqdistill.recipe.tables import EvalConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_json, write_jsonl
 from seqdistill.runs import Run, StageRecord
 

@@ -13,9 +13,9 @@ from typing import Any
 from chat_server import Body, ChatServer
 
 from seqdistill.cli import main
-from seqdistill.config import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.generate.stage import GenerateResult, generate
 from seqdistill.progress import Silent
+from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.runs import Run
 
 

@@ -16,13 +16,13 @@ from chat_server import Body, ChatServer
 from generate_runs import PRICE, Child, main_in_child, priced, prompts_file, recipe, run_it
 
 from seqdistill.cli import main
-from seqdistill.config import GenerateConfig, OneOfTeachers, Recipe, TaskConfig
 from seqdistill.engines import openai_batch
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.generate import batches
 from seqdistill.generate.estimate import estimate
 from seqdistill.generate.stage import GenerateResult, generate
 from seqdistill.progress import Silent
+from seqdistill.recipe.tables import GenerateConfig, OneOfTeachers, Recipe, TaskConfig
 from seqdistill.records import read_samples
 from seqdistill.runs import Run
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from seqdistill.cli import main
-from seqdistill.config import TABLES, flag, settings_of
 from seqdistill.console import visible
+from seqdistill.recipe.tables import TABLES, flag, settings_of
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "ray", "polars", "numpy", "pyarrow", "jinja2", "rich")
 

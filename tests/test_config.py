@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from seqdistill.config import FilterConfig, GenerateConfig, NearDuplicatesConfig, Recipe, settings, settings_of
 from seqdistill.errors import UsageError
-from seqdistill.recipes import Layer, merge, parse_assignment, read_recipe, resolve
-from seqdistill.runs import Run, resolved_recipe
+from seqdistill.recipe.reading import Layer, merge, parse_assignment, read_recipe, resolve
+from seqdistill.recipe.remembered import resolved_recipe
+from seqdistill.recipe.tables import FilterConfig, GenerateConfig, NearDuplicatesConfig, Recipe, settings, settings_of
+from seqdistill.runs import Run
 
 
 def recipe_file(folder: Path, text: str) -> Path:
@@ -19,7 +20,7 @@ def recipe_file(folder: Path, text: str) -> Path:
 
 
 def resolve_recipe(run: Run, file: Path | None, flags: Layer) -> Recipe:
-    with resolved_recipe(run, file, flags) as recipe:
+    with resolved_recipe(run.path, file, flags) as recipe:
         return recipe
 
 
@@ -97,12 +98,12 @@ def test_a_run_knows_its_recipe_afterwards_and_its_paths_stay_relative_to_it(tmp
 def test_wrong_use_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     recipe = recipe_file(tmp_path / "task", "[generate]\nsamples = 4\n")
-    with pytest.raises(UsageError), resolved_recipe(run, recipe, {"teacher": {"model": "typo"}}):
+    with pytest.raises(UsageError), resolved_recipe(run.path, recipe, {"teacher": {"model": "typo"}}):
         raise UsageError("unknown model")
     assert not run.path.exists()
     resolve_recipe(run, recipe, {"teacher": {"model": "right"}})
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
-    with pytest.raises(UsageError), resolved_recipe(run, None, {"teacher": {"model": "typo"}}):
+    with pytest.raises(UsageError), resolved_recipe(run.path, None, {"teacher": {"model": "typo"}}):
         raise UsageError("unknown model")
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
 

@@ -11,12 +11,12 @@ from chat_server import ChatServer
 from conftest import make_tiny_model
 from finished_runs import finished_run, recipe
 
-from seqdistill.config import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.evaluate.result import EvalResult
 from seqdistill.evaluate.stage import evaluate
 from seqdistill.evaluate.table import MODELS
 from seqdistill.progress import Silent
+from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
 from seqdistill.runs import Run
 

@@ -11,12 +11,12 @@ import pytest
 from chat_server import Body, ChatServer, answer
 from finished_runs import finished_run, recipe
 
-from seqdistill.config import EvalConfig, GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.errors import UsageError
 from seqdistill.evaluate.intervals import share
 from seqdistill.evaluate.result import EvalResult
 from seqdistill.evaluate.stage import evaluate
 from seqdistill.progress import Silent
+from seqdistill.recipe.tables import EvalConfig, GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
 from seqdistill.runs import Run
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from seqdistill.answer_form import AnswerForm
 from seqdistill.evaluate.intervals import FEWEST, Interval, PairedShares, column, difference, ratio, resample, share
 from seqdistill.evaluate.metrics import chrf, chrf_signature, copied, corpus_chrf, exact, score_answer
+from seqdistill.tasks.answer_form import AnswerForm
 
 TEXTS = [
     "The library is shut on Monday.",

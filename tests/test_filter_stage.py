@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
-from seqdistill.config import FilterConfig, Recipe, TaskConfig
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.filter.explain import explain
 from seqdistill.filter.scan import spans
 from seqdistill.filter.stage import filter_samples
 from seqdistill.filter.workers import each
 from seqdistill.progress import Silent
-from seqdistill.recipes import resolve
+from seqdistill.recipe.reading import resolve
+from seqdistill.recipe.tables import FilterConfig, Recipe, TaskConfig
 from seqdistill.records import SAMPLE_KEYS, Sample
 
 TOWNS = ["Ashby", "Bellfield", "Copper Row", "Eastgate", "Fairmile", "Granby", "Harwell", "Millbrook", "Redcliff", "Thornton"]

@@ -16,7 +16,7 @@ from seqdistill.filter.integrity import broken_markup
 from seqdistill.filter.stage import filter_samples
 from seqdistill.filter.verdict import told
 from seqdistill.progress import Silent
-from seqdistill.recipes import merge, parse_assignment, resolve
+from seqdistill.recipe.reading import merge, parse_assignment, resolve
 from seqdistill.records import Sample
 from seqdistill.runs import Run
 

@@ -16,10 +16,10 @@ from chat_server import Body, ChatServer, Fault, answer
 from generate_runs import Child, Notes, arguments, killed_after, main_in_child, prompts_file, recipe, run_it
 
 from seqdistill.cli import main
-from seqdistill.config import GenerateConfig, OneOfTeachers, Recipe, TaskConfig, TeacherConfig
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.generate.stage import generate
 from seqdistill.progress import Silent
+from seqdistill.recipe.tables import GenerateConfig, OneOfTeachers, Recipe, TaskConfig, TeacherConfig
 from seqdistill.records import read_samples
 from seqdistill.runs import Run
 

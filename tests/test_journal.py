@@ -14,7 +14,7 @@ import pytest
 
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import SeqdistillError
-from seqdistill.journal import FOLD_LINES, Journal, answers, ask, lacking, request_key
+from seqdistill.journal.storage import FOLD_LINES, Journal, answers, ask, lacking, request_key
 
 
 def request(number: int) -> Request:

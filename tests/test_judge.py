@@ -10,13 +10,13 @@ import pytest
 from chat_server import Body, ChatServer, answer, usage
 from test_scoring import sample
 
-from seqdistill.config import JudgeConfig
 from seqdistill.errors import Incomplete, UsageError
 from seqdistill.filter.judge import Judged, judge, judge_settings
-from seqdistill.journal import Journal
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
+from seqdistill.recipe.tables import JudgeConfig
 from seqdistill.records import Sample
-from seqdistill.rubrics import load_rubric
+from seqdistill.tasks.rubrics import load_rubric
 
 
 def says(content: Callable[[str], str]) -> Callable[[Body], Body]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from seqdistill.prompt_files import load_prompts
-from seqdistill.recipes import read_recipe
-from seqdistill.templates import load_template, prompts_folder
+from seqdistill.recipe.reading import read_recipe
+from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.templates import load_template, prompts_folder
 
 NOTICES = prompts_folder() / "notices"
 

@@ -9,10 +9,10 @@ import pytest
 from chat_server import Body, ChatServer, answer
 from engine_contract import ask, check_engine_contract
 
-from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Pace, Request, open_engine
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.recipe.tables import ModelConfig
 
 
 def requests(count: int, **settings: Any) -> list[Request]:

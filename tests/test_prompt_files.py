@@ -6,9 +6,9 @@ import pyarrow.parquet
 import pytest
 
 from seqdistill.errors import UsageError
-from seqdistill.prompt_files import load_prompts
 from seqdistill.records import Prompt, prompt_id
-from seqdistill.templates import PLAIN, Template
+from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.templates import PLAIN, Template
 
 VIEWS = Template(None, None, {"system": "Be brief.", "user": "Summarize: {{ prompt }}"}, {"user": "{{ prompt }}"})
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.runs import Run, StageRecord, resolved_recipe
+from seqdistill.recipe.remembered import resolved_recipe
+from seqdistill.runs import Run, StageRecord
 
 
 def finished(run: Run, data: Path, **settings: object) -> StageRecord:
@@ -98,5 +99,5 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, written: str) -> None:
 @pytest.mark.parametrize("written", ['{"remembered": 3}', '{"remembered": {"teacher": 3}}', "{x"])
 def test_damaged_flags_of_a_run_are_named(tmp_path: Path, written: str) -> None:
     (tmp_path / "run.json").write_text(written)
-    with pytest.raises(UsageError, match=r"run.json"), resolved_recipe(Run(tmp_path), None, {}):
+    with pytest.raises(UsageError, match=r"run.json"), resolved_recipe(tmp_path, None, {}):
         pass

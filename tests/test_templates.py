@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seqdistill.errors import UsageError
-from seqdistill.templates import PLAIN, load_template, prompts_folder, render
+from seqdistill.tasks.templates import PLAIN, load_template, prompts_folder, render
 
 
 def write(folder: Path, text: str) -> str:

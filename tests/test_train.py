@@ -14,9 +14,9 @@ import filter_runs
 import pytest
 from conftest import make_tiny_model
 
-from seqdistill.config import Recipe, StudentConfig, TeacherConfig, TrainConfig
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
+from seqdistill.recipe.tables import Recipe, StudentConfig, TeacherConfig, TrainConfig
 from seqdistill.records import Sample, read_jsonl, write_json
 from seqdistill.runs import Run
 from seqdistill.train import checkpoints

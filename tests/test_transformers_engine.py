@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from engine_contract import ask, check_engine_contract
 
-from seqdistill.config import GenerateConfig, ModelConfig, Recipe, TeacherConfig
 from seqdistill.engines import Request, check_able, open_engine
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import UsageError
 from seqdistill.generate.plan import teachers_of
+from seqdistill.recipe.tables import GenerateConfig, ModelConfig, Recipe, TeacherConfig
 
 
 def request(text: str, number: int = 0, **settings: Any) -> Request:

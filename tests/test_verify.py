@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from test_scoring import sample
 
-from seqdistill.config import VerifyConfig
 from seqdistill.errors import UsageError
 from seqdistill.filter.answers import compiled, extractor
 from seqdistill.filter.limits import run_limited
 from seqdistill.filter.verify import MathChecker, by_command, by_json, by_number, by_pattern, verifier
+from seqdistill.recipe.tables import VerifyConfig
 
 
 def test_a_number_is_right_within_the_tolerance() -> None:

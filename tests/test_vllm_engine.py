@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from seqdistill.config import ModelConfig
 from seqdistill.engines import open_engine
 from seqdistill.errors import MissingExtra
+from seqdistill.recipe.tables import ModelConfig
 
 
 def test_without_vllm_the_error_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from seqdistill.config import ModelConfig
 from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Message
 
 

@@ -11,8 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from seqdistill.config import ModelConfig
 from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import content_files, fingerprint
 
 WHOLE_FILE_BYTES = 64 << 20

@@ -15,11 +15,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.pace import Throttle, backoff, retry_after
 from seqdistill.engines.replies import as_dict, choices_in, chosen, error_in, parse_choice
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import from_json
 
 DEFAULT_URL = "https://api.openai.com/v1"

@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.openai_api import OpenAIEngine, shown_url
 from seqdistill.engines.replies import as_dict, choices_in
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import from_json
 
 PATH = "/v1/chat/completions"

@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Request, check_able, split_reasoning, take_size
 from seqdistill.engines.logits import JsonSchema, OneOf, SeededSampling, Step, TopLogprobs
 from seqdistill.engines.models import local_model, quiet_transformers
 from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import ModelConfig
 
 BATCH_SIZE = 64  # on 2 cores, 64 is twice as fast as 16
 BATCH_TOKENS = 65_536  # prompt and completion tokens held by one batch's KV cache at most

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Request, split_reasoning, take_size
 from seqdistill.engines.logprobs import by_ids
 from seqdistill.engines.models import local_model
 from seqdistill.errors import MissingExtra, UsageError
+from seqdistill.recipe.tables import ModelConfig
 
 BATCH_SIZE = 1024  # four times vLLM's usual max_num_seqs, so that the last stragglers of a batch cost little
 BEAM_BATCH_SIZE = 64  # prompts searched together; nothing can be taken from a batch before its end

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqdistill.answer_form import AnswerForm
 from seqdistill.engines import Completion
 from seqdistill.errors import SeqdistillError
 from seqdistill.evaluate.asking import Contestant
 from seqdistill.evaluate.metrics import copied, score_answer
 from seqdistill.records import Message, Prompt
+from seqdistill.tasks.answer_form import AnswerForm
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.config import ModelConfig, Recipe
 from seqdistill.engines import Completion, Engine, Pace, Request, can, open_engine
 from seqdistill.engines.models import identity
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.errors import UsageError
-from seqdistill.journal import Journal, answers, ask, lacking
+from seqdistill.journal.storage import Journal, answers, ask, lacking
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Message, Prompt, request_seed
 from seqdistill.runs import Run
 

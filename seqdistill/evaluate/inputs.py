@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.answer_form import AnswerForm
-from seqdistill.budget import price_of
-from seqdistill.config import Recipe, settings
 from seqdistill.errors import UsageError
 from seqdistill.evaluate.asking import Contestant, contestants_of, in_other_batches, max_tokens
+from seqdistill.journal.budget import price_of
 from seqdistill.progress import Progress
-from seqdistill.prompt_files import load_prompts
+from seqdistill.recipe.remembered import asked_with
+from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import Prompt
-from seqdistill.runs import Run, StageRecord, asked_with
-from seqdistill.templates import Template, load_template
+from seqdistill.runs import Run, StageRecord
+from seqdistill.tasks.answer_form import AnswerForm
+from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.templates import Template, load_template
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Inputs:
                 "no test set is given", "give held-out prompts with --test FILE, or as test in the recipe's [task]"
             )
         price_of(recipe.teacher.price)  # a wrong one is told now, not after the asking
-        recipe = replace(recipe, generate=asked_with(run, recipe))
+        recipe = replace(recipe, generate=asked_with(recipe, run.manifest("generate")))
         form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
         form.check()
         template, contestants = load_template(recipe.task.template), contestants_of(run, recipe)

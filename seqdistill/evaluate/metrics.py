@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from seqdistill.answer_form import AnswerForm
+from seqdistill.tasks.answer_form import AnswerForm
 
 METRICS = {  # name -> what it is called in tables
     "chrf_teacher": "chrF to teacher",

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqdistill.budget import price_of
-from seqdistill.config import EvalConfig, ModelConfig, Recipe
 from seqdistill.engines import Completion
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.evaluate.answers import Answer
@@ -18,6 +16,8 @@ from seqdistill.evaluate.asking import Contestant, max_tokens
 from seqdistill.evaluate.table import MODELS, methods, tabulate
 from seqdistill.evaluate.verdict import verdict
 from seqdistill.evaluate.weights import size_of
+from seqdistill.journal.budget import price_of
+from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
 from seqdistill.runs import Run
 
 

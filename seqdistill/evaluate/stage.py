@@ -9,7 +9,6 @@ from collections import Counter
 from dataclasses import asdict
 
 from seqdistill.cards import write_model_card
-from seqdistill.config import Recipe
 from seqdistill.errors import Incomplete
 from seqdistill.evaluate.answers import scored
 from seqdistill.evaluate.asking import ask_all
@@ -19,6 +18,7 @@ from seqdistill.evaluate.result import EvalResult
 from seqdistill.evaluate.scores import scores_of, usage
 from seqdistill.evaluate.table import ASKED
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import Recipe
 from seqdistill.records import write_json, write_jsonl
 from seqdistill.runs import Run
 

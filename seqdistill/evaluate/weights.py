@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
-from seqdistill.config import ModelConfig
 from seqdistill.engines.models import local_model
+from seqdistill.recipe.tables import ModelConfig
 
 
 def size_of(model: ModelConfig) -> tuple[int | None, int | None]:

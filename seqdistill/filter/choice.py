@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqdistill.config import FilterConfig, ModelConfig, Recipe, ScoreConfig
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.filter.answers import extractor
@@ -22,8 +21,9 @@ from seqdistill.filter.scoring import by_faithfulness, by_logprob, by_reference,
 from seqdistill.filter.selection import BASELINES, Rejected, baseline, select
 from seqdistill.filter.verify import Check, verifier
 from seqdistill.filter.words import Hashes, Ints
-from seqdistill.journal import Journal
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, ScoreConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
 

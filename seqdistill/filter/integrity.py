@@ -7,9 +7,9 @@ import math
 import re
 from typing import Any
 
-from seqdistill.config import IntegrityConfig
 from seqdistill.filter.personal_data import hidden
 from seqdistill.filter.verdict import Verdict, setting
+from seqdistill.recipe.tables import IntegrityConfig
 from seqdistill.records import Sample
 
 

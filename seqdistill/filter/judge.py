@@ -11,16 +11,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqdistill.budget import Price, Purse, ask_within, price_of
-from seqdistill.config import JudgeConfig
 from seqdistill.engines import Completion, Engine, Pace, Request, open_engine
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, UsageError
 from seqdistill.filter.personal_data import hidden
-from seqdistill.journal import Journal, answers, lacking
+from seqdistill.journal.budget import Price, Purse, ask_within, price_of
+from seqdistill.journal.storage import Journal, answers, lacking
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import JudgeConfig
 from seqdistill.records import Message, Sample
-from seqdistill.rubrics import Rubric, load_rubric
+from seqdistill.tasks.rubrics import Rubric, load_rubric
 
 SAMPLES_AT_ONCE = 4096  # so many are planned and asked together
 FOR_GOOD = ("too long", "template", "http 400", "http 413", "http 422")  # failures that asking again will not mend

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from seqdistill.config import PersonalDataConfig
 from seqdistill.filter import personal_data
 from seqdistill.filter.decisions import RULE, Decision, apply, stale, summary
 from seqdistill.filter.report import Verdicts
 from seqdistill.filter.scan import Facts, Rows, hashes_of
 from seqdistill.filter.verdict import Verdict, setting
+from seqdistill.recipe.tables import PersonalDataConfig
 from seqdistill.records import Sample
 
 

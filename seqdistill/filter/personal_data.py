@@ -19,7 +19,7 @@ import phonenumbers
 from phonenumbers import Leniency, PhoneNumber, PhoneNumberMatcher
 from stdnum import iban, luhn
 
-from seqdistill.config import PersonalDataConfig
+from seqdistill.recipe.tables import PersonalDataConfig
 from seqdistill.records import Sample
 
 KINDS = ("secret", "email", "iban", "card", "phone")  # where two overlap, the earlier kind holds

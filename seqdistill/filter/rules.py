@@ -7,7 +7,6 @@ from collections import Counter
 
 import numpy as np
 
-from seqdistill.config import IntegrityConfig, NearDuplicatesConfig
 from seqdistill.errors import SeqdistillError
 from seqdistill.filter.contamination import Item, held
 from seqdistill.filter.duplicates import exact_duplicates
@@ -20,6 +19,7 @@ from seqdistill.filter.scan import Facts, Rows
 from seqdistill.filter.stock_phrases import StockPhrase, stock_phrases
 from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.filter.words import Ints
+from seqdistill.recipe.tables import IntegrityConfig, NearDuplicatesConfig
 
 GUARD_ROWS = 100  # the guard looks away from smaller losses
 FLOOR = 0.5  # of `similarity`: what each side of a near-duplicate must reach by itself

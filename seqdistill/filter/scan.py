@@ -17,8 +17,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqdistill.answer_form import AnswerForm
-from seqdistill.config import FilterConfig, PersonalDataConfig
 from seqdistill.errors import UsageError
 from seqdistill.filter.contamination import Hit, ItemIndex
 from seqdistill.filter.duplicates import digest
@@ -30,7 +28,9 @@ from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.filter.words import Hashes, Ints, Sets, Words, mix, pair_sets, words
 from seqdistill.filter.workers import each
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import FilterConfig, PersonalDataConfig
 from seqdistill.records import SAMPLE_KEYS, Sample, fingerprint, read_row, to_line
+from seqdistill.tasks.answer_form import AnswerForm
 
 SPAN_ROWS = 2000
 SPAN_BYTES = 4 << 20  # a span ends with the line that reaches this: what is in memory at once does not grow with the texts

@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seqdistill.config import SelectConfig
 from seqdistill.filter.verdict import setting
+from seqdistill.recipe.tables import SelectConfig
 from seqdistill.records import fingerprint
 
 BASELINES = ("random", "longest")

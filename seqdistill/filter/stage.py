@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seqdistill.answer_form import AnswerForm
 from seqdistill.cards import write_dataset_card
-from seqdistill.config import Recipe, settings
 from seqdistill.errors import SeqdistillError
 from seqdistill.filter.choice import Choice, Chooser, choice_inputs, choice_settings
 from seqdistill.filter.contamination import Item, ItemIndex, items_of
@@ -31,10 +29,13 @@ from seqdistill.filter.rules import (
 from seqdistill.filter.scan import Facts, Rows, scan
 from seqdistill.filter.verdict import Verdict, told
 from seqdistill.progress import Progress
-from seqdistill.prompt_files import load_prompts
+from seqdistill.recipe.remembered import asked_with
+from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import write_json
-from seqdistill.runs import Run, StageRecord, asked_with
-from seqdistill.templates import PLAIN, load_template
+from seqdistill.runs import Run, StageRecord
+from seqdistill.tasks.answer_form import AnswerForm
+from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.templates import PLAIN, load_template
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
 
 def _form(run: Run, recipe: Recipe) -> AnswerForm:
     """The form of the answers: the recipe's, or else the one that they were asked for with."""
-    asked = asked_with(run, recipe)
+    asked = asked_with(recipe, run.manifest("generate"))
     form = AnswerForm(asked.schema, tuple(asked.choices))
     form.check()
     return form

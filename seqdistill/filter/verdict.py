@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqdistill.config import flag
+from seqdistill.recipe.tables import flag
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
-from seqdistill.config import VerifyConfig
 from seqdistill.errors import MissingExtra, UsageError
 from seqdistill.filter.answers import REGEX_SECONDS, Extract, compiled, extractor, last_number, read_json, value_of
 from seqdistill.filter.limits import end_group, run_limited, start_limited
 from seqdistill.filter.scoring import Scores
+from seqdistill.recipe.tables import VerifyConfig
 from seqdistill.records import Sample
 
 Check = Callable[[Sequence[Sample]], Scores]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
-from seqdistill.config import FilterConfig
 from seqdistill.errors import MissingExtra, SeqdistillError
+from seqdistill.recipe.tables import FilterConfig
 
 T = TypeVar("T")
 R = TypeVar("R")

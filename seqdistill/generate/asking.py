@@ -8,15 +8,15 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from seqdistill.budget import Purse, ask_within
-from seqdistill.config import GenerateConfig
 from seqdistill.engines import Completion, Pace, open_engine
 from seqdistill.engines.openai_batch import BatchEndpoint
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.generate.batches import BatchAsking, Ledger
 from seqdistill.generate.plan import Planned, Teacher, with_more_tokens
-from seqdistill.journal import Journal, Missing, answer, lacking
+from seqdistill.journal.budget import Purse, ask_within
+from seqdistill.journal.storage import Journal, Missing, answer, lacking
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import GenerateConfig
 
 
 @dataclass

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from seqdistill.budget import Purse
 from seqdistill.engines import Completion, Request
 from seqdistill.engines.openai_batch import Batch, BatchEndpoint, NotNow, chunks
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.journal import REQUEST_KEYS, Journal, Missing
+from seqdistill.journal.budget import Purse
+from seqdistill.journal.storage import REQUEST_KEYS, Journal, Missing
 from seqdistill.progress import Progress
 from seqdistill.records import atomic_write, fingerprint, read_jsonl, to_line
 

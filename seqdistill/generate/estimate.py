@@ -11,15 +11,15 @@ from math import ceil
 from statistics import fmean
 from typing import Any
 
-from seqdistill.config import GenerateConfig, Recipe
 from seqdistill.engines import Completion
 from seqdistill.errors import SeqdistillError
 from seqdistill.generate.asking import ask_teachers
 from seqdistill.generate.inputs import Inputs
 from seqdistill.generate.plan import Planned
 from seqdistill.generate.samples import Counts
-from seqdistill.journal import Journal, answer
+from seqdistill.journal.storage import Journal, answer
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import GenerateConfig, Recipe
 from seqdistill.records import Message, write_json
 from seqdistill.runs import Run
 

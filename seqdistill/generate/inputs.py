@@ -7,15 +7,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqdistill.budget import Purse
-from seqdistill.config import Recipe, settings
 from seqdistill.errors import UsageError
 from seqdistill.generate.plan import Planned, Teacher, plan_requests, teachers_of
-from seqdistill.journal import Journal
+from seqdistill.journal.budget import Purse
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
-from seqdistill.prompt_files import check_source, load_prompts
+from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.runs import Run, StageRecord
-from seqdistill.templates import Template, load_template
+from seqdistill.tasks.prompt_files import check_source, load_prompts
+from seqdistill.tasks.templates import Template, load_template
 
 
 @dataclass(frozen=True)

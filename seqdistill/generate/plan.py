@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
-from seqdistill.answer_form import AnswerForm
-from seqdistill.budget import Price, price_of
-from seqdistill.config import GenerateConfig, ModelConfig, OneOfTeachers, Recipe, TeacherConfig
 from seqdistill.engines import Request, check_able
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
+from seqdistill.journal.budget import Price, price_of
+from seqdistill.recipe.tables import GenerateConfig, ModelConfig, OneOfTeachers, Recipe, TeacherConfig
 from seqdistill.records import Prompt, request_seed
+from seqdistill.tasks.answer_form import AnswerForm
 
 
 @dataclass(frozen=True)

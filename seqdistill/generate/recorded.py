@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.config import Recipe, TeacherConfig
 from seqdistill.engines import Completion, split_reasoning
 from seqdistill.engines.models import identity
 from seqdistill.engines.replies import REASONING, choices_in, count, parse_choice
@@ -19,8 +18,9 @@ from seqdistill.errors import UsageError
 from seqdistill.generate.plan import Planned, Teacher, plan_requests, teacher_name
 from seqdistill.generate.samples import sample_of
 from seqdistill.generate.sidecar import write_logprobs
-from seqdistill.journal import Journal, request_key
+from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import Recipe, TeacherConfig
 from seqdistill.records import Message, Prompt, Sample, check_messages, prompt_id, read_row, read_samples, write_jsonl
 from seqdistill.runs import Run, StageRecord
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqdistill.config import GenerateConfig
 from seqdistill.engines import Completion
 from seqdistill.generate.plan import Planned, with_more_tokens
 from seqdistill.generate.sidecar import write_logprobs
-from seqdistill.journal import Journal, answer
+from seqdistill.journal.storage import Journal, answer
+from seqdistill.recipe.tables import GenerateConfig
 from seqdistill.records import Sample, atomic_write, to_line
 from seqdistill.runs import Run
 

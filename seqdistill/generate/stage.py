@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.config import Recipe
 from seqdistill.errors import Incomplete
 from seqdistill.generate.asking import Asked, ask_teachers
 from seqdistill.generate.estimate import compare
 from seqdistill.generate.inputs import Inputs
 from seqdistill.generate.samples import write_samples, write_token_logprobs
-from seqdistill.journal import Journal
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 
 

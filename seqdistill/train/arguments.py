@@ -8,9 +8,9 @@ import typing
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from seqdistill.config import TrainConfig
 from seqdistill.errors import UsageError
-from seqdistill.recipes import nearest
+from seqdistill.recipe.reading import nearest
+from seqdistill.recipe.tables import TrainConfig
 
 _RENDERED = "rows are rendered with the student's own chat template, and the loss is on the completion"
 _CHECKPOINTS = "the stage keeps its own checkpoints: an interrupted run resumes by itself"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.config import ModelConfig
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import read_jsonl
 from seqdistill.train.checkpoints import checkpointing
 from seqdistill.train.loss_log import last_losses, loss_log

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqdistill.config import TrainConfig
 from seqdistill.engines import split_reasoning
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import TrainConfig
 from seqdistill.records import Message, Sample
 
 PROBE = [{"role": "user", "content": "Say yes."}]

@@ -16,9 +16,9 @@ from typing import Any
 from seqdistill.engines.models import local_model
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
-from seqdistill.prompt_files import load_prompts
 from seqdistill.records import Message, file_sha256, write_json
-from seqdistill.templates import PLAIN, load_template, prompts_folder
+from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.templates import PLAIN, load_template, prompts_folder
 
 INFLUENCE_PROMPTS = 16  # the ranking of layers is the same from 4 prompts as from 16
 CHOICES = ("influence", "even")

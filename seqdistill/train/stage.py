@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.cards import write_model_card
-from seqdistill.config import ModelConfig, Recipe, TrainConfig, settings
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig, settings
 from seqdistill.records import read_samples
 from seqdistill.runs import Run, StageRecord
 from seqdistill.train.arguments import check_arguments, resolved, trl_arguments

@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from seqdistill.config import ModelConfig, Recipe
 from seqdistill.engines.models import identity, local_model
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Message, file_sha256, fingerprint, write_json
 from seqdistill.runs import Run
 from seqdistill.train.shrink import INFLUENCE_PROMPTS, shrink

@@ -48,7 +48,7 @@ asyncio.run(main())
 
 ENGINE = """
 import asyncio, sys
-from seqdistill.config import ModelConfig
+from seqdistill.recipe.tables import ModelConfig
 from seqdistill.engines import Pace, Request, open_engine
 count, at_once = int(sys.argv[1]), int(sys.argv[2])
 async def main():
@@ -61,7 +61,7 @@ asyncio.run(main())
 
 STAGE = """
 import json, pathlib, sys, tempfile
-from seqdistill.config import GenerateConfig, Recipe, TaskConfig, TeacherConfig
+from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.generate.stage import generate
 from seqdistill.progress import Silent
 from seqdistill.runs import Run

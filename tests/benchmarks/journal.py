@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from seqdistill.engines import Completion, Request
-from seqdistill.journal import Journal, lacking, request_key
+from seqdistill.journal.storage import Journal, lacking, request_key
 
 SYSTEM = {"role": "system", "content": "Rewrite the notice in one sentence. Keep every date, place and number."}
 ODD = 0x9E3779B97F4A7C15F39CC0605CEDC835

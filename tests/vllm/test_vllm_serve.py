@@ -2,8 +2,8 @@
 
 from engine_contract import ask, check_engine_contract
 
-from seqdistill.config import ModelConfig
 from seqdistill.engines import Request, open_engine
+from seqdistill.recipe.tables import ModelConfig
 
 
 def test_the_openai_engine_answers_the_engine_contract_on_vllm_serve(served: str) -> None:

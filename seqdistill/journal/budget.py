@@ -14,7 +14,7 @@ from typing import Any
 
 from seqdistill.engines import Completion, Engine, Request
 from seqdistill.errors import Incomplete, UsageError
-from seqdistill.journal import Journal, Missing, ask_engine
+from seqdistill.journal.storage import Journal, Missing, ask_engine
 from seqdistill.records import write_json
 
 PRICE_KEYS = ("prompt", "cached_prompt", "completion", "batch")

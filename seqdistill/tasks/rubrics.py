@@ -14,7 +14,7 @@ from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.records import Message, file_sha256, fingerprint
-from seqdistill.templates import prompts_folder, render_text
+from seqdistill.tasks.templates import prompts_folder, render_text
 
 
 @dataclass(frozen=True)

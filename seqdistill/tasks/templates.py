@@ -32,7 +32,7 @@ PLAIN = Template(None, None, {"user": "{{ prompt }}"}, {"user": "{{ prompt }}"})
 
 def prompts_folder() -> Path:
     """The folder of the task and judge templates that come with seqdistill: in the wheel, or at the repository's root."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     for folder in (package / "prompts", package.parent / "prompts"):
         if folder.is_dir():
             return folder

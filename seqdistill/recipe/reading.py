@@ -13,8 +13,8 @@ from dataclasses import Field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from seqdistill.config import TABLES, OneOfTeachers, Recipe, TeacherConfig, parts_of, settings_of
 from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import TABLES, OneOfTeachers, Recipe, TeacherConfig, parts_of, settings_of
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
 from seqdistill.records import Message, Prompt, check_messages, prompt_id, read_jsonl
-from seqdistill.templates import Template, render
+from seqdistill.tasks.templates import Template, render
 
 KINDS = (".jsonl", ".csv", ".parquet")
 Row = tuple[str, dict[str, Any]]  # ("file:line", the row)

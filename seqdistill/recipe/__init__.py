@@ -1,0 +1,1 @@
+"""The recipe: its tables, how it is read, what a run remembers of it."""

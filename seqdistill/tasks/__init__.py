@@ -1,0 +1,1 @@
+"""The task: prompt files, templates, the form of answers, rubrics."""
