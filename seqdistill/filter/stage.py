@@ -118,7 +118,8 @@ def _settings(recipe: Recipe, form: AnswerForm) -> dict[str, Any]:
     own = {f"filter.{name}": value for name, value in settings(recipe.filter).items()}
     own |= {f"generate.{name}": value for name, value in asdict(form).items() if value and recipe.filter.schema}
     for_the_card = {"teacher.license": recipe.teacher.license}
-    return own | choice_settings(recipe) | for_the_card | {"task.test": _hub(recipe.task.test)}
+    columns = {"task.columns": recipe.task.columns} if recipe.task.columns else {}
+    return own | choice_settings(recipe) | for_the_card | {"task.test": _hub(recipe.task.test)} | columns
 
 
 def _hub(source: str | None) -> str | None:
@@ -137,7 +138,7 @@ def _inputs(recipe: Recipe, samples: Path, decisions: Path | None) -> dict[str, 
 def _test_items(recipe: Recipe, progress: Progress) -> list[Item]:
     items = []
     if recipe.task.test:
-        prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress)
+        prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress, recipe.task.columns)
         items += items_of(prompts, recipe.task.test)
     for source in recipe.filter.contamination.against:
         items += items_of(load_prompts(source, PLAIN, None, progress), source)
