@@ -14,12 +14,12 @@ from typing import Any
 from seqdistill.engines import Completion, Engine, Pace, Request, open_engine
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, UsageError
-from seqdistill.filter.personal_data import hidden
+from seqdistill.filter.checks.personal_data import hidden
 from seqdistill.journal.budget import Price, Purse, ask_within, price_of
 from seqdistill.journal.storage import Journal, answers, lacking
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import JudgeConfig
-from seqdistill.records import Message, Sample
+from seqdistill.records import Sample, conversation_text
 from seqdistill.tasks.rubrics import Rubric, load_rubric
 
 SAMPLES_AT_ONCE = 4096  # so many are planned and asked together
@@ -101,15 +101,8 @@ async def _judge(
 
 
 def _request(sample: Sample, rubric: Rubric, config: JudgeConfig) -> Request:
-    values = {"prompt": _conversation(sample.prompt), "completion": sample.text, "reference": sample.reference}
+    values = {"prompt": conversation_text(sample.prompt), "completion": sample.text, "reference": sample.reference}
     return Request(sample.id, rubric.messages(values, sample.id), config.max_tokens)
-
-
-def _conversation(messages: Sequence[Message]) -> str:
-    """A prompt as one text: the user's message, or each message under its role where there are several."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _note(judged: Judged, rubric: Rubric, request: Request, completion: Completion, price: Price | None) -> None:
