@@ -11,7 +11,7 @@ from chat_server import Body, ChatServer, answer, usage
 from test_scoring import sample
 
 from seqdistill.errors import Incomplete, UsageError
-from seqdistill.filter.judge import Judged, judge, judge_settings
+from seqdistill.filter.scoring.judge import Judged, judge, judge_settings
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import JudgeConfig, Recipe

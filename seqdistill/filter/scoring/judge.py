@@ -5,7 +5,7 @@ no score, and is counted; it is not asked again.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, UsageError
-from seqdistill.filter.personal_data import hidden
+from seqdistill.filter.checks.personal_data import hidden
 from seqdistill.journal.asking import Asker, answers, run_async
 from seqdistill.journal.budget import Price, Source, price_of, spending
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import JudgeConfig, Recipe
-from seqdistill.records import Message, Sample
+from seqdistill.records import Sample, conversation_text
 from seqdistill.runs import Run
 from seqdistill.tasks.rubrics import Rubric, load_rubric
 
@@ -108,15 +108,8 @@ async def _judge(
 
 
 def _request(sample: Sample, rubric: Rubric, config: JudgeConfig) -> Request:
-    values = {"prompt": _conversation(sample.prompt), "completion": sample.text, "reference": sample.reference}
+    values = {"prompt": conversation_text(sample.prompt), "completion": sample.text, "reference": sample.reference}
     return Request(sample.id, rubric.messages(values, sample.id), config.max_tokens)
-
-
-def _conversation(messages: Sequence[Message]) -> str:
-    """A prompt as one text: the user's message, or each message under its role where there are several."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _note(judged: Judged, rubric: Rubric, request: Request, completion: Completion, price: Price | None) -> None:
