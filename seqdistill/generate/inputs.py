@@ -9,7 +9,6 @@ from pathlib import Path
 
 from seqdistill.errors import UsageError
 from seqdistill.generate.plan import Planned, Teacher, plan_requests, teachers_of
-from seqdistill.journal.budget import Purse
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, settings
@@ -56,13 +55,6 @@ class Inputs:
         recipe = self.recipe
         prompts = load_prompts(self.source, self.template, recipe.generate.limit, progress, recipe.task.columns)
         return plan_requests(prompts, self.teachers, recipe.generate)
-
-    def purse(self, journal: Journal) -> Purse:
-        """What was paid so far, and the cap."""
-        prices = {teacher.identity: teacher.price for teacher in self.teachers}
-        purse = Purse(prices, self.recipe.generate.budget)
-        purse.count(journal)
-        return purse
 
     def others(self, stack: ExitStack) -> list[Journal]:
         """The journals of the other runs whose answers are taken. Raises UsageError when there is none."""
