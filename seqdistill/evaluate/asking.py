@@ -110,7 +110,7 @@ def ask_all(
     given: dict[str, Completion] = {}
     with Journal(run.file("eval", "journal.jsonl")) as journal:
         sources = [contestant.source for contestant in contestants]
-        with spending(run, journal, sources, recipe.generate.budget) as budget:
+        with spending(run, journal, sources, recipe.generate.budget, progress) as budget:
             asker = Asker(journal, budget, _pace(recipe))
             for contestant in contestants:
                 requests = _requests(contestant, prompts, recipe)
