@@ -149,7 +149,7 @@ class Chooser:
         config, inorder = self._config, np.sort(rows).tolist()
         if config.score.by == "judge":
             with Journal(self._run.file("filter", "journal.jsonl")) as journal:
-                judged = judge(journal, self._recipe.judge, map(self._read, inorder), len(inorder), self._progress)
+                judged = judge(self._run, self._recipe, journal, map(self._read, inorder), len(inorder), self._progress)
             told["judge"] = {name: value for name, value in asdict(judged).items() if name != "scores"}
             return {row: judged.scores[self._read(row).id] for row in inorder}
         scores: dict[int, float | None] = {}
