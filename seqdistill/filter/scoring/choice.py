@@ -125,6 +125,8 @@ class Chooser:
                 f"{told['score']} could not score {unscored:,} of {told['rows']:,} rows; the first is "
                 f"{self._read(first).id}: {_why_unscored(config, self._read(first))}"
             )
+        if unreadable := told.get("judge", {}).get("unreadable"):
+            yield f"{unreadable:,} of the judge's replies have no score; the first is {told['judge']['first_unreadable']!r}"
         if config.score.by == "vote" and len(groups := [group for group in self._groups(rows) if len(group) > 1]):
             apart = sum(all(scores[row] is None or scores[row] * len(group) <= 1 for row in group) for group in groups)  # type: ignore[operator]
             if apart > ALL_APART * len(groups):
