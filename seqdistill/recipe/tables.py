@@ -146,9 +146,9 @@ class IntegrityConfig:
     finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several; [] is any")
     min_chars: int = key(1, "reject shorter completions", low=0)
     max_chars: int | None = key(None, "reject longer completions", low=1)
-    markup: bool = key(True, "reject template tokens in the text, unbalanced think tags and open code fences")
+    markup: bool = key(True, "reject template tokens in the text, reasoning left in it and open code fences")
     max_repetition: float = key(
-        0.5, "reject when more than this share of a completion's 4-grams repeat; 1 is off", low=0, high=1
+        0.5, "reject when more than this share of a completion repeats what it said before; 1 is off", low=0, high=1
     )
     self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
     refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
@@ -212,7 +212,8 @@ class ScoreConfig:
     metric: str = key("chrf", "by = reference: what nearness is", choices=("chrf", "bleu"))
     extract: str | None = key(
         None,
-        "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: text, or number to verify one",
+        "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: number to verify one, "
+        "to vote json: where a schema is asked for, else text",
     )
     reward_model: str | None = key(None, "by = reward: hub id or folder of a sequence classifier with one output", path=True)
 
@@ -222,7 +223,12 @@ class VerifyConfig:
     """[filter.verify]: the check behind score.by = verify."""
 
     by: str = key("number", "the check against the reference: number, json, math, command or regex:PATTERN")
-    tolerance: float = key(1e-6, "by = number: numbers this close are equal, relative", low=0, high=1)
+    tolerance: float = key(
+        1e-6,
+        "by = number: numbers this close are equal, relative; whole numbers must be the same, up to the default",
+        low=0,
+        high=1,
+    )
     command: list[str] = key(
         [],
         "by = command: program and arguments; the sample as a JSON line on stdin, exit code 0 is right, 1 wrong; "
@@ -240,7 +246,9 @@ class SelectConfig:
     keep: str = key("best", "what stays of the scored", choices=("best", "share", "threshold", "all"))
     best_n: int = key(1, "keep = best: how many stay", low=1)
     top_share: float = key(0.5, "keep = share: which share stays, the best first", low=0, high=1)
-    min_score: float = key(1.0, "keep = threshold: the lowest score that stays")
+    min_score: float | None = key(
+        None, "the lowest score that stays, whatever keep is; default: 1 with keep = threshold or score.by = verify, else none"
+    )
     among: str = key("prompt", "choose among one prompt's samples, or among all", choices=("prompt", "all"))
     unscored: str = key(
         "drop", "samples that could not be scored: drop them, or keep them behind all others", choices=("drop", "keep")
