@@ -202,6 +202,11 @@ LimitOption = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--limit", metavar="N", min=1, help="a smoke run: only N prompts and N test prompts"),
 ]
+TopOption = Annotated[int, typer.Option("--top", metavar="K", min=1, help="likeliest tokens stored at each token")]
+ModelOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--model", metavar="MODEL", help="the teacher's files, where the recipe's teacher is an endpoint"),
+]
 _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)]
 
 
@@ -251,6 +256,20 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
 
     result = filter_samples(run, recipe, console)
     console.show_filter(result)
+    return asdict(result)
+
+
+@_command(
+    "targets",
+    ("task", "teacher"),
+    "Have a local teacher score the rows of filter, for train --method soft.",
+    [_own("top", TopOption, 20), _own("model", ModelOption, None)],
+)
+def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | None) -> dict[str, Any]:
+    from seqdistill.train.scored_targets import score_targets
+
+    result = score_targets(run, recipe, top, model, console)
+    console.show_targets(result)
     return asdict(result)
 
 

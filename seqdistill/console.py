@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from seqdistill.generate.estimate import Estimate
     from seqdistill.generate.recorded import ImportResult
     from seqdistill.generate.stage import GenerateResult
+    from seqdistill.train.scored_targets import TargetsResult
     from seqdistill.train.stage import TrainResult
 
 HEAD_WIDTH = 9  # of a column; what is longer is broken unless the cells are as wide
@@ -248,6 +249,17 @@ class Console:
                 "setting": f"{told(story.would_keep)} would have kept it" if story.would_keep else None,
                 "kept instead": story.kept_by and f"{story.kept_by.id}: {story.kept_by.text}",
                 "stands for": instead or None,
+            },
+        )
+
+    def show_targets(self, result: "TargetsResult") -> None:
+        self.facts(
+            "targets: up to date" if result.up_to_date else f"targets: done in {seconds(result.seconds)}",
+            {
+                "rows": f"{result.rows:,}",
+                "tokens": f"{result.tokens:,}",
+                "left out": f"{result.left_out:,}" if result.left_out else None,
+                "file": result.path,
             },
         )
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seqdistill.engines import Completion
+from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.generate.plan import Planned, with_more_tokens
-from seqdistill.generate.sidecar import write_logprobs
 from seqdistill.journal.storage import Journal, answer
 from seqdistill.recipe.tables import GenerateConfig
 from seqdistill.records import Sample, atomic_write, to_line

@@ -289,7 +289,21 @@ class FilterConfig:
 class TrainConfig:
     """[train]: how the student learns. Everything TRL knows goes through [train.args]."""
 
-    method: str = key("sft", "training method", choices=("sft",))
+    method: str = key(
+        "sequence",
+        "what is learnt: the teacher's text, or also its distribution at each token; sft is another word for sequence",
+        choices=("sequence", "sft", "soft"),
+    )
+    alpha: float = key(0.5, "method = soft: weight of the text; the targets have the rest", low=0, high=1)
+    temperature: float = key(
+        1.0,
+        "method = soft: temperature at which the distributions are compared: 1, or one that generate stored",
+        low=0.1,
+        high=10,
+    )
+    approximate: bool = key(
+        False, "method = soft: compare the stored likeliest tokens alone, renormalised; works at every temperature"
+    )
     reasoning: bool = key(False, "train on the teacher's reasoning too, as <think> before the answer")
     layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
     unfit: str = key(

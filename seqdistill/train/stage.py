@@ -6,7 +6,7 @@ A training that was stopped, however it was stopped, goes on from its last check
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from seqdistill.runs import Run, StageRecord
 from seqdistill.train.arguments import check_arguments, resolved, trl_arguments
 from seqdistill.train.checkpoints import open_work
 from seqdistill.train.fit import Fitted, fit, prepared, quiet
+from seqdistill.train.methods import METHOD_KEYS, Lesson, Method, method_of
 from seqdistill.train.preflight import Checked, Row, preflight
 from seqdistill.train.shrink import listed_layers
 from seqdistill.train.student import Student, find_student, untrained, weights_of
@@ -47,24 +48,29 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
     Raises UsageError, before the first step, for a student, rows or [train.args] that cannot be trained with, and
     SeqdistillError when the training diverges or runs out of memory. What is refused leaves an earlier student as it is.
     """
-    student = find_student(recipe)
+    student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     with run.locked("train"):
-        record = StageRecord(run, "train", _settings(recipe, student), files)
+        record = StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})
         if record.up_to_date():
             return _result(run, up_to_date=True)
         for difference in record.differences():
             progress.note(f"train: {difference}")
-        check_arguments(recipe.train.args)
+        check_arguments(recipe.train.args, method.config_class())
+        method.check(run, recipe, student)
         samples = {name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}
         work, log, out = (run.file("train", name) for name in (".work", "log.jsonl", "model"))
         with quiet():
             tokenizer, longest = _read_student(student, recipe.train)
             checked = preflight(tokenizer, samples["train"], samples["validation"], recipe.train, longest, progress)
-            arguments = trl_arguments(recipe.train, checked.max_length, bool(checked.validation), work)
+            kind, defaults = method.config_class(), method.defaults(recipe.train)
+            arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
+            lesson = Lesson(run, recipe, student, tokenizer, samples, checked, arguments, progress)
+            material = method.gather(lesson)
             prompts = {row.prompt_id: row.prompt for row in samples["train"]}
             base, layers = untrained(student, run, recipe.train.layers, prompts.values(), progress, record.begin)
-            trainer = prepared(base, tokenizer, checked, arguments, log, progress)
+            lesson = replace(lesson, base=base, layers=layers, material=material)
+            trainer = prepared(method, lesson, log)
             record.begin()
             checkpoint = open_work(work, record.fingerprint)
             _tell(checked, tokenizer, checkpoint, progress)
@@ -78,6 +84,7 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
                 **({"layers": layers} if layers else {}),
             },
             counts={"rows": len(checked.train), "max_length": checked.max_length, **_numbers(fitted)},
+            method={"name": method.name, **lesson.found},
             unfit=checked.unfit,
             example=_example(checked.train[0], tokenizer),
             arguments=resolved(arguments),
@@ -87,8 +94,9 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
     return _result(run, up_to_date=False)
 
 
-def _settings(recipe: Recipe, student: Student) -> dict[str, Any]:
-    own = {f"train.{name}": value for name, value in settings(recipe.train).items()}
+def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any]:
+    own = {f"train.{name}": value for name, value in settings(recipe.train, *(METHOD_KEYS - method.keys)).items()}
+    own["train.method"] = method.name
     if student.layers is None:
         del own["train.layers"]
     return {**own, "student.identity": student.identity}
