@@ -11,8 +11,8 @@ import pytest
 
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.errors import UsageError
-from seqdistill.filter.answers import boxed, extractor, last_number, normal, read_json, value_of
-from seqdistill.filter.scoring import by_faithfulness, by_logprob, by_reference, by_vote, names, teacher_means
+from seqdistill.filter.scoring.answers import boxed, extractor, last_number, normal, read_json, value_of
+from seqdistill.filter.scoring.scores import by_faithfulness, by_logprob, by_reference, by_vote, names, teacher_means
 from seqdistill.records import Sample
 
 NOTICE = "The library on Mill Lane is shut from Monday 3 May until 10 May because Ann Petrov mends the roof for $1,200."

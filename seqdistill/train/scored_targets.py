@@ -11,10 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.loading import load
 from seqdistill.engines.logits import log_normalizers
 from seqdistill.engines.logprob_file import read_logprob_rows, write_logprob_rows
 from seqdistill.engines.logprobs import TokenLogprobs, by_ids
-from seqdistill.engines.models import identity, local_model
+from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
@@ -157,19 +158,9 @@ class Scorer:
     def __init__(self, model: ModelConfig, top: int) -> None:
         """Loads the model. Raises UsageError for one that cannot be loaded."""
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        loading: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
-        loading |= {"revision": model.revision} if model.revision else {}
-        source = local_model(model.model or "")
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(source, **loading)
-            self._model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=model.options.get("dtype", "auto"), use_safetensors=True, **loading
-            )
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UsageError(f"teacher {model.model!r} cannot be loaded: {reason}", "check the name") from error
+        self.tokenizer = load("AutoTokenizer", model)
+        self._model = load("AutoModelForCausalLM", model, dtype=model.options.get("dtype", "auto"))
         self._device = model.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model.to(self._device).eval()
         text = self._model.config.get_text_config(decoder=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.loading import load
 from seqdistill.engines.logprob_file import read_logprob_rows
 from seqdistill.engines.logprobs import LOWEST, TokenLogprobs
-from seqdistill.engines.models import local_model
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TeacherConfig
 from seqdistill.runs import Run
@@ -176,22 +176,12 @@ def check_tokenizers(recipe: Recipe, tokenizer: Any) -> None:
     An embedding that is longer than its tokenizer makes no difference. An endpoint's tokenizer is not here: there the stored
     ids are compared with each row.
     """
-    from transformers import AutoTokenizer
-
     tokens = {number: token for token, number in tokenizer.get_vocab().items()}
     teachers: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
     for teacher in teachers:
         if teacher.engine == "openai" or not teacher.model:
             continue
-        try:
-            theirs = AutoTokenizer.from_pretrained(
-                local_model(teacher.model), revision=teacher.revision, trust_remote_code=teacher.trust_remote_code
-            )
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UsageError(
-                f"the teacher's tokenizer cannot be compared with the student's: {reason}", "make the teacher's files readable"
-            ) from error
+        theirs = load("AutoTokenizer", teacher)
         for token, number in sorted(theirs.get_vocab().items(), key=lambda item: item[1]):
             if tokens.get(number, token) != token:
                 raise UsageError(
