@@ -11,9 +11,11 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import read_jsonl
-from seqdistill.train.checkpoints import checkpointing
+from seqdistill.train.checkpoints import checkpointing, stopping
 from seqdistill.train.loss_log import last_losses, loss_log
-from seqdistill.train.preflight import Checked, Row, check_batches
+from seqdistill.train.preflight import Checked, check_batches
+from seqdistill.train.rendering import Row
+from seqdistill.train.saving import write_model
 
 FULL_DISK_BYTES = 16 << 20  # a write that failed with less than this left, failed for want of room
 
@@ -28,6 +30,7 @@ class Fitted:
     validation_loss: float | None
     parameters: int
     log_rows: int
+    loads_in: str  # the versions of transformers that load the model
 
 
 def prepared(base: ModelConfig, tokenizer: Any, checked: Checked, arguments: Any, log: Path, progress: Progress) -> Any:
@@ -65,15 +68,16 @@ def fit(
 ) -> Fitted:
     """Trains from the checkpoint on, if there is one, and writes the model to the folder `out`.
 
-    Raises UsageError when no step can be done with [train.args], and SeqdistillError when the training diverges, or memory
-    or the disk runs out.
+    Raises UsageError when no step can be done with [train.args], and SeqdistillError when the training diverges, when memory
+    or the disk runs out, and on SIGTERM.
     """
     import torch
     from safetensors import SafetensorError
 
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        _write_model(trainer, base, end_of_turn, out)
+        with stopping(trainer, progress):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        loads_in = write_model(trainer, base, end_of_turn, out)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error) from error
     except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
@@ -94,6 +98,7 @@ def fit(
         validation_loss=validation_loss,
         parameters=trainer.model.num_parameters(),
         log_rows=sum(1 for _ in read_jsonl(log)),
+        loads_in=loads_in,
     )
 
 
@@ -145,31 +150,6 @@ def _dataset(rows: Sequence[Row]) -> Any:
     from datasets import Dataset
 
     return Dataset.from_dict({"input_ids": [row.tokens for row in rows], "labels": [row.labels for row in rows]})
-
-
-def _write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) -> None:
-    """The folder `out`, replaced at once: weights in the precision the student came in, tokenizer, template, stop tokens."""
-    from transformers import AutoConfig
-
-    came_in = AutoConfig.from_pretrained(base.model, revision=base.revision, trust_remote_code=base.trust_remote_code)
-    half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
-    for folder in (half, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    if came_in.dtype is not None:
-        trainer.model.to(came_in.dtype)
-    trainer.model.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
-    stops = trainer.model.generation_config.eos_token_id
-    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
-    stops = [end_of_turn, *(stop for stop in stops if stop != end_of_turn)]
-    trainer.model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
-    trainer.save_model(str(half))
-    (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
-    for file in half.iterdir():
-        file.chmod(0o644)
-    if out.exists():
-        out.rename(old)
-    half.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager
