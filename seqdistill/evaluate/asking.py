@@ -4,7 +4,6 @@ The teacher of the proof is the teacher of the training data: it and the ceiling
 beams. Base and student are asked freely, for keeping to the form is what the student must have learnt. Does not score.
 """
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -12,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import Completion, Engine, Pace, Request, can, open_engine
+from seqdistill.engines import Completion, Pace, Request, can
 from seqdistill.engines.models import identity
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.errors import UsageError
-from seqdistill.journal.storage import Journal, answers, ask, lacking
+from seqdistill.journal.asking import Asker, answers, lacking, run_async
+from seqdistill.journal.budget import FREE, Price, Source, price_of, spending
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Message, Prompt, request_seed
@@ -41,6 +42,13 @@ class Contestant:
     attempt: int = 0
     asked_with: Mapping[str, Any] = field(default_factory=dict)  # schema, choices, beams: settings of a Request
 
+    price: Price | None = None
+
+    @property
+    def source(self) -> Source:
+        """The model as it is requested and paid."""
+        return Source(self.role, self.identity, self.model, self.price)
+
     def messages(self, prompt: Prompt) -> list[Message]:
         """A prompt as this model is asked it."""
         return prompt.teacher_messages if self.view == "teacher" else prompt.messages
@@ -57,12 +65,12 @@ def contestants_of(run: Run, recipe: Recipe) -> list[Contestant]:
         raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
     student = replace(recipe.student, model=str(trained), revision=None)
     untrained = replace(recipe.student, model=base, revision=None if Path(base).exists() else recipe.student.revision)
-    as_in_generate = _as_in_generate(recipe)
+    as_in_generate, price = _as_in_generate(recipe), price_of(teacher.price)
     return [
-        Contestant("base", untrained, _content(untrained), "student"),
-        Contestant("student", student, _content(student), "student"),
-        Contestant("teacher", teacher, identity(teacher), "teacher", 0, as_in_generate),
-        Contestant("ceiling", teacher, identity(teacher), "teacher", 1, as_in_generate),
+        Contestant("base", untrained, _content(untrained), "student", price=FREE),
+        Contestant("student", student, _content(student), "student", price=FREE),
+        Contestant("teacher", teacher, identity(teacher), "teacher", 0, as_in_generate, price),
+        Contestant("ceiling", teacher, identity(teacher), "teacher", 1, as_in_generate, price),
     ]
 
 
@@ -98,14 +106,17 @@ def max_tokens(recipe: Recipe) -> int:
 def ask_all(
     run: Run, recipe: Recipe, contestants: Sequence[Contestant], prompts: Sequence[Prompt], progress: Progress
 ) -> dict[str, Completion]:
-    """Every model's completion of every prompt, by request id; what the journal has is not asked again."""
+    """Every model's completion of every prompt, by request id; what the journal has is not requested again."""
     given: dict[str, Completion] = {}
     with Journal(run.file("eval", "journal.jsonl")) as journal:
-        for contestant in contestants:
-            requests = _requests(contestant, prompts, recipe)
-            failed = asyncio.run(_ask(journal, contestant, requests, _pace(recipe), progress))
-            for request, completion in answers(journal, contestant.identity, requests, failed):
-                given[request.id] = completion
+        sources = [contestant.source for contestant in contestants]
+        with spending(run, journal, sources, recipe.generate.budget) as budget:
+            asker = Asker(journal, budget, _pace(recipe))
+            for contestant in contestants:
+                requests = _requests(contestant, prompts, recipe)
+                failed = run_async(_ask(asker, contestant, requests, progress))
+                for request, completion in answers(journal, contestant.identity, requests, failed):
+                    given[request.id] = completion
     return given
 
 
@@ -126,21 +137,19 @@ def _requests(contestant: Contestant, prompts: Sequence[Prompt], recipe: Recipe)
 def _pace(recipe: Recipe) -> Pace:
     """Eval's own concurrency, and for the rest what generate may ask of the same endpoint."""
     names = ("timeout", "connect_timeout", "read_timeout", "retries", "requests_per_minute", "tokens_per_minute")
-    return Pace(concurrency=recipe.eval.concurrency, **{name: getattr(recipe.generate, name) for name in names})
+    capped = recipe.generate.budget is not None
+    return Pace(concurrency=recipe.eval.concurrency, capped=capped, **{name: getattr(recipe.generate, name) for name in names})
 
 
-async def _ask(
-    journal: Journal, contestant: Contestant, requests: list[Request], pace: Pace, progress: Progress
-) -> dict[str, Completion]:
-    """Asks one model for what the journal lacks; returns the failures by request id."""
+async def _ask(asker: Asker, contestant: Contestant, requests: list[Request], progress: Progress) -> dict[str, Completion]:
+    """Sends one model what the journal lacks; returns the failures by request id."""
     failed: dict[str, Completion] = {}
-
-    def opened() -> Engine:
-        progress.start(f"asking {CALLED[contestant.role]}", len(lacking(journal, contestant.identity, requests)), "answers")
-        return open_engine(contestant.model, pace)
-
+    missing = len(lacking(asker.journal, contestant.identity, requests))
+    if not missing:
+        return failed
+    progress.start(f"prompting {CALLED[contestant.role]}", missing, "answers")
     try:
-        async with aclosing(ask(journal, contestant.identity, requests, opened)) as completions:
+        async with asker, aclosing(asker.ask(contestant.source, requests)) as completions:
             async for completion in completions:
                 progress.advance()
                 if completion.error is not None:
