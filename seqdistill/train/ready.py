@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.loading import folder_here, load, named
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
@@ -19,7 +20,7 @@ from seqdistill.train.arguments import check_arguments, trl_arguments
 from seqdistill.train.fit import prepared, quiet
 from seqdistill.train.measured import Cost, check_isolated, cost, make_savable
 from seqdistill.train.preflight import Checked, preflight
-from seqdistill.train.rendering import Row, Template, chat_template, with_defaults
+from seqdistill.train.rendering import Row, Template, Unfit, chat_template, with_defaults
 from seqdistill.train.shrink import listed_layers
 from seqdistill.train.student import Base, Student, discard, find_student, untrained, weights_of
 
@@ -92,17 +93,11 @@ def make_ready(
 
 def _read_student(student: Student, recipe: Recipe) -> Read:
     """Raises UsageError for a model that cannot be loaded, or cut so."""
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers import GenerationConfig
 
-    model, config = weights_of(student), recipe.train
-    loading = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model.model, **loading)
-        whole = AutoConfig.from_pretrained(model.model, **loading)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"student {model.model!r} cannot be loaded: {reason}", "check the name; see `--student`") from error
-    text = whole.get_text_config(decoder=True)
+    what, config = named(student.source), recipe.train
+    tokenizer = load("AutoTokenizer", student.source, what)
+    text = load("AutoConfig", student.source, what).get_text_config(decoder=True)
     if student.layers is not None:
         listed_layers(str(student.layers), config.layers, text.num_hidden_layers)
     if recipe.student.chat_template is not None:
@@ -110,7 +105,8 @@ def _read_student(student: Student, recipe: Recipe) -> Read:
     elif isinstance(tokenizer.chat_template, str):
         tokenizer.chat_template = with_defaults(tokenizer.chat_template, recipe.student.chat_template_kwargs)
     try:
-        stops = GenerationConfig.from_pretrained(model.model, revision=model.revision).eos_token_id
+        source = weights_of(student)
+        stops = GenerationConfig.from_pretrained(source.model, revision=source.revision).eos_token_id
     except OSError:  # it has none
         stops = getattr(text, "eos_token_id", None)
     positions = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length  # some models have no limit
@@ -124,19 +120,14 @@ def _read_student(student: Student, recipe: Recipe) -> Read:
 
 def _template_notes(recipe: Recipe, read: Read, prompt: list[dict[str, str]]) -> list[str]:
     """A note when the teacher is another model and its template writes the same prompt otherwise; none where it is not here."""
-    from transformers import AutoTokenizer
-
-    from seqdistill.engines.models import local_model
-
-    name = recipe.teacher.model
-    if recipe.teacher.engine == "openai" or not name:
+    if recipe.teacher.engine == "openai" or not recipe.teacher.model:
         return []
     try:
-        teacher = AutoTokenizer.from_pretrained(local_model(name), revision=recipe.teacher.revision, local_files_only=True)
-        if not teacher.chat_template:
+        if folder_here(recipe.teacher) is None:
             return []
-        theirs = teacher.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    except (OSError, ValueError):  # not on this machine, or its template refuses what the student is shown
+        teacher = load("AutoTokenizer", recipe.teacher)
+        theirs = Template(teacher).prompt_text(prompt)
+    except (UsageError, Unfit):  # its template refuses what the student is shown
         return []
     ours = Template(read.tokenizer, read.stops).prompt_text(prompt)
     if theirs == ours:
