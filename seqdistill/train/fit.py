@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.loading import load
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
@@ -42,12 +43,11 @@ def prepared(base: ModelConfig, tokenizer: Any, checked: Checked, arguments: Any
     import torch
     from transformers import PrinterCallback
 
-    loading = {"use_safetensors": True, **({"revision": base.revision} if base.revision else {})}
-    arguments.model_init_kwargs = {**loading, **(arguments.model_init_kwargs or {})}
-    arguments.trust_remote_code = base.trust_remote_code
+    loading, arguments.model_init_kwargs = arguments.model_init_kwargs, None
+    model = load("AutoModelForCausalLM", base, **{"dtype": "float32", **(loading or {})})  # TRL would not see missing weights
     try:
         trainer = completion_trainer()(
-            model=base.model,
+            model=model,
             args=arguments,
             train_dataset=_dataset(checked.train),
             eval_dataset=_dataset(checked.validation) if checked.validation else None,
@@ -58,6 +58,7 @@ def prepared(base: ModelConfig, tokenizer: Any, checked: Checked, arguments: Any
         raise _out_of_memory(error) from error
     except (ImportError, RuntimeError, ValueError) as error:
         raise _refused(error) from error
+    arguments.model_init_kwargs = loading
     trainer.remove_callback(PrinterCallback)  # it prints on stdout
     check_batches(trainer.train_dataset, trainer.data_collator, checked.train, checked.end_of_turn, arguments.packing)
     return trainer

@@ -6,7 +6,7 @@ Owns the checks that need the model itself. Does not check rows (preflight.py) a
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,13 @@ def _logits(trainer: Any, parts: Sequence[list[int]]) -> Any:
     """The logits (T, V) of rows packed into one."""
     tokens = [token for part in parts for token in part]
     example = {"input_ids": tokens, "labels": tokens, "seq_lengths": [len(part) for part in parts]}
-    batch = {name: value.to(trainer.model.device) for name, value in trainer.data_collator([example]).items()}
+    batch = _placed(trainer.data_collator([example]), trainer.model.device)
     batch.pop("labels")
     return trainer.model(**batch, use_cache=False).logits[0]
+
+
+def _placed(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
+    return {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def _available(device: Any) -> int | None:
 def _seconds(trainer: Any, steps: int) -> float:
     model = trainer.model
     batch = next(iter(trainer.get_train_dataloader()))
-    batch = {name: value.to(model.device) for name, value in batch.items()}
+    batch = _placed(batch, model.device)
     taken = []
     model.train()
     for _ in range(2):

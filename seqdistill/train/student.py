@@ -3,6 +3,7 @@
 Decides and prepares the untrained student. Does not choose layers (shrink.py) and does not train.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterable
@@ -114,8 +115,10 @@ def kept(base: Base, run: Run) -> Base:
 
 
 def discard(run: Run) -> None:
-    """Removes a student that was cut for a training that was refused or only checked."""
+    """Removes a student that was cut, and a folder that was made, for a training that was refused or only checked."""
     shutil.rmtree(run.file("train", ".base.new"), ignore_errors=True)
+    with contextlib.suppress(OSError):  # not there, or it holds checkpoints
+        run.file("train", ".work").rmdir()
 
 
 def _read(note: Path) -> dict[str, Any] | None:
