@@ -207,6 +207,9 @@ ModelOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--model", metavar="MODEL", help="the teacher's files, where the recipe's teacher is an endpoint"),
 ]
+PreflightOption = Annotated[
+    bool, typer.Option("--preflight", help="check all that is trained on, show rows, memory and time; train nothing")
+]
 _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)]
 
 
@@ -273,8 +276,20 @@ def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | 
     return asdict(result)
 
 
-@_command("train", ("task", "teacher", "student", "train"), "Train the student on the teacher's completions.")
-def _train(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
+@_command(
+    "train",
+    ("task", "teacher", "student", "train"),
+    "Train the student on the teacher's completions.",
+    [_own("preflight", PreflightOption, False)],
+)
+def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) -> dict[str, Any]:
+    if preflight:
+        from seqdistill.train.ready import check
+
+        found = check(run, recipe, console)
+        console.show_preflight(found)
+        return asdict(found)
+
     from seqdistill.train.stage import train
 
     result = train(run, recipe, console)

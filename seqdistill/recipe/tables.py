@@ -57,6 +57,7 @@ class ModelConfig:
     options: dict[str, Any] = key(
         {}, "passed verbatim to the engine (batch_size, dtype, tensor_parallel_size ...)", output=False
     )
+    chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking", output=True)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ class StudentConfig(ModelConfig):
         None,
         "student: hub id, folder, shrink:N (N of the teacher's layers), or run:RUN (another run's model)",
         path=True,
+    )
+    chat_template: str | None = key(
+        None, "chat template in place of the student's own: a .jinja file, or a name in TRL's chat_templates", path=True
     )
 
 

@@ -30,6 +30,20 @@ OURS = {
     **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "truncation_mode"), _RENDERED),
     **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), _PUBLISH),
 }
+LORA = "set r, alpha, dropout or target_modules in [train.lora]"
+ELSEWHERE = {
+    **dict.fromkeys(
+        ("use_peft", "peft_config", "r", "alpha", "dropout", "target_modules", "modules_to_save", "use_rslora", "use_dora"),
+        LORA,
+    ),
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization_config"), "set quantize in [train.lora]"),
+    "lr": "it is called learning_rate",
+    "epochs": "it is called num_train_epochs",
+    "batch_size": "it is called per_device_train_batch_size",
+    "max_seq_length": "it is called max_length",
+    "evaluation_strategy": "it is called eval_strategy",
+    **dict.fromkeys(("torch_dtype", "dtype", "attn_implementation"), "set it in model_init_kwargs"),
+}  # what people write who know it from another place
 
 
 def check_arguments(given: dict[str, Any], kind: Any) -> None:
@@ -41,9 +55,10 @@ def check_arguments(given: dict[str, Any], kind: Any) -> None:
         if name in OURS:
             raise UsageError(f"{place}: not yours to set", OURS[name])
         if name not in known:
+            hint = ELSEWHERE.get(name) or (LORA if name.startswith("lora_") else None)
+            close = "" if hint else nearest(name, known, 0.75)
             raise UsageError(
-                f"{place}: TRL's {kind.__name__} has no such argument{nearest(name, known)}",
-                f"see TRL's page on {kind.__name__}",
+                f"{place}: TRL's {kind.__name__} has no such argument{close}", hint or f"see TRL's page on {kind.__name__}"
             )
         told = get_args(hints[name]) if get_origin(hints[name]) in (types.UnionType, typing.Union) else (hints[name],)
         kinds = {get_origin(kind) or kind for kind in told}
@@ -66,7 +81,13 @@ def trl_arguments(
     import torch
 
     given = dict(config.args)
+    if given.get("packing_strategy") == "wrapped":
+        raise UsageError(
+            '[train.args] packing_strategy = "wrapped": cuts rows in two, and their halves are trained apart', 'use "bfd"'
+        )
     on_cpu = bool(given.get("use_cpu")) or not torch.accelerator.is_available()
+    if on_cpu and given.get("fp16"):
+        raise UsageError("[train.args] fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
     if on_cpu:
         device = {"bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
     else:

@@ -3,17 +3,19 @@
 import contextlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.loading import load
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import read_jsonl
-from seqdistill.train.checkpoints import checkpointing
+from seqdistill.train.checkpoints import checkpointing, stopping
 from seqdistill.train.loss_log import last_losses, loss_log
 from seqdistill.train.methods import Lesson, Method
+from seqdistill.train.saving import write_model
 
 FULL_DISK_BYTES = 16 << 20  # a write that failed with less than this left, failed for want of room
 
@@ -28,6 +30,7 @@ class Fitted:
     validation_loss: float | None
     parameters: int
     log_rows: int
+    loads_in: str  # the versions of transformers that load the model
 
 
 def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
@@ -39,16 +42,19 @@ def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
     import torch
     from transformers import PrinterCallback
 
-    base, arguments = lesson.base, lesson.arguments
-    loading = {"use_safetensors": True, **({"revision": base.revision} if base.revision else {})}
-    arguments.model_init_kwargs = {**loading, **(arguments.model_init_kwargs or {})}
-    arguments.trust_remote_code = base.trust_remote_code
+    arguments, progress = lesson.arguments, lesson.progress
+    loading, arguments.model_init_kwargs = arguments.model_init_kwargs, None
+    model = load(
+        "AutoModelForCausalLM", lesson.base.model, **{"dtype": "float32", **(loading or {})}
+    )  # TRL would not see missing weights
     try:
-        trainer = method.trainer(lesson, [loss_log(log, lesson.progress), checkpointing(Path(arguments.output_dir))])
+        callbacks = [loss_log(log, progress), checkpointing(Path(arguments.output_dir))]
+        trainer = method.trainer(replace(lesson, model=model), callbacks)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error) from error
     except (ImportError, RuntimeError, ValueError) as error:
         raise _refused(error) from error
+    arguments.model_init_kwargs = loading
     trainer.remove_callback(PrinterCallback)  # it prints on stdout
     return trainer
 
@@ -58,15 +64,16 @@ def fit(
 ) -> Fitted:
     """Trains from the checkpoint on, if there is one, and writes the model to the folder `out`.
 
-    Raises UsageError when no step can be done with [train.args], and SeqdistillError when the training diverges, or memory
-    or the disk runs out.
+    Raises UsageError when no step can be done with [train.args], and SeqdistillError when the training diverges, when memory
+    or the disk runs out, and on SIGTERM.
     """
     import torch
     from safetensors import SafetensorError
 
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        _write_model(trainer, base, end_of_turn, out)
+        with stopping(trainer, progress):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        loads_in = write_model(trainer, base, end_of_turn, out)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error) from error
     except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
@@ -87,6 +94,7 @@ def fit(
         validation_loss=validation_loss,
         parameters=trainer.model.num_parameters(),
         log_rows=sum(1 for _ in read_jsonl(log)),
+        loads_in=loads_in,
     )
 
 
@@ -99,31 +107,6 @@ def _out_of_memory(error: Exception) -> SeqdistillError:
         f"out of memory: {str(error).splitlines()[0]}",
         "in [train.args], halve per_device_train_batch_size and double gradient_accumulation_steps, then run again",
     )
-
-
-def _write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) -> None:
-    """The folder `out`, replaced at once: weights in the precision the student came in, tokenizer, template, stop tokens."""
-    from transformers import AutoConfig
-
-    came_in = AutoConfig.from_pretrained(base.model, revision=base.revision, trust_remote_code=base.trust_remote_code)
-    half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
-    for folder in (half, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    if came_in.dtype is not None:
-        trainer.model.to(came_in.dtype)
-    trainer.model.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
-    stops = trainer.model.generation_config.eos_token_id
-    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
-    stops = [end_of_turn, *(stop for stop in stops if stop != end_of_turn)]
-    trainer.model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
-    trainer.save_model(str(half))
-    (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
-    for file in half.iterdir():
-        file.chmod(0o644)
-    if out.exists():
-        out.rename(old)
-    half.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

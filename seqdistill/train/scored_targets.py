@@ -23,7 +23,7 @@ from seqdistill.records import Sample, read_samples
 from seqdistill.runs import Run, StageRecord
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import load_template
-from seqdistill.train.preflight import Row, Template
+from seqdistill.train.rendering import Row, Template, Unfit, with_defaults
 
 TOP = 20
 BATCH_TOKENS = 8_192  # of padded rows in one forward pass
@@ -135,17 +135,19 @@ def _rendered(
     The teacher reads its own view of a prompt, with the instructions that the student learns to do without. A prompt that was
     changed since, as where personal data was masked, it reads as the student does.
     """
-    template = Template(scorer.tokenizer)
+    template = Template(scorer.tokenizer, scorer.stops)
     rows, left_out = [], {}
     for sample in samples:
         prompt = views.get(sample.prompt_id)
         if prompt is not None and prompt.messages == sample.prompt:
             sample = replace(sample, prompt=prompt.teacher_messages)
-        row = template.render(sample, reasoning)
-        if len(row.tokens) > scorer.longest:
-            left_out[sample.id] = f"{len(row.tokens)} tokens, more than the teacher's {scorer.longest}"
-        else:
+        try:
+            row = template.render(sample, reasoning)
+            if len(row.tokens) > scorer.longest:
+                raise Unfit(f"{len(row.tokens)} tokens, more than the teacher's {scorer.longest}")
             rows.append(row)
+        except Unfit as reason:
+            left_out[sample.id] = str(reason)
     return sorted(rows, key=lambda row: (-len(row.tokens), row.id)), left_out
 
 
@@ -161,6 +163,10 @@ class Scorer:
 
         self.tokenizer = load("AutoTokenizer", model)
         self._model = load("AutoModelForCausalLM", model, dtype=model.options.get("dtype", "auto"))
+        if isinstance(self.tokenizer.chat_template, str):
+            self.tokenizer.chat_template = with_defaults(self.tokenizer.chat_template, model.chat_template_kwargs)
+        stops = self._model.generation_config.eos_token_id
+        self.stops: list[int] = [stops] if isinstance(stops, int) else list(stops or ())
         self._device = model.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model.to(self._device).eval()
         text = self._model.config.get_text_config(decoder=True)

@@ -14,7 +14,7 @@ from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
 from seqdistill.train.preflight import Checked
-from seqdistill.train.student import Student
+from seqdistill.train.student import Base, Student
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Lesson:
     checked: Checked
     arguments: Any  # of the method's TRL config class
     progress: Progress
-    base: ModelConfig = field(default_factory=ModelConfig)  # the untrained student's folder or hub id
-    layers: list[int] | None = None  # the numbers of its layers in the teacher, when it was cut from it
+    base: Base = field(default_factory=lambda: Base(ModelConfig()))  # the untrained student
+    model: Any = None  # the same, loaded
     material: Any = None  # what the method's `gather` found
     found: dict[str, Any] = field(default_factory=dict)  # what the method reports of itself, for the manifest
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqdistill.train.methods import Lesson, Method
-from seqdistill.train.preflight import Row, check_batches
+from seqdistill.train.preflight import check_batches
+from seqdistill.train.rendering import Row
 
 PLAIN = ("input_ids", "labels", "attention_mask", "position_ids", "seq_lengths")  # columns that TRL's collator reads
 
@@ -53,7 +54,7 @@ def build_trainer(
     if collating is not None:
         arguments.remove_unused_columns = False  # TRL would drop `row`
     trainer = completion_trainer(loss)(
-        model=lesson.base.model,
+        model=lesson.model,
         args=arguments,
         train_dataset=_dataset(checked.train, 0),
         eval_dataset=_dataset(checked.validation, len(checked.train)) if checked.validation else None,

@@ -22,7 +22,7 @@ from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TeacherConfig
 from seqdistill.runs import Run
 from seqdistill.train.methods import Lesson
-from seqdistill.train.preflight import Row
+from seqdistill.train.rendering import Row
 
 STALE = "its tokens are not those that the teacher wrote: edited, masked, or another tokenizer's"
 TEXTS = "the endpoint named the tokens by their texts, not by their ids"
