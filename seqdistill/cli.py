@@ -239,6 +239,14 @@ LimitOption = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--limit", metavar="N", min=1, help="a smoke run: only N prompts and N test prompts"),
 ]
+TopOption = Annotated[int, typer.Option("--top", metavar="K", min=1, help="likeliest tokens stored at each token")]
+ModelOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--model", metavar="MODEL", help="the teacher's files, where the recipe's teacher is an endpoint"),
+]
+PreflightOption = Annotated[
+    bool, typer.Option("--preflight", help="check all that is trained on, show rows, memory and time; train nothing")
+]
 _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)]
 
 
@@ -291,8 +299,34 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
     return asdict(result)
 
 
-@_command("train", ("task", "teacher", "student", "train"), "Train the student on the teacher's completions.")
-def _train(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
+@_command(
+    "targets",
+    ("task", "teacher"),
+    "Have a local teacher score the rows of filter, for train --method soft.",
+    [_own("top", TopOption, 20), _own("model", ModelOption, None)],
+)
+def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | None) -> dict[str, Any]:
+    from seqdistill.train.scored_targets import score_targets
+
+    result = score_targets(run, recipe, top, model, console)
+    console.show_targets(result)
+    return asdict(result)
+
+
+@_command(
+    "train",
+    ("task", "teacher", "student", "train"),
+    "Train the student on the teacher's completions.",
+    [_own("preflight", PreflightOption, False)],
+)
+def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) -> dict[str, Any]:
+    if preflight:
+        from seqdistill.train.ready import check
+
+        found = check(run, recipe, console)
+        console.show_preflight(found)
+        return asdict(found)
+
     from seqdistill.train.stage import train
 
     result = train(run, recipe, console)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from seqdistill.generate.estimate import Estimate
     from seqdistill.generate.recorded import ImportResult
     from seqdistill.generate.stage import GenerateResult
+    from seqdistill.train.ready import Preflight
+    from seqdistill.train.scored_targets import TargetsResult
     from seqdistill.train.stage import TrainResult
 
 HEAD_WIDTH = 9  # of a column; what is longer is broken unless the cells are as wide
@@ -256,6 +258,59 @@ class Console:
                 "stands for": instead or None,
             },
         )
+
+    def show_targets(self, result: "TargetsResult") -> None:
+        self.facts(
+            "targets: up to date" if result.up_to_date else f"targets: done in {seconds(result.seconds)}",
+            {
+                "rows": f"{result.rows:,}",
+                "tokens": f"{result.tokens:,}",
+                "left out": f"{result.left_out:,}" if result.left_out else None,
+                "file": result.path,
+            },
+        )
+
+    def show_preflight(self, found: "Preflight") -> None:
+        self._masked(found.first_rows)
+        prompt, completion = found.prompt_tokens, found.completion_tokens
+        memory = f"about {size(found.memory_bytes)}"
+        if found.available_bytes is not None:
+            memory += f" ({size(found.available_bytes)} free)"
+        trained = "" if found.trained_parameters == found.parameters else f", {found.trained_parameters:,} of them trained"
+        self.facts(
+            "preflight: ready to train",
+            {
+                "rows": f"{found.rows:,} ({found.validation_rows:,} validation)",
+                "left out": "; ".join(f"{count:,}: {reason}" for reason, count in found.unfit.items()) or None,
+                "clipped": f"none; a row may have {found.limit:,} tokens",
+                "prompt tokens": f"p50 {prompt.p50:,}, p95 {prompt.p95:,}, longest {prompt.most:,}",
+                "answer tokens": f"p50 {completion.p50:,}, p95 {completion.p95:,}, longest {completion.most:,}",
+                "end of turn": f"{found.end_of_turn} (trained in every row)",
+                "padding": found.pad,
+                "parameters": f"{found.parameters:,}{trained}",
+                "packed rows": "do not read one another (measured)" if found.packing_isolated else None,
+                "steps": f"{found.steps:,}",
+                "memory": memory,
+                "time": None if found.seconds is None else f"about {seconds(found.seconds)}",
+            },
+        )
+        for note in found.notes:
+            self.note(f"train: {note}")
+
+    def _masked(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Rows with what is trained in green and, where there is no colour, between >>> and <<<."""
+        if self._as_json:
+            return
+        from rich.console import Console as RichConsole
+        from rich.text import Text
+
+        console = RichConsole()
+        marks = ("", "") if console.color_system and not console.no_color else (">>>", "<<<")
+        console.print(Text.assemble("the loss is on ", (f"{marks[0]}this text{marks[1]}", "bold green"), " only"))
+        for row in rows:
+            print(visible(row["id"]))
+            trained = f"{marks[0]}{visible(row['trained'])}{marks[1]}"
+            console.print(Text.assemble((visible(row["given"]), "dim"), (trained, "bold green")), soft_wrap=True)
 
     def show_train(self, result: "TrainResult") -> None:
         losses = {"train": result.train_loss, "validation": result.validation_loss}

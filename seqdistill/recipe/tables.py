@@ -57,6 +57,7 @@ class ModelConfig:
     options: dict[str, Any] = key(
         {}, "passed verbatim to the engine (batch_size, dtype, tensor_parallel_size ...)", output=False
     )
+    chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking", output=True)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ class StudentConfig(ModelConfig):
         None,
         "student: hub id, folder, shrink:N (N of the teacher's layers), or run:RUN (another run's model)",
         path=True,
+    )
+    chat_template: str | None = key(
+        None, "chat template in place of the student's own: a .jinja file, or a name in TRL's chat_templates", path=True
     )
 
 
@@ -297,7 +301,21 @@ class FilterConfig:
 class TrainConfig:
     """[train]: how the student learns. Everything TRL knows goes through [train.args]."""
 
-    method: str = key("sft", "training method", choices=("sft",))
+    method: str = key(
+        "sequence",
+        "what is learnt: the teacher's text, or also its distribution at each token; sft is another word for sequence",
+        choices=("sequence", "sft", "soft"),
+    )
+    alpha: float = key(0.5, "method = soft: weight of the text; the targets have the rest", low=0, high=1)
+    temperature: float = key(
+        1.0,
+        "method = soft: temperature at which the distributions are compared: 1, or one that generate stored",
+        low=0.1,
+        high=10,
+    )
+    approximate: bool = key(
+        False, "method = soft: compare the stored likeliest tokens alone, renormalised; works at every temperature"
+    )
     reasoning: bool = key(False, "train on the teacher's reasoning too, as <think> before the answer")
     layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
     unfit: str = key(
