@@ -129,7 +129,8 @@ def _settings(recipe: Recipe, form: AnswerForm) -> dict[str, Any]:
         if value and (recipe.filter.schema or recipe.filter.score.by == "vote")
     }
     for_the_card = {"teacher.license": recipe.teacher.license}
-    return own | choice_settings(recipe) | for_the_card | {"task.test": _hub(recipe.task.test)}
+    columns = {"task.columns": recipe.task.columns} if recipe.task.columns else {}
+    return own | choice_settings(recipe) | for_the_card | {"task.test": _hub(recipe.task.test)} | columns
 
 
 def _hub(source: str | None) -> str | None:
@@ -148,7 +149,7 @@ def _inputs(recipe: Recipe, samples: Path, decisions: Path | None) -> dict[str, 
 def _test_items(recipe: Recipe, progress: Progress) -> list[Item]:
     items = []
     if recipe.task.test:
-        prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress)
+        prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress, recipe.task.columns)
         items += items_of(prompts, recipe.task.test)
     for source in recipe.filter.contamination.against:
         items += items_of(load_prompts(source, PLAIN, None, progress), source)

@@ -39,8 +39,11 @@ class TaskConfig:
     """[task]: what is asked, and what success is."""
 
     template: str | None = key(None, "task template: a .toml file, or the name of a folder in prompts/", path=True)
-    prompts: str | None = key(None, "prompts: .jsonl, .csv, .parquet, or a hub data set as hf:OWNER/NAME[:SPLIT]", path=True)
+    prompts: str | None = key(None, "prompts: .jsonl, .json, .csv, .parquet, or hf:OWNER/NAME[/CONFIG][:SPLIT]", path=True)
     test: str | None = key(None, "held-out prompts for eval, in the same formats; never trained on", path=True)
+    columns: dict[str, Any] = key(
+        {}, 'columns of prompts and test that go by other names: { prompt = "question", reference = "answer", slice = ... }'
+    )
     primary: str = key("chrf_teacher", "the metric that decides: NAME_teacher or NAME_reference", choices=PRIMARY)
 
 
