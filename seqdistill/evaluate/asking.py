@@ -1,93 +1,20 @@
-"""Who is asked, and how: base, student, teacher and ceiling, what each is shown, and the asking for what the journal lacks.
+"""The asking of those contestants that are models, for what the journal lacks.
 
 The teacher of the proof is the teacher of the training data: it and the ceiling are asked with generate's schema, choices and
 beams. Base and student are asked freely, for keeping to the form is what the student must have learnt. Does not score.
 """
 
 import asyncio
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
-from seqdistill.engines import Completion, Engine, Pace, Request, can, open_engine
-from seqdistill.engines.models import identity
-from seqdistill.engines.transformers_local import BATCH_SIZE
-from seqdistill.errors import UsageError
+from seqdistill.engines import Completion, Engine, Pace, Request, open_engine
+from seqdistill.evaluate.contestants import Contestant, in_order_of_asking
 from seqdistill.journal.storage import Journal, answers, ask, lacking
 from seqdistill.progress import Progress
-from seqdistill.recipe.tables import ModelConfig, Recipe
-from seqdistill.records import Message, Prompt, request_seed
+from seqdistill.recipe.tables import Recipe
+from seqdistill.records import Prompt, request_seed
 from seqdistill.runs import Run
-
-CALLED = {
-    "base": "the untrained student",
-    "student": "the student",
-    "teacher": "the teacher",
-    "ceiling": "the teacher again",
-}
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """One asked model: how it is reached, what identifies it, which view of a prompt it is shown, which try this is."""
-
-    role: str
-    model: ModelConfig
-    identity: str
-    view: str
-    attempt: int = 0
-    asked_with: Mapping[str, Any] = field(default_factory=dict)  # schema, choices, beams: settings of a Request
-
-    def messages(self, prompt: Prompt) -> list[Message]:
-        """A prompt as this model is asked it."""
-        return prompt.teacher_messages if self.view == "teacher" else prompt.messages
-
-
-def contestants_of(run: Run, recipe: Recipe) -> list[Contestant]:
-    """The four models. Raises UsageError before train ran and without a teacher."""
-    trained = run.need("train", "model")
-    base = str((run.manifest("train") or {})["student"]["base"])  # a path is relative to the run
-    if (run.path / base).exists():
-        base = os.path.normpath(run.path / base)
-    teacher = recipe.teacher
-    if not teacher.model:
-        raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
-    student = replace(recipe.student, model=str(trained), revision=None)
-    untrained = replace(recipe.student, model=base, revision=None if Path(base).exists() else recipe.student.revision)
-    as_in_generate = _as_in_generate(recipe)
-    return [
-        Contestant("base", untrained, _content(untrained), "student"),
-        Contestant("student", student, _content(student), "student"),
-        Contestant("teacher", teacher, identity(teacher), "teacher", 0, as_in_generate),
-        Contestant("ceiling", teacher, identity(teacher), "teacher", 1, as_in_generate),
-    ]
-
-
-def _content(model: ModelConfig) -> str:
-    """A student's identity: its files even when a server serves them, or a student trained anew would keep old answers."""
-    return identity(replace(model, engine="transformers") if Path(model.model or "").is_dir() else model)
-
-
-def _as_in_generate(recipe: Recipe) -> dict[str, Any]:
-    """What generate asked the teacher with, less what its engine cannot do: imported answers may come from another one."""
-    asked = recipe.generate
-    wanted: dict[str, Any] = {"schema": asked.schema, "choices": asked.choices}
-    if asked.beams > 1 and recipe.eval.temperature == 0:
-        wanted["beams"] = asked.beams
-    return {name: value for name, value in wanted.items() if value and can(recipe.teacher.engine, name)}
-
-
-def in_other_batches(contestant: Contestant, prompts: int) -> Contestant:
-    """The ceiling as it is asked: in bf16, greedy answers move with the batch they are computed in, and it shows how much."""
-    model = contestant.model
-    if contestant.role != "ceiling" or model.engine != "transformers":
-        return contestant
-    rows = prompts * contestant.asked_with.get("beams", 1)
-    size = min(int(model.options.get("batch_size", BATCH_SIZE)), rows)
-    return replace(contestant, model=replace(model, options={**model.options, "batch_size": max(1, size * 2 // 3)}))
 
 
 def max_tokens(recipe: Recipe) -> int:
@@ -98,10 +25,10 @@ def max_tokens(recipe: Recipe) -> int:
 def ask_all(
     run: Run, recipe: Recipe, contestants: Sequence[Contestant], prompts: Sequence[Prompt], progress: Progress
 ) -> dict[str, Completion]:
-    """Every model's completion of every prompt, by request id; what the journal has is not asked again."""
+    """Every asked model's completion of every prompt, by request id; what the journal has is not asked again."""
     given: dict[str, Completion] = {}
     with Journal(run.file("eval", "journal.jsonl")) as journal:
-        for contestant in contestants:
+        for contestant in in_order_of_asking(contestants):
             requests = _requests(contestant, prompts, recipe)
             failed = asyncio.run(_ask(journal, contestant, requests, _pace(recipe), progress))
             for request, completion in answers(journal, contestant.identity, requests, failed):
@@ -134,10 +61,12 @@ async def _ask(
 ) -> dict[str, Completion]:
     """Asks one model for what the journal lacks; returns the failures by request id."""
     failed: dict[str, Completion] = {}
+    model = contestant.model
+    assert model is not None
 
     def opened() -> Engine:
-        progress.start(f"asking {CALLED[contestant.role]}", len(lacking(journal, contestant.identity, requests)), "answers")
-        return open_engine(contestant.model, pace)
+        progress.start(f"asking {contestant.phrase}", len(lacking(journal, contestant.identity, requests)), "answers")
+        return open_engine(model, pace)
 
     try:
         async with aclosing(ask(journal, contestant.identity, requests, opened)) as completions:
