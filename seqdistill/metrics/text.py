@@ -3,6 +3,7 @@
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -73,6 +74,17 @@ def rouge_l(text: str, wanted: str) -> float:
     ours, theirs = words(text), words(wanted)
     common = _longest_common(ours, theirs)
     return 200.0 * common / (len(ours) + len(theirs)) if common else 0.0
+
+
+def token_f1(text: str, wanted: str) -> float:
+    """F1 of the words that two texts share, as SQuAD scores it: case, punctuation and articles aside.
+
+    https://aclanthology.org/D16-1264
+    """
+    ours, theirs = (Counter(word for word in words(part) if word not in ("a", "an", "the")) for part in (text, wanted))
+    if not ours or not theirs:
+        return 100.0 * (ours == theirs)
+    return 200.0 * (ours & theirs).total() / (ours.total() + theirs.total())
 
 
 def _longest_common(ours: Sequence[str], theirs: Sequence[str]) -> int:
@@ -152,6 +164,14 @@ METRICS = (
         "percent the same but for case, Unicode form, white space, outer quotes and a full stop",
         kinds=("text",),
         share=True,
+    ),
+    Metric(
+        "token_f1",
+        "token F1",
+        "token F1",
+        lambda item: token_f1(item.text, item.wanted),
+        "mean F1 of shared words, case, punctuation and articles aside (SQuAD)",
+        kinds=("text",),
     ),
     Metric(
         "rouge_l",
