@@ -4,12 +4,12 @@ What a manifest does not say is not on the card. No model's text is quoted.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqdistill.records import atomic_write, read_jsonl, visible
+from seqdistill.funnel import funnel, rows_of
+from seqdistill.records import atomic_write, visible
 from seqdistill.runs import Run
 
 HUB_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "llama3.1", "llama3.2", "gemma")
@@ -87,7 +87,7 @@ def write_model_card(run: Run, scores: dict[str, Any] | None = None) -> Path:
         tags=["distillation", "seqdistill"],
         model_name=name,
     )
-    rows = {Path(output["path"]).name: output["rows"] for output in (run.manifest("filter") or {}).get("outputs", ())}
+    rows = rows_of(run, "filter")
     facts = [
         ("teacher", _code(teacher.get("name", "not stated"))),
         ("teacher's license or terms", _text(license_name or "not stated: check them before you publish or sell this model")),
@@ -138,16 +138,9 @@ def _results(scores: dict[str, Any]) -> Iterable[str]:
 
 
 def _funnel(run: Run) -> Iterable[str]:
-    generated, filtered = ((run.manifest(stage) or {}).get("outputs", ()) for stage in ("generate", "filter"))
-    rows = {Path(output["path"]).name: output["rows"] or 0 for output in (*generated, *filtered)}
-    asked = rows.get("samples.jsonl", 0) + rows.get("failures.jsonl", 0)
-    steps = [("requests", asked), ("failed", rows.get("failures.jsonl", 0)), ("answers", rows.get("samples.jsonl", 0))]
-    if "rejected.jsonl" in rows:
-        rejected = run.file("filter", "rejected.jsonl")
-        rules = Counter(str(row.get("rule")) for _, row in read_jsonl(rejected)) if rejected.exists() else Counter()
-        steps += [(f"rejected: {_text(rule)}", number) for rule, number in rules.most_common()]
-        steps += [("kept to train on", rows.get("train.jsonl", 0)), ("kept for validation", rows.get("validation.jsonl", 0))]
-    shares = [(name, f"{number:,}", f"{100 * number / asked:.1f}%" if asked else "–") for name, number in steps]
+    steps = funnel(run)
+    requests = steps[0].rows if steps else 0
+    shares = [(_text(step.name), f"{step.rows:,}", f"{100 * step.rows / requests:.1f}%") for step in steps]
     return _table(("step", "rows", "of requests"), shares)
 
 

@@ -332,7 +332,7 @@ def _review(
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
-        from seqdistill.filter.review import review
+        from seqdistill.review.page import review
 
         result = review(Run(run), port, export, import_, reviewer, console)
         console.facts("review: done", result)

@@ -185,7 +185,8 @@ class Console:
                 "reasoning only": f"{result.think_only:,}" if result.think_only else None,
                 "tokens": tokens,
                 "cost": None if result.usd is None else f"{result.usd:.4f} USD for these samples",
-                "spent": None if result.spent_usd is None else f"{result.spent_usd:.4f} USD by this run in all",
+                "spent": None if result.spent_usd is None else f"{result.spent_usd:.4f} USD paid by this run in all",
+                "lost": f"up to {result.assumed_usd:.4f} USD may be billed for lost answers" if result.assumed_usd else None,
                 "file": result.path,
             },
         )

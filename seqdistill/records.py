@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,18 @@ from seqdistill.errors import UsageError
 Message = dict[str, str]  # exactly the keys role and content
 ROLES = ("system", "user", "assistant")
 MOST_NESTED = 100  # levels of JSON from outside: far more than anybody means, far less than Python can write and read again
+
+
+def conversation_text(messages: Sequence[Message]) -> str:
+    """A conversation as one text: a lone message by itself, otherwise each message after its role."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def text_without_system(messages: Sequence[Message]) -> str:
+    """The texts of a conversation's messages, less the system's: what this prompt says and others do not."""
+    return "\n".join(message["content"] for message in messages if message["role"] != "system")
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,11 @@ class Sample:
     def text(self) -> str:
         """The completion's text, without reasoning."""
         return self.completion[-1]["content"] if self.completion else ""
+
+    @property
+    def prompt_text(self) -> str:
+        """The prompt's text, without the system's message."""
+        return text_without_system(self.prompt)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], place: str) -> "Sample":

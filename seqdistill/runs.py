@@ -70,10 +70,16 @@ class Run:
                         return str(output["sha256"])
         return file_sha256(path)
 
-    @contextlib.contextmanager
-    def locked(self, stage: str) -> Iterator[None]:
+    def locked(self, stage: str) -> contextlib.AbstractContextManager[None]:
         """Holds a stage for this process; a second process on it gets a SeqdistillError at once."""
-        path = self.file(stage, ".lock")
+        return self._held(self.file(stage, ".lock"), f"is at work on the {stage} stage")
+
+    def spending(self) -> contextlib.AbstractContextManager[None]:
+        """Holds the run's budget for this process; a second one that would pay gets a SeqdistillError at once."""
+        return self._held(self.path / ".spending.lock", "is spending in this run")
+
+    @contextlib.contextmanager
+    def _held(self, path: Path, activity: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+") as handle:
             try:
@@ -81,7 +87,7 @@ class Run:
             except BlockingIOError:
                 handle.seek(0)
                 raise SeqdistillError(
-                    f"{self.path}: another process ({handle.read().strip() or 'unknown'}) is at work on the {stage} stage",
+                    f"{self.path}: another process ({handle.read().strip() or 'unknown'}) {activity}",
                     "wait for it, or stop it; two processes would pay twice",
                 ) from None
             handle.truncate(0)

@@ -1,6 +1,5 @@
 """What answers cost: counted, estimated, capped, and never paid twice, against a chat server that bills."""
 
-import json
 import signal
 import time
 from dataclasses import replace
@@ -13,6 +12,7 @@ from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_
 from seqdistill.errors import Incomplete, UsageError
 from seqdistill.generate.estimate import estimate
 from seqdistill.generate.stage import generate
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.runs import Run
 
@@ -62,8 +62,8 @@ def test_the_budget_holds_over_runs_that_were_stopped_with_requests_under_way(tm
         assert 4.0 < server.billed_usd(PRICE) <= 6.0
         assert ends[0] == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[how]
         assert ends[-1] == 1, "the budget is reached, whoever had the answers"
-        note = json.loads((tmp_path / "run/generate/under_way.json").read_text())
-        assert note["usd"] <= ends.count(ends[0]) * 3 * 0.5, "no more than could be under way"
+        with Journal(tmp_path / "run/generate/journal.jsonl", writable=False) as journal:
+            assert journal.spending.held_usd <= ends.count(ends[0]) * 3 * 0.5, "no more than could be under way"
 
 
 def test_a_lost_reply_to_a_request_for_several_answers_counts_for_all_of_them(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_budget_holds_at_an_endpoint_that_counts_no_tokens_or_wrong_ones(tmp
 
 def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
     with ChatServer() as server:
-        with pytest.raises(UsageError, match="a budget needs the teacher's price"):
+        with pytest.raises(UsageError, match="a budget needs the price of teacher"):
             run_it(tmp_path, server, range(3), budget=1.0)
         for price, says in ({"prompt": 1.0}, "both prompt and completion"), ({**PRICE, "cached": 1}, "cached = 1: not a price"):
             with pytest.raises(UsageError, match=says):

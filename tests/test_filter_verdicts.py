@@ -11,8 +11,8 @@ from test_filter_stage import notices
 
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
+from seqdistill.filter.checks.integrity import broken_markup
 from seqdistill.filter.explain import explain
-from seqdistill.filter.integrity import broken_markup
 from seqdistill.filter.stage import filter_samples
 from seqdistill.filter.verdict import told
 from seqdistill.progress import Silent

@@ -11,11 +11,12 @@ from chat_server import Body, ChatServer, answer, usage
 from test_scoring import sample
 
 from seqdistill.errors import Incomplete, UsageError
-from seqdistill.filter.judge import Judged, judge, judge_settings
+from seqdistill.filter.scoring.judge import Judged, judge, judge_settings
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import JudgeConfig
+from seqdistill.recipe.tables import JudgeConfig, Recipe
 from seqdistill.records import Sample
+from seqdistill.runs import Run
 from seqdistill.tasks.rubrics import load_rubric
 
 
@@ -39,9 +40,13 @@ def by_length(asked: str) -> str:
 
 
 def ask(server: ChatServer, folder: Path, samples: list[Sample], **settings: Any) -> Judged:
-    config = JudgeConfig(model="judge", engine="openai", base_url=[server.url], **settings)
-    with Journal(folder / "journal.jsonl") as journal:
-        return judge(journal, config, samples, len(samples), Silent())
+    return judged_by(folder, JudgeConfig(model="judge", engine="openai", base_url=[server.url], **settings), samples)
+
+
+def judged_by(folder: Path, config: JudgeConfig, samples: list[Sample]) -> Judged:
+    run = Run(folder)
+    with Journal(run.file("filter", "journal.jsonl")) as journal:
+        return judge(run, Recipe(judge=config), journal, samples, len(samples), Silent())
 
 
 def samples_of(*texts: str) -> list[Sample]:
@@ -216,17 +221,16 @@ def test_a_budget_is_never_broken_and_judging_goes_on_with_a_larger_one(budget: 
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_asked(settings: dict[str, Any], told: str, tmp_path: Path) -> None:
-    with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(UsageError, match=told):
-        judge(journal, JudgeConfig(**{"model": "judge", **settings}), samples_of("a"), 1, Silent())
+    with pytest.raises(UsageError, match=told):
+        judged_by(tmp_path, JudgeConfig(**{"model": "judge", **settings}), samples_of("a"))
 
 
 def test_a_local_model_can_judge_and_what_it_cannot_read_or_write_has_no_score(tiny_model: Path, tmp_path: Path) -> None:
     config = JudgeConfig(model=str(tiny_model), max_tokens=8, rubric=str(tmp_path / "short.toml"))
     (tmp_path / "short.toml").write_text('user = "{{ completion }}"\nscale = [1, 5]')
     samples = samples_of("A", "B", "word " * 2000)
-    with Journal(tmp_path / "journal.jsonl") as journal:
-        judged = judge(journal, config, samples, 3, Silent())
-        assert judged.scores == {"p:t:0": None, "p:t:1": None, "p:t:2": None}
-        assert (judged.new, judged.unreadable, judged.failed, judged.usd) == (2, 2, 1, None)
-        again = judge(journal, config, samples, 3, Silent())
-        assert (again.new, again.unreadable, again.failed) == (0, 2, 1)
+    judged = judged_by(tmp_path, config, samples)
+    assert judged.scores == {"p:t:0": None, "p:t:1": None, "p:t:2": None}
+    assert (judged.new, judged.unreadable, judged.failed, judged.usd) == (2, 2, 1, None)
+    again = judged_by(tmp_path, config, samples)
+    assert (again.new, again.unreadable, again.failed) == (0, 2, 1)

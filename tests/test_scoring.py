@@ -10,8 +10,8 @@ import filter_runs
 import pytest
 
 from seqdistill.errors import UsageError
-from seqdistill.filter.answers import boxed, extractor, last_number, normal, read_json, value_of
-from seqdistill.filter.scoring import by_faithfulness, by_logprob, by_reference, by_vote, names, teacher_means
+from seqdistill.filter.scoring.answers import boxed, extractor, last_number, normal, read_json, value_of
+from seqdistill.filter.scoring.scores import by_faithfulness, by_logprob, by_reference, by_vote, names, teacher_means
 from seqdistill.generate.sidecar import write_logprobs
 from seqdistill.records import Sample
 

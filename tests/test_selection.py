@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from seqdistill.filter.selection import Rejected, baseline, select
+from seqdistill.filter.scoring.selection import Rejected, baseline, select
 from seqdistill.recipe.reading import merge, parse_assignment, resolve
 from seqdistill.recipe.tables import SelectConfig
 

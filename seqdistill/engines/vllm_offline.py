@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from seqdistill.engines import Completion, Request, split_reasoning, take_size
+from seqdistill.engines import UNMETERED, Completion, Meter, Request, split_reasoning, take_size
+from seqdistill.engines.loading import files_of, named
 from seqdistill.engines.logprobs import by_ids
-from seqdistill.engines.models import local_model
 from seqdistill.errors import MissingExtra, UsageError
 from seqdistill.recipe.tables import ModelConfig
 
@@ -32,8 +32,6 @@ ENVIRONMENT = {
 class VLLMEngine:
     """One model in `vllm.LLM`. Options: batch_size; every other one goes to vllm.LLM as it is."""
 
-    most_under_way = abandoned = 0
-
     def __init__(self, model: ModelConfig) -> None:
         """Loads the model. Raises MissingExtra without vLLM, UsageError for what vLLM cannot load."""
         for name, value in ENVIRONMENT.items():
@@ -42,9 +40,7 @@ class VLLMEngine:
             from vllm import LLM
         except ImportError as error:
             raise MissingExtra("vllm", "vllm", "the vllm engine") from error
-        if not model.model:
-            raise UsageError("no model is named", "give --teacher, or model in the recipe's [teacher]")
-        source = local_model(model.model)
+        source = files_of(model)
         options: dict[str, Any] = {"use_tqdm_on_load": False, "trust_remote_code": model.trust_remote_code, **model.options}
         if model.revision:
             options.setdefault("revision", model.revision)
@@ -54,16 +50,20 @@ class VLLMEngine:
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             reason = str(error).strip() or type(error).__name__
             raise UsageError(
-                f"vLLM cannot load {model.model!r}: {reason}", "check the name and the engine's options ([teacher.options])"
+                f"vLLM cannot load {named(model)}: {reason}", "check the name and the engine's options ([teacher.options])"
             ) from error
         self._engine = self._llm.llm_engine
         self._tokenizer = self._llm.get_tokenizer()
         if not getattr(self._tokenizer, "chat_template", "built in"):  # Mistral's own tokenizers have no such attribute
-            raise UsageError(f"model {model.model!r} has no chat template", "use an instruct model")
+            raise UsageError(f"{named(model)} has no chat template", "use an instruct model")
         self._longest: int = self._llm.model_config.max_model_len
         self._thread = ThreadPoolExecutor(1, "vllm")  # vLLM is not thread-safe: after loading, every call is made here
 
-    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+    async def stream(
+        self,
+        requests: Sequence[Request],
+        meter: Meter = UNMETERED,  # noqa: ARG002 - nothing is billed
+    ) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request: those that cannot be asked at once, the others batch by batch."""
         batch: list[tuple[Request, list[int]]] = []
         for request in requests:

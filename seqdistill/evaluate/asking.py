@@ -4,13 +4,14 @@ The teacher of the proof is the teacher of the training data: it and the ceiling
 beams. Base and student are asked freely, for keeping to the form is what the student must have learnt. Does not score.
 """
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
-from seqdistill.engines import Completion, Engine, Pace, Request, open_engine
+from seqdistill.engines import Completion, Pace, Request
 from seqdistill.evaluate.contestants import Contestant, in_order_of_asking
-from seqdistill.journal.storage import Journal, answers, ask, lacking
+from seqdistill.journal.asking import Asker, answers, lacking, run_async
+from seqdistill.journal.budget import spending
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Prompt, request_seed
@@ -25,23 +26,32 @@ def max_tokens(recipe: Recipe) -> int:
 def ask_all(
     run: Run, recipe: Recipe, contestants: Sequence[Contestant], prompts: Sequence[Prompt], progress: Progress
 ) -> dict[str, Completion]:
-    """Every asked model's completion of every prompt, by request id; what the journal has is not asked again."""
+    """Every asked model's completion of every prompt, by request id; what the journal has is not requested again."""
     given: dict[str, Completion] = {}
+    asked = in_order_of_asking(contestants)
     with Journal(run.file("eval", "journal.jsonl")) as journal:
-        for contestant in in_order_of_asking(contestants):
-            requests = _requests(contestant, prompts, recipe)
-            failed = asyncio.run(_ask(journal, contestant, requests, _pace(recipe), progress))
-            for request, completion in answers(journal, contestant.identity, requests, failed):
-                given[request.id] = completion
+        sources = [contestant.source for contestant in asked]
+        with spending(run, journal, sources, recipe.generate.budget) as budget:
+            asker = Asker(journal, budget, _pace(recipe))
+            for contestant in asked:
+                requests = _requests(contestant, prompts, recipe, given)
+                failed = run_async(_ask(asker, contestant, requests, progress))
+                for request, completion in answers(journal, contestant.identity, requests, failed):
+                    given[request.id] = completion
     return given
 
 
-def _requests(contestant: Contestant, prompts: Sequence[Prompt], recipe: Recipe) -> list[Request]:
+def _requests(
+    contestant: Contestant, prompts: Sequence[Prompt], recipe: Recipe, given: Mapping[str, Completion]
+) -> list[Request]:
+    most = max_tokens(recipe)
+    if contestant.role == "base":
+        most = min(most, _base_tokens(prompts, given, most))
     return [
         Request(
             id=f"{prompt.id}:{contestant.role}",
             messages=contestant.messages(prompt),
-            max_tokens=max_tokens(recipe),
+            max_tokens=most,
             temperature=recipe.eval.temperature,
             seed=request_seed(recipe.eval.seed, prompt.id, contestant.attempt),
             **contestant.asked_with,
@@ -50,26 +60,32 @@ def _requests(contestant: Contestant, prompts: Sequence[Prompt], recipe: Recipe)
     ]
 
 
+def _base_tokens(prompts: Sequence[Prompt], given: Mapping[str, Completion], most: int) -> int:
+    """How long the untrained student may write: it often never stops. 2 to 4 times the longest answer of the teacher, as a
+    power of two, so that a teacher whose answers move a little has nothing asked again.
+    """
+    role = "teacher" if f"{prompts[0].id}:teacher" in given else "student"
+    found = [given[f"{prompt.id}:{role}"] for prompt in prompts if f"{prompt.id}:{role}" in given]
+    longest = max((one.completion_tokens or len(one.content) // 2 for one in found if one.error is None), default=most)
+    return max(16, 1 << (2 * max(longest, 1) - 1).bit_length())
+
+
 def _pace(recipe: Recipe) -> Pace:
     """Eval's own concurrency, and for the rest what generate may ask of the same endpoint."""
     names = ("timeout", "connect_timeout", "read_timeout", "retries", "requests_per_minute", "tokens_per_minute")
-    return Pace(concurrency=recipe.eval.concurrency, **{name: getattr(recipe.generate, name) for name in names})
+    capped = recipe.generate.budget is not None
+    return Pace(concurrency=recipe.eval.concurrency, capped=capped, **{name: getattr(recipe.generate, name) for name in names})
 
 
-async def _ask(
-    journal: Journal, contestant: Contestant, requests: list[Request], pace: Pace, progress: Progress
-) -> dict[str, Completion]:
-    """Asks one model for what the journal lacks; returns the failures by request id."""
+async def _ask(asker: Asker, contestant: Contestant, requests: list[Request], progress: Progress) -> dict[str, Completion]:
+    """Sends one model what the journal lacks; returns the failures by request id."""
     failed: dict[str, Completion] = {}
-    model = contestant.model
-    assert model is not None
-
-    def opened() -> Engine:
-        progress.start(f"asking {contestant.phrase}", len(lacking(journal, contestant.identity, requests)), "answers")
-        return open_engine(model, pace)
-
+    missing = len(lacking(asker.journal, contestant.identity, requests))
+    if not missing:
+        return failed
+    progress.start(f"prompting {contestant.phrase}", missing, "answers")
     try:
-        async with aclosing(ask(journal, contestant.identity, requests, opened)) as completions:
+        async with asker, aclosing(asker.ask(contestant.source, requests)) as completions:
             async for completion in completions:
                 progress.advance()
                 if completion.error is not None:

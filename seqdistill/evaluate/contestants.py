@@ -15,6 +15,7 @@ from seqdistill.engines.models import identity
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.errors import UsageError
 from seqdistill.evaluate import baselines
+from seqdistill.journal.budget import FREE, Price, Source, price_of
 from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Message, Prompt
 from seqdistill.runs import Run
@@ -32,10 +33,16 @@ class Contestant:
     view: str = "student"
     attempt: int = 0
     asked_with: Mapping[str, Any] = field(default_factory=dict)  # schema, choices, beams: settings of a Request
-    price: Mapping[str, Any] = field(default_factory=dict)  # USD per million tokens
+    price: Price | None = FREE
     outputs: Path | None = None  # a file of answers
     write: Callable[[baselines.Texts], list[str]] | None = None  # computes the answers of a baseline
     absent: str | None = None  # why the row is empty
+
+    @property
+    def source(self) -> Source:
+        """An asked contestant as it is requested and paid."""
+        assert self.model is not None
+        return Source(self.role, self.identity, self.model, self.price)
 
     def messages(self, prompt: Prompt) -> list[Message]:
         """A prompt as this contestant is shown it."""
@@ -61,7 +68,7 @@ def contestants_of(run: Run, recipe: Recipe, kind: str) -> list[Contestant]:
         "identity": identity(teacher),
         "view": "teacher",
         "asked_with": _as_in_generate(recipe),
-        "price": teacher.price,
+        "price": price_of(teacher.price),
     }
     copy = Contestant("copy", "copy of the prompt", "copying the prompt", write=baselines.copies)
     majority = Contestant("majority", "majority class", "always saying the most frequent class", write=baselines.majority)

@@ -12,7 +12,6 @@ import math
 import re
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from seqdistill.evaluate.answers import Answer
 from seqdistill.evaluate.shown import count, other_way, percent, speed, times
 from seqdistill.evaluate.table import upper
 from seqdistill.evaluate.verdict import faster
+from seqdistill.funnel import funnel
 from seqdistill.records import atomic_write, read_jsonl, visible
 from seqdistill.runs import STAGES, Run
 
@@ -215,34 +215,19 @@ def _facts(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def _funnel(run: Run) -> list[dict[str, Any]]:
-    """What became of the teacher's answers, from the manifests' row counts and the rules of rejected.jsonl."""
-    generated, filtered = _rows(run, "generate"), _rows(run, "filter")
-    asked = generated.get("samples.jsonl", 0) + generated.get("failures.jsonl", 0)
-    if not asked or not filtered:
-        return []
-    rules: Counter[str] = Counter()
-    rejected = run.file("filter", "rejected.jsonl")
-    if rejected.exists():
-        rules.update(str(row.get("rule")) for _, row in read_jsonl(rejected))
-    steps = [("requests", asked, False), ("failed", generated.get("failures.jsonl", 0), True)]
-    steps += [(f"rejected: {rule}", number, True) for rule, number in rules.most_common()]
-    steps += [("trained on", filtered.get("train.jsonl", 0), False), ("validation", filtered.get("validation.jsonl", 0), False)]
+    """What became of the teacher's answers, as bars; empty before filter is done."""
+    steps = funnel(run) if run.manifest("filter") else []
     return [
         {
-            "label": label,
-            "number": f"{number:,}",
-            "share": f"{100 * number / asked:.1f}%",
-            "width": _at(100 * number / asked),
-            "lost": lost,
+            "label": step.name,
+            "number": f"{step.rows:,}",
+            "share": f"{100 * step.rows / steps[0].rows:.1f}%",
+            "width": _at(100 * step.rows / steps[0].rows),
+            "lost": step.lost,
         }
-        for label, number, lost in steps
-        if number
+        for step in steps
+        if step.rows
     ]
-
-
-def _rows(run: Run, stage: str) -> dict[str, int]:
-    outputs = (run.manifest(stage) or {}).get("outputs", ())
-    return {Path(output["path"]).name: output["rows"] or 0 for output in outputs}
 
 
 def _provenance(run: Run, scores: dict[str, Any]) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from seqdistill.evaluate.statistics.intervals import ENOUGH
 from seqdistill.evaluate.table import Settings, methods, tabulate, warning
 from seqdistill.evaluate.verdict import verdict
 from seqdistill.evaluate.weights import size_of
-from seqdistill.journal.budget import price_of
+from seqdistill.journal.budget import FREE
 from seqdistill.metrics.text import chrf_signature
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
 from seqdistill.runs import Run
@@ -136,8 +136,8 @@ def usage(contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
     mine = [answer.completion for answer in answers if answer.model == contestant.role]
     read, written = sum(c.prompt_tokens for c in mine), sum(c.completion_tokens for c in mine)
     seconds = sum(c.seconds for c in mine)
-    price = price_of(contestant.price)
-    usd = sum(price.usd(completion) for completion in mine) if price else None
+    price = contestant.price
+    usd = None if price in (None, FREE) else sum(price.usd(completion) for completion in mine)
     return {
         "prompt_tokens": read,
         "completion_tokens": written,

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from seqdistill.engines.models import local_model
+from seqdistill.engines.loading import folder_here
 from seqdistill.recipe.tables import ModelConfig
 
 
@@ -29,13 +29,4 @@ def _folder(model: ModelConfig) -> Path | None:
     name = model.model or ""
     if model.engine == "openai" and not Path(name).is_dir():
         return None  # the endpoint's name for it, not ours
-    source = Path(local_model(name))
-    if source.is_dir():
-        return source
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=model.revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+    return folder_here(model)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from seqdistill.filter.contamination import Hit, Item
-from seqdistill.filter.personal_data import hidden
+from seqdistill.filter.checks.contamination import Hit, Item
+from seqdistill.filter.checks.personal_data import hidden
+from seqdistill.filter.checks.stock_phrases import StockPhrase
+from seqdistill.filter.checks.words import Ints
 from seqdistill.filter.scan import Facts
-from seqdistill.filter.stock_phrases import StockPhrase
 from seqdistill.filter.verdict import Verdict
-from seqdistill.filter.words import Ints
 from seqdistill.records import Sample
 
 EXAMPLES = 5  # of each rule

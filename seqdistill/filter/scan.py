@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqdistill.errors import UsageError
-from seqdistill.filter.contamination import Hit, ItemIndex
-from seqdistill.filter.duplicates import digest
-from seqdistill.filter.integrity import asked, integrity, refusal
-from seqdistill.filter.languages import language, script
-from seqdistill.filter.personal_data import count, hidden
-from seqdistill.filter.stock_phrases import OPENING
+from seqdistill.filter.checks.contamination import Hit, ItemIndex
+from seqdistill.filter.checks.duplicates import digest
+from seqdistill.filter.checks.integrity import integrity, refusal
+from seqdistill.filter.checks.languages import language, script
+from seqdistill.filter.checks.personal_data import count, hidden
+from seqdistill.filter.checks.stock_phrases import OPENING
+from seqdistill.filter.checks.words import Hashes, Ints, Sets, Words, mix, pair_sets, words
 from seqdistill.filter.verdict import Verdict, setting
-from seqdistill.filter.words import Hashes, Ints, Sets, Words, mix, pair_sets, words
 from seqdistill.filter.workers import each
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, PersonalDataConfig
@@ -121,7 +121,7 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
                 rows.append((offset, Sample.from_row(row, place), _score(row.get("score")), row.keys() == SAMPLE_KEYS.keys()))
             offset += len(line)
     samples = [sample for _, sample, _, _ in rows]
-    prompts, completions = [asked(sample) for sample in samples], [sample.text for sample in samples]
+    prompts, completions = [sample.prompt_text for sample in samples], [sample.text for sample in samples]
     prompt_words, completion_words = words(prompts), words(completions)
     verdicts = {row: verdict for row, sample in enumerate(samples) if (verdict := _verdict(sample, config, form))}
     hits = {hit.row: hit for hit in index.look("completion", completions, completion_words)}

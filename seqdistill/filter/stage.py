@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from seqdistill.cards import write_dataset_card
+from seqdistill.decisions import decisions_file, read_decisions
 from seqdistill.errors import SeqdistillError
-from seqdistill.filter.choice import Choice, Chooser, choice_inputs, choice_settings
-from seqdistill.filter.contamination import Item, ItemIndex, items_of
-from seqdistill.filter.decisions import decisions_file, read_decisions
+from seqdistill.filter.checks.contamination import Item, ItemIndex, items_of
 from seqdistill.filter.outputs import write, write_baselines
 from seqdistill.filter.people import apply_decisions, mind_personal_data
 from seqdistill.filter.report import Verdicts, report
@@ -27,6 +26,7 @@ from seqdistill.filter.rules import (
     drop_stock_phrases,
 )
 from seqdistill.filter.scan import Facts, Rows, scan
+from seqdistill.filter.scoring.choice import Choice, Chooser, choice_inputs, choice_settings
 from seqdistill.filter.verdict import Verdict, told
 from seqdistill.progress import Progress
 from seqdistill.recipe.remembered import asked_with

@@ -17,7 +17,9 @@ from seqdistill.generate.asking import ask_teachers
 from seqdistill.generate.inputs import Inputs
 from seqdistill.generate.plan import Planned
 from seqdistill.generate.samples import Counts
-from seqdistill.journal.storage import Journal, answer
+from seqdistill.journal.asking import answer
+from seqdistill.journal.budget import spending
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import GenerateConfig, Recipe
 from seqdistill.records import Message, write_json
@@ -58,7 +60,7 @@ def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0) -> Es
         if probe or path.exists():
             journals.insert(0, stack.enter_context(Journal(path, writable=probe > 0)))
         if probe:
-            _probe(journals[0], inputs, _spread([one for one in plan if not _holding(journals, one)], probe), progress)
+            _probe(run, journals[0], inputs, _spread([one for one in plan if not _holding(journals, one)], probe), progress)
         known = [
             (one, answer(journal, one.teacher.identity, one.request, {}))
             for one in _spread([one for one in plan if _holding(journals, one)], MOST_ANSWERS_READ)
@@ -92,14 +94,17 @@ def _holding(journals: Sequence[Journal], planned: Planned) -> list[Journal]:
     return [journal for journal in journals if journal.holds(planned.teacher.identity, planned.request)]
 
 
-def _probe(journal: Journal, inputs: Inputs, some: Sequence[Planned], progress: Progress) -> None:
+def _probe(run: Run, journal: Journal, inputs: Inputs, some: Sequence[Planned], progress: Progress) -> None:
     at_once = replace(inputs.recipe.generate, batch=False)  # a probe is not waited for a day
-    asked = ask_teachers(journal, some, at_once, inputs.purse(journal), progress)
+    with spending(run, journal, inputs.teachers, at_once.budget) as budget:
+        asked = ask_teachers(journal, some, at_once, budget, progress)
     if asked.stopped:
         raise asked.stopped
     if some and not asked.new:
         failure = next(iter(asked.failed.values()))
-        raise SeqdistillError(f"none of the {len(some)} probes was answered: {failure.message}", "mend the cause and try again")
+        raise SeqdistillError(
+            f"none of the {len(some)} probe requests was answered: {failure.message}", "fix the cause and try again"
+        )
 
 
 def _spread(plan: Sequence[Planned], count: int) -> list[Planned]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from seqdistill.errors import UsageError
 from seqdistill.generate.plan import Planned, Teacher, plan_requests, teachers_of
-from seqdistill.journal.budget import Purse
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, settings
@@ -52,13 +51,6 @@ class Inputs:
         """Loads the prompts; every sample to be had, in the order of samples.jsonl."""
         prompts = load_prompts(self.source, self.template, self.recipe.generate.limit, progress)
         return plan_requests(prompts, self.teachers, self.recipe.generate)
-
-    def purse(self, journal: Journal) -> Purse:
-        """What was paid so far, and the cap."""
-        prices = {teacher.identity: teacher.price for teacher in self.teachers}
-        purse = Purse(prices, self.recipe.generate.budget)
-        purse.count(journal)
-        return purse
 
     def others(self, stack: ExitStack) -> list[Journal]:
         """The journals of the other runs whose answers are taken. Raises UsageError when there is none."""

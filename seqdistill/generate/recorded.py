@@ -82,6 +82,7 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
             config=asdict(recipe),
             counts=counts,
             spent_usd=None,
+            assumed_usd=None,
             imported=True,
             teacher={"name": ", ".join(teachers), "identity": ", ".join(teachers), "engine": "recorded"},
         )

@@ -13,9 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.models import local_model
+from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
+from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Message, file_sha256, write_json
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import PLAIN, load_template, prompts_folder
@@ -44,21 +45,13 @@ def shrink(
     the model has, for a model whose layers are not one list or not of one kind, and for an `out` that exists.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     progress = progress or Silent()
     if out.exists():
         raise UsageError(f"{out}: exists already", "name a new folder, or remove this one")
-    source = local_model(model)
-    loading: dict[str, Any] = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
-    try:
-        whole = AutoModelForCausalLM.from_pretrained(source, dtype="auto", **loading).eval()
-        tokenizer = AutoTokenizer.from_pretrained(source, **loading)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"model {model!r} cannot be loaded: {reason}", "give a hub id, a folder, a .gguf or package:NAME"
-        ) from error
+    source = ModelConfig(model=model, revision=revision, trust_remote_code=trust_remote_code)
+    tokenizer = load("AutoTokenizer", source)
+    whole = load("AutoModelForCausalLM", source, dtype="auto").eval()
     path, stack = decoder_layers(whole)
     scores: list[float] | None = None
     chosen = listed_layers(str(layers), choice, len(stack))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.cards import write_model_card
-from seqdistill.errors import UsageError
+from seqdistill.engines.loading import load, named
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig, settings
 from seqdistill.records import read_samples
@@ -22,7 +22,7 @@ from seqdistill.train.checkpoints import open_work
 from seqdistill.train.fit import Fitted, fit, prepared, quiet
 from seqdistill.train.preflight import Checked, Row, preflight
 from seqdistill.train.shrink import listed_layers
-from seqdistill.train.student import Student, find_student, untrained, weights_of
+from seqdistill.train.student import Student, find_student, untrained
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,9 @@ def _settings(recipe: Recipe, student: Student) -> dict[str, Any]:
 
 def _read_student(student: Student, config: TrainConfig) -> tuple[Any, int]:
     """(tokenizer, the most tokens a row may have). Raises UsageError for a model that cannot be loaded, or cut so."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    model = weights_of(student)
-    loading = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model.model, **loading)
-        text = AutoConfig.from_pretrained(model.model, **loading).get_text_config(decoder=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"student {model.model!r} cannot be loaded: {reason}", "check the name; see `--student`") from error
+    what = named(student.source)
+    tokenizer = load("AutoTokenizer", student.source, what)
+    text = load("AutoConfig", student.source, what).get_text_config(decoder=True)
     if student.layers is not None:
         listed_layers(str(student.layers), config.layers, text.num_hidden_layers)
     positions = getattr(text, "max_position_embeddings", tokenizer.model_max_length)  # some kinds of model have no limit

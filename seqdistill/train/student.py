@@ -11,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.models import identity, local_model
+from seqdistill.engines.loading import files_of
+from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
@@ -66,7 +67,7 @@ def _weights(model: ModelConfig) -> ModelConfig:
 
 def weights_of(student: Student) -> ModelConfig:
     """The model that the student's tokenizer, template and layers come from: a folder or hub id. Converts a .gguf once."""
-    return replace(student.source, model=local_model(student.source.model or ""))
+    return replace(student.source, model=files_of(student.source))
 
 
 def untrained(

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from seqdistill.filter.personal_data import hidden
+from seqdistill.filter.checks.personal_data import hidden
 from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.recipe.tables import IntegrityConfig
 from seqdistill.records import Sample
@@ -36,16 +36,11 @@ def integrity(sample: Sample, config: IntegrityConfig) -> Verdict | None:
     if (share := repetition(text)) > config.max_repetition:
         reason = f"{share:.0%} of its 4-grams repeat an earlier one, more than {config.max_repetition:.0%}"
         return broken("repetition", reason, "max_repetition", math.ceil(share * 100) / 100)
-    if config.self_naming and (named := self_naming(text, asked(sample))):
+    if config.self_naming and (named := self_naming(text, sample.prompt_text)):
         return broken("self_naming", f"the teacher speaks of itself: {named!r}", "self_naming", False)
     if config.refusals == "drop" and refusal(text) and (refused := refusal(hidden(text))):
         return broken("refusal", f"a refusal: {refused!r}", "refusals", "annotate")
     return None
-
-
-def asked(sample: Sample) -> str:
-    """What the prompt says: its messages' text without the system's."""
-    return "\n".join(message["content"] for message in sample.prompt if message["role"] != "system")
 
 
 def repetition(text: str) -> float:

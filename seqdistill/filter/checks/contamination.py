@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqdistill.filter.words import Hashes, Ints, Words, digits_masked, grams, sequence_hashes, words
-from seqdistill.records import Message, Prompt
+from seqdistill.filter.checks.words import Hashes, Ints, Words, digits_masked, grams, sequence_hashes, words
+from seqdistill.records import Prompt, text_without_system
 
 GRAM = 5  # words; an item of fewer is found only when it is the whole prompt
 REFERENCE_WORDS = 8  # a shorter reference ("yes", "Paris") proves nothing when a completion says the same
@@ -51,16 +51,11 @@ def items_of(prompts: Iterable[Prompt], source: str) -> list[Item]:
     items: dict[tuple[str, str], Item] = {}
     for prompt in prompts:
         for view in (prompt.messages, prompt.teacher_messages):
-            for text in (said(view), view[-1]["content"]):
+            for text in (text_without_system(view), view[-1]["content"]):
                 items.setdefault(("prompt", text), Item(prompt.id, source, "prompt", text))
         if prompt.reference:
             items.setdefault(("reference", prompt.reference), Item(prompt.id, source, "reference", prompt.reference))
     return list(items.values())
-
-
-def said(messages: Sequence[Message]) -> str:
-    """The text of a prompt's messages without the system's."""
-    return "\n".join(message["content"] for message in messages if message["role"] != "system")
 
 
 class ItemIndex:

@@ -20,9 +20,9 @@ from dataclasses import asdict
 from typing import Any
 
 from seqdistill.errors import MissingExtra, UsageError
-from seqdistill.filter.answers import REGEX_SECONDS, Extract, compiled, extractor, last_number, read_json, value_of
-from seqdistill.filter.limits import end_group, run_limited, start_limited
-from seqdistill.filter.scoring import Scores
+from seqdistill.filter.scoring.answers import REGEX_SECONDS, Extract, compiled, extractor, last_number, read_json, value_of
+from seqdistill.filter.scoring.limits import end_group, run_limited, start_limited
+from seqdistill.filter.scoring.scores import Scores
 from seqdistill.recipe.tables import VerifyConfig
 from seqdistill.records import Sample
 
@@ -166,7 +166,7 @@ class MathChecker:
     def _said(self, line: bytes) -> str | None:
         """The process's answer to a line; None when it gave none in time."""
         if self._process is None:
-            command = [sys.executable, "-m", "seqdistill.filter.math_worker"]
+            command = [sys.executable, "-m", "seqdistill.filter.scoring.math_worker"]
             self._process = start_limited(command, self._megabytes, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             if _line(self._process, START_SECONDS) != "ready":
                 self.close()

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from seqdistill.decisions import Decision, appending, checked, now, overrules, read_decisions, seen_text
 from seqdistill.errors import UsageError
-from seqdistill.filter.decisions import Decision, appending, checked, now, overrules, read_decisions, seen_text
-from seqdistill.filter.filtered_rows import FilteredRows, Row
-from seqdistill.records import Message, atomic_write
+from seqdistill.records import atomic_write, conversation_text
+from seqdistill.review.filtered_rows import FilteredRows, Row
 from seqdistill.runs import Run
 
 COLUMNS = ("decision", "id", "file", "rule", "reason", "slice", "prompt", "reference", "completion", "reviewer", "time")
@@ -41,7 +41,7 @@ def export_csv(run: Run, path: Path) -> int:
                 "rule": row.rule,
                 "reason": row.reason,
                 "slice": row.sample.slice,
-                "prompt": flat(row.sample.prompt),
+                "prompt": conversation_text(row.sample.prompt),
                 "reference": row.sample.reference,
                 "completion": shown(row, decision),
                 "reviewer": decision.reviewer if decision else "",
@@ -134,13 +134,6 @@ def _cells(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 def shown(row: Row, decision: Decision | None) -> str:
     """The completion that a reviewer sees: the edited one where there is one."""
     return decision.completion if decision and decision.completion is not None else row.sample.text
-
-
-def flat(messages: list[Message]) -> str:
-    """A conversation as one text: a lone user message by itself, otherwise each with its role."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)
 
 
 def guard(text: str) -> str:

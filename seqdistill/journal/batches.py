@@ -1,7 +1,7 @@
-"""Asking through a Batch endpoint, for days if need be: submits what is missing, waits, and puts the answers in the journal.
+"""Requests through a Batch endpoint, for days if need be: submits what is missing, waits, and puts the answers in the journal.
 
-Each step stands in generate/batches.jsonl, on the disk, before it is taken and after it: whatever is killed in between, no
-request is submitted twice. What a batch asked lies in generate/batches/NAME.jsonl. Does not speak HTTP itself.
+Each step is in batches.jsonl beside the journal, on the disk, before it is taken and after it: whatever is killed in between,
+no request is submitted twice. A batch's requests are in batches/NAME.jsonl. Does not speak HTTP itself.
 """
 
 import asyncio
@@ -17,10 +17,11 @@ from typing import Any
 from seqdistill.engines import Completion, Request
 from seqdistill.engines.openai_batch import Batch, BatchEndpoint, NotNow, chunks
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.journal.budget import Purse
-from seqdistill.journal.storage import REQUEST_KEYS, Journal, Missing
+from seqdistill.journal.asking import Asker, Missing
+from seqdistill.journal.budget import Source
+from seqdistill.journal.storage import REQUEST_KEYS, Hold, Journal
 from seqdistill.progress import Progress
-from seqdistill.records import atomic_write, fingerprint, read_jsonl, to_line
+from seqdistill.records import atomic_write, read_jsonl, to_line
 
 FIRST_PAUSE_SECONDS = 0.5  # between two looks at a batch; each pause is longer, up to the longest
 LONGEST_PAUSE_SECONDS = 60.0
@@ -38,16 +39,17 @@ class UnderWay:
     file: str
     requests: dict[str, Request]  # by key
     id: str | None = None
-    usd: float = 0.0  # set aside for it
+    hold: str | None = None  # of the budget; an older version kept none
     done: int = 0
 
 
 class Ledger:
     """batches.jsonl of one run. Only appended to; `open` are the batches under way."""
 
-    def __init__(self, path: Path, purse: Purse) -> None:
-        """Reads what was under way and sets aside what it can cost. Raises SeqdistillError naming a damaged line."""
-        self._path, self._purse = path, purse
+    def __init__(self, journal: Journal) -> None:
+        """Reads what is under way at the endpoints. Raises SeqdistillError naming a damaged line."""
+        path = journal.path.with_name("batches.jsonl")
+        self._path, self._journal = path, journal
         self.open: dict[str, UnderWay] = {}
         content = path.read_bytes() if path.exists() else b""
         self._end = content.rfind(b"\n") + 1  # after it: a line that was cut short, whose step was not taken
@@ -55,7 +57,7 @@ class Ledger:
             try:
                 self._apply(json.loads(line))
             except (ValueError, KeyError, TypeError):
-                raise SeqdistillError(f"{path}:{number}: not a step of a batch", "mend or remove that line") from None
+                raise SeqdistillError(f"{path}:{number}: not a step of a batch", "repair or remove that line") from None
 
     def _apply(self, row: dict[str, Any]) -> None:
         name = row["name"]
@@ -63,13 +65,11 @@ class Ledger:
             case "submitting":
                 rows = read_jsonl(self._requests(name))
                 requests = {line["key"]: Request(id=line["id"], **line["request"]) for _, line in rows}
-                batch = UnderWay(name, row["model"], row["endpoint"], row["file"], requests)
-                batch.usd = self._purse.reserve(batch.model, requests.values())
-                self.open[name] = batch
+                self.open[name] = UnderWay(name, row["model"], row["endpoint"], row["file"], requests, hold=row.get("hold"))
             case "submitted":
                 self.open[name].id = row["batch"]
             case "collected" | "never submitted":
-                self._purse.reserved_usd -= self.open.pop(name).usd
+                del self.open[name]
 
     def _requests(self, name: str) -> Path:
         return self._path.parent / "batches" / f"{name}.jsonl"
@@ -102,20 +102,26 @@ class Ledger:
                 f"run again with --batch to collect it; to give it up and pay twice, remove {self._path}",
             )
 
+    def end(self, name: str, step: str, **facts: Any) -> None:
+        """A batch is over, and so is its hold."""
+        hold = self.open[name].hold
+        self.step(name, step, **facts)
+        if hold:
+            self._journal.release(hold)
+
 
 @dataclass
 class BatchAsking:
-    """Asking one teacher (its identity) for all that is missing, in batches; `wanted` is what is still to come, by key.
+    """Everything that is missing of one model, requested in batches; `wanted` is what is still to come, by key.
 
-    Teachers that are asked side by side share a `turn`, so that each sees what the others have set aside of the budget.
+    Models that are asked side by side share a `turn`, so that each sees what the others hold of the budget.
     """
 
-    journal: Journal
+    asker: Asker
     ledger: Ledger
-    model: str
+    source: Source
     wanted: dict[str, Request]
     endpoint: BatchEndpoint
-    purse: Purse
     progress: Progress
     turn: asyncio.Lock
 
@@ -135,11 +141,11 @@ class BatchAsking:
         finally:
             if left := self._under_way():
                 self.progress.note(
-                    f"{len(left)} batches go on at {self.endpoint.name}; run again with --batch to collect their answers"
+                    f"{len(left)} batches continue at {self.endpoint.name}; run again with --batch to collect their answers"
                 )
 
     def _under_way(self) -> list[UnderWay]:
-        return [batch for batch in self.ledger.open.values() if batch.model == self.model]
+        return [batch for batch in self.ledger.open.values() if batch.model == self.source.identity]
 
     async def _recover(self) -> None:
         """Finds out what came of the submissions that were cut short."""
@@ -162,25 +168,39 @@ class BatchAsking:
         if found:
             self.ledger.step(under_way.name, "submitted", batch=found.id)
         else:
-            self.ledger.step(under_way.name, "never submitted")
+            self.ledger.end(under_way.name, "never submitted")
 
     async def _submit_payable(self) -> None:
         """Submits what is in no batch yet, as far as the cap allows. Raises Incomplete when there is nothing to wait for."""
         async with self.turn:
             flying = {key for batch in self._under_way() for key in batch.requests}
             fresh = [(key, request) for key, request in self.wanted.items() if key not in flying]
-            payable = self.purse.affordable(self.model, fresh, batched=True)
+            payable = self._affordable(fresh)
             for part in chunks(self.endpoint, payable):
                 await self._submit(part)
         if not payable and len(fresh) == len(self.wanted):
-            raise self.purse.reached()
+            raise self.asker.budget.reached()
+
+    def _affordable(self, fresh: Missing) -> Missing:
+        """The first requests that fit under the cap together, even if each costs its upper bound."""
+        usd, fitting = 0.0, []
+        for key, request in fresh:
+            usd += self.source.hold([request], self.asker.budget.overrun, batched=True).usd or 0.0
+            if not self.asker.budget.fits(Hold(usd, 0, 0)):
+                break
+            fitting.append((key, request))
+        return fitting
 
     async def _submit(self, part: Missing) -> None:
-        name = uuid.uuid4().hex
+        name, journal, factor = uuid.uuid4().hex, self.asker.journal, self.asker.budget.overrun
         self.ledger.keep(name, part)
         file = await self.endpoint.upload(name, b"".join(self.endpoint.line(key, request) for key, request in part))
-        facts = {"model": self.model, "endpoint": self.endpoint.name, "file": file, "requests": len(part)}
-        self.ledger.step(name, "submitting", **facts)
+        each = [self.source.hold([request], factor, batched=True) for _, request in part]
+        usd = None if self.source.price is None else sum(one.usd or 0.0 for one in each)
+        whole = Hold(usd, sum(one.prompt_tokens for one in each), sum(one.completion_tokens for one in each), factor)
+        hold = journal.hold(self.source.identity, len(part), whole)
+        facts = {"model": self.source.identity, "endpoint": self.endpoint.name, "file": file, "requests": len(part)}
+        self.ledger.step(name, "submitting", **facts, hold=hold)
         try:
             batch = await self.endpoint.create(name, file)
         except NotNow:
@@ -189,7 +209,7 @@ class BatchAsking:
                 return
             raise
         except SeqdistillError:
-            self.ledger.step(name, "never submitted")
+            self.ledger.end(name, "never submitted")
             raise
         self.ledger.step(name, "submitted", batch=batch.id)
 
@@ -224,12 +244,13 @@ class BatchAsking:
     async def _collect(self, under_way: UnderWay, batch: Batch) -> AsyncIterator[Completion]:
         """Stores what an ended batch says. Killed halfway, the next run reads the files again and stores the rest."""
         contents = [await self.endpoint.content(file) for file in batch.files]
+        journal = self.asker.journal
         for key, request, completion in self.endpoint.completions(batch, contents, under_way.requests):
-            place = fingerprint(["lost", key, under_way.name])[:32] if completion.error else key
-            if (completion.error is None or completion.lost) and place not in self.journal:
-                self.journal.append(self.model, [(place, request, completion)])
-                self.purse.pay(self.model, request, completion)
+            if key not in journal:
+                self.asker.store(self.source, [(key, request, completion)])
+            if completion.uncounted:  # may have been billed, and nobody knows for how much
+                journal.hold(self.source.identity, 1, self.source.hold([request], batched=True))
             if today := self.wanted.pop(key, None):
                 yield replace(completion, id=today.id)
-        self.journal.sync()
-        self.ledger.step(under_way.name, "collected", status=batch.status)
+        journal.sync()
+        self.ledger.end(under_way.name, "collected", status=batch.status)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.filter.answers import NUMBER, Extract, number
+from seqdistill.filter.scoring.answers import NUMBER, Extract, number
 from seqdistill.records import Sample
 
 Scores = list[float | None]

@@ -4,22 +4,23 @@ Owns the requests, the reading of the replies and the spending limit. The rubric
 no score, and is counted; it is not asked again.
 """
 
-import asyncio
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqdistill.engines import Completion, Engine, Pace, Request, open_engine
+from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, UsageError
-from seqdistill.filter.personal_data import hidden
-from seqdistill.journal.budget import Price, Purse, ask_within, price_of
-from seqdistill.journal.storage import Journal, answers, lacking
+from seqdistill.filter.checks.personal_data import hidden
+from seqdistill.journal.asking import Asker, answers, run_async
+from seqdistill.journal.budget import Price, Source, price_of, spending
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
-from seqdistill.recipe.tables import JudgeConfig
-from seqdistill.records import Message, Sample
+from seqdistill.recipe.tables import JudgeConfig, Recipe
+from seqdistill.records import Sample, conversation_text
+from seqdistill.runs import Run
 from seqdistill.tasks.rubrics import Rubric, load_rubric
 
 SAMPLES_AT_ONCE = 4096  # so many are planned and asked together
@@ -47,21 +48,25 @@ def judge_settings(config: JudgeConfig) -> dict[str, Any]:
     return {"judge.model": identity(config), "judge.rubric": rubric.sha256, "judge.max_tokens": config.max_tokens}
 
 
-def judge(journal: Journal, config: JudgeConfig, samples: Iterable[Sample], total: int, progress: Progress) -> Judged:
+def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample], total: int, progress: Progress) -> Judged:
     """The score of every sample; what the journal has is not asked again. `total` is their number, for the progress bar.
 
     Raises UsageError for bad settings before anything is asked, and Incomplete when the budget is reached or requests
     failed: the answers are in the journal, and judging again goes on from there.
     """
+    config = recipe.judge
     _check(config)
     rubric = load_rubric(config.rubric)
     if rubric.scale is None:
         raise UsageError(f"{rubric.path}: a rubric for scores needs a scale", "scale = [1, 10]")
-    progress.start("asking the judge", total, "answers")
-    try:
-        return asyncio.run(_judge(journal, config, rubric, samples, progress))
-    finally:
-        progress.end()
+    source = Source(config.model or "", identity(config), config, price_of(config.price, "judge"))
+    with spending(run, journal, [source], recipe.generate.budget, config.budget) as budget:
+        pace = Pace(config.concurrency, capped=budget.cap_usd is not None)
+        progress.start("prompting the judge", total, "answers")
+        try:
+            return run_async(_judge(Asker(journal, budget, pace), source, config, rubric, samples, progress))
+        finally:
+            progress.end()
 
 
 def _check(config: JudgeConfig) -> None:
@@ -73,43 +78,38 @@ def _check(config: JudgeConfig) -> None:
 
 
 async def _judge(
-    journal: Journal, config: JudgeConfig, rubric: Rubric, samples: Iterable[Sample], progress: Progress
+    asker: Asker, source: Source, config: JudgeConfig, rubric: Rubric, samples: Iterable[Sample], progress: Progress
 ) -> Judged:
-    asking = _Asking(journal, config)
-    judged = Judged(usd=0.0 if asking.price else None)
+    judged = Judged(usd=0.0 if source.price else None)
     everything = iter(samples)
     missing: list[Completion] = []
-    try:
+    async with asker:
         while part := list(itertools.islice(everything, SAMPLES_AT_ONCE)):
             requests = [_request(sample, rubric, config) for sample in part]
-            failed = await asking.ask(requests)
-            for request, completion in answers(journal, asking.model, requests, failed):
+            failed: dict[str, Completion] = {}
+            async with aclosing(asker.ask(source, requests)) as completions:
+                async for completion in completions:
+                    if completion.error is None:
+                        judged.new += 1
+                    else:
+                        failed[completion.id] = completion
+            for request, completion in answers(asker.journal, source.identity, requests, failed):
                 if completion.error is not None and completion.error not in FOR_GOOD:
                     missing.append(completion)
                 else:
-                    _note(judged, rubric, request, completion, asking.price)
+                    _note(judged, rubric, request, completion, source.price)
             progress.advance(len(part), {} if judged.usd is None else {"cost": f"{judged.usd:.2f} USD"})
-    finally:
-        await asking.close()
-    judged.new = asking.new
     if missing:
         raise Incomplete(
             f"{len(missing)} samples are not judged; the first reason: {missing[0].message}",
-            f"run again to ask for {len(missing)}; what was answered is kept",
+            f"run again to judge {len(missing)}; what was answered is kept",
         )
     return judged
 
 
 def _request(sample: Sample, rubric: Rubric, config: JudgeConfig) -> Request:
-    values = {"prompt": _conversation(sample.prompt), "completion": sample.text, "reference": sample.reference}
+    values = {"prompt": conversation_text(sample.prompt), "completion": sample.text, "reference": sample.reference}
     return Request(sample.id, rubric.messages(values, sample.id), config.max_tokens)
-
-
-def _conversation(messages: Sequence[Message]) -> str:
-    """A prompt as one text: the user's message, or each message under its role where there are several."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _note(judged: Judged, rubric: Rubric, request: Request, completion: Completion, price: Price | None) -> None:
@@ -125,34 +125,3 @@ def _note(judged: Judged, rubric: Rubric, request: Request, completion: Completi
         judged.unreadable += 1
         judged.first_unreadable = judged.first_unreadable or hidden(completion.content)[:200]
     judged.scores[request.id] = None if score is None else float(score)
-
-
-class _Asking:
-    """An engine, opened when something must be asked, and the purse it is paid from."""
-
-    def __init__(self, journal: Journal, config: JudgeConfig) -> None:
-        self.model, self.new, self.price = identity(config), 0, price_of(config.price, "judge")
-        self._journal, self._config = journal, config
-        self._engine: Engine | None = None
-        self._purse = Purse({self.model: self.price}, config.budget)
-        self._purse.count(journal)
-
-    async def ask(self, requests: Sequence[Request]) -> dict[str, Completion]:
-        """Asks for what the journal lacks; returns the failures by request id. Raises Incomplete at the budget."""
-        missing, failed = lacking(self._journal, self.model, requests), dict[str, Completion]()
-        if not missing:
-            return failed
-        if self._engine is None:  # a lost answer may be billed: with a budget, none is asked for twice
-            self._engine = open_engine(self._config, Pace(self._config.concurrency, resend=self._config.budget is None))
-        async with aclosing(ask_within(self._purse, self._journal, self.model, missing, self._engine)) as completions:
-            async for completion in completions:
-                if completion.error is None:
-                    self.new += 1
-                else:
-                    failed[completion.id] = completion
-        return failed
-
-    async def close(self) -> None:
-        """Ends the engine, if one was opened."""
-        if self._engine:
-            await self._engine.close()

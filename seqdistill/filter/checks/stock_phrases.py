@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqdistill.filter.integrity import asked
-from seqdistill.filter.words import Hashes, Ints
+from seqdistill.filter.checks.words import Hashes, Ints
 from seqdistill.records import Sample
 
 OPENING = 4  # words
@@ -67,7 +66,7 @@ def stock_phrases(
             looked = [read(row) for row in _some(mine)]
             opening = _WORD.findall(looked[0].text)[:OPENING]
             content = {word for word in _folded(opening) if word not in _PLAIN}
-            if not content or np.mean([bool(content & _words(asked(sample))) for sample in looked]) > FROM_PROMPT:
+            if not content or np.mean([bool(content & _words(sample.prompt_text)) for sample in looked]) > FROM_PROMPT:
                 continue
             usual = usual or _usual([read(row) for row in _some(rows)])
             if _alike(looked, usual):
@@ -84,7 +83,7 @@ def stock_phrases(
 def coverage(sample: Sample) -> float:
     """The share of a completion's content words that its prompt has too."""
     content = _words(sample.text)
-    return len(content & _words(asked(sample))) / len(content) if content else 0.0
+    return len(content & _words(sample.prompt_text)) / len(content) if content else 0.0
 
 
 @dataclass(frozen=True)
@@ -96,14 +95,14 @@ class _Usual:
 
 
 def _usual(samples: Sequence[Sample]) -> _Usual:
-    counts = Counter(word for sample in samples for word in _words(asked(sample)))
+    counts = Counter(word for sample in samples for word in _words(sample.prompt_text))
     template = frozenset(word for word, count in counts.items() if count > len(samples) / 2)
     return _Usual(float(np.mean([coverage(sample) for sample in samples])), template)
 
 
 def _alike(samples: Sequence[Sample], usual: _Usual) -> bool:
     """Whether the prompts are one said in several ways: most of their words, less the template's, are common to all."""
-    own = [_words(asked(sample)) - usual.template for sample in samples]
+    own = [_words(sample.prompt_text) - usual.template for sample in samples]
     return len(set.intersection(*own)) > 0.5 * float(np.mean([len(words) for words in own]))
 
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
-from seqdistill.filter.answers import extractor
-from seqdistill.filter.judge import judge, judge_settings
-from seqdistill.filter.reward import RewardModel
-from seqdistill.filter.scoring import by_faithfulness, by_logprob, by_reference, by_vote, teacher_means
-from seqdistill.filter.selection import BASELINES, Rejected, baseline, select
-from seqdistill.filter.verify import Check, verifier
-from seqdistill.filter.words import Hashes, Ints
+from seqdistill.filter.checks.words import Hashes, Ints
+from seqdistill.filter.scoring.answers import extractor
+from seqdistill.filter.scoring.judge import judge, judge_settings
+from seqdistill.filter.scoring.reward import RewardModel
+from seqdistill.filter.scoring.scores import by_faithfulness, by_logprob, by_reference, by_vote, teacher_means
+from seqdistill.filter.scoring.selection import BASELINES, Rejected, baseline, select
+from seqdistill.filter.scoring.verify import Check, verifier
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, ScoreConfig
@@ -110,7 +110,7 @@ class Chooser:
         config, inorder = self._config, np.sort(rows).tolist()
         if config.score.by == "judge":
             with Journal(self._run.file("filter", "journal.jsonl")) as journal:
-                judged = judge(journal, self._recipe.judge, map(self._read, inorder), len(inorder), self._progress)
+                judged = judge(self._run, self._recipe, journal, map(self._read, inorder), len(inorder), self._progress)
             told["judge"] = {name: value for name, value in asdict(judged).items() if name != "scores"}
             return {row: judged.scores[self._read(row).id] for row in inorder}
         scores: dict[int, float | None] = {}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seqdistill.filter.words import PAIR_BITS, Hashes, Ints, Sets, mix
+from seqdistill.filter.checks.words import PAIR_BITS, Hashes, Ints, Sets, mix
 
 COUNTER_BITS = 22  # the pairs are counted in at most this many bins (2**), to put the rare ones first
 BITMAP_BITS = 512

@@ -6,7 +6,7 @@ import unicodedata
 import numpy as np
 from numpy.typing import NDArray
 
-from seqdistill.filter.words import Hashes, Ints
+from seqdistill.filter.checks.words import Hashes, Ints
 from seqdistill.records import Sample
 
 

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.filter.decisions import (
+from seqdistill.decisions import (
     Decision,
     appending,
     decisions_file,
@@ -33,9 +32,11 @@ from seqdistill.filter.decisions import (
     seen_text,
     summary,
 )
-from seqdistill.filter.filtered_rows import FilteredRows, Row
-from seqdistill.filter.spreadsheet import export_csv, flat, import_csv
+from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
+from seqdistill.records import conversation_text
+from seqdistill.review.filtered_rows import FilteredRows, Row
+from seqdistill.review.spreadsheet import export_csv, import_csv
 from seqdistill.runs import Run
 
 SHOWS = ("all", "open", "reviewed", "kept", "rejected")
@@ -149,7 +150,7 @@ class Review:
         if quoted not in self._rows.line(number).decode("utf-8", "replace").casefold():
             return False  # the whole line is quickly searched; whether it was a text that matched is seen below
         row = self._rows[number]
-        texts = (row.sample.id, flat(row.sample.prompt), row.sample.text, row.sample.reference, row.reason)
+        texts = (row.sample.id, conversation_text(row.sample.prompt), row.sample.text, row.sample.reference, row.reason)
         return any(needle in (text or "").casefold() for text in texts)
 
     def _progress(self, view: "array[int]", held: dict[str, Decision]) -> dict[str, Any]:
@@ -321,7 +322,7 @@ class Handler(BaseHTTPRequestHandler):
         session = self.server.session
         if page in PAGES:
             name, kind = PAGES[page]
-            return resources.files("seqdistill.filter").joinpath(name).read_bytes(), f"{kind}; charset=utf-8"
+            return resources.files("seqdistill.review").joinpath(name).read_bytes(), f"{kind}; charset=utf-8"
         try:
             match page:
                 case "about":

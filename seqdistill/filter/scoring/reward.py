@@ -6,7 +6,9 @@ The conversation is laid out by the model's own chat template. Holds the model; 
 from collections.abc import Sequence
 from typing import Any
 
+from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Sample
 
 BATCH_SIZE = 16
@@ -18,14 +20,10 @@ class RewardModel:
     def __init__(self, source: str, batch_size: int = BATCH_SIZE) -> None:
         """Loads a hub id or folder. Raises UsageError for what is no reward model or has no chat template."""
         import torch
-        import transformers
 
-        try:
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(source, padding_side="right")
-            self._model = transformers.AutoModelForSequenceClassification.from_pretrained(source, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UsageError(f"filter.score.reward_model = {source!r}: cannot be loaded: {reason}", "check the name") from error
+        model, what = ModelConfig(model=source), f"filter.score.reward_model = {source!r}"
+        self._tokenizer = load("AutoTokenizer", model, what, padding_side="right")
+        self._model = load("AutoModelForSequenceClassification", model, what)
         if self._model.config.num_labels != 1:
             raise UsageError(
                 f"filter.score.reward_model = {source!r}: has {self._model.config.num_labels} outputs, a reward model has one",

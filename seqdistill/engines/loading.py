@@ -1,0 +1,186 @@
+"""Loads what a local model is made of: its config, tokenizer and weights, through transformers' Auto classes.
+
+The one place where such a load fails: every failure is a UsageError that names the model and the next action. Where the files
+of a name are is decided in `models`. Does not run models.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines.models import local_model, locate, quiet_transformers
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.recipe.tables import JudgeConfig, ModelConfig, StudentConfig, TeacherConfig
+
+HUB_SECONDS = 5.0  # to connect to the hub, or to wait for its reply; HF_HUB_ETAG_TIMEOUT sets it
+NAMED_KEYS = 3  # of the tensors that a checkpoint lacks
+
+
+def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
+    """What `transformers.AUTO.from_pretrained` makes of a model; `auto` is "AutoTokenizer", "AutoModelForCausalLM" ...
+
+    `what` is the model's name in errors, by default its role and name. Code that comes with a model runs only with
+    trust_remote_code. Weights are read from safetensors, and all of them must be there. Raises UsageError for whatever
+    cannot be loaded, SeqdistillError when memory runs out.
+    """
+    what = what or named(model)
+    source = files_of(model, what)
+    import torch
+    import transformers
+
+    quiet_transformers()
+    settings |= {"trust_remote_code": model.trust_remote_code} | ({"revision": model.revision} if model.revision else {})
+    weights = "For" in auto
+    if weights:
+        settings = {"use_safetensors": True, "output_loading_info": True} | settings
+    try:
+        loaded = getattr(transformers, auto).from_pretrained(source, **settings)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise SeqdistillError(
+            f"{what}: not enough memory to load it: {_line(error)}", "use a smaller model or dtype"
+        ) from error
+    except Exception as error:  # libraries and a model's own code raise what they like; all of it is about this model
+        raise UsageError(f"{what} cannot be loaded: {_reason(error)}", _next_action(error, model)) from error
+    if not weights:
+        return loaded
+    loaded, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        some = ", ".join(missing[:NAMED_KEYS]) + (" ..." if len(missing) > NAMED_KEYS else "")
+        raise UsageError(
+            f"{what} cannot be loaded: its files lack {len(missing)} of the weights that its config.json asks for: {some}",
+            "copy or download the model again",
+        )
+    return loaded
+
+
+def files_of(model: ModelConfig, what: str = "") -> str:
+    """What `from_pretrained` reads a model from: a folder, or a hub id that the hub has just confirmed.
+
+    Without the hub, a hub id's folder in the cache of this machine. Loads nothing heavy, and takes at most about
+    HUB_SECONDS. Raises UsageError for a model that is in neither.
+    """
+    what = what or named(model)
+    if not model.model:
+        role = _role(model)
+        raise UsageError(f"no {role or 'model'} is named", f"give --{role}, or model in [{role}]" if role else "name a model")
+    if locate(model.model, what) is not None:
+        return local_model(model.model)
+    return _from_hub(model.model, model.revision, what, _meant(model))
+
+
+def folder_here(model: ModelConfig) -> Path | None:
+    """The folder on this machine that holds a model's files; None for a hub id that was not downloaded."""
+    if locate(model.model or "") is not None:
+        return Path(local_model(model.model or ""))
+    return _cached(model.model or "", model.revision)
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    """The folder of a hub id in the hub's cache on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def named(model: ModelConfig) -> str:
+    """A model as errors name it: "teacher 'Qwen/Qwen3-8B'"."""
+    return f"{_role(model) or 'model'} {model.model!r}"
+
+
+def _role(model: ModelConfig) -> str:
+    roles = {TeacherConfig: "teacher", StudentConfig: "student", JudgeConfig: "judge"}
+    return next((name for kind, name in roles.items() if isinstance(model, kind)), "")
+
+
+def _meant(model: ModelConfig) -> str:
+    role = _role(model)
+    if not role:
+        return "check the name"
+    return f"was an endpoint meant? then --{role}-engine openai --{role}-base-url URL; else check the name and the network"
+
+
+@lru_cache(maxsize=64)  # the hub is asked once for each model, not once for each of its files
+def _from_hub(name: str, revision: str | None, what: str, meant: str) -> str:
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    cached = _cached(name, revision)
+    if constants.HF_HUB_OFFLINE:
+        if cached:
+            return str(cached)
+        raise UsageError(f"{what}: not a folder, not in the hub's cache on this machine, and HF_HUB_OFFLINE is set", meant)
+    seconds = constants.HF_HUB_ETAG_TIMEOUT if "HF_HUB_ETAG_TIMEOUT" in os.environ else HUB_SECONDS
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=seconds)
+    except HFValidationError as error:
+        raise UsageError(f"{what}: not a folder, and not the form of a hub id (OWNER/NAME)", meant) from error
+    except GatedRepoError as error:
+        hint = f"accept its terms at {constants.ENDPOINT}/{name}, then set HF_TOKEN"
+        raise UsageError(f"{what}: the hub gives this model only to those who accepted its terms", hint) from error
+    except RevisionNotFoundError as error:
+        hint = f"see {constants.ENDPOINT}/{name}/commits/main"
+        raise UsageError(f"{what}: the hub has no revision {revision!r} of it", hint) from error
+    except EntryNotFoundError as error:
+        hint = "give a Hugging Face model with config.json, or the path of a .gguf file"
+        raise UsageError(f"{what}: has no config.json on the hub", hint) from error
+    except RepositoryNotFoundError as error:
+        private = "; a private model needs HF_TOKEN"
+        raise UsageError(f"{what}: not a folder, and the hub has no such model", meant + private) from error
+    except Exception as error:  # no network, a proxy's page, a server's error: whatever it is, the hub gave no answer
+        if cached:
+            return str(cached)
+        raise UsageError(f"{what}: not a folder, and the hub cannot be reached: {_line(error)}", meant) from error
+    return name
+
+
+def _line(error: BaseException) -> str:
+    """The first line that an exception says, or else its name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _reason(error: Exception) -> str:
+    """An exception in one line. Some say what is wrong in their second line, some only the value that they choked on."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if lines[0].endswith(":") and len(lines) > 1:
+        return f"{lines[0]} {lines[1]}"
+    said = lines[0].split(" Model type should be")[0]
+    return f"{type(error).__name__}: {said}" if isinstance(error, (KeyError, AttributeError, TypeError, IndexError)) else said
+
+
+_ACTIONS = (  # what an exception says, in lower case: what to do
+    ("trust_remote_code", "read the code that comes with the model; to run it, set trust_remote_code = true"),
+    ("does not recognize this architecture", "pip install --upgrade transformers, or use another model"),
+    ("configuration class", "use a decoder-only language model (a causal LM)"),
+    ("no file named", "weights are read from .safetensors files: convert others, or copy or download the model again"),
+    ("does not appear to have a file named", "weights are read from .safetensors files: convert others, or use another model"),
+    ("backend tokenizer", "copy tokenizer.json with the model; for a SentencePiece model: pip install sentencepiece"),
+    ("deserializing header", "the file of the weights is damaged: copy or download the model again (git lfs pull)"),
+    ("mismatched_sizes", "config.json does not fit the weights: copy or download the model again"),
+    ("is required", "install the package, or use a model that does not need it"),
+    ("requires", "install the package, or use a model that does not need it"),
+)
+
+
+def _next_action(error: Exception, model: ModelConfig) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"install the package that it needs ({error.name}), or use another model"
+    said = str(error).lower()
+    role = _role(model)
+    action = next((action for words, action in _ACTIONS if words in said), "")
+    if not action:
+        action = "install what is missing" if isinstance(error, ImportError) else "check the model's files, or use another one"
+    return action.replace("set trust", f"set [{role}] trust" if role else "set trust")
