@@ -10,6 +10,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from operator import attrgetter
 from typing import Any, get_type_hints
 
+from seqdistill.metrics import PRIMARY
+
 
 def key(
     default: Any,
@@ -30,7 +32,6 @@ def key(
 
 # --- the tables -------------------------------------------------------------------------------------------------------
 
-PRIMARY = ("chrf_teacher", "chrf_reference", "exact_teacher", "exact_reference")
 ENGINES = ("openai", "vllm", "transformers")
 
 
@@ -44,7 +45,12 @@ class TaskConfig:
     columns: dict[str, Any] = key(
         {}, 'columns of prompts and test that go by other names: { prompt = "question", reference = "answer", slice = ... }'
     )
-    primary: str = key("chrf_teacher", "the metric that decides: NAME_teacher or NAME_reference", choices=PRIMARY)
+    primary: str | None = key(
+        None,
+        "the metric that decides, against the references where all prompts have one; NAME_teacher and NAME_reference say "
+        "which. Default: accuracy for choices, field_f1 for a schema, else chrf",
+        choices=PRIMARY,
+    )
 
 
 @dataclass(frozen=True)
@@ -335,6 +341,9 @@ class EvalConfig:
 
     temperature: float = key(0.0, "sampling temperature of all four models", low=0, high=5)
     max_tokens: int | None = key(None, "most new tokens in one answer; default: the same as generate", low=1)
+    margin: float = key(
+        5.0, "points by which the student may be worse than the teacher and still pass; below 1 a share: 0.05", low=0, high=100
+    )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1)
