@@ -229,7 +229,7 @@ ProbeOption = Annotated[
     int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really asks N prompts, for a better estimate")
 ]
 FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="JSONL: API logs, batch files, prompt/completion or messages lines")
+    list[Path], typer.Argument(metavar="FILE...", help="JSONL, JSON, CSV or Parquet: logs, exports, data sets")
 ]
 ExplainOption = Annotated[
     Optional[str],  # noqa: UP045
@@ -264,7 +264,7 @@ def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False,
 
 @_command(
     "import",
-    ("teacher", "generate"),
+    (*SHARED, "generate"),
     "Take recorded completions as the teacher's; filter comes next.",
     [_own("files", FilesArgument)],
 )
