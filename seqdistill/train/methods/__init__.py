@@ -29,6 +29,7 @@ class Lesson:
     checked: Checked
     arguments: Any  # of the method's TRL config class
     progress: Progress
+    weights: dict[str, float] = field(default_factory=dict)  # of rows that count more or less than 1, by id
     base: Base = field(default_factory=lambda: Base(ModelConfig()))  # the untrained student
     model: Any = None  # the same, loaded
     material: Any = None  # what the method's `gather` found

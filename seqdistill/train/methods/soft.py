@@ -13,7 +13,7 @@ from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 from seqdistill.train.methods import Lesson, Method
-from seqdistill.train.methods.sequence import Step, build_trainer, text_loss
+from seqdistill.train.methods.sequence import Step, build_trainer, text_loss, trained_tokens
 from seqdistill.train.methods.targets import Targets, read_targets, target_files
 from seqdistill.train.student import Student
 
@@ -69,8 +69,7 @@ def collating(targets: Targets) -> Callable[[Any], Any]:
         import torch
 
         def with_targets(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-            trained = [sum(label != -100 for label in example["labels"]) for example in examples]
-            found = [targets.of(example["row"], count) for example, count in zip(examples, trained, strict=True)]
+            found = [targets.of(example["row"], trained_tokens(example)) for example in examples]
             columns = {name: torch.cat([row[number] for row in found]) for number, name in enumerate(COLUMNS)}
             return {**collate(list(examples)), **columns}
 
