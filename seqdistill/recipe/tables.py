@@ -308,6 +308,16 @@ class TrainConfig:
     approximate: bool = key(
         False, "method = soft: compare the stored likeliest tokens alone, renormalised; works at every temperature"
     )
+    features: float = key(0.0, "weight of the likeness of hidden states, for a student cut from its teacher", low=0)
+    features_loss: str = key("cosine", "features: 1 - cosine, or mean squared difference", choices=("cosine", "mse"))
+    attention: float = key(0.0, "weight of the likeness of attention, for a student cut from its teacher", low=0)
+    attention_loss: str = key("kl", "attention: KL divergence, or squared distance", choices=("kl", "mse"))
+    relations: float = key(
+        0.0,
+        "weight of the relations between queries, keys and values in the last layer, for a student cut from its teacher",
+        low=0,
+    )
+    distances: float = key(0.0, "weight of the distances between a batch's rows, for a student cut from its teacher", low=0)
     reasoning: bool = key(False, "train on the teacher's reasoning too, as <think> before the answer")
     rationale: str = key(
         "off",

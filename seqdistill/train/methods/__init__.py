@@ -37,6 +37,17 @@ class Lesson:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One batch as the loss terms see it. Its N trained tokens are in the order of the rows."""
+
+    inputs: dict[str, Any]  # what the model was called with
+    trained: Any  # (B, T - 1) bool: the places whose next token is trained
+    labels: Any  # (N) the tokens that are learnt there
+    logits: Any  # (N, V) the student's
+    extras: dict[str, Any]  # what the collator added
+
+
+@dataclass(frozen=True)
 class Method:
     """One way to distil.
 
@@ -60,7 +71,19 @@ class Method:
         return getattr(trl, self.config)
 
 
-METHOD_KEYS = frozenset(("alpha", "temperature", "approximate"))  # keys of [train] that belong to some methods only
+METHOD_KEYS = frozenset(
+    (
+        "alpha",
+        "temperature",
+        "approximate",
+        "features",
+        "features_loss",
+        "attention",
+        "attention_loss",
+        "relations",
+        "distances",
+    )
+)  # keys of [train] that belong to some methods only
 SHARED_WORDS = frozenset(("temperature",))  # of these, those whose environment variable is also another stage's
 
 

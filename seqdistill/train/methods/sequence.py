@@ -5,26 +5,14 @@ so that their weighted sum is right under padding, gradient accumulation and sev
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.train.methods import Lesson, Method
+from seqdistill.train.methods import Lesson, Method, Step, hidden
 from seqdistill.train.preflight import check_batches
 from seqdistill.train.rendering import Row
 
 PLAIN = ("input_ids", "labels", "attention_mask", "position_ids", "seq_lengths")  # columns that TRL's collator reads
-
-
-@dataclass(frozen=True)
-class Step:
-    """One batch as the loss terms see it. Its N trained tokens are in the order of the rows."""
-
-    inputs: dict[str, Any]  # what the model was called with
-    trained: Any  # (B, T - 1) bool: the places whose next token is trained
-    labels: Any  # (N) the tokens that are learnt there
-    logits: Any  # (N, V) the student's
-    extras: dict[str, Any]  # what the collator added
 
 
 def text_loss(step: Step) -> Any:  # -> (N)
@@ -52,6 +40,8 @@ def build_trainer(
     something else than the rows.
     """
     checked, arguments = lesson.checked, lesson.arguments
+    if hidden.wanted(lesson.recipe.train):
+        loss = hidden.with_terms(lesson, loss or text_loss)
     if lesson.weights:
         if arguments.packing:
             raise UsageError("[train.args] packing with weights of rows", "a packed row has many weights: leave packing out")
@@ -153,4 +143,4 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None) -> Any:
     return CompletionTrainer
 
 
-METHOD = Method("sequence", "SFTConfig", build)
+METHOD = Method("sequence", "SFTConfig", build, hidden.check, defaults=hidden.defaults, keys=hidden.KEYS)
