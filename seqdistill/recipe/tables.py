@@ -329,14 +329,41 @@ class TrainConfig:
     approximate: bool = key(
         False, "method = soft: compare the stored likeliest tokens alone, renormalised; works at every temperature"
     )
+    features: float = key(0.0, "weight of the likeness of hidden states, for a student cut from its teacher", low=0)
+    features_loss: str = key("cosine", "features: 1 - cosine, or mean squared difference", choices=("cosine", "mse"))
+    attention: float = key(0.0, "weight of the likeness of attention, for a student cut from its teacher", low=0)
+    attention_loss: str = key("kl", "attention: KL divergence, or squared distance", choices=("kl", "mse"))
+    relations: float = key(
+        0.0,
+        "weight of the relations between queries, keys and values in the last layer, for a student cut from its teacher",
+        low=0,
+    )
+    distances: float = key(0.0, "weight of the distances between a batch's rows, for a student cut from its teacher", low=0)
     reasoning: bool = key(False, "train on the teacher's reasoning too, as <think> before the answer")
+    rationale: str = key(
+        "off",
+        "the teacher's reasoning: not trained, before the answer (as reasoning does), or as rows of a task of its own",
+        choices=("off", "inline", "multitask"),
+    )
+    rationale_weight: float = key(1.0, "rationale = multitask: weight of these rows", low=0)
+    reference_weight: float = key(0.0, "weight of rows whose answer is the prompt's reference; 0: there are none", low=0)
+    references: str = key(
+        "extra", "reference_weight: rows beside the teacher's, or instead of them", choices=("extra", "replace")
+    )
+    teacher_weights: dict[str, Any] = key({}, "weights of teachers' rows, by the teacher's name in the samples")
+    edited_weight: float = key(1.0, "weight of rows whose answer a person edited", low=0)
     layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
     unfit: str = key(
         "error", "rows too long for the student or with control tokens in the answer: error, or drop", choices=("error", "drop")
     )
     seed: int = key(0, "seed of the data order and of dropout", low=0, high=2**31)
     limit: int | None = key(None, "only the first N rows", low=1)
-    args: dict[str, Any] = key({}, "verbatim to TRL's SFTConfig")
+    args: dict[str, Any] = key({}, "verbatim to TRL's config class of the method: SFTConfig ...")
+
+    @property
+    def trains_reasoning(self) -> bool:
+        """Whether the teacher's reasoning is trained before the answer."""
+        return self.reasoning or self.rationale == "inline"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from seqdistill.train.arguments import check_arguments, trl_arguments
 from seqdistill.train.fit import prepared, quiet
 from seqdistill.train.measured import Cost, check_isolated, cost, make_savable
 from seqdistill.train.methods import Lesson, Method, method_of
+from seqdistill.train.mixing import mixed
 from seqdistill.train.preflight import Checked, preflight
 from seqdistill.train.rendering import Row, Template, Unfit, chat_template, with_defaults
 from seqdistill.train.shrink import listed_layers
@@ -68,7 +69,8 @@ def make_ready(
     """
     check_arguments(recipe.train.args, method.config_class())
     method.check(run, recipe, student)
-    samples = {name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}
+    rows = mixed({name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}, recipe.train)
+    samples = {"train": rows.train, "validation": rows.validation}
     read = _read_student(student, recipe)
     checked = preflight(
         read.tokenizer,
@@ -82,7 +84,8 @@ def make_ready(
     )
     kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
-    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress)
+    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress, weights=rows.weights)
+    lesson.found.update(rows.counts)
     lesson = replace(lesson, material=method.gather(lesson))
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
     try:
