@@ -141,7 +141,7 @@ def test_the_loss_at_trained_positions_alone_is_trl_s_own_loss(tiny_model: Path)
     from transformers import AutoModelForCausalLM
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from seqdistill.train.fit import completion_trainer
+    from seqdistill.train.methods.sequence import completion_trainer
 
     torch.manual_seed(0)
     rows = [{"input_ids": [5] * 4 + [7, 8, 9][:n], "labels": [-100] * 4 + [7, 8, 9][:n]} for n in (1, 3)]

@@ -5,7 +5,7 @@ that is cut from its teacher.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from seqdistill.runs import Run
 from seqdistill.train.arguments import check_arguments, trl_arguments
 from seqdistill.train.fit import prepared, quiet
 from seqdistill.train.measured import Cost, check_isolated, cost, make_savable
+from seqdistill.train.methods import Lesson, Method, method_of
 from seqdistill.train.preflight import Checked, preflight
 from seqdistill.train.rendering import Row, Template, Unfit, chat_template, with_defaults
 from seqdistill.train.shrink import listed_layers
@@ -48,16 +49,25 @@ class Ready:
     trainer: Any
     cost: Cost
     notes: list[str]
+    method: dict[str, Any]  # its name, and what it found
 
 
 def make_ready(
-    run: Run, recipe: Recipe, student: Student, files: Mapping[str, Path], progress: Progress, *, measure: bool = False
+    run: Run,
+    recipe: Recipe,
+    student: Student,
+    method: Method,
+    files: Mapping[str, Path],
+    progress: Progress,
+    *,
+    measure: bool = False,
 ) -> Ready:
     """Reads, checks and loads all that is trained with. With `measure`, a step is timed.
 
     Raises UsageError for a student, rows or [train.args] that cannot be trained with; nothing is left behind then.
     """
-    check_arguments(recipe.train.args)
+    check_arguments(recipe.train.args, method.config_class())
+    method.check(run, recipe, student)
     samples = {name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}
     read = _read_student(student, recipe)
     checked = preflight(
@@ -70,12 +80,15 @@ def make_ready(
         stops=read.stops,
         vocabulary=read.vocabulary,
     )
-    arguments = trl_arguments(recipe.train, checked.max_length, bool(checked.validation), run.file("train", ".work"))
+    kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
+    arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
+    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress)
+    lesson = replace(lesson, material=method.gather(lesson))
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
     try:
         base = untrained(student, run, recipe.train.layers, prompts.values(), progress)
-        trainer = prepared(base.model, read.tokenizer, checked, arguments, run.file("train", "log.jsonl"), progress)
-        if arguments.packing:
+        trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
+        if getattr(arguments, "packing", False):
             check_isolated(trainer, checked.train)
         notes = [*checked.notes, *make_savable(trainer.model), *_template_notes(recipe, read, samples["train"][0].prompt)]
         completion = max(len(row.tokens) - row.start for row in checked.train)
@@ -88,7 +101,7 @@ def make_ready(
             f"training needs about {expected.memory_bytes / 2**30:.1f} GiB, and {expected.available_bytes / 2**30:.1f} GiB are "
             "free: halve per_device_train_batch_size and double gradient_accumulation_steps, or gradient_checkpointing = true"
         )
-    return Ready(read, checked, arguments, base, trainer, expected, notes)
+    return Ready(read, checked, arguments, base, trainer, expected, notes, {"name": method.name, **lesson.found})
 
 
 def _read_student(student: Student, recipe: Recipe) -> Read:
@@ -176,11 +189,11 @@ class Preflight:
 
 def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
     """All checks of a training, a step of it timed; trains nothing and changes nothing. Raises UsageError as train does."""
-    student = find_student(recipe)
+    student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     with run.locked("train"), quiet():
         try:
-            return report(make_ready(run, recipe, student, files, progress, measure=True))
+            return report(make_ready(run, recipe, student, method, files, progress, measure=True))
         finally:
             discard(run)
 
@@ -202,7 +215,7 @@ def report(ready: Ready) -> Preflight:
         pad=tokenizer.pad_token,
         parameters=model.num_parameters(),
         trained_parameters=model.num_parameters(only_trainable=True),
-        packing_isolated=True if ready.arguments.packing else None,
+        packing_isolated=True if getattr(ready.arguments, "packing", False) else None,
         first_rows=[example(row, tokenizer) for row in checked.train[:SHOWN]],
         notes=ready.notes,
         **asdict(ready.cost),

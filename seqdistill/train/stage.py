@@ -19,6 +19,7 @@ from seqdistill.runs import Run, StageRecord
 from seqdistill.train.arguments import resolved
 from seqdistill.train.checkpoints import open_work
 from seqdistill.train.fit import Fitted, fit, quiet
+from seqdistill.train.methods import METHOD_KEYS, Method, method_of
 from seqdistill.train.ready import Ready, example, make_ready
 from seqdistill.train.rendering import chat_template
 from seqdistill.train.student import Student, find_student, kept
@@ -46,17 +47,17 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
     Raises UsageError, before the first step, for a student, rows or [train.args] that cannot be trained with, and
     SeqdistillError when the training diverges or runs out of memory. What is refused leaves an earlier student as it is.
     """
-    student = find_student(recipe)
+    student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     with run.locked("train"):
-        record = StageRecord(run, "train", _settings(recipe, student), files)
+        record = StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})
         if record.up_to_date():
             return _result(run, up_to_date=True)
         for difference in record.differences():
             progress.note(f"train: {difference}")
         work, log, out = (run.file("train", name) for name in (".work", "log.jsonl", "model"))
         with quiet():
-            ready = make_ready(run, recipe, student, files, progress)
+            ready = make_ready(run, recipe, student, method, files, progress)
             record.begin()
             base = kept(ready.base, run)
             checkpoint = open_work(work, record.fingerprint)
@@ -74,6 +75,7 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
                 "loads_in": fitted.loads_in,
             },
             counts={"rows": len(ready.checked.train), "max_length": ready.checked.max_length, **_numbers(fitted)},
+            method=ready.method,
             unfit=ready.checked.unfit,
             notes=ready.notes,
             example=example(ready.checked.train[0], ready.read.tokenizer),
@@ -84,8 +86,9 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
     return _result(run, up_to_date=False)
 
 
-def _settings(recipe: Recipe, student: Student) -> dict[str, Any]:
-    own = {f"train.{name}": value for name, value in settings(recipe.train).items()}
+def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any]:
+    own = {f"train.{name}": value for name, value in settings(recipe.train, *(METHOD_KEYS - method.keys)).items()}
+    own["train.method"] = method.name
     if student.layers is None:
         del own["train.layers"]
     name, kwargs = recipe.student.chat_template, recipe.student.chat_template_kwargs
