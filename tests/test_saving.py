@@ -27,6 +27,7 @@ SIZES = {
     "initializer_range": 0.3,
 }
 LLAMA_3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+PHI_3 = {"original_max_position_embeddings": 128}
 FACTORS = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
 
 
@@ -64,7 +65,7 @@ FACTORS = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
         (
             "Phi3",
             "Phi3",
-            {"rope_theta": 20000.0, "rope_type": "longrope", "original_max_position_embeddings": 128, **FACTORS},
+            {"rope_theta": 20000.0, "rope_type": "longrope", **PHI_3, **FACTORS},
             {"rope_theta": 20000.0, "rope_scaling": {"type": "longrope", **FACTORS}, "original_max_position_embeddings": 128},
         ),
     ],
@@ -76,7 +77,7 @@ def test_rotary_positions_are_written_in_the_words_of_both(
     import transformers
 
     torch.manual_seed(0)
-    made = getattr(transformers, f"{config}Config")(**SIZES, rope_parameters=rope)
+    made = getattr(transformers, f"{config}Config")(**SIZES, rope_parameters=rope, **PHI_3 if config == "Phi3" else {})
     model = getattr(transformers, f"{family}ForCausalLM")(made).eval()
     model.save_pretrained(tmp_path)
     assert write_for_both(tmp_path) == BOTH
