@@ -16,7 +16,7 @@ from typing import Annotated, Any, Optional, Union, get_args, get_origin
 import typer
 from typer.exceptions import TyperException
 
-from seqdistill import __version__
+from seqdistill import __version__, api
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
@@ -229,7 +229,7 @@ ProbeOption = Annotated[
     int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really asks N prompts, for a better estimate")
 ]
 FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="JSONL: API logs, batch files, prompt/completion or messages lines")
+    list[Path], typer.Argument(metavar="FILE...", help="JSONL, JSON, CSV or Parquet: logs, exports, data sets")
 ]
 ExplainOption = Annotated[
     Optional[str],  # noqa: UP045
@@ -252,29 +252,24 @@ _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)
 
 @_command("generate", (*SHARED, "generate"), "Ask the teacher on your prompts; nothing is asked twice.", _ESTIMATE)
 def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False, probe: int = 0) -> dict[str, Any]:
-    from seqdistill.generate.estimate import estimate
-    from seqdistill.generate.stage import generate
-
     if dry_run or probe:
-        told = estimate(run, recipe, console, probe)
-        console.show_estimate(told)
-        return asdict(told)
+        expected = api.estimate(run.path, recipe, probe=probe, progress=console)
+        console.show_estimate(expected)
+        return asdict(expected)
 
-    result = generate(run, recipe, console)
+    result = api.generate(run.path, recipe, progress=console)
     console.show_generate(result)
     return asdict(result)
 
 
 @_command(
     "import",
-    ("teacher", "generate"),
+    (*SHARED, "generate"),
     "Take recorded completions as the teacher's; filter comes next.",
     [_own("files", FilesArgument)],
 )
 def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> dict[str, Any]:
-    from seqdistill.generate.recorded import import_recorded
-
-    result = import_recorded(run, recipe, files, console)
+    result = api.import_recorded(run.path, files, recipe, progress=console)
     console.show_import(result)
     return asdict(result)
 
@@ -286,15 +281,12 @@ def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> di
     [_own("explain", ExplainOption, None)],
 )
 def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = None) -> dict[str, Any]:
-    from seqdistill.filter.explain import explain as explain_row
-    from seqdistill.filter.stage import filter_samples
-
     if explain is not None:
-        story = explain_row(run, explain, recipe.filter.personal_data.phone_regions)
+        story = api.explain(run.path, explain, recipe, progress=console)
         console.show_story(story)
         return asdict(story)
 
-    result = filter_samples(run, recipe, console)
+    result = api.filter(run.path, recipe, progress=console)
     console.show_filter(result)
     return asdict(result)
 
@@ -306,9 +298,7 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
     [_own("top", TopOption, 20), _own("model", ModelOption, None)],
 )
 def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | None) -> dict[str, Any]:
-    from seqdistill.train.scored_targets import score_targets
-
-    result = score_targets(run, recipe, top, model, console)
+    result = api.targets(run.path, recipe, top=top, model=model, progress=console)
     console.show_targets(result)
     return asdict(result)
 
@@ -321,24 +311,18 @@ def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | 
 )
 def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) -> dict[str, Any]:
     if preflight:
-        from seqdistill.train.ready import check
-
-        found = check(run, recipe, console)
+        found = api.preflight(run.path, recipe, progress=console)
         console.show_preflight(found)
         return asdict(found)
 
-    from seqdistill.train.stage import train
-
-    result = train(run, recipe, console)
+    result = api.train(run.path, recipe, progress=console)
     console.show_train(result)
     return asdict(result)
 
 
 @_command("eval", (*SHARED, "student", "eval", BUDGET), "Base, student, teacher and ceiling side by side.")
 def _eval(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
-    from seqdistill.evaluate.stage import evaluate
-
-    result = evaluate(run, recipe, console)
+    result = api.evaluate(run.path, recipe, progress=console)
     console.show_eval(result)
     return asdict(result)
 
@@ -347,6 +331,7 @@ def _eval(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
     "run", (*SHARED, "student", BUDGET), "All four stages; what is up to date is skipped.", [_own("limit", LimitOption, None)]
 )
 def _run(run: Run, recipe: Recipe, console: Console, limit: int | None) -> dict[str, Any]:  # noqa: ARG001
+    api.check_stages(run.path, recipe, progress=console)
     stages = {"generate": _generate, "filter": _filter, "train": _train, "eval": _eval}
     return {stage: act(run, recipe, console) for stage, act in stages.items()}
 

@@ -165,9 +165,13 @@ class IntegrityConfig:
     )
     self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
     refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
+    stock_phrases: str = key(
+        "annotate", "openings that take the place of an answer: count them in the report, or drop", choices=("annotate", "drop")
+    )
     script_share: float = key(
-        0.02,
-        "reject a completion in another writing system than its prompt when fewer than this share of its slice are; 0 is off",
+        0.5,
+        "reject a completion in another writing system than its prompt's, unasked, when fewer than this share of the slice's "
+        "prompts are answered so; 0 is off",
         low=0,
         high=1,
     )
@@ -179,7 +183,7 @@ class IntegrityConfig:
     )
     stock_share: float = key(
         0.005,
-        "reject an opening of 4 words that stands in this share of one slice's completions without being asked for; 0 is off",
+        "a stock phrase opens at least this share of one slice's completions without being asked for; 0 looks for none",
         low=0,
         high=1,
     )

@@ -198,6 +198,15 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
             discard(run)
 
 
+def check_settings(recipe: Recipe) -> None:
+    """Raises UsageError for a student, a method or [train.args] that train would refuse, before there are rows."""
+    student, method = find_student(recipe), method_of(recipe.train)
+    method.check_recipe(recipe)
+    with quiet():
+        check_arguments(recipe.train.args, method.config_class())
+        _read_student(student, recipe)
+
+
 def report(ready: Ready) -> Preflight:
     """The checks' findings."""
     checked, tokenizer, model = ready.checked, ready.read.tokenizer, ready.trainer.model
