@@ -102,6 +102,46 @@ def test_the_base_is_asked_last_and_for_a_multiple_of_the_teachers_length(run: R
     assert most == [500] * ROWS + [64] * ROWS
 
 
+def test_a_file_of_outputs_is_one_more_row(run: Run, plan: Recipe, tmp_path: Path) -> None:
+    template = tmp_path / "task.toml"
+    template.write_text('[teacher]\nuser = "Please: {{ prompt }}"\n')
+    rows = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    outputs = tmp_path / "rival.jsonl"
+    write_jsonl(outputs, [{"prompt": row["prompt"], "completion": row["reference"]} for row in rows])
+    compared = replace(
+        plan,
+        task=replace(plan.task, template=str(template)),
+        eval=replace(plan.eval, also=[str(outputs), str(plan.teacher.model)]),
+    )
+    result = evaluate(run, compared, Silent())
+    models = result.scores["models"]
+    assert models["rival"]["exact_reference"]["value"] == 100.0 and "rival" in [row[0] for row in result.rows]
+    assert models["tiny"]["parameters"] == models["teacher"]["parameters"]
+    others = [cell["other"] for cell in result.scores["comparisons"] if cell["metric"] == "exact_reference"]
+    assert {"rival", "tiny"} <= set(others) and any("rival" in line for line in result.verdict)
+    assert "rival" in result.paths["report"].read_text()
+    outputs.write_text(outputs.read_text().replace('"number 3"', '"number 4"'))
+    assert not evaluate(run, compared, Silent()).up_to_date
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt": "Another.", "completion": "x"}], "no answer to 24 of 24 test prompts"),
+        ([{"id": "a"}], "rival.jsonl:1: the line has no completion"),
+        ([{"prompt": "Tell number 0 in words. ", "completion": 7}], "rival.jsonl:1: the completion is neither text nor"),
+    ],
+)
+def test_bad_outputs_are_an_error_before_anything_is_asked(
+    run: Run, plan: Recipe, tmp_path: Path, rows: list[Any], message: str
+) -> None:
+    outputs = tmp_path / "rival.jsonl"
+    write_jsonl(outputs, rows)
+    with pytest.raises(UsageError, match=message):
+        evaluate(run, replace(plan, eval=replace(plan.eval, also=[str(outputs)])), Silent())
+    assert not run.file("eval", "journal.jsonl").exists()
+
+
 def test_the_nearest_training_answer_is_that_of_the_most_similar_prompt(run: Run, plan: Recipe) -> None:
     documents = ["the cat sat on the mat", "a dog barked at night", "rain fell on the town"]
     assert nearest_rows(["did the dog bark at night?", "rain in town", "mat", ""], documents) == [1, 2, 0, 0]

@@ -13,11 +13,14 @@ from typing import Any
 from seqdistill.engines import can
 from seqdistill.engines.models import identity
 from seqdistill.engines.transformers_local import BATCH_SIZE
+from seqdistill.errors import UsageError
 from seqdistill.evaluate import baselines
 from seqdistill.journal.budget import FREE, Price, Source, price_of
 from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Message, Prompt
 from seqdistill.runs import Run
+
+ROLES = ("base", "student", "teacher", "ceiling", "copy", "majority", "nearest")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def contestants_of(run: Run, recipe: Recipe, kind: str) -> list[Contestant]:
         *(_asked_teacher(recipe) if recipe.teacher.model else recorded_teacher(run, "no teacher is configured")),
         *({"text": [copy], "choices": [majority]}.get(kind, [])),
         *([nearest] if baselines.training_file(run) else []),
+        *_also(recipe),
     ]
 
 
@@ -83,6 +87,25 @@ def _asked_teacher(recipe: Recipe) -> list[Contestant]:
         Contestant("teacher", "teacher", "the teacher", **how),
         Contestant("ceiling", "ceiling, teacher again", "the teacher's own second try", attempt=1, **how),
     ]
+
+
+def _also(recipe: Recipe) -> list[Contestant]:
+    """What [eval] also names: files of outputs, students of other runs, and models that are reached as the student is."""
+    found: list[Contestant] = []
+    for given in recipe.eval.also:
+        path = Path(given.removeprefix("run:"))
+        role = path.stem if path.suffix == ".jsonl" else path.name
+        if role in ROLES or role in [contestant.role for contestant in found]:
+            role = given
+        if path.suffix == ".jsonl":
+            if not path.is_file():
+                raise UsageError(f"[eval] also = {given!r}: no such file", "give a file of outputs, or a model")
+            found.append(Contestant(role, role, role, outputs=path))
+            continue
+        name = str(Run(path).need("train", "model")) if given.startswith("run:") else given
+        model = replace(recipe.student, model=name, revision=None)
+        found.append(Contestant(role, role, role, model, _content(model), price=None))
+    return found
 
 
 def recorded_teacher(run: Run, why: str) -> list[Contestant]:
