@@ -40,7 +40,7 @@ def ask_all(
     asked = in_order_of_asking(contestants)
     with Journal(run.file("eval", "journal.jsonl")) as journal:
         sources = [contestant.source for contestant in asked]
-        with spending(run, journal, sources, recipe.generate.budget) as budget:
+        with spending(run, journal, sources, recipe.generate.budget, progress) as budget:
             asker = Asker(journal, budget, _pace(recipe))
             for contestant in asked:
                 requests = _requests(contestant, prompts, recipe, given)

@@ -64,7 +64,7 @@ class Inputs:
 
     def prompts(self, progress: Progress) -> list[Prompt]:
         """The test prompts. Raises UsageError naming file and line."""
-        return load_prompts(self.test, self.template, self.recipe.eval.limit, progress)
+        return load_prompts(self.test, self.template, self.recipe.eval.limit, progress, self.recipe.task.columns)
 
     def competing(self, prompts: int) -> list[Contestant]:
         """The contestants as they are asked this number of prompts."""
@@ -119,6 +119,7 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
         "task.primary": recipe.task.primary,
         "task.test": recipe.task.test if ":" in (recipe.task.test or "") else None,
         "task.template": template.sha256,
+        **({"task.columns": recipe.task.columns} if recipe.task.columns else {}),
         "teacher.license": recipe.teacher.license,
         "teacher.price": recipe.teacher.price,
         **{f"{contestant.role}.model": contestant.identity for contestant in contestants if contestant.identity},

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import Completion, split_reasoning
+from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.engines.models import identity
 from seqdistill.engines.replies import REASONING, choices_in, count, parse_choice
 from seqdistill.errors import UsageError
 from seqdistill.generate.plan import Planned, Teacher, plan_requests, teacher_name
 from seqdistill.generate.samples import sample_of
-from seqdistill.generate.sidecar import write_logprobs
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, TeacherConfig

@@ -40,8 +40,11 @@ class TaskConfig:
     """[task]: what is asked, and what success is."""
 
     template: str | None = key(None, "task template: a .toml file, or the name of a folder in prompts/", path=True)
-    prompts: str | None = key(None, "prompts: .jsonl, .csv, .parquet, or a hub data set as hf:OWNER/NAME[:SPLIT]", path=True)
+    prompts: str | None = key(None, "prompts: .jsonl, .json, .csv, .parquet, or hf:OWNER/NAME[/CONFIG][:SPLIT]", path=True)
     test: str | None = key(None, "held-out prompts for eval, in the same formats; never trained on", path=True)
+    columns: dict[str, Any] = key(
+        {}, 'columns of prompts and test that go by other names: { prompt = "question", reference = "answer", slice = ... }'
+    )
     primary: str | None = key(
         None,
         "the metric that decides, against the references where all prompts have one; NAME_teacher and NAME_reference say "
@@ -63,6 +66,7 @@ class ModelConfig:
     options: dict[str, Any] = key(
         {}, "passed verbatim to the engine (batch_size, dtype, tensor_parallel_size ...)", output=False
     )
+    chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking", output=True)
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,9 @@ class StudentConfig(ModelConfig):
         None,
         "student: hub id, folder, shrink:N (N of the teacher's layers), or run:RUN (another run's model)",
         path=True,
+    )
+    chat_template: str | None = key(
+        None, "chat template in place of the student's own: a .jinja file, or a name in TRL's chat_templates", path=True
     )
 
 
@@ -152,9 +159,9 @@ class IntegrityConfig:
     finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several; [] is any")
     min_chars: int = key(1, "reject shorter completions", low=0)
     max_chars: int | None = key(None, "reject longer completions", low=1)
-    markup: bool = key(True, "reject template tokens in the text, unbalanced think tags and open code fences")
+    markup: bool = key(True, "reject template tokens in the text, reasoning left in it and open code fences")
     max_repetition: float = key(
-        0.5, "reject when more than this share of a completion's 4-grams repeat; 1 is off", low=0, high=1
+        0.5, "reject when more than this share of a completion repeats what it said before; 1 is off", low=0, high=1
     )
     self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
     refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
@@ -218,7 +225,8 @@ class ScoreConfig:
     metric: str = key("chrf", "by = reference: what nearness is", choices=("chrf", "bleu"))
     extract: str | None = key(
         None,
-        "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: text, or number to verify one",
+        "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: number to verify one, "
+        "to vote json: where a schema is asked for, else text",
     )
     reward_model: str | None = key(None, "by = reward: hub id or folder of a sequence classifier with one output", path=True)
 
@@ -228,7 +236,12 @@ class VerifyConfig:
     """[filter.verify]: the check behind score.by = verify."""
 
     by: str = key("number", "the check against the reference: number, json, math, command or regex:PATTERN")
-    tolerance: float = key(1e-6, "by = number: numbers this close are equal, relative", low=0, high=1)
+    tolerance: float = key(
+        1e-6,
+        "by = number: numbers this close are equal, relative; whole numbers must be the same, up to the default",
+        low=0,
+        high=1,
+    )
     command: list[str] = key(
         [],
         "by = command: program and arguments; the sample as a JSON line on stdin, exit code 0 is right, 1 wrong; "
@@ -246,7 +259,9 @@ class SelectConfig:
     keep: str = key("best", "what stays of the scored", choices=("best", "share", "threshold", "all"))
     best_n: int = key(1, "keep = best: how many stay", low=1)
     top_share: float = key(0.5, "keep = share: which share stays, the best first", low=0, high=1)
-    min_score: float = key(1.0, "keep = threshold: the lowest score that stays")
+    min_score: float | None = key(
+        None, "the lowest score that stays, whatever keep is; default: 1 with keep = threshold or score.by = verify, else none"
+    )
     among: str = key("prompt", "choose among one prompt's samples, or among all", choices=("prompt", "all"))
     unscored: str = key(
         "drop", "samples that could not be scored: drop them, or keep them behind all others", choices=("drop", "keep")
@@ -295,7 +310,21 @@ class FilterConfig:
 class TrainConfig:
     """[train]: how the student learns. Everything TRL knows goes through [train.args]."""
 
-    method: str = key("sft", "training method", choices=("sft",))
+    method: str = key(
+        "sequence",
+        "what is learnt: the teacher's text, or also its distribution at each token; sft is another word for sequence",
+        choices=("sequence", "sft", "soft"),
+    )
+    alpha: float = key(0.5, "method = soft: weight of the text; the targets have the rest", low=0, high=1)
+    temperature: float = key(
+        1.0,
+        "method = soft: temperature at which the distributions are compared: 1, or one that generate stored",
+        low=0.1,
+        high=10,
+    )
+    approximate: bool = key(
+        False, "method = soft: compare the stored likeliest tokens alone, renormalised; works at every temperature"
+    )
     reasoning: bool = key(False, "train on the teacher's reasoning too, as <think> before the answer")
     layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
     unfit: str = key(
