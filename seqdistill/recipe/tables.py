@@ -375,6 +375,9 @@ class EvalConfig:
     margin: float = key(
         5.0, "points by which the student may be worse than the teacher and still pass; below 1 a share: 0.05", low=0, high=100
     )
+    also: list[str] = key(
+        [], "compare also a file of outputs (.jsonl: id or prompt, completion), run:RUN, or a model; repeat it", path=True
+    )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1)
