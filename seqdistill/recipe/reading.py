@@ -127,11 +127,11 @@ def _is_union(kind: Any) -> bool:
     return get_origin(kind) in (types.UnionType, typing.Union)
 
 
-def nearest(word: str, known: Any) -> str:
+def nearest(word: str, known: Any, cutoff: float = 0.5) -> str:
     """ ", did you mean 'that'?" for a word that ends a dotted name, is close to a known one or begins one, else nothing."""
     close = (
         [one for one in known if one.endswith(f".{word}")]
-        or difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+        or difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
         or [one for one in known if one.startswith(word)]
     )
     return f", did you mean {close[0]!r}?" if close else ""

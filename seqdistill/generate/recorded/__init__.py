@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
@@ -21,7 +22,6 @@ from seqdistill.generate.recorded.rows import HINT, Exchange, Row, exchanges, ex
 from seqdistill.generate.recorded.store import Store
 from seqdistill.generate.recorded.views import Views, views_of
 from seqdistill.generate.samples import sample_of
-from seqdistill.generate.sidecar import write_logprobs
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TeacherConfig
