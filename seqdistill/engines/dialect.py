@@ -85,8 +85,8 @@ def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: s
     if param is not None and param not in DROPPABLE:
         return None
     named = [param] if param is not None else [name for name in DROPPABLE if _names(message, name)]
-    if len(named) > 1 and re.search(r"\bboth\b", message):  # temperature and top_p cannot both be given
-        named = [name for name in named if name == "top_p"] or named
+    if re.search(r"\bboth\b", message) and "temperature" in named and "top_p" in sent:
+        return "top_p"
     name = next((name for name in named if name in sent), None)
     if name is None:
         return None

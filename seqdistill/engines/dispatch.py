@@ -220,12 +220,12 @@ class Dispatcher:
             return
         if failure.down or failure.away:
             self._away(endpoint, failure, sent_at, now)
-        if failure.slow:
-            attempt.refusals += 1
+        if failure.slow or failure.down:
             endpoint.throttle.refused(sent_at, failure.pause or 0.0, now)
-        elif not failure.away:
-            attempt.failures += 1
+        else:
             endpoint.throttle.pause(failure.pause or 0.0, now)
+        attempt.refusals += failure.slow
+        attempt.failures += not (failure.slow or failure.away)
         waiting = attempt.refusals + attempt.failures >= TRIES_BEFORE_NOTE or endpoint.away_tries >= TRIES_BEFORE_NOTE
         if failure.scope == "try" and waiting and now - endpoint.noted_at >= NOTE_EACH_SECONDS:
             endpoint.noted_at = now
@@ -243,7 +243,8 @@ class Dispatcher:
 
     def _elsewhere(self, endpoint: Endpoint, failure: Failure) -> bool:
         """Whether another endpoint may take what this one refuses, which has answered nothing yet."""
-        return failure.kind.startswith("http") and not endpoint.answers and len(self._used()) > 1
+        others = [other for other in self._used() if other is not endpoint]
+        return failure.kind.startswith("http") and not endpoint.answers and bool(others)
 
     def _count_alike(self, endpoint: Endpoint, failure: Failure) -> None:
         """Sets an endpoint aside that has answered nothing yet and has failed in one way several times."""
@@ -267,7 +268,7 @@ class Dispatcher:
         if sent_at >= endpoint.away_at:  # requests that were on their way together count as one try
             endpoint.away_tries += 1
             endpoint.away_at = now
-            if failure.away or endpoint.away_tries > 1:
+            if failure.away or failure.lost or endpoint.away_tries > 1:
                 endpoint.throttle.lost(min(LONGEST_AWAY_PAUSE_SECONDS, backoff(endpoint.away_tries)), now)
         proven = any(other.answers for other in self._endpoints)
         patience = DOWN_SECONDS if failure.down else PATIENCE_SECONDS[proven]

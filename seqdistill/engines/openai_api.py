@@ -72,14 +72,20 @@ class OpenAIEngine:
         pace = self.pace
         timeout = timeout or openai.Timeout(pace.timeout, connect=pace.connect_timeout, read=pace.read_timeout or pace.timeout)
         limits = httpx2.Limits(max_connections=pace.concurrency, max_keepalive_connections=pace.concurrency)
-        keyless: dict[str, Any] = {"Authorization": openai.Omit()} if address.has_key_header and not address.key else {}
+        named = {name.lower() for name in address.headers}
+        bare = address.has_key_header and not address.key and "authorization" not in named
         return openai.AsyncOpenAI(
             api_key=address.key or PLACEHOLDER,
             base_url=address.url,
-            default_headers={**keyless, **address.headers},
+            default_headers=address.headers,
             default_query=address.query,
             max_retries=0,
-            http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits, verify=_certificates()),
+            http_client=openai.DefaultAioHttpClient(
+                timeout=timeout,
+                limits=limits,
+                verify=_certificates(),
+                event_hooks={"request": [_without_placeholder]} if bare else {},
+            ),
         )
 
     async def close(self) -> None:
@@ -122,6 +128,11 @@ class OpenAIEngine:
     def without_secrets(self, text: str) -> str:
         """What an endpoint said, without the keys, which some repeat."""
         return without_secrets(text, [secret for address in self.addresses for secret in address.secrets])
+
+
+async def _without_placeholder(request: Any) -> None:
+    """Takes the client's own header out of a request that has another with the key: some refuse two."""
+    request.headers.pop("Authorization", None)
 
 
 def _reports_finish(raw: dict[str, Any]) -> bool:

@@ -123,12 +123,12 @@ def refusal(who: Who, status: int, error: Mapping[str, Any], pause: float | None
     `proven` is whether this endpoint has answered a request before.
     """
     text = str(error.get("message") or "")[:500]
-    said = f"{who.endpoint} says {status}: {text[:SHOWN]}"
+    said = f"{who.endpoint} says {status}: {text}"
     codes = [str(error.get(key) or "").lower() for key in ("code", "type", "status", "reason")]
     everything = " ".join([*codes, text, json.dumps(error.get("metadata") or error.get("innererror") or "")])
 
     def failure(kind: str = f"http {status}", scope: Scope = "try", **more: Any) -> Failure:
-        return Failure(kind, text if scope == "request" else said, scope, reply={**error, "message": text}, **more)
+        return Failure(kind, said, scope, reply={**error, "message": text}, **more)
 
     if status in (400, 403, 422, 451) and (VERDICT.search(everything) or any(code in VERDICT_CODES for code in codes)):
         return failure("content filter", "request", verdict=True)

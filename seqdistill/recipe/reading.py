@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from seqdistill.errors import UsageError
-from seqdistill.recipe.secrets import check_no_secret
+from seqdistill.recipe.secrets import TABLES_OF_VALUES, check_no_secret
 from seqdistill.recipe.tables import TABLES, ModelConfig, OneOfTeachers, Recipe, TeacherConfig, parts_of, settings_of
 
 
@@ -229,5 +229,6 @@ def parse_assignment(text: str) -> tuple[str, dict[str, Any]]:
     for name in reversed(names[1:]):
         value = {name: value}
     content = {names[0]: value}
-    check_tables({table: content}, f"--set {text!r}")
+    may_be_secret = names[0] in (*TABLES_OF_VALUES, "base_url")
+    check_tables({table: content}, f"--set {left.strip() if may_be_secret else repr(text)}")
     return table, content
