@@ -60,13 +60,24 @@ class ModelConfig:
     model: str | None = key(None, "model: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True)
     engine: str = key("transformers", "what runs it", choices=ENGINES)
     base_url: list[str] = key([], "base URL of an OpenAI-compatible endpoint; repeat it to share the load", output=False)
-    api_key_env: str = key("OPENAI_API_KEY", "environment variable that holds the key", output=False)
+    api_key_env: str | list[str] = key(
+        "OPENAI_API_KEY",
+        "environment variable that holds the key; in a recipe also a list, one for each base URL",
+        output=False,
+    )
     revision: str | None = key(None, "revision of the model: a hub revision, or your name for what an endpoint serves")
     trust_remote_code: bool = key(False, "run Python code that comes with the model")
     options: dict[str, Any] = key(
         {}, "passed verbatim to the engine (batch_size, dtype, tensor_parallel_size ...)", output=False
     )
-    chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking", output=True)
+    body: dict[str, Any] = key({}, "further fields of every request to the endpoint, as JSON", output=False)
+    headers: dict[str, Any] = key({}, "further headers of every request; $NAME is an environment variable", output=False)
+    query: dict[str, Any] = key({}, "further query of every request, such as api-version; $NAME as in headers", output=False)
+    stream: bool = key(False, "stream answers: for stream-only models and gateways that cut long silence", output=False)
+    chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking")
+    reasoning_tags: list[str] = key(
+        [], "tags around reasoning in new answers, as <plan>...</plan>; default: the common ones; repeat it"
+    )
 
 
 @dataclass(frozen=True)
