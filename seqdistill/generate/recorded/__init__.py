@@ -1,7 +1,7 @@
-"""`import`: recorded answers become journal lines and samples, as if the teacher had been asked.
+"""`import`: recorded answers become journal lines and samples, as if the teacher had been sent their prompts.
 
 Here is the stage. `rows` knows the shapes in which answers are held, `replies` and `streams` the APIs that wrote them, `pairs`
-which reply answers which request, `views` which prompt was asked; `store` keeps all that on disk meanwhile. Sends nothing.
+which reply answers which request, `views` which of the task's prompts it is; `store` keeps it on disk meanwhile. Sends nothing.
 """
 
 from collections import Counter
@@ -144,7 +144,7 @@ def _check_not_generated(run: Run) -> None:
 def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, progress: Progress) -> _Read:
     """Reads the files into the store; what cannot be read is listed with its reason.
 
-    Raises UsageError for a file that cannot be opened, and for a reply that several requests could have asked.
+    Raises UsageError for a file that cannot be opened, and for a reply that could answer several requests.
     """
     read = _Read([])
 

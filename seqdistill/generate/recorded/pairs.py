@@ -1,6 +1,6 @@
 """Which reply answers which request, where they are rows of their own: batch files, streams, stored completions, bare logs.
 
-A reply is never paired by guess: one that more than one request could have asked is refused. Does not know what a row says.
+A reply is never paired by guess: one that could answer more than one request is refused. Does not know what a row says.
 """
 
 import json
@@ -121,7 +121,7 @@ class Pairs:
     def finish(self) -> Iterator[Pair]:
         """The replies of all batch files with their requests, in order, and stored completions with their messages.
 
-        Raises UsageError for a reply that requests of several files could have asked.
+        Raises UsageError for a reply that could answer requests of several files.
         """
         for place, name, file, row in self.store.replies():
             request = self._batch_request(place, name, file)
@@ -150,25 +150,25 @@ class Pairs:
 
         The last holds only where each input file that has the name holds its replies too, or is followed by its output files.
         """
-        asked = self.store.requests(name)  # (file, place, request)
-        different = {json.dumps(request, sort_keys=True) for _, _, request in asked}
+        requests = self.store.requests(name)  # (file, place, request)
+        different = {json.dumps(request, sort_keys=True) for _, _, request in requests}
         if len(different) <= 1:
-            return asked[0][2] if asked else None
-        own = [request for at, _, request in asked if at == file]
+            return requests[0][2] if requests else None
+        own = [request for at, _, request in requests if at == file]
         if len(own) == 1:
             return own[0]
-        files = [at for at, _, _ in asked]
+        files = [at for at, _, _ in requests]
         before = [at for at in files if at < file]
         outputs = self.store.files_with_replies()
         nexts = zip(files, [*files[1:], math.inf], strict=True)
         alternate = all(any(at <= output < following for output in outputs) for at, following in nexts)
         if own or not before or len(set(files)) != len(files) or not alternate:
-            first, second = asked[0][1], next(at for _, at, request in asked if request != asked[0][2])
+            first, second = requests[0][1], next(at for _, at, request in requests if request != requests[0][2])
             raise UsageError(
                 f"{place}: custom_id {name!r} is that of different requests, {first} and {second}",
                 "name each batch's input file directly before its own output files, or import one batch at a time",
             )
-        return next(request for at, _, request in asked if at == before[-1])
+        return next(request for at, _, request in requests if at == before[-1])
 
 
 def batch_name(row: Mapping[str, Any]) -> str | None:
