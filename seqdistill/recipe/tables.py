@@ -403,6 +403,12 @@ class EvalConfig:
     also: list[str] = key(
         [], "compare also a file of outputs (.jsonl: id or prompt, completion), run:RUN, or a model; repeat it", path=True
     )
+    metric: str | None = key(
+        None, "your own metric, FILE.py:FUNCTION: def FUNCTION(answer, wanted, prompt) to a share from 0 to 1", path=True
+    )
+    fail_under: list[str] = key(
+        [], "METRIC=VALUE: exit 1 where the student is below, as kept=0.9 or decision=NON-INFERIOR; repeat it", output=False
+    )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1)
