@@ -16,6 +16,7 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.journal.asking import Asker
 from seqdistill.journal.budget import Source, price_of, prompt_bound, spending
 from seqdistill.journal.storage import Journal
+from seqdistill.progress import Silent
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.runs import Run
 
@@ -122,7 +123,7 @@ def run_step(run: Run, step: Step, cap: float) -> None:
             await answers.aclose()
 
     reached = contextlib.suppress(SeqdistillError)
-    with Journal(path) as journal, spending(run, journal, [step.source], cap) as budget, reached:
+    with Journal(path) as journal, spending(run, journal, [step.source], cap, Silent()) as budget, reached:
         asyncio.run(work(Asker(journal, budget, step.pace)))
     if left_behind:
         path.write_bytes(left_behind[0])
