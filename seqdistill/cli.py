@@ -77,12 +77,17 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
             envvar=f"SEQDISTILL_{name.upper()}",
             show_envvar=False,
             show_default=False,
-            autocompletion=(lambda known=choices: list(known)) if choices else None,
+            autocompletion=_completer(choices) if choices else None,
             metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
         )
         annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
+
+
+def _completer(choices: Sequence[str]) -> Callable[[], list[str]]:
+    """What the shell completes a flag's value with. Typer inspects its parameters, so it has none."""
+    return lambda: list(choices)
 
 
 def _name(table: str, setting: Setting) -> str:
