@@ -76,7 +76,7 @@ class ModelConfig:
     stream: bool = key(False, "stream answers: for stream-only models and gateways that cut long silence", output=False)
     chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking")
     reasoning_tags: list[str] = key(
-        [], "tags around reasoning in new answers, as <plan>...</plan>; default: the common ones; repeat it"
+        [], "tags around reasoning in new answers, as <plan>...</plan>; default: the common ones; repeat it", output=False
     )
 
 
@@ -144,6 +144,9 @@ class GenerateConfig:
         "answers to one prompt asked for in one request, where the endpoint knows n: the prompt is paid once",
         low=1,
         output=False,
+    )
+    ask_again: list[str] = key(
+        [], "request once more what ended by this finish reason, or what is empty; repeat it: length, empty, content_filter ..."
     )
     retry_truncated: int | None = key(None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2)
     batch: bool = key(False, "ask through the endpoint's Batch API: within a day or so, at half the price", output=False)
