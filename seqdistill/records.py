@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +19,20 @@ from seqdistill.errors import UsageError
 
 Message = dict[str, str]  # exactly the keys role and content
 ROLES = ("system", "user", "assistant")
+JSON_SPACE = " \t\n\r"
 MOST_NESTED = 100  # levels of JSON from outside: far more than anybody means, far less than Python can write and read again
+
+
+def conversation_text(messages: Sequence[Message]) -> str:
+    """A conversation as one text: a lone message by itself, otherwise each message after its role."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def text_without_system(messages: Sequence[Message]) -> str:
+    """The texts of a conversation's messages, less the system's: what this prompt says and others do not."""
+    return "\n".join(message["content"] for message in messages if message["role"] != "system")
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class Prompt:
     messages: list[Message]  # the student's view: what is trained on and what is evaluated
     reference: str | None = None
     slice: str | None = None
+    group: str | None = None  # prompts that are not independent (one document, one customer) share a group
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,11 @@ class Sample:
     def text(self) -> str:
         """The completion's text, without reasoning."""
         return self.completion[-1]["content"] if self.completion else ""
+
+    @property
+    def prompt_text(self) -> str:
+        """The prompt's text, without the system's message."""
+        return text_without_system(self.prompt)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], place: str) -> "Sample":
@@ -125,7 +144,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except (IsADirectoryError, PermissionError) as error:
         raise UsageError(f"{path}: {error.strerror}", "give a readable file") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}", "save the file as UTF-8") from None
+        raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}", NOT_UTF8) from None
+
+
+NOT_UTF8 = "save the file as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
 
 
 def read_row(line: str | bytes, place: str) -> dict[str, Any]:
@@ -135,7 +157,7 @@ def read_row(line: str | bytes, place: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UsageError(f"{place}: not JSON: {error.msg} at column {error.colno}", "one JSON object a line") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{place}: not UTF-8: {error.reason}", "save the file as UTF-8") from None
+        raise UsageError(f"{place}: not UTF-8: {error.reason} at byte {error.start} of the line", NOT_UTF8) from None
     except ValueError as error:
         raise UsageError(f"{place}: not JSON: {error}", "one JSON object a line") from None
     if not isinstance(row, dict):
@@ -150,13 +172,22 @@ def from_json(text: str | bytes) -> Any:
     not JSON, is nested deeper than MOST_NESTED or holds an integer of thousands of digits.
     """
     text = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
+    text = text.removeprefix("\ufeff").strip(JSON_SPACE)
+    value, end = first_json(text)
+    if end < len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return value
+
+
+def first_json(text: str, start: int = 0) -> tuple[Any, int]:
+    """The JSON value that begins at a place of a text, under the rules of `from_json`, and where it ends."""
     try:
-        value = _DECODER.decode(text.removeprefix("\ufeff"))
+        value, end = _DECODER.raw_decode(text, start)
     except RecursionError:
         raise ValueError(f"nested deeper than {MOST_NESTED} levels") from None
-    if text.count("[") + text.count("{") > MOST_NESTED and _depth(value) > MOST_NESTED:
+    if text.count("[", start, end) + text.count("{", start, end) > MOST_NESTED and _depth(value) > MOST_NESTED:
         raise ValueError(f"nested deeper than {MOST_NESTED} levels")
-    return value
+    return value, end
 
 
 def _finite(number: str) -> float | None:

@@ -1,18 +1,36 @@
 """What every engine must do, as one test run against each of them with a real counterpart behind it."""
 
 import asyncio
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from seqdistill.engines import Completion, Engine, Request
+from seqdistill.engines import UNMETERED, Completion, Engine, Meter, Request
 from seqdistill.engines.logprobs import logprobs_in
 
 
-def ask(engine: Engine, requests: list[Request]) -> dict[str, Completion]:
+class Holds:
+    """A meter with money without end that keeps what was held: of open tries, and of those that brought an answer."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, int] = {}  # name -> requests
+        self._names = map(str, itertools.count())
+
+    def hold(self, requests: Sequence[Request]) -> str:
+        name = next(self._names)
+        self.open[name] = len(requests)
+        return name
+
+    def release(self, hold: str) -> None:
+        del self.open[hold]
+
+
+def ask(engine: Engine, requests: list[Request], meter: Meter = UNMETERED) -> dict[str, Completion]:
     """The completions by request id; fails when one comes twice or is missing."""
 
     async def collect() -> list[Completion]:
-        return [completion async for completion in engine.stream(requests)]
+        return [completion async for completion in engine.stream(requests, meter)]
 
     completions = asyncio.run(collect())
     assert sorted(c.id for c in completions) == sorted(r.id for r in requests), "one completion for each request"

@@ -32,7 +32,8 @@ def finished_run(path: Path, model: Path, **teacher: Any) -> Run:
     write_jsonl(
         run.file("filter", "rejected.jsonl"), [{**sample, "rule": rule, "reason": "r"} for rule in ("stock", "stock", "cut")]
     )
-    filtered.finish({"train.jsonl": 6, "validation.jsonl": 1, "rejected.jsonl": 3}, config={})
+    outputs = {"train.jsonl": 6, "validation.jsonl": 1, "rejected.jsonl": 3}
+    filtered.finish(outputs, config={}, result={"by_rule": {"stock": 2, "cut": 1}})
     train = StageRecord(run, "train", {}, {})
     for folder in ("base", "model"):
         shutil.copytree(model, run.file("train", folder))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from filter_runs import filtered, make_run, rows_of, rules_of, sample
 
-from seqdistill.filter.contamination import Hit, ItemIndex, held, items_of
-from seqdistill.filter.words import words
+from seqdistill.filter.checks.contamination import Hit, ItemIndex, held, items_of
+from seqdistill.filter.checks.words import words
 from seqdistill.records import Prompt
 
 NOUNS = [

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
-from seqdistill.filter.decisions import Decision, appending, decisions_file, hash_of_text
-from seqdistill.filter.review import Review
+from seqdistill.decisions import Decision, appending, decisions_file, hash_of_text
 from seqdistill.records import Sample
+from seqdistill.review.page import Review
 from seqdistill.runs import Run
 
 MAIL, PHONE = "anna@example.org", "(212) 555-0143"

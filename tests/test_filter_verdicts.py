@@ -12,7 +12,6 @@ from test_filter_stage import notices
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
 from seqdistill.filter.explain import explain
-from seqdistill.filter.integrity import broken_markup
 from seqdistill.filter.stage import filter_samples
 from seqdistill.filter.verdict import told
 from seqdistill.progress import Silent
@@ -32,7 +31,7 @@ STOCK = "The original message was rephrased to make it more concise and clear wh
 REFUSAL = "I can't tell that to anna@example.org or anyone."
 PLANKS = " ".join(f"plank{number}" for number in range(300))
 KEYS: dict[str, Any] = {
-    "integrity": {"max_chars": 2000, "min_chars": 3, "refusals": "drop"},
+    "integrity": {"max_chars": 2000, "min_chars": 3, "refusals": "drop", "stock_phrases": "drop"},
     "personal_data": {"action": "drop"},
     "validation": 0.0,
 }
@@ -79,7 +78,7 @@ def test_the_settings_that_a_rejected_row_names_would_have_kept_it(tmp_path: Pat
     ]
     stock = [sample(row.prompt[0]["content"].replace("has news", "writes"), STOCK) for row in notices(8)]
     ids = {row.id: [f"filter.{setting}" for setting in settings] for row, settings in expected}
-    ids |= {row.id: ["filter.integrity.stock_share = 0"] for row in stock}
+    ids |= {row.id: ['filter.integrity.stock_phrases = "annotate"'] for row in stock}
     rows = [vars(row) for row in (*(row for row, _ in expected), *stock, *notices(200))]
     run = make_run(tmp_path / "run", [vars(wall) | {"score": 1.0}, *rows])
     assert as_named(run, KEYS, test) == ids
@@ -179,12 +178,6 @@ def test_the_terminal_shows_the_funnel(tmp_path: Path, capsys: pytest.CaptureFix
         Console().show_filter(result)
         lines = [line.split() for line in capsys.readouterr().out.splitlines()]
         assert ["integrity", "3", "1", "2"] in lines and ["duplicates", "2", "1", "1"] in lines
-
-
-@pytest.mark.parametrize("text", ["{%" + "a" * 200_000, "{%a" * 60_000, "{%" + " " * 200_000, "{{ " * 60_000])
-def test_no_text_makes_the_search_for_markup_slow(text: str) -> None:
-    assert broken_markup(text) is None
-    assert broken_markup(text[:100] + "\n{% if x %}") is not None
 
 
 def test_an_empty_list_of_finish_reasons_keeps_any(tmp_path: Path) -> None:

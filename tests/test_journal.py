@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from seqdistill.engines import Completion, Request
+from seqdistill.engines import UNMETERED, Completion, Meter, Pace, Request
 from seqdistill.errors import SeqdistillError
-from seqdistill.journal.storage import FOLD_LINES, Journal, answers, ask, lacking, request_key
+from seqdistill.journal.asking import Asker, answers, lacking
+from seqdistill.journal.budget import Budget, Source
+from seqdistill.journal.storage import FOLD_LINES, Journal, request_key
+from seqdistill.recipe.tables import ModelConfig
 
 
 def request(number: int) -> Request:
@@ -33,7 +36,7 @@ class Counting:
     def __init__(self, batch: int = 1, failing: frozenset[str] = frozenset()) -> None:
         self.batch, self.failing, self.asked = batch, failing, 0
 
-    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+    async def stream(self, requests: Sequence[Request], meter: Meter = UNMETERED) -> AsyncGenerator[Completion, None]:
         for place, asked in enumerate(requests):
             self.asked += 1
             left = min(self.batch - 1 - place % self.batch, len(requests) - 1 - place)
@@ -45,7 +48,8 @@ class Counting:
 
 def fill(path: Path, requests: Sequence[Request], engine: Counting) -> list[Completion]:
     async def collect(journal: Journal) -> list[Completion]:
-        return [done async for done in ask(journal, "m", requests, lambda: engine)]
+        asker = Asker(journal, Budget([journal], {}), Pace(), lambda *_: engine)
+        return [done async for done in asker.ask(Source("m", "m", ModelConfig(), None), requests)]
 
     with Journal(path) as journal:
         return asyncio.run(collect(journal))
@@ -59,7 +63,7 @@ def test_what_was_stored_is_read_back_under_today_s_id(tmp_path: Path) -> None:
         assert journal.read("0" * 32, "x").content == "answer 1\u2028\ud800"
         assert len(journal) == 1
     row = json.loads((tmp_path / "j").read_text())
-    assert list(row) == ["key", "left", "id", "model", "request", "completion"]
+    assert list(row) == ["key", "left", "usd", "hold", "id", "model", "request", "completion"]
     assert row["request"]["messages"] == request(1).messages
     assert row["completion"]["raw"] == {"id": 1}
 
@@ -110,7 +114,7 @@ def test_a_failure_in_a_batch_leaves_the_others_whole(tmp_path: Path) -> None:
         assert [r.id for _, r in lacking(journal, "m", requests)] == ["p2:t:0", "p3:t:0"]
         failed = {c.id: c for c in done if c.error}
         got = [c for _, c in answers(journal, "m", [*requests, request(9)], failed)]
-    assert [c.error for c in got] == [None, None, "http 500", "http 500", None, None, "not asked"]
+    assert [c.error for c in got] == [None, None, "http 500", "http 500", None, None, "not sent"]
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, answer
-from engine_contract import ask, check_engine_contract
+from engine_contract import Holds, ask, check_engine_contract
 
-from seqdistill.engines import Completion, Pace, Request, open_engine
+from seqdistill.engines import UNMETERED, Completion, Meter, Pace, Request, open_engine
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.tables import ModelConfig
@@ -19,9 +19,11 @@ def requests(count: int, **settings: Any) -> list[Request]:
     return [Request(f"p{n}", [{"role": "user", "content": f"question {n}"}], 20, seed=n, **settings) for n in range(count)]
 
 
-def asked(server: ChatServer, count: int = 12, options: dict[str, Any] | None = None, **pace: Any) -> dict[str, Completion]:
+def asked(
+    server: ChatServer, count: int = 12, options: dict[str, Any] | None = None, meter: Meter = UNMETERED, **pace: Any
+) -> dict[str, Completion]:
     model = ModelConfig(model="teacher", engine="openai", base_url=[server.url], options=options or {})
-    return ask(open_engine(model, Pace(**{"concurrency": 8, "timeout": 60.0, **pace})), requests(count))
+    return ask(open_engine(model, Pace(**{"concurrency": 8, "timeout": 60.0, **pace})), requests(count), meter)
 
 
 def first_try(fault: str, share: int = 3) -> Any:
@@ -72,19 +74,21 @@ def test_a_fault_that_stays_is_that_request_failure(fault: str, error: str) -> N
 
 def test_a_hang_ends_at_the_timeout_and_counts_as_lost() -> None:
     with ChatServer(lambda _, body: "hang" if body["messages"][-1]["content"] == "question 3" else None) as server:
-        completions = asked(server, retries=1, timeout=0.3)
+        completions = asked(server, meter=(holds := Holds()), retries=1, timeout=0.3)
     assert completions["p3"].error == "timeout"
-    assert completions["p3"].lost == 2, "both tries may be billed"
+    answered = [completion.hold for completion in completions.values() if completion.error is None]
+    assert len(answered) == 11
+    assert len(set(holds.open) - {*answered}) == 2, "both tries may be billed"
 
 
-def several(server: ChatServer, prompts: int, samples: int, **pace: Any) -> dict[str, Completion]:
+def several(server: ChatServer, prompts: int, samples: int, meter: Meter = UNMETERED, **pace: Any) -> dict[str, Completion]:
     model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
     asked = [
         Request(f"p{n}:{k}", [{"role": "user", "content": f"question {n}"}], 20, temperature=1.0, seed=10 * n + k)
         for n in range(prompts)
         for k in range(samples)
     ]
-    return ask(open_engine(model, Pace(samples_per_request=4, timeout=60.0, **pace)), asked)
+    return ask(open_engine(model, Pace(samples_per_request=4, timeout=60.0, **pace)), asked, meter)
 
 
 def test_several_samples_come_in_one_request_and_the_prompt_is_paid_once() -> None:
@@ -109,8 +113,9 @@ def test_an_endpoint_without_n_is_found_out() -> None:
 
 def test_a_failed_request_for_several_may_be_billed_for_each_of_them() -> None:
     with ChatServer(lambda *_: "reset") as server:
-        completions = several(server, prompts=1, samples=3, retries=1)
-    assert [(c.error, c.lost) for c in completions.values()] == [("connection lost", 2)] * 3
+        completions = several(server, prompts=1, samples=3, meter=(holds := Holds()), retries=1)
+    assert [c.error for c in completions.values()] == ["connection lost"] * 3
+    assert list(holds.open.values()) == [3, 3]
 
 
 class Saying(ChatServer):
@@ -125,9 +130,9 @@ class Saying(ChatServer):
         return await self._send(writer, self.status, self.text.replace(b"ANSWER", good))
 
 
-def said(text: bytes, status: int = 200, **pace: Any) -> Completion:
+def said(text: bytes, status: int = 200, meter: Meter = UNMETERED, **pace: Any) -> Completion:
     with Saying(text, status) as server:
-        return asked(server, 1, **{"retries": 0, **pace})["p0"]
+        return asked(server, 1, meter=meter, **{"retries": 0, **pace})["p0"]
 
 
 def test_numbers_that_no_float_holds_are_null_and_do_not_break_the_journal() -> None:
@@ -154,8 +159,9 @@ def test_numbers_that_no_float_holds_are_null_and_do_not_break_the_journal() -> 
     ],
 )
 def test_a_reply_that_cannot_be_kept_is_that_request_failure(text: bytes, error: str) -> None:
-    completion = said(text)
-    assert (completion.error, completion.lost) == (error, 1), "it may have been billed"
+    completion = said(text, meter=(holds := Holds()))
+    assert completion.error == error
+    assert len(holds.open) == 1, "it may have been billed"
 
 
 @pytest.mark.parametrize(
@@ -174,22 +180,22 @@ def test_an_error_of_any_shape_is_read(text: bytes, error: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("usage", "tokens", "lost"),
+    ("usage", "tokens", "uncounted"),
     [
-        ({"prompt_tokens": 9, "completion_tokens": 5}, (9, 5, 0), 0),
-        ({"prompt_tokens": 9.0, "completion_tokens": 0}, (9, 0, 0), 0),
-        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 100}}, (9, 5, 9), 0),
-        ({"prompt_tokens": 10**400, "completion_tokens": 5}, (0, 5, 0), 1),
-        ({"prompt_tokens": -9, "completion_tokens": None}, (0, 0, 0), 1),
-        (None, (0, 0, 0), 1),
+        ({"prompt_tokens": 9, "completion_tokens": 5}, (9, 5, 0), False),
+        ({"prompt_tokens": 9.0, "completion_tokens": 0}, (9, 0, 0), False),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 100}}, (9, 5, 9), False),
+        ({"prompt_tokens": 10**400, "completion_tokens": 5}, (0, 5, 0), True),
+        ({"prompt_tokens": -9, "completion_tokens": None}, (0, 0, 0), True),
+        (None, (0, 0, 0), True),
     ],
 )
 def test_tokens_that_are_not_told_may_be_billed_and_are_never_negative(
-    usage: Any, tokens: tuple[int, int, int], lost: int
+    usage: Any, tokens: tuple[int, int, int], uncounted: bool
 ) -> None:
     completion = said(json.dumps({"choices": [{"message": {"content": "a"}}], "usage": usage}).encode())
     assert (completion.prompt_tokens, completion.completion_tokens, completion.cached_tokens) == tokens
-    assert (completion.error, completion.lost) == (None, lost)
+    assert (completion.error, completion.uncounted) == (None, uncounted)
 
 
 def test_log_probabilities_of_any_size_fit_their_file() -> None:
@@ -229,9 +235,9 @@ def test_a_silent_endpoint_is_given_up_at_the_read_timeout() -> None:
     assert (completions["p3"].error, completions["p3"].message) == ("timeout", "no answer within 0.3 s")
 
 
-def test_without_resend_a_lost_answer_is_not_asked_for_again() -> None:
+def test_under_a_cap_a_lost_answer_is_not_asked_for_again() -> None:
     with ChatServer(first_try("reset", 12)) as server:
-        completions = asked(server, resend=False)
+        completions = asked(server, capped=True)
     assert completions["p0"].error == "connection lost"
     assert len(server.requests) == 12
 

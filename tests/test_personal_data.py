@@ -11,7 +11,7 @@ from typing import Any
 import filter_runs
 import pytest
 
-from seqdistill.filter.personal_data import KINDS, Finding, count, find, mask, reason
+from seqdistill.filter.checks.personal_data import KINDS, Finding, count, find, mask, reason
 from seqdistill.records import Sample
 
 RANDOM = random.Random(20)

@@ -15,8 +15,7 @@ import filter_runs
 import pytest
 from filter_runs import filtered_run, rejected, reviewing
 
-from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.filter.decisions import (
+from seqdistill.decisions import (
     HUMAN,
     Decision,
     appending,
@@ -28,11 +27,12 @@ from seqdistill.filter.decisions import (
     stale,
     summary,
 )
-from seqdistill.filter.filtered_rows import FilteredRows
-from seqdistill.filter.review import Review, Server, review, serve
-from seqdistill.filter.spreadsheet import COLUMNS, export_csv, guard, import_csv, unguard
+from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
 from seqdistill.records import Sample, to_line, write_jsonl
+from seqdistill.review.filtered_rows import FilteredRows
+from seqdistill.review.page import Review, Server, review, serve
+from seqdistill.review.spreadsheet import COLUMNS, export_csv, guard, import_csv, unguard
 from seqdistill.runs import Run
 
 HOSTILE = "<script>alert(1)</script>\u202eevil\u2028\x07\n=cmd|' /C calc'!A0\n\n\"quoted\", äöü 漢\t"

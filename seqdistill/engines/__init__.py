@@ -46,7 +46,9 @@ class Completion:
     raw: dict[str, Any] = field(default_factory=dict)  # the reply as it came, JSON-able
     error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...
     message: str | None = None  # a failure in words
-    lost: int = 0  # tries that may be billed without our knowing: no answer arrived, or none with a count of tokens
+    hidden_tokens: int = 0  # billed like completion tokens, but not among them: reasoning that some endpoints leave out
+    hold: str | None = None  # the `Meter`'s hold of the try that brought it
+    uncounted: bool = False  # the reply does not report its tokens, so what it cost is not known
     batched: bool = False  # asked through a Batch endpoint, at its lower price
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 
@@ -76,14 +78,41 @@ def take_size(options: dict[str, Any], name: str, default: int) -> int:
     return size
 
 
+class Meter(Protocol):
+    """Who pays for what an engine sends. An engine that is billed by the request takes a hold before each try."""
+
+    def hold(self, requests: Sequence[Request]) -> str | None:
+        """Holds the upper bound of what one try of these requests, sent as one, can cost.
+
+        Returns the hold's name, or None while the budget has no room for it. The completions of an answered try carry
+        the name, and the journal settles it with them. A hold of a try that may have been billed without an answer stays.
+        """
+
+    def release(self, hold: str) -> None:
+        """Gives a hold back: its try was certainly not billed."""
+
+
+class Unmetered:
+    """The meter of those who pay nothing."""
+
+    def hold(self, requests: Sequence[Request]) -> str | None:  # noqa: ARG002
+        """Always granted."""
+        return ""
+
+    def release(self, hold: str) -> None:
+        """Nothing was held."""
+
+
+UNMETERED = Unmetered()
+
+
 class Engine(Protocol):
     """One model, ready to be asked."""
 
-    most_under_way: int  # requests that may be sent, and billed, before any is answered; 0 where nothing is billed
-    abandoned: int  # those that were under way when the last stream was closed before its end
-
-    def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+    def stream(self, requests: Sequence[Request], meter: Meter = UNMETERED) -> AsyncGenerator[Completion, None]:
         """Yields exactly one completion for each request, in the order they finish.
+
+        Ends early, without the rest, when the meter has no room for another try and nothing is under way.
 
         Local engines compute in batches, and in bf16 a batch's make-up can move its texts. They form batches from the
         requests in a fixed order and count `batch_left` down to 0, so that a resumed run forms the same batches.
@@ -105,7 +134,7 @@ class Pace:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     samples_per_request: int = 1  # answers to one prompt that one request may ask for, where the endpoint knows `n`
-    resend: bool = True  # try again when a sent request's answer was lost, although the lost one may be billed
+    capped: bool = False  # money is limited: no second try of what may be billed, one request alone until the first answer
 
 
 def open_engine(model: ModelConfig, pace: Pace | None = None) -> Engine:

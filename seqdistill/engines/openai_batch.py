@@ -21,7 +21,7 @@ PATH = "/v1/chat/completions"
 MOST_REQUESTS = 50_000  # in one file, as OpenAI limits it
 MOST_BYTES = 200_000_000
 MARK = "seqdistill"  # the key of a batch's metadata under which its name stands
-NOT_A_BATCH_API = "check the base URL, then run again; batches go on without us"
+NOT_A_BATCH_API = "check the base URL, then run again; batches continue without us"
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
@@ -114,7 +114,7 @@ class BatchEndpoint:
     ) -> Iterator[tuple[str, Request, Completion]]:
         """Each request of an ended batch, by its key, with what came of it.
 
-        A request that a completed batch does not mention, or answered with what is no answer, may have been billed: `lost`.
+        A request that a completed batch does not mention, or whose reply holds no answer, may have been billed: `uncounted`.
         Raises NotNow when the files hold nothing of the batch: they are not its files, and its answers are still to be had.
         """
         left = dict(asked)
@@ -128,8 +128,8 @@ class BatchEndpoint:
             raise NotNow(f"{self.name}: the files of batch {batch.id} hold none of its answers", NOT_A_BATCH_API)
         for key, request in left.items():
             message = batch.error or f"the batch is {batch.status}, without an answer to this request"
-            lost = int(batch.status == "completed")
-            failure = Completion(request.id, error=f"batch {batch.status}", message=message, lost=lost, batched=True)
+            error, billed = f"batch {batch.status}", batch.status == "completed"
+            failure = Completion(request.id, error=error, message=message, uncounted=billed, batched=True)
             yield key, request, failure
 
     def _completion(self, request: Request, row: dict[str, Any]) -> Completion:
@@ -143,7 +143,7 @@ class BatchEndpoint:
         if status in (400, 422) and "content_filter" in (error.get("code"), error.get("type")):
             return Completion(request.id, finish_reason="content_filter", message=message, raw=error)  # a verdict: an answer
         kind = f"http {status}" if status and status != 200 else str(error.get("code") or "no answer")[:80]
-        return Completion(request.id, error=kind, message=message, raw=error, lost=int(status == 200))
+        return Completion(request.id, error=kind, message=message, raw=error, uncounted=status == 200)
 
     @contextmanager
     def _client(self, retries: int, what: str) -> Iterator[Any]:
@@ -155,7 +155,7 @@ class BatchEndpoint:
         except openai.APIStatusError as error:
             raise self._refusal(error, what) from None
         except openai.APIError as error:
-            raise NotNow(f"{self.name}: {what}: {error.__cause__ or error}", "run again; batches go on without us") from None
+            raise NotNow(f"{self.name}: {what}: {error.__cause__ or error}", "run again; batches continue without us") from None
         except (ValueError, TypeError, AttributeError, RecursionError) as error:  # the client makes objects of any JSON
             raise NotNow(f"{self.name}: {what}: answered with what no Batch API says: {error}", NOT_A_BATCH_API) from None
 
@@ -169,8 +169,8 @@ class BatchEndpoint:
         if status == 404:
             return SeqdistillError(said, "is it the same endpoint and account? Otherwise see batches.jsonl in the run")
         if status in (408, 409, 429) or status >= 500:
-            return NotNow(said, "run again; batches go on without us")
-        return SeqdistillError(said, "mend the cause and run again; nothing is asked twice")
+            return NotNow(said, "run again; batches continue without us")
+        return SeqdistillError(said, "fix the cause and run again; nothing is requested twice")
 
 
 def _id(told: Any) -> str:

@@ -23,6 +23,9 @@ class Throttle:
         """Starts with few requests at once; `pace` bounds how many there may ever be, and how much a minute."""
         self._most, self._long_wait = pace.concurrency, pace.timeout * LONG_WAIT
         self._limit = float(min(FIRST_LIMIT, pace.concurrency))
+        self._limit_once_answered = 0.0
+        if pace.capped:  # the first answer shows what an answer really costs
+            self._limit, self._limit_once_answered = 1.0, self._limit
         self._growing_fast = True
         self.in_flight = 0  # requests
         self._last_cut = 0.0
@@ -56,6 +59,7 @@ class Throttle:
         """A request was answered well after so long: dare a little more, unless answers come ever later."""
         if seconds > self._long_wait:
             return
+        self._limit, self._limit_once_answered = max(self._limit, self._limit_once_answered), 0.0
         step = 1.0 if self._growing_fast else 1.0 / self._limit
         self._limit = min(self._most, self._limit + step)
 

@@ -35,8 +35,8 @@ def error_in(content: bytes) -> dict[str, Any]:
 def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: float) -> Completion:
     """The completion in one of `choices_in` a chat-completions reply.
 
-    The prompt's tokens are counted with the first choice; completion tokens are shared evenly among the choices. A reply that
-    does not tell both may have been billed for more: `lost`. `raw` is the reply with this choice alone.
+    The prompt's tokens are counted with the first choice; completion tokens are shared evenly among the choices, and so are
+    hidden ones: what the total holds beside prompt and completion. `raw` is the reply with this choice alone.
     """
     choices = choices_in(raw)
     choice, message = choices[number], choices[number]["message"]
@@ -44,6 +44,7 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
     asked, generated = (count(usage.get(key)) for key in ("prompt_tokens", "completion_tokens"))
     cached = as_dict(usage.get("prompt_tokens_details")).get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
     written = generated or 0
+    hidden = max(0, (count(usage.get("total_tokens")) or 0) - (asked or 0) - written)
     thoughts = next((t for key in REASONING if (t := _text(message.get(key)))), None)
     content, reasoning = split_reasoning(_text(message.get("content")), thoughts)
     reason = FINISH_REASONS.get(str(choice.get("finish_reason")), "unknown")
@@ -55,13 +56,19 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
         reasoning=reasoning,
         finish_reason=reason,
         prompt_tokens=(asked or 0) if number == 0 else 0,
-        completion_tokens=written * (number + 1) // len(choices) - written * number // len(choices),
+        completion_tokens=_share(written, number, len(choices)),
+        hidden_tokens=_share(hidden, number, len(choices)),
         cached_tokens=min(count(cached) or 0, asked or 0) if number == 0 else 0,
         seconds=seconds,
         raw={**raw, "choices": [choice]},
         tool_calls=_tool_calls(message),
-        lost=int(asked is None or generated is None),
+        uncounted=asked is None or generated is None,
     )
+
+
+def _share(tokens: int, number: int, among: int) -> int:
+    """The tokens of one of so many choices; all of them add up to the whole."""
+    return tokens * (number + 1) // among - tokens * number // among
 
 
 def chosen(content: str) -> str:

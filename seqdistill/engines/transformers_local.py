@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from seqdistill.engines import Completion, Request, check_able, split_reasoning, take_size
+from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_able, split_reasoning, take_size
 from seqdistill.engines.batching import Batching, begin, measure, write
 from seqdistill.engines.loading import files_of, load, named
 from seqdistill.engines.logits import JsonSchema, OneOf, SeededSampling, Step, TopLogprobs
@@ -31,8 +31,6 @@ Encoded = tuple[Request, "array[int]"]  # a request and its prompt's tokens, 4 b
 
 class TransformersEngine:
     """A causal language model with a chat template. Options: batch_size, batch_tokens, dtype, device."""
-
-    most_under_way = abandoned = 0
 
     def __init__(self, model: ModelConfig) -> None:
         """Loads the model. Raises UsageError for an unknown model, a bad option or a model without a chat template."""
@@ -71,7 +69,11 @@ class TransformersEngine:
         """How many parameters the model has; tied ones count once."""
         return int(self._model.num_parameters())
 
-    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+    async def stream(
+        self,
+        requests: Sequence[Request],
+        meter: Meter = UNMETERED,  # noqa: ARG002 - nothing is billed
+    ) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request, batch by batch, longest prompts first."""
         encoded = []
         for request in requests:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from seqdistill.engines import Completion, Request, split_reasoning, take_size
+from seqdistill.engines import UNMETERED, Completion, Meter, Request, split_reasoning, take_size
 from seqdistill.engines.loading import files_of, named
 from seqdistill.engines.logprobs import by_ids
 from seqdistill.errors import MissingExtra, UsageError
@@ -31,8 +31,6 @@ ENVIRONMENT = {
 
 class VLLMEngine:
     """One model in `vllm.LLM`. Options: batch_size; every other one goes to vllm.LLM as it is."""
-
-    most_under_way = abandoned = 0
 
     def __init__(self, model: ModelConfig) -> None:
         """Loads the model. Raises MissingExtra without vLLM, UsageError for what vLLM cannot load."""
@@ -61,7 +59,11 @@ class VLLMEngine:
         self._longest: int = self._llm.model_config.max_model_len
         self._thread = ThreadPoolExecutor(1, "vllm")  # vLLM is not thread-safe: after loading, every call is made here
 
-    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
+    async def stream(
+        self,
+        requests: Sequence[Request],
+        meter: Meter = UNMETERED,  # noqa: ARG002 - nothing is billed
+    ) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request: those that cannot be asked at once, the others batch by batch."""
         batch: list[tuple[Request, list[int]]] = []
         for request in requests:

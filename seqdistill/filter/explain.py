@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.filter.personal_data import REGIONS, mask
+from seqdistill.filter.checks.personal_data import REGIONS, mask
 from seqdistill.filter.report import RULES, STEPS
 from seqdistill.records import Sample, read_jsonl
 from seqdistill.runs import Run

@@ -6,9 +6,9 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from seqdistill.filter.choice import Choice
 from seqdistill.filter.report import Verdicts
 from seqdistill.filter.scan import Facts, Rows
+from seqdistill.filter.scoring.choice import Choice
 from seqdistill.records import atomic_write, to_line
 from seqdistill.runs import Run
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from seqdistill.filter import personal_data
-from seqdistill.filter.decisions import RULE, Decision, apply, stale, summary
+from seqdistill.decisions import RULE, Decision, apply, stale, summary
+from seqdistill.filter.checks import personal_data
 from seqdistill.filter.report import Verdicts
 from seqdistill.filter.scan import Facts, Rows, hashes_of
 from seqdistill.filter.verdict import Verdict, setting

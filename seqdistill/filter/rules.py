@@ -8,17 +8,16 @@ from collections import Counter
 import numpy as np
 
 from seqdistill.errors import SeqdistillError
-from seqdistill.filter.contamination import Item, held
-from seqdistill.filter.duplicates import exact_duplicates
-from seqdistill.filter.integrity import asked
-from seqdistill.filter.languages import slips
-from seqdistill.filter.near_duplicates import near_duplicates
-from seqdistill.filter.personal_data import hidden
+from seqdistill.filter.checks.contamination import Item, held
+from seqdistill.filter.checks.duplicates import exact_duplicates
+from seqdistill.filter.checks.languages import slips
+from seqdistill.filter.checks.near_duplicates import near_duplicates
+from seqdistill.filter.checks.personal_data import hidden
+from seqdistill.filter.checks.stock_phrases import StockPhrase, stock_phrases
+from seqdistill.filter.checks.words import Ints
 from seqdistill.filter.report import Verdicts
 from seqdistill.filter.scan import Facts, Rows
-from seqdistill.filter.stock_phrases import StockPhrase, stock_phrases
 from seqdistill.filter.verdict import Verdict, setting
-from seqdistill.filter.words import Ints
 from seqdistill.recipe.tables import IntegrityConfig, NearDuplicatesConfig
 
 GUARD_ROWS = 100  # the guard looks away from smaller losses
@@ -37,7 +36,7 @@ def drop_slips(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> Non
 
 
 def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: IntegrityConfig, read: Rows) -> list[StockPhrase]:
-    """Rejects completions that open with a stock phrase; returns the phrases."""
+    """Returns the stock phrases; rejects the completions that open with one, where that is configured."""
     if not config.stock_share:
         return []
     slices: dict[str, list[int]] = {}
@@ -47,10 +46,10 @@ def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: In
         return []
     groups = [np.array(rows) for _, rows in sorted(slices.items())]
     phrases = stock_phrases(facts.openings, facts.prompts, groups, config.stock_share, read)
-    for phrase in phrases:
+    for phrase in phrases if config.stock_phrases == "drop" else ():
         reason = f"opens with {phrase.opening!r}, as {phrase.share:.1%} of all do, unasked"
         for row in phrase.rows.tolist():
-            verdicts.reject(row, Verdict("stock_phrase", reason, (setting("integrity.stock_share", 0),)))
+            verdicts.reject(row, Verdict("stock_phrase", reason, (setting("integrity.stock_phrases", "annotate"),)))
     return phrases
 
 
@@ -105,7 +104,7 @@ def drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item], read:
     """Rejects the rows that hold a test item; one that holds it whole would be rejected whatever the settings."""
     for row, hit in sorted(facts.hits.items()):
         item = items[hit.item]
-        text = read(row).text if hit.side == "completion" else asked(read(row))
+        text = read(row).text if hit.side == "completion" else read(row).prompt_text
         in_part = hit.share < 1 and held(item.text, text) < 1
         reason = f"{hit.kind} match ({hit.share:.0%}) of its {hit.side} with the {item.part} of test item {item.test}"
         would_keep = (setting("contamination.overlap", 1.0),) if in_part else ()

@@ -11,20 +11,17 @@ from pathlib import Path
 from seqdistill.engines import Request, check_able
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
-from seqdistill.journal.budget import Price, price_of
+from seqdistill.journal.budget import Source, price_of
 from seqdistill.recipe.tables import GenerateConfig, ModelConfig, OneOfTeachers, Recipe, TeacherConfig
 from seqdistill.records import Prompt, request_seed
 from seqdistill.tasks.answer_form import AnswerForm
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """One teacher: its name in sample ids, what tells it from every other, how it is reached, what it costs."""
+class Teacher(Source):
+    """One teacher; its name is the one in sample ids."""
 
-    name: str
-    identity: str
     config: TeacherConfig
-    price: Price | None
     weight: float | None = None  # its share of the samples; None: it answers everything
 
 

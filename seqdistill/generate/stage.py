@@ -12,9 +12,10 @@ from typing import Any
 
 from seqdistill.errors import Incomplete
 from seqdistill.generate.asking import Asked, ask_teachers
-from seqdistill.generate.estimate import compare
+from seqdistill.generate.estimate import compare, paid_anew
 from seqdistill.generate.inputs import Inputs
 from seqdistill.generate.samples import write_samples, write_token_logprobs
+from seqdistill.journal.budget import spending
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
@@ -35,7 +36,8 @@ class GenerateResult:
     prompt_tokens: int
     completion_tokens: int
     usd: float | None  # what these samples cost, whenever they were paid; None without a price
-    spent_usd: float | None  # what everything in the run's journal cost, lost answers at their worst
+    spent_usd: float | None  # what the run has paid in all: every stage, setting and teacher
+    assumed_usd: float | None  # the upper bound of what may have been billed for answers that were lost
     seconds: float
     up_to_date: bool
     path: Path
@@ -50,18 +52,20 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
     if recipe.task.prompts is None and (run.manifest("generate") or {}).get("imported"):
         return _result(run, up_to_date=True)  # `import` has done this stage
     inputs = Inputs.of(run, recipe)
+    if inputs.record.up_to_date():
+        return _result(run, up_to_date=True)
     with run.locked("generate"), ExitStack() as stack:
-        if inputs.record.up_to_date():
-            return _result(run, up_to_date=True)
         for difference in inputs.record.differences():
             progress.note(f"generate: {difference}")
         plan, others = inputs.plan(progress), inputs.others(stack)
+        journal = stack.enter_context(Journal(run.file("generate", "journal.jsonl")))
+        budget = stack.enter_context(spending(run, journal, inputs.teachers, recipe.generate.budget, progress))
+        if again := paid_anew(journal, plan):
+            progress.note(again)
+        asked = ask_teachers(journal, plan, recipe.generate, budget, progress, others)
         inputs.record.begin()
-        with Journal(run.file("generate", "journal.jsonl")) as journal:
-            purse = inputs.purse(journal)
-            asked = ask_teachers(journal, plan, recipe.generate, purse, progress, others)
-            counts = write_samples(run, journal, plan, recipe.generate, asked.failed)
-            logprobs = write_token_logprobs(run, journal, plan, recipe.generate)
+        counts = write_samples(run, journal, plan, recipe.generate, asked.failed)
+        logprobs = write_token_logprobs(run, journal, plan, recipe.generate)
         prompts = len({planned.prompt.id for planned in plan})
         incomplete = counts.failed > (0 if asked.stopped else recipe.generate.may_fail * len(plan))
         inputs.record.finish(
@@ -73,7 +77,8 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
             status="incomplete" if incomplete else "complete",
             config=asdict(recipe),
             counts={"prompts": prompts, "new": asked.new, "reused": max(0, counts.samples - asked.new), **asdict(counts)},
-            spent_usd=purse.spent_usd if purse.prices else None,
+            spent_usd=budget.paid_usd if budget.is_priced else None,
+            assumed_usd=budget.held_usd if budget.is_priced else None,
             teacher=_about(inputs),
         )
         compare(run, inputs.record.fingerprint, counts, progress)
@@ -82,6 +87,12 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
     if counts.failed:
         progress.note(f"generate: {counts.failed} of {len(plan)} requests have no answer, as may_fail allows")
     return _result(run, up_to_date=False)
+
+
+def is_up_to_date(run: Run, recipe: Recipe) -> bool:
+    """Whether generate has nothing to do. Raises UsageError as it does."""
+    imported = recipe.task.prompts is None and (run.manifest("generate") or {}).get("imported")
+    return bool(imported) or Inputs.of(run, recipe).record.up_to_date()
 
 
 def _about(inputs: Inputs) -> dict[str, Any]:
@@ -107,5 +118,5 @@ def _result(run: Run, *, up_to_date: bool) -> GenerateResult:
     counts = {key: value for key, value in manifest["counts"].items() if key != "errors"}
     if up_to_date:
         counts.update(new=0, reused=counts["samples"])
-    facts = {"spent_usd": manifest["spent_usd"], "seconds": manifest["seconds"]}
+    facts: dict[str, Any] = {name: manifest.get(name) for name in ("spent_usd", "assumed_usd", "seconds")}
     return GenerateResult(**counts, **facts, up_to_date=up_to_date, path=run.file("generate", "samples.jsonl"))

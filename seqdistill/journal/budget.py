@@ -1,21 +1,21 @@
-"""What answers cost, and the hard cap on it: only what fits even at its worst is sent.
+"""What answers cost, and the hard cap on it: a try is sent only when the upper bound of its cost fits.
 
-Counts every try that may be billed, lost answers included. Prices are the recipe's; it knows none itself.
+The cap is the run's: it counts what all journals of the run hold, whatever stage, teacher or setting it was paid for. Prices
+are the recipe's; it knows none itself.
 """
 
-import contextlib
-import heapq
 import json
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import Completion, Engine, Request
-from seqdistill.errors import Incomplete, UsageError
-from seqdistill.journal.storage import Journal, Missing, ask_engine
-from seqdistill.records import write_json
+from seqdistill.engines import Completion, Request
+from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.journal.storage import Hold, Journal, completion_of
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ModelConfig
+from seqdistill.runs import STAGES, Run
 
 PRICE_KEYS = ("prompt", "cached_prompt", "completion", "batch")
 BATCH_SHARE = 0.5  # of the price, where the recipe does not say
@@ -33,20 +33,20 @@ class Price:
     def usd(self, completion: Completion) -> float:
         """What one answer cost."""
         fresh = completion.prompt_tokens - completion.cached_tokens
-        tokens = (
-            fresh * self.prompt + completion.cached_tokens * self.cached_prompt + completion.completion_tokens * self.completion
-        )
+        written = completion.completion_tokens + completion.hidden_tokens
+        tokens = fresh * self.prompt + completion.cached_tokens * self.cached_prompt + written * self.completion
         return tokens / 1e6 * self._share(completion.batched)
 
-    def worst(self, request: Request, *, batched: bool = False) -> float:
-        """The most that one try of a request can cost: a token is at least one byte, and a chat template adds a few."""
-        prompt = sum(len(message["content"].encode(errors="replace")) + 16 for message in request.messages) + 256
-        prompt += len(json.dumps(request.schema or request.choices or ""))  # some endpoints show it to the model, and bill it
-        most = (prompt * max(self.prompt, self.cached_prompt) + request.max_tokens * self.completion) / 1e6
-        return most * self._share(batched)
+    def bound(self, prompt_tokens: int, completion_tokens: int, *, batched: bool = False) -> float:
+        """The most that so many tokens can cost, in USD."""
+        usd = (prompt_tokens * max(self.prompt, self.cached_prompt) + completion_tokens * self.completion) / 1e6
+        return usd * self._share(batched)
 
     def _share(self, batched: bool) -> float:
         return self.batch if batched else 1.0
+
+
+FREE = Price(0.0, 0.0, 0.0)  # one's own model
 
 
 def price_of(table: Mapping[str, Any], owner: str = "teacher") -> Price | None:
@@ -69,109 +69,157 @@ def price_of(table: Mapping[str, Any], owner: str = "teacher") -> Price | None:
     return Price(prompt, float(table["completion"]), float(cached), float(batch))
 
 
-class Purse:
-    """What a run has paid so far and what it may pay in all. Without a price nothing is counted; without a cap all may go."""
+@dataclass(frozen=True)
+class Source:
+    """A model that answers requests: its name and identity, how it is reached, what it costs. None: no price is known."""
 
-    def __init__(self, prices: Mapping[str, Price | None], cap_usd: float | None = None) -> None:
-        """`prices` are by model identity. Raises UsageError for a cap while a price is not known."""
-        if cap_usd is not None and None in prices.values():
-            raise UsageError(
-                "a budget needs the teacher's price", "add to [teacher]: price = { prompt = 0.10, completion = 0.40 }"
-            )
-        self.prices = {model: price for model, price in prices.items() if price is not None}
-        self.cap_usd, self.spent_usd = cap_usd, 0.0
-        self.reserved_usd = 0.0  # the worst of what is under way in batches
-        self._note: Path | None = None  # see `under_way`
-        self._abandoned_usd = 0.0  # part of what is spent
+    name: str
+    identity: str
+    config: ModelConfig
+    price: Price | None
 
-    def count(self, journal: Journal) -> None:
-        """Adds what a journal says was paid, and the worst of what was under way when a process that kept it was stopped.
+    def hold(self, requests: Sequence[Request], factor: float = 1.0, *, batched: bool = False) -> Hold:
+        """The upper bound of one try of requests that are sent as one, `factor` times over."""
+        first, extra = requests[0], len(json.dumps(self.config.options, default=str))
+        prompt = (prompt_bound(first) + extra) * (len(requests) if batched else 1)
+        completion = sum(request.max_tokens for request in requests)
+        usd = None if self.price is None else self.price.bound(prompt, completion, batched=batched) * factor
+        return Hold(usd, prompt, completion, factor)
 
-        Answers that were copied from another run or imported are free.
-        """
-        if not self.prices:
-            return
-        self._note = journal.path.with_name("under_way.json")
-        if self._note.exists():
-            self._abandoned_usd = float(json.loads(self._note.read_bytes())["usd"])
-            self.spent_usd += self._abandoned_usd
-        for row in journal.rows():
-            if row.get("paid", True):
-                self.pay(row["model"], Request(id="", **row["request"]), Completion(id="", **row["completion"]))
+    def cost(self, completion: Completion) -> float | None:
+        """What one answer cost in USD; None where an endpoint's price is not known."""
+        if self.price is None:
+            return None if self.config.engine == "openai" else 0.0
+        return self.price.usd(completion)
 
-    def pay(self, model: str, request: Request, completion: Completion) -> None:
-        """Counts one answer, or one failure whose tries may be billed."""
-        if price := self.prices.get(model):
-            self.spent_usd += price.usd(completion) + completion.lost * price.worst(request, batched=completion.batched)
 
-    @contextlib.contextmanager
-    def under_way(self, model: str, requests: Iterable[Request], engine: Engine) -> Iterator[None]:
-        """While an engine is asked, a file beside the journal holds the worst of what may be billed before it is known.
+def prompt_bound(request: Request) -> int:
+    """The most tokens a prompt can have: a token is at least one byte, and a chat template adds a few."""
+    tokens = sum(len(message["content"].encode(errors="replace")) + 16 for message in request.messages) + 256
+    return tokens + len(json.dumps(request.schema or request.choices or ""))  # some endpoints show it to the model, and bill it
 
-        A process that is killed leaves it to the next one; one that is stopped leaves the worst of what it has abandoned.
-        """
-        price = self.prices.get(model)
-        worst = heapq.nlargest(engine.most_under_way, map(price.worst, requests)) if price else []
-        self._keep(self._abandoned_usd + sum(worst))
-        try:
-            yield
-        finally:
-            abandoned = sum(worst[: engine.abandoned])
-            self._abandoned_usd += abandoned
-            self.spent_usd += abandoned
-            with contextlib.suppress(OSError):  # on a full disk what was kept before stays
-                self._keep(self._abandoned_usd)
 
-    def _keep(self, usd: float) -> None:
-        if self._note and usd:
-            write_json(self._note, {"usd": usd})
-        elif self._note:
-            self._note.unlink(missing_ok=True)
+class Budget:
+    """What the journals of a run say was spent, and what may still be."""
 
-    def reserve(self, model: str, requests: Iterable[Request]) -> float:
-        """Sets aside the worst that a batch of requests can cost; returns it in USD, to be given back when it has ended."""
-        price = self.prices.get(model)
-        usd = sum(price.worst(request, batched=True) for request in requests) if price else 0.0
-        self.reserved_usd += usd
-        return usd
+    def __init__(self, journals: Sequence[Journal], prices: Mapping[str, Price | None], cap_usd: float | None = None) -> None:
+        """`prices` are by model identity; what an older journal holds without its cost is taken at today's."""
+        self.cap_usd = cap_usd
+        self._journals = journals
+        self._prices = {model: price for model, price in prices.items() if price is not None}
+        self.from_older_usd, self._older_held_usd = self._of_older_journals()
 
-    def affordable(self, model: str, missing: Iterable[tuple[str, Request]], *, batched: bool = False) -> Missing:
-        """The first requests that fit under the cap together, even if each costs its worst."""
-        if self.cap_usd is None:
-            return list(missing)
-        left, fitting = self.cap_usd - self.spent_usd - self.reserved_usd, []
-        for key, request in missing:
-            left -= self.prices[model].worst(request, batched=batched)
-            if left < 0:
-                break
-            fitting.append((key, request))
-        return fitting
+    @property
+    def is_priced(self) -> bool:
+        """Whether any price is known; without one nothing is counted."""
+        return bool(self._prices)
+
+    @property
+    def paid_usd(self) -> float:
+        """What was paid for answers."""
+        return sum(journal.spending.paid_usd for journal in self._journals) + self.from_older_usd
+
+    @property
+    def held_usd(self) -> float:
+        """The upper bound of what is under way, or may have been billed without an answer."""
+        return sum(journal.spending.held_usd for journal in self._journals) + self._older_held_usd
+
+    @property
+    def overrun(self) -> float:
+        """The most that an answer cost over its upper bound; 1 where none did."""
+        return max(journal.spending.overrun for journal in self._journals)
+
+    def fits(self, hold: Hold) -> bool:
+        """Whether a try can be sent within the cap."""
+        return self.cap_usd is None or self.paid_usd + self.held_usd + (hold.usd or 0.0) <= self.cap_usd * (1 + 1e-12)
+
+    def spent(self) -> str:
+        """What was spent, in words: what was paid, and apart from it what may have been billed."""
+        paid = f"{self.paid_usd:.4f} USD are paid"
+        return f"{paid}, up to {self.held_usd:.4f} USD more may be billed for lost answers" if self.held_usd > 5e-5 else paid
 
     def reached(self) -> Incomplete:
         """The error for a next request that could break the cap."""
         return Incomplete(
-            f"the budget of {self.cap_usd:g} USD is reached: {self.spent_usd:.4f} USD are spent, "
-            "and the next request could go over it",
-            "raise --budget (a judge's: --judge-budget) and run again; what was answered is kept",
+            f"the budget of {self.cap_usd:g} USD is reached: {self.spent()}, and the next request could go over it",
+            "raise --budget and run again; what was answered is kept",
         )
 
+    def _of_older_journals(self) -> tuple[float, float]:
+        """What lines without their cost come to at today's price: what was paid, and what may have been billed."""
+        paid = held = 0.0
+        if not self._prices:
+            return paid, held
+        for journal in self._journals:
+            held += sum(
+                self._any_price("").bound(one.prompt_tokens, one.completion_tokens)
+                for one in journal.spending.holds.values()
+                if one.usd is None
+            )
+            note = journal.path.with_name("under_way.json")  # an older version kept it there
+            if note.exists():
+                held += _older_under_way(note.read_bytes(), str(note))
+            if not journal.spending.unpriced:
+                continue
+            for row in journal.rows():
+                if row.get("usd") is None and row.get("paid", True) and self._was_billed(row):
+                    price, completion = self._any_price(row["model"]), completion_of(row, "")
+                    paid += price.usd(completion)
+                    if lost := row["completion"].get("lost", 0):
+                        request = Request(id="", **row["request"])
+                        held += lost * price.bound(prompt_bound(request), request.max_tokens, batched=completion.batched)
+        return paid, held
 
-async def ask_within(
-    purse: Purse, journal: Journal, model: str, missing: Missing, engine: Engine
-) -> AsyncGenerator[Completion, None]:
-    """Asks for all that is missing and yields as `journal.ask_engine` does; never has more under way than the cap allows.
+    def _was_billed(self, row: Mapping[str, Any]) -> bool:
+        """Whether a line came from an endpoint: older journals hold what local models answered, too."""
+        completion = row["completion"]
+        return row["model"] in self._prices or "choices" in completion["raw"] or bool(completion.get("lost"))
 
-    Raises Incomplete when the next request could break the cap.
+    def _any_price(self, model: str) -> Price:
+        """The model's price, or for one that is not in the recipe any more the dearest known."""
+        return self._prices.get(model) or max(self._prices.values(), key=lambda price: price.bound(1000, 1000))
+
+
+def _older_under_way(content: bytes, place: str) -> float:
+    try:
+        return float(json.loads(content)["usd"])
+    except (ValueError, KeyError, TypeError):
+        raise SeqdistillError(f"{place}: damaged", "remove it, and lower --budget by what may have been billed") from None
+
+
+@contextmanager
+def spending(
+    run: Run,
+    journal: Journal,
+    sources: Sequence[Source],
+    cap_usd: float | None,
+    progress: Progress,
+    *,
+    own_cap_usd: float | None = None,
+) -> Iterator[Budget]:
+    """The budget of a stage whose journal is open, over all journals of the run. One process at a time spends in a run.
+
+    `own_cap_usd` caps this journal alone. Raises UsageError for a cap while the price of an endpoint is not known.
     """
-    asked = 0
-    while asked < len(missing):
-        batch = purse.affordable(model, islice(missing, asked, None))
-        if not batch:
-            raise purse.reached()
-        asked += len(batch)
-        requests = {request.id: request for _, request in batch}
-        with purse.under_way(model, requests.values(), engine):
-            async with contextlib.aclosing(ask_engine(journal, model, batch, engine)) as completions:
-                async for completion in completions:
-                    purse.pay(model, requests[completion.id], completion)
-                    yield completion
+    capped = cap_usd is not None or own_cap_usd is not None
+    unknown = next((one for one in sources if one.price is None and one.config.engine == "openai"), None)
+    if capped and unknown is not None:
+        raise UsageError(
+            f"a budget needs the price of {unknown.name}", "add to its table: price = { prompt = 0.10, completion = 0.40 }"
+        )
+    with ExitStack() as stack:
+        if any(source.price not in (None, FREE) for source in sources):
+            stack.enter_context(run.spending())
+        journals = [journal]
+        for stage in STAGES:
+            path = run.file(stage, "journal.jsonl")
+            if path != journal.path and path.is_file():
+                journals.append(stack.enter_context(Journal(path, writable=False)))
+        budget = Budget(journals, {source.identity: source.price for source in sources}, cap_usd)
+        if budget.from_older_usd:
+            note = f"answers kept by an older version have no recorded cost: {budget.from_older_usd:.4f} USD at today's price"
+            progress.note(note)
+        if own_cap_usd is not None:
+            others = budget.paid_usd + budget.held_usd - journal.spending.paid_usd - journal.spending.held_usd
+            budget.cap_usd = min(own_cap_usd + others, float("inf") if cap_usd is None else cap_usd)
+        yield budget

@@ -1,39 +1,47 @@
-"""The journal: every completion ever paid for, one appended line each, and the rule that nothing is asked twice.
+"""The journal file: every completion ever paid for, and every hold of money, one appended line each.
 
-A line is {"key", "left", "id", "model", "request", "completion"}; the key is a hash of the whole request and of the model's
-identity. Lines are written before anything is filtered and hold the reply as it came. Failures are not in it, except that
-a try whose answer never came may be billed: it stands under a key of its own that no request has.
-The lines of one local batch (`left` counts down to 0) stand whole or not at all: a batch cut short is asked again whole, so
-that its make-up, and with it its bf16 arithmetic, is that of an uninterrupted run.
+A completion is {"key", "left", "usd", "hold", ("paid": false,) "id", "model", "request", "completion"}: the key is a hash of
+the whole request and of the model's identity; `usd` what it cost at the price of then, null without a price; `hold` the hold
+that it settles; "paid": false in what was copied from another run or imported. Lines are written before anything is filtered
+and keep the raw reply. Failures are not in it.
+A hold is {"hold", "usd", "most", "factor", "model", "requests"}: written before its try is sent, for the upper bound of what
+that can cost: `most` prompt and completion tokens, `factor` times. It is settled by the completion that names it or by
+{"release"}; one that is neither may have been billed without an answer.
+The lines of one local batch (`left` counts down to 0) are kept whole or not at all: a batch cut short is requested again whole,
+so that its make-up, and with it its bf16 arithmetic, is that of an uninterrupted run.
 A line is with the operating system before its completion is reported, so a killed process loses nothing; it is on the
 disk within a second.
 """
 
-import asyncio
 import contextlib
 import json
 import os
 import re
-import time
+import secrets
 from array import array
 from bisect import bisect_left
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import Completion, Engine, Request
+from seqdistill.engines import Completion, Request
 from seqdistill.errors import SeqdistillError
 from seqdistill.records import fingerprint, to_line
 
-SYNC_SECONDS = 1.0
 FOLD_LINES = 1 << 16  # new lines are indexed in a dict, and folded into the arrays when there are this many
-HEAD = re.compile(rb'\{"key": "([0-9a-f]{32})", "left": (\d+), ')
-
-NOT_PAID = b'"paid": false, '  # in a line that was copied from another run or imported
+HEAD = re.compile(  # a line of an older journal has neither usd nor hold
+    rb'\{"key": "(?P<key>[0-9a-f]{32})", "left": (?P<left>\d+), '
+    rb'(?:"usd": (?P<usd>null|[-+.e\d]+), "hold": (?:null|"(?P<hold>[^"]*)"), )?(?P<unpaid>"paid": false, )?'
+)
+HOLD = re.compile(
+    rb'\{"hold": "(?P<hold>[^"]+)", "usd": (?P<usd>null|[-+.e\d]+), '
+    rb'"most": \[(?P<prompt>\d+), (?P<completion>\d+)\], "factor": (?P<factor>[-+.e\d]+), '
+)
+RELEASE = re.compile(rb'\{"release": "(?P<hold>[^"]+)"\}')
 
 REQUEST_KEYS = [f.name for f in fields(Request) if f.name != "id"]
-COMPLETION_KEYS = [f.name for f in fields(Completion) if f.name not in ("id", "batch_left")]
+COMPLETION_KEYS = [f.name for f in fields(Completion) if f.name not in ("id", "batch_left", "hold")]
 _DEFAULTS = {f.name: f.default for f in fields(Request)}
 
 
@@ -48,6 +56,46 @@ def request_key(request: Request, model: str) -> str:
 def _settings(request: Request) -> dict[str, Any]:
     asked = {name: getattr(request, name) for name in REQUEST_KEYS}
     return {name: value for name, value in asked.items() if value != _DEFAULTS[name]}
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The upper bound of what one try can cost."""
+
+    usd: float | None  # None: no price was known
+    prompt_tokens: int
+    completion_tokens: int
+    factor: float = 1.0  # in `usd`: how much more than for these tokens an answer was seen to cost
+
+
+@dataclass
+class Spending:
+    """What a journal says was spent, in USD."""
+
+    paid_usd: float = 0.0  # for completions
+    held_usd: float = 0.0  # in `holds`
+    holds: dict[str, Hold] = field(default_factory=dict)  # neither settled nor released, by name
+    unpriced: int = 0  # completions that this run paid for while no price was known
+    overrun: float = 1.0  # the most that answers cost, over their hold: more than 1 where tokens beyond max_tokens are billed
+
+    def hold(self, name: str, hold: Hold) -> None:
+        """A try is to be sent."""
+        self.holds[name] = hold
+        self.held_usd += hold.usd or 0.0
+
+    def release(self, name: str) -> Hold | None:
+        """The hold is over; returns it, None for one that is not known."""
+        if hold := self.holds.pop(name, None):
+            self.held_usd = self.held_usd - (hold.usd or 0.0) if self.holds else 0.0
+        return hold
+
+    def settle(self, hold: str | None, costs: Sequence[float | None]) -> None:
+        """One try's answers cost so much; without a price, None."""
+        paid = sum(usd for usd in costs if usd is not None)
+        self.paid_usd += paid
+        self.unpriced += sum(usd is None for usd in costs)
+        if hold and (bound := self.release(hold)) and bound.usd:
+            self.overrun = max(self.overrun, paid / bound.usd * bound.factor)
 
 
 class Journal:
@@ -66,6 +114,7 @@ class Journal:
             self._file = -1
         self._reader = path.open("rb")
         self._index = _Index()
+        self.spending = Spending()
         self._unsynced = False
         try:
             self._end = self._read_index()
@@ -76,25 +125,43 @@ class Journal:
             os.ftruncate(self._file, self._end)
 
     def _read_index(self) -> int:
-        """Indexes the whole lines and batches; returns where they end."""
+        """Indexes the whole lines and batches, and adds up what they cost; returns where they end."""
         offset = end = 0
-        batch: list[tuple[str, int]] = []
+        batch: list[tuple[re.Match[bytes], int]] = []
         for number, line in enumerate(self._reader, 1):
             if not line.endswith(b"\n"):
                 break
             head = HEAD.match(line)
-            if head is None or not line.endswith(b"}\n"):
+            if not line.endswith(b"}\n") or not (head or self._note_hold(line)):
                 raise SeqdistillError(
-                    f"{self.path}:{number}: not a journal line",
-                    "the file was edited or damaged; mend or remove that line",
+                    f"{self.path}:{number}: not a journal line", "the file was edited or damaged; repair or remove that line"
                 )
-            batch.append((head[1].decode(), offset))
+            if head:
+                batch.append((head, offset))
             offset += len(line)
-            if head[2] == b"0":
-                for key, at in batch:
-                    self._index.add(key, at)
+            if head is None or head["left"] == b"0":
+                self._note_completions(batch)
                 batch, end = [], offset
         return end
+
+    def _note_hold(self, line: bytes) -> bool:
+        """Whether a line is a hold or its release, which is taken note of."""
+        if hold := HOLD.match(line):
+            usd = None if hold["usd"] == b"null" else float(hold["usd"])
+            self.spending.hold(
+                hold["hold"].decode(), Hold(usd, int(hold["prompt"]), int(hold["completion"]), float(hold["factor"]))
+            )
+        elif release := RELEASE.match(line):
+            self.spending.release(release["hold"].decode())
+        return bool(hold or release)
+
+    def _note_completions(self, batch: Sequence[tuple[re.Match[bytes], int]]) -> None:
+        """Indexes completions that belong together, at their offsets, and settles their hold."""
+        for head, offset in batch:
+            self._index.add(head["key"].decode(), offset)
+        paid = [head for head, _ in batch if head["unpaid"] is None]
+        held = next((head["hold"].decode() for head in paid if head["hold"]), None)
+        self.spending.settle(held, [None if head["usd"] in (None, b"null") else float(head["usd"]) for head in paid])
 
     def __contains__(self, key: str) -> bool:
         return self._index.find(key) is not None
@@ -108,39 +175,62 @@ class Journal:
 
     def read(self, key: str, request_id: str) -> Completion:
         """The completion stored under a key, under today's request id. Raises KeyError."""
-        return Completion(id=request_id, **json.loads(self._line(key))["completion"])
+        return completion_of(json.loads(self._line(key)), request_id)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Every line, in file order."""
+        """Every completion's line, in file order."""
         self._reader.seek(0)
         offset = 0
         while offset < self._end:
             line = self._reader.readline()
             offset += len(line)
-            yield json.loads(line)
-            self._reader.seek(offset)
+            if line.startswith(b'{"key"'):
+                yield json.loads(line)
+                self._reader.seek(offset)
 
-    def append(self, model: str, batch: Sequence[tuple[str, Request, Completion]], *, paid: bool = True) -> None:
-        """Stores completions that belong together, under their keys: all of them or none.
+    def append(
+        self,
+        model: str,
+        batch: Sequence[tuple[str, Request, Completion]],
+        *,
+        usd: Sequence[float | None] | None = None,
+        paid: bool = True,
+    ) -> None:
+        """Stores completions that belong together, under their keys: all of them or none. Settles the holds they name.
 
-        `paid` is whether this run paid for them. Raises SeqdistillError when the disk is full.
+        `usd` is what each cost, `paid` whether this run paid for them. Raises SeqdistillError when the disk is full.
         """
         lines = []
-        for left, (key, request, completion) in zip(range(len(batch))[::-1], batch, strict=True):
-            asked = _settings(request)
+        costs = usd or [None] * len(batch)
+        for left, cost, (key, request, completion) in zip(range(len(batch))[::-1], costs, batch, strict=True):
+            sent = _settings(request)
             got = {name: getattr(completion, name) for name in COMPLETION_KEYS}
             owner = {} if paid else {"paid": False}
-            row = {"key": key, "left": left, **owner, "id": request.id, "model": model, "request": asked, "completion": got}
-            lines.append((key, to_line(row).encode()))
+            row: dict[str, Any] = {"key": key, "left": left, "usd": cost, "hold": completion.hold or None, **owner}
+            row |= {"id": request.id, "model": model, "request": sent, "completion": got}
+            lines.append(to_line(row).encode())
         self._write(lines)
 
     def adopt(self, other: "Journal", key: str) -> None:
-        """Copies a completion from another run's journal."""
+        """Copies a completion from another run's journal: this run has not paid for it."""
         line = other._line(key)
         head = HEAD.match(line)
         assert head is not None
-        rest = line[head.end() :].removeprefix(NOT_PAID)
-        self._write([(key, f'{{"key": "{key}", "left": 0, '.encode() + NOT_PAID + rest)])
+        usd = (head["usd"] or b"null").decode()
+        start = f'{{"key": "{key}", "left": 0, "usd": {usd}, "hold": null, "paid": false, '
+        self._write([start.encode() + line[head.end() :]])
+
+    def hold(self, model: str, requests: int, hold: Hold) -> str:
+        """Writes the hold of one try of so many requests, before it is sent; returns its name."""
+        name = secrets.token_hex(6)
+        most = [hold.prompt_tokens, hold.completion_tokens]
+        row = {"hold": name, "usd": hold.usd, "most": most, "factor": hold.factor, "model": model, "requests": requests}
+        self._write([to_line(row).encode()])
+        return name
+
+    def release(self, hold: str) -> None:
+        """Gives a hold back, whose try was certainly not billed."""
+        self._write([to_line({"release": hold}).encode()])
 
     def _line(self, key: str) -> bytes:
         offset = self._index.find(key)
@@ -149,8 +239,9 @@ class Journal:
         self._reader.seek(offset)
         return self._reader.readline()
 
-    def _write(self, lines: Sequence[tuple[str, bytes]]) -> None:
-        data = memoryview(b"".join(line for _, line in lines))
+    def _write(self, lines: Sequence[bytes]) -> None:
+        """Appends lines that belong together: all or nothing."""
+        data = memoryview(b"".join(lines))
         try:
             while data:
                 data = data[os.write(self._file, data) :]
@@ -159,11 +250,16 @@ class Journal:
                 os.ftruncate(self._file, self._end)
             raise SeqdistillError(
                 f"{self.path}: cannot be written: {error.strerror}",
-                "make room and run again; what stands in the journal is kept and not asked again",
+                "make room and run again; what is in the journal is kept and not requested again",
             ) from error
-        for key, line in lines:
-            self._index.add(key, self._end)
+        completions = []
+        for line in lines:
+            if head := HEAD.match(line):
+                completions.append((head, self._end))
+            else:
+                self._note_hold(line)
             self._end += len(line)
+        self._note_completions(completions)
         self._unsynced = True
 
     def sync(self) -> None:
@@ -184,6 +280,11 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def completion_of(row: dict[str, Any], request_id: str) -> Completion:
+    """The completion in a journal's line; what an older version wrote beside it is left out."""
+    return Completion(id=request_id, **{name: row["completion"][name] for name in COMPLETION_KEYS if name in row["completion"]})
 
 
 class _Index:
@@ -223,89 +324,3 @@ class _Index:
         self._high, self._low, self._at = (
             array("Q", numpy.frombuffer(column, dtype="u8")[order].tobytes()) for column in (self._high, self._low, self._at)
         )
-
-
-Missing = list[tuple[str, Request]]  # requests with their keys
-
-
-def lacking(journal: Journal, model: str, requests: Sequence[Request], others: Sequence[Journal] = ()) -> Missing:
-    """What a journal lacks of the requests to a model (its identity), each key once.
-
-    What stands in another run's journal is copied first.
-    """
-    missing: dict[str, Request] = {}
-    for request in requests:
-        key = request_key(request, model)
-        if key in journal or key in missing:
-            continue
-        if other := next((other for other in others if key in other), None):
-            journal.adopt(other, key)
-        else:
-            missing[key] = request
-    return list(missing.items())
-
-
-async def ask(
-    journal: Journal, model: str, requests: Sequence[Request], open_engine: Callable[[], Engine]
-) -> AsyncGenerator[Completion, None]:
-    """Asks for what the journal lacks and yields each new completion, failures included, after it is stored.
-
-    `model` is the model's identity. The engine is opened only when something must be asked. Requests with the same key
-    are asked once.
-    """
-    if not (missing := lacking(journal, model, requests)):
-        return
-    engine = open_engine()
-    try:
-        async with contextlib.aclosing(ask_engine(journal, model, missing, engine)) as completions:
-            async for completion in completions:
-                yield completion
-    finally:
-        await engine.close()
-
-
-async def ask_engine(journal: Journal, model: str, missing: Missing, engine: Engine) -> AsyncGenerator[Completion, None]:
-    """Asks an open engine and yields each completion, failures included, after it is stored."""
-    by_id = {request.id: (key, request) for key, request in missing}
-    batch: list[tuple[str, Request, Completion]] = []
-    syncing = asyncio.create_task(_sync_each_second(journal))
-    try:
-        async with contextlib.aclosing(engine.stream([request for _, request in missing])) as completions:
-            async for completion in completions:
-                batch.append((*by_id[completion.id], completion))
-                if completion.batch_left == 0:
-                    journal.append(model, [item for item in batch if item[2].error is None])
-                    journal.append(model, [(_lost_key(*item), *item[1:]) for item in batch if item[2].error and item[2].lost])
-                    for _, _, stored in batch:
-                        yield stored
-                    batch = []
-    finally:
-        syncing.cancel()
-
-
-def _lost_key(key: str, request: Request, _: Completion) -> str:
-    return fingerprint(["lost", key, request.id, time.time_ns()])[:32]
-
-
-async def _sync_each_second(journal: Journal) -> None:
-    while True:
-        await asyncio.sleep(SYNC_SECONDS)
-        await asyncio.to_thread(journal.sync)
-
-
-def answer(journal: Journal, model: str, request: Request, failed: Mapping[str, Completion]) -> Completion:
-    """A request's completion: from the journal, or else from `failed` by id.
-
-    A request that is in neither was not reached: its completion's error is "not asked".
-    """
-    key = request_key(request, model)
-    if key in journal:
-        return journal.read(key, request.id)
-    return failed.get(request.id) or Completion(request.id, error="not asked", message="the run stopped before")
-
-
-def answers(
-    journal: Journal, model: str, requests: Sequence[Request], failed: Mapping[str, Completion]
-) -> Iterator[tuple[Request, Completion]]:
-    """Each request with its `answer`, in the order of the requests."""
-    return ((request, answer(journal, model, request, failed)) for request in requests)

@@ -90,7 +90,7 @@ def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> Non
         return
     _check_plain(value, place)
     if origin is list:
-        if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
             raise UsageError(f"{place} = {value!r}: want a list of strings", 'write ["one", "two"]')
         return
     fits = isinstance(value, (int, float) if origin is float else origin) and not (
@@ -127,11 +127,11 @@ def _is_union(kind: Any) -> bool:
     return get_origin(kind) in (types.UnionType, typing.Union)
 
 
-def nearest(word: str, known: Any) -> str:
+def nearest(word: str, known: Any, cutoff: float = 0.5) -> str:
     """ ", did you mean 'that'?" for a word that ends a dotted name, is close to a known one or begins one, else nothing."""
     close = (
         [one for one in known if one.endswith(f".{word}")]
-        or difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+        or difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
         or [one for one in known if one.startswith(word)]
     )
     return f", did you mean {close[0]!r}?" if close else ""
@@ -159,7 +159,7 @@ def merge(*layers: Layer) -> dict[str, Any]:
 
 def resolve(tables: Layer) -> Recipe:
     """The recipe with every default filled in. `tables` must have been checked."""
-    several = [OneOfTeachers(**one) for one in tables.get("teachers", ())]
+    several = [_filled(OneOfTeachers, one) for one in tables.get("teachers", ())]
     single = {table: _filled(TABLES[table], content) for table, content in tables.items() if table != "teachers"}
     if several and not single.get("teacher", TeacherConfig()).model:
         single["teacher"] = several[0]
@@ -167,10 +167,16 @@ def resolve(tables: Layer) -> Recipe:
 
 
 def _filled(kind: Any, content: Mapping[str, Any]) -> Any:
+    """A table's dataclass; one text where a list of texts is wanted is a list of one."""
     parts = parts_of(kind)
-    return kind(
-        **{name: _filled(parts[name][1], value) if is_dataclass(parts[name][1]) else value for name, value in content.items()}
-    )
+
+    def value_of(name: str, value: Any) -> Any:
+        of = parts[name][1]
+        if is_dataclass(of):
+            return _filled(of, value)
+        return [value] if get_origin(of) is list and isinstance(value, str) else value
+
+    return kind(**{name: value_of(name, value) for name, value in content.items()})
 
 
 def with_paths(tables: Layer, folder: Path) -> dict[str, Any]:

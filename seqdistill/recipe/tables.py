@@ -10,6 +10,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from operator import attrgetter
 from typing import Any, get_type_hints
 
+from seqdistill.metrics import PRIMARY
+
 
 def key(
     default: Any,
@@ -30,7 +32,6 @@ def key(
 
 # --- the tables -------------------------------------------------------------------------------------------------------
 
-PRIMARY = ("chrf_teacher", "chrf_reference", "exact_teacher", "exact_reference")
 ENGINES = ("openai", "vllm", "transformers")
 
 
@@ -39,9 +40,17 @@ class TaskConfig:
     """[task]: what is asked, and what success is."""
 
     template: str | None = key(None, "task template: a .toml file, or the name of a folder in prompts/", path=True)
-    prompts: str | None = key(None, "prompts: .jsonl, .csv, .parquet, or a hub data set as hf:OWNER/NAME[:SPLIT]", path=True)
+    prompts: str | None = key(None, "prompts: .jsonl, .json, .csv, .parquet, or hf:OWNER/NAME[/CONFIG][:SPLIT]", path=True)
     test: str | None = key(None, "held-out prompts for eval, in the same formats; never trained on", path=True)
-    primary: str = key("chrf_teacher", "the metric that decides: NAME_teacher or NAME_reference", choices=PRIMARY)
+    columns: dict[str, Any] = key(
+        {}, 'columns of prompts and test that go by other names: { prompt = "question", reference = "answer", slice = ... }'
+    )
+    primary: str | None = key(
+        None,
+        "the metric that decides, against the references where all prompts have one; NAME_teacher and NAME_reference say "
+        "which. Default: accuracy for choices, field_f1 for a schema, else chrf",
+        choices=PRIMARY,
+    )
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class ModelConfig:
     options: dict[str, Any] = key(
         {}, "passed verbatim to the engine (batch_size, dtype, tensor_parallel_size ...)", output=False
     )
+    chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking", output=True)
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,9 @@ class StudentConfig(ModelConfig):
         None,
         "student: hub id, folder, shrink:N (N of the teacher's layers), or run:RUN (another run's model)",
         path=True,
+    )
+    chat_template: str | None = key(
+        None, "chat template in place of the student's own: a .jinja file, or a name in TRL's chat_templates", path=True
     )
 
 
@@ -146,15 +159,19 @@ class IntegrityConfig:
     finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several; [] is any")
     min_chars: int = key(1, "reject shorter completions", low=0)
     max_chars: int | None = key(None, "reject longer completions", low=1)
-    markup: bool = key(True, "reject template tokens in the text, unbalanced think tags and open code fences")
+    markup: bool = key(True, "reject template tokens in the text, reasoning left in it and open code fences")
     max_repetition: float = key(
-        0.5, "reject when more than this share of a completion's 4-grams repeat; 1 is off", low=0, high=1
+        0.5, "reject when more than this share of a completion repeats what it said before; 1 is off", low=0, high=1
     )
     self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
     refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
+    stock_phrases: str = key(
+        "annotate", "openings that take the place of an answer: count them in the report, or drop", choices=("annotate", "drop")
+    )
     script_share: float = key(
-        0.02,
-        "reject a completion in another writing system than its prompt when fewer than this share of its slice are; 0 is off",
+        0.5,
+        "reject a completion in another writing system than its prompt's, unasked, when fewer than this share of the slice's "
+        "prompts are answered so; 0 is off",
         low=0,
         high=1,
     )
@@ -166,7 +183,7 @@ class IntegrityConfig:
     )
     stock_share: float = key(
         0.005,
-        "reject an opening of 4 words that stands in this share of one slice's completions without being asked for; 0 is off",
+        "a stock phrase opens at least this share of one slice's completions without being asked for; 0 looks for none",
         low=0,
         high=1,
     )
@@ -212,7 +229,8 @@ class ScoreConfig:
     metric: str = key("chrf", "by = reference: what nearness is", choices=("chrf", "bleu"))
     extract: str | None = key(
         None,
-        "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: text, or number to verify one",
+        "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: number to verify one, "
+        "to vote json: where a schema is asked for, else text",
     )
     reward_model: str | None = key(None, "by = reward: hub id or folder of a sequence classifier with one output", path=True)
 
@@ -222,7 +240,12 @@ class VerifyConfig:
     """[filter.verify]: the check behind score.by = verify."""
 
     by: str = key("number", "the check against the reference: number, json, math, command or regex:PATTERN")
-    tolerance: float = key(1e-6, "by = number: numbers this close are equal, relative", low=0, high=1)
+    tolerance: float = key(
+        1e-6,
+        "by = number: numbers this close are equal, relative; whole numbers must be the same, up to the default",
+        low=0,
+        high=1,
+    )
     command: list[str] = key(
         [],
         "by = command: program and arguments; the sample as a JSON line on stdin, exit code 0 is right, 1 wrong; "
@@ -240,7 +263,9 @@ class SelectConfig:
     keep: str = key("best", "what stays of the scored", choices=("best", "share", "threshold", "all"))
     best_n: int = key(1, "keep = best: how many stay", low=1)
     top_share: float = key(0.5, "keep = share: which share stays, the best first", low=0, high=1)
-    min_score: float = key(1.0, "keep = threshold: the lowest score that stays")
+    min_score: float | None = key(
+        None, "the lowest score that stays, whatever keep is; default: 1 with keep = threshold or score.by = verify, else none"
+    )
     among: str = key("prompt", "choose among one prompt's samples, or among all", choices=("prompt", "all"))
     unscored: str = key(
         "drop", "samples that could not be scored: drop them, or keep them behind all others", choices=("drop", "keep")
@@ -289,15 +314,56 @@ class FilterConfig:
 class TrainConfig:
     """[train]: how the student learns. Everything TRL knows goes through [train.args]."""
 
-    method: str = key("sft", "training method", choices=("sft",))
+    method: str = key(
+        "sequence",
+        "what is learnt: the teacher's text, or also its distribution at each token; sft is another word for sequence",
+        choices=("sequence", "sft", "soft"),
+    )
+    alpha: float = key(0.5, "method = soft: weight of the text; the targets have the rest", low=0, high=1)
+    temperature: float = key(
+        1.0,
+        "method = soft: temperature at which the distributions are compared: 1, or one that generate stored",
+        low=0.1,
+        high=10,
+    )
+    approximate: bool = key(
+        False, "method = soft: compare the stored likeliest tokens alone, renormalised; works at every temperature"
+    )
+    features: float = key(0.0, "weight of the likeness of hidden states, for a student cut from its teacher", low=0)
+    features_loss: str = key("cosine", "features: 1 - cosine, or mean squared difference", choices=("cosine", "mse"))
+    attention: float = key(0.0, "weight of the likeness of attention, for a student cut from its teacher", low=0)
+    attention_loss: str = key("kl", "attention: KL divergence, or squared distance", choices=("kl", "mse"))
+    relations: float = key(
+        0.0,
+        "weight of the relations between queries, keys and values in the last layer, for a student cut from its teacher",
+        low=0,
+    )
+    distances: float = key(0.0, "weight of the distances between a batch's rows, for a student cut from its teacher", low=0)
     reasoning: bool = key(False, "train on the teacher's reasoning too, as <think> before the answer")
+    rationale: str = key(
+        "off",
+        "the teacher's reasoning: not trained, before the answer (as reasoning does), or as rows of a task of its own",
+        choices=("off", "inline", "multitask"),
+    )
+    rationale_weight: float = key(1.0, "rationale = multitask: weight of these rows", low=0)
+    reference_weight: float = key(0.0, "weight of rows whose answer is the prompt's reference; 0: there are none", low=0)
+    references: str = key(
+        "extra", "reference_weight: rows beside the teacher's, or instead of them", choices=("extra", "replace")
+    )
+    teacher_weights: dict[str, Any] = key({}, "weights of teachers' rows, by the teacher's name in the samples")
+    edited_weight: float = key(1.0, "weight of rows whose answer a person edited", low=0)
     layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
     unfit: str = key(
         "error", "rows too long for the student or with control tokens in the answer: error, or drop", choices=("error", "drop")
     )
     seed: int = key(0, "seed of the data order and of dropout", low=0, high=2**31)
     limit: int | None = key(None, "only the first N rows", low=1)
-    args: dict[str, Any] = key({}, "verbatim to TRL's SFTConfig")
+    args: dict[str, Any] = key({}, "verbatim to TRL's config class of the method: SFTConfig ...")
+
+    @property
+    def trains_reasoning(self) -> bool:
+        """Whether the teacher's reasoning is trained before the answer."""
+        return self.reasoning or self.rationale == "inline"
 
 
 @dataclass(frozen=True)
@@ -306,6 +372,12 @@ class EvalConfig:
 
     temperature: float = key(0.0, "sampling temperature of all four models", low=0, high=5)
     max_tokens: int | None = key(None, "most new tokens in one answer; default: the same as generate", low=1)
+    margin: float = key(
+        5.0, "points by which the student may be worse than the teacher and still pass; below 1 a share: 0.05", low=0, high=100
+    )
+    also: list[str] = key(
+        [], "compare also a file of outputs (.jsonl: id or prompt, completion), run:RUN, or a model; repeat it", path=True
+    )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1)

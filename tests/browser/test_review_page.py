@@ -18,9 +18,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from seqdistill.filter.decisions import decisions_file, read_decisions
-from seqdistill.filter.review import Server
+from seqdistill.decisions import decisions_file, read_decisions
 from seqdistill.records import Sample
+from seqdistill.review.page import Server
 from seqdistill.runs import Run
 
 HOSTILE = (

@@ -1,0 +1,181 @@
+"""The asker: the one way in which a request leaves the program, and the rule that nothing is requested twice.
+
+What it yields is in the journal before. Does not know what is wanted, nor what becomes of it.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from seqdistill.engines import Completion, Engine, Pace, Request, open_engine
+from seqdistill.journal.budget import Budget, Source
+from seqdistill.journal.storage import Journal, request_key
+from seqdistill.recipe.tables import ModelConfig
+
+SYNC_SECONDS = 1.0
+
+Result = TypeVar("Result")
+
+Missing = list[tuple[str, Request]]  # requests with their keys
+
+
+def lacking(journal: Journal, model: str, requests: Sequence[Request], others: Sequence[Journal] = ()) -> Missing:
+    """What a journal lacks of the requests to a model (its identity), each key once.
+
+    What stands in another run's journal is copied first.
+    """
+    missing: dict[str, Request] = {}
+    for request in requests:
+        key = request_key(request, model)
+        if key in journal or key in missing:
+            continue
+        if other := next((other for other in others if key in other), None):
+            journal.adopt(other, key)
+        else:
+            missing[key] = request
+    return list(missing.items())
+
+
+class Asker:
+    """Sends requests to models, within the budget, and stores what comes back. An async context manager."""
+
+    def __init__(
+        self, journal: Journal, budget: Budget, pace: Pace, opener: Callable[[ModelConfig, Pace], Engine] = open_engine
+    ) -> None:
+        """Opens no engine yet."""
+        self.journal, self.budget, self.pace, self._opener = journal, budget, pace, opener
+        self._open: tuple[Source, Engine] | None = None
+
+    async def ask(
+        self, source: Source, requests: Sequence[Request], others: Sequence[Journal] = ()
+    ) -> AsyncGenerator[Completion, None]:
+        """Sends what the journal lacks and yields each new completion, failures included, after it is stored.
+
+        The engine is opened only when something must be sent, and stays open until another model is asked. Requests with
+        the same key are sent once. Raises Incomplete when the next request could break the cap.
+        """
+        missing = {request.id: (key, request) for key, request in lacking(self.journal, source.identity, requests, others)}
+        if not missing:
+            return
+        engine = await self._engine(source)
+        meter, batch = _Meter(self.journal, self.budget, source), list[Completion]()
+        syncing = asyncio.create_task(_sync_each_second(self.journal))
+        try:
+            wanted = [request for _, request in missing.values()]
+            async with contextlib.aclosing(engine.stream(wanted, meter)) as completions:
+                async for completion in completions:
+                    batch.append(completion)
+                    if completion.batch_left:
+                        continue
+                    self.store(source, [(*missing.pop(one.id), one) for one in batch])
+                    for stored in batch:
+                        yield stored
+                    batch = []
+        finally:
+            syncing.cancel()
+        if missing:
+            raise self.budget.reached()
+
+    def store(self, source: Source, batch: Sequence[tuple[str, Request, Completion]]) -> None:
+        """Puts completions that belong together into the journal, with what they cost; failures are not in it."""
+        answered = [
+            (key, request, replace(completion, hold=None) if completion.uncounted else completion)
+            for key, request, completion in batch
+            if completion.error is None
+        ]
+        if answered:
+            usd = [source.cost(completion) for _, _, completion in answered]
+            self.journal.append(source.identity, answered, usd=usd)
+
+    async def _engine(self, source: Source) -> Engine:
+        if self._open is not None and self._open[0] == source:
+            return self._open[1]
+        await self.close()
+        self._open = source, self._opener(source.config, self.pace)
+        return self._open[1]
+
+    async def close(self) -> None:
+        """Closes the engine that is open."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            await opened[1].close()
+
+    async def __aenter__(self) -> "Asker":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class _Meter:
+    """What one model's requests are paid from."""
+
+    def __init__(self, journal: Journal, budget: Budget, source: Source) -> None:
+        self._journal, self._budget, self._source = journal, budget, source
+
+    def hold(self, requests: Sequence[Request]) -> str | None:
+        hold = self._source.hold(requests, self._budget.overrun)
+        return self._journal.hold(self._source.identity, len(requests), hold) if self._budget.fits(hold) else None
+
+    def release(self, hold: str) -> None:
+        self._journal.release(hold)
+
+
+async def _sync_each_second(journal: Journal) -> None:
+    while True:
+        await asyncio.sleep(SYNC_SECONDS)
+        await asyncio.to_thread(journal.sync)
+
+
+def answer(journal: Journal, model: str, request: Request, failed: Mapping[str, Completion]) -> Completion:
+    """A request's completion: from the journal, or else from `failed` by id.
+
+    A request that is in neither was not reached: its completion's error is "not sent".
+    """
+    key = request_key(request, model)
+    if key in journal:
+        return journal.read(key, request.id)
+    return failed.get(request.id) or Completion(request.id, error="not sent", message="the run stopped before")
+
+
+def answers(
+    journal: Journal, model: str, requests: Sequence[Request], failed: Mapping[str, Completion]
+) -> Iterator[tuple[Request, Completion]]:
+    """Each request with its `answer`, in the order of the requests."""
+    return ((request, answer(journal, model, request, failed)) for request in requests)
+
+
+def run_async(work: Coroutine[Any, Any, Result]) -> Result:
+    """Runs a coroutine to its end: in a thread of its own where a loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+
+    def finish() -> None:
+        try:
+            results.append(loop.run_until_complete(task))
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
+            errors.append(error)
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
