@@ -7,7 +7,6 @@ conversation whose answer is a known word. Tags that no template names are left 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 from seqdistill.engines import split_reasoning
@@ -26,6 +25,7 @@ class AnswerMarkup:
     opens: str | None = None  # before the reasoning; None: the template writes none, "": the generation prompt opened it
     closes: str = ""  # between reasoning and answer
     after: str = ""  # behind the answer
+    special: frozenset[int] = frozenset()  # the tokenizer's special tokens, by id
     opened: str = ""  # what the generation prompt opened and the template leaves out of a turn with an answer
 
     def read(self, text: str) -> tuple[str, str | None]:
@@ -47,36 +47,39 @@ class AnswerMarkup:
 
 def answer_markup(tokenizer: Any, options: Mapping[str, Any]) -> AnswerMarkup:
     """The markup of a tokenizer's chat template, rendered with these options; empty for a template that cannot tell."""
+    special = _special(tokenizer)
     prompt = _render(tokenizer, QUESTION, options, add_generation_prompt=True)
     turn = _render(tokenizer, [*QUESTION, {"role": "assistant", "content": ANSWER}], options)
     if prompt is None or turn is None or turn.count(ANSWER) != 1:
-        return AnswerMarkup()
+        return AnswerMarkup(special=special)
     answer, after = turn.split(ANSWER)
     if answer.startswith(prompt):
         before, opened = answer.removeprefix(prompt), ""
     else:
-        before, opened = "", prompt[len(commonprefix([prompt, answer])) :]
+        same = next((at for at, (a, b) in enumerate(zip(prompt, answer, strict=False)) if a != b), len(answer))
+        before, opened = "", prompt[same:]
     for name in REASONING_KEYS:
         message = {"role": "assistant", "content": ANSWER, name: THOUGHT}
         thinking = _render(tokenizer, [*QUESTION, message], options) or ""
         if thinking.startswith(prompt) and thinking.count(THOUGHT) == thinking.count(ANSWER) == 1:
             opens, _, rest = thinking.removeprefix(prompt).partition(THOUGHT)
             if ANSWER in rest and rest.split(ANSWER)[0].strip():
-                return AnswerMarkup(prompt, before, opens, rest.split(ANSWER)[0], after)
-    return AnswerMarkup(prompt, before, None, "", after, opened)
+                return AnswerMarkup(prompt, before, opens, rest.split(ANSWER)[0], after, special)
+    return AnswerMarkup(prompt, before, None, "", after, special, opened)
 
 
 def read_answer(tokenizer: Any, markup: AnswerMarkup, tokens: Sequence[int]) -> tuple[str, str | None, str]:
     """(answer, reasoning, raw text) of the tokens that a model wrote, its stop token left out."""
     raw = tokenizer.decode(tokens, skip_special_tokens=False)
-    special = set(tokenizer.all_special_ids)
     if getattr(tokenizer, "response_template", None) and (parsed := _parsed(tokenizer, markup.prompt, raw)):
         return *parsed, raw
     answer, thought = markup.read(raw)
     if thought is None and answer == raw:
-        return *split_reasoning(markup.opened + tokenizer.decode(tokens, skip_special_tokens=True)), raw
-    for token in {token for token in tokens if token in special}:
-        name = tokenizer.convert_ids_to_tokens(token)
+        answer, thought = split_reasoning(markup.opened + raw)  # tags may be special tokens
+        if thought is None:
+            return tokenizer.decode(tokens, skip_special_tokens=True), None, raw
+    for token in markup.special.intersection(tokens):
+        (name,) = tokenizer.convert_ids_to_tokens([token])
         answer, thought = answer.replace(name, ""), thought and thought.replace(name, "")
     return _without_end(answer, markup.after), thought or None, raw
 
@@ -86,7 +89,12 @@ def turn_end(tokenizer: Any, markup: AnswerMarkup) -> int | None:
     if not markup.after.strip():
         return None
     first = tokenizer.encode(markup.after.lstrip(), add_special_tokens=False)[:1]
-    return first[0] if first and first[0] in tokenizer.all_special_ids else None
+    return first[0] if first and first[0] in markup.special else None
+
+
+def _special(tokenizer: Any) -> frozenset[int]:
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return frozenset(tokenizer.all_special_ids) | {token for token, entry in added.items() if entry.special}
 
 
 def _without_end(answer: str, after: str) -> str:

@@ -12,8 +12,11 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_able, split_reasoning, take_size
+from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_able, take_size
+from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
 from seqdistill.engines.batching import Batching, begin, measure, write
+from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
+from seqdistill.engines.generation_config import neutralise
 from seqdistill.engines.loading import files_of, load, named
 from seqdistill.engines.logits import JsonSchema, OneOf, SeededSampling, Step, TopLogprobs
 from seqdistill.errors import UsageError
@@ -30,7 +33,10 @@ Encoded = tuple[Request, "array[int]"]  # a request and its prompt's tokens, 4 b
 
 
 class TransformersEngine:
-    """A causal language model with a chat template. Options: batch_size, batch_tokens, dtype, device."""
+    """A causal language model with a chat template. Options: batch_size, batch_tokens, dtype, device.
+
+    `neutralised` names the settings of its generation_config.json that would bend its answers and do not act.
+    """
 
     def __init__(self, model: ModelConfig) -> None:
         """Loads the model. Raises UsageError for an unknown model, a bad option or a model without a chat template."""
@@ -58,9 +64,14 @@ class TransformersEngine:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model.to(self._device).eval()
+        self._what = named(model)
         stops = self._model.generation_config.eos_token_id
         stops = [stops] if isinstance(stops, int) else list(stops or [])
-        self._stops = list(dict.fromkeys([*stops, self._tokenizer.eos_token_id]))
+        self._template = model.chat_template_kwargs
+        self._markup = answer_markup(self._tokenizer, self._template)
+        ends = [self._tokenizer.eos_token_id, turn_end(self._tokenizer, self._markup)]
+        self._stops = [stop for stop in dict.fromkeys([*stops, *ends]) if stop is not None]
+        self.neutralised = neutralise(self._model)
         self._cancelled = False
         self._longest = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
 
@@ -75,18 +86,18 @@ class TransformersEngine:
         meter: Meter = UNMETERED,  # noqa: ARG002 - nothing is billed
     ) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request, batch by batch, longest prompts first."""
-        encoded = []
+        encoded: list[Encoded] = []
+        failed: list[Completion] = []
         for request in requests:
             check_able("transformers", request)
-            tokens = self._encode(request)
-            if len(tokens) + request.max_tokens > self._longest:
-                yield Completion(
-                    request.id,
-                    error="too long",
-                    message=f"{len(tokens)} prompt tokens + max_tokens {request.max_tokens} exceed the model's {self._longest}",
-                )
+            tokens = prompt_tokens(self._tokenizer, request, self._template, self._longest)
+            if isinstance(tokens, Completion):
+                failed.append(tokens)
             else:
                 encoded.append((request, array("i", tokens)))
+        check_not_all_refused(self._what, [*failed, *encoded])
+        for completion in failed:
+            yield completion
         able = await asyncio.to_thread(lambda: self.batching) if len(encoded) > 1 else ALONE
         for batch in _batches(encoded, self._batch_size, self._batch_tokens, able):
             try:
@@ -104,12 +115,6 @@ class TransformersEngine:
         del self._model
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def _encode(self, request: Request) -> list[int]:
-        encoding = self._tokenizer.apply_chat_template(
-            request.messages, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
-        return list(encoding["input_ids"])
 
     @cached_property
     def batching(self) -> Batching:
@@ -165,8 +170,7 @@ class TransformersEngine:
         completions: list[Completion] = []
         for place, ((request, tokens), row) in enumerate(zip(batch, written, strict=True)):
             stop = next((at for at, token in enumerate(row) if token in self._stops), None)
-            text = self._tokenizer.decode(row[:stop], skip_special_tokens=True)
-            content, reasoning = split_reasoning(text)
+            content, reasoning, text = read_answer(self._tokenizer, self._markup, row[:stop])
             said = row if stop is None else row[: stop + 1]
             raw = {"text": text, "stop_token": None if stop is None else row[stop]}
             completions.append(
