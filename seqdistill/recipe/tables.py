@@ -60,13 +60,24 @@ class ModelConfig:
     model: str | None = key(None, "model: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True)
     engine: str = key("transformers", "what runs it", choices=ENGINES)
     base_url: list[str] = key([], "base URL of an OpenAI-compatible endpoint; repeat it to share the load", output=False)
-    api_key_env: str = key("OPENAI_API_KEY", "environment variable that holds the key", output=False)
+    api_key_env: str | list[str] = key(
+        "OPENAI_API_KEY",
+        "environment variable that holds the key; in a recipe also a list, one for each base URL",
+        output=False,
+    )
     revision: str | None = key(None, "revision of the model: a hub revision, or your name for what an endpoint serves")
     trust_remote_code: bool = key(False, "run Python code that comes with the model")
     options: dict[str, Any] = key(
         {}, "passed verbatim to the engine (batch_size, dtype, tensor_parallel_size ...)", output=False
     )
-    chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking", output=True)
+    body: dict[str, Any] = key({}, "further fields of every request to the endpoint, as JSON", output=False)
+    headers: dict[str, Any] = key({}, "further headers of every request; $NAME is an environment variable", output=False)
+    query: dict[str, Any] = key({}, "further query of every request, such as api-version; $NAME as in headers", output=False)
+    stream: bool = key(False, "stream answers: for stream-only models and gateways that cut long silence", output=False)
+    chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking")
+    reasoning_tags: list[str] = key(
+        [], "tags around reasoning in new answers, as <plan>...</plan>; default: the common ones; repeat it"
+    )
 
 
 @dataclass(frozen=True)
@@ -311,6 +322,19 @@ class FilterConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """[train.lora]: low-rank adapters that are trained in place of all weights, and merged when the model is saved."""
+
+    r: int | None = key(None, "train low-rank adapters of this rank instead of all weights; merged when saved", low=1)
+    alpha: float | None = key(None, "scale of the adapters; default: 2 r", low=0)
+    dropout: float = key(0.0, "dropout in the adapters", low=0, high=0.99)
+    target_modules: list[str] = key([], "names of the modules that get adapters; default: all linear layers but the head")
+    quantize: str | None = key(
+        None, "load the frozen weights quantised (QLoRA); needs a CUDA GPU and bitsandbytes", choices=("4bit", "8bit")
+    )
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """[train]: how the student learns. Everything TRL knows goes through [train.args]."""
 
@@ -339,6 +363,7 @@ class TrainConfig:
         low=0,
     )
     distances: float = key(0.0, "weight of the distances between a batch's rows, for a student cut from its teacher", low=0)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     reasoning: bool = key(False, "train on the teacher's reasoning too, as <think> before the answer")
     rationale: str = key(
         "off",

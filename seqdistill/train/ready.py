@@ -18,6 +18,7 @@ from seqdistill.records import read_samples
 from seqdistill.runs import Run
 from seqdistill.train.arguments import check_arguments, trl_arguments
 from seqdistill.train.fit import prepared, quiet
+from seqdistill.train.lora import check_lora
 from seqdistill.train.measured import Cost, check_isolated, cost, make_savable
 from seqdistill.train.methods import Lesson, Method, method_of
 from seqdistill.train.mixing import mixed
@@ -67,6 +68,7 @@ def make_ready(
 
     Raises UsageError for a student, rows or [train.args] that cannot be trained with; nothing is left behind then.
     """
+    check_lora(recipe.train.lora)
     check_arguments(recipe.train.args, method.config_class())
     method.check(run, recipe, student)
     rows = mixed({name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}, recipe.train)
@@ -206,6 +208,7 @@ def check_settings(recipe: Recipe) -> None:
     student, method = find_student(recipe), method_of(recipe.train)
     method.check_recipe(recipe)
     with quiet():
+        check_lora(recipe.train.lora)
         check_arguments(recipe.train.args, method.config_class())
         _read_student(student, recipe)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
+from seqdistill.train.lora import merged
 
 BOTH, FIVE = "transformers 4 and 5", "transformers 5 or later"
 
@@ -23,6 +24,7 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
     for folder in (half, old):
         shutil.rmtree(folder, ignore_errors=True)
+    trainer.model = merged(trainer.model, base)
     if came_in.dtype is not None:
         trainer.model.to(came_in.dtype)
     trainer.model.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off

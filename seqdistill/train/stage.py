@@ -91,6 +91,8 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
 def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any]:
     own = {f"train.{name}": value for name, value in settings(recipe.train, *(METHOD_KEYS - method.keys)).items()}
     own["train.method"] = method.name
+    if recipe.train.lora.r is None:
+        own = {name: value for name, value in own.items() if not name.startswith("train.lora.")}
     if student.layers is None:
         del own["train.layers"]
     name, kwargs = recipe.student.chat_template, recipe.student.chat_template_kwargs
