@@ -41,6 +41,8 @@ class GenerateResult:
     seconds: float
     up_to_date: bool
     path: Path
+    empty: int = 0  # answers without content, those that are reasoning alone included
+    without_logprobs: int = 0  # answers for which log-probabilities were requested in vain
 
 
 def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
@@ -67,6 +69,7 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
         inputs.record.begin()
         counts = write_samples(run, journal, plan, recipe.generate, asked.failed)
         logprobs = write_token_logprobs(run, journal, plan, recipe.generate)
+        counts.without_logprobs = counts.samples - logprobs if recipe.generate.logprobs is not None else 0
         prompts = len({planned.prompt.id for planned in plan})
         incomplete = counts.failed > (0 if asked.stopped else recipe.generate.may_fail * len(plan))
         inputs.record.finish(
