@@ -4,6 +4,7 @@ What makes a duplicate, a stock phrase or a test item is decided in the files of
 """
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,9 +19,12 @@ from seqdistill.filter.checks.words import Ints
 from seqdistill.filter.report import Verdicts
 from seqdistill.filter.scan import Facts, Rows
 from seqdistill.filter.verdict import Verdict, setting
+from seqdistill.progress import Progress
 from seqdistill.recipe.tables import IntegrityConfig, NearDuplicatesConfig
 
 GUARD_ROWS = 100  # the guard looks away from smaller losses
+FEWEST_REPEATS = 20  # prompts with one completion, for it to be spoken of
+WORTH_TELLING = 0.1  # of a slice's prompts
 FLOOR = 0.5  # of `similarity`: what each side of a near-duplicate must reach by itself
 ALL_NEAR = setting("near_duplicates.scope", "off")
 
@@ -53,6 +57,40 @@ def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: In
     return phrases
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """One completion to many prompts of a slice."""
+
+    slice: str
+    row: int  # one of those that have it
+    prompts: int
+    share: float  # of the slice's prompts
+
+
+def drop_constants(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> list[Repeated]:
+    """Rejects a completion that answers most prompts of its slice; returns those that answer many."""
+    slices: dict[str, list[int]] = {}
+    for row in verdicts.kept(np.arange(len(facts))).tolist():
+        slices.setdefault(facts.slices[row], []).append(row)
+    found = []
+    for name, chosen in sorted(slices.items()):
+        rows = np.array(chosen)
+        total = len(np.unique(facts.prompts[rows]))
+        answers, inverse, counts = np.unique(facts.answers[rows], return_inverse=True, return_counts=True)
+        for number in np.flatnonzero((answers != 0) & (counts >= FEWEST_REPEATS)):
+            mine = rows[inverse == number]
+            prompts = len(np.unique(facts.prompts[mine]))
+            share = prompts / total
+            if prompts < FEWEST_REPEATS or share < WORTH_TELLING:
+                continue
+            found.append(Repeated(name, int(mine[0]), prompts, share))
+            if share > config.constant_share:
+                reason = f"the same completion as to {prompts} of the {total} prompts of its slice"
+                for row in mine.tolist():
+                    verdicts.reject(row, Verdict("constant", reason, (setting("integrity.constant_share", 1.0),)))
+    return found
+
+
 def drop_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, scope: str) -> None:
     """Rejects all but the best of the rows that say the same; near-duplicates in this scope would take most of them too."""
     kept_by = exact_duplicates(facts.digests, verdicts.kept(order))
@@ -64,13 +102,15 @@ def drop_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, scope: str) -
         verdicts.reject(row, Verdict("duplicate", "says the same as a row that is kept", would_keep), better)
 
 
-def drop_near_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, config: NearDuplicatesConfig, read: Rows) -> None:
+def drop_near_duplicates(
+    facts: Facts, verdicts: Verdicts, order: Ints, config: NearDuplicatesConfig, read: Rows, progress: Progress
+) -> None:
     """Rejects the rows that almost repeat a better one. Raises SeqdistillError when the guard stops it."""
     if config.scope == "off":
         return
     rows = verdicts.kept(order)
     floor = FLOOR * config.similarity if config.scope == "pair" else 0.0
-    matches = near_duplicates(facts.sets, facts.numbers, rows, config.similarity, floor)
+    matches = near_duplicates(facts.sets, facts.numbers, rows, config.similarity, floor, progress)
     gone = np.flatnonzero(matches.kept_by >= 0)
     _guard(facts, rows, gone, matches.kept_by[gone], config, read)
     for row in gone.tolist():

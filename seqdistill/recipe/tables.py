@@ -151,6 +151,12 @@ class IntegrityConfig:
         0.5, "reject when more than this share of a completion repeats what it said before; 1 is off", low=0, high=1
     )
     self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
+    constant_share: float = key(
+        0.5,
+        "reject a completion of some length that answers more than this share of its slice's prompts word for word; 1 is off",
+        low=0,
+        high=1,
+    )
     refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
     stock_phrases: str = key(
         "annotate", "openings that take the place of an answer: count them in the report, or drop", choices=("annotate", "drop")
