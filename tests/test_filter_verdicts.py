@@ -72,7 +72,7 @@ def test_the_settings_that_a_rejected_row_names_would_have_kept_it(tmp_path: Pat
             sample("Describe  a WALL.", "A wall is upright.", sample=1),
             ["duplicates = false", 'near_duplicates.scope = "off"'],
         ),
-        (sample(f"Today: {ITEM}", "It broke."), []),
+        (sample(f"Today: {ITEM}", "It broke."), ['contamination.action = "annotate"']),
         (sample(ITEM.replace("two islands", "islands"), "It broke down."), ["contamination.overlap = 1.0"]),
         (sample("Who opens?", "Ask anna@example.org"), ['personal_data.action = "annotate"']),
     ]

@@ -177,7 +177,9 @@ def _contamination(
     hits: Mapping[int, Hit], verdicts: Verdicts, items: Sequence[Item], read: Callable[[int], Sample], show: Show
 ) -> dict[str, Any]:
     took = {
-        row: hit for row, hit in sorted(hits.items()) if row in verdicts.given and verdicts.given[row].rule == "contamination"
+        row: hit
+        for row, hit in sorted(hits.items())
+        if row not in verdicts.given or verdicts.given[row].rule == "contamination"  # kept ones are annotated
     }
     shown_hits = []
     for row, hit in list(took.items())[:HITS]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqdistill.errors import SeqdistillError
-from seqdistill.filter.checks.contamination import Item, held
+from seqdistill.filter.checks.contamination import Item, held, templates
 from seqdistill.filter.checks.duplicates import exact_duplicates
 from seqdistill.filter.checks.languages import slips
 from seqdistill.filter.checks.near_duplicates import near_duplicates
@@ -20,7 +20,7 @@ from seqdistill.filter.report import Verdicts
 from seqdistill.filter.scan import Facts, Rows
 from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.progress import Progress
-from seqdistill.recipe.tables import IntegrityConfig, NearDuplicatesConfig
+from seqdistill.recipe.tables import ContaminationConfig, IntegrityConfig, NearDuplicatesConfig
 
 GUARD_ROWS = 100  # the guard looks away from smaller losses
 FEWEST_REPEATS = 20  # prompts with one completion, for it to be spoken of
@@ -140,12 +140,15 @@ def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDupl
             )
 
 
-def drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item], read: Rows) -> None:
-    """Rejects the rows that hold a test item; one that holds it whole would be rejected whatever the settings."""
-    for row, hit in sorted(facts.hits.items()):
+def drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item], config: ContaminationConfig, read: Rows) -> set[int]:
+    """Rejects the rows that hold a test item; returns those that only share a template's wording with one, no hits any more."""
+    shared = templates(facts.hits, facts.prompts)
+    facts.hits = {row: hit for row, hit in facts.hits.items() if row not in shared}
+    for row, hit in sorted(facts.hits.items()) if config.action == "drop" else ():
         item = items[hit.item]
         text = read(row).text if hit.side == "completion" else read(row).prompt_text
         in_part = hit.share < 1 and held(item.text, text) < 1
         reason = f"{hit.kind} match ({hit.share:.0%}) of its {hit.side} with the {item.part} of test item {item.test}"
-        would_keep = (setting("contamination.overlap", 1.0),) if in_part else ()
-        verdicts.reject(row, Verdict("contamination", reason, would_keep))
+        would_keep = setting("contamination.overlap", 1.0) if in_part else setting("contamination.action", "annotate")
+        verdicts.reject(row, Verdict("contamination", reason, (would_keep,)))
+    return shared

@@ -140,7 +140,7 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
     prompts, completions = [sample.prompt_text for sample in samples], [sample.text for sample in samples]
     prompt_words, completion_words = words(prompts), words(completions)
     verdicts = {row: verdict for row, sample in enumerate(samples) if (verdict := _verdict(sample, config, form))}
-    hits = {hit.row: hit for hit in index.look("completion", completions, completion_words)}
+    hits = {hit.row: hit for hit in index.look("completion", completions, completion_words, prompts)}
     hits |= {hit.row: hit for hit in index.look("prompt", prompts, prompt_words)}
     prompt_ids = hashes_of([sample.prompt_id for sample in samples])
     numbers = {"prompt": prompt_words.numbers, "pair": prompt_words.numbers * np.uint64(3) + completion_words.numbers}
@@ -203,7 +203,7 @@ def _personal(samples: list[Sample], config: PersonalDataConfig) -> dict[int, di
 def _answers(completions: Words) -> Hashes:
     """(n,) a hash of each completion's words; 0 for a label, a value, a short refusal, which repeat by their nature."""
     lengths = np.diff(completions.bounds)
-    alone = np.concatenate((np.zeros(1, np.int64), np.cumsum(completions.alone)))
+    alone: Ints = np.concatenate((np.zeros(1, np.int64), np.cumsum(completions.alone, dtype=np.int64)))
     characters = alone[completions.bounds[1:]] - alone[completions.bounds[:-1]]
     short = lengths - characters // 2 < FEWEST_ANSWER_WORDS  # two characters of a script without spaces are about a word
     return np.where(short, np.uint64(0), sequence_hashes(completions))

@@ -75,7 +75,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             progress.note(change)
         record.begin()
         items = _test_items(recipe, progress)
-        index = ItemIndex(items, config.contamination.overlap)
+        index = ItemIndex(items, config.contamination, bool(form))
         facts = scan(samples, config, form, index, run.path / "filter", progress)
         read = stack.enter_context(Rows(samples, facts))
 
@@ -87,12 +87,18 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         if config.duplicates:
             drop_duplicates(facts, verdicts, order, config.near_duplicates.scope)
         drop_near_duplicates(facts, verdicts, order, config.near_duplicates, read, progress)
-        drop_contaminated(facts, verdicts, items, read)
+        shared = drop_contaminated(facts, verdicts, items, config.contamination, read)
+        final = facts.hits.keys() if config.contamination.action == "drop" else set[int]()
         choice = _choose(run, recipe, form, facts, verdicts, read, progress)
-        reviewed = apply_decisions(decisions, facts, verdicts, config.personal_data, read)
+        reviewed = apply_decisions(decisions, final, facts, verdicts, config.personal_data, read)
         personal = mind_personal_data(facts, verdicts, reviewed, config.personal_data, read)
 
         warnings = [*warnings_of(facts, verdicts), *_repeated_warnings(repeated, read), *choice.warnings]
+        if shared:
+            warnings.append(
+                f"{len(shared):,} rows share most of their wording with a test item, as rows of many prompts do: taken for a "
+                "template, and kept"
+            )
         for warning in warnings:
             progress.note(f"warning: {warning}")
         _check_something_is_left(verdicts, len(facts), samples)

@@ -206,6 +206,13 @@ class ContaminationConfig:
     """[filter.contamination]: which rows hold a test item. The run's own test set is always looked for."""
 
     against: list[str] = key([], "further test sets that must not be trained on: files or hf:OWNER/NAME; repeat it", path=True)
+    action: str = key(
+        "drop",
+        "drop the rows that hold a test item, or count them in the report and train on them",
+        choices=("drop", "annotate"),
+    )
+    completions: bool = key(True, "look for test items in completions too, not in prompts alone")
+    masked: bool = key(True, "a row that is a test item with other numbers holds it")
     overlap: float = key(0.7, "share of a test item's 5-grams from which a row holds it", low=0.1, high=1)
 
 
