@@ -24,11 +24,12 @@ from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.runs import Run
+from seqdistill.tasks.templates import recipe_file
 
 app = typer.Typer(
     name="seqdistill",
     help="Distil an expensive model into a small one, in four stages. RUN is a directory.",
-    epilog="Start: seqdistill run runs/notices -c prompts/notices/recipe.toml",
+    epilog="Start: seqdistill run runs/notices -c notices",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -77,6 +78,7 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
             envvar=f"SEQDISTILL_{name.upper()}",
             show_envvar=False,
             show_default=False,
+            autocompletion=(lambda known=choices: list(known)) if choices else None,
             metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
         )
         annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
@@ -137,7 +139,12 @@ def _number_or_switch(text: str) -> Any:
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
 ConfigOption = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--config", "-c", metavar="RECIPE", help="recipe (TOML); the run keeps a copy, so give it once"),
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="RECIPE",
+        help="recipe (TOML), or the name of one that comes along: notices; the run keeps a copy, so pass it once",
+    ),
 ]
 SetOption = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -170,7 +177,8 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
                     if name == "run" and own.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": own["limit"]}})
                 keep = not (own.get("dry_run") or own.get("probe"))
-                with resolved_recipe(directory.path, values["config"], flags, console.note, keep=keep) as recipe:
+                file = recipe_file(values["config"])
+                with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **own)
 
             _guarded(console, run, work)

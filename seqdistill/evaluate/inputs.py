@@ -45,6 +45,7 @@ class Inputs:
             "test": Path(test) if not test.startswith("hf:") else None,
             "template": template.path,
             "training data": scoring.training,
+            **{f"answers of {one.role}": one.outputs for one in contestants if one.outputs},
         }
         existing = {name: path for name, path in files.items() if path is not None and path.is_file()}
         record = StageRecord(run, "eval", _settings(recipe, contestants, template), existing)
@@ -58,13 +59,27 @@ class Inputs:
         """The contestants as they are asked this number of prompts."""
         return [in_other_batches(contestant, prompts) for contestant in self.contestants]
 
-    def primary(self, prompts: Sequence[Prompt]) -> str:
-        """The measure that decides: against the references where every prompt has one, unless the recipe says otherwise."""
-        names = [measure.name for measure in self.scoring.measures]
+    def is_without_teacher(self, contestants: Sequence[Contestant]) -> bool:
+        """Whether the teacher that is configured could not be asked: another run would do better."""
+        teacher = next(contestant for contestant in contestants if contestant.role == "teacher")
+        return self.recipe.teacher.model is not None and teacher.model is None
+
+    def primary(self, prompts: Sequence[Prompt], contestants: Sequence[Contestant]) -> str:
+        """The measure that decides: against the references where every prompt has one, unless the recipe says otherwise.
+
+        Raises UsageError where there is neither a teacher nor a reference to compare with.
+        """
+        teacher = next(contestant for contestant in contestants if contestant.role == "teacher")
+        references = sum(prompt.reference is not None for prompt in prompts)
+        if teacher.absent and not references:
+            raise UsageError(
+                f"there is nothing to compare the student with: {teacher.absent}",
+                "name a teacher (--teacher), import its answers (seqdistill import), or give the test prompts references",
+            )
         name = self.recipe.task.primary or default_metric(self.scoring.kind)
-        if name in names:
+        if name in [measure.name for measure in self.scoring.measures]:
             return name
-        return f"{name}_{'reference' if all(prompt.reference is not None for prompt in prompts) else 'teacher'}"
+        return f"{name}_{'reference' if references == len(prompts) or teacher.absent else 'teacher'}"
 
 
 def check(run: Run, recipe: Recipe) -> None:
@@ -107,7 +122,7 @@ def check_primary(primary: str | None, columns: Sequence[Measure], kind: str) ->
 
 
 def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Template) -> dict[str, Any]:
-    teacher = next(contestant for contestant in contestants if contestant.role == "teacher")
+    teacher = next(contestant for contestant in contestants if contestant.role == "teacher")  # which always has a row
     form = {"schema": recipe.generate.schema, "choices": recipe.generate.choices, **teacher.asked_with}
     return {
         **{f"eval.{name}": value for name, value in settings(recipe.eval, "max_tokens").items()},

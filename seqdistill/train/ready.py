@@ -21,6 +21,7 @@ from seqdistill.train.fit import prepared, quiet
 from seqdistill.train.lora import check_lora
 from seqdistill.train.measured import Cost, check_isolated, cost, make_savable
 from seqdistill.train.methods import Lesson, Method, method_of
+from seqdistill.train.mixing import mixed
 from seqdistill.train.preflight import Checked, preflight
 from seqdistill.train.ranks import shared
 from seqdistill.train.rendering import Row, Template, Unfit, chat_template, with_defaults
@@ -71,7 +72,8 @@ def make_ready(
     check_lora(recipe.train.lora)
     check_arguments(recipe.train.args, method.config_class())
     method.check(run, recipe, student)
-    samples = {name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}
+    rows = mixed({name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}, recipe.train)
+    samples = {"train": rows.train, "validation": rows.validation}
     read = _read_student(student, recipe)
     checked = preflight(
         read.tokenizer,
@@ -85,7 +87,8 @@ def make_ready(
     )
     kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
-    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress)
+    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress, weights=rows.weights)
+    lesson.found.update(rows.counts)
     lesson = replace(lesson, material=method.gather(lesson))
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
     try:

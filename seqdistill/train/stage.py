@@ -15,8 +15,9 @@ from seqdistill.cards import write_model_card
 from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe, settings
-from seqdistill.records import fingerprint
+from seqdistill.records import fingerprint, write_json
 from seqdistill.runs import Run, StageRecord
+from seqdistill.tasks.templates import PROMPT_TEMPLATE, load_template
 from seqdistill.train.arguments import resolved
 from seqdistill.train.checkpoints import open_work
 from seqdistill.train.fit import Fitted, fit, quiet
@@ -83,7 +84,8 @@ def _begin(run: Run, record: StageRecord, ready: Ready, work: Path) -> tuple[Bas
 
 
 def _finish(run: Run, record: StageRecord, recipe: Recipe, student: Student, ready: Ready, base: Base, fitted: Fitted) -> None:
-    """Writes the manifest and the card."""
+    """Writes the prompt template beside the model, the manifest, and the card."""
+    write_json(run.file("train", "model") / PROMPT_TEMPLATE, load_template(recipe.task.template).student)
     record.finish(
         {"model": None, "log.jsonl": fitted.log_rows, **({"base": None} if base.layers else {})},
         config=asdict(recipe),

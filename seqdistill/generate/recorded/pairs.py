@@ -148,7 +148,7 @@ class Pairs:
     def _batch_request(self, place: str, name: str, file: int) -> Any:
         """The request of that name: the only one, the one in the reply's own file, or that of the input file before it.
 
-        The last holds only where each input file that has the name is followed by its own output files.
+        The last holds only where each input file that has the name holds its replies too, or is followed by its output files.
         """
         asked = self.store.requests(name)  # (file, place, request)
         different = {json.dumps(request, sort_keys=True) for _, _, request in asked}
@@ -161,7 +161,7 @@ class Pairs:
         before = [at for at in files if at < file]
         outputs = self.store.files_with_replies()
         nexts = zip(files, [*files[1:], math.inf], strict=True)
-        alternate = all(any(at < output < following for output in outputs) for at, following in nexts)
+        alternate = all(any(at <= output < following for output in outputs) for at, following in nexts)
         if own or not before or len(set(files)) != len(files) or not alternate:
             first, second = asked[0][1], next(at for _, at, request in asked if request != asked[0][2])
             raise UsageError(

@@ -141,7 +141,7 @@ def _chat(reply: Mapping[str, Any]) -> Reply | None:
             message = {"content": choice["text"]}
         if isinstance(message, Mapping):
             read.append({**choice, "message": _message(message)})
-    return {"choices": read, "usage": _usage(reply)} if read else None
+    return {"choices": read, "usage": usage_in(reply)} if read else None
 
 
 def _responses(reply: Mapping[str, Any]) -> Reply | None:
@@ -182,7 +182,7 @@ def _gemini(reply: Mapping[str, Any]) -> Reply | None:
         for one in candidates
         if isinstance(one, Mapping)
     ]
-    return {"choices": choices, "usage": _usage({"usage": reply.get("usageMetadata")})}
+    return {"choices": choices, "usage": usage_in({"usage": reply.get("usageMetadata")})}
 
 
 def _converse(reply: Mapping[str, Any]) -> Reply | None:
@@ -202,7 +202,7 @@ READERS: tuple[Callable[[Mapping[str, Any]], Reply | None], ...] = (
 
 def _reply(message: Mapping[str, Any], reason: Any, facts: Mapping[str, Any]) -> Reply:
     """A reply of one choice, with the tokens that `facts` counts."""
-    return {"choices": [{"message": _message(message), "finish_reason": reason}], "usage": _usage(facts)}
+    return {"choices": [{"message": _message(message), "finish_reason": reason}], "usage": usage_in(facts)}
 
 
 def finish_of(row: Mapping[str, Any]) -> Any:
@@ -253,17 +253,17 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _usage(facts: Mapping[str, Any]) -> dict[str, int | None]:
+def usage_in(facts: Mapping[str, Any]) -> dict[str, int | None]:
     """The counts of tokens that a reply or a row has, in `usage` or beside it."""
-    places = [as_dict(facts.get(key)) for key in ("usage", "usageDetails", "tokenUsage", "usage_details")]
-    details = as_dict(places[0].get("prompt_tokens_details"))
+    places = [as_dict(facts[key]) for key in ("usage", "usageDetails", "tokenUsage", "usage_details") if facts.get(key)]
 
     def first(keys: tuple[str, ...], *short: str) -> int | None:
-        found = (count(place.get(key)) for place in places for key in (*keys, *short))
-        beside = (count(facts.get(key)) for key in keys)
-        return next((tokens for tokens in (*found, *beside) if tokens is not None), None)
+        beside = [facts[key] for key in keys if key in facts]
+        found = [place[key] for place in places for key in (*keys, *short) if key in place]
+        return next((tokens for value in (*found, *beside) if (tokens := count(value)) is not None), None)
 
     asked, answered = first(PROMPT_TOKENS, "input", "prompt"), first(ANSWER_TOKENS, "output", "completion")
+    details = as_dict(places[0].get("prompt_tokens_details")) if places else {}
     cached = {"prompt_tokens_details": details} if details else {}
     return {"prompt_tokens": asked, "completion_tokens": answered, **cached}  # type: ignore[dict-item]
 

@@ -13,7 +13,7 @@ from typing import Any
 from seqdistill.engines import Completion
 from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
-from seqdistill.generate.recorded.replies import Reply, api_reply, chat_reply, completions_of, finish_of, messages_in
+from seqdistill.generate.recorded.replies import Reply, api_reply, chat_reply, completions_of, finish_of, messages_in, usage_in
 from seqdistill.records import Message
 from seqdistill.tasks.messages import (
     chat_messages,
@@ -48,8 +48,8 @@ SHAPES = {  # for the error about an unknown row: the keys by which people know 
 }
 REQUESTS = ("request", "request_body", "requestBody", "modelInput", "proxy_server_request", "params", "body")
 REPLIES = ("response", "response_body", "responseBody", "modelOutput", "reply", "result")
-ASKED = ("prompt", "question", "query", "input")
-ANSWERED = ("completion", "response", "output", "chosen", "generated_text", "generation", "answer")
+ASKED = ("prompt", "question", "query", "input", "inputs")
+ANSWERED = ("completion", "response", "output", "outputs", "chosen", "generated_text", "generation", "answer")
 PLAIN = {
     *ASKED,
     *ANSWERED,
@@ -85,7 +85,7 @@ def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     A prompt stays text, unless it is a list of messages.
     """
     row = {str(key).strip(): value for key, value in raw.items()}
-    row = {**{key.casefold(): value for key, value in row.items() if key.casefold() in PLAIN}, **row}
+    row |= {key.casefold(): row[key] for key in reversed(row) if key.casefold() in PLAIN - row.keys()}
     row |= {key: row[column] for key, column in columns.items() if column in row}
     for key, value in row.items():
         if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
@@ -98,7 +98,7 @@ def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
 
 def _is_api_object(value: Mapping[str, Any]) -> bool:
     """Whether an object is a request, a reply or a message, and not an answer that is itself JSON."""
-    return bool(value.keys() & {"messages", "choices", "candidates", "role", "stop_reason", "contents"})
+    return bool(value.keys() & {"messages", "choices", "candidates", "role", "stop_reason", "contents"}) or "raw" in value
 
 
 def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
@@ -157,6 +157,8 @@ def exchanges(
         raise UsageError(f"{place}: the reply has no answer in it: {json.dumps(raw)[:120]}")
     if not messages or messages[-1]["role"] != "user":
         raise UsageError(f"{place}: nothing is asked: no user message before the answer")
+    if not any(isinstance(tokens, int) for tokens in reply["usage"].values()):
+        reply = {**reply, "usage": usage_in(row)}
     completions = completions_of(reply, raw if isinstance(raw, dict) else row)
     if not any(one.content.strip() or one.reasoning or one.tool_calls for one in completions) and plain:
         raise UsageError(f"{place}: the answer is empty")
@@ -174,7 +176,7 @@ def _request_model(row: Row) -> Any:
 
 
 def _promptfoo(row: Row, place: str) -> list[Exchange]:
-    raw, response = row["prompt"]["raw"], as_dict(row.get("response"))
+    raw, response = row["prompt"]["raw"], as_dict(structured(row.get("response")))
     output = response.get("output")
     if output in (None, ""):
         raise UsageError(f"{place}: no output: {str(response.get('error') or row.get('error') or 'empty')[:200]}")
@@ -212,7 +214,7 @@ def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator
     last = trained[-1]
     asked = with_system(chat_messages(messages[:last], place, "messages"), row.get("system")) if last else []
     beside = {key: row[key] for key in ("reasoning", "reasoning_content", "thinking") if row.get(key)}
-    reply = chat_reply({"finish_reason": finish_of(row), **beside, **messages[last], **_own_usage(row)}, place)
+    reply = chat_reply({"finish_reason": finish_of(row), **beside, **messages[last]}, place)
     yield from exchanges(asked, reply, row, place, plain=True)
 
 
@@ -231,7 +233,8 @@ def _asked_and_answered(row: Row, place: str) -> list[Exchange] | None:
     if instruction is not None and not row.get("prompt") and not row.get("messages"):
         asked = messages_in({"prompt": instruction, "system": row.get("system")}, place)
     else:
-        asked = messages_in({str(key): row[str(key)], "system": row.get("system", row.get("instructions"))}, place)
+        name = "prompt" if key in ("question", "query") else str(key)
+        asked = messages_in({name: row[str(key)], "system": row.get("system", row.get("instructions"))}, place)
     if isinstance(reply, list) and is_conversation(reply) and not all(is_assistant(one) for one in reply):
         return list(_conversations_answer(row, reply, place))  # preference data repeat the prompt in what was chosen
     if isinstance(reply, list) and is_conversation(reply) and len(reply) != 1:
@@ -240,15 +243,9 @@ def _asked_and_answered(row: Row, place: str) -> list[Exchange] | None:
     beside = {name: row[name] for name in ("reasoning", "reasoning_content", "thinking", "tool_calls") if row.get(name)}
     if is_text:
         message = {"content": reply} if isinstance(reply, str) else reply[0]
-        reply = {"role": "assistant", "finish_reason": finish_of(row), **beside, **message, **_own_usage(row)}
+        reply = {"role": "assistant", "finish_reason": finish_of(row), **beside, **message}
     plain = is_text and not row.get("traceId", row.get("trace_id"))
     return exchanges(asked, chat_reply(reply, place), row, place, None if is_text else reply, plain=plain)
-
-
-def _own_usage(row: Row) -> Row:
-    """What a row counts of tokens beside its answer."""
-    names = ("usage", "usageDetails", "prompt_tokens", "completion_tokens", "promptTokens", "completionTokens")
-    return {name: row[name] for name in (*names, "prompt_eval_count", "eval_count") if row.get(name) is not None}
 
 
 # --- what is of no known shape ----------------------------------------------------------------------------------------

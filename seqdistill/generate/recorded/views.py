@@ -32,7 +32,7 @@ class Views:
 
     def prompt_of(self, exchange: Exchange) -> Prompt:
         """The prompt of an exchange. What the row itself says of reference and slice goes before what the prompt says."""
-        key = _key(exchange.messages)
+        key = _key(exchange.messages) if self.by_teacher else ""
         known = self.by_teacher.get(key)
         if known is None and (same := self.by_student.get(key)) is not None:
             known = replace(same, teacher_messages=exchange.messages)
