@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 from seqdistill import __version__, api
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.progress import Silent
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
@@ -336,6 +337,9 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
         console.show_preflight(found)
         return asdict(found)
 
+    if int(os.environ.get("RANK", "0")) > 0:  # torchrun's or accelerate's: the first process speaks for all
+        api.train(run.path, recipe, progress=Silent())
+        raise typer.Exit
     result = api.train(run.path, recipe, progress=console)
     console.show_train(result)
     return asdict(result)
