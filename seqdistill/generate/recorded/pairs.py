@@ -19,6 +19,7 @@ from seqdistill.generate.recorded.streams import assembled, is_chunk, is_last
 from seqdistill.tasks.row_files import Unread
 
 NAMES = ("custom_id", "recordId", "key")  # of a request in a batch: OpenAI and Anthropic, Bedrock, Gemini
+MOST_PENDING = 10_000  # requests that wait for a reply; beyond so many, the oldest is given up
 OPEN_STREAMS = 64  # beyond so many, the oldest that has said its last word is closed
 STORED = re.compile(r"(.+)-(\d+)")  # the id of a message of a stored completion: "chatcmpl-123-0"
 
@@ -67,6 +68,8 @@ class Pairs:
         elif request_of(row) is not None or not ({"choices", "output", "content", "candidates", "message"} & row.keys()):
             name = _own_name(row)
             self._pending[place if name is None or name in self._pending else name] = (place, request_of(row) or row, row)
+            if len(self._pending) > MOST_PENDING:
+                self._give_up(self._pending.popitem(last=False)[1][0])
         else:
             yield from self._answered(row, place)
 
@@ -113,8 +116,11 @@ class Pairs:
         for name in list(self._streams):
             yield from self._close(name)
         for place, _, _ in self._pending.values():
-            self.unread(place, UsageError(f"{place}: a request without an answer"))
+            self._give_up(place)
         self._pending.clear()
+
+    def _give_up(self, place: str) -> None:
+        self.unread(place, UsageError(f"{place}: a request without an answer"))
 
     # --- batches and stored completions -------------------------------------------------------------------------------
 
