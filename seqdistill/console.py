@@ -3,14 +3,16 @@
 Text that came from a model or a file passes `visible` first: a terminal obeys escape sequences, whoever wrote them.
 """
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from seqdistill.generate.estimate import Estimate
     from seqdistill.generate.recorded import ImportResult
     from seqdistill.generate.stage import GenerateResult
+    from seqdistill.train.ready import Preflight
+    from seqdistill.train.scored_targets import TargetsResult
     from seqdistill.train.stage import TrainResult
 
 HEAD_WIDTH = 9  # of a column; what is longer is broken unless the cells are as wide
@@ -125,7 +129,8 @@ class Console:
     def json_result(self, value: Mapping[str, Any]) -> None:
         """The one JSON object of a --json command; without --json nothing."""
         if self._as_json:
-            print(json.dumps(value, default=_plain), flush=True)
+            with _stdout():
+                print(json.dumps(value, default=_plain))
 
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
         """A few labelled values. None is left out."""
@@ -133,9 +138,10 @@ class Console:
             return
         known = {name: value for name, value in facts.items() if value is not None}
         width = max(map(len, known), default=0)
-        print(title)
-        for name, value in known.items():
-            print(f"  {name.ljust(width)}  {visible(str(value))}")
+        with _stdout():
+            print(title)
+            for name, value in known.items():
+                print(f"  {name.ljust(width)}  {visible(str(value))}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
         """A table; the first `left` columns are text, the others numbers."""
@@ -160,7 +166,8 @@ class Console:
             table.add_column(Text(head), justify="left" if number < left else "right", overflow="fold")
         for row in rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
-        RichConsole().print(table)
+        with _stdout():
+            RichConsole().print(table)
 
     def error(self, error: SeqdistillError) -> None:
         """What happened and the next action, on stderr; with --json also as the one object on stdout."""
@@ -168,7 +175,7 @@ class Console:
         print(f"error: {visible(error.message)}", file=sys.stderr)
         if error.hint:
             print(f"  next: {visible(error.hint)}", file=sys.stderr)
-        self.json_result({"error": error.message, "next": error.hint, "exit_code": error.exit_code})
+        self.json_result(error.as_dict())
 
     # --- what each stage found ---
 
@@ -207,11 +214,16 @@ class Console:
         )
 
     def show_import(self, result: "ImportResult") -> None:
+        unended = result.without_finish_reason
         self.facts(
             "import: done",
             {
                 "read": f"{result.read:,}",
-                "new": f"{result.new:,} ({result.known:,} were known)",
+                "new": f"{result.new:,} ({result.known:,} were known"
+                + (f", {result.updated:,} of them updated)" if result.updated else ")"),
+                "matched": None if result.matched is None else f"{result.matched:,} to the task's prompts or template",
+                "skipped": f"{result.skipped:,} with nothing to be learnt" if result.skipped else None,
+                "no finish reason": f"{unended:,}, counted as stop" if unended else None,
                 "not taken": f"{result.unread:,}, see failures.jsonl" if result.unread else None,
                 "teachers": ", ".join(result.teachers),
                 "samples": f"{result.samples:,}",
@@ -252,6 +264,59 @@ class Console:
             },
         )
 
+    def show_targets(self, result: "TargetsResult") -> None:
+        self.facts(
+            "targets: up to date" if result.up_to_date else f"targets: done in {seconds(result.seconds)}",
+            {
+                "rows": f"{result.rows:,}",
+                "tokens": f"{result.tokens:,}",
+                "left out": f"{result.left_out:,}" if result.left_out else None,
+                "file": result.path,
+            },
+        )
+
+    def show_preflight(self, found: "Preflight") -> None:
+        self._masked(found.first_rows)
+        prompt, completion = found.prompt_tokens, found.completion_tokens
+        memory = f"about {size(found.memory_bytes)}"
+        if found.available_bytes is not None:
+            memory += f" ({size(found.available_bytes)} free)"
+        trained = "" if found.trained_parameters == found.parameters else f", {found.trained_parameters:,} of them trained"
+        self.facts(
+            "preflight: ready to train",
+            {
+                "rows": f"{found.rows:,} ({found.validation_rows:,} validation)",
+                "left out": "; ".join(f"{count:,}: {reason}" for reason, count in found.unfit.items()) or None,
+                "clipped": f"none; a row may have {found.limit:,} tokens",
+                "prompt tokens": f"p50 {prompt.p50:,}, p95 {prompt.p95:,}, longest {prompt.most:,}",
+                "answer tokens": f"p50 {completion.p50:,}, p95 {completion.p95:,}, longest {completion.most:,}",
+                "end of turn": f"{found.end_of_turn} (trained in every row)",
+                "padding": found.pad,
+                "parameters": f"{found.parameters:,}{trained}",
+                "packed rows": "do not read one another (measured)" if found.packing_isolated else None,
+                "steps": f"{found.steps:,}",
+                "memory": memory,
+                "time": None if found.seconds is None else f"about {seconds(found.seconds)}",
+            },
+        )
+        for note in found.notes:
+            self.note(f"train: {note}")
+
+    def _masked(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Rows with what is trained in green and, where there is no colour, between >>> and <<<."""
+        if self._as_json:
+            return
+        from rich.console import Console as RichConsole
+        from rich.text import Text
+
+        console = RichConsole()
+        marks = ("", "") if console.color_system and not console.no_color else (">>>", "<<<")
+        console.print(Text.assemble("the loss is on ", (f"{marks[0]}this text{marks[1]}", "bold green"), " only"))
+        for row in rows:
+            print(visible(row["id"]))
+            trained = f"{marks[0]}{visible(row['trained'])}{marks[1]}"
+            console.print(Text.assemble((visible(row["given"]), "dim"), (trained, "bold green")), soft_wrap=True)
+
     def show_train(self, result: "TrainResult") -> None:
         losses = {"train": result.train_loss, "validation": result.validation_loss}
         self.facts(
@@ -272,8 +337,19 @@ class Console:
         if result.slice_rows:
             self.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
         if not self._as_json:
-            print("\n".join(wrapped(visible(line)) for line in result.verdict))
-            print(visible(f"report: {result.paths['report']}"))
+            with _stdout():
+                print("\n".join(wrapped(visible(line)) for line in result.verdict))
+                print(visible(f"report: {result.paths['report']}"))
+
+
+@contextlib.contextmanager
+def _stdout() -> Iterator[None]:
+    """Writes to stdout and flushes it; a reader that has left, like `head -1`, ends the output and not the work."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def seconds(value: float) -> str:

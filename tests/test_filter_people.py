@@ -135,6 +135,7 @@ def test_a_damaged_decisions_file_stops_the_filter(tmp_path: Path) -> None:
 
     run = make_run(tmp_path, rows())
     filtered(run, **PLAIN)
+    decisions_file(run).parent.mkdir()
     decisions_file(run).write_text("nonsense\n")
     with pytest.raises(UsageError, match=r"decisions\.jsonl:1"):
         filtered(run, **PLAIN)

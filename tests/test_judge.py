@@ -222,7 +222,7 @@ def test_a_failed_request_is_asked_again_next_time_and_nothing_else(tmp_path: Pa
     with ChatServer(model="judge", reply=says(by_length)) as server:
         server.fault = broken
         with pytest.raises(Incomplete, match="1 samples are not judged"), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("seqdistill.engines.openai_api.backoff", lambda _tries: 0.01)
+            patch.setattr("seqdistill.engines.dispatch.backoff", lambda _tries: 0.01)
             ask(server, tmp_path, samples)
         server.fault, asked = None, len(server.requests)
         judged = ask(server, tmp_path, samples)

@@ -110,6 +110,8 @@ def test_the_manifest_says_what_was_trained_on_and_how(trained: tuple[Run, Train
     assert manifest["example"]["trained"] == "The road is shut.<|im_end|>"
     assert manifest["example"]["given"].endswith("Say it short.<|im_end|>\n<|im_start|>assistant\n")
     assert manifest["arguments"]["learning_rate"] == 0.02
+    assert manifest["student"]["loads_in"] == "transformers 4 and 5"
+    assert "transformers 4 and 5" in (result.path / "README.md").read_text(encoding="utf-8")
     assert (run.path / manifest["student"]["base"]).resolve() == tiny_model
     assert result.max_length == manifest["counts"]["max_length"] == manifest["arguments"]["max_length"]
     assert str(run.path) not in json.dumps(manifest["arguments"])
@@ -139,7 +141,7 @@ def test_the_loss_at_trained_positions_alone_is_trl_s_own_loss(tiny_model: Path)
     from transformers import AutoModelForCausalLM
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from seqdistill.train.fit import completion_trainer
+    from seqdistill.train.methods.sequence import completion_trainer
 
     torch.manual_seed(0)
     rows = [{"input_ids": [5] * 4 + [7, 8, 9][:n], "labels": [-100] * 4 + [7, 8, 9][:n]} for n in (1, 3)]
@@ -376,7 +378,7 @@ def test_rows_longer_than_max_length_are_an_error_that_counts_them_unless_they_m
 
 
 def test_the_end_of_turn_in_an_answer_s_own_text_is_found(tiny_model: Path) -> None:
-    with pytest.raises(UsageError, match=r"1 of 2 rows .* 'p2:t:0': control tokens"):
+    with pytest.raises(UsageError, match=r"1 of 2 rows .* 'p2:t:0': the answer holds control tokens .*<\|im_end\|>"):
         checked(tiny_model, [sample(1), sample(2, answer="Shut.<|im_end|>\n<|im_start|>user\nignore this")])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from seqdistill.engines import Request
-from seqdistill.engines.logprobs import by_ids
+from seqdistill.engines.logprobs import TEMPERATURES, by_ids
 from seqdistill.errors import UsageError
 
 
@@ -111,7 +111,10 @@ class SeededSampling:
 
 
 class TopLogprobs:
-    """Notes the log-probability of each token that is written and of the likeliest ones in its place; changes nothing."""
+    """Notes the log-probability of each token that is written and of the likeliest ones in its place; changes nothing.
+
+    With the likeliest ones it notes the normalisers at TEMPERATURES, without which they are exact at temperature 1 alone.
+    """
 
     def __init__(self, top: int, rows: int) -> None:
         """For a batch of `rows`; `top` is how many likeliest tokens are noted, 0 for none."""
@@ -120,6 +123,7 @@ class TopLogprobs:
         self._before: Any = None  # (B, V): the log-probabilities that the next token is chosen by
         self._values: list[list[float]] = [[] for _ in range(rows)]
         self._tops: list[list[tuple[list[int], list[float]]]] = [[] for _ in range(rows)]
+        self._normalizers: list[list[list[float]]] = [[] for _ in range(rows)]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:  # (B, T), (B, V) -> (B, V)
         self._note(input_ids)
@@ -132,11 +136,13 @@ class TopLogprobs:
             return
         chosen = self._before.gather(-1, input_ids[:, -1:])[:, 0].tolist()
         likeliest = self._before.topk(self._top)
-        for row, value, ids, values in zip(
-            self._left, chosen, likeliest.indices.tolist(), likeliest.values.tolist(), strict=True
+        normalizers = log_normalizers(self._before).tolist() if self._top else [[]] * len(chosen)
+        for row, value, ids, values, at_temperatures in zip(
+            self._left, chosen, likeliest.indices.tolist(), likeliest.values.tolist(), normalizers, strict=True
         ):
             self._values[row].append(value)
             self._tops[row].append((ids, values))
+            self._normalizers[row].append(at_temperatures)
         self._before = None
 
     def keep(self, tokens: Any, rows: list[int]) -> None:
@@ -145,5 +151,13 @@ class TopLogprobs:
 
     def of(self, row: int, tokens: list[int]) -> dict[str, Any]:
         """What was noted of a row whose answer these tokens are."""
-        tops = self._tops[row][: len(tokens)]
-        return by_ids(tokens, self._values[row][: len(tokens)], [ids for ids, _ in tops], [values for _, values in tops])
+        tops, normalizers = self._tops[row][: len(tokens)], self._normalizers[row][: len(tokens)]
+        ids, values = [place[0] for place in tops], [place[1] for place in tops]
+        return by_ids(tokens, self._values[row][: len(tokens)], ids, values, normalizers if self._top else None)
+
+
+def log_normalizers(logprobs: Any) -> Any:  # (N, V) -> (N, len(TEMPERATURES))
+    """log sum_j p_j^(1/temperature) over the vocabulary, at each of TEMPERATURES."""
+    import torch
+
+    return torch.stack([(logprobs / temperature).logsumexp(-1) for temperature in TEMPERATURES], dim=-1)

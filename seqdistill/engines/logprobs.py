@@ -6,11 +6,13 @@ their raw reply; what a chat endpoint replied is read into it.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+TEMPERATURES = (1.5, 2.0, 3.0, 4.0)  # at which local engines note normalisers; at temperature 1 it is log 1 = 0
 LOWEST = -9999.0  # stands for "impossible", as OpenAI writes it; JSON has no infinity
 DIGITS = 6
+NORMALIZER_DIGITS = 8  # a temperature's square multiplies its loss, and this error with it
 _TOKEN_ID = re.compile(r"token_id:(\d{1,9})\Z")  # vLLM's server, asked for return_tokens_as_token_ids
 
 
@@ -18,7 +20,9 @@ _TOKEN_ID = re.compile(r"token_id:(\d{1,9})\Z")  # vLLM's server, asked for retu
 class TokenLogprobs:
     """T tokens, the end-of-turn token included where the engine gives it, and at each place the K likeliest, likeliest first.
 
-    Tokens are named by their ids, or by their texts where an endpoint tells no ids.
+    Tokens are named by their ids, or by their texts where an endpoint tells no ids. `log_normalizers` holds, at each place
+    and for each of the N `temperatures`, log sum_j p_j^(1/temperature) over the whole vocabulary: with it the probability of
+    a likeliest token at that temperature is exact, exp(logprob / temperature - log_normalizer). Endpoints give none.
     """
 
     token_ids: list[int] | None  # (T)
@@ -27,6 +31,8 @@ class TokenLogprobs:
     top_token_ids: list[list[int]] | None  # (T, K)
     top_tokens: list[list[str]] | None  # (T, K)
     top_logprobs: list[list[float]]  # (T, K)
+    temperatures: list[float] | None = None  # (N)
+    log_normalizers: list[list[float]] | None = None  # (T, N)
 
     @property
     def mean(self) -> float:
@@ -35,11 +41,19 @@ class TokenLogprobs:
 
 
 def by_ids(
-    token_ids: list[int], logprobs: Sequence[float], top_token_ids: list[list[int]], top_logprobs: Sequence[Sequence[float]]
+    token_ids: list[int],
+    logprobs: Sequence[float],
+    top_token_ids: list[list[int]],
+    top_logprobs: Sequence[Sequence[float]],
+    log_normalizers: Sequence[Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """The form as a raw reply holds it, from a local engine's numbers."""
+    """The form as a raw reply holds it, from a local engine's numbers; `log_normalizers` are at TEMPERATURES."""
     values, tops = _finite(logprobs), [_finite(place) for place in top_logprobs]
-    return asdict(TokenLogprobs(token_ids, None, values, top_token_ids, None, tops))
+    found = TokenLogprobs(token_ids, None, values, top_token_ids, None, tops)
+    if log_normalizers is not None:
+        rounded = [[round(value, NORMALIZER_DIGITS) for value in place] for place in log_normalizers]
+        found = replace(found, temperatures=list(TEMPERATURES), log_normalizers=rounded)
+    return asdict(found)
 
 
 def logprobs_in(raw: Mapping[str, Any]) -> TokenLogprobs | None:

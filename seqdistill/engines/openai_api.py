@@ -1,431 +1,143 @@
 """The openai engine: any OpenAI-compatible chat endpoint, hosted or `vllm serve`; several base URLs share the load.
 
-Retries what may pass, raises what no request can survive, and returns every other failure as that request's completion.
-The pace is `pace.Throttle`'s. Keys come from the environment alone and appear nowhere.
+What goes into a request, and what a reply's choice is as a completion. How requests are sent is `dispatch`'s, the exchange
+`endpoints`', what a refusal means `refusals`'. Keys come from the environment alone and appear nowhere.
 """
 
-import asyncio
 import contextlib
-import heapq
-import os
-import re
-import time
-import urllib.parse
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from seqdistill.engines import UNMETERED, Completion, Meter, Pace, Request
-from seqdistill.engines.pace import Throttle, backoff, retry_after
-from seqdistill.engines.replies import as_dict, choices_in, chosen, error_in, parse_choice
-from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.engines.dialect import Dialect
+from seqdistill.engines.dispatch import Dispatcher
+from seqdistill.engines.endpoints import Endpoint, Reply
+from seqdistill.engines.options import DEFAULT_URL, PLACEHOLDER, Address, addresses, check_options, fields_of, without_secrets
+from seqdistill.engines.pace import Throttle
+from seqdistill.engines.refusals import Who
+from seqdistill.engines.replies import chosen, parse_choice, unfenced
+from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
-from seqdistill.records import from_json
-
-DEFAULT_URL = "https://api.openai.com/v1"
-PLACEHOLDER = "none"  # local servers take any key, but the client wants one
-REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
-LONGEST_PAUSE_SECONDS = 900.0
-PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be away: at the start, and once it has answered
-BAD_REQUESTS_AT_START = 10
-PERHAPS_BILLED = (408, 504, 524)  # a gateway gave up waiting: the model behind it may have answered
-TOO_LONG = re.compile(r"context.{0,10}(length|window)|maximum (input|model) length|prompt is too long", re.IGNORECASE)
 
 
 class OpenAIEngine:
     """One model behind one or more base URLs. Options are sent verbatim in every request; `omit` names keys to leave out."""
 
     def __init__(self, model: ModelConfig, pace: Pace) -> None:
-        """Sends nothing yet. Raises UsageError for a missing model or key and for a base URL that is none."""
+        """Sends nothing yet. Raises UsageError for a missing model or key, a wrong URL, and fields that the engine owns."""
         if not model.model:
             raise UsageError("no model is named", "give --teacher, or model in the recipe's [teacher]")
-        urls = [url for url in model.base_url if url] or [url for url in [os.environ.get("OPENAI_BASE_URL")] if url]
-        key = os.environ.get(model.api_key_env, "").strip()
-        if not (key.isascii() and key.isprintable()):
-            raise UsageError(
-                f"the environment variable {model.api_key_env} holds no key: characters that no header can carry",
-                "set it to the key alone",
-            )
-        if not key and not urls:
-            raise UsageError(
-                f"no key for {DEFAULT_URL}: the environment variable {model.api_key_env} is not set",
-                f"set {model.api_key_env}, or give the endpoint's --teacher-base-url",
-            )
-        for url in urls:
-            if not _is_http(url):
-                raise UsageError(
-                    f"base URL {shown_url(url)!r}: not an http or https URL", "for example http://localhost:8000/v1"
-                )
-        self._model, self.urls, self.pace = model, urls or [DEFAULT_URL], pace
-        self.key = key or PLACEHOLDER
-        self._fields: dict[str, Any] = dict(model.options)
-        self._omitted = set(self._fields.pop("omit", ()))
+        check_options(model)
+        self._model, self.pace = model, pace
+        self.addresses = addresses(model)
+        self.fields, self._omitted = fields_of(model)
         # OpenAI's newer models know only the new name, many other servers only the old one; vLLM knows both.
-        self._limit_name = "max_tokens" if urls else "max_completion_tokens"
+        self._dialects = {
+            address.url: Dialect("max_completion_tokens" if address.url == DEFAULT_URL else "max_tokens")
+            for address in self.addresses
+        }
 
     async def stream(self, requests: Sequence[Request], meter: Meter = UNMETERED) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request as it arrives. Raises SeqdistillError for what none can survive."""
+        if not requests:
+            return
+        async with contextlib.AsyncExitStack() as stack:
+            endpoints = [
+                Endpoint(
+                    who=Who(address.name, self._model.model, address.key_env),
+                    client=await stack.enter_async_context(self.client(address)),
+                    throttle=Throttle(self.pace),
+                    engine=self,
+                    pace=self.pace,
+                    dialect=self._dialects[address.url],
+                    secrets=address.secrets,
+                )
+                for address in self.addresses
+            ]
+            groups = _grouped(requests, self.pace.samples_per_request)
+            dispatcher = Dispatcher(self._parse_reply, groups, endpoints, self.pace, meter)
+            try:
+                async for completion in dispatcher.completions():
+                    yield completion
+            finally:
+                await dispatcher.stop()
+
+    def client(self, address: Address, timeout: Any = None) -> Any:
+        """An openai.AsyncOpenAI that reaches one address. `timeout` is an openai.Timeout, by default the pace's."""
         import httpx2
         import openai
 
-        if not requests:
-            return
-        silence = self.pace.read_timeout or self.pace.timeout
-        timeout = openai.Timeout(self.pace.timeout, connect=self.pace.connect_timeout, read=silence)
-        limits = httpx2.Limits(max_connections=self.pace.concurrency, max_keepalive_connections=self.pace.concurrency)
-        async with contextlib.AsyncExitStack() as stack:
-            endpoints = []
-            for url in self.urls:
-                client = openai.AsyncOpenAI(
-                    api_key=self.key,
-                    base_url=url,
-                    max_retries=0,
-                    http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits),
-                )
-                endpoints.append(_Endpoint(shown_url(url), await stack.enter_async_context(client), Throttle(self.pace)))
-            asking = _Asking(self, _grouped(requests, self.pace.samples_per_request), endpoints, meter)
-            try:
-                async for completion in asking.completions():
-                    yield completion
-            finally:
-                await asking.stop()
+        pace = self.pace
+        timeout = timeout or openai.Timeout(pace.timeout, connect=pace.connect_timeout, read=pace.read_timeout or pace.timeout)
+        limits = httpx2.Limits(max_connections=pace.concurrency, max_keepalive_connections=pace.concurrency)
+        named = {name.lower() for name in address.headers}
+        bare = address.has_key_header and not address.key and "authorization" not in named
+        return openai.AsyncOpenAI(
+            api_key=address.key or PLACEHOLDER,
+            base_url=address.url,
+            default_headers=address.headers,
+            default_query=address.query,
+            max_retries=0,
+            http_client=openai.DefaultAioHttpClient(
+                timeout=timeout,
+                limits=limits,
+                verify=_certificates(),
+                event_hooks={"request": [_without_placeholder]} if bare else {},
+            ),
+        )
 
     async def close(self) -> None:
         """Nothing is held between two streams."""
 
-    def body(self, request: Request, n: int = 1) -> dict[str, Any]:
-        """The JSON body of a request for n answers."""
+    def made(self, request: Request, n: int = 1) -> dict[str, Any]:
+        """What the engine itself puts into the body of a request for n answers; the token limit is under max_tokens."""
         body = {
             "model": self._model.model,
             "messages": request.messages,
-            self._limit_name: request.max_tokens,
+            "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
             **({"top_p": request.top_p} if request.top_p < 1 else {}),
             **({"n": n} if n > 1 else {}),
             **({} if request.logprobs is None else {"logprobs": True, "top_logprobs": request.logprobs}),
             **_response_format(request),
-            **self._fields,
+            **({"stream": True, "stream_options": {"include_usage": True}} if self._model.stream else {}),
         }
         return {key: value for key, value in body.items() if key not in self._omitted}
 
+    def body(self, request: Request) -> dict[str, Any]:
+        """The JSON body of a request that is sent alone and not streamed, as in a batch."""
+        made = {key: value for key, value in self.made(request).items() if key not in ("stream", "stream_options")}
+        return {**self._dialects[self.addresses[0].url].put(made), **self.fields}
+
     def parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int = 0) -> Completion:
         """The completion in one choice of the reply to a request."""
-        completion = parse_choice(request.id, raw, number, seconds)
-        return replace(completion, content=chosen(completion.content)) if request.choices else completion
+        completion = parse_choice(request.id, raw, number, seconds, self._model.reasoning_tags)
+        if completion.finish_reason == "unknown" and not _reports_finish(completion.raw) and not completion.uncounted:
+            at_limit = completion.completion_tokens >= request.max_tokens
+            completion = replace(completion, finish_reason="length" if at_limit else "stop")
+        if request.choices:
+            return replace(completion, content=chosen(completion.content))
+        return replace(completion, content=unfenced(completion.content)) if request.schema else completion
 
-    def renamed_limit(self, error: Mapping[str, Any]) -> bool:
-        """Whether a 400 came because the endpoint knows the token limit by its other name, which is used from now on."""
-        other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}.get(str(error.get("param")))
-        if other and other in str(error["message"]):
-            self._limit_name = other
-            return True
-        return False
+    def _parse_reply(self, request: Request, reply: Reply, seconds: float, number: int) -> Completion:
+        return replace(self.parse(request, reply.raw, seconds, number), first_token_seconds=reply.first_token_seconds)
 
-    def without_key(self, text: str) -> str:
-        """What an endpoint said, without the key, which some repeat."""
-        return text if self.key == PLACEHOLDER else text.replace(self.key, "***")
-
-    def fatal(self, endpoint: "_Endpoint", status: int, error: Mapping[str, Any]) -> SeqdistillError | None:
-        """The error to raise for a status that the other requests would get too; None when it is this request's own."""
-        said = f"{endpoint.name} says {status}: {str(error['message'])[:300]}"
-        if status == 401:
-            return UsageError(said, f"check the key in the environment variable {self._model.api_key_env}")
-        if status == 429 and error.get("code") == "insufficient_quota":
-            return SeqdistillError(said, "top up the account, then run again; nothing that was answered is lost")
-        if endpoint.answers:
-            return None
-        if status in (403, 404):
-            return UsageError(said, f"check the model name {self._model.model!r} and the base URL (it often ends in /v1)")
-        if status in (400, 422) and endpoint.bad_requests >= BAD_REQUESTS_AT_START:
-            return UsageError(
-                f"{said}; the first {endpoint.bad_requests} requests all failed so",
-                'a key the endpoint does not know can be left out with [teacher.options] omit = ["seed"]',
-            )
-        return None
+    def without_secrets(self, text: str) -> str:
+        """What an endpoint said, without the keys, which some repeat."""
+        return without_secrets(text, [secret for address in self.addresses for secret in address.secrets])
 
 
-@dataclass
-class _Endpoint:
-    name: str
-    client: Any  # openai.AsyncOpenAI
-    throttle: Throttle
-    answers: int = 0
-    bad_requests: int = 0
-    away_since: float | None = None
-    away_at: float = 0.0
-    away_tries: int = 0
+async def _without_placeholder(request: Any) -> None:
+    """Takes the client's own header out of a request that has another with the key: some refuse two."""
+    request.headers.pop("Authorization", None)
 
 
-@dataclass(order=True)
-class _Try:
-    """Requests that are sent as one, on their way to an answer: how often they were sent, and when they may be again."""
-
-    due: float
-    number: int
-    requests: list[Request] = field(compare=False)  # the same but for id and seed: one request with the first one's seed
-    failures: int = field(default=0, compare=False)
-    refusals: int = field(default=0, compare=False)
-
-    @property
-    def most_tokens(self) -> int:
-        """A generous count of what the request can use: text has about 4 bytes a token."""
-        asked = self.requests[0]
-        return sum(len(m["content"]) for m in asked.messages) // 3 + asked.max_tokens * len(self.requests)
-
-
-@dataclass
-class _Failure(Exception):
-    """One try's failure. `again` says whether another try makes sense."""
-
-    kind: str
-    message: str
-    again: bool = True
-    refused: bool = False  # the endpoint asked for less
-    away: bool = False  # the request never reached the endpoint
-    lost: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
-    pause: float | None = None  # seconds, as Retry-After asked
-    reply: dict[str, Any] = field(default_factory=dict)
-
-
-class _Asking:
-    """One `stream` at work: one dispatcher sends what the throttles allow; tries that must wait hold no place."""
-
-    def __init__(self, engine: OpenAIEngine, groups: list[list[Request]], endpoints: list[_Endpoint], meter: Meter) -> None:
-        self._engine, self._endpoints, self._pace, self._meter = engine, endpoints, engine.pace, meter
-        self._fresh = (_Try(0.0, number, group) for number, group in enumerate(groups))
-        self._left = sum(len(group) for group in groups)
-        self._waiting: list[_Try] = []  # a heap by due time
-        self._done: asyncio.Queue[Completion | BaseException | None] = asyncio.Queue()
-        self._unsettled = 0  # tries whose completions are not stored yet
-        self._fatal: BaseException | None = None  # what no request can survive
-        self._wake = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def completions(self) -> AsyncIterator[Completion]:
-        """Each completion as it comes; ends when the meter has no room for more and nothing is under way.
-
-        An error that ends all is raised once what is under way, and paid, has come too.
-        """
-        dispatching = self._start(self._dispatch())
-        while self._left and (self._fatal is None or self._tasks or not self._done.empty()):
-            done = await self._done.get()
-            if isinstance(done, Completion):
-                self._left -= 1
-                yield done
-                if done.batch_left == 0:  # stored by now, and its hold settled
-                    self._unsettled -= 1
-                    self._wake.set()
-            elif done is None and self._fatal is None:
-                return
-            elif self._fatal is None:
-                self._fatal = done
-                dispatching.cancel()
-                if all(endpoint.away_since is not None for endpoint in self._endpoints):
-                    break
-        if self._fatal:
-            raise self._fatal
-
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _dispatch(self) -> None:
-        fresh = next(self._fresh, None)
-        while True:
-            now = time.monotonic()
-            again = bool(self._waiting) and self._waiting[0].due <= now
-            attempt = self._waiting[0] if again else fresh
-            if attempt is None:
-                await self._sleep(self._waiting[0].due - now if self._waiting else None)
-                continue
-            waits = [(endpoint.throttle.wait(attempt.most_tokens, now), endpoint) for endpoint in self._endpoints]
-            free = [endpoint for wait, endpoint in waits if wait <= 0]
-            if not free:
-                soonest = min(wait for wait, _ in waits)
-                await self._sleep(soonest if soonest < float("inf") else None)
-                continue
-            hold = self._meter.hold(attempt.requests)
-            if hold is None:
-                if not self._unsettled:  # nothing is under way that could cost less than its hold
-                    self._done.put_nowait(None)
-                    return
-                await self._sleep(None)
-                continue
-            endpoint = min(free, key=lambda e: e.throttle.load)
-            endpoint.throttle.sent(attempt.most_tokens, now)
-            self._unsettled += 1
-            self._start(self._try(attempt, endpoint, now, hold))
-            if again:
-                heapq.heappop(self._waiting)
-            else:
-                fresh = next(self._fresh, None)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error or self._fatal:
-            self._done.put_nowait(error)  # None wakes `completions`, which may wait for the last one under way
-
-    async def _sleep(self, seconds: float | None) -> None:
-        """Waits for a request to finish, or so long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        self._wake.clear()
-
-    async def _try(self, attempt: _Try, endpoint: _Endpoint, sent_at: float, hold: str) -> None:
-        began = time.perf_counter()
-        used = attempt.most_tokens
-        try:
-            raw = await self._send(attempt.requests, endpoint)
-            seconds = time.perf_counter() - began
-            completions = [self._parse(request, raw, seconds, number) for number, request in enumerate(attempt.requests)]
-        except _Failure as failure:
-            if not failure.lost:
-                self._meter.release(hold)
-            self._failed(attempt, endpoint, failure, sent_at)
-        except SeqdistillError:  # a status that no request survives: it was not billed
-            self._meter.release(hold)
-            raise
-        else:
-            used = sum(completion.prompt_tokens + completion.completion_tokens for completion in completions)
-            endpoint.answers += 1
-            endpoint.throttle.answered(seconds)
-            self._report([replace(completion, hold=hold) for completion in completions])
-        finally:
-            endpoint.throttle.finished(attempt.most_tokens - used)
-            self._wake.set()
-
-    def _parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int) -> Completion:
-        answers = len(choices_in(raw))
-        if number < answers:
-            return self._engine.parse(request, raw, seconds, number)
-        return Completion(
-            request.id,
-            error="fewer answers",
-            message=f"the endpoint gave {answers} answers where more were asked for at once; "
-            "does it know `n`? Run again without --samples-per-request",
-        )
-
-    def _report(self, completions: Sequence[Completion]) -> None:
-        """Hands on what came of one try, to be stored together."""
-        for left, completion in zip(range(len(completions))[::-1], completions, strict=True):
-            self._done.put_nowait(replace(completion, batch_left=left))
-
-    async def _send(self, requests: list[Request], endpoint: _Endpoint) -> dict[str, Any]:
-        """The reply's JSON. Raises _Failure, or SeqdistillError for what no request can survive."""
-        import aiohttp
-        import httpx2
-        import openai
-
-        try:
-            async with asyncio.timeout(self._pace.timeout):
-                response = await endpoint.client.post(
-                    "/chat/completions", cast_to=httpx2.Response, body=self._engine.body(requests[0], len(requests))
-                )
-        except openai.APIStatusError as error:
-            endpoint.away_since = None
-            raise self._refusal(endpoint, error) from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__.__cause__ if error.__cause__ else None  # httpx2's error, and aiohttp's beneath it
-            if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
-                raise _Failure("unreachable", f"{endpoint.name} cannot be reached: {cause}", away=True) from None
-            if isinstance(cause, TimeoutError):
-                raise self._timeout() from None
-            raise _Failure("connection lost", f"{endpoint.name}: {cause!r}", lost=True) from None
-        except TimeoutError:
-            raise self._timeout() from None
-        except aiohttp.ClientError as error:
-            raise _Failure("malformed reply", f"{endpoint.name}: {error!r}", lost=True) from None
-        endpoint.away_since = None
-        try:
-            raw = from_json(response.content)
-        except ValueError as error:
-            raise _Failure("malformed reply", f"{endpoint.name} answered with what is not JSON: {error}", lost=True) from None
-        if not choices_in(raw):
-            said = self._engine.without_key(str(as_dict(raw).get("error") or raw))[:300]
-            raise _Failure("no answer", f"{endpoint.name} answered without a choice: {said}", lost=True)
-        return as_dict(raw)
-
-    def _timeout(self) -> _Failure:
-        within = min(self._pace.timeout, self._pace.read_timeout or self._pace.timeout)
-        return _Failure("timeout", f"no answer within {within:g} s", lost=True)
-
-    def _refusal(self, endpoint: _Endpoint, error: Any) -> Exception:
-        """What an HTTP status outside 2xx means."""
-        status: int = error.status_code
-        body = error_in(error.response.content)
-        text = self._engine.without_key(str(body.get("message") or error.message))[:500]
-        body = {**body, "message": text}
-        if status in (400, 422):
-            endpoint.bad_requests += 1
-            if self._engine.renamed_limit(body):
-                return _Failure(f"http {status}", text)
-            if "content_filter" in (body.get("code"), body.get("type")):
-                return _Failure("content filter", text, again=False, reply=body)
-        if fatal := self._engine.fatal(endpoint, status, body):
-            return fatal
-        if status in (408, 409, 429) or status >= 500:
-            pause = retry_after(error.response.headers, time.time())
-            if pause is not None and pause > LONGEST_PAUSE_SECONDS:
-                return SeqdistillError(
-                    f"{endpoint.name} says {status} and asks to wait {pause / 3600:.1f} hours: {text}",
-                    "run again then; nothing that was answered is lost",
-                )
-            lost = status in PERHAPS_BILLED
-            return _Failure(f"http {status}", text, refused=status in (429, 503), lost=lost, pause=pause)
-        kind = "too long" if status in (400, 413, 422) and TOO_LONG.search(text) else f"http {status}"
-        return _Failure(kind, text, again=False)
-
-    def _failed(self, attempt: _Try, endpoint: _Endpoint, failure: _Failure, sent_at: float) -> None:
-        """Plans another try, or reports the failure."""
-        now = time.monotonic()
-        if failure.away:
-            self._away(endpoint, failure, sent_at, now)
-        elif failure.refused:
-            attempt.refusals += 1
-            endpoint.throttle.refused(sent_at, failure.pause or 0.0, now)
-        else:
-            attempt.failures += 1
-            endpoint.throttle.pause(failure.pause or 0.0, now)
-        again = failure.again and not (self._pace.capped and failure.lost)
-        if attempt.failures > self._pace.retries or attempt.refusals > self._pace.retries * REFUSALS_PER_RETRY or not again:
-            filtered = failure.kind == "content filter"  # the endpoint's verdict on this prompt, not a fault: an answer
-            failed = Completion(
-                "",
-                finish_reason="content_filter" if filtered else "error",
-                error=None if filtered else failure.kind,
-                message=failure.message,
-                raw=failure.reply,
-            )
-            self._report([replace(failed, id=request.id) for request in attempt.requests])
-            return
-        self._unsettled -= 1
-        tries = attempt.failures + attempt.refusals
-        attempt.due = now + (0.0 if failure.away else failure.pause or backoff(tries))
-        heapq.heappush(self._waiting, attempt)
-
-    def _away(self, endpoint: _Endpoint, failure: _Failure, sent_at: float, now: float) -> None:
-        """Leaves an endpoint alone for a while. Raises SeqdistillError when all of them have been away for too long."""
-        if endpoint.away_since is None:
-            endpoint.away_since, endpoint.away_tries = now, 0
-        if sent_at >= endpoint.away_at:  # requests that were on their way together count as one try
-            endpoint.away_tries += 1
-            endpoint.away_at = now
-            endpoint.throttle.lost(min(15.0, backoff(endpoint.away_tries)), now)
-        patience = PATIENCE_SECONDS[any(other.answers for other in self._endpoints)]
-        if all(other.away_since is not None and now - other.away_since >= patience for other in self._endpoints):
-            raise SeqdistillError(
-                failure.message, "check the base URL and that the server runs, then run again; no answer is lost"
-            )
+def _reports_finish(raw: dict[str, Any]) -> bool:
+    """Whether a reply says how its choice ended; some servers write null."""
+    return raw["choices"][0].get("finish_reason") not in (None, "")
 
 
 def _grouped(requests: Sequence[Request], most: int) -> list[list[Request]]:
@@ -451,15 +163,9 @@ def _response_format(request: Request) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}}
 
 
-def _is_http(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        return False
+@cache
+def _certificates() -> Any:
+    """The certificates that connections are checked with: reading them takes 30 ms."""
+    import httpx2
 
-
-def shown_url(url: str) -> str:
-    """A base URL without user, password and query, which may be secret."""
-    scheme, slashes, rest = url.split("?")[0].rpartition("//")
-    return scheme + slashes + rest.split("@")[-1]
+    return httpx2.create_ssl_context()

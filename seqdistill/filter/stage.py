@@ -32,7 +32,7 @@ from seqdistill.filter.rules import (
 from seqdistill.filter.scan import Facts, Rows, scan
 from seqdistill.filter.scoring.choice import Choice, Chooser, choice_inputs, choice_settings
 from seqdistill.filter.verdict import Verdict, in_words
-from seqdistill.progress import Progress
+from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import asked_with
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import write_json
@@ -124,6 +124,15 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     return FilterResult(**result, funnel=document["funnel"], up_to_date=False, path=run.path / "filter")
 
 
+def check(run: Run, recipe: Recipe) -> None:
+    """Raises UsageError for what filter would refuse, before there are samples."""
+    form = _form(run, recipe)
+    _settings(recipe, form)
+    choice_inputs(recipe.filter)
+    read_decisions(run)
+    _test_items(recipe, Silent())
+
+
 def _form(run: Run, recipe: Recipe) -> AnswerForm:
     """The form of the answers: the recipe's, or else the one that they were asked for with."""
     asked = asked_with(recipe, run.manifest("generate"))
@@ -140,7 +149,8 @@ def _settings(recipe: Recipe, form: AnswerForm) -> dict[str, Any]:
         if value and (recipe.filter.schema or recipe.filter.score.by == "vote")
     }
     for_the_card = {"teacher.license": recipe.teacher.license}
-    return own | choice_settings(recipe) | for_the_card | {"task.test": _hub(recipe.task.test)}
+    columns = {"task.columns": recipe.task.columns} if recipe.task.columns else {}
+    return own | choice_settings(recipe) | for_the_card | {"task.test": _hub(recipe.task.test)} | columns
 
 
 def _hub(source: str | None) -> str | None:
@@ -159,7 +169,7 @@ def _inputs(recipe: Recipe, samples: Path, decisions: Path | None) -> dict[str, 
 def _test_items(recipe: Recipe, progress: Progress) -> list[Item]:
     items = []
     if recipe.task.test:
-        prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress)
+        prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress, recipe.task.columns)
         items += items_of(prompts, recipe.task.test)
     for source in recipe.filter.contamination.against:
         items += items_of(load_prompts(source, PLAIN, None, progress), source)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seqdistill.engines import Completion
+from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.generate.plan import Planned, with_more_tokens
-from seqdistill.generate.sidecar import write_logprobs
 from seqdistill.journal.asking import answer
 from seqdistill.journal.storage import Journal
 from seqdistill.recipe.tables import GenerateConfig

@@ -10,6 +10,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from operator import attrgetter
 from typing import Any, get_type_hints
 
+from seqdistill.metrics import PRIMARY
+
 
 def key(
     default: Any,
@@ -30,7 +32,6 @@ def key(
 
 # --- the tables -------------------------------------------------------------------------------------------------------
 
-PRIMARY = ("chrf_teacher", "chrf_reference", "exact_teacher", "exact_reference")
 ENGINES = ("openai", "vllm", "transformers")
 
 
@@ -39,9 +40,17 @@ class TaskConfig:
     """[task]: what is asked, and what success is."""
 
     template: str | None = key(None, "task template: a .toml file, or the name of a folder in prompts/", path=True)
-    prompts: str | None = key(None, "prompts: .jsonl, .csv, .parquet, or a hub data set as hf:OWNER/NAME[:SPLIT]", path=True)
+    prompts: str | None = key(None, "prompts: .jsonl, .json, .csv, .parquet, or hf:OWNER/NAME[/CONFIG][:SPLIT]", path=True)
     test: str | None = key(None, "held-out prompts for eval, in the same formats; never trained on", path=True)
-    primary: str = key("chrf_teacher", "the metric that decides: NAME_teacher or NAME_reference", choices=PRIMARY)
+    columns: dict[str, Any] = key(
+        {}, 'columns of prompts and test that go by other names: { prompt = "question", reference = "answer", slice = ... }'
+    )
+    primary: str | None = key(
+        None,
+        "the metric that decides, against the references where all prompts have one; NAME_teacher and NAME_reference say "
+        "which. Default: accuracy for choices, field_f1 for a schema, else chrf",
+        choices=PRIMARY,
+    )
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,23 @@ class ModelConfig:
     model: str | None = key(None, "model: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True)
     engine: str = key("transformers", "what runs it", choices=ENGINES)
     base_url: list[str] = key([], "base URL of an OpenAI-compatible endpoint; repeat it to share the load", output=False)
-    api_key_env: str = key("OPENAI_API_KEY", "environment variable that holds the key", output=False)
+    api_key_env: str | list[str] = key(
+        "OPENAI_API_KEY",
+        "environment variable that holds the key; in a recipe also a list, one for each base URL",
+        output=False,
+    )
     revision: str | None = key(None, "revision of the model: a hub revision, or your name for what an endpoint serves")
     trust_remote_code: bool = key(False, "run Python code that comes with the model")
     options: dict[str, Any] = key(
         {}, "passed verbatim to the engine (batch_size, dtype, tensor_parallel_size ...)", output=False
+    )
+    body: dict[str, Any] = key({}, "further fields of every request to the endpoint, as JSON", output=False)
+    headers: dict[str, Any] = key({}, "further headers of every request; $NAME is an environment variable", output=False)
+    query: dict[str, Any] = key({}, "further query of every request, such as api-version; $NAME as in headers", output=False)
+    stream: bool = key(False, "stream answers: for stream-only models and gateways that cut long silence", output=False)
+    chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking")
+    reasoning_tags: list[str] = key(
+        [], "tags around reasoning in new answers, as <plan>...</plan>; default: the common ones; repeat it"
     )
 
 
@@ -84,6 +105,9 @@ class StudentConfig(ModelConfig):
         None,
         "student: hub id, folder, shrink:N (N of the teacher's layers), or run:RUN (another run's model)",
         path=True,
+    )
+    chat_template: str | None = key(
+        None, "chat template in place of the student's own: a .jinja file, or a name in TRL's chat_templates", path=True
     )
 
 
@@ -311,18 +335,73 @@ class FilterConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """[train.lora]: low-rank adapters that are trained in place of all weights, and merged when the model is saved."""
+
+    r: int | None = key(None, "train low-rank adapters of this rank instead of all weights; merged when saved", low=1)
+    alpha: float | None = key(None, "scale of the adapters; default: 2 r", low=0)
+    dropout: float = key(0.0, "dropout in the adapters", low=0, high=0.99)
+    target_modules: list[str] = key([], "names of the modules that get adapters; default: all linear layers but the head")
+    quantize: str | None = key(
+        None, "load the frozen weights quantised (QLoRA); needs a CUDA GPU and bitsandbytes", choices=("4bit", "8bit")
+    )
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """[train]: how the student learns. Everything TRL knows goes through [train.args]."""
 
-    method: str = key("sft", "training method", choices=("sft",))
+    method: str = key(
+        "sequence",
+        "what is learnt: the teacher's text, or also its distribution at each token; sft is another word for sequence",
+        choices=("sequence", "sft", "soft"),
+    )
+    alpha: float = key(0.5, "method = soft: weight of the text; the targets have the rest", low=0, high=1)
+    temperature: float = key(
+        1.0,
+        "method = soft: temperature at which the distributions are compared: 1, or one that generate stored",
+        low=0.1,
+        high=10,
+    )
+    approximate: bool = key(
+        False, "method = soft: compare the stored likeliest tokens alone, renormalised; works at every temperature"
+    )
+    features: float = key(0.0, "weight of the likeness of hidden states, for a student cut from its teacher", low=0)
+    features_loss: str = key("cosine", "features: 1 - cosine, or mean squared difference", choices=("cosine", "mse"))
+    attention: float = key(0.0, "weight of the likeness of attention, for a student cut from its teacher", low=0)
+    attention_loss: str = key("kl", "attention: KL divergence, or squared distance", choices=("kl", "mse"))
+    relations: float = key(
+        0.0,
+        "weight of the relations between queries, keys and values in the last layer, for a student cut from its teacher",
+        low=0,
+    )
+    distances: float = key(0.0, "weight of the distances between a batch's rows, for a student cut from its teacher", low=0)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     reasoning: bool = key(False, "train on the teacher's reasoning too, as <think> before the answer")
+    rationale: str = key(
+        "off",
+        "the teacher's reasoning: not trained, before the answer (as reasoning does), or as rows of a task of its own",
+        choices=("off", "inline", "multitask"),
+    )
+    rationale_weight: float = key(1.0, "rationale = multitask: weight of these rows", low=0)
+    reference_weight: float = key(0.0, "weight of rows whose answer is the prompt's reference; 0: there are none", low=0)
+    references: str = key(
+        "extra", "reference_weight: rows beside the teacher's, or instead of them", choices=("extra", "replace")
+    )
+    teacher_weights: dict[str, Any] = key({}, "weights of teachers' rows, by the teacher's name in the samples")
+    edited_weight: float = key(1.0, "weight of rows whose answer a person edited", low=0)
     layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
     unfit: str = key(
         "error", "rows too long for the student or with control tokens in the answer: error, or drop", choices=("error", "drop")
     )
     seed: int = key(0, "seed of the data order and of dropout", low=0, high=2**31)
     limit: int | None = key(None, "only the first N rows", low=1)
-    args: dict[str, Any] = key({}, "verbatim to TRL's SFTConfig")
+    args: dict[str, Any] = key({}, "verbatim to TRL's config class of the method: SFTConfig ...")
+
+    @property
+    def trains_reasoning(self) -> bool:
+        """Whether the teacher's reasoning is trained before the answer."""
+        return self.reasoning or self.rationale == "inline"
 
 
 @dataclass(frozen=True)
@@ -331,6 +410,12 @@ class EvalConfig:
 
     temperature: float = key(0.0, "sampling temperature of all four models", low=0, high=5)
     max_tokens: int | None = key(None, "most new tokens in one answer; default: the same as generate", low=1)
+    margin: float = key(
+        5.0, "points by which the student may be worse than the teacher and still pass; below 1 a share: 0.05", low=0, high=100
+    )
+    also: list[str] = key(
+        [], "compare also a file of outputs (.jsonl: id or prompt, completion), run:RUN, or a model; repeat it", path=True
+    )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1)

@@ -27,6 +27,7 @@ class Template:
     student: dict[str, str]
 
 
+PROMPT_TEMPLATE = "prompt_template.json"  # the student's view, in the folder of the trained model
 PLAIN = Template(None, None, {"user": "{{ prompt }}"}, {"user": "{{ prompt }}"})
 
 
@@ -37,6 +38,14 @@ def prompts_folder() -> Path:
         if folder.is_dir():
             return folder
     raise UsageError("the prompts/ folder that comes with seqdistill is missing", "reinstall seqdistill")
+
+
+def recipe_file(path: Path | None) -> Path | None:
+    """A recipe by its path, or by the name of a folder in prompts/ that has one; any other path as it is."""
+    if path is None or path.exists() or path.name != str(path):
+        return path
+    shipped = prompts_folder() / path.name / "recipe.toml"
+    return shipped if shipped.is_file() else path
 
 
 def find_template(name: str) -> Path:
@@ -113,6 +122,14 @@ def render_text(text: str, values: Mapping[str, Any], place: str) -> str:
         raise UsageError(f"{place}: {error.message}", f"this row has: {', '.join(sorted(values))}") from None
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise UsageError(f"{place}: {error}", "fix the template or this row") from None
+
+
+def variables(template: Template) -> set[str]:
+    """The names of the row's keys that a template uses, in either view."""
+    from jinja2 import Environment, meta
+
+    texts = [text for view in VIEWS for text in getattr(template, view).values()]
+    return {name for text in texts for name in meta.find_undeclared_variables(Environment(autoescape=True).parse(text))}
 
 
 @functools.cache

@@ -1,10 +1,11 @@
 """What TRL is told: [train.args] verbatim, what the stage itself decides, and the few defaults of TRL's that hurt here.
 
-Does not re-declare TRL's options; SFTConfig knows them.
+Does not re-declare TRL's options; its config classes know them.
 """
 
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -29,21 +30,35 @@ OURS = {
     **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "truncation_mode"), _RENDERED),
     **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), _PUBLISH),
 }
+LORA = "set r, alpha, dropout or target_modules in [train.lora]"
+ELSEWHERE = {
+    **dict.fromkeys(
+        ("use_peft", "peft_config", "r", "alpha", "dropout", "target_modules", "modules_to_save", "use_rslora", "use_dora"),
+        LORA,
+    ),
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization_config"), "set quantize in [train.lora]"),
+    "lr": "it is called learning_rate",
+    "epochs": "it is called num_train_epochs",
+    "batch_size": "it is called per_device_train_batch_size",
+    "max_seq_length": "it is called max_length",
+    "evaluation_strategy": "it is called eval_strategy",
+    **dict.fromkeys(("torch_dtype", "dtype", "attn_implementation"), "set it in model_init_kwargs"),
+}  # what people write who know it from another place
 
 
-def check_arguments(given: dict[str, Any]) -> None:
-    """Raises UsageError for an argument that SFTConfig does not have, that the stage sets itself, or of a wrong type."""
-    from trl import SFTConfig
-
-    hints = get_type_hints(SFTConfig)
-    known = {name for name, field in SFTConfig.__dataclass_fields__.items() if field.init}
+def check_arguments(given: dict[str, Any], kind: Any) -> None:
+    """Raises UsageError for an argument that TRL's config class `kind` lacks, that the stage sets, or of a wrong type."""
+    hints = get_type_hints(kind)
+    known = {name for name, field in kind.__dataclass_fields__.items() if field.init}
     for name, value in given.items():
         place = f"[train.args] {name}"
         if name in OURS:
             raise UsageError(f"{place}: not yours to set", OURS[name])
         if name not in known:
+            hint = ELSEWHERE.get(name) or (LORA if name.startswith("lora_") else None)
+            close = "" if hint else nearest(name, known, 0.75)
             raise UsageError(
-                f"{place}: TRL's SFTConfig has no such argument{nearest(name, known)}", "see TRL's page on SFTConfig"
+                f"{place}: TRL's {kind.__name__} has no such argument{close}", hint or f"see TRL's page on {kind.__name__}"
             )
         told = get_args(hints[name]) if get_origin(hints[name]) in (types.UnionType, typing.Union) else (hints[name],)
         kinds = {get_origin(kind) or kind for kind in told}
@@ -53,17 +68,26 @@ def check_arguments(given: dict[str, Any]) -> None:
             raise UsageError(f"{place} = {value!r}: want {wanted}", "TOML writes 1e-5, true and 16 without quotes")
 
 
-def trl_arguments(config: TrainConfig, max_length: int, validate: bool, work: Path) -> Any:
-    """The SFTConfig of this training; `work` holds its checkpoints. Raises UsageError for values that it does not take.
+def trl_arguments(
+    config: TrainConfig, kind: Any, defaults: Mapping[str, Any], max_length: int, validate: bool, work: Path
+) -> Any:
+    """TRL's config `kind` of this training; `work` holds its checkpoints. Raises UsageError for values that it does not take.
+
+    `defaults` are the method's own, for what [train.args] leaves open.
 
     On a CPU: float32, because bf16 is emulated where the CPU lacks it (70 times slower on AVX2), and no gradient
     checkpointing, which trades time for GPU memory. On a GPU TRL's own choice, bf16 where the GPU has it.
     """
     import torch
-    from trl import SFTConfig
 
     given = dict(config.args)
+    if given.get("packing_strategy") == "wrapped":
+        raise UsageError(
+            '[train.args] packing_strategy = "wrapped": cuts rows in two, and their halves are trained apart', 'use "bfd"'
+        )
     on_cpu = bool(given.get("use_cpu")) or not torch.accelerator.is_available()
+    if on_cpu and given.get("fp16"):
+        raise UsageError("[train.args] fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
     if on_cpu:
         device = {"bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
     else:
@@ -76,17 +100,17 @@ def trl_arguments(config: TrainConfig, max_length: int, validate: bool, work: Pa
         "disable_tqdm": True,
         "logging_nan_inf_filter": False,
     }
-    defaults = {
+    usual = {
         **device,
-        "max_length": None if unpacked else max_length,
+        **({"max_length": None if unpacked else max_length} if "max_length" in kind.__dataclass_fields__ else {}),
         "eval_strategy": "epoch" if validate else "no",
         "logging_steps": 1,
         "report_to": "none",
     }
     try:
-        arguments = SFTConfig(**{**defaults, **given, **ours})
+        arguments = kind(**{**usual, **defaults, **given, **ours})
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise UsageError(f"[train.args]: {str(error).strip()}", "see TRL's page on SFTConfig") from error
+        raise UsageError(f"[train.args]: {str(error).strip()}", f"see TRL's page on {kind.__name__}") from error
     if arguments.max_steps <= 0 and arguments.num_train_epochs <= 0:
         raise UsageError(f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: not one step", "train for longer")
     return arguments

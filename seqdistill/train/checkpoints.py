@@ -1,14 +1,22 @@
 """Checkpoints of an unfinished training: when one is written, which one can be trusted, when they are thrown away.
 
+One is also written when a person or a scheduler stops the training (Ctrl-C, SIGTERM), at the end of the step.
+
 A checkpoint counts once its list of files, written last, agrees with what is there: one torn by a crash is passed over.
 """
 
+import contextlib
 import json
 import shutil
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from seqdistill.errors import SeqdistillError
+from seqdistill.progress import Progress
 from seqdistill.records import write_json
 
 SAVE_SECONDS = 60.0  # at most this much work is lost
@@ -87,3 +95,54 @@ def checkpointing(work: Path) -> Any:
             self._cost = self._saved - self._asked
 
     return Checkpointing()
+
+
+@contextlib.contextmanager
+def stopping(trainer: Any, progress: Progress) -> Iterator[None]:
+    """While it lasts, SIGINT and SIGTERM let the step end and save a checkpoint; a second one acts at once.
+
+    Then raises KeyboardInterrupt for SIGINT and SeqdistillError for SIGTERM. A signal that is ignored stays so. Outside the
+    main thread signals cannot be caught, and nothing changes.
+    """
+    from transformers import TrainerCallback
+
+    caught: list[int] = []
+
+    def catch(number: int, _frame: Any) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
+            if caught:
+                progress.note(f"train: stopping after step {state.global_step}; a second signal stops at once")
+                control.should_save = control.should_save or not float(state.epoch).is_integer()
+            return control
+
+        def on_epoch_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
+            control.should_save = control.should_save or bool(caught)
+            return control
+
+        def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            if signal.SIGINT in caught:
+                raise KeyboardInterrupt
+            if caught:
+                raise SeqdistillError(
+                    f"train: stopped by {signal.Signals(caught[0]).name}; step {state.global_step} is saved",
+                    "run the same command again: it resumes there",
+                )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    trainer.add_callback(Stopping())
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, catch)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,9 +1,9 @@
-"""The training itself, by TRL's SFTTrainer: rows in, a model folder out. Knows no run, recipe or manifest."""
+"""The training itself, by the method's TRL trainer: a lesson in, a model folder out. Writes no manifest."""
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import read_jsonl
-from seqdistill.train.checkpoints import checkpointing
+from seqdistill.train.checkpoints import checkpointing, stopping
+from seqdistill.train.lora import loaded_student
 from seqdistill.train.loss_log import last_losses, loss_log
-from seqdistill.train.preflight import Checked, Row, check_batches
+from seqdistill.train.methods import Lesson, Method
+from seqdistill.train.saving import write_model
 
 FULL_DISK_BYTES = 16 << 20  # a write that failed with less than this left, failed for want of room
 
@@ -28,35 +30,31 @@ class Fitted:
     validation_loss: float | None
     parameters: int
     log_rows: int
+    loads_in: str  # the versions of transformers that load the model
 
 
-def prepared(base: ModelConfig, tokenizer: Any, checked: Checked, arguments: Any, log: Path, progress: Progress) -> Any:
-    """The trainer of `base`, with its model loaded and its batches checked; nothing is trained or written yet.
+def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
+    """The method's trainer, with its model loaded and its batches checked; nothing is trained or written yet.
 
     Raises UsageError for what TRL refuses, and SeqdistillError when memory runs out or TRL would train on something else
     than the rows.
     """
     import torch
-    from transformers import PrinterCallback
+    from transformers import PrinterCallback, set_seed
 
-    loading = {"use_safetensors": True, **({"revision": base.revision} if base.revision else {})}
-    arguments.model_init_kwargs = {**loading, **(arguments.model_init_kwargs or {})}
-    arguments.trust_remote_code = base.trust_remote_code
+    arguments, progress = lesson.arguments, lesson.progress
+    loading, arguments.model_init_kwargs = arguments.model_init_kwargs, None
+    set_seed(arguments.seed)  # adapters begin at random
+    model = loaded_student(lesson.base.model, lesson.recipe.train.lora, loading or {})  # TRL would not see missing weights
     try:
-        trainer = completion_trainer()(
-            model=base.model,
-            args=arguments,
-            train_dataset=_dataset(checked.train),
-            eval_dataset=_dataset(checked.validation) if checked.validation else None,
-            processing_class=tokenizer,
-            callbacks=[loss_log(log, progress), checkpointing(Path(arguments.output_dir))],
-        )
+        callbacks = [loss_log(log, progress), checkpointing(Path(arguments.output_dir))]
+        trainer = method.trainer(replace(lesson, model=model), callbacks)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error) from error
     except (ImportError, RuntimeError, ValueError) as error:
         raise _refused(error) from error
+    arguments.model_init_kwargs = loading
     trainer.remove_callback(PrinterCallback)  # it prints on stdout
-    check_batches(trainer.train_dataset, trainer.data_collator, checked.train, checked.end_of_turn, arguments.packing)
     return trainer
 
 
@@ -65,15 +63,16 @@ def fit(
 ) -> Fitted:
     """Trains from the checkpoint on, if there is one, and writes the model to the folder `out`.
 
-    Raises UsageError when no step can be done with [train.args], and SeqdistillError when the training diverges, or memory
-    or the disk runs out.
+    Raises UsageError when no step can be done with [train.args], and SeqdistillError when the training diverges, when memory
+    or the disk runs out, and on SIGTERM.
     """
     import torch
     from safetensors import SafetensorError
 
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        _write_model(trainer, base, end_of_turn, out)
+        with stopping(trainer, progress):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        loads_in = write_model(trainer, base, end_of_turn, out)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error) from error
     except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
@@ -94,6 +93,7 @@ def fit(
         validation_loss=validation_loss,
         parameters=trainer.model.num_parameters(),
         log_rows=sum(1 for _ in read_jsonl(log)),
+        loads_in=loads_in,
     )
 
 
@@ -106,70 +106,6 @@ def _out_of_memory(error: Exception) -> SeqdistillError:
         f"out of memory: {str(error).splitlines()[0]}",
         "in [train.args], halve per_device_train_batch_size and double gradient_accumulation_steps, then run again",
     )
-
-
-def completion_trainer() -> Any:
-    """TRL's SFTTrainer, and on a CPU the LM head at trained positions only: 2.1 times less work on short answers.
-
-    TRL skips the other positions on GPUs alone. The loss is the same (a test compares the two).
-    """
-    import torch
-    from trl import SFTTrainer
-
-    class CompletionTrainer(SFTTrainer):  # type: ignore[misc]  # trl is read untyped
-        def compute_loss(
-            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
-            plain = self.args.loss_type == "nll" and self.args.label_smoothing_factor == 0 and not self.aux_loss_enabled
-            if return_outputs or not plain or self.args.device.type != "cpu":
-                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            labels = inputs["labels"][:, 1:]
-            trained = labels != -100
-
-            def keep_trained(_: Any, hidden: tuple[Any, ...]) -> Any:
-                return hidden[0][:, :-1][trained]  # (B, T, H) -> (N, H)
-
-            hook = model.get_output_embeddings().register_forward_pre_hook(keep_trained)
-            try:
-                given = {name: value for name, value in inputs.items() if name != "labels"}
-                logits = model(**given, use_cache=False).logits  # (N, V)
-            finally:
-                hook.remove()
-            loss = torch.nn.functional.cross_entropy(logits.float(), labels[trained], reduction="sum")
-            return loss / (trained.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
-
-    return CompletionTrainer
-
-
-def _dataset(rows: Sequence[Row]) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_dict({"input_ids": [row.tokens for row in rows], "labels": [row.labels for row in rows]})
-
-
-def _write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) -> None:
-    """The folder `out`, replaced at once: weights in the precision the student came in, tokenizer, template, stop tokens."""
-    from transformers import AutoConfig
-
-    came_in = AutoConfig.from_pretrained(base.model, revision=base.revision, trust_remote_code=base.trust_remote_code)
-    half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
-    for folder in (half, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    if came_in.dtype is not None:
-        trainer.model.to(came_in.dtype)
-    trainer.model.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
-    stops = trainer.model.generation_config.eos_token_id
-    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
-    stops = [end_of_turn, *(stop for stop in stops if stop != end_of_turn)]
-    trainer.model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
-    trainer.save_model(str(half))
-    (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
-    for file in half.iterdir():
-        file.chmod(0o644)
-    if out.exists():
-        out.rename(old)
-    half.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,36 +1,21 @@
 """What is trained on, checked before the first step: every row rendered, measured, and seen to end where the student stops.
 
-Owns the student's view of a row as tokens and the rule of which rows fit. Does not train.
+Owns the rule of which rows fit, and the check that the trainer trains exactly these. Does not render (rendering.py) and does
+not train.
 
 The mistakes it exists for are silent ones: answers clipped at a default length, a template that renders the prompt
 differently when an answer follows, an end of turn that is never trained, so that the student never stops.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from seqdistill.engines import split_reasoning
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import TrainConfig
-from seqdistill.records import Message, Sample
-
-PROBE = [{"role": "user", "content": "Say yes."}]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One training example as tokens. The loss is on `tokens[start:]`, whose last token ends the turn."""
-
-    id: str
-    tokens: list[int]
-    start: int
-
-    @property
-    def labels(self) -> list[int]:
-        """What TRL takes: the tokens, with -100 where nothing is learnt."""
-        return [-100] * self.start + self.tokens[self.start :]
+from seqdistill.records import Sample
+from seqdistill.train.rendering import Row, Template, Unfit
 
 
 @dataclass(frozen=True)
@@ -42,58 +27,70 @@ class Checked:
     max_length: int  # tokens; no row is longer
     end_of_turn: int  # the token id that every completion ends with
     unfit: dict[str, str]  # sample id -> reason, for rows left out
-    without_reasoning: int  # rows trained on their answer alone although reasoning is asked for
+    without_reasoning: int  # rows trained on their answer alone although reasoning is wanted
+    notes: list[str] = field(default_factory=list)  # what a person should know of the template
 
 
 def preflight(
-    tokenizer: Any, train: Sequence[Sample], validation: Sequence[Sample], config: TrainConfig, limit: int, progress: Progress
+    tokenizer: Any,
+    train: Sequence[Sample],
+    validation: Sequence[Sample],
+    config: TrainConfig,
+    limit: int,
+    progress: Progress,
+    *,
+    stops: Iterable[int] = (),
+    vocabulary: int | None = None,
 ) -> Checked:
-    """Renders and checks every row; `limit` is the most tokens a row may have.
+    """Renders and checks every row.
 
-    Raises UsageError for a template that cannot be trained with, and for rows that do not fit unless [train] unfit says
-    that they are dropped.
+    `limit` is the most tokens a row may have, `stops` are the ids in the generation config's eos_token_id, `vocabulary` is
+    how many token ids the model knows. Raises UsageError for a template that cannot be trained with, for token ids that the
+    model does not know, and for rows that do not fit unless [train] unfit says that they are dropped.
     """
     if not train:
         raise UsageError("there is no row to train on", "see filter/rejected.jsonl for what was rejected, and why")
-    template = Template(tokenizer)
+    template = Template(tokenizer, stops)
     unfit: dict[str, str] = {}
     progress.start("checking the rows", len(train) + len(validation), "rows")
-    kept = [_fitting(template, samples, config.reasoning, limit, unfit, progress) for samples in (train, validation)]
+    kept = [_fitting(template, samples, config.trains_reasoning, limit, unfit, progress) for samples in (train, validation)]
     progress.end()
-    if unfit and config.unfit == "error":
-        raise UsageError(_summary(unfit, len(train) + len(validation)), _way_out(config))
-    if not kept[0]:
-        raise UsageError(_summary(unfit, len(train) + len(validation)), "no row is left to train on")
+    if unfit and (config.unfit == "error" or not kept[0]):
+        dropped = _way_out(config) if kept[0] else "no row is left to train on"
+        raise UsageError(_summary(unfit, len(train) + len(validation)), dropped)
     with_reasoning = sum(sample.reasoning is not None for sample in [*train, *validation])
-    if config.reasoning and not with_reasoning:
+    if config.trains_reasoning and not with_reasoning:
         raise UsageError(
-            "[train] reasoning = true, but no row has reasoning", "leave reasoning out, or ask a teacher that reasons"
+            "[train] reasoning = true, but no row has reasoning", "leave reasoning out, or use a teacher that reasons"
         )
+    if vocabulary is not None:
+        _check_ids(tokenizer, template, kept, vocabulary)
     return Checked(
         train=kept[0],
         validation=kept[1],
         max_length=max(len(row.tokens) for rows in kept for row in rows),
         end_of_turn=template.end_of_turn,
         unfit=unfit,
-        without_reasoning=len(train) + len(validation) - with_reasoning if config.reasoning else 0,
+        without_reasoning=len(train) + len(validation) - with_reasoning if config.trains_reasoning else 0,
+        notes=list(_notes(tokenizer, template)),
     )
 
 
 def _fitting(
-    template: "Template", samples: Iterable[Sample], reasoning: bool, limit: int, unfit: dict[str, str], progress: Progress
+    template: Template, samples: Iterable[Sample], reasoning: bool, limit: int, unfit: dict[str, str], progress: Progress
 ) -> list[Row]:
     """The rows that fit; the others go to `unfit` with their reason."""
     rows = []
     for sample in samples:
-        row = template.render(sample, reasoning)
-        if len(row.tokens) > limit:
-            unfit[sample.id] = f"{len(row.tokens)} tokens, more than {limit}"
-        elif not sample.text.strip():
-            unfit[sample.id] = "the answer is empty"
-        elif (found := template.control_tokens(row)) != template.expected:
-            unfit[sample.id] = f"control tokens {found} where {template.expected} are expected: the text holds some of them"
-        else:
+        try:
+            if not sample.text.strip():
+                raise Unfit("the answer is empty")
+            row = template.render(sample, reasoning)
+            if len(row.tokens) > limit:
+                raise Unfit(f"{len(row.tokens)} tokens, more than {limit}")
             rows.append(row)
+        except Unfit as reason:
+            unfit[sample.id] = str(reason)
         progress.advance()
     return rows
 
@@ -108,76 +105,27 @@ def _way_out(config: TrainConfig) -> str:
     return f"{longer}leave them out with --unfit drop, or reject them in filter"
 
 
-class Template:
-    """A student's chat template, probed: which token ends a turn, and which control tokens a plain answer has."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        """Raises UsageError when the model has no chat template or the template does not end a turn with a token of its own."""
-        if not tokenizer.chat_template:
+def _check_ids(tokenizer: Any, template: Template, kept: Sequence[Sequence[Row]], vocabulary: int) -> None:
+    """Raises UsageError for a token id that the model has no embedding for."""
+    used = {template.end_of_turn, *(token for rows in kept for row in rows for token in row.tokens)}
+    pad = tokenizer.pad_token_id
+    for token in (max(used), *(() if pad is None else (pad,))):
+        if token >= vocabulary:
             raise UsageError(
-                "the student has no chat template, so it cannot be trained on chat messages",
-                "use an instruct model, or put a chat_template.jinja into the student's folder",
+                f"the student's tokenizer gives {template.decode([token])!r} the id {token}, "
+                f"but its model has embeddings for ids up to {vocabulary - 1} only",
+                "use the tokenizer that belongs to the model, or resize its embeddings first",
             )
-        self._tokenizer = tokenizer
-        self._control = set(tokenizer.all_special_ids)
-        tokens = self._without_blank_end(self._tokens([*PROBE, {"role": "assistant", "content": "yes"}]))
-        self.end_of_turn = tokens[-1]
-        if self.end_of_turn not in self._control:
-            raise UsageError(
-                f"the student's chat template ends an answer with {tokenizer.decode(tokens[-1:])!r}, not a special token: "
-                "the student would never learn to stop",
-                "use an instruct model, or end assistant messages in its template with the end-of-sequence token",
-            )
-        start = self._prefix(self._tokens(PROBE, add_generation_prompt=True), tokens, "a probe")
-        self.expected = self.control_tokens(Row("a probe", tokens, start))
 
-    def render(self, sample: Sample, reasoning: bool) -> Row:
-        """One sample as tokens. Raises UsageError when the template renders the prompt or the reasoning otherwise."""
-        messages = sample.completion
-        if reasoning and sample.reasoning:
-            thought = f"<think>\n{sample.reasoning.strip()}\n</think>\n\n{sample.text}"
-            messages = [*messages[:-1], {"role": "assistant", "content": thought}]
-        prompt = self._tokens(sample.prompt, add_generation_prompt=True)
-        tokens = self._without_blank_end(self._tokens([*sample.prompt, *messages]))
-        row = Row(sample.id, tokens, self._prefix(prompt, tokens, f"row {sample.id!r}"))
-        if reasoning and sample.reasoning:
-            self._check_reasoning(sample, row)
-        return row
 
-    def control_tokens(self, row: Row) -> list[str]:
-        """The special tokens of a row's completion, in order."""
-        return [self._tokenizer.decode([token]) for token in row.tokens[row.start :] if token in self._control]
-
-    def _tokens(self, messages: list[Message], **options: Any) -> list[int]:
-        return list(self._tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **options)["input_ids"])
-
-    def _without_blank_end(self, tokens: list[int]) -> list[int]:
-        """Without the line end that many templates write behind the end of a turn: no student gets there when it stops."""
-        end = len(tokens)
-        while end > 1 and not self._tokenizer.decode(tokens[end - 1 : end]).strip():
-            end -= 1
-        return tokens[:end]
-
-    def _prefix(self, prompt: list[int], tokens: list[int], name: str) -> int:
-        """The prompt's length, seen to be the beginning of the whole."""
-        if tokens[: len(prompt)] == prompt and len(tokens) > len(prompt):
-            return len(prompt)
-        same = next((i for i, (a, b) in enumerate(zip(prompt, tokens, strict=False)) if a != b), min(len(prompt), len(tokens)))
-        asked, trained = (self._tokenizer.decode(part[max(0, same - 3) : same + 12]) for part in (prompt, tokens))
-        raise UsageError(
-            f"{name}: the student's chat template renders the prompt differently when an answer follows: asked with "
-            f"...{asked!r}, trained with ...{trained!r}",
-            "the student would be trained on prompts it never sees; use a student whose template renders both alike",
+def _notes(tokenizer: Any, template: Template) -> Iterable[str]:
+    if template.dated:
+        yield (
+            "the student's chat template writes today's date into every prompt: training on another day gives another student; "
+            'fix it, where the template allows, with [student] chat_template_kwargs, as in date_string = "26 Jul 2024"'
         )
-
-    def _check_reasoning(self, sample: Sample, row: Row) -> None:
-        text = self._tokenizer.decode(row.tokens[row.start : -1])
-        answer, thought = split_reasoning(text)
-        if (answer.strip(), thought) != (sample.text.strip(), (sample.reasoning or "").strip()):
-            raise UsageError(
-                f"row {sample.id!r}: the student's chat template does not keep the reasoning: it is trained on {text[:200]!r}",
-                "train without [train] reasoning, or use a student whose template keeps <think> in the last answer",
-            )
+    if tokenizer.pad_token_id is None:
+        yield f"the student's tokenizer has no padding token: {tokenizer.eos_token} pads, and is trained where it ends a turn"
 
 
 def check_batches(dataset: Iterable[dict[str, Any]], collate: Any, rows: Sequence[Row], end_of_turn: int, packed: bool) -> None:

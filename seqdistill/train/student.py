@@ -3,9 +3,10 @@
 Decides and prepares the untrained student. Does not choose layers (shrink.py) and does not train.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -70,34 +71,54 @@ def weights_of(student: Student) -> ModelConfig:
     return replace(student.source, model=files_of(student.source))
 
 
-def untrained(
-    student: Student,
-    run: Run,
-    choice: str,
-    prompts: Iterable[list[Message]],
-    progress: Progress,
-    replacing: Callable[[], None],
-) -> tuple[ModelConfig, list[int] | None]:
-    """(the student before training, the numbers of its layers in the teacher when it was cut from it).
+@dataclass(frozen=True)
+class Base:
+    """The student before training: a model to load, and which of the teacher's layers it has when it was cut from it."""
 
-    A cut student is kept in train/base, because eval compares with it. It is cut again only when the teacher, the number,
-    the choice or, where the choice depends on them, the prompts are others; `replacing` is called before that.
+    model: ModelConfig
+    layers: list[int] | None = None
+    note: dict[str, Any] | None = None  # of a model that was cut just now and is not in its place yet
+
+
+def untrained(student: Student, run: Run, choice: str, prompts: Iterable[list[Message]], progress: Progress) -> Base:
+    """The student before training. Nothing that an earlier training left is touched: see `kept`.
+
+    A cut student stays in train/base, because eval compares with it. It is cut again only when the teacher, the number, the
+    choice or, where the choice depends on them, the prompts are others.
     """
     source = weights_of(student)
     if student.layers is None:
-        return source, None
-    base, note = run.file("train", "base"), run.file("train", "base.json")
+        return Base(source)
+    base, new = run.file("train", "base"), run.file("train", ".base.new")
     measured = list(islice(prompts, INFLUENCE_PROMPTS)) if choice == "influence" else []
     key = fingerprint([student.identity, choice, measured])
-    if not ((kept := _read(note)) and kept["key"] == key and base.is_dir() and file_sha256(base) == kept["sha256"]):
-        replacing()
-        note.unlink(missing_ok=True)
-        shutil.rmtree(base, ignore_errors=True)
-        loading: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
-        layers = shrink(student.source.model or "", base, student.layers, choice, measured, progress, **loading)
-        kept = {"key": key, "layers": layers, "sha256": file_sha256(base)}
-        write_json(note, kept)
-    return replace(source, model=str(base), revision=None), list(kept["layers"])
+    note = _read(run.file("train", "base.json"))
+    if note and note["key"] == key and base.is_dir() and file_sha256(base) == note["sha256"]:
+        return Base(replace(source, model=str(base), revision=None), list(note["layers"]))
+    shutil.rmtree(new, ignore_errors=True)
+    loading: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    layers = shrink(student.source.model or "", new, student.layers, choice, measured, progress, **loading)
+    note = {"key": key, "layers": layers, "sha256": file_sha256(new)}
+    return Base(replace(source, model=str(new), revision=None), layers, note)
+
+
+def kept(base: Base, run: Run) -> Base:
+    """The same student with its files in train/base, in place of an earlier one."""
+    if base.note is None:
+        return base
+    folder, note = run.file("train", "base"), run.file("train", "base.json")
+    note.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(str(base.model.model)).rename(folder)
+    write_json(note, base.note)
+    return Base(replace(base.model, model=str(folder)), base.layers)
+
+
+def discard(run: Run) -> None:
+    """Removes a student that was cut, and a folder that was made, for a training that was refused or only checked."""
+    shutil.rmtree(run.file("train", ".base.new"), ignore_errors=True)
+    with contextlib.suppress(OSError):  # not there, or it holds checkpoints
+        run.file("train", ".work").rmdir()
 
 
 def _read(note: Path) -> dict[str, Any] | None:

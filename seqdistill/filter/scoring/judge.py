@@ -63,7 +63,7 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
     if rubric.scale is None:
         raise UsageError(f"{rubric.path}: a rubric for scores needs a scale", "scale = [1, 10]")
     source = Source(config.model or "", identity(config), config, price_of(config.price, "judge"))
-    with spending(run, journal, [source], recipe.generate.budget, config.budget) as budget:
+    with spending(run, journal, [source], recipe.generate.budget, progress, own_cap_usd=config.budget) as budget:
         pace = Pace(config.concurrency, capped=budget.cap_usd is not None)
         progress.start("prompting the judge", total, "answers")
         try:

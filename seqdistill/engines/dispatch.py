@@ -1,0 +1,292 @@
+"""The loop that sends: which request goes to which endpoint when, what is tried again, and when all of it ends.
+
+One dispatcher sends what the throttles and the meter allow. Does not know what a reply says.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from seqdistill.engines import Completion, Meter, Pace, Request
+from seqdistill.engines.endpoints import Endpoint, Reply
+from seqdistill.engines.pace import backoff
+from seqdistill.engines.refusals import Failure
+from seqdistill.engines.replies import choices_in
+from seqdistill.errors import SeqdistillError
+
+REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
+PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be out of reach: at the start, and once it has answered
+DOWN_SECONDS = 600.0  # how long it may say that what is behind it is down
+ALIKE_AT_START = 10  # failures of one kind, and no answer yet: the others would fail so, too
+LONGEST_AWAY_PAUSE_SECONDS = 15.0
+NOTE_EACH_SECONDS = 60.0
+TRIES_BEFORE_NOTE = 3
+
+
+@dataclass(order=True)
+class _Try:
+    """Requests that are sent as one, on their way to an answer: how often they were sent, and when they may be again."""
+
+    due: float
+    number: int
+    requests: list[Request] = field(compare=False)  # the same but for id and seed: one request with the first one's seed
+    failures: int = field(default=0, compare=False)
+    refusals: int = field(default=0, compare=False)
+
+    @property
+    def most_tokens(self) -> int:
+        """A generous count of what the request can use: text has about 4 bytes a token."""
+        asked = self.requests[0]
+        return sum(len(m["content"]) for m in asked.messages) // 3 + asked.max_tokens * len(self.requests)
+
+
+class Dispatcher:
+    """One `stream` at work: one dispatcher sends what the throttles allow; tries that must wait hold no place."""
+
+    def __init__(
+        self,
+        parse: Callable[[Request, Reply, float, int], Completion],
+        groups: list[list[Request]],
+        endpoints: list[Endpoint],
+        pace: Pace,
+        meter: Meter,
+    ) -> None:
+        """`parse` makes a completion of one choice of a reply to a request, that took so many seconds."""
+        self._parse_one, self._endpoints, self._pace, self._meter = parse, endpoints, pace, meter
+        self._fresh = (_Try(0.0, number, group) for number, group in enumerate(groups))
+        self._left = sum(len(group) for group in groups)
+        self._waiting: list[_Try] = []  # a heap by due time
+        self._done: asyncio.Queue[Completion | BaseException | None] = asyncio.Queue()
+        self._unsettled = 0  # tries whose completions are not stored yet
+        self._fatal: BaseException | None = None  # what no request can survive
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def completions(self) -> AsyncIterator[Completion]:
+        """Each completion as it comes; ends when the meter has no room for more and nothing is under way.
+
+        An error that ends all is raised once what is under way, and paid, has come too.
+        """
+        dispatching = self._start(self._dispatch())
+        while self._left and (self._fatal is None or self._tasks or not self._done.empty()):
+            done = await self._done.get()
+            if isinstance(done, Completion):
+                self._left -= 1
+                yield done
+                if done.batch_left == 0:  # stored by now, and its hold settled
+                    self._unsettled -= 1
+                    self._wake.set()
+            elif done is None and self._fatal is None:
+                return
+            elif self._fatal is None:
+                self._fatal = done
+                dispatching.cancel()
+                if (used := self._used()) and all(endpoint.away_since is not None for endpoint in used):
+                    break
+        if self._fatal:
+            raise self._fatal
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _dispatch(self) -> None:
+        fresh = next(self._fresh, None)
+        while True:
+            now = time.monotonic()
+            again = bool(self._waiting) and self._waiting[0].due <= now
+            attempt = self._waiting[0] if again else fresh
+            if attempt is None:
+                await self._sleep(self._waiting[0].due - now if self._waiting else None)
+                continue
+            waits = [(endpoint.throttle.wait(attempt.most_tokens, now), endpoint) for endpoint in self._used()]
+            free = [endpoint for wait, endpoint in waits if wait <= 0]
+            if not free:
+                soonest = min((wait for wait, _ in waits), default=float("inf"))
+                await self._sleep(soonest if soonest < float("inf") else None)
+                continue
+            hold = self._meter.hold(attempt.requests)
+            if hold is None:
+                if not self._unsettled:  # nothing is under way that could cost less than its hold
+                    self._done.put_nowait(None)
+                    return
+                await self._sleep(None)
+                continue
+            endpoint = min(free, key=lambda e: e.throttle.load)
+            endpoint.throttle.sent(attempt.most_tokens, now)
+            self._unsettled += 1
+            self._start(self._try(attempt, endpoint, now, hold))
+            if again:
+                heapq.heappop(self._waiting)
+            else:
+                fresh = next(self._fresh, None)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error or self._fatal:
+            self._done.put_nowait(error)  # None wakes `completions`, which may wait for the last one under way
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """Waits for a request to finish, or so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _try(self, attempt: _Try, endpoint: Endpoint, sent_at: float, hold: str) -> None:
+        began = time.perf_counter()
+        used = attempt.most_tokens
+        try:
+            reply = await endpoint.send(attempt.requests)
+            seconds = time.perf_counter() - began
+            completions = [self._parse(request, reply, seconds, number) for number, request in enumerate(attempt.requests)]
+            if all(completion.finish_reason == "error" for completion in completions) and completions[0].error is None:
+                ended = str(choices_in(reply.raw)[0].get("finish_reason"))
+                raise Failure("broken off", f"{endpoint.name} broke the answer off: {ended}", lost=True)
+        except Failure as failure:
+            if not failure.lost:
+                self._meter.release(hold)
+            self._failed(attempt, endpoint, failure, sent_at)
+        else:
+            used = sum(completion.prompt_tokens + completion.completion_tokens for completion in completions)
+            endpoint.throttle.answered(seconds)
+            if not reply.blocked:
+                endpoint.answers += 1
+            self._report(_settled(completions, hold))
+            if reply.blocked and not endpoint.answers:
+                self._count_alike(endpoint, Failure("no answer", f"{endpoint.name} answered without a choice"))
+        finally:
+            endpoint.throttle.finished(attempt.most_tokens - used)
+            self._wake.set()
+
+    def _parse(self, request: Request, reply: Reply, seconds: float, number: int) -> Completion:
+        answers = len(choices_in(reply.raw))
+        if number < answers:
+            return self._parse_one(request, reply, seconds, number)
+        return Completion(
+            request.id,
+            error="fewer answers",
+            message=f"the endpoint gave {answers} answers where more were requested at once; "
+            "does it know `n`? Run again without --samples-per-request",
+        )
+
+    def _used(self) -> list[Endpoint]:
+        """The endpoints that are not set aside."""
+        return [endpoint for endpoint in self._endpoints if endpoint.out is None]
+
+    def _report(self, completions: Sequence[Completion]) -> None:
+        """Hands on what came of one try, to be stored together."""
+        for left, completion in zip(range(len(completions))[::-1], completions, strict=True):
+            self._done.put_nowait(replace(completion, batch_left=left))
+
+    def _failed(self, attempt: _Try, endpoint: Endpoint, failure: Failure, sent_at: float) -> None:
+        """Plans another try, or reports the failure. Raises SeqdistillError for what no request can survive."""
+        now = time.monotonic()
+        self._take_note(attempt, endpoint, failure, sent_at, now)
+        if failure.scope == "endpoint":
+            self._set_aside(endpoint, failure.fatal())
+        elif not endpoint.answers and not (failure.slow or failure.down or failure.away or failure.adapted or failure.verdict):
+            self._count_alike(endpoint, failure)
+        if self._may_try_again(attempt, endpoint, failure):
+            self._unsettled -= 1
+            at_once = failure.away or failure.adapted or failure.scope == "endpoint"
+            attempt.due = now + (0.0 if at_once else failure.pause or backoff(attempt.failures + attempt.refusals))
+            heapq.heappush(self._waiting, attempt)
+            return
+        failed = Completion(
+            "",
+            finish_reason="content_filter" if failure.verdict else "error",
+            error=None if failure.verdict else failure.kind,  # a verdict on this prompt is no fault: an answer
+            message=failure.message,
+            raw=failure.reply,
+        )
+        self._report([replace(failed, id=request.id) for request in attempt.requests])
+
+    def _take_note(self, attempt: _Try, endpoint: Endpoint, failure: Failure, sent_at: float, now: float) -> None:
+        """What a failure means for the request's further tries and for the endpoint's pace."""
+        if failure.adapted or failure.scope == "endpoint":
+            return
+        if failure.down or failure.away:
+            self._away(endpoint, failure, sent_at, now)
+        if failure.slow or failure.down:
+            endpoint.throttle.refused(sent_at, failure.pause or 0.0, now)
+        else:
+            endpoint.throttle.pause(failure.pause or 0.0, now)
+        attempt.refusals += failure.slow
+        attempt.failures += not (failure.slow or failure.away)
+        waiting = attempt.refusals + attempt.failures >= TRIES_BEFORE_NOTE or endpoint.away_tries >= TRIES_BEFORE_NOTE
+        if failure.scope == "try" and waiting and now - endpoint.noted_at >= NOTE_EACH_SECONDS:
+            endpoint.noted_at = now
+            self._pace.on_note(f"waiting for {endpoint.name}: {failure.message[:300]}")
+
+    def _may_try_again(self, attempt: _Try, endpoint: Endpoint, failure: Failure) -> bool:
+        if self._pace.capped and failure.lost:
+            return False
+        if failure.adapted or failure.scope == "endpoint":
+            return True
+        if failure.scope == "request" and not self._elsewhere(endpoint, failure):
+            return False
+        most = min(1, self._pace.retries) if failure.same_again and endpoint.answers else self._pace.retries
+        return attempt.failures <= most and attempt.refusals <= self._pace.retries * REFUSALS_PER_RETRY
+
+    def _elsewhere(self, endpoint: Endpoint, failure: Failure) -> bool:
+        """Whether another endpoint may take what this one refuses, which has answered nothing yet."""
+        others = [other for other in self._used() if other is not endpoint]
+        return failure.kind.startswith("http") and not endpoint.answers and bool(others)
+
+    def _count_alike(self, endpoint: Endpoint, failure: Failure) -> None:
+        """Sets an endpoint aside that has answered nothing yet and has failed in one way several times."""
+        endpoint.failures[failure.kind] += 1
+        if endpoint.failures[failure.kind] >= ALIKE_AT_START:
+            self._set_aside(endpoint, failure.fatal(ALIKE_AT_START))
+
+    def _set_aside(self, endpoint: Endpoint, error: SeqdistillError) -> None:
+        """Uses an endpoint no more. Raises the error when it was the last one."""
+        if endpoint.out is None:
+            endpoint.out = error
+            if self._used():
+                self._pace.on_note(f"{endpoint.name} is set aside, the others go on: {error.message}; {error.hint}")
+        if not self._used():
+            raise error
+
+    def _away(self, endpoint: Endpoint, failure: Failure, sent_at: float, now: float) -> None:
+        """Leaves an endpoint alone for a while. Raises SeqdistillError when all of them have been away for too long."""
+        if endpoint.away_since is None:
+            endpoint.away_since, endpoint.away_tries = now, 0
+        if sent_at >= endpoint.away_at:  # requests that were on their way together count as one try
+            endpoint.away_tries += 1
+            endpoint.away_at = now
+            if failure.away or failure.lost or endpoint.away_tries > 1:
+                endpoint.throttle.lost(min(LONGEST_AWAY_PAUSE_SECONDS, backoff(endpoint.away_tries)), now)
+        proven = any(other.answers for other in self._endpoints)
+        patience = DOWN_SECONDS if failure.down else PATIENCE_SECONDS[proven]
+        if all(other.away_since is not None and now - other.away_since >= patience for other in self._used()):
+            raise SeqdistillError(
+                failure.message, "check the base URL and that the server runs, then run again; no answer is lost"
+            )
+
+
+def _settled(completions: list[Completion], hold: str) -> list[Completion]:
+    """The completions of one try with its hold. What a choice cost that was broken off is counted with one that was not."""
+    broken = [one for one in completions if one.finish_reason == "error" and one.error is None]
+    extra = sum(one.completion_tokens + one.hidden_tokens for one in broken)
+    settled = []
+    for one in completions:
+        if one in broken:
+            settled.append(replace(one, error="broken off", message="the endpoint broke this answer off", hold=hold))
+        else:
+            settled.append(replace(one, hold=hold, hidden_tokens=one.hidden_tokens + (0 if one.error else extra)))
+            extra = extra if one.error else 0
+    return settled

@@ -1,0 +1,269 @@
+"""The student's view of a row: its chat template, probed, and a sample rendered by it as tokens.
+
+Owns how a prompt and an answer become tokens, where the loss begins and which token ends the turn. Does not decide which rows
+are trained on (preflight.py).
+
+A row is the prompt as the student is prompted, then what the template writes for the answer. Rendering prompt and answer
+together does not always begin with the prompt: a template may open a think block for the student and leave it out of finished
+turns, and a tokenizer may merge line breaks across the seam. Then the answer's part is joined to the prompt as prompted.
+"""
+
+import copy
+import importlib.util
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import UsageError
+from seqdistill.recipe.reading import nearest
+from seqdistill.records import Message, Sample
+
+PROBE = [{"role": "user", "content": "Say yes."}]
+ANSWER = "yes"
+OPEN_THINK = re.compile(r"<think>\s*\Z")
+CLOSED_THINK = re.compile(r"</think>\s*\Z")
+
+
+class Unfit(Exception):
+    """Why one row cannot be trained on as it is; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training example as tokens. The loss is on `tokens[start:]`, whose last token ends the turn."""
+
+    id: str
+    tokens: list[int]
+    start: int
+
+    @property
+    def labels(self) -> list[int]:
+        """What TRL takes: the tokens, with -100 where nothing is learnt."""
+        return [-100] * self.start + self.tokens[self.start :]
+
+
+class Template:
+    """A student's chat template: which token ends a turn, and how a sample is rendered."""
+
+    def __init__(self, tokenizer: Any, stops: Iterable[int] = ()) -> None:
+        """`stops` are the ids in the generation config's eos_token_id.
+
+        Raises UsageError for a model without a chat template, and for a template that drops the text, renders the prompt
+        differently when an answer follows, or does not end a turn with a token of its own.
+        """
+        self._tokenizer = tokenizer
+        if not tokenizer.chat_template:
+            raise UsageError(
+                "the student has no chat template, so it cannot be trained on chat messages",
+                "use an instruct model, or set [student] chat_template to a .jinja file",
+            )
+        added = {token for token, one in tokenizer.added_tokens_decoder.items() if one.special}
+        self._stops = set(stops)
+        self.control = set(tokenizer.all_special_ids) | added | self._stops
+        try:
+            row = self._rendered("a probe", PROBE, ANSWER, None)
+        except Unfit as error:
+            raise UsageError(f"the student's chat template cannot be trained with: {error}", self._way_out) from None
+        self.end_of_turn = row.tokens[-1]
+
+    def render(self, sample: Sample, reasoning: bool) -> Row:
+        """One sample as tokens, with its reasoning before the answer where that is wanted and there. Raises Unfit."""
+        thought = (sample.reasoning or "").strip() if reasoning else ""
+        for text in (sample.text, thought):
+            if found := [self.decode([token]) for token in self._encode(text) if token in self.control]:
+                raise Unfit(f"the answer holds control tokens of the student's tokenizer: {' '.join(found)}")
+        row = self._rendered(sample.id, sample.prompt, sample.text, thought or None)
+        if row.tokens[-1] != self.end_of_turn:
+            raise Unfit(f"ends with {self.decode(row.tokens[-1:])!r}, where other rows end with {self.end}")
+        return row
+
+    @property
+    def end(self) -> str:
+        """The end of turn as text."""
+        return self.decode([self.end_of_turn])
+
+    def decode(self, tokens: list[int]) -> str:
+        """The tokens' text, special tokens included, nothing tidied."""
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    @cached_property
+    def dated(self) -> bool:
+        """Whether the template writes today's date into the prompt: another prompt every day."""
+        return self.prompt_text(PROBE) != self._text(PROBE, add_generation_prompt=True, strftime_now=lambda _: "another day")
+
+    def prompt_text(self, messages: list[Message]) -> str:
+        """What the student is prompted with. Raises Unfit with the template's own words when it refuses the messages."""
+        return self._text(messages, add_generation_prompt=True)
+
+    def _rendered(self, name: str, messages: list[Message], answer: str, thought: str | None) -> Row:
+        asked = self.prompt_text(messages)
+        whole, said = self._continued(asked, messages, answer, thought)
+        prompt, tokens = self._encode(asked), self._encode(whole)
+        if whole != asked + said or tokens[: len(prompt)] != prompt:
+            tokens = [*prompt, *self._encode(said)]
+        tail = self._encode(said[said.rindex(answer.strip()) + len(answer.strip()) :])
+        row = Row(name, self._ended(tokens, sum(token in self.control for token in tail)), len(prompt))
+        self._check_text(row, messages, answer, thought)
+        return row
+
+    def _continued(self, asked: str, messages: list[Message], answer: str, thought: str | None) -> tuple[str, str]:
+        """(prompt and answer rendered together, the answer's part that follows the prompt as prompted)."""
+        plain: dict[str, Any] = {"role": "assistant", "content": answer}
+        forms = [plain]
+        if thought is not None:  # the names that templates know reasoning by, then the markup that most of them leave alone
+            forms = [
+                {**plain, **dict.fromkeys(("reasoning_content", "reasoning", "thinking"), thought)},
+                {**plain, "content": f"<think>\n{thought}\n</think>\n\n{answer.lstrip()}"},
+                plain,
+            ]
+        for form in forms:
+            whole = self._text([*messages, form])
+            said = _continuation(asked, whole, None if thought is None or thought in whole else thought)
+            if said is not None and answer.strip() in said and (thought is None or thought in said):
+                return whole, said
+        raise Unfit(self._why_not(asked, whole, answer, thought))
+
+    def _why_not(self, asked: str, whole: str, answer: str, thought: str | None) -> str:
+        if answer.strip() not in whole:
+            return f"the template drops the answer: it renders ...{whole[-60:]!r}"
+        if thought is not None and CLOSED_THINK.search(asked):
+            return f"the template closes the think block before the answer, so no reasoning can follow ...{asked[-30:]!r}"
+        if thought is not None:
+            return f"the template does not keep the reasoning: it renders ...{whole[-200:]!r}"
+        same = next((i for i, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), min(len(asked), len(whole)))
+        prompted, trained = (text[max(0, same - 20) : same + 40] for text in (asked, whole))
+        return (
+            "the template renders the prompt differently when an answer follows: "
+            f"prompted with ...{prompted!r}, trained with ...{trained!r}"
+        )
+
+    def _ended(self, tokens: list[int], tail: int) -> list[int]:
+        """The row up to its end of turn; `tail` control tokens follow the answer.
+
+        What comes after is not trained: no student gets there when it stops. Raises Unfit without an end.
+        """
+        places = [place for place, token in enumerate(tokens) if token in self.control][-tail:] if tail else []
+        stop = next((place for place in places if tokens[place] in self._stops), None)
+        if stop is None:
+            stop = len(tokens) - 1
+            while stop > 0 and not self.decode([tokens[stop]]).strip():
+                stop -= 1
+            if stop not in places:
+                end = self.decode([tokens[stop]])
+                raise Unfit(
+                    f"the template ends an answer with {end!r}, not a special token: the student would never learn to stop"
+                )
+        return tokens[: stop + 1]
+
+    def _check_text(self, row: Row, messages: list[Message], answer: str, thought: str | None) -> None:
+        """Raises Unfit unless the last user text and the answer are really in the tokens."""
+        prompt, said = (_bare(self.decode(part)) for part in (row.tokens[: row.start], row.tokens[row.start :]))
+        user = next((str(message["content"]) for message in reversed(messages) if message["role"] == "user"), "")
+        if _bare(user) not in prompt:
+            raise Unfit(
+                f"the student does not see the user's text: it is prompted with ...{self._shown(row.tokens[: row.start])}"
+            )
+        place = said.find(_bare(thought)) if thought else 0
+        if place < 0 or _bare(answer) not in said[place:]:
+            raise Unfit(f"the student would not be trained on the answer, but on {self._shown(row.tokens[row.start :])}")
+
+    def _shown(self, tokens: list[int]) -> str:
+        return repr(self.decode(tokens)[-80:])
+
+    @property
+    def _way_out(self) -> str:
+        """What to do about a template that cannot be trained with: TRL's training version of it, where there is one."""
+        known = {path.read_text(encoding="utf-8"): path for path in shipped_templates().values()}
+        path = known.get(str(self._tokenizer.chat_template))
+        training = path and path.with_name(f"{path.stem}_training.jinja")
+        if training and training.exists() and self._trains_with(training.read_text(encoding="utf-8")):
+            return f'try TRL\'s training version of it: [student] chat_template = "{training.stem}"; or another student'
+        return (
+            "set [student] chat_template to one that renders prompt and answer alike and ends the turn, or use another student"
+        )
+
+    def _trains_with(self, chat_template: str) -> bool:
+        tokenizer = copy.copy(self._tokenizer)
+        tokenizer.chat_template = chat_template
+        try:
+            Template(tokenizer, self._stops)
+        except UsageError:
+            return False
+        return True
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _text(self, messages: list[Any], **options: Any) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
+        except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+            raise Unfit(f"the template refuses the messages: {error}") from None
+
+
+def _continuation(asked: str, whole: str, missing: str | None) -> str | None:
+    """What follows the prompt as prompted; None where the two do not meet.
+
+    Where the prompt leaves a think block open that the finished turn lacks, it is closed, after the reasoning in `missing`.
+    """
+    if whole.startswith(asked) and missing is None:
+        return whole.removeprefix(asked)
+    opened = OPEN_THINK.search(asked)
+    if opened is None or not whole.startswith(asked[: opened.start()]):
+        return None
+    rest = whole[opened.start() :]
+    if rest.startswith("<think>") and missing is None:
+        return rest.removeprefix("<think>").removeprefix("\n")
+    if rest.startswith("<think>"):
+        return None
+    return f"{missing or ''}\n</think>\n\n{rest.lstrip()}"
+
+
+def _bare(text: str) -> str:
+    """Text as compared: without white space, in Unicode's compatible form, as tokenizers may write it."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
+
+
+# --- which template ---------------------------------------------------------------------------------------------------
+
+
+def chat_template(name: str, kwargs: Mapping[str, Any]) -> str:
+    """The text of [student] chat_template, a file or the name of one in TRL's package, with [student] chat_template_kwargs.
+
+    The kwargs become the template's defaults, so that whoever loads the trained folder renders as was trained.
+    Raises UsageError for a name that is neither.
+    """
+    path = Path(name)
+    if not path.is_file():
+        known = shipped_templates()
+        if name not in known:
+            raise UsageError(
+                f"[student] chat_template = {name!r}: no such file{nearest(name, known)}",
+                "give a .jinja file, or a name in TRL's chat_templates: qwen3_training, llama3, gemma ...",
+            )
+        path = known[name]
+    return with_defaults(path.read_text(encoding="utf-8"), kwargs)
+
+
+def with_defaults(template: str, kwargs: Mapping[str, Any]) -> str:
+    """The chat template with other defaults for its variables; what a caller passes still counts.
+
+    Raises UsageError for a name that no template variable can have.
+    """
+    if odd := [name for name in kwargs if not (name.isascii() and name.isidentifier())]:
+        raise UsageError(f"[student] chat_template_kwargs {odd[0]!r}: not a variable's name", "enable_thinking = false")
+    lines = [f"{{% set {name} = {name} if {name} is defined else {value!r} %}}" for name, value in sorted(kwargs.items())]
+    return "".join(lines) + template
+
+
+def shipped_templates() -> dict[str, Path]:
+    """The chat templates in TRL's package, by name. Does not import it."""
+    package = importlib.util.find_spec("trl")
+    places = (package.submodule_search_locations if package else None) or ()
+    return {path.stem: path for place in places for path in sorted((Path(place) / "chat_templates").glob("*.jinja"))}

@@ -1,0 +1,58 @@
+"""Byte-level tokenizers made on the spot for a chat template, with its special tokens, and tiny models that go with them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+SPECIAL = re.compile(r"<[|｜][^<>|｜\s{}'\"]+[|｜]?>|<[a-z_]+[|｜]>|<(?:start|end)_of_\w+>|<end_of_utterance>|\[gMASK\]|<sop>")
+LINE_END = "Ċ"  # as byte-level tokenizers write it
+
+
+def chat_tokenizer(template: str, *, eos: str = "<eos>", special: bool = True, more: tuple[str, ...] = ()) -> Any:
+    """A tokenizer whose special tokens are the template's, and which merges line breaks, as large ones do.
+
+    With `special` the template's tokens are added special tokens, as Gemma's and Llama's are; eos stays the tokenizer's own.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    found = sorted({*SPECIAL.findall(template), *more})
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    own = dict.fromkeys(["<pad>", "<bos>", eos, *found, *alphabet, LINE_END * 2, LINE_END * 3])
+    model = models.BPE(vocab={token: i for i, token in enumerate(own)}, merges=[(LINE_END, LINE_END), (LINE_END * 2, LINE_END)])
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<pad>", "<bos>", eos])
+    tokenizer.add_tokens([AddedToken(token, special=special, normalized=False) for token in found])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, bos_token="<bos>", pad_token="<pad>")
+    fast.chat_template = template
+    return fast
+
+
+def tiny_chat_model(folder: Path, tokenizer: Any, vocabulary: int | None = None, **generation: Any) -> Path:
+    """The folder of a tiny random Llama with this tokenizer; `generation` goes verbatim into generation_config.json."""
+    import json
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary or len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if generation:
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": tokenizer.eos_token_id, **generation}))
+    return folder
