@@ -76,7 +76,7 @@ class ModelConfig:
     stream: bool = key(False, "stream answers: for stream-only models and gateways that cut long silence", output=False)
     chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking")
     reasoning_tags: list[str] = key(
-        [], "tags around reasoning in new answers, as <plan>...</plan>; default: the common ones; repeat it"
+        [], "tags around reasoning in new answers, as <plan>...</plan>; default: the common ones; repeat it", output=False
     )
 
 
@@ -144,6 +144,9 @@ class GenerateConfig:
         "answers to one prompt asked for in one request, where the endpoint knows n: the prompt is paid once",
         low=1,
         output=False,
+    )
+    ask_again: list[str] = key(
+        [], "request once more what ended by this finish reason, or what is empty; repeat it: length, empty, content_filter ..."
     )
     retry_truncated: int | None = key(None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2)
     batch: bool = key(False, "ask through the endpoint's Batch API: within a day or so, at half the price", output=False)
@@ -396,6 +399,7 @@ class TrainConfig:
     )
     seed: int = key(0, "seed of the data order and of dropout", low=0, high=2**31)
     limit: int | None = key(None, "only the first N rows", low=1)
+    processes: int = key(1, "train in N processes on this machine, one a GPU; a batch is then N times as large", low=1, high=64)
     args: dict[str, Any] = key({}, "verbatim to TRL's config class of the method: SFTConfig ...")
 
     @property
@@ -415,6 +419,12 @@ class EvalConfig:
     )
     also: list[str] = key(
         [], "compare also a file of outputs (.jsonl: id or prompt, completion), run:RUN, or a model; repeat it", path=True
+    )
+    metric: str | None = key(
+        None, "your own metric, FILE.py:FUNCTION: def FUNCTION(answer, wanted, prompt) to a share from 0 to 1", path=True
+    )
+    fail_under: list[str] = key(
+        [], "METRIC=VALUE: exit 1 where the student is below, as kept=0.9 or decision=NON-INFERIOR; repeat it", output=False
     )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
