@@ -251,7 +251,7 @@ class Console:
             self.table("", ("step", "read", "rejected", "kept"), steps)
 
     def show_story(self, story: "Story") -> None:
-        from seqdistill.filter.verdict import told
+        from seqdistill.filter.verdict import in_words
 
         instead = ", ".join(f"{row['id']} ({row['rule']})" for row in story.instead_of)
         self.facts(
@@ -262,7 +262,7 @@ class Console:
                 "passed": ", ".join(story.passed) or None,
                 "rejected by": story.rule,
                 "reason": story.reason,
-                "setting": f"{told(story.would_keep)} would have kept it" if story.would_keep else None,
+                "setting": f"{in_words(story.would_keep)} would have kept it" if story.would_keep else None,
                 "kept instead": story.kept_by and f"{story.kept_by.id}: {story.kept_by.text}",
                 "stands for": instead or None,
             },

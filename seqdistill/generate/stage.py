@@ -51,7 +51,8 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
     Raises UsageError for bad input before anything is asked, and Incomplete when more requests failed than may, or the budget
     is reached: the others are written, and running again asks only for what is missing.
     """
-    if recipe.task.prompts is None and (run.manifest("generate") or {}).get("imported"):
+    nobody_to_ask = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
+    if nobody_to_ask and (run.manifest("generate") or {}).get("imported"):
         return _result(run, up_to_date=True)  # `import` has done this stage
     inputs = Inputs.of(run, recipe)
     if inputs.record.up_to_date():
