@@ -211,7 +211,7 @@ class Dispatcher:
             "",
             finish_reason="content_filter" if failure.verdict else "error",
             error=None if failure.verdict else failure.kind,  # a verdict on this prompt is no fault: an answer
-            message=failure.message,
+            message=f"{failure.message}; {failure.hint}" if failure.same_again else failure.message,
             raw=failure.reply,
         )
         self._report([replace(failed, id=request.id) for request in attempt.requests])
