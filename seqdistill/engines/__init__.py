@@ -55,6 +55,8 @@ class Completion:
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 
 
+FOR_GOOD = ("too long", "template", "http 400", "http 413", "http 422")  # failures that another try will not change
+
 ABLE = {"beams": ("transformers", "vllm")}  # the engines that can do what not every engine can
 
 
