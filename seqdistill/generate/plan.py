@@ -150,7 +150,9 @@ def ended_by(completion: Completion) -> set[str]:
 
 
 def is_empty(completion: Completion) -> bool:
-    """Whether there is no answer in an answer, only reasoning or nothing."""
+    """Whether there is no answer in an answer, only reasoning or nothing, though no filter took it."""
+    if completion.finish_reason == "content_filter":
+        return False
     return completion.error is None and not completion.content.strip() and not completion.tool_calls
 
 

@@ -46,6 +46,13 @@ def check_tables(tables: Mapping[str, Any], place: str) -> None:
             raise UsageError(f"{place}: unknown table [{table}]{nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
 
 
+def check_secrets(tables: Mapping[str, Any], place: str) -> None:
+    """Raises UsageError for a secret written out in a model's table, wherever it was given; it would be kept in files."""
+    for table, content in tables.items():
+        if table in TABLES and issubclass(TABLES[table], ModelConfig):
+            check_no_secret(content, f"{place}: [{table}]")
+
+
 def _check_teachers(content: Any, place: str) -> None:
     if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
         raise UsageError(f"{place}: teachers is not a list of tables", "write [[teachers]] above the keys of each teacher")

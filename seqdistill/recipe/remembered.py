@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.recipe.reading import Layer, check_tables, merge, read_recipe, resolve, with_paths
+from seqdistill.recipe.reading import Layer, check_secrets, check_tables, merge, read_recipe, resolve, with_paths
 from seqdistill.recipe.tables import GenerateConfig, Recipe, flag
 from seqdistill.records import atomic_write
 
@@ -37,6 +37,7 @@ def resolved_recipe(
     folder = recipe_file.parent if recipe_file else run / memory.get("recipe_folder", ".")
     source = recipe_file or (kept if kept.exists() else None)
     from_file = with_paths(read_recipe(source), folder) if source else {}
+    check_secrets(flags, "on the command line or in the environment")
     given = with_paths(flags, Path.cwd())
     remembered = _still_remembered(memory, from_file if recipe_file else {})
     recipe = resolve(merge(from_file, remembered, given))
