@@ -198,12 +198,13 @@ def with_paths(tables: Layer, folder: Path) -> dict[str, Any]:
 
 def _with_paths(kind: Any, content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     placed = dict(content)
+    served = content.get("engine") == "openai"  # then `model` is the endpoint's name for it, whatever lies here
     for name, (setting, of) in parts_of(kind).items():
         value = content.get(name)
         if is_dataclass(of):
             if name in content:
                 placed[name] = _with_paths(of, content[name], folder)
-        elif setting.metadata["path"] and isinstance(value, str):
+        elif setting.metadata["path"] and isinstance(value, str) and not (served and name == "model"):
             placed[name] = _placed(value, folder, name)
         elif setting.metadata["path"] and isinstance(value, list):
             placed[name] = [_placed(item, folder, name) for item in value]
