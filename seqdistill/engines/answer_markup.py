@@ -5,6 +5,7 @@ Between the generation prompt and the answer some templates write more: a channe
 conversation whose answer is a known word. Tags that no template names are left to `split_reasoning`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from seqdistill.engines import split_reasoning
 
 ANSWER, THOUGHT = "ANSWERWORD", "THOUGHTWORD"  # in no template
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+_CLOSING = re.compile(r"<(\w+)>")
 QUESTION = [{"role": "user", "content": "QUESTIONWORD"}]
 
 
@@ -27,6 +29,11 @@ class AnswerMarkup:
     after: str = ""  # behind the answer
     special: frozenset[int] = frozenset()  # the tokenizer's special tokens, by id
     opened: str = ""  # what the generation prompt opened and the template leaves out of a turn with an answer
+
+    @property
+    def lead(self) -> str:
+        """What a model writes between the generation prompt and an answer that it does not think about."""
+        return self.before or (self.closes if self.opens == "" else _CLOSING.sub(r"</\1>", self.opened))
 
     def read(self, text: str) -> tuple[str, str | None]:
         """(answer, reasoning) of what a model wrote up to its stop token; reasoning is "" where it is there but empty."""
@@ -68,9 +75,16 @@ def answer_markup(tokenizer: Any, options: Mapping[str, Any]) -> AnswerMarkup:
     return AnswerMarkup(prompt, before, None, "", after, special, opened)
 
 
-def read_answer(tokenizer: Any, markup: AnswerMarkup, tokens: Sequence[int]) -> tuple[str, str | None, str]:
-    """(answer, reasoning, raw text) of the tokens that a model wrote, its stop token left out."""
+def read_answer(
+    tokenizer: Any, markup: AnswerMarkup, tokens: Sequence[int], *, formed: bool = False
+) -> tuple[str, str | None, str]:
+    """(answer, reasoning, raw text) of the tokens that a model wrote, its stop token left out.
+
+    `formed`: the answer was held to a form from its first token on, so there is nothing around it.
+    """
     raw = tokenizer.decode(tokens, skip_special_tokens=False)
+    if formed:
+        return tokenizer.decode(tokens, skip_special_tokens=True), None, raw
     if getattr(tokenizer, "response_template", None) and (parsed := _parsed(tokenizer, markup.prompt, raw)):
         return *parsed, raw
     answer, thought = markup.read(raw)
