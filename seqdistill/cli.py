@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 from seqdistill import __version__, api
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.progress import Silent
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
@@ -77,12 +78,21 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
             envvar=f"SEQDISTILL_{name.upper()}",
             show_envvar=False,
             show_default=False,
-            autocompletion=(lambda known=choices: list(known)) if choices else None,
+            autocompletion=_completions(choices) if choices else None,
             metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
         )
         annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
+
+
+def _completions(choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """What the shell offers for a value that was begun."""
+
+    def completions(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return completions
 
 
 def _name(table: str, setting: Setting) -> str:
@@ -243,6 +253,10 @@ ExplainOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--explain", metavar="ID", help="tell one row's story instead: its steps, rule, reason, what kept it"),
 ]
+MarkdownOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--markdown", metavar="FILE", help="write the result as Markdown too, for a pull request"),
+]
 LimitOption = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--limit", metavar="N", min=1, help="a smoke run: only N prompts and N test prompts"),
@@ -323,15 +337,29 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
         console.show_preflight(found)
         return asdict(found)
 
+    if int(os.environ.get("RANK", "0")) > 0:  # torchrun's or accelerate's: the first process speaks for all
+        api.train(run.path, recipe, progress=Silent())
+        raise typer.Exit
     result = api.train(run.path, recipe, progress=console)
     console.show_train(result)
     return asdict(result)
 
 
-@_command("eval", (*SHARED, "student", "eval", BUDGET), "Base, student, teacher and ceiling side by side.")
-def _eval(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
+@_command(
+    "eval",
+    (*SHARED, "student", "eval", BUDGET),
+    "Base, student, teacher and ceiling side by side.",
+    [_own("markdown", MarkdownOption, None)],
+)
+def _eval(run: Run, recipe: Recipe, console: Console, markdown: Path | None = None) -> dict[str, Any]:
+    from seqdistill.evaluate.conditions import check_result
+    from seqdistill.evaluate.markdown import write_markdown
+
     result = api.evaluate(run.path, recipe, progress=console)
     console.show_eval(result)
+    if markdown:
+        write_markdown(markdown, result, run.path.absolute().name)
+    check_result(result.scores, recipe.eval.fail_under)
     return asdict(result)
 
 
@@ -345,6 +373,23 @@ def _run(run: Run, recipe: Recipe, console: Console, limit: int | None) -> dict[
 
 
 # --- tools ----------------------------------------------------------------------------------------------------------------
+
+
+@app.command("verify")
+def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = False) -> None:
+    """Check a run's hashes, scores and verdict again, with no GPU and no teacher: exit 0 whole, 1 names the file."""
+    console = Console(as_json=json_, quiet=quiet)
+
+    def work() -> dict[str, Any]:
+        from seqdistill.evaluate.verification import verify
+
+        found = verify(Run(run), console)
+        console.facts("verify: whole" if found.whole else "verify: not whole", {"checked": f"{found.files} files"})
+        if found.problems:
+            raise SeqdistillError("\n".join(found.problems), "run the stage of the first file again, or restore the file")
+        return asdict(found)
+
+    _guarded(console, run, work)
 
 
 @app.command("shrink")

@@ -6,6 +6,7 @@ Does not know what a stage does.
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -157,7 +158,9 @@ class StageRecord:
         written = []
         for name, rows in outputs.items():
             path = self.run.file(self.stage, name)
-            entry = {"path": str(path.relative_to(self.run.path)), "sha256": file_sha256(path), "rows": rows}
+            entry: dict[str, Any] = {"path": str(path.relative_to(self.run.path)), "sha256": file_sha256(path), "rows": rows}
+            if path.is_dir():
+                entry["files"] = {str(part.relative_to(path)): file_sha256(part) for part in content_files(path)}
             written.append({**entry, "stamp": _stamp(path)})
         now = time.time()
         manifest = {
@@ -186,8 +189,28 @@ class StageRecord:
                 "python": platform.python_version(),
             },
         }
+        journal = self.run.file(self.stage, "journal.jsonl")
+        if journal.is_file():
+            size = journal.stat().st_size
+            manifest["journal"] = {"bytes": size, "sha256": start_sha256(journal, size)}
+        manifest["seal"] = seal(manifest)
         write_json(self.run.file(self.stage, "manifest.json"), manifest)
         return manifest
+
+
+def start_sha256(path: Path, size: int) -> str:
+    """The SHA-256 (hex) of a file's first bytes: of a journal, to which only more is added."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (block := file.read(min(size, 1 << 20))):
+            digest.update(block)
+            size -= len(block)
+    return digest.hexdigest()
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """A manifest's own hash: one changed byte in it shows."""
+    return fingerprint(json.loads(json.dumps({name: value for name, value in manifest.items() if name != "seal"})))
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -214,6 +214,9 @@ def _with_paths(kind: Any, content: Mapping[str, Any], folder: Path) -> dict[str
 def _placed(value: str, folder: Path, name: str) -> str:
     if value.startswith("run:"):
         return f"run:{(folder / value[4:]).absolute()}"
+    file, _, function = value.rpartition(":")
+    if file.endswith(".py") and (folder / file).exists():  # the user's own metric, FILE.py:FUNCTION
+        return f"{(folder / file).absolute()}:{function}"
     if (folder / value).exists() or (name in ("prompts", "test", "against") and ":" not in value):
         return str((folder / value).absolute())
     return value

@@ -76,7 +76,7 @@ class ModelConfig:
     stream: bool = key(False, "stream answers: for stream-only models and gateways that cut long silence", output=False)
     chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking")
     reasoning_tags: list[str] = key(
-        [], "tags around reasoning in new answers, as <plan>...</plan>; default: the common ones; repeat it"
+        [], "tags around reasoning in new answers, as <plan>...</plan>; default: the common ones; repeat it", output=False
     )
 
 
@@ -145,6 +145,9 @@ class GenerateConfig:
         low=1,
         output=False,
     )
+    ask_again: list[str] = key(
+        [], "request once more what ended by this finish reason, or what is empty; repeat it: length, empty, content_filter ..."
+    )
     retry_truncated: int | None = key(None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2)
     batch: bool = key(False, "ask through the endpoint's Batch API: within a day or so, at half the price", output=False)
     budget: float | None = key(None, "most USD the run's answers may cost in all; it is never gone over", low=0, output=False)
@@ -175,6 +178,12 @@ class IntegrityConfig:
         0.5, "reject when more than this share of a completion repeats what it said before; 1 is off", low=0, high=1
     )
     self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
+    constant_share: float = key(
+        0.5,
+        "reject a completion of some length that answers more than this share of its slice's prompts word for word; 1 is off",
+        low=0,
+        high=1,
+    )
     refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
     stock_phrases: str = key(
         "annotate", "openings that take the place of an answer: count them in the report, or drop", choices=("annotate", "drop")
@@ -224,6 +233,13 @@ class ContaminationConfig:
     """[filter.contamination]: which rows hold a test item. The run's own test set is always looked for."""
 
     against: list[str] = key([], "further test sets that must not be trained on: files or hf:OWNER/NAME; repeat it", path=True)
+    action: str = key(
+        "drop",
+        "drop the rows that hold a test item, or count them in the report and train on them",
+        choices=("drop", "annotate"),
+    )
+    completions: bool = key(True, "look for test items in completions too, not in prompts alone")
+    masked: bool = key(True, "a row that is a test item with other numbers holds it")
     overlap: float = key(0.7, "share of a test item's 5-grams from which a row holds it", low=0.1, high=1)
 
 
@@ -383,6 +399,7 @@ class TrainConfig:
     )
     seed: int = key(0, "seed of the data order and of dropout", low=0, high=2**31)
     limit: int | None = key(None, "only the first N rows", low=1)
+    processes: int = key(1, "train in N processes on this machine, one a GPU; a batch is then N times as large", low=1, high=64)
     args: dict[str, Any] = key({}, "verbatim to TRL's config class of the method: SFTConfig ...")
 
     @property
@@ -402,6 +419,12 @@ class EvalConfig:
     )
     also: list[str] = key(
         [], "compare also a file of outputs (.jsonl: id or prompt, completion), run:RUN, or a model; repeat it", path=True
+    )
+    metric: str | None = key(
+        None, "your own metric, FILE.py:FUNCTION: def FUNCTION(answer, wanted, prompt) to a share from 0 to 1", path=True
+    )
+    fail_under: list[str] = key(
+        [], "METRIC=VALUE: exit 1 where the student is below, as kept=0.9 or decision=NON-INFERIOR; repeat it", output=False
     )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
