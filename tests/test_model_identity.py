@@ -8,7 +8,7 @@ import pytest
 
 from seqdistill.engines.models import identity
 from seqdistill.generate.plan import teacher_name
-from seqdistill.recipe.reading import with_paths
+from seqdistill.recipe.reading import merge, with_paths
 from seqdistill.recipe.tables import ModelConfig, TeacherConfig
 
 VLLM = ModelConfig(model="o/name", engine="vllm")
@@ -83,6 +83,10 @@ def test_an_endpoints_model_name_is_no_path(tiny_model: Path, tmp_path: Path, mo
         assert with_paths(served, tmp_path) == served
         assert with_paths({"teachers": [served["teacher"]]}, tmp_path) == {"teachers": [served["teacher"]]}
         assert with_paths({"teacher": {"model": name}}, tmp_path) == {"teacher": {"model": str(tmp_path / name)}}
+        named, elsewhere = {"teacher": {"model": name}}, {"teacher": {"engine": "openai"}}
+        assert with_paths(named, tmp_path, merge(named, elsewhere)) == named, "another layer names the engine"
+        student = {"student": {"model": name, "engine": "openai"}}
+        assert with_paths(student, tmp_path)["student"]["model"] == str(tmp_path / name), "a student is files"
         config = TeacherConfig(model=name, engine="openai")
         assert teacher_name(config) == identity(config) == name
     assert teacher_name(TeacherConfig(model="/srv/models/qwen", engine="openai")) == "qwen"
