@@ -93,6 +93,15 @@ def test_a_model_that_thinks_in_an_opened_block_is_read_as_thinking(tokenizer: A
         assert read_answer(tokenizer, markup, tokenizer.encode(written, add_special_tokens=False))[:2] == wanted
 
 
+def test_tags_of_the_recipe_are_looked_for(tokenizer: Any) -> None:
+    tokenizer.chat_template = template("llama3")
+    tokens = tokenizer.encode(f"<plan>{THOUGHT}</plan>{ANSWER}", add_special_tokens=False)
+    assert read_answer(tokenizer, answer_markup(tokenizer, {}), tokens)[1] is None
+    assert read_answer(tokenizer, answer_markup(tokenizer, {}, ["<plan>...</plan>"]), tokens)[:2] == (ANSWER, THOUGHT)
+    with pytest.raises(UsageError, match="not a pair of tags"):
+        answer_markup(tokenizer, {}, ["<plan>"])
+
+
 def test_further_channels_before_the_answer_are_no_part_of_it(tokenizer: Any) -> None:
     tokenizer.chat_template = template("gptoss")
     markup = answer_markup(tokenizer, {})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqdistill.engines import split_reasoning
+from seqdistill.engines.reasoning import tag_pairs
 
 ANSWER, THOUGHT = "ANSWERWORD", "THOUGHTWORD"  # in no template
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
@@ -28,6 +29,7 @@ class AnswerMarkup:
     closes: str = ""  # between reasoning and answer
     after: str = ""  # behind the answer
     special: frozenset[int] = frozenset()  # the tokenizer's special tokens, by id
+    tags: tuple[str, ...] = ()  # of reasoning that the template does not name, as `split_reasoning` takes them
     opened: str = ""  # what the generation prompt opened and the template leaves out of a turn with an answer
 
     @property
@@ -52,13 +54,17 @@ class AnswerMarkup:
         return text, None
 
 
-def answer_markup(tokenizer: Any, options: Mapping[str, Any]) -> AnswerMarkup:
-    """The markup of a tokenizer's chat template, rendered with these options; empty for a template that cannot tell."""
+def answer_markup(tokenizer: Any, options: Mapping[str, Any], tags: Sequence[str] = ()) -> AnswerMarkup:
+    """The markup of a tokenizer's chat template, rendered with these options; empty for a template that cannot tell.
+
+    Raises UsageError for `tags` that are no pairs.
+    """
+    tag_pairs(tuple(tags))
     special = _special(tokenizer)
     prompt = _render(tokenizer, QUESTION, options, add_generation_prompt=True)
     turn = _render(tokenizer, [*QUESTION, {"role": "assistant", "content": ANSWER}], options)
     if prompt is None or turn is None or turn.count(ANSWER) != 1:
-        return AnswerMarkup(special=special)
+        return AnswerMarkup(special=special, tags=tuple(tags))
     answer, after = turn.split(ANSWER)
     if answer.startswith(prompt):
         before, opened = answer.removeprefix(prompt), ""
@@ -71,8 +77,8 @@ def answer_markup(tokenizer: Any, options: Mapping[str, Any]) -> AnswerMarkup:
         if thinking.startswith(prompt) and thinking.count(THOUGHT) == thinking.count(ANSWER) == 1:
             opens, _, rest = thinking.removeprefix(prompt).partition(THOUGHT)
             if ANSWER in rest and rest.split(ANSWER)[0].strip():
-                return AnswerMarkup(prompt, before, opens, rest.split(ANSWER)[0], after, special)
-    return AnswerMarkup(prompt, before, None, "", after, special, opened)
+                return AnswerMarkup(prompt, before, opens, rest.split(ANSWER)[0], after, special, tuple(tags))
+    return AnswerMarkup(prompt, before, None, "", after, special, tuple(tags), opened)
 
 
 def read_answer(
@@ -89,8 +95,8 @@ def read_answer(
         return *parsed, raw
     answer, thought = markup.read(raw)
     if thought is None and answer == raw:
-        answer, thought = split_reasoning(markup.opened + raw)  # tags may be special tokens
-        if thought is None:
+        answer, thought = split_reasoning(markup.opened + raw, tags=markup.tags)  # tags may be special tokens
+        if thought is None and answer == raw:
             return tokenizer.decode(tokens, skip_special_tokens=True), None, raw
     for token in markup.special.intersection(tokens):
         (name,) = tokenizer.convert_ids_to_tokens([token])

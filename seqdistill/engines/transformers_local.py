@@ -68,7 +68,7 @@ class TransformersEngine:
         stops = self._model.generation_config.eos_token_id
         stops = [stops] if isinstance(stops, int) else list(stops or [])
         self._template = model.chat_template_kwargs
-        self._markup = answer_markup(self._tokenizer, self._template)
+        self._markup = answer_markup(self._tokenizer, self._template, model.reasoning_tags)
         ends = [self._tokenizer.eos_token_id, turn_end(self._tokenizer, self._markup)]
         self._stops = [stop for stop in dict.fromkeys([*stops, *ends]) if stop is not None]
         self.neutralised = neutralise(self._model)

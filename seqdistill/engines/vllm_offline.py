@@ -60,7 +60,7 @@ class VLLMEngine:
         if not getattr(self._tokenizer, "chat_template", "built in"):  # Mistral's own tokenizers have no such attribute
             raise UsageError(f"{named(model)} has no chat template", "use an instruct model")
         self._what, self._template = named(model), model.chat_template_kwargs
-        self._markup = answer_markup(self._tokenizer, self._template)
+        self._markup = answer_markup(self._tokenizer, self._template, model.reasoning_tags)
         self._turn_end = turn_end(self._tokenizer, self._markup)
         # not passed on: requests carry sampling settings of their own, and vLLM takes the stop tokens alone from the file
         self.neutralised = bending(self._llm.model_config.try_get_generation_config())
