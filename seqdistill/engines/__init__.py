@@ -30,6 +30,11 @@ class Request:
     logprobs: int | None = None  # log-probabilities of the answer's tokens, and of so many likeliest ones at each place
     again: int = 0  # how often the same was requested before: tells a repeated request from the first, and is not sent
 
+    @property
+    def has_form(self) -> bool:
+        """Whether the answer must keep to a schema or be one of some choices."""
+        return self.schema is not None or bool(self.choices)
+
 
 @dataclass(frozen=True)
 class Completion:

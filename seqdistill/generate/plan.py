@@ -39,8 +39,13 @@ class Planned:
 
 
 def teacher_name(model: ModelConfig) -> str:
-    """The teacher's name in sample ids: the model as it is named, without this machine's folders."""
+    """The teacher's name in sample ids: the model as it is named, without this machine's folders.
+
+    What an endpoint calls its model is a name and no path here, unless it is an absolute path.
+    """
     name = model.model or ""
+    if model.engine == "openai":
+        return Path(name).name if name.startswith("/") else name
     return Path(name).name if "/" in name and Path(name).expanduser().exists() else name
 
 
