@@ -16,18 +16,19 @@ from typing import Annotated, Any, Optional, Union, get_args, get_origin
 import typer
 from typer.exceptions import TyperException
 
-from seqdistill import __version__
+from seqdistill import __version__, api
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.runs import Run
+from seqdistill.tasks.templates import recipe_file
 
 app = typer.Typer(
     name="seqdistill",
     help="Distil an expensive model into a small one, in four stages. RUN is a directory.",
-    epilog="Start: seqdistill run runs/notices -c prompts/notices/recipe.toml",
+    epilog="Start: seqdistill run runs/notices -c notices",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -76,6 +77,7 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
             envvar=f"SEQDISTILL_{name.upper()}",
             show_envvar=False,
             show_default=False,
+            autocompletion=(lambda known=choices: list(known)) if choices else None,
             metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
         )
         annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
@@ -136,7 +138,12 @@ def _number_or_switch(text: str) -> Any:
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
 ConfigOption = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--config", "-c", metavar="RECIPE", help="recipe (TOML); the run keeps a copy, so give it once"),
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="RECIPE",
+        help="recipe (TOML), or the name of one that comes along: notices; the run keeps a copy, so pass it once",
+    ),
 ]
 SetOption = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -169,7 +176,8 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
                     if name == "run" and own.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": own["limit"]}})
                 keep = not (own.get("dry_run") or own.get("probe"))
-                with resolved_recipe(directory.path, values["config"], flags, console.note, keep=keep) as recipe:
+                file = recipe_file(values["config"])
+                with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **own)
 
             _guarded(console, run, work)
@@ -229,7 +237,7 @@ ProbeOption = Annotated[
     int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really asks N prompts, for a better estimate")
 ]
 FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="JSONL: API logs, batch files, prompt/completion or messages lines")
+    list[Path], typer.Argument(metavar="FILE...", help="JSONL, JSON, CSV or Parquet: logs, exports, data sets")
 ]
 ExplainOption = Annotated[
     Optional[str],  # noqa: UP045
@@ -256,29 +264,24 @@ _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)
 
 @_command("generate", (*SHARED, "generate"), "Ask the teacher on your prompts; nothing is asked twice.", _ESTIMATE)
 def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False, probe: int = 0) -> dict[str, Any]:
-    from seqdistill.generate.estimate import estimate
-    from seqdistill.generate.stage import generate
-
     if dry_run or probe:
-        told = estimate(run, recipe, console, probe)
-        console.show_estimate(told)
-        return asdict(told)
+        expected = api.estimate(run.path, recipe, probe=probe, progress=console)
+        console.show_estimate(expected)
+        return asdict(expected)
 
-    result = generate(run, recipe, console)
+    result = api.generate(run.path, recipe, progress=console)
     console.show_generate(result)
     return asdict(result)
 
 
 @_command(
     "import",
-    ("teacher", "generate"),
+    (*SHARED, "generate"),
     "Take recorded completions as the teacher's; filter comes next.",
     [_own("files", FilesArgument)],
 )
 def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> dict[str, Any]:
-    from seqdistill.generate.recorded import import_recorded
-
-    result = import_recorded(run, recipe, files, console)
+    result = api.import_recorded(run.path, files, recipe, progress=console)
     console.show_import(result)
     return asdict(result)
 
@@ -290,15 +293,12 @@ def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> di
     [_own("explain", ExplainOption, None)],
 )
 def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = None) -> dict[str, Any]:
-    from seqdistill.filter.explain import explain as explain_row
-    from seqdistill.filter.stage import filter_samples
-
     if explain is not None:
-        story = explain_row(run, explain, recipe.filter.personal_data.phone_regions)
+        story = api.explain(run.path, explain, recipe, progress=console)
         console.show_story(story)
         return asdict(story)
 
-    result = filter_samples(run, recipe, console)
+    result = api.filter(run.path, recipe, progress=console)
     console.show_filter(result)
     return asdict(result)
 
@@ -310,9 +310,7 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
     [_own("top", TopOption, 20), _own("model", ModelOption, None)],
 )
 def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | None) -> dict[str, Any]:
-    from seqdistill.train.scored_targets import score_targets
-
-    result = score_targets(run, recipe, top, model, console)
+    result = api.targets(run.path, recipe, top=top, model=model, progress=console)
     console.show_targets(result)
     return asdict(result)
 
@@ -325,15 +323,11 @@ def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | 
 )
 def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) -> dict[str, Any]:
     if preflight:
-        from seqdistill.train.ready import check
-
-        found = check(run, recipe, console)
+        found = api.preflight(run.path, recipe, progress=console)
         console.show_preflight(found)
         return asdict(found)
 
-    from seqdistill.train.stage import train
-
-    result = train(run, recipe, console)
+    result = api.train(run.path, recipe, progress=console)
     console.show_train(result)
     return asdict(result)
 
@@ -347,9 +341,8 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
 def _eval(run: Run, recipe: Recipe, console: Console, markdown: Path | None = None) -> dict[str, Any]:
     from seqdistill.evaluate.conditions import check_result
     from seqdistill.evaluate.markdown import write_markdown
-    from seqdistill.evaluate.stage import evaluate
 
-    result = evaluate(run, recipe, console)
+    result = api.evaluate(run.path, recipe, progress=console)
     console.show_eval(result)
     if markdown:
         write_markdown(markdown, result, run.path.absolute().name)
@@ -361,6 +354,7 @@ def _eval(run: Run, recipe: Recipe, console: Console, markdown: Path | None = No
     "run", (*SHARED, "student", BUDGET), "All four stages; what is up to date is skipped.", [_own("limit", LimitOption, None)]
 )
 def _run(run: Run, recipe: Recipe, console: Console, limit: int | None) -> dict[str, Any]:  # noqa: ARG001
+    api.check_stages(run.path, recipe, progress=console)
     stages = {"generate": _generate, "filter": _filter, "train": _train, "eval": _eval}
     return {stage: act(run, recipe, console) for stage, act in stages.items()}
 
@@ -374,9 +368,7 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
     console = Console(as_json=json_, quiet=quiet)
 
     def work() -> dict[str, Any]:
-        from seqdistill.evaluate.verification import verify
-
-        found = verify(Run(run), console)
+        found = api.verify(run, progress=console)
         console.facts("verify: whole" if found.whole else "verify: not whole", {"checked": f"{found.files} files"})
         if found.problems:
             raise SeqdistillError("\n".join(found.problems), "run the stage of the first file again, or restore the file")

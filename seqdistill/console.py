@@ -214,11 +214,16 @@ class Console:
         )
 
     def show_import(self, result: "ImportResult") -> None:
+        unended = result.without_finish_reason
         self.facts(
             "import: done",
             {
                 "read": f"{result.read:,}",
-                "new": f"{result.new:,} ({result.known:,} were known)",
+                "new": f"{result.new:,} ({result.known:,} were known"
+                + (f", {result.updated:,} of them updated)" if result.updated else ")"),
+                "matched": None if result.matched is None else f"{result.matched:,} to the task's prompts or template",
+                "skipped": f"{result.skipped:,} with nothing to be learnt" if result.skipped else None,
+                "no finish reason": f"{unended:,}, counted as stop" if unended else None,
                 "not taken": f"{result.unread:,}, see failures.jsonl" if result.unread else None,
                 "teachers": ", ".join(result.teachers),
                 "samples": f"{result.samples:,}",

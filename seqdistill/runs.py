@@ -71,6 +71,16 @@ class Run:
                         return str(output["sha256"])
         return file_sha256(path)
 
+    def stale(self, stage: str) -> list[str]:
+        """The earlier stages whose inputs have changed since they ran, each with what to run again."""
+        found = []
+        for earlier in STAGES[: STAGES.index(stage)]:
+            for entry in ((self.manifest(earlier) or {}).get("inputs") or {}).values():
+                path = Path(os.path.normpath(self.path / entry["path"]))
+                if path.is_relative_to(self.path) and path.exists() and self.hash_of(path) != entry["sha256"]:
+                    found.append(f"{path} has changed since {earlier} ran: run `seqdistill {earlier} {self.path}` again")
+        return list(dict.fromkeys(found))
+
     def locked(self, stage: str) -> contextlib.AbstractContextManager[None]:
         """Holds a stage for this process; a second process on it gets a SeqdistillError at once."""
         return self._held(self.file(stage, ".lock"), f"is at work on the {stage} stage")
@@ -129,7 +139,7 @@ class StageRecord:
         old, new = _by_dotted_name(manifest.get("settings", {})), _by_dotted_name(self.settings)
         hashes = {name: entry["sha256"] for name, entry in manifest.get("inputs", {}).items()}
         return [
-            *(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in _changed(old, new)),
+            *(f"{name}: {was} -> {now}" for name in _changed(old, new) for was, now in _unlike(old.get(name), new.get(name))),
             *(f"{name}: the content changed" for name in _changed(hashes, self.input_hashes)),
         ]
 
@@ -205,6 +215,25 @@ def seal(manifest: Mapping[str, Any]) -> str:
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+
+
+def _unlike(old: Any, new: Any) -> Iterator[tuple[str, str]]:
+    """The parts of two values that differ, each as short text."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in _changed(old, new):
+            yield from ((f"{name} = {was}", now) for was, now in _unlike(old.get(name), new.get(name)))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and old:
+        for was, now in zip(old, new, strict=True):
+            if was != now:
+                yield from _unlike(was, now)
+    elif old != new:
+        yield _short(old), _short(new)
+
+
+def _short(value: Any) -> str:
+    text = {None: "not set", True: "true", False: "false"}.get(value) if isinstance(value, (bool, type(None))) else None
+    text = text or (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _by_dotted_name(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:

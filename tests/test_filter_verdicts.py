@@ -31,7 +31,7 @@ STOCK = "The original message was rephrased to make it more concise and clear wh
 REFUSAL = "I can't tell that to anna@example.org or anyone."
 PLANKS = " ".join(f"plank{number}" for number in range(300))
 KEYS: dict[str, Any] = {
-    "integrity": {"max_chars": 2000, "min_chars": 3, "refusals": "drop"},
+    "integrity": {"max_chars": 2000, "min_chars": 3, "refusals": "drop", "stock_phrases": "drop"},
     "personal_data": {"action": "drop"},
     "validation": 0.0,
 }
@@ -78,7 +78,7 @@ def test_the_settings_that_a_rejected_row_names_would_have_kept_it(tmp_path: Pat
     ]
     stock = [sample(row.prompt[0]["content"].replace("has news", "writes"), STOCK) for row in notices(8)]
     ids = {row.id: [f"filter.{setting}" for setting in settings] for row, settings in expected}
-    ids |= {row.id: ["filter.integrity.stock_share = 0"] for row in stock}
+    ids |= {row.id: ['filter.integrity.stock_phrases = "annotate"'] for row in stock}
     rows = [vars(row) for row in (*(row for row, _ in expected), *stock, *notices(200))]
     run = make_run(tmp_path / "run", [vars(wall) | {"score": 1.0}, *rows])
     assert as_named(run, KEYS, test) == ids

@@ -17,7 +17,7 @@ from seqdistill.evaluate.contestants import Contestant, contestants_of, in_other
 from seqdistill.journal.budget import price_of
 from seqdistill.metrics import Measure, default_metric, measures
 from seqdistill.metrics.own import own_metric, split_name
-from seqdistill.progress import Progress
+from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import asked_with
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import Prompt
@@ -41,21 +41,8 @@ class Inputs:
     @classmethod
     def of(cls, run: Run, recipe: Recipe) -> "Inputs":
         """Raises UsageError without a test set, a teacher or a trained student, and for a bad price, form or metric."""
-        test = recipe.task.test
-        if test is None:
-            raise UsageError(
-                "no test set is configured", "name held-out prompts with --test FILE, or as test in the recipe's [task]"
-            )
-        price_of(recipe.teacher.price)  # a wrong one is an error now, not after the asking
-        recipe = replace(recipe, generate=asked_with(recipe, run.manifest("generate")))
-        form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
-        form.check()
-        kind = kind_of(form)
-        own = own_metric(recipe.eval.metric) if recipe.eval.metric else None
-        scoring = Scoring(measures(kind, own), form, kind, baselines.training_file(run))
-        check_primary(recipe.task.primary, scoring.measures, kind)
-        check_conditions(recipe.eval.fail_under, scoring.measures)
-        template, contestants = load_template(recipe.task.template), contestants_of(run, recipe, kind)
+        recipe, test, scoring = _checked(run, recipe)
+        template, contestants = load_template(recipe.task.template), contestants_of(run, recipe, scoring.kind)
         files = {
             "test": Path(test) if not test.startswith("hf:") else None,
             "template": template.path,
@@ -96,6 +83,31 @@ class Inputs:
         if name in [measure.name for measure in self.scoring.measures]:
             return name
         return f"{name}_{'reference' if references == len(prompts) or teacher.absent else 'teacher'}"
+
+
+def check(run: Run, recipe: Recipe) -> None:
+    """Raises UsageError for what eval would refuse, before there is a student."""
+    recipe, test, _ = _checked(run, recipe)
+    load_prompts(test, load_template(recipe.task.template), recipe.eval.limit, Silent(), recipe.task.columns)
+
+
+def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
+    """The recipe as the run's answers were requested, the test set and how it is scored."""
+    test = recipe.task.test
+    if test is None:
+        raise UsageError(
+            "no test set is configured", "name held-out prompts with --test FILE, or as test in the recipe's [task]"
+        )
+    price_of(recipe.teacher.price)
+    recipe = replace(recipe, generate=asked_with(recipe, run.manifest("generate")))
+    form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
+    form.check()
+    kind = kind_of(form)
+    own = own_metric(recipe.eval.metric) if recipe.eval.metric else None
+    scoring = Scoring(measures(kind, own), form, kind, baselines.training_file(run))
+    check_primary(recipe.task.primary, scoring.measures, kind)
+    check_conditions(recipe.eval.fail_under, scoring.measures)
+    return recipe, test, scoring
 
 
 def kind_of(form: AnswerForm) -> str:

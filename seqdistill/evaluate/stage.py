@@ -37,20 +37,20 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     inputs = Inputs.of(run, recipe)
     recipe, record = inputs.recipe, inputs.record
     paths = {name.partition(".")[0]: run.file("eval", name) for name in OUTPUTS}
+    if record.up_to_date():
+        return EvalResult(json.loads(paths["scores"].read_text(encoding="utf-8")), paths, 0.0, up_to_date=True)
     with run.locked("eval"):
-        if record.up_to_date():
-            return EvalResult(json.loads(paths["scores"].read_text(encoding="utf-8")), paths, 0.0, up_to_date=True)
         for difference in record.differences():
             progress.note(f"eval: {difference}")
         prompts = inputs.prompts(progress)
         contestants, recorded = with_outputs(inputs.competing(len(prompts)), prompts, inputs.template)
         primary = inputs.primary(prompts, contestants)
-        record.begin()
         try:
             given = ask_all(run, recipe, contestants, prompts, progress, recorded)
         except Unreachable as unreachable:
             contestants, recorded = without_teacher(run, inputs, contestants, prompts, unreachable, progress)
             given = ask_all(run, recipe, contestants, prompts, progress, recorded)
+        record.begin()
         answers = scored(contestants, prompts, given, inputs.scoring)
         scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers)
         write_jsonl(paths["predictions"], (answer.row() for answer in answers))

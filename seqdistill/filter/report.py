@@ -95,7 +95,7 @@ def report(
 ) -> dict[str, Any]:
     """The content of report.json. `regions` are those whose phone numbers are known, to be left out of texts."""
     show = partial(shown, regions=regions)
-    by_rule = verdicts.by_rule()
+    by_rule, kept = verdicts.by_rule(), verdicts.kept(np.arange(len(facts)))
     left, funnel = len(facts), []
     for step in STEPS:
         gone = sum(count for rule, count in by_rule.items() if RULES[rule] == step)
@@ -109,7 +109,10 @@ def report(
         "by_rule": by_rule,
         "by_slice": _by(facts.slices, verdicts),
         "by_teacher": _by(facts.teachers, verdicts),
-        "annotated": {"refusals": int(facts.refused[verdicts.kept(np.arange(len(facts)))].sum())},
+        "annotated": {
+            "refusals": int(facts.refused[kept].sum()),
+            "stock_phrases": int(np.isin(kept, np.concatenate([*(phrase.rows for phrase in phrases), kept[:0]])).sum()),
+        },
         "stock_phrases": [
             {"opening": phrase.opening, "rows": len(phrase.rows), "share": round(phrase.share, 4)} for phrase in phrases
         ],

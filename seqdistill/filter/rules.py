@@ -36,7 +36,7 @@ def drop_slips(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> Non
 
 
 def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: IntegrityConfig, read: Rows) -> list[StockPhrase]:
-    """Rejects completions that open with a stock phrase; returns the phrases."""
+    """Returns the stock phrases; rejects the completions that open with one, where that is configured."""
     if not config.stock_share:
         return []
     slices: dict[str, list[int]] = {}
@@ -46,10 +46,10 @@ def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: In
         return []
     groups = [np.array(rows) for _, rows in sorted(slices.items())]
     phrases = stock_phrases(facts.openings, facts.prompts, groups, config.stock_share, read)
-    for phrase in phrases:
+    for phrase in phrases if config.stock_phrases == "drop" else ():
         reason = f"opens with {phrase.opening!r}, as {phrase.share:.1%} of all do, unasked"
         for row in phrase.rows.tolist():
-            verdicts.reject(row, Verdict("stock_phrase", reason, (setting("integrity.stock_share", 0),)))
+            verdicts.reject(row, Verdict("stock_phrase", reason, (setting("integrity.stock_phrases", "annotate"),)))
     return phrases
 
 

@@ -28,7 +28,7 @@ from seqdistill.filter.rules import (
 from seqdistill.filter.scan import Facts, Rows, scan
 from seqdistill.filter.scoring.choice import Choice, Chooser, choice_inputs, choice_settings
 from seqdistill.filter.verdict import Verdict, told
-from seqdistill.progress import Progress
+from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import asked_with
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import write_json
@@ -111,6 +111,15 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=document["funnel"])
         write_dataset_card(run)
     return FilterResult(**result, funnel=document["funnel"], up_to_date=False, path=run.path / "filter")
+
+
+def check(run: Run, recipe: Recipe) -> None:
+    """Raises UsageError for what filter would refuse, before there are samples."""
+    form = _form(run, recipe)
+    _settings(recipe, form)
+    choice_inputs(recipe.filter)
+    read_decisions(run)
+    _test_items(recipe, Silent())
 
 
 def _form(run: Run, recipe: Recipe) -> AnswerForm:

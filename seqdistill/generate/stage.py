@@ -89,6 +89,12 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
     return _result(run, up_to_date=False)
 
 
+def is_up_to_date(run: Run, recipe: Recipe) -> bool:
+    """Whether generate has nothing to do. Raises UsageError as it does."""
+    imported = recipe.task.prompts is None and (run.manifest("generate") or {}).get("imported")
+    return bool(imported) or Inputs.of(run, recipe).record.up_to_date()
+
+
 def _about(inputs: Inputs) -> dict[str, Any]:
     """The teachers as the manifest and the cards tell them; of several, the names together and each alone."""
     each = [

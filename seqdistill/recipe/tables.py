@@ -60,13 +60,24 @@ class ModelConfig:
     model: str | None = key(None, "model: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True)
     engine: str = key("transformers", "what runs it", choices=ENGINES)
     base_url: list[str] = key([], "base URL of an OpenAI-compatible endpoint; repeat it to share the load", output=False)
-    api_key_env: str = key("OPENAI_API_KEY", "environment variable that holds the key", output=False)
+    api_key_env: str | list[str] = key(
+        "OPENAI_API_KEY",
+        "environment variable that holds the key; in a recipe also a list, one for each base URL",
+        output=False,
+    )
     revision: str | None = key(None, "revision of the model: a hub revision, or your name for what an endpoint serves")
     trust_remote_code: bool = key(False, "run Python code that comes with the model")
     options: dict[str, Any] = key(
         {}, "passed verbatim to the engine (batch_size, dtype, tensor_parallel_size ...)", output=False
     )
-    chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking", output=True)
+    body: dict[str, Any] = key({}, "further fields of every request to the endpoint, as JSON", output=False)
+    headers: dict[str, Any] = key({}, "further headers of every request; $NAME is an environment variable", output=False)
+    query: dict[str, Any] = key({}, "further query of every request, such as api-version; $NAME as in headers", output=False)
+    stream: bool = key(False, "stream answers: for stream-only models and gateways that cut long silence", output=False)
+    chat_template_kwargs: dict[str, Any] = key({}, "passed to the chat template, e.g. enable_thinking")
+    reasoning_tags: list[str] = key(
+        [], "tags around reasoning in new answers, as <plan>...</plan>; default: the common ones; repeat it"
+    )
 
 
 @dataclass(frozen=True)
@@ -165,9 +176,13 @@ class IntegrityConfig:
     )
     self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
     refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
+    stock_phrases: str = key(
+        "annotate", "openings that take the place of an answer: count them in the report, or drop", choices=("annotate", "drop")
+    )
     script_share: float = key(
-        0.02,
-        "reject a completion in another writing system than its prompt when fewer than this share of its slice are; 0 is off",
+        0.5,
+        "reject a completion in another writing system than its prompt's, unasked, when fewer than this share of the slice's "
+        "prompts are answered so; 0 is off",
         low=0,
         high=1,
     )
@@ -179,7 +194,7 @@ class IntegrityConfig:
     )
     stock_share: float = key(
         0.005,
-        "reject an opening of 4 words that stands in this share of one slice's completions without being asked for; 0 is off",
+        "a stock phrase opens at least this share of one slice's completions without being asked for; 0 looks for none",
         low=0,
         high=1,
     )
@@ -307,6 +322,19 @@ class FilterConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """[train.lora]: low-rank adapters that are trained in place of all weights, and merged when the model is saved."""
+
+    r: int | None = key(None, "train low-rank adapters of this rank instead of all weights; merged when saved", low=1)
+    alpha: float | None = key(None, "scale of the adapters; default: 2 r", low=0)
+    dropout: float = key(0.0, "dropout in the adapters", low=0, high=0.99)
+    target_modules: list[str] = key([], "names of the modules that get adapters; default: all linear layers but the head")
+    quantize: str | None = key(
+        None, "load the frozen weights quantised (QLoRA); needs a CUDA GPU and bitsandbytes", choices=("4bit", "8bit")
+    )
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """[train]: how the student learns. Everything TRL knows goes through [train.args]."""
 
@@ -325,14 +353,42 @@ class TrainConfig:
     approximate: bool = key(
         False, "method = soft: compare the stored likeliest tokens alone, renormalised; works at every temperature"
     )
+    features: float = key(0.0, "weight of the likeness of hidden states, for a student cut from its teacher", low=0)
+    features_loss: str = key("cosine", "features: 1 - cosine, or mean squared difference", choices=("cosine", "mse"))
+    attention: float = key(0.0, "weight of the likeness of attention, for a student cut from its teacher", low=0)
+    attention_loss: str = key("kl", "attention: KL divergence, or squared distance", choices=("kl", "mse"))
+    relations: float = key(
+        0.0,
+        "weight of the relations between queries, keys and values in the last layer, for a student cut from its teacher",
+        low=0,
+    )
+    distances: float = key(0.0, "weight of the distances between a batch's rows, for a student cut from its teacher", low=0)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     reasoning: bool = key(False, "train on the teacher's reasoning too, as <think> before the answer")
+    rationale: str = key(
+        "off",
+        "the teacher's reasoning: not trained, before the answer (as reasoning does), or as rows of a task of its own",
+        choices=("off", "inline", "multitask"),
+    )
+    rationale_weight: float = key(1.0, "rationale = multitask: weight of these rows", low=0)
+    reference_weight: float = key(0.0, "weight of rows whose answer is the prompt's reference; 0: there are none", low=0)
+    references: str = key(
+        "extra", "reference_weight: rows beside the teacher's, or instead of them", choices=("extra", "replace")
+    )
+    teacher_weights: dict[str, Any] = key({}, "weights of teachers' rows, by the teacher's name in the samples")
+    edited_weight: float = key(1.0, "weight of rows whose answer a person edited", low=0)
     layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
     unfit: str = key(
         "error", "rows too long for the student or with control tokens in the answer: error, or drop", choices=("error", "drop")
     )
     seed: int = key(0, "seed of the data order and of dropout", low=0, high=2**31)
     limit: int | None = key(None, "only the first N rows", low=1)
-    args: dict[str, Any] = key({}, "verbatim to TRL's SFTConfig")
+    args: dict[str, Any] = key({}, "verbatim to TRL's config class of the method: SFTConfig ...")
+
+    @property
+    def trains_reasoning(self) -> bool:
+        """Whether the teacher's reasoning is trained before the answer."""
+        return self.reasoning or self.rationale == "inline"
 
 
 @dataclass(frozen=True)

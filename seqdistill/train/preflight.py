@@ -53,13 +53,13 @@ def preflight(
     template = Template(tokenizer, stops)
     unfit: dict[str, str] = {}
     progress.start("checking the rows", len(train) + len(validation), "rows")
-    kept = [_fitting(template, samples, config.reasoning, limit, unfit, progress) for samples in (train, validation)]
+    kept = [_fitting(template, samples, config.trains_reasoning, limit, unfit, progress) for samples in (train, validation)]
     progress.end()
     if unfit and (config.unfit == "error" or not kept[0]):
         dropped = _way_out(config) if kept[0] else "no row is left to train on"
         raise UsageError(_summary(unfit, len(train) + len(validation)), dropped)
     with_reasoning = sum(sample.reasoning is not None for sample in [*train, *validation])
-    if config.reasoning and not with_reasoning:
+    if config.trains_reasoning and not with_reasoning:
         raise UsageError(
             "[train] reasoning = true, but no row has reasoning", "leave reasoning out, or use a teacher that reasons"
         )
@@ -71,7 +71,7 @@ def preflight(
         max_length=max(len(row.tokens) for rows in kept for row in rows),
         end_of_turn=template.end_of_turn,
         unfit=unfit,
-        without_reasoning=len(train) + len(validation) - with_reasoning if config.reasoning else 0,
+        without_reasoning=len(train) + len(validation) - with_reasoning if config.trains_reasoning else 0,
         notes=list(_notes(tokenizer, template)),
     )
 

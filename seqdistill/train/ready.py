@@ -18,8 +18,10 @@ from seqdistill.records import read_samples
 from seqdistill.runs import Run
 from seqdistill.train.arguments import check_arguments, trl_arguments
 from seqdistill.train.fit import prepared, quiet
+from seqdistill.train.lora import check_lora
 from seqdistill.train.measured import Cost, check_isolated, cost, make_savable
 from seqdistill.train.methods import Lesson, Method, method_of
+from seqdistill.train.mixing import mixed
 from seqdistill.train.preflight import Checked, preflight
 from seqdistill.train.rendering import Row, Template, Unfit, chat_template, with_defaults
 from seqdistill.train.shrink import listed_layers
@@ -66,9 +68,11 @@ def make_ready(
 
     Raises UsageError for a student, rows or [train.args] that cannot be trained with; nothing is left behind then.
     """
+    check_lora(recipe.train.lora)
     check_arguments(recipe.train.args, method.config_class())
     method.check(run, recipe, student)
-    samples = {name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}
+    rows = mixed({name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}, recipe.train)
+    samples = {"train": rows.train, "validation": rows.validation}
     read = _read_student(student, recipe)
     checked = preflight(
         read.tokenizer,
@@ -82,7 +86,8 @@ def make_ready(
     )
     kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
-    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress)
+    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress, weights=rows.weights)
+    lesson.found.update(rows.counts)
     lesson = replace(lesson, material=method.gather(lesson))
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
     try:
@@ -196,6 +201,16 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
             return report(make_ready(run, recipe, student, method, files, progress, measure=True))
         finally:
             discard(run)
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Raises UsageError for a student, a method or [train.args] that train would refuse, before there are rows."""
+    student, method = find_student(recipe), method_of(recipe.train)
+    method.check_recipe(recipe)
+    with quiet():
+        check_lora(recipe.train.lora)
+        check_arguments(recipe.train.args, method.config_class())
+        _read_student(student, recipe)
 
 
 def report(ready: Ready) -> Preflight:

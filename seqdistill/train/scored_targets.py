@@ -52,7 +52,7 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
     teacher = _local_teacher(recipe, model)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     views = {name: Path(source) for name, source in _view_files(recipe).items() if Path(source).exists()}
-    settings = {"targets.top": top, "targets.teacher": identity(teacher), "train.reasoning": recipe.train.reasoning}
+    settings = {"targets.top": top, "targets.teacher": identity(teacher), "train.reasoning": recipe.train.trains_reasoning}
     with run.locked("targets"):
         record = StageRecord(run, "targets", settings, {**files, **views})
         path, work = run.file("targets", "targets.parquet"), run.file("targets", ".work")
@@ -60,7 +60,7 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
             return _result(run, up_to_date=True)
         samples = [sample for file in files.values() for sample in read_samples(file)]
         scorer = Scorer(teacher, top)
-        rows, left_out = _rendered(samples, scorer, _teacher_views(recipe, progress), recipe.train.reasoning)
+        rows, left_out = _rendered(samples, scorer, _teacher_views(recipe, progress), recipe.train.trains_reasoning)
         for name, reason in islice(left_out.items(), 1):
             progress.note(f"targets: {len(left_out)} of {len(samples)} rows cannot be scored, the first is {name!r}: {reason}")
         if not rows:

@@ -14,8 +14,9 @@ from seqdistill.cards import write_model_card
 from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe, settings
-from seqdistill.records import fingerprint
+from seqdistill.records import fingerprint, write_json
 from seqdistill.runs import Run, StageRecord
+from seqdistill.tasks.templates import PROMPT_TEMPLATE, load_template
 from seqdistill.train.arguments import resolved
 from seqdistill.train.checkpoints import open_work
 from seqdistill.train.fit import Fitted, fit, quiet
@@ -49,10 +50,10 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
     """
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
+    record = StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})
+    if record.up_to_date():
+        return _result(run, up_to_date=True)
     with run.locked("train"):
-        record = StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})
-        if record.up_to_date():
-            return _result(run, up_to_date=True)
         for difference in record.differences():
             progress.note(f"train: {difference}")
         work, log, out = (run.file("train", name) for name in (".work", "log.jsonl", "model"))
@@ -63,6 +64,7 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
             checkpoint = open_work(work, record.fingerprint)
             _note(ready, checkpoint, progress)
             fitted = fit(ready.trainer, base.model, ready.checked.end_of_turn, checkpoint, log, out, progress)
+        write_json(out / PROMPT_TEMPLATE, load_template(recipe.task.template).student)
         if fitted.steps == 0:
             raise SeqdistillError("train: not one step was done", "see num_train_epochs and max_steps in [train.args]")
         record.finish(
@@ -89,6 +91,8 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
 def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any]:
     own = {f"train.{name}": value for name, value in settings(recipe.train, *(METHOD_KEYS - method.keys)).items()}
     own["train.method"] = method.name
+    if recipe.train.lora.r is None:
+        own = {name: value for name, value in own.items() if not name.startswith("train.lora.")}
     if student.layers is None:
         del own["train.layers"]
     name, kwargs = recipe.student.chat_template, recipe.student.chat_template_kwargs

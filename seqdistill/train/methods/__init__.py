@@ -29,10 +29,22 @@ class Lesson:
     checked: Checked
     arguments: Any  # of the method's TRL config class
     progress: Progress
+    weights: dict[str, float] = field(default_factory=dict)  # of rows that count more or less than 1, by id
     base: Base = field(default_factory=lambda: Base(ModelConfig()))  # the untrained student
     model: Any = None  # the same, loaded
     material: Any = None  # what the method's `gather` found
     found: dict[str, Any] = field(default_factory=dict)  # what the method reports of itself, for the manifest
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch as the loss terms see it. Its N trained tokens are in the order of the rows."""
+
+    inputs: dict[str, Any]  # what the model was called with
+    trained: Any  # (B, T - 1) bool: the places whose next token is trained
+    labels: Any  # (N) the tokens that are learnt there
+    logits: Any  # (N, V) the student's
+    extras: dict[str, Any]  # what the collator added
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Method:
     inputs: Callable[[Run], dict[str, Path]] = lambda _run: {}  # files beside filter's that decide the result
     defaults: Callable[[TrainConfig], dict[str, Any]] = lambda _config: {}  # of TRL's arguments, where [train.args] has none
     keys: frozenset[str] = frozenset()  # the keys of [train] that change what it does, of those that not every method has
+    check_recipe: Callable[[Recipe], None] = lambda _recipe: None  # before generate, in a run of all four stages
 
     def config_class(self) -> Any:
         """TRL's config class."""
@@ -59,7 +72,19 @@ class Method:
         return getattr(trl, self.config)
 
 
-METHOD_KEYS = frozenset(("alpha", "temperature", "approximate"))  # keys of [train] that belong to some methods only
+METHOD_KEYS = frozenset(
+    (
+        "alpha",
+        "temperature",
+        "approximate",
+        "features",
+        "features_loss",
+        "attention",
+        "attention_loss",
+        "relations",
+        "distances",
+    )
+)  # keys of [train] that belong to some methods only
 SHARED_WORDS = frozenset(("temperature",))  # of these, those whose environment variable is also another stage's
 
 

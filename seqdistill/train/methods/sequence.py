@@ -5,25 +5,14 @@ so that their weighted sum is right under padding, gradient accumulation and sev
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from seqdistill.train.methods import Lesson, Method
+from seqdistill.errors import UsageError
+from seqdistill.train.methods import Lesson, Method, Step, hidden
 from seqdistill.train.preflight import check_batches
 from seqdistill.train.rendering import Row
 
 PLAIN = ("input_ids", "labels", "attention_mask", "position_ids", "seq_lengths")  # columns that TRL's collator reads
-
-
-@dataclass(frozen=True)
-class Step:
-    """One batch as the loss terms see it. Its N trained tokens are in the order of the rows."""
-
-    inputs: dict[str, Any]  # what the model was called with
-    trained: Any  # (B, T - 1) bool: the places whose next token is trained
-    labels: Any  # (N) the tokens that are learnt there
-    logits: Any  # (N, V) the student's
-    extras: dict[str, Any]  # what the collator added
 
 
 def text_loss(step: Step) -> Any:  # -> (N)
@@ -51,6 +40,12 @@ def build_trainer(
     something else than the rows.
     """
     checked, arguments = lesson.checked, lesson.arguments
+    if hidden.wanted(lesson.recipe.train):
+        loss = hidden.with_terms(lesson, loss or text_loss)
+    if lesson.weights:
+        if arguments.packing:
+            raise UsageError("[train.args] packing with weights of rows", "a packed row has many weights: leave packing out")
+        loss, collating = weighted(loss or text_loss), _with_weights(lesson, collating)
     if collating is not None:
         arguments.remove_unused_columns = False  # TRL would drop `row`
     trainer = completion_trainer(loss)(
@@ -65,6 +60,34 @@ def build_trainer(
     if collating is not None:
         trainer.data_collator = collating(trainer.data_collator)
     return trainer
+
+
+def weighted(loss: Callable[[Step], Any]) -> Callable[[Step], Any]:
+    """The loss times the weight of each token's row."""
+    return lambda step: loss(step) * step.extras["weights"]
+
+
+def _with_weights(lesson: Lesson, collating: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    """Wraps TRL's collator, and what else wraps it: the weight of each trained token beside the batch."""
+    weights = [lesson.weights.get(row.id, 1.0) for row in [*lesson.checked.train, *lesson.checked.validation]]
+
+    def wrap(collate: Any) -> Any:
+        import torch
+
+        inner = collating(collate) if collating else collate
+
+        def with_weights(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+            parts = [torch.full((trained_tokens(example),), weights[example["row"]]) for example in examples]
+            return {**inner(list(examples)), "weights": torch.cat(parts)}
+
+        return with_weights
+
+    return wrap
+
+
+def trained_tokens(example: dict[str, Any]) -> int:
+    """How many tokens of an example are trained."""
+    return sum(label != -100 for label in example["labels"])
 
 
 def _dataset(rows: Sequence[Row], first: int) -> Any:
@@ -120,4 +143,4 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None) -> Any:
     return CompletionTrainer
 
 
-METHOD = Method("sequence", "SFTConfig", build)
+METHOD = Method("sequence", "SFTConfig", build, hidden.check, defaults=hidden.defaults, keys=hidden.KEYS)

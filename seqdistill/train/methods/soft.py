@@ -12,11 +12,12 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
-from seqdistill.train.methods import Lesson, Method
-from seqdistill.train.methods.sequence import Step, build_trainer, text_loss
+from seqdistill.train.methods import Lesson, Method, Step, hidden
+from seqdistill.train.methods.sequence import build_trainer, text_loss, trained_tokens
 from seqdistill.train.methods.targets import Targets, read_targets, target_files
 from seqdistill.train.student import Student
 
+KEYS = frozenset(("alpha", "temperature", "approximate"))
 COLUMNS = ("target_ids", "target_logprobs", "target_found")
 
 
@@ -69,8 +70,7 @@ def collating(targets: Targets) -> Callable[[Any], Any]:
         import torch
 
         def with_targets(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-            trained = [sum(label != -100 for label in example["labels"]) for example in examples]
-            found = [targets.of(example["row"], count) for example, count in zip(examples, trained, strict=True)]
+            found = [targets.of(example["row"], trained_tokens(example)) for example in examples]
             columns = {name: torch.cat([row[number] for row in found]) for number, name in enumerate(COLUMNS)}
             return {**collate(list(examples)), **columns}
 
@@ -97,8 +97,9 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
     return build_trainer(lesson, callbacks, loss, collating(lesson.material))
 
 
-def check(run: Run, _recipe: Recipe, _student: Student) -> None:
+def check(run: Run, recipe: Recipe, student: Student) -> None:
     """Raises UsageError, naming the commands that write them, for a run without any targets."""
+    hidden.check(run, recipe, student)
     if not target_files(run):
         raise UsageError(
             f"[train] method = 'soft' learns from the teacher's log-probabilities, and {run.path} has none",
@@ -107,9 +108,21 @@ def check(run: Run, _recipe: Recipe, _student: Student) -> None:
         )
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Raises UsageError for a run of all four stages whose generate stores no log-probabilities."""
+    if recipe.generate.logprobs is None:
+        raise UsageError(
+            "[train] method = 'soft' learns from the teacher's log-probabilities, and [generate] logprobs is not set",
+            "set it, for example logprobs = 20; for answers without them, run the stages one by one and `seqdistill targets` "
+            "before train",
+        )
+
+
 def inputs(run: Run) -> dict[str, Path]:
     """The files that the targets come from."""
     return target_files(run)
 
 
-METHOD = Method("soft", "SFTConfig", build, check, gather, inputs, keys=frozenset(("alpha", "temperature", "approximate")))
+METHOD = Method(
+    "soft", "SFTConfig", build, check, gather, inputs, hidden.defaults, KEYS | hidden.KEYS, check_recipe=check_recipe
+)

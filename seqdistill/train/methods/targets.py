@@ -73,7 +73,7 @@ def read_targets(lesson: Lesson) -> Targets:
     rows = [*lesson.checked.train, *lesson.checked.validation]
     numbers = {row.id: number for number, row in enumerate(rows)}
     samples = [sample for part in lesson.samples.values() for sample in part]
-    thoughts = {sample.id for sample in samples if sample.reasoning and not config.reasoning}
+    thoughts = {sample.id for sample in samples if sample.reasoning and not config.trains_reasoning}
     check_tokenizers(lesson.recipe, lesson.tokenizer)
     known_ids = max(lesson.tokenizer.get_vocab().values()) + 1  # an embedding may be longer, and its rest means no token
     targets = _allocated(rows, max(map(_widest, files)), lesson.run.file("train", ""))
