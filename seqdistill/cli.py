@@ -19,6 +19,9 @@ from typer.exceptions import TyperException
 from seqdistill import __version__, api
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.help_panels import COMMON as COMMON_PANEL
+from seqdistill.help_panels import PanelCommand
+from seqdistill.progress import Silent
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
@@ -67,7 +70,7 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
         if (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,)):
             continue  # a free-form table is written in the recipe, or with --set
         default, choices = setting.default, setting.field.metadata["choices"]
-        text = setting.field.metadata["help"] + (f": {' | '.join(choices)}" if choices else "")
+        text = setting.field.metadata["help"] + (f": {' | '.join(setting.field.metadata['shown'])}" if choices else "")
         if default not in (None, False, [], ""):
             text += f" [{' '.join(default) if isinstance(default, list) else default}]"
         dashed, name = flag(table, *setting.names), _name(table, setting)
@@ -77,12 +80,22 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
             envvar=f"SEQDISTILL_{name.upper()}",
             show_envvar=False,
             show_default=False,
-            autocompletion=(lambda known=choices: list(known)) if choices else None,
+            autocompletion=_completions(choices) if choices else None,
+            rich_help_panel=COMMON_PANEL if setting.field.metadata["common"] else f"[{'.'.join((table, *setting.names[:-1]))}]",
             metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
         )
         annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
+
+
+def _completions(choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """What the shell offers for a value that was begun."""
+
+    def completions(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return completions
 
 
 def _name(table: str, setting: Setting) -> str:
@@ -141,13 +154,19 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
+        rich_help_panel=COMMON_PANEL,
         metavar="RECIPE",
         help="recipe (TOML), or the name of one that comes along: notices; the run keeps a copy, so pass it once",
     ),
 ]
 SetOption = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="any recipe key, also nested: train.args.learning_rate=1e-4"),
+    typer.Option(
+        "--set",
+        rich_help_panel=COMMON_PANEL,
+        metavar="TABLE.KEY=VALUE",
+        help="any recipe key, also nested: train.args.learning_rate=1e-4",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print exactly one JSON object on stdout")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no notes on stderr")]
@@ -190,7 +209,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
         parameters = [positional, *extra, *_parameters(tables), *common]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, help=text)(command)
+        app.command(name, help=text, cls=PanelCommand)(command)
         return act
 
     return decorate
@@ -327,6 +346,9 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
         console.show_preflight(found)
         return asdict(found)
 
+    if int(os.environ.get("RANK", "0")) > 0:  # torchrun's or accelerate's: the first process speaks for all
+        api.train(run.path, recipe, progress=Silent())
+        raise typer.Exit
     result = api.train(run.path, recipe, progress=console)
     console.show_train(result)
     return asdict(result)

@@ -147,6 +147,34 @@ def test_stock_phrases_are_counted_or_go_and_templated_openings_stay(tmp_path: P
     ]
 
 
+CONSTANT = "I am glad that you asked, and I will be happy to help you with that today."
+
+
+def test_one_completion_to_most_prompts_is_rejected_and_to_many_is_reported(tmp_path: Path) -> None:
+    rows = notices(200)
+    for times, by_rule in ((150, {"constant": 150}), (30, {})):
+        spoilt = [sample(row.prompt[0]["content"], CONSTANT) for row in rows[:times]] + rows[times:]
+        run = make_run(tmp_path / str(times), spoilt)
+        result = filtered(run)
+        assert result.by_rule == by_rule
+        assert any(f"one completion answers {times} prompts" in warning for warning in result.warnings)
+    labels = [sample(row.prompt[0]["content"], "None of the above") for row in rows]
+    assert filtered(make_run(tmp_path / "labels", labels)).warnings == []
+
+
+def test_a_rule_that_takes_many_prompts_and_a_slice_that_loses_most_of_its_rows_are_reported(tmp_path: Path) -> None:
+    rows = [replace(row, slice="a") for row in notices(100)]
+    rows += [
+        replace(row, slice="b", finish_reason="length", prompt_id=f"{row.prompt_id}b", id=f"b{row.id}") for row in notices(50)
+    ]
+    result = filtered(make_run(tmp_path, rows))
+    first, second = result.warnings
+    assert first.startswith("the rule 'finish_reason' takes 50 of 150 prompts (33%): finish_reason is 'length'")
+    assert "(--integrity-finish-reasons) would keep it" in first
+    assert second == "the slice 'b' loses 50 of 50 rows, 50 of them by the rule 'finish_reason'"
+    assert filtered(make_run(tmp_path / "c", notices(50))).warnings == []
+
+
 def test_an_opening_that_most_completions_have_is_the_task_s_form(tmp_path: Path) -> None:
     rows = [sample(row.prompt[0]["content"], "Here is a summary: " + row.text) for row in notices(200)]
     assert filtered(make_run(tmp_path, rows)).rejected == 0

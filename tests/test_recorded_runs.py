@@ -235,6 +235,15 @@ def test_generate_takes_matched_answers_and_requests_only_the_others(tmp_path: P
     assert [sample.text for sample in read_samples(result.path)][1] == "sum of notice 1"
 
 
+def test_without_a_teacher_generate_has_nothing_to_do_after_an_import(tmp_path: Path) -> None:
+    prompts = write(tmp_path, "prompts.jsonl", [{"prompt": f"notice {n}"} for n in range(3)])
+    settings = Recipe(TaskConfig(prompts=str(prompts)))
+    import_recorded(
+        Run(tmp_path / "run"), settings, [write(tmp_path, "a.jsonl", [{"prompt": "p", "completion": "c"}])], Silent()
+    )
+    assert generate(Run(tmp_path / "run"), settings, Silent()).up_to_date
+
+
 @pytest.mark.parametrize(
     "user",
     [

@@ -216,6 +216,15 @@ PLAIN: Rows = {  # no more than what was asked and answered
     ],
     "preference data": [{"prompt": "2 + 3?", "chosen": [ASKED, ANSWER], "rejected": [ASKED, {**ANSWER, "content": "6"}]}],
     "a Langfuse trace": [{"id": "t", "traceId": "t", "name": "add", "input": "2 + 3?", "output": "5"}],
+    "a preference with its conversation": [{"chosen": [ASKED, ANSWER], "rejected": [ASKED, {**ANSWER, "content": "6"}]}],
+    "LLaMA-Factory": [
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "value": "2 + 3?"}], "loss_weight": 0.0},
+                {"role": "assistant", "content": [{"type": "text", "value": "5"}], "loss_weight": 1.0},
+            ]
+        }
+    ],
     "TGI": [
         {"inputs": "2 + 3?", "generated_text": "5"},
     ],
@@ -301,6 +310,7 @@ def test_a_langfuse_trace_gives_its_generations(tmp_path: Path) -> None:
     "message",
     [
         {"reasoning_content": "hm"},
+        {"content": [{"type": "reasoning", "value": "hm"}, {"type": "text", "value": "5"}]},
         {"reasoning": "hm"},
         {"thinking": "hm"},
         {"reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
@@ -417,6 +427,7 @@ def test_interleaved_streams_are_told_apart_by_their_ids(tmp_path: Path) -> None
     [
         ({"promt": "p", "completion": "c"}, r"keys are promt, completion; nearest is prompt and completion .*is it 'promt'"),
         ({"text": "p"}, "keys are text"),
+        ({"messages": [ASKED, ANSWER], "images": ["a.png"]}, "the row holds images"),
         ({"prompt": "p", "response": ""}, "the answer is empty"),
         ({"request": CHAT, "response": {"error": {"message": "overloaded"}}}, "the reply is an error: .*overloaded"),
         ({"request": CHAT, "response": {"choices": []}}, "the reply has no answer in it"),
@@ -431,3 +442,28 @@ def test_a_row_that_is_no_answer_is_named_with_its_keys_and_the_nearest_shape(tm
     with pytest.raises(UsageError, match=rf"log.jsonl:1: .*{says}"):
         imported(tmp_path, lines(tmp_path, [row]))
     assert not (tmp_path / "run").exists(), "nothing is written"
+
+
+def places_in(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, one in inner for place in [(*above, key), *places_in(one, (*above, key))]]
+
+
+def broken(row: dict[str, Any], place: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    copy: Any = json.loads(json.dumps(row))
+    inner = copy
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return dict(copy)
+
+
+def test_a_wrong_value_anywhere_in_any_shape_is_never_more_than_a_line_that_cannot_be_read(tmp_path: Path) -> None:
+    rows = [row for shape in (*FULL.values(), *PLAIN.values()) for row in shape if isinstance(row, dict)]
+    rows = [row for row in rows if not row.keys() & {"custom_id", "recordId", "key"}]  # a reply to two requests ends it all
+    wrong = [
+        broken(row, place, value) for row in rows for place in places_in(row) for value in (None, 3, "[{", [{}], {"a": []})
+    ]
+    result, _ = imported(tmp_path, lines(tmp_path, [*wrong, {"prompt": "p", "completion": "c"}]))
+    assert result.read == result.new + result.unread
+    assert result.unread > len(wrong) / 10

@@ -24,7 +24,7 @@ from seqdistill.filter.checks.integrity import integrity, refusal
 from seqdistill.filter.checks.languages import asks_for_another, language, may_change_script, script
 from seqdistill.filter.checks.personal_data import count, hidden
 from seqdistill.filter.checks.stock_phrases import openings
-from seqdistill.filter.checks.words import Hashes, Ints, Sets, Words, mix, pair_sets, words
+from seqdistill.filter.checks.words import Hashes, Ints, Sets, Words, mix, pair_sets, sequence_hashes, words
 from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.filter.workers import each
 from seqdistill.progress import Progress
@@ -34,6 +34,7 @@ from seqdistill.tasks.answer_form import AnswerForm
 
 SPAN_ROWS = 2000
 SPAN_BYTES = 4 << 20  # a span ends with the line that reaches this: what is in memory at once does not grow with the texts
+FEWEST_ANSWER_WORDS = 10
 LARGEST = sys.float_info.max
 NEITHER = ("", "")  # nothing to say of prompt and completion
 
@@ -50,6 +51,7 @@ class Facts:
     held_out: NDArray[np.bool_]  # whether the prompt is for validation
     plain: NDArray[np.bool_]  # whether the line has a sample's keys and no other
     digests: Hashes  # (n, 2)
+    answers: Hashes  # a hash of the completion's words; 0 where it is short, or a value of the answers' form
     openings: Hashes  # a hash of the completion's first words; 0 when it has fewer
     numbers: Hashes  # a hash of the numbers in the row
     slices: list[str]
@@ -66,7 +68,20 @@ class Facts:
         return len(self.offsets)
 
 
-ARRAYS = ("offsets", "ids", "prompts", "samples", "scores", "held_out", "plain", "digests", "openings", "numbers", "refused")
+ARRAYS = (
+    "offsets",
+    "ids",
+    "prompts",
+    "samples",
+    "scores",
+    "held_out",
+    "plain",
+    "digests",
+    "answers",
+    "openings",
+    "numbers",
+    "refused",
+)
 LISTS = ("slices", "teachers", "scripts", "languages")
 
 
@@ -125,7 +140,7 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
     prompts, completions = [sample.prompt_text for sample in samples], [sample.text for sample in samples]
     prompt_words, completion_words = words(prompts), words(completions)
     verdicts = {row: verdict for row, sample in enumerate(samples) if (verdict := _verdict(sample, config, form))}
-    hits = {hit.row: hit for hit in index.look("completion", completions, completion_words)}
+    hits = {hit.row: hit for hit in index.look("completion", completions, completion_words, prompts)}
     hits |= {hit.row: hit for hit in index.look("prompt", prompts, prompt_words)}
     prompt_ids = hashes_of([sample.prompt_id for sample in samples])
     numbers = {"prompt": prompt_words.numbers, "pair": prompt_words.numbers * np.uint64(3) + completion_words.numbers}
@@ -140,6 +155,7 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
         held_out=np.array([_held_out(sample.prompt_id, config) for sample in samples], bool),
         plain=np.array([row[3] for row in rows], bool),
         digests=np.frombuffer(b"".join(map(digest, samples)), np.uint64).reshape(-1, 2),
+        answers=np.zeros(len(rows), np.uint64) if form else _answers(completion_words),
         openings=openings(completions, completion_words),
         numbers=same ^ mix(prompt_ids.copy()) if near.scope == "within-prompt" else same,
         slices=[sample.slice or "" for sample in samples],
@@ -182,6 +198,15 @@ def _personal(samples: list[Sample], config: PersonalDataConfig) -> dict[int, di
         return {}
     counted = ((row, count(sample, config.phone_regions)) for row, sample in enumerate(samples))
     return {row: counts for row, counts in counted if counts}
+
+
+def _answers(completions: Words) -> Hashes:
+    """(n,) a hash of each completion's words; 0 for a label, a value, a short refusal, which repeat by their nature."""
+    lengths = np.diff(completions.bounds)
+    alone: Ints = np.concatenate((np.zeros(1, np.int64), np.cumsum(completions.alone, dtype=np.int64)))
+    characters = alone[completions.bounds[1:]] - alone[completions.bounds[:-1]]
+    short = lengths - characters // 2 < FEWEST_ANSWER_WORDS  # two characters of a script without spaces are about a word
+    return np.where(short, np.uint64(0), sequence_hashes(completions))
 
 
 def _sets(scope: str, prompt: Words, completion: Words) -> Sets:

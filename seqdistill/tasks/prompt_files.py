@@ -16,7 +16,7 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, Prompt, prompt_id
-from seqdistill.tasks.messages import chat_messages, instruction_text, is_conversation, structured, with_system
+from seqdistill.tasks.messages import chat_messages, check_only_text, instruction_text, is_conversation, structured, with_system
 from seqdistill.tasks.row_files import check_file, hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 
@@ -127,6 +127,7 @@ def _check_keys(row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str]
 
 
 def _prompt(row: Mapping[str, Any], known: Mapping[str, Any], template: Template, used: Set[str], place: str) -> Prompt:
+    check_only_text(row, place)
     asked, reference = _asked(row, known, used, place)
     values = {**row, **known, "prompt": asked, "reference": reference}
     teacher = render(template, "teacher", values, place)

@@ -23,6 +23,7 @@ from seqdistill.train.measured import Cost, check_isolated, cost, make_savable
 from seqdistill.train.methods import Lesson, Method, method_of
 from seqdistill.train.mixing import mixed
 from seqdistill.train.preflight import Checked, preflight
+from seqdistill.train.ranks import shared
 from seqdistill.train.rendering import Row, Template, Unfit, chat_template, with_defaults
 from seqdistill.train.shrink import listed_layers
 from seqdistill.train.student import Base, Student, discard, find_student, untrained, weights_of
@@ -91,7 +92,7 @@ def make_ready(
     lesson = replace(lesson, material=method.gather(lesson))
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
     try:
-        base = untrained(student, run, recipe.train.layers, prompts.values(), progress)
+        base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress))
         trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
         if getattr(arguments, "packing", False):
             check_isolated(trainer, checked.train)

@@ -12,17 +12,21 @@ from typing import Any
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
 from seqdistill.train.lora import merged
+from seqdistill.train.ranks import rank
 
 BOTH, FIVE = "transformers 4 and 5", "transformers 5 or later"
 
 
 def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) -> str:
-    """The folder `out`, replaced at once, with weights in the precision the student came in. Returns what it loads in."""
+    """The folder `out`, replaced at once, with weights in the precision the student came in. Returns what it loads in.
+
+    Of several processes the first one writes; the others return nothing.
+    """
     from transformers import AutoConfig
 
     came_in = AutoConfig.from_pretrained(base.model, revision=base.revision, trust_remote_code=base.trust_remote_code)
     half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
-    for folder in (half, old):
+    for folder in (half, old) if rank() == 0 else ():
         shutil.rmtree(folder, ignore_errors=True)
     trainer.model = merged(trainer.model, base)
     if came_in.dtype is not None:
@@ -32,7 +36,9 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
     stops = [end_of_turn, *(stop for stop in stops if stop != end_of_turn)]
     trainer.model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
-    trainer.save_model(str(half))
+    trainer.save_model(str(half))  # the first process writes; the others may have a part of the weights
+    if rank() > 0:
+        return ""
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
     loads_in = write_for_both(half)
     for file in half.iterdir():

@@ -26,6 +26,10 @@ BATCH = 1 << 16  # most texts in one call
 _IGNORED, _SINGLE, _LETTER, _DIGIT = 0, 1, 2, 3
 _SYMBOLS = "+*/=<>^%$€£#@&|~\\"
 _ASCII_WORD = re.compile(rf"[a-z]+|[0-9]+|[{re.escape(_SYMBOLS)}]", re.ASCII)
+_NUMBER_WORDS = (  # not "one", which is seldom a number
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen "
+    "twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion"
+)
 _BASE = 0x9E3779B97F4A7C15 | 1
 _UNBASE = pow(_BASE, -1, 1 << 64)
 _EDGE = 0x243F6A8885A308D3
@@ -42,8 +46,11 @@ class Words:
 
     @property
     def numbers(self) -> Hashes:
-        """(n,) a hash of each text's numbers as a multiset; 0 when it has none."""
-        return _totals(np.where(self.digits, mix(self.hashes ^ np.uint64(_EDGE)), np.uint64(0)), self.bounds)
+        """(n,) a hash of each text's numbers as a multiset, those in English words too; 0 when it has none."""
+        return _totals(
+            np.where(self.digits | np.isin(self.hashes, _number_words()), mix(self.hashes ^ np.uint64(_EDGE)), np.uint64(0)),
+            self.bounds,
+        )
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,11 @@ def mix(values: Hashes) -> Hashes:
     values *= np.uint64(0x94D049BB133111EB)
     values ^= values >> np.uint64(31)
     return values
+
+
+@functools.cache
+def _number_words() -> Hashes:
+    return words([_NUMBER_WORDS]).hashes
 
 
 @functools.lru_cache(maxsize=2)

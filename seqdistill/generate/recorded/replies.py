@@ -223,11 +223,13 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
             continue
         elif kind in ("thinking", "reasoning", "redacted_thinking") or part.get("thought") is True:
             thoughts.append(_thought(part))
+        elif kind == "tool_call" and isinstance(call := structured(part.get("value")), Mapping):
+            calls.append({"name": call.get("name"), "arguments": call.get("arguments")})
         elif kind == "tool_use" or "functionCall" in part or "toolUse" in part:
             call = part.get("functionCall") or part.get("toolUse") or part
             calls.append({"name": call.get("name"), "arguments": call.get("input", call.get("args"))})
         else:
-            texts.append(str(part.get("text") or ""))
+            texts.append(str(part.get("text") or part.get("value") or ""))
     beside = next((thought for key in (*REASONING, "reasoning_details") if (thought := _thought(message.get(key)))), "")
     return {
         "content": "".join(texts),
@@ -244,7 +246,7 @@ def _thought(value: Any) -> str:
     if isinstance(value, list):
         return "\n\n".join(text for one in value if (text := _thought(one)))
     if isinstance(value, Mapping):
-        keys = ("thinking", "text", "content", "summary")
+        keys = ("thinking", "text", "value", "content", "summary")
         return next((text for key in keys if (text := _thought(value.get(key)))), "")
     return ""
 

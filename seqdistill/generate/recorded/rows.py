@@ -17,6 +17,7 @@ from seqdistill.generate.recorded.replies import Reply, api_reply, chat_reply, c
 from seqdistill.records import Message
 from seqdistill.tasks.messages import (
     chat_messages,
+    check_only_text,
     instruction_text,
     is_assistant,
     is_conversation,
@@ -46,6 +47,7 @@ SHAPES = {  # for the error about an unknown row: the keys by which people know 
     "Dolly": ("instruction", "context", "response"),
     "a preference for fine-tuning": ("input", "preferred_output"),
 }
+CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages")
 REQUESTS = ("request", "request_body", "requestBody", "modelInput", "proxy_server_request", "params", "body")
 REPLIES = ("response", "response_body", "responseBody", "modelOutput", "reply", "result")
 ASKED = ("prompt", "question", "query", "input", "inputs")
@@ -108,6 +110,7 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     """
     if row.get("traceId", row.get("trace_id")) and row.get("type", "GENERATION") != "GENERATION":
         return []  # a span or an event of a Langfuse trace
+    check_only_text(row, place)
     if isinstance(prompt := row.get("prompt"), Mapping) and "raw" in prompt:
         return _promptfoo(row, place)
     if "preferred_output" in row:
@@ -198,7 +201,8 @@ def _listed(value: Any) -> list[Any]:
 
 def _conversation(row: Row) -> list[Any] | None:
     """The messages of a row that has the assistant's answer among them, and no other answer."""
-    value = next((row[key] for key in ("messages", "conversations", "conversation") if row.get(key)), None)
+    value = next((row[key] for key in CONVERSATIONS if row.get(key)), None)
+    value = row.get("chosen") if value is None and "prompt" not in row else value
     value = value.get("messages") if isinstance(value, dict) else value
     if not isinstance(value, list):
         return None
@@ -208,7 +212,7 @@ def _conversation(row: Row) -> list[Any] | None:
 
 def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator[Exchange]:
     """The last answer that is to be trained on: a message of weight 0 is not, nor is what stands behind the answer."""
-    trained = [n for n, one in enumerate(messages) if is_assistant(one) and one.get("weight", 1) not in (0, "0")]
+    trained = [n for n, one in enumerate(messages) if is_assistant(one) and _weight(one) != 0]
     if not trained:
         return
     last = trained[-1]
@@ -216,6 +220,11 @@ def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator
     beside = {key: row[key] for key in ("reasoning", "reasoning_content", "thinking") if row.get(key)}
     reply = chat_reply({"finish_reason": finish_of(row), **beside, **messages[last]}, place)
     yield from exchanges(asked, reply, row, place, plain=True)
+
+
+def _weight(message: Mapping[str, Any]) -> float:
+    weight = message.get("weight", message.get("loss_weight", 1))
+    return float(weight) if isinstance(weight, (int, float)) else 1.0
 
 
 def _asked_and_answered(row: Row, place: str) -> list[Exchange] | None:

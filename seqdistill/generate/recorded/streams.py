@@ -7,6 +7,7 @@ event stream. Does not know files or requests.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from seqdistill.engines.replies import as_dict
 from seqdistill.records import from_json
 
 NO_END = "unknown"  # the finish_reason of a stream that stopped without one
@@ -78,11 +79,9 @@ def _chat(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for chunk in chunks:
         facts |= {key: chunk[key] for key in ("id", "model", "usage") if chunk.get(key)}
-        for one in chunk.get("choices") or []:
-            choice = choices.setdefault(
-                one.get("index") or 0, {"message": {"role": "assistant", "content": ""}, "finish_reason": NO_END}
-            )
-            _add(choice["message"], one.get("delta") or {})
+        for one in _objects(chunk.get("choices")):
+            choice = choices.setdefault(_index(one), {"message": {"role": "assistant", "content": ""}, "finish_reason": NO_END})
+            _add(choice["message"], as_dict(one.get("delta")))
             if one.get("finish_reason"):
                 choice["finish_reason"] = one["finish_reason"]
             if isinstance(one.get("logprobs"), Mapping) and isinstance(listed := one["logprobs"].get("content"), list):
@@ -98,10 +97,10 @@ def _add(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
     for key in ("content", "reasoning_content", "reasoning", "thinking", "refusal"):
         if isinstance(piece := delta.get(key), str):
             message[key] = (message.get(key) or "") + piece
-    for call in delta.get("tool_calls") or []:
+    for call in _objects(delta.get("tool_calls")):
         calls = message.setdefault("calls", {})
-        whole = calls.setdefault(call.get("index") or 0, {"name": "", "arguments": ""})
-        for key, piece in (call.get("function") or {}).items():
+        whole = calls.setdefault(_index(call), {"name": "", "arguments": ""})
+        for key, piece in as_dict(call.get("function")).items():
             if key in whole and isinstance(piece, str):
                 whole[key] += piece
 
@@ -113,7 +112,7 @@ def _ollama(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if any(isinstance(chunk.get("message"), Mapping) for chunk in chunks):
         parts = [chunk["message"] for chunk in chunks if isinstance(chunk.get("message"), Mapping)]
         message: dict[str, Any] = {key: "".join(str(part.get(key) or "") for part in parts) for key in ("content", "thinking")}
-        message["tool_calls"] = [call for part in parts for call in part.get("tool_calls") or []]
+        message["tool_calls"] = [call for part in parts for call in _objects(part.get("tool_calls"))]
         return {**last, "message": message}
     whole = {key: "".join(str(chunk.get(key) or "") for chunk in chunks) for key in ("response", "thinking")}
     return {**last, **whole}
@@ -126,22 +125,31 @@ def _anthropic(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if event["type"] == "message_start" and isinstance(event.get("message"), Mapping):
             begun = event["message"]
             reply |= {key: begun[key] for key in ("id", "model") if key in begun}
-            reply["usage"] |= begun.get("usage") or {}
+            reply["usage"] |= as_dict(begun.get("usage"))
         elif event["type"] == "content_block_start" and isinstance(event.get("content_block"), Mapping):
-            blocks[event.get("index", 0)] = {**event["content_block"]}
+            blocks[_index(event)] = {**event["content_block"]}
         elif event["type"] == "content_block_delta" and isinstance(event.get("delta"), Mapping):
-            block = blocks.setdefault(event.get("index", 0), {"type": "text"})
+            block = blocks.setdefault(_index(event), {"type": "text"})
             for key, piece in event["delta"].items():
                 if key in ("text", "thinking", "partial_json") and isinstance(piece, str):
                     old = block.get(key)
                     block[key] = (old if isinstance(old, str) else "") + piece
         elif event["type"] == "message_delta":
-            reply["usage"] |= event.get("usage") or {}
-            reply["stop_reason"] = (event.get("delta") or {}).get("stop_reason") or reply["stop_reason"]
+            reply["usage"] |= as_dict(event.get("usage"))
+            reply["stop_reason"] = as_dict(event.get("delta")).get("stop_reason") or reply["stop_reason"]
     for block in blocks.values():
         if "partial_json" in block:
             block["input"] = block.pop("partial_json")
     return {**reply, "content": [block for _, block in sorted(blocks.items())]}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _index(piece: Mapping[str, Any]) -> int:
+    index = piece.get("index")
+    return index if isinstance(index, int) else 0
 
 
 def _responses(events: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
