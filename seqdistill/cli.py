@@ -395,9 +395,7 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
     console = Console(as_json=json_, quiet=quiet)
 
     def work() -> dict[str, Any]:
-        from seqdistill.evaluate.verification import verify
-
-        found = verify(Run(run), console)
+        found = api.verify(run, progress=console)
         console.facts("verify: whole" if found.whole else "verify: not whole", {"checked": f"{found.files} files"})
         if found.problems:
             raise SeqdistillError("\n".join(found.problems), "run the stage of the first file again, or restore the file")
