@@ -120,18 +120,16 @@ def write_model_card(run: Run, scores: dict[str, Any] | None = None) -> Path:
 
 def _results(scores: dict[str, Any]) -> Iterable[str]:
     yield "\n".join(f"- {_text(line)}" for line in scores["verdict"])
-    measure = scores["primary"].partition("_")[0]  # chrf or exact
-    heads = {
-        f"{measure}_{other}": f"{'chrF' if measure == 'chrf' else measure} to {other}" for other in ("teacher", "reference")
-    }
-    heads["valid"] = "has the form, %"
-    metrics = [metric for metric in heads if scores["models"]["student"].get(metric)]
+    primary, measures = scores["primary"], scores["measures"]
+    wanted = (primary.replace("_teacher", "_reference"), primary.replace("_reference", "_teacher"), "valid")
+    metrics = [metric for metric in dict.fromkeys((primary, *wanted)) if scores["models"]["student"].get(metric)]
     rows = []
     for model, facts in scores["models"].items():
         speed = facts.get("tokens_per_second")
         cells = [*(_interval(facts[metric]) for metric in metrics), _interval(facts["stopped"])]
         rows.append([model, *cells, f"{speed:.0f}" if speed else "–", _number(facts.get("parameters"))])
-    yield from _table(["model", *(heads[metric] for metric in metrics), "stops by itself, %", "tokens/s", "parameters"], rows)
+    heads = [measures[metric]["heading"] + (", %" if metric == "valid" else "") for metric in metrics]
+    yield from _table(["model", *heads, "stops by itself, %", "tokens/s", "parameters"], rows)
     machine = scores["machine"]
     yield (
         f"{scores['n']} held-out prompts, 95% intervals over prompts, {scores['resamples']} resamples, seed {scores['seed']}; "

@@ -6,17 +6,19 @@ The flags of a stage are the keys of its tables in `config`, so a setting has on
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Optional, Union, get_args, get_origin
 
 import typer
+from typer.exceptions import TyperException
 
-from seqdistill import __version__
+from seqdistill import __version__, api
 from seqdistill.console import Console
-from seqdistill.errors import SeqdistillError
+from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
@@ -46,30 +48,38 @@ class Interrupted(SeqdistillError):
 # --- flags from the config tables ---------------------------------------------------------------------------------------
 
 
+def _settings_in(tables: Sequence[str]) -> Iterator[tuple[str, Setting]]:
+    """Each table with its settings; "generate.budget" means this one of its settings alone."""
+    for name in tables:
+        table, _, only = name.partition(".")
+        for setting in settings_of(TABLES[table]):
+            if not only or setting.names == (only,):
+                yield table, setting
+
+
 def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
     """One optional parameter for each key of the tables; what is not given stays None."""
     parameters = []
-    for table in tables:
-        for setting in settings_of(TABLES[table]):
-            kind = setting.kind
-            plain: Any = next(part for part in get_args(kind) if part is not type(None)) if _optional(kind) else kind
-            if (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,)):
-                continue  # a free-form table is written in the recipe, or with --set
-            default, choices = setting.default, setting.field.metadata["choices"]
-            text = setting.field.metadata["help"] + (f": {' | '.join(choices)}" if choices else "")
-            if default not in (None, False, [], ""):
-                text += f" [{' '.join(default) if isinstance(default, list) else default}]"
-            dashed, name = flag(table, *setting.names), _name(table, setting)
-            option = typer.Option(
-                f"{dashed}/--no-{dashed[2:]}" if plain is bool else dashed,
-                help=text,
-                envvar=f"SEQDISTILL_{name.upper()}",
-                show_envvar=False,
-                show_default=False,
-                metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
-            )
-            annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
-            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    for table, setting in _settings_in(tables):
+        kind = setting.kind
+        plain: Any = next(part for part in get_args(kind) if part is not type(None)) if _optional(kind) else kind
+        if (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,)):
+            continue  # a free-form table is written in the recipe, or with --set
+        default, choices = setting.default, setting.field.metadata["choices"]
+        text = setting.field.metadata["help"] + (f": {' | '.join(choices)}" if choices else "")
+        if default not in (None, False, [], ""):
+            text += f" [{' '.join(default) if isinstance(default, list) else default}]"
+        dashed, name = flag(table, *setting.names), _name(table, setting)
+        option = typer.Option(
+            f"{dashed}/--no-{dashed[2:]}" if plain is bool else dashed,
+            help=text,
+            envvar=f"SEQDISTILL_{name.upper()}",
+            show_envvar=False,
+            show_default=False,
+            metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
+        )
+        annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
 
 
@@ -85,19 +95,42 @@ def _optional(kind: Any) -> bool:
 def _given(tables: Sequence[str], values: dict[str, Any], assignments: Sequence[str]) -> Flags:
     """The flags that were given, by table, checked by the rules of `config`."""
     given: Flags = {}
-    for table in tables:
-        for setting in settings_of(TABLES[table]):
-            value = values.get(_name(table, setting))
-            if value is None or value == []:
-                continue
-            check_value(setting.field, setting.kind, value, flag(table, *setting.names))
-            for name in reversed(setting.names):
-                value = {name: value}
-            given = merge(given, {table: value})
+    for table, setting in _settings_in(tables):
+        value = values.get(_name(table, setting))
+        if value is None or value == []:
+            continue
+        check_value(setting.field, setting.kind, value, flag(table, *setting.names))
+        for name in reversed(setting.names):
+            value = {name: value}
+        given = merge(given, {table: value})
     for assignment in assignments:
         table, content = parse_assignment(assignment)
         given = merge(given, {table: content})
     return given
+
+
+def _from_environment(tables: Sequence[str]) -> Flags:
+    """What SEQDISTILL_* variables say of tables whose flags the command does not take."""
+    found: Flags = {}
+    for table, setting in _settings_in(tables):
+        variable = f"SEQDISTILL_{_name(table, setting).upper()}"
+        if (text := os.environ.get(variable)) and get_origin(setting.kind) is not dict:
+            kinds = {*get_args(setting.kind), setting.kind}
+            value: Any = text.split() if get_origin(setting.kind) is list else text
+            if not kinds & {str, list}:
+                value = _number_or_switch(text)
+            check_value(setting.field, setting.kind, value, f"the environment variable {variable}")
+            for part in reversed(setting.names):
+                value = {part: value}
+            found = merge(found, {table: value})
+    return found
+
+
+def _number_or_switch(text: str) -> Any:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(text.lower(), text)
 
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
@@ -130,10 +163,13 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
             def work() -> dict[str, Any]:
                 directory = Run(run)
                 flags = _given(tables, values, values["set_"] or ())
+                if name == "run":
+                    flags = merge(_from_environment(("generate", "filter", "judge", "train", "eval")), flags)
                 for stage in ("generate", "eval"):
                     if name == "run" and own.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": own["limit"]}})
-                with resolved_recipe(directory.path, values["config"], flags) as recipe:
+                keep = not (own.get("dry_run") or own.get("probe"))
+                with resolved_recipe(directory.path, values["config"], flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **own)
 
             _guarded(console, run, work)
@@ -180,6 +216,7 @@ def _guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) 
 # --- the stages -----------------------------------------------------------------------------------------------------------
 
 SHARED = ("task", "teacher")
+BUDGET = "generate.budget"  # the run's: every command that can pay takes it
 
 
 def _own(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
@@ -215,15 +252,12 @@ _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)
 
 @_command("generate", (*SHARED, "generate"), "Ask the teacher on your prompts; nothing is asked twice.", _ESTIMATE)
 def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False, probe: int = 0) -> dict[str, Any]:
-    from seqdistill.generate.estimate import estimate
-    from seqdistill.generate.stage import generate
-
     if dry_run or probe:
-        told = estimate(run, recipe, console, probe)
-        console.show_estimate(told)
-        return asdict(told)
+        expected = api.estimate(run.path, recipe, probe=probe, progress=console)
+        console.show_estimate(expected)
+        return asdict(expected)
 
-    result = generate(run, recipe, console)
+    result = api.generate(run.path, recipe, progress=console)
     console.show_generate(result)
     return asdict(result)
 
@@ -235,29 +269,24 @@ def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False,
     [_own("files", FilesArgument)],
 )
 def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> dict[str, Any]:
-    from seqdistill.generate.recorded import import_recorded
-
-    result = import_recorded(run, recipe, files, console)
+    result = api.import_recorded(run.path, files, recipe, progress=console)
     console.show_import(result)
     return asdict(result)
 
 
 @_command(
     "filter",
-    ("task", "filter", "judge"),
+    ("task", "filter", "judge", BUDGET),
     "Keep what is worth learning, with reasons for the rest.",
     [_own("explain", ExplainOption, None)],
 )
 def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = None) -> dict[str, Any]:
-    from seqdistill.filter.explain import explain as explain_row
-    from seqdistill.filter.stage import filter_samples
-
     if explain is not None:
-        story = explain_row(run, explain, recipe.filter.personal_data.phone_regions)
+        story = api.explain(run.path, explain, recipe, progress=console)
         console.show_story(story)
         return asdict(story)
 
-    result = filter_samples(run, recipe, console)
+    result = api.filter(run.path, recipe, progress=console)
     console.show_filter(result)
     return asdict(result)
 
@@ -269,9 +298,7 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
     [_own("top", TopOption, 20), _own("model", ModelOption, None)],
 )
 def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | None) -> dict[str, Any]:
-    from seqdistill.train.scored_targets import score_targets
-
-    result = score_targets(run, recipe, top, model, console)
+    result = api.targets(run.path, recipe, top=top, model=model, progress=console)
     console.show_targets(result)
     return asdict(result)
 
@@ -284,30 +311,27 @@ def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | 
 )
 def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) -> dict[str, Any]:
     if preflight:
-        from seqdistill.train.ready import check
-
-        found = check(run, recipe, console)
+        found = api.preflight(run.path, recipe, progress=console)
         console.show_preflight(found)
         return asdict(found)
 
-    from seqdistill.train.stage import train
-
-    result = train(run, recipe, console)
+    result = api.train(run.path, recipe, progress=console)
     console.show_train(result)
     return asdict(result)
 
 
-@_command("eval", (*SHARED, "student", "eval"), "Base, student, teacher and ceiling side by side.")
+@_command("eval", (*SHARED, "student", "eval", BUDGET), "Base, student, teacher and ceiling side by side.")
 def _eval(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
-    from seqdistill.evaluate.stage import evaluate
-
-    result = evaluate(run, recipe, console)
+    result = api.evaluate(run.path, recipe, progress=console)
     console.show_eval(result)
     return asdict(result)
 
 
-@_command("run", (*SHARED, "student"), "All four stages; what is up to date is skipped.", [_own("limit", LimitOption, None)])
+@_command(
+    "run", (*SHARED, "student", BUDGET), "All four stages; what is up to date is skipped.", [_own("limit", LimitOption, None)]
+)
 def _run(run: Run, recipe: Recipe, console: Console, limit: int | None) -> dict[str, Any]:  # noqa: ARG001
+    api.check_stages(run.path, recipe, progress=console)
     stages = {"generate": _generate, "filter": _filter, "train": _train, "eval": _eval}
     return {stage: act(run, recipe, console) for stage, act in stages.items()}
 
@@ -391,11 +415,15 @@ def _root(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code: 0 done, 1 failed but resumable, 2 usage, 130 Ctrl-C."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries read it when imported: the one progress bar is ours
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        app(args=None if argv is None else list(argv), prog_name="seqdistill")
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    return 0
+        code = app(args=words, prog_name="seqdistill", standalone_mode=False)
+    except TyperException as error:
+        wrong: Any = error
+        wrong.show()
+        Console(as_json="--json" in words).json_result(UsageError(wrong.format_message(), "see --help").as_dict())
+        code = UsageError.exit_code
+    return code if isinstance(code, int) else 0
 
 
 def run_from_shell() -> None:

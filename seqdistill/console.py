@@ -3,14 +3,16 @@
 Text that came from a model or a file passes `visible` first: a terminal obeys escape sequences, whoever wrote them.
 """
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +129,8 @@ class Console:
     def json_result(self, value: Mapping[str, Any]) -> None:
         """The one JSON object of a --json command; without --json nothing."""
         if self._as_json:
-            print(json.dumps(value, default=_plain), flush=True)
+            with _stdout():
+                print(json.dumps(value, default=_plain))
 
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
         """A few labelled values. None is left out."""
@@ -135,9 +138,10 @@ class Console:
             return
         known = {name: value for name, value in facts.items() if value is not None}
         width = max(map(len, known), default=0)
-        print(title)
-        for name, value in known.items():
-            print(f"  {name.ljust(width)}  {visible(str(value))}")
+        with _stdout():
+            print(title)
+            for name, value in known.items():
+                print(f"  {name.ljust(width)}  {visible(str(value))}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
         """A table; the first `left` columns are text, the others numbers."""
@@ -162,7 +166,8 @@ class Console:
             table.add_column(Text(head), justify="left" if number < left else "right", overflow="fold")
         for row in rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
-        RichConsole().print(table)
+        with _stdout():
+            RichConsole().print(table)
 
     def error(self, error: SeqdistillError) -> None:
         """What happened and the next action, on stderr; with --json also as the one object on stdout."""
@@ -170,7 +175,7 @@ class Console:
         print(f"error: {visible(error.message)}", file=sys.stderr)
         if error.hint:
             print(f"  next: {visible(error.hint)}", file=sys.stderr)
-        self.json_result({"error": error.message, "next": error.hint, "exit_code": error.exit_code})
+        self.json_result(error.as_dict())
 
     # --- what each stage found ---
 
@@ -327,8 +332,19 @@ class Console:
         if result.slice_rows:
             self.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
         if not self._as_json:
-            print("\n".join(wrapped(visible(line)) for line in result.verdict))
-            print(visible(f"report: {result.paths['report']}"))
+            with _stdout():
+                print("\n".join(wrapped(visible(line)) for line in result.verdict))
+                print(visible(f"report: {result.paths['report']}"))
+
+
+@contextlib.contextmanager
+def _stdout() -> Iterator[None]:
+    """Writes to stdout and flushes it; a reader that has left, like `head -1`, ends the output and not the work."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def seconds(value: float) -> str:

@@ -14,6 +14,10 @@ class SeqdistillError(Exception):
         self.message = message
         self.hint = hint
 
+    def as_dict(self) -> dict[str, str | int]:
+        """The error as `--json` prints it."""
+        return {"error": self.message, "next": self.hint, "exit_code": self.exit_code}
+
 
 class UsageError(SeqdistillError):
     """A flag, a recipe or an input file is wrong. Raised before any money or GPU time is spent."""

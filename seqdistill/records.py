@@ -19,6 +19,7 @@ from seqdistill.errors import UsageError
 
 Message = dict[str, str]  # exactly the keys role and content
 ROLES = ("system", "user", "assistant")
+JSON_SPACE = " \t\n\r"
 MOST_NESTED = 100  # levels of JSON from outside: far more than anybody means, far less than Python can write and read again
 
 
@@ -43,6 +44,7 @@ class Prompt:
     messages: list[Message]  # the student's view: what is trained on and what is evaluated
     reference: str | None = None
     slice: str | None = None
+    group: str | None = None  # prompts that are not independent (one document, one customer) share a group
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,10 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except (IsADirectoryError, PermissionError) as error:
         raise UsageError(f"{path}: {error.strerror}", "give a readable file") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}", "save the file as UTF-8") from None
+        raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}", NOT_UTF8) from None
+
+
+NOT_UTF8 = "save the file as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
 
 
 def read_row(line: str | bytes, place: str) -> dict[str, Any]:
@@ -152,7 +157,7 @@ def read_row(line: str | bytes, place: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UsageError(f"{place}: not JSON: {error.msg} at column {error.colno}", "one JSON object a line") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{place}: not UTF-8: {error.reason}", "save the file as UTF-8") from None
+        raise UsageError(f"{place}: not UTF-8: {error.reason} at byte {error.start} of the line", NOT_UTF8) from None
     except ValueError as error:
         raise UsageError(f"{place}: not JSON: {error}", "one JSON object a line") from None
     if not isinstance(row, dict):
@@ -167,13 +172,22 @@ def from_json(text: str | bytes) -> Any:
     not JSON, is nested deeper than MOST_NESTED or holds an integer of thousands of digits.
     """
     text = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
+    text = text.removeprefix("\ufeff").strip(JSON_SPACE)
+    value, end = first_json(text)
+    if end < len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return value
+
+
+def first_json(text: str, start: int = 0) -> tuple[Any, int]:
+    """The JSON value that begins at a place of a text, under the rules of `from_json`, and where it ends."""
     try:
-        value = _DECODER.decode(text.removeprefix("\ufeff"))
+        value, end = _DECODER.raw_decode(text, start)
     except RecursionError:
         raise ValueError(f"nested deeper than {MOST_NESTED} levels") from None
-    if text.count("[") + text.count("{") > MOST_NESTED and _depth(value) > MOST_NESTED:
+    if text.count("[", start, end) + text.count("{", start, end) > MOST_NESTED and _depth(value) > MOST_NESTED:
         raise ValueError(f"nested deeper than {MOST_NESTED} levels")
-    return value
+    return value, end
 
 
 def _finite(number: str) -> float | None:

@@ -1,5 +1,6 @@
 """What answers cost: counted, estimated, capped, and never paid twice, against a chat server that bills."""
 
+import json
 import signal
 import time
 from dataclasses import replace
@@ -9,7 +10,8 @@ import pytest
 from chat_server import Body, ChatServer, Fault, answer
 from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_child, priced, prompts_file, recipe, run_it
 
-from seqdistill.errors import Incomplete, UsageError
+from seqdistill.cli import main
+from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.generate.estimate import estimate
 from seqdistill.generate.stage import generate
 from seqdistill.journal.storage import Journal
@@ -145,3 +147,64 @@ def test_an_estimate_counts_a_prompt_once_for_each_request(tmp_path: Path) -> No
         result = generate(Run(tmp_path / "run"), asked, Silent())
     assert told.prompt_tokens == pytest.approx(30 * 2 * 6, rel=0.05), "30 prompts, two requests each, of 6 tokens"
     assert result.prompt_tokens == sum(usage["prompt_tokens"] for usage in server.usages)
+
+
+def command(server: ChatServer, folder: Path, *words: str, name: str = "generate") -> list[str]:
+    start = [name, str(folder / "run"), "--prompts", str(folder / "prompts.jsonl"), "--temperature", "1", "--max-tokens", "20"]
+    model = ["--teacher", "teacher", "--teacher-engine", "openai", "--teacher-base-url", server.url]
+    return [*start, *model, *(f"--set=teacher.price.{key}={usd}" for key, usd in PRICE.items()), *words]
+
+
+def test_the_cap_counts_what_was_paid_under_other_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts_file(tmp_path, range(20))
+    with ChatServer() as server:
+        assert main(command(server, tmp_path, "--budget", "2.5")) == 0
+        paid = server.billed_usd(PRICE)
+        capsys.readouterr()
+        for changed in ("--set=teacher.options.top_k=5", "--teacher-revision=v2", "--max-tokens=19"):
+            assert main(command(server, tmp_path, changed)) == 1
+            said = capsys.readouterr().err
+            assert "20 requests were answered before under other settings, and are paid for again: about" in said
+            assert "the budget of 2.5 USD is reached" in said, "the run remembers its cap"
+            assert paid < server.billed_usd(PRICE) <= 2.5
+
+
+def test_a_journal_of_an_older_version_is_paid_at_today_s_price(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(10))))
+        generate(Run(tmp_path / "run"), asked, Silent())
+        path = tmp_path / "run/generate/journal.jsonl"
+        rows = [row for line in path.read_text().splitlines() if "key" in (row := json.loads(line))]
+        for row in rows:
+            del row["usd"], row["hold"], row["completion"]["hidden_tokens"], row["completion"]["uncounted"]
+            row["completion"]["lost"] = 1
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (path.parent / "under_way.json").write_text('{"usd": 0.25}')
+        more = replace(asked, generate=replace(asked.generate, samples=2))
+        result = generate(Run(tmp_path / "run"), more, notes := Notes())
+        assert "older version have no recorded cost" in " ".join(notes.notes)
+        assert result.spent_usd == pytest.approx(server.billed_usd(PRICE))
+        assert result.assumed_usd == pytest.approx(0.25 + 10 * (0.2 + (len("question 0") + 274) * 1e-3), rel=0.01)
+        (path.parent / "under_way.json").write_text('{"us')
+        with pytest.raises(SeqdistillError, match=r"under_way\.json: damaged"):
+            generate(Run(tmp_path / "run"), replace(more, generate=replace(more.generate, samples=3)), Silent())
+
+
+def test_tokens_beyond_the_limit_raise_what_the_next_requests_are_taken_for(tmp_path: Path) -> None:
+    """Reasoning that the endpoint bills beside max_tokens: the first answer shows it, and the cap holds from there."""
+    hidden = {"prompt_tokens": 20, "completion_tokens": 18, "total_tokens": 620}
+    with ChatServer(reply=lambda body: {**answer(body), "usage": hidden}) as server:
+        asked = recipe(server, prompts_file(tmp_path, range(60)), max_tokens=20, budget=20.0)
+        with pytest.raises(Incomplete, match="the budget of 20 USD is reached"):
+            generate(Run(tmp_path / "run"), priced(asked), Silent())
+        assert pytest.approx(len(server.usages) * (20 * 1e-3 + 600 * 1e-2)) == 3 * 6.02, "as many as fit"
+
+
+def test_a_dry_run_and_a_probe_change_nothing_that_a_later_run_does(tmp_path: Path) -> None:
+    prompts_file(tmp_path, range(6))
+    with ChatServer(model=None) as server:
+        for look in (["--dry-run"], ["--probe", "2"]):
+            assert main([*command(server, tmp_path), "--teacher", "dear", "--budget", "9", *look]) == 0
+            assert not (tmp_path / "run/run.json").exists()
+        assert main(command(server, tmp_path)) == 0
+        assert [body["model"] for body in server.requests] == ["dear"] * 2 + ["teacher"] * 6

@@ -73,6 +73,23 @@ def test_a_failing_json_command_prints_exactly_one_object(tmp_path: Path, capsys
     assert "seqdistill generate" in answer["next"]
 
 
+def test_a_wrong_flag_with_json_prints_one_object_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["generat"], ["generate", str(tmp_path / "r"), "--samples", "x"], ["filter"]):
+        assert main([*words, "--json"]) == 2
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["exit_code"] == 2
+        assert captured.err
+
+
+def test_a_reader_that_leaves_ends_the_output_and_not_the_work(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "q", "completion": "an answer"}) + "\n")
+    command = (
+        f"{sys.executable} -m seqdistill import {tmp_path / 'r'} {tmp_path / 'rows.jsonl'} | true; exit ${{PIPESTATUS[0]}}"
+    )
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (answer.returncode, "Traceback" in answer.stderr, "Broken" in answer.stderr) == (0, False, False)
+
+
 def test_a_full_disk_names_the_run_and_exits_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,12 +14,12 @@ from finished_runs import finished_run, recipe
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.evaluate.result import EvalResult
 from seqdistill.evaluate.stage import evaluate
-from seqdistill.evaluate.table import MODELS
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
 from seqdistill.runs import Run
 
+MODELS = ["base", "student", "teacher", "ceiling", "copy", "nearest"]
 SLICES = ("normal", "hard", "critical")
 
 
@@ -58,9 +58,10 @@ def texts(run: Run) -> list[Any]:
 def test_it_answers_scores_and_writes_everything(run: Run, plan: Recipe) -> None:
     result = evaluate(run, plan, Silent())
     rows = predictions(run)
-    assert [row["model"] for row in rows[:5]] == list(MODELS) and len(rows) == 24 * 5
+    assert [row["model"] for row in rows[:6]] == MODELS and len(rows) == 24 * 6
     assert list(rows[0]) == list(rows[7]) == [
-        "id", "model", "prompt", "completion", "finish_reason", "tokens", "seconds", "scores", "reference", "slice", "error",
+        "id", "model", "prompt", "completion", "finish_reason", "tokens", "seconds", "scores", "reference", "slice", "group",
+        "error",
     ]  # fmt: skip
     scores = json.loads(run.file("eval", "scores.json").read_text())
     assert scores == result.scores and (scores["n"], scores["prompts"]) == (24, 24)
@@ -70,9 +71,9 @@ def test_it_answers_scores_and_writes_everything(run: Run, plan: Recipe) -> None
     assert scores["models"]["teacher"]["chrf_teacher"] is None, "a teacher is not measured against itself"
     assert scores["models"]["ceiling"]["speed_basis"].startswith("transformers in this process, batches of up to 16,")
     assert [part["slice"] for part in scores["slices"]] == sorted(SLICES)
-    assert {cell["other"] for cell in scores["comparisons"]} == {"base", "copy", "ceiling", "teacher"}
+    assert {cell["other"] for cell in scores["comparisons"]} == {"base", "copy", "nearest", "ceiling", "teacher"}
     assert all(result.paths[name].stat().st_size for name in ("predictions", "scores", "report"))
-    assert [row[0] for row in result.rows] == list(MODELS)
+    assert [row[0] for row in result.rows] == MODELS
     assert all(len(row) == len(result.columns) for row in result.rows)
     assert all(len(row) == len(result.slice_columns) for row in result.slice_rows)
     assert "## Results" in run.file("train", "model").joinpath("README.md").read_text()
@@ -149,7 +150,7 @@ def test_the_student_is_shown_its_own_view(run: Run, plan: Recipe, tmp_path: Pat
     template.write_text('[teacher]\nuser = "At length: {{ prompt }}"\n[student]\nuser = "{{ prompt }}"\n')
     evaluate(run, replace(plan, task=replace(plan.task, template=str(template))), Silent())
     asked = {row["model"]: row["prompt"][-1]["content"].startswith("At length: ") for row in predictions(run)}
-    assert asked == {"base": False, "student": False, "teacher": True, "ceiling": True, "copy": False}
+    assert asked == {"base": False, "student": False, "teacher": True, "ceiling": True, "copy": False, "nearest": False}
 
 
 def test_a_student_trained_anew_is_asked_anew(run: Run, plan: Recipe, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from chat_server import Body, ChatServer, answer
 from finished_runs import finished_run, recipe
 
 from seqdistill.errors import UsageError
-from seqdistill.evaluate.intervals import share
 from seqdistill.evaluate.result import EvalResult
 from seqdistill.evaluate.stage import evaluate
+from seqdistill.evaluate.statistics.intervals import share
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import EvalConfig, GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
@@ -104,11 +104,11 @@ def test_accuracy_with_wilson_intervals_and_the_share_of_valid_answers_are_told_
     for metric in ("exact_reference", "valid"):
         cell = models["student"][metric]
         assert (cell["value"], cell["low"], cell["high"]) == pytest.approx((75.0, wilson.low, wilson.high), abs=1e-6)
-    assert [models[model]["valid"]["value"] for model in ("base", "teacher", "copy")] == [0.0, 100.0, 0.0]
+    assert [models[model]["valid"]["value"] for model in ("base", "teacher", "majority")] == [0.0, 100.0, 100.0]
     assert models["teacher"]["exact_reference"]["value"] == pytest.approx(100 * 22 / 24, abs=1e-6)
     assert all(part["models"]["student"]["valid"]["n"] == 12 for part in result.scores["slices"])
     rows = [json.loads(line) for line in result.paths["predictions"].read_text().splitlines()]
-    assert [row["scores"]["valid"] for row in rows[:5]] == [0.0, 0.0, 100.0, 100.0, 0.0]
+    assert [row["scores"]["valid"] for row in rows[:5]] == [0.0, 0.0, 100.0, 100.0, 100.0]
 
     sentence = "Asked freely it gives one of the choices in 75.0% [55.1, 88.0] of its answers; "
     assert f"{sentence}the untrained student in 0.0%, the teacher, held to that, in 100.0%." in result.verdict
@@ -116,8 +116,8 @@ def test_accuracy_with_wilson_intervals_and_the_share_of_valid_answers_are_told_
     page = result.paths["report"].read_text()
     assert "has the form in 75.0%" in page and "answer does not have the form" in page and "&#34;choices&#34;" in page
     card = run.file("train", "model").joinpath("README.md").read_text()
-    assert "| exact to reference | has the form, % |" in card
-    table, told = printed(result, capsys).split("The student keeps", 1)
+    assert "| exact to reference | exact to teacher | has the form, % |" in card
+    table, told = printed(result, capsys).split("INCONCLUSIVE:", 1)
     assert table.count("75.0 [55.1, 88.0]") == 2 and sentence in " ".join(told.split()), "no interval is broken"
     assert not re.search(r"\[[^\]]*\n", told), "nor one in the sentences"
     assert max(map(len, table.splitlines())) <= 80 and all(head in table for head in ("valid", "exact to reference"))

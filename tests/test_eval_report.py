@@ -71,7 +71,7 @@ def test_what_a_hostile_model_writes_stays_text(tmp_path: Path, tiny_model: Path
 def test_predictions_hold_the_hostile_text_as_it_came_one_line_each(tmp_path: Path, tiny_model: Path) -> None:
     _, run = hostile_page(tmp_path, tiny_model)
     data = run.file("eval", "predictions.jsonl").read_bytes().decode("utf-8")
-    assert len(data.splitlines()) == 12 * 5  # splitlines would also break at U+2028
+    assert len(data.splitlines()) == 12 * 6  # splitlines would also break at U+2028
 
 
 def test_the_page_needs_nothing_but_itself_and_its_policy_allows_only_its_own_style(tmp_path: Path, tiny_model: Path) -> None:

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from seqdistill.evaluate.intervals import FEWEST, Interval, PairedShares, column, difference, ratio, resample, share
-from seqdistill.evaluate.metrics import chrf, chrf_signature, copied, corpus_chrf, exact, score_answer
+from seqdistill.engines import Completion
+from seqdistill.evaluate.answers import Scoring
+from seqdistill.evaluate.baselines import copied
+from seqdistill.evaluate.statistics.intervals import FEWEST, Interval, column, difference, ratio, resample, share
+from seqdistill.evaluate.statistics.paired import PairedShares
+from seqdistill.metrics import measures
+from seqdistill.metrics.text import chrf, chrf_signature, corpus_chrf, exact
+from seqdistill.records import Prompt
 from seqdistill.tasks.answer_form import AnswerForm
 
+ASKED = [{"role": "user", "content": "Say something."}]
 TEXTS = [
     "The library is shut on Monday.",
     "",
@@ -41,10 +48,16 @@ def test_exact_match_sees_past_white_space_alone() -> None:
     assert exact("the cat sat.", "The cat sat.") == 0
 
 
+def score_answer(text: str, teacher: str, reference: str | None, reason: str) -> dict[str, float | None]:
+    prompt = Prompt("a", ASKED, ASKED, reference)
+    answers = {"teacher": Completion("a:teacher", teacher), "student": Completion("a:student", text, finish_reason=reason)}
+    return Scoring(measures("text"), AnswerForm(), "text").scores(answers, "student", prompt)
+
+
 def test_scores_that_do_not_apply_are_none() -> None:
-    scores = score_answer("a cat", "", None, None, AnswerForm())
+    scores = score_answer("a cat", "", None, "copy")
     assert scores["chrf_reference"] is scores["exact_reference"] is scores["stopped"] is scores["length_ratio"] is None
-    assert score_answer("a", "ab", "a", "length", AnswerForm())["stopped"] == 0.0
+    assert score_answer("a", "ab", "a", "length")["stopped"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -124,7 +137,7 @@ def test_the_intervals_of_paired_shares_cover_the_truth(easy: float, first: floa
             assert found is not None and found.low is not None and found.high is not None
             assert found.low <= found.value <= found.high
             hits[name] += found.low <= truth[name] <= found.high
-    assert all(0.93 <= count / trials <= 0.995 for count in hits.values()), hits
+    assert all(0.92 <= count / trials <= 0.995 for count in hits.values()), hits
 
 
 def test_all_right_against_none_right_is_not_certain() -> None:
@@ -132,10 +145,11 @@ def test_all_right_against_none_right_is_not_certain() -> None:
     low = share(24, 24).low
     assert low is not None
     apart = PairedShares.of(all_hit, none_hit)
-    assert apart.difference() == Interval(100.0, pytest.approx(100 - math.sqrt(2) * (100 - low)), 100.0)
+    z = 1.959963984540054**2  # without discordance on one side, Tango's bounds have a closed form
+    assert apart.difference() == Interval(100.0, pytest.approx(100 * (24 - z) / (24 + z)), 100.0)
     assert apart.ratio() is None, "a ratio to nothing"
     same = PairedShares.of(all_hit, all_hit)
-    assert same.difference() == Interval(0.0, pytest.approx(low - 100), pytest.approx(100 - low))
+    assert same.difference() == Interval(0.0, pytest.approx(-100 * z / (24 + z)), pytest.approx(100 * z / (24 + z)))
     assert same.ratio() == Interval(100.0, pytest.approx(low), pytest.approx(10_000 / low))
     none = PairedShares.of(none_hit, all_hit).ratio()
     assert none == Interval(0.0, 0.0, pytest.approx(100 * (100 - low) / math.sqrt(100**2 - (100 - low) ** 2)))

@@ -14,6 +14,7 @@ from test_judge import by_length, says
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.filter.stage import filter_samples
 from seqdistill.progress import Silent
+from seqdistill.recipe.reading import resolve
 from seqdistill.recipe.tables import FilterConfig, JudgeConfig, NearDuplicatesConfig, Recipe, ScoreConfig, SelectConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
@@ -129,6 +130,41 @@ def test_a_check_of_ones_own_decides_and_editing_it_filters_again(tmp_path: Path
     check.write_text(check.read_text().replace("Monday", "known"))
     assert not choose(run, **keys).up_to_date
     assert numbers(run) == [2, 2]
+
+
+def test_rejection_sampling_keeps_the_best_right_answer_and_none_of_a_prompt_without_one(tmp_path: Path) -> None:
+    answers = {"What is 6 times 7?": ["41", "It is 42.", "42"], "What is 6 plus 7?": ["12", "11"], "Who am I?": ["You."]}
+    references = {"What is 6 times 7?": "42", "What is 6 plus 7?": "13", "Who am I?": "you"}
+    rows = [sample(p, text, sample=n, reference=references[p]) for p, texts in answers.items() for n, text in enumerate(texts)]
+    run = make_run(tmp_path, rows)
+    result = choose(run, score={"by": "verify"})
+    assert kept_ids(run) == {rows[1].id}
+    told = json.loads(run.file("filter", "report.json").read_text())["select"]
+    assert (told["prompts"], told["prompts_kept"], told["mean_kept"]) == (3, 1, 1)
+    assert any("could not score 1 of 6" in warning and "not one number: 'you'" in warning for warning in result.warnings)
+    choose(run, score={"by": "verify"}, select={"min_score": 0.0})
+    assert len(kept_ids(run)) == 2, "who wants wrong ones sets the lowest score"
+
+
+def test_a_vote_in_which_no_two_samples_agree_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path, samples())
+    (warning,) = choose(run, score={"by": "vote"}).warnings
+    assert "in 10 of 10 prompts no two samples give the same answer" in warning and "--score-extract" in warning
+    assert choose(run, score={"by": "vote", "extract": "regex:shut|closed|known"}).warnings == []
+
+
+def test_a_vote_over_json_is_over_the_whole_answer_however_it_is_laid_out(tmp_path: Path) -> None:
+    texts = ['{"a": 1, "b": 2}', '{"b": 2.0, "a": 1}', '{"a": 3, "b": 2}', '{ "a" :1, "b": 2 }']
+    run = make_run(tmp_path, [sample("Read this: a is 1, b is 2", text, sample=n) for n, text in enumerate(texts)])
+    tables = {
+        "generate": {"schema": {"type": "object"}},
+        "filter": {
+            "score": {"by": "vote"},
+            "near_duplicates": {"scope": "off"},
+            "select": {"keep": "threshold", "min_score": 0.7},
+        },
+    }
+    assert filter_samples(run, resolve(tables), Silent()).kept == 3
 
 
 def test_a_judge_chooses_and_a_second_choice_costs_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from test_filter_stage import notices
 
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
-from seqdistill.filter.checks.integrity import broken_markup
 from seqdistill.filter.explain import explain
 from seqdistill.filter.stage import filter_samples
 from seqdistill.filter.verdict import told
@@ -179,12 +178,6 @@ def test_the_terminal_shows_the_funnel(tmp_path: Path, capsys: pytest.CaptureFix
         Console().show_filter(result)
         lines = [line.split() for line in capsys.readouterr().out.splitlines()]
         assert ["integrity", "3", "1", "2"] in lines and ["duplicates", "2", "1", "1"] in lines
-
-
-@pytest.mark.parametrize("text", ["{%" + "a" * 200_000, "{%a" * 60_000, "{%" + " " * 200_000, "{{ " * 60_000])
-def test_no_text_makes_the_search_for_markup_slow(text: str) -> None:
-    assert broken_markup(text) is None
-    assert broken_markup(text[:100] + "\n{% if x %}") is not None
 
 
 def test_an_empty_list_of_finish_reasons_keeps_any(tmp_path: Path) -> None:

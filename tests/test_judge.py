@@ -10,7 +10,7 @@ import pytest
 from chat_server import Body, ChatServer, answer, usage
 from test_scoring import sample
 
-from seqdistill.errors import Incomplete, UsageError
+from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.filter.scoring.judge import Judged, judge, judge_settings
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
@@ -65,14 +65,24 @@ def samples_of(*texts: str) -> list[Sample]:
         ('{"score": 11}', None),
         ('{"score": 0}', None),
         ('{"score": 7.5}', None),
-        ('{"score": "7"}', None),
+        ('{"score": "7"}', 7),
+        ('{"score": 8.0}', 8),
+        ('{"score": "8/10"}', 8),
+        ('{"score": "8/5"}', None),
+        ('{"score": "7.5"}', None),
+        ('{"score": "high"}', None),
+        ('Not {"score": 2} but, on reflection, {"reason": "a {brace}", "score": 9}. Done.', 9),
+        ('{"result": {"score": 8}}', 8),
+        ('{"score": 3} is what {"x": 1} says', 3),
+        ('{"score": NaN}', None),
         ('{"score": true}', None),
         ('{"score": null}', None),
         ('{"Score": 7}', None),
         ("7", None),
         ("[7]", None),
-        ('The answer deserves {"score": 9}', None),
-        ('{"score": 9} {"score": 1}', None),
+        ('The answer deserves {"score": 9}', 9),
+        ('{"score": 9} {"score": 1}', 1),
+        ('{"score": 9} {"score": 11}', None),
         ('{"score": 7', None),
         ("", None),
         ("```", None),
@@ -81,7 +91,7 @@ def samples_of(*texts: str) -> list[Sample]:
         ("\ud800", None),
     ],
 )
-def test_only_a_whole_reply_that_is_what_was_asked_for_is_a_score(reply: str, score: int | None) -> None:
+def test_the_score_is_read_from_the_last_object_that_has_one(reply: str, score: int | None) -> None:
     assert load_rubric("score").read(reply) == score
 
 
@@ -157,6 +167,33 @@ def test_every_sample_is_scored_and_the_second_time_nothing_is_asked(tmp_path: P
         assert (more.new, more.scores["p:t:9"], more.usd) == (1, 4, None)
 
 
+def test_a_judge_none_of_whose_first_replies_can_be_read_is_stopped_and_quoted(tmp_path: Path) -> None:
+    samples = samples_of(*(f"answer {n}" for n in range(60)))
+    with ChatServer(model="judge", reply=says(lambda _: "I like\x1b[31m it.")) as server:
+        for _ in range(2):
+            with pytest.raises(SeqdistillError, match="none of the judge's first 20 replies has a score") as raised:
+                ask(server, tmp_path, samples)
+            assert repr("I like\x1b[31m it.") in raised.value.message, "escaped"
+            assert len(server.requests) == 20, "neither now nor the next time"
+
+
+def test_an_endpoint_is_asked_for_the_rubric_s_form(tmp_path: Path) -> None:
+    with ChatServer(model="judge", reply=says(by_length)) as server:
+        ask(server, tmp_path, samples_of("fine"))
+    schema = server.requests[0]["response_format"]["json_schema"]["schema"]
+    assert schema["properties"] == {"reason": {"type": "string"}, "score": {"type": "integer", "minimum": 1, "maximum": 10}}
+    assert load_rubric("pairwise").schema["properties"]["choice"] == {"enum": ["first", "second", "tie"]}
+
+
+def test_an_endpoint_that_takes_no_form_is_asked_without_one(tmp_path: Path) -> None:
+    def refused(_number: int, body: Body) -> str | None:
+        return "400" if "response_format" in body else None
+
+    with ChatServer(model="judge", reply=says(by_length), fault=refused) as server:
+        judged = ask(server, tmp_path, samples_of(*"abcdefgh"))
+    assert (len(judged.scores), judged.new, judged.failed) == (8, 8, 0)
+
+
 def test_another_rubric_or_model_is_another_judgement(tmp_path: Path) -> None:
     rubric = tmp_path / "mine.toml"
     rubric.write_text('user = "Grade {{ boundary }}{{ completion }}{{ boundary }}"\nscale = [1, 10]')
@@ -185,7 +222,7 @@ def test_a_failed_request_is_asked_again_next_time_and_nothing_else(tmp_path: Pa
     with ChatServer(model="judge", reply=says(by_length)) as server:
         server.fault = broken
         with pytest.raises(Incomplete, match="1 samples are not judged"), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("seqdistill.engines.openai_api.backoff", lambda _tries: 0.01)
+            patch.setattr("seqdistill.engines.dispatch.backoff", lambda _tries: 0.01)
             ask(server, tmp_path, samples)
         server.fault, asked = None, len(server.requests)
         judged = ask(server, tmp_path, samples)

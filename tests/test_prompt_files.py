@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -53,9 +54,7 @@ def test_messages_from_parquet_lose_the_keys_that_arrow_filled_in(tmp_path: Path
     rows = [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho", "name": "x"}]}]
     path = tmp_path / "prompts.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    with pytest.raises(UsageError, match="row 1: message 2"):
-        load_prompts(str(path), PLAIN)
-    rows[0]["messages"][1].pop("name")
+    assert [prompt.reference for prompt in load_prompts(str(path), PLAIN)] == ["ho"]
     rows.append({"messages": [{"role": "user", "content": "again"}]})
     kind = pyarrow.list_(pyarrow.struct([("role", "string"), ("content", "string"), ("name", "string")]))
     pyarrow.parquet.write_table(pyarrow.table({"messages": pyarrow.array([row["messages"] for row in rows], kind)}), path)
@@ -141,3 +140,261 @@ def test_a_variable_that_the_row_lacks_is_named(tmp_path: Path) -> None:
     path = jsonl(tmp_path, {"prompt": "x", "language": "French"}, {"prompt": "y"})
     with pytest.raises(UsageError, match=r"prompts.jsonl:2: task.toml: \[teacher\] user: 'language' is undefined"):
         load_prompts(path, template)
+
+
+# --- files in the wild: one line a case -------------------------------------------------------------------------------
+
+ASKED = [{"role": "user", "content": "2 + 3?"}]
+CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
+CALL_TEXT = '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call>'
+RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
+
+
+@pytest.mark.parametrize(
+    ("row", "asked", "reference"),
+    [
+        ({"prompt": "2 + 3?", "reference": 42}, ["2 + 3?"], "42"),
+        ({"prompt": "2 + 3?", "reference": 42.0}, ["2 + 3?"], "42"),
+        ({"prompt": "2 + 3?", "reference": 0.25}, ["2 + 3?"], "0.25"),
+        ({"prompt": "2 + 3?", "reference": True}, ["2 + 3?"], "true"),
+        ({"prompt": "2 + 3?", "reference": {"sum": 5}}, ["2 + 3?"], '{"sum": 5}'),
+        ({"prompt": "2 + 3?", "reference": None}, ["2 + 3?"], None),
+        ('{"prompt": "2 + 3?", "reference": NaN}', ["2 + 3?"], None),
+        ({"Prompt": "2 + 3?", "REFERENCE ": "5"}, ["2 + 3?"], "5"),
+        ({"messages": json.dumps(ASKED)}, ["2 + 3?"], None),
+        ({"messages": str(ASKED)}, ["2 + 3?"], None),
+        ({"prompt": json.dumps(ASKED)}, ["2 + 3?"], None),
+        ({"prompt": '[{"a": 1}] is JSON'}, ['[{"a": 1}] is JSON'], None),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "2 + "}, {"type": "text", "text": "3?"}]}]},
+            None,
+            None,
+        ),
+        ({"messages": [{"role": "user", "content": "2 + 3?", "name": "ann", "tool_calls": None, "weight": 1}]}, None, None),
+        ({"messages": [{"role": "developer", "content": "S"}, *ASKED]}, ["S", "2 + 3?"], None),
+        ({"prompt": "2 + 3?", "system": "S"}, ["S", "2 + 3?"], None),
+        ({"messages": [{"role": "system", "content": "own"}, *ASKED], "system": "S"}, ["own", "2 + 3?"], None),
+        ({"conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]}, ["2 + 3?"], "5"),
+        ({"conversations": ASKED}, ["2 + 3?"], None),
+        ({"instruction": "Add.", "input": "2 + 3?", "output": "5"}, ["Add.\n\n2 + 3?"], "5"),
+        ({"instruction": "2 + 3?", "input": "", "output": "5"}, ["2 + 3?"], "5"),
+        ({"instruction": "Add.", "context": "2 + 3?", "response": "5", "category": "qa"}, ["Add.\n\n2 + 3?"], "5"),
+        (
+            {
+                "messages": [
+                    *ASKED,
+                    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                    {"role": "tool", "content": "5"},
+                ]
+            },
+            ["2 + 3?", CALL_TEXT, RESULT_TEXT],
+            None,
+        ),
+        (
+            {
+                "messages": [
+                    *ASKED,
+                    {"role": "assistant", "content": [{"type": "tool_use", "name": "add", "input": {"a": 2, "b": 3}}]},
+                    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "5"}]},
+                ]
+            },
+            ["2 + 3?", CALL_TEXT, RESULT_TEXT],
+            None,
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "2 + 3?"},
+                    {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 2, "b": 3}}'},
+                    {"from": "observation", "value": "5"},
+                    {"from": "gpt", "value": "It is 5."},
+                ]
+            },
+            ["2 + 3?", CALL_TEXT, RESULT_TEXT],
+            "It is 5.",
+        ),
+    ],
+)
+def test_rows_as_people_hold_them_are_read(tmp_path: Path, row: object, asked: list[str] | None, reference: str | None) -> None:
+    (prompt,) = load(tmp_path, row)
+    assert [message["content"] for message in prompt.messages] == (asked or ["2 + 3?"])
+    assert prompt.reference == reference
+    assert all(set(message) == {"role", "content"} for message in prompt.messages)
+    assert prompt.messages[-1]["role"] == "user"
+
+
+def test_results_of_several_calls_are_one_users_turn(tmp_path: Path) -> None:
+    calls = {"role": "assistant", "content": "Adding.", "tool_calls": [CALL, CALL]}
+    row = {"messages": [*ASKED, calls, *[{"role": "tool", "tool_call_id": "c1", "content": "5"}] * 2]}
+    (prompt,) = load(tmp_path, row)
+    assert [message["role"] for message in prompt.messages] == ["user", "assistant", "user"]
+    assert prompt.messages[1]["content"] == f"Adding.\n{CALL_TEXT}\n{CALL_TEXT}"
+    assert prompt.messages[2]["content"] == f"{RESULT_TEXT}\n{RESULT_TEXT}"
+
+
+GERMAN = "Straße, für Öl; €5?"
+PROMPT_LINE = json.dumps({"prompt": GERMAN, "reference": "x y"}, ensure_ascii=False) + "\n"
+SEMICOLONS = f'prompt;reference\n"{GERMAN}";x y\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", PROMPT_LINE.encode()),
+        ("a.jsonl", PROMPT_LINE.encode("utf-8-sig")),
+        ("a.jsonl", PROMPT_LINE.encode("utf-16")),
+        ("a.jsonl", PROMPT_LINE.encode("utf-16-le")),
+        ("a.jsonl", f"[{PROMPT_LINE}]".encode()),
+        ("a.jsonl", json.dumps(json.loads(PROMPT_LINE), indent=2).encode()),
+        ("a.ndjson", PROMPT_LINE.encode()),
+        ("a.json", PROMPT_LINE.encode()),
+        ("a.json", f"[{PROMPT_LINE}]".encode()),
+        ("a.json", json.dumps([json.loads(PROMPT_LINE)], indent=2).encode("utf-16")),
+        ("a.json", json.dumps({"version": 1, "data": [json.loads(PROMPT_LINE)]}).encode()),
+        ("a.json", json.dumps({"rows": [{"row_idx": 0, "row": json.loads(PROMPT_LINE)}]}, indent=1).encode()),
+        ("a.jsonl.gz", gzip.compress(PROMPT_LINE.encode())),
+        ("a.json.gz", gzip.compress(f"[{PROMPT_LINE}]".encode())),
+        ("a.csv.gz", gzip.compress(SEMICOLONS.encode())),
+        ("a.jsonl", gzip.compress(PROMPT_LINE.encode())),
+        ("a.csv", SEMICOLONS.encode()),
+        ("a.csv", SEMICOLONS.encode("utf-8-sig")),
+        ("a.csv", SEMICOLONS.encode("utf-16")),
+        ("a.csv", SEMICOLONS.encode("cp1252")),
+        ("a.csv", SEMICOLONS.replace("\n", "\r\n").encode()),
+        ("a.csv", ("sep=;\r\n" + SEMICOLONS).encode()),
+        ("a.csv", SEMICOLONS.replace("prompt;reference", " Prompt ; reference ").encode()),
+        ("a.csv", f'"prompt","reference"\n"{GERMAN}","x y"\n'.encode()),
+        ("a.csv", f',prompt,reference\n0,"{GERMAN}",x y\n'.encode()),
+        ("a.tsv", f"prompt\treference\n{GERMAN}\tx y\n".encode()),
+        ("a.csv", f"prompt|reference\n{GERMAN}|x y\n".encode()),
+    ],
+)
+def test_files_in_other_formats_and_encodings_are_read(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    (prompt,) = load_prompts(str(tmp_path / name), PLAIN)
+    assert (prompt.messages[0]["content"], prompt.reference) == (GERMAN, "x y")
+
+
+def test_a_guessed_encoding_is_mentioned(tmp_path: Path) -> None:
+    notes = Notes()
+    (tmp_path / "a.csv").write_bytes(SEMICOLONS.encode("cp1252"))
+    load_prompts(str(tmp_path / "a.csv"), PLAIN, progress=notes)
+    assert "read as Windows-1252" in notes.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", PROMPT_LINE.encode("cp1252"), r"a.jsonl:1: not UTF-8"),
+        ("a.csv", "prompt\n請將這段文字翻譯成英文\n".encode("gbk"), "not UTF-8"),
+        ("a.csv", "prompt\nПереведи это\n".encode("cp1251"), "not UTF-8"),
+        ("a.jsonl.gz", gzip.compress(PROMPT_LINE.encode() * 99)[:-20], "not a whole gzip file"),
+        ("a.json", b'[{"prompt": "x"}, {"prompt": ', "not JSON"),
+        ("a.json", b'[{"prompt": "x"},\n\n{"prompt": 1 2}, ' + b" " * 99 + b"]", "a.json:3: not JSON"),
+        ("a.json", b'[{"prompt": "x"}', "ends before its array does"),
+        ("a.json", b'[{"prompt": "x"}, 3]', "a.json:item 2: not a JSON object: 3"),
+        ("a.csv", b"prompt,prompt\nx,y\n", "two columns are called 'prompt'"),
+        ("a.jsonl", b"\x28\xb5\x2f\xfd1234", "packed by zstd"),
+        ("a.parquet.d", b"", "not a kind of file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=says) as raised:
+        load_prompts(str(tmp_path / name), PLAIN)
+    assert raised.value.hint
+
+
+def test_columns_by_other_names_are_mapped_and_the_rest_are_variables(tmp_path: Path) -> None:
+    row = {"question": "Why?", "answer": 7, "topic": "physics", "uid": 12, "doc": "d1", "who": "Be kind.", "lang": "French"}
+    columns = {"prompt": "question", "reference": "answer", "slice": "topic", "id": "uid", "group": "doc", "system": "who"}
+    template = Template(None, None, {"user": "{{ prompt }} in {{ lang }}: {{ topic }}"}, {"user": "{{ prompt }}"})
+    (prompt,) = load_prompts(jsonl(tmp_path, row), template, columns=columns)
+    assert [message["content"] for message in prompt.teacher_messages] == ["Be kind.", "Why? in French: physics"]
+    assert (prompt.reference, prompt.slice, prompt.id, prompt.group) == ("7", "physics", "12", "d1")
+    (asked,) = load_prompts(jsonl(tmp_path, {"talk": ASKED, "prompt": "no"}), PLAIN, columns={"messages": "talk"})
+    assert asked.messages == ASKED
+
+
+def test_a_file_with_our_own_keys_needs_no_mapping_although_another_does(tmp_path: Path) -> None:
+    (prompt,) = load_prompts(
+        jsonl(tmp_path, {"prompt": "Why?", "reference": "So."}), PLAIN, columns={"prompt": "question", "reference": "answer"}
+    )
+    assert (prompt.messages[0]["content"], prompt.reference) == ("Why?", "So.")
+
+
+def test_the_group_of_a_prompt_is_no_part_of_its_id(tmp_path: Path) -> None:
+    (one,), (other,) = (load(tmp_path, {"prompt": "p", "group": group}) for group in ("a", 2))
+    assert (one.group, other.group, one.id) == ("a", "2", other.id)
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "says"),
+    [
+        ({"prompt": "x", "refrence": "y"}, {}, ":1: unknown key 'refrence', did you mean 'reference'"),
+        ({"promt": "x"}, {}, ":1: unknown key 'promt', did you mean 'prompt'"),
+        ({"prompt": "x", "slices": "y"}, {}, ":1: unknown key 'slices', did you mean 'slice'"),
+        ({"prompt": "x", "references": ["y"]}, {}, "did you mean 'reference'"),
+        ({"question": "x"}, {}, r":1: the row has no prompt; its keys are question"),
+        ({"question": "x"}, {"prompt": "qestion"}, "the row has no prompt"),
+        ({"prompt": "x", "answer": "y"}, {"reference": "anwser"}, "no row has the column 'anwser'.*did you mean 'answer'"),
+        ({"prompt": "x"}, {"refrence": "answer"}, r"\[task\] columns: unknown key 'refrence', did you mean 'reference'"),
+        ({"prompt": "x"}, {"reference": 3}, r"\[task\] columns: reference = 3 is not the name of a column"),
+        ({"messages": "Why is the sky blue?"}, {}, ":1: key 'messages' is text that is not a list of messages"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            {},
+            "message 1 of 'messages' holds a part of type",
+        ),
+        ({"messages": ["x"]}, {}, ":1: message 1 of 'messages'"),
+    ],
+)
+def test_a_mistyped_key_or_column_is_named_with_the_nearest(
+    tmp_path: Path, row: object, columns: dict[str, str], says: str
+) -> None:
+    with pytest.raises(UsageError, match=says) as raised:
+        load_prompts(jsonl(tmp_path, row), PLAIN, columns=columns)
+    assert raised.value.hint
+
+
+def test_a_key_that_only_looks_mistyped_is_fine_where_it_is_used(tmp_path: Path) -> None:
+    template = Template(None, None, {"user": "{{ prompt }} {{ references }}"}, {"user": "{{ prompt }}"})
+    (prompt,) = load_prompts(jsonl(tmp_path, {"prompt": "x", "references": "[1]"}), template)
+    assert prompt.teacher_messages[0]["content"] == "x [1]"
+    assert load(tmp_path, {"prompt": "x", "preference": 1, "text": "y", "idx": 3})[0].id
+
+
+def test_missing_references_in_parquet_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.parquet"
+    references = pyarrow.array([4.0, float("nan"), None])
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["a", "b", "c"], "reference": references}), path)
+    assert [prompt.reference for prompt in load_prompts(str(path), PLAIN)] == ["4", None, None]
+
+
+def test_a_hub_configuration_is_named_after_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "acme" / "sums"
+    for config in ("easy", "hard"):
+        for split in ("train", "test"):
+            (folder / config).mkdir(parents=True, exist_ok=True)
+            (folder / config / f"{split}.jsonl").write_text(json.dumps({"question": f"{config} {split}", "answer": 5}) + "\n")
+    configs = "".join(
+        f"- config_name: {config}\n  data_files:\n  - split: train\n    path: {config}/train.jsonl\n"
+        f"  - split: test\n    path: {config}/test.jsonl\n"
+        for config in ("easy", "hard")
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    columns = {"prompt": "question", "reference": "answer"}
+    for source, asked in {"hf:acme/sums/hard:test": "hard test", "hf:acme/sums/easy": "easy train"}.items():
+        (prompt,) = load_prompts(source, PLAIN, columns=columns)
+        assert (prompt.messages[0]["content"], prompt.reference) == (asked, "5")
+    for source, says in {
+        "hf:acme/sums": "Config name is missing",
+        "hf:acme/sums/none": "none",
+        "hf:acme/sums/easy:dev": "'dev' of 'easy'",
+        "hf:acme": "not the name of a hub data set",
+        "hf:acme/sums/easy/x": "not the name of a hub data set",
+    }.items():
+        with pytest.raises(UsageError, match=says):
+            load_prompts(source, PLAIN)

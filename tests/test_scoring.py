@@ -11,7 +11,7 @@ import pytest
 
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.errors import UsageError
-from seqdistill.filter.scoring.answers import boxed, extractor, last_number, normal, read_json, value_of
+from seqdistill.filter.scoring.answers import boxed, extractor, normal, read_json
 from seqdistill.filter.scoring.scores import by_faithfulness, by_logprob, by_reference, by_vote, names, teacher_means
 from seqdistill.records import Sample
 
@@ -23,24 +23,6 @@ def sample(text: str, n: int = 0, *, prompt: str = NOTICE, teacher: str = "t", *
 
 
 # --- answers --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("It costs $1,234.50.", "1234.5"),
-        ("5-3 is not v2", "3"),
-        ("−5 degrees", "-5"),
-        ("3.00", "3"),
-        ("007", "7"),
-        ("-0.0", "0"),
-        (".50 each", "0.5"),
-        ("１２ people", "12"),
-        ("none", None),
-    ],
-)
-def test_the_last_number_is_found_in_normal_form(text: str, found: str | None) -> None:
-    assert last_number(text) == found
 
 
 def test_answers_that_differ_only_in_writing_are_the_same() -> None:
@@ -103,11 +85,6 @@ def test_no_text_can_hang_or_break_an_extraction(extract: str, text: str) -> Non
     began = time.process_time()  # not the clock on the wall: other processes may be busy
     extractor(extract)(text)
     assert time.process_time() - began < 10
-
-
-def test_a_number_too_large_for_a_float_has_no_value() -> None:
-    assert value_of("9" * 400) is value_of("1e5") is value_of(None) is None
-    assert value_of("-2.5") == -2.5
 
 
 # --- scores ---------------------------------------------------------------------------------------------------------------

@@ -49,6 +49,15 @@ def test_a_share_is_rounded_up(share: float, stay: int) -> None:
         )
 
 
+def test_no_row_below_the_lowest_score_stays_whatever_keep_is() -> None:
+    for keep in ("best", "share", "threshold", "all"):
+        config = SelectConfig(keep=keep, best_n=3, top_share=1.0, min_score=1.0)
+        verdicts = select(IDS, [0.0, 1.0, 0.0, 1.0], "verify", config)
+        assert [verdict is None for verdict in verdicts] == [False, True, False, True], keep
+        assert verdicts[0] == Rejected("threshold", "verify 0 is less than 1", "p:t:1", ("filter.select.min_score = 0.0",))
+        assert all(select(IDS, [0.0] * 4, "verify", config)), "a prompt without a right answer keeps none"
+
+
 def test_a_threshold_looks_at_nothing_but_the_score() -> None:
     verdicts = select(IDS, [0.2, 0.8, None, 0.5], "vote", SelectConfig(keep="threshold", min_score=0.5))
     assert verdicts[1] is verdicts[3] is None

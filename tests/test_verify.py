@@ -50,8 +50,38 @@ def test_a_pattern_is_looked_for_and_a_search_without_end_is_no_score() -> None:
 # --- math -----------------------------------------------------------------------------------------------------------------
 
 
+MATRIX = r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"
+
+
 def test_equal_formulas_are_right_and_hostile_ones_harm_nothing() -> None:
     cases = [
+        (MATRIX, f"${MATRIX}$", 1),
+        (MATRIX, rf"\boxed{{{MATRIX}}}", 1),
+        (MATRIX, MATRIX, 1),
+        (MATRIX, MATRIX.replace("4", "5"), 0),
+        (MATRIX, f"${MATRIX.replace('4', '5')}$", 0),
+        (MATRIX.replace("pmatrix", "bmatrix"), f"So $${MATRIX}$$", 1),
+        (r"\begin{pmatrix} -1/3 \\ 2/3 \end{pmatrix}", r"\[\begin{pmatrix}-\frac13\\ \frac{2}{3}\end{pmatrix}\]", 1),
+        (r"\$18.90", "18.90", 1),
+        (r"\$18.90", r"It costs \$18.90.", 1),
+        (r"\$18.90", r"\boxed{\$18.90}", 1),
+        (r"\$18.90", "It is 19", 0),
+        ("-5", "−5", 1),
+        ("−5", "$-5$", 1),
+        ("-5", "The answer is −5.", 1),
+        ("5", "The answer is −5.", 0),
+        ("+7", "7", 1),
+        ("7", "+7", 1),
+        ("7", "The answer is +7", 1),
+        ("(3,4)", "(3, 4)", 1),
+        ("(3,4)", "The answer is (3, 4).", 1),
+        ("(3,4)", "$(5,4)$", 0),
+        (r"2\sqrt{3}", "2√3", 1),
+        (r"2\sqrt{3}", "The answer is 2√3", 1),
+        (r"2\sqrt{3}", r"$4\sqrt{3}$", 0),
+        ("3/4", "1/4", 0),
+        ("3/4", "0.75", 1),
+        ("5", "x = 5", 1),
         (r"\frac{1}{2}", "So the answer is $0.5$", 1),
         ("1/2", r"\boxed{\frac{2}{4}}", 1),
         ("x+1", r"$1 + x$", 1),

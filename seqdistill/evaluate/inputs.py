@@ -1,4 +1,4 @@
-"""What the stage is given: test prompts, template, models and settings, checked, with the fingerprint they have together.
+"""What the stage works on: test prompts, template, contestants, metrics and settings, checked, with their fingerprint.
 
 Decides what makes the outputs out of date. Does not ask.
 """
@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.evaluate.asking import Contestant, contestants_of, in_other_batches, max_tokens
+from seqdistill.evaluate import baselines
+from seqdistill.evaluate.answers import Scoring
+from seqdistill.evaluate.asking import max_tokens
+from seqdistill.evaluate.contestants import Contestant, contestants_of, in_other_batches
 from seqdistill.journal.budget import price_of
-from seqdistill.progress import Progress
+from seqdistill.metrics import Measure, default_metric, measures
+from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import asked_with
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import Prompt
@@ -28,39 +32,83 @@ class Inputs:
     recipe: Recipe  # its [generate] as the run's answers were asked for
     test: str
     template: Template
-    form: AnswerForm
+    scoring: Scoring
     contestants: Sequence[Contestant]
     record: StageRecord
 
     @classmethod
     def of(cls, run: Run, recipe: Recipe) -> "Inputs":
-        """Raises UsageError without a test set, a teacher or a trained student, and for a bad price or form."""
-        test = recipe.task.test
-        if test is None:
-            raise UsageError(
-                "no test set is given", "give held-out prompts with --test FILE, or as test in the recipe's [task]"
-            )
-        price_of(recipe.teacher.price)  # a wrong one is told now, not after the asking
-        recipe = replace(recipe, generate=asked_with(recipe, run.manifest("generate")))
-        form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
-        form.check()
-        template, contestants = load_template(recipe.task.template), contestants_of(run, recipe)
-        files = {"test": Path(test) if not test.startswith("hf:") else None, "template": template.path}
+        """Raises UsageError without a test set, a teacher or a trained student, and for a bad price, form or metric."""
+        recipe, test, scoring = _checked(run, recipe)
+        template, contestants = load_template(recipe.task.template), contestants_of(run, recipe, scoring.kind)
+        files = {
+            "test": Path(test) if not test.startswith("hf:") else None,
+            "template": template.path,
+            "training data": scoring.training,
+        }
         existing = {name: path for name, path in files.items() if path is not None and path.is_file()}
         record = StageRecord(run, "eval", _settings(recipe, contestants, template), existing)
-        return cls(recipe, test, template, form, contestants, record)
+        return cls(recipe, test, template, scoring, contestants, record)
 
     def prompts(self, progress: Progress) -> list[Prompt]:
         """The test prompts. Raises UsageError naming file and line."""
-        return load_prompts(self.test, self.template, self.recipe.eval.limit, progress)
+        return load_prompts(self.test, self.template, self.recipe.eval.limit, progress, self.recipe.task.columns)
 
-    def asked(self, prompts: int) -> list[Contestant]:
-        """The models as they are asked so many prompts."""
+    def competing(self, prompts: int) -> list[Contestant]:
+        """The contestants as they are asked this number of prompts."""
         return [in_other_batches(contestant, prompts) for contestant in self.contestants]
+
+    def primary(self, prompts: Sequence[Prompt]) -> str:
+        """The measure that decides: against the references where every prompt has one, unless the recipe says otherwise."""
+        names = [measure.name for measure in self.scoring.measures]
+        name = self.recipe.task.primary or default_metric(self.scoring.kind)
+        if name in names:
+            return name
+        return f"{name}_{'reference' if all(prompt.reference is not None for prompt in prompts) else 'teacher'}"
+
+
+def check(run: Run, recipe: Recipe) -> None:
+    """Raises UsageError for what eval would refuse, before there is a student."""
+    recipe, test, _ = _checked(run, recipe)
+    load_prompts(test, load_template(recipe.task.template), recipe.eval.limit, Silent(), recipe.task.columns)
+
+
+def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
+    """The recipe as the run's answers were requested, the test set and how it is scored."""
+    test = recipe.task.test
+    if test is None:
+        raise UsageError(
+            "no test set is configured", "name held-out prompts with --test FILE, or as test in the recipe's [task]"
+        )
+    price_of(recipe.teacher.price)
+    recipe = replace(recipe, generate=asked_with(recipe, run.manifest("generate")))
+    form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
+    form.check()
+    kind = kind_of(form)
+    scoring = Scoring(measures(kind), form, kind, baselines.training_file(run))
+    check_primary(recipe.task.primary, scoring.measures, kind)
+    return recipe, test, scoring
+
+
+def kind_of(form: AnswerForm) -> str:
+    """The kind of a task's answers: "text", "choices" or "schema"."""
+    return "choices" if form.choices else "schema" if form.schema else "text"
+
+
+def check_primary(primary: str | None, columns: Sequence[Measure], kind: str) -> None:
+    """Raises UsageError for a metric that does not apply to this kind of answers."""
+    names = [measure.name for measure in columns] + [measure.metric.name for measure in columns if measure.against]
+    if primary is not None and primary not in names:
+        needs = {"text": "answers that are free text", "choices": "[generate] choices", "schema": "[generate] schema"}
+        raise UsageError(
+            f"[task] primary = {primary!r}: does not apply to a task with {needs[kind]}",
+            f"one of: {', '.join(dict.fromkeys(measure.metric.name for measure in columns if measure.against))}",
+        )
 
 
 def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Template) -> dict[str, Any]:
-    form = {"schema": recipe.generate.schema, "choices": recipe.generate.choices, **contestants[-1].asked_with}
+    teacher = next(contestant for contestant in contestants if contestant.role == "teacher")
+    form = {"schema": recipe.generate.schema, "choices": recipe.generate.choices, **teacher.asked_with}
     return {
         **{f"eval.{name}": value for name, value in settings(recipe.eval, "max_tokens").items()},
         "eval.max_tokens": max_tokens(recipe),
@@ -68,8 +116,9 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
         "task.primary": recipe.task.primary,
         "task.test": recipe.task.test if ":" in (recipe.task.test or "") else None,
         "task.template": template.sha256,
+        **({"task.columns": recipe.task.columns} if recipe.task.columns else {}),
         "teacher.license": recipe.teacher.license,
         "teacher.price": recipe.teacher.price,
-        **{f"{contestant.role}.model": contestant.identity for contestant in contestants},
-        **{f"{contestant.role}.engine": contestant.model.engine for contestant in contestants},
+        **{f"{contestant.role}.model": contestant.identity for contestant in contestants if contestant.identity},
+        **{f"{contestant.role}.engine": contestant.model.engine for contestant in contestants if contestant.model},
     }

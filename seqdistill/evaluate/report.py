@@ -12,16 +12,15 @@ import math
 import re
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from seqdistill import __version__
 from seqdistill.evaluate.answers import Answer
-from seqdistill.evaluate.metrics import METRICS, SHARES, both_ways
-from seqdistill.evaluate.table import ASKED, MODELS, count, percent, times, upper
-from seqdistill.evaluate.verdict import MEASURES, OTHERS, faster
+from seqdistill.evaluate.shown import count, other_way, percent, speed, times
+from seqdistill.evaluate.table import upper
+from seqdistill.evaluate.verdict import faster
 from seqdistill.funnel import funnel
 from seqdistill.records import atomic_write, read_jsonl, visible
 from seqdistill.runs import STAGES, Run
@@ -29,13 +28,6 @@ from seqdistill.runs import STAGES, Run
 WORST, BEST = 6, 4
 ALIKE = 0.3  # share of equal words below which marks on every word would help nobody
 WORDS = 400  # of one text; what is longer is cut in the page, not in predictions.jsonl
-NAMES = {
-    "base": "base, untrained",
-    "student": "student",
-    "teacher": "teacher",
-    "ceiling": "ceiling, teacher again",
-    "copy": "copy of the prompt",
-}
 
 
 def write_report(path: Path, run: Run, scores: dict[str, Any], answers: Sequence[Answer]) -> None:
@@ -50,9 +42,11 @@ def write_report(path: Path, run: Run, scores: dict[str, Any], answers: Sequence
         loader=PackageLoader("seqdistill", "evaluate"), autoescape=True, undefined=StrictUndefined, finalize=shown
     )
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    primary = scores["primary"]
+    primary, measures = scores["primary"], scores["measures"]
     metrics = [
-        metric for metric in (*both_ways(primary), "valid") if metric == primary or scores["models"]["student"].get(metric)
+        metric
+        for metric in (primary, other_way(primary), "valid")
+        if metric and (metric == primary or scores["models"]["student"].get(metric))
     ]
     page = environment.get_template(
         "report.html.jinja"
@@ -62,12 +56,12 @@ def write_report(path: Path, run: Run, scores: dict[str, Any], answers: Sequence
         title=run.path.absolute().name,
         version=__version__,
         scores=scores,
-        measure=MEASURES[primary],
+        measure=measures[primary]["phrase"],
         headline=scores["verdict"][0],
         said=scores["verdict"][1:],
         figures=_figures(scores),
-        charts=[_levels(scores["models"], metric, METRICS[metric]) for metric in metrics],
-        gaps=[_gaps(scores["comparisons"], metric) for metric in metrics],
+        charts=[_levels(scores["models"], metric, measures[metric]["heading"]) for metric in metrics],
+        gaps=[_gaps(scores["comparisons"], metric, measures[metric]["heading"]) for metric in metrics],
         slices=[_slice(part, primary) for part in scores["slices"]],
         facts=_facts(scores),
         cases=_cases(answers, primary),
@@ -88,20 +82,20 @@ def _figures(scores: dict[str, Any]) -> list[dict[str, str]]:
             span = "" if cell["low"] is None else f"{cell['low']:{form}} to {cell['high']:{form}}"
             figures.append({"name": name, "value": f"{cell['value']:{form}}{unit}", "note": span})
 
-    if primary in SHARES:
-        add(MEASURES[primary], models["student"][primary], ".1f", "%")
+    if scores["measures"][primary]["share"]:
+        add(scores["measures"][primary]["phrase"], models["student"][primary], ".1f", "%")
     for kept in scores["kept"]:
         if kept["metric"] == primary:
             add(f"of the {kept['of']} kept", kept, ".1f", "%")
     for gap in scores["comparisons"]:
-        if gap["metric"] == primary and gap["other"] in ("base", "copy"):
-            add(f"over {OTHERS[gap['other']]}", gap, "+.1f")
+        if gap["metric"] == primary and gap["other"] in ("base", "copy", "majority", "nearest"):
+            add(f"over {models[gap['other']]['phrase']}", gap, "+.1f")
     add("have the form", models["student"].get("valid"), ".1f", "%")
     add("stop by themselves", models["student"]["stopped"], ".1f", "%")
     if speedup := faster(scores):
         speeds = " vs ".join(f"{models[role]['tokens_per_second']:.0f}" for role in ("student", "teacher"))
         figures.append({"name": "the teacher's speed", "value": f"{speedup:.1f}×", "note": f"{speeds} tokens/s"})
-    sizes = [models[role]["parameters"] for role in ("student", "teacher")]
+    sizes = [models[role].get("parameters") for role in ("student", "teacher")]
     if all(sizes):
         note = f"{100 * sizes[0] / sizes[1]:.0f}% of the teacher's {count(sizes[1])}"
         figures.append({"name": "parameters", "value": count(sizes[0]), "note": note})
@@ -149,16 +143,16 @@ def _dot(model: str, label: str, cell: dict[str, Any] | None, axis: tuple[float,
 
 def _levels(models: dict[str, Any], metric: str, title: str) -> dict[str, Any]:
     axis = _axis(0.0, 100.0)
-    rows = [_dot(model, model, models[model][metric], axis) for model in MODELS if models[model][metric]]
+    rows = [_dot(model, model, facts[metric], axis) for model, facts in models.items() if facts[metric]]
     return {"title": title, "rows": rows, "axis": axis[2]}
 
 
-def _gaps(comparisons: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
+def _gaps(comparisons: Sequence[dict[str, Any]], metric: str, title: str) -> dict[str, Any]:
     cells = [cell for cell in comparisons if cell["metric"] == metric and cell["value"] is not None]
     ends = [cell[name] for cell in cells for name in ("value", "low", "high") if cell[name] is not None]
     axis = _axis(min([0.0, *ends]), max([1.0, *ends]))
     rows = [_dot(cell["other"], f"vs {cell['other']}", cell, axis, "+") for cell in cells]
-    return {"title": METRICS[metric], "rows": rows, "axis": axis[2]}
+    return {"title": title, "rows": rows, "axis": axis[2]}
 
 
 def _slice(part: dict[str, Any], metric: str) -> dict[str, Any]:
@@ -203,26 +197,21 @@ def _loss(run: Run) -> dict[str, Any] | None:
 
 
 def _facts(scores: dict[str, Any]) -> dict[str, Any]:
-    rows = []
-    for model in MODELS:
-        facts = scores["models"][model]
-        speed, usd = facts.get("tokens_per_second"), facts.get("usd")
-        cells = [percent(facts["stopped"]), times(facts["length_ratio"]) if model != "teacher" else "1"]
-        if model == "copy":
-            rows.append([NAMES[model], *cells, *["–"] * 5])
-            continue
-        cells += ["–" if speed is None else f"{speed:.0f}", count(facts["parameters"]), count(facts["disk_bytes"], "B")]
-        rows.append([NAMES[model], *cells, "–" if usd is None else f"{usd:.4f}", str(facts["failed"])])
-    bases = Counter(scores["models"][role]["speed_basis"] for role in ASKED)
-    note = "; ".join(f"{', '.join(_with_basis(scores, basis))}: {basis}" for basis in bases)
     columns = ["stops by itself, %", "length, × teacher", "tokens/s", "parameters", "on disk", "USD", "failed"]
+    rows = []
+    for role, facts in scores["models"].items():
+        cells = [percent(facts["stopped"]), times(facts["length_ratio"]) if role != "teacher" else "1"]
+        if "identity" in facts:
+            usd = facts["usd"]
+            cells += [speed(scores, facts), count(facts["parameters"]), count(facts["disk_bytes"], "B")]
+            cells += ["–" if usd is None else f"{usd:.4f}", str(facts["failed"])]
+        cells += ["–"] * (len(columns) - len(cells))
+        rows.append([facts["called"], *zip(columns, cells, strict=True)])
     machine = scores["machine"]
     where = machine["gpu"] or f"{machine['processor']}, {machine['cpus']} CPUs"
-    return {"columns": columns, "rows": rows, "note": f"Speed on {where}. {note}."}
-
-
-def _with_basis(scores: dict[str, Any], basis: str) -> list[str]:
-    return [role for role in ASKED if scores["models"][role]["speed_basis"] == basis]
+    basis = scores["models"]["student"]["speed_basis"]
+    note = f"Speed on {where}: {basis}. A dash: not measured under the same conditions, so not comparable."
+    return {"columns": columns, "rows": rows, "note": note}
 
 
 def _funnel(run: Run) -> list[dict[str, Any]]:
@@ -266,7 +255,7 @@ def _provenance(run: Run, scores: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _named(scores: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
-    return ((role, scores["models"][role]) for role in ("student", "base", "teacher"))
+    return ((role, facts) for role, facts in scores["models"].items() if "identity" in facts and role != "ceiling")
 
 
 # --- cases ------------------------------------------------------------------------------------------------------------
@@ -295,19 +284,20 @@ def _case(answers: dict[str, Answer], metric: str, score: float) -> dict[str, An
     texts = {model: _cut(answer.completion.content) for model, answer in answers.items()}
     prompt, reason = answers["student"].prompt, answers["student"].completion.finish_reason
     other = upper(metric)
-    against = (answers[other].scores or {})[metric] or 0.0
+    against = (answers[other].scores or {}).get(metric) if other in answers else None
+    wanted = texts.get("teacher", prompt.reference or "")
     notes = [] if reason == "stop" else [f"the student did not stop by itself ({reason})"]
     notes += ["the student's answer does not have the form"] if (answers["student"].scores or {}).get("valid") == 0 else []
     return {
         "id": prompt.id,
         "slice": prompt.slice,
-        "score": f"student {score:.1f}, {other} {against:.1f}",
+        "score": f"student {score:.1f}" + ("" if against is None else f", {other} {against:.1f}"),
         "notes": notes,
         "prompt": _cut("\n\n".join(message["content"] for message in prompt.messages)),
         "reference": None if prompt.reference is None else _cut(prompt.reference),
-        "teacher": texts["teacher"],
-        "student": difference(texts["teacher"], texts["student"]),
-        "base": difference(texts["teacher"], texts["base"]),
+        "teacher": texts.get("teacher"),
+        "student": difference(wanted, texts["student"]),
+        "base": difference(wanted, texts["base"]),
     }
 
 

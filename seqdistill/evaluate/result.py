@@ -1,11 +1,11 @@
-"""What eval hands back: the content of scores.json, and the rows of the two tables that the terminal prints."""
+"""What eval returns: the content of scores.json, and the rows of the two tables that the terminal prints."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.evaluate.metrics import METRICS, both_ways
-from seqdistill.evaluate.table import count, percent, times, upper
+from seqdistill.evaluate.shown import count, other_way, percent, point, speed, times
+from seqdistill.evaluate.table import upper
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class EvalResult:
 
     @property
     def rows(self) -> list[list[str]]:
-        """One row a model, ready to print."""
-        return [[model, *self._cells(facts).values()] for model, facts in self.scores["models"].items()]
+        """One row a contestant, ready to print."""
+        return [[role, *self._cells(facts).values()] for role, facts in self.scores["models"].items()]
 
     @property
     def slice_columns(self) -> list[str]:
@@ -49,27 +49,27 @@ class EvalResult:
         return [[part["slice"] or "–", str(part["n"]), *self._slice_cells(part).values()] for part in slices]
 
     def _cells(self, facts: dict[str, Any]) -> dict[str, str]:
-        """A model's cells by their heads. Two intervals fit into 80 columns; with a form the second is that of `valid`."""
-        primary, other = both_ways(self.scores["primary"])
-        cells = {METRICS[primary]: percent(facts[primary])}
+        """A contestant's cells by their heads: one interval, or two with a form, fit into 80 columns."""
+        primary, measures = self.scores["primary"], self.scores["measures"]
+        other = other_way(primary)
+        cells = {measures[primary]["heading"]: percent(facts[primary])}
+        if other and self.scores["models"]["student"].get(other):
+            cells[measures[other]["heading"]] = percent(point(facts[other]) if "form" in self.scores else facts[other])
         if "form" in self.scores:  # what has it has ended, and is as long as it must be
-            cells |= {METRICS[other]: percent(_point(facts[other])), "valid": percent(facts["valid"])}
+            cells["valid"] = percent(facts["valid"])
         else:
-            cells |= {METRICS[other]: percent(facts[other]), "stops": percent(_point(facts["stopped"]))}
-            cells |= {"length": times(_point(facts["length_ratio"]))}
-        speed = facts.get("tokens_per_second")
-        return cells | {"tok/s": f"{speed:.0f}" if speed else "–", "size": count(facts.get("parameters"))}
+            cells |= {"stops": percent(point(facts["stopped"])), "length": times(point(facts["length_ratio"]))}
+        return cells | {"tok/s": speed(self.scores, facts), "size": count(facts.get("parameters"))}
 
     def _slice_cells(self, part: dict[str, Any]) -> dict[str, str]:
         primary = self.scores["primary"]
-        cells = {model: part["models"][model][primary] for model in ("student", "base", "copy", upper(primary))}
+        shown = {"student": percent(part["models"]["student"][primary])}
+        free = [role for role in ("copy", "majority", "nearest") if role in part["models"]][:1]
+        for role in ("base", *free, upper(primary)):
+            if role in part["models"]:
+                shown[role] = percent(point(part["models"][role][primary]))
         kept = next((cell for cell in part["kept"] if cell["metric"] == primary), None)
-        shown = {model: percent(cell if model == "student" else _point(cell)) for model, cell in cells.items()}
-        if "form" not in self.scores:
-            return shown | {"kept %": percent(kept)}
-        del shown["copy"]  # which has no form
-        return shown | {"kept %": percent(_point(kept)), "valid": percent(part["models"]["student"]["valid"])}
-
-
-def _point(cell: dict[str, Any] | None) -> dict[str, Any] | None:
-    return cell and {**cell, "low": None, "high": None}
+        shown["kept %"] = percent(point(kept))
+        if part.get("judged"):
+            shown["decision"] = part["judged"]["decision"].lower()
+        return shown

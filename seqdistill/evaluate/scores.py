@@ -1,22 +1,25 @@
 """The content of scores.json: the table, and beside it who each model is, how it was asked, what it took, on which machine.
 
-The verdict, the report and the terminal only read it.
+It describes itself: what each measure and each contestant is called is in it. Verdict, report and terminal only read it.
 """
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import Completion
 from seqdistill.engines.transformers_local import BATCH_SIZE
-from seqdistill.evaluate.answers import Answer
-from seqdistill.evaluate.asking import Contestant, max_tokens
-from seqdistill.evaluate.table import MODELS, methods, tabulate
+from seqdistill.evaluate.answers import Answer, Scoring
+from seqdistill.evaluate.asking import max_tokens
+from seqdistill.evaluate.class_table import class_table
+from seqdistill.evaluate.contestants import Contestant
+from seqdistill.evaluate.statistics.intervals import ENOUGH
+from seqdistill.evaluate.table import Settings, methods, tabulate, warning
 from seqdistill.evaluate.verdict import verdict
 from seqdistill.evaluate.weights import size_of
-from seqdistill.journal.budget import price_of
+from seqdistill.journal.budget import FREE
+from seqdistill.metrics.text import chrf_signature
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
 from seqdistill.runs import Run
 
@@ -25,60 +28,118 @@ def scores_of(
     run: Run,
     recipe: Recipe,
     contestants: Sequence[Contestant],
+    scoring: Scoring,
+    primary: str,
     answers: Sequence[Answer],
-    given: Mapping[str, Completion],
 ) -> dict[str, Any]:
     """The document. Where the task has a form it also holds the form, and what the teacher was asked with."""
     form = {name: value for name in ("schema", "choices") if (value := getattr(recipe.generate, name))}
-    found = tabulate(answers, recipe.eval.resamples, recipe.eval.seed)
-    by_role = {contestant.role: contestant for contestant in contestants}
-    sizes = {role: size_of(by_role[role].model) for role in ("base", "student", "teacher")}
-    models: dict[str, dict[str, Any]] = {}
-    for role in MODELS:
-        models[role] = {**found["models"][role]}
-        if role in by_role:
-            parameters, disk_bytes = sizes["teacher" if role == "ceiling" else role]
-            models[role] |= {
-                "name": _name(run, by_role[role].model.model or ""),
-                "identity": by_role[role].identity,
-                "engine": by_role[role].model.engine,
-                "view": by_role[role].view,
-                **({"asked_with": by_role[role].asked_with} if by_role[role].asked_with else {}),
-                "parameters": parameters,
-                "disk_bytes": disk_bytes,
-                "failed": sum(given[f"{a.prompt.id}:{role}"].error is not None for a in answers if a.model == role),
-                **usage(role, recipe, answers),
-                "speed_basis": _speed_basis(by_role[role].model, recipe.eval),
-            }
+    settings = Settings(
+        [contestant.role for contestant in contestants],
+        scoring.measures,
+        primary,
+        margin_points(recipe.eval),
+        recipe.eval.resamples,
+        recipe.eval.seed,
+    )
+    found = found_in(answers, settings, scoring)
+    for contestant in contestants:
+        found["models"][contestant.role] = {
+            **_facts(run, recipe, contestant, answers),
+            **found["models"][contestant.role],
+        }
     document = {
-        "primary": recipe.task.primary,
-        "prompts": len(answers) // len(MODELS),
-        "n": found["n"],
-        "models": models,
-        "comparisons": found["comparisons"],
-        "kept": found["kept"],
-        "slices": found["slices"],
+        **found,
+        "primary_named": recipe.task.primary is not None,
+        "prompts": len({answer.prompt.id for answer in answers}),
         "teacher_license": recipe.teacher.license,
         **({"form": form} if form else {}),
         "temperature": recipe.eval.temperature,
         "max_tokens": max_tokens(recipe),
         "resamples": recipe.eval.resamples,
         "seed": recipe.eval.seed,
-        "methods": methods(with_form=bool(form)),
+        "methods": methods(scoring.measures, chrf_signature()),
         "machine": _machine(),
     }
     return {"verdict": verdict(document), **document}
 
 
-def usage(role: str, recipe: Recipe, answers: Sequence[Answer]) -> dict[str, Any]:
+def margin_points(config: EvalConfig) -> float:
+    """The margin in percentage points; below 1 it was given as a share."""
+    return round(config.margin * 100, 9) if 0 < config.margin < 1 else config.margin
+
+
+def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) -> dict[str, Any]:
+    """All of the document that follows from the answers and the settings alone."""
+    found = tabulate(answers, settings)
+    judged = found["judged"] or {}
+    document = {
+        "decision": judged.get("decision", "INCONCLUSIVE"),
+        "margin": settings.margin,
+        "needed": judged.get("needed"),
+        "primary": settings.primary,
+        "measures": {
+            measure.name: {
+                "heading": measure.heading,
+                "phrase": measure.phrase,
+                "against": measure.against,
+                "share": measure.metric.share,
+                "higher_is_better": measure.metric.higher_is_better,
+            }
+            for measure in scoring.measures
+        },
+        **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed")},
+        "warning": warning(found["n"]),
+        "few": ENOUGH,
+        "slices": found["slices"],
+    }
+    if scoring.kind == "choices":
+        against = "teacher" if settings.primary.endswith("_teacher") else "reference"
+        if not any(answer.prompt.reference for answer in answers):
+            against = "teacher"
+        classes = class_table(answers, settings, scoring.form.choices, against)
+        document["accuracy"] = document["models"]["student"][f"accuracy_{against}"]
+        for role, cell in classes.pop("macro_f1_of").items():
+            document["models"][role]["macro_f1"] = cell
+        document["models"]["student"]["macro_f1"] = classes["macro_f1"]
+        if "majority" in classes:
+            classes["majority"] |= document["models"]["majority"][f"accuracy_{against}"] or {}
+        document |= classes
+    return document
+
+
+def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Who a contestant is and what its answers took."""
+    facts: dict[str, Any] = {"called": contestant.called, "phrase": contestant.phrase}
+    if contestant.absent:
+        facts["absent"] = contestant.absent
+    if contestant.model is None:
+        return facts
+    parameters, disk_bytes = size_of(contestant.model)
+    mine = [answer for answer in answers if answer.model == contestant.role]
+    return facts | {
+        "name": _name(run, contestant.model.model or ""),
+        "identity": contestant.identity,
+        "engine": contestant.model.engine,
+        "view": contestant.view,
+        **({"asked_with": contestant.asked_with} if contestant.asked_with else {}),
+        "parameters": parameters,
+        "disk_bytes": disk_bytes,
+        "failed": sum(answer.completion.error is not None for answer in mine),
+        **usage(contestant, answers),
+        "speed_basis": _speed_basis(contestant.model, recipe.eval),
+    }
+
+
+def usage(contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
     """Tokens, seconds and cost of one model's answers, as the journal holds them."""
-    mine = [answer.completion for answer in answers if answer.model == role]
-    asked, written = sum(c.prompt_tokens for c in mine), sum(c.completion_tokens for c in mine)
+    mine = [answer.completion for answer in answers if answer.model == contestant.role]
+    read, written = sum(c.prompt_tokens for c in mine), sum(c.completion_tokens for c in mine)
     seconds = sum(c.seconds for c in mine)
-    price = price_of(recipe.teacher.price) if role in ("teacher", "ceiling") else None
-    usd = sum(price.usd(completion) for completion in mine) if price else None
+    price = contestant.price
+    usd = None if price in (None, FREE) else sum(price.usd(completion) for completion in mine)
     return {
-        "prompt_tokens": asked,
+        "prompt_tokens": read,
         "completion_tokens": written,
         "seconds": round(seconds, 3),
         "tokens_per_second": round(written / seconds, 3) if seconds > 0 else None,

@@ -16,7 +16,6 @@ from seqdistill.evaluate.inputs import Inputs
 from seqdistill.evaluate.report import write_report
 from seqdistill.evaluate.result import EvalResult
 from seqdistill.evaluate.scores import scores_of, usage
-from seqdistill.evaluate.table import ASKED
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import write_json, write_jsonl
@@ -26,7 +25,7 @@ OUTPUTS = ("predictions.jsonl", "scores.json", "report.html")
 
 
 def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
-    """Scores the four models and the copy baseline on the test prompts, writes the files and returns what was found.
+    """Scores the contestants on the test prompts, writes the files and returns what was found.
 
     Raises UsageError without a test set or a trained student, and Incomplete, after writing everything else, when requests
     failed: their prompts are left out of every score, and the next run asks them again.
@@ -34,17 +33,17 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     inputs = Inputs.of(run, recipe)
     recipe, record = inputs.recipe, inputs.record
     paths = {name.partition(".")[0]: run.file("eval", name) for name in OUTPUTS}
+    if record.up_to_date():
+        return EvalResult(json.loads(paths["scores"].read_text(encoding="utf-8")), paths, 0.0, up_to_date=True)
     with run.locked("eval"):
-        if record.up_to_date():
-            return EvalResult(json.loads(paths["scores"].read_text(encoding="utf-8")), paths, 0.0, up_to_date=True)
         for difference in record.differences():
             progress.note(f"eval: {difference}")
         prompts = inputs.prompts(progress)
-        contestants = inputs.asked(len(prompts))
-        record.begin()
+        contestants, primary = inputs.competing(len(prompts)), inputs.primary(prompts)
         given = ask_all(run, recipe, contestants, prompts, progress)
-        answers = scored(contestants, prompts, given, inputs.form)
-        scores = scores_of(run, recipe, contestants, answers, given)
+        record.begin()
+        answers = scored(contestants, prompts, given, inputs.scoring)
+        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers)
         write_jsonl(paths["predictions"], (answer.row() for answer in answers))
         write_json(paths["scores"], scores)
         write_report(paths["report"], run, scores, answers)
@@ -55,8 +54,8 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
             status="incomplete" if failures else "complete",
             config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
             counts={"prompts": len(prompts), "answers": len(given), "failed": failures.total()},
-            usage={role: usage(role, recipe, answers) for role in ASKED},
-            models={contestant.role: contestant.identity for contestant in contestants},
+            usage={contestant.role: usage(contestant, answers) for contestant in contestants if contestant.model},
+            models={contestant.role: contestant.identity for contestant in contestants if contestant.identity},
             verdict=scores["verdict"],
         )
     if failures:

@@ -1,178 +1,284 @@
-"""From answers to the table: every model's scores with intervals, the paired differences, the share of the teacher kept.
+"""From answers to the table: every contestant's scores with intervals, the paired differences, the share of the teacher kept.
 
-The heart of scores.json; the report and the terminal only show it. Asks no model.
+The heart of scores.json; verdict, report and terminal only show it. Asks no model, so `verify` computes it again.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from seqdistill.evaluate.answers import Answer
-from seqdistill.evaluate.intervals import Interval, PairedShares, Resampled, column, difference, ratio, resample, share
-from seqdistill.evaluate.metrics import BEHAVIOUR, METRICS, SHARES, chrf_signature, corpus_chrf
+from seqdistill.evaluate.statistics.intervals import (
+    ENOUGH,
+    Interval,
+    Resampled,
+    column,
+    difference,
+    gap_closed,
+    ratio,
+    resample,
+    share,
+)
+from seqdistill.evaluate.statistics.paired import ALPHA, PairedShares, decide, effective, holm, needed
+from seqdistill.metrics import Measure
+from seqdistill.metrics.text import corpus_chrf
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ASKED = ("base", "student", "teacher", "ceiling")  # what is asked; the copy baseline is free
-MODELS = (*ASKED, "copy")
+    Array = NDArray[np.float64]
 
 
-def upper(metric: str) -> str:
+def upper(measure: str) -> str:
     """Whom the student is measured against: the teacher's own second try, or the teacher where a reference decides."""
-    return "ceiling" if metric.endswith("_teacher") else "teacher"
+    return "ceiling" if measure.endswith("_teacher") else "teacher"
 
 
-def tabulate(answers: Sequence[Answer], resamples: int, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Settings:
+    """How the table is made."""
+
+    roles: Sequence[str]  # the contestants, in the order of the table
+    measures: Sequence[Measure]
+    primary: str  # the measure that decides
+    margin: float  # points
+    resamples: int
+    seed: int
+
+
+def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     """Scores, comparisons and shares kept over all prompts and for each slice. Only prompts that every model answered.
 
     Values are percent but for length_ratio (characters of all answers over the teacher's). Keys: n, models, comparisons,
-    kept, slices.
+    kept, gap_closed, judged, slices.
     """
     scored = [answer for answer in answers if answer.scores is not None]
     slices = Counter(answer.prompt.slice for answer in scored if answer.model == "student")
-    document = _part(scored, resamples, seed)
+    document = _part(scored, settings)
     document["slices"] = []
     if len(slices) > 1 or None not in slices:
         for name in sorted(slices, key=lambda s: (s is None, s)):
-            part = _part([answer for answer in scored if answer.prompt.slice == name], resamples, seed)
+            part = _part([answer for answer in scored if answer.prompt.slice == name], settings)
             document["slices"].append({"slice": name, **part})
+        _adjust(document["slices"])
     return document
 
 
-def _part(answers: Sequence[Answer], resamples: int, seed: int) -> dict[str, Any]:
-    by_model = {model: [answer for answer in answers if answer.model == model] for model in MODELS}
-    models: dict[str, dict[str, Any]] = {model: {} for model in MODELS}
-    comparisons: list[dict[str, Any]] = []
-    kept: list[dict[str, Any]] = []
-    for metric in (metric for metric in METRICS if metric in (answers[0].scores or {})):
-        asked = [model for model in MODELS if model != "copy" or metric != "stopped"]
-        scores = _matrix(by_model, asked, metric)
-        for model in MODELS:
-            models[model][metric] = None
-        if not len(scores):
+def _part(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
+    by_role = {role: [answer for answer in answers if answer.model == role] for role in settings.roles}
+    n = len(by_role["student"])
+    models: dict[str, dict[str, Any]] = {role: {} for role in settings.roles}
+    part: dict[str, Any] = {"n": n, "models": models, "comparisons": [], "kept": [], "gap_closed": [], "judged": None}
+    for measure in settings.measures:
+        name = measure.name
+        for role in settings.roles:
+            models[role][name] = None
+        columns = _Columns.of(by_role, measure, settings)
+        if columns is None:
             continue
-        drawn = resample(scores, resamples, seed)
-        at = {model: k for k, model in enumerate(asked)}
-        for model in asked:
-            if model == "teacher" and metric.endswith("_teacher"):
-                continue  # 100 by definition: the measure itself
-            models[model][metric] = _cell(_mean(metric, drawn, scores[:, at[model]], at[model]), len(scores))
-        for other in (other for other in ("base", "copy", upper(metric)) if other in at):
-            gap, part = _against(metric, drawn, scores, at["student"], at[other])
-            comparisons.append({"metric": metric, "model": "student", "other": other, **_compared(gap)})
-        if metric not in BEHAVIOUR:
-            kept.append({"metric": metric, "of": upper(metric), **_cell(part, len(scores))})
-    for model, length in _lengths(by_model, resamples, seed).items():
-        models[model]["length_ratio"] = length
-    for metric in ("chrf_teacher", "chrf_reference"):
-        for model in MODELS:
-            models[model][f"{metric}_corpus"] = _corpus(by_model[model], by_model["teacher"], metric)
-    return {"n": len(by_model["student"]), "models": models, "comparisons": comparisons, "kept": kept}
+        for role in columns.roles:
+            if not (role == "teacher" and measure.against == "teacher"):  # 100 by definition: the measure itself
+                models[role][name] = _cell(columns.mean(role), columns.n)
+        for other in columns.others():
+            part["comparisons"].append({"metric": name, "model": "student", "other": other, **columns.compared(other)})
+        top = upper(name)
+        if measure.against and top in columns.roles:
+            part["kept"].append({"metric": name, "of": top, **_cell(columns.kept(top), columns.n)})
+            if "base" in columns.roles:
+                closed = columns.drawn.interval(gap_closed(*(columns.roles.index(r) for r in ("student", "base", top))))
+                part["gap_closed"].append({"metric": name, "of": top, **_cell(closed, columns.n)})
+        if name == settings.primary and top in columns.roles:
+            part["judged"] = {"metric": name, "other": top, "n": columns.n, **columns.judged(top, settings.margin)}
+    for role, length in _lengths(by_role, settings).items():
+        models[role]["length_ratio"] = length
+    for against in ("teacher", "reference"):
+        for role in settings.roles:
+            models[role][f"chrf_{against}_corpus"] = _corpus(by_role[role], by_role.get("teacher", []), against)
+    return part
 
 
-def _matrix(by_model: dict[str, list[Answer]], models: list[str], metric: str) -> "NDArray[np.float64]":
-    """(n, K): a metric's scores, a row for each prompt to which it applies, a column for each model."""
+@dataclass(frozen=True)
+class _Columns:
+    """One measure's scores: a row for each prompt to which it applies, a column for each contestant to which it applies."""
+
+    measure: Measure
+    roles: list[str]
+    scores: "Array"  # (n, K)
+    groups: list[str] | None
+    drawn: Resampled
+
+    @classmethod
+    def of(cls, by_role: Mapping[str, list[Answer]], measure: Measure, settings: Settings) -> "_Columns | None":
+        """None where the measure applies to no prompt, or not to the student."""
+        import numpy as np
+
+        def score(answer: Answer) -> float | None:
+            return (answer.scores or {}).get(measure.name)
+
+        roles = [role for role in settings.roles if any(score(answer) is not None for answer in by_role[role])]
+        if "student" not in roles:
+            return None
+        answered = list(zip(*(by_role[role] for role in roles), strict=True))
+        rows = [row for row in answered if all(score(answer) is not None for answer in row)]
+        if not rows:
+            return None
+        scores = np.array([[score(answer) for answer in row] for row in rows], dtype=np.float64)
+        groups = groups_of([row[0] for row in rows])
+        return cls(measure, roles, scores, groups, resample(scores, settings.resamples, settings.seed, groups))
+
+    @property
+    def n(self) -> int:
+        return len(self.scores)
+
+    def others(self) -> list[str]:
+        """Those whom the student is compared with."""
+        left_out = {"teacher": {"student", "teacher"}, "reference": {"student", "ceiling"}}
+        return [role for role in self.roles if role not in left_out.get(self.measure.against or "", {"student", "ceiling"})]
+
+    def mean(self, role: str) -> Interval | None:
+        scores = self._column(role)
+        if not self.measure.metric.share:
+            return self.drawn.interval(column(self.roles.index(role)))
+        scale = effective(scores, self.groups) / self.n
+        return share(int((scores > 50).sum()) * scale, self.n * scale)
+
+    def kept(self, top: str) -> Interval | None:
+        """The student over `top`, in percent."""
+        return self._pair(top).ratio() if self.measure.metric.share else self.drawn.interval(ratio(*self._at(top), 100.0))
+
+    def compared(self, other: str) -> dict[str, Any]:
+        """The student less another, with the two-sided p of no difference; for shares also the discordant prompts."""
+        gap, p, more = self._gap(other), None, {}
+        if self.measure.metric.share:
+            pair = self._pair(other)
+            p, more = pair.p(), {"only_student": pair.only_first, "only_other": pair.only_second}
+        elif (below := self.drawn.below(difference(*self._at(other)), 0.0)) is not None:
+            p = min(1.0, 2 * min(below, 1 - below))
+        sign = gap.sign if gap else 0
+        verdict = {1: "higher", -1: "lower", 0: "not shown"}[sign]
+        return {**_rounded(gap), "p": _round(p), **more, "verdict": verdict}
+
+    def judged(self, top: str, margin: float) -> dict[str, Any]:
+        """The decision at a margin, and the prompts still needed for one; `p` is one-sided, of "worse by the margin"."""
+        gap = self._gap(top)
+        if self.measure.metric.share:
+            p = self._pair(top).below(-margin)
+        else:
+            p = self.drawn.below(difference(*self._at(top)), -margin)
+        decision = decide(gap, margin)
+        differences = self._column("student") - self._column(top)
+        number = needed(differences, margin, shares=self.measure.metric.share)
+        if number is not None and self.groups:
+            number = round(number * self.n / effective(differences, self.groups))
+        missing = None if number is None else max(number - self.n, 1)
+        missing = missing if decision == "INCONCLUSIVE" else 0
+        return {"decision": decision, "needed": missing, **_rounded(gap), "p": _round(p)}
+
+    def _gap(self, other: str) -> Interval | None:
+        if self.measure.metric.share:
+            return self._pair(other).difference()
+        return self.drawn.interval(difference(*self._at(other)))
+
+    def _pair(self, other: str) -> PairedShares:
+        return PairedShares.of(self._column("student") > 50, self._column(other) > 50, self.groups)
+
+    def _at(self, other: str) -> tuple[int, int]:
+        return self.roles.index("student"), self.roles.index(other)
+
+    def _column(self, role: str) -> "Array":
+        return self.scores[:, self.roles.index(role)]
+
+
+def groups_of(answers: Sequence[Answer]) -> list[str] | None:
+    """The group of each answer's prompt, a prompt without one being its own; None where no two prompts share a group."""
+    groups = [f"group {answer.group}" if answer.group is not None else f"prompt {answer.prompt.id}" for answer in answers]
+    return groups if len(set(groups)) < len(groups) else None
+
+
+def _adjust(parts: list[dict[str, Any]]) -> None:
+    """Holm's correction over slices: of each comparison's p, and of the decisions; what it does not bear is not claimed."""
+    pairs = dict.fromkeys((cell["metric"], cell["other"]) for part in parts for cell in part["comparisons"])
+    for pair in pairs:
+        cells = [cell for part in parts for cell in part["comparisons"] if (cell["metric"], cell["other"]) == pair]
+        for cell, p in zip(cells, holm([cell["p"] for cell in cells]), strict=True):
+            cell["p"] = _round(p)
+            if p is not None and p > 2 * ALPHA:
+                cell["verdict"] = "not shown"
+    judged = [part["judged"] for part in parts if part["judged"]]
+    for one, p in zip(judged, holm([one["p"] for one in judged]), strict=True):
+        one["p"] = _round(p)
+        if p is not None and p > ALPHA and one["decision"] in ("NON-INFERIOR", "EQUIVALENT", "BETTER"):
+            one["decision"] = "INCONCLUSIVE"
+    for part in parts:
+        part["warning"] = warning(part["n"])
+
+
+def warning(n: int) -> str | None:
+    """What to say of intervals from few prompts; None where there are enough."""
+    return f"{n} prompts: below {ENOUGH} an interval is a rough guide" if n < ENOUGH else None
+
+
+def _lengths(by_role: Mapping[str, list[Answer]], settings: Settings) -> dict[str, dict[str, Any] | None]:
     import numpy as np
 
-    columns = [[(answer.scores or {})[metric] for answer in by_model[model]] for model in models]
-    rows = [row for row in zip(*columns, strict=True) if None not in row]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(models))
-
-
-def _mean(metric: str, drawn: Resampled, scores: "NDArray[np.float64]", k: int) -> Interval | None:
-    return share(int((scores > 50).sum()), len(scores)) if metric in SHARES else drawn.interval(column(k))
-
-
-def _against(
-    metric: str, drawn: Resampled, scores: "NDArray[np.float64]", k: int, other: int
-) -> tuple[Interval | None, Interval | None]:
-    """Column k less another, and over it in percent."""
-    if metric in SHARES:
-        pair = PairedShares.of(scores[:, k] > 50, scores[:, other] > 50)
-        return pair.difference(), pair.ratio()
-    return drawn.interval(difference(k, other)), drawn.interval(ratio(k, other, 100.0))
-
-
-def _lengths(by_model: dict[str, list[Answer]], resamples: int, seed: int) -> dict[str, dict[str, Any] | None]:
-    import numpy as np
-
-    texts = [[float(len(answer.completion.content)) for answer in by_model[model]] for model in MODELS]
-    lengths = np.array(texts).T
+    roles = [role for role in settings.roles if by_role[role]]
+    empty: dict[str, dict[str, Any] | None] = dict.fromkeys(settings.roles)
+    if "teacher" not in roles:
+        return empty
+    lengths = np.array([[float(len(answer.text)) for answer in by_role[role]] for role in roles]).T
     if not len(lengths):
-        return dict.fromkeys(MODELS)
-    drawn, teacher = resample(lengths, resamples, seed), MODELS.index("teacher")
-    cells: dict[str, dict[str, Any] | None] = {}
-    for k, model in enumerate(MODELS):
-        cells[model] = None if k == teacher else _cell(drawn.interval(ratio(k, teacher)), len(lengths))
-    return cells
+        return empty
+    drawn = resample(lengths, settings.resamples, settings.seed, groups_of(by_role["teacher"]))
+    teacher = roles.index("teacher")
+    return empty | {
+        role: _cell(drawn.interval(ratio(k, teacher)), len(lengths)) for k, role in enumerate(roles) if k != teacher
+    }
 
 
-def _corpus(answers: list[Answer], teacher: list[Answer], metric: str) -> float | None:
-    if metric == "chrf_teacher":
-        pairs = [(a.completion.content, t.completion.content) for a, t in zip(answers, teacher, strict=True) if a is not t]
+def _corpus(answers: list[Answer], teacher: list[Answer], against: str) -> float | None:
+    if against == "teacher":
+        pairs = [(a.text, t.text) for a, t in zip(answers, teacher, strict=False) if a is not t]
     else:
-        pairs = [(a.completion.content, a.prompt.reference) for a in answers if a.prompt.reference is not None]
+        pairs = [(a.text, a.prompt.reference) for a in answers if a.prompt.reference is not None]
     return round(corpus_chrf(*zip(*pairs, strict=True)), 6) if pairs else None
 
 
-def _cell(interval: Interval | None, n: int) -> dict[str, Any]:
+def cell_of(interval: Interval | None, n: int) -> dict[str, Any]:
+    """A number with its interval as scores.json holds it."""
     return {**_rounded(interval), "n": n}
 
 
-def _compared(gap: Interval | None) -> dict[str, Any]:
-    names = {1: "higher", -1: "lower", 0: "not shown"}
-    return {**_rounded(gap), "verdict": names[gap.sign if gap else 0]}
+_cell = cell_of
 
 
 def _rounded(interval: Interval | None) -> dict[str, float | None]:
     """Six decimals: what sums of floats in another order on another machine cannot move."""
     values = asdict(interval) if interval else dict.fromkeys(("value", "low", "high"))
-    return {name: None if value is None else round(value, 6) + 0.0 for name, value in values.items()}
+    return {name: _round(value) for name, value in values.items()}
 
 
-def methods(*, with_form: bool) -> dict[str, str]:
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 6) + 0.0
+
+
+def methods(measures: Sequence[Measure], chrf: str) -> dict[str, str]:
     """How the numbers were made, in words."""
-    valid = "percent of answers that have the task's form; base and student are asked without naming it"
+    metrics = {measure.metric.name: measure.metric.about for measure in measures}
     return {
-        "chrf": f"mean of sacrebleu's sentence chrF2 over prompts ({chrf_signature()}); *_corpus: the corpus score",
-        "exact": "percent of answers that are the same but for white space",
-        "stopped": "percent of answers that ended by the end-of-turn token, not at max_tokens",
-        **({"valid": valid} if with_form else {}),
+        **metrics,
+        "chrf": f"{metrics.get('chrf', '')} ({chrf})",
         "length_ratio": "characters of all answers over those of the teacher's",
-        "intervals": "95%, over prompts: BCa bootstrap for means, their paired differences and ratios; for shares Wilson, "
-        "Newcombe (paired differences) and MOVER (ratios)",
+        "intervals": "95%, over prompts, or over groups where prompts have one: BCa bootstrap for means, their paired "
+        "differences and ratios; for shares Wilson, Tango (paired differences) and MOVER (ratios)",
+        "p": "two-sided, of no difference: exact McNemar for shares, the BCa bootstrap inverted for means; Holm over slices",
+        "decision": f"by the 95% interval of the paired difference at the margin, so with a one-sided alpha of {ALPHA:.3f}; "
+        "needed: further prompts for a power of .8, the difference being as seen",
         "kept": "student over ceiling where the teacher's answers are the measure, over teacher where references are",
+        "gap_closed": "(student - base) / (ceiling or teacher - base)",
         "ceiling": "the teacher asked again: with another seed, and in this process in batches of another size",
         "copy": "the first words of the student's prompt, cut to the teacher's mean length",
+        "nearest": "the training answer whose prompt is nearest by TF-IDF",
+        "majority": "the most frequent class of the training answers",
     }
-
-
-def percent(cell: dict[str, Any] | None, sign: str = "", unit: str = "") -> str:
-    """ "58.9 [55.1, 62.4]", the unit after the first number; a dash where there is nothing."""
-    return _shown(cell, f"{sign}.1f", unit)
-
-
-def times(cell: dict[str, Any] | None) -> str:
-    """ "1.04 [0.98, 1.11]"."""
-    return _shown(cell, ".2f")
-
-
-def _shown(cell: dict[str, Any] | None, form: str, unit: str = "") -> str:
-    if cell is None or cell["value"] is None:
-        return "–"
-    span = "" if cell["low"] is None else f" [{cell['low']:{form}}, {cell['high']:{form}}]"
-    return f"{cell['value']:{form}}{unit}{span}"
-
-
-def count(value: float | None, unit: str = "") -> str:
-    """A large number as a person says it: 57.2M, 269 MB (with unit B)."""
-    if value is None:
-        return "–"
-    for scale, letter in ((1e12, "T"), (1e9, "G" if unit else "B"), (1e6, "M"), (1e3, "k")):
-        if value >= scale:
-            number = f"{value / scale:.3g}" if value < 999.5 * scale else f"{value / scale:.0f}"
-            return f"{number} {letter}{unit}" if unit else number + letter
-    return f"{value:.0f} {unit}".strip()

@@ -28,7 +28,7 @@ from seqdistill.filter.rules import (
 from seqdistill.filter.scan import Facts, Rows, scan
 from seqdistill.filter.scoring.choice import Choice, Chooser, choice_inputs, choice_settings
 from seqdistill.filter.verdict import Verdict, told
-from seqdistill.progress import Progress
+from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import asked_with
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import write_json
@@ -48,6 +48,7 @@ class FilterResult:
     validation: int
     rejected: int
     by_rule: dict[str, int]
+    warnings: list[str]  # what a person should look at before training
     funnel: list[dict[str, Any]]  # by step: read, rejected, kept
     up_to_date: bool
     path: Path
@@ -62,6 +63,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         run, "filter", _settings(recipe, form), _inputs(recipe, samples, decisions_file(run) if decisions else None)
     )
     if record.up_to_date() and (manifest := run.manifest("filter")):
+        for warning in manifest["result"]["warnings"]:
+            progress.note(f"warning: {warning}")
         return FilterResult(**manifest["result"], funnel=manifest["funnel"], up_to_date=True, path=run.path / "filter")
     with run.locked("filter"), ExitStack() as stack:
         for change in record.differences():
@@ -80,12 +83,16 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             drop_duplicates(facts, verdicts, order, config.near_duplicates.scope)
         drop_near_duplicates(facts, verdicts, order, config.near_duplicates, read)
         drop_contaminated(facts, verdicts, items, read)
-        choice = _choose(run, recipe, facts, verdicts, read, progress)
+        choice = _choose(run, recipe, form, facts, verdicts, read, progress)
         reviewed = apply_decisions(decisions, facts, verdicts, config.personal_data, read)
         personal = mind_personal_data(facts, verdicts, reviewed, config.personal_data, read)
 
+        warnings = [*choice.warnings]
+        for warning in warnings:
+            progress.note(f"warning: {warning}")
         _check_something_is_left(verdicts, len(facts), samples)
         document = report(facts, verdicts, phrases, items, read, config.personal_data.phone_regions) | {
+            "warnings": warnings,
             "select": choice.told,
             "personal_data": personal,
             "review": reviewed.told,
@@ -100,10 +107,19 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "train": counts["train.jsonl"],
             "validation": counts["validation.jsonl"],
         }
-        result |= {"rejected": counts["rejected.jsonl"], "by_rule": document["by_rule"]}
+        result |= {"rejected": counts["rejected.jsonl"], "by_rule": document["by_rule"], "warnings": warnings}
         record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=document["funnel"])
         write_dataset_card(run)
     return FilterResult(**result, funnel=document["funnel"], up_to_date=False, path=run.path / "filter")
+
+
+def check(run: Run, recipe: Recipe) -> None:
+    """Raises UsageError for what filter would refuse, before there are samples."""
+    form = _form(run, recipe)
+    _settings(recipe, form)
+    choice_inputs(recipe.filter)
+    read_decisions(run)
+    _test_items(recipe, Silent())
 
 
 def _form(run: Run, recipe: Recipe) -> AnswerForm:
@@ -116,9 +132,14 @@ def _form(run: Run, recipe: Recipe) -> AnswerForm:
 
 def _settings(recipe: Recipe, form: AnswerForm) -> dict[str, Any]:
     own = {f"filter.{name}": value for name, value in settings(recipe.filter).items()}
-    own |= {f"generate.{name}": value for name, value in asdict(form).items() if value and recipe.filter.schema}
+    own |= {
+        f"generate.{name}": value
+        for name, value in asdict(form).items()
+        if value and (recipe.filter.schema or recipe.filter.score.by == "vote")
+    }
     for_the_card = {"teacher.license": recipe.teacher.license}
-    return own | choice_settings(recipe) | for_the_card | {"task.test": _hub(recipe.task.test)}
+    columns = {"task.columns": recipe.task.columns} if recipe.task.columns else {}
+    return own | choice_settings(recipe) | for_the_card | {"task.test": _hub(recipe.task.test)} | columns
 
 
 def _hub(source: str | None) -> str | None:
@@ -137,21 +158,23 @@ def _inputs(recipe: Recipe, samples: Path, decisions: Path | None) -> dict[str, 
 def _test_items(recipe: Recipe, progress: Progress) -> list[Item]:
     items = []
     if recipe.task.test:
-        prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress)
+        prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress, recipe.task.columns)
         items += items_of(prompts, recipe.task.test)
     for source in recipe.filter.contamination.against:
         items += items_of(load_prompts(source, PLAIN, None, progress), source)
     return items
 
 
-def _choose(run: Run, recipe: Recipe, facts: Facts, verdicts: Verdicts, read: Any, progress: Progress) -> Choice:
+def _choose(
+    run: Run, recipe: Recipe, form: AnswerForm, facts: Facts, verdicts: Verdicts, read: Any, progress: Progress
+) -> Choice:
     """Scores the rows that stand and rejects those that are not chosen."""
     if recipe.filter.score.by == "none":
         return Choice({}, {}, {})
     rows = verdicts.kept(np.arange(len(facts)))
     repeated = (row for row, verdict in verdicts.given.items() if verdict.rule in ("duplicate", "near_duplicate"))
     voters = np.append(rows, np.fromiter(repeated, np.int64))
-    choice = Chooser(run, recipe, facts.prompts, facts.held_out, read, progress).choose(rows, voters)
+    choice = Chooser(run, recipe, form, facts.prompts, facts.held_out, read, progress).choose(rows, voters)
     for row, (why, better) in sorted(choice.rejected.items()):
         verdicts.reject(row, Verdict(why.rule, why.reason, why.would_keep), better)
     return choice

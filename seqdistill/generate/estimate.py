@@ -19,7 +19,7 @@ from seqdistill.generate.plan import Planned
 from seqdistill.generate.samples import Counts
 from seqdistill.journal.asking import answer
 from seqdistill.journal.budget import spending
-from seqdistill.journal.storage import Journal
+from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import GenerateConfig, Recipe
 from seqdistill.records import Message, write_json
@@ -89,6 +89,38 @@ def compare(run: Run, fingerprint: str, counts: Counts, progress: Progress) -> N
     progress.note(f"generate: {'; '.join(errors)}; the estimate rested on {told['answers']} answers")
 
 
+def paid_anew(journal: Journal, plan: Sequence[Planned]) -> str | None:
+    """What it costs to request prompts again that this run paid for under other settings, in words; None where there are none.
+
+    Extrapolated from the answers that they have.
+    """
+    keys = {request_key(one.request, one.teacher.identity): one for one in plan if one.teacher.price}
+    missing = {(one.prompt.id, one.number): one for key, one in keys.items() if key not in journal}
+    if not missing or not len(journal):
+        return None
+    known = [
+        (place, row["completion"])
+        for row in journal.rows()
+        if row.get("paid", True) and row["key"] not in keys and (place := _place(row["id"])) in missing
+    ]
+    again = [missing[place] for place in {place for place, _ in known}]
+    if not again:
+        return None
+    means = [fmean(completion[name] for _, completion in known) for name in ("prompt_tokens", "completion_tokens")]
+    each = Completion("", prompt_tokens=round(means[0]), completion_tokens=round(means[1]))
+    usd = sum(one.teacher.price.usd(each) for one in again if one.teacher.price)
+    return (
+        f"generate: {len(again)} requests were answered before under other settings, and are paid for again: "
+        f"about {usd:.4f} USD"
+    )
+
+
+def _place(request_id: str) -> tuple[str, int]:
+    """The prompt's id and the sample's number in a request's id, PROMPT:TEACHER:N."""
+    rest, _, number = request_id.rpartition(":")
+    return rest.partition(":")[0], int(number) if number.isdecimal() else -1
+
+
 def _holding(journals: Sequence[Journal], planned: Planned) -> list[Journal]:
     """The journals that answer a request: this run's, and those whose answers are taken with --reuse."""
     return [journal for journal in journals if journal.holds(planned.teacher.identity, planned.request)]
@@ -96,7 +128,7 @@ def _holding(journals: Sequence[Journal], planned: Planned) -> list[Journal]:
 
 def _probe(run: Run, journal: Journal, inputs: Inputs, some: Sequence[Planned], progress: Progress) -> None:
     at_once = replace(inputs.recipe.generate, batch=False)  # a probe is not waited for a day
-    with spending(run, journal, inputs.teachers, at_once.budget) as budget:
+    with spending(run, journal, inputs.teachers, at_once.budget, progress) as budget:
         asked = ask_teachers(journal, some, at_once, budget, progress)
     if asked.stopped:
         raise asked.stopped

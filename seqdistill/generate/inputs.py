@@ -13,7 +13,7 @@ from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.runs import Run, StageRecord
-from seqdistill.tasks.prompt_files import check_source, load_prompts
+from seqdistill.tasks.prompt_files import check_columns, check_source, load_prompts
 from seqdistill.tasks.templates import Template, load_template
 
 
@@ -40,6 +40,9 @@ class Inputs:
             [teacher.name, teacher.identity, teacher.weight, teacher.config.license, teacher.config.price]
             for teacher in teachers
         ]
+        if recipe.task.columns:
+            check_columns(recipe.task.columns)
+            fixed["task.columns"] = recipe.task.columns
         files = {"template": template.path} if template.path else {}
         if source.startswith("hf:"):
             fixed["task.prompts"] = source
@@ -49,8 +52,9 @@ class Inputs:
 
     def plan(self, progress: Progress) -> list[Planned]:
         """Loads the prompts; every sample to be had, in the order of samples.jsonl."""
-        prompts = load_prompts(self.source, self.template, self.recipe.generate.limit, progress)
-        return plan_requests(prompts, self.teachers, self.recipe.generate)
+        recipe = self.recipe
+        prompts = load_prompts(self.source, self.template, recipe.generate.limit, progress, recipe.task.columns)
+        return plan_requests(prompts, self.teachers, recipe.generate)
 
     def others(self, stack: ExitStack) -> list[Journal]:
         """The journals of the other runs whose answers are taken. Raises UsageError when there is none."""

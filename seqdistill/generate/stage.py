@@ -12,7 +12,7 @@ from typing import Any
 
 from seqdistill.errors import Incomplete
 from seqdistill.generate.asking import Asked, ask_teachers
-from seqdistill.generate.estimate import compare
+from seqdistill.generate.estimate import compare, paid_anew
 from seqdistill.generate.inputs import Inputs
 from seqdistill.generate.samples import write_samples, write_token_logprobs
 from seqdistill.journal.budget import spending
@@ -52,14 +52,16 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
     if recipe.task.prompts is None and (run.manifest("generate") or {}).get("imported"):
         return _result(run, up_to_date=True)  # `import` has done this stage
     inputs = Inputs.of(run, recipe)
+    if inputs.record.up_to_date():
+        return _result(run, up_to_date=True)
     with run.locked("generate"), ExitStack() as stack:
-        if inputs.record.up_to_date():
-            return _result(run, up_to_date=True)
         for difference in inputs.record.differences():
             progress.note(f"generate: {difference}")
         plan, others = inputs.plan(progress), inputs.others(stack)
         journal = stack.enter_context(Journal(run.file("generate", "journal.jsonl")))
-        budget = stack.enter_context(spending(run, journal, inputs.teachers, recipe.generate.budget))
+        budget = stack.enter_context(spending(run, journal, inputs.teachers, recipe.generate.budget, progress))
+        if again := paid_anew(journal, plan):
+            progress.note(again)
         asked = ask_teachers(journal, plan, recipe.generate, budget, progress, others)
         inputs.record.begin()
         counts = write_samples(run, journal, plan, recipe.generate, asked.failed)
@@ -85,6 +87,12 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
     if counts.failed:
         progress.note(f"generate: {counts.failed} of {len(plan)} requests have no answer, as may_fail allows")
     return _result(run, up_to_date=False)
+
+
+def is_up_to_date(run: Run, recipe: Recipe) -> bool:
+    """Whether generate has nothing to do. Raises UsageError as it does."""
+    imported = recipe.task.prompts is None and (run.manifest("generate") or {}).get("imported")
+    return bool(imported) or Inputs.of(run, recipe).record.up_to_date()
 
 
 def _about(inputs: Inputs) -> dict[str, Any]:

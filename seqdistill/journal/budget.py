@@ -13,6 +13,7 @@ from typing import Any
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal.storage import Hold, Journal, completion_of
+from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.runs import STAGES, Run
 
@@ -188,7 +189,13 @@ def _older_under_way(content: bytes, place: str) -> float:
 
 @contextmanager
 def spending(
-    run: Run, journal: Journal, sources: Sequence[Source], cap_usd: float | None, own_cap_usd: float | None = None
+    run: Run,
+    journal: Journal,
+    sources: Sequence[Source],
+    cap_usd: float | None,
+    progress: Progress,
+    *,
+    own_cap_usd: float | None = None,
 ) -> Iterator[Budget]:
     """The budget of a stage whose journal is open, over all journals of the run. One process at a time spends in a run.
 
@@ -209,6 +216,9 @@ def spending(
             if path != journal.path and path.is_file():
                 journals.append(stack.enter_context(Journal(path, writable=False)))
         budget = Budget(journals, {source.identity: source.price for source in sources}, cap_usd)
+        if budget.from_older_usd:
+            note = f"answers kept by an older version have no recorded cost: {budget.from_older_usd:.4f} USD at today's price"
+            progress.note(note)
         if own_cap_usd is not None:
             others = budget.paid_usd + budget.held_usd - journal.spending.paid_usd - journal.spending.held_usd
             budget.cap_usd = min(own_cap_usd + others, float("inf") if cap_usd is None else cap_usd)

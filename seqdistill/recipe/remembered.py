@@ -6,43 +6,54 @@ Does not know stages.
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.recipe.reading import Layer, check_tables, merge, read_recipe, resolve, with_paths
-from seqdistill.recipe.tables import GenerateConfig, Recipe
+from seqdistill.recipe.tables import GenerateConfig, Recipe, flag
 from seqdistill.records import atomic_write
 
 SHARED_TABLES = ("task", "teacher", "student", "judge")
 
 
 @contextlib.contextmanager
-def resolved_recipe(run: Path, recipe_file: Path | None, flags: Layer) -> Iterator[Recipe]:
+def resolved_recipe(
+    run: Path, recipe_file: Path | None, flags: Layer, note: Callable[[str], None] = lambda _: None, *, keep: bool = True
+) -> Iterator[Recipe]:
     """The recipe of a run: flags over what the run remembers over its copy of the recipe file.
 
-    A recipe file is copied verbatim into the run; its paths stay relative to where it came from. What was given by flag
-    for the tables that stages share is remembered, so that `eval` knows the teacher that `generate` was told; a recipe file
-    given again puts its own tables in the place of those. When the block ends with a UsageError, nothing of it is kept.
+    A recipe file is copied verbatim into the run; its paths stay relative to where it came from. Flags of the tables that
+    stages share are remembered, and so is the run's budget: `eval` knows the teacher and the cap that `generate` was started
+    with. A recipe file passed again replaces them, table by table. `note` hears what is in effect without being passed, and of
+    a recipe file that changed since it was copied. Nothing is kept without `keep`, nor when the block ends with a UsageError.
     """
     kept, notes = run / "recipe.toml", run / "run.json"
     memory = _memory(notes)
+    if recipe_file and kept.exists() and kept.samefile(recipe_file):
+        recipe_file = None  # the run's own copy: its paths are relative to where it came from
     folder = recipe_file.parent if recipe_file else run / memory.get("recipe_folder", ".")
     source = recipe_file or (kept if kept.exists() else None)
     from_file = with_paths(read_recipe(source), folder) if source else {}
     given = with_paths(flags, Path.cwd())
-    replaced = from_file if recipe_file else {}
-    remembered = {table: keys for table, keys in memory.get("remembered", {}).items() if table not in replaced}
+    remembered = _still_remembered(memory, from_file if recipe_file else {})
     recipe = resolve(merge(from_file, remembered, given))
+    for text in _unseen(
+        remembered, given, None if recipe_file else run / memory["recipe"] if "recipe" in memory else None, kept
+    ):
+        note(text)
+    if not keep:
+        yield recipe
+        return
 
     new: dict[Path, str] = {}
-    if recipe_file and not (kept.exists() and kept.samefile(recipe_file)):
+    if recipe_file:
         new[kept] = recipe_file.read_text(encoding="utf-8")
         memory["recipe_folder"] = os.path.relpath(folder.absolute(), run.absolute())
-    shared = {table: content for table, content in given.items() if table in SHARED_TABLES and content}
-    memory["remembered"] = merge(remembered, shared)
+        memory["recipe"] = os.path.relpath(recipe_file.absolute(), run.absolute())
+    memory["remembered"] = merge(remembered, _to_remember(given))
     if memory["remembered"] or "recipe_folder" in memory:
         new[notes] = json.dumps(memory, indent=2) + "\n"
     before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new}
@@ -52,6 +63,38 @@ def resolved_recipe(run: Path, recipe_file: Path | None, flags: Layer) -> Iterat
     except UsageError:
         _put(before, new)
         raise
+
+
+def _to_remember(given: Layer) -> Layer:
+    """Of the flags, those that later commands on the run must know."""
+    shared = {table: content for table, content in given.items() if table in SHARED_TABLES and content}
+    if (budget := given.get("generate", {}).get("budget")) is not None:
+        shared["generate"] = {"budget": budget}
+    return shared
+
+
+def _still_remembered(memory: Mapping[str, Any], replacing: Layer) -> Layer:
+    """What is remembered, less the tables of a recipe that is passed anew; a budget goes only for another budget."""
+    remembered: Layer = memory.get("remembered", {})
+    return {
+        table: content
+        for table, content in remembered.items()
+        if table not in replacing or (table == "generate" and "budget" not in replacing[table])
+    }
+
+
+def _unseen(remembered: Layer, given: Layer, origin: Path | None, kept: Path) -> Iterator[str]:
+    """What is in effect although this command line does not say so."""
+    flags = [
+        f"{flag(table, name)} {value}"
+        for table, content in remembered.items()
+        for name, value in content.items()
+        if name not in given.get(table, {}) and isinstance(value, (str, int, float))
+    ]
+    if flags:
+        yield f"from an earlier command on this run: {' '.join(flags)}"
+    if origin is not None and kept.exists() and origin.is_file() and origin.read_bytes() != kept.read_bytes():
+        yield f"{os.path.relpath(origin)} has changed since this run copied it; pass it with -c to use it"
 
 
 def asked_with(recipe: Recipe, generated: Mapping[str, Any] | None) -> GenerateConfig:
@@ -81,12 +124,12 @@ def _put(wanted: Mapping[Path, str | None], now: Mapping[Path, str | None]) -> N
 def _memory(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-        memory = {str(key): loaded[key] for key in ("recipe_folder", "remembered") if key in loaded}
+        memory = {str(key): loaded[key] for key in ("recipe_folder", "recipe", "remembered") if key in loaded}
     except FileNotFoundError:
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise UsageError(f"{path}: damaged: {error}", "remove the file and give -c and your flags again") from None
     if not isinstance(remembered := memory.get("remembered", {}), dict):
-        raise UsageError(f"{path}: damaged: 'remembered' is no table", "remove the file and give -c and your flags again")
+        raise UsageError(f"{path}: damaged: 'remembered' is not a table", "remove the file and give -c and your flags again")
     check_tables(remembered, str(path))
     return memory

@@ -10,6 +10,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from operator import attrgetter
 from typing import Any, get_type_hints
 
+from seqdistill.metrics import PRIMARY
+
 
 def key(
     default: Any,
@@ -30,7 +32,6 @@ def key(
 
 # --- the tables -------------------------------------------------------------------------------------------------------
 
-PRIMARY = ("chrf_teacher", "chrf_reference", "exact_teacher", "exact_reference")
 ENGINES = ("openai", "vllm", "transformers")
 
 
@@ -39,9 +40,17 @@ class TaskConfig:
     """[task]: what is asked, and what success is."""
 
     template: str | None = key(None, "task template: a .toml file, or the name of a folder in prompts/", path=True)
-    prompts: str | None = key(None, "prompts: .jsonl, .csv, .parquet, or a hub data set as hf:OWNER/NAME[:SPLIT]", path=True)
+    prompts: str | None = key(None, "prompts: .jsonl, .json, .csv, .parquet, or hf:OWNER/NAME[/CONFIG][:SPLIT]", path=True)
     test: str | None = key(None, "held-out prompts for eval, in the same formats; never trained on", path=True)
-    primary: str = key("chrf_teacher", "the metric that decides: NAME_teacher or NAME_reference", choices=PRIMARY)
+    columns: dict[str, Any] = key(
+        {}, 'columns of prompts and test that go by other names: { prompt = "question", reference = "answer", slice = ... }'
+    )
+    primary: str | None = key(
+        None,
+        "the metric that decides, against the references where all prompts have one; NAME_teacher and NAME_reference say "
+        "which. Default: accuracy for choices, field_f1 for a schema, else chrf",
+        choices=PRIMARY,
+    )
 
 
 @dataclass(frozen=True)
@@ -150,9 +159,9 @@ class IntegrityConfig:
     finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several; [] is any")
     min_chars: int = key(1, "reject shorter completions", low=0)
     max_chars: int | None = key(None, "reject longer completions", low=1)
-    markup: bool = key(True, "reject template tokens in the text, unbalanced think tags and open code fences")
+    markup: bool = key(True, "reject template tokens in the text, reasoning left in it and open code fences")
     max_repetition: float = key(
-        0.5, "reject when more than this share of a completion's 4-grams repeat; 1 is off", low=0, high=1
+        0.5, "reject when more than this share of a completion repeats what it said before; 1 is off", low=0, high=1
     )
     self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
     refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
@@ -216,7 +225,8 @@ class ScoreConfig:
     metric: str = key("chrf", "by = reference: what nearness is", choices=("chrf", "bleu"))
     extract: str | None = key(
         None,
-        "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: text, or number to verify one",
+        "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: number to verify one, "
+        "to vote json: where a schema is asked for, else text",
     )
     reward_model: str | None = key(None, "by = reward: hub id or folder of a sequence classifier with one output", path=True)
 
@@ -226,7 +236,12 @@ class VerifyConfig:
     """[filter.verify]: the check behind score.by = verify."""
 
     by: str = key("number", "the check against the reference: number, json, math, command or regex:PATTERN")
-    tolerance: float = key(1e-6, "by = number: numbers this close are equal, relative", low=0, high=1)
+    tolerance: float = key(
+        1e-6,
+        "by = number: numbers this close are equal, relative; whole numbers must be the same, up to the default",
+        low=0,
+        high=1,
+    )
     command: list[str] = key(
         [],
         "by = command: program and arguments; the sample as a JSON line on stdin, exit code 0 is right, 1 wrong; "
@@ -244,7 +259,9 @@ class SelectConfig:
     keep: str = key("best", "what stays of the scored", choices=("best", "share", "threshold", "all"))
     best_n: int = key(1, "keep = best: how many stay", low=1)
     top_share: float = key(0.5, "keep = share: which share stays, the best first", low=0, high=1)
-    min_score: float = key(1.0, "keep = threshold: the lowest score that stays")
+    min_score: float | None = key(
+        None, "the lowest score that stays, whatever keep is; default: 1 with keep = threshold or score.by = verify, else none"
+    )
     among: str = key("prompt", "choose among one prompt's samples, or among all", choices=("prompt", "all"))
     unscored: str = key(
         "drop", "samples that could not be scored: drop them, or keep them behind all others", choices=("drop", "keep")
@@ -295,8 +312,9 @@ class TrainConfig:
 
     method: str = key(
         "sequence",
-        "what is learnt: the teacher's text, or also its distribution at each token; sft is another word for sequence",
-        choices=("sequence", "sft", "soft"),
+        "what is learnt: the teacher's text; also its distribution at each token; its distribution where the student writes; "
+        "its answer over the student's own. sft is another word for sequence",
+        choices=("sequence", "sft", "soft", "on_policy", "preference"),
     )
     alpha: float = key(0.5, "method = soft: weight of the text; the targets have the rest", low=0, high=1)
     temperature: float = key(
@@ -351,6 +369,9 @@ class EvalConfig:
 
     temperature: float = key(0.0, "sampling temperature of all four models", low=0, high=5)
     max_tokens: int | None = key(None, "most new tokens in one answer; default: the same as generate", low=1)
+    margin: float = key(
+        5.0, "points by which the student may be worse than the teacher and still pass; below 1 a share: 0.05", low=0, high=100
+    )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1)

@@ -1,42 +1,64 @@
-"""Prompt files: from JSONL, CSV, Parquet or a hub data set to prompts with their ids and both views rendered.
+"""Prompt files: from rows of a file or hub data set to prompts with their ids and both views rendered.
 
+A row has `prompt` or `messages`, under these names or those of [task] columns, or it is a ShareGPT, Alpaca or Dolly row.
 Strict, because it runs before the first paid token. Does not ask a model and does not know run directories.
 """
 
-import csv
+import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Mapping, Set
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
-from seqdistill.records import Message, Prompt, check_messages, prompt_id, read_jsonl
-from seqdistill.tasks.templates import Template, render
+from seqdistill.recipe.reading import nearest
+from seqdistill.records import Message, Prompt, prompt_id
+from seqdistill.tasks.messages import chat_messages, instruction_text, is_conversation, structured, with_system
+from seqdistill.tasks.row_files import check_file, hub_rows, read_rows
+from seqdistill.tasks.templates import Template, render, variables
 
-KINDS = (".jsonl", ".csv", ".parquet")
-Row = tuple[str, dict[str, Any]]  # ("file:line", the row)
-ROW_HINT = 'a prompt is {"prompt": "text"} or {"messages": [...]}, with "id", "reference" and "slice" where known'
+KEYS = ("prompt", "messages", "system", "reference", "slice", "id", "group")
+ROW_HINT = 'a prompt is {"prompt": "text"} or {"messages": [...]}, with "id", "reference", "slice" and "group" where known'
+NO_TYPOS = {"preference", "preferences"}  # keys of other data that only look like ours
+NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 
-def load_prompts(source: str, template: Template, limit: int | None = None, progress: Progress | None = None) -> list[Prompt]:
-    """The prompts of a file or hub data set, in its order; with `limit`, the first so many.
+def load_prompts(
+    source: str,
+    template: Template,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    columns: Mapping[str, str] = NO_COLUMNS,
+) -> list[Prompt]:
+    """The prompts of a file or hub data set, in its order; with `limit`, the first N.
 
-    A prompt without an id is named by the hash of the teacher's view, and one that says the same as an earlier one is left
-    out and counted in a note. A trailing assistant message is the reference. Raises UsageError naming file and line for
-    a missing file, a bad row, an unknown role, an empty prompt, a missing template variable or an id used twice.
+    `columns` maps our keys to the columns that hold them. A prompt without an id is named by the hash of the teacher's view,
+    and one that says the same as an earlier one is left out and counted in a note. A trailing assistant message is the
+    reference. Raises UsageError naming file and line for a missing file, a bad row, an unknown role, an empty prompt, a
+    missing template variable, a mistyped key or an id used twice.
     """
+    check_source(source)
+    check_columns(columns)
     prompts: dict[str, Prompt] = {}
     places: dict[str, str] = {}
     repeated = 0
-    for place, row in _rows(source):
-        prompt = _prompt(row, template, place)
+    found: set[str] = set()
+    used = variables(template)
+    rows = hub_rows(source) if source.startswith("hf:") else read_rows(Path(source), progress)
+    for place, raw in rows:
+        row = {str(key).strip(): value for key, value in raw.items()}
+        known = _known(row, columns, found)
+        _check_keys(row, known, used | set(columns.values()), place)
+        prompt = _prompt(row, known, template, used, place)
         if prompt.id not in prompts:
             prompts[prompt.id] = prompt
             places[prompt.id] = place
             if len(prompts) == limit:
                 break
-        elif row.get("id") in (None, ""):
+        elif _text(known, "id", place) is None:
             repeated += 1
         else:
             raise UsageError(
@@ -44,6 +66,12 @@ def load_prompts(source: str, template: Template, limit: int | None = None, prog
             )
     if not prompts:
         raise UsageError(f"{source}: no prompts in it", ROW_HINT)
+    if lost := sorted(set(columns) - found):
+        raise UsageError(
+            f"{source}: no row has the column {columns[lost[0]]!r}, which [task] columns gives for {lost[0]!r}"
+            f"{nearest(columns[lost[0]], row)}",
+            f"the last row read has: {', '.join(row)}",
+        )
     if repeated:
         (progress or Silent()).note(
             f"{source}: {repeated} rows repeat an earlier prompt and are asked once; give rows an id to ask each of them"
@@ -51,40 +79,103 @@ def load_prompts(source: str, template: Template, limit: int | None = None, prog
     return list(prompts.values())
 
 
-def _prompt(row: Mapping[str, Any], template: Template, place: str) -> Prompt:
-    asked, reference = _asked(row, place)
-    values = {**row, "prompt": asked, "reference": reference}
+def check_source(source: str) -> None:
+    """Raises UsageError for what prompts cannot be read from: a missing file, a folder, another kind of file."""
+    if not source.startswith("hf:"):
+        check_file(Path(source))
+
+
+def check_columns(columns: Mapping[str, Any]) -> None:
+    """Raises UsageError for a [task] columns that names no key of ours or maps it to what is not a column's name."""
+    example = '[task] columns = { prompt = "question", reference = "answer" }'
+    for key, column in columns.items():
+        if key not in KEYS:
+            raise UsageError(
+                f"[task] columns: unknown key {key!r}{nearest(key, KEYS)}", f"keys are {', '.join(KEYS)}: {example}"
+            )
+        if not isinstance(column, str) or not column.strip():
+            raise UsageError(f"[task] columns: {key} = {column!r} is not the name of a column", example)
+
+
+# --- one row ----------------------------------------------------------------------------------------------------------
+
+
+def _known(row: Mapping[str, Any], columns: Mapping[str, str], found: set[str]) -> dict[str, Any]:
+    """The row's values under our keys: from the columns that are mapped, else by name, upper case or lower."""
+    known: dict[str, Any] = {}
+    folded = {name.casefold(): name for name in reversed(list(row))}
+    for key in KEYS:
+        column = columns.get(key, "").strip()
+        name = column if column in row else key if key in row else folded.get(key)
+        if name is not None:
+            known[key] = row[name]
+            found.add(key)
+    if "messages" in columns and "prompt" not in columns:
+        known.pop("prompt", None)
+    return known
+
+
+def _check_keys(row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str], place: str) -> None:
+    """Raises UsageError for a key that nothing uses and that is close to one of ours which the row lacks."""
+    for name in row.keys() - used - set(KEYS) - NO_TYPOS:
+        meant = difflib.get_close_matches(name.casefold(), [key for key in KEYS if key not in known], n=1, cutoff=0.85)
+        if meant and name.casefold() != meant[0]:
+            raise UsageError(
+                f"{place}: unknown key {name!r}, did you mean {meant[0]!r}?",
+                f'rename it; or, if it is meant: [task] columns = {{ {meant[0]} = "{name}" }}, or use it in the template',
+            )
+
+
+def _prompt(row: Mapping[str, Any], known: Mapping[str, Any], template: Template, used: Set[str], place: str) -> Prompt:
+    asked, reference = _asked(row, known, used, place)
+    values = {**row, **known, "prompt": asked, "reference": reference}
     teacher = render(template, "teacher", values, place)
     student = teacher if template.student == template.teacher else render(template, "student", values, place)
     prompt = Prompt(
-        id=_text(row, "id", place) or prompt_id(teacher),
+        id=_text(known, "id", place) or prompt_id(teacher),
         teacher_messages=teacher,
         messages=student,
         reference=reference,
-        slice=_text(row, "slice", place),
+        slice=_text(known, "slice", place),
+        group=_text(known, "group", place),
     )
     try:
         json.dumps(vars(prompt), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
             f"{place}: half a character, \\u{ord(error.object[error.start]):04x}, which no model can read",
-            "the text was cut in the middle of a character: mend the row",
+            "the text was cut in the middle of a character: fix the row",
         ) from None
     return prompt
 
 
-def _asked(row: Mapping[str, Any], place: str) -> tuple[str | list[Message], str | None]:
+def _asked(
+    row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str], place: str
+) -> tuple[str | list[Message], str | None]:
     """What a row asks, as text or as messages that end with the user's, and its reference answer."""
-    reference = _text(row, "reference", place)
-    key = "prompt" if row.get("prompt") is not None else "messages"
-    value = row.get(key)
-    if isinstance(value, str):
+    reference = _text(known, "reference", place)
+    system = known.get("system") if "system" not in used else None
+    key = next((key for key in ("prompt", "messages") if known.get(key) is not None), "messages")
+    value = known.get(key)
+    if value is None and is_conversation(structured(row.get("conversations"))):
+        key, value = "conversations", row["conversations"]
+    if value is None and (instruction := instruction_text(row)):
+        key, value = "prompt", instruction
+        reference = reference or _text(row, "output", place) or _text(row, "response", place)
+    held = structured(value)
+    if key == "messages" and isinstance(value, str) and not isinstance(held, list):
+        raise UsageError(f"{place}: key 'messages' is text that is not a list of messages: {value[:60]!r}", ROW_HINT)
+    if isinstance(value, str) and not is_conversation(held):
         if not value.strip():
             raise UsageError(f"{place}: the prompt is empty", "write it or remove the row")
-        return value, reference
-    if not isinstance(value, list):
-        raise UsageError(f"{place}: the row has no prompt; its keys are {', '.join(map(str, row)) or 'none'}", ROW_HINT)
-    messages = check_messages(value, place, key)
+        asked = with_system([{"role": "user", "content": value}], system)
+        return (asked if len(asked) > 1 else value), reference
+    if not isinstance(held, list):
+        raise UsageError(
+            f"{place}: the row has no prompt; its keys are {', '.join(map(str, row)) or 'none'}",
+            f'{ROW_HINT}; name other columns with [task] columns = {{ prompt = "..." }}',
+        )
+    messages = with_system(chat_messages(held, place, key), system)
     if messages[-1]["role"] == "assistant":
         *messages, answer = messages
         reference = reference or answer["content"]
@@ -94,92 +185,18 @@ def _asked(row: Mapping[str, Any], place: str) -> tuple[str | list[Message], str
 
 
 def _text(row: Mapping[str, Any], key: str, place: str) -> str | None:
-    """The text under an optional key; nothing for none and for blank text. A whole number is an id or a slice too."""
+    """The value under an optional key as text; None for none, for NaN and for blank text.
+
+    A whole number is written without a fraction also where a table holds it as 42.0; a truth is `true` or `false`; an object
+    is its JSON.
+    """
     value = row.get(key)
-    if isinstance(value, int) and not isinstance(value, bool) and key != "reference":
+    if isinstance(value, bool) or (isinstance(value, dict) and key == "reference"):
+        value = json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, float):
+        value = None if math.isnan(value) else str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    elif isinstance(value, int):
         value = str(value)
     if value is not None and not isinstance(value, str):
         raise UsageError(f"{place}: key {key!r} is not text: {value!r}"[:200], ROW_HINT)
     return value if value and value.strip() else None
-
-
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-
-def check_source(source: str) -> None:
-    """Raises UsageError for what prompts cannot be read from: a missing file, a folder, another kind of file."""
-    if source.startswith("hf:"):
-        return
-    if Path(source).suffix not in KINDS:
-        raise UsageError(
-            f"{source}: not a kind of file that holds prompts", f"want {', '.join(KINDS)} or hf:OWNER/NAME[:SPLIT]"
-        )
-    if not Path(source).is_file():
-        raise UsageError(f"{source}: no such file", "check the path; a path in a recipe is relative to the recipe")
-
-
-def _rows(source: str) -> Iterator[Row]:
-    check_source(source)
-    if source.startswith("hf:"):
-        return _hub_rows(source)
-    path = Path(source)
-    return {".jsonl": read_jsonl, ".csv": _csv_rows, ".parquet": _parquet_rows}[path.suffix](path)
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(1 << 30)  # the default of 128 KiB is less than one long prompt
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, restkey="", strict=True)
-        try:
-            for row in reader:
-                place = f"{path}:{reader.line_num}"
-                if "" in row or None in row.values():
-                    raise UsageError(
-                        f"{place}: the row and the header differ in the number of fields", "quote commas and line ends"
-                    )
-                yield place, dict(row)
-        except csv.Error as error:
-            raise UsageError(f"{path}:{reader.line_num}: not CSV: {error}", "quote commas, quotes and line ends") from None
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{path}: not UTF-8: {error.reason}", "save the file as UTF-8") from None
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024)
-        rows: Iterable[dict[str, Any]] = (row for batch in batches for row in batch.to_pylist())
-        for number, row in enumerate(rows, 1):
-            yield f"{path}:row {number}", _without_nulls(row)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UsageError(f"{path}: not Parquet: {error}", "give a Parquet file") from None
-
-
-def _hub_rows(source: str) -> Iterator[Row]:
-    """The rows of hf:OWNER/NAME[:SPLIT], streamed; without a split, those of `train`."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    name, _, split = source.removeprefix("hf:").partition(":")
-    split = split or "train"
-    try:
-        rows = load_dataset(name, split=split, streaming=True)
-        for number, row in enumerate(rows, 1):
-            yield f"{source}:row {number}", _without_nulls(row)
-    except (DatasetsError, ValueError, OSError) as error:
-        raise UsageError(
-            f"{source}: split {split!r} cannot be read: {error}"[:600],
-            "check the name and the split (hf:OWNER/NAME:SPLIT) and the network",
-        ) from None
-
-
-def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row without the None that Arrow puts under the keys that other messages have."""
-    return {
-        key: [{k: v for k, v in item.items() if v is not None} if isinstance(item, dict) else item for item in value]
-        if isinstance(value, list)
-        else value
-        for key, value in row.items()
-    }

@@ -2,10 +2,11 @@
 
 A rubric is a TOML file with `user`, optionally `system` (both Jinja2), and what the judge may answer: `scale = [1, 10]` for a
 score, or `choices = ["first", "second", "tie"]`. What is judged is data: a value of the template, inside a boundary that its
-text cannot contain. A reply that is not what was asked for is no score. Does not ask.
+text cannot contain. A reply without a valid score or choice is none. Requests nothing.
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.records import Message, file_sha256, fingerprint
 from seqdistill.tasks.templates import prompts_folder, render_text
+
+MOST_OBJECTS = 50  # opening braces of a reply that are looked at, from its end
+
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None)
+_WRITTEN = re.compile(r"(?P<score>-?\d{1,6}(?:\.0*)?)(?:\s?/\s?(?P<of>\d{1,6}))?")
 
 
 @dataclass(frozen=True)
@@ -33,20 +39,50 @@ class Rubric:
         rendered = {key: render_text(text, known, f"{place}: {self.path}: {key}") for key, text in self.texts.items()}
         return [{"role": role, "content": rendered[role]} for role in ("system", "user") if rendered.get(role)]
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of a reply, for engines that can hold a model to one."""
+        low, high = self.scale or (0, 0)
+        answer = {"type": "integer", "minimum": low, "maximum": high} if self.scale else {"enum": list(self.choices)}
+        names = ["reason"] if any('"reason"' in text for text in self.texts.values()) else []
+        properties: dict[str, Any] = {name: {"type": "string"} for name in names} | {self._key: answer}
+        return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+    @property
+    def _key(self) -> str:
+        return "choice" if self.scale is None else "score"
+
     def read(self, reply: str) -> int | str | None:
-        """The score or choice in a judge's reply; None unless the whole reply is one JSON object with a valid one."""
-        text = reply.strip()
-        if text.startswith("```") and text.endswith("```") and "\n" in text:
-            text = text[text.index("\n") : -3]
-        try:
-            given = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        answer: Any = given.get("choice" if self.scale is None else "score") if isinstance(given, dict) else None
+        """The score or choice in the last JSON object of a judge's reply that has one; None where it is not a valid one.
+
+        A whole number may be written 8, 8.0, "8" or, on this scale, "8/10".
+        """
+        answer = _last_value(reply, self._key)
         if self.scale is None:
-            return answer if isinstance(answer, str) and answer in self.choices else None
-        whole = isinstance(answer, int) and not isinstance(answer, bool)
-        return int(answer) if whole and self.scale[0] <= answer <= self.scale[1] else None
+            found = answer.strip() if isinstance(answer, str) else None
+            return next((choice for choice in self.choices if found is not None and choice.lower() == found.lower()), None)
+        low, high = self.scale
+        if isinstance(answer, str):
+            written = _WRITTEN.fullmatch(answer.strip())
+            answer = float(written["score"]) if written and written["of"] in (None, str(high)) else None
+        whole = isinstance(answer, (int, float)) and not isinstance(answer, bool) and answer == answer // 1
+        return int(answer) if whole and low <= answer <= high else None
+
+
+def _last_value(reply: str, key: str) -> Any:
+    """The value of this key in the last JSON object of a text that has it; None for none."""
+    end = len(reply)
+    for _ in range(MOST_OBJECTS):
+        end = reply.rfind("{", 0, end)
+        if end < 0:
+            return None
+        try:
+            value, _ = _DECODER.raw_decode(reply, end)
+        except (ValueError, RecursionError):
+            continue
+        if key in value:
+            return value[key]
+    return None
 
 
 def load_rubric(name: str) -> Rubric:

@@ -115,6 +115,14 @@ def render_text(text: str, values: Mapping[str, Any], place: str) -> str:
         raise UsageError(f"{place}: {error}", "fix the template or this row") from None
 
 
+def variables(template: Template) -> set[str]:
+    """The names of the row's keys that a template uses, in either view."""
+    from jinja2 import Environment, meta
+
+    texts = [text for view in VIEWS for text in getattr(template, view).values()]
+    return {name for text in texts for name in meta.find_undeclared_variables(Environment(autoescape=True).parse(text))}
+
+
 @functools.cache
 def _compiled(text: str) -> Any:
     from jinja2 import StrictUndefined

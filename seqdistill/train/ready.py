@@ -95,7 +95,7 @@ def make_ready(
             check_isolated(trainer, checked.train)
         notes = [*checked.notes, *make_savable(trainer.model), *_template_notes(recipe, read, samples["train"][0].prompt)]
         completion = max(len(row.tokens) - row.start for row in checked.train)
-        expected = cost(trainer, checked.max_length, completion, measure=measure)
+        expected = cost(trainer, checked.max_length, completion, measure=measure and method.timed)
     except BaseException:
         discard(run)
         raise
@@ -199,6 +199,15 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
             return report(make_ready(run, recipe, student, method, files, progress, measure=True))
         finally:
             discard(run)
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Raises UsageError for a student, a method or [train.args] that train would refuse, before there are rows."""
+    student, method = find_student(recipe), method_of(recipe.train)
+    method.check_recipe(recipe)
+    with quiet():
+        check_arguments(recipe.train.args, method.config_class())
+        _read_student(student, recipe)
 
 
 def report(ready: Ready) -> Preflight:

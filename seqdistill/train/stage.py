@@ -49,10 +49,10 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
     """
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
+    record = StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})
+    if record.up_to_date():
+        return _result(run, up_to_date=True)
     with run.locked("train"):
-        record = StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})
-        if record.up_to_date():
-            return _result(run, up_to_date=True)
         for difference in record.differences():
             progress.note(f"train: {difference}")
         work, log, out = (run.file("train", name) for name in (".work", "log.jsonl", "model"))

@@ -5,21 +5,21 @@ may hang, and a completion that has no answer has None.
 """
 
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import regex  # a pattern given by the user meets a model's text: this one can be given a time limit
 
 from seqdistill.errors import UsageError
+from seqdistill.filter.scoring.numbers import only_number, stated_number, written
 
 Extract = Callable[[str], str | None]
 
 EXTRACTS = "text, number, boxed, json:PATH or regex:PATTERN"
 REGEX_SECONDS = 1.0
-LONGEST_NUMBER = 300  # digits; a float holds no more
 
 NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])[-+−]?\.\d+")
 _FENCED = re.compile(r"\A```[\w-]*\n(?P<inside>.*)\n```\Z", re.DOTALL)
@@ -28,15 +28,16 @@ _FENCED = re.compile(r"\A```[\w-]*\n(?P<inside>.*)\n```\Z", re.DOTALL)
 def extractor(extract: str) -> Extract:
     """The function text -> answer in normal form, or None, that a setting names.
 
-    `text` takes the whole completion, `number` the last number, `boxed` the last \\boxed{...}, `json:a.0.b` a value of a
-    completion that is JSON, `regex:PATTERN` the last match (its first group, where it has one). Raises UsageError.
+    `text` takes the whole completion, `number` the number that it states as its answer, `boxed` the last \\boxed{...},
+    `json:a.0.b` a value of a completion that is JSON, `regex:PATTERN` the last match (its first group, where it has one).
+    Raises UsageError.
     """
     kind, _, rest = extract.partition(":")
     match kind:
         case "text" if not rest:
             return normal
         case "number" if not rest:
-            return last_number
+            return answer_number
         case "boxed" if not rest:
             return lambda text: normal(found) if (found := boxed(text)) is not None else None
         case "json":
@@ -72,20 +73,22 @@ def number(text: str) -> str:
     return digits if digits == "0" else sign + digits
 
 
-def last_number(text: str) -> str | None:
-    """The last number in a text, in normal form."""
-    found = None
-    for match in NUMBER.finditer(unicodedata.normalize("NFKC", text)):
-        found = match
-    return number(found[0]) if found else None
+def answer_number(text: str) -> str | None:
+    """The number that a text gives as its answer, in normal form: in its last box, or else as `stated_number` finds it."""
+    value = answer_value(text)
+    return None if value is None else written(value)
 
 
-def value_of(text: str | None) -> float | None:
-    """The value of a number in normal form; None for no number and for one that a float cannot hold."""
-    if text is None or len(text) > LONGEST_NUMBER or not NUMBER.fullmatch(text):
-        return None
-    value = float(text)
-    return value if math.isfinite(value) else None
+def answer_value(text: str) -> Fraction | None:
+    """The value of the number that a text gives as its answer; None for none, and for what is not one number."""
+    box = boxed(text)
+    return stated_number(text) if box is None else only_number(box)
+
+
+def reference_value(text: str) -> Fraction | None:
+    """The value of a reference that is one number, or has one in its last box or behind a mark; None for any other."""
+    box = boxed(text)
+    return only_number(text if box is None else box)
 
 
 def boxed(text: str) -> str | None:

@@ -5,7 +5,7 @@ Brings together the scores (`scoring`, `verify`, `judge`, `reward`) and the rule
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
+from seqdistill.filter.checks.personal_data import hidden
 from seqdistill.filter.checks.words import Hashes, Ints
 from seqdistill.filter.scoring.answers import extractor
 from seqdistill.filter.scoring.judge import judge, judge_settings
@@ -26,8 +27,10 @@ from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, ScoreConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
+from seqdistill.tasks.answer_form import AnswerForm
 
 REWARDED_AT_ONCE = 1024
+ALL_APART = 0.9  # of the prompts with several samples: when in more of them no two agree, a vote decides nothing
 
 Read = Callable[[int], Sample]
 
@@ -39,6 +42,7 @@ class Choice:
     rejected: dict[int, tuple[Rejected, int | None]]  # by row: why it goes, and the best row that stays
     baselines: dict[str, set[int]]  # by name: as many rows as were chosen, of each prompt and each side of the split
     told: dict[str, Any]  # for the report
+    warnings: list[str] = field(default_factory=list)  # about the scores as a whole
 
 
 def choice_settings(recipe: Recipe) -> dict[str, Any]:
@@ -66,10 +70,17 @@ class Chooser:
     """Scores and chooses among a run's rows; `prompts` and `held_out` are by row."""
 
     def __init__(
-        self, run: Run, recipe: Recipe, prompts: Hashes, held_out: NDArray[np.bool_], read: Read, progress: Progress
+        self,
+        run: Run,
+        recipe: Recipe,
+        form: AnswerForm,
+        prompts: Hashes,
+        held_out: NDArray[np.bool_],
+        read: Read,
+        progress: Progress,
     ) -> None:
         """Does nothing yet."""
-        self._run, self._recipe, self._config = run, recipe, recipe.filter
+        self._run, self._recipe, self._config, self._form = run, recipe, recipe.filter, form
         self._prompts, self._held_out, self._read, self._progress = prompts, held_out, read, progress
 
     def choose(self, rows: Ints, voters: Ints) -> Choice:
@@ -80,14 +91,13 @@ class Chooser:
         """
         config, told = self._config, dict[str, Any]()
         scores = self._scores(rows, voters, told)
+        selecting = replace(config.select, min_score=lowest_score(config))
         kind = config.score.metric if config.score.by == "reference" else config.score.by
         choice = Choice({}, {name: set() for name in BASELINES if config.baselines}, told)
         for group in self._groups(rows) if config.select.among == "prompt" else [rows.tolist()]:
             samples = {row: self._read(row).id for row in group}
             by_id = {sample: row for row, sample in samples.items()}
-            for row, verdict in zip(
-                group, select(list(by_id), [scores[row] for row in group], kind, config.select), strict=True
-            ):
+            for row, verdict in zip(group, select(list(by_id), [scores[row] for row in group], kind, selecting), strict=True):
                 if verdict:
                     choice.rejected[row] = verdict, by_id[verdict.kept_by] if verdict.kept_by else None
             for name, chosen in choice.baselines.items():
@@ -97,7 +107,38 @@ class Chooser:
                     lengths = [len(self._read(row).text) for row in mine]
                     chosen |= {by_id[i] for i in baseline(name, [samples[row] for row in mine], lengths, size, config.seed)}
         told |= _summary(kind, scores, choice.rejected)
+        told |= self._prompts_summary(rows, choice.rejected)
+        choice.warnings.extend(self._warnings(rows, scores, told))
         return choice
+
+    def _prompts_summary(self, rows: Ints, rejected: dict[int, Any]) -> dict[str, int]:
+        """How many prompts were chosen from, and of how many of them a row stays."""
+        kept = [row for row in rows.tolist() if row not in rejected]
+        return {"prompts": len(np.unique(self._prompts[rows])), "prompts_kept": len(np.unique(self._prompts[kept]))}
+
+    def _warnings(self, rows: Ints, scores: dict[int, float | None], told: dict[str, Any]) -> Iterator[str]:
+        """What a person should know of scores that say little."""
+        config, unscored = self._config, told["rows"] - told["scored"]
+        if unscored:
+            first = next(row for row, score in scores.items() if score is None)
+            yield (
+                f"{told['score']} could not score {unscored:,} of {told['rows']:,} rows; the first is "
+                f"{self._read(first).id}: {_why_unscored(config, self._read(first))}"
+            )
+        if unreadable := told.get("judge", {}).get("unreadable"):
+            yield f"{unreadable:,} of the judge's replies have no score; the first is {told['judge']['first_unreadable']!r}"
+        if config.score.by == "vote" and len(groups := [group for group in self._groups(rows) if len(group) > 1]):
+            apart = sum(all(scores[row] is None or scores[row] * len(group) <= 1 for row in group) for group in groups)  # type: ignore[operator]
+            if apart > ALL_APART * len(groups):
+                extract = self._extract("text")
+                yield (
+                    f"vote: in {apart:,} of {len(groups):,} prompts no two samples give the same answer (as {extract!r}), so "
+                    "all of them score alike and the first id is kept; name what is the answer with --score-extract"
+                )
+
+    def _extract(self, default: str) -> str:
+        """The way to find an answer: the configured one, or else the default of the answers' form."""
+        return self._config.score.extract or ("json:" if self._form.schema else default)
 
     def _groups(self, rows: Ints) -> Iterator[list[int]]:
         """The rows of one prompt after the other."""
@@ -136,7 +177,7 @@ class Chooser:
             case "reference":
                 yield lambda samples: by_reference(samples, config.score.metric)
             case "vote":
-                extract = extractor(config.score.extract or "text")
+                extract = extractor(self._extract("text"))
                 yield lambda samples: by_vote(samples, extract)
             case "faithfulness":
                 yield by_faithfulness
@@ -146,6 +187,23 @@ class Chooser:
             case _:
                 with verifier(config.verify, config.score.extract) as check:
                     yield check
+
+
+def lowest_score(config: FilterConfig) -> float | None:
+    """The lowest score that stays: `min_score`, or else its default for this way to score and to keep."""
+    if config.select.min_score is not None:
+        return config.select.min_score
+    return 1.0 if config.score.by == "verify" or config.select.keep == "threshold" else None
+
+
+def _why_unscored(config: FilterConfig, sample: Sample) -> str:
+    """Why a row has no score, in words."""
+    if config.score.by in ("reference", "verify") and sample.reference is None and config.verify.by != "command":
+        return "its prompt has no reference"
+    if config.score.by == "verify" and config.verify.by in ("number", "json", "math"):
+        wanted = {"number": "one number", "json": "JSON", "math": "a formula that can be read"}[config.verify.by]
+        return f"its reference is not {wanted}: {hidden(sample.reference or '')[:60]!r}"
+    return "no score for it"
 
 
 def _reward_model(config: ScoreConfig) -> ModelConfig:

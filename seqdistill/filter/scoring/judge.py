@@ -5,14 +5,14 @@ no score, and is counted; it is not asked again.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.models import identity
-from seqdistill.errors import Incomplete, UsageError
+from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.filter.checks.personal_data import hidden
 from seqdistill.journal.asking import Asker, answers, run_async
 from seqdistill.journal.budget import Price, Source, price_of, spending
@@ -23,7 +23,10 @@ from seqdistill.records import Sample, conversation_text
 from seqdistill.runs import Run
 from seqdistill.tasks.rubrics import Rubric, load_rubric
 
-SAMPLES_AT_ONCE = 4096  # so many are planned and asked together
+SAMPLES_AT_ONCE = 4096  # planned and requested together, after the first TRIAL of them
+TRIAL = 20  # replies: when none of the first can be read, no more are paid for
+REFUSED = ("http 400", "http 422")
+FORMED = ("openai", "vllm")  # engines that hold a reply to a schema
 FOR_GOOD = ("too long", "template", "http 400", "http 413", "http 422")  # failures that asking again will not mend
 
 
@@ -60,7 +63,7 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
     if rubric.scale is None:
         raise UsageError(f"{rubric.path}: a rubric for scores needs a scale", "scale = [1, 10]")
     source = Source(config.model or "", identity(config), config, price_of(config.price, "judge"))
-    with spending(run, journal, [source], recipe.generate.budget, config.budget) as budget:
+    with spending(run, journal, [source], recipe.generate.budget, progress, own_cap_usd=config.budget) as budget:
         pace = Pace(config.concurrency, capped=budget.cap_usd is not None)
         progress.start("prompting the judge", total, "answers")
         try:
@@ -83,21 +86,20 @@ async def _judge(
     judged = Judged(usd=0.0 if source.price else None)
     everything = iter(samples)
     missing: list[Completion] = []
+    size, schema = TRIAL, rubric.schema if config.engine in FORMED else None
     async with asker:
-        while part := list(itertools.islice(everything, SAMPLES_AT_ONCE)):
-            requests = [_request(sample, rubric, config) for sample in part]
-            failed: dict[str, Completion] = {}
-            async with aclosing(asker.ask(source, requests)) as completions:
-                async for completion in completions:
-                    if completion.error is None:
-                        judged.new += 1
-                    else:
-                        failed[completion.id] = completion
+        while part := list(itertools.islice(everything, size)):
+            size = SAMPLES_AT_ONCE
+            requests, failed = await _answered(asker, source, config, rubric, schema, part, judged)
+            if schema and len(failed) == len(part) and all(one.error in REFUSED for one in failed.values()):
+                schema = None  # an endpoint that takes no schema: the rubric says in words what to reply
+                requests, failed = await _answered(asker, source, config, rubric, schema, part, judged)
             for request, completion in answers(asker.journal, source.identity, requests, failed):
                 if completion.error is not None and completion.error not in FOR_GOOD:
                     missing.append(completion)
                 else:
                     _note(judged, rubric, request, completion, source.price)
+            _check_readable(judged, rubric)
             progress.advance(len(part), {} if judged.usd is None else {"cost": f"{judged.usd:.2f} USD"})
     if missing:
         raise Incomplete(
@@ -107,9 +109,40 @@ async def _judge(
     return judged
 
 
-def _request(sample: Sample, rubric: Rubric, config: JudgeConfig) -> Request:
+async def _answered(
+    asker: Asker,
+    source: Source,
+    config: JudgeConfig,
+    rubric: Rubric,
+    schema: dict[str, Any] | None,
+    samples: Sequence[Sample],
+    judged: Judged,
+) -> tuple[list[Request], dict[str, Completion]]:
+    """Requests the judgements that the journal lacks, and returns all the requests and the failures by id."""
+    requests = [_request(sample, rubric, config, schema) for sample in samples]
+    failed: dict[str, Completion] = {}
+    async with aclosing(asker.ask(source, requests)) as completions:
+        async for completion in completions:
+            if completion.error is None:
+                judged.new += 1
+            else:
+                failed[completion.id] = completion
+    return requests, failed
+
+
+def _check_readable(judged: Judged, rubric: Rubric) -> None:
+    """Stops a judge none of whose replies can be read, before more of them are paid for."""
+    if judged.unreadable >= TRIAL and not any(score is not None for score in judged.scores.values()):
+        raise SeqdistillError(
+            f"none of the judge's first {judged.unreadable} replies has a score; the first is {judged.first_unreadable!r}",
+            f"want a JSON object with one, as {rubric.path} asks for: change the rubric, raise judge.max_tokens "
+            "(--judge-max-tokens) for a judge that thinks first, or use another judge; nothing more was requested",
+        )
+
+
+def _request(sample: Sample, rubric: Rubric, config: JudgeConfig, schema: dict[str, Any] | None) -> Request:
     values = {"prompt": conversation_text(sample.prompt), "completion": sample.text, "reference": sample.reference}
-    return Request(sample.id, rubric.messages(values, sample.id), config.max_tokens)
+    return Request(sample.id, rubric.messages(values, sample.id), config.max_tokens, schema=schema)
 
 
 def _note(judged: Judged, rubric: Rubric, request: Request, completion: Completion, price: Price | None) -> None:

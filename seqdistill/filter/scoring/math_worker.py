@@ -8,8 +8,12 @@ import re
 import sys
 from typing import Any
 
-_COMMAND = re.compile(r"\\(?:text\s*\{[^}]*\}|[a-zA-Z]+|.)")  # \frac, \text{ cm}, \{
+_COMMAND = re.compile(r"\\(?:(?:text|begin|end)\s*\{[^}]*\}|[a-zA-Z]+|.)")  # \frac, \text{ cm}, \begin{pmatrix}, \{
 _WORD = re.compile(r"[^\W\d_]{2}")
+_STATED = re.compile(r"(?:\banswer\s+is\b|\banswer\s*:|####|答案是|=)\s*\**\s*:?", re.IGNORECASE)
+_LATEX = re.compile(r"\$|\\boxed|\\\(|\\\[")
+_ROOT = re.compile(r"√\s?(?:\(([^()]{1,40})\)|(\w{1,20}))")
+_DOLLARS = re.compile(r"\\\$\s?(?=[\d.])")  # an amount of money: \$18.90
 
 
 def main() -> None:
@@ -22,13 +26,27 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         row = json.loads(line)
-        bare = "$" not in row["reference"] and not _WORD.search(_COMMAND.sub("", row["reference"]))
-        reference = formulas(f"${row['reference']}$" if bare else row["reference"])  # only $...$ is read as a whole
+        reference = formulas(delimited(row["reference"]))
         if not reference:
             print("unreadable", flush=True)
             continue
-        right = verify(reference, formulas(row["text"]), timeout_seconds=None)
+        right = verify(reference, formulas(delimited(row["text"])), timeout_seconds=None)
         print("right" if right else "wrong", flush=True)
+
+
+def delimited(text: str) -> str:
+    """The text as math-verify reads it best: a formula without delimiters, alone or stated at the end, gets them.
+
+    It reads only what is within $...$ as a whole; outside of it, a pair is its last number, and a matrix is nothing.
+    """
+    text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2]}}}", _DOLLARS.sub("", text.replace("−", "-")))
+    if _LATEX.search(text):
+        return text
+    stated = _STATED.split(text)[-1].strip().rstrip(".").strip(" *")
+    for part in (text.strip(), stated):
+        if part and not _WORD.search(_COMMAND.sub("", part)):
+            return f"${part.removeprefix('+')}$"
+    return text
 
 
 if __name__ == "__main__":

@@ -28,27 +28,35 @@ class Rejected:
 def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config: SelectConfig) -> list[Rejected | None]:
     """For each row None, if it stays, or why it goes. Where `unscored` is keep, unscored rows rank after all others.
 
-    `kind` is what the scores are called in a reason: chrf, vote, judge ...
+    A row below `min_score` stays under no rule. `kind` is what the scores are called in a reason: chrf, vote, judge ...
     """
     ranked = sorted(
         (place for place, score in enumerate(scores) if score is not None or config.unscored == "keep"),
         key=lambda place: (_merit(scores[place]), ids[place]),
     )
-    count = _how_many(len(ranked), config)
-    kept = [place for rank, place in enumerate(ranked, 1) if rank <= count and _reaches(scores[place], config)]
+    enough = [place for place in ranked if _reaches(scores[place], config)]
+    kept = enough[: _how_many(len(ranked), config)]
     winner = ids[kept[0]] if kept else None
     verdicts: list[Rejected | None] = [None] * len(ids)
     worst = scores[kept[-1]] if kept else None
-    for rank, place in enumerate(ranked, 1):
+    for rank, place in enumerate(enough, 1):
         reason = _reason(scores[place], worst, len(ranked), kind, config)
-        verdicts[place] = Rejected(config.keep, reason, winner, (_enough(scores[place], rank, len(ranked), config),))
+        verdicts[place] = Rejected(config.keep, reason, winner, (_rank_setting(rank, len(ranked), config),))
     for place in kept:
         verdicts[place] = None
+    for rank, place in enumerate((place for place in ranked if scores[place] is not None), 1):
+        score = scores[place]
+        if score is not None and not _reaches(score, config):
+            would_keep = [setting("select.min_score", score)]
+            if rank > _how_many(len(ranked), config):
+                would_keep.append(_rank_setting(rank, len(ranked), config))
+            reason = f"{kind} {score:.4g} is less than {config.min_score:g}"
+            verdicts[place] = Rejected("threshold", reason, winner, tuple(would_keep))
     unscored = sorted(set(range(len(ids))).difference(ranked), key=lambda place: ids[place])
-    for rank, place in enumerate(unscored, len(ranked) + 1):  # where it would stand
+    for rank, place in enumerate(unscored, len(enough) + 1):  # where it would stand
         would_keep = [setting("select.unscored", "keep")]
         if rank > _how_many(len(ids), config):
-            would_keep.append(_enough(None, rank, len(ids), config))
+            would_keep.append(_rank_setting(rank, len(ids), config))
         verdicts[place] = Rejected("unscored", f"{kind} could not score it", winner, tuple(would_keep))
     return verdicts
 
@@ -64,16 +72,13 @@ def _how_many(rows: int, config: SelectConfig) -> int:
 
 
 def _reaches(score: float | None, config: SelectConfig) -> bool:
-    return config.keep != "threshold" or score is None or score >= config.min_score
+    return config.min_score is None or score is None or score >= config.min_score
 
 
-def _enough(score: float | None, rank: int, rows: int, config: SelectConfig) -> str:
-    """The setting that keeps a row of this score and rank."""
-    match config.keep:
-        case "threshold":
-            return setting("select.min_score", score)
-        case "share":
-            return setting("select.top_share", math.ceil(rank / rows * 1e6) / 1e6)
+def _rank_setting(rank: int, rows: int, config: SelectConfig) -> str:
+    """The setting that keeps a row of this rank."""
+    if config.keep == "share":
+        return setting("select.top_share", math.ceil(rank / rows * 1e6) / 1e6)
     return setting("select.best_n", rank)
 
 
@@ -84,8 +89,6 @@ def _reason(score: float | None, worst: float | None, rows: int, kind: str, conf
         this += " too, with a later id"
     kept = "no score" if worst is None else f"{worst:.4g}"
     match config.keep:
-        case "threshold":
-            return f"{kind} {this} is less than {config.min_score:g}"
         case "share":
             return f"top {config.top_share:.4g} of {rows} by {kind}: {kept} and up, this one {this}"
     best = (

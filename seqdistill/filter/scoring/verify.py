@@ -6,7 +6,6 @@ standard input, never part of a command line.
 
 import importlib.util
 import json
-import math
 import os
 import select
 import shutil
@@ -17,10 +16,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from fractions import Fraction
 from typing import Any
 
 from seqdistill.errors import MissingExtra, UsageError
-from seqdistill.filter.scoring.answers import REGEX_SECONDS, Extract, compiled, extractor, last_number, read_json, value_of
+from seqdistill.filter.scoring.answers import (
+    REGEX_SECONDS,
+    Extract,
+    answer_value,
+    compiled,
+    extractor,
+    read_json,
+    reference_value,
+)
 from seqdistill.filter.scoring.limits import end_group, run_limited, start_limited
 from seqdistill.filter.scoring.scores import Scores
 from seqdistill.recipe.tables import VerifyConfig
@@ -63,18 +71,29 @@ def verifier(config: VerifyConfig, extract: str | None = None) -> Iterator[Check
 
 
 def by_number(samples: Sequence[Sample], extract: Extract, tolerance: float) -> Scores:
-    """Whether the answer is the reference's last number, within a relative tolerance. None without such a reference."""
+    """Whether the answer is the reference's number, see `is_equal`. None where the reference is not one number."""
 
     def check(sample: Sample) -> float | None:
-        wanted = last_number(sample.reference or "")
+        wanted = reference_value(sample.reference or "")
         if wanted is None:
             return None
-        given = last_number(extract(sample.text) or "")
-        one, other = value_of(given), value_of(wanted)
-        near = one is not None and other is not None and math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
-        return float(given == wanted or near)
+        found = answer_value(extract(sample.text) or "")
+        return float(found is not None and is_equal(found, wanted, tolerance))
 
     return [check(sample) for sample in samples]
+
+
+def is_equal(one: Fraction, other: Fraction, tolerance: float) -> bool:
+    """Whether two numbers are equal within a relative tolerance.
+
+    Whole numbers are compared exactly, unless the tolerance is larger than the default: they are counts, not measurements.
+    """
+    if one == other:
+        return True
+    if one.denominator == other.denominator == 1 and tolerance <= VerifyConfig.tolerance:
+        return False
+    size = max(abs(one), abs(other)) if one and other else 1  # nothing but itself is near zero, relatively
+    return abs(one - other) <= Fraction(tolerance) * size
 
 
 def by_json(samples: Sequence[Sample]) -> Scores:

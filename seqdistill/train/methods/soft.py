@@ -108,9 +108,29 @@ def check(run: Run, recipe: Recipe, student: Student) -> None:
         )
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Raises UsageError for a run of all four stages whose generate stores no log-probabilities."""
+    if recipe.generate.logprobs is None:
+        raise UsageError(
+            "[train] method = 'soft' learns from the teacher's log-probabilities, and [generate] logprobs is not set",
+            "set it, for example logprobs = 20; for answers without them, run the stages one by one and `seqdistill targets` "
+            "before train",
+        )
+
+
 def inputs(run: Run) -> dict[str, Path]:
     """The files that the targets come from."""
     return target_files(run)
 
 
-METHOD = Method("soft", "SFTConfig", build, check, gather, inputs, hidden.defaults, KEYS | hidden.KEYS)
+METHOD = Method(
+    "soft",
+    "SFTConfig",
+    build,
+    check=check,
+    gather=gather,
+    inputs=inputs,
+    defaults=hidden.defaults,
+    check_recipe=check_recipe,
+    keys=KEYS | hidden.KEYS,
+)

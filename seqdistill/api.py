@@ -1,0 +1,151 @@
+"""The library's face: one typed function for each command. The command line calls these and shows what they return.
+
+    import seqdistill
+
+    seqdistill.generate("runs/mine", "mytask/recipe.toml")
+    seqdistill.filter("runs/mine")
+    seqdistill.train("runs/mine")
+    print(seqdistill.evaluate("runs/mine").verdict)
+
+`run` is the run directory. `recipe` is what the command line takes with -c and as flags: a TOML file, or its tables as a
+dict; None: what the run remembers. Nothing is printed: pass a `progress.Progress` to follow the work. Raises UsageError for
+wrong input, before any money or GPU time is spent, and SeqdistillError for what failed while running; running again
+continues. Importing this is cheap: what a command needs is loaded when it is called.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from seqdistill.progress import Progress, Silent
+from seqdistill.recipe.reading import check_tables
+from seqdistill.recipe.remembered import resolved_recipe
+from seqdistill.recipe.tables import Recipe
+from seqdistill.runs import Run
+
+if TYPE_CHECKING:
+    from seqdistill.evaluate.result import EvalResult
+    from seqdistill.filter.explain import Story
+    from seqdistill.filter.stage import FilterResult
+    from seqdistill.generate.estimate import Estimate
+    from seqdistill.generate.recorded import ImportResult
+    from seqdistill.generate.stage import GenerateResult
+    from seqdistill.train.ready import Preflight
+    from seqdistill.train.scored_targets import TargetsResult
+    from seqdistill.train.stage import TrainResult
+
+RunPath: TypeAlias = str | PathLike[str]
+RecipeLike: TypeAlias = Recipe | Mapping[str, Any] | str | PathLike[str] | None
+SILENT = Silent()
+
+
+@contextmanager
+def _resolved(run: RunPath, recipe: RecipeLike, progress: Progress, *, keep: bool = True) -> Iterator[tuple[Run, Recipe]]:
+    """The run and its recipe with every default filled in; a Recipe is taken as it is."""
+    directory = Run(Path(run))
+    if isinstance(recipe, Recipe):
+        yield directory, recipe
+        return
+    tables: Mapping[str, Any] = recipe if isinstance(recipe, Mapping) else {}
+    check_tables(tables, "recipe")
+    file = None if recipe is None or isinstance(recipe, Mapping) else Path(recipe)
+    with resolved_recipe(directory.path, file, tables, progress.note, keep=keep) as resolved:
+        yield directory, resolved
+
+
+def generate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "GenerateResult":
+    """Prompts the teacher for what the run's journal lacks and writes generate/samples.jsonl.
+
+    Raises Incomplete when requests failed or the budget is reached: what was answered is kept.
+    """
+    from seqdistill.generate.stage import generate
+
+    with _resolved(run, recipe, progress) as (directory, resolved):
+        return generate(directory, resolved, progress)
+
+
+def estimate(run: RunPath, recipe: RecipeLike = None, *, probe: int = 0, progress: Progress = SILENT) -> "Estimate":
+    """What generate would send, and what it would cost; with `probe`, from this many real answers, which are kept."""
+    from seqdistill.generate.estimate import estimate
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return estimate(directory, resolved, progress, probe)
+
+
+def import_recorded(
+    run: RunPath, files: Sequence[RunPath], recipe: RecipeLike = None, *, progress: Progress = SILENT
+) -> "ImportResult":
+    """Takes recorded completions as the teacher's, in place of generate."""
+    from seqdistill.generate.recorded import import_recorded
+
+    with _resolved(run, recipe, progress) as (directory, resolved):
+        return import_recorded(directory, resolved, [Path(file) for file in files], progress)
+
+
+def filter(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "FilterResult":  # noqa: A001 - the command
+    """Keeps what is worth learning: filter/train.jsonl and validation.jsonl, with reasons for the rest in rejected.jsonl."""
+    from seqdistill.filter.stage import filter_samples
+
+    with _resolved(run, recipe, progress) as (directory, resolved):
+        return filter_samples(directory, resolved, progress)
+
+
+def explain(run: RunPath, sample: str, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Story":
+    """What filter did with one row, by its id."""
+    from seqdistill.filter.explain import explain
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return explain(directory, sample, resolved.filter.personal_data.phone_regions)
+
+
+def targets(
+    run: RunPath, recipe: RecipeLike = None, *, top: int = 20, model: str | None = None, progress: Progress = SILENT
+) -> "TargetsResult":
+    """Has a local teacher score the rows of filter, for train's method `soft`; stores the `top` likeliest tokens."""
+    from seqdistill.train.scored_targets import score_targets
+
+    with _resolved(run, recipe, progress) as (directory, resolved):
+        return score_targets(directory, resolved, top, model, progress)
+
+
+def preflight(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Preflight":
+    """All checks of a training, a step of it timed; trains nothing and changes nothing."""
+    from seqdistill.train.ready import check
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return check(directory, resolved, progress)
+
+
+def train(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "TrainResult":
+    """Trains the student on what filter kept and writes train/model."""
+    from seqdistill.train.stage import train
+
+    with _resolved(run, recipe, progress) as (directory, resolved):
+        return train(directory, resolved, progress)
+
+
+def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "EvalResult":
+    """Compares student, teacher and baselines on the test set and writes eval/scores.json and report.html."""
+    from seqdistill.evaluate.stage import evaluate
+
+    with _resolved(run, recipe, progress) as (directory, resolved):
+        return evaluate(directory, resolved, progress)
+
+
+def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> None:
+    """Raises UsageError for what any of the four stages would refuse, while nothing is paid yet.
+
+    Done only where generate has something to do: it takes some seconds.
+    """
+    from seqdistill.evaluate import inputs as eval_inputs
+    from seqdistill.filter import stage as filter_stage
+    from seqdistill.generate.stage import is_up_to_date
+    from seqdistill.train import ready
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        if not is_up_to_date(directory, resolved):
+            filter_stage.check(directory, resolved)
+            eval_inputs.check(directory, resolved)
+            ready.check_settings(resolved)

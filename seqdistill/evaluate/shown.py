@@ -1,0 +1,56 @@
+"""How numbers are written, the same in the terminal, the sentences, the report and the card."""
+
+from typing import Any
+
+Cell = dict[str, Any]  # value, low, high, n
+
+
+def percent(cell: Cell | None, sign: str = "", unit: str = "") -> str:
+    """ "58.9 [55.1, 62.4]", the unit after the first number; a dash where there is nothing."""
+    return _shown(cell, f"{sign}.1f", unit)
+
+
+def points(cell: Cell | None) -> str:
+    """A difference: "+4.1 points [1.5, 6.7]"."""
+    return _shown(cell, "+.1f", " points")
+
+
+def times(cell: Cell | None) -> str:
+    """ "1.04 [0.98, 1.11]"."""
+    return _shown(cell, ".2f")
+
+
+def _shown(cell: Cell | None, form: str, unit: str = "") -> str:
+    if cell is None or cell["value"] is None:
+        return "–"
+    span = "" if cell["low"] is None else f" [{cell['low']:{form}}, {cell['high']:{form}}]"
+    return f"{cell['value']:{form}}{unit}{span}"
+
+
+def point(cell: Cell | None) -> Cell | None:
+    """The cell without its interval."""
+    return cell and {**cell, "low": None, "high": None}
+
+
+def count(value: float | None, unit: str = "") -> str:
+    """A large number as a person says it: 57.2M, 269 MB (with unit B)."""
+    if value is None:
+        return "–"
+    for scale, letter in ((1e12, "T"), (1e9, "G" if unit else "B"), (1e6, "M"), (1e3, "k")):
+        if value >= scale:
+            number = f"{value / scale:.3g}" if value < 999.5 * scale else f"{value / scale:.0f}"
+            return f"{number} {letter}{unit}" if unit else number + letter
+    return f"{value:.0f} {unit}".strip()
+
+
+def other_way(measure: str) -> str | None:
+    """The same metric against the other: the references for the teacher, the teacher for the references; None for others."""
+    metric, _, against = measure.rpartition("_")
+    return {"teacher": f"{metric}_reference", "reference": f"{metric}_teacher"}.get(against)
+
+
+def speed(scores: dict[str, Any], facts: dict[str, Any]) -> str:
+    """A model's tokens/s; a dash where it was not measured as the student's was: such numbers do not stand side by side."""
+    value = facts.get("tokens_per_second")
+    comparable = facts.get("speed_basis") == scores["models"]["student"].get("speed_basis")
+    return f"{value:.0f}" if value and comparable else "–"

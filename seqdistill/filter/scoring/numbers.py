@@ -1,0 +1,225 @@
+"""Numbers in text: where one is written, in which style, and what it is worth exactly.
+
+Owns the styles of writing (thousands, decimals, fractions, powers of ten, LaTeX, other digits), what is no number though it
+has digits (a date, a time, a pair, a surd, an exponent), and where an answer states its number. Does not compare.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+LONGEST = 1000  # digits; longer runs are no numbers
+LARGEST_POWER = 400  # of ten, and exponent of other powers: what is larger is not worked out
+
+
+@dataclass(frozen=True)
+class Numeral:
+    """A place in a text that has digits. `value` is None for what is not one number: a time, a pair, a surd."""
+
+    start: int
+    end: int
+    value: Fraction | None
+
+
+# --- one spelling for many --------------------------------------------------------------------------------------------------
+
+_SUPERSCRIPTS = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+")
+_PLAIN = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+_REWRITTEN = (
+    (re.compile(r"<<[^<>\n]{0,200}>>"), ""),  # GSM8K's calculator annotations
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\[,;: ]|~"), " "),
+    (re.compile(r"\\!|\\left\b|\\right\b|\\displaystyle\b"), ""),
+    (re.compile(r"\\([$%#&{}_])"), r"\1"),
+    (re.compile(r"\\[dtc]?frac\s?(\d)\s?(\d)(?!\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\[dtc]frac\b"), r"\\frac"),
+    (re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname|mbox)\s?\{([^{}]{0,200})\}"), r" \1 "),
+    (re.compile(r"\\(?:times|cdot|ast)\b|·|∗|⋅"), "×"),
+    (re.compile(r"\^\s?\{\s?([+-]?\d{1,4})\s?\}"), r"^\1"),
+    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?"), "°"),
+    (re.compile(r"\\sqrt\b|\bsqrt\b", re.IGNORECASE), "√"),
+    (re.compile(r"\\pi\b"), "π"),
+    (re.compile(r"[−﹣－]"), "-"),
+    (re.compile("[⁄∕]"), "/"),
+    (re.compile(r"٫"), "."),
+    (re.compile(r"[٬，](?=\d{3})"), ","),
+)
+
+
+def plain(text: str) -> str:
+    """The text with one spelling for what has many: digits of other scripts, superscripts, LaTeX, signs, spaces."""
+    if not text.isascii():
+        text = _SUPERSCRIPTS.sub(lambda match: "^" + match[0].translate(_PLAIN), text)
+        text = re.sub(r"(?<=\d)(?=[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", " ", text)  # 3½ is not 31/2
+        text = unicodedata.normalize("NFKC", text)
+        text = "".join(str(unicodedata.decimal(c)) if c > "\x7f" and c.isdecimal() else c for c in text)
+    for pattern, replacement in _REWRITTEN:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+# --- the forms ----------------------------------------------------------------------------------------------------------------
+
+# A number without its sign. Atomic: no text makes the search go back over what it has read.
+_STYLES = (
+    r"\d{1,3}(?:\.\d{3})+,\d+(?!\d)",  # 1.234,50
+    r"\d{1,3}(?:,\d{3})++(?![\d])(?:\.\d+)?",  # 1,234.50
+    r"\d{1,2}(?:,\d{2}){1,6},\d{3}(?!\d)(?:\.\d+)?",  # 12,34,567
+    r"\d{1,3}(?: \d{3})++(?![\d])(?:[.,]\d+)?",  # 10 000,5
+    r"\d{1,3}(?:['’]\d{3})++(?!\d)(?:\.\d+)?",  # 10'000
+    r"\d{1,3}(?:_\d{3})++(?!\d)",  # 10_000
+    r"\d{1,3}(?:\.\d{3}){2,}+(?![\d.,])",  # 1.234.567
+    r"\d++(?:\.\d+)?",
+    r"\.\d+",
+)
+_DECIMAL_COMMA = r"(?:\d+,(?:\d{1,2}|\d{4,})|0,\d+)(?![\d,])"  # 3,5
+_LISTED = f"(?>{'|'.join(_STYLES)})"  # within a pair a comma parts two numbers
+_NUMBER = f"(?>{'|'.join([*_STYLES[:-2], _DECIMAL_COMMA, *_STYLES[-2:]])})"
+_SIGN = r"(?:(?<![\w.)\]}])[+-]\s?|(?<![\w.)\]}])[+-](?=[$€£¥]))?"
+_POWER_OF_TEN = r"(?:[eE][+-]?\d{1,4}(?![\w])|\s?[×x*]\s?10\^[({]?[+-]?\d{1,4}[)}]?)"
+_TOKEN = re.compile(
+    # What has digits and is not one number: it is passed over as a whole.
+    rf"(?P<other>"
+    r"\d{4}-\d{1,2}-\d{1,2}(?!\d)|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}(?!\d)"  # dates
+    r"|\d+:\d+(?::\d+)*+"  # times, ratios
+    r"|\d+(?:\.\d+){2,}+(?<!\.\d{3})"  # versions
+    r"|\d+/\d+/\d+"
+    rf"|[(\[{{<⟨]\s?[+-]?{_LISTED}(?:\s?[,;]\s?[+-]?{_LISTED}){{1,20}}+\s?[)\]}}>⟩]"  # pairs, sets
+    rf"|(?:{_SIGN}{_NUMBER}\s?)?(?:[×*]\s?)?√\s?[({{]?\s?{_NUMBER}?[)}}]?"  # surds
+    r")"
+    rf"|(?P<mixed>{_SIGN}\d{{1,9}}(?:\s|\s?(?=\\))(?:\\frac\s?\{{\s?\d+\s?\}}\s?\{{\s?\d+\s?\}}|\d{{1,4}}/\d{{1,4}}(?![\d/])))"
+    rf"|(?P<fraction>{_SIGN}(?:\\frac\s?\{{\s?-?\d+\s?\}}\s?\{{\s?\d+\s?\}}|{_NUMBER}\s?/\s?\d+(?![\d./]\d|:)))"
+    rf"|(?P<number>{_SIGN}(?:[$€£¥]\s?)?(?P<digits>{_NUMBER})(?P<ten>{_POWER_OF_TEN})?)"
+)
+_MULTIPLES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "萬": 4, "億": 8, "亿": 8}
+_MULTIPLE = re.compile(r"\s?(?P<word>thousand|million|billion|trillion|[万萬億亿])(?![a-z])", re.IGNORECASE)
+_RAISED = re.compile(r"\^[({]?(?P<power>[+-]?\d{1,4})[)}]?")
+_NOT_ALONE = re.compile(r"\s?[×*]?\s?(?:√|π|\\[a-z]*log|!)|\s?[×*]?\s?(?:pi\b)|\^|[xyzni]\b", re.IGNORECASE)
+
+
+def numerals(text: str) -> Iterator[Numeral]:
+    """The numerals of a text made `plain`, in order. Digits within a word (v2, CO2) and exponents are none."""
+    for match in _TOKEN.finditer(text):
+        before = text[match.start() - 1] if match.start() else ""
+        if match["other"]:
+            yield Numeral(match.start(), match.end(), None)
+        elif not (before and (_is_spaced_letter(before) or before in "^_.\\" or before.isdigit())):
+            yield Numeral(match.start(), *_valued(match, text))
+
+
+def _valued(match: re.Match[str], text: str) -> tuple[int, Fraction | None]:
+    """Where a numeral ends, and its value."""
+    written, end = match[0], match.end()
+    negative = written.lstrip().startswith("-")
+    value: Fraction | None
+    if match["mixed"]:
+        whole, over, under = (int(part[:LONGEST]) for part in re.findall(r"\d+", written))
+        value = whole + Fraction(over, under) if under else None
+    elif match["fraction"]:
+        *_, bottom_text = re.findall(r"\d+", written)
+        if written.lstrip("+- ").startswith("\\"):
+            top_text = re.findall(r"-?\d+", written)[0]
+            negative ^= top_text.startswith("-")
+            top = decimal(top_text.lstrip("-"))
+        else:
+            top = decimal(written.rpartition("/")[0].strip().lstrip("+- "))
+        bottom_value = decimal(bottom_text)
+        value = top / bottom_value if top is not None and bottom_value else None
+    else:
+        value = decimal(match["digits"])
+        if value is not None and match["ten"]:
+            power = int(re.findall(r"[+-]?\d+", match["ten"])[-1])
+            value = value * Fraction(10) ** power if abs(power) <= LARGEST_POWER else None
+        elif raised := _RAISED.match(text, end):
+            power, end = int(raised["power"]), raised.end()
+            small = value is not None and abs(power) <= LARGEST_POWER and len(match["digits"]) <= 6 and (value or power > 0)
+            value = value**power if small and value is not None else None
+        elif multiple := _MULTIPLE.match(text, end):
+            end = multiple.end()
+            value = value and value * 10 ** _MULTIPLES[multiple["word"].lower()]
+    if _NOT_ALONE.match(text, end):
+        return end, None
+    return end, -value if negative and value is not None else value
+
+
+def decimal(digits: str) -> Fraction | None:
+    """The value of a number written in digits, in any of the styles, without sign; None for one of too many digits."""
+    if len(digits) > LONGEST:
+        return None
+    bare = re.sub(r"[ '’_]", "", digits)
+    if re.fullmatch(r"\d{1,3}(?:\.\d{3})+,\d+|(?:\d+,(?:\d{1,2}|\d{4,})|0,\d+)", bare):
+        bare = bare.replace(".", "").replace(",", ".")
+    elif bare.count(".") > 1:
+        bare = bare.replace(".", "")
+    return Fraction(bare.replace(",", "") or "0")
+
+
+def _is_spaced_letter(character: str) -> bool:
+    """Whether it is a letter of a script that puts spaces between words: digits right behind one are part of its word."""
+    return character.isalpha() and not (
+        0xE00 <= ord(character) < 0xF00
+        or 0x1000 <= ord(character) < 0x10A0
+        or 0x1780 <= ord(character) < 0x1800
+        or ord(character) >= 0x2E80
+    )
+
+
+# --- where the answer is ------------------------------------------------------------------------------------------------------
+
+_MARKED = re.compile(
+    r"####|(?:\bthe\s)?(?:\bfinal\s)?\b(?:answer|result|solution)\b(?:\sis\b|\s?=|\*{0,2}\s?:)"
+    r"|答案(?:是|为|為|:|：)|答えは|答え\s?[:：]|คำตอบ(?:คือ|:)|\bréponse\s?:|\b(?:die\s)?antwort(?:\sist\b|\s?:)|\brespuesta(?:\ses\b|\s?:)",
+    re.IGNORECASE,
+)
+_NOTE = re.compile(
+    r"(?:^|\n)\s{0,9}[*_(\[]{0,3}(?:note|n\.?b|remark|caveat|disclaimer|p\.?s|hint|check|verification|注|備考|หมายเหตุ)\b[^\n]*"
+    r"|[(\[]\s?(?:note|see|cf|rounded|assuming|as in|from|check|step|page|which|where|because|since"
+    r"|to the nearest)\b[^()\[\]\n]{0,300}[)\]]"
+    r"|\brounded (?:up |down |off )?to[^.,;()\n]{0,60}|\bto \d+ (?:decimal|significant)[^.,;()\n]{0,30}"
+    r"|\b(?:in|after|using) (?:just |only )?\d+ (?:easy |simple )?steps?\b"
+    r"|\b(?:step|equation|part|case|method|figure|table|section|page) \(?\d+\)?",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|\Z|\*)|[。！？]|\n")
+
+
+def stated_number(text: str) -> Fraction | None:
+    """The number that a text states as its answer; None when it states none, or what is not one number.
+
+    It is looked for behind a mark ("####", "the answer is"); without one it is the last numeral, notes left out.
+    """
+    text = plain(text)
+    marks = list(_MARKED.finditer(text))
+    if marks:
+        rest = text[marks[-1].end() :]
+        found = list(numerals(rest))
+        if found:
+            stop = _SENTENCE_END.search(rest, found[0].end)
+            sentence = rest[: stop.start()] if stop else rest
+            equals = sentence.rfind("=")
+            return next((one for one in found if one.start > equals), found[0]).value
+    without_notes = list(numerals(_NOTE.sub(" ", text)))
+    found = without_notes or list(numerals(text))
+    return found[-1].value if found else None
+
+
+def only_number(text: str) -> Fraction | None:
+    """The number of a text that is about one number: the one it marks as its answer, or the only one in it; else None."""
+    text = plain(text)
+    if marks := list(_MARKED.finditer(text)):
+        text = text[marks[-1].end() :]
+    found = list(numerals(text))
+    return found[0].value if len(found) == 1 else None
+
+
+def written(value: Fraction) -> str:
+    """A number in normal form: 1050, -2.5, and 1/3 where there is no decimal."""
+    bottom, places = value.denominator, 0
+    while bottom % 10 == 0 or bottom % 5 == 0 or bottom % 2 == 0:
+        bottom, places = bottom // (10 if bottom % 10 == 0 else 5 if bottom % 5 == 0 else 2), places + 1
+    if bottom != 1 or not places:
+        return str(value)
+    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
+    return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"

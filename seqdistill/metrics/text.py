@@ -1,0 +1,201 @@
+"""Metrics of free text against another text: exact and normalised match, chrF, ROUGE-L, BLEU, numbers."""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from seqdistill.metrics.metric import Item, Metric
+from seqdistill.metrics.structured import normal_json
+
+
+def exact(text: str, wanted: str) -> float:
+    """100 when the two are the same but for the amount of white space, else 0."""
+    return 100.0 * (text.split() == wanted.split())
+
+
+def normal(text: str) -> str:
+    """A text without what does not matter to a short answer: Unicode form, case, white space, outer quotes and full stop."""
+    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return folded.strip("\"'`*“”‘’").removesuffix(".").strip("\"'`*“”‘’").strip()
+
+
+@cache
+def _chrf() -> Any:
+    from sacrebleu.metrics import CHRF
+
+    return CHRF()  # chrF2: Popović 2015, https://aclanthology.org/W15-3049
+
+
+def chrf(text: str, wanted: str) -> float:
+    """sacrebleu's sentence chrF2.
+
+    Means and intervals are of sentence scores, not of the corpus score: each prompt counts the same, and the bootstrap of
+    a mean is exact and paired. The corpus score is printed beside it.
+    """
+    return float(_chrf().sentence_score(text, [wanted]).score)
+
+
+def corpus_chrf(texts: Sequence[str], wanted: Sequence[str]) -> float:
+    """sacrebleu's corpus chrF2."""
+    return float(_chrf().corpus_score(list(texts), [list(wanted)]).score)
+
+
+def chrf_signature() -> str:
+    """sacrebleu's signature of the chrF used; to be read after a corpus score was taken."""
+    return str(_chrf().get_signature())
+
+
+@cache
+def _bleu() -> Any:
+    from sacrebleu.metrics import BLEU
+
+    return BLEU(effective_order=True)
+
+
+def bleu(text: str, wanted: str) -> float:
+    """sacrebleu's sentence BLEU, of the orders that the text has."""
+    return float(_bleu().sentence_score(text, [wanted]).score)
+
+
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+?(?=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])|[^\W_]+")
+
+
+def words(text: str) -> list[str]:
+    """Lower-case letters and digits in a row; in scripts that write no spaces, each character."""
+    return _WORD.findall(text.lower())
+
+
+def rouge_l(text: str, wanted: str) -> float:
+    """F1 of the longest common subsequence of words: rouge-score's rougeL without stemming, on any script."""
+    ours, theirs = words(text), words(wanted)
+    common = _longest_common(ours, theirs)
+    return 200.0 * common / (len(ours) + len(theirs)) if common else 0.0
+
+
+def token_f1(text: str, wanted: str) -> float:
+    """F1 of the words that two texts share, as SQuAD scores it: case, punctuation and articles aside.
+
+    https://aclanthology.org/D16-1264
+    """
+    ours, theirs = (Counter(word for word in words(part) if word not in ("a", "an", "the")) for part in (text, wanted))
+    if not ours or not theirs:
+        return 100.0 * (ours == theirs)
+    return 200.0 * (ours & theirs).total() / (ours.total() + theirs.total())
+
+
+def _longest_common(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    """Length of the longest common subsequence, bit-parallel: Hyyrö 2004."""
+    places: dict[str, int] = {}
+    for place, word in enumerate(ours):
+        places[word] = places.get(word, 0) | 1 << place
+    whole = (1 << len(ours)) - 1
+    row = whole
+    for word in theirs:
+        matched = row & places.get(word, 0)
+        row = ((row + matched) | (row - matched)) & whole
+    return len(ours) - row.bit_count()
+
+
+_NUMBER = re.compile(
+    r"(?<![\w.])[-+−]?(?:\d{1,3}(?:[,\u00a0\u202f ]\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?|(?<![\w.])[-+−]?\.\d+"
+)
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers of a text as Python writes them, thousands separators removed."""
+    found = _NUMBER.findall(unicodedata.normalize("NFKC", text))
+    return [re.sub(r"[,\u00a0\u202f +]", "", number).replace("−", "-") for number in found]
+
+
+def numeric(text: str, wanted: str) -> float | None:
+    """100 when the last number of the text is the one number wanted, else 0. None where not exactly one is wanted.
+
+    Whole numbers compare exactly, others to one part in a million.
+    """
+    want = numbers(wanted)
+    if len(want) != 1:
+        return None
+    have = numbers(text)
+    return 100.0 * (bool(have) and _same_number(have[-1], want[0]))
+
+
+def _same_number(one: str, other: str) -> bool:
+    if one.lstrip("-").isdigit() and other.lstrip("-").isdigit():
+        return one.lstrip("-").lstrip("0") == other.lstrip("-").lstrip("0") and (
+            one.startswith("-") == other.startswith("-") or not one.strip("-0")
+        )
+    return math.isclose(float(one), float(other), rel_tol=1e-6)
+
+
+def _same(item: Item) -> float:
+    """Exact match; of JSON as parsed values: key order and white space do not matter."""
+    if item.kind == "schema":
+        ours, theirs = normal_json(item.text), normal_json(item.wanted)
+        if theirs is not None:
+            return 100.0 * (ours == theirs)
+    return exact(item.text, item.wanted)
+
+
+METRICS = (
+    Metric(
+        "chrf",
+        "chrF",
+        "chrF",
+        lambda item: chrf(item.text, item.wanted),
+        "mean of sacrebleu's sentence chrF2 over prompts (nc:6, nw:0, beta 2); *_corpus: the corpus score",
+    ),
+    Metric(
+        "exact",
+        "exact",
+        "exact matches",
+        _same,
+        "percent of answers that are the same but for white space; JSON is compared as parsed values",
+        share=True,
+    ),
+    Metric(
+        "normalised",
+        "normalised match",
+        "normalised matches",
+        lambda item: 100.0 * (normal(item.text) == normal(item.wanted)),
+        "percent the same but for case, Unicode form, white space, outer quotes and a full stop",
+        kinds=("text",),
+        share=True,
+    ),
+    Metric(
+        "token_f1",
+        "token F1",
+        "token F1",
+        lambda item: token_f1(item.text, item.wanted),
+        "mean F1 of shared words, case, punctuation and articles aside (SQuAD)",
+        kinds=("text",),
+    ),
+    Metric(
+        "rouge_l",
+        "ROUGE-L",
+        "ROUGE-L",
+        lambda item: rouge_l(item.text, item.wanted),
+        "F1 of the longest common subsequence of words (rouge-score's rougeL without stemming)",
+        kinds=("text",),
+    ),
+    Metric(
+        "bleu",
+        "BLEU",
+        "BLEU",
+        lambda item: bleu(item.text, item.wanted),
+        "mean of sacrebleu's sentence BLEU (effective order)",
+        kinds=("text",),
+    ),
+    Metric(
+        "numeric",
+        "number",
+        "right numbers",
+        lambda item: numeric(item.text, item.wanted),
+        "percent whose last number is the one number wanted; only prompts where exactly one number is wanted",
+        kinds=("text",),
+        share=True,
+    ),
+)

@@ -1,0 +1,167 @@
+"""Integrity on its own: what is a fault of one completion and what only looks like one. A line a case."""
+
+import time
+
+import pytest
+
+from seqdistill.filter.checks.integrity import broken_markup, repetition, self_naming
+
+FENCE = "```"
+TABLE = "| Day | Open | Note |\n| --- | --- | --- |\n" + "\n".join(
+    f"| {day} | yes | no note |" for day in ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+)
+CODE = f"{FENCE}python\nclass A:\n" + "\n".join(
+    f"    def get_{name}(self):\n        return self.{name}\n\n    def set_{name}(self, value):\n        self.{name} = value\n"
+    for name in ("a", "b", "c", "d", "e")
+)
+ROWS = f"{FENCE}\n" + "\n".join("0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1" for _ in range(9)) + f"\n{FENCE}"
+SCHEMA = (
+    "{\n"
+    + ",\n".join(
+        f'  "{name}": {{\n    "type": "string",\n    "required": true\n  }}'
+        for name in ("name", "street", "city", "mail", "zip")
+    )
+    + "\n}"
+)
+
+FINE = {
+    "a table": TABLE,
+    "code": CODE + FENCE,
+    "rows of numbers": ROWS,
+    "a JSON schema": SCHEMA,
+    "a list with one wording": "\n".join(f"- Add {n} g of flour to the bowl and stir." for n in (10, 20, 30, 40, 50, 60)),
+    "opening hours": "\n".join(
+        f"* {day}: closed" for day in ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Sunday")
+    ),
+    "a song with its chorus": "\n".join(
+        f"Verse {n} of the song goes here\nAnd it has a second line {n}\nRow, row, row your boat\nGently down the stream"
+        for n in range(4)
+    ),
+    "one answer in each line": "yes\nno\nyes\nyes\nno\nyes\nyes\nyes\nno\nyes",
+    "Chinese": "北京是中国的首都，也是全国的政治、文化和国际交往中心。它有三千多年的历史。",
+}
+
+
+@pytest.mark.parametrize("text", FINE.values(), ids=FINE)
+def test_tables_code_and_lists_are_no_repetition(text: str) -> None:
+    assert repetition(text) <= 0.5
+
+
+LOOPS = {
+    "words": "it opens and it closes and " * 20,
+    "a line": "The library is closed today.\n" * 12,
+    "numbered": "\n".join(f"{n}. The library is closed." for n in range(1, 15)),
+    "two lines": "The library is closed.\nThe pool is open.\n" * 8,
+    "after a good start": "The council met on Monday to talk about the roof of the hall. "
+    + "They said that it leaks a lot. " * 12,
+    "Chinese": "我们一起去吧我们一起去吧" * 10,
+    "Thai": "ไปด้วยกันเถอะนะครับ" * 10,
+    "code": f"{FENCE}\n" + "print('a')\nprint('b')\nprint('c')\n" * 10 + FENCE,
+}
+
+
+@pytest.mark.parametrize("text", LOOPS.values(), ids=LOOPS)
+def test_a_loop_is_repetition(text: str) -> None:
+    assert repetition(text) > 0.5
+
+
+ANSWERS = [  # text, prompt
+    ("Use `${{ secrets.TOKEN }}` here.", ""),
+    ("run: echo ${{ secrets.TOKEN }} > file", ""),
+    ("Dear {{ name }},\n\nthank you for your letter.", "Write a letter."),
+    ("Write `{% if user %}` in the template.", ""),
+    ("<p>It costs <s>20</s> 15 euros.</p>", ""),
+    (f"{FENCE}html\n<s>old\n{FENCE}", ""),
+    ("BERT puts a [CLS] token before and a [SEP] token after each sentence.", "What is [CLS]?"),
+    ("BERT puts [CLS] before a sentence and [SEP] after it, then pads.", "Explain BERT."),
+    ("Llama 2 wraps it in `[INST]` and `[/INST]`.", "How does Llama 2 mark turns?"),
+    (f"{FENCE}\n<|im_start|>user\nHi<|im_end|>\n{FENCE}", "Show the ChatML format."),
+    ("The mark is <|im_end|>.", "What does <|im_end|> mean?"),
+    ("<reasoning>It rains.</reasoning><answer>Umbrella</answer>", "Answer with <reasoning> and <answer> tags."),
+    (f"{FENCE}python\nprint(1)\n{FENCE}\nand\n{FENCE}\n2\n{FENCE}", ""),
+    (f"````markdown\n{FENCE}python\nprint(1)\n{FENCE}\n````", ""),
+    (f"{FENCE}markdown\n# Title\n{FENCE}bash\npip install x\n{FENCE}\n{FENCE}", ""),
+    ("Use ```` ``` ```` to begin a block.", ""),
+    ("### Human: rights\nare for all".replace("Human:", "Human"), ""),
+    ("Vector a[i] < b[i] and <s, t> are pairs", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "prompt"), ANSWERS)
+def test_markup_that_is_the_answer_is_no_fault(text: str, prompt: str) -> None:
+    assert broken_markup(text, prompt) is None
+
+
+FAULTS = [  # text, what is named
+    ("A table is flat.<|im_end|>\n<|im_start|>user", "<|im_end|>"),
+    ("A table is flat.</s>", "</s>"),
+    ("<s> A table is flat.", "<s>"),
+    ("[INST] What? [/INST] A table.", "[INST]"),
+    ("A table is flat. [PAD]", "[PAD]"),
+    ("<pad><pad>A table", "<pad>"),
+    ("A table.\n### Instruction:\nDescribe a chair.", "### Instruction:"),
+    ("<think>Hm. A table is flat.", "1 reasoning tags are opened and 0 closed"),
+    ("Hm.</think>A table is flat.", "0 reasoning tags are opened and 1 closed"),
+    ("<thought>What is flat?</thought>A table is flat.", "reasoning is left in the answer: '<thought>'"),
+    ("<Reasoning>\nWhat?\n</Reasoning>\nA table.", "reasoning is left in the answer: '<Reasoning>'"),
+    ("<thinking>What?</thinking> A table.", "reasoning is left in the answer"),
+    (f"Do this:\n{FENCE}python\nprint(1)", "a code fence is not closed"),
+    ("{{ answer }}", "a template variable was not filled"),
+]
+
+
+@pytest.mark.parametrize(("text", "named"), FAULTS)
+def test_broken_markup_is_named(text: str, named: str) -> None:
+    assert named in (broken_markup(text, "Describe a table.") or "")
+
+
+@pytest.mark.parametrize("part", ["<s>", "```\n", "`", "{{ ", "<think>", "~~~", "[CLS]", "<|", "| a ", "a\n", "as an ai "])
+def test_no_text_makes_a_check_slow(part: str) -> None:
+    began = time.process_time()  # not the clock on the wall: other processes may be busy
+    broken_markup(part * 60_000)
+    repetition(part * 60_000)
+    self_naming(part * 60_000, "")
+    assert time.process_time() - began < 20
+
+
+NAMED = [
+    "As an AI language model, I see no windows.",
+    "As an AI, I cannot see.",
+    "As a language model, I don't have feelings.",
+    "As a large language model I have no body.",
+    "I'm just an AI, but a window is of glass.",
+    "I am only a language model.",
+    "I'm an AI assistant made to help.",
+    "I am a large language model trained on text.",
+    "Well, as an AI assistant developed by Acme, I do not look out of windows.",
+    "I'm ChatGPT.",
+    "My knowledge cutoff is 2023.",
+    "I was created by OpenAI.",
+    "Als KI-Sprachmodell habe ich keine Fenster.",
+    "En tant qu'IA, je ne vois pas.",
+    "Como modelo de lenguaje, no veo.",
+    "作为一个AI语言模型，我看不见窗户。",
+    "AIとして、私には窓がありません。",
+    "Как языковая модель, я не вижу.",
+]
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_a_teacher_that_speaks_of_itself_is_found(text: str) -> None:
+    assert self_naming(text, "Describe a window.")
+    assert self_naming(text, "Are you an AI?") is None
+
+
+OTHERS = [
+    "She works as an AI engineer in Lyon.",
+    "I'm an AI researcher, says Ann.",
+    "It is sold as an AI startup.",
+    "A model that was trained by Anna.",
+    "The air is as an aid to breathing.",
+    "He thinks of it as a system.",
+]
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_others_who_are_spoken_of_are_not_the_teacher(text: str) -> None:
+    assert self_naming(text, "Describe a person.") is None

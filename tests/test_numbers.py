@@ -1,0 +1,202 @@
+"""Numbers in text: every style of writing, what is no number, and where an answer states it. One line a case."""
+
+import time
+
+import pytest
+from test_scoring import sample
+
+from seqdistill.filter.scoring.answers import answer_number, extractor
+from seqdistill.filter.scoring.numbers import only_number, stated_number, written
+from seqdistill.filter.scoring.verify import by_number
+
+STATED = [  # text, the number it states in normal form
+    ("It costs $1,234.50.", "1234.5"),
+    ("5-3 is not v2", "3"),
+    ("3.00", "3"),
+    ("007", "7"),
+    ("-0.0", "0"),
+    (".50 each", "0.5"),
+    ("none", None),
+    # signs and money
+    ("−5 degrees", "-5"),
+    ("+7", "7"),
+    ("-$5", "-5"),
+    ("$-5$", "-5"),
+    (r"\$18.90", "18.9"),
+    (r"$\$18.90$", "18.9"),
+    ("5.", "5"),
+    ("5...", "5"),
+    # fractions
+    ("1/4", "0.25"),
+    ("3/4", "0.75"),
+    ("-1/3", "-1/3"),
+    (r"\frac{3}{4}", "0.75"),
+    (r"\dfrac34", "0.75"),
+    (r"\frac{-1}{3}", "-1/3"),
+    (r"-\frac{1}{3}", "-1/3"),
+    ("1 3/4", "1.75"),
+    ("3½", "3.5"),
+    ("½", "0.5"),
+    # thousands and decimals
+    ("10 000", "10000"),
+    ("10\u00a0000", "10000"),
+    ("10\u202f000,5", "10000.5"),
+    ("10{,}000", "10000"),
+    (r"10\,000", "10000"),
+    ("10'000", "10000"),
+    ("10_000", "10000"),
+    ("1 000 000", "1000000"),
+    ("1.234.567", "1234567"),
+    ("1.234,56", "1234.56"),
+    ("3,5", "3.5"),
+    ("0,125", "0.125"),
+    ("1,00,000", "100000"),
+    # powers and multiples
+    ("6e6", "6000000"),
+    ("6E+6", "6000000"),
+    ("1e-3", "0.001"),
+    ("6 × 10^6", "6000000"),
+    ("1 × 10^-3", "0.001"),
+    (r"6 \times 10^{6}", "6000000"),
+    ("6×10⁶", "6000000"),
+    ("10^6", "1000000"),
+    ("2^10", "1024"),
+    ("6 million", "6000000"),
+    ("3万", "30000"),
+    ("1.5億", "150000000"),
+    # other scripts around, and other digits
+    ("答案是42。", "42"),
+    ("答えは42です", "42"),
+    ("合計は42個です", "42"),
+    ("第3回の答えは7", "7"),
+    ("คำตอบคือ42บาท", "42"),
+    ("ราคา42บาท", "42"),
+    ("정답은 42개입니다", "42"),
+    ("１２ people", "12"),
+    ("٤٢", "42"),
+    ("๔๒", "42"),
+    # units
+    ("25 cm^2", "25"),
+    ("25 cm²", "25"),
+    ("25cm2", "25"),
+    ("25 m²", "25"),
+    (r"25\text{ cm}^2", "25"),
+    ("5 km/h", "5"),
+    ("10 m/s^2", "10"),
+    ("1.5kg", "1.5"),
+    ("100°C", "100"),
+    (r"90^\circ", "90"),
+    ("50%", "50"),
+    ("CO2 and 5", "5"),
+    # notes behind the answer
+    ("The total is 42.\n\n(Note: 3 of them were broken.)", "42"),
+    ("42 (see step 3)", "42"),
+    ("42\n\nNote: 2 decimal places.", "42"),
+    ("It is 3.14, rounded to 2 decimal places", "3.14"),
+    ("She has 12 apples, as shown in step 4.", "12"),
+    # marks
+    ("#### 72", "72"),
+    ("So 3 + 4 = <<3+4=7>>7\n#### 1,200", "1200"),
+    ("The answer is 18 apples, 3 more than before.", "18"),
+    ("The answer is 5 + 3 = 8.", "8"),
+    ("**Answer:** 12\n\nThat took 3 days.", "12"),
+    ("Final answer: 3/8", "0.375"),
+    (r"So \boxed{72}, after 3 tries", "72"),
+    (r"\boxed{42 \text{ apples}}", "42"),
+    (r"\boxed{(3, 4)}", None),
+    ("So **12** it is", "12"),
+    ("x = 7", "7"),
+    ("a^2 = 9", "9"),
+    # no number, though it has digits
+    ("(3,4)", None),
+    ("(5, 4)", None),
+    ("[1, 2]", None),
+    (r"\{1, 2\}", None),
+    (r"2\sqrt{3}", None),
+    ("2 sqrt 3", None),
+    ("4 sqrt(3)", None),
+    ("2√3", None),
+    ("3π", None),
+    ("3 pi", None),
+    ("5!", None),
+    ("2x", None),
+    ("4 + 5i", None),
+    ("7:30", None),
+    ("at 4:30 pm", None),
+    ("3:2", None),
+    ("2024-05-03", None),
+    ("3/4/2024", None),
+    ("version 1.2.3", None),
+    ("9" * 2000, None),
+]
+
+
+@pytest.mark.parametrize(("text", "found"), STATED, ids=[text[:20] for text, _ in STATED])
+def test_the_number_that_a_text_states_is_found_in_normal_form(text: str, found: str | None) -> None:
+    assert answer_number(text) == found
+
+
+JUDGED = [  # reference, answer, right: 1 or 0, None where the reference is not one number
+    ("3/4", "1/4", 0),
+    ("3/4", "0.75", 1),
+    ("3/4", r"\frac{6}{8}", 1),
+    ("(3,4)", "(5,4)", None),
+    ("4", "(5,4)", 0),
+    (r"2\sqrt{3}", r"4\sqrt{3}", None),
+    ("3", r"2\sqrt{3}", 0),
+    ("4:30", "7:30", None),
+    ("30", "7:30", 0),
+    ("1000001", "1000002", 0),
+    ("1000001", "1,000,001", 1),
+    ("1000000.0", "1000000.5", 1),
+    ("25", "25 cm^2", 1),
+    ("25 cm^2", "The area is 25 cm².", 1),
+    ("10000", "10 000", 1),
+    ("10000", "10{,}000 dollars", 1),
+    ("6000000", "6e6", 1),
+    ("42", "答案是42。", 1),
+    ("42", "คำตอบคือ42บาท", 1),
+    ("42", "The answer is 42 (note: I rounded to 2 places).", 1),
+    ("18", "The answer is 18.\n\nLet me know if you need 2 more.", 1),
+    ("-5", "−5", 1),
+    ("5", "−5", 0),
+    ("1/3", "0.3333333333", 1),
+    ("1/3", "0.333", 0),
+    ("0", "0.0000001", 1),
+    ("5 apples and 3 pears", "5 and 3", None),
+    ("7 or 8", "8", None),
+    ("five", "5", None),
+    ("So 48/2 = <<48/2=24>>24.\n#### 72", "She sold 72 clips.", 1),
+    ("So it is $1200", "The total is 1,200.", 1),
+    (r"\boxed{16}", "It is 16 m.", 1),
+    ("2024-05-03", "03", None),
+    ("42", "", 0),
+]
+
+
+@pytest.mark.parametrize(("reference", "text", "right"), JUDGED)
+def test_a_number_is_right_when_it_is_the_reference_s(reference: str, text: str, right: int | None) -> None:
+    assert by_number([sample(text, reference=reference)], extractor("number"), 1e-6) == [right]
+
+
+def test_whole_numbers_may_differ_only_by_a_tolerance_that_was_widened() -> None:
+    answers = [sample("1210", reference="1200"), sample("1300", reference="1200")]
+    assert by_number(answers, extractor("number"), 1e-6) == [0, 0]
+    assert by_number(answers, extractor("number"), 0.05) == [1, 0]
+
+
+HOSTILE = ["1,111", "9", "(1,", "√", "1 ", "1/", "-", "1e", "\\frac{1", "(note ", "answer is ", "1 000 ", "1.111.", "<<", "^{"]
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+def test_no_text_makes_the_search_for_a_number_slow(part: str) -> None:
+    began = time.process_time()  # not the clock on the wall: other processes may be busy
+    stated_number(part * 30_000)
+    only_number(part * 30_000)
+    assert time.process_time() - began < 20
+
+
+def test_a_number_is_written_back_as_it_is_worth() -> None:
+    for text in ("1050", "-2.5", "0", "0.001", "1/3", "-7/6", "1024", "0.375"):
+        value = stated_number(text)
+        assert value is not None and written(value) == text
