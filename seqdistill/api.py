@@ -24,6 +24,7 @@ from seqdistill.recipe.reading import check_tables
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
+from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
     from seqdistill.evaluate.result import EvalResult
@@ -50,9 +51,14 @@ def _resolved(run: RunPath, recipe: RecipeLike, progress: Progress, *, keep: boo
         return
     tables: Mapping[str, Any] = recipe if isinstance(recipe, Mapping) else {}
     check_tables(tables, "recipe")
-    file = None if recipe is None or isinstance(recipe, Mapping) else Path(recipe)
+    file = None if recipe is None or isinstance(recipe, Mapping) else recipe_file(Path(recipe))
     with resolved_recipe(directory.path, file, tables, progress.note, keep=keep) as resolved:
         yield directory, resolved
+
+
+def _note_stale(run: Run, stage: str, progress: Progress) -> None:
+    for text in run.stale(stage):
+        progress.note(f"{stage}: {text}")
 
 
 def generate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "GenerateResult":
@@ -123,6 +129,7 @@ def train(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILEN
     from seqdistill.train.stage import train
 
     with _resolved(run, recipe, progress) as (directory, resolved):
+        _note_stale(directory, "train", progress)
         return train(directory, resolved, progress)
 
 
@@ -131,6 +138,7 @@ def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
     from seqdistill.evaluate.stage import evaluate
 
     with _resolved(run, recipe, progress) as (directory, resolved):
+        _note_stale(directory, "eval", progress)
         return evaluate(directory, resolved, progress)
 
 

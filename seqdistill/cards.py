@@ -3,6 +3,7 @@
 What a manifest does not say is not on the card. No model's text is quoted.
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from seqdistill.funnel import funnel, rows_of
 from seqdistill.records import atomic_write, visible
 from seqdistill.runs import Run
+from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE
 
 HUB_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "llama3.1", "llama3.2", "gemma")
 
@@ -108,14 +110,24 @@ def write_model_card(run: Run, scores: dict[str, Any] | None = None) -> Path:
         "## Results",
         *(_results(scores) if scores else ["Not evaluated yet."]),
         "## Use",
+        f"It was trained on prompts of this form (`{PROMPT_TEMPLATE}` beside the weights, Jinja2): send it the same.",
         "```python\nfrom transformers import pipeline\n\n"
-        'ask = pipeline("text-generation", model="THIS_FOLDER")\n'
-        'print(ask([{"role": "user", "content": "..."}])[0]["generated_text"][-1]["content"])\n```',
+        'student = pipeline("text-generation", model="THIS_FOLDER")\n'
+        f"messages = {_messages(folder)}\n"
+        'print(student(messages)[0]["generated_text"][-1]["content"])\n```',
         "## Limits",
         "It was trained for one task and was measured on that task's prompts alone. It repeats its teacher's mistakes, and "
         "makes some of its own.",
     ]
     return _write(folder / "README.md", data.to_yaml(), body)
+
+
+def _messages(folder: Path) -> str:
+    """The messages that the student expects, as Python code."""
+    template = folder / PROMPT_TEMPLATE
+    texts = json.loads(template.read_text(encoding="utf-8")) if template.exists() else PLAIN.student
+    rows = [{"role": role, "content": texts[role]} for role in ("system", "user") if texts.get(role)]
+    return "[\n" + "".join(f"    {json.dumps(row, ensure_ascii=False)},\n" for row in rows) + "]"
 
 
 def _results(scores: dict[str, Any]) -> Iterable[str]:

@@ -19,15 +19,19 @@ from typer.exceptions import TyperException
 from seqdistill import __version__, api
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.help_panels import COMMON as COMMON_PANEL
+from seqdistill.help_panels import PanelCommand
+from seqdistill.progress import Silent
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.runs import Run
+from seqdistill.tasks.templates import recipe_file
 
 app = typer.Typer(
     name="seqdistill",
     help="Distil an expensive model into a small one, in four stages. RUN is a directory.",
-    epilog="Start: seqdistill run runs/notices -c prompts/notices/recipe.toml",
+    epilog="Start: seqdistill run runs/notices -c notices",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -66,7 +70,7 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
         if (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,)):
             continue  # a free-form table is written in the recipe, or with --set
         default, choices = setting.default, setting.field.metadata["choices"]
-        text = setting.field.metadata["help"] + (f": {' | '.join(choices)}" if choices else "")
+        text = setting.field.metadata["help"] + (f": {' | '.join(setting.field.metadata['shown'])}" if choices else "")
         if default not in (None, False, [], ""):
             text += f" [{' '.join(default) if isinstance(default, list) else default}]"
         dashed, name = flag(table, *setting.names), _name(table, setting)
@@ -76,11 +80,22 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
             envvar=f"SEQDISTILL_{name.upper()}",
             show_envvar=False,
             show_default=False,
+            autocompletion=_completions(choices) if choices else None,
+            rich_help_panel=COMMON_PANEL if setting.field.metadata["common"] else f"[{'.'.join((table, *setting.names[:-1]))}]",
             metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
         )
         annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
+
+
+def _completions(choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """What the shell offers for a value that was begun."""
+
+    def completions(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return completions
 
 
 def _name(table: str, setting: Setting) -> str:
@@ -136,11 +151,22 @@ def _number_or_switch(text: str) -> Any:
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
 ConfigOption = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--config", "-c", metavar="RECIPE", help="recipe (TOML); the run keeps a copy, so give it once"),
+    typer.Option(
+        "--config",
+        "-c",
+        rich_help_panel=COMMON_PANEL,
+        metavar="RECIPE",
+        help="recipe (TOML), or the name of one that comes along: notices; the run keeps a copy, so pass it once",
+    ),
 ]
 SetOption = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="any recipe key, also nested: train.args.learning_rate=1e-4"),
+    typer.Option(
+        "--set",
+        rich_help_panel=COMMON_PANEL,
+        metavar="TABLE.KEY=VALUE",
+        help="any recipe key, also nested: train.args.learning_rate=1e-4",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print exactly one JSON object on stdout")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no notes on stderr")]
@@ -169,7 +195,8 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
                     if name == "run" and own.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": own["limit"]}})
                 keep = not (own.get("dry_run") or own.get("probe"))
-                with resolved_recipe(directory.path, values["config"], flags, console.note, keep=keep) as recipe:
+                file = recipe_file(values["config"])
+                with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **own)
 
             _guarded(console, run, work)
@@ -182,7 +209,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
         parameters = [positional, *extra, *_parameters(tables), *common]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, help=text)(command)
+        app.command(name, help=text, cls=PanelCommand)(command)
         return act
 
     return decorate
@@ -229,11 +256,15 @@ ProbeOption = Annotated[
     int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really asks N prompts, for a better estimate")
 ]
 FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="JSONL: API logs, batch files, prompt/completion or messages lines")
+    list[Path], typer.Argument(metavar="FILE...", help="JSONL, JSON, CSV or Parquet: logs, exports, data sets")
 ]
 ExplainOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--explain", metavar="ID", help="tell one row's story instead: its steps, rule, reason, what kept it"),
+]
+MarkdownOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--markdown", metavar="FILE", help="write the result as Markdown too, for a pull request"),
 ]
 LimitOption = Annotated[
     Optional[int],  # noqa: UP045
@@ -264,7 +295,7 @@ def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False,
 
 @_command(
     "import",
-    ("teacher", "generate"),
+    (*SHARED, "generate"),
     "Take recorded completions as the teacher's; filter comes next.",
     [_own("files", FilesArgument)],
 )
@@ -315,15 +346,29 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
         console.show_preflight(found)
         return asdict(found)
 
+    if int(os.environ.get("RANK", "0")) > 0:  # torchrun's or accelerate's: the first process speaks for all
+        api.train(run.path, recipe, progress=Silent())
+        raise typer.Exit
     result = api.train(run.path, recipe, progress=console)
     console.show_train(result)
     return asdict(result)
 
 
-@_command("eval", (*SHARED, "student", "eval", BUDGET), "Base, student, teacher and ceiling side by side.")
-def _eval(run: Run, recipe: Recipe, console: Console) -> dict[str, Any]:
+@_command(
+    "eval",
+    (*SHARED, "student", "eval", BUDGET),
+    "Base, student, teacher and ceiling side by side.",
+    [_own("markdown", MarkdownOption, None)],
+)
+def _eval(run: Run, recipe: Recipe, console: Console, markdown: Path | None = None) -> dict[str, Any]:
+    from seqdistill.evaluate.conditions import check_result
+    from seqdistill.evaluate.markdown import write_markdown
+
     result = api.evaluate(run.path, recipe, progress=console)
     console.show_eval(result)
+    if markdown:
+        write_markdown(markdown, result, run.path.absolute().name)
+    check_result(result.scores, recipe.eval.fail_under)
     return asdict(result)
 
 
@@ -337,6 +382,23 @@ def _run(run: Run, recipe: Recipe, console: Console, limit: int | None) -> dict[
 
 
 # --- tools ----------------------------------------------------------------------------------------------------------------
+
+
+@app.command("verify")
+def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = False) -> None:
+    """Check a run's hashes, scores and verdict again, with no GPU and no teacher: exit 0 whole, 1 names the file."""
+    console = Console(as_json=json_, quiet=quiet)
+
+    def work() -> dict[str, Any]:
+        from seqdistill.evaluate.verification import verify
+
+        found = verify(Run(run), console)
+        console.facts("verify: whole" if found.whole else "verify: not whole", {"checked": f"{found.files} files"})
+        if found.problems:
+            raise SeqdistillError("\n".join(found.problems), "run the stage of the first file again, or restore the file")
+        return asdict(found)
+
+    _guarded(console, run, work)
 
 
 @app.command("shrink")

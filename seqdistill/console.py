@@ -189,7 +189,11 @@ class Console:
                 "samples": f"{result.samples:,} ({result.new:,} new, {result.reused:,} from the journal)",
                 "failed": f"{result.failed:,}" if result.failed else None,
                 "finished by": reasons,
-                "reasoning only": f"{result.think_only:,}" if result.think_only else None,
+                "empty": _empty(result),
+                "log-probabilities": None
+                if not result.without_logprobs
+                else f"{result.without_logprobs:,} of {result.samples:,} answers have none: the endpoint leaves them out, "
+                "and soft targets cannot be made of these",
                 "tokens": tokens,
                 "cost": None if result.usd is None else f"{result.usd:.4f} USD for these samples",
                 "spent": None if result.spent_usd is None else f"{result.spent_usd:.4f} USD paid by this run in all",
@@ -214,11 +218,16 @@ class Console:
         )
 
     def show_import(self, result: "ImportResult") -> None:
+        unended = result.without_finish_reason
         self.facts(
             "import: done",
             {
                 "read": f"{result.read:,}",
-                "new": f"{result.new:,} ({result.known:,} were known)",
+                "new": f"{result.new:,} ({result.known:,} were known"
+                + (f", {result.updated:,} of them updated)" if result.updated else ")"),
+                "matched": None if result.matched is None else f"{result.matched:,} to the task's prompts or template",
+                "skipped": f"{result.skipped:,} with nothing to be learnt" if result.skipped else None,
+                "no finish reason": f"{unended:,}, counted as stop" if unended else None,
                 "not taken": f"{result.unread:,}, see failures.jsonl" if result.unread else None,
                 "teachers": ", ".join(result.teachers),
                 "samples": f"{result.samples:,}",
@@ -242,7 +251,7 @@ class Console:
             self.table("", ("step", "read", "rejected", "kept"), steps)
 
     def show_story(self, story: "Story") -> None:
-        from seqdistill.filter.verdict import told
+        from seqdistill.filter.verdict import in_words
 
         instead = ", ".join(f"{row['id']} ({row['rule']})" for row in story.instead_of)
         self.facts(
@@ -253,7 +262,7 @@ class Console:
                 "passed": ", ".join(story.passed) or None,
                 "rejected by": story.rule,
                 "reason": story.reason,
-                "setting": f"{told(story.would_keep)} would have kept it" if story.would_keep else None,
+                "setting": f"{in_words(story.would_keep)} would have kept it" if story.would_keep else None,
                 "kept instead": story.kept_by and f"{story.kept_by.id}: {story.kept_by.text}",
                 "stands for": instead or None,
             },
@@ -373,3 +382,13 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return str(value) if isinstance(value, Path) else repr(value)
+
+
+def _empty(result: "GenerateResult") -> str | None:
+    """How many answers hold nothing, and what to do about it."""
+    empty = max(result.empty, result.think_only)
+    if not empty:
+        return None
+    alone = f", {result.think_only:,} of them reasoning alone" if result.think_only else ""
+    action = "raise --max-tokens" if "length" in result.finish_reasons else "look at their raw replies in the journal"
+    return f"{empty:,} answers{alone}: {action}, or run again with --ask-again empty"

@@ -6,6 +6,7 @@ Does not know what a stage does.
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -70,6 +71,16 @@ class Run:
                         return str(output["sha256"])
         return file_sha256(path)
 
+    def stale(self, stage: str) -> list[str]:
+        """The earlier stages whose inputs have changed since they ran, each with what to run again."""
+        found = []
+        for earlier in STAGES[: STAGES.index(stage)]:
+            for entry in ((self.manifest(earlier) or {}).get("inputs") or {}).values():
+                path = Path(os.path.normpath(self.path / entry["path"]))
+                if path.is_relative_to(self.path) and path.exists() and self.hash_of(path) != entry["sha256"]:
+                    found.append(f"{path} has changed since {earlier} ran: run `seqdistill {earlier} {self.path}` again")
+        return list(dict.fromkeys(found))
+
     def locked(self, stage: str) -> contextlib.AbstractContextManager[None]:
         """Holds a stage for this process; a second process on it gets a SeqdistillError at once."""
         return self._held(self.file(stage, ".lock"), f"is at work on the {stage} stage")
@@ -128,7 +139,7 @@ class StageRecord:
         old, new = _by_dotted_name(manifest.get("settings", {})), _by_dotted_name(self.settings)
         hashes = {name: entry["sha256"] for name, entry in manifest.get("inputs", {}).items()}
         return [
-            *(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in _changed(old, new)),
+            *(f"{name}: {was} -> {now}" for name in _changed(old, new) for was, now in _unlike(old.get(name), new.get(name))),
             *(f"{name}: the content changed" for name in _changed(hashes, self.input_hashes)),
         ]
 
@@ -147,7 +158,9 @@ class StageRecord:
         written = []
         for name, rows in outputs.items():
             path = self.run.file(self.stage, name)
-            entry = {"path": str(path.relative_to(self.run.path)), "sha256": file_sha256(path), "rows": rows}
+            entry: dict[str, Any] = {"path": str(path.relative_to(self.run.path)), "sha256": file_sha256(path), "rows": rows}
+            if path.is_dir():
+                entry["files"] = {str(part.relative_to(path)): file_sha256(part) for part in content_files(path)}
             written.append({**entry, "stamp": _stamp(path)})
         now = time.time()
         manifest = {
@@ -176,12 +189,51 @@ class StageRecord:
                 "python": platform.python_version(),
             },
         }
+        journal = self.run.file(self.stage, "journal.jsonl")
+        if journal.is_file():
+            size = journal.stat().st_size
+            manifest["journal"] = {"bytes": size, "sha256": start_sha256(journal, size)}
+        manifest["seal"] = seal(manifest)
         write_json(self.run.file(self.stage, "manifest.json"), manifest)
         return manifest
 
 
+def start_sha256(path: Path, size: int) -> str:
+    """The SHA-256 (hex) of a file's first bytes: of a journal, to which only more is added."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (block := file.read(min(size, 1 << 20))):
+            digest.update(block)
+            size -= len(block)
+    return digest.hexdigest()
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """A manifest's own hash: one changed byte in it shows."""
+    return fingerprint(json.loads(json.dumps({name: value for name, value in manifest.items() if name != "seal"})))
+
+
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+
+
+def _unlike(old: Any, new: Any) -> Iterator[tuple[str, str]]:
+    """The parts of two values that differ, each as short text."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in _changed(old, new):
+            yield from ((f"{name} = {was}", now) for was, now in _unlike(old.get(name), new.get(name)))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and old:
+        for was, now in zip(old, new, strict=True):
+            if was != now:
+                yield from _unlike(was, now)
+    elif old != new:
+        yield _short(old), _short(new)
+
+
+def _short(value: Any) -> str:
+    text = {None: "not set", True: "true", False: "false"}.get(value) if isinstance(value, (bool, type(None))) else None
+    text = text or (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _by_dotted_name(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:

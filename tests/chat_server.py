@@ -8,10 +8,12 @@ import collections
 import email.utils
 import hashlib
 import json
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 WORDS = [
@@ -35,7 +37,18 @@ WORDS = [
 CONTEXT_WORDS = 1500
 
 Body = dict[str, Any]
-Fault = Callable[[int, Body], str | None]  # (number of this request, its body) -> the name of a fault, or None
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What an endpoint was seen to send, to the byte; nothing is computed and nothing billed for it."""
+
+    status: int
+    content: Body | bytes | list[Any]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Fault = Callable[[int, Body], str | Wire | None]  # (number of this request, its body) -> a fault's name or a reply, or None
 
 
 def usage(prompt: int, completion: int) -> Body:
@@ -75,6 +88,41 @@ def choice(body: Body, number: int) -> Body:
     return chosen
 
 
+def stream_of(reply: Body, body: Body) -> list[Body]:
+    """The events of a reply as a stream: a word a delta, tool calls and reasoning in parts, the usage last where asked for."""
+    head = {"id": reply["id"], "object": "chat.completion.chunk", "model": reply["model"]}
+    events = []
+    for number, one in enumerate(reply["choices"]):
+        message, places = one["message"], (one.get("logprobs") or {}).get("content")
+        deltas: list[Body] = [{"role": "assistant", "content": ""}]
+        for name in ("reasoning", "reasoning_content"):
+            deltas += [{name: part} for part in _parts(message.get(name))]
+        deltas += [{"content": part} for part in _parts(message.get("content"))]
+        for index, call in enumerate(message.get("tool_calls") or []):
+            function = call["function"]
+            deltas.append(
+                {"tool_calls": [{"index": index, "id": call["id"], "function": {"name": function["name"], "arguments": ""}}]}
+            )
+            deltas += [
+                {"tool_calls": [{"index": index, "function": {"arguments": part}}]} for part in _parts(function["arguments"])
+            ]
+        words = 0
+        for delta in deltas:
+            choice: Body = {"index": number, "delta": delta, "finish_reason": None}
+            if places and delta.get("content"):
+                choice["logprobs"] = {"content": [places[words]]}
+                words += 1
+            events.append({**head, "choices": [choice]})
+        events.append({**head, "choices": [{"index": number, "delta": {}, "finish_reason": one["finish_reason"]}]})
+    if (body.get("stream_options") or {}).get("include_usage"):
+        events.append({**head, "choices": [], "usage": reply["usage"]})
+    return events
+
+
+def _parts(text: str | None) -> list[str]:
+    return re.findall(r"\s*\S+", text or "")
+
+
 class ChatServer:
     """The server in a thread of its own; a context manager. `url` is its base URL."""
 
@@ -94,6 +142,9 @@ class ChatServer:
         self.answered: collections.Counter[str] = collections.Counter()  # good answers, by messages and seed
         self.usages: list[Body] = []  # of every answer that was computed, delivered or not: what a bill would count
         self.in_flight = self.most_in_flight = 0
+        self.paths: list[str] = []  # of every chat request, with its query
+        self.headers: list[dict[str, str]] = []
+        self.stream_pause = 0.0  # seconds between two events of a stream
         self.hang = 3600.0
 
     def __enter__(self) -> Self:
@@ -162,10 +213,14 @@ class ChatServer:
             return await self._send(
                 writer, 401, {"error": {"message": f"Incorrect API key provided: {told}", "code": "invalid_api_key"}}
             )
+        if path.partition("?")[0].endswith("/chat/completions"):
+            self.paths.append(path)
+            self.headers.append(headers)
         return await self.handle(writer, method, path, content)
 
     async def handle(self, writer: asyncio.StreamWriter, method: str, path: str, content: bytes) -> bool:
-        if (method, path) != ("POST", "/v1/chat/completions"):
+        plain = path.partition("?")[0]
+        if method != "POST" or plain not in ("/v1/chat/completions", "/openai/deployments/teacher/chat/completions"):
             return await self._send(writer, 404, {"error": {"message": f"no {method} {path} here"}})
         body = json.loads(content)
         number = len(self.requests)
@@ -182,6 +237,9 @@ class ChatServer:
 
     async def _chat(self, writer: asyncio.StreamWriter, number: int, body: Body) -> bool:
         fault = self.fault(number, body) if self.fault else None
+        if isinstance(fault, Wire):
+            data = fault.content if isinstance(fault.content, bytes) else json.dumps(fault.content).encode()
+            return await self._send(writer, fault.status, data, fault.headers)
         name, _, argument = (fault or "").partition(" ")
         match name:
             case "429" | "500" | "503":
@@ -232,7 +290,20 @@ class ChatServer:
         self.answered[json.dumps([body["messages"], body.get("seed")])] += 1
         reply = self.reply(body)
         self.usages.append(reply["usage"])
+        if body.get("stream"):
+            return await self._send_stream(writer, stream_of(reply, body), cut=name == "cut")
         return await self._send(writer, 200, reply)
+
+    async def _send_stream(self, writer: asyncio.StreamWriter, events: list[Body], *, cut: bool) -> bool:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n: hello\n\n")
+        for event in events[: len(events) // 2] if cut else events:
+            await asyncio.sleep(self.stream_pause)
+            writer.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+            await writer.drain()
+        if not cut:
+            writer.write(b"data: [DONE]\n\n")
+        await writer.drain()
+        return False
 
     async def _send(
         self, writer: asyncio.StreamWriter, status: int, content: Body | bytes, headers: dict[str, str] | None = None

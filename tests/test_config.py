@@ -9,10 +9,11 @@ from seqdistill.errors import UsageError
 from seqdistill.recipe.reading import Layer, merge, parse_assignment, read_recipe, resolve
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import FilterConfig, GenerateConfig, NearDuplicatesConfig, Recipe, settings, settings_of
-from seqdistill.runs import Run
+from seqdistill.runs import Run, StageRecord
+from seqdistill.tasks.templates import recipe_file
 
 
-def recipe_file(folder: Path, text: str) -> Path:
+def written(folder: Path, text: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.toml"
     path.write_text(text)
@@ -34,7 +35,7 @@ def resolve_recipe(run: Run, file: Path | None, flags: Layer) -> Recipe:
         ("[generate]\nsamples = 1.5", r"\[generate\] samples = 1.5: want a whole number"),
         ("[generate]\nsamples = true", r"\[generate\] samples = True: want a whole number"),
         ("[teacher]\nengine = 'vlm'", r"\[teacher\] engine = 'vlm', did you mean 'vllm'"),
-        ("[teacher]\nbase_url = 'http://x'", r"\[teacher\] base_url = 'http://x': want a list"),
+        ("[teacher]\nbase_url = 3", r"\[teacher\] base_url = 3: want a list"),
         ("generate = 3", "generate = 3 is not a table"),
         (
             "[filter.near_duplicate]\nscope = 'off'",
@@ -53,7 +54,7 @@ def resolve_recipe(run: Run, file: Path | None, flags: Layer) -> Recipe:
     ],
 )
 def test_a_wrong_recipe_is_named_by_file_table_and_key(tmp_path: Path, text: str, says: str) -> None:
-    path = recipe_file(tmp_path, text)
+    path = written(tmp_path, text)
     with pytest.raises(UsageError, match=says) as caught:
         read_recipe(path)
     assert str(path) in caught.value.message
@@ -61,14 +62,14 @@ def test_a_wrong_recipe_is_named_by_file_table_and_key(tmp_path: Path, text: str
 
 
 def test_a_whole_number_is_a_number(tmp_path: Path) -> None:
-    recipe = resolve(read_recipe(recipe_file(tmp_path, "[generate]\ntemperature = 1\n")))
+    recipe = resolve(read_recipe(written(tmp_path, "[generate]\ntemperature = 1\n")))
     assert recipe.generate.temperature == 1
 
 
 def test_flags_lie_over_what_the_run_remembers_and_that_over_its_copy_of_the_recipe(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     assert resolve_recipe(run, None, {}) == Recipe()
-    recipe = recipe_file(tmp_path / "task", "[teacher]\nmodel = 'first/model'\n[generate]\nsamples = 4\nseed = 3\n")
+    recipe = written(tmp_path / "task", "[teacher]\nmodel = 'first/model'\n[generate]\nsamples = 4\nseed = 3\n")
     told = {"teacher": {"model": "second/model", "engine": "openai"}, "generate": {"samples": 2}}
     for seen in (resolve_recipe(run, recipe, told), resolve_recipe(run, None, {"generate": {"samples": 2}})):
         assert (seen.teacher.model, seen.teacher.engine) == ("second/model", "openai")
@@ -76,7 +77,7 @@ def test_flags_lie_over_what_the_run_remembers_and_that_over_its_copy_of_the_rec
 
 
 def test_a_recipe_given_again_is_never_mixed_with_the_flags_of_before(tmp_path: Path) -> None:
-    run, recipe = Run(tmp_path / "run"), recipe_file(tmp_path / "task", "[teacher]\nmodel = 'first/model'\n")
+    run, recipe = Run(tmp_path / "run"), written(tmp_path / "task", "[teacher]\nmodel = 'first/model'\n")
     resolve_recipe(run, recipe, {"teacher": {"model": "gpt", "engine": "openai"}, "student": {"model": "small"}})
     for given in (recipe, None):
         seen = resolve_recipe(run, given, {})
@@ -85,7 +86,7 @@ def test_a_recipe_given_again_is_never_mixed_with_the_flags_of_before(tmp_path: 
 
 
 def test_a_run_knows_its_recipe_afterwards_and_its_paths_stay_relative_to_it(tmp_path: Path) -> None:
-    recipe = recipe_file(tmp_path / "task", "[task]\nprompts = 'prompts.jsonl'\ntest = 'hf:owner/name'\n")
+    recipe = written(tmp_path / "task", "[task]\nprompts = 'prompts.jsonl'\ntest = 'hf:owner/name'\n")
     run = Run(tmp_path / "runs" / "one")
     for given in (recipe, None):
         task = resolve_recipe(run, given, {}).task
@@ -97,7 +98,7 @@ def test_a_run_knows_its_recipe_afterwards_and_its_paths_stay_relative_to_it(tmp
 
 def test_wrong_use_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
-    recipe = recipe_file(tmp_path / "task", "[generate]\nsamples = 4\n")
+    recipe = written(tmp_path / "task", "[generate]\nsamples = 4\n")
     with pytest.raises(UsageError), resolved_recipe(run.path, recipe, {"teacher": {"model": "typo"}}):
         raise UsageError("unknown model")
     assert not run.path.exists()
@@ -125,7 +126,7 @@ def test_wrong_use_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     ],
 )
 def test_a_key_of_a_step_that_stands_outside_of_its_table_is_told_its_place(tmp_path: Path, old: str, new: str) -> None:
-    path = recipe_file(tmp_path, f"[filter]\n{old}\n")
+    path = written(tmp_path, f"[filter]\n{old}\n")
     with pytest.raises(UsageError, match=rf"unknown key '\w+' in \[filter\], did you mean '{new}'"):
         read_recipe(path)
 
@@ -140,7 +141,7 @@ def test_what_a_run_remembers_is_checked_too(tmp_path: Path) -> None:
 def test_a_table_in_a_table_has_defaults_paths_and_flags_laid_over_it_by_key(tmp_path: Path) -> None:
     text = "[filter.near_duplicates]\nsimilarity = 0.9\nguard = 1\n[filter.contamination]\nagainst = ['x.jsonl', 'hf:a/b']\n"
     text += "[filter.verify]\ncommand = ['python', 'check.py']\n"
-    recipe = recipe_file(tmp_path / "task", text)
+    recipe = written(tmp_path / "task", text)
     (tmp_path / "task" / "check.py").touch()
     seen = resolve_recipe(Run(tmp_path / "run"), recipe, {"filter": {"near_duplicates": {"similarity": 0.7}}}).filter
     assert seen.near_duplicates == NearDuplicatesConfig(similarity=0.7, guard=1)
@@ -191,3 +192,85 @@ def test_set_reaches_nested_keys() -> None:
 def test_a_wrong_set_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="--set"):
         parse_assignment(text)
+
+
+def test_the_run_s_own_recipe_keeps_its_paths_and_an_edited_source_is_mentioned(tmp_path: Path) -> None:
+    source = tmp_path / "mine" / "recipe.toml"
+    source.parent.mkdir()
+    (source.parent / "p.jsonl").write_text("")
+    source.write_text('[task]\nprompts = "p.jsonl"\n')
+    run = tmp_path / "run"
+    notes: list[str] = []
+    with resolved_recipe(run, source, {"teacher": {"model": "t"}}):
+        pass
+    for file in (None, run / "recipe.toml"):
+        with resolved_recipe(run, file, {}, notes.append) as recipe:
+            assert (Path(str(recipe.task.prompts)).resolve(), recipe.teacher.model) == (source.parent / "p.jsonl", "t")
+    assert notes == ["from an earlier command on this run: --teacher t"] * 2
+    source.write_text('[task]\nprompts = "p.jsonl"\n[generate]\nsamples = 2\n')
+    with resolved_recipe(run, None, {"teacher": {"model": "t"}}, notes.append) as recipe:
+        assert recipe.generate.samples == 1
+    assert "recipe.toml has changed since this run copied it; pass it with -c" in notes[-1]
+
+
+def test_a_budget_is_remembered_until_another_one_is_set(tmp_path: Path) -> None:
+    source = tmp_path / "recipe.toml"
+    source.write_text("[generate]\nsamples = 2\n")
+    run = tmp_path / "run"
+
+    def budget(file: Path | None, **flags: float) -> float | None:
+        with resolved_recipe(run, file, {"generate": flags}) as recipe:
+            return recipe.generate.budget
+
+    assert [budget(source), budget(None, budget=5.0), budget(None), budget(source), budget(None, budget=9.0)] == [
+        None,
+        5,
+        5,
+        5,
+        9,
+    ]
+    source.write_text("[generate]\nbudget = 3\n")
+    assert [budget(source), budget(None)] == [3, 3]
+
+
+def test_a_shipped_recipe_goes_by_its_name() -> None:
+    found = recipe_file(Path("notices"))
+    assert found is not None and found.parts[-2:] == ("notices", "recipe.toml")
+    assert recipe_file(Path("no-such")) == Path("no-such")
+
+
+def test_one_text_where_a_list_is_wanted_is_a_list_of_one(tmp_path: Path) -> None:
+    url = "http://localhost:8000/v1"
+    with resolved_recipe(tmp_path / "run", None, {"teacher": {"base_url": url}}) as recipe:
+        assert recipe.teacher.base_url == [url]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (1, 2, ["1 -> 2"]),
+        (None, "hot", ["not set -> hot"]),
+        ([["t", "t@1", None, "mit", {"prompt": 1.0}]], [["t", "t@1", None, "mit", {"prompt": 2.0}]], ["prompt = 1.0 -> 2.0"]),
+        ([["t", "t@1"]], [["u", "u@1"]], ["t -> u", "t@1 -> u@1"]),
+        (["a"], ["a", "b"], ['["a"] -> ["a", "b"]']),
+        (False, True, ["false -> true"]),
+        ("x" * 100, "y", ["x" * 57 + "... -> y"]),
+    ],
+)
+def test_what_changed_is_said_in_short(old: object, new: object, says: list[str], tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    (tmp_path / "generate").mkdir()
+    StageRecord(run, "generate", {"key": old}, {}).finish({}, config={})
+    assert StageRecord(run, "generate", {"key": new}, {}).differences() == [f"key: {text}" for text in says]
+
+
+def test_a_stage_hears_that_an_earlier_one_is_stale(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    samples = tmp_path / "generate" / "samples.jsonl"
+    samples.parent.mkdir()
+    (tmp_path / "filter").mkdir()
+    samples.write_text("1\n")
+    StageRecord(run, "filter", {}, {"samples": samples}).finish({}, config={})
+    assert run.stale("train") == []
+    samples.write_text("2\n")
+    assert run.stale("eval") == [f"{samples} has changed since filter ran: run `seqdistill filter {tmp_path}` again"]

@@ -180,3 +180,55 @@ def test_a_bad_form_is_told_before_anything_is_asked(run: Run, tmp_path: Path, s
     with pytest.raises(UsageError, match="both schema and choices"):
         evaluate(run, plan(tmp_path, servers, schema=SCHEMA, choices=KINDS), Silent())
     assert servers[0].requests == servers[1].requests == []
+
+
+def test_choices_have_accuracy_macro_f1_confusion_kappa_and_the_majority_class(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]
+) -> None:
+    task = plan(tmp_path, servers, choices=KINDS)
+    result = evaluate(run, replace(task, task=replace(task.task, primary=None)), Silent())
+    scores = result.scores
+    assert scores["primary"] == "accuracy_reference" and "the form of the task suggests" in scores["verdict"][1]
+    assert scores["accuracy"]["value"] == scores["models"]["student"]["accuracy_reference"]["value"] == 75.0
+    confusion = scores["confusion"]
+    assert confusion["labels"] == KINDS and confusion["rows"] == [[6, 0, 0, 2], [0, 6, 0, 2], [0, 0, 6, 2]]
+    assert confusion["recall"] == [75.0] * 3 and scores["macro_f1"]["value"] == pytest.approx(100 * 12 / 14, abs=1e-6)
+    kappa = scores["kappa"]
+    assert kappa["n"] == ROWS and kappa["teacher_right"]["n"] == 22 and kappa["teacher_wrong"]["n"] == 2
+    assert kappa["teacher_wrong"]["agreement"]["value"] == 0.0 and 0 < kappa["value"] < 1
+    assert scores["majority"]["label"] == "praise" and scores["majority"]["value"] == pytest.approx(100 / 3, abs=1e-6)
+    assert "copy" not in scores["models"] and "Confusion" in result.paths["report"].read_text()
+
+
+def test_a_schema_is_compared_parsed_and_field_f1_decides(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]
+) -> None:
+    task = plan(tmp_path, servers, schema=SCHEMA)
+    lines = [{"prompt": f"Letter {n} is here.", "reference": f'{{ "kind":"{KINDS[n % 3]}" }}'} for n in range(ROWS)]
+    write_jsonl(tmp_path / "test.jsonl", lines)
+    scores = evaluate(run, replace(task, task=replace(task.task, primary=None)), Silent()).scores
+    teacher = scores["models"]["teacher"]
+    assert scores["primary"] == "field_f1_reference" and "copy" not in scores["models"]
+    assert (
+        teacher["exact_reference"]["value"] == teacher["field_f1_reference"]["value"] == pytest.approx(100 * 22 / 24, abs=1e-6)
+    )
+
+
+@pytest.mark.parametrize("primary", ["accuracy", "field_f1_reference", "own"])
+def test_a_metric_of_another_kind_of_task_is_refused_before_anything_is_asked(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer], primary: str
+) -> None:
+    with pytest.raises(UsageError, match="does not apply to a task with answers that are free text"):
+        evaluate(run, plan(tmp_path, servers, primary=primary), Silent())
+    assert servers[0].requests == servers[1].requests == []
+
+
+def test_the_prompts_that_a_sentence_names_are_those_that_were_judged(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]
+) -> None:
+    task = plan(tmp_path, servers)
+    lines = [{"prompt": f"Letter {n} is here.", **({"reference": KINDS[n % 3]} if n < 5 else {})} for n in range(20)]
+    write_jsonl(tmp_path / "test.jsonl", lines)
+    said = evaluate(run, task, Silent()).verdict
+    assert "on 5 of 20 held-out prompts, those to which it applies" in said[1]
+    assert "5 held-out prompts: too few for intervals; at least 10 are needed." in said

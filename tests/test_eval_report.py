@@ -89,6 +89,11 @@ def test_the_page_needs_nothing_but_itself_and_its_policy_allows_only_its_own_st
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     assert result.verdict[0] in page.text and "Training loss" in page.text and "rejected: stock" in page.text
+    above = page.text[: page.text.index(result.verdict[1])]
+    assert "trained 20" in above and "margin 5 points" in above, "who was compared, when, by what: above all else"
+    assert result.verdict[0].count("[") <= 1, "a headline has at most one interval"
+    columns = [a.get("data-name") for tag, a in page.tags if tag == "td" and "data-name" in a]
+    assert "USD" in columns, "on a phone each number of the cost table carries its name"
 
 
 def test_the_difference_marks_words_here_and_words_missing() -> None:

@@ -9,6 +9,7 @@ from filter_runs import filtered, make_run, rows_of, rules_of, sample
 
 from seqdistill.filter.checks.contamination import Hit, ItemIndex, held, items_of
 from seqdistill.filter.checks.words import words
+from seqdistill.recipe.tables import ContaminationConfig
 from seqdistill.records import Prompt
 
 NOUNS = [
@@ -93,7 +94,7 @@ def look(index: ItemIndex, texts: list[str], side: str = "prompt") -> list[Hit]:
 def test_a_thousand_planted_items_are_found_and_clean_rows_are_left_alone() -> None:
     rng = random.Random(8)
     tests = list(dict.fromkeys(question(rng) for _ in range(1000)))
-    index = ItemIndex(items_of([prompt(n, text) for n, text in enumerate(tests)], "test.jsonl"), 0.7)
+    index = ItemIndex(items_of([prompt(n, text) for n, text in enumerate(tests)], "test.jsonl"), ContaminationConfig())
     planted = [disguised(text, number % 6, rng) for number, text in enumerate(tests)]
     clean = [text for text in (question(rng) for _ in range(5000)) if text not in tests]
     hits = look(index, planted)
@@ -107,7 +108,7 @@ def test_the_audit_holds_in_completions_too() -> None:
     rng = random.Random(9)
     references = list(dict.fromkeys(question(rng) for _ in range(500)))
     tests = [prompt(n, f"item {n}", text) for n, text in enumerate(references)]
-    index = ItemIndex(items_of(tests, "test.jsonl"), 0.7)
+    index = ItemIndex(items_of(tests, "test.jsonl"), ContaminationConfig())
     planted = [disguised(text, number % 5, rng) for number, text in enumerate(references)]
     clean = [question(rng) for _ in range(2000)]
     assert len(look(index, planted, "completion")) >= 0.99 * len(planted)
@@ -119,7 +120,8 @@ def test_the_demo_s_templated_test_set_takes_none_of_its_training_prompts() -> N
     train, tests = (
         [json.loads(line) for line in (folder / name).read_text().splitlines()] for name in ("prompts.jsonl", "test.jsonl")
     )
-    index = ItemIndex(items_of([prompt(n, row["prompt"], row["reference"]) for n, row in enumerate(tests)], "t"), 0.7)
+    items = items_of([prompt(n, row["prompt"], row["reference"]) for n, row in enumerate(tests)], "t")
+    index = ItemIndex(items, ContaminationConfig())
     assert look(index, [row["prompt"] for row in train]) == []
     assert len(look(index, [row["reference"] for row in train], "completion")) <= 0.01 * len(train)
     assert len(look(index, [row["prompt"] for row in tests])) == len(tests)
@@ -128,7 +130,7 @@ def test_the_demo_s_templated_test_set_takes_none_of_its_training_prompts() -> N
 def test_typing_errors_and_joined_words_do_not_hide_an_item() -> None:
     rng = random.Random(4)
     text = " ".join(question(rng) for _ in range(3))
-    index = ItemIndex(items_of([prompt(0, text)], "t"), 0.7)
+    index = ItemIndex(items_of([prompt(0, text)], "t"), ContaminationConfig())
     found = text.split()
     typos = " ".join(word + "s" if place % 9 == 4 else word for place, word in enumerate(found))
     joined = "".join(word if place % 12 == 5 else word + " " for place, word in enumerate(found))
@@ -139,13 +141,15 @@ def test_typing_errors_and_joined_words_do_not_hide_an_item() -> None:
 
 
 def test_short_items_are_found_whole_only() -> None:
-    index = ItemIndex(items_of([prompt(0, "What is 2 + 2?"), prompt(1, "What is the capital of France?")], "t"), 0.7)
+    items = items_of([prompt(0, "What is 2 + 2?"), prompt(1, "What is the capital of France?")], "t")
+    index = ItemIndex(items, ContaminationConfig())
     texts = ["what is 2 + 2", "What is 2 + 3?", "What is the capital of Spain?", "Tell me: what is the capital of France?"]
     assert [(hit.row, hit.kind) for hit in look(index, texts)] == [(0, "exact"), (3, "n-gram")]
 
 
 def test_a_short_reference_proves_nothing() -> None:
-    index = ItemIndex(items_of([prompt(0, "Is the river deep at this place in spring?", "Yes, it is.")], "t"), 0.7)
+    items = items_of([prompt(0, "Is the river deep at this place in spring?", "Yes, it is.")], "t")
+    index = ItemIndex(items, ContaminationConfig())
     assert look(index, ["Yes, it is."], "completion") == []
 
 
@@ -154,12 +158,14 @@ def test_a_long_template_that_all_items_share_proves_nothing() -> None:
         "You are a careful clerk. Read the text below and answer with one word, positive or negative, and nothing else. Text: "
     )
     rng = random.Random(6)
-    index = ItemIndex(items_of([prompt(n, template + question(rng)) for n in range(100)], "t"), 0.7)
+    index = ItemIndex(items_of([prompt(n, template + question(rng)) for n in range(100)], "t"), ContaminationConfig())
     assert look(index, [template + question(rng) for _ in range(500)]) == []
 
 
 def test_unspaced_scripts_are_compared_too() -> None:
-    index = ItemIndex(items_of([prompt(0, "日本で一番高い山は何ですか、そしてその高さは何メートルですか。")], "t"), 0.7)
+    index = ItemIndex(
+        items_of([prompt(0, "日本で一番高い山は何ですか、そしてその高さは何メートルですか。")], "t"), ContaminationConfig()
+    )
     assert (
         len(
             look(
@@ -191,4 +197,89 @@ def test_further_test_sets_can_be_given_and_hits_stand_beside_their_items(tmp_pa
 
 @pytest.mark.parametrize("texts", [[], [""], ["", "x"]])
 def test_nothing_to_look_for_finds_nothing(texts: list[str]) -> None:
-    assert look(ItemIndex([], 0.7), texts) == []
+    assert look(ItemIndex([], ContaminationConfig()), texts) == []
+
+
+# --- what is left out, put in, or shared ----------------------------------------------------------------------------------
+
+QUESTION = "A farmer has seventeen sheep and sells all but nine of them at the market of the next town; how many are left?"
+OPTIONS = "\nA) eight\nB) nine\nC) seventeen\nD) none of these, as he bought more of them on the way home"
+DOCSTRING = "Return the longest run of equal neighbours in a list of words, the first one where several are as long."
+FUNCTION = (
+    "from collections.abc import Sequence\n\n\ndef longest_run(words: Sequence[str], ignore_case: bool = False) -> list[str]:\n"
+    f'    """{DOCSTRING}\n\n    >>> longest_run(["a", "b", "b", "c"])\n    ["b", "b"]\n    """\n'
+)
+
+
+def every(text: str, step: int) -> str:
+    """The text with one more word after every `step` words."""
+    found = text.split()
+    return " ".join(word + (" indeed" if number % step == 0 else "") for number, word in enumerate(found, 1))
+
+
+@pytest.mark.parametrize(
+    ("test", "row"),
+    [
+        (QUESTION + OPTIONS, QUESTION),
+        (QUESTION + OPTIONS, f"Please answer: {QUESTION}"),
+        (FUNCTION, f"Write a function in Python. {DOCSTRING}"),
+        (QUESTION, every(QUESTION, 7)),
+        (QUESTION + " " + DOCSTRING, every(QUESTION + " " + DOCSTRING, 7)),
+    ],
+)
+def test_an_item_is_found_without_its_options_its_signature_or_with_words_between(test: str, row: str) -> None:
+    index = ItemIndex(items_of([prompt(0, test)], "t"), ContaminationConfig())
+    assert [hit.row for hit in look(index, [row, "What is the capital of the country to the north of this one?"])] == [0]
+
+
+def test_a_task_whose_wording_is_its_template_is_not_wiped_by_a_test_set_of_many_tasks(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    frame = (
+        "You are given a short review of a product that was bought in a shop. Decide what the buyer thinks of it and of "
+        "the shop, and write one word for each of them, with a comma between. The review, which may be cut off, is this: "
+    )
+    tests = [{"prompt": frame + "nice"}, *({"prompt": question(rng)} for _ in range(300))]
+    test = tmp_path / "test.jsonl"
+    test.write_text("".join(json.dumps(row) + "\n" for row in tests))
+    rows = [sample(f"{frame}{noun} {verb}", f"{noun}, {verb}", slice="reviews") for noun in NOUNS for verb in VERBS]
+    rows += [sample(tests[5]["prompt"], "It is so.")]
+    result = filtered(make_run(tmp_path / "run", rows), test, near_duplicates={"scope": "off"})
+    assert result.by_rule == {"contamination": 1}
+    assert any("192 rows share most of their wording with a test item" in warning for warning in result.warnings)
+
+
+def test_equal_answers_are_no_leak_where_answers_have_a_form(tmp_path: Path) -> None:
+    def answer(age: int) -> str:
+        return json.dumps({"name": "Ann", "age": age, "town": "Ashby", "member": True, "since": 2019, "plan": "family gold"})
+
+    test = tmp_path / "test.jsonl"
+    leaked = "Read this card and write what it says: Ann of Ashby, a member since 2019 with the family gold plan, is 31."
+    test.write_text(json.dumps({"prompt": leaked, "reference": answer(31)}) + "\n")
+    others = [f"{question(random.Random(n))} Ann is {n}." for n in range(20, 40)]
+    rows = [sample(text, answer(20 + number)) for number, text in enumerate(others)]
+    rows.append(sample(leaked + " Go!", answer(32)))
+    run = make_run(tmp_path / "run", rows)
+    filtered(run, test, near_duplicates={"scope": "off"})
+    assert rules_of(run) == {rows[-1].id: "contamination"}
+
+
+def test_each_side_and_kind_can_be_switched_off(tmp_path: Path) -> None:
+    reference = "The ferry was late again because its engine had broken down in the night and 3 men had to mend it."
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"prompt": QUESTION.replace("seventeen", "17"), "reference": reference}) + "\n")
+    rows = [
+        sample("Why was the ferry late?", reference),
+        sample(QUESTION.replace("seventeen", "18"), "Nine of them are left, as the text says."),
+        sample(QUESTION.replace("seventeen", "17"), "There are nine sheep left."),
+        sample("Name a tree.", "An oak."),
+    ]
+    run = make_run(tmp_path / "run", rows)
+    for keys, gone in (
+        ({}, {0, 1, 2}),
+        ({"completions": False}, {1, 2}),
+        ({"masked": False, "overlap": 1.0}, {0, 2}),
+        ({"action": "annotate"}, set()),
+    ):
+        filtered(run, test, near_duplicates={"scope": "off"}, validation=0.0, contamination=keys)
+        assert set(rules_of(run)) == {rows[number].id for number in gone}, keys
+    assert len(json.loads(run.file("filter", "report.json").read_text())["contamination"]["hits"]) == 3

@@ -110,6 +110,70 @@ def test_the_path_of_large_clusters_says_the_same_as_the_oracle(
     assert {row: int(better) for row, better in enumerate(matches.kept_by) if better >= 0} == oracle(texts, order, 0.8)
 
 
+@pytest.mark.parametrize("similarity", [0.5, 0.8, 1.0])
+def test_matrix_products_say_the_same_as_the_oracle(similarity: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MANY_PAIRS": 0, "PRODUCT_SECONDS": 0.0, "CELLS_AT_ONCE": 900, "COLUMNS_AT_ONCE": 50}.items():
+        monkeypatch.setattr(f"seqdistill.filter.checks.near_duplicates.{name}", value)
+    rng = random.Random(4)
+    texts = planted(rng, 300, [8, 20, 40])
+    order = rng.sample(range(len(texts)), len(texts))
+    matches = found(texts, order, similarity)
+    expected = oracle(texts, order, similarity)
+    assert matches.candidates == 0 and matches.counted > len(texts)
+    assert {row: int(better) for row, better in enumerate(matches.kept_by) if better >= 0} == expected
+
+
+def test_rows_just_under_the_similarity_are_counted_in_products_and_not_one_by_one() -> None:
+    """One long text with random changes: any two are about .79 similar, so that every row is a candidate for every other."""
+    rng = random.Random(5)
+    many = ["".join(pair) for pair in itertools.product(VOCABULARY, repeat=2)]
+    base = rng.choices(many, k=300)
+    texts = []
+    for _ in range(700):
+        text = list(base)
+        for _ in range(9):
+            text[rng.randrange(300)] = rng.choice(many)
+        texts.append(" ".join(text))
+    matches = found(texts, list(range(len(texts))), 0.8)
+    assert 0 < np.count_nonzero(matches.kept_by >= 0) < 700
+    assert matches.candidates < 0.01 * len(texts) ** 2
+    gone = np.flatnonzero(matches.kept_by >= 0)[:50]
+    kept = [row for row in range(len(texts)) if matches.kept_by[row] < 0]
+    sets = [pairs(text) for text in texts]
+    for row in gone.tolist():
+        assert matches.kept_by[row] == next(k for k in kept if jaccard(sets[k], sets[row]) >= 0.8)
+
+
+NEWS = (
+    "The police said on Monday that a coach with fifty people from the north had left the road near the old mill in rain, "
+    "that the driver was asked why he did not stop at the bridge, and that the road will be closed until the evening"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "answers"),
+    [
+        (("directly", "indirectly"), ("It was caused directly by rain.", "It was caused indirectly by rain.")),
+        (("Five", "Six"), ("Five dead in coach crash near the old mill", "Six dead in coach crash near the old mill")),
+        (("north", "south"), ("A coach from the north left the road", "A coach from the south left the road")),
+    ],
+)
+def test_rows_whose_short_answers_differ_are_no_near_duplicates(
+    tmp_path: Path, change: tuple[str, str], answers: tuple[str, str]
+) -> None:
+    prompt = f"{NEWS}. {change[0]}: what happened?"
+    rows = [sample(prompt, answers[0]), sample(prompt.replace(*change), answers[1])]
+    assert filtered(make_run(tmp_path / "differ", rows), validation=0.0).rejected == 0
+    same = [sample(f"{NEWS}, says the mayor.", answers[0]), sample(f"{NEWS}, says a mayor.", answers[0])]
+    assert filtered(make_run(tmp_path / "same", same), validation=0.0).by_rule == {"near_duplicate": 1}
+
+
+def test_numbers_in_words_are_numbers() -> None:
+    texts = ["two of them left", "three of them left", "one of them left", "some of them left", "2 of them left"]
+    numbers = words(texts).numbers.tolist()
+    assert len({*numbers[:2], numbers[4]}) == 3 and numbers[2] == numbers[3] == 0
+
+
 @pytest.mark.parametrize(("words", "slots", "stay"), [(66, 5, 200), (24, 3, 5000), (13, 3, 20_000)])
 def test_templated_rows_are_compared_with_few_others(words: int, slots: int, stay: int) -> None:
     """Two frames, 50 values a slot, no numbers: every row shares most of its words with 10,000 others."""
@@ -232,7 +296,7 @@ def test_each_scope_compares_what_it_says(tmp_path: Path, scope: str, gone: set[
 
 
 def test_rows_that_differ_in_numbers_are_different_tasks(tmp_path: Path) -> None:
-    rows = [sample(f"{LONG}. It happened {n} times.", f"So it happened {n} times in all.") for n in range(30)]
+    rows = [sample(f"{LONG}. It happened {n} times.", f"{LONG}; it happened {n} times in all.") for n in range(30)]
     assert filtered(make_run(tmp_path / "a", rows)).rejected == 0
     assert filtered(make_run(tmp_path / "b", rows), near_duplicates={"numbers": False}).by_rule == {"near_duplicate": 29}
 
@@ -262,12 +326,13 @@ def test_the_best_scored_row_of_a_cluster_survives(tmp_path: Path) -> None:
 
 
 def test_the_guard_stops_before_templated_data_is_wiped(tmp_path: Path) -> None:
-    rows = [sample(f"{LONG} {a}", f"Boats must go, says {a}", slice="a") for a in VOCABULARY]
+    said = "Boats must go before the storm comes, as the old wall is weak, says"
+    rows = [sample(f"{LONG} {a}", f"{said} {a}", slice="a") for a in VOCABULARY]
     rows += [
         sample(f"Tell {a} and {b} about {c}", f"Done: {c}, {b}", slice="b")
         for a, b, c in zip(*[iter(VOCABULARY)] * 3, strict=False)
     ]
-    rows += [sample(f"{LONG} {a} {a}", f"Boats must go, says the {a}", slice="a") for a in VOCABULARY[:40]]
+    rows += [sample(f"{LONG} {a} {a}", f"{said} the {a}", slice="a") for a in VOCABULARY[:40]]
     run = make_run(tmp_path, rows)
     with pytest.raises(SeqdistillError) as raised:
         filtered(run)

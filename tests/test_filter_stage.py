@@ -94,7 +94,7 @@ def test_a_completion_in_a_language_that_is_rare_in_its_slice_is_rejected_where_
     filtered(run, near_duplicates={"scope": "off"}, integrity={"language_share": 0.02})
     (row,) = rows_of(run, "rejected.jsonl")
     assert (row["id"], row["rule"], row["would_keep"]) == (slip.id, "language", ["filter.integrity.language_share = 0"])
-    assert row["reason"] == "written in de, its prompt in en; like 1 of 102 of its slice"
+    assert row["reason"] == "written in de, its prompt in en, unasked; so are 1 of 101 of its slice"
 
 
 def test_two_runs_write_the_same_bytes_and_a_third_does_nothing(tmp_path: Path) -> None:
@@ -130,16 +130,49 @@ def test_a_split_that_would_leave_nothing_to_train_on_is_not_made(tmp_path: Path
         assert filtered(run, validation=0.5).train == 1
 
 
-def test_stock_phrases_go_and_templated_openings_stay(tmp_path: Path) -> None:
+def test_stock_phrases_are_counted_or_go_and_templated_openings_stay(tmp_path: Path) -> None:
     rows = notices(400)
     stock = "The original message was rephrased to make it more concise and clear while keeping the same meaning."
     spoilt = [sample(row.prompt[0]["content"].replace("has news", "writes"), stock) for row in rows[:8]]
     run = make_run(tmp_path, [*rows, *spoilt])
-    result = filtered(run)
+    assert filtered(run).rejected == 0
+    report = json.loads(run.file("filter", "report.json").read_text())
+    assert report["annotated"]["stock_phrases"] == 8
+    result = filtered(run, integrity={"stock_phrases": "drop"})
     assert result.by_rule == {"stock_phrase": 8}
     assert set(rules_of(run)) == {row.id for row in spoilt}
     report = json.loads(run.file("filter", "report.json").read_text())
-    assert report["stock_phrases"] == [{"opening": "The original message was", "rows": 8, "share": round(8 / 408, 4)}]
+    assert report["annotated"]["stock_phrases"] == 0 and report["stock_phrases"] == [
+        {"opening": "The original message was", "rows": 8, "share": round(8 / 408, 4)}
+    ]
+
+
+CONSTANT = "I am glad that you asked, and I will be happy to help you with that today."
+
+
+def test_one_completion_to_most_prompts_is_rejected_and_to_many_is_reported(tmp_path: Path) -> None:
+    rows = notices(200)
+    for times, by_rule in ((150, {"constant": 150}), (30, {})):
+        spoilt = [sample(row.prompt[0]["content"], CONSTANT) for row in rows[:times]] + rows[times:]
+        run = make_run(tmp_path / str(times), spoilt)
+        result = filtered(run)
+        assert result.by_rule == by_rule
+        assert any(f"one completion answers {times} prompts" in warning for warning in result.warnings)
+    labels = [sample(row.prompt[0]["content"], "None of the above") for row in rows]
+    assert filtered(make_run(tmp_path / "labels", labels)).warnings == []
+
+
+def test_a_rule_that_takes_many_prompts_and_a_slice_that_loses_most_of_its_rows_are_reported(tmp_path: Path) -> None:
+    rows = [replace(row, slice="a") for row in notices(100)]
+    rows += [
+        replace(row, slice="b", finish_reason="length", prompt_id=f"{row.prompt_id}b", id=f"b{row.id}") for row in notices(50)
+    ]
+    result = filtered(make_run(tmp_path, rows))
+    first, second = result.warnings
+    assert first.startswith("the rule 'finish_reason' takes 50 of 150 prompts (33%): finish_reason is 'length'")
+    assert "(--integrity-finish-reasons) would keep it" in first
+    assert second == "the slice 'b' loses 50 of 50 rows, 50 of them by the rule 'finish_reason'"
+    assert filtered(make_run(tmp_path / "c", notices(50))).warnings == []
 
 
 def test_an_opening_that_most_completions_have_is_the_task_s_form(tmp_path: Path) -> None:

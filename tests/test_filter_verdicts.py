@@ -13,7 +13,7 @@ from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
 from seqdistill.filter.explain import explain
 from seqdistill.filter.stage import filter_samples
-from seqdistill.filter.verdict import told
+from seqdistill.filter.verdict import in_words
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import merge, parse_assignment, resolve
 from seqdistill.records import Sample
@@ -31,7 +31,7 @@ STOCK = "The original message was rephrased to make it more concise and clear wh
 REFUSAL = "I can't tell that to anna@example.org or anyone."
 PLANKS = " ".join(f"plank{number}" for number in range(300))
 KEYS: dict[str, Any] = {
-    "integrity": {"max_chars": 2000, "min_chars": 3, "refusals": "drop"},
+    "integrity": {"max_chars": 2000, "min_chars": 3, "refusals": "drop", "stock_phrases": "drop"},
     "personal_data": {"action": "drop"},
     "validation": 0.0,
 }
@@ -72,13 +72,13 @@ def test_the_settings_that_a_rejected_row_names_would_have_kept_it(tmp_path: Pat
             sample("Describe  a WALL.", "A wall is upright.", sample=1),
             ["duplicates = false", 'near_duplicates.scope = "off"'],
         ),
-        (sample(f"Today: {ITEM}", "It broke."), []),
+        (sample(f"Today: {ITEM}", "It broke."), ['contamination.action = "annotate"']),
         (sample(ITEM.replace("two islands", "islands"), "It broke down."), ["contamination.overlap = 1.0"]),
         (sample("Who opens?", "Ask anna@example.org"), ['personal_data.action = "annotate"']),
     ]
     stock = [sample(row.prompt[0]["content"].replace("has news", "writes"), STOCK) for row in notices(8)]
     ids = {row.id: [f"filter.{setting}" for setting in settings] for row, settings in expected}
-    ids |= {row.id: ["filter.integrity.stock_share = 0"] for row in stock}
+    ids |= {row.id: ['filter.integrity.stock_phrases = "annotate"'] for row in stock}
     rows = [vars(row) for row in (*(row for row, _ in expected), *stock, *notices(200))]
     run = make_run(tmp_path / "run", [vars(wall) | {"score": 1.0}, *rows])
     assert as_named(run, KEYS, test) == ids
@@ -123,7 +123,7 @@ def test_a_row_that_breaks_the_form_is_kept_without_the_check(tmp_path: Path) ->
 
 
 def test_settings_are_told_with_their_flags() -> None:
-    assert told(["filter.duplicates = false", 'filter.near_duplicates.scope = "off"']) == (
+    assert in_words(["filter.duplicates = false", 'filter.near_duplicates.scope = "off"']) == (
         'filter.duplicates = false (--duplicates) and filter.near_duplicates.scope = "off" (--near-duplicates-scope)'
     )
 

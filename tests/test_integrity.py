@@ -5,6 +5,8 @@ import time
 import pytest
 
 from seqdistill.filter.checks.integrity import broken_markup, repetition, self_naming
+from seqdistill.filter.checks.languages import may_change_script, script, slips
+from seqdistill.filter.checks.words import is_alone, spelled, words
 
 FENCE = "```"
 TABLE = "| Day | Open | Note |\n| --- | --- | --- |\n" + "\n".join(
@@ -165,3 +167,46 @@ OTHERS = [
 @pytest.mark.parametrize("text", OTHERS)
 def test_others_who_are_spoken_of_are_not_the_teacher(text: str) -> None:
     assert self_naming(text, "Describe a person.") is None
+
+
+RUSSIAN, JAPANESE = "Крыша защищает дом от дождя и снега.", "屋根は家を雨や雪から守ります。"
+ENGLISH = "A roof protects the house from rain and snow all year."
+CHANGES = [  # prompt, completion, whether the change of the writing system may well be meant
+    ("What is a roof good for?", RUSSIAN, False),
+    ("What is a roof good for?", JAPANESE, False),
+    ("屋根は何の役に立ちますか？", ENGLISH, False),
+    ("Translate into Russian: A roof is good.", RUSSIAN, True),
+    ("How do you say it in Japanese?", JAPANESE, True),
+    ("把这句话翻译成英文：屋顶保护房子。", ENGLISH, True),
+    ("次の文を英語に訳してください：屋根は家を守る。", ENGLISH, True),
+    ("Переведи на английский: крыша", ENGLISH, True),
+    ("Summarise this: " + JAPANESE, JAPANESE, True),
+    ("这条评论是正面还是负面的？", "positive", True),
+    (
+        "写一个判断质数的函数。",
+        "```python\ndef is_prime(number):\n    return all(number % other for other in range(2, number))\n```",
+        True,
+    ),
+    ("一元二次方程的解是什么？", r"$x = \frac{-b \pm \sqrt{b^2 - 4ac}}{2a}$", True),
+    ("What does 屋顶 mean?", "屋顶", True),
+]
+
+
+@pytest.mark.parametrize(("prompt", "completion", "meant"), CHANGES)
+def test_a_change_of_the_writing_system_may_be_meant(prompt: str, completion: str, meant: bool) -> None:
+    assert script(prompt) != script(completion) or meant
+    assert may_change_script([{"role": "user", "content": prompt}], completion) is meant
+
+
+def test_slips_are_found_however_many_they_are_unless_most_of_the_slice_is_answered_so() -> None:
+    for slipped, found in ((1, 1), (5, 5), (40, 40), (60, 0)):
+        written = [("LATIN", "CYRILLIC")] * slipped + [("LATIN", "LATIN")] * (100 - slipped)
+        assert len(slips(written, [""] * 100, 0.5)) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["It's 3 o'clock: über-Größe, café!", "北京是a中国 12のカ ไทยดี x+y=√2", "a\u0301e ﬁn ½ ① \ud800", ""]
+)
+def test_words_are_spelled_as_they_are_hashed(text: str) -> None:
+    assert len(spelled(text)) == len(words([text]).hashes)
+    assert [bool(flag) for flag in words([text]).alone] == [is_alone(word) for word in spelled(text)]

@@ -1,9 +1,11 @@
 """Metrics of one answer: a table of cases for each, and values that other libraries computed."""
 
 import pytest
+import sacrebleu
 
-from seqdistill.metrics import METRICS, PRIMARY, measures
-from seqdistill.metrics.text import token_f1
+from seqdistill.metrics import METRICS, PRIMARY, Item, measures
+from seqdistill.metrics.classes import confusion, kappa, label, macro_f1, recalls
+from seqdistill.metrics.text import bleu, rouge_l, token_f1
 
 SHARED = "The library on Mill Lane is shut on Monday."
 
@@ -28,3 +30,135 @@ def test_a_metric_is_known_to_recipe_table_and_tables_heads_by_its_one_entry() -
     assert METRICS["token_f1"].heading == "token F1" and {"token_f1", "token_f1_reference"} <= set(PRIMARY)
     assert "token_f1_teacher" in [measure.name for measure in measures("text")]
     assert "token_f1_teacher" not in [measure.name for measure in measures("choices")]
+
+
+def item(text: str, wanted: str = "", kind: str = "text", choices: tuple[str, ...] = (), reason: str | None = "stop") -> Item:
+    return Item(text, wanted, kind, choices, None, reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted", "score"),
+    [
+        ("exact", " The cat\n sat. ", "The cat sat.", 100.0),
+        ("exact", "the cat sat.", "The cat sat.", 0.0),
+        ("normalised", "The Cat.", "the cat", 100.0),
+        ("normalised", '"ＰＡＲＩＳ"', "Paris", 100.0),
+        ("normalised", "Paris, France", "Paris", 0.0),
+        ("numeric", "The total is 1,050.", "1050", 100.0),
+        ("numeric", "first 3, then 4", "4", 100.0),
+        ("numeric", "1000001", "1000002", 0.0),
+        ("numeric", "0.3333333", "0.33333333", 100.0),
+        ("numeric", "−5", "-5.0", 100.0),
+        ("numeric", "6e6", "6000000", 100.0),
+        ("numeric", "007", "7", 100.0),
+        ("numeric", "none", "7", 0.0),
+        ("numeric", "7", "3 or 4", None),
+        ("numeric", "7", "seven", None),
+    ],
+)
+def test_what_a_text_scores(name: str, text: str, wanted: str, score: float | None) -> None:
+    assert METRICS[name].score(item(text, wanted)) == score
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "score"),
+    [
+        ("The library is shut on Monday.", SHARED, 80.0),
+        ("the cat sat on the mat", "the mat sat on the cat", 66.66666666666666),
+        ("one two", "three", 0.0),
+        ("Bus 7 stops at Mill-Lane until 3 May", "bus 7 halts at mill lane until may 3", 77.77777777777779),
+        ("a b a b a c", "a a a b c c", 66.66666666666666),
+    ],
+)
+def test_rouge_l_is_that_of_rouge_score(text: str, wanted: str, score: float) -> None:
+    """rouge-score 0.1.2: RougeScorer(["rougeL"]).score(wanted, text)["rougeL"].fmeasure."""
+    assert rouge_l(text, wanted) == pytest.approx(score)
+
+
+def test_rouge_l_reads_scripts_without_spaces() -> None:
+    assert rouge_l("図書館は休み", "図書館は月曜休み") == pytest.approx(200 * 6 / 14)
+
+
+def test_bleu_is_sacrebleus_sentence_bleu() -> None:
+    text = "The library is shut on Monday."
+    assert bleu(text, SHARED) == sacrebleu.sentence_bleu(text, [SHARED], use_effective_order=True).score
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "f1", "exact"),
+    [
+        ('{"a": 1, "b": "x y"}', '{"b": "x  y", "a": 1.0}', 100.0, 0.0),
+        ('{"a": 1}', '{"a": 1.0}', 100.0, 100.0),
+        ('```json\n{"a": 1}\n```', '{"a": 1}', 100.0, 100.0),
+        ('{"a": 1, "b": 2}', '{"a": 1, "b": 3}', 50.0, 0.0),
+        ('{"a": 1}', '{"a": 1, "b": 3}', 200 / 3, 0.0),
+        ('{"tags": ["x", "y"]}', '{"tags": ["y", "x"]}', 100.0, 0.0),
+        ('{"a": true}', '{"a": 1}', 0.0, 0.0),
+        ('{"a": {}}', '{"a": {}}', 100.0, 100.0),
+        ('{"a": NaN}', '{"a": null}', 100.0, 100.0),
+        ("I think a is 1.", '{"a": 1}', 0.0, 0.0),
+        ("[" * 4000, '{"a": 1}', 0.0, 0.0),
+        ("free", "text", None, 0.0),
+    ],
+)
+def test_json_is_compared_parsed(text: str, wanted: str, f1: float | None, exact: float) -> None:
+    assert METRICS["field_f1"].score(item(text, wanted, "schema")) == (f1 if f1 is None else pytest.approx(f1))
+    assert METRICS["exact"].score(item(text, wanted, "schema")) == exact
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("yes", "yes"), (" yes\n", "yes"), ("Yes.", "yes"), ('"no"', "no"), ("maybe", None), ("", None), ("yes and no", None)],
+)
+def test_a_label_is_read_case_and_full_stop_aside(text: str, found: str | None) -> None:
+    assert label(text, ("yes", "no")) == found
+
+
+def test_choices_that_differ_by_case_alone_are_told_apart() -> None:
+    assert [label(text, ("a", "A", "b")) for text in ("a", "A", "B", "a.")] == ["a", "A", "b", None]
+
+
+def test_accuracy_is_of_prompts_whose_wanted_answer_is_a_choice() -> None:
+    score = METRICS["accuracy"].score
+    assert [score(item(*pair, "choices", ("yes", "no"))) for pair in (("Yes", "yes"), ("no", "yes"), ("no", "?"))] == [
+        100,
+        0,
+        None,
+    ]
+
+
+TRUE = [("a", "b", "c")[n % 3] for n in range(30)]
+SAID = [("a", "b", "c")[(n + (n % 7 == 0) + (n % 4 == 0)) % 3] for n in range(30)]
+
+
+def test_macro_f1_kappa_and_recall_are_those_of_scikit_learn() -> None:
+    """scikit-learn 1.9.1: f1_score(average="macro"), cohen_kappa_score, confusion_matrix, recall_score(average=None)."""
+    table = confusion(TRUE, SAID, "abc").sum(axis=0)
+    assert table[:, :3].tolist() == [[6, 3, 1], [1, 6, 3], [3, 0, 7]]
+    assert float(macro_f1(table)) == pytest.approx(63.27485380116958)
+    assert float(kappa(table)) == pytest.approx(0.45)
+    assert recalls(table) == pytest.approx([60.0, 60.0, 70.0])
+
+
+def test_an_answer_that_is_no_choice_is_a_miss_and_no_class_of_its_own() -> None:
+    table = confusion(["a", "a", "b"], ["a", None, "b"], "abc").sum(axis=0)
+    assert table.tolist() == [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]
+    assert float(macro_f1(table)) == pytest.approx(100 * (2 / 3 + 1) / 2) and recalls(table) == [50.0, 100.0, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason", "score"),
+    [
+        ("stopped", "x", "stop", 100.0),
+        ("stopped", "x", None, None),
+        ("truncated", "x", "length", 100.0),
+        ("repeats", "no no no no no no no no no no no no", "stop", 100.0),
+        ("repeats", "A plain sentence that says one thing after another.", "stop", 0.0),
+        ("refused", "I'm sorry, but I can't help with that.", "stop", 100.0),
+        ("refused", "As an AI language model, I cannot do so.", "stop", 100.0),
+        ("refused", "I can do that: the bus is late.", "stop", 0.0),
+        ("refused", "Sorry for the delay: the bus is late.", "stop", 0.0),
+    ],
+)
+def test_how_an_answer_behaves(name: str, text: str, reason: str | None, score: float | None) -> None:
+    assert METRICS[name].score(item(text, reason=reason)) == score

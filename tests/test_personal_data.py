@@ -279,6 +279,45 @@ def test_numbers_dates_hashes_and_code_are_left_alone() -> None:
     assert len(wrong) <= 0.01 * len(texts), wrong
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "936 + 312 + 312 = 1560",
+        "936+312+312=1560",
+        "total: + 312 + 312 1560",
+        "1200 + 3400 + 5600",
+        "x = 030 + 12345678",
+        "200-300-4000 = -4100",
+        "5 + 6123 4567 = 61234572",
+        "12 * 415-555-2671",
+        "2 + 49 30 1234567",
+        "We call 936 + 312 + 3125 the sum.",
+        "936 + 312 +312 4567",
+        "+ 1 234 567 890 people",
+        "100 + 1 415 555 2671",
+        "(200) 300-4000 + 4",
+        "0 + 1234567890",
+        "030 12345678 × 2",
+    ],
+)
+def test_sums_are_no_phone_numbers(text: str) -> None:
+    assert find(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Tel. +49 30 123456",
+        "phone = 415-555-2671",
+        "Call (415) 555-2671.",
+        "or +49 (0)30 123456 now",
+        "WhatsApp: +1 415 555 2671",
+    ],
+)
+def test_a_number_that_is_dialled_stays_one(text: str) -> None:
+    assert [found.kind for found in find(text)] == ["phone"]
+
+
 def test_what_stands_around_a_planted_value_is_not_taken_for_more() -> None:
     planted = positives()
     more = [(text, found) for kind, _, text in planted if len(found := find(text)) > 1]

@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_listed_by_line(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run/generate/failures.jsonl").read_text().splitlines()]
     assert sorted(int(line["id"].rsplit(":", 1)[1]) for line in lines) == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
     assert (result.read, result.unread) == (12, 10)
-    with pytest.raises(UsageError, match=r"no recorded completion could be read: .*:1: the response has no choices"):
+    with pytest.raises(UsageError, match=r"no recorded completion could be read: .*:1: not a line that can be read"):
         taken(tmp_path, {"response": {}}, name="bad.jsonl")
 
 

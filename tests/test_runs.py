@@ -31,7 +31,7 @@ def test_a_stage_is_up_to_date_until_a_setting_an_input_or_an_output_changes(tmp
     assert now(seed=1).up_to_date()
     assert not now(seed=2).up_to_date()
     assert now(seed=2).differences() == ["seed: 1 -> 2"]
-    assert now(seed=1, args={"rate": 2}).differences() == ["args.rate: None -> 2"]
+    assert now(seed=1, args={"rate": 2}).differences() == ["args.rate: not set -> 2"]
     data.write_text("b")
     assert now(seed=1).differences() == ["samples: the content changed"]
     data.write_text("a")

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from seqdistill.errors import UsageError
+from seqdistill.train.cutting import cut, decoder_layers
 from seqdistill.train.shrink import (
     block_influence,
-    cut,
-    decoder_layers,
     even_layers,
     influential_layers,
     shrink,

@@ -110,6 +110,8 @@ def test_the_manifest_says_what_was_trained_on_and_how(trained: tuple[Run, Train
     assert manifest["example"]["trained"] == "The road is shut.<|im_end|>"
     assert manifest["example"]["given"].endswith("Say it short.<|im_end|>\n<|im_start|>assistant\n")
     assert manifest["arguments"]["learning_rate"] == 0.02
+    assert manifest["student"]["loads_in"] == "transformers 4 and 5"
+    assert "transformers 4 and 5" in (result.path / "README.md").read_text(encoding="utf-8")
     assert (run.path / manifest["student"]["base"]).resolve() == tiny_model
     assert result.max_length == manifest["counts"]["max_length"] == manifest["arguments"]["max_length"]
     assert str(run.path) not in json.dumps(manifest["arguments"])

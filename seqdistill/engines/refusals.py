@@ -1,23 +1,253 @@
-"""What an endpoint's refusal means: for this try, for its request, for the endpoint. Sends nothing."""
+"""What it means when an endpoint does not answer: for this try, for its request, for the endpoint. Sends nothing.
 
+The rules are tables of statuses and of what providers were seen to write; a new provider's wording is one more alternative.
+"""
+
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from seqdistill.engines.replies import as_dict, count, error_of
+from seqdistill.errors import SeqdistillError, UsageError
 
 PERHAPS_BILLED = (408, 504, 524)  # a gateway gave up waiting: the model behind it may have answered
 LONGEST_PAUSE_SECONDS = 900.0
-TOO_LONG = re.compile(r"context.{0,10}(length|window)|maximum (input|model) length|prompt is too long", re.IGNORECASE)
+SHOWN = 300  # characters of what an endpoint said
+
+Scope = Literal["try", "request", "endpoint"]
 
 
 @dataclass
 class Failure(Exception):
-    """One try's failure. `again` says whether another try makes sense."""
+    """One try's failure."""
 
     kind: str
     message: str
-    again: bool = True
-    refused: bool = False  # the endpoint asked for less
+    scope: Scope = "try"  # what it ends: another try may help, or none of this request, or none at this endpoint
+    slow: bool = False  # the endpoint asked for less
+    down: bool = False  # the endpoint, or what is behind it, does not work at present
     away: bool = False  # the request never reached the endpoint
     lost: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
+    same_again: bool = False  # the same request fails in the same way again, nearly always
+    verdict: bool = False  # on this prompt, by a content filter: an answer
+    adapted: bool = False  # the request will be put in other words
     pause: float | None = None  # seconds, as Retry-After asked
+    hint: str = ""  # the next action, where all requests fail so
     reply: dict[str, Any] = field(default_factory=dict)
+
+    def fatal(self, count: int = 0) -> SeqdistillError:
+        """The error that ends the run, when no endpoint is left; `count` requests failed so, where it took several to tell."""
+        message = f"{self.message}; the first {count} requests all failed so" if count else self.message
+        later = self.down or self.slow or self.kind in ("no money", "told to wait")
+        return (SeqdistillError if later else UsageError)(
+            message, self.hint or "fix the cause and run again; no answer is lost"
+        )
+
+
+# --- what providers write -------------------------------------------------------------------------------------------------
+
+VERDICT = re.compile(  # on a prompt
+    r"content[_ -]?(?:filter|policy|moderation)|contentfilter|invalid_prompt|responsible ?ai ?policy|policy[_ -]?violation"
+    r"|data_?inspection_?failed|inappropriate content|content exists risk|high risk|risk control|sensitive (?:content|word)"
+    r"|\bflagged\b|usage polic(?:y|ies)|violat\w+ .{0,60}(?:polic|guideline|terms)"
+    r"|safety (?:system|filter|guideline|polic|reason|check)|\bblock_?reason|prohibited_content|unsafe[_ ]content"
+    r"|(?:moderation|prompt)[_ ]block"
+    r"|blocked by .{0,40}(?:safety|filter|guard)"
+    r"|guardrail|(?:for|due to) safety|\bunsafe\b|harmful content|敏感|不安全|违规",
+    re.IGNORECASE,
+)
+VERDICT_CODES = ("safety", "sensitive", "blocked", "recitation", "1301", "cyber_policy_violation")
+NO_MONEY = re.compile(
+    r"insufficient[_ ](?:\w+[_ ])?(?:quota|balance|credit|fund)|credit balance|billing[_ ](?:hard[_ ]limit|not[_ ]active)"
+    r"|account.{0,30}(?:not active|suspended|overdue|arrears|deactivated|balance)|arrearage|out of credits|payment required"
+    r"|exceeded[_ ](?:your[_ ])?current[_ ]quota|no (?:remaining )?credits|not enough (?:credit|balance|quota)|quota_not_enough"
+    r"|(?:spend|spending|monthly|billing|usage) (?:limit|cap|budget).{0,40}(?:reached|exceeded)|余额不足|欠费|额度不足",
+    re.IGNORECASE,
+)
+COMES_BACK = re.compile(r"(?:retry|try again) (?:in|after) \d|per[ _-]?(?:second|minute|hour|day)", re.IGNORECASE)
+TOO_LONG = re.compile(
+    r"context.{0,12}(?:length|window|size|limit)|max(?:imum)?[ _](?:input|model|prompt|sequence|seq|allowed input)[ _]?len"
+    r"|(?:prompt|input|request|messages?|conversation)s? (?:is |are |was )?(?:too|longer)|longer than the (?:max|model)"
+    r"|exceeds? (?:the |its |this )?(?:available |maximum |model'?s? )*(?:context|number of (?:input )?tokens|token limit)"
+    r"|`?inputs`? (?:tokens \+|must have less than)|too many (?:input |prompt )?tokens|reduce the length"
+    r"|token count.{0,40}exceed|string_above_max_length|max_prompt_tokens|n_ctx|number of tokens to keep",
+    re.IGNORECASE,
+)
+OVER_LIMIT = re.compile(
+    r"request (?:is )?too large|limit\D{0,3}(?P<limit>[\d,]+)\b.{0,80}?requested\D{0,3}(?P<requested>[\d,]+)", re.I | re.S
+)
+STREAM_ONLY = re.compile(
+    r"only supports? stream|streaming is (?:required|strongly)|stream.{0,30}(?:must be|to) (?:set to )?true"
+    r"|non-?stream\w* .{0,30}(?:not|n't)"
+    r"|enable the stream",
+    re.IGNORECASE,
+)
+STATUS_OF_CODE = {  # where an error comes with a 200, or with a word only
+    **dict.fromkeys(
+        ("rate_limit_exceeded", "rate_limit_error", "too_many_requests", "resource_exhausted", "throttlingexception"), 429
+    ),
+    **dict.fromkeys(("insufficient_quota", "rate_limit_reached", "throttling", "rate_limited"), 429),
+    **dict.fromkeys(
+        ("invalid_api_key", "authentication_error", "unauthenticated", "unauthorized", "invalid_authentication"), 401
+    ),
+    **dict.fromkeys(("permission_denied", "permission_error", "forbidden"), 403),
+    **dict.fromkeys(("model_not_found", "not_found_error", "not_found"), 404),
+    **dict.fromkeys(("payment_required", "billing_error", "insufficient_balance", "insufficient_credits"), 402),
+    **dict.fromkeys(("overloaded_error", "overloaded", "engine_overloaded"), 529),
+    **dict.fromkeys(("unavailable", "service_unavailable", "service_unavailable_error"), 503),
+    **dict.fromkeys(("server_error", "api_error", "internal_error", "internal", "internal_server_error"), 500),
+    **dict.fromkeys(("timeout", "timeout_error", "deadline_exceeded", "gateway_timeout"), 504),
+    **dict.fromkeys(
+        ("invalid_request_error", "invalid_argument", "context_length_exceeded", "bad_request", "badrequesterror"), 400
+    ),
+    **dict.fromkeys(("content_filter", "content_policy_violation", "invalid_prompt", "datainspectionfailed"), 400),
+}
+DOWN = (500, 502, 503, *range(520, 524), 525, 526, 527, 529, 530)
+NO_V1 = "check the base URL: it often ends in /v1"
+
+
+@dataclass(frozen=True)
+class Who:
+    """Whom an endpoint's refusal concerns, for the words of it."""
+
+    endpoint: str
+    model: str | None
+    key_env: str
+
+
+def refusal(who: Who, status: int, error: Mapping[str, Any], pause: float | None, *, proven: bool) -> Failure:
+    """What an HTTP status outside 2xx means. `error` is `replies.error_in` it, `pause` what Retry-After asks for in seconds.
+
+    `proven` is whether this endpoint has answered a request before.
+    """
+    text = str(error.get("message") or "")[:500]
+    said = f"{who.endpoint} says {status}: {text}"
+    codes = [str(error.get(key) or "").lower() for key in ("code", "type", "status", "reason")]
+    everything = " ".join([*codes, text, json.dumps(error.get("metadata") or error.get("innererror") or "")])
+
+    def failure(kind: str = f"http {status}", scope: Scope = "try", **more: Any) -> Failure:
+        return Failure(kind, said, scope, reply={**error, "message": text}, **more)
+
+    if status in (400, 403, 422, 451) and (VERDICT.search(everything) or any(code in VERDICT_CODES for code in codes)):
+        return failure("content filter", "request", verdict=True)
+    if _no_money(status, codes, everything, pause):
+        return failure("no money", "endpoint", hint="top up the account, then run again; nothing that was answered is lost")
+    if status == 401:
+        return failure(scope="endpoint", hint=f"check the key in the environment variable {who.key_env}")
+    if status in (429, 413) and _over_limit(text):
+        return failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
+    if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
+        return failure("too long", "request", hint="shorten the prompts, or lower --max-tokens: both count")
+    if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, 429) or status >= 500):
+        wait = f"{who.endpoint} says {status} and asks to wait {pause / 3600:.1f} hours: {text}"
+        return Failure("told to wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
+    if status == 429:
+        return failure(slow=True, pause=pause)
+    if status in PERHAPS_BILLED:
+        return failure(down=True, lost=True, pause=pause)
+    if status in DOWN:
+        return failure(down=True, slow=status != 500, pause=pause)
+    if status in (409, 425) or status >= 500:
+        return failure(down=status >= 500, pause=pause)
+    if status == 404 and not proven:
+        return failure(scope="endpoint", hint=f"check the model name {who.model!r} and the base URL (it often ends in /v1)")
+    if STREAM_ONLY.search(everything):
+        return failure(scope="request", hint="set stream = true in the model's table (--teacher-stream)")
+    hint = "check [generate] and the model's options against what the endpoint says"
+    if status in (403, 405):
+        hint = f"check the model name {who.model!r}, what the key may do, and the base URL (it often ends in /v1)"
+    return failure(scope="request", hint=hint)
+
+
+def _no_money(status: int, codes: list[str], everything: str, pause: float | None) -> bool:
+    """Whether the account is empty. Some call a minute's limit a quota, too: that one comes back."""
+    if status == 402 or "insufficient_quota" in codes:
+        return status in (400, 402, 403, 429)
+    if status == 429 and (pause is not None or COMES_BACK.search(everything)):
+        return False
+    return status in (400, 403, 429) and NO_MONEY.search(everything) is not None
+
+
+def _over_limit(text: str) -> bool:
+    """Whether one request is larger than a minute's limit: it never fits."""
+    match = OVER_LIMIT.search(text)
+    if match is None or match["limit"] is None:
+        return match is not None
+    return int(match["requested"].replace(",", "")) > int(match["limit"].replace(",", ""))
+
+
+# --- replies of status 200 that hold no answer -----------------------------------------------------------------------------
+
+
+def status_of(error: Mapping[str, Any]) -> int | None:
+    """The HTTP status that an error in a reply stands for; None where it does not say."""
+    for key in ("code", "status", "status_code", "http_code", "type"):
+        value = error.get(key)
+        if isinstance(value, (int, str)) and not isinstance(value, bool) and re.fullmatch(r"[45]\d\d", str(value)):
+            return int(value)
+        if isinstance(value, str) and (status := STATUS_OF_CODE.get(value.lower())):
+            return status
+    message = str(error.get("message") or "").lower()
+    return 429 if "rate limit" in message or "too many requests" in message else None
+
+
+def no_answer(who: Who, reply: Any, *, proven: bool) -> Failure:
+    """What a JSON reply of status 200 without a choice means."""
+    told = as_dict(reply)
+    of_choice = _error_of_choice(told)
+    error = of_choice or (error_of(told) if told.keys() & {"error", "errors", "detail", "msg"} else {})
+    code = error_of(told) if not error and "choices" not in told and status_of(told) else error
+    billed = bool(told.get("choices") or count(as_dict(told.get("usage")).get("completion_tokens")))
+    if code and (status := status_of(code)):
+        failure = refusal(who, status, code, None, proven=proven)
+        failure.lost = failure.lost or billed
+        failure.kind = "no answer" if of_choice else failure.kind  # it had begun one
+        return failure
+    shown = str(error.get("message") or json.dumps(told or reply))[:SHOWN]
+    message = f"{who.endpoint} answered without a choice: {shown}"
+    hint = f"{NO_V1}; or look into what the endpoint says"
+    return Failure("no answer", message, lost=billed or not error, same_again=True, hint=hint, reply=told)
+
+
+def _error_of_choice(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """The error in a choice that ended by one, as routers write it."""
+    choices = reply.get("choices")
+    errors = [as_dict(as_dict(choice).get("error")) for choice in choices] if isinstance(choices, list) else []
+    return next((error_of(error) for error in errors if error), {})
+
+
+def is_blocked(reply: Mapping[str, Any]) -> bool:
+    """Whether a reply without choices says that a safety filter took them: it says so, or it counts a prompt and no answer."""
+    if reply.get("choices"):
+        return False
+    if re.search(
+        r'"(?:block_?reason|native_finish_reason)": "\w+|"(?:filtered|blocked|flagged)": true', json.dumps(reply), re.I
+    ):
+        return True
+    usage = as_dict(reply.get("usage"))
+    return bool(count(usage.get("prompt_tokens"))) and not count(usage.get("completion_tokens")) and not reply.get("error")
+
+
+def not_json(who: Who, content: bytes, why: str) -> Failure:
+    """What a reply of status 200 means that is not JSON."""
+    start = content[:2000].lstrip().lower()
+    if start.startswith((b"data:", b"event:", b":")) or b"data: [done]" in content[-100:].lower():
+        return Failure(
+            "event stream",
+            f"{who.endpoint} answered with an event stream, though none was asked for",
+            lost=True,
+            same_again=True,
+            hint="set stream = true in the model's table (--teacher-stream)",
+        )
+    if start.startswith(b"<"):
+        return Failure(
+            "web page", f"{who.endpoint} answered with a web page instead of JSON", lost=True, same_again=True, hint=NO_V1
+        )
+    return Failure(
+        "malformed reply",
+        f"{who.endpoint} answered with what is not JSON: {why}",
+        lost=True,
+        hint="check the base URL and what is between here and the endpoint",
+    )

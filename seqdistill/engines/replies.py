@@ -1,39 +1,122 @@
-"""What a chat-completions reply says, whoever sent or recorded it. Takes whatever servers write in the fields; asks nobody."""
+"""What a chat-completions reply says, whoever sent or recorded it. Reads what servers write in the fields; sends nothing."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seqdistill.engines import Completion, split_reasoning
+from seqdistill.engines import Completion
+from seqdistill.engines.reasoning import split_reasoning
 from seqdistill.records import from_json
 
-REASONING = ("reasoning", "reasoning_content", "thinking")  # the keys under which it stands beside an answer
-FINISH_REASONS = {
-    **{reason: reason for reason in ("stop", "length", "content_filter", "tool_calls")},
-    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
-    "max_tokens": "length",
-    "function_call": "tool_calls",
+REASONING = (  # the keys of a message under which servers put it
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+    "reasoning_details",
+    "reasoning_text",
+    "thinking_blocks",
+    "reasoning_summary",
+    "summary",
+)
+_WORDS = {  # how servers report the end of an answer, in lower case
+    "stop": "stop eos eos_token eos_found stop_token stop_sequence stop_str end end_turn end_of_turn complete completed finish "
+    "finished done",
+    "length": "length max_tokens max_length max_new_tokens max_output_tokens model_length token_limit limit context_length "
+    "model_context_window_exceeded truncated incomplete",
+    "content_filter": "content_filter content_filtered safety image_safety recitation blocklist prohibited_content spii "
+    "sensitive guardrail_intervened moderation content_policy error_toxic blocked",
+    "tool_calls": "tool_calls tool_call tool_use function_call",
+    "refusal": "refusal",
+    # what is not an answer: the server broke it off
+    "error": "error abort aborted cancel cancelled canceled timeout time_limit preempted interrupted "
+    "insufficient_system_resource engine_error internal_error network_error server_error error_limit",
 }
+FINISH_REASONS = {word: reason for reason, words in _WORDS.items() for word in words.split()}
+_FENCED = re.compile(r"\A\s*(?P<fence>`{3,}|~{3,})[ \t]*[\w+-]*[ \t]*\n(?P<inside>.*?)\n?[ \t]*(?P=fence)\s*\Z", re.DOTALL)
 
 
 def choices_in(reply: Any) -> list[dict[str, Any]]:
-    """The choices of a chat-completions reply that hold a message; none of what is no such reply."""
+    """The choices of a chat-completions reply that hold a message; none of what is not such a reply.
+
+    A choice without a message that ended at a limit or a filter is an empty answer.
+    """
     choices = as_dict(reply).get("choices")
-    return [one for one in choices if isinstance(as_dict(one).get("message"), dict)] if isinstance(choices, list) else []
+    return [one for one in map(_with_message, choices) if one] if isinstance(choices, list) else []
+
+
+def _with_message(told: Any) -> dict[str, Any] | None:
+    choice = as_dict(told)
+    if isinstance(choice.get("message"), dict):
+        return choice
+    if choice.get("message") is None and finish_reason(choice.get("finish_reason")) in ("length", "content_filter"):
+        return {**choice, "message": {"role": "assistant", "content": None}}
+    return None
+
+
+def finish_reason(reported: Any) -> str:
+    """How an answer ended, in our words: a value of FINISH_REASONS, "error" for what is not an answer; else "unknown"."""
+    word = str(reported or "").strip().lower().removeprefix("finish_reason_").partition(":")[0].strip()
+    return FINISH_REASONS.get(word, "unknown")
 
 
 def error_in(content: bytes) -> dict[str, Any]:
-    """The error that a reply tells, under `error` or by itself; empty for what tells none."""
+    """The error that a reply tells: `message` (str), and code, type, param where they are known; empty for none."""
     try:
-        told = as_dict(from_json(content))
+        reply = from_json(content)
     except ValueError:
         return {}
-    error = told.get("error") or told
-    return error if isinstance(error, dict) else {"message": str(error)}
+    return error_of(reply[0] if isinstance(reply, list) and reply else reply)
 
 
-def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: float) -> Completion:
-    """The completion in one of `choices_in` a chat-completions reply.
+def error_of(reply: Any) -> dict[str, Any]:
+    """The error that the JSON of a reply tells, under `error` or by itself, in one form; empty for none."""
+    told = as_dict(reply)
+    error = told.get("error") or told.get("errors") or told
+    if isinstance(error, list):
+        error = error[0] if error else {}
+    if not isinstance(error, dict):
+        error = {"message": str(error), "code": told.get("code"), "type": told.get("type") or told.get("error_type")}
+    if isinstance(error.get("message"), dict):
+        error = {**error, **error["message"], "code": error.get("code")}
+    detail = error.get("detail")
+    if "message" not in error and isinstance(detail, list):  # pydantic's, as FastAPI replies
+        faults = [as_dict(fault) for fault in detail]
+        places = [[str(part) for part in fault.get("loc") or () if part != "body"] for fault in faults]
+        said = [f"{'.'.join(place)}: {fault.get('msg')}" for place, fault in zip(places, faults, strict=True)]
+        return {**error, "message": "; ".join(said), "param": places[0][0] if places and places[0] else None}
+    message = error.get("message") or error.get("msg") or detail or error.get("error_msg")
+    return {**error, "message": message if isinstance(message, str) else json.dumps(message)} if message else error
+
+
+def thoughts_of(value: Any) -> str:
+    """The text in a field of reasoning: a string, or parts of whichever form; empty without any."""
+    if isinstance(value, list):
+        return "\n".join(filter(None, map(thoughts_of, value)))
+    if not isinstance(value, dict):
+        return value if isinstance(value, str) else ""
+    return next((t for key in ("thinking", "text", "summary", "content", "reasoning") if (t := _inner(value.get(key)))), "")
+
+
+def _inner(value: Any) -> str:
+    """The text of one part: its own parts follow each other without a break."""
+    return "".join(map(thoughts_of, value)) if isinstance(value, list) else thoughts_of(value)
+
+
+def reasoning_in(message: Mapping[str, Any]) -> str:
+    """The reasoning that a message holds beside or among the parts of its content."""
+    beside = next((t for key in REASONING if (t := thoughts_of(message.get(key)))), "")
+    content = message.get("content")
+    among = [part for part in content if _is_thought(part)] if isinstance(content, list) else []
+    return beside or thoughts_of(among)
+
+
+def _is_thought(part: Any) -> bool:
+    return any(word in str(as_dict(part).get("type")) for word in ("thinking", "reasoning", "thought"))
+
+
+def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: float, tags: Sequence[str] = ()) -> Completion:
+    """The completion in one of `choices_in` a chat-completions reply; `tags` are those of `split_reasoning`.
 
     The prompt's tokens are counted with the first choice; completion tokens are shared evenly among the choices, and so are
     hidden ones: what the total holds beside prompt and completion. `raw` is the reply with this choice alone.
@@ -45,10 +128,9 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
     cached = as_dict(usage.get("prompt_tokens_details")).get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
     written = generated or 0
     hidden = max(0, (count(usage.get("total_tokens")) or 0) - (asked or 0) - written)
-    thoughts = next((t for key in REASONING if (t := _text(message.get(key)))), None)
-    content, reasoning = split_reasoning(_text(message.get("content")), thoughts)
-    reason = FINISH_REASONS.get(str(choice.get("finish_reason")), "unknown")
-    if not content and (refusal := _text(message.get("refusal"))):
+    content, reasoning = split_reasoning(text_of(message.get("content")), reasoning_in(message), tags)
+    reason = finish_reason(choice.get("finish_reason"))
+    if not content and (refusal := text_of(message.get("refusal"))):
         content, reason = refusal, "refusal"
     return Completion(
         id=request_id,
@@ -71,12 +153,19 @@ def _share(tokens: int, number: int, among: int) -> int:
     return tokens * (number + 1) // among - tokens * number // among
 
 
+def unfenced(content: str) -> str:
+    """What is in the code fence of an answer that is one whole, as models write JSON; any other answer as it is."""
+    fenced = _FENCED.match(content)
+    return content if fenced is None or fenced["fence"] in fenced["inside"] else fenced["inside"].strip()
+
+
 def chosen(content: str) -> str:
-    """The choice in an answer that has the form {"choice": ...}; any other answer as it is."""
+    """The choice in an answer of the form {"choice": ...} or "...", in a code fence or not; any other answer as it is."""
     try:
-        choice = as_dict(json.loads(content)).get("choice")
+        value = json.loads(unfenced(content))
     except (ValueError, RecursionError):
-        return content
+        return unfenced(content)
+    choice = as_dict(value).get("choice") if isinstance(value, dict) else value
     return choice if isinstance(choice, str) else content
 
 
@@ -96,15 +185,15 @@ def _tool_calls(message: Mapping[str, Any]) -> list[dict[str, str]] | None:
     functions = [as_dict(call).get("function") for call in listed] if isinstance(listed, list) else []
     functions = functions or [message.get("function_call")]
     calls = [as_dict(function) for function in functions if function]
-    return [{"name": _text(call.get("name")), "arguments": _arguments(call.get("arguments"))} for call in calls] or None
+    return [{"name": text_of(call.get("name")), "arguments": _arguments(call.get("arguments"))} for call in calls] or None
 
 
 def _arguments(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict) else _text(value)
+    return json.dumps(value) if isinstance(value, dict) else text_of(value)
 
 
-def _text(value: Any) -> str:
-    """The text of a message's field, which is a string, nothing, or a list of parts."""
+def text_of(value: Any) -> str:
+    """The text of a message's field: a string, nothing, or a list of parts, of which reasoning is none of the text."""
     if isinstance(value, list):
-        return "".join(str(part.get("text") or "") for part in value if isinstance(part, dict))
+        return "".join(str(part.get("text") or "") for part in value if isinstance(part, dict) and not _is_thought(part))
     return value if isinstance(value, str) else ""

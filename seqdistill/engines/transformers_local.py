@@ -12,7 +12,11 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_able, split_reasoning, take_size
+from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_able, take_size
+from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
+from seqdistill.engines.batching import Batching, begin, measure, write
+from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
+from seqdistill.engines.generation_config import neutralise
 from seqdistill.engines.loading import files_of, load, named
 from seqdistill.engines.logits import JsonSchema, OneOf, SeededSampling, Step, TopLogprobs
 from seqdistill.errors import UsageError
@@ -20,13 +24,19 @@ from seqdistill.recipe.tables import ModelConfig
 
 BATCH_SIZE = 64  # on 2 cores, 64 is twice as fast as 16
 BATCH_TOKENS = 65_536  # prompt and completion tokens held by one batch's KV cache at most
-SHARED_ROWS, SHARED_TOKENS = 4, 16  # a shared beginning is cached from this many rows and tokens on
+MEASURED_ON = (
+    "The library on Mill Lane is shut on Monday, because the roof is repaired; books can be returned at the town hall."
+)
+ALONE = Batching(several=False, padding=False, leaving=False, sharing=0)
 
 Encoded = tuple[Request, "array[int]"]  # a request and its prompt's tokens, 4 bytes each
 
 
 class TransformersEngine:
-    """A causal language model with a chat template. Options: batch_size, batch_tokens, dtype, device."""
+    """A causal language model with a chat template. Options: batch_size, batch_tokens, dtype, device.
+
+    `neutralised` names the settings of its generation_config.json that would bend its answers and do not act.
+    """
 
     def __init__(self, model: ModelConfig) -> None:
         """Loads the model. Raises UsageError for an unknown model, a bad option or a model without a chat template."""
@@ -54,9 +64,14 @@ class TransformersEngine:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model.to(self._device).eval()
+        self._what = named(model)
         stops = self._model.generation_config.eos_token_id
         stops = [stops] if isinstance(stops, int) else list(stops or [])
-        self._stops = list(dict.fromkeys([*stops, self._tokenizer.eos_token_id]))
+        self._template = model.chat_template_kwargs
+        self._markup = answer_markup(self._tokenizer, self._template)
+        ends = [self._tokenizer.eos_token_id, turn_end(self._tokenizer, self._markup)]
+        self._stops = [stop for stop in dict.fromkeys([*stops, *ends]) if stop is not None]
+        self.neutralised = neutralise(self._model)
         self._cancelled = False
         self._longest = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
 
@@ -71,19 +86,20 @@ class TransformersEngine:
         meter: Meter = UNMETERED,  # noqa: ARG002 - nothing is billed
     ) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request, batch by batch, longest prompts first."""
-        encoded = []
+        encoded: list[Encoded] = []
+        failed: list[Completion] = []
         for request in requests:
             check_able("transformers", request)
-            tokens = self._encode(request)
-            if len(tokens) + request.max_tokens > self._longest:
-                yield Completion(
-                    request.id,
-                    error="too long",
-                    message=f"{len(tokens)} prompt tokens + max_tokens {request.max_tokens} exceed the model's {self._longest}",
-                )
+            tokens = prompt_tokens(self._tokenizer, request, self._template, self._longest)
+            if isinstance(tokens, Completion):
+                failed.append(tokens)
             else:
                 encoded.append((request, array("i", tokens)))
-        for batch in self._batches(encoded):
+        check_not_all_refused(self._what, [*failed, *encoded])
+        for completion in failed:
+            yield completion
+        able = await asyncio.to_thread(lambda: self.batching) if len(encoded) > 1 else ALONE
+        for batch in _batches(encoded, self._batch_size, self._batch_tokens, able):
             try:
                 completions = await asyncio.to_thread(self._generate, batch)
             except asyncio.CancelledError:
@@ -100,44 +116,11 @@ class TransformersEngine:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _encode(self, request: Request) -> list[int]:
-        encoding = self._tokenizer.apply_chat_template(
-            request.messages, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
-        return list(encoding["input_ids"])
-
-    def _batches(self, encoded: list[Encoded]) -> Iterator[list[Encoded]]:
-        """Batches of requests that one `generate` call can answer, longest first: what does not fit shows at once."""
-
-        def kind(item: Encoded) -> tuple[int, float, float, int, int, str]:
-            request = item[0]
-            logprobs = -1 if request.logprobs is None else request.logprobs
-            form = json.dumps(request.schema or request.choices)
-            return request.max_tokens, request.temperature, request.top_p, request.beams, logprobs, form
-
-        ordered = sorted(encoded, key=lambda item: (kind(item), -len(item[1])))
-        batch: list[Encoded] = []
-        for item in ordered:
-            width = len(batch[0][1]) + item[0].max_tokens if batch else 0
-            beams = item[0].beams
-            full = (len(batch) + 1) * beams > self._batch_size or (len(batch) + 1) * beams * width > self._batch_tokens
-            if batch and (full or kind(item) != kind(batch[0])):
-                yield batch
-                batch = []
-            batch.append(item)
-        if batch:
-            yield batch
-
     @cached_property
-    def _plain_cache(self) -> bool:
-        """Whether the model keeps every token's keys and values and nothing else, so that rows can be copied and dropped."""
-        import torch
-        from transformers import DynamicCache
-
-        token = torch.tensor([[self._stops[0]]], device=self._device)
-        with torch.inference_mode():
-            cache = getattr(self._model(input_ids=token, use_cache=True), "past_key_values", None)
-        return isinstance(cache, DynamicCache) and not any(cache.is_sliding)  # a window would count the padding
+    def batching(self) -> Batching:
+        """What may be done to a batch of this model without changing its answers; measured once."""
+        words = self._tokenizer.encode(MEASURED_ON, add_special_tokens=False)
+        return measure(self._model, words, self._stops, self._tokenizer.pad_token_id)
 
     @cached_property
     def _grammar_tokens(self) -> Any:
@@ -150,30 +133,6 @@ class TransformersEngine:
             raise UsageError(
                 f"[generate.schema]: the model's tokenizer has no grammars: {error}", "use another engine"
             ) from error
-
-    def _begin(self, rows: list[list[int]], beams: int) -> dict[str, Any]:
-        """A padded batch as `generate` takes it, with the cache of what all its rows begin with, computed once.
-
-        A task's instructions stand before every prompt: on the demo they are half of what the teacher reads.
-        """
-        import torch
-
-        first, last = min(rows), max(rows)  # in lexical order, what these two share, all share
-        same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, rows)))
-        shared = first[: min(same, min(map(len, rows)) - 1)]
-        if len(rows) < SHARED_ROWS or len(shared) < SHARED_TOKENS or beams > 1 or not self._plain_cache:
-            shared = []  # with beams, `generate` copies rows, but no cache
-        rests = self._tokenizer.pad({"input_ids": [row[len(shared) :] for row in rows]}, return_tensors="pt").to(self._device)
-        if not shared:
-            return {**rests, "past_key_values": None}
-        beginning = torch.tensor([shared], device=self._device)
-        with torch.inference_mode():
-            cache = self._model(input_ids=beginning, use_cache=True, logits_to_keep=1).past_key_values
-        cache.batch_repeat_interleave(len(rows))
-        # shared beginning, padding, rest: the positions follow the mask, so the padding takes none
-        tokens = torch.cat([beginning.expand(len(rows), -1), rests["input_ids"]], dim=1)
-        mask = torch.cat([torch.ones_like(beginning).expand(len(rows), -1), rests["attention_mask"]], dim=1)
-        return {"input_ids": tokens, "attention_mask": mask, "past_key_values": cache}
 
     def _steps(self, batch: list[Encoded], width: int) -> tuple[list[Step], TopLogprobs | None]:
         """What is done to the logits of a batch whose prompts are `width` tokens wide, and what notes log-probabilities."""
@@ -189,70 +148,29 @@ class TransformersEngine:
             steps.append(SeededSampling([request for request, _ in batch]))
         return steps, noted
 
-    def _write(self, inputs: dict[str, Any], steps: list[Step], asked: Request) -> list[list[int]]:
-        """What the model writes to each row: up to a stop token, then padding; at most max_tokens tokens.
-
-        Whenever a quarter of the rows have ended, the others go on without them.
-        """
-        import torch
-        from transformers import LogitsProcessorList, StoppingCriteriaList
-
-        width = inputs["input_ids"].shape[1]
-        stops = torch.tensor(self._stops, device=self._device)
-        may_leave = asked.beams == 1 and self._plain_cache
-
-        def ended(tokens: Any) -> Any:  # (B, T) -> (B)
-            return torch.isin(tokens[:, width:], stops).any(dim=1)
-
-        def pause(tokens: Any, _scores: Any, **_: Any) -> Any:  # (B, T) -> (B): at once for all rows, or for none
-            now = self._cancelled or (may_leave and int(ended(tokens).sum()) >= max(1, len(tokens) // 4))
-            return torch.full((len(tokens),), now, dtype=torch.bool, device=self._device)
-
-        written: list[list[int]] = [[]] * len(inputs["input_ids"])
-        left = list(range(len(written)))
-        while left:
-            before = inputs["input_ids"].shape[1]
-            with torch.inference_mode():
-                output = self._model.generate(
-                    **inputs,
-                    do_sample=False,
-                    num_beams=asked.beams,
-                    temperature=None,
-                    top_p=None,
-                    top_k=None,
-                    max_new_tokens=asked.max_tokens - (before - width),
-                    eos_token_id=self._stops,
-                    pad_token_id=self._tokenizer.pad_token_id,
-                    logits_processor=LogitsProcessorList(steps),
-                    stopping_criteria=StoppingCriteriaList([pause]),
-                    return_dict_in_generate=True,
-                )
-            tokens = output.sequences
-            for row, new in zip(left, tokens[:, width:].tolist(), strict=True):
-                written[row] = new
-            whole = not may_leave or self._cancelled or tokens.shape[1] - width >= asked.max_tokens
-            going = (~ended(tokens)).nonzero()[:, 0][: 0 if whole else None]
-            left = [left[row] for row in going.tolist()]
-            for step in steps:
-                step.keep(tokens, going.tolist())
-            if left:
-                mask, cache = inputs["attention_mask"], output.past_key_values
-                mask = torch.cat([mask, mask.new_ones(len(mask), tokens.shape[1] - before)], dim=1)
-                cache.batch_select_indices(going)
-                inputs = {"input_ids": tokens[going], "attention_mask": mask[going], "past_key_values": cache}
-        return written
-
     def _generate(self, batch: list[Encoded]) -> list[Completion]:
         began = time.perf_counter()
-        inputs = self._begin([tokens.tolist() for _, tokens in batch], batch[0][0].beams)
+        asked, pad = batch[0][0], self._tokenizer.pad_token_id
+        able = self.batching if len(batch) > 1 and asked.beams == 1 else ALONE  # beams: `generate` copies rows, but no cache
+        rows = [tokens.tolist() for _, tokens in batch]
+        inputs = begin(self._model, rows, pad, able.sharing, asked.max_tokens)
         steps, noted = self._steps(batch, inputs["input_ids"].shape[1])
-        written = self._write(inputs, steps, batch[0][0])
+        written = write(
+            self._model,
+            inputs,
+            steps,
+            asked.max_tokens,
+            self._stops,
+            pad,
+            beams=asked.beams,
+            leaving=able.leaving,
+            cancelled=lambda: self._cancelled,
+        )
         seconds = (time.perf_counter() - began) / len(batch)
         completions: list[Completion] = []
         for place, ((request, tokens), row) in enumerate(zip(batch, written, strict=True)):
             stop = next((at for at, token in enumerate(row) if token in self._stops), None)
-            text = self._tokenizer.decode(row[:stop], skip_special_tokens=True)
-            content, reasoning = split_reasoning(text)
+            content, reasoning, text = read_answer(self._tokenizer, self._markup, row[:stop])
             said = row if stop is None else row[: stop + 1]
             raw = {"text": text, "stop_token": None if stop is None else row[stop]}
             completions.append(
@@ -269,3 +187,30 @@ class TransformersEngine:
                 )
             )
         return completions
+
+
+def _batches(encoded: list[Encoded], rows: int, tokens: int, able: Batching) -> Iterator[list[Encoded]]:
+    """Batches of requests that one `generate` call can answer, longest first: what does not fit shows at once.
+
+    `rows` and `tokens` bound a batch.
+    """
+
+    def kind(item: Encoded) -> tuple[int, float, float, int, int, str]:
+        request = item[0]
+        logprobs = -1 if request.logprobs is None else request.logprobs
+        form = json.dumps(request.schema or request.choices)
+        return request.max_tokens, request.temperature, request.top_p, request.beams, logprobs, form
+
+    ordered = sorted(encoded, key=lambda item: (kind(item), -len(item[1])))
+    batch: list[Encoded] = []
+    for item in ordered:
+        width = len(batch[0][1]) + item[0].max_tokens if batch else 0
+        beams = item[0].beams
+        full = (len(batch) + 1) * beams > rows or (len(batch) + 1) * beams * width > tokens
+        unlike = batch and not able.padding and len(item[1]) != len(batch[0][1])
+        if batch and (full or unlike or not able.several or kind(item) != kind(batch[0])):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch

@@ -14,7 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from seqdistill.engines import UNMETERED, Completion, Meter, Request, split_reasoning, take_size
+from seqdistill.engines import UNMETERED, Completion, Meter, Request, take_size
+from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
+from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
+from seqdistill.engines.generation_config import bending
 from seqdistill.engines.loading import files_of, named
 from seqdistill.engines.logprobs import by_ids
 from seqdistill.errors import MissingExtra, UsageError
@@ -56,6 +59,11 @@ class VLLMEngine:
         self._tokenizer = self._llm.get_tokenizer()
         if not getattr(self._tokenizer, "chat_template", "built in"):  # Mistral's own tokenizers have no such attribute
             raise UsageError(f"{named(model)} has no chat template", "use an instruct model")
+        self._what, self._template = named(model), model.chat_template_kwargs
+        self._markup = answer_markup(self._tokenizer, self._template)
+        self._turn_end = turn_end(self._tokenizer, self._markup)
+        # not passed on: requests carry sampling settings of their own, and vLLM takes the stop tokens alone from the file
+        self.neutralised = bending(self._llm.model_config.try_get_generation_config())
         self._longest: int = self._llm.model_config.max_model_len
         self._thread = ThreadPoolExecutor(1, "vllm")  # vLLM is not thread-safe: after loading, every call is made here
 
@@ -66,8 +74,9 @@ class VLLMEngine:
     ) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request: those that cannot be asked at once, the others batch by batch."""
         batch: list[tuple[Request, list[int]]] = []
-        for request in requests:
-            tokens = self._encode(request)
+        encoded = [prompt_tokens(self._tokenizer, request, self._template, self._longest) for request in requests]
+        check_not_all_refused(self._what, encoded)
+        for request, tokens in zip(requests, encoded, strict=True):
             if isinstance(tokens, Completion):
                 yield tokens
                 continue
@@ -86,24 +95,6 @@ class VLLMEngine:
         self._thread.shutdown()
         del self._engine, self._llm
         gc.collect()
-
-    def _encode(self, request: Request) -> list[int] | Completion:
-        """The prompt's token ids, or the failure of a request that cannot be asked."""
-        from jinja2 import TemplateError
-
-        try:
-            tokens = self._tokenizer.apply_chat_template(
-                request.messages, add_generation_prompt=True, tokenize=True, return_dict=False
-            )
-        except TemplateError as error:
-            return Completion(request.id, error="template", message=f"the model's chat template refuses the messages: {error}")
-        if len(tokens) + request.max_tokens > self._longest:
-            return Completion(
-                request.id,
-                error="too long",
-                message=f"{len(tokens)} prompt tokens + max_tokens {request.max_tokens} exceed the model's {self._longest}",
-            )
-        return list(tokens)
 
     async def _answers(self, batch: list[tuple[Request, list[int]]]) -> AsyncIterator[Completion]:
         if batch[0][0].beams > 1:
@@ -142,8 +133,7 @@ class VLLMEngine:
     def _best(self, request: Request, tokens: list[int], beam: Any) -> Completion:
         written = list(beam.tokens[len(tokens) :])
         stopped = written[-1:] == [self._tokenizer.eos_token_id]
-        text = self._tokenizer.decode(written, skip_special_tokens=True)
-        content, reasoning = split_reasoning(text)
+        content, reasoning, text = read_answer(self._tokenizer, self._markup, written[: -1 if stopped else None])
         return Completion(
             request.id,
             content=content,
@@ -165,7 +155,7 @@ class VLLMEngine:
                 now = time.perf_counter()
                 for output in finished:
                     top = waiting.pop(output.request_id).logprobs
-                    yield _completion(output, top, (now - before) / len(finished), len(waiting))
+                    yield self._completion(output, top, (now - before) / len(finished), len(waiting))
                 before = now if finished else before
         finally:
             if waiting:  # cancelled: the requests still running are dropped, behind the step that is under way
@@ -183,6 +173,7 @@ class VLLMEngine:
                 temperature=request.temperature,
                 top_p=request.top_p,
                 seed=request.seed,
+                stop_token_ids=None if self._turn_end is None else [self._turn_end],
                 logprobs=request.logprobs,
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 structured_outputs=_form(request),
@@ -197,6 +188,32 @@ class VLLMEngine:
                     f"vLLM refuses the request: {error}", "change [generate], or [teacher.options] for vllm.LLM"
                 ) from error
 
+    def _completion(self, output: Any, top: int | None, seconds: float, batch_left: int) -> Completion:
+        (answer,) = output.outputs
+        ended = answer.finish_reason in ("stop", "length")
+        written = list(answer.token_ids)
+        if answer.finish_reason == "stop" and written[-1:] and written[-1] in (answer.stop_reason, *self._markup.special):
+            written.pop()  # the stop token
+        content, reasoning, text = read_answer(self._tokenizer, self._markup, written) if ended else ("", None, answer.text)
+        return Completion(
+            output.request_id,
+            content=content,
+            reasoning=reasoning,
+            finish_reason=answer.finish_reason if ended else "error",
+            prompt_tokens=len(output.prompt_token_ids),
+            completion_tokens=len(answer.token_ids),
+            seconds=seconds,  # since completions were last handed on, so that a batch's seconds add up to its time
+            raw={
+                "text": text,
+                "finish_reason": answer.finish_reason,
+                "stop_reason": answer.stop_reason,
+                **({} if top is None else {"logprobs": _logprobs(answer, top)}),
+            },
+            error=None if ended else f"vllm {answer.finish_reason}",
+            message=None if ended else f"vLLM ended the request early: {answer.finish_reason}",
+            batch_left=batch_left,
+        )
+
 
 def _form(request: Request) -> Any:
     """What vLLM is told of the answer's form; None without one."""
@@ -205,30 +222,6 @@ def _form(request: Request) -> Any:
     if request.schema is None and request.choices is None:
         return None
     return StructuredOutputsParams(json=request.schema, choice=request.choices)
-
-
-def _completion(output: Any, top: int | None, seconds: float, batch_left: int) -> Completion:
-    (answer,) = output.outputs
-    ended = answer.finish_reason in ("stop", "length")
-    content, reasoning = split_reasoning(answer.text) if ended else ("", None)
-    return Completion(
-        output.request_id,
-        content=content,
-        reasoning=reasoning,
-        finish_reason=answer.finish_reason if ended else "error",
-        prompt_tokens=len(output.prompt_token_ids),
-        completion_tokens=len(answer.token_ids),
-        seconds=seconds,  # since completions were last handed on, so that a batch's seconds add up to its time
-        raw={
-            "text": answer.text,
-            "finish_reason": answer.finish_reason,
-            "stop_reason": answer.stop_reason,
-            **({} if top is None else {"logprobs": _logprobs(answer, top)}),
-        },
-        error=None if ended else f"vllm {answer.finish_reason}",
-        message=None if ended else f"vLLM ended the request early: {answer.finish_reason}",
-        batch_left=batch_left,
-    )
 
 
 def _logprobs(answer: Any, top: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 from seqdistill.engines import Completion, Pace, Request
+from seqdistill.errors import Incomplete, SeqdistillError
 from seqdistill.evaluate.contestants import Contestant, in_order_of_asking
 from seqdistill.journal.asking import Asker, answers, lacking, run_async
 from seqdistill.journal.budget import spending
@@ -24,10 +25,18 @@ def max_tokens(recipe: Recipe) -> int:
 
 
 def ask_all(
-    run: Run, recipe: Recipe, contestants: Sequence[Contestant], prompts: Sequence[Prompt], progress: Progress
+    run: Run,
+    recipe: Recipe,
+    contestants: Sequence[Contestant],
+    prompts: Sequence[Prompt],
+    progress: Progress,
+    recorded: Mapping[str, Completion],
 ) -> dict[str, Completion]:
-    """Every asked model's completion of every prompt, by request id; what the journal has is not requested again."""
-    given: dict[str, Completion] = {}
+    """Every asked model's completion of every prompt, by request id; what the journal has is not requested again.
+
+    `recorded` are the answers that exist already. Raises Unreachable where the teacher answered nothing at all.
+    """
+    given = dict(recorded)
     asked = in_order_of_asking(contestants)
     with Journal(run.file("eval", "journal.jsonl")) as journal:
         sources = [contestant.source for contestant in asked]
@@ -35,10 +44,28 @@ def ask_all(
             asker = Asker(journal, budget, _pace(recipe))
             for contestant in asked:
                 requests = _requests(contestant, prompts, recipe, given)
-                failed = run_async(_ask(asker, contestant, requests, progress))
+                try:
+                    failed = run_async(_ask(asker, contestant, requests, progress))
+                except Incomplete:
+                    raise
+                except SeqdistillError as error:
+                    if contestant.role == "teacher":
+                        raise Unreachable(error) from error
+                    raise
                 for request, completion in answers(journal, contestant.identity, requests, failed):
                     given[request.id] = completion
+                if contestant.role == "teacher" and len(failed) == len(requests):
+                    first = failed[requests[0].id]
+                    raise Unreachable(SeqdistillError(f"{first.error}: {first.message}", "fix the cause and run again"))
     return given
+
+
+class Unreachable(Exception):
+    """The teacher answered no request; `error` says why."""
+
+    def __init__(self, error: SeqdistillError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 def _requests(

@@ -20,6 +20,8 @@ from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Message, Prompt
 from seqdistill.runs import Run
 
+ROLES = ("base", "student", "teacher", "ceiling", "copy", "majority", "nearest")
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -52,34 +54,69 @@ class Contestant:
 def contestants_of(run: Run, recipe: Recipe, kind: str) -> list[Contestant]:
     """The rows of the table, in its order, for a task whose answers are of a kind ("text", "choices" or "schema").
 
-    Raises UsageError before train ran and without a teacher.
+    Without a teacher, its recorded answers are the teacher. Raises UsageError before train ran.
     """
     trained = run.need("train", "model")
     base = str((run.manifest("train") or {})["student"]["base"])  # a path is relative to the run
     if (run.path / base).exists():
         base = os.path.normpath(run.path / base)
-    teacher = recipe.teacher
-    if not teacher.model:
-        raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
     student = replace(recipe.student, model=str(trained), revision=None)
     untrained = replace(recipe.student, model=base, revision=None if Path(base).exists() else recipe.student.revision)
-    of_teacher: dict[str, Any] = {
-        "model": teacher,
-        "identity": identity(teacher),
-        "view": "teacher",
-        "asked_with": _as_in_generate(recipe),
-        "price": price_of(teacher.price),
-    }
     copy = Contestant("copy", "copy of the prompt", "copying the prompt", write=baselines.copies)
     majority = Contestant("majority", "majority class", "always saying the most frequent class", write=baselines.majority)
     nearest = Contestant("nearest", "nearest training answer", "the nearest training answer", write=baselines.nearest)
     return [
         Contestant("base", "base, untrained", "the untrained student", untrained, _content(untrained)),
         Contestant("student", "student", "the student", student, _content(student)),
-        Contestant("teacher", "teacher", "the teacher", **of_teacher),
-        Contestant("ceiling", "ceiling, teacher again", "the teacher's own second try", attempt=1, **of_teacher),
+        *(_asked_teacher(recipe) if recipe.teacher.model else recorded_teacher(run, "no teacher is configured")),
         *({"text": [copy], "choices": [majority]}.get(kind, [])),
         *([nearest] if baselines.training_file(run) else []),
+        *_also(recipe),
+    ]
+
+
+def _asked_teacher(recipe: Recipe) -> list[Contestant]:
+    how: dict[str, Any] = {
+        "model": recipe.teacher,
+        "identity": identity(recipe.teacher),
+        "view": "teacher",
+        "asked_with": _as_in_generate(recipe),
+        "price": price_of(recipe.teacher.price),
+    }
+    return [
+        Contestant("teacher", "teacher", "the teacher", **how),
+        Contestant("ceiling", "ceiling, teacher again", "the teacher's own second try", attempt=1, **how),
+    ]
+
+
+def _also(recipe: Recipe) -> list[Contestant]:
+    """What [eval] also names: files of outputs, students of other runs, and models that are reached as the student is."""
+    found: list[Contestant] = []
+    for given in recipe.eval.also:
+        path = Path(given.removeprefix("run:"))
+        role = path.stem if path.suffix == ".jsonl" else path.name
+        if role in ROLES or role in [contestant.role for contestant in found]:
+            role = given
+        if path.suffix == ".jsonl":
+            if not path.is_file():
+                raise UsageError(f"[eval] also = {given!r}: no such file", "give a file of outputs, or a model")
+            found.append(Contestant(role, role, role, outputs=path))
+            continue
+        name = str(Run(path).need("train", "model")) if given.startswith("run:") else given
+        model = replace(recipe.student, model=name, revision=None)
+        found.append(Contestant(role, role, role, model, _content(model), price=None))
+    return found
+
+
+def recorded_teacher(run: Run, why: str) -> list[Contestant]:
+    """Teacher and ceiling where no teacher can be asked: the answers that the run has, or nothing, and why."""
+    path = run.file("generate", "samples.jsonl")
+    recorded = Contestant("teacher", "teacher, recorded", "the teacher", view="teacher", identity="recorded", outputs=path)
+    nobody = replace(recorded, called="teacher", outputs=None, absent=f"{why}, and no answer is recorded")
+    ceiling = "ceiling, teacher again", "the teacher's own second try"
+    return [
+        recorded if path.is_file() else nobody,
+        Contestant("ceiling", *ceiling, view="teacher", absent=f"{why}: nobody can be prompted a second time"),
     ]
 
 

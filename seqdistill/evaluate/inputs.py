@@ -12,9 +12,11 @@ from seqdistill.errors import UsageError
 from seqdistill.evaluate import baselines
 from seqdistill.evaluate.answers import Scoring
 from seqdistill.evaluate.asking import max_tokens
+from seqdistill.evaluate.conditions import check_conditions
 from seqdistill.evaluate.contestants import Contestant, contestants_of, in_other_batches
 from seqdistill.journal.budget import price_of
 from seqdistill.metrics import Measure, default_metric, measures
+from seqdistill.metrics.own import own_metric, split_name
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import asked_with
 from seqdistill.recipe.tables import Recipe, settings
@@ -45,6 +47,8 @@ class Inputs:
             "test": Path(test) if not test.startswith("hf:") else None,
             "template": template.path,
             "training data": scoring.training,
+            "metric": split_name(recipe.eval.metric)[0] if recipe.eval.metric else None,
+            **{f"answers of {one.role}": one.outputs for one in contestants if one.outputs},
         }
         existing = {name: path for name, path in files.items() if path is not None and path.is_file()}
         record = StageRecord(run, "eval", _settings(recipe, contestants, template), existing)
@@ -58,13 +62,27 @@ class Inputs:
         """The contestants as they are asked this number of prompts."""
         return [in_other_batches(contestant, prompts) for contestant in self.contestants]
 
-    def primary(self, prompts: Sequence[Prompt]) -> str:
-        """The measure that decides: against the references where every prompt has one, unless the recipe says otherwise."""
-        names = [measure.name for measure in self.scoring.measures]
-        name = self.recipe.task.primary or default_metric(self.scoring.kind)
-        if name in names:
+    def is_without_teacher(self, contestants: Sequence[Contestant]) -> bool:
+        """Whether the teacher that is configured could not be asked: another run would do better."""
+        teacher = next(contestant for contestant in contestants if contestant.role == "teacher")
+        return self.recipe.teacher.model is not None and teacher.model is None
+
+    def primary(self, prompts: Sequence[Prompt], contestants: Sequence[Contestant]) -> str:
+        """The measure that decides: against the references where every prompt has one, unless the recipe says otherwise.
+
+        Raises UsageError where there is neither a teacher nor a reference to compare with.
+        """
+        teacher = next(contestant for contestant in contestants if contestant.role == "teacher")
+        references = sum(prompt.reference is not None for prompt in prompts)
+        if teacher.absent and not references:
+            raise UsageError(
+                f"there is nothing to compare the student with: {teacher.absent}",
+                "name a teacher (--teacher), import its answers (seqdistill import), or give the test prompts references",
+            )
+        name = self.recipe.task.primary or default_metric(self.scoring.kind, own=self.recipe.eval.metric is not None)
+        if name in [measure.name for measure in self.scoring.measures]:
             return name
-        return f"{name}_{'reference' if all(prompt.reference is not None for prompt in prompts) else 'teacher'}"
+        return f"{name}_{'reference' if references == len(prompts) or teacher.absent else 'teacher'}"
 
 
 def check(run: Run, recipe: Recipe) -> None:
@@ -85,8 +103,10 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
     form.check()
     kind = kind_of(form)
-    scoring = Scoring(measures(kind), form, kind, baselines.training_file(run))
+    own = own_metric(recipe.eval.metric) if recipe.eval.metric else None
+    scoring = Scoring(measures(kind, own), form, kind, baselines.training_file(run))
     check_primary(recipe.task.primary, scoring.measures, kind)
+    check_conditions(recipe.eval.fail_under, scoring.measures)
     return recipe, test, scoring
 
 
@@ -107,10 +127,12 @@ def check_primary(primary: str | None, columns: Sequence[Measure], kind: str) ->
 
 
 def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Template) -> dict[str, Any]:
-    teacher = next(contestant for contestant in contestants if contestant.role == "teacher")
+    teacher = next(contestant for contestant in contestants if contestant.role == "teacher")  # which always has a row
     form = {"schema": recipe.generate.schema, "choices": recipe.generate.choices, **teacher.asked_with}
     return {
-        **{f"eval.{name}": value for name, value in settings(recipe.eval, "max_tokens").items()},
+        **{f"eval.{name}": value for name, value in settings(recipe.eval, "max_tokens", "also", "metric").items()},
+        "eval.also": [Path(one).name for one in recipe.eval.also],
+        "eval.metric": recipe.eval.metric and Path(recipe.eval.metric).name,
         "eval.max_tokens": max_tokens(recipe),
         **{f"generate.{name}": value for name, value in form.items() if value},
         "task.primary": recipe.task.primary,

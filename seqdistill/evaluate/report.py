@@ -56,6 +56,8 @@ def write_report(path: Path, run: Run, scores: dict[str, Any], answers: Sequence
         title=run.path.absolute().name,
         version=__version__,
         scores=scores,
+        names=_names(run, scores),
+        classes=_confusion(scores),
         measure=measures[primary]["phrase"],
         headline=scores["verdict"][0],
         said=scores["verdict"][1:],
@@ -71,6 +73,40 @@ def write_report(path: Path, run: Run, scores: dict[str, Any], answers: Sequence
     )
     with atomic_write(path) as file:
         file.write(page)
+
+
+def _names(run: Run, scores: dict[str, Any]) -> list[tuple[str, str]]:
+    """Who was compared on what, and when the student was trained: the page's first line. No clock of today's."""
+    models, trained = scores["models"], (run.manifest("train") or {}).get("finished", "")
+    student, teacher = models["student"], models["teacher"]
+    size = f" ({count(student['parameters'])} parameters)" if student["parameters"] else ""
+    return [
+        ("student", f"{models['base']['name']}, trained{f' {trained[:10]}' if trained else ''}{size}"),
+        ("teacher", teacher.get("name", teacher["called"])),
+        (
+            "test set",
+            f"{scores['n']} of {scores['prompts']} prompts" if scores["n"] < scores["prompts"] else f"{scores['n']} prompts",
+        ),
+        ("decided by", f"{scores['measures'][scores['primary']]['phrase']}, margin {scores['margin']:g} points"),
+    ]
+
+
+def _confusion(scores: dict[str, Any]) -> dict[str, Any] | None:
+    """The confusion table with shades by share of the row; None where answers are not choices."""
+    if "confusion" not in scores:
+        return None
+    table = scores["confusion"]
+    rows = []
+    for name, counts, recall in zip(table["labels"], table["rows"], table["recall"], strict=True):
+        shades = [round(4 * number / max(sum(counts), 1)) if number else 0 for number in counts]
+        cells = [
+            {"number": number, "shade": shade, "right": place == table["labels"].index(name)}
+            for place, (number, shade) in enumerate(zip(counts, shades, strict=True))
+        ]
+        rows.append({"name": name, "cells": cells, "recall": "–" if recall is None else f"{recall:.0f}%"})
+    columns = [*table["labels"], "no choice"]
+    truth = "the reference" if table["against"] == "reference" else "the teacher's answer"
+    return {"columns": columns, "rows": rows, "note": f"A row is a class of {truth}, a column what the student said."}
 
 
 def _figures(scores: dict[str, Any]) -> list[dict[str, str]]:
@@ -157,10 +193,12 @@ def _gaps(comparisons: Sequence[dict[str, Any]], metric: str, title: str) -> dic
 
 def _slice(part: dict[str, Any], metric: str) -> dict[str, Any]:
     title = f"{part['slice'] or 'no slice'} · {part['n']} prompts"
+    few = [part["warning"].partition(": ")[2]] if part["warning"] else []
     told = [f"keeps {percent(cell, unit='%')} of the {cell['of']}" for cell in part["kept"] if cell["metric"] == metric]
     if valid := part["models"]["student"].get("valid"):
         told.append(f"has the form in {percent(valid, unit='%')}")
-    return {**_levels(part["models"], metric, title), "told": ", ".join(told)}
+    decided = [part["judged"]["decision"]] if part["judged"] else []
+    return {**_levels(part["models"], metric, title), "told": ", ".join([*decided, *told, *few])}
 
 
 def _loss(run: Run) -> dict[str, Any] | None:

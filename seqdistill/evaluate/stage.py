@@ -6,19 +6,23 @@ Files: journal.jsonl (every answer ever asked for), predictions.jsonl, scores.js
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from seqdistill.cards import write_model_card
+from seqdistill.engines import Completion
 from seqdistill.errors import Incomplete
 from seqdistill.evaluate.answers import scored
-from seqdistill.evaluate.asking import ask_all
+from seqdistill.evaluate.asking import Unreachable, ask_all
+from seqdistill.evaluate.contestants import Contestant, recorded_teacher
 from seqdistill.evaluate.inputs import Inputs
+from seqdistill.evaluate.outputs import with_outputs
 from seqdistill.evaluate.report import write_report
 from seqdistill.evaluate.result import EvalResult
 from seqdistill.evaluate.scores import scores_of, usage
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
-from seqdistill.records import write_json, write_jsonl
+from seqdistill.records import Prompt, write_json, write_jsonl
 from seqdistill.runs import Run
 
 OUTPUTS = ("predictions.jsonl", "scores.json", "report.html")
@@ -39,8 +43,13 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         for difference in record.differences():
             progress.note(f"eval: {difference}")
         prompts = inputs.prompts(progress)
-        contestants, primary = inputs.competing(len(prompts)), inputs.primary(prompts)
-        given = ask_all(run, recipe, contestants, prompts, progress)
+        contestants, recorded = with_outputs(inputs.competing(len(prompts)), prompts, inputs.template)
+        primary = inputs.primary(prompts, contestants)
+        try:
+            given = ask_all(run, recipe, contestants, prompts, progress, recorded)
+        except Unreachable as unreachable:
+            contestants, recorded = without_teacher(run, inputs, contestants, prompts, unreachable, progress)
+            given = ask_all(run, recipe, contestants, prompts, progress, recorded)
         record.begin()
         answers = scored(contestants, prompts, given, inputs.scoring)
         scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers)
@@ -48,10 +57,10 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         write_json(paths["scores"], scores)
         write_report(paths["report"], run, scores, answers)
         write_model_card(run, scores)
-        failures = Counter(completion.error for completion in given.values() if completion.error)
+        failures = Counter(one.error for one in given.values() if one.error and one.error != "not recorded")
         record.finish(
             dict(zip(OUTPUTS, (len(answers), None, None), strict=True)),
-            status="incomplete" if failures else "complete",
+            status="incomplete" if failures or inputs.is_without_teacher(contestants) else "complete",
             config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
             counts={"prompts": len(prompts), "answers": len(given), "failed": failures.total()},
             usage={contestant.role: usage(contestant, answers) for contestant in contestants if contestant.model},
@@ -66,3 +75,25 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
             f"run again to retry {failures.total()}",
         )
     return EvalResult(scores, paths, time.time() - record.started, up_to_date=False)
+
+
+def without_teacher(
+    run: Run,
+    inputs: Inputs,
+    contestants: Sequence[Contestant],
+    prompts: Sequence[Prompt],
+    unreachable: Unreachable,
+    progress: Progress,
+) -> tuple[list[Contestant], dict[str, Completion]]:
+    """The contestants with the recorded teacher for the one that cannot be reached, and all recorded answers.
+
+    Raises the teacher's error where the run has too few recorded answers.
+    """
+    why = f"the teacher cannot be reached ({unreachable.error.message})"
+    recorded = {contestant.role: contestant for contestant in recorded_teacher(run, why)}
+    competing = [recorded.get(contestant.role, contestant) for contestant in contestants]
+    taken, found = with_outputs(competing, prompts, inputs.template)
+    if any(contestant.role == "teacher" and contestant.absent for contestant in taken):
+        raise unreachable.error
+    progress.note(f"eval: {why}; its recorded answers are compared with, and the next run tries again")
+    return taken, found

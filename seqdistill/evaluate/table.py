@@ -83,13 +83,13 @@ def _part(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
                 models[role][name] = _cell(columns.mean(role), columns.n)
         for other in columns.others():
             part["comparisons"].append({"metric": name, "model": "student", "other": other, **columns.compared(other)})
-        top = upper(name)
-        if measure.against and top in columns.roles:
+        top = columns.top()
+        if measure.against and top:
             part["kept"].append({"metric": name, "of": top, **_cell(columns.kept(top), columns.n)})
             if "base" in columns.roles:
                 closed = columns.drawn.interval(gap_closed(*(columns.roles.index(r) for r in ("student", "base", top))))
                 part["gap_closed"].append({"metric": name, "of": top, **_cell(closed, columns.n)})
-        if name == settings.primary and top in columns.roles:
+        if name == settings.primary and top:
             part["judged"] = {"metric": name, "other": top, "n": columns.n, **columns.judged(top, settings.margin)}
     for role, length in _lengths(by_role, settings).items():
         models[role]["length_ratio"] = length
@@ -132,10 +132,19 @@ class _Columns:
     def n(self) -> int:
         return len(self.scores)
 
+    def top(self) -> str | None:
+        """Whom the student is to equal. Without a second try of the teacher, for shares its answers themselves: an answer is
+        the teacher's or not. For a degree of likeness there is nobody.
+        """
+        top = upper(self.measure.name)
+        if top == "ceiling" and top not in self.roles and self.measure.metric.share:
+            top = "teacher"
+        return top if top in self.roles else None
+
     def others(self) -> list[str]:
         """Those whom the student is compared with."""
-        left_out = {"teacher": {"student", "teacher"}, "reference": {"student", "ceiling"}}
-        return [role for role in self.roles if role not in left_out.get(self.measure.against or "", {"student", "ceiling"})]
+        left_out = {"student", "ceiling" if self.measure.against != "teacher" else "teacher"} - {self.top()}
+        return [role for role in self.roles if role not in left_out]
 
     def mean(self, role: str) -> Interval | None:
         scores = self._column(role)

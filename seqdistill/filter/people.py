@@ -4,6 +4,7 @@ What personal data is stands in `personal_data`, what a decision means in `decis
 """
 
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,12 +30,17 @@ class Reviewed:
 
 
 def apply_decisions(
-    decisions: dict[str, Decision], facts: Facts, verdicts: Verdicts, config: PersonalDataConfig, read: Rows
+    decisions: dict[str, Decision],
+    final: Container[int],
+    facts: Facts,
+    verdicts: Verdicts,
+    config: PersonalDataConfig,
+    read: Rows,
 ) -> Reviewed:
     """Lets people's decisions overrule the verdicts.
 
     Left out and counted: decisions on a completion that has changed since, on ids that are not there, and those that would
-    bring a test item into training.
+    bring a test item (the rows in `final`) into training.
     """
     told = summary(decisions) | {"stale": 0, "unknown": 0, "refused": 0}
     kept, edited = set[int](), set[int]()
@@ -43,7 +49,7 @@ def apply_decisions(
         row = rows.get(name)
         if row is None:
             told["unknown"] += 1
-        elif row in facts.hits and decision.decision != "reject":
+        elif row in final and decision.decision != "reject":
             told["refused"] += 1
         elif stale(decision, _masked(read(row), config) if config.action == "mask" else read(row)):
             told["stale"] += 1

@@ -16,13 +16,16 @@ from seqdistill.filter.checks.personal_data import hidden
 from seqdistill.filter.checks.stock_phrases import StockPhrase
 from seqdistill.filter.checks.words import Ints
 from seqdistill.filter.scan import Facts
-from seqdistill.filter.verdict import Verdict
+from seqdistill.filter.verdict import Verdict, in_words
 from seqdistill.records import Sample
 
 EXAMPLES = 5  # of each rule
 SHOWN = 200  # characters of a text
 HITS = 1000
 CLUSTERS = 20
+CHOSEN = ("select", "review")  # steps whose losses are what was configured or decided
+MANY_PROMPTS = 0.2  # of the prompts: a rule that takes more is reported
+MOST_OF_A_SLICE = 0.8
 
 Show = Callable[[str], str]
 
@@ -39,6 +42,7 @@ RULES = {
     "script": "integrity",
     "language": "integrity",
     "stock_phrase": "integrity",
+    "constant": "integrity",
     "schema": "schema",
     "duplicate": "duplicates",
     "near_duplicate": "near_duplicates",
@@ -95,7 +99,7 @@ def report(
 ) -> dict[str, Any]:
     """The content of report.json. `regions` are those whose phone numbers are known, to be left out of texts."""
     show = partial(shown, regions=regions)
-    by_rule = verdicts.by_rule()
+    by_rule, kept = verdicts.by_rule(), verdicts.kept(np.arange(len(facts)))
     left, funnel = len(facts), []
     for step in STEPS:
         gone = sum(count for rule, count in by_rule.items() if RULES[rule] == step)
@@ -109,7 +113,10 @@ def report(
         "by_rule": by_rule,
         "by_slice": _by(facts.slices, verdicts),
         "by_teacher": _by(facts.teachers, verdicts),
-        "annotated": {"refusals": int(facts.refused[verdicts.kept(np.arange(len(facts)))].sum())},
+        "annotated": {
+            "refusals": int(facts.refused[kept].sum()),
+            "stock_phrases": int(np.isin(kept, np.concatenate([*(phrase.rows for phrase in phrases), kept[:0]])).sum()),
+        },
         "stock_phrases": [
             {"opening": phrase.opening, "rows": len(phrase.rows), "share": round(phrase.share, 4)} for phrase in phrases
         ],
@@ -117,6 +124,31 @@ def report(
         "contamination": _contamination(facts.hits, verdicts, items, read, show),
         "examples": _examples(verdicts, read, show),
     }
+
+
+def warnings_of(facts: Facts, verdicts: Verdicts) -> list[str]:
+    """What a person should look at before training: rules that take many prompts, slices that lose most rows."""
+    found = []
+    total, left = len(np.unique(facts.prompts)), set(facts.prompts[verdicts.kept(np.arange(len(facts)))].tolist())
+    by_rule: dict[str, set[int]] = {}
+    for row, verdict in verdicts.given.items():
+        if (prompt := int(facts.prompts[row])) not in left and RULES[verdict.rule] not in CHOSEN:
+            by_rule.setdefault(verdict.rule, set()).add(prompt)
+    for rule in RULES:
+        if (lost := len(by_rule.get(rule, ()))) > MANY_PROMPTS * total:
+            example = next(verdict for verdict in verdicts.given.values() if verdict.rule == rule)
+            change = f"; {in_words(example.would_keep)} would keep it" if example.would_keep else ""
+            found.append(
+                f"the rule {rule!r} takes {lost:,} of {total:,} prompts ({lost / total:.0%}): {example.reason}{change}"
+            )
+    lost_rows = Counter(facts.slices[row] for row, verdict in verdicts.given.items() if RULES[verdict.rule] not in CHOSEN)
+    sizes = Counter(facts.slices)
+    for name, lost in sorted(lost_rows.items()):
+        if len(sizes) > 1 and lost > MOST_OF_A_SLICE * sizes[name]:
+            rules = Counter(verdict.rule for row, verdict in verdicts.given.items() if facts.slices[row] == name)
+            rule, times = rules.most_common(1)[0]
+            found.append(f"the slice {name!r} loses {lost:,} of {sizes[name]:,} rows, {times:,} of them by the rule {rule!r}")
+    return found
 
 
 def _by(names: Sequence[str], verdicts: Verdicts) -> dict[str, dict[str, int]]:
@@ -145,7 +177,9 @@ def _contamination(
     hits: Mapping[int, Hit], verdicts: Verdicts, items: Sequence[Item], read: Callable[[int], Sample], show: Show
 ) -> dict[str, Any]:
     took = {
-        row: hit for row, hit in sorted(hits.items()) if row in verdicts.given and verdicts.given[row].rule == "contamination"
+        row: hit
+        for row, hit in sorted(hits.items())
+        if row not in verdicts.given or verdicts.given[row].rule == "contamination"  # kept ones are annotated
     }
     shown_hits = []
     for row, hit in list(took.items())[:HITS]:

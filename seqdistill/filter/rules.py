@@ -4,11 +4,12 @@ What makes a duplicate, a stock phrase or a test item is decided in the files of
 """
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 
 from seqdistill.errors import SeqdistillError
-from seqdistill.filter.checks.contamination import Item, held
+from seqdistill.filter.checks.contamination import Item, held, templates
 from seqdistill.filter.checks.duplicates import exact_duplicates
 from seqdistill.filter.checks.languages import slips
 from seqdistill.filter.checks.near_duplicates import near_duplicates
@@ -18,9 +19,12 @@ from seqdistill.filter.checks.words import Ints
 from seqdistill.filter.report import Verdicts
 from seqdistill.filter.scan import Facts, Rows
 from seqdistill.filter.verdict import Verdict, setting
-from seqdistill.recipe.tables import IntegrityConfig, NearDuplicatesConfig
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ContaminationConfig, IntegrityConfig, NearDuplicatesConfig
 
 GUARD_ROWS = 100  # the guard looks away from smaller losses
+FEWEST_REPEATS = 20  # prompts with one completion, for it to be spoken of
+WORTH_TELLING = 0.1  # of a slice's prompts
 FLOOR = 0.5  # of `similarity`: what each side of a near-duplicate must reach by itself
 ALL_NEAR = setting("near_duplicates.scope", "off")
 
@@ -36,7 +40,7 @@ def drop_slips(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> Non
 
 
 def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: IntegrityConfig, read: Rows) -> list[StockPhrase]:
-    """Rejects completions that open with a stock phrase; returns the phrases."""
+    """Returns the stock phrases; rejects the completions that open with one, where that is configured."""
     if not config.stock_share:
         return []
     slices: dict[str, list[int]] = {}
@@ -46,11 +50,45 @@ def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: In
         return []
     groups = [np.array(rows) for _, rows in sorted(slices.items())]
     phrases = stock_phrases(facts.openings, facts.prompts, groups, config.stock_share, read)
-    for phrase in phrases:
+    for phrase in phrases if config.stock_phrases == "drop" else ():
         reason = f"opens with {phrase.opening!r}, as {phrase.share:.1%} of all do, unasked"
         for row in phrase.rows.tolist():
-            verdicts.reject(row, Verdict("stock_phrase", reason, (setting("integrity.stock_share", 0),)))
+            verdicts.reject(row, Verdict("stock_phrase", reason, (setting("integrity.stock_phrases", "annotate"),)))
     return phrases
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """One completion to many prompts of a slice."""
+
+    slice: str
+    row: int  # one of those that have it
+    prompts: int
+    share: float  # of the slice's prompts
+
+
+def drop_constants(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> list[Repeated]:
+    """Rejects a completion that answers most prompts of its slice; returns those that answer many."""
+    slices: dict[str, list[int]] = {}
+    for row in verdicts.kept(np.arange(len(facts))).tolist():
+        slices.setdefault(facts.slices[row], []).append(row)
+    found = []
+    for name, chosen in sorted(slices.items()):
+        rows = np.array(chosen)
+        total = len(np.unique(facts.prompts[rows]))
+        answers, inverse, counts = np.unique(facts.answers[rows], return_inverse=True, return_counts=True)
+        for number in np.flatnonzero((answers != 0) & (counts >= FEWEST_REPEATS)):
+            mine = rows[inverse == number]
+            prompts = len(np.unique(facts.prompts[mine]))
+            share = prompts / total
+            if prompts < FEWEST_REPEATS or share < WORTH_TELLING:
+                continue
+            found.append(Repeated(name, int(mine[0]), prompts, share))
+            if share > config.constant_share:
+                reason = f"the same completion as to {prompts} of the {total} prompts of its slice"
+                for row in mine.tolist():
+                    verdicts.reject(row, Verdict("constant", reason, (setting("integrity.constant_share", 1.0),)))
+    return found
 
 
 def drop_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, scope: str) -> None:
@@ -64,13 +102,15 @@ def drop_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, scope: str) -
         verdicts.reject(row, Verdict("duplicate", "says the same as a row that is kept", would_keep), better)
 
 
-def drop_near_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, config: NearDuplicatesConfig, read: Rows) -> None:
+def drop_near_duplicates(
+    facts: Facts, verdicts: Verdicts, order: Ints, config: NearDuplicatesConfig, read: Rows, progress: Progress
+) -> None:
     """Rejects the rows that almost repeat a better one. Raises SeqdistillError when the guard stops it."""
     if config.scope == "off":
         return
     rows = verdicts.kept(order)
     floor = FLOOR * config.similarity if config.scope == "pair" else 0.0
-    matches = near_duplicates(facts.sets, facts.numbers, rows, config.similarity, floor)
+    matches = near_duplicates(facts.sets, facts.numbers, rows, config.similarity, floor, progress)
     gone = np.flatnonzero(matches.kept_by >= 0)
     _guard(facts, rows, gone, matches.kept_by[gone], config, read)
     for row in gone.tolist():
@@ -100,12 +140,15 @@ def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDupl
             )
 
 
-def drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item], read: Rows) -> None:
-    """Rejects the rows that hold a test item; one that holds it whole would be rejected whatever the settings."""
-    for row, hit in sorted(facts.hits.items()):
+def drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item], config: ContaminationConfig, read: Rows) -> set[int]:
+    """Rejects the rows that hold a test item; returns those that only share a template's wording with one, no hits any more."""
+    shared = templates(facts.hits, facts.prompts)
+    facts.hits = {row: hit for row, hit in facts.hits.items() if row not in shared}
+    for row, hit in sorted(facts.hits.items()) if config.action == "drop" else ():
         item = items[hit.item]
         text = read(row).text if hit.side == "completion" else read(row).prompt_text
         in_part = hit.share < 1 and held(item.text, text) < 1
         reason = f"{hit.kind} match ({hit.share:.0%}) of its {hit.side} with the {item.part} of test item {item.test}"
-        would_keep = (setting("contamination.overlap", 1.0),) if in_part else ()
-        verdicts.reject(row, Verdict("contamination", reason, would_keep))
+        would_keep = setting("contamination.overlap", 1.0) if in_part else setting("contamination.action", "annotate")
+        verdicts.reject(row, Verdict("contamination", reason, (would_keep,)))
+    return shared

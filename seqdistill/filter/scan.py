@@ -21,10 +21,10 @@ from seqdistill.errors import UsageError
 from seqdistill.filter.checks.contamination import Hit, ItemIndex
 from seqdistill.filter.checks.duplicates import digest
 from seqdistill.filter.checks.integrity import integrity, refusal
-from seqdistill.filter.checks.languages import language, script
+from seqdistill.filter.checks.languages import asks_for_another, language, may_change_script, script
 from seqdistill.filter.checks.personal_data import count, hidden
-from seqdistill.filter.checks.stock_phrases import OPENING
-from seqdistill.filter.checks.words import Hashes, Ints, Sets, Words, mix, pair_sets, words
+from seqdistill.filter.checks.stock_phrases import openings
+from seqdistill.filter.checks.words import Hashes, Ints, Sets, Words, mix, pair_sets, sequence_hashes, words
 from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.filter.workers import each
 from seqdistill.progress import Progress
@@ -34,7 +34,9 @@ from seqdistill.tasks.answer_form import AnswerForm
 
 SPAN_ROWS = 2000
 SPAN_BYTES = 4 << 20  # a span ends with the line that reaches this: what is in memory at once does not grow with the texts
+FEWEST_ANSWER_WORDS = 10
 LARGEST = sys.float_info.max
+NEITHER = ("", "")  # nothing to say of prompt and completion
 
 
 @dataclass
@@ -49,11 +51,12 @@ class Facts:
     held_out: NDArray[np.bool_]  # whether the prompt is for validation
     plain: NDArray[np.bool_]  # whether the line has a sample's keys and no other
     digests: Hashes  # (n, 2)
+    answers: Hashes  # a hash of the completion's words; 0 where it is short, or a value of the answers' form
     openings: Hashes  # a hash of the completion's first words; 0 when it has fewer
     numbers: Hashes  # a hash of the numbers in the row
     slices: list[str]
     teachers: list[str]
-    scripts: list[tuple[str, str]]  # of the prompt and of the completion
+    scripts: list[tuple[str, str]]  # of the prompt and of the completion; empty where another one may be meant
     languages: list[tuple[str, str]]  # likewise, where they are asked for
     refused: NDArray[np.bool_]
     sets: Sets
@@ -65,7 +68,20 @@ class Facts:
         return len(self.offsets)
 
 
-ARRAYS = ("offsets", "ids", "prompts", "samples", "scores", "held_out", "plain", "digests", "openings", "numbers", "refused")
+ARRAYS = (
+    "offsets",
+    "ids",
+    "prompts",
+    "samples",
+    "scores",
+    "held_out",
+    "plain",
+    "digests",
+    "answers",
+    "openings",
+    "numbers",
+    "refused",
+)
 LISTS = ("slices", "teachers", "scripts", "languages")
 
 
@@ -124,11 +140,10 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
     prompts, completions = [sample.prompt_text for sample in samples], [sample.text for sample in samples]
     prompt_words, completion_words = words(prompts), words(completions)
     verdicts = {row: verdict for row, sample in enumerate(samples) if (verdict := _verdict(sample, config, form))}
-    hits = {hit.row: hit for hit in index.look("completion", completions, completion_words)}
+    hits = {hit.row: hit for hit in index.look("completion", completions, completion_words, prompts)}
     hits |= {hit.row: hit for hit in index.look("prompt", prompts, prompt_words)}
     prompt_ids = hashes_of([sample.prompt_id for sample in samples])
     numbers = {"prompt": prompt_words.numbers, "pair": prompt_words.numbers * np.uint64(3) + completion_words.numbers}
-    tongue = language if config.integrity.language_share else _not_told
     near = config.near_duplicates
     same = mix(numbers.get(near.scope, completion_words.numbers)) if near.numbers else np.zeros(len(rows), np.uint64)
     return Facts(
@@ -140,12 +155,13 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
         held_out=np.array([_held_out(sample.prompt_id, config) for sample in samples], bool),
         plain=np.array([row[3] for row in rows], bool),
         digests=np.frombuffer(b"".join(map(digest, samples)), np.uint64).reshape(-1, 2),
-        openings=_openings(completion_words),
+        answers=np.zeros(len(rows), np.uint64) if form else _answers(completion_words),
+        openings=openings(completions, completion_words),
         numbers=same ^ mix(prompt_ids.copy()) if near.scope == "within-prompt" else same,
         slices=[sample.slice or "" for sample in samples],
         teachers=[sample.teacher for sample in samples],
-        scripts=[(script(p), script(c)) for p, c in zip(prompts, completions, strict=True)],
-        languages=[(tongue(p), tongue(c)) for p, c in zip(prompts, completions, strict=True)],
+        scripts=[_scripts(sample) if config.integrity.script_share else NEITHER for sample in samples],
+        languages=[_languages(sample) if config.integrity.language_share else NEITHER for sample in samples],
         refused=np.array([refusal(text) is not None for text in completions], bool),
         sets=_sets(near.scope, prompt_words, completion_words),
         verdicts=verdicts,
@@ -159,8 +175,14 @@ def _score(given: Any) -> float:
     return float(min(max(given, -LARGEST), LARGEST)) if isinstance(given, (int, float)) else 0.0
 
 
-def _not_told(_: str) -> str:
-    return ""
+def _scripts(sample: Sample) -> tuple[str, str]:
+    both = script(sample.prompt_text), script(sample.text)
+    return NEITHER if both[0] != both[1] and may_change_script(sample.prompt, sample.text) else both
+
+
+def _languages(sample: Sample) -> tuple[str, str]:
+    both = language(sample.prompt_text), language(sample.text)
+    return NEITHER if both[0] != both[1] and asks_for_another(sample.prompt) else both
 
 
 def _verdict(sample: Sample, config: FilterConfig, form: AnswerForm) -> Verdict | None:
@@ -176,6 +198,15 @@ def _personal(samples: list[Sample], config: PersonalDataConfig) -> dict[int, di
         return {}
     counted = ((row, count(sample, config.phone_regions)) for row, sample in enumerate(samples))
     return {row: counts for row, counts in counted if counts}
+
+
+def _answers(completions: Words) -> Hashes:
+    """(n,) a hash of each completion's words; 0 for a label, a value, a short refusal, which repeat by their nature."""
+    lengths = np.diff(completions.bounds)
+    alone: Ints = np.concatenate((np.zeros(1, np.int64), np.cumsum(completions.alone, dtype=np.int64)))
+    characters = alone[completions.bounds[1:]] - alone[completions.bounds[:-1]]
+    short = lengths - characters // 2 < FEWEST_ANSWER_WORDS  # two characters of a script without spaces are about a word
+    return np.where(short, np.uint64(0), sequence_hashes(completions))
 
 
 def _sets(scope: str, prompt: Words, completion: Words) -> Sets:
@@ -197,15 +228,6 @@ def hashes_of(names: Sequence[str]) -> Hashes:
     """The hash of each name, as in `Facts`."""
     digests = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names)
     return np.frombuffer(b"".join(digests), np.uint64).copy()
-
-
-def _openings(found: Words) -> Hashes:
-    lengths = np.diff(found.bounds)
-    long = np.flatnonzero(lengths >= OPENING)
-    openings = np.zeros(len(lengths), np.uint64)
-    for place in range(OPENING):
-        openings[long] = mix(openings[long] + found.hashes[found.bounds[long] + place])
-    return openings
 
 
 @dataclass

@@ -4,6 +4,7 @@ One pass gathers facts of fixed size, the rules decide on them in order, a secon
 rule, its reason and the row that was kept instead; read = kept + rejected. The rules are in files named after them.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +16,13 @@ from seqdistill.cards import write_dataset_card
 from seqdistill.decisions import decisions_file, read_decisions
 from seqdistill.errors import SeqdistillError
 from seqdistill.filter.checks.contamination import Item, ItemIndex, items_of
+from seqdistill.filter.checks.personal_data import hidden
 from seqdistill.filter.outputs import write, write_baselines
 from seqdistill.filter.people import apply_decisions, mind_personal_data
-from seqdistill.filter.report import Verdicts, report
+from seqdistill.filter.report import Verdicts, report, warnings_of
 from seqdistill.filter.rules import (
+    Repeated,
+    drop_constants,
     drop_contaminated,
     drop_duplicates,
     drop_near_duplicates,
@@ -27,7 +31,7 @@ from seqdistill.filter.rules import (
 )
 from seqdistill.filter.scan import Facts, Rows, scan
 from seqdistill.filter.scoring.choice import Choice, Chooser, choice_inputs, choice_settings
-from seqdistill.filter.verdict import Verdict, told
+from seqdistill.filter.verdict import Verdict, in_words
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import asked_with
 from seqdistill.recipe.tables import Recipe, settings
@@ -71,7 +75,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             progress.note(change)
         record.begin()
         items = _test_items(recipe, progress)
-        index = ItemIndex(items, config.contamination.overlap)
+        index = ItemIndex(items, config.contamination, bool(form))
         facts = scan(samples, config, form, index, run.path / "filter", progress)
         read = stack.enter_context(Rows(samples, facts))
 
@@ -79,15 +83,22 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         verdicts = Verdicts(len(facts), given=dict(facts.verdicts))
         drop_slips(facts, verdicts, config.integrity)
         phrases = drop_stock_phrases(facts, verdicts, order, config.integrity, read)
+        repeated = drop_constants(facts, verdicts, config.integrity)
         if config.duplicates:
             drop_duplicates(facts, verdicts, order, config.near_duplicates.scope)
-        drop_near_duplicates(facts, verdicts, order, config.near_duplicates, read)
-        drop_contaminated(facts, verdicts, items, read)
+        drop_near_duplicates(facts, verdicts, order, config.near_duplicates, read, progress)
+        shared = drop_contaminated(facts, verdicts, items, config.contamination, read)
+        final = facts.hits.keys() if config.contamination.action == "drop" else set[int]()
         choice = _choose(run, recipe, form, facts, verdicts, read, progress)
-        reviewed = apply_decisions(decisions, facts, verdicts, config.personal_data, read)
+        reviewed = apply_decisions(decisions, final, facts, verdicts, config.personal_data, read)
         personal = mind_personal_data(facts, verdicts, reviewed, config.personal_data, read)
 
-        warnings = [*choice.warnings]
+        warnings = [*warnings_of(facts, verdicts), *_repeated_warnings(repeated, read), *choice.warnings]
+        if shared:
+            warnings.append(
+                f"{len(shared):,} rows share most of their wording with a test item, as rows of many prompts do: taken for a "
+                "template, and kept"
+            )
         for warning in warnings:
             progress.note(f"warning: {warning}")
         _check_something_is_left(verdicts, len(facts), samples)
@@ -180,6 +191,14 @@ def _choose(
     return choice
 
 
+def _repeated_warnings(repeated: Sequence[Repeated], read: Rows) -> list[str]:
+    return [
+        f"one completion answers {one.prompts:,} prompts ({one.share:.0%}) of the slice {one.slice!r}: "
+        f"{hidden(read(one.row).text)[:80]!r}"
+        for one in repeated
+    ]
+
+
 def _check_something_is_left(verdicts: Verdicts, rows: int, samples: Path) -> None:
     if not rows:
         raise SeqdistillError(f"{samples}: no samples in it", "generate some first; see generate/failures.jsonl")
@@ -189,5 +208,5 @@ def _check_something_is_left(verdicts: Verdicts, rows: int, samples: Path) -> No
         example = next(verdict for verdict in verdicts.given.values() if verdict.rule == rule)
         raise SeqdistillError(
             f"no row is left: the rule {rule!r} took {by_rule[rule]} of {rows} ({example.reason})",
-            f"{told(example.would_keep)} would keep this one" if example.would_keep else "look at the answers in generate/",
+            f"{in_words(example.would_keep)} would keep this one" if example.would_keep else "look at the answers in generate/",
         )

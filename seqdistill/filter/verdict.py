@@ -22,6 +22,6 @@ def setting(name: str, value: Any) -> str:
     return f"filter.{name} = {json.dumps(value)}"
 
 
-def told(would_keep: Sequence[str]) -> str:
+def in_words(would_keep: Sequence[str]) -> str:
     """Settings in words, each with its flag."""
     return " and ".join(f"{one} ({flag(*one.partition(' = ')[0].split('.'))})" for one in would_keep)

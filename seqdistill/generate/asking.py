@@ -6,12 +6,12 @@ Decides which requests are sent. What was answered is in the journal when this r
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.openai_batch import BatchEndpoint
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.generate.plan import Planned, Teacher, with_more_tokens
+from seqdistill.generate.plan import Planned, Teacher, repeats
 from seqdistill.journal.asking import Asker, Missing, answer, lacking, run_async
 from seqdistill.journal.batches import BatchAsking, Ledger
 from seqdistill.journal.budget import Budget
@@ -38,14 +38,9 @@ def ask_teachers(
     others: Sequence[Journal] = (),
 ) -> Asked:
     """Requests what neither the journal nor another run's has. Raises UsageError for what no request can survive."""
-    asking = _Asking(Asker(journal, budget, pace_of(asked)), asked, progress, Ledger(journal))
+    asking = _Asking(Asker(journal, budget, replace(pace_of(asked), on_note=progress.note)), asked, progress, Ledger(journal))
     run_async(asking.rounds(plan, others))
     return asking.result
-
-
-def cut_off(journal: Journal, planned: Planned) -> bool:
-    """Whether the journal holds an answer that ended at the token limit."""
-    return answer(journal, planned.teacher.identity, planned.request, {}).finish_reason == "length"
 
 
 def pace_of(asked: GenerateConfig) -> Pace:
@@ -72,12 +67,18 @@ class _Asking:
     result: Asked = field(default_factory=Asked)
 
     async def rounds(self, plan: Sequence[Planned], others: Sequence[Journal]) -> None:
-        """Requests every planned sample, and then once more what was cut off."""
+        """Requests every planned sample, and then once more what is to be repeated."""
         async with self.asker:
             await self._round(plan, others)
-            if self.asked.retry_truncated is not None and self.result.stopped is None:
-                again = [with_more_tokens(one, self.asked) for one in plan if cut_off(self.asker.journal, one)]
-                await self._round(again, others)
+            current = list(plan)
+            for repeat in repeats(self.asked):
+                if self.result.stopped is None:
+                    changed = {n: repeat.again(one) for n, one in enumerate(current) if repeat.applies(self._answer(one))}
+                    await self._round(list(changed.values()), others)
+                    current = [changed.get(n, one) for n, one in enumerate(current)]
+
+    def _answer(self, planned: Planned) -> Completion:
+        return answer(self.asker.journal, planned.teacher.identity, planned.request, self.result.failed)
 
     async def _round(self, plan: Sequence[Planned], others: Sequence[Journal]) -> None:
         """One request for each planned sample: teacher by teacher, or all their batches at once."""

@@ -82,7 +82,7 @@ def compare(run: Run, fingerprint: str, counts: Counts, progress: Progress) -> N
         return
     pairs = [("completion tokens", told["completion_tokens"], counts.completion_tokens), ("USD", told["usd"], counts.usd)]
     errors = [
-        f"{was:.6g} {unit} estimated, {now:.6g} used ({was / now - 1:+.0%})"
+        f"{was:.6g} {unit} estimated, {now:.6g} used ({abs(was / now - 1):.0%} too {'high' if was > now else 'low'})"
         for unit, was, now in pairs
         if was is not None and now
     ]

@@ -3,13 +3,16 @@
 Decides names, ids, seeds and which teacher answers what. Does not ask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
-from seqdistill.engines import Request, check_able
+from seqdistill.engines import Completion, Request, check_able
 from seqdistill.engines.models import identity
+from seqdistill.engines.options import check_options
+from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.journal.budget import Source, price_of
 from seqdistill.recipe.tables import GenerateConfig, ModelConfig, OneOfTeachers, Recipe, TeacherConfig
@@ -69,6 +72,7 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
                 f"samples_per_request = {asked.samples_per_request} with the {config.engine} engine",
                 "only the openai engine sends requests; others compute a prompt's samples together anyway",
             )
+        check_options(config)
         weight = config.weight if isinstance(config, OneOfTeachers) else None
         teachers.append(Teacher(teacher_name(config), identity(config), config, price_of(config.price), weight))
     names = [teacher.name for teacher in teachers]
@@ -116,7 +120,39 @@ def _answering(teachers: Sequence[Teacher], seed: int, prompt: Prompt, number: i
     return [teachers[-1]]
 
 
-def with_more_tokens(planned: Planned, asked: GenerateConfig) -> Planned:
-    """The same sample, asked for with the larger limit of `retry_truncated`."""
-    assert asked.retry_truncated is not None
-    return replace(planned, request=replace(planned.request, max_tokens=asked.retry_truncated))
+@dataclass(frozen=True)
+class Repeat:
+    """A second request for a sample, because of how the first answer came out."""
+
+    applies: Callable[[Completion], bool]
+    again: Callable[[Planned], Planned]
+
+
+def repeats(asked: GenerateConfig) -> list[Repeat]:
+    """What is requested a second time, in this order: by `ask_again` as it was, by `retry_truncated` with a larger limit."""
+    wanted, limit = {reason.lower() for reason in asked.ask_again}, asked.retry_truncated
+    found = []
+    if wanted:
+        found.append(Repeat(lambda one: bool(wanted & ended_by(one)), lambda planned: _changed(planned, again=1)))
+    if limit is not None:
+        found.append(Repeat(lambda one: one.finish_reason == "length", lambda planned: _changed(planned, max_tokens=limit)))
+    return found
+
+
+def ended_by(completion: Completion) -> set[str]:
+    """How an answer ended: our word, the endpoint's own, and "empty" for one without content; nothing for a failure."""
+    if completion.error is not None:
+        return set()
+    choices = completion.raw.get("choices")
+    reported = as_dict(choices[0]).get("finish_reason") if isinstance(choices, list) and choices else None
+    reasons = {completion.finish_reason, str(reported).lower()} - {"none"}
+    return reasons | ({"empty"} if is_empty(completion) else set())
+
+
+def is_empty(completion: Completion) -> bool:
+    """Whether there is no answer in an answer, only reasoning or nothing."""
+    return completion.error is None and not completion.content.strip() and not completion.tool_calls
+
+
+def _changed(planned: Planned, **settings: Any) -> Planned:
+    return replace(planned, request=replace(planned.request, **settings))

@@ -9,7 +9,7 @@ from typing import Any
 
 from seqdistill.engines import Completion
 from seqdistill.engines.logprob_file import write_logprobs
-from seqdistill.generate.plan import Planned, with_more_tokens
+from seqdistill.generate.plan import Planned, is_empty, repeats
 from seqdistill.journal.asking import answer
 from seqdistill.journal.storage import Journal
 from seqdistill.recipe.tables import GenerateConfig
@@ -26,7 +26,9 @@ class Counts:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float | None = None
-    think_only: int = 0  # reasoning, and no answer after it
+    empty: int = 0  # answers without content
+    think_only: int = 0  # of these, those that are reasoning alone
+    without_logprobs: int = 0  # answers for which log-probabilities were requested in vain
     finish_reasons: dict[str, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
 
@@ -45,7 +47,8 @@ def write_samples(
             if completion.error is None:
                 samples.write(to_line(sample_of(planned, completion)))
                 counts.samples += 1
-                counts.think_only += not completion.content.strip() and completion.reasoning is not None
+                counts.empty += is_empty(completion)
+                counts.think_only += is_empty(completion) and completion.reasoning is not None
                 _add(counts.finish_reasons, completion.finish_reason)
             else:
                 failures.write(to_line(_failure(planned, completion)))
@@ -67,13 +70,14 @@ def write_token_logprobs(run: Run, journal: Journal, plan: Sequence[Planned], as
 def _final(
     journal: Journal, planned: Planned, asked: GenerateConfig, failed: Mapping[str, Completion], counts: Counts
 ) -> Completion:
-    """The completion that counts for a sample: the first, or the second where the first was cut off and asked once more."""
+    """The completion that counts for a sample: the last of its requests."""
     completion = answer(journal, planned.teacher.identity, planned.request, failed)
     _count(counts, planned, completion)
-    if completion.finish_reason == "length" and asked.retry_truncated is not None:
-        again = with_more_tokens(planned, asked)
-        completion = answer(journal, again.teacher.identity, again.request, failed)
-        _count(counts, again, completion)
+    for repeat in repeats(asked):
+        if repeat.applies(completion):
+            planned = repeat.again(planned)
+            completion = answer(journal, planned.teacher.identity, planned.request, failed)
+            _count(counts, planned, completion)
     return completion
 
 

@@ -41,6 +41,8 @@ class GenerateResult:
     seconds: float
     up_to_date: bool
     path: Path
+    empty: int = 0  # answers without content, those that are reasoning alone included
+    without_logprobs: int = 0  # answers for which log-probabilities were requested in vain
 
 
 def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
@@ -49,7 +51,8 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
     Raises UsageError for bad input before anything is asked, and Incomplete when more requests failed than may, or the budget
     is reached: the others are written, and running again asks only for what is missing.
     """
-    if recipe.task.prompts is None and (run.manifest("generate") or {}).get("imported"):
+    nobody_to_ask = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
+    if nobody_to_ask and (run.manifest("generate") or {}).get("imported"):
         return _result(run, up_to_date=True)  # `import` has done this stage
     inputs = Inputs.of(run, recipe)
     if inputs.record.up_to_date():
@@ -66,6 +69,7 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
         inputs.record.begin()
         counts = write_samples(run, journal, plan, recipe.generate, asked.failed)
         logprobs = write_token_logprobs(run, journal, plan, recipe.generate)
+        counts.without_logprobs = counts.samples - logprobs if recipe.generate.logprobs is not None else 0
         prompts = len({planned.prompt.id for planned in plan})
         incomplete = counts.failed > (0 if asked.stopped else recipe.generate.may_fail * len(plan))
         inputs.record.finish(

@@ -25,7 +25,7 @@ def measures(kind: str, own: Metric | None = None) -> list[Measure]:
     return found
 
 
-def default_metric(kind: str, own: Metric | None = None) -> str:
+def default_metric(kind: str, *, own: bool = False) -> str:
     """The metric that decides where none is named: the user's own, or else by the kind of answers."""
     return OWN if own else {"choices": "accuracy", "schema": "field_f1"}.get(kind, "chrf")
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from seqdistill.errors import UsageError
-from seqdistill.recipe.tables import TABLES, OneOfTeachers, Recipe, TeacherConfig, parts_of, settings_of
+from seqdistill.recipe.secrets import TABLES_OF_VALUES, check_no_secret
+from seqdistill.recipe.tables import TABLES, ModelConfig, OneOfTeachers, Recipe, TeacherConfig, parts_of, settings_of
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -76,6 +77,8 @@ def _check_table(kind: Any, table: str, content: Any, place: str) -> None:
             _check_table(of, f"{table}.{name}", value, place)
         else:
             check_value(setting, of, value, f"{place}: [{table}] {name}")
+    if issubclass(kind, ModelConfig):
+        check_no_secret(content, f"{place}: [{table}]")
 
 
 def _dotted(kind: Any, *above: str) -> list[str]:
@@ -85,12 +88,13 @@ def _dotted(kind: Any, *above: str) -> list[str]:
 def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> None:
     """Raises UsageError for a value that one setting cannot take; `place` is its flag, or file, table and key."""
     accepted = [part for part in get_args(kind) if part is not type(None)] if _is_union(kind) else [kind]
-    origin = get_origin(accepted[0]) or accepted[0]
-    if value is None and _is_union(kind):
+    if value is None and type(None) in get_args(kind):
         return
+    accepted = [part for part in accepted if get_origin(part) is list and isinstance(value, list)] or accepted
+    origin = get_origin(accepted[0]) or accepted[0]
     _check_plain(value, place)
     if origin is list:
-        if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
             raise UsageError(f"{place} = {value!r}: want a list of strings", 'write ["one", "two"]')
         return
     fits = isinstance(value, (int, float) if origin is float else origin) and not (
@@ -159,7 +163,7 @@ def merge(*layers: Layer) -> dict[str, Any]:
 
 def resolve(tables: Layer) -> Recipe:
     """The recipe with every default filled in. `tables` must have been checked."""
-    several = [OneOfTeachers(**one) for one in tables.get("teachers", ())]
+    several = [_filled(OneOfTeachers, one) for one in tables.get("teachers", ())]
     single = {table: _filled(TABLES[table], content) for table, content in tables.items() if table != "teachers"}
     if several and not single.get("teacher", TeacherConfig()).model:
         single["teacher"] = several[0]
@@ -167,10 +171,16 @@ def resolve(tables: Layer) -> Recipe:
 
 
 def _filled(kind: Any, content: Mapping[str, Any]) -> Any:
+    """A table's dataclass; one text where a list of texts is wanted is a list of one."""
     parts = parts_of(kind)
-    return kind(
-        **{name: _filled(parts[name][1], value) if is_dataclass(parts[name][1]) else value for name, value in content.items()}
-    )
+
+    def value_of(name: str, value: Any) -> Any:
+        of = parts[name][1]
+        if is_dataclass(of):
+            return _filled(of, value)
+        return [value] if get_origin(of) is list and isinstance(value, str) else value
+
+    return kind(**{name: value_of(name, value) for name, value in content.items()})
 
 
 def with_paths(tables: Layer, folder: Path) -> dict[str, Any]:
@@ -203,6 +213,9 @@ def _with_paths(kind: Any, content: Mapping[str, Any], folder: Path) -> dict[str
 def _placed(value: str, folder: Path, name: str) -> str:
     if value.startswith("run:"):
         return f"run:{(folder / value[4:]).absolute()}"
+    file, _, function = value.rpartition(":")
+    if file.endswith(".py") and (folder / file).exists():  # the user's own metric, FILE.py:FUNCTION
+        return f"{(folder / file).absolute()}:{function}"
     if (folder / value).exists() or (name in ("prompts", "test", "against") and ":" not in value):
         return str((folder / value).absolute())
     return value
@@ -225,5 +238,6 @@ def parse_assignment(text: str) -> tuple[str, dict[str, Any]]:
     for name in reversed(names[1:]):
         value = {name: value}
     content = {names[0]: value}
-    check_tables({table: content}, f"--set {text!r}")
+    may_be_secret = names[0] in (*TABLES_OF_VALUES, "base_url")
+    check_tables({table: content}, f"--set {left.strip() if may_be_secret else repr(text)}")
     return table, content

@@ -27,12 +27,17 @@ class AnswerForm:
         return bool(self.schema or self.choices)
 
     def check(self) -> None:
-        """Raises UsageError for both at once, a schema that is none, and choices that are empty or the same."""
+        """Raises UsageError for both at once, a schema that is none, and choices that are empty, the same or never met."""
         if self.schema and self.choices:
             raise UsageError("[generate] has both schema and choices", "give one: choices are a schema of their own")
         if "" in self.choices or len(set(self.choices)) < len(self.choices):
             raise UsageError(
                 f"[generate] choices = {list(self.choices)!r}: an empty or repeated choice", 'choices = ["yes", "no"]'
+            )
+        if padded := next((choice for choice in self.choices if choice != choice.strip()), None):
+            raise UsageError(
+                f"[generate] choices: {padded!r} begins or ends with white space, so no answer can meet it",
+                f"write {padded.strip()!r}",
             )
         if self.schema:
             from jsonschema.exceptions import SchemaError

@@ -95,12 +95,15 @@ def _part_text(part: Any, where: str) -> str:
     if not isinstance(part, Mapping):
         raise UsageError(f"{where} holds a part that is not text: {part!r}"[:200], 'a part is {"type": "text", "text": "..."}')
     kind = part.get("type")
-    if kind in TEXT_PARTS and isinstance(text := part.get("text", part.get("refusal")), str):
-        return text
+    texts = [text for key in ("text", "value", "refusal") if isinstance(text := part.get(key), str)]
+    if kind in TEXT_PARTS and texts:
+        return texts[0]
     if kind in THOUGHT_PARTS or part.get("thought") is True:
         return ""
     if kind == "tool_use":
         return call_text({"name": part.get("name"), "arguments": part.get("input")})
+    if kind == "tool_call" and isinstance(call := structured(part.get("value")), Mapping):  # as LLaMA-Factory writes it
+        return call_text(call)
     if kind == "tool_result":
         return f"<tool_response>\n{content_text(part.get('content'), where)}\n</tool_response>"
     raise UsageError(
@@ -165,6 +168,13 @@ def with_system(messages: list[Message], system: Any) -> list[Message]:
     if not isinstance(system, str) or not system.strip() or (messages[:1] and messages[0]["role"] == "system"):
         return messages
     return [{"role": "system", "content": system}, *messages]
+
+
+def check_only_text(row: Mapping[str, Any], place: str) -> None:
+    """Raises UsageError for a row with images, sound or videos beside its text."""
+    for key in ("images", "audios", "videos"):
+        if isinstance(row.get(key), list) and row[key]:
+            raise UsageError(f"{place}: the row holds {key}, and only text can be learnt", "remove the row")
 
 
 def instruction_text(row: Mapping[str, Any]) -> str | None:

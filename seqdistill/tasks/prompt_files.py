@@ -16,7 +16,7 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, Prompt, prompt_id
-from seqdistill.tasks.messages import chat_messages, instruction_text, is_conversation, structured, with_system
+from seqdistill.tasks.messages import chat_messages, check_only_text, instruction_text, is_conversation, structured, with_system
 from seqdistill.tasks.row_files import check_file, hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 
@@ -58,7 +58,7 @@ def load_prompts(
             places[prompt.id] = place
             if len(prompts) == limit:
                 break
-        elif _text(known, "id", place) is None:
+        elif value_text(known, "id", place) is None:
             repeated += 1
         else:
             raise UsageError(
@@ -127,17 +127,18 @@ def _check_keys(row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str]
 
 
 def _prompt(row: Mapping[str, Any], known: Mapping[str, Any], template: Template, used: Set[str], place: str) -> Prompt:
+    check_only_text(row, place)
     asked, reference = _asked(row, known, used, place)
     values = {**row, **known, "prompt": asked, "reference": reference}
     teacher = render(template, "teacher", values, place)
     student = teacher if template.student == template.teacher else render(template, "student", values, place)
     prompt = Prompt(
-        id=_text(known, "id", place) or prompt_id(teacher),
+        id=value_text(known, "id", place) or prompt_id(teacher),
         teacher_messages=teacher,
         messages=student,
         reference=reference,
-        slice=_text(known, "slice", place),
-        group=_text(known, "group", place),
+        slice=value_text(known, "slice", place),
+        group=value_text(known, "group", place),
     )
     try:
         json.dumps(vars(prompt), ensure_ascii=False).encode()
@@ -153,7 +154,7 @@ def _asked(
     row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str], place: str
 ) -> tuple[str | list[Message], str | None]:
     """What a row asks, as text or as messages that end with the user's, and its reference answer."""
-    reference = _text(known, "reference", place)
+    reference = value_text(known, "reference", place)
     system = known.get("system") if "system" not in used else None
     key = next((key for key in ("prompt", "messages") if known.get(key) is not None), "messages")
     value = known.get(key)
@@ -161,7 +162,7 @@ def _asked(
         key, value = "conversations", row["conversations"]
     if value is None and (instruction := instruction_text(row)):
         key, value = "prompt", instruction
-        reference = reference or _text(row, "output", place) or _text(row, "response", place)
+        reference = reference or value_text(row, "output", place) or value_text(row, "response", place)
     held = structured(value)
     if key == "messages" and isinstance(value, str) and not isinstance(held, list):
         raise UsageError(f"{place}: key 'messages' is text that is not a list of messages: {value[:60]!r}", ROW_HINT)
@@ -184,7 +185,7 @@ def _asked(
     return messages, reference
 
 
-def _text(row: Mapping[str, Any], key: str, place: str) -> str | None:
+def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
     """The value under an optional key as text; None for none, for NaN and for blank text.
 
     A whole number is written without a fraction also where a table holds it as 42.0; a truth is `true` or `false`; an object

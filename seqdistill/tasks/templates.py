@@ -27,6 +27,7 @@ class Template:
     student: dict[str, str]
 
 
+PROMPT_TEMPLATE = "prompt_template.json"  # the student's view, in the folder of the trained model
 PLAIN = Template(None, None, {"user": "{{ prompt }}"}, {"user": "{{ prompt }}"})
 
 
@@ -37,6 +38,14 @@ def prompts_folder() -> Path:
         if folder.is_dir():
             return folder
     raise UsageError("the prompts/ folder that comes with seqdistill is missing", "reinstall seqdistill")
+
+
+def recipe_file(path: Path | None) -> Path | None:
+    """A recipe by its path, or by the name of a folder in prompts/ that has one; any other path as it is."""
+    if path is None or path.exists() or path.name != str(path):
+        return path
+    shipped = prompts_folder() / path.name / "recipe.toml"
+    return shipped if shipped.is_file() else path
 
 
 def find_template(name: str) -> Path:

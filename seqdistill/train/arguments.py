@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from seqdistill.errors import UsageError
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import TrainConfig
+from seqdistill.train.ranks import processes
 
 _RENDERED = "rows are rendered with the student's own chat template, and the loss is on the completion"
 _CHECKPOINTS = "the stage keeps its own checkpoints: an interrupted run resumes by itself"
@@ -90,6 +91,8 @@ def trl_arguments(
         raise UsageError("[train.args] fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
     if on_cpu:
         device = {"bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
+        if processes() > 1:
+            device["use_cpu"] = True  # or accelerate would train in each of them alone
     else:
         device = {"bf16": not given.get("fp16") and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported())}
     unpacked = given.get("padding_free") and not given.get("packing")  # there TRL takes no length; no row is clipped either

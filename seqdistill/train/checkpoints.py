@@ -18,6 +18,7 @@ from typing import Any
 from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Progress
 from seqdistill.records import write_json
+from seqdistill.train.ranks import anywhere, rank, wait
 
 SAVE_SECONDS = 60.0  # at most this much work is lost
 SAVE_SHARE = 0.05  # at most this share of the time goes into checkpoints
@@ -71,7 +72,8 @@ def checkpointing(work: Path) -> Any:
 
         def _save_when_due(self, control: Any) -> Any:
             self._asked = time.monotonic()
-            if self._asked - self._saved >= max(SAVE_SECONDS, self._cost / SAVE_SHARE):
+            due = self._asked - self._saved >= max(SAVE_SECONDS, self._cost / SAVE_SHARE)
+            if anywhere(due and rank() == 0):
                 control.should_save = True
             return control
 
@@ -86,20 +88,25 @@ def checkpointing(work: Path) -> Any:
             return self._save_when_due(control)
 
         def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            wait()  # every process writes a part of it
             newest = work / f"checkpoint-{state.global_step}"
+            if rank() == 0:
+                self._finish(newest)
+            self._saved = time.monotonic()
+            self._cost = self._saved - self._asked
+
+        def _finish(self, newest: Path) -> None:
             write_json(newest / COMPLETE, _sizes(newest))
             for checkpoint in _checkpoints(work):
                 if checkpoint != newest:
                     shutil.rmtree(checkpoint)
-            self._saved = time.monotonic()
-            self._cost = self._saved - self._asked
 
     return Checkpointing()
 
 
 @contextlib.contextmanager
 def stopping(trainer: Any, progress: Progress) -> Iterator[None]:
-    """While it lasts, SIGINT and SIGTERM let the step end and save a checkpoint; a second one acts at once.
+    """While it lasts, SIGINT and SIGTERM let the step end and save a checkpoint; a second SIGINT acts at once.
 
     Then raises KeyboardInterrupt for SIGINT and SeqdistillError for SIGTERM. A signal that is ignored stays so. Outside the
     main thread signals cannot be caught, and nothing changes.
@@ -109,27 +116,27 @@ def stopping(trainer: Any, progress: Progress) -> Iterator[None]:
     caught: list[int] = []
 
     def catch(number: int, _frame: Any) -> None:
-        if caught:
+        if caught and number == signal.SIGINT:
             raise KeyboardInterrupt
         caught.append(number)
 
     class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
         def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
-            if caught:
-                progress.note(f"train: stopping after step {state.global_step}; a second signal stops at once")
+            if anywhere(bool(caught)):
+                progress.note(f"train: stopping after step {state.global_step}; a second Ctrl-C stops at once")
                 control.should_save = control.should_save or not float(state.epoch).is_integer()
             return control
 
         def on_epoch_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
-            control.should_save = control.should_save or bool(caught)
+            control.should_save = control.should_save or anywhere(bool(caught))
             return control
 
         def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-            if signal.SIGINT in caught:
+            if anywhere(signal.SIGINT in caught):
                 raise KeyboardInterrupt
-            if caught:
+            if anywhere(bool(caught)):
                 raise SeqdistillError(
-                    f"train: stopped by {signal.Signals(caught[0]).name}; step {state.global_step} is saved",
+                    f"train: stopped by SIGTERM; step {state.global_step} is saved",
                     "run the same command again: it resumes there",
                 )
 

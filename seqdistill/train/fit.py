@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.loading import load
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import read_jsonl
 from seqdistill.train.checkpoints import checkpointing, stopping
+from seqdistill.train.lora import loaded_student
 from seqdistill.train.loss_log import last_losses, loss_log
 from seqdistill.train.methods import Lesson, Method
 from seqdistill.train.saving import write_model
@@ -40,13 +40,12 @@ def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
     than the rows.
     """
     import torch
-    from transformers import PrinterCallback
+    from transformers import PrinterCallback, set_seed
 
     arguments, progress = lesson.arguments, lesson.progress
     loading, arguments.model_init_kwargs = arguments.model_init_kwargs, None
-    model = load(
-        "AutoModelForCausalLM", lesson.base.model, **{"dtype": "float32", **(loading or {})}
-    )  # TRL would not see missing weights
+    set_seed(arguments.seed)  # adapters begin at random
+    model = loaded_student(lesson.base.model, lesson.recipe.train.lora, loading or {})  # TRL would not see missing weights
     try:
         callbacks = [loss_log(log, progress), checkpointing(Path(arguments.output_dir))]
         trainer = method.trainer(replace(lesson, model=model), callbacks)

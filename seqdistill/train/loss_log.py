@@ -33,7 +33,8 @@ def loss_log(path: Path, progress: Progress) -> Any:
 
     class LossLog(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
         def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-            write_jsonl(path, filter(None, map(row, state.log_history)))
+            if state.is_world_process_zero:
+                write_jsonl(path, filter(None, map(row, state.log_history)))
             progress.start("training the student", state.max_steps, "steps")
             progress.advance(state.global_step)
 
@@ -51,8 +52,9 @@ def loss_log(path: Path, progress: Progress) -> Any:
                         f"training diverged: {name} is {line[name]} at step {state.global_step}",
                         f"lower learning_rate in [train.args] (it is {args.learning_rate:g}), then run again",
                     )
-            with path.open("a", encoding="utf-8", newline="\n") as log:
-                log.write(to_line(line))
+            if state.is_world_process_zero:
+                with path.open("a", encoding="utf-8", newline="\n") as log:
+                    log.write(to_line(line))
             name = "loss" if line["loss"] is not None else "eval_loss"
             progress.advance(0, {name.replace("eval_", "validation "): f"{line[name]:.3f}"})
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
+from seqdistill.train.lora import without_adapters
 from seqdistill.train.rendering import Row
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -50,6 +51,7 @@ def make_savable(model: Any) -> list[str]:
     from transformers import GenerationConfig
 
     notes: list[str] = []
+    model = without_adapters(model)
     config = model.generation_config
     if config is None or _can_be_saved(config):
         return notes
@@ -73,18 +75,6 @@ def _can_be_saved(config: Any) -> bool:
         except ValueError:
             return False
     return True
-
-
-def check_embedding(model: Any, tokenizer: Any, highest: int) -> None:
-    """Raises UsageError when the loaded model has no embedding for a token id, `highest` or the padding token's."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    for token in (highest, tokenizer.pad_token_id or 0):
-        if token >= rows:
-            raise UsageError(
-                f"the student's tokenizer gives {tokenizer.convert_ids_to_tokens(token)!r} the id {token}, "
-                f"but its model has embeddings for ids up to {rows - 1} only",
-                "use the tokenizer that belongs to the model, or resize its embeddings first",
-            )
 
 
 def check_isolated(trainer: Any, rows: Sequence[Row]) -> None:

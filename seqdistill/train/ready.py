@@ -18,10 +18,12 @@ from seqdistill.records import read_samples
 from seqdistill.runs import Run
 from seqdistill.train.arguments import check_arguments, trl_arguments
 from seqdistill.train.fit import prepared, quiet
+from seqdistill.train.lora import check_lora
 from seqdistill.train.measured import Cost, check_isolated, cost, make_savable
 from seqdistill.train.methods import Lesson, Method, method_of
 from seqdistill.train.mixing import mixed
 from seqdistill.train.preflight import Checked, preflight
+from seqdistill.train.ranks import shared
 from seqdistill.train.rendering import Row, Template, Unfit, chat_template, with_defaults
 from seqdistill.train.shrink import listed_layers
 from seqdistill.train.student import Base, Student, discard, find_student, untrained, weights_of
@@ -67,6 +69,7 @@ def make_ready(
 
     Raises UsageError for a student, rows or [train.args] that cannot be trained with; nothing is left behind then.
     """
+    check_lora(recipe.train.lora)
     check_arguments(recipe.train.args, method.config_class())
     method.check(run, recipe, student)
     rows = mixed({name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}, recipe.train)
@@ -89,7 +92,7 @@ def make_ready(
     lesson = replace(lesson, material=method.gather(lesson))
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
     try:
-        base = untrained(student, run, recipe.train.layers, prompts.values(), progress)
+        base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress))
         trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
         if getattr(arguments, "packing", False):
             check_isolated(trainer, checked.train)
@@ -206,6 +209,7 @@ def check_settings(recipe: Recipe) -> None:
     student, method = find_student(recipe), method_of(recipe.train)
     method.check_recipe(recipe)
     with quiet():
+        check_lora(recipe.train.lora)
         check_arguments(recipe.train.args, method.config_class())
         _read_student(student, recipe)
 

@@ -11,18 +11,24 @@ from typing import Any
 
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
+from seqdistill.train.lora import merged
+from seqdistill.train.ranks import rank
 
 BOTH, FIVE = "transformers 4 and 5", "transformers 5 or later"
 
 
 def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) -> str:
-    """The folder `out`, replaced at once, with weights in the precision the student came in. Returns what it loads in."""
+    """The folder `out`, replaced at once, with weights in the precision the student came in. Returns what it loads in.
+
+    Of several processes the first one writes; the others return nothing.
+    """
     from transformers import AutoConfig
 
     came_in = AutoConfig.from_pretrained(base.model, revision=base.revision, trust_remote_code=base.trust_remote_code)
     half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
-    for folder in (half, old):
+    for folder in (half, old) if rank() == 0 else ():
         shutil.rmtree(folder, ignore_errors=True)
+    trainer.model = merged(trainer.model, base)
     if came_in.dtype is not None:
         trainer.model.to(came_in.dtype)
     trainer.model.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
@@ -30,7 +36,9 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
     stops = [end_of_turn, *(stop for stop in stops if stop != end_of_turn)]
     trainer.model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
-    trainer.save_model(str(half))
+    trainer.save_model(str(half))  # the first process writes; the others may have a part of the weights
+    if rank() > 0:
+        return ""
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
     loads_in = write_for_both(half)
     for file in half.iterdir():
@@ -71,7 +79,9 @@ def _configs(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _rope(config: Any) -> list[Any]:
-    return [part.get("rope_parameters") for part in _configs(config.to_dict())]
+    """The rotary settings as transformers 5 understands them; "type" is an older word for rope_type, left over."""
+    found = [part.get("rope_parameters") for part in _configs(config.to_dict())]
+    return [{name: value for name, value in rope.items() if name != "type"} if rope else rope for rope in found]
 
 
 def _rewrite_rope(config: dict[str, Any]) -> bool:
@@ -79,17 +89,24 @@ def _rewrite_rope(config: dict[str, Any]) -> bool:
     rope = config.get("rope_parameters")
     if not isinstance(rope, dict):
         return True
-    local = None
+    kinds = [rope]
     if "full_attention" in rope and "sliding_attention" in rope:
-        rope, local = rope["full_attention"], rope["sliding_attention"]
-    if not isinstance(rope, dict) or "rope_theta" not in rope:
+        kinds = [rope["full_attention"], rope["sliding_attention"]]
+    if not all(isinstance(kind, dict) and "rope_theta" in kind for kind in kinds):
         return False
+    rope = kinds[0]
     config["rope_theta"] = rope["rope_theta"]
-    if local is not None:
-        config["rope_local_base_freq"] = local["rope_theta"]
+    if len(kinds) > 1:
+        config["rope_local_base_freq"] = kinds[1]["rope_theta"]
     if "partial_rotary_factor" in rope:
         config["partial_rotary_factor"] = rope["partial_rotary_factor"]
-    if rope.get("rope_type", "default") != "default":
+    if str(config.get("model_type")).startswith("gpt_neox"):
+        config["rotary_emb_base"], config["rotary_pct"] = rope["rope_theta"], rope.get("partial_rotary_factor", 1.0)
+    kind = rope.get("rope_type", "default")
+    if kind == "longrope":  # there transformers 4 takes these three and no other
+        config["rope_scaling"] = {"type": kind, **{name: rope[name] for name in ("short_factor", "long_factor")}}
+        config["original_max_position_embeddings"] = rope["original_max_position_embeddings"]
+    elif kind != "default":
         config["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
     return True
 

@@ -4,7 +4,6 @@ Cutting and then fine-tuning on the teacher's outputs is Shleifer & Rush's recip
 measure of what a layer does is ShortGPT's block influence (https://arxiv.org/abs/2403.03853). Does not train.
 """
 
-import copy
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Message, file_sha256, write_json
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import PLAIN, load_template, prompts_folder
+from seqdistill.train.cutting import completed, cut, decoder_layers
 
 INFLUENCE_PROMPTS = 16  # the ranking of layers is the same from 4 prompts as from 16
 CHOICES = ("influence", "even")
@@ -39,8 +39,9 @@ def shrink(
     """Writes a model with some of `model`'s decoder layers to the folder `out`; returns which, counted from 0.
 
     `layers` is how many, and `choice` how they are chosen: "influence", measured on `prompts`, "even", evenly spaced with
-    both ends, or the list itself ("0,1,2,20"); a list may also stand in `layers`, and then `choice` has no part. Everything
-    else (embeddings, head, tokenizer, chat template, generation settings, dtype) stays. shrink.json says what was kept and
+    both ends, or the list itself ("0,1,2,20"); a list may also be in `layers`, and then `choice` has no part. A layer that
+    others need, such as a hybrid model's attention, takes the place of the nearest that nobody needs. Everything else
+    (embeddings, head, tokenizer, chat template, generation settings, dtype) stays. shrink.json says what was kept and
     why. `out` appears whole or not at all. Raises UsageError for an unknown model, choice or layer, for more layers than
     the model has, for a model whose layers are not one list or not of one kind, and for an `out` that exists.
     """
@@ -53,15 +54,16 @@ def shrink(
     tokenizer = load("AutoTokenizer", source)
     whole = load("AutoModelForCausalLM", source, dtype="auto").eval()
     path, stack = decoder_layers(whole)
+    text = whole.config.get_text_config(decoder=True)
     scores: list[float] | None = None
     chosen = listed_layers(str(layers), choice, len(stack))
     if chosen is not None:
         choice = "list"
     elif choice == "even":
-        chosen = even_layers(int(layers), len(stack))
+        chosen = completed(text, even_layers(int(layers), len(stack)))
     else:
         scores = block_influence(whole, tokenizer, prompts, progress)
-        chosen = influential_layers(int(layers), scores)
+        chosen = completed(text, influential_layers(int(layers), scores), scores)
     progress.note(f"{model}: keeping layers {','.join(map(str, chosen))} of {len(stack)} ({choice})")
     smaller = cut(whole, path, chosen)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -187,54 +189,3 @@ def block_influence(
             hook.remove()
         model.to(stored)
     return [total / tokens for total in sums]
-
-
-# --- cutting ----------------------------------------------------------------------------------------------------------
-
-
-def decoder_layers(model: Any) -> tuple[str, Any]:
-    """The name and the ModuleList of a causal LM's decoder layers. Raises UsageError where there is not exactly one."""
-    from torch.nn import ModuleList
-
-    total = model.config.get_text_config(decoder=True).num_hidden_layers
-    found = [(name, part) for name, part in model.named_modules() if isinstance(part, ModuleList) and len(part) == total]
-    if len(found) != 1:
-        raise UsageError(
-            f"{type(model).__name__}: {len(found)} lists of {total} layers, want one", "only plain decoder models can be cut"
-        )
-    return found[0]
-
-
-def cut(model: Any, path: str, chosen: Sequence[int]) -> Any:
-    """A new model of the same class that holds only the chosen layers, renumbered from 0; the weights are shared copies.
-
-    The model is built anew from a shortened config, so that everything that knows its layer's number (the KV cache, layer
-    types, rotary layers) is right. Raises UsageError where the layers are not interchangeable.
-    """
-    config = copy.deepcopy(model.config)
-    text = config.get_text_config(decoder=True)
-    total = text.num_hidden_layers
-    for name, value in text.to_dict().items():
-        if isinstance(value, list) and len(value) == total:  # one entry a layer: layer_types, no_rope_layers ...
-            setattr(text, name, [value[layer] for layer in chosen])
-    text.num_hidden_layers = len(chosen)
-    numbers = {str(old): str(new) for new, old in enumerate(chosen)}
-    start = f"{path}."
-    weights = {}
-    for name, weight in model.state_dict().items():
-        if name.startswith(start):
-            number, rest = name.removeprefix(start).split(".", 1)
-            if number not in numbers:
-                continue
-            name = f"{start}{numbers[number]}.{rest}"
-        weights[name] = weight
-    smaller = type(model)(config).to(model.dtype)
-    try:
-        smaller.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UsageError(
-            f"the model's layers are of different kinds: {reason}", "choose layers so that each kind keeps its place"
-        ) from error
-    smaller.generation_config = model.generation_config
-    return smaller.eval()

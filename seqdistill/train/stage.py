@@ -3,6 +3,7 @@
 A training that was stopped, however it was stopped, resumes from its last checkpoint and ends with the same weights.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,15 +15,18 @@ from seqdistill.cards import write_model_card
 from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe, settings
-from seqdistill.records import fingerprint
+from seqdistill.records import fingerprint, write_json
 from seqdistill.runs import Run, StageRecord
+from seqdistill.tasks.templates import PROMPT_TEMPLATE, load_template
 from seqdistill.train.arguments import resolved
 from seqdistill.train.checkpoints import open_work
 from seqdistill.train.fit import Fitted, fit, quiet
+from seqdistill.train.launch import launch
 from seqdistill.train.methods import METHOD_KEYS, Method, method_of
+from seqdistill.train.ranks import launched, rank, shared, wait
 from seqdistill.train.ready import Ready, example, make_ready
 from seqdistill.train.rendering import chat_template
-from seqdistill.train.student import Student, find_student, kept
+from seqdistill.train.student import Base, Student, find_student, kept
 
 
 @dataclass(frozen=True)
@@ -52,43 +56,62 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
     record = StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})
     if record.up_to_date():
         return _result(run, up_to_date=True)
-    with run.locked("train"):
+    if recipe.train.processes > 1 and not launched():
+        launch(run, recipe, progress)
+        return _result(run, up_to_date=False)
+    with run.locked("train") if rank() == 0 else contextlib.nullcontext():
         for difference in record.differences():
             progress.note(f"train: {difference}")
         work, log, out = (run.file("train", name) for name in (".work", "log.jsonl", "model"))
         with quiet():
             ready = make_ready(run, recipe, student, method, files, progress)
-            record.begin()
-            base = kept(ready.base, run)
-            checkpoint = open_work(work, record.fingerprint)
+            base, checkpoint = shared(lambda: _begin(run, record, ready, work))
             _note(ready, checkpoint, progress)
             fitted = fit(ready.trainer, base.model, ready.checked.end_of_turn, checkpoint, log, out, progress)
         if fitted.steps == 0:
             raise SeqdistillError("train: not one step was done", "see num_train_epochs and max_steps in [train.args]")
-        record.finish(
-            {"model": None, "log.jsonl": fitted.log_rows, **({"base": None} if base.layers else {})},
-            config=asdict(recipe),
-            student={
-                "base": _named(base.model, student, run),
-                "identity": student.identity,
-                **({"layers": base.layers} if base.layers else {}),
-                "loads_in": fitted.loads_in,
-            },
-            counts={"rows": len(ready.checked.train), "max_length": ready.checked.max_length, **_numbers(fitted)},
-            method=ready.method,
-            unfit=ready.checked.unfit,
-            notes=ready.notes,
-            example=example(ready.checked.train[0], ready.read.tokenizer),
-            arguments=resolved(ready.arguments),
-        )
-        write_model_card(run)
-        shutil.rmtree(work)
+        if rank() == 0:
+            _finish(run, record, recipe, student, ready, base, fitted)
+            shutil.rmtree(work)
+    wait()
     return _result(run, up_to_date=False)
+
+
+def _begin(run: Run, record: StageRecord, ready: Ready, work: Path) -> tuple[Base, Path | None]:
+    """From here on an earlier training is gone. Returns the student in its place, and the checkpoint to resume from."""
+    record.begin()
+    return kept(ready.base, run), open_work(work, record.fingerprint)
+
+
+def _finish(run: Run, record: StageRecord, recipe: Recipe, student: Student, ready: Ready, base: Base, fitted: Fitted) -> None:
+    """Writes the prompt template beside the model, the manifest, and the card."""
+    write_json(run.file("train", "model") / PROMPT_TEMPLATE, load_template(recipe.task.template).student)
+    record.finish(
+        {"model": None, "log.jsonl": fitted.log_rows, **({"base": None} if base.layers else {})},
+        config=asdict(recipe),
+        student={
+            "base": _named(base.model, student, run),
+            "identity": student.identity,
+            **({"layers": base.layers} if base.layers else {}),
+            "loads_in": fitted.loads_in,
+        },
+        counts={"rows": len(ready.checked.train), "max_length": ready.checked.max_length, **_numbers(fitted)},
+        method=ready.method,
+        unfit=ready.checked.unfit,
+        notes=ready.notes,
+        example=example(ready.checked.train[0], ready.read.tokenizer),
+        arguments=resolved(ready.arguments),
+    )
+    write_model_card(run)
 
 
 def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any]:
     own = {f"train.{name}": value for name, value in settings(recipe.train, *(METHOD_KEYS - method.keys)).items()}
     own["train.method"] = method.name
+    if recipe.train.lora.r is None:
+        own = {name: value for name, value in own.items() if not name.startswith("train.lora.")}
+    if recipe.train.processes == 1:
+        del own["train.processes"]
     if student.layers is None:
         del own["train.layers"]
     name, kwargs = recipe.student.chat_template, recipe.student.chat_template_kwargs

@@ -19,6 +19,7 @@ from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Message, file_sha256, fingerprint, write_json
 from seqdistill.runs import Run
+from seqdistill.train.ranks import rank
 from seqdistill.train.shrink import INFLUENCE_PROMPTS, shrink
 
 
@@ -116,6 +117,8 @@ def kept(base: Base, run: Run) -> Base:
 
 def discard(run: Run) -> None:
     """Removes a student that was cut, and a folder that was made, for a training that was refused or only checked."""
+    if rank() > 0:
+        return
     shutil.rmtree(run.file("train", ".base.new"), ignore_errors=True)
     with contextlib.suppress(OSError):  # not there, or it holds checkpoints
         run.file("train", ".work").rmdir()

@@ -4,8 +4,10 @@ Candidates come from an exact index, not from a lottery of hashes: two sets whos
 their ceil-rarest (1 - t) shares of pairs (prefix filter: Chaudhuri et al. 2006, Bayardo et al. 2007), so recall is 1. Where in
 both sets the shared pair stands bounds what the rest can share (positional filter: Xiao et al. 2008), which parts the rows
 of a template; a parity bitmap throws out most candidates without looking at the texts (Sandes et al. 2020), the rest are
-counted in full. Assignment is a star, never a chain: going from the best row down, a row goes only if a row that stays is
-similar to it. So rows are compared with those that stay, a block at a time, and a large cluster costs what its best row does.
+counted in full. Where nearly every row is a candidate for every other (many rows just under the similarity), all of them
+are counted in matrix products instead, which takes less. Assignment is a star, never a chain: going from the best row down,
+a row goes only if a row that stays is similar to it. So rows are compared with those that stay, a block at a time, and a
+large cluster costs what its best row does.
 Knows sets of hashes, not texts.
 """
 
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqdistill.filter.checks.words import PAIR_BITS, Hashes, Ints, Sets, mix
+from seqdistill.progress import Progress, Silent
 
 COUNTER_BITS = 22  # the pairs are counted in at most this many bins (2**), to put the rare ones first
 BITMAP_BITS = 512
@@ -24,7 +27,14 @@ POSITION_BITS = 8  # a pair's position among its row's rarest; later ones count 
 SIZE_BITS = 20  # larger sets are taken for one size in the index
 ROWS_AT_ONCE = 1 << 12
 CANDIDATES_AT_ONCE = 1 << 21
-PAIRS_AT_ONCE = 1 << 22  # elements counted in full at once
+PAIRS_AT_ONCE = 1 << 22  # elements merged at once
+MANY_PAIRS = 1 << 16  # fewer candidates are not worth a matrix
+CANDIDATE_SECONDS = 5e-7  # of a candidate, measured; only the choice between two exact ways rests on these three
+PRODUCT_SECONDS = 2e-11  # of a cell and a column in a product
+USUAL_COLUMNS = 4096  # the elements that rows so alike share
+CELLS_AT_ONCE = 1 << 24
+COLUMNS_AT_ONCE = 2048
+SHORT_ANSWER = 12  # word pairs of a completion: one word in them makes another answer
 FIRST_BLOCK = 256  # rows; blocks double from here
 FEW_CANDIDATES = 1 << 22  # of which a block may have so many, if it is not a small one
 SMALL_BLOCK = 1 << 11  # rows
@@ -41,7 +51,9 @@ class Matches:
     counted: int  # pairs of rows compared in full
 
 
-def near_duplicates(sets: Sets, same: Hashes, order: Ints, similarity: float, floor: float = 0.0) -> Matches:
+def near_duplicates(
+    sets: Sets, same: Hashes, order: Ints, similarity: float, floor: float = 0.0, progress: Progress | None = None
+) -> Matches:
     """Which rows repeat a better one, each the best of those that stay. Depends on `order`, never on the order of the rows.
 
     `order` lists the rows to compare, best first. Rows that differ in `same` are never near-duplicates. The lowest bit of
@@ -51,18 +63,22 @@ def near_duplicates(sets: Sets, same: Hashes, order: Ints, similarity: float, fl
     postings = index.postings()
     kept_by = np.full(len(order), -1, np.int64)  # by place in `order`, from here to the end
     scores = np.zeros(len(order))
+    progress = progress or Silent()
+    progress.start("comparing the rows", len(order), "rows")
     for low, high in _blocks(len(order), postings.pairs_within()):
         block = postings.where((postings.places >= low) & (postings.places < high))
         stay = postings.where((postings.places < low) & (kept_by[postings.places] < 0))
-        for better, worse, score in index.similar(block.across(stay, similarity)):
+        for better, worse, score in index.similar(block, stay):
             for a, b, s in _ranked(better, worse, score):
                 if kept_by[b] < 0 or a < kept_by[b]:
                     kept_by[b], scores[b] = a, s
-        found = list(index.similar(block.where(kept_by[block.places] < 0).within()))
+        found = list(index.similar(block.where(kept_by[block.places] < 0)))
         if found:
             for a, b, s in _ranked(*(np.concatenate(parts) for parts in zip(*found, strict=True))):
                 if kept_by[b] < 0 and kept_by[a] < 0:
                     kept_by[b], scores[b] = a, s
+        progress.advance(high - low)
+    progress.end()
     by_row, similarities = np.full(len(sets), -1, np.int64), np.zeros(len(sets))
     gone = np.flatnonzero(kept_by >= 0)
     by_row[order[gone]], similarities[order[gone]] = order[kept_by[gone]], scores[gone]
@@ -107,34 +123,50 @@ class _Postings:
         """Some of them."""
         return _Postings(self.keys[chosen], self.places[chosen], self.reach[chosen])
 
-    def within(self) -> Iterator[tuple[Ints, Ints]]:
-        """Every pair of places that share a list and can be similar, better first; in bounded portions, some repeatedly."""
+    def within(self) -> "_Joins":
+        """Every two of them that share a list and can be similar."""
         return self._joined(self, np.arange(1, len(self.keys) + 1))
 
     def pairs_within(self) -> int:
         """At least as many as `within` gives."""
-        return int(np.maximum(self._last(self) - np.arange(1, len(self.keys) + 1), 0).sum())
+        return self.within().count
 
-    def across(self, others: "_Postings", similarity: float) -> Iterator[tuple[Ints, Ints]]:
+    def across(self, others: "_Postings", similarity: float) -> "_Joins":
         """The same of one of the others and one of these."""
         sizes = self.keys & _SIZES
         least = np.ceil(similarity * sizes - 1e-9).astype(np.int64)
         return self._joined(others, np.searchsorted(others.keys, self.keys - sizes + least))
 
-    def _last(self, others: "_Postings") -> Ints:
-        return np.searchsorted(others.keys, self.keys & ~_SIZES | np.minimum(self.reach, _SIZES), side="right")
+    def _joined(self, others: "_Postings", first: Ints) -> "_Joins":
+        last = np.searchsorted(others.keys, self.keys & ~_SIZES | np.minimum(self.reach, _SIZES), side="right")
+        return _Joins(self, others, first, np.maximum(last - first, 0))
 
-    def _joined(self, others: "_Postings", first: Ints) -> Iterator[tuple[Ints, Ints]]:
-        counts = np.maximum(self._last(others) - first, 0)
-        sizes = self.keys & _SIZES
+
+@dataclass(frozen=True)
+class _Joins:
+    """For each of some postings the range of others that it meets."""
+
+    mine: _Postings
+    others: _Postings
+    first: Ints
+    counts: Ints
+
+    @property
+    def count(self) -> int:
+        """At least as many as there are pairs of places in it, repeated ones included."""
+        return int(self.counts.sum())
+
+    def pairs(self) -> Iterator[tuple[Ints, Ints]]:
+        """The pairs of places, better first; in bounded portions, some repeatedly."""
+        sizes, counts = self.mine.keys & _SIZES, self.counts
         until = np.cumsum(counts)
         start = 0
         while start < len(counts) and until[-1]:
             budget = (until[start - 1] if start else 0) + CANDIDATES_AT_ONCE
             stop = max(start + 1, int(np.searchsorted(until, budget)))
-            theirs = _ranges(first[start:stop], counts[start:stop])
-            reached = others.reach[theirs] >= np.repeat(sizes[start:stop], counts[start:stop])
-            a, b = np.repeat(self.places[start:stop], counts[start:stop])[reached], others.places[theirs[reached]]
+            theirs = _ranges(self.first[start:stop], counts[start:stop])
+            reached = self.others.reach[theirs] >= np.repeat(sizes[start:stop], counts[start:stop])
+            a, b = np.repeat(self.mine.places[start:stop], counts[start:stop])[reached], self.others.places[theirs[reached]]
             yield np.minimum(a, b), np.maximum(a, b)
             start = stop
 
@@ -149,6 +181,7 @@ class _Index:
         self.sets, self.same, self.order = sets, same[order], order
         self.similarity, self.floor = similarity, floor
         self.starts, self.sizes = sets.bounds[:-1][order], sets.sizes[order]
+        self.odd_sizes = _odd_sizes(sets)[order]
         self.bitmaps = _bitmaps(sets)[order]
         self.folded = np.bitwise_xor.reduce(self.bitmaps, axis=1)  # the same in 64 bits: small enough for the cache
         self.candidates = self.counted = 0
@@ -222,25 +255,93 @@ class _Index:
         fits = (small >= self.similarity * large - 1e-9) & (self.same[better] == self.same[worse])
         return better[fits], worse[fits]
 
-    def similar(self, portions: Iterable[tuple[Ints, Ints]]) -> Iterator[tuple[Ints, Ints, NDArray[np.float64]]]:
-        """The pairs of places, better first, that are similar indeed, with their similarity; every pair counted in full."""
-        for pairs in portions:
-            self.candidates += len(pairs[0])
-            better, worse = _distinct(*self.plausible(*pairs))
+    def similar(self, block: _Postings, others: _Postings | None = None) -> Iterator[tuple[Ints, Ints, NDArray[np.float64]]]:
+        """The pairs of places, better first, that are similar indeed, within a block or of it and others, and how similar.
+
+        Every pair is counted in full: in one matrix product where nearly every row is a candidate for every other.
+        """
+        joins = block.within() if others is None else block.across(others, self.similarity)
+        if joins.count < MANY_PAIRS:
+            counted = self._counted(joins.pairs())
+        else:
+            rows_b = _distinct(block.places)
+            rows_a = rows_b if others is None else _distinct(others.places)
+            dense = len(rows_a) * len(rows_b) * USUAL_COLUMNS * PRODUCT_SECONDS < joins.count * CANDIDATE_SECONDS
+            counted = self._all_counted(rows_a, rows_b) if dense else self._counted(joins.pairs())
+        for a, b, shared, shared_odd in counted:
+            scores, sides = self._similarities(a, b, shared, shared_odd)
+            chosen = (scores >= self.similarity - 1e-9) & (sides >= self.floor - 1e-9)
+            yield a[chosen], b[chosen], scores[chosen]
+
+    def _counted(self, portions: Iterable[tuple[Ints, Ints]]) -> Iterator[tuple[Ints, Ints, Ints, Ints]]:
+        """The plausible ones of some pairs, with how many elements each shares, of both sides and of the odd one."""
+        for keys in self._distinct_plausible(portions):
+            better, worse = keys >> 32, keys & 0xFFFFFFFF
             self.counted += len(better)
             together = np.cumsum(self.sizes[better] + self.sizes[worse])
             start = 0
             while start < len(better):
                 budget = (together[start - 1] if start else 0) + PAIRS_AT_ONCE
                 stop = min(max(start + 1, int(np.searchsorted(together, budget))), start + (1 << (64 - PAIR_BITS)))
-                a, b = better[start:stop], worse[start:stop]
-                scores, sides = self._jaccard(a, b)
-                chosen = (scores >= self.similarity - 1e-9) & (sides >= self.floor - 1e-9)
-                yield a[chosen], b[chosen], scores[chosen]
+                yield self._merged(better[start:stop], worse[start:stop])
                 start = stop
 
-    def _jaccard(self, a: Ints, b: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The similarity of each pair of sets, and that of the less similar of their two sides."""
+    def _distinct_plausible(self, portions: Iterable[tuple[Ints, Ints]]) -> Iterator[Ints]:
+        """The plausible pairs of many portions, each as one number and, within a part, once."""
+        waiting, size = list[Ints](), 0
+        for pairs in portions:
+            self.candidates += len(pairs[0])
+            better, worse = self.plausible(*pairs)
+            if len(better):
+                waiting.append(_distinct(better << 32 | worse))
+                size += len(waiting[-1])
+            if size >= CANDIDATES_AT_ONCE:
+                together = _distinct(np.concatenate(waiting))
+                waiting, size = [together], len(together)
+                if size >= CANDIDATES_AT_ONCE // 2:
+                    yield together
+                    waiting, size = [], 0
+        if waiting:
+            yield _distinct(np.concatenate(waiting))
+
+    def _all_counted(self, rows_a: Ints, rows_b: Ints) -> Iterator[tuple[Ints, Ints, Ints, Ints]]:
+        """The same of every row of the one kind with every one of the other, less the pairs that share too little.
+
+        The intersections are products of 0/1 matrices, rows by elements; exact, as counts are far below 2**24.
+        """
+        at_once = max(1, CELLS_AT_ONCE // len(rows_b))
+        for start in range(0, len(rows_a), at_once):
+            some = rows_a[start : start + at_once]
+            counts = [np.zeros((len(some), len(rows_b)), np.float32) for _ in range(2)]
+            for side, left, right in self._shared_columns(some, rows_b):
+                counts[side] += left @ right.T
+            self.counted += counts[0].size
+            least = self.similarity / (1 + self.similarity) * (self.sizes[some][:, None] + self.sizes[rows_b][None, :]) - 1e-3
+            near = (counts[0] + counts[1] >= least) & (self.same[some][:, None] == self.same[rows_b][None, :])
+            at = np.nonzero(near & (some[:, None] < rows_b[None, :]))
+            even, odd = (count[at].astype(np.int64) for count in counts)
+            yield some[at[0]], rows_b[at[1]], even + odd, odd
+
+    def _shared_columns(self, rows_a: Ints, rows_b: Ints) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
+        """The elements that rows of both kinds have, COLUMNS_AT_ONCE at a time: their side, and a 0/1 matrix of each kind."""
+        elements = [self.sets.hashes[_ranges(self.starts[rows], self.sizes[rows])] for rows in (rows_a, rows_b)]
+        owners = [np.repeat(np.arange(len(rows)), self.sizes[rows]) for rows in (rows_a, rows_b)]
+        known = np.intersect1d(_distinct(elements[0]), _distinct(elements[1]), assume_unique=True)
+        for side in (0, 1):
+            columns = known[(known & np.uint64(1)) == side]
+            for start in range(0, len(columns), COLUMNS_AT_ONCE):
+                some = columns[start : start + COLUMNS_AT_ONCE]
+                matrices = []
+                for rows, mine, owner in zip((rows_a, rows_b), elements, owners, strict=True):
+                    place = np.minimum(np.searchsorted(some, mine), len(some) - 1)
+                    hit = some[place] == mine
+                    matrix = np.zeros((len(rows), len(some)), np.float32)
+                    matrix[owner[hit], place[hit]] = 1
+                    matrices.append(matrix)
+                yield side, matrices[0], matrices[1]
+
+    def _merged(self, a: Ints, b: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """The pairs, with their intersections counted by sorting both sets of each together."""
         numbers = np.arange(len(a), dtype=np.uint64) << np.uint64(PAIR_BITS)
         keys = np.concatenate(
             [
@@ -248,21 +349,39 @@ class _Index:
                 for part in (a, b)
             ]
         )
-        odd = np.bincount((keys[(keys & np.uint64(1)) == 1] >> np.uint64(PAIR_BITS)).astype(np.int64), minlength=len(a))
         keys.sort()
         common = keys[1:][keys[1:] == keys[:-1]]
         owners = (common >> np.uint64(PAIR_BITS)).astype(np.int64)
         shared = np.bincount(owners, minlength=len(a))
-        shared_odd = np.bincount(owners[(common & np.uint64(1)) == 1], minlength=len(a))
-        total = self.sizes[a] + self.sizes[b]
-        return shared / np.maximum(total - shared, 1), np.minimum(
-            _share(shared_odd, odd - shared_odd), _share(shared - shared_odd, total - odd - (shared - shared_odd))
-        )
+        return a, b, shared, np.bincount(owners[(common & np.uint64(1)) == 1], minlength=len(a))
+
+    def _similarities(
+        self, a: Ints, b: Ints, shared: Ints, shared_odd: Ints
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The similarity of each pair of sets, and that of the less similar of their two sides."""
+        total, odd = self.sizes[a] + self.sizes[b], self.odd_sizes[a] + self.odd_sizes[b]
+        completion = _share(shared_odd, odd - shared_odd)
+        # Of short answers every word counts: "Five dead" is not "Six dead".
+        short = np.minimum(self.odd_sizes[a], self.odd_sizes[b]) <= SHORT_ANSWER
+        completion = np.where(short & (completion < 1), 0.0, completion) if self.floor else completion
+        prompt = _share(shared - shared_odd, total - odd - (shared - shared_odd))
+        return shared / np.maximum(total - shared, 1), np.minimum(completion, prompt)
 
 
 def _share(shared: Ints, union: Ints) -> NDArray[np.float64]:
     """shared / union; 1 where both sides are empty."""
     return np.where(union > 0, shared / np.maximum(union, 1), 1.0)
+
+
+def _odd_sizes(sets: Sets) -> Ints:
+    """(n,) how many elements of each set are of the odd side: of a pair's completion."""
+    parts = [np.empty(0, np.int64)]
+    for low, high in _spans(len(sets), ROWS_AT_ONCE):
+        odd = np.asarray(sets.hashes[sets.bounds[low] : sets.bounds[high]]) & np.uint64(1)
+        total = np.concatenate((np.zeros(1, np.int64), np.cumsum(odd, dtype=np.int64)))
+        bounds = sets.bounds[low : high + 1] - sets.bounds[low]
+        parts.append(total[bounds[1:]] - total[bounds[:-1]])
+    return np.concatenate(parts)
 
 
 def _bitmaps(sets: Sets) -> Hashes:
@@ -277,9 +396,10 @@ def _bitmaps(sets: Sets) -> Hashes:
     return np.concatenate(parts)
 
 
-def _distinct(better: Ints, worse: Ints) -> tuple[Ints, Ints]:
-    keys = np.unique(better << 32 | worse)
-    return keys >> 32, keys & 0xFFFFFFFF
+def _distinct(values: NDArray[Any]) -> NDArray[Any]:
+    """The values, sorted, each once. By sorting: np.unique hashes, which takes many times as long here."""
+    ranked = np.sort(values)
+    return ranked[_is_start(ranked)]
 
 
 def _is_start(lists: NDArray[Any]) -> NDArray[np.bool_]:

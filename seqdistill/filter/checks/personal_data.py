@@ -228,10 +228,14 @@ def _longest(text: str, start: int, ends: list[int], called: bool, numbered: boo
         return None
     if not (called or text[start] in "+(0" or _NORTH_AMERICAN.match(text, start)):
         return None
+    if not called and _is_operand(text[max(0, start - 4) : start], text[start : start + 2]):
+        return None
     crowded = numbered or (start > 1 and text[start - 1] == " " and text[start - 2].isdigit())
     for end in reversed(ends):
         written = text[start:end]
         if len(written) > 6 and not _goes_on(text[end : end + 2]) and 7 <= sum(map(str.isdigit, written)) <= 15:
+            if "+" in written[2:] or (not called and _SUM.match(text, end)):
+                continue
             value = _dialled(
                 written, called, crowded or (text[end : end + 1] == " " and text[end + 1 : end + 2].isdigit()), regions
             )
@@ -245,6 +249,17 @@ def _stands_free(before: str) -> bool:
     if before[-1] in ":." and (before[0].isalpha() or before[0] == "."):  # "tel:", "Tel."
         return True
     return not (before[-1].isalnum() or before[-1] in "_.,:#$€£¥@=%&/\\-–+")
+
+
+_SUM = re.compile(r"\s{0,3}[+*×÷=≈^](?!\s?\()|\s{1,3}[−/]\s")
+
+
+def _is_operand(before: str, first: str) -> bool:
+    """Whether what follows these characters is a term of a sum: a sign of calculation before it, or a plus of its own."""
+    left = before.rstrip()
+    if first.startswith("+"):  # a country code stands at its plus, and behind no number
+        return first[1:2].isspace() or left[-1:].isdigit() or left[-1:] in (")", "=", "+", "*", "×")
+    return left[-1:] in ("+", "*", "×", "÷", "=", "≈", "^")
 
 
 def _goes_on(after: str) -> bool:

@@ -7,9 +7,10 @@ Does not decide what is similar.
 """
 
 import functools
+import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,11 @@ BATCH = 1 << 16  # most texts in one call
 
 _IGNORED, _SINGLE, _LETTER, _DIGIT = 0, 1, 2, 3
 _SYMBOLS = "+*/=<>^%$€£#@&|~\\"
+_ASCII_WORD = re.compile(rf"[a-z]+|[0-9]+|[{re.escape(_SYMBOLS)}]", re.ASCII)
+_NUMBER_WORDS = (  # not "one", which is seldom a number
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen "
+    "twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion"
+)
 _BASE = 0x9E3779B97F4A7C15 | 1
 _UNBASE = pow(_BASE, -1, 1 << 64)
 _EDGE = 0x243F6A8885A308D3
@@ -36,11 +42,15 @@ class Words:
     hashes: Hashes
     bounds: Ints  # (n + 1,)
     digits: NDArray[np.bool_]  # whether a word is a number
+    alone: NDArray[np.bool_]  # whether it is one character of a script without spaces, or a symbol
 
     @property
     def numbers(self) -> Hashes:
-        """(n,) a hash of each text's numbers as a multiset; 0 when it has none."""
-        return _totals(np.where(self.digits, mix(self.hashes ^ np.uint64(_EDGE)), np.uint64(0)), self.bounds)
+        """(n,) a hash of each text's numbers as a multiset, those in English words too; 0 when it has none."""
+        return _totals(
+            np.where(self.digits | np.isin(self.hashes, _number_words()), mix(self.hashes ^ np.uint64(_EDGE)), np.uint64(0)),
+            self.bounds,
+        )
 
 
 @dataclass(frozen=True)
@@ -77,13 +87,37 @@ def words(texts: Sequence[str]) -> Words:
     ends = np.flatnonzero(codes == 0)
     bounds = np.concatenate(([0], np.searchsorted(starts, ends))).astype(np.int64)
     if not len(starts):
-        return Words(np.empty(0, np.uint64), bounds, np.empty(0, bool))
+        return Words(np.empty(0, np.uint64), bounds, np.empty(0, bool), np.empty(0, bool))
     # A word's polynomial hash, sum of c[i] * B**i: powers run over the whole batch, and each word is divided by its first.
     up, down = _powers(len(codes))
     values = _values(128 if codes.dtype == np.uint8 else 0x110000)[codes]
     values *= up[: len(codes)]
     hashes = mix(np.add.reduceat(values, starts) * down[starts])
-    return Words(hashes, bounds, kinds[starts] == _DIGIT)
+    return Words(hashes, bounds, kinds[starts] == _DIGIT, kinds[starts] == _SINGLE)
+
+
+def spelled(text: str) -> list[str]:
+    """The words of one text, as `words` parts them, spelled out: for what is shown or read in full."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text.casefold())
+    text = unicodedata.normalize("NFKC", text).casefold()
+    kinds = _kinds(0x110000)
+    found: list[str] = []
+    before = _IGNORED
+    for character in text:
+        kind = int(kinds[ord(character)])
+        if kind != _IGNORED:
+            if kind == before and kind != _SINGLE:
+                found[-1] += character
+            else:
+                found.append(character)
+        before = kind
+    return found
+
+
+def is_alone(word: str) -> bool:
+    """Whether a spelled word is one character of a script without spaces, or a symbol."""
+    return len(word) == 1 and int(_kinds(0x110000)[ord(word)]) == _SINGLE
 
 
 def pair_sets(*sides: Words) -> Sets:
@@ -130,7 +164,7 @@ def sequence_hashes(found: Words) -> Hashes:
 
 def digits_masked(found: Words) -> Words:
     """The same words, every number the same one."""
-    return Words(np.where(found.digits, np.uint64(_EDGE), found.hashes), found.bounds, found.digits)
+    return replace(found, hashes=np.where(found.digits, np.uint64(_EDGE), found.hashes))
 
 
 def grams(found: Words, n: int) -> tuple[Hashes, Ints]:
@@ -159,6 +193,11 @@ def mix(values: Hashes) -> Hashes:
     values *= np.uint64(0x94D049BB133111EB)
     values ^= values >> np.uint64(31)
     return values
+
+
+@functools.cache
+def _number_words() -> Hashes:
+    return words([_NUMBER_WORDS]).hashes
 
 
 @functools.lru_cache(maxsize=2)

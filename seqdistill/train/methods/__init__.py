@@ -62,9 +62,9 @@ class Method:
     gather: Callable[[Lesson], Any] = lambda _lesson: None  # what the trainer needs beside the rows
     inputs: Callable[[Run], dict[str, Path]] = lambda _run: {}  # files beside filter's that decide the result
     defaults: Callable[[TrainConfig], dict[str, Any]] = lambda _config: {}  # of TRL's arguments, where [train.args] has none
-    check_recipe: Callable[[Recipe], None] = lambda _recipe: None  # before generate, in a run of all four stages
     timed: bool = True  # whether a batch of its data can be computed by itself, to estimate the time
     keys: frozenset[str] = frozenset()  # the keys of [train] that change what it does, of those that not every method has
+    check_recipe: Callable[[Recipe], None] = lambda _recipe: None  # before generate, in a run of all four stages
 
     def config_class(self) -> Any:
         """TRL's config class."""

@@ -15,8 +15,8 @@ from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
 from seqdistill.runs import Run
+from seqdistill.train.cutting import decoder_layers
 from seqdistill.train.methods import Lesson, Step
-from seqdistill.train.shrink import decoder_layers
 from seqdistill.train.student import Student
 
 TERMS = ("features", "attention", "relations", "distances")

@@ -91,9 +91,12 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
     }
     if parts["validation"] is None:
         arguments.eval_strategy = type(arguments.eval_strategy)("no")
+    reference = None  # a model with adapters is its own, without them
+    if not hasattr(lesson.model, "peft_config"):
+        reference = load("AutoModelForCausalLM", lesson.base.model, dtype=str(lesson.model.dtype).removeprefix("torch."))
     return DPOTrainer(
         model=lesson.model,
-        ref_model=load("AutoModelForCausalLM", lesson.base.model, dtype=str(lesson.model.dtype).removeprefix("torch.")),
+        ref_model=reference,
         args=arguments,
         train_dataset=parts["train"],
         eval_dataset=parts["validation"],

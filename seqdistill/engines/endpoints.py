@@ -1,0 +1,178 @@
+"""One endpoint at work: one HTTP exchange, streamed or not, and how the endpoint fares.
+
+What comes back is a reply with choices, or a `Failure`. Decides neither what is sent when nor what is tried again.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from seqdistill.engines import Pace, Request
+from seqdistill.engines.dialect import Dialect
+from seqdistill.engines.options import without_secrets
+from seqdistill.engines.pace import Throttle, retry_after
+from seqdistill.engines.refusals import Failure, Who, is_blocked, no_answer, not_json, refusal
+from seqdistill.engines.replies import as_dict, choices_in, error_in
+from seqdistill.engines.streams import Joined
+from seqdistill.errors import SeqdistillError
+from seqdistill.records import from_json
+
+if TYPE_CHECKING:
+    from seqdistill.engines.openai_api import OpenAIEngine
+
+PATH = "/chat/completions"
+BLOCKED = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply with at least one choice. Without an answer where a safety filter took it, which the endpoint may not say."""
+
+    raw: dict[str, Any]
+    first_token_seconds: float | None = None
+    blocked: bool = False
+
+
+@dataclass
+class Endpoint:
+    """One base URL: its connection, its pace, what it was found to take, and its health."""
+
+    who: Who
+    client: Any  # openai.AsyncOpenAI
+    throttle: Throttle
+    engine: "OpenAIEngine"
+    pace: Pace
+    dialect: Dialect
+    secrets: Sequence[str] = ()
+    answers: int = 0
+    failures: Counter[str] = field(default_factory=Counter)  # by kind, before the first answer
+    out: SeqdistillError | None = None  # why it is not used any more
+    away_since: float | None = None  # it cannot be reached, or what is behind it is down
+    away_at: float = 0.0
+    away_tries: int = 0
+    noted_at: float = float("-inf")
+
+    @property
+    def name(self) -> str:
+        """Its base URL, as it may be shown."""
+        return self.who.endpoint
+
+    async def send(self, requests: Sequence[Request]) -> Reply:
+        """One try of requests that are sent as one. Raises Failure."""
+        import openai
+
+        made = self.dialect.put(self.engine.made(requests[0], len(requests)))
+        try:
+            async with asyncio.timeout(self.pace.timeout):
+                return await self._exchange({**made, **self.engine.fields})
+        except openai.APIStatusError as error:
+            raise self._refusal(error, made) from None
+        except TimeoutError:
+            raise self._timeout() from None
+        except Failure as failure:
+            failure.message = without_secrets(failure.message, self.secrets)
+            if error_of_reply := failure.reply if failure.kind == "http 400" else None:
+                raise self._adapted(made, error_of_reply) or failure from None
+            raise
+
+    async def _exchange(self, body: dict[str, Any]) -> Reply:
+        import aiohttp
+        import httpx2
+        import openai
+
+        try:
+            if body.get("stream"):
+                return await self._streamed(body)
+            response = await self.client.post(PATH, cast_to=httpx2.Response, body=body)
+            return self._read(response.content)
+        except openai.APIConnectionError as error:
+            raise self._broken(error.__cause__.__cause__ if error.__cause__ else None) from None
+        except httpx2.TransportError as error:  # while a stream is read
+            raise self._broken(error.__cause__ or error) from None
+        except aiohttp.ClientError as error:
+            raise Failure("malformed reply", f"{self.name}: {error!r}", lost=True) from None
+
+    async def _streamed(self, body: dict[str, Any]) -> Reply:
+        """A streamed answer. An endpoint that answers without a stream all the same is understood."""
+        began, first, joined, plain = time.perf_counter(), None, Joined(), bytearray()
+        create = self.client.chat.completions.with_streaming_response.create
+        async with create(model=body["model"], messages=body["messages"], stream=True, extra_body=body) as response:
+            async for line in response.iter_lines():
+                if plain or (not joined.begun and line.lstrip().startswith(("{", "[", "<"))):
+                    plain += line.encode() + b"\n"
+                    continue
+                try:
+                    joined.add(line)
+                except ValueError as error:
+                    raise Failure(
+                        "malformed reply", f"{self.name}: an event of the stream is not JSON: {error}", lost=True
+                    ) from None
+                if joined.begun and first is None:
+                    first = time.perf_counter() - began
+                if joined.error:
+                    failure = no_answer(self.who, joined.error, proven=bool(self.answers))
+                    failure.lost = failure.lost or joined.begun
+                    raise failure
+                if joined.done:
+                    break
+        if plain:
+            return self._read(bytes(plain))
+        if not joined.is_whole:
+            raise Failure("connection lost", f"{self.name}: the stream ended before the answer did", lost=True)
+        return self._checked(joined.reply(), first)
+
+    def _read(self, content: bytes) -> Reply:
+        try:
+            raw = from_json(content)
+        except ValueError as error:
+            raise not_json(self.who, content, str(error)) from None
+        return self._checked(raw)
+
+    def _checked(self, raw: Any, first_token_seconds: float | None = None) -> Reply:
+        if isinstance(raw, list) and len(raw) == 1:
+            raw = raw[0]
+        self.away_since = None
+        if choices_in(raw):
+            return Reply(as_dict(raw), first_token_seconds)
+        if is_blocked(as_dict(raw)):
+            return Reply({**raw, "choices": [BLOCKED]}, blocked=True)
+        raise no_answer(self.who, raw, proven=bool(self.answers))
+
+    def _broken(self, cause: BaseException | None) -> Failure:
+        """What a connection's error means."""
+        import aiohttp
+        import httpx2
+
+        if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+            return Failure("unreachable", f"{self.name} cannot be reached: {cause}", away=True)
+        if isinstance(cause, (TimeoutError, httpx2.TimeoutException)):
+            return self._timeout()
+        return Failure("connection lost", f"{self.name}: {cause!r}", lost=True)
+
+    def _timeout(self) -> Failure:
+        within = min(self.pace.timeout, self.pace.read_timeout or self.pace.timeout)
+        limit = "--read-timeout" if within < self.pace.timeout else "--timeout"
+        hint = f"raise {limit}, or set stream = true in the model's table where a gateway cuts long silence"
+        return Failure("timeout", f"no answer within {within:g} s", lost=True, hint=hint)
+
+    def _refusal(self, error: Any, made: dict[str, Any]) -> Failure:
+        """What an HTTP status outside 2xx means."""
+        body = error_in(error.response.content)
+        body = {**body, "message": without_secrets(str(body.get("message") or error.message), self.secrets)}
+        pause = retry_after(error.response.headers, time.time())
+        failure = refusal(self.who, error.status_code, body, pause, proven=bool(self.answers))
+        if not failure.down:
+            self.away_since = None
+        return self._adapted(made, body) or failure if failure.kind in ("http 400", "http 422", "http 404") else failure
+
+    def _adapted(self, made: dict[str, Any], error: dict[str, Any]) -> Failure | None:
+        """The failure of a request that will be put in other words; None where the error names none."""
+        change = self.dialect.learn(made, error)
+        if change is None:
+            return None
+        if change:
+            self.pace.on_note(f"{self.name}: {change} from now on, as the endpoint says: {str(error['message'])[:200]}")
+        return Failure("adapted", str(error["message"]), adapted=True)

@@ -1,0 +1,146 @@
+"""Reasoning in a reply's text: found by its tags and taken out of the answer, whichever model family wrote them.
+
+What a reply holds beside its text is in `replies`. The tags were read from model cards and chat templates.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from seqdistill.errors import UsageError
+
+TAGS = (  # opening and closing
+    "<think>...</think>",
+    "<thinking>...</thinking>",
+    "<thought>...</thought>",
+    "<thoughts>...</thoughts>",
+    "<reasoning>...</reasoning>",
+    "<reason>...</reason>",
+    "<seed:think>...</seed:think>",
+    "<longcat_think>...</longcat_think>",
+    "[THINK]...[/THINK]",
+    "◁think▷...◁/think▷",
+    "<|begin_of_thought|>...<|end_of_thought|>",
+    "<|START_THINKING|>...<|END_THINKING|>",
+    "<|channel>thought...<channel|>",
+    "<unused94>thought...<unused95>",
+    "Here is my thought process:...Here is my response:",
+)
+PLAIN_WORDS = ("<thinking>", "<thought>", "<thoughts>", "<reasoning>", "<reason>")  # elements of many an XML answer, too
+_CHANNEL = re.compile(
+    r"(?:<\|start\|>(?:assistant)?)?<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>(?P<text>.*?)"
+    r"(?:<\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>)|(?=<\|channel\|>)|\Z)",
+    re.DOTALL,
+)
+_BARE_CHANNELS = re.compile(
+    r"\A\s*analysis(?P<thought>.+?)assistant\s*final(?P<answer>.*)\Z", re.DOTALL
+)  # decoded without tokens
+_AROUND_ANSWER = re.compile(
+    r"\A\s*(?:<\|begin_of_solution\|>(?P<a>.*?)(?:<\|end_of_solution\|>\s*)?|<\|START_RESPONSE\|>(?P<b>.*?)(?:<\|END_RESPONSE\|>\s*)?)\Z",
+    re.DOTALL,
+)
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]{0,80}\"|“[^”\n]{0,80}”", re.DOTALL)
+QUOTES = "`'\"“‘«"
+
+
+def split_reasoning(text: str, reasoning: str | None = None, tags: Sequence[str] = ()) -> tuple[str, str | None]:
+    """(answer, reasoning) of a reply: blocks of reasoning before the answer, closed or cut off, go to the reasoning.
+
+    `reasoning` is what stood beside the text and comes first; `tags` are "OPEN...CLOSE", by default the common ones. A template
+    that opens the block itself leaves only the closing tag in the text. A reply cut off in its reasoning has an empty answer.
+    Tags after the answer has begun, and quoted ones, are text.
+    """
+    thoughts = [(reasoning or "").strip()]
+    text, inline = _channels(text)
+    thoughts += inline
+    pairs = tag_pairs(tuple(tags))
+    while True:
+        opened = next(((pair, match) for pair in pairs if (match := pair.open_at_start.match(text))), None)
+        if opened is None:
+            break
+        pair, match = opened
+        inside, text = pair.until_closed(text[match.end() :])
+        thoughts.append(inside.strip())
+    for pair in pairs:
+        if match := pair.closed_without_opening(text):
+            thoughts.append(text[: match.start()].strip())
+            text = text[match.end() :]
+            break
+    if len(thoughts) > 1:
+        text = text.lstrip() if any(thoughts[1:]) or not text.strip() else text
+        if wrapped := _AROUND_ANSWER.match(text):
+            text = (wrapped["a"] or wrapped["b"] or "").strip()
+    return text, "\n".join(dict.fromkeys(thought for thought in thoughts if thought)) or None
+
+
+def leftover_reasoning(text: str, tags: Sequence[str] = ()) -> str | None:
+    """The first mark of reasoning that is still in an answer, as it stands there. Code and quotes are text."""
+    bare = _CODE.sub(" ", text)
+    if found := re.search(r"<\|channel\|>|\bassistantfinal(?=[A-Z*#\d])", bare):
+        return found[0]
+    for pair in tag_pairs(tuple(tags)):
+        opening, closing = pair.opening.search(bare), pair.closing.search(bare)
+        if pair.name in PLAIN_WORDS:
+            if len(pair.opening.findall(bare)) == len(pair.closing.findall(bare)) and not pair.open_at_start.match(text):
+                continue
+        elif not pair.is_tag:
+            continue
+        if first := opening or closing:
+            return first[0]
+    return None
+
+
+class _Pair:
+    """One pair of tags; case does not matter."""
+
+    def __init__(self, opening: str, closing: str) -> None:
+        self.name = opening
+        self.is_tag = not opening[0].isalpha()
+        self.opening, self.closing = (re.compile(re.escape(tag), re.IGNORECASE) for tag in (opening, closing))
+        self.open_at_start = re.compile(rf"\s*{re.escape(opening)}", re.IGNORECASE)
+        self._either = re.compile(f"(?P<open>{re.escape(opening)})|{re.escape(closing)}", re.IGNORECASE)
+
+    def until_closed(self, text: str) -> tuple[str, str]:
+        """What is within an opened block, and what follows. Blocks within it belong to it, where all of them are closed."""
+        depth = 1
+        for match in self._either.finditer(text):
+            depth += 1 if match["open"] else -1
+            if depth == 0:
+                return text[: match.start()], text[match.end() :].lstrip()
+        if first := self.closing.search(text):
+            return text[: first.start()], text[first.end() :].lstrip()
+        return text, ""
+
+    def closed_without_opening(self, text: str) -> re.Match[str] | None:
+        """The closing tag of a block that the template opened; not one in code or quotes."""
+        if not self.is_tag or self.opening.search(text):
+            return None
+        match = self.closing.search(text)
+        if match is None or text[: match.start()].rstrip(" ")[-1:] in tuple(QUOTES) or text[: match.start()].count("```") % 2:
+            return None
+        return match
+
+
+@lru_cache
+def tag_pairs(tags: tuple[str, ...] = ()) -> list[_Pair]:
+    """The pairs in "OPEN...CLOSE" texts, the common ones without any. Raises UsageError for another form."""
+    pairs = []
+    for both in tags or TAGS:
+        opening, _, closing = (part.strip() for part in both.partition("..."))
+        if not opening or not closing:
+            raise UsageError(f"reasoning_tags: {both!r} is not a pair of tags", 'for example "<plan>...</plan>"')
+        pairs.append(_Pair(opening, closing))
+    return pairs
+
+
+def _channels(text: str) -> tuple[str, list[str]]:
+    """(answer, reasoning) of a text in gpt-oss's channels, https://github.com/openai/harmony; any other text as it is."""
+    start = text.lstrip()
+    if start.startswith(("<|channel|>", "<|start|>")):
+        parts = [(match["name"], match["text"]) for match in _CHANNEL.finditer(start)]
+        if parts:
+            final = "".join(said for name, said in parts if name == "final").strip()
+            return final, [said.strip() for name, said in parts if name != "final"]
+    if match := _BARE_CHANNELS.match(text):
+        return match["answer"].strip(), [match["thought"].strip()]
+    return text, []

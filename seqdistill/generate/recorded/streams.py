@@ -1,0 +1,157 @@
+"""Recorded streams: the chunks of one answer put together as the reply that would have come without streaming.
+
+Chunks of Chat Completions, Ollama and Anthropic, and the closing event of a Responses stream, as objects or as the text of an
+event stream. Does not know files or requests.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seqdistill.engines.replies import as_dict
+from seqdistill.records import from_json
+
+NO_END = "unknown"  # the finish_reason of a stream that stopped without one
+EVENTS = ("message_start", "content_block_", "message_delta", "message_stop", "ping", "response.")
+
+
+def is_chunk(row: Any) -> bool:
+    """Whether an object is a piece of a stream. Ollama's only reply, where it did not stream, is a stream of one."""
+    if not isinstance(row, Mapping):
+        return False
+    if row.get("object") == "chat.completion.chunk" or (isinstance(kind := row.get("type"), str) and kind.startswith(EVENTS)):
+        return True
+    choices = row.get("choices")
+    if (
+        isinstance(choices, list)
+        and choices
+        and isinstance(choices[0], Mapping)
+        and isinstance(choices[0].get("delta"), Mapping)
+    ):
+        return True
+    asks = row.keys() & {"messages", "prompt", "input", "request"}
+    return not asks and isinstance(row.get("done"), bool) and bool(row.keys() & {"message", "response"})
+
+
+def is_last(row: Mapping[str, Any]) -> bool:
+    """Whether a chunk certainly ends its stream. After the last text of Chat Completions, usage may still follow."""
+    return row.get("done") is True or row.get("type") in (
+        "message_stop",
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+    )
+
+
+def assembled(stream: Any) -> dict[str, Any] | None:
+    """The reply that a list of chunks, or the text of an event stream, amounts to; None for anything else."""
+    if isinstance(stream, str) and stream.lstrip().startswith(("data:", "event:")):
+        stream = _events(stream)
+    if isinstance(stream, Mapping):
+        inner = next((stream[key] for key in ("streamed_data", "chunks", "events") if stream.get(key)), None)
+        return assembled(inner) if inner is not None else None
+    if not isinstance(stream, list) or not stream or not all(is_chunk(one) for one in stream):
+        return None
+    kinds = {str(one.get("type")) for one in stream}
+    if any(kind.startswith("response.") for kind in kinds):
+        return _responses(stream)
+    if kinds & {"message_start", "message_delta", "content_block_delta"}:
+        return _anthropic(stream)
+    if any("choices" in one for one in stream):
+        return _chat(stream)
+    return _ollama(stream)
+
+
+def _events(text: str) -> list[Any]:
+    """The objects in the data lines of an event stream; a line cut off at the end is left out."""
+    objects = []
+    for line in text.splitlines():
+        data = line.strip().removeprefix("data:").strip()
+        if line.lstrip().startswith("data:") and data.startswith("{"):
+            try:
+                objects.append(from_json(data))
+            except ValueError:
+                break
+    return objects
+
+
+def _chat(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    choices: dict[int, dict[str, Any]] = {}
+    facts: dict[str, Any] = {}
+    for chunk in chunks:
+        facts |= {key: chunk[key] for key in ("id", "model", "usage") if chunk.get(key)}
+        for one in _objects(chunk.get("choices")):
+            choice = choices.setdefault(_index(one), {"message": {"role": "assistant", "content": ""}, "finish_reason": NO_END})
+            _add(choice["message"], as_dict(one.get("delta")))
+            if one.get("finish_reason"):
+                choice["finish_reason"] = one["finish_reason"]
+            if isinstance(one.get("logprobs"), Mapping) and isinstance(listed := one["logprobs"].get("content"), list):
+                choice.setdefault("logprobs", {"content": []})["content"].extend(listed)
+    for choice in choices.values():
+        if calls := choice["message"].pop("calls", None):
+            choice["message"]["tool_calls"] = [{"function": call} for _, call in sorted(calls.items())]
+    return {**facts, "choices": [choice for _, choice in sorted(choices.items())]}
+
+
+def _add(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
+    """Adds what one delta brings: text to text, and the pieces of each tool call to that call."""
+    for key in ("content", "reasoning_content", "reasoning", "thinking", "refusal"):
+        if isinstance(piece := delta.get(key), str):
+            message[key] = (message.get(key) or "") + piece
+    for call in _objects(delta.get("tool_calls")):
+        calls = message.setdefault("calls", {})
+        whole = calls.setdefault(_index(call), {"name": "", "arguments": ""})
+        for key, piece in as_dict(call.get("function")).items():
+            if key in whole and isinstance(piece, str):
+                whole[key] += piece
+
+
+def _ollama(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    last = dict(chunks[-1])
+    if not last.get("done"):
+        last["done_reason"] = NO_END
+    if any(isinstance(chunk.get("message"), Mapping) for chunk in chunks):
+        parts = [chunk["message"] for chunk in chunks if isinstance(chunk.get("message"), Mapping)]
+        message: dict[str, Any] = {key: "".join(str(part.get(key) or "") for part in parts) for key in ("content", "thinking")}
+        message["tool_calls"] = [call for part in parts for call in _objects(part.get("tool_calls"))]
+        return {**last, "message": message}
+    whole = {key: "".join(str(chunk.get(key) or "") for chunk in chunks) for key in ("response", "thinking")}
+    return {**last, **whole}
+
+
+def _anthropic(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    reply: dict[str, Any] = {"type": "message", "stop_reason": NO_END, "usage": {}}
+    blocks: dict[int, dict[str, Any]] = {}
+    for event in events:
+        if event["type"] == "message_start" and isinstance(event.get("message"), Mapping):
+            begun = event["message"]
+            reply |= {key: begun[key] for key in ("id", "model") if key in begun}
+            reply["usage"] |= as_dict(begun.get("usage"))
+        elif event["type"] == "content_block_start" and isinstance(event.get("content_block"), Mapping):
+            blocks[_index(event)] = {**event["content_block"]}
+        elif event["type"] == "content_block_delta" and isinstance(event.get("delta"), Mapping):
+            block = blocks.setdefault(_index(event), {"type": "text"})
+            for key, piece in event["delta"].items():
+                if key in ("text", "thinking", "partial_json") and isinstance(piece, str):
+                    old = block.get(key)
+                    block[key] = (old if isinstance(old, str) else "") + piece
+        elif event["type"] == "message_delta":
+            reply["usage"] |= as_dict(event.get("usage"))
+            reply["stop_reason"] = as_dict(event.get("delta")).get("stop_reason") or reply["stop_reason"]
+    for block in blocks.values():
+        if "partial_json" in block:
+            block["input"] = block.pop("partial_json")
+    return {**reply, "content": [block for _, block in sorted(blocks.items())]}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _index(piece: Mapping[str, Any]) -> int:
+    index = piece.get("index")
+    return index if isinstance(index, int) else 0
+
+
+def _responses(events: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    whole = [event["response"] for event in events if is_last(event) and isinstance(event.get("response"), Mapping)]
+    return dict(whole[-1]) if whole else None

@@ -1,0 +1,125 @@
+"""Fields of a request that an endpoint refuses are left out from then on, by what its error says."""
+
+from typing import Any
+
+import pytest
+from chat_server import Body, ChatServer, Wire
+from engine_contract import Holds, ask
+
+from seqdistill.engines import Completion, Pace, Request, open_engine
+from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import ModelConfig
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def error(status: int, message: str, **more: Any) -> Wire:
+    return Wire(status, {"error": {"message": message, **more}})
+
+
+def asked(
+    server: ChatServer, count: int = 30, meter: Holds | None = None, **settings: Any
+) -> tuple[dict[str, Completion], list[str]]:
+    notes: list[str] = []
+    options = settings.pop("options", {})
+    model = ModelConfig(model="teacher", engine="openai", base_url=[server.url], options=options)
+    requests = [
+        Request(f"p{n}", [SYSTEM, {"role": "user", "content": f"question {n}"}], **{"max_tokens": 20, "seed": n, **settings})
+        for n in range(count)
+    ]
+    return ask(open_engine(model, Pace(concurrency=8, timeout=60.0, on_note=notes.append)), requests, meter or Holds()), notes
+
+
+GPT_5 = "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+LITELLM = (
+    "litellm.UnsupportedParamsError: openai does not support parameters: ['seed'], for model=x. To drop these, set drop_params"
+)
+REFUSED = {  # field -> the refusal while it is sent
+    "OpenAI, gpt-5": ("temperature", error(400, GPT_5, param="temperature", code="unsupported_value")),
+    "TGI": ("temperature", Wire(422, {"error": "Input validation error: `temperature` must be strictly positive"})),
+    "LiteLLM": ("seed", error(400, LITELLM, param=None, code="400", type="None")),
+    "Gemini": (
+        "seed",
+        Wire(
+            400, [{"error": {"code": 400, "message": 'Unknown name "seed": Cannot find field.', "status": "INVALID_ARGUMENT"}}]
+        ),
+    ),
+    "Mistral": (
+        "seed",
+        Wire(422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}),
+    ),
+    "Groq": ("logprobs", error(400, "`logprobs` is not supported with this model")),
+    "top_logprobs": (
+        "top_logprobs",
+        error(400, "Unknown parameter: 'top_logprobs'.", param="top_logprobs", code="unknown_parameter"),
+    ),
+    "DeepSeek": ("response_format", error(400, "This response_format type is unavailable now", type="invalid_request_error")),
+    "top_p": ("top_p", error(400, "Unsupported parameter: 'top_p' is not supported with this model.", param="top_p")),
+    "Anthropic": ("top_p", error(400, "`temperature` and `top_p` cannot both be specified for this model.")),
+    "max_tokens": (
+        "max_tokens",
+        error(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", param="max_tokens"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "wire"), REFUSED.values(), ids=list(REFUSED))
+def test_a_field_that_is_refused_is_left_out_for_the_whole_run_and_said_once(name: str, wire: Wire) -> None:
+    with ChatServer(lambda _, body: wire if name in body else None) as server:
+        completions, notes = asked(server, meter=(holds := Holds()), logprobs=2, choices=["yes", "no"], top_p=0.9)
+        refused = [body for body in server.requests if name in body]
+        assert len(server.requests) == 30 + len(refused)
+        assert len(refused) <= 8, "what was under way together"
+    assert {one.error for one in completions.values()} == {None}
+    assert len(notes) == 1 and name in notes[0]
+    assert len(holds.open) == 30, "a refusal is not billed"
+
+
+NO_SYSTEM = [
+    "System role not supported",
+    "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+    "Developer instruction is not enabled for models/gemma-3-27b-it",
+    "Conversation roles must alternate user/assistant/user/assistant/...",
+    "This model does not support the system role",
+]
+
+
+@pytest.mark.parametrize("message", NO_SYSTEM)
+def test_a_system_message_that_is_refused_goes_into_the_first_user_message(message: str) -> None:
+    wire = error(400, message)
+    with ChatServer(lambda _, body: wire if body["messages"][0]["role"] == "system" else None) as server:
+        completions, notes = asked(server)
+        assert server.requests[-1]["messages"][0]["content"].startswith("Be brief.\n\nquestion")
+    assert {one.error for one in completions.values()} == {None}
+    assert len(notes) == 1
+
+
+def test_several_refused_fields_are_left_out_one_after_the_other() -> None:
+    def fault(_: int, body: Body) -> Wire | None:
+        if "max_tokens" in body:
+            return error(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", param="max_tokens")
+        return next(
+            (error(400, f"Unknown parameter: '{name}'.", param=name) for name in ("temperature", "seed") if name in body), None
+        )
+
+    with ChatServer(fault) as server:
+        completions, notes = asked(server)
+    assert {one.error for one in completions.values()} == {None}
+    assert len(notes) == 3
+
+
+STAYS = {
+    "nothing named": {"message": "a bad request"},
+    "the user's own field": {"message": "Unknown parameter: 'reasoning_effort'.", "param": "reasoning_effort"},
+    "the user's own temperature": {"message": "temperature must be at most 1", "param": "temperature"},
+    "too large a limit": {"message": "max_tokens is too large: 20. This model supports at most 16.", "param": "max_tokens"},
+}
+
+
+@pytest.mark.parametrize("told", STAYS.values(), ids=list(STAYS))
+def test_what_the_user_asked_for_is_never_left_out_silently_and_seed_is_no_guess(told: dict[str, Any]) -> None:
+    with ChatServer(lambda *_: Wire(400, {"error": told})) as server:
+        with pytest.raises(UsageError) as caught:
+            asked(server, count=100, temperature=1.5, options={"reasoning_effort": "low"})
+        assert all({"temperature", "seed", "reasoning_effort", "max_tokens"} <= body.keys() for body in server.requests)
+    assert "seed" not in caught.value.message + caught.value.hint

@@ -1,0 +1,168 @@
+"""Who is compared: a teacher that is recorded or away, files of outputs, baselines that cost nothing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import Body, ChatServer, answer
+from finished_runs import finished_run, recipe
+from test_eval import served, write_test
+
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.evaluate.baselines import Texts, majority, nearest_rows
+from seqdistill.evaluate.stage import evaluate
+from seqdistill.generate.recorded import import_recorded
+from seqdistill.progress import Silent
+from seqdistill.recipe.tables import GenerateConfig, Recipe, StudentConfig, TeacherConfig
+from seqdistill.records import Prompt, write_jsonl
+from seqdistill.runs import Run
+
+ROWS = 24
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_model: Path) -> Run:
+    return finished_run(tmp_path / "run", tiny_model)
+
+
+@pytest.fixture
+def plan(tmp_path: Path, tiny_model: Path) -> Recipe:
+    return recipe(write_test(tmp_path / "test.jsonl", ROWS), tiny_model)
+
+
+def record(run: Run, folder: Path, rows: int = ROWS) -> None:
+    """Imports answers to the first test prompts."""
+    lines = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    log = folder / "log.jsonl"
+    write_jsonl(log, [{"prompt": row["prompt"], "completion": f"It is {row['reference']}."} for row in lines[:rows]])
+    run.file("generate", "manifest.json").unlink()
+    import_recorded(run, Recipe(), [log], Silent())
+
+
+def test_without_a_teacher_the_recorded_answers_are_the_teacher_and_the_ceiling_says_why(
+    run: Run, plan: Recipe, tmp_path: Path
+) -> None:
+    record(run, tmp_path)
+    scores = evaluate(run, replace(plan, teacher=TeacherConfig()), Silent()).scores
+    assert scores["models"]["teacher"]["called"] == "teacher, recorded" and scores["n"] == ROWS
+    assert scores["models"]["teacher"]["chrf_reference"]["value"] > 50
+    assert scores["models"]["ceiling"]["absent"].startswith("no teacher is configured")
+    assert any("The row ceiling is empty" in line for line in scores["verdict"])
+
+
+def test_a_teacher_that_cannot_be_reached_is_tried_first_and_its_recorded_answers_are_used(
+    run: Run, plan: Recipe, tmp_path: Path
+) -> None:
+    record(run, tmp_path)
+    with ChatServer(lambda *_: "500") as server:
+        away = served(plan, server)
+        scores = evaluate(run, away, Silent()).scores
+        assert "cannot be reached" in scores["models"]["ceiling"]["absent"]
+        assert scores["models"]["teacher"]["called"] == "teacher, recorded"
+        server.fault = None
+        again = evaluate(run, away, Silent())
+    assert not again.up_to_date and again.scores["models"]["ceiling"]["identity"] == "teacher"
+
+
+def test_an_endpoint_that_is_away_is_found_before_any_local_work(run: Run, plan: Recipe) -> None:
+    with ChatServer(lambda *_: "500") as server, pytest.raises(SeqdistillError, match="500"):
+        evaluate(run, served(plan, server), Silent())
+    journal = run.file("eval", "journal.jsonl").read_text()
+    assert "transformers" not in journal and '"completion"' not in journal
+
+
+def test_with_neither_teacher_nor_reference_there_is_nothing_to_compare_with(run: Run, plan: Recipe, tmp_path: Path) -> None:
+    write_test(tmp_path / "test.jsonl", 12, reference=None)
+    with pytest.raises(UsageError, match="nothing to compare the student with: only 0 of 12"):
+        evaluate(run, replace(plan, teacher=TeacherConfig()), Silent())
+
+
+def test_references_alone_are_enough(run: Run, plan: Recipe) -> None:
+    scores = evaluate(run, replace(plan, teacher=TeacherConfig()), Silent()).scores
+    assert "only 0 of 24 test prompts have a recorded answer" in scores["models"]["teacher"]["absent"]
+    assert scores["primary"] == "chrf_reference" and scores["models"]["student"]["chrf_teacher"] is None
+    assert scores["decision"] == "INCONCLUSIVE" and scores["models"]["student"]["chrf_reference"]["value"] is not None
+
+
+def test_the_base_is_asked_last_and_for_a_multiple_of_the_teachers_length(run: Run, plan: Recipe) -> None:
+    def reply(body: Body) -> Body:
+        raw = answer(body)
+        raw["usage"] |= {"completion_tokens": 20}
+        return raw
+
+    with ChatServer(reply=reply) as teacher, ChatServer(reply=reply, model=None) as students:
+        away = served(replace(plan, eval=replace(plan.eval, max_tokens=500)), teacher)
+        away = replace(
+            away, student=StudentConfig(engine="openai", base_url=[students.url]), generate=GenerateConfig(retries=0)
+        )
+        evaluate(run, away, Silent())
+    most = [body["max_tokens"] for body in students.requests]
+    assert most == [500] * ROWS + [64] * ROWS
+
+
+def test_a_file_of_outputs_is_one_more_row(run: Run, plan: Recipe, tmp_path: Path) -> None:
+    template = tmp_path / "task.toml"
+    template.write_text('[teacher]\nuser = "Please: {{ prompt }}"\n')
+    rows = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    outputs = tmp_path / "rival.jsonl"
+    write_jsonl(outputs, [{"prompt": row["prompt"], "completion": row["reference"]} for row in rows])
+    compared = replace(
+        plan,
+        task=replace(plan.task, template=str(template)),
+        eval=replace(plan.eval, also=[str(outputs), str(plan.teacher.model)]),
+    )
+    result = evaluate(run, compared, Silent())
+    models = result.scores["models"]
+    assert models["rival"]["exact_reference"]["value"] == 100.0 and "rival" in [row[0] for row in result.rows]
+    assert models["tiny"]["parameters"] == models["teacher"]["parameters"]
+    others = [cell["other"] for cell in result.scores["comparisons"] if cell["metric"] == "exact_reference"]
+    assert {"rival", "tiny"} <= set(others) and any("rival" in line for line in result.verdict)
+    assert "rival" in result.paths["report"].read_text()
+    outputs.write_text(outputs.read_text().replace('"number 3"', '"number 4"'))
+    assert not evaluate(run, compared, Silent()).up_to_date
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt": "Another.", "completion": "x"}], "no answer to 24 of 24 test prompts"),
+        ([{"id": "a"}], "rival.jsonl:1: the line has no completion"),
+        ([{"prompt": "Tell number 0 in words. ", "completion": 7}], "rival.jsonl:1: the completion is neither text nor"),
+    ],
+)
+def test_bad_outputs_are_an_error_before_anything_is_asked(
+    run: Run, plan: Recipe, tmp_path: Path, rows: list[Any], message: str
+) -> None:
+    outputs = tmp_path / "rival.jsonl"
+    write_jsonl(outputs, rows)
+    with pytest.raises(UsageError, match=message):
+        evaluate(run, replace(plan, eval=replace(plan.eval, also=[str(outputs)])), Silent())
+    assert not run.file("eval", "journal.jsonl").exists()
+
+
+def test_the_nearest_training_answer_is_that_of_the_most_similar_prompt(run: Run, plan: Recipe) -> None:
+    documents = ["the cat sat on the mat", "a dog barked at night", "rain fell on the town"]
+    assert nearest_rows(["did the dog bark at night?", "rain in town", "mat", ""], documents) == [1, 2, 0, 0]
+
+
+def test_the_nearest_row_is_the_one_scikit_learn_finds() -> None:
+    """scikit-learn 1.9.1: TfidfVectorizer(token_pattern=r"\\w+").fit_transform(documents), cosine argmax."""
+    documents = [f"notice {n % 7} of {n % 5} in street {n % 11}" for n in range(60)]
+    queries = ["street 10 notice 3", "of 4 in", "notice 6 of 2 in street 9", "street"]
+    assert nearest_rows(queries, documents) == NEAREST
+
+
+NEAREST = [10, 4, 20, 22]
+
+
+def test_the_majority_class_is_that_of_the_training_answers(tmp_path: Path) -> None:
+    asked = [{"role": "user", "content": "x"}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": asked, "completion": [{"role": "assistant", "content": text}]} for text in ("no", "yes", "no", "No.", "hm")
+    ]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    prompts = [Prompt(str(n), asked, asked, "yes") for n in range(3)]
+    assert majority(Texts(prompts, 5, tmp_path / "train.jsonl", ("yes", "no"))) == ["no"] * 3
+    assert majority(Texts(prompts, 5, None, ("no", "yes"))) == ["yes"] * 3

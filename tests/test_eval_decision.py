@@ -1,0 +1,171 @@
+"""The decision at a margin: against published values, other libraries, and simulations whose truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from seqdistill.evaluate.statistics.intervals import Interval, difference, resample
+from seqdistill.evaluate.statistics.paired import ALPHA, PairedShares, decide, effective, holm, needed, tango, tango_z
+
+
+def pair(both: int, first: int, second: int, neither: int) -> PairedShares:
+    """From a fourfold table."""
+    ours = np.repeat([True, True, False, False], [both, first, second, neither])
+    theirs = np.repeat([True, False, True, False], [both, first, second, neither])
+    return PairedShares.of(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [
+        ((1, 1, 7, 12), -0.517, -0.026),  # airway reactivity before and after stem cell transplantation
+        ((59, 6, 16, 80), -0.124, -0.0054),  # complete response before and after consolidation therapy
+    ],
+)
+def test_tangos_interval_is_the_published_one(table: tuple[int, int, int, int], low: float, high: float) -> None:
+    """Fagerland, Lydersen and Laake 2014, Statistics in Medicine 33, 2850: Tango's asymptotic score interval."""
+    found = pair(*table).difference()
+    assert found.low is not None and found.high is not None
+    assert (found.low / 100, found.high / 100) == (pytest.approx(low, abs=6e-4), pytest.approx(high, abs=6e-4))
+
+
+@pytest.mark.parametrize("delta", [-0.4, -0.1, -0.02, 0.05, 0.3])
+@pytest.mark.parametrize(("first", "second", "n"), [(1, 7, 21), (6, 16, 161), (0, 3, 40), (5, 0, 30)])
+def test_tangos_statistic_is_that_of_the_constrained_maximum_likelihood(first: int, second: int, n: int, delta: float) -> None:
+    def loss(q: float) -> float:  # of the discordant share of the second, the difference being delta
+        shares = (q + delta, q, 1 - 2 * q - delta)
+        return -sum(k * math.log(max(p, 1e-300)) for k, p in zip((first, second, n - first - second), shares, strict=True) if k)
+
+    low, high = max(0.0, -delta), (1 - delta) / 2
+    q = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+    expected = (first - second - n * delta) / math.sqrt(n * (2 * q + delta - delta**2))
+    assert float(tango_z(first, second, n, delta)) == pytest.approx(expected, rel=2e-4)
+
+
+def test_at_no_difference_tangos_statistic_is_mcnemars() -> None:
+    for first, second, n in ((1, 7, 21), (6, 16, 161), (40, 20, 160)):
+        assert float(tango_z(first, second, n, 0.0)) ** 2 == pytest.approx((first - second) ** 2 / (first + second))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"),
+    [(1, 7, 0.0703125), (6, 16, 0.052478790283203125), (0, 4, 0.125), (40, 20, 0.01348929373119186), (0, 0, 1.0)],
+)
+def test_the_mcnemar_test_is_the_exact_one(first: int, second: int, p: float) -> None:
+    """statsmodels 0.15.0: mcnemar(table, exact=True)."""
+    assert pair(10, first, second, 10).p() == pytest.approx(p)
+
+
+def test_holms_adjusted_p_values_are_those_of_statsmodels() -> None:
+    """statsmodels 0.15.0: multipletests([.01, .04, .03, .005, .5], method="holm"). A None is no test."""
+    assert holm([0.01, 0.04, None, 0.03, 0.005, 0.5]) == pytest.approx([0.04, 0.09, None, 0.09, 0.025, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "decision"),
+    [
+        (1.0, 3.0, "BETTER"),
+        (0.5, 9.0, "BETTER"),
+        (-4.0, 4.0, "EQUIVALENT"),
+        (-4.0, -1.0, "EQUIVALENT"),
+        (-4.0, 6.0, "NON-INFERIOR"),
+        (-6.0, 2.0, "INCONCLUSIVE"),
+        (-9.0, -1.0, "INCONCLUSIVE"),
+        (-9.0, -5.5, "INFERIOR"),
+        (None, None, "INCONCLUSIVE"),
+    ],
+)
+def test_the_decision_follows_the_interval(low: float | None, high: float | None, decision: str) -> None:
+    assert decide(Interval(0.0, low, high), 5.0) == decision
+
+
+def shares(
+    rng: np.random.Generator, trials: int, n: int, both: float, first: float, second: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Discordant counts of simulated comparisons."""
+    counts = rng.multinomial(n, [both, first, second, 1 - both - first - second], size=trials)
+    return counts[:, 1], counts[:, 2]
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(60, 0.2), (120, 0.1), (400, 0.1)])
+def test_two_equal_students_are_called_different_about_5_percent_of_the_time(n: int, discordant: float) -> None:
+    first, second = shares(np.random.default_rng(11), 20_000, n, 0.6, discordant / 2, discordant / 2)
+    low, high = tango(first, second, n)
+    assert 0.03 <= float(((low > 0) | (high < 0)).mean()) <= 0.065
+
+
+@pytest.mark.parametrize(
+    ("n", "margin", "discordant"), [(60, 0.10, 0.2), (120, 0.05, 0.1), (250, 0.05, 0.15), (800, 0.03, 0.1)]
+)
+def test_a_student_worse_by_the_margin_is_called_non_inferior_at_most_at_alpha(
+    n: int, margin: float, discordant: float
+) -> None:
+    first, second = shares(np.random.default_rng(12), 40_000, n, 0.6, (discordant - margin) / 2, (discordant + margin) / 2)
+    low, _ = tango(first, second, n)
+    assert float((low > -margin).mean()) <= ALPHA + 0.004  # the score test is asymptotic; three standard errors are .0025
+
+
+def test_a_student_worse_by_the_margin_in_chrf_is_called_non_inferior_at_most_at_alpha() -> None:
+    rng, trials, n, margin = np.random.default_rng(13), 400, 60, 3.0
+    called = different = 0
+    for trial in range(trials):
+        ease = rng.normal(60, 15, n)
+        scores = np.stack([ease - margin + rng.normal(0, 8, n), ease + rng.normal(0, 8, n)], axis=1)
+        drawn = resample(scores, 300, trial)
+        gap = drawn.interval(difference(0, 1))
+        assert gap is not None and gap.low is not None
+        called += decide(gap, margin) in ("NON-INFERIOR", "EQUIVALENT", "BETTER")
+        below = drawn.below(difference(0, 1), -margin)
+        assert (below is not None and (below < ALPHA) == (gap.low > -margin)) or abs(gap.low + margin) < 0.2
+        gap = resample(scores + np.array([margin, 0.0]), 300, trial).interval(difference(0, 1))
+        assert gap is not None
+        different += gap.sign != 0
+    assert called / trials <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / trials)
+    assert 0.025 <= different / trials <= 0.085
+
+
+def test_with_the_prompts_needed_non_inferiority_is_shown_with_the_stated_power() -> None:
+    rng = np.random.default_rng(14)
+    differences = rng.permutation(np.repeat([1.0, -1.0, 0.0], [5, 5, 90])) * 100  # 10% discordant, no difference
+    n = needed(differences, 5.0, shares=True)
+    assert n == 314  # 7.849 * 0.1 / 0.05^2, where a one-sided alpha of .05 would need 247
+    first, second = shares(rng, 20_000, n, 0.6, 0.05, 0.05)
+    low, _ = tango(first, second, n)
+    assert 0.74 <= float((low > -0.05).mean()) <= 0.84
+
+
+def test_no_number_of_prompts_is_named_where_the_student_is_worse_than_the_margin() -> None:
+    assert needed(np.full(40, -6.0) + np.arange(40) % 2, 5.0, shares=False) is None
+    assert needed(np.zeros(40), 5.0, shares=True) == 73  # Tango's interval without a discordant prompt: z^2 / (n + z^2)
+    low, _ = tango(0, 0, 73)
+    assert low > -0.05 > tango(0, 0, 72)[0]
+
+
+def test_prompts_of_one_group_count_as_what_they_are_worth() -> None:
+    values = np.repeat(np.random.default_rng(15).normal(0, 1, 30), 5)  # five times the same
+    groups = [str(n // 5) for n in range(150)]
+    assert effective(values, groups) == pytest.approx(30, abs=1.5)
+    assert effective(values, None) == 150
+    alone = np.random.default_rng(16).normal(0, 1, 150)
+    assert 90 <= effective(alone, groups) <= 150
+    assert effective(np.zeros(150), groups) == 30
+
+
+def test_the_interval_of_grouped_prompts_covers_the_truth_where_that_of_single_prompts_does_not() -> None:
+    rng, trials = np.random.default_rng(17), 120
+    covered = {"mean": 0, "share": 0, "naive": 0}
+    for trial in range(trials):
+        of_group = rng.normal(0, 10, 40)
+        groups = [str(n // 6) for n in range(240)]
+        scores = (50 + np.repeat(of_group, 6) + rng.normal(0, 5, 240))[:, None]
+        for name, by in (("mean", groups), ("naive", None)):
+            found = resample(scores, 300, trial, by).interval(lambda means: means[..., 0])
+            assert found is not None and found.low is not None and found.high is not None
+            covered[name] += found.low <= 50 <= found.high
+        easy = np.repeat(rng.random(40) < 0.5, 6)  # a group goes wrong as a whole, for one or the other
+        gap = PairedShares.of(easy, ~easy, groups).difference()
+        assert gap.low is not None and gap.high is not None
+        covered["share"] += gap.low <= 0 <= gap.high
+    assert covered["mean"] / trials >= 0.88 and covered["share"] / trials >= 0.88 and covered["naive"] / trials < 0.75

@@ -1,0 +1,225 @@
+"""`verify`: one changed byte names its file. And what CI needs: conditions, Markdown, a metric of one's own."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from finished_runs import finished_run, recipe
+from test_eval import write_test
+
+from seqdistill.cli import main
+from seqdistill.errors import UsageError
+from seqdistill.evaluate.conditions import BelowCondition, check_result
+from seqdistill.evaluate.markdown import markdown
+from seqdistill.evaluate.result import EvalResult
+from seqdistill.evaluate.stage import evaluate
+from seqdistill.evaluate.verification import verify
+from seqdistill.progress import Silent
+from seqdistill.recipe.tables import GenerateConfig, Recipe
+from seqdistill.records import write_json
+from seqdistill.runs import Run, seal
+
+OWN = """
+def short(answer: str) -> bool:
+    return len(answer) < 400
+
+def first(answer, wanted):
+    return None if not wanted else float(answer[:1] == wanted[:1])
+
+def broken(answer):
+    return 7
+
+def raises(answer):
+    raise KeyError(answer)
+
+def strange(answer, other):
+    return 1
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_model: Path) -> Run:
+    return finished_run(tmp_path / "run", tiny_model)
+
+
+@pytest.fixture
+def plan(tmp_path: Path, tiny_model: Path) -> Recipe:
+    (tmp_path / "mine.py").write_text(OWN)
+    return recipe(write_test(tmp_path / "test.jsonl"), tiny_model)
+
+
+@pytest.mark.parametrize("kind", ["text", "choices", "own"])
+def test_a_whole_run_verifies(run: Run, plan: Recipe, tmp_path: Path, kind: str) -> None:
+    if kind == "choices":
+        plan = replace(plan, generate=GenerateConfig(choices=[f"number {n}" for n in range(24)]))
+    elif kind == "own":
+        plan = replace(plan, eval=replace(plan.eval, metric=f"{tmp_path}/mine.py:first"))
+    evaluate(run, plan, Silent())
+    found = verify(run, Silent())
+    assert found.whole and found.stages == ["generate", "filter", "train", "eval"] and found.files >= 14
+    assert main(["verify", str(run.path), "-q"]) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "generate/samples.jsonl",
+        "filter/train.jsonl",
+        "train/model/model.safetensors",
+        "train/model/tokenizer.json",
+        "train/log.jsonl",
+        "train/manifest.json",
+        "eval/predictions.jsonl",
+        "eval/scores.json",
+        "eval/report.html",
+        "eval/manifest.json",
+        "eval/journal.jsonl",
+    ],
+)
+def test_one_changed_byte_names_its_file(run: Run, plan: Recipe, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(run, plan, Silent())
+    path = run.path / name
+    data = bytearray(path.read_bytes())
+    place = len(data) // 2
+    data[place] = data[place] + 1 if chr(data[place]) not in "zZ9" else data[place] - 1
+    path.write_bytes(data)
+    capsys.readouterr()
+    assert main(["verify", str(run.path), "-q"]) == 1
+    assert str(path) in capsys.readouterr().err
+
+
+def rewritten(run: Run, name: str, change: Callable[[str], str]) -> None:
+    """A file changed together with its hash in the manifest: what a forger would do."""
+    from seqdistill.records import file_sha256
+
+    path = run.file("eval", name)
+    path.write_text(change(path.read_text()))
+    manifest = json.loads(run.file("eval", "manifest.json").read_text())
+    for output in manifest["outputs"]:
+        if output["path"].endswith(name):
+            output["sha256"] = file_sha256(path)
+    manifest["seal"] = seal(manifest)
+    write_json(run.file("eval", "manifest.json"), manifest)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        ("scores.json", lambda text: text.replace('"decision": "', '"decision": "X', 1), "does not follow from predictions"),
+        ("scores.json", lambda text: text.replace("The student", "The best student", 1), "the verdict does not follow"),
+        ("predictions.jsonl", lambda text: text.replace('"stopped": 0.0', '"stopped": 100.0', 1), "do not follow from the"),
+        ("predictions.jsonl", lambda text: text.replace('"length"', '"stop"', 1), "do not follow from the answers"),
+    ],
+)  # fmt: skip
+def test_scores_that_do_not_follow_from_the_answers_are_found_though_their_hash_fits(
+    run: Run, plan: Recipe, name: str, change: Callable[[str], str], problem: str
+) -> None:
+    evaluate(run, plan, Silent())
+    rewritten(run, name, change)
+    found = verify(run, Silent())
+    assert not found.whole and str(run.file("eval", name)) in found.problems[0] and problem in found.problems[0]
+
+
+def test_verify_of_no_run_is_a_usage_error(tmp_path: Path) -> None:
+    assert main(["verify", str(tmp_path), "-q"]) == 2
+
+
+# --- conditions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ("kept=0.9", False),
+        ("kept=80", True),
+        ("kept=0.8", True),
+        ("exact=0.5", False),
+        ("exact_reference=40", True),
+        ("truncated=10", False),
+        ("truncated=30", True),
+        ("kappa=0.5", True),
+        ("kappa=0.7", False),
+        ("decision=NON-INFERIOR", False),
+        ("decision=INCONCLUSIVE", True),
+        ("macro_f1=1", False),
+    ],
+)
+def test_a_condition_compares_the_students_value(condition: str, holds: bool) -> None:
+    def cell(value: float) -> dict[str, float]:
+        return {"value": value}
+
+    scores = {
+        "primary": "exact_reference",
+        "decision": "INCONCLUSIVE",
+        "measures": {"truncated": {"higher_is_better": False}},
+        "models": {"student": {"exact_reference": cell(45.0), "truncated": cell(20.0)}},
+        "kept": [{"metric": "exact_reference", "value": 85.0}],
+        "kappa": cell(0.6),
+    }
+    if holds:
+        check_result(scores, [condition])
+        return
+    with pytest.raises(BelowCondition, match=condition.partition("=")[0]):
+        check_result(scores, [condition])
+
+
+@pytest.mark.parametrize("condition", ["kept", "keept=0.9", "kept=much", "decision=GOOD", "accuracy=0.9", "own=1"])
+def test_a_bad_condition_is_an_error_before_anything_is_prompted(run: Run, plan: Recipe, condition: str) -> None:
+    with pytest.raises(UsageError, match="fail_under"):
+        evaluate(run, replace(plan, eval=replace(plan.eval, fail_under=[condition])), Silent())
+    assert not run.file("eval", "journal.jsonl").exists()
+
+
+def test_the_command_fails_below_its_condition_after_everything_was_written(
+    run: Run, plan: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "eval", str(run.path), "-q", "--test", str(tmp_path / "test.jsonl"), "--teacher", str(plan.teacher.model),
+        "--resamples", "200", "--max-tokens", "12", "--markdown", str(tmp_path / "result.md"),
+    ]  # fmt: skip
+    assert main([*command, "--fail-under", "exact=0.9"]) == 1
+    assert "--fail-under: exact is 0, below 90" in capsys.readouterr().err
+    assert run.manifest("eval") is not None and (tmp_path / "result.md").read_text().startswith("### run: ")
+    assert main([*command, "--fail-under", "exact=0"]) == 0, "a condition changes no result"
+
+
+# --- a metric of one's own, Markdown ----------------------------------------------------------------------------------
+
+
+def test_ones_own_metric_decides_and_is_a_column_like_any_other(run: Run, plan: Recipe, tmp_path: Path) -> None:
+    own = replace(plan, eval=replace(plan.eval, metric=f"{tmp_path}/mine.py:first"))
+    scores = evaluate(run, own, Silent()).scores
+    assert scores["primary"] == "own_reference" and scores["measures"]["own_reference"]["heading"] == "first to reference"
+    alone = evaluate(run, replace(own, eval=replace(plan.eval, metric=f"{tmp_path}/mine.py:short")), Silent()).scores
+    assert alone["primary"] == "own" and alone["measures"]["own"]["share"]
+    assert alone["models"]["student"]["own"]["value"] == 100.0 and alone["decision"] != ""
+    (tmp_path / "mine.py").write_text(OWN.replace("400", "1"))
+    again = evaluate(run, replace(own, eval=replace(plan.eval, metric=f"{tmp_path}/mine.py:short")), Silent()).scores
+    assert again["models"]["student"]["own"]["value"] < 100.0, "another function is another result"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mine.py", "not of the form"),
+        ("none.py:first", "no such file"),
+        ("mine.py:other", "no function 'other'"),
+        ("mine.py:strange", "its parameters are answer, other"),
+        ("mine.py:broken", "returned 7"),
+        ("mine.py:raises", "failed: KeyError"),
+    ],
+)
+def test_a_metric_that_cannot_be_used_is_named(run: Run, plan: Recipe, tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        evaluate(run, replace(plan, eval=replace(plan.eval, metric=f"{tmp_path}/{name}")), Silent())
+
+
+def test_the_markdown_has_decision_table_and_slices_and_quotes_no_model(run: Run, plan: Recipe) -> None:
+    result = evaluate(run, plan, Silent())
+    assert isinstance(result, EvalResult)
+    text = markdown(result, "a|b <i>")
+    assert text.startswith("### a\\|b \\<i\\>: ") and "| critical | 8 |" in text
+    widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}
+    assert len(widths) <= 2

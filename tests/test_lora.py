@@ -1,0 +1,88 @@
+"""Low-rank adapters: they alone are trained, what is saved is a plain model that computes the same, resuming included."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_preflight import a_recipe, a_run, rows
+from test_train import Impatient, sha256, weights
+
+from seqdistill.errors import UsageError
+from seqdistill.progress import Silent
+from seqdistill.recipe.tables import LoraConfig
+from seqdistill.train import checkpoints
+from seqdistill.train.lora import loaded_student, merged, without_adapters
+from seqdistill.train.ready import check
+from seqdistill.train.stage import train
+
+ARGS = {"max_steps": 16, "per_device_train_batch_size": 2, "learning_rate": 0.05}
+
+
+def test_adapters_alone_are_trained_and_a_plain_model_is_saved(tiny_model: Path, tmp_path: Path) -> None:
+    run, recipe = a_run(tmp_path), a_recipe(tiny_model, ARGS, lora=LoraConfig(r=4))
+    found = check(run, recipe, Silent())
+    assert found.trained_parameters < found.parameters / 2
+    result = train(run, recipe, Silent())
+    before, after = weights(tiny_model), weights(result.path)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if (before[name] != after[name]).any()}
+    assert changed == {name for name in before if name.endswith("_proj.weight")}
+    losses = [json.loads(line)["loss"] for line in run.file("train", "log.jsonl").read_text().splitlines()]
+    trained = [loss for loss in losses if loss is not None]
+    assert sum(trained[-4:]) < 0.8 * sum(trained[:4])
+    assert not list(result.path.glob("adapter*"))
+    assert (run.manifest("train") or {})["settings"]["train.lora.r"] == 4
+
+
+def test_the_merged_model_gives_the_adapters_logits(tiny_model: Path) -> None:
+    import torch
+
+    base = a_recipe(tiny_model).student
+    model = loaded_student(base, LoraConfig(r=4, alpha=16.0, dropout=0.1), {}).eval()
+    with torch.no_grad():
+        for name, part in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(part, std=0.2)
+    tokens = torch.arange(5, 45)[None]
+    with torch.inference_mode():
+        plain = loaded_student(base, LoraConfig(), {}).eval()(tokens).logits
+        adapted = model(tokens).logits.clone()
+        one = merged(model, base)(tokens).logits
+    torch.testing.assert_close(one, adapted, rtol=1e-4, atol=1e-4)
+    assert float((adapted - plain).abs().max()) > 0.1
+    assert without_adapters(plain) is plain
+
+
+def test_a_stopped_training_of_adapters_ends_with_the_same_bytes(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "SAVE_SHARE", float("inf"))
+    recipe = a_recipe(tiny_model, ARGS, lora=LoraConfig(r=2, dropout=0.2))
+    whole = train(a_run(tmp_path / "whole", rows(8)), recipe, Silent())
+    run = a_run(tmp_path / "stopped", rows(8))
+    with pytest.raises(KeyboardInterrupt):
+        train(run, recipe, Impatient(at_step=6))
+    assert list(run.file("train", ".work").glob("checkpoint-*/adapter_model.safetensors"))
+    assert sha256(train(run, recipe, Silent()).path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        (LoraConfig(alpha=32.0), "has no r"),
+        (LoraConfig(r=4, target_modules=["q_prj"]), "target_modules = q_prj: "),
+        (LoraConfig(r=4, quantize="4bit"), "quantize = '4bit': needs (a CUDA GPU|the package bitsandbytes)"),
+    ],
+)
+def test_adapters_that_cannot_be_trained_are_refused(tiny_model: Path, tmp_path: Path, lora: LoraConfig, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(a_run(tmp_path), a_recipe(tiny_model, ARGS, lora=lora), Silent())
+
+
+def test_without_a_rank_the_fingerprint_knows_no_adapters(tiny_model: Path, tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    train(run, a_recipe(tiny_model, {**ARGS, "max_steps": 1}), Silent())
+    settings: dict[str, Any] = (run.manifest("train") or {})["settings"]
+    assert not [name for name in settings if "lora" in name]

@@ -1,0 +1,71 @@
+"""One training in two processes: the same loss and weights as in one, started by us or by torchrun, resumable."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_preflight import a_recipe, a_run, rows
+from test_train import Listener, weights
+
+from seqdistill.errors import UsageError
+from seqdistill.runs import Run
+from seqdistill.train.stage import train
+
+STEPS = {"max_steps": 6, "learning_rate": 0.01}
+ONE, TWO = ({**STEPS, "per_device_train_batch_size": size} for size in (4, 2))
+
+
+def losses(run: Run) -> list[float]:
+    lines = [json.loads(line) for line in run.file("train", "log.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines for name in ("loss", "eval_loss") if line[name] is not None]
+
+
+@pytest.fixture(scope="module")
+def one(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = a_run(tmp_path_factory.mktemp("one"), rows(16))
+    train(run, a_recipe("shrink:2", ONE, teacher=tiny_model, layers="0,3"), Listener())
+    return run
+
+
+def check_same(run: Run, one: Run) -> None:
+    import torch
+
+    assert losses(run) == pytest.approx(losses(one), rel=1e-4)
+    ours, theirs = (weights(each.file("train", "model")) for each in (run, one))
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_train_as_one_does(one: Run, tiny_model: Path, tmp_path: Path) -> None:
+    run, listener = a_run(tmp_path, rows(16)), Listener()
+    recipe = a_recipe("shrink:2", TWO, teacher=tiny_model, layers="0,3", processes=2)
+    assert train(run, recipe, listener).steps == 6
+    check_same(run, one)
+    assert (listener.done, listener.total) == (6, 6)
+    assert "train: the loss is on 'Number 0 is it.<|im_end|>' in the first row" in listener.notes
+    assert train(run, recipe, listener).up_to_date
+
+
+def test_torchrun_s_second_process_is_let_in(one: Run, tiny_model: Path, tmp_path: Path) -> None:
+    run = a_run(tmp_path, rows(16))
+    settings = {"train.args.max_steps": 6, "train.args.learning_rate": 0.01, "train.args.per_device_train_batch_size": 2}
+    flags = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    student = ["--student", "shrink:2", "--teacher", str(tiny_model), "--layers", "0,3"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "seqdistill", "train", str(run.path), *student, *flags, "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 6
+    check_same(run, one)
+
+
+def test_what_one_process_refuses_is_said_as_if_there_were_one(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"learning_rat: .*did you mean 'learning_rate'"):
+        train(a_run(tmp_path), a_recipe(tiny_model, {"learning_rat": 1.0}, processes=2), Listener())

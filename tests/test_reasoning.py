@@ -1,0 +1,154 @@
+"""Reasoning in a reply goes to its own field, in whichever markup it comes; what is left in an answer is named."""
+
+import pytest
+
+from seqdistill.engines.reasoning import leftover_reasoning, split_reasoning
+from seqdistill.engines.replies import chosen, finish_reason, parse_choice, unfenced
+from seqdistill.errors import UsageError
+
+FINAL = "<|start|>assistant<|channel|>final<|message|>yes<|return|>"
+SPLIT = [  # text, answer, reasoning
+    ("<think>\nhm\n</think>\n\nyes", "yes", "hm"),
+    ("\n<THINK>hm</THINK>yes", "yes", "hm"),
+    ("hm\n</think>\n\nyes", "yes", "hm"),
+    ("<think>hm", "", "hm"),
+    ("<think>\n\n</think>\n\nyes", "yes", None),
+    ("<thinking>hm</thinking>yes", "yes", "hm"),
+    ("<thought>hm</thought>yes", "yes", "hm"),
+    ("<reasoning>hm</reasoning>yes", "yes", "hm"),
+    ("[THINK]hm[/THINK]yes", "yes", "hm"),
+    ("◁think▷hm◁/think▷yes", "yes", "hm"),
+    ("<seed:think>hm</seed:think>yes", "yes", "hm"),
+    ("<|begin_of_thought|>hm<|end_of_thought|>\n\n<|begin_of_solution|>yes<|end_of_solution|>", "yes", "hm"),
+    ("<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>yes<|END_RESPONSE|>", "yes", "hm"),
+    ("Here is my thought process: hm Here is my response: yes", "yes", "hm"),
+    (f"<|channel|>analysis<|message|>hm<|end|>{FINAL}", "yes", "hm"),
+    (
+        f"<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary<|message|>so<|end|>{FINAL}",
+        "yes",
+        "hm\nso",
+    ),
+    ("<|channel|>analysis<|message|>hm", "", "hm"),
+    ("analysisWe think.assistantfinalyes", "yes", "We think."),
+    ("<think>a</think><thought>b</thought>yes", "yes", "a\nb"),
+    ("<think>a<think>b</think>c</think>yes", "yes", "a<think>b</think>c"),
+    ("<think>write <think> first</think>yes", "yes", "write <think> first"),
+]
+TEXT = [
+    "yes",
+    " yes \n",
+    "",
+    "Use `</think>` to close the block.",
+    'The tag "</think>" ends it.',
+    "```html\n<thinking>x\n</thinking>\n```",
+    "<b>x</b><reasoning>because</reasoning>",
+    "The <thought> element is defined in the schema.",
+    "analysis of the final figures by the assistant",
+    "He said: what are you thinking?",
+]
+
+
+@pytest.mark.parametrize(("text", "answer", "reasoning"), SPLIT)
+def test_reasoning_before_an_answer_is_taken_out_of_it(text: str, answer: str, reasoning: str | None) -> None:
+    assert split_reasoning(text) == (answer, reasoning)
+    assert leftover_reasoning(answer) is None
+
+
+@pytest.mark.parametrize("text", TEXT)
+def test_text_about_such_markup_is_text(text: str) -> None:
+    assert split_reasoning(text) == (text, None)
+
+
+def test_tags_of_one_s_own_replace_the_common_ones() -> None:
+    assert split_reasoning("<plan>hm</plan>yes", None, ["<plan>...</plan>"]) == ("yes", "hm")
+    assert split_reasoning("<think>hm</think>yes", None, ["<plan>...</plan>"]) == ("<think>hm</think>yes", None)
+    with pytest.raises(UsageError, match="'<plan>' is not a pair of tags"):
+        split_reasoning("yes", None, ["<plan>"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ("Well. <think>hm</think> yes", "<think>"),
+        ("yes </THINK>", "</THINK>"),
+        ("yes [/THINK]", "[/THINK]"),
+        ("yes <|channel|>final", "<|channel|>"),
+        ("yes <thought> and so on", "<thought>"),
+        ("<a><reasoning>because</reasoning></a>", None),
+        ("Use `</think>` to close the block.", None),
+        ("```\n<think>\n```", None),
+        ("I think so.", None),
+    ],
+)
+def test_markup_that_is_left_in_an_answer_is_named(answer: str, left: str | None) -> None:
+    assert leftover_reasoning(answer) == left
+
+
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}]}
+MESSAGES = [
+    {"content": "yes", "reasoning": "hm"},
+    {"content": "yes", "reasoning_content": "hm"},
+    {"content": "yes", "thinking": "hm"},
+    {"content": [THINKING, {"type": "text", "text": "yes"}]},
+    {"content": [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": "yes"}]},
+    {"content": [{"type": "reasoning", "text": "hm"}, {"type": "output_text", "text": "yes"}]},
+    {
+        "content": "yes",
+        "reasoning_details": [{"type": "reasoning.text", "text": "hm"}, {"type": "reasoning.encrypted", "data": "x"}],
+    },
+    {"content": "yes", "reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]},
+    {"content": "yes", "thinking_blocks": [{"type": "thinking", "thinking": "hm"}]},
+    {"content": "yes", "reasoning": {"summary": [{"type": "summary_text", "text": "hm"}]}},
+    {"content": "yes", "summary": [{"type": "summary_text", "text": "hm"}]},
+    {"content": "yes", "reasoning": "", "reasoning_content": "hm"},
+    {"content": "<think>hm</think>yes", "reasoning": None},
+    {"content": "<think>hm</think>yes", "reasoning": "hm"},
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_reasoning_beside_an_answer_is_read_whatever_holds_it(message: dict[str, object]) -> None:
+    completion = parse_choice("p", {"choices": [{"message": message, "finish_reason": "stop"}]}, 0, 1.0)
+    assert (completion.content, completion.reasoning) == ("yes", "hm")
+
+
+@pytest.mark.parametrize(
+    ("reported", "reason"),
+    [
+        *[
+            (word, "stop")
+            for word in ("stop", "STOP", "FINISH_REASON_STOP", "eos", "eos_token", "end_turn", "stop_sequence", "COMPLETE")
+        ],
+        *[(word, "length") for word in ("length", "max_tokens", "MAX_TOKENS", "model_length", "max_output_tokens")],
+        *[
+            (word, "content_filter")
+            for word in ("content_filter", "SAFETY", "RECITATION", "content_filter: PROHIBITED_CONTENT")
+        ],
+        *[(word, "tool_calls") for word in ("tool_calls", "tool_use", "function_call")],
+        *[(word, "error") for word in ("abort", "error", "insufficient_system_resource", "cancelled")],
+        ("refusal", "refusal"),
+        *[(word, "unknown") for word in (None, "", "OTHER", 7, ["stop"])],
+    ],
+)
+def test_how_an_answer_ended_is_told_in_one_set_of_words(reported: object, reason: str) -> None:
+    assert finish_reason(reported) == reason
+
+
+@pytest.mark.parametrize(
+    ("content", "inside"),
+    [
+        ('```json\n{"a": 1}\n```', '{"a": 1}'),
+        ('\n```\n{"a": 1}\n```\n', '{"a": 1}'),
+        ("~~~json\n[1]\n~~~", "[1]"),
+        ("Here:\n```json\n{}\n```", "Here:\n```json\n{}\n```"),
+        ("```\na\n```\nand\n```\nb\n```", "```\na\n```\nand\n```\nb\n```"),
+        ("{}", "{}"),
+    ],
+)
+def test_an_answer_that_is_one_code_fence_is_what_is_in_it(content: str, inside: str) -> None:
+    assert unfenced(content) == inside
+
+
+@pytest.mark.parametrize("content", ['{"choice": "yes"}', '```json\n{"choice": "yes"}\n```', '"yes"', "```\nyes\n```", "yes"])
+def test_a_choice_is_read_in_whatever_form_it_comes(content: str) -> None:
+    assert chosen(content) == "yes"

@@ -1,0 +1,386 @@
+"""What endpoints refuse, and how, as providers were seen to write it: one line a case. Against a real HTTP server."""
+
+import json
+from typing import Any
+
+import pytest
+from chat_server import Body, ChatServer, Fault, Wire, answer
+from engine_contract import Holds, ask
+
+from seqdistill.engines import Completion, Pace, Request, dispatch, open_engine
+from seqdistill.engines import pace as pacing
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.recipe.tables import ModelConfig
+
+
+def requests(count: int, **settings: Any) -> list[Request]:
+    return [Request(f"p{n}", [{"role": "user", "content": f"question {n}"}], 20, seed=n, **settings) for n in range(count)]
+
+
+def number_of(body: Body) -> int:
+    return int(body["messages"][-1]["content"].split()[-1])
+
+
+def asked(
+    *servers: ChatServer, count: int = 20, meter: Holds | None = None, notes: list[str] | None = None, **settings: Any
+) -> dict[str, Completion]:
+    """The completions of `count` questions; settings of Pace or of the model."""
+    paces = {name: settings.pop(name) for name in list(settings) if name in Pace.__dataclass_fields__}
+    model = ModelConfig(model="teacher", engine="openai", base_url=[server.url for server in servers], **settings)
+    note = (lambda _: None) if notes is None else notes.append
+    engine = open_engine(model, Pace(**{"concurrency": 8, "timeout": 60.0, "on_note": note, **paces}))
+    return ask(engine, requests(count), meter or Holds())
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "backoff", lambda _tries: 0.01)
+
+
+def only(number: int, wire: Wire | str) -> Fault:
+    return lambda _, body: wire if number_of(body) == number else None
+
+
+def error(status: int, message: str, **more: Any) -> Wire:
+    return Wire(status, {"error": {"message": message, **more}})
+
+
+# --- verdicts on one prompt, and requests that can never be answered -------------------------------------------------------
+
+VERDICTS = {
+    "OpenAI": error(
+        400, "Invalid prompt: your prompt was flagged as potentially violating our usage policy.", code="invalid_prompt"
+    ),
+    "OpenAI policy": error(400, "Your request was rejected by our safety system.", code="content_policy_violation"),
+    "Azure": error(
+        400, "The response was filtered", code="content_filter", innererror={"code": "ResponsibleAIPolicyViolation"}
+    ),
+    "OpenRouter": error(
+        403, "Your input was flagged", code=403, metadata={"reasons": ["violence"], "flagged_input": "question"}
+    ),
+    "DashScope": error(400, "Input data may contain inappropriate content.", code="data_inspection_failed"),
+    "DashScope in words": Wire(
+        400, {"code": "DataInspectionFailed", "message": "Input data may contain inappropriate content."}
+    ),
+    "DeepSeek": error(400, "Content Exists Risk", type="invalid_request_error"),
+    "Gemini": Wire(400, [{"error": {"code": 400, "message": "blockReason: PROHIBITED_CONTENT", "status": "INVALID_ARGUMENT"}}]),
+    "Zhipu": error(400, "系统检测到输入或生成内容可能包含不安全或敏感内容", code="1301"),
+    "Bedrock": error(403, "blocked by the content guardrail"),
+    "in a 200": Wire(200, {"error": {"code": 400, "message": "flagged by the safety system"}}),
+    "no choices, and why": Wire(200, {"choices": [], "promptFeedback": {"blockReason": "SAFETY"}}),
+    "no choices, but tokens": Wire(
+        200, {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}}
+    ),
+    "a choice without a message": Wire(200, {"choices": [{"index": 0, "message": None, "finish_reason": "content_filter"}]}),
+}
+
+
+@pytest.mark.parametrize("wire", VERDICTS.values(), ids=list(VERDICTS))
+@pytest.mark.parametrize("number", [0, 15])
+def test_a_verdict_on_one_prompt_is_its_answer_and_the_others_are_answered(wire: Wire, number: int) -> None:
+    with ChatServer(only(number, wire)) as server:
+        completions = asked(server, concurrency=1)
+        assert len(server.requests) == 20, "it is not sent again"
+    flagged = completions.pop(f"p{number}")
+    assert (flagged.error, flagged.finish_reason, flagged.content) == (None, "content_filter", "")
+    assert {one.finish_reason for one in completions.values()} <= {"stop", "length"}
+
+
+TOO_LONG = {
+    "OpenAI": error(400, "This model's maximum context length is 8192 tokens.", code="context_length_exceeded"),
+    "vLLM": error(
+        400, "The decoder prompt (length 5000) is longer than the maximum model length of 4096.", type="BadRequestError"
+    ),
+    "vLLM max_tokens": error(
+        400, "'max_tokens' or 'max_completion_tokens' is too large: 5000. This model's maximum context length is 4096"
+    ),
+    "llama.cpp": error(
+        400, "the request exceeds the available context size, try increasing it", type="exceed_context_size_error"
+    ),
+    "llama.cpp, as 500": error(500, "the request exceeds the available context size. try increasing the context size"),
+    "TGI": Wire(
+        422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs`"}
+    ),
+    "TGI inputs": Wire(422, {"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000"}),
+    "Ollama": error(400, "the input length exceeds the context length"),
+    "OpenRouter": error(400, "This endpoint's maximum context length is 4096 tokens. However, you requested about 5000"),
+    "Anthropic": Wire(
+        400, {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 210000 > 200000"}}
+    ),
+    "Gemini": Wire(
+        400, [{"error": {"code": 400, "message": "The input token count (12) exceeds the maximum number of tokens"}}]
+    ),
+    "SGLang": error(400, "The input (5000 tokens) is longer than the model's context length (4096 tokens)."),
+    "Mistral": error(400, "Prompt contains 40000 tokens, too large for model with 32768 maximum context length"),
+    "Cohere": Wire(400, {"message": "too many tokens: total number of tokens in the prompt cannot exceed 4096"}),
+    "Bedrock": error(400, "Input is too long for requested model."),
+    "nginx": Wire(413, b"<html>413 Request Entity Too Large</html>"),
+}
+
+
+@pytest.mark.parametrize("wire", TOO_LONG.values(), ids=list(TOO_LONG))
+def test_a_prompt_that_does_not_fit_is_called_too_long_and_sent_once(wire: Wire) -> None:
+    with ChatServer(only(3, wire)) as server:
+        completions = asked(server)
+        assert len(server.requests) == 20
+    assert {name: one.error for name, one in completions.items() if one.error} == {"p3": "too long"}
+
+
+LARGER_THAN_THE_LIMIT = {
+    "OpenAI": error(
+        429, "Request too large for gpt-x on tokens per min (TPM): Limit 30000, Requested 45210.", code="rate_limit_exceeded"
+    ),
+    "Groq": error(413, "Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 7,500"),
+    "plain": error(429, "limit: 30000, requested: 45210"),
+}
+
+
+@pytest.mark.parametrize("wire", LARGER_THAN_THE_LIMIT.values(), ids=list(LARGER_THAN_THE_LIMIT))
+def test_a_request_larger_than_a_minute_s_limit_is_not_waited_for(wire: Wire) -> None:
+    with ChatServer(only(3, wire)) as server:
+        completions = asked(server)
+        assert len(server.requests) == 20
+    assert {name: one.error for name, one in completions.items() if one.error} == {"p3": "over limit"}
+
+
+def test_a_minute_s_limit_that_is_used_up_is_waited_for_and_the_reason_is_said() -> None:
+    wire = error(429, "Rate limit reached on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000. Try again in 2s.")
+    notes: list[str] = []
+    with ChatServer(lambda number, _: wire if number < 30 else None) as server:
+        completions = asked(server, notes=notes)
+    assert {one.error for one in completions.values()} == {None}
+    assert len(notes) == 1
+    assert "Limit 30000, Used 29000" in notes[0]
+
+
+# --- an endpoint that can answer nothing ---------------------------------------------------------------------------------
+
+NO_MONEY = {
+    "402": error(402, "Payment Required"),
+    "OpenRouter": error(402, "Insufficient credits", code=402),
+    "OpenAI": error(429, "You exceeded your current quota, please check your plan", code="insufficient_quota"),
+    "Anthropic": Wire(400, {"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access"}}),
+    "one-api": error(403, "user quota is not enough: insufficient quota", code="insufficient_user_quota"),
+    "DashScope": Wire(
+        400, {"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."}
+    ),
+    "DeepSeek": error(402, "Insufficient Balance"),
+    "Moonshot": error(429, "Your account is suspended, check your balance", type="exceeded_current_quota_error"),
+    "in a 200": Wire(200, {"error": {"code": 402, "message": "Insufficient credits"}}),
+}
+
+
+@pytest.mark.parametrize("wire", NO_MONEY.values(), ids=list(NO_MONEY))
+@pytest.mark.parametrize("answered", [0, 5])
+def test_an_empty_account_ends_the_run_at_once(wire: Wire, answered: int) -> None:
+    with ChatServer(lambda number, _: wire if number >= answered else None) as server:
+        with pytest.raises(SeqdistillError) as caught:
+            asked(server, count=200)
+        assert len(server.requests) <= answered + 16, "not once for each prompt"
+    assert caught.value.exit_code == 1
+    assert "top up" in caught.value.hint
+
+
+def test_a_quota_that_comes_back_is_waited_for() -> None:
+    wire = Wire(
+        429,
+        [
+            {
+                "error": {
+                    "code": 429,
+                    "message": "You exceeded your current quota. Please retry in 3s.",
+                    "status": "RESOURCE_EXHAUSTED",
+                }
+            }
+        ],
+    )
+    with ChatServer(lambda number, _: wire if number < 3 else None) as server:
+        assert {one.error for one in asked(server).values()} == {None}
+
+
+SET_ASIDE: dict[str, Wire] = {
+    "a wrong key": error(401, "Incorrect API key provided"),
+    "a wrong key in a 200": Wire(200, {"error": {"code": "invalid_api_key", "message": "no such key"}}),
+    "an empty account": error(402, "Insufficient credits"),
+    "an hour's wait": Wire(429, {"error": {"message": "come back"}}, {"Retry-After": "3600"}),
+    "an unknown model": error(404, "The model does not exist", code="model_not_found"),
+    "no access": error(403, "Forbidden"),
+    "a web page": Wire(200, b"<!doctype html><html>Welcome</html>", {"Content-Type": "text/html"}),
+    "a bad request": error(400, "something here is wrong"),
+}
+
+
+@pytest.mark.parametrize("wire", SET_ASIDE.values(), ids=list(SET_ASIDE))
+def test_one_bad_endpoint_of_two_is_set_aside_with_one_note_and_the_other_does_the_work(wire: Wire) -> None:
+    notes: list[str] = []
+    with ChatServer(lambda *_: wire, seconds=0.002) as bad, ChatServer(seconds=0.01) as good:
+        completions = asked(bad, good, count=120, notes=notes)
+        assert len(bad.requests) <= 20
+    assert {one.error for one in completions.values()} == {None}
+    (note,) = [note for note in notes if "set aside" in note]
+    assert bad.url in note
+
+
+def test_when_every_endpoint_is_out_the_run_ends() -> None:
+    with ChatServer(lambda *_: error(401, "no")) as one, ChatServer(lambda *_: error(402, "no")) as two:
+        with pytest.raises(SeqdistillError):
+            asked(one, two, count=100)
+        assert len(one.requests) + len(two.requests) < 40
+
+
+def test_each_endpoint_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY_ONE", "sk-one-1234")
+    monkeypatch.setenv("KEY_TWO", "sk-two-1234")
+    with ChatServer(key="sk-one-1234", seconds=0.01) as one, ChatServer(key="sk-two-1234", seconds=0.01) as two:
+        completions = asked(one, two, count=60, api_key_env=["KEY_ONE", "KEY_TWO"])
+        assert one.requests and two.requests
+    assert {one.error for one in completions.values()} == {None}
+    with pytest.raises(UsageError, match="api_key_env names 2 variables for 1 base URLs"):
+        asked(one, api_key_env=["KEY_ONE", "KEY_TWO"])
+
+
+# --- answers that can never come out well ----------------------------------------------------------------------------------
+
+SSE = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: [DONE]\n\n'
+NONSENSE = {
+    "a stream": (Wire(200, SSE, {"Content-Type": "text/event-stream"}), "event stream", "stream = true"),
+    "JSON, then the end of a stream": (Wire(200, b'{"choices": []}\n\ndata: [DONE]\n\n'), "event stream", "stream = true"),
+    "a web page": (Wire(200, b"<!doctype html>\n<html>Welcome", {"Content-Type": "text/html"}), "web page", "/v1"),
+    "LM Studio": (
+        Wire(200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}),
+        "Unexpected endpoint",
+        "/v1",
+    ),
+    "no choices": (Wire(200, {"id": "x", "choices": []}), "without a choice", "/v1"),
+    "no message": (Wire(200, {"choices": [{"message": None, "finish_reason": None}]}), "without a choice", "/v1"),
+    "blocked without a word": (Wire(200, {"choices": [], "usage": {"prompt_tokens": 9}}), "without a choice", "no answer"),
+    "half of JSON": (Wire(200, b'{"choices": [{"mess'), "not JSON", "base URL"),
+    "a bad request": (error(400, "nope"), "nope", "what the endpoint says"),
+    "forbidden": (error(403, "nope"), "nope", "what the key may do"),
+    "stream only": (
+        error(400, "This model only support stream mode, please enable the stream parameter"),
+        "stream mode",
+        "stream = true",
+    ),
+}
+
+
+@pytest.mark.parametrize(("wire", "says", "hint"), NONSENSE.values(), ids=list(NONSENSE))
+def test_what_never_comes_out_well_stops_at_the_start_and_names_its_cause(wire: Wire, says: str, hint: str) -> None:
+    with ChatServer(lambda *_: wire) as server:
+        with pytest.raises(UsageError, match=says) as caught:
+            asked(server, count=500)
+        assert len(server.requests) <= 30
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("name", [name for name in NONSENSE if name not in ("half of JSON", "blocked without a word")])
+def test_in_the_middle_of_a_run_the_same_is_sent_twice_at_most(name: str) -> None:
+    with ChatServer(only(15, NONSENSE[name][0])) as server:
+        completions = asked(server, concurrency=1)
+        assert len(server.requests) <= 21
+    assert [one for one, completion in completions.items() if completion.error] == ["p15"]
+
+
+def test_an_endpoint_slower_than_the_timeout_is_named_at_the_start() -> None:
+    with ChatServer(seconds=30) as server:
+        with pytest.raises(UsageError, match=r"no answer within 0\.2 s; the first 10 requests all failed so") as caught:
+            asked(server, count=100, timeout=0.2)
+        assert len(server.requests) < 30
+    assert "raise --timeout" in caught.value.hint
+
+
+def test_a_choice_without_a_message_that_ended_at_the_limit_is_an_empty_answer_that_was_paid() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 20, "total_tokens": 29}
+    wire = Wire(200, {"choices": [{"message": None, "finish_reason": "length"}], "usage": usage})
+    with ChatServer(only(3, wire)) as server:
+        completions = asked(server)
+        assert len(server.requests) == 20
+    one = completions["p3"]
+    assert (one.error, one.finish_reason, one.content, one.completion_tokens) == (None, "length", "", 20)
+
+
+# --- trouble that passes -------------------------------------------------------------------------------------------------
+
+LATER = [429, 500, 502, 503, 520, 521, 522, 523, 525, 529, 530]
+PERHAPS_BILLED = [408, 504, 524]
+
+
+@pytest.mark.parametrize("status", [*LATER, *PERHAPS_BILLED])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_trouble_that_passes_slows_the_pace_and_costs_no_answer(
+    status: int, wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = {"error": {"code": status, "message": "planned"}}
+    wire = Wire(200, message) if wrapped else Wire(status, message)
+    with ChatServer() as server:
+        server.fault = lambda number, _: wire if 30 <= number < 45 else None
+        completions = asked(server, count=60, meter=(holds := Holds()), retries=15)
+        assert len(server.requests) == 75
+    assert {one.error for one in completions.values()} == {None}
+    lost = set(holds.open) - {one.hold for one in completions.values()}
+    assert len(lost) == (15 if status in PERHAPS_BILLED else 0), "held where it may have been billed, else given back"
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 524, 529])
+def test_an_outage_of_90_seconds_loses_no_prompt_and_is_hardly_knocked_at(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time runs 300 times as fast: 90 seconds are 0.3."""
+    monkeypatch.setattr(dispatch, "backoff", lambda tries: pacing.backoff(tries) / 300)
+    monkeypatch.setattr(dispatch, "LONGEST_AWAY_PAUSE_SECONDS", dispatch.LONGEST_AWAY_PAUSE_SECONDS / 300)
+    with ChatServer() as server:
+        began: list[float] = []
+
+        def outage(number: int, _: Body) -> Wire | None:
+            if number < 100:
+                return None
+            began.append(server.times[-1])
+            return error(status, "upstream down") if server.times[-1] - began[0] < 0.3 else None
+
+        server.fault = outage
+        completions = asked(server, count=400, concurrency=64)
+        failed = len(server.requests) - 400
+    assert {one.error for one in completions.values()} == {None}
+    assert failed < 64 + 60
+
+
+def test_an_endpoint_that_stays_down_ends_the_run_which_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "DOWN_SECONDS", 0.2)
+    with (
+        ChatServer(lambda *_: error(502, "upstream down")) as server,
+        pytest.raises(SeqdistillError, match="upstream down") as caught,
+    ):
+        asked(server, count=300, retries=100)
+    assert caught.value.exit_code == 1
+
+
+BROKEN_OFF = ["abort", "error", "insufficient_system_resource", "cancelled", "network_error"]
+
+
+@pytest.mark.parametrize("reason", BROKEN_OFF)
+def test_an_answer_that_was_broken_off_is_no_answer_and_may_be_billed(reason: str) -> None:
+    def reply(body: Body) -> Body:
+        said = answer(body)
+        if number_of(body) == 3 and server.answered[json.dumps([body["messages"], body.get("seed")])] == 1:
+            said["choices"][0]["finish_reason"] = reason
+        return said
+
+    with ChatServer(reply=reply) as server:
+        completions = asked(server, meter=(holds := Holds()))
+        assert len(server.requests) == 21
+    assert {one.error for one in completions.values()} == {None}
+    assert len(set(holds.open) - {one.hold for one in completions.values()}) == 1
+
+
+def test_of_several_answers_those_that_were_not_broken_off_stay_and_all_are_paid() -> None:
+    def reply(body: Body) -> Body:
+        said = answer(body)
+        said["choices"][1]["finish_reason"] = "abort"
+        return said
+
+    with ChatServer(reply=reply) as server:
+        model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
+        several = [Request(f"p{n}", [{"role": "user", "content": "question 1"}], 20, temperature=1.0, seed=n) for n in range(3)]
+        completions = ask(open_engine(model, Pace(samples_per_request=3, retries=0)), several)
+        billed = server.usages[0]["completion_tokens"]
+    assert [one.error for one in completions.values()] == [None, "broken off", None]
+    assert sum(one.completion_tokens + one.hidden_tokens for one in completions.values() if one.error is None) == billed

@@ -1,0 +1,120 @@
+"""A trained folder loads right in transformers 4 and 5: the words of both are in its configs, and 5 reads what it wrote.
+
+That transformers 4.57.3 computes the same logits from such folders, for these families and six more, was seen by hand.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_tokenizers import chat_tokenizer
+from conftest import CHATML
+
+from seqdistill.train.saving import BOTH, FIVE, write_for_both
+
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "num_hidden_layers": 6,
+    "initializer_range": 0.3,
+}
+LLAMA_3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+PHI_3 = {"original_max_position_embeddings": 128}
+FACTORS = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "rope", "says"),
+    [
+        ("Llama", "Llama", {"rope_theta": 500000.0, "rope_type": "default"}, {"rope_theta": 500000.0}),
+        (
+            "Llama",
+            "Llama",
+            {"rope_theta": 500000.0, "rope_type": "llama3", **LLAMA_3},
+            {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", **LLAMA_3}},
+        ),
+        (
+            "Gemma3",
+            "Gemma3Text",
+            {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+            },
+            {"rope_theta": 1e6, "rope_local_base_freq": 5000.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        ),
+        (
+            "StableLm",
+            "StableLm",
+            {"rope_theta": 20000.0, "rope_type": "default", "partial_rotary_factor": 0.25},
+            {"rope_theta": 20000.0, "partial_rotary_factor": 0.25},
+        ),
+        (
+            "GPTNeoX",
+            "GPTNeoX",
+            {"rope_theta": 30000.0, "rope_type": "default", "partial_rotary_factor": 0.5},
+            {"rotary_emb_base": 30000.0, "rotary_pct": 0.5},
+        ),
+        (
+            "Phi3",
+            "Phi3",
+            {"rope_theta": 20000.0, "rope_type": "longrope", **PHI_3, **FACTORS},
+            {"rope_theta": 20000.0, "rope_scaling": {"type": "longrope", **FACTORS}, "original_max_position_embeddings": 128},
+        ),
+    ],
+)
+def test_rotary_positions_are_written_in_the_words_of_both(
+    tmp_path: Path, family: str, config: str, rope: dict[str, Any], says: dict[str, Any]
+) -> None:
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    made = getattr(transformers, f"{config}Config")(**SIZES, rope_parameters=rope, **PHI_3 if config == "Phi3" else {})
+    model = getattr(transformers, f"{family}ForCausalLM")(made).eval()
+    model.save_pretrained(tmp_path)
+    assert write_for_both(tmp_path) == BOTH
+    written = json.loads((tmp_path / "config.json").read_text())
+    for name, value in says.items():
+        found = written[name]
+        assert found == value or found.items() >= value.items(), name
+    tokens = torch.arange(3, 100)[None]
+    with torch.inference_mode():
+        assert torch.equal(transformers.AutoModelForCausalLM.from_pretrained(tmp_path)(tokens).logits, model(tokens).logits)
+
+
+def test_what_transformers_4_has_no_words_for_is_left_as_it_was_and_said(tmp_path: Path) -> None:
+    import transformers
+
+    rope = {"full_attention": {"rope_type": "default", "rope_theta": 1e6}, "sliding_attention": None}
+    config = transformers.Gemma3TextConfig(**SIZES)
+    config.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rope_parameters": rope}))
+    before = path.read_bytes()
+    assert write_for_both(tmp_path) == FIVE
+    assert path.read_bytes() == before
+
+
+def test_the_tokenizer_s_class_and_further_tokens_have_the_names_that_both_know(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, GPT2Config
+
+    tokenizer = chat_tokenizer(CHATML)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|odd|>"]})
+    tokenizer.save_pretrained(tmp_path)
+    GPT2Config().save_pretrained(tmp_path)
+    assert write_for_both(tmp_path) == BOTH
+    written = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert written["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert written["additional_special_tokens"] == ["<|odd|>"]
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    text = "one<|odd|>two<|im_end|>"
+    assert loaded.encode(text) == tokenizer.encode(text)
+    assert loaded.all_special_tokens == tokenizer.all_special_tokens

@@ -1,0 +1,116 @@
+"""Streamed answers against a real HTTP server: what comes is what would have come without a stream."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from chat_server import Body, ChatServer, Wire, answer
+from engine_contract import Holds, ask, check_engine_contract
+
+from seqdistill.engines import Completion, Pace, Request, open_engine
+from seqdistill.recipe.tables import ModelConfig
+
+
+def model(server: ChatServer) -> ModelConfig:
+    return ModelConfig(model="teacher", engine="openai", base_url=[server.url], stream=True)
+
+
+def asked(server: ChatServer, meter: Holds | None = None, streamed: bool = True, **settings: Any) -> Completion:
+    paces = {name: settings.pop(name) for name in list(settings) if name in Pace.__dataclass_fields__}
+    request = Request("p", [{"role": "user", "content": "question 1"}], **{"max_tokens": 20, **settings})
+    engine = open_engine(replace(model(server), stream=streamed), Pace(**{"retries": 0, "timeout": 60.0, **paces}))
+    return ask(engine, [request], meter or Holds())["p"]
+
+
+def message(**parts: Any) -> Callable[[Body], Body]:
+    def reply(body: Body) -> Body:
+        return {**answer(body), "choices": [{"index": 0, "message": {"role": "assistant", **parts}, "finish_reason": "stop"}]}
+
+    return reply
+
+
+def test_a_streamed_engine_answers_the_engine_contract() -> None:
+    with ChatServer() as server:
+        check_engine_contract(open_engine(model(server)), longest=2000)
+        assert all(body["stream"] and body["stream_options"] == {"include_usage": True} for body in server.requests)
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "look", "arguments": '{"at": "the sky", "for": 2}'}}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer,
+        message(content="yes and no", reasoning="so it is"),
+        message(content="yes and no", reasoning_content="so it is"),
+        message(content="<think>so it is</think>yes and no"),
+        message(content=None, tool_calls=[CALL, {**CALL, "id": "d"}]),
+    ],
+)
+def test_a_streamed_answer_is_the_answer(reply: Callable[[Body], Body]) -> None:
+    with ChatServer(reply=reply) as server:
+        plain, streamed = asked(server, streamed=False, logprobs=2), asked(server, logprobs=2)
+    assert plain.first_token_seconds is None
+    assert streamed.first_token_seconds is not None and 0 < streamed.first_token_seconds <= streamed.seconds
+    assert replace(streamed, raw={}, seconds=0, hold="", first_token_seconds=None) == replace(plain, raw={}, seconds=0, hold="")
+    assert streamed.raw["choices"][0].get("logprobs") == plain.raw["choices"][0].get("logprobs")
+    json.dumps(streamed.raw, allow_nan=False)
+
+
+def test_several_answers_come_in_one_stream() -> None:
+    with ChatServer() as server:
+        several = [Request(f"p{n}", [{"role": "user", "content": "question 1"}], 20, temperature=1.0, seed=n) for n in range(3)]
+        completions = ask(open_engine(model(server), Pace(samples_per_request=3)), several)
+    assert len({one.content for one in completions.values()}) == 3
+    assert len(server.requests) == 1
+
+
+def test_a_stream_that_is_cut_is_lost_and_may_be_billed() -> None:
+    with ChatServer(lambda *_: "cut") as server:
+        completion = asked(server, meter=(holds := Holds()), retries=1)
+    assert completion.error == "connection lost"
+    assert len(holds.open) == 2
+
+
+def test_silence_within_a_stream_ends_it_but_a_slow_stream_may_take_its_time() -> None:
+    with ChatServer() as server:
+        server.stream_pause = 0.1
+        slow = asked(server, read_timeout=1.0)
+        assert slow.error is None and slow.seconds > slow.first_token_seconds + 0.2  # type: ignore[operator]
+        server.stream_pause = 5.0
+        assert asked(server, read_timeout=0.3).error == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "held"),
+    [
+        (b'data: {"error": {"code": 429, "message": "slow down"}}\n\n', "http 429", 0),
+        (b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: {"error": {"code": 502}}\n\n', "http 502", 1),
+        (b"data: {half\n\n", "malformed reply", 1),
+        (b"data: [DONE]\n\n", "no answer", 1),
+        (b'{"error": {"code": 429, "message": "slow down"}}', "http 429", 0),
+        (b"<html>Welcome</html>", "web page", 1),
+        (b"", "connection lost", 1),
+    ],
+)
+def test_a_stream_that_holds_no_answer_says_why(content: bytes, error: str, held: int) -> None:
+    with ChatServer(lambda *_: Wire(200, content, {"Content-Type": "text/event-stream"})) as server:
+        completion = asked(server, meter=(holds := Holds()))
+    assert (completion.error, len(holds.open)) == (error, held)
+
+
+def test_an_endpoint_that_does_not_stream_is_understood() -> None:
+    with ChatServer(lambda _, body: Wire(200, answer(body))) as server:
+        completion = asked(server)
+    assert completion.error is None and completion.content
+
+
+def test_stream_options_that_are_refused_are_left_out() -> None:
+    wire = Wire(400, {"error": {"message": "stream_options: Extra inputs are not permitted", "param": "stream_options"}})
+    with ChatServer(lambda _, body: wire if "stream_options" in body else None) as server:
+        completion = asked(server)
+    assert completion.error is None
+    assert completion.uncounted, "the endpoint does not say what it cost"
