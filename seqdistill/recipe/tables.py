@@ -371,8 +371,9 @@ class TrainConfig:
 
     method: str = key(
         "sequence",
-        "what is learnt: the teacher's text, or also its distribution at each token; sft is another word for sequence",
-        choices=("sequence", "sft", "soft"),
+        "what is learnt: the teacher's text; also its distribution at each token; its distribution where the student writes; "
+        "its answer over the student's own. sft is another word for sequence",
+        choices=("sequence", "sft", "soft", "on_policy", "preference"),
         common=True,
     )
     alpha: float = key(0.5, "method = soft: weight of the text; the targets have the rest", low=0, high=1)
