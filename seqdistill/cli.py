@@ -220,7 +220,7 @@ def _guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) 
     try:
         result = work()
     except KeyboardInterrupt:
-        error = Interrupted("interrupted; what was finished is kept", "run the same command again to go on")
+        error = Interrupted("interrupted; what was finished is kept", "run the same command again to continue")
         console.error(error)
         raise typer.Exit(error.exit_code) from None
     except SeqdistillError as error:
@@ -231,7 +231,7 @@ def _guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) 
             raise
         console.error(
             SeqdistillError(
-                f"{error.filename or place}: {error.strerror}", "free space or mend the path, then run again: it goes on"
+                f"{error.filename or place}: {error.strerror}", "free space or fix the path, then run again: it resumes"
             )
         )
         raise typer.Exit(1) from None
@@ -251,9 +251,9 @@ def _own(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> 
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; ask nothing")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; send nothing")]
 ProbeOption = Annotated[
-    int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really asks N prompts, for a better estimate")
+    int, typer.Option("--probe", metavar="N", min=0, help="a dry run that sends N prompts, for a better estimate")
 ]
 FilesArgument = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="JSONL, JSON, CSV or Parquet: logs, exports, data sets")
@@ -285,7 +285,7 @@ PreflightOption = Annotated[
 _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)]
 
 
-@_command("generate", (*SHARED, "generate"), "Ask the teacher on your prompts; nothing is asked twice.", _ESTIMATE)
+@_command("generate", (*SHARED, "generate"), "Prompt the teacher; nothing is requested twice.", _ESTIMATE)
 def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False, probe: int = 0) -> dict[str, Any]:
     if dry_run or probe:
         expected = api.estimate(run.path, recipe, probe=probe, progress=console)

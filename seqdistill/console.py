@@ -210,7 +210,7 @@ class Console:
             "generate: estimate",
             {
                 "prompts": f"{told.prompts:,}",
-                "requests": f"{told.requests:,} ({told.missing:,} still to be asked)",
+                "requests": f"{told.requests:,} ({told.missing:,} not answered yet)",
                 "tokens": f"{told.prompt_tokens:,} prompt + {told.completion_tokens:,} completion, {basis}",
                 "cost": None if told.usd is None else f"{told.usd:.4f} USD ({told.missing_usd:.4f} still to be paid)",
                 "time": None if told.missing_seconds is None else f"{seconds(told.missing_seconds)} to go",

@@ -99,13 +99,11 @@ def parse(line: bytes, place: str) -> Decision:
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{place}: not JSON: {error}", "mend or remove that line; the last line of an id holds") from None
+        raise UsageError(f"{place}: not JSON: {error}", "fix or remove that line; the last line of an id holds") from None
     try:
         return checked(Decision(**row))
     except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"{place}: not a decision: {error}", "mend or remove that line; the last line of an id holds"
-        ) from None
+        raise UsageError(f"{place}: not a decision: {error}", "fix or remove that line; the last line of an id holds") from None
 
 
 def checked(decision: Decision) -> Decision:

@@ -6,12 +6,14 @@ beams. Base and student are asked freely, for keeping to the form is what the st
 
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.errors import Incomplete, SeqdistillError
 from seqdistill.evaluate.contestants import Contestant, in_order_of_asking
 from seqdistill.journal.asking import Asker, answers, lacking, run_async
 from seqdistill.journal.budget import spending
+from seqdistill.journal.repeated import paid_anew
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
@@ -41,9 +43,11 @@ def ask_all(
     with Journal(run.file("eval", "journal.jsonl")) as journal:
         sources = [contestant.source for contestant in asked]
         with spending(run, journal, sources, recipe.generate.budget, progress) as budget:
-            asker = Asker(journal, budget, _pace(recipe))
+            asker = Asker(journal, budget, replace(_pace(recipe), on_note=progress.note))
             for contestant in asked:
                 requests = _requests(contestant, prompts, recipe, given)
+                if again := paid_anew(journal, ((contestant.source, request) for request in requests)):
+                    progress.note(f"eval: {contestant.phrase}: {again}")
                 try:
                     failed = run_async(_ask(asker, contestant, requests, progress))
                 except Incomplete:

@@ -13,7 +13,7 @@ from seqdistill.evaluate import baselines
 from seqdistill.evaluate.answers import Scoring
 from seqdistill.evaluate.asking import max_tokens
 from seqdistill.evaluate.conditions import check_conditions
-from seqdistill.evaluate.contestants import Contestant, contestants_of, in_other_batches
+from seqdistill.evaluate.contestants import Contestant, contestants_of, in_other_batches, student_price
 from seqdistill.journal.budget import price_of
 from seqdistill.metrics import Measure, default_metric, measures
 from seqdistill.metrics.own import own_metric, split_name
@@ -97,6 +97,11 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     if test is None:
         raise UsageError(
             "no test set is configured", "name held-out prompts with --test FILE, or as test in the recipe's [task]"
+        )
+    if recipe.generate.budget is not None and student_price(recipe) is None:
+        raise UsageError(
+            "a budget needs the price of the student, which is at an endpoint",
+            "add to [student]: price = { prompt = 0.10, completion = 0.40 }, both 0 for a server of your own",
         )
     price_of(recipe.teacher.price)
     recipe = replace(recipe, generate=asked_with(recipe, run.manifest("generate")))

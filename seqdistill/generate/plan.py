@@ -67,6 +67,8 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
             f"retry_truncated = {asked.retry_truncated} is not more than max_tokens = {asked.max_tokens}",
             "a truncated answer asked for again with the same limit is truncated again",
         )
+    if any(not reason.strip() for reason in asked.ask_again):
+        raise UsageError("ask_again: a finish reason is blank", "for example length, content_filter, or empty")
     configs: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
     teachers = []
     for config in configs:

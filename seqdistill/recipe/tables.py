@@ -117,6 +117,9 @@ class StudentConfig(ModelConfig):
         path=True,
         common=True,
     )
+    price: dict[str, Any] = key(
+        {}, "USD per million tokens where the student's endpoint is paid: prompt, cached_prompt, completion", output=False
+    )
     chat_template: str | None = key(
         None, "chat template in place of the student's own: a .jinja file, or a name in TRL's chat_templates", path=True
     )
@@ -177,7 +180,7 @@ class GenerateConfig:
     )
     retries: int = key(6, "further tries of a request after a failure that may pass", low=0, high=100, output=False)
     may_fail: float = key(
-        0.0, "share of the requests that may stay without an answer; the run goes on without them", low=0, high=1
+        0.0, "share of the requests that may stay without an answer; the run continues without them", low=0, high=1
     )
 
 
@@ -212,7 +215,7 @@ class IntegrityConfig:
     )
     language_share: float = key(
         0.0,
-        "the same for another language than its prompt's, told from 97; 0 is off, as reading a language takes its time",
+        "the same for another language than its prompt's (97 are recognised); 0 is off: reading a language takes its time",
         low=0,
         high=1,
     )

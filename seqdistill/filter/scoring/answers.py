@@ -54,7 +54,7 @@ def compiled(pattern: str, key: str) -> Any:
     try:
         return regex.compile(pattern)
     except regex.error as error:
-        raise UsageError(f"{key} = {pattern!r}: not a regular expression: {error}", "mend the pattern") from None
+        raise UsageError(f"{key} = {pattern!r}: not a regular expression: {error}", "fix the pattern") from None
 
 
 def normal(text: str) -> str | None:
