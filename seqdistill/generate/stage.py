@@ -119,7 +119,7 @@ def _incomplete(run: Run, asked: Asked, failed: int, planned: int) -> Incomplete
     hint = f"run again to retry {failed}"
     if all(completion.error in FOR_GOOD for completion in asked.failed.values()):
         share = math.ceil(failed / planned * 1e4) / 1e4
-        hint = f"these fail again whenever they are sent: change their prompts, or do without them: --may-fail {share:g}"
+        hint += f"; the same requests fail again: change prompts or settings first, or go without them: --may-fail {share:g}"
     hint = asked.stopped.hint if asked.stopped else hint
     where = run.file("generate", "failures.jsonl")
     return Incomplete(f"{failed} of {planned} requests have no answer ({where}); the first reason: {reason}", hint)
