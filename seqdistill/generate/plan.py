@@ -41,6 +41,8 @@ class Planned:
 def teacher_name(model: ModelConfig) -> str:
     """The teacher's name in sample ids: the model as it is named, without this machine's folders."""
     name = model.model or ""
+    if name.startswith("run:"):
+        return Path(name.removeprefix("run:")).name
     return Path(name).name if "/" in name and Path(name).expanduser().exists() else name
 
 
