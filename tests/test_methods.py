@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 from conftest import make_tiny_model
+from filter_runs import filtered_run
 from test_train import ARGS, a_recipe, a_run, sample, weights
 
 from seqdistill.decisions import HUMAN
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import TrainConfig
-from seqdistill.records import Sample, read_jsonl
+from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
+from seqdistill.runs import Run
 from seqdistill.train.mixing import RATIONALE, mixed
 from seqdistill.train.stage import train
 
@@ -346,3 +348,62 @@ def test_a_method_that_lacks_something_says_what(
     recipe = a_recipe(student, str(tiny_model), **{"args": {}, **settings})
     with pytest.raises(UsageError, match=message):
         train(a_run(tmp_path), replace(recipe, teacher=replace(recipe.teacher, **teacher)), Silent())
+
+
+# --- chains ------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_run_trained_is_a_teacher_that_writes_scores_and_is_cut(tiny_model: Path, tmp_path: Path) -> None:
+    from seqdistill.generate.stage import generate
+    from seqdistill.recipe.tables import GenerateConfig, TaskConfig
+    from seqdistill.train.scored_targets import score_targets
+
+    first = a_run(tmp_path / "first")
+    trained = train(first, a_recipe(tiny_model, args={**ARGS, "max_steps": 2}), Silent())
+    prompts = tmp_path / "prompts.jsonl"
+    write_jsonl(prompts, [{"id": f"p{n}", "prompt": f"Notice {n}: the pool is shut."} for n in range(4)])
+    chained = a_recipe("shrink:2", f"run:{first.path}", {**ARGS, "max_steps": 1}, layers="0,3", method="soft", features=1.0)
+    chained = replace(
+        chained,
+        task=TaskConfig(prompts=str(prompts)),
+        generate=GenerateConfig(choices=["The pool is shut.", "No."], max_tokens=40),
+    )
+    second = Run(tmp_path / "second")
+    generate(second, chained, Silent())
+    samples = list(read_samples(second.file("generate", "samples.jsonl")))
+    assert {row.teacher for row in samples} == {"first"}
+    filtered_run(second.path, {"train.jsonl": samples, "validation.jsonl": []})
+    assert score_targets(second, chained, 5, None, Silent()).rows == 4
+    train(second, chained, Silent())
+    norm = "model.layers.{}.mlp.up_proj.weight".format
+    assert (weights(second.file("train", "base"))[norm(1)] == weights(trained.path)[norm(3)]).all()
+    with pytest.raises(UsageError, match="not there yet"):
+        generate(Run(tmp_path / "third"), replace(chained, teacher=replace(chained.teacher, model="run:/nowhere")), Silent())
+
+
+def test_a_model_learns_to_do_without_its_own_instructions(tiny_model: Path, tmp_path: Path) -> None:
+    """Self-distillation: teacher and student are one model, and the teacher alone is shown the long instructions."""
+    import torch
+    from test_soft_targets import logits_at_answer, model_of
+
+    from seqdistill.recipe.tables import TaskConfig
+    from seqdistill.train.scored_targets import score_targets
+
+    template, prompts = tmp_path / "task.toml", tmp_path / "prompts.jsonl"
+    template.write_text('[teacher]\nsystem = "Be brief."\nuser = "{{ prompt }}"\n[student]\nuser = "{{ prompt }}"\n')
+    rows = [sample(n) for n in range(12)]
+    write_jsonl(prompts, [{"id": row.prompt_id, "prompt": row.prompt[0]["content"]} for row in rows])
+    run = a_run(tmp_path / "run", rows, [])
+    recipe = a_recipe(tiny_model, str(tiny_model), {**ARGS, "learning_rate": 0.003}, method="soft", alpha=0.0)
+    recipe = replace(recipe, task=TaskConfig(prompts=str(prompts), template=str(template)))
+    score_targets(run, recipe, 20, None, Silent())
+    result = train(run, recipe, Silent())
+
+    def apart(student: Path) -> float:
+        with torch.no_grad():
+            shown = replace(rows[0], prompt=[{"role": "system", "content": "Be brief."}, *rows[0].prompt])
+            p = logits_at_answer(model_of(tiny_model), tiny_model, shown)[0].log_softmax(-1)
+            q = logits_at_answer(model_of(student), tiny_model, rows[0])[0].log_softmax(-1)
+        return float((p.exp() * (p - q)).sum(-1).mean())
+
+    assert apart(result.path) < 0.7 * apart(tiny_model)

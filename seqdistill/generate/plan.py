@@ -46,6 +46,8 @@ def teacher_name(model: ModelConfig) -> str:
     name = model.model or ""
     if model.engine == "openai":
         return Path(name).name if name.startswith("/") else name
+    if name.startswith("run:"):
+        return Path(name.removeprefix("run:")).name
     return Path(name).name if "/" in name and Path(name).expanduser().exists() else name
 
 

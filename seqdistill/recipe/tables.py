@@ -64,7 +64,7 @@ class ModelConfig:
     """A model and how it is reached. The keys shared by [teacher] and [student]."""
 
     model: str | None = key(
-        None, "model: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True, common=True
+        None, "model: hub id, folder, .gguf file, package:NAME, run:RUN, or the endpoint's model name", path=True, common=True
     )
     engine: str = key("transformers", "what runs it", choices=ENGINES, common=True)
     base_url: list[str] = key(
