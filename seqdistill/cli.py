@@ -19,6 +19,8 @@ from typer.exceptions import TyperException
 from seqdistill import __version__, api
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.help_panels import COMMON as COMMON_PANEL
+from seqdistill.help_panels import PanelCommand
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
@@ -68,7 +70,7 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
         if (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,)):
             continue  # a free-form table is written in the recipe, or with --set
         default, choices = setting.default, setting.field.metadata["choices"]
-        text = setting.field.metadata["help"] + (f": {' | '.join(choices)}" if choices else "")
+        text = setting.field.metadata["help"] + (f": {' | '.join(setting.field.metadata['shown'])}" if choices else "")
         if default not in (None, False, [], ""):
             text += f" [{' '.join(default) if isinstance(default, list) else default}]"
         dashed, name = flag(table, *setting.names), _name(table, setting)
@@ -79,6 +81,7 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
             show_envvar=False,
             show_default=False,
             autocompletion=_completions(choices) if choices else None,
+            rich_help_panel=COMMON_PANEL if setting.field.metadata["common"] else f"[{'.'.join((table, *setting.names[:-1]))}]",
             metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
         )
         annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
@@ -151,13 +154,19 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
+        rich_help_panel=COMMON_PANEL,
         metavar="RECIPE",
         help="recipe (TOML), or the name of one that comes along: notices; the run keeps a copy, so pass it once",
     ),
 ]
 SetOption = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="any recipe key, also nested: train.args.learning_rate=1e-4"),
+    typer.Option(
+        "--set",
+        rich_help_panel=COMMON_PANEL,
+        metavar="TABLE.KEY=VALUE",
+        help="any recipe key, also nested: train.args.learning_rate=1e-4",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print exactly one JSON object on stdout")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no notes on stderr")]
@@ -200,7 +209,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
         parameters = [positional, *extra, *_parameters(tables), *common]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, help=text)(command)
+        app.command(name, help=text, cls=PanelCommand)(command)
         return act
 
     return decorate
@@ -386,9 +395,7 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
     console = Console(as_json=json_, quiet=quiet)
 
     def work() -> dict[str, Any]:
-        from seqdistill.evaluate.verification import verify
-
-        found = verify(Run(run), console)
+        found = api.verify(run, progress=console)
         console.facts("verify: whole" if found.whole else "verify: not whole", {"checked": f"{found.files} files"})
         if found.problems:
             raise SeqdistillError("\n".join(found.problems), "run the stage of the first file again, or restore the file")

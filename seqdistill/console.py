@@ -330,6 +330,7 @@ class Console:
             {
                 "rows": f"{result.rows:,}",
                 "steps": f"{result.steps:,} ({result.epochs:g} epochs)",
+                "best step": f"{result.best_step:,} (lowest validation loss)" if result.best_step else None,
                 "longest row": f"{result.max_length:,} tokens",
                 "parameters": f"{result.parameters:,}",
                 "loss": ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None) or "not logged",

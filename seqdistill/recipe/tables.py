@@ -18,13 +18,16 @@ def key(
     text: str,
     *,
     choices: tuple[str, ...] = (),
+    shown: tuple[str, ...] = (),  # those of the choices that help lists; default: all
     low: float | None = None,
     high: float | None = None,
     path: bool = False,
     output: bool = True,
+    common: bool = False,
 ) -> Any:
-    """One setting: its default, its help text, what it may be, and whether it can change the output's bytes."""
-    metadata = {"help": text, "choices": choices, "low": low, "high": high, "path": path, "output": output}
+    """One setting: its default, its help text, what it may be, whether it can change the output's bytes or is needed often."""
+    metadata = {"help": text, "choices": choices, "shown": shown or choices, "low": low, "high": high, "path": path}
+    metadata |= {"output": output, "common": common}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -39,9 +42,11 @@ ENGINES = ("openai", "vllm", "transformers")
 class TaskConfig:
     """[task]: what is asked, and what success is."""
 
-    template: str | None = key(None, "task template: a .toml file, or the name of a folder in prompts/", path=True)
-    prompts: str | None = key(None, "prompts: .jsonl, .json, .csv, .parquet, or hf:OWNER/NAME[/CONFIG][:SPLIT]", path=True)
-    test: str | None = key(None, "held-out prompts for eval, in the same formats; never trained on", path=True)
+    template: str | None = key(None, "task template: a .toml file, or the name of a folder in prompts/", path=True, common=True)
+    prompts: str | None = key(
+        None, "prompts: .jsonl, .json, .csv, .parquet, or hf:OWNER/NAME[/CONFIG][:SPLIT]", path=True, common=True
+    )
+    test: str | None = key(None, "held-out prompts for eval, in the same formats; never trained on", path=True, common=True)
     columns: dict[str, Any] = key(
         {}, 'columns of prompts and test that go by other names: { prompt = "question", reference = "answer", slice = ... }'
     )
@@ -50,6 +55,7 @@ class TaskConfig:
         "the metric that decides, against the references where all prompts have one; NAME_teacher and NAME_reference say "
         "which. Default: accuracy for choices, field_f1 for a schema, else chrf",
         choices=PRIMARY,
+        shown=tuple(name for name in PRIMARY if not name.endswith(("_teacher", "_reference"))),
     )
 
 
@@ -57,9 +63,13 @@ class TaskConfig:
 class ModelConfig:
     """A model and how it is reached. The keys shared by [teacher] and [student]."""
 
-    model: str | None = key(None, "model: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True)
-    engine: str = key("transformers", "what runs it", choices=ENGINES)
-    base_url: list[str] = key([], "base URL of an OpenAI-compatible endpoint; repeat it to share the load", output=False)
+    model: str | None = key(
+        None, "model: hub id, folder, .gguf file, package:NAME, run:RUN, or the endpoint's model name", path=True, common=True
+    )
+    engine: str = key("transformers", "what runs it", choices=ENGINES, common=True)
+    base_url: list[str] = key(
+        [], "base URL of an OpenAI-compatible endpoint; repeat it to share the load", output=False, common=True
+    )
     api_key_env: str | list[str] = key(
         "OPENAI_API_KEY",
         "environment variable that holds the key; in a recipe also a list, one for each base URL",
@@ -105,6 +115,7 @@ class StudentConfig(ModelConfig):
         None,
         "student: hub id, folder, shrink:N (N of the teacher's layers), or run:RUN (another run's model)",
         path=True,
+        common=True,
     )
     chat_template: str | None = key(
         None, "chat template in place of the student's own: a .jinja file, or a name in TRL's chat_templates", path=True
@@ -115,7 +126,9 @@ class StudentConfig(ModelConfig):
 class JudgeConfig(ModelConfig):
     """[judge]: the model that scores answers."""
 
-    model: str | None = key(None, "judge: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True)
+    model: str | None = key(
+        None, "judge: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True, common=True
+    )
     rubric: str = key("score", "what the judge is asked: a .toml file, or the name of one in prompts/judge/", path=True)
     max_tokens: int = key(512, "most new tokens of one judgement", low=1)
     price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, completion", output=False)
@@ -127,12 +140,12 @@ class JudgeConfig(ModelConfig):
 class GenerateConfig:
     """[generate]: how the teacher is asked."""
 
-    samples: int = key(1, "answers wanted for each prompt", low=1, high=1000)
-    temperature: float = key(0.0, "sampling temperature; 0 is greedy", low=0, high=5)
+    samples: int = key(1, "answers wanted for each prompt", low=1, high=1000, common=True)
+    temperature: float = key(0.0, "sampling temperature; 0 is greedy", low=0, high=5, common=True)
     top_p: float = key(1.0, "nucleus sampling: keep the likeliest tokens up to this share", low=0, high=1)
-    max_tokens: int = key(1024, "most new tokens in one answer", low=1)
+    max_tokens: int = key(1024, "most new tokens in one answer", low=1, common=True)
     seed: int = key(0, "run seed; each request's seed is a hash of it, the prompt's id and the sample number", low=0)
-    limit: int | None = key(None, "only the first N prompts", low=1)
+    limit: int | None = key(None, "only the first N prompts", low=1, common=True)
     schema: dict[str, Any] = key({}, "JSON schema that every answer must keep to")
     choices: list[str] = key([], "every answer must be one of these; repeat it")
     beams: int = key(1, "width of a beam search, with temperature 0; not on the openai engine", low=1, high=100)
@@ -150,7 +163,9 @@ class GenerateConfig:
     )
     retry_truncated: int | None = key(None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2)
     batch: bool = key(False, "ask through the endpoint's Batch API: within a day or so, at half the price", output=False)
-    budget: float | None = key(None, "most USD the run's answers may cost in all; it is never gone over", low=0, output=False)
+    budget: float | None = key(
+        None, "most USD the run's answers may cost in all; it is never gone over", low=0, output=False, common=True
+    )
     reuse: list[str] = key([], "another run whose answers are taken instead of asking; repeat it", path=True, output=False)
     concurrency: int = key(64, "most requests in flight at one endpoint", low=1, high=10000, output=False)
     requests_per_minute: int | None = key(None, "the endpoint's limit of requests a minute", low=1, output=False)
@@ -334,7 +349,7 @@ class FilterConfig:
     workers: int = key(0, "processes that read the samples; 0: one a core for large files", low=0, output=False)
     validation: float = key(0.05, "share of the prompts held back to watch the training loss", low=0, high=0.5)
     seed: int = key(0, "seed of the train/validation split", low=0)
-    limit: int | None = key(None, "only the first N samples", low=1)
+    limit: int | None = key(None, "only the first N samples", low=1, common=True)
 
 
 @dataclass(frozen=True)
@@ -356,8 +371,10 @@ class TrainConfig:
 
     method: str = key(
         "sequence",
-        "what is learnt: the teacher's text, or also its distribution at each token; sft is another word for sequence",
-        choices=("sequence", "sft", "soft"),
+        "what is learnt: the teacher's text; also its distribution at each token; its distribution where the student writes; "
+        "its answer over the student's own. sft is another word for sequence",
+        choices=("sequence", "sft", "soft", "on_policy", "preference"),
+        common=True,
     )
     alpha: float = key(0.5, "method = soft: weight of the text; the targets have the rest", low=0, high=1)
     temperature: float = key(
@@ -398,7 +415,10 @@ class TrainConfig:
         "error", "rows too long for the student or with control tokens in the answer: error, or drop", choices=("error", "drop")
     )
     seed: int = key(0, "seed of the data order and of dropout", low=0, high=2**31)
-    limit: int | None = key(None, "only the first N rows", low=1)
+    limit: int | None = key(None, "only the first N rows", low=1, common=True)
+    early_stopping: int | None = key(
+        None, "stop after N validations without a lower loss, and take the weights of the lowest", low=1
+    )
     processes: int = key(1, "train in N processes on this machine, one a GPU; a batch is then N times as large", low=1, high=64)
     args: dict[str, Any] = key({}, "verbatim to TRL's config class of the method: SFTConfig ...")
 
@@ -415,7 +435,11 @@ class EvalConfig:
     temperature: float = key(0.0, "sampling temperature of all four models", low=0, high=5)
     max_tokens: int | None = key(None, "most new tokens in one answer; default: the same as generate", low=1)
     margin: float = key(
-        5.0, "points by which the student may be worse than the teacher and still pass; below 1 a share: 0.05", low=0, high=100
+        5.0,
+        "points by which the student may be worse than the teacher and still pass; below 1 a share: 0.05",
+        low=0,
+        high=100,
+        common=True,
     )
     also: list[str] = key(
         [], "compare also a file of outputs (.jsonl: id or prompt, completion), run:RUN, or a model; repeat it", path=True
@@ -428,7 +452,7 @@ class EvalConfig:
     )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
-    limit: int | None = key(None, "only the first N test prompts", low=1)
+    limit: int | None = key(None, "only the first N test prompts", low=1, common=True)
     concurrency: int = key(64, "most requests in flight", low=1, high=10000, output=False)
 
 
