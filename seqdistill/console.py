@@ -243,6 +243,8 @@ class Console:
                 "read": f"{result.read:,}",
                 "kept": f"{result.kept:,} ({result.train:,} train, {result.validation:,} validation)",
                 "rejected": f"{result.rejected:,}" + (f": {rules}" if rules else ""),
+                "references": _differences(result.references),
+                "labels": ", ".join(f"{name} {of['read']:,} -> {of['kept']:,}" for name, of in result.labels.items()) or None,
                 "file": result.path,
             },
         )
@@ -355,6 +357,15 @@ def _stdout() -> Iterator[None]:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _differences(references: Mapping[str, Any]) -> str | None:
+    """How often the teacher's answers differ from given references; None where none could be compared."""
+    compared, kept = references["compared"], references["kept"]
+    if not compared:
+        return None
+    share = f"{references['differ'] / compared:.1%}"
+    return f"the teacher differs from {references['differ']:,} of {compared:,} ({share}), of the kept from {kept['differ']:,}"
 
 
 def seconds(value: float) -> str:

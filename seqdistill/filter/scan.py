@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqdistill.errors import UsageError
+from seqdistill.filter.agreement import agreement, label
 from seqdistill.filter.checks.contamination import Hit, ItemIndex
 from seqdistill.filter.checks.duplicates import digest
 from seqdistill.filter.checks.integrity import integrity, refusal
@@ -54,6 +55,8 @@ class Facts:
     answers: Hashes  # a hash of the completion's words; 0 where it is short, or a value of the answers' form
     openings: Hashes  # a hash of the completion's first words; 0 when it has fewer
     numbers: Hashes  # a hash of the numbers in the row
+    agreements: NDArray[np.int8]  # with the reference, see `agreement`
+    labels: list[str]  # the choice that the completion makes, where there are choices
     slices: list[str]
     teachers: list[str]
     scripts: list[tuple[str, str]]  # of the prompt and of the completion; empty where another one may be meant
@@ -81,8 +84,9 @@ ARRAYS = (
     "openings",
     "numbers",
     "refused",
+    "agreements",
 )
-LISTS = ("slices", "teachers", "scripts", "languages")
+LISTS = ("labels", "slices", "teachers", "scripts", "languages")
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,8 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
         answers=np.zeros(len(rows), np.uint64) if form else _answers(completion_words),
         openings=openings(completions, completion_words),
         numbers=same ^ mix(prompt_ids.copy()) if near.scope == "within-prompt" else same,
+        agreements=np.array([agreement(sample, form) for sample in samples], np.int8),
+        labels=[label(sample, form) for sample in samples],
         slices=[sample.slice or "" for sample in samples],
         teachers=[sample.teacher for sample in samples],
         scripts=[_scripts(sample) if config.integrity.script_share else NEITHER for sample in samples],

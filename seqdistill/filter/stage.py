@@ -15,6 +15,7 @@ import numpy as np
 from seqdistill.cards import write_dataset_card
 from seqdistill.decisions import decisions_file, read_decisions
 from seqdistill.errors import SeqdistillError
+from seqdistill.filter.agreement import agreement_report
 from seqdistill.filter.checks.contamination import Item, ItemIndex, items_of
 from seqdistill.filter.checks.personal_data import hidden
 from seqdistill.filter.outputs import write, write_baselines
@@ -53,6 +54,8 @@ class FilterResult:
     rejected: int
     by_rule: dict[str, int]
     review: dict[str, int]  # how many rows people accepted, edited and rejected, and decisions that did not count
+    references: dict[str, Any]  # rows that could be compared with their reference, and those that differ
+    labels: dict[str, dict[str, int]]  # with choices: the rows of each, read and kept
     warnings: list[str]  # what a person should look at before training
     funnel: list[dict[str, Any]]  # by step: read, rejected, kept
     up_to_date: bool
@@ -94,6 +97,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         reviewed = apply_decisions(decisions, final, facts, verdicts, config.personal_data, read)
         personal = mind_personal_data(facts, verdicts, reviewed, config.personal_data, read)
 
+        agreed = agreement_report(facts.agreements, facts.labels, facts.slices, verdicts.kept(np.arange(len(facts))))
         warnings = [*warnings_of(facts, verdicts), *_repeated_warnings(repeated, read), *choice.warnings]
         if shared:
             warnings.append(
@@ -105,6 +109,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         _check_something_is_left(verdicts, len(facts), samples)
         document = report(facts, verdicts, phrases, items, read, config.personal_data.phone_regions) | {
             "warnings": warnings,
+            **agreed,
             "select": choice.told,
             "personal_data": personal,
             "review": reviewed.told,
@@ -124,6 +129,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "by_rule": document["by_rule"],
             "warnings": warnings,
             "review": reviewed.told,
+            **agreed,
         }
         record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=document["funnel"])
         write_dataset_card(run)

@@ -16,7 +16,7 @@ from seqdistill.records import Message
 
 FEWEST_ROWS = 20  # a smaller slice does not show what is usual
 READ = 2000  # characters of a text
-FEWEST_LETTERS = 30  # of an answer in Latin letters that is more than a label, a name or a formula
+FEWEST_LETTERS = 30  # of an answer that is more than a label, a name or a formula
 SPOKEN = 0.05  # of a prompt's letters in another writing system: it is written in both
 SURE = 0.9  # a language told with less confidence is not told
 
@@ -66,7 +66,8 @@ def may_change_script(prompt: Sequence[Message], completion: str) -> bool:
     if not mine or (mine == "LATIN" and (short or _is_formula(plain))) or asks_for_another(prompt):
         return True
     letters = [letter for letter in "\n".join(message["content"] for message in prompt)[:READ] if letter.isalpha()]
-    return bool(letters) and sum(script(letter) == mine for letter in letters) >= SPOKEN * len(letters)
+    like_mine = sum(script(letter) == mine for letter in letters)
+    return bool(like_mine) and (short or like_mine >= SPOKEN * len(letters))  # a label may stand in a long prompt once
 
 
 def _is_formula(text: str) -> bool:
