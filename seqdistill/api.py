@@ -99,8 +99,8 @@ def filter(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILE
         return filter_samples(directory, resolved, progress)
 
 
-def explain(run: RunPath, sample: str, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Story":
-    """What filter did with one row, by its id."""
+def explain(run: RunPath, sample: str, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Story]":
+    """What filter did with a row, by its id, or with each row of a prompt, by the prompt's id."""
     from seqdistill.filter.explain import explain
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
