@@ -37,7 +37,7 @@ class Answer:
     @property
     def group(self) -> str | None:
         """The group of prompts it belongs to, where the test set names one."""
-        return getattr(self.prompt, "group", None)
+        return self.prompt.group
 
     def row(self) -> dict[str, Any]:
         """The line of predictions.jsonl."""

@@ -5,7 +5,7 @@ The heart of scores.json; verdict, report and terminal only show it. Asks no mod
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from seqdistill.evaluate.answers import Answer
@@ -57,6 +57,11 @@ def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     scored = [answer for answer in answers if answer.scores is not None]
     slices = Counter(answer.prompt.slice for answer in scored if answer.model == "student")
     document = _part(scored, settings)
+    by_role = {role: [answer for answer in scored if answer.model == role] for role in settings.roles}
+    for against in ("teacher", "reference"):
+        for role in settings.roles:
+            corpus = _corpus(by_role[role], by_role.get("teacher", []), against)
+            document["models"][role][f"chrf_{against}_corpus"] = corpus
     document["slices"] = []
     if len(slices) > 1 or None not in slices:
         for name in sorted(slices, key=lambda s: (s is None, s)):
@@ -72,12 +77,10 @@ def _part(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     models: dict[str, dict[str, Any]] = {role: {} for role in settings.roles}
     part: dict[str, Any] = {"n": n, "models": models, "comparisons": [], "kept": [], "gap_closed": [], "judged": None}
     for measure in settings.measures:
-        name = measure.name
         for role in settings.roles:
-            models[role][name] = None
-        columns = _Columns.of(by_role, measure, settings)
-        if columns is None:
-            continue
+            models[role][measure.name] = None
+    for columns in _drawn([found for measure in settings.measures if (found := _Columns.of(by_role, measure))], settings):
+        measure, name = columns.measure, columns.measure.name
         for role in columns.roles:
             if not (role == "teacher" and measure.against == "teacher"):  # 100 by definition: the measure itself
                 models[role][name] = _cell(columns.mean(role), columns.n)
@@ -93,9 +96,6 @@ def _part(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
             part["judged"] = {"metric": name, "other": top, "n": columns.n, **columns.judged(top, settings.margin)}
     for role, length in _lengths(by_role, settings).items():
         models[role]["length_ratio"] = length
-    for against in ("teacher", "reference"):
-        for role in settings.roles:
-            models[role][f"chrf_{against}_corpus"] = _corpus(by_role[role], by_role.get("teacher", []), against)
     return part
 
 
@@ -106,18 +106,24 @@ class _Columns:
     measure: Measure
     roles: list[str]
     scores: "Array"  # (n, K)
+    prompts: tuple[str, ...]  # (n,) ids
     groups: list[str] | None
-    drawn: Resampled
+    replicates: Resampled | None = None
+
+    @property
+    def drawn(self) -> Resampled:
+        assert self.replicates is not None
+        return self.replicates
 
     @classmethod
-    def of(cls, by_role: Mapping[str, list[Answer]], measure: Measure, settings: Settings) -> "_Columns | None":
+    def of(cls, by_role: Mapping[str, list[Answer]], measure: Measure) -> "_Columns | None":
         """None where the measure applies to no prompt, or not to the student."""
         import numpy as np
 
         def score(answer: Answer) -> float | None:
             return (answer.scores or {}).get(measure.name)
 
-        roles = [role for role in settings.roles if any(score(answer) is not None for answer in by_role[role])]
+        roles = [role for role in by_role if any(score(answer) is not None for answer in by_role[role])]
         if "student" not in roles:
             return None
         answered = list(zip(*(by_role[role] for role in roles), strict=True))
@@ -125,8 +131,8 @@ class _Columns:
         if not rows:
             return None
         scores = np.array([[score(answer) for answer in row] for row in rows], dtype=np.float64)
-        groups = groups_of([row[0] for row in rows])
-        return cls(measure, roles, scores, groups, resample(scores, settings.resamples, settings.seed, groups))
+        first = [row[0] for row in rows]
+        return cls(measure, roles, scores, tuple(answer.prompt.id for answer in first), groups_of(first))
 
     @property
     def n(self) -> int:
@@ -198,6 +204,25 @@ class _Columns:
 
     def _column(self, role: str) -> "Array":
         return self.scores[:, self.roles.index(role)]
+
+
+def _drawn(found: Sequence[_Columns], settings: Settings) -> list[_Columns]:
+    """The columns with their bootstrap replicates: measures of the same prompts are drawn together, once."""
+    import numpy as np
+
+    together: dict[tuple[str, ...], list[_Columns]] = {}
+    for columns in found:
+        together.setdefault(columns.prompts, []).append(columns)
+    drawn: dict[str, Resampled] = {}
+    for alike in together.values():
+        scores = np.concatenate([columns.scores for columns in alike], axis=1)
+        whole = resample(scores, settings.resamples, settings.seed, alike[0].groups)
+        end = 0
+        for columns in alike:
+            start, end = end, end + len(columns.roles)
+            mine = Resampled(whole.means[start:end], whole.replicates[:, start:end], whole.jackknife[:, start:end])
+            drawn[columns.measure.name] = mine
+    return [replace(columns, replicates=drawn[columns.measure.name]) for columns in found]
 
 
 def groups_of(answers: Sequence[Answer]) -> list[str] | None:

@@ -151,8 +151,7 @@ def _completion(row: Mapping[str, Any]) -> Completion:
 
 
 def _prompt(row: Mapping[str, Any]) -> Prompt:
-    known = {"group": row["group"]} if "group" in Prompt.__dataclass_fields__ else {}
-    return Prompt(row["id"], row["prompt"], row["prompt"], row["reference"], row["slice"], **known)
+    return Prompt(row["id"], row["prompt"], row["prompt"], row["reference"], row["slice"], group=row["group"])
 
 
 def _unjournalled(run: Run, scores: Mapping[str, Any], rows: list[dict[str, Any]]) -> Iterator[tuple[Path, str]]:

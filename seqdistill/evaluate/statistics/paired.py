@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ALPHA = (1 - CONFIDENCE) / 2  # one-sided, of a claim that the student is not worse
 POWER = 0.8  # with which the number of prompts needed would decide
-STEPS = 60  # halvings of [-1, 1]: 1e-18
+STEPS = 60  # halvings of [-1, 1]: the last bit
 
 BETTER, EQUIVALENT, NON_INFERIOR, INCONCLUSIVE, INFERIOR = (
     "BETTER",
