@@ -139,7 +139,7 @@ class Console:
         known = {name: value for name, value in facts.items() if value is not None}
         width = max(map(len, known), default=0)
         with _stdout():
-            print(title)
+            print(visible(title))
             for name, value in known.items():
                 print(f"  {name.ljust(width)}  {visible(str(value))}")
 
@@ -328,6 +328,7 @@ class Console:
             {
                 "rows": f"{result.rows:,}",
                 "steps": f"{result.steps:,} ({result.epochs:g} epochs)",
+                "best step": f"{result.best_step:,} (lowest validation loss)" if result.best_step else None,
                 "longest row": f"{result.max_length:,} tokens",
                 "parameters": f"{result.parameters:,}",
                 "loss": ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None) or "not logged",

@@ -282,6 +282,28 @@ def test_in_the_middle_of_a_run_the_same_is_sent_twice_at_most(name: str) -> Non
     assert [one for one, completion in completions.items() if completion.error] == ["p15"]
 
 
+def test_an_endpoint_that_answers_nothing_any_more_is_not_asked_for_each_of_the_rest() -> None:
+    with ChatServer(lambda number, _: error(403, "your plan has ended") if number >= 100 else None) as server:
+        with pytest.raises(SeqdistillError, match="plan has ended; the last 50 requests all failed so") as caught:
+            asked(server, count=1000)
+        assert len(server.requests) < 100 + 50 + 8
+    assert caught.value.exit_code == 1, "what was answered stays"
+
+
+@pytest.mark.parametrize(
+    "message", ["Your account has been flagged for violating our policies", "This organization is blocked: policy violation"]
+)
+def test_a_verdict_on_the_account_is_no_answer(message: str) -> None:
+    with ChatServer(lambda *_: error(403, message)) as server, pytest.raises(UsageError, match="all failed so"):
+        asked(server, count=50)
+
+
+def test_a_web_page_of_an_error_is_shown_as_text() -> None:
+    page = b"<html><head><style>b { color: red }</style></head><body><h1>404</h1><p>No <b>such</b> page</body></html>"
+    with ChatServer(lambda *_: Wire(404, page)) as server, pytest.raises(UsageError, match=r"says 404: 404 No such page$"):
+        asked(server)
+
+
 def test_an_endpoint_slower_than_the_timeout_is_named_at_the_start() -> None:
     with ChatServer(seconds=30) as server:
         with pytest.raises(UsageError, match=r"no answer within 0\.2 s; the first 10 requests all failed so") as caught:

@@ -416,6 +416,9 @@ class TrainConfig:
     )
     seed: int = key(0, "seed of the data order and of dropout", low=0, high=2**31)
     limit: int | None = key(None, "only the first N rows", low=1, common=True)
+    early_stopping: int | None = key(
+        None, "stop after N validations without a lower loss, and take the weights of the lowest", low=1
+    )
     processes: int = key(1, "train in N processes on this machine, one a GPU; a batch is then N times as large", low=1, high=64)
     args: dict[str, Any] = key({}, "verbatim to TRL's config class of the method: SFTConfig ...")
 

@@ -21,7 +21,7 @@ OURS = {
     "output_dir": "the model goes to the run directory, train/model",
     "seed": "set [train] seed",
     "trust_remote_code": "set [student] trust_remote_code",
-    "load_best_model_at_end": "a student is not chosen by its loss: on the task it can get better while the loss gets worse",
+    "load_best_model_at_end": "set [train] early_stopping; a student can get better at its task while this loss gets worse",
     "logging_nan_inf_filter": "a loss that is not a number ends the training",
     "disable_tqdm": "progress is the command's own; see --quiet",
     **dict.fromkeys(

@@ -12,6 +12,7 @@ from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import read_jsonl
 from seqdistill.train.checkpoints import checkpointing, stopping
+from seqdistill.train.early_stop import early_stop, take_best, validations
 from seqdistill.train.lora import loaded_student
 from seqdistill.train.loss_log import last_losses, loss_log
 from seqdistill.train.methods import Lesson, Method
@@ -30,6 +31,7 @@ class Fitted:
     validation_loss: float | None
     parameters: int
     log_rows: int
+    best_step: int | None  # whose weights were taken, with early stopping; None: the last one's
     loads_in: str  # the versions of transformers that load the model
 
 
@@ -47,7 +49,10 @@ def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
     set_seed(arguments.seed)  # adapters begin at random
     model = loaded_student(lesson.base.model, lesson.recipe.train.lora, loading or {})  # TRL would not see missing weights
     try:
-        callbacks = [loss_log(log, progress), checkpointing(Path(arguments.output_dir))]
+        work, patience = Path(arguments.output_dir), lesson.recipe.train.early_stopping
+        callbacks = [loss_log(log, progress), checkpointing(work)]
+        if patience is not None:
+            callbacks.append(early_stop(work, patience))
         trainer = method.trainer(replace(lesson, model=model), callbacks)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error) from error
@@ -59,9 +64,19 @@ def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
 
 
 def fit(
-    trainer: Any, base: ModelConfig, end_of_turn: int, checkpoint: Path | None, log: Path, out: Path, progress: Progress
+    trainer: Any,
+    base: ModelConfig,
+    end_of_turn: int,
+    checkpoint: Path | None,
+    log: Path,
+    out: Path,
+    progress: Progress,
+    *,
+    early_stopping: bool = False,
 ) -> Fitted:
     """Trains from the checkpoint on, if there is one, and writes the model to the folder `out`.
+
+    With `early_stopping` the weights are those of the lowest validation loss.
 
     Raises UsageError when no step can be done with [train.args], and SeqdistillError when the training diverges, when memory
     or the disk runs out, and on SIGTERM.
@@ -72,6 +87,7 @@ def fit(
     try:
         with stopping(trainer, progress):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        best = take_best(trainer, Path(trainer.args.output_dir)) if early_stopping else None
         loads_in = write_model(trainer, base, end_of_turn, out)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error) from error
@@ -86,6 +102,8 @@ def fit(
     finally:
         progress.end()
     train_loss, validation_loss = last_losses(trainer.state.log_history)
+    if best is not None:
+        validation_loss = dict(validations(trainer.state.log_history))[best]
     return Fitted(
         steps=trainer.state.global_step,
         epochs=round(trainer.state.epoch, 4),
@@ -93,6 +111,7 @@ def fit(
         validation_loss=validation_loss,
         parameters=trainer.model.num_parameters(),
         log_rows=sum(1 for _ in read_jsonl(log)),
+        best_step=best,
         loads_in=loads_in,
     )
 

@@ -85,6 +85,8 @@ def make_ready(
         stops=read.stops,
         vocabulary=read.vocabulary,
     )
+    if recipe.train.early_stopping is not None and not checked.validation:
+        raise UsageError("[train] early_stopping needs validation rows, and there are none", "set [filter] validation = 0.05")
     kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
     lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress, weights=rows.weights)

@@ -43,6 +43,7 @@ class TrainResult:
     seconds: float
     up_to_date: bool
     path: Path
+    best_step: int | None = None  # whose weights were taken, with early stopping
 
 
 def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
@@ -67,7 +68,10 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
             ready = make_ready(run, recipe, student, method, files, progress)
             base, checkpoint = shared(lambda: _begin(run, record, ready, work))
             _note(ready, checkpoint, progress)
-            fitted = fit(ready.trainer, base.model, ready.checked.end_of_turn, checkpoint, log, out, progress)
+            stop = recipe.train.early_stopping is not None
+            fitted = fit(
+                ready.trainer, base.model, ready.checked.end_of_turn, checkpoint, log, out, progress, early_stopping=stop
+            )
         if fitted.steps == 0:
             raise SeqdistillError("train: not one step was done", "see num_train_epochs and max_steps in [train.args]")
         if rank() == 0:
@@ -112,6 +116,8 @@ def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any
         own = {name: value for name, value in own.items() if not name.startswith("train.lora.")}
     if recipe.train.processes == 1:
         del own["train.processes"]
+    if recipe.train.early_stopping is None:
+        del own["train.early_stopping"]
     if student.layers is None:
         del own["train.layers"]
     name, kwargs = recipe.student.chat_template, recipe.student.chat_template_kwargs
