@@ -44,10 +44,10 @@ def teacher_name(model: ModelConfig) -> str:
     What an endpoint calls its model is a name and no path here, unless it is an absolute path.
     """
     name = model.model or ""
-    if model.engine == "openai":
-        return Path(name).name if name.startswith("/") else name
     if name.startswith("run:"):
         return Path(name.removeprefix("run:")).name
+    if model.engine == "openai":
+        return Path(name).name if name.startswith("/") else name
     return Path(name).name if "/" in name and Path(name).expanduser().exists() else name
 
 
