@@ -25,11 +25,11 @@ test: setup  ## everything but vLLM and the browser
 	$(BIN)/python -m pytest
 
 test-vllm: .venv-vllm/installed  ## real vLLM, CPU build: the offline engine, and its server through the openai engine
-	.venv-vllm/bin/python -m pytest -o addopts= -v tests/vllm
+	.venv-vllm/bin/python -m pytest -o addopts= -v tests/on_vllm
 
 .venv-vllm/installed: pyproject.toml requirements-vllm.txt
 	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install -q --no-deps --no-compile -r requirements-vllm.txt -e . ./tests/vllm/alias
+	.venv-vllm/bin/python -m pip install -q --no-deps --no-compile -r requirements-vllm.txt -e . ./tests/on_vllm/alias
 	@touch $@
 
 test-browser: .venv/browser  ## the review page in headless Chromium; needs: apt-get install chromium chromium-driver

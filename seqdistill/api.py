@@ -28,6 +28,7 @@ from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
     from seqdistill.evaluate.result import EvalResult
+    from seqdistill.evaluate.verification import Verification
     from seqdistill.filter.explain import Story
     from seqdistill.filter.stage import FilterResult
     from seqdistill.generate.estimate import Estimate
@@ -98,8 +99,8 @@ def filter(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILE
         return filter_samples(directory, resolved, progress)
 
 
-def explain(run: RunPath, sample: str, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Story":
-    """What filter did with one row, by its id."""
+def explain(run: RunPath, sample: str, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Story]":
+    """What filter did with a row, by its id, or with each row of a prompt, by the prompt's id."""
     from seqdistill.filter.explain import explain
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
@@ -140,6 +141,13 @@ def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
     with _resolved(run, recipe, progress) as (directory, resolved):
         _note_stale(directory, "eval", progress)
         return evaluate(directory, resolved, progress)
+
+
+def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
+    """Checks a run's hashes, scores and verdict again; needs no GPU and no teacher, and changes nothing."""
+    from seqdistill.evaluate.verification import verify
+
+    return verify(Run(Path(run)), progress)
 
 
 def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> None:

@@ -64,7 +64,7 @@ def write_dataset_card(run: Run) -> Path:
         "`prompt_tokens`, `completion_tokens`, `reference`, `slice`. Rejected rows stand in `filter/rejected.jsonl`, each with "
         "its `rule` and `reason`.",
         "## Limits",
-        "The text was written by a model and was not checked by people: it may be wrong or biased as its teacher is.",
+        f"The text was written by a model. {_checked(filtered)} It may be wrong or biased as its teacher is.",
     ]
     return _write(run.path / "README.md", data.to_yaml(), body)
 
@@ -154,6 +154,16 @@ def _funnel(run: Run) -> Iterable[str]:
     requests = steps[0].rows if steps else 0
     shares = [(_text(step.name), f"{step.rows:,}", f"{100 * step.rows / requests:.1f}%") for step in steps]
     return _table(("step", "rows", "of requests"), shares)
+
+
+def _checked(filtered: dict[str, Any] | None) -> str:
+    """How much of the data people looked at, in a sentence."""
+    result = (filtered or {}).get("result", {})
+    decisions = result.get("review", {})
+    counts = [f"{count:,} {name}" for name in ("accepted", "edited", "rejected") if (count := decisions.get(name))]
+    if not counts:
+        return "It was not checked by people."
+    return f"People checked some of its {result['read']:,} rows ({', '.join(counts)}); the others were not checked by people."
 
 
 def _cost(manifest: dict[str, Any]) -> Iterable[str]:

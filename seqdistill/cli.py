@@ -260,7 +260,11 @@ FilesArgument = Annotated[
 ]
 ExplainOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--explain", metavar="ID", help="tell one row's story instead: its steps, rule, reason, what kept it"),
+    typer.Option(
+        "--explain",
+        metavar="ID",
+        help="tell the story of a row, or of a prompt's rows, instead: steps, rule, reason, what kept it",
+    ),
 ]
 MarkdownOption = Annotated[
     Optional[Path],  # noqa: UP045
@@ -313,9 +317,10 @@ def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> di
 )
 def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = None) -> dict[str, Any]:
     if explain is not None:
-        story = api.explain(run.path, explain, recipe, progress=console)
-        console.show_story(story)
-        return asdict(story)
+        stories = api.explain(run.path, explain, recipe, progress=console)
+        for story in stories:
+            console.show_story(story)
+        return asdict(stories[0]) if len(stories) == 1 else {"stories": [asdict(story) for story in stories]}
 
     result = api.filter(run.path, recipe, progress=console)
     console.show_filter(result)
@@ -390,9 +395,7 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
     console = Console(as_json=json_, quiet=quiet)
 
     def work() -> dict[str, Any]:
-        from seqdistill.evaluate.verification import verify
-
-        found = verify(Run(run), console)
+        found = api.verify(run, progress=console)
         console.facts("verify: whole" if found.whole else "verify: not whole", {"checked": f"{found.files} files"})
         if found.problems:
             raise SeqdistillError("\n".join(found.problems), "run the stage of the first file again, or restore the file")

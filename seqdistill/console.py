@@ -139,7 +139,7 @@ class Console:
         known = {name: value for name, value in facts.items() if value is not None}
         width = max(map(len, known), default=0)
         with _stdout():
-            print(title)
+            print(visible(title))
             for name, value in known.items():
                 print(f"  {name.ljust(width)}  {visible(str(value))}")
 

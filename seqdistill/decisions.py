@@ -1,4 +1,4 @@
-"""What people decided about samples: the file RUN/filter/decisions.jsonl, and what a decision does to a sample.
+"""What people decided about samples: the file RUN/review/decisions.jsonl, and what a decision does to a sample.
 
 A line is {"id", "decision", "completion", "seen", "reviewer", "time"}; the last line of an id holds. An undo is a line too,
 so the file tells the whole story and only ever grows. Does not know the rules that people overrule, nor the page.
@@ -51,8 +51,15 @@ def now() -> str:
 
 
 def decisions_file(run: Run) -> Path:
-    """Where a run's decisions stand; the file may not be there."""
-    return run.file("filter", "decisions.jsonl")
+    """Where a run's decisions stand; the file may not be there.
+
+    Not in a stage's folder, which is deleted to start over. Decisions that an earlier version wrote there are moved.
+    """
+    path, earlier = run.file("review", "decisions.jsonl"), run.file("filter", "decisions.jsonl")
+    if earlier.exists() and not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        os.replace(earlier, path)
+    return path
 
 
 def read_decisions(run: Run) -> dict[str, Decision]:

@@ -30,6 +30,7 @@ class BatchServer(ChatServer):
         self.made_late = threading.Event()  # such a batch is through
         self.drop: str | None = None  # a call whose work is done but whose reply is lost, once
         self.invalid: str | None = None  # why batches fail in validation
+        self.queue: int | None = None  # how many requests may wait in all
         self.listable = True
         self.uploads = 0
         self.files: dict[str, bytes] = {}
@@ -94,6 +95,12 @@ class BatchServer(ChatServer):
         self.batches[name] = batch
         if self.invalid:
             self.batches[name] |= {"status": "failed", "errors": {"data": [{"message": self.invalid}]}}
+            return 200, batch
+        batch["_size"] = len(rows)
+        waiting = sum(one.get("_size", 0) for one in self.batches.values() if one["status"] == "in_progress")
+        if self.queue is not None and waiting > self.queue:
+            message = f"Enqueued token limit reached. Limit: {self.queue} enqueued tokens."
+            batch |= {"status": "failed", "errors": {"data": [{"code": "token_limit_exceeded", "message": message}]}}
             return 200, batch
         good, bad = [], []
         for row in rows:

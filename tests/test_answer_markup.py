@@ -1,6 +1,7 @@
 """Answers and reasoning are read back from what a chat template itself writes around them: TRL's real templates."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,15 @@ def test_a_model_that_thinks_in_an_opened_block_is_read_as_thinking(tokenizer: A
         (THOUGHT, ("", THOUGHT)),
     ]:
         assert read_answer(tokenizer, markup, tokenizer.encode(written, add_special_tokens=False))[:2] == wanted
+
+
+def test_tags_of_the_recipe_are_looked_for(tokenizer: Any) -> None:
+    tokenizer.chat_template = template("llama3")
+    tokens = tokenizer.encode(f"<plan>{THOUGHT}</plan>{ANSWER}", add_special_tokens=False)
+    assert read_answer(tokenizer, answer_markup(tokenizer, {}), tokens)[1] is None
+    assert read_answer(tokenizer, answer_markup(tokenizer, {}, ["<plan>...</plan>"]), tokens)[:2] == (ANSWER, THOUGHT)
+    with pytest.raises(UsageError, match="not a pair of tags"):
+        answer_markup(tokenizer, {}, ["<plan>"])
 
 
 def test_further_channels_before_the_answer_are_no_part_of_it(tokenizer: Any) -> None:
@@ -192,3 +202,20 @@ def test_settings_that_bend_answers_do_not_act_and_are_named(tiny_model: Path, t
     assert {name: c.raw for name, c in given.items()} == {name: c.raw for name, c in wanted.items()}
     assert [line.split(" = ")[0] for line in bent.neutralised] == sorted(bending)  # type: ignore[attr-defined]
     assert own.neutralised == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "nemotron_3_nano", "deepseek_r1_distill", "gptoss", "llama3"])
+def test_a_form_holds_for_the_answer_and_not_for_what_the_template_writes_before_it(
+    name: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    engine = open_engine(ModelConfig(model=str(with_template(tiny_model, tmp_path / "model", template(name)))))
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}
+    asked = questions(3, "user")
+    chosen = ask(engine, [replace(one, choices=["yes", "no"]) for one in asked])
+    shaped = ask(engine, [replace(one, schema=schema, max_tokens=40) for one in asked])
+    assert {answer.content for answer in chosen.values()} <= {"yes", "no"}
+    assert {answer.content for answer in shaped.values()} <= {'{"a": true}', '{"a": false}'}
+    free = ask(engine, asked)
+    markup = engine._markup  # type: ignore[attr-defined]
+    assert chosen["p0"].prompt_tokens - free["p0"].prompt_tokens == len(markup.lead)
+    assert all(answer.reasoning is None for answer in (*chosen.values(), *shaped.values()))

@@ -110,6 +110,24 @@ def test_a_batch_that_fails_validation_says_why(tmp_path: Path) -> None:
         assert run_it(tmp_path, server, range(4), batch=True).new == 4
 
 
+@pytest.mark.parametrize("first_part", [100, 6])
+def test_what_the_queue_has_no_room_for_is_split_and_submitted_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_part: int
+) -> None:
+    monkeypatch.setattr(openai_batch, "MOST_REQUESTS", first_part)
+    with BatchServer(looks=3) as server:
+        server.queue = 7
+        assert run_it(tmp_path, server, range(40), batch=True).new == 40
+        assert len(server.batches) < 20
+        server.queue = 0
+        with pytest.raises(Incomplete, match=r"3 of 43 .*Enqueued token limit reached"):
+            run_it(tmp_path, server, range(43), batch=True)
+        assert len(server.batches) < 25, "not one for each request"
+        server.queue = None
+        assert run_it(tmp_path, server, range(43), batch=True).new == 3
+    assert set(server.answered.values()) == {1}
+
+
 def test_many_requests_go_in_files_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_batch, "MOST_REQUESTS", 4)
     with BatchServer() as server:

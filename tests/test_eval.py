@@ -10,6 +10,7 @@ import pytest
 from chat_server import ChatServer
 from conftest import make_tiny_model
 from finished_runs import finished_run, recipe
+from generate_runs import Notes
 
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.evaluate.result import EvalResult
@@ -180,6 +181,20 @@ def test_failed_requests_are_counted_left_out_and_retried(run: Run, plan: Recipe
         server.fault, asked = None, len(server.requests)
         assert evaluate(run, plan, Silent()).failed == 0
         assert len(server.requests) == asked + 2
+
+
+def test_a_prompt_that_no_try_can_answer_is_left_out_and_the_stage_is_done(run: Run, plan: Recipe) -> None:
+    def fault(_: int, body: dict[str, Any]) -> str | None:
+        return "400" if "number 7 " in body["messages"][-1]["content"] else None
+
+    with ChatServer(fault) as server:
+        plan, notes = served(plan, server), Notes()
+        result = evaluate(run, plan, notes)
+        assert (result.scores["n"], result.scores["prompts"]) == (23, 24)
+        assert any("2 requests cannot be answered (2 http 400)" in note for note in notes.notes)
+        asked = len(server.requests)
+        assert evaluate(run, plan, Silent()).up_to_date
+        assert len(server.requests) == asked
 
 
 def test_when_nothing_was_answered_the_first_reason_is_told(run: Run, plan: Recipe) -> None:

@@ -37,7 +37,8 @@ def record(run: Run, folder: Path, rows: int = ROWS) -> None:
     lines = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
     log = folder / "log.jsonl"
     write_jsonl(log, [{"prompt": row["prompt"], "completion": f"It is {row['reference']}."} for row in lines[:rows]])
-    run.file("generate", "manifest.json").unlink()
+    for name in ("manifest.json", "samples.jsonl", "failures.jsonl"):
+        run.file("generate", name).unlink()
     import_recorded(run, Recipe(), [log], Silent())
 
 

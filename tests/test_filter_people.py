@@ -130,11 +130,24 @@ def test_what_the_page_decides_holds_in_the_next_filter_and_can_be_changed_after
     assert rules_of(run)[rows()[1].id] == "review"
 
 
+def test_the_card_says_how_much_people_checked(tmp_path: Path) -> None:
+    run = make_run(tmp_path, rows())
+    filtered(run, **PLAIN)
+    assert "It was not checked by people." in (tmp_path / "README.md").read_text()
+    with appending(run) as append:
+        append(Decision(rows()[0].id, "accept", None, hash_of_text(rows()[0].text), "maria", "2026-01-01T00:00:00"))
+    result = filtered(run, **PLAIN)
+    card = (tmp_path / "README.md").read_text()
+    assert result.review["accepted"] == 1
+    assert f"People checked some of its {result.read} rows (1 accepted); the others were not checked by people." in card
+
+
 def test_a_damaged_decisions_file_stops_the_filter(tmp_path: Path) -> None:
     from seqdistill.errors import UsageError
 
     run = make_run(tmp_path, rows())
     filtered(run, **PLAIN)
+    decisions_file(run).parent.mkdir()
     decisions_file(run).write_text("nonsense\n")
     with pytest.raises(UsageError, match=r"decisions\.jsonl:1"):
         filtered(run, **PLAIN)

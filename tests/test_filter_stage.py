@@ -317,15 +317,16 @@ def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:
     cut = sample("Name a bird.", "A ro", finish_reason="length")
     run = make_run(tmp_path, [kept, repeated, cut])
     filtered(run, validation=0.0)
-    story = explain(run, repeated.id)
+    (story,) = explain(run, repeated.id)
     assert (story.where, story.rule) == ("rejected", "duplicate")
     assert story.would_keep == ["filter.duplicates = false", 'filter.near_duplicates.scope = "off"']
     assert story.kept_by == kept and story.passed == ["integrity", "schema"] and story.sample == repeated
-    story = explain(run, kept.id)
+    (story,) = explain(run, kept.id)
     assert story.where == "train" and [row["id"] for row in story.instead_of] == [repeated.id]
     assert story.passed[:3] == ["integrity", "schema", "duplicates"] and story.rule is None
-    assert explain(run, cut.id).passed == []
-    with pytest.raises(UsageError, match="no sample has the id"):
+    assert explain(run, cut.id)[0].passed == []
+    assert [story.sample.id for story in explain(run, kept.prompt_id)] == [kept.id], "a prompt's rows by the prompt's id"
+    with pytest.raises(UsageError, match="no sample and no prompt has the id"):
         explain(run, "none")
 
 

@@ -94,7 +94,7 @@ def test_only_a_row_whose_words_no_better_row_has_is_kept_by_another_similarity(
     filtered(run, validation=0.0)
     examples = json.loads(run.file("filter", "report.json").read_text())["examples"]["near_duplicate"]
     assert [example["would_keep"] for example in examples] == [[raised], [off], [off]]
-    assert [explain(run, row["id"]).would_keep for row in rows] == [[], [raised], [off], [off]]
+    assert [explain(run, row["id"])[0].would_keep for row in rows] == [[], [raised], [off], [off]]
 
 
 def test_an_exact_duplicate_whose_prompt_is_another_one_names_one_setting_where_one_is_enough(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_neither_report_nor_reason_nor_story_shows_personal_data(
     (rejected,) = rows_of(run, "rejected.jsonl")
     assert secret not in run.file("filter", "report.json").read_text() + rejected["reason"]
     assert rejected["completion"][0]["content"] == text
-    Console().show_story(explain(run, rows[1].id, keys.get("personal_data", {}).get("phone_regions", ["US"])))
+    Console().show_story(explain(run, rows[1].id, keys.get("personal_data", {}).get("phone_regions", ["US"]))[0])
     shown = capsys.readouterr().out
     assert secret not in shown and "_1]" in shown
 
@@ -167,8 +167,17 @@ def test_an_error_that_quotes_a_row_names_personal_data_by_kind(tmp_path: Path) 
 def test_a_story_tells_the_settings_and_their_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path, [sample("Name a tree.", "An oak."), sample("Name a bird.", "A ro", finish_reason="length")])
     filtered(run, validation=0.0)
-    Console().show_story(explain(run, rows_of(run, "rejected.jsonl")[0]["id"]))
+    Console().show_story(explain(run, rows_of(run, "rejected.jsonl")[0]["id"])[0])
     assert '["stop", "length"] (--integrity-finish-reasons) would have kept it' in capsys.readouterr().out
+
+
+def test_a_story_shows_the_id_of_its_row_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = sample("Name a tree.", "An oak.", id="a\x1b[31mb")
+    run = make_run(tmp_path, [row])
+    filtered(run, validation=0.0)
+    Console().show_story(explain(run, row.id)[0])
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and r"a\x1b[31mb" in shown
 
 
 def test_the_terminal_shows_the_funnel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,7 @@ BROKEN: dict[str, tuple[Change, str, str]] = {  # what is done to the folder: wh
     "a git-lfs pointer": (text("model.safetensors", LFS_POINTER), "header too large", "git lfs pull"),
     "a tensor is missing": (without_tensors("layers.1.mlp.up"), "layers.1.mlp.up_proj.weight", "download the model again"),
     "more layers than weights": (config(num_hidden_layers=6), "lack 18 of the weights", "download the model again"),
+    "generation_config is cut off": (text("generation_config.json", '{"eos'), "generation_config.json", "download"),
     "no tokenizer": (no("tokenizer.json", "tokenizer_config.json"), "tokenizer", "tokenizer.json"),
     "tokenizer is empty": (text("tokenizer.json", "{}"), "added_tokens", "files"),
     "tokenizer is cut off": (text("tokenizer.json", '{"version": "1.0", "added'), "line 1", "files"),

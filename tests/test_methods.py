@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 from conftest import make_tiny_model
+from filter_runs import filtered_run
 from test_train import ARGS, a_recipe, a_run, sample, weights
 
 from seqdistill.decisions import HUMAN
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import TrainConfig
-from seqdistill.records import Sample
+from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
+from seqdistill.runs import Run
 from seqdistill.train.mixing import RATIONALE, mixed
 from seqdistill.train.stage import train
 
@@ -243,7 +245,7 @@ def test_a_term_brings_the_student_s_inside_nearer_to_its_teacher_s(tmp_path: Pa
         result = train(run, recipe, Silent())
         found[name] = inside_losses(result.path, teacher, [0, 3])[term]
     found["untrained"] = inside_losses(run.file("train", "base"), teacher, [0, 3])[term]
-    assert found["term"] < 0.8 * min(found["text"], found["untrained"]), found
+    assert found["term"] < found["untrained"] and found["term"] < 0.8 * found["text"], found
 
 
 def test_terms_are_the_same_under_accumulation(tmp_path: Path) -> None:
@@ -287,3 +289,121 @@ def test_a_term_that_cannot_be_computed_is_refused_with_the_reason(
     with pytest.raises(UsageError, match=message):
         train(run, recipe, Silent())
     assert not run.file("train", "model").exists()
+
+
+# --- learning from what the student writes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_on_policy_brings_the_student_s_distribution_to_its_teacher_s(tiny_model: Path, tmp_path: Path, beta: float) -> None:
+    from test_soft_targets import divergence
+
+    teacher, run = make_tiny_model(tmp_path / "teacher", seed=7), a_run(tmp_path / "run")
+    args = {"max_steps": 12, "per_device_train_batch_size": 8, "learning_rate": 0.01, "beta": beta, "max_completion_length": 12}
+    result = train(run, a_recipe(tiny_model, str(teacher), args, method="on_policy"), Silent())
+    held_out = [sample(20), sample(21)]
+    assert divergence(result.path, teacher, held_out) < 0.9 * divergence(tiny_model, teacher, held_out)
+    assert (run.manifest("train") or {})["method"] == {"name": "on_policy"}
+
+
+def test_preference_raises_the_teacher_s_answer_over_the_student_s_own(tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+    from test_soft_targets import logits_at_answer, model_of
+
+    run = a_run(tmp_path / "run")
+    args = {"max_steps": 6, "per_device_train_batch_size": 8, "learning_rate": 0.001}
+    result = train(run, a_recipe(tiny_model, "gpt-9", args, method="preference"), Silent())
+    pairs = [pair for _, pair in read_jsonl(run.file("train", "pairs.jsonl"))]
+    assert len(pairs) == 18 and (run.manifest("train") or {})["method"]["pairs"] == {"train": 16, "same_answer": 0}
+
+    def margin(folder: Path) -> float:
+        model, total = model_of(folder), 0.0
+        for pair in pairs[:4]:
+            for side, sign in (("chosen", 1), ("rejected", -1)):
+                with torch.no_grad():
+                    logits, answer = logits_at_answer(
+                        model, folder, replace(sample(0), prompt=pair["prompt"], completion=pair[side])
+                    )
+                total += sign * float(logits.log_softmax(-1).gather(-1, torch.tensor(answer)[:, None]).sum())
+        return total
+
+    assert margin(result.path) > margin(tiny_model) + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "teacher", "message"),
+    [
+        ({"method": "on_policy"}, {"engine": "openai"}, r"is an endpoint"),
+        ({"method": "on_policy", "student": "shrink:2"}, {}, r"cut from its teacher and was not trained"),
+        ({"method": "preference", "student": "shrink:2"}, {}, r"cut from its teacher and was not trained"),
+        ({"method": "on_policy", "reference_weight": 0.5}, {}, r"reference_weight = 0.5 has no part"),
+        ({"method": "preference", "features": 0.5}, {}, r"features = 0.5 has no part"),
+        ({"method": "on_policy", "args": {"betta": 1.0}}, {}, r"DistillationConfig has no such argument.*beta"),
+    ],
+)
+def test_a_method_that_lacks_something_says_what(
+    tiny_model: Path, tmp_path: Path, settings: dict[str, Any], teacher: dict[str, Any], message: str
+) -> None:
+    student = settings.pop("student", tiny_model)
+    recipe = a_recipe(student, str(tiny_model), **{"args": {}, **settings})
+    with pytest.raises(UsageError, match=message):
+        train(a_run(tmp_path), replace(recipe, teacher=replace(recipe.teacher, **teacher)), Silent())
+
+
+# --- chains ------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_run_trained_is_a_teacher_that_writes_scores_and_is_cut(tiny_model: Path, tmp_path: Path) -> None:
+    from seqdistill.generate.stage import generate
+    from seqdistill.recipe.tables import GenerateConfig, TaskConfig
+    from seqdistill.train.scored_targets import score_targets
+
+    first = a_run(tmp_path / "first")
+    trained = train(first, a_recipe(tiny_model, args={**ARGS, "max_steps": 2}), Silent())
+    prompts = tmp_path / "prompts.jsonl"
+    write_jsonl(prompts, [{"id": f"p{n}", "prompt": f"Notice {n}: the pool is shut."} for n in range(4)])
+    chained = a_recipe("shrink:2", f"run:{first.path}", {**ARGS, "max_steps": 1}, layers="0,3", method="soft", features=1.0)
+    chained = replace(
+        chained,
+        task=TaskConfig(prompts=str(prompts)),
+        generate=GenerateConfig(choices=["The pool is shut.", "No."], max_tokens=40),
+    )
+    second = Run(tmp_path / "second")
+    generate(second, chained, Silent())
+    samples = list(read_samples(second.file("generate", "samples.jsonl")))
+    assert {row.teacher for row in samples} == {"first"}
+    filtered_run(second.path, {"train.jsonl": samples, "validation.jsonl": []})
+    assert score_targets(second, chained, 5, None, Silent()).rows == 4
+    train(second, chained, Silent())
+    norm = "model.layers.{}.mlp.up_proj.weight".format
+    assert (weights(second.file("train", "base"))[norm(1)] == weights(trained.path)[norm(3)]).all()
+    with pytest.raises(UsageError, match="not there yet"):
+        generate(Run(tmp_path / "third"), replace(chained, teacher=replace(chained.teacher, model="run:/nowhere")), Silent())
+
+
+def test_a_model_learns_to_do_without_its_own_instructions(tiny_model: Path, tmp_path: Path) -> None:
+    """Self-distillation: teacher and student are one model, and the teacher alone is shown the long instructions."""
+    import torch
+    from test_soft_targets import logits_at_answer, model_of
+
+    from seqdistill.recipe.tables import TaskConfig
+    from seqdistill.train.scored_targets import score_targets
+
+    template, prompts = tmp_path / "task.toml", tmp_path / "prompts.jsonl"
+    template.write_text('[teacher]\nsystem = "Be brief."\nuser = "{{ prompt }}"\n[student]\nuser = "{{ prompt }}"\n')
+    rows = [sample(n) for n in range(12)]
+    write_jsonl(prompts, [{"id": row.prompt_id, "prompt": row.prompt[0]["content"]} for row in rows])
+    run = a_run(tmp_path / "run", rows, [])
+    recipe = a_recipe(tiny_model, str(tiny_model), {**ARGS, "learning_rate": 0.003}, method="soft", alpha=0.0)
+    recipe = replace(recipe, task=TaskConfig(prompts=str(prompts), template=str(template)))
+    score_targets(run, recipe, 20, None, Silent())
+    result = train(run, recipe, Silent())
+
+    def apart(student: Path) -> float:
+        with torch.no_grad():
+            shown = replace(rows[0], prompt=[{"role": "system", "content": "Be brief."}, *rows[0].prompt])
+            p = logits_at_answer(model_of(tiny_model), tiny_model, shown)[0].log_softmax(-1)
+            q = logits_at_answer(model_of(student), tiny_model, rows[0])[0].log_softmax(-1)
+        return float((p.exp() * (p - q)).sum(-1).mean())
+
+    assert apart(result.path) < 0.7 * apart(tiny_model)

@@ -144,6 +144,15 @@ def test_a_secret_on_the_command_line_is_an_error_that_keeps_it_nowhere(
     assert kept == []
 
 
+def test_a_secret_in_the_environment_s_settings_is_kept_nowhere_whatever_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SEQDISTILL_TEACHER_BASE_URL", "http://me:hunter2@127.0.0.1:9/v1")
+    assert main(["train", str(tmp_path / "run")]) == 2
+    assert "user and password" in (said := "".join(capsys.readouterr())) and "hunter2" not in said
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()] == []
+
+
 def test_what_changes_no_answer_is_not_in_the_identity_and_what_does_is() -> None:
     plain = identity(model())
     assert plain == "teacher"
@@ -158,6 +167,14 @@ def test_what_changes_no_answer_is_not_in_the_identity_and_what_does_is() -> Non
     ]
     assert len({plain, *map(identity, others)}) == 4
     assert identity(model(headers={"a": "b"}, query={"a": "b"}, stream=True, api_key_env=["A"])) == plain
+
+
+def test_the_form_of_an_answer_is_the_request_s_and_no_option_replaces_it() -> None:
+    with ChatServer() as server:
+        engine = open_engine(model(base_url=[server.url], body={"response_format": {"type": "json_object"}}))
+        for choices in (None, ["yes", "no"]):
+            ask(engine, [Request("p", [{"role": "user", "content": "question 1"}], 20, choices=choices)])
+    assert [body["response_format"]["type"] for body in server.requests] == ["json_object", "json_schema"]
 
 
 def test_a_repeated_request_is_sent_as_the_first_was() -> None:

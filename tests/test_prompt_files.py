@@ -102,7 +102,7 @@ def test_limit_is_the_first_prompts(tmp_path: Path) -> None:
         ({"messages": []}, ":2: key 'messages' is not a list of messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, ":2: message 1 of 'messages' has the unknown role 'robot'"),
         ({"messages": [{"role": "user", "content": ""}]}, ":2: message 1 of 'messages' has no text"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, ":2: key 'messages' asks nothing"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, ":2: key 'messages' has no prompt"),
         ({"id": "first", "prompt": "x"}, ":2: the id 'first' is also that of .*:1"),
         ({"prompt": "x", "reference": ["y"]}, ":2: key 'reference' is not text"),
         ({"prompt": "cut \ud83d"}, r":2: half a character, \\ud83d, which no model can read"),

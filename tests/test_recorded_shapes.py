@@ -336,7 +336,7 @@ def test_a_messages_own_reasoning_is_kept(tmp_path: Path, message: dict[str, Any
         ({"request": CHAT, "response": {"choices": [{"message": ANSWER, "finish_reason": "max_tokens"}]}}, "length"),
         ({"request": CHAT, "response": {"choices": [{"message": ANSWER, "finish_reason": "STOP"}]}}, "stop"),
         ({"request": CHAT, "response": {"choices": [{"message": ANSWER, "finish_reason": None}]}}, "stop"),
-        ({"request": CHAT, "response": {"choices": [{"message": ANSWER, "finish_reason": "abort"}]}}, "unknown"),
+        ({"request": CHAT, "response": {"choices": [{"message": ANSWER, "finish_reason": "abort"}]}}, "error"),
         ({"request": CHAT, "response": {**CLAUDE, "stop_reason": "max_tokens"}}, "length"),
         ({"request": CHAT, "response": {**CLAUDE, "stop_reason": "refusal"}}, "refusal"),
         (

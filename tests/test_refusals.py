@@ -214,7 +214,7 @@ SET_ASIDE: dict[str, Wire] = {
 def test_one_bad_endpoint_of_two_is_set_aside_with_one_note_and_the_other_does_the_work(wire: Wire) -> None:
     notes: list[str] = []
     with ChatServer(lambda *_: wire, seconds=0.002) as bad, ChatServer(seconds=0.01) as good:
-        completions = asked(bad, good, count=120, notes=notes)
+        completions = asked(bad, good, count=240, notes=notes)
         assert len(bad.requests) <= 20
     assert {one.error for one in completions.values()} == {None}
     (note,) = [note for note in notes if "set aside" in note]
@@ -280,6 +280,28 @@ def test_in_the_middle_of_a_run_the_same_is_sent_twice_at_most(name: str) -> Non
         completions = asked(server, concurrency=1)
         assert len(server.requests) <= 21
     assert [one for one, completion in completions.items() if completion.error] == ["p15"]
+
+
+def test_an_endpoint_that_answers_nothing_any_more_is_not_asked_for_each_of_the_rest() -> None:
+    with ChatServer(lambda number, _: error(403, "your plan has ended") if number >= 100 else None) as server:
+        with pytest.raises(SeqdistillError, match="plan has ended; the last 50 requests all failed so") as caught:
+            asked(server, count=1000)
+        assert len(server.requests) < 100 + 50 + 8
+    assert caught.value.exit_code == 1, "what was answered stays"
+
+
+@pytest.mark.parametrize(
+    "message", ["Your account has been flagged for violating our policies", "This organization is blocked: policy violation"]
+)
+def test_a_verdict_on_the_account_is_no_answer(message: str) -> None:
+    with ChatServer(lambda *_: error(403, message)) as server, pytest.raises(UsageError, match="all failed so"):
+        asked(server, count=50)
+
+
+def test_a_web_page_of_an_error_is_shown_as_text() -> None:
+    page = b"<html><head><style>b { color: red }</style></head><body><h1>404</h1><p>No <b>such</b> page</body></html>"
+    with ChatServer(lambda *_: Wire(404, page)) as server, pytest.raises(UsageError, match=r"says 404: 404 No such page$"):
+        asked(server)
 
 
 def test_an_endpoint_slower_than_the_timeout_is_named_at_the_start() -> None:

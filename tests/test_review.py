@@ -177,12 +177,12 @@ def test_rows_are_chosen_by_state_rule_and_text(server: Server) -> None:
         _, screen = ask(server, f"screen?view={view(server, **choice)['view']}&start=0&count=50")
         return [row["number"] for row in screen["rows"]]
 
-    assert chosen() == list(range(7))
-    assert chosen(show="open") == list(range(1, 7))
+    assert chosen() == [3, 4, 5, 6, 0, 1, 2], "what is trained on comes first"
+    assert chosen(show="open") == [3, 4, 5, 6, 1, 2]
     assert chosen(show="reviewed") == [0]
     assert chosen(show="kept") == [3, 4, 5, 6]
     assert chosen(show="rejected", rule="contamination") == [1]
-    assert chosen(text="ROAD") == [0, 3]
+    assert chosen(text="ROAD") == [3, 0]
     assert chosen(text="%22quoted%22") == [4]
     assert chosen(text="content") == []  # a key of the file is no text
     assert chosen(text="p6:teacher") == [2]
@@ -193,8 +193,8 @@ def test_a_selection_stays_while_its_rows_are_decided_and_counts_them(server: Se
     assert (chosen["count"], chosen["reviewed"]) == (7, 0)
     status, answer = ask(server, "decide", {"number": 3, "decision": "accept", "completion": None, "view": chosen["view"]})
     assert (status, answer["count"], answer["reviewed"]) == (200, 7, 1)
-    _, screen = ask(server, f"screen?view={chosen['view']}&start=2&count=2")
-    assert [(row["number"], row["decision"]) for row in screen["rows"]] == [(2, None), (3, "accept")]
+    _, screen = ask(server, f"screen?view={chosen['view']}&start=0&count=2")
+    assert [(row["number"], row["decision"]) for row in screen["rows"]] == [(3, "accept"), (4, None)]
 
 
 def test_a_decision_is_on_the_disk_when_it_is_answered_and_undo_is_a_line_too(server: Server, run: Run) -> None:
@@ -322,14 +322,31 @@ def test_the_last_line_of_an_id_holds(run: Run) -> None:
     ],
 )
 def test_a_bad_line_is_named(run: Run, line: str, says: str) -> None:
+    decisions_file(run).parent.mkdir()
     decisions_file(run).write_text(to_line(made("ok", "accept")) + line.rstrip() + "\n")
     with pytest.raises(UsageError, match=r"decisions\.jsonl:2") as error:
         read_decisions(run)
     assert says in error.value.message
 
 
+def test_decisions_of_an_earlier_version_are_moved_out_of_the_stage_s_folder(run: Run) -> None:
+    run.file("filter", "decisions.jsonl").write_text(to_line(made("a", "accept")))
+    assert list(read_decisions(run)) == ["a"]
+    assert decisions_file(run) == run.path / "review" / "decisions.jsonl" and not run.file("filter", "decisions.jsonl").exists()
+
+
+def test_an_exported_sheet_is_never_written_over(run: Run, tmp_path: Path) -> None:
+    sheet = tmp_path / "rows.csv"
+    export_csv(run, sheet)
+    sheet.write_text("filled in")
+    with pytest.raises(UsageError, match="there already"):
+        export_csv(run, sheet)
+    assert sheet.read_text() == "filled in"
+
+
 def test_a_torn_last_line_is_dropped_and_written_over(run: Run) -> None:
     whole, torn = to_line(made("a", "accept")), to_line(made("b", "accept"))[:-20]
+    decisions_file(run).parent.mkdir()
     decisions_file(run).write_text(whole + torn)
     assert list(read_decisions(run)) == ["a"]
     with appending(run) as append:

@@ -1,4 +1,4 @@
-"""The vllm engine where vLLM is not installed; with it, see tests/vllm."""
+"""The vllm engine where vLLM is not installed; with it, see tests/on_vllm."""
 
 import sys
 

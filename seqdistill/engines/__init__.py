@@ -30,6 +30,11 @@ class Request:
     logprobs: int | None = None  # log-probabilities of the answer's tokens, and of so many likeliest ones at each place
     again: int = 0  # how often the same was requested before: tells a repeated request from the first, and is not sent
 
+    @property
+    def has_form(self) -> bool:
+        """Whether the answer must keep to a schema or be one of some choices."""
+        return self.schema is not None or bool(self.choices)
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -54,6 +59,8 @@ class Completion:
     batched: bool = False  # asked through a Batch endpoint, at its lower price
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 
+
+FOR_GOOD = ("too long", "template", "http 400", "http 413", "http 422")  # failures that another try will not change
 
 ABLE = {"beams": ("transformers", "vllm")}  # the engines that can do what not every engine can
 

@@ -5,14 +5,17 @@ Between the generation prompt and the answer some templates write more: a channe
 conversation whose answer is a known word. Tags that no template names are left to `split_reasoning`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from seqdistill.engines import split_reasoning
+from seqdistill.engines.reasoning import tag_pairs
 
 ANSWER, THOUGHT = "ANSWERWORD", "THOUGHTWORD"  # in no template
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+_CLOSING = re.compile(r"<(\w+)>")
 QUESTION = [{"role": "user", "content": "QUESTIONWORD"}]
 
 
@@ -26,7 +29,13 @@ class AnswerMarkup:
     closes: str = ""  # between reasoning and answer
     after: str = ""  # behind the answer
     special: frozenset[int] = frozenset()  # the tokenizer's special tokens, by id
+    tags: tuple[str, ...] = ()  # of reasoning that the template does not name, as `split_reasoning` takes them
     opened: str = ""  # what the generation prompt opened and the template leaves out of a turn with an answer
+
+    @property
+    def lead(self) -> str:
+        """What a model writes between the generation prompt and an answer that it does not think about."""
+        return self.before or (self.closes if self.opens == "" else _CLOSING.sub(r"</\1>", self.opened))
 
     def read(self, text: str) -> tuple[str, str | None]:
         """(answer, reasoning) of what a model wrote up to its stop token; reasoning is "" where it is there but empty."""
@@ -45,13 +54,17 @@ class AnswerMarkup:
         return text, None
 
 
-def answer_markup(tokenizer: Any, options: Mapping[str, Any]) -> AnswerMarkup:
-    """The markup of a tokenizer's chat template, rendered with these options; empty for a template that cannot tell."""
+def answer_markup(tokenizer: Any, options: Mapping[str, Any], tags: Sequence[str] = ()) -> AnswerMarkup:
+    """The markup of a tokenizer's chat template, rendered with these options; empty for a template that cannot tell.
+
+    Raises UsageError for `tags` that are no pairs.
+    """
+    tag_pairs(tuple(tags))
     special = _special(tokenizer)
     prompt = _render(tokenizer, QUESTION, options, add_generation_prompt=True)
     turn = _render(tokenizer, [*QUESTION, {"role": "assistant", "content": ANSWER}], options)
     if prompt is None or turn is None or turn.count(ANSWER) != 1:
-        return AnswerMarkup(special=special)
+        return AnswerMarkup(special=special, tags=tuple(tags))
     answer, after = turn.split(ANSWER)
     if answer.startswith(prompt):
         before, opened = answer.removeprefix(prompt), ""
@@ -64,19 +77,26 @@ def answer_markup(tokenizer: Any, options: Mapping[str, Any]) -> AnswerMarkup:
         if thinking.startswith(prompt) and thinking.count(THOUGHT) == thinking.count(ANSWER) == 1:
             opens, _, rest = thinking.removeprefix(prompt).partition(THOUGHT)
             if ANSWER in rest and rest.split(ANSWER)[0].strip():
-                return AnswerMarkup(prompt, before, opens, rest.split(ANSWER)[0], after, special)
-    return AnswerMarkup(prompt, before, None, "", after, special, opened)
+                return AnswerMarkup(prompt, before, opens, rest.split(ANSWER)[0], after, special, tuple(tags))
+    return AnswerMarkup(prompt, before, None, "", after, special, tuple(tags), opened)
 
 
-def read_answer(tokenizer: Any, markup: AnswerMarkup, tokens: Sequence[int]) -> tuple[str, str | None, str]:
-    """(answer, reasoning, raw text) of the tokens that a model wrote, its stop token left out."""
+def read_answer(
+    tokenizer: Any, markup: AnswerMarkup, tokens: Sequence[int], *, formed: bool = False
+) -> tuple[str, str | None, str]:
+    """(answer, reasoning, raw text) of the tokens that a model wrote, its stop token left out.
+
+    `formed`: the answer was held to a form from its first token on, so there is nothing around it.
+    """
     raw = tokenizer.decode(tokens, skip_special_tokens=False)
+    if formed:
+        return tokenizer.decode(tokens, skip_special_tokens=True), None, raw
     if getattr(tokenizer, "response_template", None) and (parsed := _parsed(tokenizer, markup.prompt, raw)):
         return *parsed, raw
     answer, thought = markup.read(raw)
     if thought is None and answer == raw:
-        answer, thought = split_reasoning(markup.opened + raw)  # tags may be special tokens
-        if thought is None:
+        answer, thought = split_reasoning(markup.opened + raw, tags=markup.tags)  # tags may be special tokens
+        if thought is None and answer == raw:
             return tokenizer.decode(tokens, skip_special_tokens=True), None, raw
     for token in markup.special.intersection(tokens):
         (name,) = tokenizer.convert_ids_to_tokens([token])

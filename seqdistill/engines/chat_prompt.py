@@ -9,8 +9,13 @@ from seqdistill.errors import UsageError
 REFUSED_ALL = 8  # from this many requests on, a template that refuses all of them is wrong for the task, not for a prompt
 
 
-def prompt_tokens(tokenizer: Any, request: Request, options: Mapping[str, Any], longest: int) -> list[int] | Completion:
+def prompt_tokens(
+    tokenizer: Any, request: Request, options: Mapping[str, Any], longest: int, lead: str
+) -> list[int] | Completion:
     """The prompt's token ids. `options` go to the chat template; `longest` is the model's limit for prompt and answer.
+
+    An answer with a form (schema, choices) begins with its first token, so what a model writes before it, `lead`, is put
+    into the prompt.
 
     What depends on the conversation is the request's failure: a template that refuses it ("template"), or too many tokens.
     """
@@ -24,6 +29,8 @@ def prompt_tokens(tokenizer: Any, request: Request, options: Mapping[str, Any], 
         said = str(error).strip() or type(error).__name__
         return Completion(request.id, error="template", message=f"the model's chat template refuses the messages: {said}")
     tokens = list(encoded)
+    if request.has_form:
+        tokens += tokenizer.encode(lead, add_special_tokens=False) if lead else []
     if len(tokens) + request.max_tokens > longest:
         return Completion(
             request.id,

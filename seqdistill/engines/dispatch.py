@@ -22,6 +22,7 @@ REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may co
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be out of reach: at the start, and once it has answered
 DOWN_SECONDS = 600.0  # how long it may say that what is behind it is down
 ALIKE_AT_START = 10  # failures of one kind, and no answer yet: the others would fail so, too
+ALIKE_LATER = 50  # the same after answers
 LONGEST_AWAY_PAUSE_SECONDS = 15.0
 NOTE_EACH_SECONDS = 60.0
 TRIES_BEFORE_NOTE = 3
@@ -164,6 +165,7 @@ class Dispatcher:
             endpoint.throttle.answered(seconds)
             if not reply.blocked:
                 endpoint.answers += 1
+                endpoint.failures.clear()
             self._report(_settled(completions, hold))
             if reply.blocked and not endpoint.answers:
                 self._count_alike(endpoint, Failure("no answer", f"{endpoint.name} answered without a choice"))
@@ -196,8 +198,8 @@ class Dispatcher:
         now = time.monotonic()
         self._take_note(attempt, endpoint, failure, sent_at, now)
         if failure.scope == "endpoint":
-            self._set_aside(endpoint, failure.fatal())
-        elif not endpoint.answers and not (failure.slow or failure.down or failure.away or failure.adapted or failure.verdict):
+            self._set_aside(endpoint, failure.fatal(proven=bool(endpoint.answers)))
+        elif not (failure.slow or failure.down or failure.away or failure.adapted or failure.verdict):
             self._count_alike(endpoint, failure)
         if self._may_try_again(attempt, endpoint, failure):
             self._unsettled -= 1
@@ -209,7 +211,7 @@ class Dispatcher:
             "",
             finish_reason="content_filter" if failure.verdict else "error",
             error=None if failure.verdict else failure.kind,  # a verdict on this prompt is no fault: an answer
-            message=failure.message,
+            message=f"{failure.message}; {failure.hint}" if failure.same_again else failure.message,
             raw=failure.reply,
         )
         self._report([replace(failed, id=request.id) for request in attempt.requests])
@@ -247,10 +249,13 @@ class Dispatcher:
         return failure.kind.startswith("http") and not endpoint.answers and bool(others)
 
     def _count_alike(self, endpoint: Endpoint, failure: Failure) -> None:
-        """Sets an endpoint aside that has answered nothing yet and has failed in one way several times."""
+        """Sets an endpoint aside that fails in one way again and again, with no answer in between."""
+        if endpoint.answers and failure.kind in ("too long", "over limit"):
+            return  # of the prompts, which may be sorted
         endpoint.failures[failure.kind] += 1
-        if endpoint.failures[failure.kind] >= ALIKE_AT_START:
-            self._set_aside(endpoint, failure.fatal(ALIKE_AT_START))
+        most = ALIKE_LATER if endpoint.answers else ALIKE_AT_START
+        if endpoint.failures[failure.kind] >= most:
+            self._set_aside(endpoint, failure.fatal(most, proven=bool(endpoint.answers)))
 
     def _set_aside(self, endpoint: Endpoint, error: SeqdistillError) -> None:
         """Uses an endpoint no more. Raises the error when it was the last one."""

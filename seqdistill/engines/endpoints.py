@@ -4,6 +4,7 @@ What comes back is a reply with choices, or a `Failure`. Decides neither what is
 """
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ class Endpoint:
     dialect: Dialect
     secrets: Sequence[str] = ()
     answers: int = 0
-    failures: Counter[str] = field(default_factory=Counter)  # by kind, before the first answer
+    failures: Counter[str] = field(default_factory=Counter)  # by kind, since the last answer
     out: SeqdistillError | None = None  # why it is not used any more
     away_since: float | None = None  # it cannot be reached, or what is behind it is down
     away_at: float = 0.0
@@ -67,7 +68,7 @@ class Endpoint:
         made = self.dialect.put(self.engine.made(requests[0], len(requests)))
         try:
             async with asyncio.timeout(self.pace.timeout):
-                return await self._exchange({**made, **self.engine.fields})
+                return await self._exchange({**self.engine.fields, **made})
         except openai.APIStatusError as error:
             raise self._refusal(error, made) from None
         except TimeoutError:
@@ -161,6 +162,12 @@ class Endpoint:
     def _refusal(self, error: Any, made: dict[str, Any]) -> Failure:
         """What an HTTP status outside 2xx means."""
         body = error_in(error.response.content)
+        if error.response.content.lstrip().startswith(b"<"):
+            body = {
+                "message": " ".join(
+                    re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", error.response.text, flags=re.S | re.I).split()
+                )
+            }
         body = {**body, "message": without_secrets(str(body.get("message") or error.message), self.secrets)}
         pause = retry_after(error.response.headers, time.time())
         failure = refusal(self.who, error.status_code, body, pause, proven=bool(self.answers))

@@ -4,6 +4,7 @@ The one place where such a load fails: every failure is a UsageError that names 
 of a name are is decided in `models`. Does not run models.
 """
 
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,7 @@ def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
     settings |= {"trust_remote_code": model.trust_remote_code} | ({"revision": model.revision} if model.revision else {})
     weights = "For" in auto
     if weights:
+        _check_generation_config(Path(source), what)
         settings = {"use_safetensors": True, "output_loading_info": True} | settings
     try:
         loaded = getattr(transformers, auto).from_pretrained(source, **settings)
@@ -52,6 +54,19 @@ def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
             "copy or download the model again",
         )
     return loaded
+
+
+def _check_generation_config(folder: Path, what: str) -> None:
+    """Raises UsageError for a file that transformers would pass over, and with it the model's stop tokens."""
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return
+    try:
+        valid = isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(f"{what} cannot be loaded: {file.name} is not a JSON object", "copy or download the model again")
 
 
 def files_of(model: ModelConfig, what: str = "") -> str:

@@ -1,6 +1,7 @@
 """Where a model's files are and what identifies them. Converts a GGUF file once and keeps the result.
 
-Names: a hub id, a folder, a `.gguf` file, `package:NAME` (a .gguf inside an installed Python package).
+Names: a hub id, a folder, a `.gguf` file, `package:NAME` (a .gguf inside an installed Python package), `run:RUN` (what
+another run trained).
 Does not run models.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import content_files, fingerprint
+from seqdistill.runs import Run
 
 WHOLE_FILE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
@@ -25,6 +27,11 @@ NEUTRAL = (  # fields of a request that change no answer: a sample drawn without
     *("prompt_cache_options", "stream", "stream_options", "priority", "request_id", "cache_salt"),
 )
 NUMERICS = ("dtype", "quantization", "kv_cache_dtype")
+ANSWERING = (  # further options of a local engine that change its answers: what a name contains
+    *("hf_overrides", "hf_config_path", "hf_token_pruning", "tokenizer", "revision", "lora", "adapter", "load_format"),
+    *("config_format", "template", "rope", "override", "generation_config", "logits_processor", "model_impl", "speculative"),
+    *("pooler", "runner", "convert", "quant_", "calculate_kv_scales", "sliding_window", "skip_tokenizer_init"),
+)
 
 
 def cache_folder() -> Path:
@@ -35,9 +42,12 @@ def cache_folder() -> Path:
 def locate(name: str, what: str = "") -> Path | None:
     """The folder or .gguf file that a model name means on this machine; None for a hub id. `what` names it in errors.
 
-    Raises UsageError for a package that is not installed or holds no .gguf, and for a path that does not exist.
+    Raises UsageError for a package that is not installed or holds no .gguf, for a run that has trained nothing, and for a
+    path that does not exist.
     """
     what = what or f"model {name!r}"
+    if name.startswith("run:"):
+        return Run(Path(name.removeprefix("run:"))).need("train", "model")
     if name.startswith("package:"):
         package = name.removeprefix("package:")
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
@@ -89,8 +99,9 @@ def quiet_transformers() -> None:
 def identity(model: ModelConfig) -> str:
     """What tells this model from every other, for journal keys and fingerprints: name, and revision or content hash.
 
-    The options that change what a model computes (NUMERICS) are in it, those that only change its speed are not.
-    An openai engine's options are part of every request, so they are part of its identity, unless they change no answer.
+    The options that change what a model computes or is shown (NUMERICS, ANSWERING, chat_template_kwargs) are in it, those
+    that only change its speed are not. An openai engine's options are part of every request, so they are part of its
+    identity, unless they change no answer.
     Large files are identified by their size, ends and 64 blocks between, not by every byte. The endpoint is not in it: a
     server that moved, or a second one, still serves the same model. Name what an endpoint serves with `revision`.
     """
@@ -101,13 +112,30 @@ def identity(model: ModelConfig) -> str:
         numerics = f"+{fingerprint(fields)[:8]}" if fields else ""
     else:
         numerics = "".join(f"+{model.options[option]}" for option in NUMERICS if option in model.options)
+        if answering := {name: _content(value) for name, value in model.options.items() if _answers_with(name)}:
+            numerics += f"+{fingerprint(answering)[:8]}"
+    if model.chat_template_kwargs:
+        numerics += f"+template:{fingerprint(model.chat_template_kwargs)[:8]}"
     if path is None:
         return (f"{name}@{model.revision}" if model.revision else name) + numerics
+    return f"{path.name if name.startswith('package:') else Path(name).name}@{_digest(path)}{numerics}"
+
+
+def _answers_with(option: str) -> bool:
+    return option not in NUMERICS and any(part in option for part in ANSWERING)
+
+
+def _content(value: Any) -> Any:
+    """An option's value, and for a file or folder that it names, what is in it."""
+    return _digest(Path(value)) if isinstance(value, str) and value and Path(value).exists() else value
+
+
+def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     for part in content_files(path):
         digest.update(f"{part.relative_to(path) if path.is_dir() else ''}\0{part.stat().st_size}\0".encode())
         _update(digest, part)
-    return f"{path.name if name.startswith('package:') else Path(name).name}@{digest.hexdigest()[:16]}{numerics}"
+    return digest.hexdigest()[:16]
 
 
 def _fields_of_answers(model: ModelConfig) -> dict[str, Any]:

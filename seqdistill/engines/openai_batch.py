@@ -39,6 +39,7 @@ class Batch:
     files: tuple[str, ...] = ()  # ids of output and error file, those there are
     done: int = 0  # requests, failures included
     error: str = ""
+    queue_full: bool = False  # it failed because it holds more than may wait in the endpoint's queue
 
     @property
     def ended(self) -> bool:
@@ -57,6 +58,10 @@ class BatchEndpoint:
             )
         self._engine, self._pace = OpenAIEngine(model, pace), pace
         self._address = self._engine.addresses[0]
+        self._most = MOST_REQUESTS  # in one batch; fewer where the queue takes no more
+        self._waiting: set[str] = set()  # ids of batches that have not ended
+        self._full = ""  # why the queue takes nothing at all
+        self._is_limited = False
         self.name, self._who = self._address.name, Who(self._address.name, model.model, self._address.key_env)
 
     async def __aenter__(self) -> "BatchEndpoint":
@@ -82,11 +87,10 @@ class BatchEndpoint:
     async def create(self, name: str, file: str) -> Batch:
         """Submits the file's requests: from here on they cost. Never sent twice: on NotNow, `find` tells what came of it."""
         with self._client(0, "batches") as client:
-            return _batch(
-                await client.batches.create(
-                    completion_window="24h", endpoint=PATH, input_file_id=file, metadata={MARK: name}, timeout=120
-                )
+            made = await client.batches.create(
+                completion_window="24h", endpoint=PATH, input_file_id=file, metadata={MARK: name}, timeout=120
             )
+            return self._watched(_batch(made))
 
     async def find(self, name: str, file: str) -> Batch | None:
         """The batch of that name or of that file, which is nobody else's."""
@@ -99,7 +103,12 @@ class BatchEndpoint:
     async def retrieve(self, batch: str) -> Batch:
         """The batch as it is now. Raises NotNow for what may pass."""
         with self._client(0, f"batch {batch}") as client:
-            return _batch(await client.batches.retrieve(batch, timeout=60))
+            return self._watched(_batch(await client.batches.retrieve(batch, timeout=60)))
+
+    def _watched(self, batch: Batch) -> Batch:
+        """Remembers whether a batch is waiting in the queue."""
+        (self._waiting.discard if batch.ended else self._waiting.add)(batch.id)
+        return batch
 
     async def delete(self, file: str) -> None:
         """Removes a file, where the endpoint can."""
@@ -117,8 +126,11 @@ class BatchEndpoint:
         """Each request of an ended batch, by its key, with what came of it.
 
         A request that a completed batch does not mention, or whose reply holds no answer, may have been billed: `uncounted`.
+        A batch that the queue had no room for yields nothing: its requests are still to be sent, in smaller parts.
         Raises NotNow when the files hold nothing of the batch: they are not its files, and its answers are still to be had.
         """
+        if batch.queue_full and self._makes_room(batch, len(asked)):
+            return
         left = dict(asked)
         for content in contents:
             for line in content.splitlines():
@@ -133,6 +145,38 @@ class BatchEndpoint:
             error, billed = f"batch {batch.status}", batch.status == "completed"
             failure = Completion(request.id, error=error, message=message, uncounted=billed, batched=True)
             yield key, request, failure
+
+    def _makes_room(self, batch: Batch, size: int) -> bool:
+        """Whether the requests of a batch that did not fit can be sent later or in smaller parts."""
+        self._is_limited = True
+        if self._waiting:
+            return True
+        if size == 1:
+            self._full = batch.error
+            return False
+        self._most = min(self._most, (size + 1) // 2)
+        self._pace.on_note(f"{self.name}: batches of at most {self._most:,} requests, one at a time: {batch.error}")
+        return True
+
+    def parts(self, asked: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
+        """The requests that can be submitted now, in parts that one batch may hold. Raises NotNow for a full queue."""
+        if self._full:
+            raise NotNow(f"{self.name}: the queue is full: {self._full}", "run again when other batches have ended")
+        if self._is_limited and self._waiting:
+            return
+        part: list[tuple[str, Request]] = []
+        size = 0
+        for key, request in asked:
+            more = len(self.line(key, request))
+            if part and (len(part) >= min(self._most, MOST_REQUESTS) or size + more > MOST_BYTES):
+                yield part
+                if self._is_limited:
+                    return
+                part, size = [], 0
+            part.append((key, request))
+            size += more
+        if part:
+            yield part
 
     def _completion(self, request: Request, row: dict[str, Any]) -> Completion:
         response = as_dict(row.get("response"))
@@ -191,23 +235,14 @@ def _batch(told: Any) -> Batch:
     counts = told.request_counts
     errors = (told.errors.data or []) if told.errors else []
     error = "; ".join(str(one.message) for one in errors[:3])
+    full = any("token_limit_exceeded" in str(one.code) or "nqueued" in str(one.message) for one in errors)
     done = (counts.completed or 0) + (counts.failed or 0) if counts else 0
-    return Batch(_id(told), str(told.status), files, done, error)
+    return Batch(_id(told), str(told.status), files, done, error, full and str(told.status) == "failed")
 
 
 def chunks(endpoint: BatchEndpoint, asked: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
-    """The requests in parts that one file may hold."""
-    part: list[tuple[str, Request]] = []
-    size = 0
-    for key, request in asked:
-        more = len(endpoint.line(key, request))
-        if part and (len(part) >= MOST_REQUESTS or size + more > MOST_BYTES):
-            yield part
-            part, size = [], 0
-        part.append((key, request))
-        size += more
-    if part:
-        yield part
+    """The requests that can be submitted now, in parts that one batch may hold."""
+    return endpoint.parts(asked)
 
 
 def _row(line: bytes) -> dict[str, Any]:

@@ -58,21 +58,22 @@ def check_options(model: ModelConfig) -> None:
 
     Reads neither files nor environment, so a recipe can be checked before anything is opened.
     """
+    table = {"JudgeConfig": "judge", "StudentConfig": "student"}.get(type(model).__name__, "teacher")
     if model.engine != "openai":
         if name := next((name for name in SENDING_KEYS if getattr(model, name)), None):
             raise UsageError(
                 f"{name} with the {model.engine} engine, which sends no requests", f'leave {name} out, or use engine = "openai"'
             )
         return
-    for table, fields in (("options", model.options), ("body", model.body)):
+    for part, fields in (("options", model.options), ("body", model.body)):
         if name := next((name for name in fields if name in OWNED), None):
-            raise UsageError(f"[teacher] {table}: {name} is set by the engine", f"leave it out and set {OWNED[name]}")
+            raise UsageError(f"[{table}] {part}: {name} is set by the engine", f"leave it out and set {OWNED[name]}")
     omitted = model.options.get("omit", [])
     if not isinstance(omitted, list) or not all(isinstance(name, str) for name in omitted):
-        raise UsageError(f"[teacher.options] omit = {omitted!r}: not a list of field names", 'omit = ["seed"]')
+        raise UsageError(f"[{table}.options] omit = {omitted!r}: not a list of field names", 'omit = ["seed"]')
     if name := next((name for name in omitted if name in NEVER_OMITTED), None):
         raise UsageError(
-            f"[teacher.options] omit: {name} goes out with every request",
+            f"[{table}.options] omit: {name} goes out with every request",
             "an endpoint that knows the token limit by its other name is found out by itself"
             if name.startswith("max")
             else f"leave {name!r} out of omit",
@@ -83,15 +84,13 @@ def check_options(model: ModelConfig) -> None:
             "name one for each base URL in their order, or one for all",
         )
     tag_pairs(tuple(model.reasoning_tags))
-    check_no_secret({name: getattr(model, name) for name in ("base_url", "headers", "query", "options", "body")}, "[teacher]")
-    for table in ("headers", "query"):
-        for name, value in getattr(model, table).items():
+    check_no_secret({name: getattr(model, name) for name in ("base_url", "headers", "query", "options", "body")}, f"[{table}]")
+    for part in ("headers", "query"):
+        for name, value in getattr(model, part).items():
             if not isinstance(value, (str, int, float)) or not (name.isascii() and name.isprintable() and ":" not in name):
-                raise UsageError(
-                    f"[teacher] {table}: {name!r} is not a name with a text", f'{table} = {{ "x-name" = "value" }}'
-                )
+                raise UsageError(f"[{table}] {part}: {name!r} is not a name with a text", f'{part} = {{ "x-name" = "value" }}')
             if any(mark in str(value) for mark in "\r\n\0"):
-                raise UsageError(f"[teacher] {table}: {name!r} holds a line break", "write it on one line")
+                raise UsageError(f"[{table}] {part}: {name!r} holds a line break", "write it on one line")
 
 
 def fields_of(model: ModelConfig) -> tuple[dict[str, Any], frozenset[str]]:

@@ -37,10 +37,14 @@ class Failure(Exception):
     hint: str = ""  # the next action, where all requests fail so
     reply: dict[str, Any] = field(default_factory=dict)
 
-    def fatal(self, count: int = 0) -> SeqdistillError:
-        """The error that ends the run, when no endpoint is left; `count` requests failed so, where it took several to tell."""
-        message = f"{self.message}; the first {count} requests all failed so" if count else self.message
-        later = self.down or self.slow or self.kind in ("no money", "told to wait")
+    def fatal(self, count: int = 0, *, proven: bool = False) -> SeqdistillError:
+        """The error that ends the run, when no endpoint is left.
+
+        `count` requests failed so, one after the other, where it took several to tell; `proven`: after others were answered.
+        """
+        message, later = self.message, proven or self.down or self.slow or self.kind in ("no money", "told to wait")
+        if count:
+            message += f"; the {'last' if proven else 'first'} {count} requests all failed so"
         return (SeqdistillError if later else UsageError)(
             message, self.hint or "fix the cause and run again; no answer is lost"
         )
@@ -55,8 +59,12 @@ VERDICT = re.compile(  # on a prompt
     r"|safety (?:system|filter|guideline|polic|reason|check)|\bblock_?reason|prohibited_content|unsafe[_ ]content"
     r"|(?:moderation|prompt)[_ ]block"
     r"|blocked by .{0,40}(?:safety|filter|guard)"
-    r"|guardrail|(?:for|due to) safety|\bunsafe\b|harmful content|敏感|不安全|违规",
+    r"|guardrails? (?:intervened|blocked|triggered|violat)|(?:for|due to) safety"
+    r"|unsafe[_ ](?:prompt|input|message)|harmful content|敏感|不安全|违规",
     re.IGNORECASE,
+)
+OF_THE_ACCOUNT = re.compile(
+    r"\b(?:account|organi[sz]ation|api key|project|billing)\b.{0,60}(?:flagged|violat|suspend|block|disabl)", re.I
 )
 VERDICT_CODES = ("safety", "sensitive", "blocked", "recitation", "1301", "cyber_policy_violation")
 NO_MONEY = re.compile(
@@ -69,7 +77,7 @@ NO_MONEY = re.compile(
 COMES_BACK = re.compile(r"(?:retry|try again) (?:in|after) \d|per[ _-]?(?:second|minute|hour|day)", re.IGNORECASE)
 TOO_LONG = re.compile(
     r"context.{0,12}(?:length|window|size|limit)|max(?:imum)?[ _](?:input|model|prompt|sequence|seq|allowed input)[ _]?len"
-    r"|(?:prompt|input|request|messages?|conversation)s? (?:is |are |was )?(?:too|longer)|longer than the (?:max|model)"
+    r"|(?:prompt|input|request|messages?|conversation)s? (?:is |are |was )?too (?:long|large|big)|longer than the (?:max|model)"
     r"|exceeds? (?:the |its |this )?(?:available |maximum |model'?s? )*(?:context|number of (?:input )?tokens|token limit)"
     r"|`?inputs`? (?:tokens \+|must have less than)|too many (?:input |prompt )?tokens|reduce the length"
     r"|token count.{0,40}exceed|string_above_max_length|max_prompt_tokens|n_ctx|number of tokens to keep",
@@ -130,7 +138,8 @@ def refusal(who: Who, status: int, error: Mapping[str, Any], pause: float | None
     def failure(kind: str = f"http {status}", scope: Scope = "try", **more: Any) -> Failure:
         return Failure(kind, said, scope, reply={**error, "message": text}, **more)
 
-    if status in (400, 403, 422, 451) and (VERDICT.search(everything) or any(code in VERDICT_CODES for code in codes)):
+    judged = VERDICT.search(everything) or any(code in VERDICT_CODES for code in codes)
+    if status in (400, 403, 422, 451) and judged and not OF_THE_ACCOUNT.search(text):
         return failure("content filter", "request", verdict=True)
     if _no_money(status, codes, everything, pause):
         return failure("no money", "endpoint", hint="top up the account, then run again; nothing that was answered is lost")

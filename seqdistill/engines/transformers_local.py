@@ -68,7 +68,7 @@ class TransformersEngine:
         stops = self._model.generation_config.eos_token_id
         stops = [stops] if isinstance(stops, int) else list(stops or [])
         self._template = model.chat_template_kwargs
-        self._markup = answer_markup(self._tokenizer, self._template)
+        self._markup = answer_markup(self._tokenizer, self._template, model.reasoning_tags)
         ends = [self._tokenizer.eos_token_id, turn_end(self._tokenizer, self._markup)]
         self._stops = [stop for stop in dict.fromkeys([*stops, *ends]) if stop is not None]
         self.neutralised = neutralise(self._model)
@@ -90,7 +90,7 @@ class TransformersEngine:
         failed: list[Completion] = []
         for request in requests:
             check_able("transformers", request)
-            tokens = prompt_tokens(self._tokenizer, request, self._template, self._longest)
+            tokens = prompt_tokens(self._tokenizer, request, self._template, self._longest, self._markup.lead)
             if isinstance(tokens, Completion):
                 failed.append(tokens)
             else:
@@ -170,7 +170,7 @@ class TransformersEngine:
         completions: list[Completion] = []
         for place, ((request, tokens), row) in enumerate(zip(batch, written, strict=True)):
             stop = next((at for at, token in enumerate(row) if token in self._stops), None)
-            content, reasoning, text = read_answer(self._tokenizer, self._markup, row[:stop])
+            content, reasoning, text = read_answer(self._tokenizer, self._markup, row[:stop], formed=request.has_form)
             said = row if stop is None else row[: stop + 1]
             raw = {"text": text, "stop_token": None if stop is None else row[stop]}
             completions.append(

@@ -60,7 +60,7 @@ class VLLMEngine:
         if not getattr(self._tokenizer, "chat_template", "built in"):  # Mistral's own tokenizers have no such attribute
             raise UsageError(f"{named(model)} has no chat template", "use an instruct model")
         self._what, self._template = named(model), model.chat_template_kwargs
-        self._markup = answer_markup(self._tokenizer, self._template)
+        self._markup = answer_markup(self._tokenizer, self._template, model.reasoning_tags)
         self._turn_end = turn_end(self._tokenizer, self._markup)
         # not passed on: requests carry sampling settings of their own, and vLLM takes the stop tokens alone from the file
         self.neutralised = bending(self._llm.model_config.try_get_generation_config())
@@ -74,7 +74,8 @@ class VLLMEngine:
     ) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request: those that cannot be asked at once, the others batch by batch."""
         batch: list[tuple[Request, list[int]]] = []
-        encoded = [prompt_tokens(self._tokenizer, request, self._template, self._longest) for request in requests]
+        lead = self._markup.lead
+        encoded = [prompt_tokens(self._tokenizer, request, self._template, self._longest, lead) for request in requests]
         check_not_all_refused(self._what, encoded)
         for request, tokens in zip(requests, encoded, strict=True):
             if isinstance(tokens, Completion):
@@ -133,7 +134,9 @@ class VLLMEngine:
     def _best(self, request: Request, tokens: list[int], beam: Any) -> Completion:
         written = list(beam.tokens[len(tokens) :])
         stopped = written[-1:] == [self._tokenizer.eos_token_id]
-        content, reasoning, text = read_answer(self._tokenizer, self._markup, written[: -1 if stopped else None])
+        content, reasoning, text = read_answer(
+            self._tokenizer, self._markup, written[: -1 if stopped else None], formed=request.has_form
+        )
         return Completion(
             request.id,
             content=content,
@@ -154,8 +157,8 @@ class VLLMEngine:
                 finished = [out for out in await loop.run_in_executor(self._thread, self._engine.step) if out.finished]
                 now = time.perf_counter()
                 for output in finished:
-                    top = waiting.pop(output.request_id).logprobs
-                    yield self._completion(output, top, (now - before) / len(finished), len(waiting))
+                    request = waiting.pop(output.request_id)
+                    yield self._completion(output, request, (now - before) / len(finished), len(waiting))
                 before = now if finished else before
         finally:
             if waiting:  # cancelled: the requests still running are dropped, behind the step that is under way
@@ -188,13 +191,15 @@ class VLLMEngine:
                     f"vLLM refuses the request: {error}", "change [generate], or [teacher.options] for vllm.LLM"
                 ) from error
 
-    def _completion(self, output: Any, top: int | None, seconds: float, batch_left: int) -> Completion:
+    def _completion(self, output: Any, request: Request, seconds: float, batch_left: int) -> Completion:
         (answer,) = output.outputs
         ended = answer.finish_reason in ("stop", "length")
         written = list(answer.token_ids)
         if answer.finish_reason == "stop" and written[-1:] and written[-1] in (answer.stop_reason, *self._markup.special):
             written.pop()  # the stop token
-        content, reasoning, text = read_answer(self._tokenizer, self._markup, written) if ended else ("", None, answer.text)
+        content, reasoning, text = (
+            read_answer(self._tokenizer, self._markup, written, formed=request.has_form) if ended else ("", None, answer.text)
+        )
         return Completion(
             output.request_id,
             content=content,
@@ -207,7 +212,7 @@ class VLLMEngine:
                 "text": text,
                 "finish_reason": answer.finish_reason,
                 "stop_reason": answer.stop_reason,
-                **({} if top is None else {"logprobs": _logprobs(answer, top)}),
+                **({} if request.logprobs is None else {"logprobs": _logprobs(answer, request.logprobs)}),
             },
             error=None if ended else f"vllm {answer.finish_reason}",
             message=None if ended else f"vLLM ended the request early: {answer.finish_reason}",

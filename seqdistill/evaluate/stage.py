@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from seqdistill.cards import write_model_card
-from seqdistill.engines import Completion
+from seqdistill.engines import FOR_GOOD, Completion
 from seqdistill.errors import Incomplete
 from seqdistill.evaluate.answers import scored
 from seqdistill.evaluate.asking import Unreachable, ask_all
@@ -57,12 +57,18 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         write_json(paths["scores"], scores)
         write_report(paths["report"], run, scores, answers)
         write_model_card(run, scores)
-        failures = Counter(one.error for one in given.values() if one.error and one.error != "not recorded")
+        failed = Counter(one.error for one in given.values() if one.error and one.error != "not recorded")
+        failures = Counter({error: count for error, count in failed.items() if error not in FOR_GOOD})
+        if for_good := failed - failures:
+            kinds = ", ".join(f"{count} {error}" for error, count in for_good.most_common())
+            progress.note(
+                f"eval: {for_good.total()} requests cannot be answered ({kinds}); their prompts are left out of every score"
+            )
         record.finish(
             dict(zip(OUTPUTS, (len(answers), None, None), strict=True)),
             status="incomplete" if failures or inputs.is_without_teacher(contestants) else "complete",
             config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
-            counts={"prompts": len(prompts), "answers": len(given), "failed": failures.total()},
+            counts={"prompts": len(prompts), "answers": len(given), "failed": failed.total()},
             usage={contestant.role: usage(contestant, answers) for contestant in contestants if contestant.model},
             models={contestant.role: contestant.identity for contestant in contestants if contestant.identity},
             verdict=scores["verdict"],

@@ -10,6 +10,8 @@ from seqdistill.filter.report import RULES, STEPS
 from seqdistill.records import Sample, read_jsonl
 from seqdistill.runs import Run
 
+FILES = ("train", "validation", "rejected")
+
 
 @dataclass(frozen=True)
 class Story:
@@ -25,38 +27,39 @@ class Story:
     instead_of: list[dict[str, Any]] = field(default_factory=list)  # id, rule and reason of the rows it was kept instead of
 
 
-def explain(run: Run, name: str, regions: Sequence[str] = REGIONS) -> Story:
-    """The story of the row with this id. Raises UsageError when the filter has not run or knows no such row.
+def explain(run: Run, name: str, regions: Sequence[str] = REGIONS) -> list[Story]:
+    """The story of the row with this id, or of each row of the prompt with this id, in the order of the files.
 
-    `regions` are those whose phone numbers are known.
+    Raises UsageError when the filter has not run or knows no such row. `regions` are those whose phone numbers are known.
     """
-    row = None
-    where, instead_of = "", []
-    for file in ("train", "validation", "rejected"):
-        for place, found in read_jsonl(run.need("filter", f"{file}.jsonl")):
-            if found["id"] == name:
-                row, where = (found, place), file
-            elif found.get("kept_by") == name:
-                instead_of.append({key: found[key] for key in ("id", "rule", "reason")})
-    if row is None:
-        raise UsageError(f"{run.path}: no sample has the id {name!r}", "ids stand in generate/samples.jsonl")
-    rule, reason = row[0].get("rule"), row[0].get("reason")
-    better = _find(run, row[0]["kept_by"]) if row[0].get("kept_by") else None
-    return Story(
-        mask(Sample.from_row(*row), regions)[0],
-        where,
-        passed=list(STEPS[: STEPS.index(RULES[rule])] if rule else STEPS),
-        rule=rule,
-        reason=reason,
-        would_keep=row[0].get("would_keep", []),
-        kept_by=better and mask(better, regions)[0],
-        instead_of=instead_of,
-    )
-
-
-def _find(run: Run, name: str) -> Sample | None:
-    for file in ("train", "validation", "rejected"):
-        for place, found in read_jsonl(run.file("filter", f"{file}.jsonl")):
-            if found["id"] == name:
-                return Sample.from_row(found, place)
-    return None
+    found: dict[str, tuple[dict[str, Any], str, str]] = {}
+    for file in FILES:
+        for place, row in read_jsonl(run.need("filter", f"{file}.jsonl")):
+            if name in (row["id"], row["prompt_id"]):
+                found[row["id"]] = row, place, file
+    if not found:
+        raise UsageError(
+            f"{run.path}: no sample and no prompt has the id {name!r}", "ids and prompt ids stand in generate/samples.jsonl"
+        )
+    instead_of: dict[str, list[dict[str, Any]]] = {}
+    better: dict[str, Sample] = {}
+    wanted = {row.get("kept_by") for row, _, _ in found.values()}
+    for file in FILES:
+        for place, row in read_jsonl(run.file("filter", f"{file}.jsonl")):
+            if row.get("kept_by") in found:
+                instead_of.setdefault(row["kept_by"], []).append({key: row[key] for key in ("id", "rule", "reason")})
+            if row["id"] in wanted:
+                better[row["id"]] = mask(Sample.from_row(row, place), regions)[0]
+    return [
+        Story(
+            mask(Sample.from_row(row, place), regions)[0],
+            file,
+            passed=list(STEPS[: STEPS.index(RULES[row["rule"]])] if row.get("rule") else STEPS),
+            rule=row.get("rule"),
+            reason=row.get("reason"),
+            would_keep=row.get("would_keep", []),
+            kept_by=better.get(row.get("kept_by", "")),
+            instead_of=instead_of.get(row["id"], []),
+        )
+        for row, place, file in found.values()
+    ]

@@ -52,6 +52,7 @@ class FilterResult:
     validation: int
     rejected: int
     by_rule: dict[str, int]
+    review: dict[str, int]  # how many rows people accepted, edited and rejected, and decisions that did not count
     warnings: list[str]  # what a person should look at before training
     funnel: list[dict[str, Any]]  # by step: read, rejected, kept
     up_to_date: bool
@@ -118,7 +119,12 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "train": counts["train.jsonl"],
             "validation": counts["validation.jsonl"],
         }
-        result |= {"rejected": counts["rejected.jsonl"], "by_rule": document["by_rule"], "warnings": warnings}
+        result |= {
+            "rejected": counts["rejected.jsonl"],
+            "by_rule": document["by_rule"],
+            "warnings": warnings,
+            "review": reviewed.told,
+        }
         record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=document["funnel"])
         write_dataset_card(run)
     return FilterResult(**result, funnel=document["funnel"], up_to_date=False, path=run.path / "filter")

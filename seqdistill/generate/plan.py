@@ -39,8 +39,15 @@ class Planned:
 
 
 def teacher_name(model: ModelConfig) -> str:
-    """The teacher's name in sample ids: the model as it is named, without this machine's folders."""
+    """The teacher's name in sample ids: the model as it is named, without this machine's folders.
+
+    What an endpoint calls its model is a name and no path here, unless it is an absolute path.
+    """
     name = model.model or ""
+    if model.engine == "openai":
+        return Path(name).name if name.startswith("/") else name
+    if name.startswith("run:"):
+        return Path(name.removeprefix("run:")).name
     return Path(name).name if "/" in name and Path(name).expanduser().exists() else name
 
 
@@ -150,7 +157,9 @@ def ended_by(completion: Completion) -> set[str]:
 
 
 def is_empty(completion: Completion) -> bool:
-    """Whether there is no answer in an answer, only reasoning or nothing."""
+    """Whether there is no answer in an answer, only reasoning or nothing, though no filter took it."""
+    if completion.finish_reason == "content_filter":
+        return False
     return completion.error is None and not completion.content.strip() and not completion.tool_calls
 
 

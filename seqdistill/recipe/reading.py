@@ -15,7 +15,16 @@ from typing import Any, get_args, get_origin
 
 from seqdistill.errors import UsageError
 from seqdistill.recipe.secrets import TABLES_OF_VALUES, check_no_secret
-from seqdistill.recipe.tables import TABLES, ModelConfig, OneOfTeachers, Recipe, TeacherConfig, parts_of, settings_of
+from seqdistill.recipe.tables import (
+    TABLES,
+    ModelConfig,
+    OneOfTeachers,
+    Recipe,
+    StudentConfig,
+    TeacherConfig,
+    parts_of,
+    settings_of,
+)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -44,6 +53,13 @@ def check_tables(tables: Mapping[str, Any], place: str) -> None:
             _check_table(TABLES[table], table, content, place)
         else:
             raise UsageError(f"{place}: unknown table [{table}]{nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
+
+
+def check_secrets(tables: Mapping[str, Any], place: str) -> None:
+    """Raises UsageError for a secret written out in a model's table, wherever it was given; it would be kept in files."""
+    for table, content in tables.items():
+        if table in TABLES and issubclass(TABLES[table], ModelConfig):
+            check_no_secret(content, f"{place}: [{table}]")
 
 
 def _check_teachers(content: Any, place: str) -> None:
@@ -183,27 +199,30 @@ def _filled(kind: Any, content: Mapping[str, Any]) -> Any:
     return kind(**{name: value_of(name, value) for name, value in content.items()})
 
 
-def with_paths(tables: Layer, folder: Path) -> dict[str, Any]:
+def with_paths(tables: Layer, folder: Path, known: Layer | None = None) -> dict[str, Any]:
     """The tables with each relative path that exists under `folder` made absolute; names that are no path stay.
 
-    A prompts or test file is always a path unless it is a hub name (`hf:`); a template or model may be a plain name.
+    A prompts or test file is always a path unless it is a hub name (`hf:`); a template or model may be a plain name. What an
+    endpoint calls its model is never a path; `known` holds all tables, as another layer may name the engine.
     """
+    known = tables if known is None else known
     return {
-        table: [_with_paths(OneOfTeachers, one, folder) for one in content]
+        table: [_with_paths(OneOfTeachers, one, folder, one) for one in content]
         if isinstance(content, list)
-        else _with_paths(TABLES[table], content, folder)
+        else _with_paths(TABLES[table], content, folder, known.get(table, content))
         for table, content in tables.items()
     }
 
 
-def _with_paths(kind: Any, content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _with_paths(kind: Any, content: Mapping[str, Any], folder: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     placed = dict(content)
+    served = known.get("engine") == "openai" and not issubclass(kind, StudentConfig)  # a student is files, whoever serves it
     for name, (setting, of) in parts_of(kind).items():
         value = content.get(name)
         if is_dataclass(of):
             if name in content:
-                placed[name] = _with_paths(of, content[name], folder)
-        elif setting.metadata["path"] and isinstance(value, str):
+                placed[name] = _with_paths(of, content[name], folder, content[name])
+        elif setting.metadata["path"] and isinstance(value, str) and not (served and name == "model"):
             placed[name] = _placed(value, folder, name)
         elif setting.metadata["path"] and isinstance(value, list):
             placed[name] = [_placed(item, folder, name) for item in value]

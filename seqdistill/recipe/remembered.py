@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.recipe.reading import Layer, check_tables, merge, read_recipe, resolve, with_paths
+from seqdistill.recipe.reading import Layer, check_secrets, check_tables, merge, read_recipe, resolve, with_paths
 from seqdistill.recipe.tables import GenerateConfig, Recipe, flag
 from seqdistill.records import atomic_write
 
@@ -36,9 +36,11 @@ def resolved_recipe(
         recipe_file = None  # the run's own copy: its paths are relative to where it came from
     folder = recipe_file.parent if recipe_file else run / memory.get("recipe_folder", ".")
     source = recipe_file or (kept if kept.exists() else None)
-    from_file = with_paths(read_recipe(source), folder) if source else {}
-    given = with_paths(flags, Path.cwd())
+    from_file = read_recipe(source) if source else {}
+    check_secrets(flags, "on the command line or in the environment")
     remembered = _still_remembered(memory, from_file if recipe_file else {})
+    known = merge(from_file, remembered, flags)
+    from_file, given = with_paths(from_file, folder, known), with_paths(flags, Path.cwd(), known)
     recipe = resolve(merge(from_file, remembered, given))
     for text in _unseen(
         remembered, given, None if recipe_file else run / memory["recipe"] if "recipe" in memory else None, kept

@@ -64,7 +64,7 @@ class ModelConfig:
     """A model and how it is reached. The keys shared by [teacher] and [student]."""
 
     model: str | None = key(
-        None, "model: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True, common=True
+        None, "model: hub id, folder, .gguf file, package:NAME, run:RUN, or the endpoint's model name", path=True, common=True
     )
     engine: str = key("transformers", "what runs it", choices=ENGINES, common=True)
     base_url: list[str] = key(
@@ -371,8 +371,9 @@ class TrainConfig:
 
     method: str = key(
         "sequence",
-        "what is learnt: the teacher's text, or also its distribution at each token; sft is another word for sequence",
-        choices=("sequence", "sft", "soft"),
+        "what is learnt: the teacher's text; also its distribution at each token; its distribution where the student writes; "
+        "its answer over the student's own. sft is another word for sequence",
+        choices=("sequence", "sft", "soft", "on_policy", "preference"),
         common=True,
     )
     alpha: float = key(0.5, "method = soft: weight of the text; the targets have the rest", low=0, high=1)

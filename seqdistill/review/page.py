@@ -124,7 +124,8 @@ class Review:
             raise UsageError(f"show is {show!r}", f"one of: {', '.join(SHOWS)}")
         held = self._decisions()
         needle = text.strip().casefold()
-        view = array("L", (n for n in range(len(self._rows)) if self._shown(n, show, rule, held) and self._says(n, needle)))
+        chosen = [n for n in range(len(self._rows)) if self._shown(n, show, rule, held) and self._says(n, needle)]
+        view = array("L", sorted(chosen, key=lambda n: bool(self._rows.rules[n])))  # first what is trained on
         first = next((at for at, n in enumerate(view) if self._rows.ids[n] not in held), 0)
         with self._lock:
             self._asked += 1

@@ -25,8 +25,13 @@ def export_csv(run: Run, path: Path) -> int:
     """Writes every row of the run's filter files, with the decisions so far; returns how many.
 
     The reviewer fills the column `decision` (accept, edit or reject; undo takes a decision back) and, for an edit, changes
-    the text in `completion`.
+    the text in `completion`. Raises UsageError for a file that is there: it may be filled in.
     """
+    if path.exists():
+        raise UsageError(
+            f"--export {path}: the file is there already, perhaps filled in",
+            "import it first, then name another file or remove it",
+        )
     decisions = read_decisions(run)
     with FilteredRows(run) as rows, atomic_write(path) as file:
         file.write("\ufeff")  # or else a spreadsheet guesses the encoding

@@ -74,7 +74,7 @@ def load_prompts(
         )
     if repeated:
         (progress or Silent()).note(
-            f"{source}: {repeated} rows repeat an earlier prompt and are asked once; give rows an id to ask each of them"
+            f"{source}: {repeated} rows repeat an earlier prompt and are sent once; give rows an id to send each of them"
         )
     return list(prompts.values())
 
@@ -128,7 +128,7 @@ def _check_keys(row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str]
 
 def _prompt(row: Mapping[str, Any], known: Mapping[str, Any], template: Template, used: Set[str], place: str) -> Prompt:
     check_only_text(row, place)
-    asked, reference = _asked(row, known, used, place)
+    asked, reference = _prompt_of(row, known, used, place)
     values = {**row, **known, "prompt": asked, "reference": reference}
     teacher = render(template, "teacher", values, place)
     student = teacher if template.student == template.teacher else render(template, "student", values, place)
@@ -150,10 +150,10 @@ def _prompt(row: Mapping[str, Any], known: Mapping[str, Any], template: Template
     return prompt
 
 
-def _asked(
+def _prompt_of(
     row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str], place: str
 ) -> tuple[str | list[Message], str | None]:
-    """What a row asks, as text or as messages that end with the user's, and its reference answer."""
+    """A row's prompt, as text or as messages that end with the user's, and its reference answer."""
     reference = value_text(known, "reference", place)
     system = known.get("system") if "system" not in used else None
     key = next((key for key in ("prompt", "messages") if known.get(key) is not None), "messages")
@@ -181,7 +181,7 @@ def _asked(
         *messages, answer = messages
         reference = reference or answer["content"]
     if not messages or messages[-1]["role"] != "user":
-        raise UsageError(f"{place}: key {key!r} asks nothing: no user message before the answer", ROW_HINT)
+        raise UsageError(f"{place}: key {key!r} has no prompt: no user message before the answer", ROW_HINT)
     return messages, reference
 
 

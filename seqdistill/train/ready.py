@@ -100,7 +100,7 @@ def make_ready(
             check_isolated(trainer, checked.train)
         notes = [*checked.notes, *make_savable(trainer.model), *_template_notes(recipe, read, samples["train"][0].prompt)]
         completion = max(len(row.tokens) - row.start for row in checked.train)
-        expected = cost(trainer, checked.max_length, completion, measure=measure)
+        expected = cost(trainer, checked.max_length, completion, measure=measure and method.timed)
     except BaseException:
         discard(run)
         raise

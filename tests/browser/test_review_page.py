@@ -89,6 +89,11 @@ class Page:
     def until(self, name: str, text: str) -> None:
         WebDriverWait(self.browser, 20).until(lambda _: text in self[name].text, f"{name}: {text!r}, not {self[name].text!r}")
 
+    def show_rejected(self) -> None:
+        self["show"].find_element(By.CSS_SELECTOR, "option[value=rejected]").click()
+        self.until_place("1 / 4")
+        self.browser.execute_script("document.activeElement.blur()")
+
     def until_place(self, text: str) -> None:
         self.until("place", text)
 
@@ -108,11 +113,13 @@ def words(run: Run) -> dict[str, str]:
 
 
 def test_a_row_shows_prompt_completion_reference_and_why(page: Page) -> None:
+    assert page["verdict"].text == "Kept", "the page opens on what is trained on"
+    page.show_rejected()
     assert page["verdict"].text == "Rejected"
     assert page["reason"].text == "stock_phrase: why stock_phrase"
     assert "Notice 0" in page["prompt"].text and "Be brief." in page["prompt"].text
     assert (page["completion"].text, page["reference"].text) == ("Rejected answer 0.", "The reference.")
-    assert page["progress"].text == "0 of 113 reviewed"
+    assert page["progress"].text == "0 of 4 reviewed"
     page.press("j")
     page.until("completion", "Rejected answer 1.")
     assert "right to left" in page["kept_text"].text
@@ -122,7 +129,7 @@ def test_decisions_by_key_are_written_and_move_on(page: Page, run: Run) -> None:
     page.press("a", "r", "j")
     page.until_place("4 / 113")
     page.until("progress", "2 of 113 reviewed")
-    assert words(run) == {"p0:teacher:0": "accept", "p1:teacher:0": "reject"}
+    assert words(run) == {"p10:teacher:0": "accept", "p11:teacher:0": "reject"}
     page.press("k", "k")
     page.until("completion_name", "rejected by maria")
     page.press(Keys.ARROW_UP)
@@ -136,6 +143,7 @@ def test_no_key_is_lost_however_fast(page: Page, run: Run) -> None:
 
 
 def test_an_edit_is_saved_with_ctrl_enter_and_left_with_escape(page: Page, run: Run) -> None:
+    page.show_rejected()
     page.press("e")
     WebDriverWait(page.browser, 20).until(lambda _: page["editor"].is_displayed())
     page.press("nothing of this ", Keys.ESCAPE)
@@ -148,7 +156,7 @@ def test_an_edit_is_saved_with_ctrl_enter_and_left_with_escape(page: Page, run: 
     page["accept"].click()
     page.until("said", "Save or cancel the edit first.")
     ActionChains(page.browser).click(page["editor"]).key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
-    page.until_place("2 / 113")
+    page.until_place("2 / 4")
     assert read_decisions(run)["p0:teacher:0"].completion == "Closed.\nUse Mill Lane."
     page.press("k")
     page.until("completion", "Use Mill Lane.")
@@ -159,10 +167,10 @@ def test_undo_brings_back_what_held_before(page: Page, run: Run) -> None:
     page.press("a", "k", "r")
     page.until("progress", "1 of 113 reviewed")
     page.until_place("2 / 113")
-    assert words(run) == {"p0:teacher:0": "reject"}
+    assert words(run) == {"p10:teacher:0": "reject"}
     page.press("u")
     page.until("completion_name", "accepted")
-    assert words(run) == {"p0:teacher:0": "accept"}
+    assert words(run) == {"p10:teacher:0": "accept"}
     page.press("u")
     page.until("progress", "0 of 113 reviewed")
     assert words(run) == {}
@@ -198,7 +206,6 @@ def test_rows_come_a_screen_at_a_time(page: Page) -> None:
 
 
 def test_what_a_model_wrote_is_text_and_nothing_else(page: Page) -> None:
-    page.press(*"jjjj")
     page.until("completion", "onerror")
     assert page["completion"].text == HOSTILE.replace("\u202e", "U+202E").replace("\x07", "U+0007")
     assert page.browser.title == "Review of notices"
@@ -206,15 +213,16 @@ def test_what_a_model_wrote_is_text_and_nothing_else(page: Page) -> None:
 
 
 def test_what_is_in_the_test_set_can_only_be_rejected(page: Page, run: Run) -> None:
+    page.show_rejected()
     page.press(*"jjj")
     page.until("reason", "Nobody overrules this rule.")
     assert [page[name].is_enabled() for name in ("accept", "edit", "reject")] == [False, False, True]
-    page.press("a", "e", "j")
-    page.until_place("5 / 113")
+    page.press("a", "e")
+    page.until_place("4 / 4")
     assert words(run) == {}
 
 
-@pytest.mark.parametrize("width", [1280, 700, 400])
+@pytest.mark.parametrize("width", [1280, 700, 400, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_cut_off_and_text_stands_out_at_every_width(
     chromium: Chrome, server: Server, width: int, scheme: str
@@ -226,6 +234,9 @@ def test_nothing_is_cut_off_and_text_stands_out_at_every_width(
     for name in ("accept", "reject", "undo", "next", "finish", "text"):
         box = page[name].rect
         assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["y"] + box["height"] <= 800, name
+    undo, previous = page["undo"].rect, page["previous"].rect
+    beside = undo["x"] + undo["width"] <= previous["x"] or undo["y"] + undo["height"] <= previous["y"]
+    assert beside, "Undo and Previous do not overlap"
     assert _contrast(chromium, "completion") >= 7 and _contrast(chromium, "reason") >= 4.5
 
 

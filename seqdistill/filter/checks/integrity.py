@@ -7,6 +7,7 @@ import math
 import re
 from typing import Any
 
+from seqdistill.engines.reasoning import leftover_reasoning
 from seqdistill.filter.checks.personal_data import hidden
 from seqdistill.filter.verdict import Verdict, setting
 from seqdistill.recipe.tables import IntegrityConfig
@@ -138,7 +139,8 @@ def _left_reasoning(prose: str, prompt: str) -> str | None:
         return f"{opened} reasoning tags are opened and {closed} closed"
     if tags and not prose[: tags[0].start()].strip():
         return f"reasoning is left in the answer: {tags[0][0]!r}"
-    return None
+    left = leftover_reasoning(prose)
+    return f"reasoning is left in the answer: {left!r}" if left and left.lower() not in prompt.lower() else None
 
 
 def _is_fence_open(text: str) -> bool:

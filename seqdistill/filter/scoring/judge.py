@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqdistill.engines import Completion, Pace, Request
+from seqdistill.engines import FOR_GOOD, Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.filter.checks.personal_data import hidden
@@ -27,7 +27,6 @@ SAMPLES_AT_ONCE = 4096  # planned and requested together, after the first TRIAL 
 TRIAL = 20  # replies: when none of the first can be read, no more are paid for
 REFUSED = ("http 400", "http 422")
 FORMED = ("openai", "vllm")  # engines that hold a reply to a schema
-FOR_GOOD = ("too long", "template", "http 400", "http 413", "http 422")  # failures that asking again will not mend
 
 
 @dataclass

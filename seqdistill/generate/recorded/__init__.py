@@ -1,13 +1,13 @@
-"""`import`: recorded answers become journal lines and samples, as if the teacher had been asked.
+"""`import`: recorded answers become journal lines and samples, as if the teacher had been sent their prompts.
 
 Here is the stage. `rows` knows the shapes in which answers are held, `replies` and `streams` the APIs that wrote them, `pairs`
-which reply answers which request, `views` which prompt was asked; `store` keeps all that on disk meanwhile. Sends nothing.
+which reply answers which request, `views` which of the task's prompts it is; `store` keeps it on disk meanwhile. Sends nothing.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from seqdistill.runs import Run, StageRecord
 from seqdistill.tasks.prompt_files import check_columns
 from seqdistill.tasks.row_files import Unread, read_rows
 
+NOTED = 3  # lines that could not be read, of which a note says why; all are in failures.jsonl
 NAMELESS = "recorded"  # the teacher of answers that do not name their model
 
 
@@ -54,7 +55,8 @@ class ImportResult:
 class _Read:
     """What reading the files came to."""
 
-    unread: list[Row]
+    unread: int = 0
+    first_unread: list[Row] = field(default_factory=list)
     exchanges: int = 0
     skipped: int = 0
     without_finish_reason: int = 0
@@ -75,7 +77,7 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
         store = stack.enter_context(Store())
         read = _read(store, files, recipe, views, progress)
         if not read.exchanges:
-            first = f": {read.unread[0]['id']}: {read.unread[0]['message']}" if read.unread else ""
+            first = "".join(f": {one['id']}: {one['message']}" for one in read.first_unread[:1])
             raise UsageError(f"no recorded completion could be read{first}", HINT)
         stack.enter_context(run.locked("generate"))
         imports = _add_earlier(run, store)
@@ -88,16 +90,16 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
             if has_logprobs or sidecar.exists():
                 named = ((row["id"], row["completion"]["raw"]) for row in journal.rows() if store.has_sample(row["id"]))
                 logprobs = write_logprobs(sidecar, named)
-        write_jsonl(run.file("generate", "failures.jsonl"), read.unread)
+        write_jsonl(run.file("generate", "failures.jsonl"), store.unread())
         teachers = counts.pop("teachers")
         record.finish(
             {
                 "samples.jsonl": counts["samples"],
-                "failures.jsonl": len(read.unread),
+                "failures.jsonl": read.unread,
                 **({"logprobs.parquet": logprobs} if logprobs else {}),
             },
             config=asdict(recipe),
-            counts={**counts, "new": new, "reused": counts["samples"] - new, "failed": len(read.unread)},
+            counts={**counts, "new": new, "reused": counts["samples"] - new, "failed": read.unread},
             spent_usd=None,
             assumed_usd=None,
             imported=True,
@@ -109,12 +111,12 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
     known_task = views.differ or recipe.task.prompts is not None
     _say(run, read, views, progress)
     return ImportResult(
-        read=read.exchanges + len(read.unread),
+        read=read.exchanges + read.unread,
         samples=counts["samples"],
         new=new,
         known=read.exchanges - new,
         updated=updated,
-        unread=len(read.unread),
+        unread=read.unread,
         skipped=read.skipped,
         without_finish_reason=read.without_finish_reason,
         matched=views.matched if known_task else None,
@@ -144,13 +146,16 @@ def _check_not_generated(run: Run) -> None:
 def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, progress: Progress) -> _Read:
     """Reads the files into the store; what cannot be read is listed with its reason.
 
-    Raises UsageError for a file that cannot be opened, and for a reply that several requests could have asked.
+    Raises UsageError for a file that cannot be opened, and for a reply that could answer several requests.
     """
-    read = _Read([])
+    read = _Read()
 
     def unread(place: str, error: UsageError) -> None:
         message = error.message.removeprefix(f"{place}: ")
-        read.unread.append({"id": place, "prompt_id": None, "sample": None, "error": "unreadable", "message": message})
+        row = {"id": place, "prompt_id": None, "sample": None, "error": "unreadable", "message": message}
+        store.add_unread(row)
+        read.unread += 1
+        read.first_unread += [row] if read.unread <= NOTED else []
 
     pairs = Pairs(store, unread)
     for path in files:
@@ -289,7 +294,7 @@ def _say(run: Run, read: _Read, views: Views, progress: Progress) -> None:
             f"{views.unmatched} answers match no prompt of the task and no template, the first is {views.first_unmatched}: "
             "the student sees for them what the teacher was sent"
         )
-    for failure in read.unread[:3]:
+    for failure in read.first_unread:
         progress.note(f"{failure['id']}: not taken: {failure['message']}")
-    if len(read.unread) > 3:
-        progress.note(f"{len(read.unread)} lines were not taken; all are in {run.file('generate', 'failures.jsonl')}")
+    if read.unread > NOTED:
+        progress.note(f"{read.unread} lines were not taken; all are in {run.file('generate', 'failures.jsonl')}")

@@ -1,6 +1,6 @@
 """Which reply answers which request, where they are rows of their own: batch files, streams, stored completions, bare logs.
 
-A reply is never paired by guess: one that more than one request could have asked is refused. Does not know what a row says.
+A reply is never paired by guess: one that could answer more than one request is refused. Does not know what a row says.
 """
 
 import json
@@ -19,6 +19,7 @@ from seqdistill.generate.recorded.streams import assembled, is_chunk, is_last
 from seqdistill.tasks.row_files import Unread
 
 NAMES = ("custom_id", "recordId", "key")  # of a request in a batch: OpenAI and Anthropic, Bedrock, Gemini
+MOST_PENDING = 10_000  # requests that wait for a reply; beyond so many, the oldest is given up
 OPEN_STREAMS = 64  # beyond so many, the oldest that has said its last word is closed
 STORED = re.compile(r"(.+)-(\d+)")  # the id of a message of a stored completion: "chatcmpl-123-0"
 
@@ -67,6 +68,8 @@ class Pairs:
         elif request_of(row) is not None or not ({"choices", "output", "content", "candidates", "message"} & row.keys()):
             name = _own_name(row)
             self._pending[place if name is None or name in self._pending else name] = (place, request_of(row) or row, row)
+            if len(self._pending) > MOST_PENDING:
+                self._give_up(self._pending.popitem(last=False)[1][0])
         else:
             yield from self._answered(row, place)
 
@@ -113,15 +116,18 @@ class Pairs:
         for name in list(self._streams):
             yield from self._close(name)
         for place, _, _ in self._pending.values():
-            self.unread(place, UsageError(f"{place}: a request without an answer"))
+            self._give_up(place)
         self._pending.clear()
+
+    def _give_up(self, place: str) -> None:
+        self.unread(place, UsageError(f"{place}: a request without an answer"))
 
     # --- batches and stored completions -------------------------------------------------------------------------------
 
     def finish(self) -> Iterator[Pair]:
         """The replies of all batch files with their requests, in order, and stored completions with their messages.
 
-        Raises UsageError for a reply that requests of several files could have asked.
+        Raises UsageError for a reply that could answer requests of several files.
         """
         for place, name, file, row in self.store.replies():
             request = self._batch_request(place, name, file)
@@ -150,25 +156,25 @@ class Pairs:
 
         The last holds only where each input file that has the name holds its replies too, or is followed by its output files.
         """
-        asked = self.store.requests(name)  # (file, place, request)
-        different = {json.dumps(request, sort_keys=True) for _, _, request in asked}
+        requests = self.store.requests(name)  # (file, place, request)
+        different = {json.dumps(request, sort_keys=True) for _, _, request in requests}
         if len(different) <= 1:
-            return asked[0][2] if asked else None
-        own = [request for at, _, request in asked if at == file]
+            return requests[0][2] if requests else None
+        own = [request for at, _, request in requests if at == file]
         if len(own) == 1:
             return own[0]
-        files = [at for at, _, _ in asked]
+        files = [at for at, _, _ in requests]
         before = [at for at in files if at < file]
         outputs = self.store.files_with_replies()
         nexts = zip(files, [*files[1:], math.inf], strict=True)
         alternate = all(any(at <= output < following for output in outputs) for at, following in nexts)
         if own or not before or len(set(files)) != len(files) or not alternate:
-            first, second = asked[0][1], next(at for _, at, request in asked if request != asked[0][2])
+            first, second = requests[0][1], next(at for _, at, request in requests if request != requests[0][2])
             raise UsageError(
                 f"{place}: custom_id {name!r} is that of different requests, {first} and {second}",
                 "name each batch's input file directly before its own output files, or import one batch at a time",
             )
-        return next(request for at, _, request in asked if at == before[-1])
+        return next(request for at, _, request in requests if at == before[-1])
 
 
 def batch_name(row: Mapping[str, Any]) -> str | None:

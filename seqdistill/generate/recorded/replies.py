@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from seqdistill.engines import Completion
-from seqdistill.engines.replies import FINISH_REASONS, REASONING, as_dict, choices_in, count, parse_choice
+from seqdistill.engines.replies import REASONING, as_dict, choices_in, count, parse_choice, thoughts_of
 from seqdistill.errors import UsageError
 from seqdistill.generate.recorded.streams import assembled
 from seqdistill.records import Message
@@ -27,16 +27,6 @@ from seqdistill.tasks.messages import (
 Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...}], "usage"}
 
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
-FINISHED = {
-    **FINISH_REASONS,
-    **{reason: reason for reason in ("refusal", "unknown", "human")},
-    **dict.fromkeys(("completed", "complete", "eos_token", "finish", "done", "normal", "stop_sequence", "end_turn"), "stop"),
-    **dict.fromkeys(("max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"), "length"),
-    **dict.fromkeys(
-        ("safety", "blocklist", "prohibited_content", "guardrail_intervened", "content_filtered"), "content_filter"
-    ),
-    **dict.fromkeys(("tool_use", "tool_call", "function_call"), "tool_calls"),
-}
 PROMPT_TOKENS = (
     "prompt_tokens",
     "input_tokens",
@@ -222,7 +212,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
         elif not isinstance(part, Mapping):
             continue
         elif kind in ("thinking", "reasoning", "redacted_thinking") or part.get("thought") is True:
-            thoughts.append(_thought(part))
+            thoughts.append(thoughts_of(part.get("value")) or thoughts_of(part))
         elif kind == "tool_call" and isinstance(call := structured(part.get("value")), Mapping):
             calls.append({"name": call.get("name"), "arguments": call.get("arguments")})
         elif kind == "tool_use" or "functionCall" in part or "toolUse" in part:
@@ -230,25 +220,13 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
             calls.append({"name": call.get("name"), "arguments": call.get("input", call.get("args"))})
         else:
             texts.append(str(part.get("text") or part.get("value") or ""))
-    beside = next((thought for key in (*REASONING, "reasoning_details") if (thought := _thought(message.get(key)))), "")
+    beside = next((thought for key in REASONING if (thought := thoughts_of(message.get(key)))), "")
     return {
         "content": "".join(texts),
         "reasoning_content": beside or "".join(thoughts) or None,
         "refusal": message.get("refusal"),
         "tool_calls": [{"function": call} for call in calls] or None,
     }
-
-
-def _thought(value: Any) -> str:
-    """The text of reasoning, which is text or parts of parts."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "\n\n".join(text for one in value if (text := _thought(one)))
-    if isinstance(value, Mapping):
-        keys = ("thinking", "text", "value", "content", "summary")
-        return next((text for key in keys if (text := _thought(value.get(key)))), "")
-    return ""
 
 
 def _listed(value: Any) -> list[Any]:
@@ -279,10 +257,10 @@ def completions_of(reply: Reply, raw: Mapping[str, Any]) -> list[Completion]:
     completions = []
     for number, choice in enumerate(reply["choices"]):
         parsed = parse_choice("", {**reply, "usage": reply["usage"]}, number, 0.0)
-        reason = choice.get("finish_reason")
-        if parsed.finish_reason not in ("refusal", "stop", "length", "content_filter", "tool_calls"):
-            known = FINISHED.get(str(reason).strip().lower(), "unknown")
-            parsed = replace(parsed, finish_reason=NONE_RECORDED if reason in (None, "") else known)
+        if choice.get("finish_reason") in (None, "") and parsed.finish_reason == "unknown":
+            parsed = replace(parsed, finish_reason=NONE_RECORDED)
+        elif choice.get("finish_reason") == "human":  # a completion that a person wrote, in samples of ours
+            parsed = replace(parsed, finish_reason="stop")
         own = {**raw, "choices": [written[number]]} if written else dict(raw)
         completions.append(replace(parsed, raw=own, hidden_tokens=0, uncounted=False))  # nobody is billed for a record
     return completions

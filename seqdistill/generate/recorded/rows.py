@@ -1,4 +1,4 @@
-"""Which rows of recorded answers are understood, and what each says: what was asked and answered, what is known beside it.
+"""Which rows of recorded answers are understood, and what each says: prompt, answer, and what is known beside them.
 
 Knows the shapes in which people hold answers: logs of requests and replies, data sets, exports of Langfuse, Promptfoo, Helicone
 and LiteLLM. Does not pair rows with each other; `pairs` does.
@@ -50,11 +50,11 @@ SHAPES = {  # for the error about an unknown row: the keys by which people know 
 CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages")
 REQUESTS = ("request", "request_body", "requestBody", "modelInput", "proxy_server_request", "params", "body")
 REPLIES = ("response", "response_body", "responseBody", "modelOutput", "reply", "result")
-ASKED = ("prompt", "question", "query", "input", "inputs")
-ANSWERED = ("completion", "response", "output", "outputs", "chosen", "generated_text", "generation", "answer")
+PROMPTS = ("prompt", "question", "query", "input", "inputs")
+ANSWERS = ("completion", "response", "output", "outputs", "chosen", "generated_text", "generation", "answer")
 PLAIN = {
-    *ASKED,
-    *ANSWERED,
+    *PROMPTS,
+    *ANSWERS,
     "messages",
     "conversations",
     "instruction",
@@ -92,7 +92,7 @@ def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     for key, value in row.items():
         if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
             held = structured(value)
-            loose = key in (*ASKED, *ANSWERED, "reference", "context", "instruction", "system")
+            loose = key in (*PROMPTS, *ANSWERS, "reference", "context", "instruction", "system")
             if not loose or is_conversation(held) or (isinstance(held, Mapping) and _is_api_object(held)):
                 row[key] = held
     return row
@@ -124,7 +124,7 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
         return exchanges(messages, whole, row, place, row)
     if request is None and (conversation := _conversation(row)) is not None:
         return list(_conversations_answer(row, conversation, place))
-    if request is None and (found := _asked_and_answered(row, place)) is not None:
+    if request is None and (found := _prompt_and_answer(row, place)) is not None:
         return found
     if whole is not None or request is not None or _is_request(row):
         return None
@@ -159,7 +159,7 @@ def exchanges(
     if reply is None:
         raise UsageError(f"{place}: the reply has no answer in it: {json.dumps(raw)[:120]}")
     if not messages or messages[-1]["role"] != "user":
-        raise UsageError(f"{place}: nothing is asked: no user message before the answer")
+        raise UsageError(f"{place}: there is no prompt: no user message before the answer")
     if not any(isinstance(tokens, int) for tokens in reply["usage"].values()):
         reply = {**reply, "usage": usage_in(row)}
     completions = completions_of(reply, raw if isinstance(raw, dict) else row)
@@ -227,16 +227,16 @@ def _weight(message: Mapping[str, Any]) -> float:
     return float(weight) if isinstance(weight, (int, float)) else 1.0
 
 
-def _asked_and_answered(row: Row, place: str) -> list[Exchange] | None:
+def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
     """What a row asks under one key and answers under another, each as text, messages or an API's object."""
-    key = next((key for key in ("messages", "conversations", *ASKED) if row.get(key) not in (None, "", [])), None)
+    key = next((key for key in ("messages", "conversations", *PROMPTS) if row.get(key) not in (None, "", [])), None)
     instruction = instruction_text(row)
-    answer = next((row[name] for name in ANSWERED if row.get(name) not in (None, "") and name != key), None)
+    answer = next((row[name] for name in ANSWERS if row.get(name) not in (None, "") and name != key), None)
     reply = reply_of(row) if answer is None else answer
     if (key or instruction) is None:
         return None
     if reply is None:
-        if any(row.get(name) == "" for name in ANSWERED):
+        if any(row.get(name) == "" for name in ANSWERS):
             raise UsageError(f"{place}: the answer is empty")
         return None
     if instruction is not None and not row.get("prompt") and not row.get("messages"):

@@ -22,6 +22,7 @@ CREATE INDEX request_name ON requests (name);
 CREATE TABLE replies (number INTEGER PRIMARY KEY, bare INTEGER, name TEXT, file INTEGER, place TEXT, content TEXT);
 CREATE TABLE messages (name TEXT, number INTEGER, content TEXT);
 CREATE INDEX message_name ON messages (name);
+CREATE TABLE unread (number INTEGER PRIMARY KEY, content TEXT);
 CREATE TABLE prompts (id TEXT PRIMARY KEY, said TEXT);
 CREATE TABLE exchanges (number INTEGER PRIMARY KEY, prompt TEXT, content TEXT);
 CREATE TABLE samples (position INTEGER PRIMARY KEY, id TEXT, prompt TEXT, teacher TEXT, said BLOB, number INTEGER,
@@ -103,6 +104,14 @@ class Store:
         """The messages of a stored completion, in order."""
         found = self._db.execute("SELECT content FROM messages WHERE name = ? ORDER BY number", (name,))
         return [json.loads(content) for (content,) in found]
+
+    def add_unread(self, row: Any) -> None:
+        """A line that could not be read."""
+        self._db.execute("INSERT INTO unread (content) VALUES (?)", (json.dumps(row),))
+
+    def unread(self) -> Iterator[Any]:
+        """Every line that could not be read, in order."""
+        return (json.loads(content) for (content,) in self._db.execute("SELECT content FROM unread ORDER BY number"))
 
     # --- exchanges ----------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def _backwards(template: Template) -> StudentView | None:
     before, name, after = split[0].lstrip(), split[1], split[2].rstrip()
     if variables(template) != {name}:
         return None
-    told = system[0].strip()
+    instructions = system[0].strip()
 
     def student(messages: list[Message]) -> list[Message] | None:
         *earlier, last = messages
@@ -84,7 +84,7 @@ def _backwards(template: Template) -> StudentView | None:
         if not text.startswith(before) or not text.endswith(after) or len(text) < len(before) + len(after):
             return None
         value = text[len(before) : len(text) - len(after)]
-        if told and earlier and earlier[0]["role"] == "system" and earlier[0]["content"].strip() == told:
+        if instructions and earlier and earlier[0]["role"] == "system" and earlier[0]["content"].strip() == instructions:
             earlier = earlier[1:]
         if earlier and name != "prompt":
             return None

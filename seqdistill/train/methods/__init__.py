@@ -62,6 +62,7 @@ class Method:
     gather: Callable[[Lesson], Any] = lambda _lesson: None  # what the trainer needs beside the rows
     inputs: Callable[[Run], dict[str, Path]] = lambda _run: {}  # files beside filter's that decide the result
     defaults: Callable[[TrainConfig], dict[str, Any]] = lambda _config: {}  # of TRL's arguments, where [train.args] has none
+    timed: bool = True  # whether a batch of its data can be computed by itself, to estimate the time
     keys: frozenset[str] = frozenset()  # the keys of [train] that change what it does, of those that not every method has
     check_recipe: Callable[[Recipe], None] = lambda _recipe: None  # before generate, in a run of all four stages
 
@@ -90,13 +91,17 @@ SHARED_WORDS = frozenset(("temperature",))  # of these, those whose environment 
 
 def method_of(config: TrainConfig) -> Method:
     """The method that [train] names. Raises UsageError for a key of another method that was set."""
-    from seqdistill.train.methods import sequence, soft
+    from seqdistill.train.methods import on_policy, preference, sequence, soft
 
     match config.method:
         case "sequence" | "sft":
             method = sequence.METHOD
         case "soft":
             method = soft.METHOD
+        case "on_policy":
+            method = on_policy.METHOD
+        case "preference":
+            method = preference.METHOD
         case _:
             raise UsageError(f"[train] method = {config.method!r}: not known", "see `seqdistill train --help`")
     default = TrainConfig()
@@ -107,3 +112,24 @@ def method_of(config: TrainConfig) -> Method:
                 f"leave {key} out, or choose the method that has it",
             )
     return method
+
+
+def check_can_answer(recipe: Recipe, student: Student) -> None:
+    """Raises UsageError for a student that was only just cut: what it writes is noise, and nothing is learnt from that."""
+    if student.layers is not None:
+        raise UsageError(
+            f"[train] method = {recipe.train.method!r} learns from what the student writes, and {recipe.student.model!r} is "
+            "cut from its teacher and was not trained",
+            'train it first with method = "sequence", in a run of its own, then name it here: --student run:THAT_RUN',
+        )
+
+
+def check_unmixed(config: TrainConfig) -> None:
+    """Raises UsageError for references, rationales or weights where a method does not learn from the rows' text."""
+    default = TrainConfig()
+    for key in ("reference_weight", "rationale", "rationale_weight", "teacher_weights", "edited_weight"):
+        if getattr(config, key) != getattr(default, key):
+            raise UsageError(
+                f"[train] {key} = {getattr(config, key)!r} has no part in method = {config.method!r}",
+                f"leave {key} out, or use method = 'sequence' or 'soft'",
+            )

@@ -143,4 +143,4 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None) -> Any:
     return CompletionTrainer
 
 
-METHOD = Method("sequence", "SFTConfig", build, hidden.check, defaults=hidden.defaults, keys=hidden.KEYS)
+METHOD = Method("sequence", "SFTConfig", build, check=hidden.check, defaults=hidden.defaults, keys=hidden.KEYS)

@@ -124,5 +124,13 @@ def inputs(run: Run) -> dict[str, Path]:
 
 
 METHOD = Method(
-    "soft", "SFTConfig", build, check, gather, inputs, hidden.defaults, KEYS | hidden.KEYS, check_recipe=check_recipe
+    "soft",
+    "SFTConfig",
+    build,
+    check=check,
+    gather=gather,
+    inputs=inputs,
+    defaults=hidden.defaults,
+    check_recipe=check_recipe,
+    keys=KEYS | hidden.KEYS,
 )
