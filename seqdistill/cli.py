@@ -16,7 +16,7 @@ from typing import Annotated, Any, Optional, Union, get_args, get_origin
 import typer
 from typer.exceptions import TyperException
 
-from seqdistill import __version__, api
+from seqdistill import api
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.help_panels import COMMON as COMMON_PANEL
@@ -27,6 +27,7 @@ from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.runs import Run
 from seqdistill.tasks.templates import recipe_file
+from seqdistill.version import __version__
 
 app = typer.Typer(
     name="seqdistill",
@@ -366,8 +367,8 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
     [_own("markdown", MarkdownOption, None)],
 )
 def _eval(run: Run, recipe: Recipe, console: Console, markdown: Path | None = None) -> dict[str, Any]:
-    from seqdistill.evaluate.conditions import check_result
-    from seqdistill.evaluate.markdown import write_markdown
+    from seqdistill.stages.evaluate.conditions import check_result
+    from seqdistill.stages.evaluate.markdown import write_markdown
 
     result = api.evaluate(run.path, recipe, progress=console)
     console.show_eval(result)
@@ -421,7 +422,7 @@ def _shrink(
     console = Console(as_json=json_, quiet=quiet)
 
     def work() -> dict[str, Any]:
-        from seqdistill.train.shrink import shrink_from_files
+        from seqdistill.stages.train.shrink import shrink_from_files
 
         return shrink_from_files(model, out, layers, choice, prompts, console)
 

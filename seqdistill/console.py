@@ -21,15 +21,15 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.records import visible
 
 if TYPE_CHECKING:
-    from seqdistill.evaluate.result import EvalResult
-    from seqdistill.filter.explain import Story
-    from seqdistill.filter.stage import FilterResult
-    from seqdistill.generate.estimate import Estimate
-    from seqdistill.generate.recorded import ImportResult
-    from seqdistill.generate.stage import GenerateResult
-    from seqdistill.train.ready import Preflight
-    from seqdistill.train.scored_targets import TargetsResult
-    from seqdistill.train.stage import TrainResult
+    from seqdistill.stages.evaluate.result import EvalResult
+    from seqdistill.stages.filter.explain import Story
+    from seqdistill.stages.filter.stage import FilterResult
+    from seqdistill.stages.generate.estimate import Estimate
+    from seqdistill.stages.generate.recorded import ImportResult
+    from seqdistill.stages.generate.stage import GenerateResult
+    from seqdistill.stages.train.ready import Preflight
+    from seqdistill.stages.train.scored_targets import TargetsResult
+    from seqdistill.stages.train.stage import TrainResult
 
 HEAD_WIDTH = 9  # of a column; what is longer is broken unless the cells are as wide
 BAR_WIDTH = 20  # of the bar at its shortest, the time left and the gaps beside it
@@ -253,7 +253,7 @@ class Console:
             self.table("", ("step", "read", "rejected", "kept"), steps)
 
     def show_story(self, story: "Story") -> None:
-        from seqdistill.filter.verdict import in_words
+        from seqdistill.stages.filter.verdict import in_words
 
         instead = ", ".join(f"{row['id']} ({row['rule']})" for row in story.instead_of)
         self.facts(

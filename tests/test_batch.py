@@ -18,13 +18,13 @@ from generate_runs import PRICE, Child, main_in_child, priced, prompts_file, rec
 from seqdistill.cli import main
 from seqdistill.engines import openai_batch
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.generate.estimate import estimate
-from seqdistill.generate.stage import GenerateResult, generate
 from seqdistill.journal import batches
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, OneOfTeachers, Recipe, TaskConfig
 from seqdistill.records import read_samples
 from seqdistill.runs import Run
+from seqdistill.stages.generate.estimate import estimate
+from seqdistill.stages.generate.stage import GenerateResult, generate
 
 
 @pytest.fixture(autouse=True)

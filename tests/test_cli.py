@@ -96,7 +96,7 @@ def test_a_full_disk_names_the_run_and_exits_1(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write() says it: without a file name
 
-    monkeypatch.setattr("seqdistill.train.stage.train", full)
+    monkeypatch.setattr("seqdistill.stages.train.stage.train", full)
     assert main(["train", str(tmp_path / "r")]) == 1
     assert f"error: {tmp_path / 'r'}: No space left on device\n  next: free space" in capsys.readouterr().err
 

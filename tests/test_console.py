@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seqdistill.console import Console
-from seqdistill.train.stage import TrainResult
+from seqdistill.stages.train.stage import TrainResult
 
 
 class Terminal(io.StringIO):

@@ -13,12 +13,12 @@ from finished_runs import finished_run, recipe
 from generate_runs import Notes
 
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.evaluate.result import EvalResult
-from seqdistill.evaluate.stage import evaluate
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate.result import EvalResult
+from seqdistill.stages.evaluate.stage import evaluate
 
 MODELS = ["base", "student", "teacher", "ceiling", "copy", "nearest"]
 SLICES = ("normal", "hard", "critical")

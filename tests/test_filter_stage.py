@@ -13,15 +13,15 @@ from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.filter.agreement import agreement
-from seqdistill.filter.explain import explain
-from seqdistill.filter.scan import spans
-from seqdistill.filter.stage import filter_samples
-from seqdistill.filter.workers import each
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import resolve
 from seqdistill.recipe.tables import FilterConfig, Recipe, TaskConfig
 from seqdistill.records import SAMPLE_KEYS, Sample
+from seqdistill.stages.filter.agreement import agreement
+from seqdistill.stages.filter.explain import explain
+from seqdistill.stages.filter.scan import spans
+from seqdistill.stages.filter.stage import filter_samples
+from seqdistill.stages.filter.workers import each
 from seqdistill.tasks.answer_form import AnswerForm
 
 TOWNS = ["Ashby", "Bellfield", "Copper Row", "Eastgate", "Fairmile", "Granby", "Harwell", "Millbrook", "Redcliff", "Thornton"]
@@ -219,7 +219,7 @@ def test_the_files_do_not_depend_on_how_much_is_read_at_once(tmp_path: Path, mon
     rows = [*notices(150), *(sample(f"Où est {row.text}", row.text) for row in notices(60))]
     one, small = make_run(tmp_path / "one", rows), make_run(tmp_path / "small", rows)
     filtered(one)
-    monkeypatch.setattr("seqdistill.filter.scan.SPAN_BYTES", 2000)
+    monkeypatch.setattr("seqdistill.stages.filter.scan.SPAN_BYTES", 2000)
     assert len(list(spans(small.file("generate", "samples.jsonl"), None))) > 20
     filtered(small)
     for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json"):

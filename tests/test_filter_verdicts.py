@@ -11,13 +11,13 @@ from test_filter_stage import notices
 
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
-from seqdistill.filter.explain import explain
-from seqdistill.filter.stage import filter_samples
-from seqdistill.filter.verdict import in_words
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import merge, parse_assignment, resolve
 from seqdistill.records import Sample
 from seqdistill.runs import Run
+from seqdistill.stages.filter.explain import explain
+from seqdistill.stages.filter.stage import filter_samples
+from seqdistill.stages.filter.verdict import in_words
 
 LONG = (
     "The harbour master asks all owners of small boats to move them before the storm reaches the coast, because the old wall "

@@ -15,8 +15,8 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import TrainConfig
 from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
 from seqdistill.runs import Run
-from seqdistill.train.mixing import RATIONALE, mixed
-from seqdistill.train.stage import train
+from seqdistill.stages.train.mixing import RATIONALE, mixed
+from seqdistill.stages.train.stage import train
 
 SGD = {**ARGS, "max_steps": 2, "optim": "sgd", "learning_rate": 0.05, "shuffle_dataset": False}
 
@@ -137,7 +137,7 @@ def kl(p: list[float], q: list[float]) -> float:
 def test_features_are_the_cosine_or_the_mean_squared_difference_of_two_vectors() -> None:
     import torch
 
-    from seqdistill.train.methods.hidden import features_loss
+    from seqdistill.stages.train.methods.hidden import features_loss
 
     torch.manual_seed(0)
     teacher, student = torch.randn(5, 7), torch.randn(5, 7)
@@ -151,7 +151,7 @@ def test_features_are_the_cosine_or_the_mean_squared_difference_of_two_vectors()
 def test_attention_is_compared_head_by_head() -> None:
     import torch
 
-    from seqdistill.train.methods.hidden import attention_loss
+    from seqdistill.stages.train.methods.hidden import attention_loss
 
     torch.manual_seed(0)
     teacher, student = (torch.randn(4, 3, 6).softmax(-1) for _ in range(2))
@@ -167,7 +167,7 @@ def test_attention_is_compared_head_by_head() -> None:
 def test_relations_are_softmax_of_scaled_products_without_the_padding() -> None:
     import torch
 
-    from seqdistill.train.methods.hidden import relations_loss
+    from seqdistill.stages.train.methods.hidden import relations_loss
 
     torch.manual_seed(0)
     teacher, student = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4, 8)  # rows, heads, tokens, width of a head
@@ -190,7 +190,7 @@ def test_distances_are_between_rows_each_over_their_mean() -> None:
 
     import torch
 
-    from seqdistill.train.methods.hidden import distances_loss
+    from seqdistill.stages.train.methods.hidden import distances_loss
 
     torch.manual_seed(0)
     teacher, student = torch.randn(4, 6) * 3, torch.randn(4, 6)
@@ -213,8 +213,8 @@ def inside_losses(student: Path, teacher: Path, layers: list[int]) -> dict[str, 
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from seqdistill.train.methods import Step
-    from seqdistill.train.methods.hidden import TERMS, Watched, term_losses
+    from seqdistill.stages.train.methods import Step
+    from seqdistill.stages.train.methods.hidden import TERMS, Watched, term_losses
 
     config = TrainConfig(features=1, attention=1, relations=1, distances=1)
     ones = dict.fromkeys(TERMS, 1.0)
@@ -260,7 +260,7 @@ def test_terms_are_the_same_under_accumulation(tmp_path: Path) -> None:
 
 
 def test_a_student_that_seqdistill_shrink_made_is_compared_too(tmp_path: Path) -> None:
-    from seqdistill.train.shrink import shrink
+    from seqdistill.stages.train.shrink import shrink
 
     teacher = make_tiny_model(tmp_path / "teacher", seed=3)
     shrink(str(teacher), tmp_path / "student", "1,3")
@@ -354,9 +354,9 @@ def test_a_method_that_lacks_something_says_what(
 
 
 def test_what_a_run_trained_is_a_teacher_that_writes_scores_and_is_cut(tiny_model: Path, tmp_path: Path) -> None:
-    from seqdistill.generate.stage import generate
     from seqdistill.recipe.tables import GenerateConfig, TaskConfig
-    from seqdistill.train.scored_targets import score_targets
+    from seqdistill.stages.generate.stage import generate
+    from seqdistill.stages.train.scored_targets import score_targets
 
     first = a_run(tmp_path / "first")
     trained = train(first, a_recipe(tiny_model, args={**ARGS, "max_steps": 2}), Silent())
@@ -387,7 +387,7 @@ def test_a_model_learns_to_do_without_its_own_instructions(tiny_model: Path, tmp
     from test_soft_targets import logits_at_answer, model_of
 
     from seqdistill.recipe.tables import TaskConfig
-    from seqdistill.train.scored_targets import score_targets
+    from seqdistill.stages.train.scored_targets import score_targets
 
     template, prompts = tmp_path / "task.toml", tmp_path / "prompts.jsonl"
     template.write_text('[teacher]\nsystem = "Be brief."\nuser = "{{ prompt }}"\n[student]\nuser = "{{ prompt }}"\n')
