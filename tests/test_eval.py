@@ -239,9 +239,10 @@ def test_without_a_trained_student_the_command_to_run_is_named(tmp_path: Path, p
 
 def test_the_result_prints_as_a_table(run: Run, plan: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     from seqdistill.console import Console
+    from seqdistill.show import show_eval
 
     result: EvalResult = evaluate(run, plan, Silent())
-    Console().show_eval(result)
+    show_eval(Console(), result)
     out = capsys.readouterr().out
     assert all(model in out for model in MODELS) and " ".join(result.verdict) in " ".join(out.split())
     assert max(len(line) for line in out.split("report: ")[0].splitlines()) <= 80

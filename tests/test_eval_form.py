@@ -82,8 +82,9 @@ def forms(server: ChatServer) -> list[Any]:
 
 def printed(result: EvalResult, capsys: pytest.CaptureFixture[str]) -> str:
     from seqdistill.console import Console
+    from seqdistill.show import show_eval
 
-    Console().show_eval(result)
+    show_eval(Console(), result)
     return capsys.readouterr().out
 
 

@@ -17,6 +17,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.reading import resolve
 from seqdistill.recipe.tables import FilterConfig, Recipe, TaskConfig
 from seqdistill.records import SAMPLE_KEYS, Sample
+from seqdistill.show import show_filter
 from seqdistill.stages.filter.agreement import agreement
 from seqdistill.stages.filter.explain import explain
 from seqdistill.stages.filter.scan import spans
@@ -332,7 +333,7 @@ def test_the_report_says_how_often_the_teacher_differs_from_references_and_which
         "by_slice": {"a": {"compared": 3, "differ": 1}, "b": {"compared": 1, "differ": 1}},
     }
     assert result.labels == {"no": {"read": 3, "kept": 3}, "yes": {"read": 1, "kept": 1}}
-    Console().show_filter(result)
+    show_filter(Console(), result)
     shown = capsys.readouterr().out
     assert "the teacher differs from 2 of 4 (50.0%), of the kept from 1" in shown and "no 3 -> 3, yes 1 -> 1" in shown
 
