@@ -264,9 +264,10 @@ class ScoreConfig:
 
     by: str = key(
         "none",
-        "how samples are scored: nearness to the reference, vote of the samples, a check, numbers and names of the prompt, "
+        "how samples are scored: nearness to the reference, vote of the samples, nearness to each other, a check, "
+        "numbers and names of the prompt, "
         "the teacher's log-probability, an LLM judge, a reward model",
-        choices=("none", "reference", "vote", "verify", "faithfulness", "logprob", "judge", "reward"),
+        choices=("none", "reference", "vote", "consensus", "verify", "faithfulness", "logprob", "judge", "reward"),
     )
     metric: str = key("chrf", "by = reference: what nearness is", choices=("chrf", "bleu"))
     extract: str | None = key(

@@ -14,6 +14,17 @@ from numpy.typing import NDArray
 
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
+<<<<<<< HEAD:seqdistill/stages/filter/scoring/choice.py
+=======
+from seqdistill.filter.checks.personal_data import hidden
+from seqdistill.filter.checks.words import Hashes, Ints
+from seqdistill.filter.scoring.answers import extractor
+from seqdistill.filter.scoring.judge import judge, judge_settings
+from seqdistill.filter.scoring.reward import RewardModel
+from seqdistill.filter.scoring.scores import by_consensus, by_faithfulness, by_logprob, by_reference, by_vote, teacher_means
+from seqdistill.filter.scoring.selection import BASELINES, Rejected, baseline, select
+from seqdistill.filter.scoring.verify import Check, verifier
+>>>>>>> filter:seqdistill/filter/scoring/choice.py
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, ScoreConfig
@@ -163,7 +174,7 @@ class Chooser:
                 self._progress.advance(len(part))
         else:
             with self._score() as score:
-                for group in self._groups(voters if config.score.by == "vote" else rows):
+                for group in self._groups(voters if config.score.by in ("vote", "consensus") else rows):
                     scores |= zip(group, score([self._read(row) for row in group]), strict=True)
                     self._progress.advance(len(group))
         self._progress.end()
@@ -179,6 +190,8 @@ class Chooser:
             case "vote":
                 extract = extractor(self._extract("text"))
                 yield lambda samples: by_vote(samples, extract)
+            case "consensus":
+                yield by_consensus
             case "faithfulness":
                 yield by_faithfulness
             case "logprob":

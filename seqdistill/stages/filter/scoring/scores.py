@@ -5,6 +5,8 @@ cannot be scored: None is counted, and never taken for zero. Does not choose (`s
 """
 
 import functools
+import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -46,6 +48,18 @@ def by_vote(samples: Sequence[Sample], extract: Extract) -> Scores:
     answers = [extract(sample.text) for sample in samples]
     votes = Counter(answer for answer in answers if answer is not None)
     return [None if answer is None else votes[answer] / len(samples) for answer in answers]
+
+
+def by_consensus(samples: Sequence[Sample]) -> Scores:
+    """The mean chrF (0 to 100) of a completion to those of the prompt's other samples, of all teachers; 0 for a lone one.
+
+    Keeping the best is minimum-Bayes-risk choice among the samples: Kumar and Byrne 2004, aclanthology.org/N04-1022.
+    """
+    near, texts = _metric("chrf"), [sample.text for sample in samples]
+    scores: list[list[float]] = [[] for _ in texts]
+    for (one, text), (_, other) in itertools.permutations(enumerate(texts), 2):
+        scores[one].append(100.0 if text == other else float(near.sentence_score(text, [other]).score))
+    return [math.fsum(mine) / max(1, len(mine)) for mine in scores]  # fsum: no order of the samples moves it
 
 
 def by_faithfulness(samples: Sequence[Sample]) -> Scores:
