@@ -11,10 +11,9 @@ import pytest
 
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.errors import UsageError
-<<<<<<< HEAD
-=======
-from seqdistill.filter.scoring.answers import boxed, extractor, normal, read_json
-from seqdistill.filter.scoring.scores import (
+from seqdistill.records import Sample
+from seqdistill.stages.filter.scoring.answers import boxed, extractor, normal, read_json
+from seqdistill.stages.filter.scoring.scores import (
     by_consensus,
     by_faithfulness,
     by_logprob,
@@ -23,10 +22,6 @@ from seqdistill.filter.scoring.scores import (
     names,
     teacher_means,
 )
->>>>>>> filter
-from seqdistill.records import Sample
-from seqdistill.stages.filter.scoring.answers import boxed, extractor, normal, read_json
-from seqdistill.stages.filter.scoring.scores import by_faithfulness, by_logprob, by_reference, by_vote, names, teacher_means
 
 NOTICE = "The library on Mill Lane is shut from Monday 3 May until 10 May because Ann Petrov mends the roof for $1,200."
 

@@ -11,8 +11,9 @@ import random
 import time
 
 import numpy as np
-from seqdistill.filter.checks.near_duplicates import near_duplicates
-from seqdistill.filter.checks.words import Sets, pair_sets, words
+
+from seqdistill.stages.filter.checks.near_duplicates import near_duplicates
+from seqdistill.stages.filter.checks.words import Sets, pair_sets, words
 
 LENGTH = 300  # words
 SPAN = 2000  # rows read at once

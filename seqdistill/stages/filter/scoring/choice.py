@@ -14,17 +14,6 @@ from numpy.typing import NDArray
 
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
-<<<<<<< HEAD:seqdistill/stages/filter/scoring/choice.py
-=======
-from seqdistill.filter.checks.personal_data import hidden
-from seqdistill.filter.checks.words import Hashes, Ints
-from seqdistill.filter.scoring.answers import extractor
-from seqdistill.filter.scoring.judge import judge, judge_settings
-from seqdistill.filter.scoring.reward import RewardModel
-from seqdistill.filter.scoring.scores import by_consensus, by_faithfulness, by_logprob, by_reference, by_vote, teacher_means
-from seqdistill.filter.scoring.selection import BASELINES, Rejected, baseline, select
-from seqdistill.filter.scoring.verify import Check, verifier
->>>>>>> filter:seqdistill/filter/scoring/choice.py
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, ScoreConfig
@@ -35,7 +24,14 @@ from seqdistill.stages.filter.checks.words import Hashes, Ints
 from seqdistill.stages.filter.scoring.answers import extractor
 from seqdistill.stages.filter.scoring.judge import judge, judge_settings
 from seqdistill.stages.filter.scoring.reward import RewardModel
-from seqdistill.stages.filter.scoring.scores import by_faithfulness, by_logprob, by_reference, by_vote, teacher_means
+from seqdistill.stages.filter.scoring.scores import (
+    by_consensus,
+    by_faithfulness,
+    by_logprob,
+    by_reference,
+    by_vote,
+    teacher_means,
+)
 from seqdistill.stages.filter.scoring.selection import BASELINES, Rejected, baseline, select
 from seqdistill.stages.filter.scoring.verify import Check, verifier
 from seqdistill.tasks.answer_form import AnswerForm
