@@ -80,7 +80,7 @@ class Source:
 
     def hold(self, requests: Sequence[Request], factor: float = 1.0, *, batched: bool = False) -> Hold:
         """The upper bound of one try of requests that are sent as one, `factor` times over."""
-        first, extra = requests[0], len(json.dumps(self.config.options, default=str))
+        first, extra = requests[0], len(json.dumps([self.config.options, self.config.body, self.config.chat_template_kwargs]))
         prompt = (prompt_bound(first) + extra) * (len(requests) if batched else 1)
         completion = sum(request.max_tokens for request in requests)
         usd = None if self.price is None else self.price.bound(prompt, completion, batched=batched) * factor
