@@ -1,6 +1,30 @@
-"""Sequence-level distillation of language models: generate, filter, train, eval.
+"""Sequence-level distillation of language models: generate, filter, train, evaluate.
 
-Every stage is a plain function from files to files; the command line (`seqdistill --help`) calls the same functions.
+One function for each command (see `api`); the command line (`seqdistill --help`) calls the same ones.
 """
 
-__version__ = "0.1.0"
+from seqdistill.api import (
+    estimate,
+    evaluate,
+    explain,
+    filter,  # noqa: A004 - the command's name
+    generate,
+    import_recorded,
+    preflight,
+    targets,
+    train,
+)
+from seqdistill.version import __version__
+
+__all__ = [
+    "__version__",
+    "estimate",
+    "evaluate",
+    "explain",
+    "filter",
+    "generate",
+    "import_recorded",
+    "preflight",
+    "targets",
+    "train",
+]

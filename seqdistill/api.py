@@ -27,16 +27,16 @@ from seqdistill.runs import STAGES, Run
 from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
-    from seqdistill.evaluate.result import EvalResult
-    from seqdistill.evaluate.verification import Verification
-    from seqdistill.filter.explain import Story
-    from seqdistill.filter.stage import FilterResult
-    from seqdistill.generate.estimate import Estimate
-    from seqdistill.generate.recorded import ImportResult
-    from seqdistill.generate.stage import GenerateResult
-    from seqdistill.train.ready import Preflight
-    from seqdistill.train.scored_targets import TargetsResult
-    from seqdistill.train.stage import TrainResult
+    from seqdistill.stages.evaluate.result import EvalResult
+    from seqdistill.stages.evaluate.verification import Verification
+    from seqdistill.stages.filter.explain import Story
+    from seqdistill.stages.filter.stage import FilterResult
+    from seqdistill.stages.generate.estimate import Estimate
+    from seqdistill.stages.generate.recorded import ImportResult
+    from seqdistill.stages.generate.stage import GenerateResult
+    from seqdistill.stages.train.ready import Preflight
+    from seqdistill.stages.train.scored_targets import TargetsResult
+    from seqdistill.stages.train.stage import TrainResult
 
 RunPath: TypeAlias = str | PathLike[str]
 RecipeLike: TypeAlias = Recipe | Mapping[str, Any] | str | PathLike[str] | None
@@ -67,7 +67,7 @@ def generate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
 
     Raises Incomplete when requests failed or the budget is reached: what was answered is kept.
     """
-    from seqdistill.generate.stage import generate
+    from seqdistill.stages.generate.stage import generate
 
     with _resolved(run, recipe, progress) as (directory, resolved):
         return generate(directory, resolved, progress)
@@ -75,7 +75,7 @@ def generate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
 
 def estimate(run: RunPath, recipe: RecipeLike = None, *, probe: int = 0, progress: Progress = SILENT) -> "Estimate":
     """What generate would send, and what it would cost; with `probe`, from this many real answers, which are kept."""
-    from seqdistill.generate.estimate import estimate
+    from seqdistill.stages.generate.estimate import estimate
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         return estimate(directory, resolved, progress, probe)
@@ -85,7 +85,7 @@ def import_recorded(
     run: RunPath, files: Sequence[RunPath], recipe: RecipeLike = None, *, progress: Progress = SILENT
 ) -> "ImportResult":
     """Takes recorded completions as the teacher's, in place of generate."""
-    from seqdistill.generate.recorded import import_recorded
+    from seqdistill.stages.generate.recorded import import_recorded
 
     with _resolved(run, recipe, progress) as (directory, resolved):
         return import_recorded(directory, resolved, [Path(file) for file in files], progress)
@@ -93,7 +93,7 @@ def import_recorded(
 
 def filter(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "FilterResult":  # noqa: A001 - the command
     """Keeps what is worth learning: filter/train.jsonl and validation.jsonl, with reasons for the rest in rejected.jsonl."""
-    from seqdistill.filter.stage import filter_samples
+    from seqdistill.stages.filter.stage import filter_samples
 
     with _resolved(run, recipe, progress) as (directory, resolved):
         return filter_samples(directory, resolved, progress)
@@ -101,7 +101,7 @@ def filter(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILE
 
 def explain(run: RunPath, sample: str, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Story]":
     """What filter did with a row, by its id, or with each row of a prompt, by the prompt's id."""
-    from seqdistill.filter.explain import explain
+    from seqdistill.stages.filter.explain import explain
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         return explain(directory, sample, resolved.filter.personal_data.phone_regions)
@@ -111,7 +111,7 @@ def targets(
     run: RunPath, recipe: RecipeLike = None, *, top: int = 20, model: str | None = None, progress: Progress = SILENT
 ) -> "TargetsResult":
     """Has a local teacher score the rows of filter, for train's method `soft`; stores the `top` likeliest tokens."""
-    from seqdistill.train.scored_targets import score_targets
+    from seqdistill.stages.train.scored_targets import score_targets
 
     with _resolved(run, recipe, progress) as (directory, resolved):
         return score_targets(directory, resolved, top, model, progress)
@@ -119,7 +119,7 @@ def targets(
 
 def preflight(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Preflight":
     """All checks of a training, a step of it timed; trains nothing and changes nothing."""
-    from seqdistill.train.ready import check
+    from seqdistill.stages.train.ready import check
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         return check(directory, resolved, progress)
@@ -127,7 +127,7 @@ def preflight(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = S
 
 def train(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "TrainResult":
     """Trains the student on what filter kept and writes train/model."""
-    from seqdistill.train.stage import train
+    from seqdistill.stages.train.stage import train
 
     with _resolved(run, recipe, progress) as (directory, resolved):
         _note_stale(directory, "train", progress)
@@ -136,7 +136,7 @@ def train(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILEN
 
 def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "EvalResult":
     """Compares student, teacher and baselines on the test set and writes eval/scores.json and report.html."""
-    from seqdistill.evaluate.stage import evaluate
+    from seqdistill.stages.evaluate.stage import evaluate
 
     with _resolved(run, recipe, progress) as (directory, resolved):
         _note_stale(directory, "eval", progress)
@@ -145,7 +145,7 @@ def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
 
 def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
     """Checks a run's hashes, scores and verdict again; needs no GPU and no teacher, and changes nothing."""
-    from seqdistill.evaluate.verification import verify
+    from seqdistill.stages.evaluate.verification import verify
 
     return verify(Run(Path(run)), progress)
 
@@ -155,10 +155,10 @@ def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress 
 
     Done only where a stage that may pay has something to do: it takes some seconds.
     """
-    from seqdistill.evaluate import inputs as eval_inputs
-    from seqdistill.filter import stage as filter_stage
-    from seqdistill.generate.stage import is_up_to_date
-    from seqdistill.train import ready
+    from seqdistill.stages.evaluate import inputs as eval_inputs
+    from seqdistill.stages.filter import stage as filter_stage
+    from seqdistill.stages.generate.stage import is_up_to_date
+    from seqdistill.stages.train import ready
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         done = all((directory.manifest(stage) or {}).get("status") == "complete" for stage in STAGES)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Optional, Union, get_args, get_origin
 import typer
 from typer.exceptions import TyperException
 
-from seqdistill import __version__, api
+from seqdistill import api, show
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.help_panels import COMMON as COMMON_PANEL
@@ -27,6 +27,7 @@ from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.runs import Run
 from seqdistill.tasks.templates import recipe_file
+from seqdistill.version import __version__
 
 app = typer.Typer(
     name="seqdistill",
@@ -289,11 +290,11 @@ _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)
 def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False, probe: int = 0) -> dict[str, Any]:
     if dry_run or probe:
         expected = api.estimate(run.path, recipe, probe=probe, progress=console)
-        console.show_estimate(expected)
+        show.show_estimate(console, expected)
         return asdict(expected)
 
     result = api.generate(run.path, recipe, progress=console)
-    console.show_generate(result)
+    show.show_generate(console, result)
     return asdict(result)
 
 
@@ -305,7 +306,7 @@ def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False,
 )
 def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> dict[str, Any]:
     result = api.import_recorded(run.path, files, recipe, progress=console)
-    console.show_import(result)
+    show.show_import(console, result)
     return asdict(result)
 
 
@@ -319,11 +320,11 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
     if explain is not None:
         stories = api.explain(run.path, explain, recipe, progress=console)
         for story in stories:
-            console.show_story(story)
+            show.show_story(console, story)
         return asdict(stories[0]) if len(stories) == 1 else {"stories": [asdict(story) for story in stories]}
 
     result = api.filter(run.path, recipe, progress=console)
-    console.show_filter(result)
+    show.show_filter(console, result)
     return asdict(result)
 
 
@@ -335,7 +336,7 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
 )
 def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | None) -> dict[str, Any]:
     result = api.targets(run.path, recipe, top=top, model=model, progress=console)
-    console.show_targets(result)
+    show.show_targets(console, result)
     return asdict(result)
 
 
@@ -348,14 +349,14 @@ def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | 
 def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) -> dict[str, Any]:
     if preflight:
         found = api.preflight(run.path, recipe, progress=console)
-        console.show_preflight(found)
+        show.show_preflight(console, found)
         return asdict(found)
 
     if int(os.environ.get("RANK", "0")) > 0:  # torchrun's or accelerate's: the first process speaks for all
         api.train(run.path, recipe, progress=Silent())
         raise typer.Exit
     result = api.train(run.path, recipe, progress=console)
-    console.show_train(result)
+    show.show_train(console, result)
     return asdict(result)
 
 
@@ -366,11 +367,11 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
     [_own("markdown", MarkdownOption, None)],
 )
 def _eval(run: Run, recipe: Recipe, console: Console, markdown: Path | None = None) -> dict[str, Any]:
-    from seqdistill.evaluate.conditions import check_result
-    from seqdistill.evaluate.markdown import write_markdown
+    from seqdistill.stages.evaluate.conditions import check_result
+    from seqdistill.stages.evaluate.markdown import write_markdown
 
     result = api.evaluate(run.path, recipe, progress=console)
-    console.show_eval(result)
+    show.show_eval(console, result)
     if markdown:
         write_markdown(markdown, result, run.path.absolute().name)
     check_result(result.scores, recipe.eval.fail_under)
@@ -421,7 +422,7 @@ def _shrink(
     console = Console(as_json=json_, quiet=quiet)
 
     def work() -> dict[str, Any]:
-        from seqdistill.train.shrink import shrink_from_files
+        from seqdistill.stages.train.shrink import shrink_from_files
 
         return shrink_from_files(model, out, layers, choice, prompts, console)
 

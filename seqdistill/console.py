@@ -1,4 +1,4 @@
-"""What a person sees: progress and notes on stderr, results on stdout as tables or as exactly one JSON object.
+"""The output of one command: progress and notes on stderr, results on stdout as tables or as exactly one JSON object.
 
 Text that came from a model or a file passes `visible` first: a terminal obeys escape sequences, whoever wrote them.
 """
@@ -15,21 +15,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seqdistill.errors import SeqdistillError
 from seqdistill.records import visible
-
-if TYPE_CHECKING:
-    from seqdistill.evaluate.result import EvalResult
-    from seqdistill.filter.explain import Story
-    from seqdistill.filter.stage import FilterResult
-    from seqdistill.generate.estimate import Estimate
-    from seqdistill.generate.recorded import ImportResult
-    from seqdistill.generate.stage import GenerateResult
-    from seqdistill.train.ready import Preflight
-    from seqdistill.train.scored_targets import TargetsResult
-    from seqdistill.train.stage import TrainResult
 
 HEAD_WIDTH = 9  # of a column; what is longer is broken unless the cells are as wide
 BAR_WIDTH = 20  # of the bar at its shortest, the time left and the gaps beside it
@@ -40,7 +29,7 @@ class Console:
     """The output of one command. Implements `progress.Progress`."""
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
-        self._as_json, self._quiet = as_json, quiet
+        self.as_json, self._quiet = as_json, quiet
         self._bar: Any = None
         self._what, self._unit, self._total, self._done = "", "", 0, 0
         self._began = 0.0
@@ -128,24 +117,24 @@ class Console:
 
     def json_result(self, value: Mapping[str, Any]) -> None:
         """The one JSON object of a --json command; without --json nothing."""
-        if self._as_json:
-            with _stdout():
+        if self.as_json:
+            with to_stdout():
                 print(json.dumps(value, default=_plain))
 
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
         """A few labelled values. None is left out."""
-        if self._as_json:
+        if self.as_json:
             return
         known = {name: value for name, value in facts.items() if value is not None}
         width = max(map(len, known), default=0)
-        with _stdout():
+        with to_stdout():
             print(visible(title))
             for name, value in known.items():
                 print(f"  {name.ljust(width)}  {visible(str(value))}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
         """A table; the first `left` columns are text, the others numbers."""
-        if self._as_json:
+        if self.as_json:
             return
         from rich import box
         from rich.console import Console as RichConsole
@@ -166,7 +155,7 @@ class Console:
             table.add_column(Text(head), justify="left" if number < left else "right", overflow="fold")
         for row in rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
-        with _stdout():
+        with to_stdout():
             RichConsole().print(table)
 
     def error(self, error: SeqdistillError) -> None:
@@ -177,178 +166,9 @@ class Console:
             print(f"  next: {visible(error.hint)}", file=sys.stderr)
         self.json_result(error.as_dict())
 
-    # --- what each stage found ---
-
-    def show_generate(self, result: "GenerateResult") -> None:
-        tokens = f"{result.prompt_tokens:,} prompt + {result.completion_tokens:,} completion"
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.finish_reasons.items())
-        self.facts(
-            "generate: up to date" if result.up_to_date else f"generate: done in {seconds(result.seconds)}",
-            {
-                "prompts": f"{result.prompts:,}",
-                "samples": f"{result.samples:,} ({result.new:,} new, {result.reused:,} from the journal)",
-                "failed": f"{result.failed:,}" if result.failed else None,
-                "finished by": reasons,
-                "empty": _empty(result),
-                "log-probabilities": None
-                if not result.without_logprobs
-                else f"{result.without_logprobs:,} of {result.samples:,} answers have none: the endpoint leaves them out, "
-                "and soft targets cannot be made of these",
-                "tokens": tokens,
-                "cost": None if result.usd is None else f"{result.usd:.4f} USD for these samples",
-                "spent": None if result.spent_usd is None else f"{result.spent_usd:.4f} USD paid by this run in all",
-                "lost": f"up to {result.assumed_usd:.4f} USD may be billed for lost answers" if result.assumed_usd else None,
-                "file": result.path,
-            },
-        )
-
-    def show_estimate(self, told: "Estimate") -> None:
-        basis = f"from {told.answers:,} real answers" if told.answers else "if every answer were as long as max_tokens"
-        for message in told.first_prompt:
-            self.facts(f"first prompt, {message['role']}", {"": message["content"]})
-        self.facts(
-            "generate: estimate",
-            {
-                "prompts": f"{told.prompts:,}",
-                "requests": f"{told.requests:,} ({told.missing:,} not answered yet)",
-                "tokens": f"{told.prompt_tokens:,} prompt + {told.completion_tokens:,} completion, {basis}",
-                "cost": None if told.usd is None else f"{told.usd:.4f} USD ({told.missing_usd:.4f} still to be paid)",
-                "time": None if told.missing_seconds is None else f"{seconds(told.missing_seconds)} to go",
-            },
-        )
-
-    def show_import(self, result: "ImportResult") -> None:
-        unended = result.without_finish_reason
-        self.facts(
-            "import: done",
-            {
-                "read": f"{result.read:,}",
-                "new": f"{result.new:,} ({result.known:,} were known"
-                + (f", {result.updated:,} of them updated)" if result.updated else ")"),
-                "matched": None if result.matched is None else f"{result.matched:,} to the task's prompts or template",
-                "skipped": f"{result.skipped:,} with nothing to be learnt" if result.skipped else None,
-                "no finish reason": f"{unended:,}, counted as stop" if unended else None,
-                "not taken": f"{result.unread:,}, see failures.jsonl" if result.unread else None,
-                "teachers": ", ".join(result.teachers),
-                "samples": f"{result.samples:,}",
-                "file": result.path,
-            },
-        )
-
-    def show_filter(self, result: "FilterResult") -> None:
-        rules = ", ".join(f"{count:,} {rule}" for rule, count in result.by_rule.items() if count)
-        self.facts(
-            "filter: up to date" if result.up_to_date else "filter: done",
-            {
-                "read": f"{result.read:,}",
-                "kept": f"{result.kept:,} ({result.train:,} train, {result.validation:,} validation)",
-                "rejected": f"{result.rejected:,}" + (f": {rules}" if rules else ""),
-                "file": result.path,
-            },
-        )
-        steps = [[step["step"], *(f"{step[name]:,}" for name in ("read", "rejected", "kept"))] for step in result.funnel]
-        if result.rejected:
-            self.table("", ("step", "read", "rejected", "kept"), steps)
-
-    def show_story(self, story: "Story") -> None:
-        from seqdistill.filter.verdict import in_words
-
-        instead = ", ".join(f"{row['id']} ({row['rule']})" for row in story.instead_of)
-        self.facts(
-            f"{story.sample.id}: in {story.where}.jsonl",
-            {
-                "prompt": story.sample.prompt[-1]["content"],
-                "completion": story.sample.text,
-                "passed": ", ".join(story.passed) or None,
-                "rejected by": story.rule,
-                "reason": story.reason,
-                "setting": f"{in_words(story.would_keep)} would have kept it" if story.would_keep else None,
-                "kept instead": story.kept_by and f"{story.kept_by.id}: {story.kept_by.text}",
-                "stands for": instead or None,
-            },
-        )
-
-    def show_targets(self, result: "TargetsResult") -> None:
-        self.facts(
-            "targets: up to date" if result.up_to_date else f"targets: done in {seconds(result.seconds)}",
-            {
-                "rows": f"{result.rows:,}",
-                "tokens": f"{result.tokens:,}",
-                "left out": f"{result.left_out:,}" if result.left_out else None,
-                "file": result.path,
-            },
-        )
-
-    def show_preflight(self, found: "Preflight") -> None:
-        self._masked(found.first_rows)
-        prompt, completion = found.prompt_tokens, found.completion_tokens
-        memory = f"about {size(found.memory_bytes)}"
-        if found.available_bytes is not None:
-            memory += f" ({size(found.available_bytes)} free)"
-        trained = "" if found.trained_parameters == found.parameters else f", {found.trained_parameters:,} of them trained"
-        self.facts(
-            "preflight: ready to train",
-            {
-                "rows": f"{found.rows:,} ({found.validation_rows:,} validation)",
-                "left out": "; ".join(f"{count:,}: {reason}" for reason, count in found.unfit.items()) or None,
-                "clipped": f"none; a row may have {found.limit:,} tokens",
-                "prompt tokens": f"p50 {prompt.p50:,}, p95 {prompt.p95:,}, longest {prompt.most:,}",
-                "answer tokens": f"p50 {completion.p50:,}, p95 {completion.p95:,}, longest {completion.most:,}",
-                "end of turn": f"{found.end_of_turn} (trained in every row)",
-                "padding": found.pad,
-                "parameters": f"{found.parameters:,}{trained}",
-                "packed rows": "do not read one another (measured)" if found.packing_isolated else None,
-                "steps": f"{found.steps:,}",
-                "memory": memory,
-                "time": None if found.seconds is None else f"about {seconds(found.seconds)}",
-            },
-        )
-        for note in found.notes:
-            self.note(f"train: {note}")
-
-    def _masked(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Rows with what is trained in green and, where there is no colour, between >>> and <<<."""
-        if self._as_json:
-            return
-        from rich.console import Console as RichConsole
-        from rich.text import Text
-
-        console = RichConsole()
-        marks = ("", "") if console.color_system and not console.no_color else (">>>", "<<<")
-        console.print(Text.assemble("the loss is on ", (f"{marks[0]}this text{marks[1]}", "bold green"), " only"))
-        for row in rows:
-            print(visible(row["id"]))
-            trained = f"{marks[0]}{visible(row['trained'])}{marks[1]}"
-            console.print(Text.assemble((visible(row["given"]), "dim"), (trained, "bold green")), soft_wrap=True)
-
-    def show_train(self, result: "TrainResult") -> None:
-        losses = {"train": result.train_loss, "validation": result.validation_loss}
-        self.facts(
-            "train: up to date" if result.up_to_date else f"train: done in {seconds(result.seconds)}",
-            {
-                "rows": f"{result.rows:,}",
-                "steps": f"{result.steps:,} ({result.epochs:g} epochs)",
-                "best step": f"{result.best_step:,} (lowest validation loss)" if result.best_step else None,
-                "longest row": f"{result.max_length:,} tokens",
-                "parameters": f"{result.parameters:,}",
-                "loss": ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None) or "not logged",
-                "model": result.path,
-            },
-        )
-
-    def show_eval(self, result: "EvalResult") -> None:
-        title = "eval: up to date" if result.up_to_date else f"eval: done in {seconds(result.seconds)}"
-        self.table(title, result.columns, result.rows)
-        if result.slice_rows:
-            self.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
-        if not self._as_json:
-            with _stdout():
-                print("\n".join(wrapped(visible(line)) for line in result.verdict))
-                print(visible(f"report: {result.paths['report']}"))
-
 
 @contextlib.contextmanager
-def _stdout() -> Iterator[None]:
+def to_stdout() -> Iterator[None]:
     """Writes to stdout and flushes it; a reader that has left, like `head -1`, ends the output and not the work."""
     try:
         yield
@@ -383,13 +203,3 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return str(value) if isinstance(value, Path) else repr(value)
-
-
-def _empty(result: "GenerateResult") -> str | None:
-    """How many answers hold nothing, and what to do about it."""
-    empty = max(result.empty, result.think_only)
-    if not empty:
-        return None
-    alone = f", {result.think_only:,} of them reasoning alone" if result.think_only else ""
-    action = "raise --max-tokens" if "length" in result.finish_reasons else "look at their raw replies in the journal"
-    return f"{empty:,} answers{alone}: {action}, or run again with --ask-again empty"

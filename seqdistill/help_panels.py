@@ -5,9 +5,9 @@ Does not know the flags; each says where it belongs.
 
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 
-COMMON = "Common options"
+ARGUMENTS, COMMON, OTHER = "Arguments", "Common options", "Other options"
 
 
 class PanelCommand(TyperCommand):
@@ -18,8 +18,9 @@ class PanelCommand(TyperCommand):
         panels: dict[str, list[tuple[str, str]]] = {COMMON: []}
         for parameter in self.get_params(ctx):
             if (record := parameter.get_help_record(ctx)) is not None:
-                panels.setdefault(getattr(parameter, "rich_help_panel", None) or "Other options", []).append(record)
-        for panel in sorted(panels, key=lambda name: name == "Other options"):
+                other = ARGUMENTS if isinstance(parameter, TyperArgument) else OTHER
+                panels.setdefault(getattr(parameter, "rich_help_panel", None) or other, []).append(record)
+        for panel in sorted(panels, key=lambda name: (name != ARGUMENTS, name == OTHER)):
             if panels[panel]:
                 with formatter.section(panel):
                     formatter.write_dl(panels[panel])

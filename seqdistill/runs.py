@@ -20,9 +20,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from seqdistill import __version__
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import content_files, file_sha256, fingerprint, write_json
+from seqdistill.version import __version__
 
 STAGES = ("generate", "filter", "train", "eval")
 PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "accelerate", "sacrebleu", "tokenizers")

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.filter.stage import FilterResult, filter_samples
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import check_tables, resolve
 from seqdistill.records import Sample, prompt_id, write_jsonl
 from seqdistill.review.page import Review, Server, serve
 from seqdistill.runs import Run, StageRecord
+from seqdistill.stages.filter.stage import FilterResult, filter_samples
 
 
 def sample(prompt: str, completion: str, **keys: Any) -> Sample:

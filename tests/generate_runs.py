@@ -13,10 +13,10 @@ from typing import Any
 from chat_server import Body, ChatServer
 
 from seqdistill.cli import main
-from seqdistill.generate.stage import GenerateResult, generate
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.runs import Run
+from seqdistill.stages.generate.stage import GenerateResult, generate
 
 
 class Notes(Silent):
@@ -76,7 +76,14 @@ def main_in_child(arguments: list[str]) -> None:
 
 Processes = multiprocessing.get_context("forkserver")  # the imports are paid once, not in each of 20 processes
 Processes.set_forkserver_preload(
-    ["openai", "httpcore2", "jinja2.sandbox", "seqdistill.generate.stage", "seqdistill.engines.openai_api", "generate_runs"]
+    [
+        "openai",
+        "httpcore2",
+        "jinja2.sandbox",
+        "seqdistill.stages.generate.stage",
+        "seqdistill.engines.openai_api",
+        "generate_runs",
+    ]
 )
 Child = Processes.Process
 

@@ -11,12 +11,12 @@ from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
 from seqdistill.engines import Request, open_engine
 from seqdistill.errors import UsageError
-from seqdistill.filter.stage import filter_samples
-from seqdistill.generate.stage import generate
 from seqdistill.journal.storage import request_key
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import FilterConfig, GenerateConfig, ModelConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.runs import Run
+from seqdistill.stages.filter.stage import filter_samples
+from seqdistill.stages.generate.stage import generate
 from seqdistill.tasks.answer_form import AnswerForm
 
 PRICED = {

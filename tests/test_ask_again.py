@@ -11,11 +11,11 @@ from generate_runs import prompts_file, recipe, run_it
 from seqdistill.cli import main
 from seqdistill.engines import Request
 from seqdistill.errors import UsageError
-from seqdistill.generate.plan import teachers_of
-from seqdistill.generate.stage import generate
 from seqdistill.journal.storage import request_key
 from seqdistill.progress import Silent
 from seqdistill.runs import Run
+from seqdistill.stages.generate.plan import teachers_of
+from seqdistill.stages.generate.stage import generate
 
 THOUGHT = {"role": "assistant", "content": "", "reasoning": "so it may be"}
 

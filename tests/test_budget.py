@@ -13,13 +13,13 @@ from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_
 from seqdistill.cli import main
 from seqdistill.engines import Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.generate.estimate import estimate
-from seqdistill.generate.stage import generate
 from seqdistill.journal.budget import Price, Source
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import TeacherConfig
 from seqdistill.runs import Run
+from seqdistill.stages.generate.estimate import estimate
+from seqdistill.stages.generate.stage import generate
 
 
 def test_cost_is_counted_with_cached_tokens_at_their_price(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from test_eval import served, write_test
 
 from seqdistill.cards import write_dataset_card, write_model_card
 from seqdistill.errors import UsageError
-from seqdistill.evaluate.stage import evaluate
-from seqdistill.filter.stage import filter_samples
-from seqdistill.generate.stage import generate
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import FilterConfig
 from seqdistill.records import write_jsonl
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate.stage import evaluate
+from seqdistill.stages.filter.stage import filter_samples
+from seqdistill.stages.generate.stage import generate
 
 
 def front(card: Path) -> dict[str, object]:

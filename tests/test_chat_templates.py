@@ -9,8 +9,8 @@ from chat_tokenizers import chat_tokenizer, tiny_chat_model
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, StudentConfig, TrainConfig
-from seqdistill.train.rendering import Template, Unfit, shipped_templates
-from seqdistill.train.stage import train
+from seqdistill.stages.train.rendering import Template, Unfit, shipped_templates
+from seqdistill.stages.train.stage import train
 
 CLOSED = "the template closes the think block before the answer"
 

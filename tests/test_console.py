@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from seqdistill.console import Console
-from seqdistill.train.stage import TrainResult
+from seqdistill.show import show_train
+from seqdistill.stages.train.stage import TrainResult
 
 
 class Terminal(io.StringIO):
@@ -64,5 +65,5 @@ def test_the_progress_line_fits_80_columns_and_drops_what_matters_least(
 
 def test_a_training_without_a_logged_loss_is_shown_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     done = TrainResult(8, 2, 1.0, None, None, 9, 100, 1.0, up_to_date=False, path=Path("r/train/model"))
-    Console().show_train(done)
+    show_train(Console(), done)
     assert "loss         not logged" in capsys.readouterr().out

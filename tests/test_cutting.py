@@ -7,8 +7,8 @@ from chat_tokenizers import chat_tokenizer
 from conftest import CHATML
 
 from seqdistill.errors import UsageError
-from seqdistill.train.cutting import attends, completed, cut, decoder_layers, layer_kinds
-from seqdistill.train.shrink import block_influence
+from seqdistill.stages.train.cutting import attends, completed, cut, decoder_layers, layer_kinds
+from seqdistill.stages.train.shrink import block_influence
 
 SIZES = {
     "vocab_size": 64,

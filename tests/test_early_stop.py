@@ -11,9 +11,9 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.records import read_jsonl
 from seqdistill.runs import Run
-from seqdistill.train import checkpoints
-from seqdistill.train.early_stop import lowest
-from seqdistill.train.stage import train
+from seqdistill.stages.train import checkpoints
+from seqdistill.stages.train.early_stop import lowest
+from seqdistill.stages.train.stage import train
 
 ARGS = {"num_train_epochs": 8, "per_device_train_batch_size": 8, "learning_rate": 0.05}
 

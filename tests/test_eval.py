@@ -13,12 +13,12 @@ from finished_runs import finished_run, recipe
 from generate_runs import Notes
 
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.evaluate.result import EvalResult
-from seqdistill.evaluate.stage import evaluate
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate.result import EvalResult
+from seqdistill.stages.evaluate.stage import evaluate
 
 MODELS = ["base", "student", "teacher", "ceiling", "copy", "nearest"]
 SLICES = ("normal", "hard", "critical")
@@ -61,8 +61,8 @@ def test_it_answers_scores_and_writes_everything(run: Run, plan: Recipe) -> None
     rows = predictions(run)
     assert [row["model"] for row in rows[:6]] == MODELS and len(rows) == 24 * 6
     assert list(rows[0]) == list(rows[7]) == [
-        "id", "model", "prompt", "completion", "finish_reason", "tokens", "seconds", "scores", "reference", "slice", "group",
-        "error",
+        "id", "model", "prompt", "completion", "finish_reason", "tokens", "seconds", "scores", "confidence", "reference",
+        "slice", "group", "error",
     ]  # fmt: skip
     scores = json.loads(run.file("eval", "scores.json").read_text())
     assert scores == result.scores and (scores["n"], scores["prompts"]) == (24, 24)
@@ -239,9 +239,10 @@ def test_without_a_trained_student_the_command_to_run_is_named(tmp_path: Path, p
 
 def test_the_result_prints_as_a_table(run: Run, plan: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     from seqdistill.console import Console
+    from seqdistill.show import show_eval
 
     result: EvalResult = evaluate(run, plan, Silent())
-    Console().show_eval(result)
+    show_eval(Console(), result)
     out = capsys.readouterr().out
     assert all(model in out for model in MODELS) and " ".join(result.verdict) in " ".join(out.split())
     assert max(len(line) for line in out.split("report: ")[0].splitlines()) <= 80

@@ -11,13 +11,13 @@ from finished_runs import finished_run, recipe
 from test_eval import served, write_test
 
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.evaluate.baselines import Texts, majority, nearest_rows
-from seqdistill.evaluate.stage import evaluate
-from seqdistill.generate.recorded import import_recorded
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, StudentConfig, TeacherConfig
 from seqdistill.records import Prompt, write_jsonl
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate.baselines import Texts, majority, nearest_rows
+from seqdistill.stages.evaluate.stage import evaluate
+from seqdistill.stages.generate.recorded import import_recorded
 
 ROWS = 24
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from seqdistill.evaluate.statistics.intervals import Interval, difference, resample
-from seqdistill.evaluate.statistics.paired import ALPHA, PairedShares, decide, effective, holm, needed, tango, tango_z
+from seqdistill.stages.evaluate.statistics.intervals import Interval, difference, resample
+from seqdistill.stages.evaluate.statistics.paired import ALPHA, PairedShares, decide, effective, holm, needed, tango, tango_z
 
 
 def pair(both: int, first: int, second: int, neither: int) -> PairedShares:

@@ -12,13 +12,13 @@ from chat_server import Body, ChatServer, answer
 from finished_runs import finished_run, recipe
 
 from seqdistill.errors import UsageError
-from seqdistill.evaluate.result import EvalResult
-from seqdistill.evaluate.stage import evaluate
-from seqdistill.evaluate.statistics.intervals import share
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import EvalConfig, GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate.result import EvalResult
+from seqdistill.stages.evaluate.stage import evaluate
+from seqdistill.stages.evaluate.statistics.intervals import share
 
 KINDS = ["praise", "complaint", "question"]
 SCHEMA = {"type": "object", "properties": {"kind": {"enum": KINDS}}, "required": ["kind"], "additionalProperties": False}
@@ -82,8 +82,9 @@ def forms(server: ChatServer) -> list[Any]:
 
 def printed(result: EvalResult, capsys: pytest.CaptureFixture[str]) -> str:
     from seqdistill.console import Console
+    from seqdistill.show import show_eval
 
-    Console().show_eval(result)
+    show_eval(Console(), result)
     return capsys.readouterr().out
 
 

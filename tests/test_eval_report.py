@@ -9,10 +9,10 @@ from chat_server import ChatServer
 from finished_runs import finished_run, recipe
 from test_eval import served, write_test
 
-from seqdistill.evaluate.report import difference
-from seqdistill.evaluate.stage import evaluate
 from seqdistill.progress import Silent
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate.report import difference
+from seqdistill.stages.evaluate.stage import evaluate
 
 HOSTILE = (
     '</dd><script>alert(1)</script><img src="http://evil.example/x.png" onerror="alert(2)"> {{ 7 * 7 }}'

@@ -7,13 +7,13 @@ import pytest
 import sacrebleu
 
 from seqdistill.engines import Completion
-from seqdistill.evaluate.answers import Scoring
-from seqdistill.evaluate.baselines import copied
-from seqdistill.evaluate.statistics.intervals import FEWEST, Interval, column, difference, ratio, resample, share
-from seqdistill.evaluate.statistics.paired import PairedShares
 from seqdistill.metrics import measures
 from seqdistill.metrics.text import chrf, chrf_signature, corpus_chrf, exact
 from seqdistill.records import Prompt
+from seqdistill.stages.evaluate.answers import Scoring
+from seqdistill.stages.evaluate.baselines import copied
+from seqdistill.stages.evaluate.statistics.intervals import FEWEST, Interval, column, difference, ratio, resample, share
+from seqdistill.stages.evaluate.statistics.paired import PairedShares
 from seqdistill.tasks.answer_form import AnswerForm
 
 ASKED = [{"role": "user", "content": "Say something."}]

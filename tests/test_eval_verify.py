@@ -11,15 +11,15 @@ from test_eval import write_test
 
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
-from seqdistill.evaluate.conditions import BelowCondition, check_result
-from seqdistill.evaluate.markdown import markdown
-from seqdistill.evaluate.result import EvalResult
-from seqdistill.evaluate.stage import evaluate
-from seqdistill.evaluate.verification import verify
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe
 from seqdistill.records import write_json
 from seqdistill.runs import Run, seal
+from seqdistill.stages.evaluate.conditions import BelowCondition, check_result
+from seqdistill.stages.evaluate.markdown import markdown
+from seqdistill.stages.evaluate.result import EvalResult
+from seqdistill.stages.evaluate.stage import evaluate
+from seqdistill.stages.evaluate.verification import verify
 
 OWN = """
 def short(answer: str) -> bool:
@@ -73,6 +73,7 @@ def test_a_whole_run_verifies(run: Run, plan: Recipe, tmp_path: Path, kind: str)
         "train/manifest.json",
         "eval/predictions.jsonl",
         "eval/scores.json",
+        "eval/deferral.json",
         "eval/report.html",
         "eval/manifest.json",
         "eval/journal.jsonl",

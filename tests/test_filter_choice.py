@@ -12,12 +12,12 @@ from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 from test_judge import by_length, says
 
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.filter.stage import filter_samples
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import resolve
 from seqdistill.recipe.tables import FilterConfig, JudgeConfig, NearDuplicatesConfig, Recipe, ScoreConfig, SelectConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
+from seqdistill.stages.filter.stage import filter_samples
 
 PLACES = [
     "library",

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from filter_runs import filtered, make_run, rows_of, rules_of, sample
 
-from seqdistill.filter.checks.contamination import Hit, ItemIndex, held, items_of
-from seqdistill.filter.checks.words import words
 from seqdistill.recipe.tables import ContaminationConfig
 from seqdistill.records import Prompt
+from seqdistill.stages.filter.checks.contamination import Hit, ItemIndex, held, items_of
+from seqdistill.stages.filter.checks.words import words
 
 NOUNS = [
     "harbour",

@@ -13,8 +13,8 @@ import pytest
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
 from seqdistill.errors import SeqdistillError
-from seqdistill.filter.checks.near_duplicates import Matches, near_duplicates
-from seqdistill.filter.checks.words import Sets, pair_sets, words
+from seqdistill.stages.filter.checks.near_duplicates import Matches, near_duplicates
+from seqdistill.stages.filter.checks.words import Sets, pair_sets, words
 
 VOCABULARY = ["".join(pair) for pair in itertools.product("bcdfghklmnprstvz", ["ana", "elo", "iri", "oto", "usa", "ende"])]
 
@@ -102,7 +102,7 @@ def test_the_path_of_large_clusters_says_the_same_as_the_oracle(
         "SIZE_BITS": 4,
         "_SIZES": 15,
     }.items():
-        monkeypatch.setattr(f"seqdistill.filter.checks.near_duplicates.{name}", value)
+        monkeypatch.setattr(f"seqdistill.stages.filter.checks.near_duplicates.{name}", value)
     rng = random.Random(3)
     texts = rows(rng, 400, [8, 20, 40])
     order = rng.sample(range(len(texts)), len(texts))
@@ -113,7 +113,7 @@ def test_the_path_of_large_clusters_says_the_same_as_the_oracle(
 @pytest.mark.parametrize("similarity", [0.5, 0.8, 1.0])
 def test_matrix_products_say_the_same_as_the_oracle(similarity: float, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"MANY_PAIRS": 0, "PRODUCT_SECONDS": 0.0, "CELLS_AT_ONCE": 900, "COLUMNS_AT_ONCE": 50}.items():
-        monkeypatch.setattr(f"seqdistill.filter.checks.near_duplicates.{name}", value)
+        monkeypatch.setattr(f"seqdistill.stages.filter.checks.near_duplicates.{name}", value)
     rng = random.Random(4)
     texts = planted(rng, 300, [8, 20, 40])
     order = rng.sample(range(len(texts)), len(texts))

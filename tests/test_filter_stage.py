@@ -11,15 +11,19 @@ from pathlib import Path
 import pytest
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
+from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.filter.explain import explain
-from seqdistill.filter.scan import spans
-from seqdistill.filter.stage import filter_samples
-from seqdistill.filter.workers import each
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import resolve
 from seqdistill.recipe.tables import FilterConfig, Recipe, TaskConfig
 from seqdistill.records import SAMPLE_KEYS, Sample
+from seqdistill.show import show_filter
+from seqdistill.stages.filter.agreement import agreement
+from seqdistill.stages.filter.explain import explain
+from seqdistill.stages.filter.scan import spans
+from seqdistill.stages.filter.stage import filter_samples
+from seqdistill.stages.filter.workers import each
+from seqdistill.tasks.answer_form import AnswerForm
 
 TOWNS = ["Ashby", "Bellfield", "Copper Row", "Eastgate", "Fairmile", "Granby", "Harwell", "Millbrook", "Redcliff", "Thornton"]
 THINGS = ["library", "pool", "bridge", "market", "museum", "school", "car park", "theatre", "bus station", "sports hall"]
@@ -216,7 +220,7 @@ def test_the_files_do_not_depend_on_how_much_is_read_at_once(tmp_path: Path, mon
     rows = [*notices(150), *(sample(f"Où est {row.text}", row.text) for row in notices(60))]
     one, small = make_run(tmp_path / "one", rows), make_run(tmp_path / "small", rows)
     filtered(one)
-    monkeypatch.setattr("seqdistill.filter.scan.SPAN_BYTES", 2000)
+    monkeypatch.setattr("seqdistill.stages.filter.scan.SPAN_BYTES", 2000)
     assert len(list(spans(small.file("generate", "samples.jsonl"), None))) > 20
     filtered(small)
     for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json"):
@@ -310,6 +314,47 @@ def test_hostile_text_neither_breaks_the_filter_nor_the_files(tmp_path: Path) ->
         row["completion"][0]["content"] for name in ("train", "validation", "rejected") for row in rows_of(run, f"{name}.jsonl")
     )
     assert texts == Counter(row.text for row in rows)
+
+
+def test_the_report_says_how_often_the_teacher_differs_from_references_and_which_labels_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [("yes", "Yes"), ("no", "yes"), ("maybe", "no"), ("no", None), ("no", "no")]
+    rows = [
+        sample(f"Is row {n} a good one?", text, reference=gold, slice="ab"[n % 2]) for n, (text, gold) in enumerate(answers)
+    ]
+    run = make_run(tmp_path, rows)
+    tables = {"generate": {"choices": ["yes", "no"]}, "filter": {"near_duplicates": {"scope": "off"}}}
+    result = filter_samples(run, resolve(tables), Silent())
+    assert result.references == {
+        "compared": 4,
+        "differ": 2,
+        "kept": {"compared": 3, "differ": 1},
+        "by_slice": {"a": {"compared": 3, "differ": 1}, "b": {"compared": 1, "differ": 1}},
+    }
+    assert result.labels == {"no": {"read": 3, "kept": 3}, "yes": {"read": 1, "kept": 1}}
+    show_filter(Console(), result)
+    shown = capsys.readouterr().out
+    assert "the teacher differs from 2 of 4 (50.0%), of the kept from 1" in shown and "no 3 -> 3, yes 1 -> 1" in shown
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "reference", "expected"),
+    [
+        (AnswerForm(), "Paris.", "paris", 1),
+        (AnswerForm(), "1,050", "1050.0", 1),
+        (AnswerForm(), "Rome", "Paris", 0),
+        (AnswerForm(), "Rome", None, -1),
+        (AnswerForm(), "Rome", "a long reference that only a metric can be compared with", -1),
+        (AnswerForm(schema={"type": "object"}), '{"b": 1.0, "a": 2}', '{"a": 2, "b": 1}', 1),
+        (AnswerForm(schema={"type": "object"}), "no JSON", '{"a": 2, "b": 1}', 0),
+        (AnswerForm(choices=("none of the above seven things", "b")), "b", "None of the above seven things", 0),
+    ],
+)
+def test_a_completion_is_compared_with_its_reference_where_words_can_tell(
+    form: AnswerForm, text: str, reference: str | None, expected: int
+) -> None:
+    assert agreement(sample("Which?", text, reference=reference), form) == expected
 
 
 def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from test_filter_stage import notices
 
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
-from seqdistill.filter.explain import explain
-from seqdistill.filter.stage import filter_samples
-from seqdistill.filter.verdict import in_words
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import merge, parse_assignment, resolve
 from seqdistill.records import Sample
 from seqdistill.runs import Run
+from seqdistill.show import show_filter, show_story
+from seqdistill.stages.filter.explain import explain
+from seqdistill.stages.filter.stage import filter_samples
+from seqdistill.stages.filter.verdict import in_words
 
 LONG = (
     "The harbour master asks all owners of small boats to move them before the storm reaches the coast, because the old wall "
@@ -152,7 +153,7 @@ def test_neither_report_nor_reason_nor_story_shows_personal_data(
     (rejected,) = rows_of(run, "rejected.jsonl")
     assert secret not in run.file("filter", "report.json").read_text() + rejected["reason"]
     assert rejected["completion"][0]["content"] == text
-    Console().show_story(explain(run, rows[1].id, keys.get("personal_data", {}).get("phone_regions", ["US"]))[0])
+    show_story(Console(), explain(run, rows[1].id, keys.get("personal_data", {}).get("phone_regions", ["US"]))[0])
     shown = capsys.readouterr().out
     assert secret not in shown and "_1]" in shown
 
@@ -167,7 +168,7 @@ def test_an_error_that_quotes_a_row_names_personal_data_by_kind(tmp_path: Path) 
 def test_a_story_tells_the_settings_and_their_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path, [sample("Name a tree.", "An oak."), sample("Name a bird.", "A ro", finish_reason="length")])
     filtered(run, validation=0.0)
-    Console().show_story(explain(run, rows_of(run, "rejected.jsonl")[0]["id"])[0])
+    show_story(Console(), explain(run, rows_of(run, "rejected.jsonl")[0]["id"])[0])
     assert '["stop", "length"] (--integrity-finish-reasons) would have kept it' in capsys.readouterr().out
 
 
@@ -175,7 +176,7 @@ def test_a_story_shows_the_id_of_its_row_escaped(tmp_path: Path, capsys: pytest.
     row = sample("Name a tree.", "An oak.", id="a\x1b[31mb")
     run = make_run(tmp_path, [row])
     filtered(run, validation=0.0)
-    Console().show_story(explain(run, row.id)[0])
+    show_story(Console(), explain(run, row.id)[0])
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and r"a\x1b[31mb" in shown
 
@@ -184,7 +185,7 @@ def test_the_terminal_shows_the_funnel(tmp_path: Path, capsys: pytest.CaptureFix
     rows = [sample("Name a tree.", "An oak."), sample("Name a bird.", "A ro", finish_reason="length")]
     run = make_run(tmp_path, [*rows, sample("Name a TREE.", "an oak.")])
     for result in (filtered(run, validation=0.0), filtered(run, validation=0.0)):
-        Console().show_filter(result)
+        show_filter(Console(), result)
         lines = [line.split() for line in capsys.readouterr().out.splitlines()]
         assert ["integrity", "3", "1", "2"] in lines and ["duplicates", "2", "1", "1"] in lines
 

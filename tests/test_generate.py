@@ -17,12 +17,12 @@ from generate_runs import Child, Notes, arguments, killed_after, main_in_child, 
 
 from seqdistill.cli import main
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.generate.stage import generate
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, OneOfTeachers, Recipe, TaskConfig, TeacherConfig
 from seqdistill.records import read_samples
 from seqdistill.runs import Run
+from seqdistill.stages.generate.stage import generate
 
 
 def test_each_prompt_becomes_samples_in_the_plan_s_order(tmp_path: Path) -> None:

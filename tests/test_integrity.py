@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from seqdistill.filter.checks.integrity import broken_markup, repetition, self_naming
-from seqdistill.filter.checks.languages import may_change_script, script, slips
-from seqdistill.filter.checks.words import is_alone, spelled, words
+from seqdistill.stages.filter.checks.integrity import broken_markup, repetition, self_naming
+from seqdistill.stages.filter.checks.languages import may_change_script, script, slips
+from seqdistill.stages.filter.checks.words import is_alone, spelled, words
 
 FENCE = "```"
 TABLE = "| Day | Open | Note |\n| --- | --- | --- |\n" + "\n".join(

@@ -11,12 +11,12 @@ from chat_server import Body, ChatServer, answer, usage
 from test_scoring import sample
 
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.filter.scoring.judge import Judged, judge, judge_settings
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import JudgeConfig, Recipe
 from seqdistill.records import Sample
 from seqdistill.runs import Run
+from seqdistill.stages.filter.scoring.judge import Judged, judge, judge_settings
 from seqdistill.tasks.rubrics import load_rubric
 
 

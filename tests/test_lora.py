@@ -11,10 +11,10 @@ from test_train import Impatient, sha256, weights
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import LoraConfig
-from seqdistill.train import checkpoints
-from seqdistill.train.lora import loaded_student, merged, without_adapters
-from seqdistill.train.ready import check
-from seqdistill.train.stage import train
+from seqdistill.stages.train import checkpoints
+from seqdistill.stages.train.lora import loaded_student, merged, without_adapters
+from seqdistill.stages.train.ready import check
+from seqdistill.stages.train.stage import train
 
 ARGS = {"max_steps": 16, "per_device_train_batch_size": 2, "learning_rate": 0.05}
 

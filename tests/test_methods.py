@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 from conftest import make_tiny_model
+from filter_runs import filtered_run
 from test_train import ARGS, a_recipe, a_run, sample, weights
 
 from seqdistill.decisions import HUMAN
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import TrainConfig
-from seqdistill.records import Sample, read_jsonl
-from seqdistill.train.mixing import RATIONALE, mixed
-from seqdistill.train.stage import train
+from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
+from seqdistill.runs import Run
+from seqdistill.stages.train.mixing import RATIONALE, mixed
+from seqdistill.stages.train.stage import train
 
 SGD = {**ARGS, "max_steps": 2, "optim": "sgd", "learning_rate": 0.05, "shuffle_dataset": False}
 
@@ -135,7 +137,7 @@ def kl(p: list[float], q: list[float]) -> float:
 def test_features_are_the_cosine_or_the_mean_squared_difference_of_two_vectors() -> None:
     import torch
 
-    from seqdistill.train.methods.hidden import features_loss
+    from seqdistill.stages.train.methods.hidden import features_loss
 
     torch.manual_seed(0)
     teacher, student = torch.randn(5, 7), torch.randn(5, 7)
@@ -149,7 +151,7 @@ def test_features_are_the_cosine_or_the_mean_squared_difference_of_two_vectors()
 def test_attention_is_compared_head_by_head() -> None:
     import torch
 
-    from seqdistill.train.methods.hidden import attention_loss
+    from seqdistill.stages.train.methods.hidden import attention_loss
 
     torch.manual_seed(0)
     teacher, student = (torch.randn(4, 3, 6).softmax(-1) for _ in range(2))
@@ -165,7 +167,7 @@ def test_attention_is_compared_head_by_head() -> None:
 def test_relations_are_softmax_of_scaled_products_without_the_padding() -> None:
     import torch
 
-    from seqdistill.train.methods.hidden import relations_loss
+    from seqdistill.stages.train.methods.hidden import relations_loss
 
     torch.manual_seed(0)
     teacher, student = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4, 8)  # rows, heads, tokens, width of a head
@@ -188,7 +190,7 @@ def test_distances_are_between_rows_each_over_their_mean() -> None:
 
     import torch
 
-    from seqdistill.train.methods.hidden import distances_loss
+    from seqdistill.stages.train.methods.hidden import distances_loss
 
     torch.manual_seed(0)
     teacher, student = torch.randn(4, 6) * 3, torch.randn(4, 6)
@@ -211,8 +213,8 @@ def inside_losses(student: Path, teacher: Path, layers: list[int]) -> dict[str, 
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from seqdistill.train.methods import Step
-    from seqdistill.train.methods.hidden import TERMS, Watched, term_losses
+    from seqdistill.stages.train.methods import Step
+    from seqdistill.stages.train.methods.hidden import TERMS, Watched, term_losses
 
     config = TrainConfig(features=1, attention=1, relations=1, distances=1)
     ones = dict.fromkeys(TERMS, 1.0)
@@ -258,7 +260,7 @@ def test_terms_are_the_same_under_accumulation(tmp_path: Path) -> None:
 
 
 def test_a_student_that_seqdistill_shrink_made_is_compared_too(tmp_path: Path) -> None:
-    from seqdistill.train.shrink import shrink
+    from seqdistill.stages.train.shrink import shrink
 
     teacher = make_tiny_model(tmp_path / "teacher", seed=3)
     shrink(str(teacher), tmp_path / "student", "1,3")
@@ -346,3 +348,62 @@ def test_a_method_that_lacks_something_says_what(
     recipe = a_recipe(student, str(tiny_model), **{"args": {}, **settings})
     with pytest.raises(UsageError, match=message):
         train(a_run(tmp_path), replace(recipe, teacher=replace(recipe.teacher, **teacher)), Silent())
+
+
+# --- chains ------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_run_trained_is_a_teacher_that_writes_scores_and_is_cut(tiny_model: Path, tmp_path: Path) -> None:
+    from seqdistill.recipe.tables import GenerateConfig, TaskConfig
+    from seqdistill.stages.generate.stage import generate
+    from seqdistill.stages.train.scored_targets import score_targets
+
+    first = a_run(tmp_path / "first")
+    trained = train(first, a_recipe(tiny_model, args={**ARGS, "max_steps": 2}), Silent())
+    prompts = tmp_path / "prompts.jsonl"
+    write_jsonl(prompts, [{"id": f"p{n}", "prompt": f"Notice {n}: the pool is shut."} for n in range(4)])
+    chained = a_recipe("shrink:2", f"run:{first.path}", {**ARGS, "max_steps": 1}, layers="0,3", method="soft", features=1.0)
+    chained = replace(
+        chained,
+        task=TaskConfig(prompts=str(prompts)),
+        generate=GenerateConfig(choices=["The pool is shut.", "No."], max_tokens=40),
+    )
+    second = Run(tmp_path / "second")
+    generate(second, chained, Silent())
+    samples = list(read_samples(second.file("generate", "samples.jsonl")))
+    assert {row.teacher for row in samples} == {"first"}
+    filtered_run(second.path, {"train.jsonl": samples, "validation.jsonl": []})
+    assert score_targets(second, chained, 5, None, Silent()).rows == 4
+    train(second, chained, Silent())
+    norm = "model.layers.{}.mlp.up_proj.weight".format
+    assert (weights(second.file("train", "base"))[norm(1)] == weights(trained.path)[norm(3)]).all()
+    with pytest.raises(UsageError, match="not there yet"):
+        generate(Run(tmp_path / "third"), replace(chained, teacher=replace(chained.teacher, model="run:/nowhere")), Silent())
+
+
+def test_a_model_learns_to_do_without_its_own_instructions(tiny_model: Path, tmp_path: Path) -> None:
+    """Self-distillation: teacher and student are one model, and the teacher alone is shown the long instructions."""
+    import torch
+    from test_soft_targets import logits_at_answer, model_of
+
+    from seqdistill.recipe.tables import TaskConfig
+    from seqdistill.stages.train.scored_targets import score_targets
+
+    template, prompts = tmp_path / "task.toml", tmp_path / "prompts.jsonl"
+    template.write_text('[teacher]\nsystem = "Be brief."\nuser = "{{ prompt }}"\n[student]\nuser = "{{ prompt }}"\n')
+    rows = [sample(n) for n in range(12)]
+    write_jsonl(prompts, [{"id": row.prompt_id, "prompt": row.prompt[0]["content"]} for row in rows])
+    run = a_run(tmp_path / "run", rows, [])
+    recipe = a_recipe(tiny_model, str(tiny_model), {**ARGS, "learning_rate": 0.003}, method="soft", alpha=0.0)
+    recipe = replace(recipe, task=TaskConfig(prompts=str(prompts), template=str(template)))
+    score_targets(run, recipe, 20, None, Silent())
+    result = train(run, recipe, Silent())
+
+    def apart(student: Path) -> float:
+        with torch.no_grad():
+            shown = replace(rows[0], prompt=[{"role": "system", "content": "Be brief."}, *rows[0].prompt])
+            p = logits_at_answer(model_of(tiny_model), tiny_model, shown)[0].log_softmax(-1)
+            q = logits_at_answer(model_of(student), tiny_model, rows[0])[0].log_softmax(-1)
+        return float((p.exp() * (p - q)).sum(-1).mean())
+
+    assert apart(result.path) < 0.7 * apart(tiny_model)

@@ -5,9 +5,9 @@ import time
 import pytest
 from test_scoring import sample
 
-from seqdistill.filter.scoring.answers import answer_number, extractor
-from seqdistill.filter.scoring.numbers import only_number, stated_number, written
-from seqdistill.filter.scoring.verify import by_number
+from seqdistill.stages.filter.scoring.answers import answer_number, extractor
+from seqdistill.stages.filter.scoring.numbers import only_number, stated_number, written
+from seqdistill.stages.filter.scoring.verify import by_number
 
 STATED = [  # text, the number it states in normal form
     ("It costs $1,234.50.", "1234.5"),

@@ -172,6 +172,14 @@ def test_what_changes_no_answer_is_not_in_the_identity_and_what_does_is() -> Non
     assert identity(model(headers={"a": "b"}, query={"a": "b"}, stream=True, api_key_env=["A"])) == plain
 
 
+def test_the_form_of_an_answer_is_the_request_s_and_no_option_replaces_it() -> None:
+    with ChatServer() as server:
+        engine = open_engine(model(base_url=[server.url], body={"response_format": {"type": "json_object"}}))
+        for choices in (None, ["yes", "no"]):
+            ask(engine, [Request("p", [{"role": "user", "content": "question 1"}], 20, choices=choices)])
+    assert [body["response_format"]["type"] for body in server.requests] == ["json_object", "json_schema"]
+
+
 def test_a_repeated_request_is_sent_as_the_first_was() -> None:
     with ChatServer() as server:
         engine = open_engine(model(base_url=[server.url]))

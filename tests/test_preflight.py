@@ -21,8 +21,8 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, StudentConfig, TeacherConfig, TrainConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
-from seqdistill.train.ready import check
-from seqdistill.train.stage import train
+from seqdistill.stages.train.ready import check
+from seqdistill.stages.train.stage import train
 
 ARGS = {"max_steps": 2, "per_device_train_batch_size": 2}
 

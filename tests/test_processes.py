@@ -12,7 +12,7 @@ from test_train import Listener, weights
 
 from seqdistill.errors import UsageError
 from seqdistill.runs import Run
-from seqdistill.train.stage import train
+from seqdistill.stages.train.stage import train
 
 STEPS = {"max_steps": 6, "learning_rate": 0.01}
 ONE, TWO = ({**STEPS, "per_device_train_batch_size": size} for size in (4, 2))

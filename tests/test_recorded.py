@@ -11,12 +11,12 @@ from generate_runs import prompts_file, recipe
 
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
-from seqdistill.generate.recorded import ImportResult, import_recorded
-from seqdistill.generate.stage import generate
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TeacherConfig
 from seqdistill.records import Sample, read_samples
 from seqdistill.runs import Run
+from seqdistill.stages.generate.recorded import ImportResult, import_recorded
+from seqdistill.stages.generate.stage import generate
 
 
 def taken(

@@ -13,12 +13,12 @@ from generate_runs import Notes, prompts_file, recipe
 
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
-from seqdistill.generate.recorded import ImportResult, import_recorded
-from seqdistill.generate.stage import generate
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.records import Sample, read_samples
 from seqdistill.runs import Run
+from seqdistill.stages.generate.recorded import ImportResult, import_recorded
+from seqdistill.stages.generate.stage import generate
 
 Rows = Sequence[dict[str, Any]]
 
@@ -265,7 +265,7 @@ def test_a_template_that_cannot_be_read_backwards_matches_nothing(tmp_path: Path
 PEAK = """
 import sys
 from pathlib import Path
-from seqdistill.generate.recorded import import_recorded
+from seqdistill.stages.generate.recorded import import_recorded
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run

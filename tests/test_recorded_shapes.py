@@ -11,11 +11,11 @@ import pyarrow.parquet
 import pytest
 
 from seqdistill.errors import UsageError
-from seqdistill.generate.recorded import ImportResult, import_recorded
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe
 from seqdistill.records import Sample, read_samples
 from seqdistill.runs import Run
+from seqdistill.stages.generate.recorded import ImportResult, import_recorded
 
 ASKED = {"role": "user", "content": "2 + 3?"}
 ANSWER = {"role": "assistant", "content": "5"}

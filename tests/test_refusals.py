@@ -214,7 +214,7 @@ SET_ASIDE: dict[str, Wire] = {
 def test_one_bad_endpoint_of_two_is_set_aside_with_one_note_and_the_other_does_the_work(wire: Wire) -> None:
     notes: list[str] = []
     with ChatServer(lambda *_: wire, seconds=0.002) as bad, ChatServer(seconds=0.01) as good:
-        completions = asked(bad, good, count=120, notes=notes)
+        completions = asked(bad, good, count=240, notes=notes)
         assert len(bad.requests) <= 20
     assert {one.error for one in completions.values()} == {None}
     (note,) = [note for note in notes if "set aside" in note]

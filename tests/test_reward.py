@@ -8,7 +8,7 @@ import pytest
 from test_scoring import sample
 
 from seqdistill.errors import UsageError
-from seqdistill.filter.scoring.reward import RewardModel
+from seqdistill.stages.filter.scoring.reward import RewardModel
 
 
 def make_reward_model(chat_model: Path, folder: Path, outputs: int = 1) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from chat_tokenizers import chat_tokenizer
 from conftest import CHATML
 
-from seqdistill.train.saving import BOTH, FIVE, write_for_both
+from seqdistill.stages.train.saving import BOTH, FIVE, write_for_both
 
 SIZES = {
     "vocab_size": 300,

@@ -11,9 +11,17 @@ import pytest
 
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.errors import UsageError
-from seqdistill.filter.scoring.answers import boxed, extractor, normal, read_json
-from seqdistill.filter.scoring.scores import by_faithfulness, by_logprob, by_reference, by_vote, names, teacher_means
 from seqdistill.records import Sample
+from seqdistill.stages.filter.scoring.answers import boxed, extractor, normal, read_json
+from seqdistill.stages.filter.scoring.scores import (
+    by_consensus,
+    by_faithfulness,
+    by_logprob,
+    by_reference,
+    by_vote,
+    names,
+    teacher_means,
+)
 
 NOTICE = "The library on Mill Lane is shut from Monday 3 May until 10 May because Ann Petrov mends the roof for $1,200."
 
@@ -108,6 +116,18 @@ def test_a_vote_counts_samples_of_all_teachers_and_no_answer_counts_against() ->
     assert votes == [0.5, 0.5, 0.25, None]
 
 
+def test_the_sample_that_is_nearest_to_the_others_is_the_consensus() -> None:
+    import sacrebleu
+
+    texts = ["The hall is shut until May.", "The hall is closed until May.", "The hall is shut until 3 May.", "Fish swim."]
+    scores = by_consensus([sample(text, n, teacher="ab"[n % 2]) for n, text in enumerate(texts)])
+    chrf = sacrebleu.CHRF()
+    first = sum(chrf.sentence_score(texts[0], [other]).score for other in texts[1:]) / 3
+    assert scores[0] == pytest.approx(first) and max(range(4), key=lambda n: scores[n] or 0) == 0  # type: ignore[arg-type]
+    assert scores[3] == min(score for score in scores if score is not None)
+    assert by_consensus([sample("alone")]) == [0] and by_consensus([sample("one"), sample("one", 1)]) == [100, 100]
+
+
 def test_tied_answers_have_the_same_score() -> None:
     assert by_vote([sample(text) for text in ("a", "b", "B", "A")], extractor("text")) == [0.5] * 4
 
@@ -158,6 +178,7 @@ def test_scores_do_not_depend_on_the_order_of_the_samples() -> None:
         lambda some: by_reference(some, "bleu"),
         lambda some: by_vote(some, extractor("number")),
         by_faithfulness,
+        by_consensus,
     ):
         expected = dict(zip((s.id for s in samples), score(samples), strict=True))
         for order in itertools.permutations(samples):

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import pytest
 
-from seqdistill.filter.scoring.selection import Rejected, baseline, select
 from seqdistill.recipe.reading import merge, parse_assignment, resolve
 from seqdistill.recipe.tables import SelectConfig
+from seqdistill.stages.filter.scoring.selection import Rejected, baseline, select
 
 IDS = ["p:t:0", "p:t:1", "p:t:2", "p:t:3"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from seqdistill.errors import UsageError
-from seqdistill.train.cutting import cut, decoder_layers
-from seqdistill.train.shrink import (
+from seqdistill.stages.train.cutting import cut, decoder_layers
+from seqdistill.stages.train.shrink import (
     block_influence,
     even_layers,
     influential_layers,

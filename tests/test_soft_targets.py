@@ -14,14 +14,14 @@ from test_train import ARGS, Listener, a_run, sample, weights
 from seqdistill.engines.logprob_file import read_logprob_rows, write_logprob_rows
 from seqdistill.engines.logprobs import LOWEST, TEMPERATURES, TokenLogprobs
 from seqdistill.errors import UsageError
-from seqdistill.generate.stage import generate
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig, TrainConfig
 from seqdistill.records import Sample, read_samples, write_jsonl
 from seqdistill.runs import Run
-from seqdistill.train.methods.soft import soft_loss
-from seqdistill.train.scored_targets import score_targets
-from seqdistill.train.stage import train
+from seqdistill.stages.generate.stage import generate
+from seqdistill.stages.train.methods.soft import soft_loss
+from seqdistill.stages.train.scored_targets import score_targets
+from seqdistill.stages.train.stage import train
 
 CHOICES = ["The road is shut.", "The bridge is shut on Monday.", "No library today.", "The pool opens at 9."]
 
@@ -219,8 +219,8 @@ def test_a_row_whose_text_is_no_longer_the_teacher_s_is_trained_on_its_text_alon
 def test_text_alone_has_its_full_weight_in_a_row_without_targets() -> None:
     import torch
 
-    from seqdistill.train.methods.sequence import Step, text_loss
-    from seqdistill.train.methods.soft import mixed_loss
+    from seqdistill.stages.train.methods.sequence import Step, text_loss
+    from seqdistill.stages.train.methods.soft import mixed_loss
 
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 9), torch.tensor([4, 5])
@@ -381,7 +381,7 @@ def test_the_teacher_scores_with_its_own_view_of_the_prompt(teacher: Path, tiny_
 def test_a_scoring_that_was_stopped_continues_where_it_was(
     teacher: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seqdistill.train import scored_targets
+    from seqdistill.stages.train import scored_targets
 
     monkeypatch.setattr(scored_targets, "PART_ROWS", 4)
     run, whole = a_run(tmp_path / "run"), a_run(tmp_path / "whole")

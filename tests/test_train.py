@@ -19,8 +19,8 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, StudentConfig, TeacherConfig, TrainConfig
 from seqdistill.records import Sample, read_jsonl, write_json
 from seqdistill.runs import Run
-from seqdistill.train import checkpoints
-from seqdistill.train.stage import TrainResult, train
+from seqdistill.stages.train import checkpoints
+from seqdistill.stages.train.stage import TrainResult, train
 
 ARGS = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate": 0.02}
 WORDS = ("road", "bridge", "library", "market", "school", "pool", "park", "station")
@@ -141,7 +141,7 @@ def test_the_loss_at_trained_positions_alone_is_trl_s_own_loss(tiny_model: Path)
     from transformers import AutoModelForCausalLM
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from seqdistill.train.methods.sequence import completion_trainer
+    from seqdistill.stages.train.methods.sequence import completion_trainer
 
     torch.manual_seed(0)
     rows = [{"input_ids": [5] * 4 + [7, 8, 9][:n], "labels": [-100] * 4 + [7, 8, 9][:n]} for n in (1, 3)]
@@ -159,7 +159,7 @@ def _trainer(kind: Any, model: Path) -> Any:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from seqdistill.train.fit import quiet
+    from seqdistill.stages.train.fit import quiet
 
     with quiet():
         config = SFTConfig(output_dir=str(model.parent / "out"), bf16=False, report_to="none", dataloader_pin_memory=False)
@@ -172,8 +172,8 @@ def test_our_rows_are_trl_s_own_rendering_less_the_line_end_behind_the_end_of_tu
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    from seqdistill.train.fit import quiet
-    from seqdistill.train.preflight import preflight
+    from seqdistill.stages.train.fit import quiet
+    from seqdistill.stages.train.preflight import preflight
 
     samples = [sample(n) for n in range(3)]
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
@@ -193,7 +193,7 @@ TRAIN_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from test_train import a_recipe, Silent, Run, train
-from seqdistill.train import checkpoints
+from seqdistill.stages.train import checkpoints
 checkpoints.SAVE_SECONDS, checkpoints.SAVE_SHARE = 0.0, float("inf")
 run, student, at_step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
@@ -352,7 +352,7 @@ def test_a_training_that_logs_nothing_is_done_without_a_loss(tiny_model: Path, t
 def checked(folder: Path, samples: list[Sample], limit: int = 1024, **settings: Any) -> Any:
     from transformers import AutoTokenizer
 
-    from seqdistill.train.preflight import preflight
+    from seqdistill.stages.train.preflight import preflight
 
     return preflight(AutoTokenizer.from_pretrained(folder), samples, [], TrainConfig(**settings), limit, Silent())
 

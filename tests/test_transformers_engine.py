@@ -11,8 +11,8 @@ from seqdistill.engines import Request, check_able, open_engine
 from seqdistill.engines.batching import Batching
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import UsageError
-from seqdistill.generate.plan import teachers_of
 from seqdistill.recipe.tables import GenerateConfig, ModelConfig, Recipe, TeacherConfig
+from seqdistill.stages.generate.plan import teachers_of
 
 
 def request(text: str, number: int = 0, **settings: Any) -> Request:

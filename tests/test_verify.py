@@ -11,10 +11,10 @@ import pytest
 from test_scoring import sample
 
 from seqdistill.errors import UsageError
-from seqdistill.filter.scoring.answers import compiled, extractor
-from seqdistill.filter.scoring.limits import run_limited
-from seqdistill.filter.scoring.verify import MathChecker, by_command, by_json, by_number, by_pattern, verifier
 from seqdistill.recipe.tables import VerifyConfig
+from seqdistill.stages.filter.scoring.answers import compiled, extractor
+from seqdistill.stages.filter.scoring.limits import run_limited
+from seqdistill.stages.filter.scoring.verify import MathChecker, by_command, by_json, by_number, by_pattern, verifier
 
 
 def test_a_number_is_right_within_the_tolerance() -> None:

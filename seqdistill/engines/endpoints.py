@@ -68,7 +68,7 @@ class Endpoint:
         made = self.dialect.put(self.engine.made(requests[0], len(requests)))
         try:
             async with asyncio.timeout(self.pace.timeout):
-                return await self._exchange({**made, **self.engine.fields})
+                return await self._exchange({**self.engine.fields, **made})
         except openai.APIStatusError as error:
             raise self._refusal(error, made) from None
         except TimeoutError:

@@ -1,6 +1,7 @@
 """Where a model's files are and what identifies them. Converts a GGUF file once and keeps the result.
 
-Names: a hub id, a folder, a `.gguf` file, `package:NAME` (a .gguf inside an installed Python package).
+Names: a hub id, a folder, a `.gguf` file, `package:NAME` (a .gguf inside an installed Python package), `run:RUN` (what
+another run trained).
 Does not run models.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import content_files, fingerprint
+from seqdistill.runs import Run
 
 WHOLE_FILE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
@@ -40,9 +42,12 @@ def cache_folder() -> Path:
 def locate(name: str, what: str = "") -> Path | None:
     """The folder or .gguf file that a model name means on this machine; None for a hub id. `what` names it in errors.
 
-    Raises UsageError for a package that is not installed or holds no .gguf, and for a path that does not exist.
+    Raises UsageError for a package that is not installed or holds no .gguf, for a run that has trained nothing, and for a
+    path that does not exist.
     """
     what = what or f"model {name!r}"
+    if name.startswith("run:"):
+        return Run(Path(name.removeprefix("run:"))).need("train", "model")
     if name.startswith("package:"):
         package = name.removeprefix("package:")
         spec = importlib.util.find_spec(package) if package.isidentifier() else None

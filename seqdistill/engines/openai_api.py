@@ -110,7 +110,7 @@ class OpenAIEngine:
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body of a request that is sent alone and not streamed, as in a batch."""
         made = {key: value for key, value in self.made(request).items() if key not in ("stream", "stream_options")}
-        return {**self._dialects[self.addresses[0].url].put(made), **self.fields}
+        return {**self.fields, **self._dialects[self.addresses[0].url].put(made)}
 
     def parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int = 0) -> Completion:
         """The completion in one choice of the reply to a request."""

@@ -64,7 +64,7 @@ class ModelConfig:
     """A model and how it is reached. The keys shared by [teacher] and [student]."""
 
     model: str | None = key(
-        None, "model: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True, common=True
+        None, "model: hub id, folder, .gguf file, package:NAME, run:RUN, or the endpoint's model name", path=True, common=True
     )
     engine: str = key("transformers", "what runs it", choices=ENGINES, common=True)
     base_url: list[str] = key(
@@ -267,9 +267,10 @@ class ScoreConfig:
 
     by: str = key(
         "none",
-        "how samples are scored: nearness to the reference, vote of the samples, a check, numbers and names of the prompt, "
+        "how samples are scored: nearness to the reference, vote of the samples, nearness to each other, a check, "
+        "numbers and names of the prompt, "
         "the teacher's log-probability, an LLM judge, a reward model",
-        choices=("none", "reference", "vote", "verify", "faithfulness", "logprob", "judge", "reward"),
+        choices=("none", "reference", "vote", "consensus", "verify", "faithfulness", "logprob", "judge", "reward"),
     )
     metric: str = key("chrf", "by = reference: what nearness is", choices=("chrf", "bleu"))
     extract: str | None = key(
@@ -452,6 +453,16 @@ class EvalConfig:
     )
     fail_under: list[str] = key(
         [], "METRIC=VALUE: exit 1 where the student is below, as kept=0.9 or decision=NON-INFERIOR; repeat it", output=False
+    )
+    target: float | None = key(
+        None,
+        "share of the answers the student keeps that must be good enough, as 0.9: finds the confidence to keep them from",
+        low=0.01,
+        high=0.999,
+    )
+    risk: float = key(0.05, "probability with which that promise may be broken", low=0.001, high=0.5)
+    good_enough: float | None = key(
+        None, "score of the primary metric from which an answer is good enough; default: the teacher's less margin"
     )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)

@@ -74,8 +74,8 @@ def planted(rows: int, seed: int = 0) -> Iterator[tuple[int, str]]:
 def seqdistill(texts: list[str]) -> list[bool]:
     import numpy as np
 
-    from seqdistill.filter.checks.near_duplicates import near_duplicates
-    from seqdistill.filter.checks.words import Sets, pair_sets, words
+    from seqdistill.stages.filter.checks.near_duplicates import near_duplicates
+    from seqdistill.stages.filter.checks.words import Sets, pair_sets, words
 
     parts = [pair_sets(words(texts[start : start + 2000])) for start in range(0, len(texts), 2000)]
     bounds = np.concatenate([[0], np.cumsum(np.concatenate([part.sizes for part in parts]))])

@@ -62,7 +62,7 @@ asyncio.run(main())
 STAGE = """
 import json, pathlib, sys, tempfile
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, TeacherConfig
-from seqdistill.generate.stage import generate
+from seqdistill.stages.generate.stage import generate
 from seqdistill.progress import Silent
 from seqdistill.runs import Run
 count, at_once = int(sys.argv[1]), int(sys.argv[2])

@@ -1,0 +1,217 @@
+"""What each command found, as a person sees it: one function a result. How text reaches the terminal is `console`'s."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from seqdistill.console import Console, seconds, size, to_stdout, wrapped
+from seqdistill.records import visible
+
+if TYPE_CHECKING:
+    from seqdistill.stages.evaluate.result import EvalResult
+    from seqdistill.stages.filter.explain import Story
+    from seqdistill.stages.filter.stage import FilterResult
+    from seqdistill.stages.generate.estimate import Estimate
+    from seqdistill.stages.generate.recorded import ImportResult
+    from seqdistill.stages.generate.stage import GenerateResult
+    from seqdistill.stages.train.ready import Preflight
+    from seqdistill.stages.train.scored_targets import TargetsResult
+    from seqdistill.stages.train.stage import TrainResult
+
+
+def show_generate(console: Console, result: "GenerateResult") -> None:
+    tokens = f"{result.prompt_tokens:,} prompt + {result.completion_tokens:,} completion"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.finish_reasons.items())
+    console.facts(
+        "generate: up to date" if result.up_to_date else f"generate: done in {seconds(result.seconds)}",
+        {
+            "prompts": f"{result.prompts:,}",
+            "samples": f"{result.samples:,} ({result.new:,} new, {result.reused:,} from the journal)",
+            "failed": f"{result.failed:,}" if result.failed else None,
+            "finished by": reasons,
+            "empty": _empty(result),
+            "log-probabilities": None
+            if not result.without_logprobs
+            else f"{result.without_logprobs:,} of {result.samples:,} answers have none: the endpoint leaves them out, "
+            "and soft targets cannot be made of these",
+            "tokens": tokens,
+            "cost": None if result.usd is None else f"{result.usd:.4f} USD for these samples",
+            "spent": None if result.spent_usd is None else f"{result.spent_usd:.4f} USD paid by this run in all",
+            "lost": f"up to {result.assumed_usd:.4f} USD may be billed for lost answers" if result.assumed_usd else None,
+            "file": result.path,
+        },
+    )
+
+
+def show_estimate(console: Console, told: "Estimate") -> None:
+    basis = f"from {told.answers:,} real answers" if told.answers else "if every answer were as long as max_tokens"
+    for message in told.first_prompt:
+        console.facts(f"first prompt, {message['role']}", {"": message["content"]})
+    console.facts(
+        "generate: estimate",
+        {
+            "prompts": f"{told.prompts:,}",
+            "requests": f"{told.requests:,} ({told.missing:,} not answered yet)",
+            "tokens": f"{told.prompt_tokens:,} prompt + {told.completion_tokens:,} completion, {basis}",
+            "cost": None if told.usd is None else f"{told.usd:.4f} USD ({told.missing_usd:.4f} still to be paid)",
+            "time": None if told.missing_seconds is None else f"{seconds(told.missing_seconds)} to go",
+        },
+    )
+
+
+def show_import(console: Console, result: "ImportResult") -> None:
+    unended = result.without_finish_reason
+    console.facts(
+        "import: done",
+        {
+            "read": f"{result.read:,}",
+            "new": f"{result.new:,} ({result.known:,} were known"
+            + (f", {result.updated:,} of them updated)" if result.updated else ")"),
+            "matched": None if result.matched is None else f"{result.matched:,} to the task's prompts or template",
+            "skipped": f"{result.skipped:,} with nothing to be learnt" if result.skipped else None,
+            "no finish reason": f"{unended:,}, counted as stop" if unended else None,
+            "not taken": f"{result.unread:,}, see failures.jsonl" if result.unread else None,
+            "teachers": ", ".join(result.teachers),
+            "samples": f"{result.samples:,}",
+            "file": result.path,
+        },
+    )
+
+
+def show_filter(console: Console, result: "FilterResult") -> None:
+    rules = ", ".join(f"{count:,} {rule}" for rule, count in result.by_rule.items() if count)
+    console.facts(
+        "filter: up to date" if result.up_to_date else "filter: done",
+        {
+            "read": f"{result.read:,}",
+            "kept": f"{result.kept:,} ({result.train:,} train, {result.validation:,} validation)",
+            "rejected": f"{result.rejected:,}" + (f": {rules}" if rules else ""),
+            "references": _differences(result.references),
+            "labels": ", ".join(f"{name} {of['read']:,} -> {of['kept']:,}" for name, of in result.labels.items()) or None,
+            "file": result.path,
+        },
+    )
+    steps = [[step["step"], *(f"{step[name]:,}" for name in ("read", "rejected", "kept"))] for step in result.funnel]
+    if result.rejected:
+        console.table("", ("step", "read", "rejected", "kept"), steps)
+
+
+def show_story(console: Console, story: "Story") -> None:
+    from seqdistill.stages.filter.verdict import in_words
+
+    instead = ", ".join(f"{row['id']} ({row['rule']})" for row in story.instead_of)
+    console.facts(
+        f"{story.sample.id}: in {story.where}.jsonl",
+        {
+            "prompt": story.sample.prompt[-1]["content"],
+            "completion": story.sample.text,
+            "passed": ", ".join(story.passed) or None,
+            "rejected by": story.rule,
+            "reason": story.reason,
+            "setting": f"{in_words(story.would_keep)} would have kept it" if story.would_keep else None,
+            "kept instead": story.kept_by and f"{story.kept_by.id}: {story.kept_by.text}",
+            "stands for": instead or None,
+        },
+    )
+
+
+def show_targets(console: Console, result: "TargetsResult") -> None:
+    console.facts(
+        "targets: up to date" if result.up_to_date else f"targets: done in {seconds(result.seconds)}",
+        {
+            "rows": f"{result.rows:,}",
+            "tokens": f"{result.tokens:,}",
+            "left out": f"{result.left_out:,}" if result.left_out else None,
+            "file": result.path,
+        },
+    )
+
+
+def show_preflight(console: Console, found: "Preflight") -> None:
+    _masked(console, found.first_rows)
+    prompt, completion = found.prompt_tokens, found.completion_tokens
+    memory = f"about {size(found.memory_bytes)}"
+    if found.available_bytes is not None:
+        memory += f" ({size(found.available_bytes)} free)"
+    trained = "" if found.trained_parameters == found.parameters else f", {found.trained_parameters:,} of them trained"
+    console.facts(
+        "preflight: ready to train",
+        {
+            "rows": f"{found.rows:,} ({found.validation_rows:,} validation)",
+            "left out": "; ".join(f"{count:,}: {reason}" for reason, count in found.unfit.items()) or None,
+            "clipped": f"none; a row may have {found.limit:,} tokens",
+            "prompt tokens": f"p50 {prompt.p50:,}, p95 {prompt.p95:,}, longest {prompt.most:,}",
+            "answer tokens": f"p50 {completion.p50:,}, p95 {completion.p95:,}, longest {completion.most:,}",
+            "end of turn": f"{found.end_of_turn} (trained in every row)",
+            "padding": found.pad,
+            "parameters": f"{found.parameters:,}{trained}",
+            "packed rows": "do not read one another (measured)" if found.packing_isolated else None,
+            "steps": f"{found.steps:,}",
+            "memory": memory,
+            "time": None if found.seconds is None else f"about {seconds(found.seconds)}",
+        },
+    )
+    for note in found.notes:
+        console.note(f"train: {note}")
+
+
+def _masked(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
+    """Rows with what is trained in green and, where there is no colour, between >>> and <<<."""
+    if console.as_json:
+        return
+    from rich.console import Console as RichConsole
+    from rich.text import Text
+
+    terminal = RichConsole()
+    marks = ("", "") if terminal.color_system and not terminal.no_color else (">>>", "<<<")
+    with to_stdout():
+        terminal.print(Text.assemble("the loss is on ", (f"{marks[0]}this text{marks[1]}", "bold green"), " only"))
+        for row in rows:
+            print(visible(row["id"]))
+            trained = f"{marks[0]}{visible(row['trained'])}{marks[1]}"
+            terminal.print(Text.assemble((visible(row["given"]), "dim"), (trained, "bold green")), soft_wrap=True)
+
+
+def show_train(console: Console, result: "TrainResult") -> None:
+    losses = {"train": result.train_loss, "validation": result.validation_loss}
+    console.facts(
+        "train: up to date" if result.up_to_date else f"train: done in {seconds(result.seconds)}",
+        {
+            "rows": f"{result.rows:,}",
+            "steps": f"{result.steps:,} ({result.epochs:g} epochs)",
+            "best step": f"{result.best_step:,} (lowest validation loss)" if result.best_step else None,
+            "longest row": f"{result.max_length:,} tokens",
+            "parameters": f"{result.parameters:,}",
+            "loss": ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None) or "not logged",
+            "model": result.path,
+        },
+    )
+
+
+def show_eval(console: Console, result: "EvalResult") -> None:
+    title = "eval: up to date" if result.up_to_date else f"eval: done in {seconds(result.seconds)}"
+    console.table(title, result.columns, result.rows)
+    if result.slice_rows:
+        console.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
+    if not console.as_json:
+        with to_stdout():
+            print("\n".join(wrapped(visible(line)) for line in result.verdict))
+            print(visible(f"report: {result.paths['report']}"))
+
+
+def _differences(references: Mapping[str, Any]) -> str | None:
+    """How often the teacher's answers differ from given references; None where none could be compared."""
+    compared, kept = references["compared"], references["kept"]
+    if not compared:
+        return None
+    share = f"{references['differ'] / compared:.1%}"
+    return f"the teacher differs from {references['differ']:,} of {compared:,} ({share}), of the kept from {kept['differ']:,}"
+
+
+def _empty(result: "GenerateResult") -> str | None:
+    """How many answers hold nothing, and what to do about it."""
+    empty = max(result.empty, result.think_only)
+    if not empty:
+        return None
+    alone = f", {result.think_only:,} of them reasoning alone" if result.think_only else ""
+    action = "raise --max-tokens" if "length" in result.finish_reasons else "look at their raw replies in the journal"
+    return f"{empty:,} answers{alone}: {action}, or run again with --ask-again empty"

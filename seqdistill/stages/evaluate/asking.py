@@ -1,0 +1,128 @@
+"""The asking of those contestants that are models, for what the journal lacks.
+
+The teacher of the proof is the teacher of the training data: it and the ceiling are asked with generate's schema, choices and
+beams. Base and student are asked freely, for keeping to the form is what the student must have learnt. Does not score.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from seqdistill.engines import Completion, Pace, Request
+from seqdistill.errors import Incomplete, SeqdistillError
+from seqdistill.journal.asking import Asker, answers, lacking, run_async
+from seqdistill.journal.budget import spending
+from seqdistill.journal.repeated import paid_anew
+from seqdistill.journal.storage import Journal
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import Recipe
+from seqdistill.records import Prompt, request_seed
+from seqdistill.runs import Run
+from seqdistill.stages.evaluate.contestants import Contestant, in_order_of_asking
+from seqdistill.stages.evaluate.deferral import has_confidence
+
+
+def max_tokens(recipe: Recipe) -> int:
+    """Most new tokens of one answer: eval's own, or else as many as in generate."""
+    return recipe.eval.max_tokens or recipe.generate.max_tokens
+
+
+def ask_all(
+    run: Run,
+    recipe: Recipe,
+    contestants: Sequence[Contestant],
+    prompts: Sequence[Prompt],
+    progress: Progress,
+    recorded: Mapping[str, Completion],
+) -> dict[str, Completion]:
+    """Every asked model's completion of every prompt, by request id; what the journal has is not requested again.
+
+    `recorded` are the answers that exist already. Raises Unreachable where the teacher answered nothing at all.
+    """
+    given = dict(recorded)
+    asked = in_order_of_asking(contestants)
+    with Journal(run.file("eval", "journal.jsonl")) as journal:
+        sources = [contestant.source for contestant in asked]
+        with spending(run, journal, sources, recipe.generate.budget, progress) as budget:
+            asker = Asker(journal, budget, replace(_pace(recipe), on_note=progress.note))
+            for contestant in asked:
+                requests = _requests(contestant, prompts, recipe, given)
+                if again := paid_anew(journal, ((contestant.source, request) for request in requests)):
+                    progress.note(f"eval: {contestant.phrase}: {again}")
+                try:
+                    failed = run_async(_ask(asker, contestant, requests, progress))
+                except Incomplete:
+                    raise
+                except SeqdistillError as error:
+                    if contestant.role == "teacher":
+                        raise Unreachable(error) from error
+                    raise
+                for request, completion in answers(journal, contestant.identity, requests, failed):
+                    given[request.id] = completion
+                if contestant.role == "teacher" and len(failed) == len(requests):
+                    first = failed[requests[0].id]
+                    raise Unreachable(SeqdistillError(f"{first.error}: {first.message}", "fix the cause and run again"))
+    return given
+
+
+class Unreachable(Exception):
+    """The teacher answered no request; `error` says why."""
+
+    def __init__(self, error: SeqdistillError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _requests(
+    contestant: Contestant, prompts: Sequence[Prompt], recipe: Recipe, given: Mapping[str, Completion]
+) -> list[Request]:
+    most = max_tokens(recipe)
+    if contestant.role == "base":
+        most = min(most, _base_tokens(prompts, given, most))
+    return [
+        Request(
+            id=f"{prompt.id}:{contestant.role}",
+            messages=contestant.messages(prompt),
+            max_tokens=most,
+            temperature=recipe.eval.temperature,
+            seed=request_seed(recipe.eval.seed, prompt.id, contestant.attempt),
+            **contestant.asked_with,
+            logprobs=0 if contestant.role == "student" and has_confidence(recipe) else None,
+        )
+        for prompt in prompts
+    ]
+
+
+def _base_tokens(prompts: Sequence[Prompt], given: Mapping[str, Completion], most: int) -> int:
+    """How long the untrained student may write: it often never stops. 2 to 4 times the longest answer of the teacher, as a
+    power of two, so that a teacher whose answers move a little has nothing asked again.
+    """
+    role = "teacher" if f"{prompts[0].id}:teacher" in given else "student"
+    found = [given[f"{prompt.id}:{role}"] for prompt in prompts if f"{prompt.id}:{role}" in given]
+    longest = max((one.completion_tokens or len(one.content) // 2 for one in found if one.error is None), default=most)
+    return max(16, 1 << (2 * max(longest, 1) - 1).bit_length())
+
+
+def _pace(recipe: Recipe) -> Pace:
+    """Eval's own concurrency, and for the rest what generate may ask of the same endpoint."""
+    names = ("timeout", "connect_timeout", "read_timeout", "retries", "requests_per_minute", "tokens_per_minute")
+    capped = recipe.generate.budget is not None
+    return Pace(concurrency=recipe.eval.concurrency, capped=capped, **{name: getattr(recipe.generate, name) for name in names})
+
+
+async def _ask(asker: Asker, contestant: Contestant, requests: list[Request], progress: Progress) -> dict[str, Completion]:
+    """Sends one model what the journal lacks; returns the failures by request id."""
+    failed: dict[str, Completion] = {}
+    missing = len(lacking(asker.journal, contestant.identity, requests))
+    if not missing:
+        return failed
+    progress.start(f"prompting {contestant.phrase}", missing, "answers")
+    try:
+        async with asker, aclosing(asker.ask(contestant.source, requests)) as completions:
+            async for completion in completions:
+                progress.advance()
+                if completion.error is not None:
+                    failed[completion.id] = completion
+    finally:
+        progress.end()
+    return failed

@@ -1,0 +1,162 @@
+"""Who is compared: each contestant is a record, and one row of the table.
+
+Three kinds: a model that is asked (`model`), answers that exist (`outputs`), a baseline that is computed from texts (`write`).
+Adding one is one entry in `contestants_of`. Does not ask, read answers or score.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines import can
+from seqdistill.engines.models import identity
+from seqdistill.engines.transformers_local import BATCH_SIZE
+from seqdistill.errors import UsageError
+from seqdistill.journal.budget import FREE, Price, Source, price_of
+from seqdistill.recipe.tables import ModelConfig, Recipe
+from seqdistill.records import Message, Prompt
+from seqdistill.runs import Run
+from seqdistill.stages.evaluate import baselines
+
+ROLES = ("base", "student", "teacher", "ceiling", "copy", "majority", "nearest")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One row of the table: how its answers come about, which view of a prompt it is shown, what it is called."""
+
+    role: str  # its key in scores.json and predictions.jsonl
+    called: str  # in a table
+    phrase: str  # in a sentence
+    model: ModelConfig | None = None  # asked
+    identity: str = ""  # what tells it from every other, for the fingerprint
+    view: str = "student"
+    attempt: int = 0
+    asked_with: Mapping[str, Any] = field(default_factory=dict)  # schema, choices, beams: settings of a Request
+    price: Price | None = FREE
+    outputs: Path | None = None  # a file of answers
+    write: Callable[[baselines.Texts], list[str]] | None = None  # computes the answers of a baseline
+    absent: str | None = None  # why the row is empty
+
+    @property
+    def source(self) -> Source:
+        """An asked contestant as it is requested and paid."""
+        assert self.model is not None
+        return Source(self.role, self.identity, self.model, self.price)
+
+    def messages(self, prompt: Prompt) -> list[Message]:
+        """A prompt as this contestant is shown it."""
+        return prompt.teacher_messages if self.view == "teacher" else prompt.messages
+
+
+def contestants_of(run: Run, recipe: Recipe, kind: str) -> list[Contestant]:
+    """The rows of the table, in its order, for a task whose answers are of a kind ("text", "choices" or "schema").
+
+    Without a teacher, its recorded answers are the teacher. Raises UsageError before train ran.
+    """
+    trained = run.need("train", "model")
+    base = str((run.manifest("train") or {})["student"]["base"])  # a path is relative to the run
+    if (run.path / base).exists():
+        base = os.path.normpath(run.path / base)
+    student = replace(recipe.student, model=str(trained), revision=None)
+    untrained = replace(recipe.student, model=base, revision=None if Path(base).exists() else recipe.student.revision)
+    price = student_price(recipe)
+    copy = Contestant("copy", "copy of the prompt", "copying the prompt", write=baselines.copies)
+    majority = Contestant("majority", "majority class", "always saying the most frequent class", write=baselines.majority)
+    nearest = Contestant("nearest", "nearest training answer", "the nearest training answer", write=baselines.nearest)
+    return [
+        Contestant("base", "base, untrained", "the untrained student", untrained, _content(untrained), price=price),
+        Contestant("student", "student", "the student", student, _content(student), price=price),
+        *(_asked_teacher(recipe) if recipe.teacher.model else recorded_teacher(run, "no teacher is configured")),
+        *({"text": [copy], "choices": [majority]}.get(kind, [])),
+        *([nearest] if baselines.training_file(run) else []),
+        *_also(recipe),
+    ]
+
+
+def _asked_teacher(recipe: Recipe) -> list[Contestant]:
+    how: dict[str, Any] = {
+        "model": recipe.teacher,
+        "identity": identity(recipe.teacher),
+        "view": "teacher",
+        "asked_with": _as_in_generate(recipe),
+        "price": price_of(recipe.teacher.price),
+    }
+    return [
+        Contestant("teacher", "teacher", "the teacher", **how),
+        Contestant("ceiling", "ceiling, teacher again", "the teacher's own second try", attempt=1, **how),
+    ]
+
+
+def _also(recipe: Recipe) -> list[Contestant]:
+    """What [eval] also names: files of outputs, students of other runs, and models that are reached as the student is."""
+    found: list[Contestant] = []
+    for given in recipe.eval.also:
+        path = Path(given.removeprefix("run:"))
+        role = path.stem if path.suffix == ".jsonl" else path.name
+        if role in ROLES or role in [contestant.role for contestant in found]:
+            role = given
+        if path.suffix == ".jsonl":
+            if not path.is_file():
+                raise UsageError(f"[eval] also = {given!r}: no such file", "give a file of outputs, or a model")
+            found.append(Contestant(role, role, role, outputs=path))
+            continue
+        name = str(Run(path).need("train", "model")) if given.startswith("run:") else given
+        model = replace(recipe.student, model=name, revision=None)
+        found.append(Contestant(role, role, role, model, _content(model), price=student_price(recipe)))
+    return found
+
+
+def student_price(recipe: Recipe) -> Price | None:
+    """What the student's answers cost; None where its endpoint may be paid and no price says. Raises UsageError."""
+    return price_of(recipe.student.price, "student") or (None if recipe.student.engine == "openai" else FREE)
+
+
+def recorded_teacher(run: Run, why: str) -> list[Contestant]:
+    """Teacher and ceiling where no teacher can be asked: the answers that the run has, or nothing, and why."""
+    path = run.file("generate", "samples.jsonl")
+    recorded = Contestant("teacher", "teacher, recorded", "the teacher", view="teacher", identity="recorded", outputs=path)
+    nobody = replace(recorded, called="teacher", outputs=None, absent=f"{why}, and no answer is recorded")
+    ceiling = "ceiling, teacher again", "the teacher's own second try"
+    return [
+        recorded if path.is_file() else nobody,
+        Contestant("ceiling", *ceiling, view="teacher", absent=f"{why}: nobody can be prompted a second time"),
+    ]
+
+
+def _content(model: ModelConfig) -> str:
+    """A student's identity: its files even when a server serves them, or a student trained anew would keep old answers."""
+    return identity(replace(model, engine="transformers") if Path(model.model or "").is_dir() else model)
+
+
+def _as_in_generate(recipe: Recipe) -> dict[str, Any]:
+    """What generate asked the teacher with, less what its engine cannot do: imported answers may come from another one."""
+    asked = recipe.generate
+    wanted: dict[str, Any] = {"schema": asked.schema, "choices": asked.choices}
+    if asked.beams > 1 and recipe.eval.temperature == 0:
+        wanted["beams"] = asked.beams
+    return {name: value for name, value in wanted.items() if value and can(recipe.teacher.engine, name)}
+
+
+def in_other_batches(contestant: Contestant, prompts: int) -> Contestant:
+    """The ceiling as it is asked: in bf16, greedy answers move with the batch they are computed in, and it shows how much."""
+    model = contestant.model
+    if contestant.role != "ceiling" or model is None or model.engine != "transformers":
+        return contestant
+    rows = prompts * contestant.asked_with.get("beams", 1)
+    size = min(int(model.options.get("batch_size", BATCH_SIZE)), rows)
+    return replace(contestant, model=replace(model, options={**model.options, "batch_size": max(1, size * 2 // 3)}))
+
+
+def in_order_of_asking(contestants: Sequence[Contestant]) -> list[Contestant]:
+    """The asked ones: endpoints before local work, so that one that cannot be reached costs nothing; the base last."""
+    order = {"student": 0, "teacher": 1, "ceiling": 2, "base": 9}
+    asked = [contestant for contestant in contestants if contestant.model is not None]
+
+    def place(contestant: Contestant) -> tuple[bool, bool, int]:
+        local = contestant.model is not None and contestant.model.engine != "openai"
+        return contestant.role == "base", local, order.get(contestant.role, 5)
+
+    return sorted(asked, key=place)

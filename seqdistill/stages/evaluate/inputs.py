@@ -1,0 +1,151 @@
+"""What the stage works on: test prompts, template, contestants, metrics and settings, checked, with their fingerprint.
+
+Decides what makes the outputs out of date. Does not ask.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import UsageError
+from seqdistill.journal.budget import price_of
+from seqdistill.metrics import Measure, default_metric, measures
+from seqdistill.metrics.own import own_metric, split_name
+from seqdistill.progress import Progress, Silent
+from seqdistill.recipe.remembered import asked_with
+from seqdistill.recipe.tables import Recipe, settings
+from seqdistill.records import Prompt, is_hub_source
+from seqdistill.runs import Run, StageRecord
+from seqdistill.stages.evaluate import baselines
+from seqdistill.stages.evaluate.answers import Scoring
+from seqdistill.stages.evaluate.asking import max_tokens
+from seqdistill.stages.evaluate.conditions import check_conditions
+from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches, student_price
+from seqdistill.tasks.answer_form import AnswerForm
+from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.templates import Template, load_template
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of one run of the stage. No prompt is read and no model loaded until `prompts`."""
+
+    recipe: Recipe  # its [generate] as the run's answers were asked for
+    test: str
+    template: Template
+    scoring: Scoring
+    contestants: Sequence[Contestant]
+    record: StageRecord
+
+    @classmethod
+    def of(cls, run: Run, recipe: Recipe) -> "Inputs":
+        """Raises UsageError without a test set, a teacher or a trained student, and for a bad price, form or metric."""
+        recipe, test, scoring = _checked(run, recipe)
+        template, contestants = load_template(recipe.task.template), contestants_of(run, recipe, scoring.kind)
+        files = {
+            "test": None if is_hub_source(test) else Path(test),
+            "template": template.path,
+            "training data": scoring.training,
+            "metric": split_name(recipe.eval.metric)[0] if recipe.eval.metric else None,
+            **{f"answers of {one.role}": one.outputs for one in contestants if one.outputs},
+        }
+        existing = {name: path for name, path in files.items() if path is not None and path.is_file()}
+        record = StageRecord(run, "eval", _settings(recipe, contestants, template), existing)
+        return cls(recipe, test, template, scoring, contestants, record)
+
+    def prompts(self, progress: Progress) -> list[Prompt]:
+        """The test prompts. Raises UsageError naming file and line."""
+        return load_prompts(self.test, self.template, self.recipe.eval.limit, progress, self.recipe.task.columns)
+
+    def competing(self, prompts: int) -> list[Contestant]:
+        """The contestants as they are asked this number of prompts."""
+        return [in_other_batches(contestant, prompts) for contestant in self.contestants]
+
+    def is_without_teacher(self, contestants: Sequence[Contestant]) -> bool:
+        """Whether the teacher that is configured could not be asked: another run would do better."""
+        teacher = next(contestant for contestant in contestants if contestant.role == "teacher")
+        return self.recipe.teacher.model is not None and teacher.model is None
+
+    def primary(self, prompts: Sequence[Prompt], contestants: Sequence[Contestant]) -> str:
+        """The measure that decides: against the references where every prompt has one, unless the recipe says otherwise.
+
+        Raises UsageError where there is neither a teacher nor a reference to compare with.
+        """
+        teacher = next(contestant for contestant in contestants if contestant.role == "teacher")
+        references = sum(prompt.reference is not None for prompt in prompts)
+        if teacher.absent and not references:
+            raise UsageError(
+                f"there is nothing to compare the student with: {teacher.absent}",
+                "name a teacher (--teacher), import its answers (seqdistill import), or give the test prompts references",
+            )
+        name = self.recipe.task.primary or default_metric(self.scoring.kind, own=self.recipe.eval.metric is not None)
+        if name in [measure.name for measure in self.scoring.measures]:
+            return name
+        return f"{name}_{'reference' if references == len(prompts) or teacher.absent else 'teacher'}"
+
+
+def check(run: Run, recipe: Recipe) -> None:
+    """Raises UsageError for what eval would refuse, before there is a student."""
+    recipe, test, _ = _checked(run, recipe)
+    load_prompts(test, load_template(recipe.task.template), recipe.eval.limit, Silent(), recipe.task.columns)
+
+
+def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
+    """The recipe as the run's answers were requested, the test set and how it is scored."""
+    test = recipe.task.test
+    if test is None:
+        raise UsageError(
+            "no test set is configured", "name held-out prompts with --test FILE, or as test in the recipe's [task]"
+        )
+    if recipe.generate.budget is not None and student_price(recipe) is None:
+        raise UsageError(
+            "a budget needs the price of the student, which is at an endpoint",
+            "add to [student]: price = { prompt = 0.10, completion = 0.40 }, both 0 for a server of your own",
+        )
+    price_of(recipe.teacher.price)
+    recipe = replace(recipe, generate=asked_with(recipe, run.manifest("generate")))
+    form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
+    form.check()
+    kind = kind_of(form)
+    own = own_metric(recipe.eval.metric) if recipe.eval.metric else None
+    scoring = Scoring(measures(kind, own), form, kind, baselines.training_file(run))
+    check_primary(recipe.task.primary, scoring.measures, kind)
+    check_conditions(recipe.eval.fail_under, scoring.measures)
+    return recipe, test, scoring
+
+
+def kind_of(form: AnswerForm) -> str:
+    """The kind of a task's answers: "text", "choices" or "schema"."""
+    return "choices" if form.choices else "schema" if form.schema else "text"
+
+
+def check_primary(primary: str | None, columns: Sequence[Measure], kind: str) -> None:
+    """Raises UsageError for a metric that does not apply to this kind of answers."""
+    names = [measure.name for measure in columns] + [measure.metric.name for measure in columns if measure.against]
+    if primary is not None and primary not in names:
+        needs = {"text": "answers that are free text", "choices": "[generate] choices", "schema": "[generate] schema"}
+        raise UsageError(
+            f"[task] primary = {primary!r}: does not apply to a task with {needs[kind]}",
+            f"one of: {', '.join(dict.fromkeys(measure.metric.name for measure in columns if measure.against))}",
+        )
+
+
+def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Template) -> dict[str, Any]:
+    teacher = next(contestant for contestant in contestants if contestant.role == "teacher")  # which always has a row
+    form = {"schema": recipe.generate.schema, "choices": recipe.generate.choices, **teacher.asked_with}
+    return {
+        **{f"eval.{name}": value for name, value in settings(recipe.eval, "max_tokens", "also", "metric").items()},
+        "eval.also": [Path(one).name for one in recipe.eval.also],
+        "eval.metric": recipe.eval.metric and Path(recipe.eval.metric).name,
+        "eval.max_tokens": max_tokens(recipe),
+        **{f"generate.{name}": value for name, value in form.items() if value},
+        "task.primary": recipe.task.primary,
+        "task.test": recipe.task.test if is_hub_source(recipe.task.test) else None,
+        "task.template": template.sha256,
+        **({"task.columns": recipe.task.columns} if recipe.task.columns else {}),
+        "teacher.license": recipe.teacher.license,
+        "teacher.price": recipe.teacher.price,
+        **{f"{contestant.role}.model": contestant.identity for contestant in contestants if contestant.identity},
+        **{f"{contestant.role}.engine": contestant.model.engine for contestant in contestants if contestant.model},
+    }

@@ -1,0 +1,48 @@
+"""The result as Markdown for a pull request: decision, table, slices. No model's text is quoted."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqdistill.records import atomic_write, visible
+from seqdistill.stages.evaluate.result import EvalResult
+
+
+def write_markdown(path: Path, result: EvalResult, name: str) -> None:
+    """Writes the file."""
+    with atomic_write(path) as file:
+        file.write(markdown(result, name))
+
+
+def markdown(result: EvalResult, name: str) -> str:
+    """The decision and the sentences behind it, the table of contestants, and that of slices."""
+    return "\n".join(_lines(result, name)) + "\n"
+
+
+def _lines(result: EvalResult, name: str) -> Iterator[str]:
+    headline, *rest = result.verdict
+    yield f"### {_text(name)}: {_text(headline)}\n"
+    yield from _table(result.columns, [[_called(result.scores, row[0]), *row[1:]] for row in result.rows])
+    if result.slice_rows:
+        yield from _table(result.slice_columns, result.slice_rows)
+    yield "<details><summary>What the numbers say</summary>\n"
+    yield from (f"- {_text(line)}" for line in rest)
+    yield "\n</details>"
+
+
+def _called(scores: dict[str, Any], role: str) -> str:
+    facts = scores["models"][role]
+    return f"{facts['called']} ({facts['name']})" if "name" in facts else str(facts["called"])
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(map(_text, columns))} |"
+    yield f"|{'|'.join([' --- ', *[' ---: '] * (len(columns) - 1)])}|"
+    yield from (f"| {' | '.join(map(_text, row))} |" for row in rows)
+    yield ""
+
+
+def _text(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~@])", r"\\\1", " ".join(visible(text).split()))

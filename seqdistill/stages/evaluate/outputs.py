@@ -1,0 +1,106 @@
+"""Answers that exist already, from a file, matched with the test prompts. Asks nothing.
+
+A line is {"id" or "prompt", "completion"}; samples.jsonl and predictions.jsonl of another run are such files too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines import Completion
+from seqdistill.errors import UsageError
+from seqdistill.records import Message, Prompt, prompt_id, read_jsonl
+from seqdistill.stages.evaluate.contestants import Contestant
+from seqdistill.tasks.templates import Template, render
+
+HINT = 'a line is {"id" or "prompt": ..., "completion": "text"}; the id is the prompt\'s in the test set'
+
+
+def read_outputs(path: Path, prompts: Sequence[Prompt], template: Template, model: str | None = None) -> dict[str, Completion]:
+    """The answers of a file by prompt id, the first of several; lines of other prompts are left out.
+
+    `model` keeps those lines of a predictions.jsonl. A prompt is matched by its id, by either view of its messages, by the
+    user's last message, or by what the task's template makes of the line. Raises UsageError naming file and line.
+    """
+    ids = {prompt.id for prompt in prompts}
+    by_view = {prompt_id(view): prompt.id for prompt in prompts for view in (prompt.teacher_messages, prompt.messages)}
+    by_text = {view[-1]["content"]: prompt.id for prompt in prompts for view in (prompt.teacher_messages, prompt.messages)}
+    found: dict[str, Completion] = {}
+    for place, row in read_jsonl(path):
+        if "completion" not in row:
+            raise UsageError(f"{place}: the line has no completion; its keys are {', '.join(row) or 'none'}", HINT)
+        if model is not None and row.get("model", model) != model:
+            continue
+        own = [str(row[key]) for key in ("prompt_id", "id") if row.get(key) is not None]
+        name = next((one for one in own if one in ids), None) or _by_prompt(row, by_view, by_text, template)
+        if name is not None and name not in found and (text := _text(row["completion"], place)) is not None:
+            found[name] = Completion(
+                name,
+                text,
+                finish_reason=str(row.get("finish_reason") or "unknown"),
+                prompt_tokens=_count(row.get("prompt_tokens")),
+                completion_tokens=_count(row.get("completion_tokens", row.get("tokens"))),
+            )
+    return found
+
+
+def _by_prompt(
+    row: Mapping[str, Any], by_view: Mapping[str, str], by_text: Mapping[str, str], template: Template
+) -> str | None:
+    asked = row.get("prompt", row.get("messages"))
+    if isinstance(asked, str) and asked in by_text:
+        return by_text[asked]
+    if isinstance(asked, list) and (name := by_view.get(prompt_id(asked))):
+        return name
+    if not isinstance(asked, str | list):
+        return None
+    try:
+        return by_view.get(prompt_id(render(template, "teacher", {"reference": None, **row, "prompt": asked}, "")))
+    except UsageError:  # the template wants more than the line has: it is no line of this task
+        return None
+
+
+def _text(completion: str | list[Message], place: str) -> str | None:
+    """What a completion says; None for an empty list, which is how predictions.jsonl marks a failure."""
+    if isinstance(completion, str):
+        return completion
+    if completion == []:
+        return None
+    if isinstance(completion, list) and isinstance(completion[-1], dict) and isinstance(completion[-1].get("content"), str):
+        return completion[-1]["content"]
+    raise UsageError(f"{place}: the completion is neither text nor messages", HINT)
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def with_outputs(
+    contestants: Sequence[Contestant], prompts: Sequence[Prompt], template: Template
+) -> tuple[list[Contestant], dict[str, Completion]]:
+    """The contestants, and the answers of those that have a file, by "prompt id:role".
+
+    A file must answer every test prompt, but for the recorded teacher: prompts that it did not answer are left out of the
+    scores, and where that is more than half of them its row is empty. Raises UsageError.
+    """
+    found: dict[str, Completion] = {}
+    taken: list[Contestant] = []
+    for contestant in contestants:
+        if contestant.outputs is None:
+            taken.append(contestant)
+            continue
+        answers = read_outputs(contestant.outputs, prompts, template)
+        missing = [prompt.id for prompt in prompts if prompt.id not in answers]
+        if missing and contestant.role != "teacher":
+            raise UsageError(
+                f"{contestant.outputs}: no answer to {len(missing)} of {len(prompts)} test prompts, first {missing[0]!r}", HINT
+            )
+        if 2 * len(missing) > len(prompts):
+            reason = f"only {len(answers)} of {len(prompts)} test prompts have a recorded answer"
+            taken.append(replace(contestant, called="teacher", outputs=None, absent=reason))
+            continue
+        taken.append(contestant)
+        unanswered = Completion("", error="not recorded", message="the recorded answers have none to this prompt")
+        found |= {f"{prompt.id}:{contestant.role}": answers.get(prompt.id, unanswered) for prompt in prompts}
+    return taken, found

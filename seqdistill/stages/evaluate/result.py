@@ -1,0 +1,75 @@
+"""What eval returns: the content of scores.json, and the rows of the two tables that the terminal prints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqdistill.stages.evaluate.shown import count, other_way, percent, point, speed, times
+from seqdistill.stages.evaluate.table import upper
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """What eval found. `scores` is the content of scores.json."""
+
+    scores: dict[str, Any]
+    paths: dict[str, Path]  # predictions, scores, report
+    seconds: float
+    up_to_date: bool
+
+    @property
+    def verdict(self) -> list[str]:
+        """What the numbers say, in sentences, the headline first."""
+        return list(self.scores["verdict"])
+
+    @property
+    def failed(self) -> int:
+        """Requests that failed, of all models."""
+        return sum(facts.get("failed", 0) for facts in self.scores["models"].values())
+
+    @property
+    def columns(self) -> list[str]:
+        """The heads of `rows`, short enough for 80 columns."""
+        return ["model", *self._cells(self.scores["models"]["student"])]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """One row a contestant, ready to print."""
+        return [[role, *self._cells(facts).values()] for role, facts in self.scores["models"].items()]
+
+    @property
+    def slice_columns(self) -> list[str]:
+        """The heads of `slice_rows`: the primary metric of each model, and the share of the teacher kept."""
+        return ["slice", "n", *self._slice_cells(self.scores)]
+
+    @property
+    def slice_rows(self) -> list[list[str]]:
+        """One row a slice, ready to print; none when the test set has no slices."""
+        slices = self.scores["slices"]
+        return [[part["slice"] or "–", str(part["n"]), *self._slice_cells(part).values()] for part in slices]
+
+    def _cells(self, facts: dict[str, Any]) -> dict[str, str]:
+        """A contestant's cells by their heads: one interval, or two with a form, fit into 80 columns."""
+        primary, measures = self.scores["primary"], self.scores["measures"]
+        other = other_way(primary)
+        cells = {measures[primary]["heading"]: percent(facts[primary])}
+        if other and self.scores["models"]["student"].get(other):
+            cells[measures[other]["heading"]] = percent(point(facts[other]) if "form" in self.scores else facts[other])
+        if "form" in self.scores:  # what has it has ended, and is as long as it must be
+            cells["valid"] = percent(facts["valid"])
+        else:
+            cells |= {"stops": percent(point(facts["stopped"])), "length": times(point(facts["length_ratio"]))}
+        return cells | {"tok/s": speed(self.scores, facts), "size": count(facts.get("parameters"))}
+
+    def _slice_cells(self, part: dict[str, Any]) -> dict[str, str]:
+        primary = self.scores["primary"]
+        shown = {"student": percent(part["models"]["student"][primary])}
+        free = [role for role in ("copy", "majority", "nearest") if role in part["models"]][:1]
+        for role in ("base", *free, upper(primary)):
+            if role in part["models"]:
+                shown[role] = percent(point(part["models"][role][primary]))
+        kept = next((cell for cell in part["kept"] if cell["metric"] == primary), None)
+        shown["kept %"] = percent(point(kept))
+        if part.get("judged"):
+            shown["decision"] = part["judged"]["decision"].lower()
+        return shown

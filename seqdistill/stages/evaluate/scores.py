@@ -1,0 +1,185 @@
+"""The content of scores.json: the table, and beside it who each model is, how it was asked, what it took, on which machine.
+
+It describes itself: what each measure and each contestant is called is in it. Verdict, report and terminal only read it.
+"""
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines.loading import neutralised_settings
+from seqdistill.engines.transformers_local import BATCH_SIZE
+from seqdistill.journal.budget import FREE
+from seqdistill.metrics.text import chrf_signature
+from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
+from seqdistill.runs import Run
+from seqdistill.stages.evaluate.answers import Answer, Scoring
+from seqdistill.stages.evaluate.asking import max_tokens
+from seqdistill.stages.evaluate.class_table import class_table
+from seqdistill.stages.evaluate.contestants import Contestant
+from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
+from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
+from seqdistill.stages.evaluate.table import Settings, methods, tabulate, warning
+from seqdistill.stages.evaluate.verdict import verdict
+from seqdistill.stages.evaluate.weights import size_of
+
+
+def scores_of(
+    run: Run,
+    recipe: Recipe,
+    contestants: Sequence[Contestant],
+    scoring: Scoring,
+    primary: str,
+    answers: Sequence[Answer],
+) -> dict[str, Any]:
+    """The document. Where the task has a form it also holds the form, and what the teacher was asked with."""
+    form = {name: value for name in ("schema", "choices") if (value := getattr(recipe.generate, name))}
+    settings = Settings(
+        [contestant.role for contestant in contestants],
+        scoring.measures,
+        primary,
+        margin_points(recipe.eval),
+        recipe.eval.resamples,
+        recipe.eval.seed,
+        Promise(recipe.eval.target, recipe.eval.risk, recipe.eval.good_enough),
+    )
+    found = found_in(answers, settings, scoring)
+    for contestant in contestants:
+        found["models"][contestant.role] = {
+            **_facts(run, recipe, contestant, answers),
+            **found["models"][contestant.role],
+        }
+    found["deferral"] = with_cost(found["deferral"], found["models"], sum(answer.model == "student" for answer in answers))
+    document = {
+        **found,
+        "primary_named": recipe.task.primary is not None,
+        "prompts": len({answer.prompt.id for answer in answers}),
+        "teacher_license": recipe.teacher.license,
+        **({"form": form} if form else {}),
+        "temperature": recipe.eval.temperature,
+        "max_tokens": max_tokens(recipe),
+        "resamples": recipe.eval.resamples,
+        "seed": recipe.eval.seed,
+        "methods": methods(scoring.measures, chrf_signature()),
+        "machine": _machine(),
+    }
+    return {"verdict": verdict(document), **document}
+
+
+def margin_points(config: EvalConfig) -> float:
+    """The margin in percentage points; below 1 it was given as a share."""
+    return round(config.margin * 100, 9) if 0 < config.margin < 1 else config.margin
+
+
+def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) -> dict[str, Any]:
+    """All of the document that follows from the answers and the settings alone."""
+    found = tabulate(answers, settings)
+    judged = found["judged"] or {}
+    document = {
+        "decision": judged.get("decision", "INCONCLUSIVE"),
+        "margin": settings.margin,
+        "needed": judged.get("needed"),
+        "primary": settings.primary,
+        "measures": {
+            measure.name: {
+                "heading": measure.heading,
+                "phrase": measure.phrase,
+                "against": measure.against,
+                "share": measure.metric.share,
+                "higher_is_better": measure.metric.higher_is_better,
+            }
+            for measure in scoring.measures
+        },
+        **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed")},
+        "warning": warning(found["n"]),
+        "few": ENOUGH,
+        "slices": found["slices"],
+    }
+    if settings.promise is not None:
+        by_role = {role: [one for one in answers if one.model == role and one.scores is not None] for role in settings.roles}
+        top = judged.get("other")
+        document["deferral"] = deferral(by_role, settings.primary, top, settings.margin, settings.promise, settings.seed)
+    if scoring.kind == "choices":
+        against = "teacher" if settings.primary.endswith("_teacher") else "reference"
+        if not any(answer.prompt.reference for answer in answers):
+            against = "teacher"
+        classes = class_table(answers, settings, scoring.form.choices, against)
+        document["accuracy"] = document["models"]["student"][f"accuracy_{against}"]
+        for role, cell in classes.pop("macro_f1_of").items():
+            document["models"][role]["macro_f1"] = cell
+        document["models"]["student"]["macro_f1"] = classes["macro_f1"]
+        if "majority" in classes:
+            classes["majority"] |= document["models"]["majority"][f"accuracy_{against}"] or {}
+        document |= classes
+    return document
+
+
+def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Who a contestant is and what its answers took."""
+    facts: dict[str, Any] = {"called": contestant.called, "phrase": contestant.phrase}
+    if contestant.absent:
+        facts["absent"] = contestant.absent
+    if contestant.model is None:
+        return facts
+    parameters, disk_bytes = size_of(contestant.model)
+    mine = [answer for answer in answers if answer.model == contestant.role]
+    return facts | {
+        "name": _name(run, contestant.model.model or ""),
+        "identity": contestant.identity,
+        "engine": contestant.model.engine,
+        "view": contestant.view,
+        **({"asked_with": contestant.asked_with} if contestant.asked_with else {}),
+        **({"neutralised": neutralised} if (neutralised := neutralised_settings(contestant.model)) else {}),
+        "parameters": parameters,
+        "disk_bytes": disk_bytes,
+        "failed": sum(answer.completion.error is not None for answer in mine),
+        **usage(contestant, answers),
+        "speed_basis": _speed_basis(contestant.model, recipe.eval),
+    }
+
+
+def usage(contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Tokens, seconds and cost of one model's answers, as the journal holds them."""
+    mine = [answer.completion for answer in answers if answer.model == contestant.role]
+    read, written = sum(c.prompt_tokens for c in mine), sum(c.completion_tokens for c in mine)
+    seconds = sum(c.seconds for c in mine)
+    price = contestant.price
+    usd = None if price in (None, FREE) else sum(price.usd(completion) for completion in mine)
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(written / seconds, 3) if seconds > 0 else None,
+        "usd": None if usd is None else round(usd, 6),
+    }
+
+
+def _speed_basis(model: ModelConfig, config: EvalConfig) -> str:
+    """Under what conditions a model's tokens/s was measured. Speeds on different bases must not be compared."""
+    match model.engine:
+        case "openai":
+            return f"one request's stream at an endpoint, up to {config.concurrency} in flight, waiting included"
+        case "vllm":
+            return "vLLM in this process, loading excluded"
+    return f"transformers in this process, batches of up to {model.options.get('batch_size', BATCH_SIZE)}, loading excluded"
+
+
+def _name(run: Run, model: str) -> str:
+    """A model's name as it was given; a path is told without the place of this machine's folders."""
+    path = Path(model)
+    if not path.is_absolute():
+        return model
+    return str(path.relative_to(run.path.absolute())) if path.is_relative_to(run.path.absolute()) else path.name
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": processor, "cpus": os.cpu_count(), "gpu": gpu, "system": platform.system()}

@@ -1,0 +1,106 @@
+"""Stage 4, the proof: base, student, teacher and ceiling answer the held-out prompts; scores, intervals and a report.
+
+Files: journal.jsonl (every answer ever asked for), predictions.jsonl, scores.json, deferral.json, report.html, manifest.json.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from seqdistill.cards import write_model_card
+from seqdistill.engines import FOR_GOOD, Completion
+from seqdistill.errors import Incomplete
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import Recipe
+from seqdistill.records import Prompt, write_json, write_jsonl
+from seqdistill.runs import Run
+from seqdistill.stages.evaluate.answers import scored
+from seqdistill.stages.evaluate.asking import Unreachable, ask_all
+from seqdistill.stages.evaluate.contestants import Contestant, recorded_teacher
+from seqdistill.stages.evaluate.inputs import Inputs
+from seqdistill.stages.evaluate.outputs import with_outputs
+from seqdistill.stages.evaluate.report import write_report
+from seqdistill.stages.evaluate.result import EvalResult
+from seqdistill.stages.evaluate.scores import scores_of, usage
+
+OUTPUTS = ("predictions.jsonl", "scores.json", "deferral.json", "report.html")
+
+
+def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
+    """Scores the contestants on the test prompts, writes the files and returns what was found.
+
+    Raises UsageError without a test set or a trained student, and Incomplete, after writing everything else, when requests
+    failed: their prompts are left out of every score, and the next run asks them again.
+    """
+    inputs = Inputs.of(run, recipe)
+    recipe, record = inputs.recipe, inputs.record
+    paths = {name.partition(".")[0]: run.file("eval", name) for name in OUTPUTS}
+    if record.up_to_date():
+        return EvalResult(json.loads(paths["scores"].read_text(encoding="utf-8")), paths, 0.0, up_to_date=True)
+    with run.locked("eval"):
+        for difference in record.differences():
+            progress.note(f"eval: {difference}")
+        prompts = inputs.prompts(progress)
+        contestants, recorded = with_outputs(inputs.competing(len(prompts)), prompts, inputs.template)
+        primary = inputs.primary(prompts, contestants)
+        try:
+            given = ask_all(run, recipe, contestants, prompts, progress, recorded)
+        except Unreachable as unreachable:
+            contestants, recorded = without_teacher(run, inputs, contestants, prompts, unreachable, progress)
+            given = ask_all(run, recipe, contestants, prompts, progress, recorded)
+        record.begin()
+        answers = scored(contestants, prompts, given, inputs.scoring)
+        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers)
+        write_jsonl(paths["predictions"], (answer.row() for answer in answers))
+        write_json(paths["scores"], scores)
+        write_json(paths["deferral"], scores["deferral"])
+        write_report(paths["report"], run, scores, answers)
+        write_model_card(run, scores)
+        failed = Counter(one.error for one in given.values() if one.error and one.error != "not recorded")
+        failures = Counter({error: count for error, count in failed.items() if error not in FOR_GOOD})
+        if for_good := failed - failures:
+            kinds = ", ".join(f"{count} {error}" for error, count in for_good.most_common())
+            progress.note(
+                f"eval: {for_good.total()} requests cannot be answered ({kinds}); their prompts are left out of every score"
+            )
+        record.finish(
+            dict(zip(OUTPUTS, (len(answers), None, None, None), strict=True)),
+            status="incomplete" if failures or inputs.is_without_teacher(contestants) else "complete",
+            config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
+            counts={"prompts": len(prompts), "answers": len(given), "failed": failed.total()},
+            usage={contestant.role: usage(contestant, answers) for contestant in contestants if contestant.model},
+            models={contestant.role: contestant.identity for contestant in contestants if contestant.identity},
+            verdict=scores["verdict"],
+        )
+    if failures:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in failures.most_common())
+        raise Incomplete(
+            f"{failures.total()} of {len(given)} requests failed ({kinds}); {paths['report']} is of the "
+            f"{scores['n']} prompts that every model answered",
+            f"run again to retry {failures.total()}",
+        )
+    return EvalResult(scores, paths, time.time() - record.started, up_to_date=False)
+
+
+def without_teacher(
+    run: Run,
+    inputs: Inputs,
+    contestants: Sequence[Contestant],
+    prompts: Sequence[Prompt],
+    unreachable: Unreachable,
+    progress: Progress,
+) -> tuple[list[Contestant], dict[str, Completion]]:
+    """The contestants with the recorded teacher for the one that cannot be reached, and all recorded answers.
+
+    Raises the teacher's error where the run has too few recorded answers.
+    """
+    why = f"the teacher cannot be reached ({unreachable.error.message})"
+    recorded = {contestant.role: contestant for contestant in recorded_teacher(run, why)}
+    competing = [recorded.get(contestant.role, contestant) for contestant in contestants]
+    taken, found = with_outputs(competing, prompts, inputs.template)
+    if any(contestant.role == "teacher" and contestant.absent for contestant in taken):
+        raise unreachable.error
+    progress.note(f"eval: {why}; its recorded answers are compared with, and the next run tries again")
+    return taken, found

@@ -1,0 +1,221 @@
+"""Two contestants on the same prompts: tests of their difference, the decision at a margin, the prompts still needed.
+
+Shares (each answer is right or not) get Tango's score interval and the exact McNemar test; means get the bootstrap of
+`intervals`. Does not know what is measured.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, FEWEST, Interval, share
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+ALPHA = (1 - CONFIDENCE) / 2  # one-sided, of a claim that the student is not worse
+POWER = 0.8  # with which the number of prompts needed would decide
+STEPS = 60  # halvings of [-1, 1]: the last bit
+
+BETTER, EQUIVALENT, NON_INFERIOR, INCONCLUSIVE, INFERIOR = (
+    "BETTER",
+    "EQUIVALENT",
+    "NON-INFERIOR",
+    "INCONCLUSIVE",
+    "INFERIOR",
+)
+DECISIONS = (INFERIOR, INCONCLUSIVE, NON_INFERIOR, EQUIVALENT, BETTER)  # from the worst to the best for a student
+
+
+def decide(gap: Interval | None, margin: float) -> str:
+    """What an interval of "student less other" shows at a margin; all in percentage points.
+
+    BETTER: all of it above 0. EQUIVALENT: within the margin on both sides. NON-INFERIOR: not worse by the margin. INFERIOR:
+    worse by more than the margin. Else INCONCLUSIVE.
+    """
+    if gap is None or gap.low is None or gap.high is None:
+        return INCONCLUSIVE
+    if gap.low > 0:
+        return BETTER
+    if gap.low > -margin:
+        return EQUIVALENT if gap.high < margin else NON_INFERIOR
+    return INFERIOR if gap.high < -margin else INCONCLUSIVE
+
+
+def needed(differences: "Array", margin: float, *, shares: bool) -> int | None:
+    """The prompts, those at hand included, with which non-inferiority would be shown with a chance of POWER.
+
+    (z_alpha + z_beta)^2 variance / (margin + mean difference)^2, the differences being as seen. None where the difference seen
+    is not within the margin: no number of prompts would show what is not so.
+    """
+    mean = float(differences.mean())
+    if mean <= -margin:
+        return None
+    normal = NormalDist()
+    z = normal.inv_cdf(1 - ALPHA)
+    variance = float(differences.var())
+    number = (z + normal.inv_cdf(POWER)) ** 2 * variance / (margin + mean) ** 2
+    if shares and margin < 100:  # also where no prompt tells the two apart yet, Tango's interval has a width
+        number = max(number, z * z * (100 - margin) / margin) if margin else math.inf
+    return math.ceil(number) if math.isfinite(number) else None
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """The p-values adjusted for their number; None stays, and is not counted. Holm 1979, https://jstor.org/stable/4615733."""
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        adjusted[place] = largest
+    return adjusted
+
+
+# --- shares -----------------------------------------------------------------------------------------------------------
+
+
+def tango_z(only_first: Any, only_second: Any, n: Any, difference: Any) -> Any:
+    """Tango's score statistic for a difference of paired shares (-1 to 1); elementwise on arrays too.
+
+    Tango 1998, Statistics in Medicine 17, 891: the discordant share is estimated under the hypothesis.
+    """
+    import numpy as np
+
+    b, c, d = np.asarray(only_first, float), np.asarray(only_second, float), np.asarray(difference, float)
+    linear = -b - c + (2 * n - b + c) * d
+    constant = -c * d * (1 - d)
+    second = (np.sqrt(np.maximum(linear * linear - 8 * n * constant, 0)) - linear) / (4 * n)
+    variance = n * np.maximum(2 * second + d * (1 - d), 0)
+    distance = b - c - n * d
+    with np.errstate(divide="ignore", invalid="ignore"):
+        certain = np.where(distance == 0, 0.0, np.copysign(np.inf, distance))
+        return np.where(variance > 0, distance / np.sqrt(variance), certain)
+
+
+def tango(only_first: Any, only_second: Any, n: Any, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+    """Tango's score interval of the difference of two paired shares, first less second, from -1 to 1; elementwise."""
+    import numpy as np
+
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    ends = []
+    for target in (z, -z):
+        low, high = np.full(np.shape(only_first), -1.0), np.full(np.shape(only_first), 1.0)
+        for _ in range(STEPS):  # the statistic falls as the difference rises
+            middle = (low + high) / 2
+            above = tango_z(only_first, only_second, n, middle) > target
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        ends.append((low + high) / 2)
+    return ends[0], ends[1]
+
+
+@dataclass(frozen=True)
+class PairedShares:
+    """Two shares, in percent, of the same prompts: each with Wilson's interval, and phi, how much they go together.
+
+    Their difference and ratio get intervals from these. A bootstrap would again claim certainty where all or none hit.
+    Where prompts come in groups, counts are divided by the design effect of the difference: Rao and Scott 1992,
+    https://doi.org/10.2307/2532311.
+    """
+
+    first: Interval
+    second: Interval
+    phi: float
+    n: float  # effective
+    only_first: int
+    only_second: int
+    groups: int  # prompts, or groups of prompts
+    scale: float = field(default=1.0)  # effective over real number of prompts
+
+    @classmethod
+    def of(cls, first: "NDArray[np.bool_]", second: "NDArray[np.bool_]", groups: Sequence[str] | None = None) -> "PairedShares":
+        """From whether each prompt is a hit, (n,) both."""
+        n, hits, others = len(first), int(first.sum()), int(second.sum())
+        both = int((first & second).sum())
+        together = float(both * n - hits * others)  # ad - bc of the fourfold table
+        if together > 0:
+            together = max(together - n / 2, 0.0)  # Newcombe's correction for continuity
+        spread = math.sqrt(hits * (n - hits) * others * (n - others))
+        scale = effective(first.astype(float) - second.astype(float), groups) / n
+        return cls(
+            share(hits * scale, n * scale),
+            share(others * scale, n * scale),
+            together / spread if spread else 0.0,
+            n * scale,
+            hits - both,
+            others - both,
+            n if groups is None else len(set(groups)),
+            scale,
+        )
+
+    def difference(self) -> Interval:
+        """First less second, by Tango's score interval. No interval below `FEWEST` prompts or groups."""
+        value = self.first.value - self.second.value
+        if self.groups < FEWEST:
+            return Interval(value, None, None)
+        low, high = tango(self.only_first * self.scale, self.only_second * self.scale, self.n)
+        return Interval(value, 100 * float(low), 100 * float(high))
+
+    def below(self, threshold: float) -> float | None:
+        """The one-sided p of "the difference is at most `threshold`" points, by the same statistic."""
+        if self.groups < FEWEST:
+            return None
+        z = tango_z(self.only_first * self.scale, self.only_second * self.scale, self.n, threshold / 100)
+        return 1 - NormalDist().cdf(float(z)) if math.isfinite(z) else float(z < 0)
+
+    def p(self) -> float:
+        """The exact McNemar test's two-sided p; of grouped prompts, of the effective counts, rounded."""
+        from scipy.stats import binomtest
+
+        one, other = (round(count * self.scale) for count in (self.only_first, self.only_second))
+        return float(binomtest(one, one + other).pvalue) if one + other else 1.0
+
+    def ratio(self) -> Interval | None:
+        """First over second, in percent; None where second is 0.
+
+        MOVER: where the interval of first - R * second meets zero. Donner and Zou 2012,
+        https://doi.org/10.1177/0962280210383082.
+        """
+        one, two = self.first.value, self.second.value
+        if not two:
+            return None
+        if self.groups < FEWEST:
+            return Interval(100 * one / two, None, None)
+        (below, above), (other_below, other_above) = _arms(self.first), _arms(self.second)
+
+        def meets(arm: float, other_arm: float, side: int) -> float:
+            square, half = two * two - other_arm * other_arm, one * two - self.phi * arm * other_arm
+            root = math.sqrt(max(half * half - square * (one * one - arm * arm), 0.0))
+            if side < 0:  # the same root as (half - root) / square, also where square is 0
+                return (one * one - arm * arm) / (half + root) if half + root else 0.0
+            return (half + root) / square
+
+        return Interval(100 * one / two, 100 * meets(below, other_above, -1), 100 * meets(above, other_below, 1))
+
+
+def effective(values: "Array", groups: Sequence[str] | None) -> float:
+    """How many independent prompts the values (n,) are worth: n over the design effect, from the number of groups to n."""
+    import numpy as np
+
+    n = len(values)
+    if groups is None:
+        return float(n)
+    names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    centred = values - values.mean()
+    sums = np.zeros(len(names))
+    np.add.at(sums, [names[name] for name in groups], centred)
+    within = float((centred * centred).sum())
+    if not within:
+        return float(len(names))
+    design = float((sums * sums).sum()) / within * len(names) / max(len(names) - 1, 1)
+    return float(min(max(n / max(design, 1.0), 1.0), n))
+
+
+def _arms(interval: Interval) -> tuple[float, float]:
+    assert interval.low is not None
+    assert interval.high is not None  # Wilson's always has both
+    return interval.value - interval.low, interval.high - interval.value

@@ -1,0 +1,322 @@
+"""From answers to the table: every contestant's scores with intervals, the paired differences, the share of the teacher kept.
+
+The heart of scores.json; verdict, report and terminal only show it. Asks no model, so `verify` computes it again.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from seqdistill.metrics import Measure
+from seqdistill.metrics.text import corpus_chrf
+from seqdistill.stages.evaluate.answers import Answer
+from seqdistill.stages.evaluate.deferral import Promise
+from seqdistill.stages.evaluate.statistics.intervals import (
+    ENOUGH,
+    Interval,
+    Resampled,
+    column,
+    difference,
+    gap_closed,
+    ratio,
+    resample,
+    share,
+)
+from seqdistill.stages.evaluate.statistics.paired import ALPHA, PairedShares, decide, effective, holm, needed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+def upper(measure: str) -> str:
+    """Whom the student is measured against: the teacher's own second try, or the teacher where a reference decides."""
+    return "ceiling" if measure.endswith("_teacher") else "teacher"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the table is made."""
+
+    roles: Sequence[str]  # the contestants, in the order of the table
+    measures: Sequence[Measure]
+    primary: str  # the measure that decides
+    margin: float  # points
+    resamples: int
+    seed: int
+    promise: Promise | None = None  # of a fallback
+
+
+def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
+    """Scores, comparisons and shares kept over all prompts and for each slice. Only prompts that every model answered.
+
+    Values are percent but for length_ratio (characters of all answers over the teacher's). Keys: n, models, comparisons,
+    kept, gap_closed, judged, slices.
+    """
+    scored = [answer for answer in answers if answer.scores is not None]
+    slices = Counter(answer.prompt.slice for answer in scored if answer.model == "student")
+    document = _part(scored, settings)
+    by_role = {role: [answer for answer in scored if answer.model == role] for role in settings.roles}
+    for against in ("teacher", "reference"):
+        for role in settings.roles:
+            corpus = _corpus(by_role[role], by_role.get("teacher", []), against)
+            document["models"][role][f"chrf_{against}_corpus"] = corpus
+    document["slices"] = []
+    if len(slices) > 1 or None not in slices:
+        for name in sorted(slices, key=lambda s: (s is None, s)):
+            part = _part([answer for answer in scored if answer.prompt.slice == name], settings)
+            document["slices"].append({"slice": name, **part})
+        _adjust(document["slices"])
+    return document
+
+
+def _part(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
+    by_role = {role: [answer for answer in answers if answer.model == role] for role in settings.roles}
+    n = len(by_role["student"])
+    models: dict[str, dict[str, Any]] = {role: {} for role in settings.roles}
+    part: dict[str, Any] = {"n": n, "models": models, "comparisons": [], "kept": [], "gap_closed": [], "judged": None}
+    for measure in settings.measures:
+        for role in settings.roles:
+            models[role][measure.name] = None
+    for columns in _drawn([found for measure in settings.measures if (found := _Columns.of(by_role, measure))], settings):
+        measure, name = columns.measure, columns.measure.name
+        for role in columns.roles:
+            if not (role == "teacher" and measure.against == "teacher"):  # 100 by definition: the measure itself
+                models[role][name] = _cell(columns.mean(role), columns.n)
+        for other in columns.others():
+            part["comparisons"].append({"metric": name, "model": "student", "other": other, **columns.compared(other)})
+        top = columns.top()
+        if measure.against and top:
+            part["kept"].append({"metric": name, "of": top, **_cell(columns.kept(top), columns.n)})
+            if "base" in columns.roles:
+                closed = columns.drawn.interval(gap_closed(*(columns.roles.index(r) for r in ("student", "base", top))))
+                part["gap_closed"].append({"metric": name, "of": top, **_cell(closed, columns.n)})
+        if name == settings.primary and top:
+            part["judged"] = {"metric": name, "other": top, "n": columns.n, **columns.judged(top, settings.margin)}
+    for role, length in _lengths(by_role, settings).items():
+        models[role]["length_ratio"] = length
+    return part
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """One measure's scores: a row for each prompt to which it applies, a column for each contestant to which it applies."""
+
+    measure: Measure
+    roles: list[str]
+    scores: "Array"  # (n, K)
+    prompts: tuple[str, ...]  # (n,) ids
+    groups: list[str] | None
+    replicates: Resampled | None = None
+
+    @property
+    def drawn(self) -> Resampled:
+        assert self.replicates is not None
+        return self.replicates
+
+    @classmethod
+    def of(cls, by_role: Mapping[str, list[Answer]], measure: Measure) -> "_Columns | None":
+        """None where the measure applies to no prompt, or not to the student."""
+        import numpy as np
+
+        def score(answer: Answer) -> float | None:
+            return (answer.scores or {}).get(measure.name)
+
+        roles = [role for role in by_role if any(score(answer) is not None for answer in by_role[role])]
+        if "student" not in roles:
+            return None
+        answered = list(zip(*(by_role[role] for role in roles), strict=True))
+        rows = [row for row in answered if all(score(answer) is not None for answer in row)]
+        if not rows:
+            return None
+        scores = np.array([[score(answer) for answer in row] for row in rows], dtype=np.float64)
+        first = [row[0] for row in rows]
+        return cls(measure, roles, scores, tuple(answer.prompt.id for answer in first), groups_of(first))
+
+    @property
+    def n(self) -> int:
+        return len(self.scores)
+
+    def top(self) -> str | None:
+        """Whom the student is to equal. Without a second try of the teacher, for shares its answers themselves: an answer is
+        the teacher's or not. For a degree of likeness there is nobody.
+        """
+        top = upper(self.measure.name)
+        if top == "ceiling" and top not in self.roles and self.measure.metric.share:
+            top = "teacher"
+        return top if top in self.roles else None
+
+    def others(self) -> list[str]:
+        """Those whom the student is compared with."""
+        left_out = {"student", "ceiling" if self.measure.against != "teacher" else "teacher"} - {self.top()}
+        return [role for role in self.roles if role not in left_out]
+
+    def mean(self, role: str) -> Interval | None:
+        scores = self._column(role)
+        if not self.measure.metric.share:
+            return self.drawn.interval(column(self.roles.index(role)))
+        scale = effective(scores, self.groups) / self.n
+        return share(int((scores > 50).sum()) * scale, self.n * scale)
+
+    def kept(self, top: str) -> Interval | None:
+        """The student over `top`, in percent."""
+        return self._pair(top).ratio() if self.measure.metric.share else self.drawn.interval(ratio(*self._at(top), 100.0))
+
+    def compared(self, other: str) -> dict[str, Any]:
+        """The student less another, with the two-sided p of no difference; for shares also the discordant prompts."""
+        gap, p, more = self._gap(other), None, {}
+        if self.measure.metric.share:
+            pair = self._pair(other)
+            p, more = pair.p(), {"only_student": pair.only_first, "only_other": pair.only_second}
+        elif (below := self.drawn.below(difference(*self._at(other)), 0.0)) is not None:
+            p = min(1.0, 2 * min(below, 1 - below))
+        sign = gap.sign if gap else 0
+        verdict = {1: "higher", -1: "lower", 0: "not shown"}[sign]
+        return {**_rounded(gap), "p": _round(p), **more, "verdict": verdict}
+
+    def judged(self, top: str, margin: float) -> dict[str, Any]:
+        """The decision at a margin, and the prompts still needed for one; `p` is one-sided, of "worse by the margin"."""
+        gap = self._gap(top)
+        if self.measure.metric.share:
+            p = self._pair(top).below(-margin)
+        else:
+            p = self.drawn.below(difference(*self._at(top)), -margin)
+        decision = decide(gap, margin)
+        differences = self._column("student") - self._column(top)
+        number = needed(differences, margin, shares=self.measure.metric.share)
+        if number is not None and self.groups:
+            number = round(number * self.n / effective(differences, self.groups))
+        missing = None if number is None else max(number - self.n, 1)
+        missing = missing if decision == "INCONCLUSIVE" else 0
+        return {"decision": decision, "needed": missing, **_rounded(gap), "p": _round(p)}
+
+    def _gap(self, other: str) -> Interval | None:
+        if self.measure.metric.share:
+            return self._pair(other).difference()
+        return self.drawn.interval(difference(*self._at(other)))
+
+    def _pair(self, other: str) -> PairedShares:
+        return PairedShares.of(self._column("student") > 50, self._column(other) > 50, self.groups)
+
+    def _at(self, other: str) -> tuple[int, int]:
+        return self.roles.index("student"), self.roles.index(other)
+
+    def _column(self, role: str) -> "Array":
+        return self.scores[:, self.roles.index(role)]
+
+
+def _drawn(found: Sequence[_Columns], settings: Settings) -> list[_Columns]:
+    """The columns with their bootstrap replicates: measures of the same prompts are drawn together, once."""
+    import numpy as np
+
+    together: dict[tuple[str, ...], list[_Columns]] = {}
+    for columns in found:
+        together.setdefault(columns.prompts, []).append(columns)
+    drawn: dict[str, Resampled] = {}
+    for alike in together.values():
+        scores = np.concatenate([columns.scores for columns in alike], axis=1)
+        whole = resample(scores, settings.resamples, settings.seed, alike[0].groups)
+        end = 0
+        for columns in alike:
+            start, end = end, end + len(columns.roles)
+            mine = Resampled(whole.means[start:end], whole.replicates[:, start:end], whole.jackknife[:, start:end])
+            drawn[columns.measure.name] = mine
+    return [replace(columns, replicates=drawn[columns.measure.name]) for columns in found]
+
+
+def groups_of(answers: Sequence[Answer]) -> list[str] | None:
+    """The group of each answer's prompt, a prompt without one being its own; None where no two prompts share a group."""
+    groups = [f"group {answer.group}" if answer.group is not None else f"prompt {answer.prompt.id}" for answer in answers]
+    return groups if len(set(groups)) < len(groups) else None
+
+
+def _adjust(parts: list[dict[str, Any]]) -> None:
+    """Holm's correction over slices: of each comparison's p, and of the decisions; what it does not bear is not claimed."""
+    pairs = dict.fromkeys((cell["metric"], cell["other"]) for part in parts for cell in part["comparisons"])
+    for pair in pairs:
+        cells = [cell for part in parts for cell in part["comparisons"] if (cell["metric"], cell["other"]) == pair]
+        for cell, p in zip(cells, holm([cell["p"] for cell in cells]), strict=True):
+            cell["p"] = _round(p)
+            if p is not None and p > 2 * ALPHA:
+                cell["verdict"] = "not shown"
+    judged = [part["judged"] for part in parts if part["judged"]]
+    for one, p in zip(judged, holm([one["p"] for one in judged]), strict=True):
+        one["p"] = _round(p)
+        if p is not None and p > ALPHA and one["decision"] in ("NON-INFERIOR", "EQUIVALENT", "BETTER"):
+            one["decision"] = "INCONCLUSIVE"
+    for part in parts:
+        part["warning"] = warning(part["n"])
+
+
+def warning(n: int) -> str | None:
+    """What to say of intervals from few prompts; None where there are enough."""
+    return f"{n} prompts: below {ENOUGH} an interval is a rough guide" if n < ENOUGH else None
+
+
+def _lengths(by_role: Mapping[str, list[Answer]], settings: Settings) -> dict[str, dict[str, Any] | None]:
+    import numpy as np
+
+    roles = [role for role in settings.roles if by_role[role]]
+    empty: dict[str, dict[str, Any] | None] = dict.fromkeys(settings.roles)
+    if "teacher" not in roles:
+        return empty
+    lengths = np.array([[float(len(answer.text)) for answer in by_role[role]] for role in roles]).T
+    if not len(lengths):
+        return empty
+    drawn = resample(lengths, settings.resamples, settings.seed, groups_of(by_role["teacher"]))
+    teacher = roles.index("teacher")
+    return empty | {
+        role: _cell(drawn.interval(ratio(k, teacher)), len(lengths)) for k, role in enumerate(roles) if k != teacher
+    }
+
+
+def _corpus(answers: list[Answer], teacher: list[Answer], against: str) -> float | None:
+    if against == "teacher":
+        pairs = [(a.text, t.text) for a, t in zip(answers, teacher, strict=False) if a is not t]
+    else:
+        pairs = [(a.text, a.prompt.reference) for a in answers if a.prompt.reference is not None]
+    return round(corpus_chrf(*zip(*pairs, strict=True)), 6) if pairs else None
+
+
+def cell_of(interval: Interval | None, n: int) -> dict[str, Any]:
+    """A number with its interval as scores.json holds it."""
+    return {**_rounded(interval), "n": n}
+
+
+_cell = cell_of
+
+
+def _rounded(interval: Interval | None) -> dict[str, float | None]:
+    """Six decimals: what sums of floats in another order on another machine cannot move."""
+    values = asdict(interval) if interval else dict.fromkeys(("value", "low", "high"))
+    return {name: _round(value) for name, value in values.items()}
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 6) + 0.0
+
+
+def methods(measures: Sequence[Measure], chrf: str) -> dict[str, str]:
+    """How the numbers were made, in words."""
+    metrics = {measure.metric.name: measure.metric.about for measure in measures}
+    return {
+        **metrics,
+        "chrf": f"{metrics.get('chrf', '')} ({chrf})",
+        "length_ratio": "characters of all answers over those of the teacher's",
+        "intervals": "95%, over prompts, or over groups where prompts have one: BCa bootstrap for means, their paired "
+        "differences and ratios; for shares Wilson, Tango (paired differences) and MOVER (ratios)",
+        "p": "two-sided, of no difference: exact McNemar for shares, the BCa bootstrap inverted for means; Holm over slices",
+        "decision": f"by the 95% interval of the paired difference at the margin, so with a one-sided alpha of {ALPHA:.3f}; "
+        "needed: further prompts for a power of .8, the difference being as seen",
+        "kept": "student over ceiling where the teacher's answers are the measure, over teacher where references are",
+        "gap_closed": "(student - base) / (ceiling or teacher - base)",
+        "ceiling": "the teacher asked again: with another seed, and in this process in batches of another size",
+        "copy": "the first words of the student's prompt, cut to the teacher's mean length",
+        "nearest": "the training answer whose prompt is nearest by TF-IDF",
+        "deferral": "the least confident answers are the teacher's; a threshold by fixed-sequence testing of Clopper-Pearson "
+        "bounds on one half of the prompts, one prompt of a group, reported on the other",
+        "majority": "the most frequent class of the training answers",
+    }

@@ -1,0 +1,296 @@
+"""What the numbers say, in sentences: nothing is claimed that an interval does not show.
+
+Reads the document of scores.json. Counts nothing itself.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from seqdistill.stages.evaluate.shown import percent, points
+from seqdistill.stages.evaluate.statistics.intervals import FEWEST
+
+STOPS_WANTED = 98.0  # percent
+Scores = dict[str, Any]
+
+
+def verdict(scores: Scores) -> list[str]:
+    """The sentences, the headline first."""
+    primary = scores["primary"]
+    if not any(cell["metric"] == primary for cell in scores["comparisons"]):
+        reason = "no test prompt has a reference" if primary.endswith("_reference") else "it applies to no answer"
+        unjudged = f"The student cannot be judged by {_phrase(scores, primary)}: {reason}."
+        return [unjudged, *_form(scores), *_behaviour(scores), *_absent(scores)]
+    return [
+        headline(scores),
+        _measured(scores),
+        *_difference(scores),
+        *_baselines(scores),
+        *_other_way(scores),
+        *_classes(scores),
+        *_form(scores),
+        *_behaviour(scores),
+        *_fallback(scores),
+        *_slices(scores),
+        *_absent(scores),
+        *_failed(scores),
+        *_few(scores),
+    ]
+
+
+def headline(scores: Scores) -> str:
+    """The decision in one sentence, with one interval."""
+    judged, kept = scores["judged"], _kept(scores)
+    share = f"it keeps {percent(kept, unit='%')} of the teacher" if kept and kept["value"] is not None else None
+    if judged is None:
+        level = f"it reaches {percent(scores['models']['student'][scores['primary']], unit='%')}"
+        return f"INCONCLUSIVE: there is no second answer of the teacher to compare the student with; {level}."
+    share = share or f"it is {points(judged)} apart"
+    within = f"{scores['margin']:g} points of the teacher"
+    match judged["decision"]:
+        case "BETTER":
+            return f"BETTER: the student beats the teacher; {share}."
+        case "EQUIVALENT":
+            return f"EQUIVALENT: the student is within {within}, up or down; {share}."
+        case "NON-INFERIOR":
+            return f"NON-INFERIOR: the student is at most {scores['margin']:g} points worse than the teacher; {share}."
+        case "INFERIOR":
+            return f"INFERIOR: the student is more than {scores['margin']:g} points worse than the teacher; {share}."
+    if judged["low"] is None:
+        return f"INCONCLUSIVE: {_prompts(judged['n'])} are too few for an interval; {share}."
+    if judged["needed"] is None:
+        return f"INCONCLUSIVE: the student is not shown to be within {within}, and as it is no more prompts will; {share}."
+    return (
+        f"INCONCLUSIVE: the student is not shown to be within {within}; {judged['needed']:,} more prompts are needed; {share}."
+    )
+
+
+def _kept(part: Scores, metric: str | None = None) -> dict[str, Any] | None:
+    metric = metric or part["primary"]
+    return next((cell for cell in part["kept"] if cell["metric"] == metric), None)
+
+
+def _phrase(scores: Scores, metric: str) -> str:
+    return str(scores["measures"][metric]["phrase"])
+
+
+def _difference(scores: Scores) -> Iterator[str]:
+    """The difference behind the decision, and how much of the way from the base to the teacher it is."""
+    judged = scores["judged"]
+    if judged is None:
+        return
+    other = scores["models"][judged["other"]]["phrase"]
+    cell = next(c for c in scores["comparisons"] if (c["metric"], c["other"]) == (judged["metric"], judged["other"]))
+    line = f"The student less {other}: {points(judged)}"
+    if "only_student" in cell:
+        line += (
+            f"; right alone on {cell['only_student']} and wrong alone on {cell['only_other']} prompts, "
+            f"McNemar p = {cell['p']:.3g}"
+        )
+    yield f"{line}."
+    closed = next((c for c in scores["gap_closed"] if c["metric"] == judged["metric"]), None)
+    if closed and closed["value"] is not None and closed["low"] is not None:
+        yield f"Training closed {percent(closed, unit='%')} of the gap from the untrained student to {other}."
+
+
+def _measured(scores: Scores) -> str:
+    """By what and on how many prompts; where it is a share, an accuracy, also how large it is."""
+    primary = scores["primary"]
+    line = f"Measured by {_phrase(scores, primary)}"
+    models = scores["models"]
+    if scores["measures"][primary]["share"]:
+        other = (scores["judged"] or {}).get("other", "teacher")
+        shares = [f"{role} {percent(models[role][primary], unit='%')}" for role in ("student", other) if models[role][primary]]
+        line += f" ({', '.join(shares)})"
+    if not scores["primary_named"]:
+        line += ", which the form of the task suggests ([task] primary names another)"
+    n = models["student"][primary]["n"]
+    which = _prompts(n) if n == scores["n"] else f"{n} of {_prompts(scores['n'])}, those to which it applies"
+    return f"{line}, on {which}, with 95% intervals over prompts."
+
+
+def _baselines(scores: Scores) -> Iterator[str]:
+    clauses = _against(scores, scores)
+    if clauses:
+        yield f"It {_listed(clauses)}."
+
+
+def _against(part: Scores, scores: Scores) -> list[str]:
+    """How the student compares with all but the teacher."""
+    gaps = {
+        cell["other"]: cell
+        for cell in part["comparisons"]
+        if cell["metric"] == scores["primary"] and cell["other"] not in ("teacher", "ceiling")
+    }
+    names = {role: scores["models"][role]["phrase"] for role in gaps}
+    beaten = [other for other, cell in gaps.items() if cell["verdict"] == "higher"]
+    clauses = []
+    if beaten:
+        clauses.append("beats " + _listed([f"{names[other]} by {percent(gaps[other])}" for other in beaten]))
+    for other, cell in gaps.items():
+        if cell["verdict"] == "lower":
+            clauses.append(f"is worse than {names[other]}: {percent(cell, '+')}")
+        elif other not in beaten and cell["low"] is None:
+            clauses.append(f"cannot be compared with {names[other]} on so few prompts: {percent(cell, '+')}")
+        elif other not in beaten:
+            clauses.append(f"is not shown to differ from {names[other]}: {percent(cell, '+')}")
+    return clauses
+
+
+def _other_way(scores: Scores) -> Iterator[str]:
+    """The same metric against the references, where the teacher's answers decide, and the other way round."""
+    metric, _, against = scores["primary"].rpartition("_")
+    other = f"{metric}_{'reference' if against == 'teacher' else 'teacher'}"
+    if against not in ("teacher", "reference") or not scores["models"]["student"].get(other):
+        return
+    top = "teacher" if against == "teacher" else "ceiling"
+    gap = next((c for c in scores["comparisons"] if (c["metric"], c["other"]) == (other, top)), None)
+    if gap is None or gap["value"] is None:
+        return
+    whom = scores["models"][top]["phrase"]
+    says = {"higher": f"it beats {whom} by", "lower": f"it is worse than {whom} by"}.get(
+        gap["verdict"], f"it is not shown to differ from {whom}:"
+    )
+    value = percent({**gap, **_absolute(gap)}) if gap["verdict"] != "not shown" else percent(gap, "+")
+    yield f"Judged by {_phrase(scores, other)} {says} {value}."
+
+
+def _absolute(gap: dict[str, Any]) -> dict[str, Any]:
+    if gap["value"] >= 0:
+        return gap
+    low, high = gap["low"], gap["high"]
+    return {"value": -gap["value"], "low": None if high is None else -high, "high": None if low is None else -low}
+
+
+def _classes(scores: Scores) -> Iterator[str]:
+    if "confusion" not in scores:
+        return
+    line = f"Macro F1 {percent(scores['macro_f1'])}"
+    agreement = scores.get("kappa")
+    if agreement and agreement["agreement"]["value"] is not None:
+        value = "" if agreement["value"] is None else f" (Cohen's kappa {agreement['value']:.2f})"
+        line += f"; it agrees with the teacher on {percent(agreement['agreement'], unit='%')}{value}"
+        split = [
+            f"{percent({**agreement[key]['agreement'], 'low': None}, unit='%')} where the teacher is {key[8:]}"
+            for key in ("teacher_right", "teacher_wrong")
+            if key in agreement and agreement[key]["agreement"]["value"] is not None
+        ]
+        line += f", {' and '.join(split)}" if split else ""
+    yield f"{line}."
+    missed = [
+        (recall, name)
+        for recall, name in zip(scores["confusion"]["recall"], scores["confusion"]["labels"], strict=True)
+        if recall is not None
+    ]
+    if missed:
+        recall, name = min(missed)
+        yield f"The class found least is {name!r}: {recall:.0f}% of its prompts."
+
+
+def _form(scores: Scores) -> list[str]:
+    """How many answers have the task's form; nothing where it has none."""
+    if "form" not in scores:
+        return []
+    models = scores["models"]
+    gives = "gives one of the choices" if "choices" in scores["form"] else "keeps to the schema"
+    held = ", held to that," if {"schema", "choices"} & models["teacher"].get("asked_with", {}).keys() else ""
+    student = percent(models["student"]["valid"], unit="%")
+    base, teacher = (percent({**(models[role]["valid"] or _NOTHING), "low": None}, unit="%") for role in ("base", "teacher"))
+    others = f"the untrained student in {base}, the teacher{held} in {teacher}"
+    return [f"Asked freely it {gives} in {student} of its answers; {others}."]
+
+
+_NOTHING = {"value": None, "low": None, "high": None}
+
+
+def _behaviour(scores: Scores) -> Iterator[str]:
+    student, teacher = scores["models"]["student"], scores["models"]["teacher"]
+    stopped = student["stopped"]
+    parts = []
+    if stopped:
+        low = f" (less than the {STOPS_WANTED:g}% wanted)" if stopped["value"] < STOPS_WANTED else ""
+        parts.append(f"stops by itself on {percent(stopped, unit='%')} of the prompts{low}")
+    if student["length_ratio"]:
+        parts.append(f"writes {student['length_ratio']['value']:.2f} times the teacher's length")
+    if student["parameters"] and teacher.get("parameters"):
+        parts.append(f"has {100 * student['parameters'] / teacher['parameters']:.0f}% of its parameters")
+    if speedup := faster(scores):
+        parts.append(f"is {speedup:.1f} times as fast")
+    if parts:
+        yield f"It {_listed(parts)}."
+    for measure, name in (("repeats", "repeats itself"), ("refused", "refuses")):
+        cell = student.get(measure)
+        if cell and cell["value"]:
+            against = teacher.get(measure)
+            than = "" if not against or against["value"] is None else f", the teacher in {against['value']:.1f}%"
+            yield f"It {name} in {percent(cell, unit='%')} of its answers{than}."
+
+
+def _fallback(scores: Scores) -> Iterator[str]:
+    """The threshold of a fallback and its promise; nothing where no target was named."""
+    found = scores.get("deferral")
+    if not found or found["target"] is None:
+        return
+    promise = f"at least {found['target']:.4g} of the kept answers are good enough, at a risk of {found['risk']:g}"
+    if found["reason"]:
+        yield f"No threshold can be chosen: {found['reason']}."
+    elif found["threshold"] is not None:
+        held = found["held_out"]
+        seen = f"{held['kept']} of {held['n']} kept, {percent(held['good_percent'], unit='%')} of them good enough"
+        yield (
+            f"From a confidence of {found['threshold']:.4g} on the student can be trusted: {promise}; on the other half of the "
+            f"prompts {seen}. The rest goes to the teacher."
+        )
+    elif found["needed"] is None:
+        yield f"No confidence is found from which {promise}, and as the student is no number of prompts will do."
+    else:
+        yield f"Not with {found['n']} prompts: about {found['needed']:,} more are needed to show that {promise}."
+
+
+def faster(scores: Scores) -> float | None:
+    """The student's tokens/s over the teacher's; None when they were not measured under the same conditions."""
+    student, teacher = scores["models"]["student"], scores["models"]["teacher"]
+    if student["speed_basis"] != teacher.get("speed_basis"):
+        return None
+    if not (student["tokens_per_second"] and teacher["tokens_per_second"]):
+        return None
+    return float(student["tokens_per_second"] / teacher["tokens_per_second"])
+
+
+def _slices(scores: Scores) -> Iterator[str]:
+    for part in scores["slices"]:
+        if not any(cell["metric"] == scores["primary"] for cell in part["comparisons"]):
+            continue
+        kept = _kept(part, scores["primary"])
+        share = f"keeps {percent(kept, unit='%')} of the teacher" if kept and kept["value"] is not None else ""
+        share = share or f"reaches {percent(part['models']['student'][scores['primary']], unit='%')}"
+        decision = f"{part['judged']['decision']}, " if part["judged"] else ""
+        yield f"Slice {part['slice'] or 'without a name'} ({_prompts(part['n'])}): {decision}{share}."
+
+
+def _absent(scores: Scores) -> Iterator[str]:
+    for role, facts in scores["models"].items():
+        if "absent" in facts:
+            yield f"The row {role} is empty: {facts['absent']}."
+
+
+def _failed(scores: Scores) -> Iterator[str]:
+    failed = {model: facts["failed"] for model, facts in scores["models"].items() if facts.get("failed")}
+    if failed:
+        counts = ", ".join(f"{model} {number}" for model, number in failed.items())
+        yield f"Failed requests: {counts}; their prompts are in no score. Run again to retry them."
+
+
+def _few(scores: Scores) -> Iterator[str]:
+    n = scores["models"]["student"][scores["primary"]]["n"]
+    if n < FEWEST:
+        yield f"{_prompts(n)}: too few for intervals; at least {FEWEST} are needed."
+    elif n < scores["few"]:
+        yield f"{_prompts(n)}: below {scores['few']} an interval is a rough guide; add test prompts."
+
+
+def _listed(clauses: list[str]) -> str:
+    return " and ".join(clauses) if len(clauses) < 3 else f"{', '.join(clauses[:-1])}, and {clauses[-1]}"
+
+
+def _prompts(n: int) -> str:
+    return f"{n} held-out prompt{'s' * (n != 1)}"

@@ -1,0 +1,201 @@
+"""`verify`: what a run says of itself, checked again on any machine: hashes, chain, scores and verdict. Runs no model.
+
+A user's own metric is not run either: it is code, and its scores are taken as they are written.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines import Completion
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.journal.storage import Journal
+from seqdistill.metrics import OWN, Item, Measure, Metric, measures
+from seqdistill.progress import Progress
+from seqdistill.records import Prompt, content_files, file_sha256, read_jsonl
+from seqdistill.runs import STAGES, Run, seal, start_sha256
+from seqdistill.stages.evaluate.answers import Answer, Scoring
+from seqdistill.stages.evaluate.deferral import Promise
+from seqdistill.stages.evaluate.inputs import kind_of
+from seqdistill.stages.evaluate.scores import found_in
+from seqdistill.stages.evaluate.table import Settings
+from seqdistill.stages.evaluate.verdict import verdict
+from seqdistill.tasks.answer_form import AnswerForm
+
+CLOSE = 1e-4  # of scores: what sums in another order on another machine can move
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was checked, and every file that is not what the run says it is, with the reason."""
+
+    whole: bool
+    files: int
+    stages: list[str]
+    problems: list[str]
+
+
+def verify(run: Run, progress: Progress) -> Verification:
+    """Checks every finished stage of a run. Raises UsageError where there is none."""
+    stages = [stage for stage in STAGES if run.file(stage, "manifest.json").exists()]
+    if not stages:
+        raise UsageError(f"{run.path}: no finished stage in it", "name a run directory")
+    problems: list[str] = []
+    files = 0
+    for stage in stages:
+        progress.start(f"checking {stage}", 1, "stages")
+        found = list(_stage(run, stage))
+        files += sum(1 for _, problem in found if problem is None)
+        problems += [f"{path}: {problem}" for path, problem in found if problem is not None]
+        progress.advance()
+        progress.end()
+    if "eval" in stages and not problems:
+        problems += [f"{path}: {problem}" for path, problem in _scores(run)]
+    return Verification(not problems, files, stages, problems)
+
+
+def _stage(run: Run, stage: str) -> Iterator[tuple[str, str | None]]:
+    """(path, what is wrong with it or None) of a stage's manifest, outputs, and inputs that lie within the run."""
+    path = run.file(stage, "manifest.json")
+    try:
+        manifest = run.manifest(stage) or {}
+    except UsageError as error:
+        yield str(path), error.message.removeprefix(f"{path}: ")
+        return
+    sealed = manifest.get("seal")
+    yield str(path), None if sealed in (None, seal(manifest)) else "not what the stage wrote"
+    for output in manifest["outputs"]:
+        yield from _hashed(run.path / output["path"], output, "not what the stage wrote")
+    if journal := manifest.get("journal"):
+        path = run.file(stage, "journal.jsonl")
+        there = path.is_file() and start_sha256(path, journal["bytes"]) == journal["sha256"]
+        yield str(path), None if there else "not what the stage wrote, or missing"
+    for entry in manifest.get("inputs", {}).values():
+        source = run.path / entry["path"]
+        if not entry["path"].startswith("..") and not Path(entry["path"]).is_absolute() and source.exists():
+            yield from _hashed(source, entry, f"changed since {stage} read it")
+
+
+def _hashed(path: Path, entry: Mapping[str, Any], problem: str) -> Iterator[tuple[str, str | None]]:
+    if not path.exists():
+        yield str(path), "missing"
+    elif file_sha256(path) == entry["sha256"]:
+        yield str(path), None
+    elif path.is_dir() and entry.get("files"):
+        there = {str(part.relative_to(path)): part for part in content_files(path)}
+        for name in sorted({*there, *entry["files"]}):
+            if name not in there:
+                yield str(path / name), "missing"
+            elif name not in entry["files"] or file_sha256(there[name]) != entry["files"][name]:
+                yield str(there[name]), problem
+    else:
+        yield str(path), problem
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+
+def _scores(run: Run) -> Iterator[tuple[Path, str]]:
+    """What does not follow from the predictions, and predictions that are not in the journal."""
+    path, predictions = run.file("eval", "scores.json"), run.file("eval", "predictions.jsonl")
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    form = AnswerForm(scores.get("form", {}).get("schema", {}), tuple(scores.get("form", {}).get("choices", ())))
+    kind = kind_of(form)
+    columns = [measure for measure in measures(kind) if measure.name in scores["measures"]]
+    own = [_as_written(facts) for name, facts in scores["measures"].items() if name.partition("_")[0] == OWN]
+    scoring = Scoring(columns, form, kind)
+    rows = [row for _, row in read_jsonl(predictions)]
+    by_prompt: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_prompt.setdefault(row["id"], []).append(row)
+    answers: list[Answer] = []
+    for of_prompt in by_prompt.values():
+        completions = {row["model"]: _completion(row) for row in of_prompt}
+        for row in of_prompt:
+            prompt = _prompt(row)
+            if row["scores"] is None:
+                answers.append(Answer(row["model"], prompt, row["prompt"], completions[row["model"]], None))
+                continue
+            found = scoring.scores(completions, row["model"], prompt)
+            found |= {measure.name: row["scores"].get(measure.name) for measure in own}
+            if place := _difference(found, row["scores"], CLOSE):
+                yield predictions, f"the scores of {row['id']}, {row['model']}, do not follow from the answers: {place}"
+                return
+            answers.append(
+                Answer(row["model"], prompt, row["prompt"], completions[row["model"]], row["scores"], row.get("confidence"))
+            )
+    settings = Settings(
+        list(scores["models"]),
+        [*own, *columns],
+        scores["primary"],
+        scores["margin"],
+        scores["resamples"],
+        scores["seed"],
+        Promise(*(scores["deferral"][name] for name in ("target", "risk", "good_enough"))) if "deferral" in scores else None,
+    )
+    found = found_in(answers, settings, replace(scoring, measures=settings.measures))
+    if place := _difference(found, {name: scores.get(name) for name in found}, CLOSE):
+        yield path, f"does not follow from predictions.jsonl: {place}"
+    elif verdict(scores) != scores["verdict"]:
+        yield path, "the verdict does not follow from the scores"
+    yield from _unjournalled(run, scores, rows)
+
+
+def _as_written(facts: Mapping[str, Any]) -> Measure:
+    def unknown(_: Item) -> float | None:
+        raise SeqdistillError("a user's own metric is not run by verify")
+
+    metric = Metric(OWN, facts["heading"].removesuffix(f" to {facts['against']}"), "", unknown, "", share=facts["share"])
+    phrase = str(facts["phrase"])
+    for tail in (" against the teacher's answers", " against the references"):
+        phrase = phrase.removesuffix(tail)
+    return Measure(replace(metric, phrase=phrase), facts["against"])
+
+
+def _completion(row: Mapping[str, Any]) -> Completion:
+    text = row["completion"][-1]["content"] if row["completion"] else ""
+    return Completion(row["id"], text, finish_reason=row["finish_reason"], error=row["error"])
+
+
+def _prompt(row: Mapping[str, Any]) -> Prompt:
+    return Prompt(row["id"], row["prompt"], row["prompt"], row["reference"], row["slice"], group=row["group"])
+
+
+def _unjournalled(run: Run, scores: Mapping[str, Any], rows: list[dict[str, Any]]) -> Iterator[tuple[Path, str]]:
+    """Answers of asked models that the journal does not hold under their prompt."""
+    path = run.file("eval", "journal.jsonl")
+    if not path.is_file():
+        yield path, "missing"
+        return
+    held: set[tuple[str, str, str]] = set()
+    try:
+        with Journal(path, writable=False) as journal:
+            for line in journal.rows():
+                held.add((line["id"], line["model"], line["completion"].get("content", "")))
+    except (SeqdistillError, KeyError, ValueError) as error:
+        yield path, f"cannot be read: {error}"
+        return
+    for row in rows:
+        identity = scores["models"][row["model"]].get("identity")
+        if identity is None or row["error"] is not None or scores["models"][row["model"]].get("engine") is None:
+            continue
+        texts = {(f"{row['id']}:{role}", identity, row["completion"][-1]["content"]) for role in scores["models"]}
+        if not texts & held:
+            yield path, f"does not hold the answer of {row['model']} to {row['id']}"
+            return
+
+
+def _difference(found: Any, written: Any, close: float, place: str = "") -> str | None:
+    """Where two JSON values differ by more than rounding; None where they agree."""
+    if isinstance(found, dict) and isinstance(written, dict):
+        return next((one for key in found if (one := _difference(found[key], written.get(key), close, f"{place}.{key}"))), None)
+    if isinstance(found, (list, tuple)) and isinstance(written, list):
+        if len(found) != len(written):
+            return f"{place}: {len(written)} instead of {len(found)} entries"
+        pairs = enumerate(zip(found, written, strict=True))
+        return next((one for n, (a, b) in pairs if (one := _difference(a, b, close, f"{place}[{n}]"))), None)
+    if isinstance(found, (int, float)) and isinstance(written, (int, float)):
+        return None if abs(found - written) <= close * max(1.0, abs(found)) else f"{place}: {written} instead of {found}"
+    return None if found == written else f"{place}: {written!r} instead of {found!r}"

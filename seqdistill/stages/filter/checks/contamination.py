@@ -1,0 +1,233 @@
+"""Contamination: which rows hold an item of a test set, in whole or in large part, in their prompt or their completion.
+
+Rows go from train; test sets are never touched. Wording that many test items share, or that many rows share with one, is a
+template and proves nothing; nor do equal answers where answers have a form.
+"""
+
+import functools
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import numpy as np
+
+from seqdistill.recipe.tables import ContaminationConfig
+from seqdistill.records import Prompt, text_without_system
+from seqdistill.stages.filter.checks.words import Hashes, Ints, Words, digits_masked, grams, sequence_hashes, spelled, words
+
+GRAM = 5  # words; an item of fewer is found only when it is the whole prompt
+REFERENCE_WORDS = 8  # a shorter reference ("yes", "Paris") proves nothing when a completion says the same
+SHORT = 12  # grams; an item of fewer must be found whole
+TEMPLATE_ITEMS = 3  # what more test items have in common is their template
+MANY_ROWS = 10  # prompts that hold one item in part: so many copies are no leak but a template that it shares with them
+NEAR_PROMPT = 0.5  # of a test prompt's characters in the row's prompt, where the answer alone proves nothing
+IN_ORDER = 0.95  # of an item's words in a row, in their order, with others between them
+LONGEST_COMPARED = 2000  # words of a row that are compared so
+HINT_SHARE = 0.3  # of an item's grams in a row: enough to look at the characters too
+LOOKED_AT = 3  # the items nearest to a row, whose characters are looked at
+CHARACTERS = 12
+FILTER_BITS = 22
+
+
+@dataclass(frozen=True)
+class Item:
+    """One text of a test set: a view of a prompt, or its reference."""
+
+    test: str  # the prompt's id
+    source: str  # the file or hub data set
+    part: str  # prompt | reference
+    text: str
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row that holds a test item."""
+
+    row: int
+    kind: str  # exact | masked | n-gram | characters | words
+    side: str  # prompt | completion
+    item: int
+    share: float  # of the item found in the row
+
+
+def items_of(prompts: Iterable[Prompt], source: str) -> list[Item]:
+    """The texts of a test set: both views of each prompt, each last user message, what is asked in it, and the references."""
+    items: dict[tuple[str, str], Item] = {}
+    for prompt in prompts:
+        for view in (prompt.messages, prompt.teacher_messages):
+            last = view[-1]["content"]
+            for text in (text_without_system(view), last, *_questions(last)):
+                items.setdefault(("prompt", text), Item(prompt.id, source, "prompt", text))
+        if prompt.reference:
+            items.setdefault(("reference", prompt.reference), Item(prompt.id, source, "reference", prompt.reference))
+    return list(items.values())
+
+
+_OPTIONS = re.compile(r"\n\s*(?:(?:options|choices)\s*:|\(?(?:[A-Ha-h]|[1-9]|[ivx]{1,4})[).:]\s)", re.IGNORECASE)
+_DOCSTRING = re.compile(r"(?P<quote>\"\"\"|''')(?P<text>.*?)(?P=quote)", re.DOTALL)
+
+
+def _questions(text: str) -> Iterator[str]:
+    """What a prompt asks, without what is often left out: a question without its options, a docstring without its function."""
+    options = list(_OPTIONS.finditer(text))
+    if options:
+        yield text[: options[0].start()]
+    for found in _DOCSTRING.finditer(text):
+        yield found["text"]
+        if ">>>" in found["text"]:
+            yield found["text"].partition(">>>")[0]
+
+
+class ItemIndex:
+    """Test items, ready to be looked for in many rows."""
+
+    def __init__(self, items: Sequence[Item], config: ContaminationConfig, has_form: bool = False) -> None:
+        """`has_form` says that answers keep to a form (a schema, choices): then two equal answers are no sign of a leak."""
+        self.items, self.overlap, self._config, self._has_form = list(items), config.overlap, config, has_form
+        self._prompts_of: dict[tuple[str, str], list[str]] = {}
+        for item in items:
+            if item.part == "prompt":
+                self._prompts_of.setdefault((item.source, item.test), []).append(item.text)
+        found = words([item.text for item in items])
+        lengths = np.diff(found.bounds)
+        prompts = np.array([item.part == "prompt" for item in items], bool)
+        whole = prompts | (lengths >= REFERENCE_WORDS)
+        # A masked item must have words enough beside its numbers, or "3 + 4" would be every sum.
+        masked = whole & (lengths - _numbers(found) >= REFERENCE_WORDS - 2) & (_numbers(found) > 0)
+        self._exact = _Table(sequence_hashes(found), np.flatnonzero(whole))
+        self._masked = _Table(sequence_hashes(digits_masked(found)), np.flatnonzero(masked))
+        hashes, owners = grams(found, GRAM)
+        keep = whole[owners]
+        seen = np.unique(np.column_stack((hashes[keep], owners[keep].astype(np.uint64))), axis=0)
+        # One test's texts (its views, its question alone) share their wording and are no template.
+        tests = {key: number for number, key in enumerate(dict.fromkeys((item.source, item.test) for item in items))}
+        of_test = np.array([tests[item.source, item.test] for item in items], np.uint64)
+        by_test = np.unique(np.column_stack((seen[:, 0], of_test[seen[:, 1].astype(np.int64)])), axis=0)
+        values, counts = np.unique(by_test[:, 0], return_counts=True)
+        number = np.searchsorted(values, seen[:, 0])
+        seen = seen[counts[number] <= TEMPLATE_ITEMS]
+        self._grams = _Table(seen[:, 0], np.arange(len(seen)))
+        self._owners = seen[:, 1].astype(np.int64)
+        self._sizes = np.bincount(self._owners, minlength=len(items))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def look(self, side: str, texts: Sequence[str], found: Words, prompts: Sequence[str] = ()) -> list[Hit]:
+        """The rows among `texts` that hold an item, each once, with its best hit. `found` is `words(texts)`.
+
+        With completions, `prompts` are the rows' prompts: where an answer alone proves nothing, the prompt must be near too.
+        """
+        if not self.items or not len(found.hashes) or (side == "completion" and not self._config.completions):
+            return []
+        hits: dict[int, Hit] = {}
+        for kind, table, hashes in (
+            ("exact", self._exact, sequence_hashes(found)),
+            ("masked", self._masked, sequence_hashes(digits_masked(found))),
+        ):
+            rows, items = table.find(hashes)
+            if kind == "masked" and not self._config.masked:
+                continue
+            for row, item in zip(rows.tolist(), items.tolist(), strict=True):
+                if prompts and not self._may_prove(kind, item, texts[row], prompts[row]):
+                    continue
+                if side == "prompt" or found.bounds[row + 1] - found.bounds[row] >= REFERENCE_WORDS:
+                    hits.setdefault(row, Hit(row, kind, side, item, 1.0))
+        hashes, owners = grams(found, GRAM)
+        places, entries = self._grams.find(hashes)
+        keys = np.unique(np.column_stack((owners[places], self._owners[entries], self._grams.hashes[entries])), axis=0)
+        pairs, counts = np.unique(keys[:, :2].astype(np.int64), axis=0, return_counts=True)
+        shares = counts / self._sizes[pairs[:, 1]]
+        looked: Counter[int] = Counter()
+        hinted = np.flatnonzero(shares >= HINT_SHARE)
+        for place in hinted[np.lexsort((pairs[hinted, 1], -shares[hinted]))]:
+            row, item, share = int(pairs[place, 0]), int(pairs[place, 1]), float(shares[place])
+            looked[row] += 1
+            if row in hits or looked[row] > LOOKED_AT:
+                continue
+            if prompts and not self._may_prove("n-gram", item, texts[row], prompts[row]):
+                continue
+            # One word makes a short item another item: that one must be there whole.
+            needed = self.overlap if self._sizes[item] >= SHORT else 1.0
+            if share >= needed:
+                hits[row] = Hit(row, "n-gram", side, item, share)
+            elif (share := held(self.items[item].text, texts[row])) >= needed:
+                hits[row] = Hit(row, "characters", side, item, share)
+            elif needed < 1 and (share := in_order(self.items[item].text, texts[row])) >= max(IN_ORDER, needed):
+                hits[row] = Hit(row, "words", side, item, share)
+        return [hits[row] for row in sorted(hits)]
+
+    def _may_prove(self, kind: str, item: int, completion: str, prompt: str) -> bool:
+        """Whether a completion that holds this item proves anything by itself, or else with its prompt.
+
+        Numbers aside, and where answers have a form, completions of different prompts are alike by nature.
+        """
+        known = self.items[item]
+        if kind != "masked" and not self._has_form and completion.lstrip()[:1] not in ("{", "["):
+            return True
+        return any(held(text, prompt) >= NEAR_PROMPT for text in self._prompts_of.get((known.source, known.test), ()))
+
+
+def templates(hits: Mapping[int, Hit], prompts: Hashes) -> set[int]:
+    """The rows whose hit is of an item that rows of many prompts hold in part: wording that they share, and no leak."""
+    holders: dict[int, set[int]] = {}
+    for row, hit in hits.items():
+        if hit.kind != "exact":
+            holders.setdefault(hit.item, set()).add(int(prompts[row]))
+    return {row for row, hit in hits.items() if hit.kind != "exact" and len(holders[hit.item]) > MANY_ROWS}
+
+
+def in_order(item: str, text: str) -> float:
+    """The share of an item's words that stand in a text in their order; 0 where the text is much longer there."""
+    wanted, given = spelled(item), spelled(text)[:LONGEST_COMPARED]
+    if len(wanted) > LONGEST_COMPARED or (Counter(wanted) - Counter(given)).total() > (1 - IN_ORDER) * len(wanted):
+        return 0.0
+    blocks = SequenceMatcher(None, wanted, given, autojunk=False).get_matching_blocks()[:-1]
+    if not blocks or blocks[-1].b + blocks[-1].size - blocks[0].b > 1.5 * len(wanted):
+        return 0.0
+    return sum(block.size for block in blocks) / len(wanted)
+
+
+def held(item: str, text: str) -> float:
+    """The share of an item's runs of CHARACTERS letters and digits that stand in a text, spaces and punctuation aside."""
+    wanted, given = _letters(item), _letters(text)
+    runs = {wanted[start : start + CHARACTERS] for start in range(max(1, len(wanted) - CHARACTERS + 1))}
+    return sum(run in given for run in runs) / len(runs)
+
+
+@functools.lru_cache(maxsize=1024)
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _numbers(found: Words) -> Ints:
+    """How many digit words each text has."""
+    total = np.concatenate(([0], np.cumsum(found.digits)))
+    return total[found.bounds[1:]] - total[found.bounds[:-1]]
+
+
+class _Table:
+    """Hashes looked up many at a time; a bit array turns most of them away before the search."""
+
+    def __init__(self, hashes: Hashes, chosen: Ints) -> None:
+        order = np.argsort(hashes[chosen], kind="stable")
+        self.hashes: Hashes = hashes[chosen][order]
+        self.numbers = chosen[order]
+        self._bits = np.zeros(1 << FILTER_BITS, bool)
+        self._bits[self._bin(self.hashes)] = True
+
+    @staticmethod
+    def _bin(hashes: Hashes) -> Hashes:
+        return hashes >> np.uint64(64 - FILTER_BITS)
+
+    def find(self, hashes: Hashes) -> tuple[Ints, Ints]:
+        """The places in `hashes` that are in the table, with the number of each entry they meet."""
+        places = np.flatnonzero(self._bits[self._bin(hashes)])
+        low = np.searchsorted(self.hashes, hashes[places], "left")
+        counts = np.searchsorted(self.hashes, hashes[places], "right") - low
+        ends = np.cumsum(counts)
+        entries = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(low - (ends - counts), counts)
+        return np.repeat(places, counts), self.numbers[entries]

@@ -1,0 +1,97 @@
+"""The last steps, about people: personal data in the rows, and what reviewers decided about rows.
+
+What personal data is stands in `personal_data`, what a decision means in `decisions`; here they meet the verdicts.
+"""
+
+from collections import Counter
+from collections.abc import Container
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from seqdistill.decisions import RULE, Decision, apply, stale, summary
+from seqdistill.recipe.tables import PersonalDataConfig
+from seqdistill.records import Sample
+from seqdistill.stages.filter.checks import personal_data
+from seqdistill.stages.filter.report import Verdicts
+from seqdistill.stages.filter.scan import Facts, Rows, hashes_of
+from seqdistill.stages.filter.verdict import Verdict, setting
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """What people decided: the rows kept by their word, those with their text, and what to report."""
+
+    kept: set[int]
+    edited: set[int]
+    told: dict[str, int]
+
+
+def apply_decisions(
+    decisions: dict[str, Decision],
+    final: Container[int],
+    facts: Facts,
+    verdicts: Verdicts,
+    config: PersonalDataConfig,
+    read: Rows,
+) -> Reviewed:
+    """Lets people's decisions overrule the verdicts.
+
+    Left out and counted: decisions on a completion that has changed since, on ids that are not there, and those that would
+    bring a test item (the rows in `final`) into training.
+    """
+    told = summary(decisions) | {"stale": 0, "unknown": 0, "refused": 0}
+    kept, edited = set[int](), set[int]()
+    rows = _rows_of(decisions, facts, read)
+    for name, decision in sorted(decisions.items()):
+        row = rows.get(name)
+        if row is None:
+            told["unknown"] += 1
+        elif row in final and decision.decision != "reject":
+            told["refused"] += 1
+        elif stale(decision, _masked(read(row), config) if config.action == "mask" else read(row)):
+            told["stale"] += 1
+        elif (reason := apply(decision, read(row))[1]) is not None:
+            verdicts.reject(row, Verdict(RULE, reason))
+        else:
+            verdicts.accept(row)
+            kept.add(row)
+            if decision.decision == "edit":
+                edited.add(row)
+                read.change(row, partial(_edited, decision=decision))
+    return Reviewed(kept, edited, told)
+
+
+def _rows_of(decisions: dict[str, Decision], facts: Facts, read: Rows) -> dict[str, int]:
+    """The row of each decision's sample, where it is there."""
+    places = np.flatnonzero(np.isin(facts.ids, hashes_of(sorted(decisions)))) if decisions else ()
+    return {read(int(row)).id: int(row) for row in places}
+
+
+def mind_personal_data(
+    facts: Facts, verdicts: Verdicts, reviewed: Reviewed, config: PersonalDataConfig, read: Rows
+) -> dict[str, Any]:
+    """Drops the rows with personal data, unless a person kept them, has them read masked, or only counts them.
+
+    Returns what to report: kinds and counts, no value.
+    """
+    values: Counter[str] = Counter()
+    for row, counts in sorted(facts.personal.items()):
+        values.update(counts)
+        if config.action == "drop" and row not in reviewed.kept:
+            why = personal_data.reason(counts)
+            verdicts.reject(row, Verdict("personal_data", why, (setting("personal_data.action", "annotate"),)))
+    if config.action == "mask":
+        for row in {*facts.personal, *reviewed.edited}:
+            read.change(row, partial(_masked, config=config))
+    return {"action": config.action, "rows": len(facts.personal), "values": dict(sorted(values.items()))}
+
+
+def _edited(sample: Sample, decision: Decision) -> Sample:
+    return apply(decision, sample)[0]
+
+
+def _masked(sample: Sample, config: PersonalDataConfig) -> Sample:
+    return personal_data.mask(sample, config.phone_regions)[0]

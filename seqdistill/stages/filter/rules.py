@@ -1,0 +1,154 @@
+"""The rules that compare rows: each looks at the facts of the rows that stand, and rejects some with a reason.
+
+What makes a duplicate, a stock phrase or a test item is decided in the files of that name; the order of the rules in `stage`.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqdistill.errors import SeqdistillError
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ContaminationConfig, IntegrityConfig, NearDuplicatesConfig
+from seqdistill.stages.filter.checks.contamination import Item, held, templates
+from seqdistill.stages.filter.checks.duplicates import exact_duplicates
+from seqdistill.stages.filter.checks.languages import slips
+from seqdistill.stages.filter.checks.near_duplicates import near_duplicates
+from seqdistill.stages.filter.checks.personal_data import hidden
+from seqdistill.stages.filter.checks.stock_phrases import StockPhrase, stock_phrases
+from seqdistill.stages.filter.checks.words import Ints
+from seqdistill.stages.filter.report import Verdicts
+from seqdistill.stages.filter.scan import Facts, Rows
+from seqdistill.stages.filter.verdict import Verdict, setting
+
+GUARD_ROWS = 100  # the guard looks away from smaller losses
+FEWEST_REPEATS = 20  # prompts with one completion, for it to be spoken of
+WORTH_TELLING = 0.1  # of a slice's prompts
+FLOOR = 0.5  # of `similarity`: what each side of a near-duplicate must reach by itself
+ALL_NEAR = setting("near_duplicates.scope", "off")
+
+
+def drop_slips(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> None:
+    """Rejects completions in a writing system or a language that is rare in their slice."""
+    kinds = {"script": (facts.scripts, config.script_share), "language": (facts.languages, config.language_share)}
+    found = {kind: slips(written, facts.slices, share) for kind, (written, share) in kinds.items()}
+    for kind, reasons in found.items():
+        for row, reason in reasons.items():
+            would_keep = [setting(f"integrity.{name}_share", 0) for name in kinds if row in found[name]]
+            verdicts.reject(row, Verdict(kind, reason, tuple(would_keep)))
+
+
+def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: IntegrityConfig, read: Rows) -> list[StockPhrase]:
+    """Returns the stock phrases; rejects the completions that open with one, where that is configured."""
+    if not config.stock_share:
+        return []
+    slices: dict[str, list[int]] = {}
+    for row in verdicts.kept(order).tolist():
+        slices.setdefault(facts.slices[row], []).append(row)
+    if not slices:
+        return []
+    groups = [np.array(rows) for _, rows in sorted(slices.items())]
+    phrases = stock_phrases(facts.openings, facts.prompts, groups, config.stock_share, read)
+    for phrase in phrases if config.stock_phrases == "drop" else ():
+        reason = f"opens with {phrase.opening!r}, as {phrase.share:.1%} of all do, unasked"
+        for row in phrase.rows.tolist():
+            verdicts.reject(row, Verdict("stock_phrase", reason, (setting("integrity.stock_phrases", "annotate"),)))
+    return phrases
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """One completion to many prompts of a slice."""
+
+    slice: str
+    row: int  # one of those that have it
+    prompts: int
+    share: float  # of the slice's prompts
+
+
+def drop_constants(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> list[Repeated]:
+    """Rejects a completion that answers most prompts of its slice; returns those that answer many."""
+    slices: dict[str, list[int]] = {}
+    for row in verdicts.kept(np.arange(len(facts))).tolist():
+        slices.setdefault(facts.slices[row], []).append(row)
+    found = []
+    for name, chosen in sorted(slices.items()):
+        rows = np.array(chosen)
+        total = len(np.unique(facts.prompts[rows]))
+        answers, inverse, counts = np.unique(facts.answers[rows], return_inverse=True, return_counts=True)
+        for number in np.flatnonzero((answers != 0) & (counts >= FEWEST_REPEATS)):
+            mine = rows[inverse == number]
+            prompts = len(np.unique(facts.prompts[mine]))
+            share = prompts / total
+            if prompts < FEWEST_REPEATS or share < WORTH_TELLING:
+                continue
+            found.append(Repeated(name, int(mine[0]), prompts, share))
+            if share > config.constant_share:
+                reason = f"the same completion as to {prompts} of the {total} prompts of its slice"
+                for row in mine.tolist():
+                    verdicts.reject(row, Verdict("constant", reason, (setting("integrity.constant_share", 1.0),)))
+    return found
+
+
+def drop_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, scope: str) -> None:
+    """Rejects all but the best of the rows that say the same; near-duplicates in this scope would take most of them too."""
+    kept_by = exact_duplicates(facts.digests, verdicts.kept(order))
+    alone = (setting("duplicates", False),)
+    for row in np.flatnonzero(kept_by >= 0).tolist():
+        better = int(kept_by[row])
+        near_too = scope != "off" and facts.numbers[row] == facts.numbers[better]
+        would_keep = (*alone, ALL_NEAR) if near_too else alone
+        verdicts.reject(row, Verdict("duplicate", "says the same as a row that is kept", would_keep), better)
+
+
+def drop_near_duplicates(
+    facts: Facts, verdicts: Verdicts, order: Ints, config: NearDuplicatesConfig, read: Rows, progress: Progress
+) -> None:
+    """Rejects the rows that almost repeat a better one. Raises SeqdistillError when the guard stops it."""
+    if config.scope == "off":
+        return
+    rows = verdicts.kept(order)
+    floor = FLOOR * config.similarity if config.scope == "pair" else 0.0
+    matches = near_duplicates(facts.sets, facts.numbers, rows, config.similarity, floor, progress)
+    gone = np.flatnonzero(matches.kept_by >= 0)
+    _guard(facts, rows, gone, matches.kept_by[gone], config, read)
+    for row in gone.tolist():
+        reason = f"{config.scope} similarity {matches.similarity[row]:.3f} to a row that is kept, at least {config.similarity}"
+        would_keep = ALL_NEAR if matches.repeats[row] else setting("near_duplicates.similarity", 1.0)
+        verdicts.reject(row, Verdict("near_duplicate", reason, (would_keep,)), int(matches.kept_by[row]))
+
+
+def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDuplicatesConfig, read: Rows) -> None:
+    """Stops when near-duplicates would take too much of a slice, or one row too much: templated data looks like that."""
+    if config.guard == 1:
+        return
+    sizes = Counter(facts.slices[row] for row in rows.tolist())
+    winners: dict[str, Counter[int]] = {name: Counter() for name in sizes}
+    for row, better in zip(gone.tolist(), kept_by.tolist(), strict=True):
+        winners[facts.slices[row]][better] += 1
+    for name, mine in sorted(winners.items()):
+        if (lost := mine.total()) < GUARD_ROWS:
+            continue
+        top, most = min(mine.items(), key=lambda pair: (-pair[1], pair[0]))
+        if lost > config.guard * sizes[name] or most > config.guard / 4 * sizes[name]:
+            raise SeqdistillError(
+                f"near-duplicates would take {lost} of {sizes[name]} rows of the slice {name!r}, {most} of them "
+                f"for {read(top).id}: {hidden(read(top).text)[:80]!r}",
+                f"templated data? in [filter.near_duplicates] raise similarity (now {config.similarity}), choose another scope "
+                f"(now {config.scope}), or accept it with guard = 1",
+            )
+
+
+def drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item], config: ContaminationConfig, read: Rows) -> set[int]:
+    """Rejects the rows that hold a test item; returns those that only share a template's wording with one, no hits any more."""
+    shared = templates(facts.hits, facts.prompts)
+    facts.hits = {row: hit for row, hit in facts.hits.items() if row not in shared}
+    for row, hit in sorted(facts.hits.items()) if config.action == "drop" else ():
+        item = items[hit.item]
+        text = read(row).text if hit.side == "completion" else read(row).prompt_text
+        in_part = hit.share < 1 and held(item.text, text) < 1
+        reason = f"{hit.kind} match ({hit.share:.0%}) of its {hit.side} with the {item.part} of test item {item.test}"
+        would_keep = setting("contamination.overlap", 1.0) if in_part else setting("contamination.action", "annotate")
+        verdicts.reject(row, Verdict("contamination", reason, (would_keep,)))
+    return shared

@@ -1,0 +1,156 @@
+"""Answers: what a completion finally says, taken out of its text so that two completions can be compared.
+
+Owns the ways to find an answer and its normal form. Does not judge it. A completion is hostile text: no way of reading it
+may hang, and a completion that has no answer has None.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import regex  # a pattern given by the user meets a model's text: this one can be given a time limit
+
+from seqdistill.errors import UsageError
+from seqdistill.stages.filter.scoring.numbers import only_number, stated_number, written
+
+Extract = Callable[[str], str | None]
+
+EXTRACTS = "text, number, boxed, json:PATH or regex:PATTERN"
+REGEX_SECONDS = 1.0
+
+NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])[-+−]?\.\d+")
+_FENCED = re.compile(r"\A```[\w-]*\n(?P<inside>.*)\n```\Z", re.DOTALL)
+
+
+def extractor(extract: str) -> Extract:
+    """The function text -> answer in normal form, or None, that a setting names.
+
+    `text` takes the whole completion, `number` the number that it states as its answer, `boxed` the last \\boxed{...},
+    `json:a.0.b` a value of a completion that is JSON, `regex:PATTERN` the last match (its first group, where it has one).
+    Raises UsageError.
+    """
+    kind, _, rest = extract.partition(":")
+    match kind:
+        case "text" if not rest:
+            return normal
+        case "number" if not rest:
+            return answer_number
+        case "boxed" if not rest:
+            return lambda text: normal(found) if (found := boxed(text)) is not None else None
+        case "json":
+            path = [part for part in rest.split(".") if part]
+            return lambda text: _at_path(text, path)
+        case "regex" if rest:
+            pattern = compiled(rest, "filter.score.extract")
+            return lambda text: _last_match(pattern, text)
+    raise UsageError(f"filter.score.extract = {extract!r}: no such way to find an answer", f"one of: {EXTRACTS}")
+
+
+def compiled(pattern: str, key: str) -> Any:
+    """The user's pattern, compiled. Raises UsageError naming the key."""
+    try:
+        return regex.compile(pattern)
+    except regex.error as error:
+        raise UsageError(f"{key} = {pattern!r}: not a regular expression: {error}", "fix the pattern") from None
+
+
+def normal(text: str) -> str | None:
+    """A text in normal form: NFKC, case folded, single spaces, no full stop at the end; a number as `number` writes it."""
+    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split()).removesuffix(".").rstrip()
+    whole = NUMBER.fullmatch(folded)
+    return (number(whole[0]) if whole else folded) or None
+
+
+def number(text: str) -> str:
+    """A matched NUMBER in normal form: no thousands separators, plus sign, leading zeros or trailing zeros: 1,050.0 -> 1050."""
+    sign = "-" if text[0] in "-−" else ""
+    whole, _, fraction = text.lstrip("-+−").replace(",", "").partition(".")
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    digits = f"{whole}.{fraction}" if fraction else whole
+    return digits if digits == "0" else sign + digits
+
+
+def answer_number(text: str) -> str | None:
+    """The number that a text gives as its answer, in normal form: in its last box, or else as `stated_number` finds it."""
+    value = answer_value(text)
+    return None if value is None else written(value)
+
+
+def answer_value(text: str) -> Fraction | None:
+    """The value of the number that a text gives as its answer; None for none, and for what is not one number."""
+    box = boxed(text)
+    return stated_number(text) if box is None else only_number(box)
+
+
+def reference_value(text: str) -> Fraction | None:
+    """The value of a reference that is one number, or has one in its last box or behind a mark; None for any other."""
+    box = boxed(text)
+    return only_number(text if box is None else box)
+
+
+def boxed(text: str) -> str | None:
+    """What stands in the last \\boxed{...} whose braces balance."""
+    opened: list[tuple[bool, int]] = []  # whether it is a box, and where its inside starts
+    last: tuple[int, int] | None = None
+    for brace in re.finditer(r"(?P<box>\\boxed)?\{|\}", text):
+        if brace[0] != "}":
+            opened.append((brace["box"] is not None, brace.end()))
+        elif opened:
+            is_box, start = opened.pop()
+            if is_box and (last is None or start > last[0]):
+                last = start, brace.start()
+    return text[slice(*last)] if last else None
+
+
+def read_json(text: str) -> tuple[Any, str] | None:
+    """The value of a text that is JSON as a whole, alone or as one fenced block, and its normal form; None for other text.
+
+    In the normal form key order does not matter, 1 is 1.0 and true is not 1. NaN and Infinity are not JSON.
+    """
+    stripped = text.strip()
+    if fenced := _FENCED.match(stripped):
+        stripped = fenced["inside"]
+    try:
+        value = json.loads(stripped, parse_constant=_refuse, parse_float=_int_or_float)
+        return value, json.dumps(value, sort_keys=True)
+    except (ValueError, RecursionError):  # ValueError: not JSON, or an integer of thousands of digits
+        return None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _int_or_float(text: str) -> int | float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+def _at_path(text: str, path: list[str]) -> str | None:
+    read = read_json(text)
+    if read is None:
+        return None
+    value = read[0]
+    for name in path:
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return None
+    return normal(value) if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _last_match(pattern: Any, text: str) -> str | None:
+    found = None
+    try:
+        for match in pattern.finditer(text, timeout=REGEX_SECONDS):
+            found = match
+    except TimeoutError:
+        return None
+    if found is None:
+        return None
+    return normal(found[1] if pattern.groups and found[1] is not None else found[0])

@@ -1,0 +1,248 @@
+"""The choice: scores the rows that stand, keeps the best of each prompt or of all, and names the baselines to compare with.
+
+Brings together the scores (`scoring`, `verify`, `judge`, `reward`) and the rule (`selection`). Reads rows one prompt at a time.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqdistill.engines.models import identity
+from seqdistill.errors import UsageError
+from seqdistill.journal.storage import Journal
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, ScoreConfig
+from seqdistill.records import Sample
+from seqdistill.runs import Run
+from seqdistill.stages.filter.checks.personal_data import hidden
+from seqdistill.stages.filter.checks.words import Hashes, Ints
+from seqdistill.stages.filter.scoring.answers import extractor
+from seqdistill.stages.filter.scoring.judge import judge, judge_settings
+from seqdistill.stages.filter.scoring.reward import RewardModel
+from seqdistill.stages.filter.scoring.scores import (
+    by_consensus,
+    by_faithfulness,
+    by_logprob,
+    by_reference,
+    by_vote,
+    teacher_means,
+)
+from seqdistill.stages.filter.scoring.selection import BASELINES, Rejected, baseline, select
+from seqdistill.stages.filter.scoring.verify import Check, verifier
+from seqdistill.tasks.answer_form import AnswerForm
+
+REWARDED_AT_ONCE = 1024
+ALL_APART = 0.9  # of the prompts with several samples: when in more of them no two agree, a vote decides nothing
+
+Read = Callable[[int], Sample]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen among some rows."""
+
+    rejected: dict[int, tuple[Rejected, int | None]]  # by row: why it goes, and the best row that stays
+    baselines: dict[str, set[int]]  # by name: as many rows as were chosen, of each prompt and each side of the split
+    told: dict[str, Any]  # for the report
+    warnings: list[str] = field(default_factory=list)  # about the scores as a whole
+
+
+def choice_settings(recipe: Recipe) -> dict[str, Any]:
+    """What decides the scores besides [filter] itself, for the stage's fingerprint. Raises UsageError for bad settings."""
+    match recipe.filter.score.by:
+        case "judge":
+            return judge_settings(recipe.judge)
+        case "reward":
+            return {"filter.score.reward_model": identity(_reward_model(recipe.filter.score))}
+        case "vote" if recipe.filter.score.extract:
+            extractor(recipe.filter.score.extract)
+        case "verify":
+            with verifier(recipe.filter.verify, recipe.filter.score.extract):
+                pass  # opened to be checked
+    return {}
+
+
+def choice_inputs(config: FilterConfig) -> dict[str, Path]:
+    """The files that decide the scores: those that a check's command names."""
+    used = config.verify.command if (config.score.by, config.verify.by) == ("verify", "command") else []
+    return {f"verify.command {number}": Path(part) for number, part in enumerate(used, 1) if Path(part).is_file()}
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Rows as samples, read one at a time whenever they are iterated."""
+
+    read: Callable[[int], Sample]
+    rows: list[int]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return map(self.read, self.rows)
+
+
+class Chooser:
+    """Scores and chooses among a run's rows; `prompts` and `held_out` are by row."""
+
+    def __init__(
+        self,
+        run: Run,
+        recipe: Recipe,
+        form: AnswerForm,
+        prompts: Hashes,
+        held_out: NDArray[np.bool_],
+        read: Read,
+        progress: Progress,
+    ) -> None:
+        """Does nothing yet."""
+        self._run, self._recipe, self._config, self._form = run, recipe, recipe.filter, form
+        self._prompts, self._held_out, self._read, self._progress = prompts, held_out, read, progress
+
+    def choose(self, rows: Ints, voters: Ints) -> Choice:
+        """Chooses among `rows`. With `score.by = vote`, all of `voters` vote: a row that was dropped because another one says
+        the same has its voice still.
+
+        Raises UsageError for bad settings and Incomplete when a judge's answers are missing.
+        """
+        config, told = self._config, dict[str, Any]()
+        scores = self._scores(rows, voters, told)
+        selecting = replace(config.select, min_score=lowest_score(config))
+        kind = config.score.metric if config.score.by == "reference" else config.score.by
+        choice = Choice({}, {name: set() for name in BASELINES if config.baselines}, told)
+        for group in self._groups(rows) if config.select.among == "prompt" else [rows.tolist()]:
+            samples = {row: self._read(row).id for row in group}
+            by_id = {sample: row for row, sample in samples.items()}
+            for row, verdict in zip(group, select(list(by_id), [scores[row] for row in group], kind, selecting), strict=True):
+                if verdict:
+                    choice.rejected[row] = verdict, by_id[verdict.kept_by] if verdict.kept_by else None
+            for name, chosen in choice.baselines.items():
+                for side in (False, True):
+                    mine = [row for row in group if self._held_out[row] == side]
+                    size = sum(row not in choice.rejected for row in mine)
+                    lengths = [len(self._read(row).text) for row in mine]
+                    chosen |= {by_id[i] for i in baseline(name, [samples[row] for row in mine], lengths, size, config.seed)}
+        told |= _summary(kind, scores, choice.rejected)
+        told |= self._prompts_summary(rows, choice.rejected)
+        choice.warnings.extend(self._warnings(rows, scores, told))
+        return choice
+
+    def _prompts_summary(self, rows: Ints, rejected: dict[int, Any]) -> dict[str, int]:
+        """How many prompts were chosen from, and of how many of them a row stays."""
+        kept = [row for row in rows.tolist() if row not in rejected]
+        return {"prompts": len(np.unique(self._prompts[rows])), "prompts_kept": len(np.unique(self._prompts[kept]))}
+
+    def _warnings(self, rows: Ints, scores: dict[int, float | None], told: dict[str, Any]) -> Iterator[str]:
+        """What a person should know of scores that say little."""
+        config, unscored = self._config, told["rows"] - told["scored"]
+        if unscored:
+            first = next(row for row, score in scores.items() if score is None)
+            yield (
+                f"{told['score']} could not score {unscored:,} of {told['rows']:,} rows; the first is "
+                f"{self._read(first).id}: {_why_unscored(config, self._read(first))}"
+            )
+        if unreadable := told.get("judge", {}).get("unreadable"):
+            yield f"{unreadable:,} of the judge's replies have no score; the first is {told['judge']['first_unreadable']!r}"
+        if config.score.by == "vote" and len(groups := [group for group in self._groups(rows) if len(group) > 1]):
+            apart = sum(all(scores[row] is None or scores[row] * len(group) <= 1 for row in group) for group in groups)  # type: ignore[operator]
+            if apart > ALL_APART * len(groups):
+                extract = self._extract("text")
+                yield (
+                    f"vote: in {apart:,} of {len(groups):,} prompts no two samples give the same answer (as {extract!r}), so "
+                    "all of them score alike and the first id is kept; name what is the answer with --score-extract"
+                )
+
+    def _extract(self, default: str) -> str:
+        """The way to find an answer: the configured one, or else the default of the answers' form."""
+        return self._config.score.extract or ("json:" if self._form.schema else default)
+
+    def _groups(self, rows: Ints) -> Iterator[list[int]]:
+        """The rows of one prompt after the other."""
+        ordered = rows[np.lexsort((rows, self._prompts[rows]))]
+        starts = np.flatnonzero(np.diff(self._prompts[ordered])) + 1
+        return (group.tolist() for group in np.split(ordered, starts) if len(group))
+
+    def _scores(self, rows: Ints, voters: Ints, told: dict[str, Any]) -> dict[int, float | None]:
+        """The score of each row, and in `told` what the scores cost."""
+        config, inorder = self._config, np.sort(rows).tolist()
+        if config.score.by == "judge":
+            with Journal(self._run.file("filter", "journal.jsonl")) as journal:
+                judged = judge(self._run, self._recipe, journal, _Samples(self._read, inorder), len(inorder), self._progress)
+            told["judge"] = {name: value for name, value in asdict(judged).items() if name != "scores"}
+            return {row: judged.scores[self._read(row).id] for row in inorder}
+        scores: dict[int, float | None] = {}
+        self._progress.start("scoring", len(rows), "rows")
+        if config.score.by == "reward":
+            reward = RewardModel(str(_reward_model(config.score).model))
+            for part in (inorder[start : start + REWARDED_AT_ONCE] for start in range(0, len(inorder), REWARDED_AT_ONCE)):
+                scores |= zip(part, reward.scores([self._read(row) for row in part]), strict=True)
+                self._progress.advance(len(part))
+        else:
+            with self._score() as score:
+                for group in self._groups(voters if config.score.by in ("vote", "consensus") else rows):
+                    scores |= zip(group, score([self._read(row) for row in group]), strict=True)
+                    self._progress.advance(len(group))
+        self._progress.end()
+        return {row: scores[row] for row in inorder}
+
+    @contextmanager
+    def _score(self) -> Iterator[Check]:
+        """The function that scores the samples of one prompt."""
+        config = self._config
+        match config.score.by:
+            case "reference":
+                yield lambda samples: by_reference(samples, config.score.metric)
+            case "vote":
+                extract = extractor(self._extract("text"))
+                yield lambda samples: by_vote(samples, extract)
+            case "consensus":
+                yield by_consensus
+            case "faithfulness":
+                yield by_faithfulness
+            case "logprob":
+                means = teacher_means(self._run.file("generate", "logprobs.parquet"))
+                yield lambda samples: by_logprob(samples, means)
+            case _:
+                with verifier(config.verify, config.score.extract) as check:
+                    yield check
+
+
+def lowest_score(config: FilterConfig) -> float | None:
+    """The lowest score that stays: `min_score`, or else its default for this way to score and to keep."""
+    if config.select.min_score is not None:
+        return config.select.min_score
+    return 1.0 if config.score.by == "verify" or config.select.keep == "threshold" else None
+
+
+def _why_unscored(config: FilterConfig, sample: Sample) -> str:
+    """Why a row has no score, in words."""
+    if config.score.by in ("reference", "verify") and sample.reference is None and config.verify.by != "command":
+        return "its prompt has no reference"
+    if config.score.by == "verify" and config.verify.by in ("number", "json", "math"):
+        wanted = {"number": "one number", "json": "JSON", "math": "a formula that can be read"}[config.verify.by]
+        return f"its reference is not {wanted}: {hidden(sample.reference or '')[:60]!r}"
+    return "no score for it"
+
+
+def _reward_model(config: ScoreConfig) -> ModelConfig:
+    if config.reward_model is None:
+        raise UsageError(
+            "filter.score.by = 'reward': no reward model is named", "give --score-reward-model: a hub id or a folder"
+        )
+    return ModelConfig(model=config.reward_model)
+
+
+def _summary(kind: str, scores: dict[int, float | None], rejected: dict[int, Any]) -> dict[str, Any]:
+    """What the scores were, of all rows and of those that stay."""
+    known = [(row not in rejected, score) for row, score in scores.items() if score is not None]
+    kept = [score for stays, score in known if stays]
+    return {
+        "score": kind,
+        "rows": len(scores),
+        "scored": len(known),
+        "kept": len(scores) - len(rejected),
+        "mean": round(sum(score for _, score in known) / len(known), 6) if known else None,
+        "mean_kept": round(sum(kept) / len(kept), 6) if kept else None,
+    }

@@ -1,0 +1,118 @@
+"""Scores: how good each sample of one prompt is, by itself or beside its siblings. Higher is better.
+
+Every score is a function of the samples of one prompt alone, in any order, and gives one number for each, or None for what
+cannot be scored: None is counted, and never taken for zero. Does not choose (`selection`), check (`verify`) or ask (`judge`).
+"""
+
+import functools
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import UsageError
+from seqdistill.records import Sample
+from seqdistill.stages.filter.scoring.answers import NUMBER, Extract, number
+
+Scores = list[float | None]
+
+
+def by_reference(samples: Sequence[Sample], metric: str) -> Scores:
+    """Nearness to the gold reference, 0 to 100: `chrf` or `bleu` (of the sentence). None without a reference.
+
+    Choosing the sample nearest to the reference is sequence-interpolation: Kim and Rush 2016, arXiv 1606.07947.
+    """
+    near = _metric(metric)
+    return [
+        None if sample.reference is None else float(near.sentence_score(sample.text, [sample.reference]).score)
+        for sample in samples
+    ]
+
+
+@functools.cache
+def _metric(name: str) -> Any:
+    import sacrebleu
+
+    return sacrebleu.CHRF() if name == "chrf" else sacrebleu.BLEU(effective_order=True)
+
+
+def by_vote(samples: Sequence[Sample], extract: Extract) -> Scores:
+    """The share of a prompt's samples, of all teachers, that give the same answer. None for a sample without an answer.
+
+    A sample without an answer has no vote, but counts: one answer in four samples has a quarter of the votes.
+    Self-consistency: Wang et al. 2022, arXiv 2203.11171.
+    """
+    answers = [extract(sample.text) for sample in samples]
+    votes = Counter(answer for answer in answers if answer is not None)
+    return [None if answer is None else votes[answer] / len(samples) for answer in answers]
+
+
+def by_consensus(samples: Sequence[Sample]) -> Scores:
+    """The mean chrF (0 to 100) of a completion to those of the prompt's other samples, of all teachers; 0 for a lone one.
+
+    Keeping the best is minimum-Bayes-risk choice among the samples: Kumar and Byrne 2004, aclanthology.org/N04-1022.
+    """
+    near, texts = _metric("chrf"), [sample.text for sample in samples]
+    scores: list[list[float]] = [[] for _ in texts]
+    for (one, text), (_, other) in itertools.permutations(enumerate(texts), 2):
+        scores[one].append(100.0 if text == other else float(near.sentence_score(text, [other]).score))
+    return [math.fsum(mine) / max(1, len(mine)) for mine in scores]  # fsum: no order of the samples moves it
+
+
+def by_faithfulness(samples: Sequence[Sample]) -> Scores:
+    """The share of a completion's numbers and names that its prompt has; 1 for a completion that has none of them.
+
+    A name is a word with a capital that does not stand at the start of a sentence or line. It is compared with every word
+    of the prompt, whatever its case. Made for languages that capitalise names alone: in German it looks at every noun.
+    """
+    return [_faithfulness(sample) for sample in samples]
+
+
+def _faithfulness(sample: Sample) -> float:
+    source = "\n".join(message["content"] for message in sample.prompt)
+    known = {number(found[0]) for found in NUMBER.finditer(source)} | {_stem(word) for word in _WORD.findall(source)}
+    claims = {number(found[0]) for found in NUMBER.finditer(sample.text)} | {_stem(name) for name in names(sample.text)}
+    return sum(claim in known for claim in claims) / len(claims) if claims else 1.0
+
+
+_WORD = re.compile(r"[^\W\d_][\w'’-]*")
+_STARTS = re.compile(r"[.!?:…\n\"“”«»(*#>-][\s\"'“”«»(*#>_-]*\Z")  # before a sentence, a line or a quotation
+
+
+def names(text: str) -> list[str]:
+    """The words of a text that look like names, in order."""
+    found = []
+    end = 0
+    for word in _WORD.finditer(text):
+        between = text[max(end, word.start() - 40) : word.start()]
+        starts = end == 0 or _STARTS.search(between)
+        if len(word[0]) > 1 and word[0][0].isupper() and not starts:
+            found.append(word[0])
+        end = word.end()
+    return found
+
+
+def _stem(word: str) -> str:
+    """A word without its case and its possessive."""
+    return re.sub(r"['’]s?$", "", word.casefold())
+
+
+def by_logprob(samples: Sequence[Sample], means: Mapping[str, float]) -> Scores:
+    """The teacher's own mean log-probability of a token, from `teacher_means`. None where the teacher gave none."""
+    return [means.get(sample.id) for sample in samples]
+
+
+def teacher_means(sidecar: Path) -> dict[str, float]:
+    """By sample id, the mean log-probability of its tokens, from logprobs.parquet. Raises UsageError when there is none."""
+    import pyarrow.parquet
+
+    try:
+        batches = pyarrow.parquet.ParquetFile(sidecar).iter_batches(columns=["id", "logprobs"])
+    except FileNotFoundError:
+        raise UsageError(
+            f"score.by = logprob: no {sidecar}", "generate with --logprobs 0: the teacher's answers are asked for anew then"
+        ) from None
+    return {row["id"]: sum(row["logprobs"]) / len(row["logprobs"]) for batch in batches for row in batch.to_pylist()}

@@ -1,0 +1,234 @@
+"""Stage 2, filter: samples.jsonl -> train.jsonl, validation.jsonl, rejected.jsonl and report.json.
+
+One pass gathers facts of fixed size, the rules decide on them in order, a second pass writes. Every row that goes keeps its
+rule, its reason and the row that was kept instead; read = kept + rejected. The rules are in files named after them.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqdistill.cards import write_dataset_card
+from seqdistill.decisions import decisions_file, read_decisions
+from seqdistill.errors import SeqdistillError
+from seqdistill.progress import Progress, Silent
+from seqdistill.recipe.remembered import asked_with
+from seqdistill.recipe.tables import Recipe, settings
+from seqdistill.records import is_hub_source, write_json
+from seqdistill.runs import Run, StageRecord
+from seqdistill.stages.filter.agreement import agreement_report
+from seqdistill.stages.filter.checks.contamination import Item, ItemIndex, items_of
+from seqdistill.stages.filter.checks.personal_data import hidden
+from seqdistill.stages.filter.outputs import write, write_baselines
+from seqdistill.stages.filter.people import apply_decisions, mind_personal_data
+from seqdistill.stages.filter.report import Verdicts, report, warnings_of
+from seqdistill.stages.filter.rules import (
+    Repeated,
+    drop_constants,
+    drop_contaminated,
+    drop_duplicates,
+    drop_near_duplicates,
+    drop_slips,
+    drop_stock_phrases,
+)
+from seqdistill.stages.filter.scan import Facts, Rows, scan
+from seqdistill.stages.filter.scoring.choice import Choice, Chooser, choice_inputs, choice_settings
+from seqdistill.stages.filter.verdict import Verdict, in_words
+from seqdistill.tasks.answer_form import AnswerForm
+from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.templates import PLAIN, load_template
+
+
+@dataclass(frozen=True)
+class FilterResult:
+    """What the stage did. `by_rule` counts the rejected rows by rule, in the order of the rules."""
+
+    read: int
+    kept: int
+    train: int
+    validation: int
+    rejected: int
+    by_rule: dict[str, int]
+    review: dict[str, int]  # how many rows people accepted, edited and rejected, and decisions that did not count
+    references: dict[str, Any]  # rows that could be compared with their reference, and those that differ
+    labels: dict[str, dict[str, int]]  # with choices: the rows of each, read and kept
+    warnings: list[str]  # what a person should look at before training
+    funnel: list[dict[str, Any]]  # by step: read, rejected, kept
+    up_to_date: bool
+    path: Path
+
+
+def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult:
+    """Filters the samples of a run. Works without a recipe. Raises SeqdistillError when no row is left."""
+    config = recipe.filter
+    samples = run.need("generate", "samples.jsonl")
+    decisions, form = read_decisions(run), _form(run, recipe)
+    record = _record(run, recipe)
+    if record.up_to_date() and (manifest := run.manifest("filter")):
+        for warning in manifest["result"]["warnings"]:
+            progress.note(f"warning: {warning}")
+        return FilterResult(**manifest["result"], funnel=manifest["funnel"], up_to_date=True, path=run.path / "filter")
+    with run.locked("filter"), ExitStack() as stack:
+        for change in record.differences():
+            progress.note(change)
+        items = _test_items(recipe, progress)
+        index = ItemIndex(items, config.contamination, bool(form))
+        facts = scan(samples, config, form, index, run.path / "filter", progress)
+        read = stack.enter_context(Rows(samples, facts))
+
+        order = np.lexsort((facts.ids, facts.samples, -facts.scores))  # best first, whatever the order of the file
+        verdicts = Verdicts(len(facts), given=dict(facts.verdicts))
+        drop_slips(facts, verdicts, config.integrity)
+        phrases = drop_stock_phrases(facts, verdicts, order, config.integrity, read)
+        repeated = drop_constants(facts, verdicts, config.integrity)
+        if config.duplicates:
+            drop_duplicates(facts, verdicts, order, config.near_duplicates.scope)
+        drop_near_duplicates(facts, verdicts, order, config.near_duplicates, read, progress)
+        shared = drop_contaminated(facts, verdicts, items, config.contamination, read)
+        final = facts.hits.keys() if config.contamination.action == "drop" else set[int]()
+        choice = _choose(run, recipe, form, facts, verdicts, read, progress)
+        reviewed = apply_decisions(decisions, final, facts, verdicts, config.personal_data, read)
+        personal = mind_personal_data(facts, verdicts, reviewed, config.personal_data, read)
+
+        agreed = agreement_report(facts.agreements, facts.labels, facts.slices, verdicts.kept(np.arange(len(facts))))
+        warnings = [*warnings_of(facts, verdicts), *_repeated_warnings(repeated, read), *choice.warnings]
+        if shared:
+            warnings.append(
+                f"{len(shared):,} rows share most of their wording with a test item, as rows of many prompts do: taken for a "
+                "template, and kept"
+            )
+        for warning in warnings:
+            progress.note(f"warning: {warning}")
+        _check_something_is_left(verdicts, len(facts), samples)
+        document = report(facts, verdicts, phrases, items, read, config.personal_data.phone_regions) | {
+            "warnings": warnings,
+            **agreed,
+            "select": choice.told,
+            "personal_data": personal,
+            "review": reviewed.told,
+        }
+        counts = write(run, facts, verdicts, read) | write_baselines(run, facts, verdicts, choice, read)
+        record.begin()  # nothing of an earlier filter is touched before, so that a judge that fails leaves it as it was
+        write_json(run.file("filter", "report.json"), document)
+        kept = counts["train.jsonl"] + counts["validation.jsonl"]
+        assert len(facts) == kept + counts["rejected.jsonl"] == document["read"] and kept == document["kept"]
+        result: dict[str, Any] = {
+            "read": len(facts),
+            "kept": kept,
+            "train": counts["train.jsonl"],
+            "validation": counts["validation.jsonl"],
+        }
+        result |= {
+            "rejected": counts["rejected.jsonl"],
+            "by_rule": document["by_rule"],
+            "warnings": warnings,
+            "review": reviewed.told,
+            **agreed,
+        }
+        record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=document["funnel"])
+        write_dataset_card(run)
+    return FilterResult(**result, funnel=document["funnel"], up_to_date=False, path=run.path / "filter")
+
+
+def is_up_to_date(run: Run, recipe: Recipe) -> bool:
+    """Whether filter has nothing to do. Raises UsageError as it does."""
+    return _record(run, recipe).up_to_date()
+
+
+def _record(run: Run, recipe: Recipe) -> StageRecord:
+    samples, form = run.need("generate", "samples.jsonl"), _form(run, recipe)
+    decisions = decisions_file(run) if read_decisions(run) else None
+    return StageRecord(run, "filter", _settings(recipe, form), _inputs(recipe, samples, decisions))
+
+
+def check(run: Run, recipe: Recipe) -> None:
+    """Raises UsageError for what filter would refuse, before there are samples."""
+    form = _form(run, recipe)
+    _settings(recipe, form)
+    choice_inputs(recipe.filter)
+    read_decisions(run)
+    _test_items(recipe, Silent())
+
+
+def _form(run: Run, recipe: Recipe) -> AnswerForm:
+    """The form of the answers: the recipe's, or else the one that they were asked for with."""
+    asked = asked_with(recipe, run.manifest("generate"))
+    form = AnswerForm(asked.schema, tuple(asked.choices))
+    form.check()
+    return form
+
+
+def _settings(recipe: Recipe, form: AnswerForm) -> dict[str, Any]:
+    own = {f"filter.{name}": value for name, value in settings(recipe.filter).items()}
+    own |= {
+        f"generate.{name}": value
+        for name, value in asdict(form).items()
+        if value and (recipe.filter.schema or recipe.filter.score.by == "vote")
+    }
+    for_the_card = {"teacher.license": recipe.teacher.license}
+    columns = {"task.columns": recipe.task.columns} if recipe.task.columns else {}
+    return (
+        own
+        | choice_settings(recipe)
+        | for_the_card
+        | {"task.test": recipe.task.test if is_hub_source(recipe.task.test) else None}
+        | columns
+    )
+
+
+def _inputs(recipe: Recipe, samples: Path, decisions: Path | None) -> dict[str, Path]:
+    named = {"samples": samples, "test": recipe.task.test, "template": load_template(recipe.task.template).path}
+    named["decisions"] = decisions
+    named |= {f"contamination {number}": source for number, source in enumerate(recipe.filter.contamination.against, 1)}
+    files = {name: Path(source) for name, source in named.items() if source and Path(source).exists()}
+    return files | choice_inputs(recipe.filter)
+
+
+def _test_items(recipe: Recipe, progress: Progress) -> list[Item]:
+    items = []
+    if recipe.task.test:
+        prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress, recipe.task.columns)
+        items += items_of(prompts, recipe.task.test)
+    for source in recipe.filter.contamination.against:
+        items += items_of(load_prompts(source, PLAIN, None, progress), source)
+    return items
+
+
+def _choose(
+    run: Run, recipe: Recipe, form: AnswerForm, facts: Facts, verdicts: Verdicts, read: Any, progress: Progress
+) -> Choice:
+    """Scores the rows that stand and rejects those that are not chosen."""
+    if recipe.filter.score.by == "none":
+        return Choice({}, {}, {})
+    rows = verdicts.kept(np.arange(len(facts)))
+    repeated = (row for row, verdict in verdicts.given.items() if verdict.rule in ("duplicate", "near_duplicate"))
+    voters = np.append(rows, np.fromiter(repeated, np.int64))
+    choice = Chooser(run, recipe, form, facts.prompts, facts.held_out, read, progress).choose(rows, voters)
+    for row, (why, better) in sorted(choice.rejected.items()):
+        verdicts.reject(row, Verdict(why.rule, why.reason, why.would_keep), better)
+    return choice
+
+
+def _repeated_warnings(repeated: Sequence[Repeated], read: Rows) -> list[str]:
+    return [
+        f"one completion answers {one.prompts:,} prompts ({one.share:.0%}) of the slice {one.slice!r}: "
+        f"{hidden(read(one.row).text)[:80]!r}"
+        for one in repeated
+    ]
+
+
+def _check_something_is_left(verdicts: Verdicts, rows: int, samples: Path) -> None:
+    if not rows:
+        raise SeqdistillError(f"{samples}: no samples in it", "generate some first; see generate/failures.jsonl")
+    if len(verdicts.given) == rows:
+        by_rule = verdicts.by_rule()
+        rule = max(by_rule, key=by_rule.__getitem__)
+        example = next(verdict for verdict in verdicts.given.values() if verdict.rule == rule)
+        raise SeqdistillError(
+            f"no row is left: the rule {rule!r} took {by_rule[rule]} of {rows} ({example.reason})",
+            f"{in_words(example.would_keep)} would keep this one" if example.would_keep else "look at the answers in generate/",
+        )

@@ -1,0 +1,151 @@
+"""Requests to the teachers for what the journal lacks: how hard, within which budget, and once more for what was cut off.
+
+Decides which requests are sent. What was answered is in the journal when this returns.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from seqdistill.engines import Completion, Pace, Request
+from seqdistill.engines.openai_batch import BatchEndpoint
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.journal.asking import Asker, Missing, answer, lacking, run_async
+from seqdistill.journal.batches import BatchAsking, Ledger
+from seqdistill.journal.budget import Budget
+from seqdistill.journal.storage import Journal
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import GenerateConfig
+from seqdistill.stages.generate.plan import Planned, Teacher, repeats
+
+
+@dataclass
+class Asked:
+    """What came of the requests."""
+
+    new: int = 0
+    failed: dict[str, Completion] = field(default_factory=dict)  # by request id
+    stopped: SeqdistillError | None = None  # what ended the work before everything was requested
+
+
+def ask_teachers(
+    journal: Journal,
+    plan: Sequence[Planned],
+    asked: GenerateConfig,
+    budget: Budget,
+    progress: Progress,
+    others: Sequence[Journal] = (),
+) -> Asked:
+    """Requests what neither the journal nor another run's has. Raises UsageError for what no request can survive."""
+    asking = _Asking(Asker(journal, budget, replace(pace_of(asked), on_note=progress.note)), asked, progress, Ledger(journal))
+    run_async(asking.rounds(plan, others))
+    return asking.result
+
+
+def pace_of(asked: GenerateConfig) -> Pace:
+    """How hard the teachers' engines may push."""
+    return Pace(
+        concurrency=asked.concurrency,
+        timeout=asked.timeout,
+        connect_timeout=asked.connect_timeout,
+        read_timeout=asked.read_timeout,
+        retries=asked.retries,
+        requests_per_minute=asked.requests_per_minute,
+        tokens_per_minute=asked.tokens_per_minute,
+        samples_per_request=asked.samples_per_request,
+        capped=asked.budget is not None,
+    )
+
+
+@dataclass
+class _Asking:
+    asker: Asker
+    asked: GenerateConfig
+    progress: Progress
+    ledger: Ledger
+    result: Asked = field(default_factory=Asked)
+
+    async def rounds(self, plan: Sequence[Planned], others: Sequence[Journal]) -> None:
+        """Requests every planned sample, and then once more what is to be repeated."""
+        async with self.asker:
+            await self._round(plan, others)
+            current = list(plan)
+            rounds = repeats(self.asked)
+            for repeat in rounds:
+                if self.result.stopped is None:
+                    changed = {n: repeat.again(one) for n, one in enumerate(current) if repeat.applies(self._answer(one))}
+                    if not changed and self.asked.ask_again and repeat is rounds[0]:
+                        self.progress.note(f"ask_again: no answer ended by {' or '.join(self.asked.ask_again)}")
+                    await self._round(list(changed.values()), others)
+                    current = [changed.get(n, one) for n, one in enumerate(current)]
+
+    def _answer(self, planned: Planned) -> Completion:
+        return answer(self.asker.journal, planned.teacher.identity, planned.request, self.result.failed)
+
+    async def _round(self, plan: Sequence[Planned], others: Sequence[Journal]) -> None:
+        """One request for each planned sample: teacher by teacher, or all their batches at once."""
+        todo: list[tuple[Teacher, Missing]] = []
+        for teacher in {planned.teacher.name: planned.teacher for planned in plan}.values():
+            requests = [planned.request for planned in plan if planned.teacher is teacher]
+            if missing := lacking(self.asker.journal, teacher.identity, requests, others):
+                todo.append((teacher, missing))
+        if self.asked.batch:
+            await self._in_batches(todo)
+            return
+        for _, missing in todo:
+            self.ledger.refuse_live(missing)
+        for teacher, missing in todo:
+            if self.result.stopped is None:
+                await self._at_once(teacher, [request for _, request in missing])
+
+    async def _at_once(self, teacher: Teacher, requests: Sequence[Request]) -> None:
+        self.progress.start(f"prompting {teacher.name}", len(requests), "answers")
+        try:
+            await self._take(self.asker.ask(teacher, requests), _Tally(self.asker.budget, len(requests)))
+        finally:
+            self.progress.end()
+
+    async def _in_batches(self, todo: Sequence[tuple[Teacher, Missing]]) -> None:
+        endpoints = [BatchEndpoint(teacher.config, self.asker.pace) for teacher, _ in todo]
+        tally, turn = _Tally(self.asker.budget, sum(len(missing) for _, missing in todo)), asyncio.Lock()
+        asking = [
+            BatchAsking(self.asker, self.ledger, teacher, dict(missing), endpoint, self.progress, turn)
+            for (teacher, missing), endpoint in zip(todo, endpoints, strict=True)
+        ]
+        self.progress.start("prompting in batches", tally.total, "answers")
+        try:
+            await asyncio.gather(*(self._take(one.completions(), tally) for one in asking))
+        finally:
+            self.progress.end()
+
+    async def _take(self, answers: AsyncGenerator[Completion, None], tally: "_Tally") -> None:
+        """Counts what comes. Raises UsageError; any other error ends the work and is kept."""
+        try:
+            async with aclosing(answers) as completions:
+                async for completion in completions:
+                    if completion.error is None:
+                        self.result.new += 1
+                    else:
+                        self.result.failed[completion.id] = completion
+                    tally.done += 1
+                    self.progress.advance(1, tally.cost())
+        except UsageError:
+            raise
+        except SeqdistillError as error:
+            self.result.stopped = error
+
+
+class _Tally:
+    """What is shown beside the bar: paid so far, and what it will be at this rate."""
+
+    def __init__(self, budget: Budget, total: int) -> None:
+        self._budget, self._paid_before = budget, budget.paid_usd
+        self.total, self.done = total, 0
+
+    def cost(self) -> dict[str, str]:
+        if not self._budget.is_priced:
+            return {}
+        paid = self._budget.paid_usd
+        projected = self._paid_before + (paid - self._paid_before) * self.total / self.done
+        return {"cost": f"{paid:.4f} of {projected:.4f} USD"}

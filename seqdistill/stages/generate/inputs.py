@@ -1,0 +1,68 @@
+"""What the stage is given: prompts, template, teachers and settings, checked, with the fingerprint they have together.
+
+Decides what makes the outputs out of date. Does not ask.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqdistill.errors import UsageError
+from seqdistill.journal.storage import Journal
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import Recipe, settings
+from seqdistill.records import is_hub_source
+from seqdistill.runs import Run, StageRecord
+from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests, teachers_of
+from seqdistill.tasks.prompt_files import check_columns, check_source, load_prompts
+from seqdistill.tasks.templates import Template, load_template
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of one run of the stage. Nothing big is loaded until `plan`."""
+
+    recipe: Recipe
+    source: str  # of the prompts
+    template: Template
+    teachers: list[Teacher]
+    record: StageRecord
+
+    @classmethod
+    def of(cls, run: Run, recipe: Recipe) -> "Inputs":
+        """Raises UsageError for a missing prompts file, an unknown template, a bad price."""
+        source, template = recipe.task.prompts, load_template(recipe.task.template)
+        if source is None:
+            raise UsageError("no prompts are given", "give --prompts FILE, or prompts in the recipe's [task]")
+        check_source(source)
+        teachers = teachers_of(recipe)
+        fixed = {f"generate.{name}": value for name, value in settings(recipe.generate).items()}
+        fixed["teachers"] = [
+            [teacher.name, teacher.identity, teacher.weight, teacher.config.license, teacher.config.price]
+            for teacher in teachers
+        ]
+        if recipe.task.columns:
+            check_columns(recipe.task.columns)
+            fixed["task.columns"] = recipe.task.columns
+        files = {"template": template.path} if template.path else {}
+        if is_hub_source(source):
+            fixed["task.prompts"] = source
+        else:
+            files["prompts"] = Path(source)
+        return cls(recipe, source, template, teachers, StageRecord(run, "generate", fixed, files))
+
+    def plan(self, progress: Progress) -> list[Planned]:
+        """Loads the prompts; every sample to be had, in the order of samples.jsonl."""
+        recipe = self.recipe
+        prompts = load_prompts(self.source, self.template, recipe.generate.limit, progress, recipe.task.columns)
+        return plan_requests(prompts, self.teachers, recipe.generate)
+
+    def others(self, stack: ExitStack) -> list[Journal]:
+        """The journals of the other runs whose answers are taken. Raises UsageError when there is none."""
+        journals = []
+        for name in self.recipe.generate.reuse:
+            path = Run(Path(name)).file("generate", "journal.jsonl")
+            if not path.is_file():
+                raise UsageError(f"{path}: no such journal", "--reuse names the directory of a run that has generated")
+            journals.append(stack.enter_context(Journal(path, writable=False)))
+        return journals

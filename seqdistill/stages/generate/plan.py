@@ -1,0 +1,169 @@
+"""What is to be asked: every request of a run, in the order of samples.jsonl, from the prompts and the settings.
+
+Decides names, ids, seeds and which teacher answers what. Does not ask.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines import Completion, Request, check_able
+from seqdistill.engines.models import identity
+from seqdistill.engines.options import check_options
+from seqdistill.engines.replies import as_dict
+from seqdistill.errors import UsageError
+from seqdistill.journal.budget import Source, price_of
+from seqdistill.recipe.tables import GenerateConfig, ModelConfig, OneOfTeachers, Recipe, TeacherConfig
+from seqdistill.records import Prompt, request_seed
+from seqdistill.tasks.answer_form import AnswerForm
+
+
+@dataclass(frozen=True)
+class Teacher(Source):
+    """One teacher; its name is the one in sample ids."""
+
+    config: TeacherConfig
+    weight: float | None = None  # its share of the samples; None: it answers everything
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One sample to be had: which prompt's, which number, from whom, and the request for it."""
+
+    prompt: Prompt
+    number: int
+    teacher: Teacher
+    request: Request
+
+
+def teacher_name(model: ModelConfig) -> str:
+    """The teacher's name in sample ids: the model as it is named, without this machine's folders.
+
+    What an endpoint calls its model is a name and no path here, unless it is an absolute path.
+    """
+    name = model.model or ""
+    if name.startswith("run:"):
+        return Path(name.removeprefix("run:")).name
+    if model.engine == "openai":
+        return Path(name).name if name.startswith("/") else name
+    return Path(name).name if "/" in name and Path(name).expanduser().exists() else name
+
+
+def teachers_of(recipe: Recipe) -> list[Teacher]:
+    """The teachers of a recipe. Raises UsageError for none, a bad price, a bad schema or too small a retry."""
+    asked = recipe.generate
+    AnswerForm(asked.schema, tuple(asked.choices)).check()
+    if asked.beams > 1 and (asked.temperature > 0 or asked.samples > 1):
+        raise UsageError(
+            f"beams = {asked.beams} with temperature = {asked.temperature} and samples = {asked.samples}",
+            "a beam search gives one answer, without sampling: leave temperature at 0 and samples at 1",
+        )
+    if asked.beams > 1 and asked.logprobs is not None:
+        raise UsageError("beams and logprobs at once", "a beam search gives no log-probabilities of its tokens: leave one out")
+    if asked.samples_per_request > 1 and asked.batch:
+        raise UsageError("samples_per_request and batch at once", "a Batch endpoint gets one request a sample: leave one out")
+    if asked.retry_truncated is not None and asked.retry_truncated <= asked.max_tokens:
+        raise UsageError(
+            f"retry_truncated = {asked.retry_truncated} is not more than max_tokens = {asked.max_tokens}",
+            "a truncated answer asked for again with the same limit is truncated again",
+        )
+    if any(not reason.strip() for reason in asked.ask_again):
+        raise UsageError("ask_again: a finish reason is blank", "for example length, content_filter, or empty")
+    configs: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
+    teachers = []
+    for config in configs:
+        if not config.model:
+            raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
+        if asked.samples_per_request > 1 and config.engine != "openai":
+            raise UsageError(
+                f"samples_per_request = {asked.samples_per_request} with the {config.engine} engine",
+                "only the openai engine sends requests; others compute a prompt's samples together anyway",
+            )
+        check_options(config)
+        weight = config.weight if isinstance(config, OneOfTeachers) else None
+        teachers.append(Teacher(teacher_name(config), identity(config), config, price_of(config.price), weight))
+    names = [teacher.name for teacher in teachers]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"two teachers are called {twice!r}", "each of [[teachers]] needs a model name of its own")
+    return teachers
+
+
+def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], asked: GenerateConfig) -> list[Planned]:
+    """Each prompt's samples one after the other, in the order of the prompts.
+
+    Each teacher answers each of them; with weights, one teacher does, drawn by a hash of prompt and sample number.
+    Raises UsageError for what a teacher's engine cannot do.
+    """
+    plan = []
+    for prompt in prompts:
+        for number in range(asked.samples):
+            seed = request_seed(asked.seed, prompt.id, number)
+            for teacher in _answering(teachers, asked.seed, prompt, number):
+                request = Request(
+                    id=f"{prompt.id}:{teacher.name}:{number}",
+                    messages=prompt.teacher_messages,
+                    max_tokens=asked.max_tokens,
+                    temperature=asked.temperature,
+                    top_p=asked.top_p,
+                    seed=seed,
+                    schema=asked.schema or None,
+                    choices=asked.choices or None,
+                    beams=asked.beams,
+                    logprobs=asked.logprobs,
+                )
+                check_able(teacher.config.engine, request)
+                plan.append(Planned(prompt, number, teacher, request))
+    return plan
+
+
+def _answering(teachers: Sequence[Teacher], seed: int, prompt: Prompt, number: int) -> Sequence[Teacher]:
+    weights = [teacher.weight for teacher in teachers if teacher.weight is not None]
+    if not weights:
+        return teachers
+    drawn = request_seed(seed, f"teacher of {prompt.id}", number) / (1 << 31) * sum(weights)
+    for teacher, reached in zip(teachers, accumulate(weights), strict=True):
+        if drawn < reached:
+            return [teacher]
+    return [teachers[-1]]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A second request for a sample, because of how the first answer came out."""
+
+    applies: Callable[[Completion], bool]
+    again: Callable[[Planned], Planned]
+
+
+def repeats(asked: GenerateConfig) -> list[Repeat]:
+    """What is requested a second time, in this order: by `ask_again` as it was, by `retry_truncated` with a larger limit."""
+    wanted, limit = {reason.lower() for reason in asked.ask_again}, asked.retry_truncated
+    found = []
+    if wanted:
+        found.append(Repeat(lambda one: bool(wanted & ended_by(one)), lambda planned: _changed(planned, again=1)))
+    if limit is not None:
+        found.append(Repeat(lambda one: one.finish_reason == "length", lambda planned: _changed(planned, max_tokens=limit)))
+    return found
+
+
+def ended_by(completion: Completion) -> set[str]:
+    """How an answer ended: our word, the endpoint's own, and "empty" for one without content; nothing for a failure."""
+    if completion.error is not None:
+        return set()
+    choices = completion.raw.get("choices")
+    reported = as_dict(choices[0]).get("finish_reason") if isinstance(choices, list) and choices else None
+    reasons = {completion.finish_reason, str(reported).lower()} - {"none"}
+    return reasons | ({"empty"} if is_empty(completion) else set())
+
+
+def is_empty(completion: Completion) -> bool:
+    """Whether there is no answer in an answer, only reasoning or nothing, though no filter took it."""
+    if completion.finish_reason == "content_filter":
+        return False
+    return completion.error is None and not completion.content.strip() and not completion.tool_calls
+
+
+def _changed(planned: Planned, **settings: Any) -> Planned:
+    return replace(planned, request=replace(planned.request, **settings))

@@ -1,0 +1,266 @@
+"""Requests and replies of the APIs that people log, in the one form that is parsed: messages and a chat-completions reply.
+
+Knows Chat Completions and its older text form, Responses, Anthropic Messages, Ollama, Gemini, Bedrock Converse and plain text.
+Does not know files, lines or which request a reply answers.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from seqdistill.engines import Completion
+from seqdistill.engines.replies import REASONING, as_dict, choices_in, count, parse_choice, thoughts_of
+from seqdistill.errors import UsageError
+from seqdistill.records import Message
+from seqdistill.stages.generate.recorded.streams import assembled
+from seqdistill.tasks.messages import (
+    chat_messages,
+    content_text,
+    is_assistant,
+    is_conversation,
+    structured,
+    tool_calls,
+    with_system,
+)
+
+Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...}], "usage"}
+
+NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
+PROMPT_TOKENS = (
+    "prompt_tokens",
+    "input_tokens",
+    "promptTokens",
+    "inputTokens",
+    "prompt_eval_count",
+    "promptTokenCount",
+)
+ANSWER_TOKENS = (
+    "completion_tokens",
+    "output_tokens",
+    "completionTokens",
+    "outputTokens",
+    "eval_count",
+    "candidatesTokenCount",
+)
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def messages_in(request: Any, place: str) -> list[Message] | None:
+    """What a request asks, as messages; None for what is no request. Raises UsageError for messages that are not text."""
+    if is_conversation(request):
+        return chat_messages(request, place, "messages")
+    if isinstance(request, str):
+        return [{"role": "user", "content": request}] if request.strip() else None
+    if not isinstance(request, Mapping):
+        return None
+    system = next((request[key] for key in ("system", "instructions", "system_prompt") if request.get(key)), None)
+    for key in ("messages", "conversations", "contents", "input", "inputs", "prompt", "query"):
+        value = structured(request.get(key))
+        if isinstance(value, Mapping) and key in ("messages", "prompt"):
+            value = value.get("messages") or value.get("content")  # a prompt of a library's own, such as Langfuse's
+        if value in (None, "", [], {}):
+            continue
+        text = request.get(key)
+        if isinstance(text, str) and not is_conversation(value) and key in ("input", "inputs", "prompt", "query", "contents"):
+            messages: list[Message] | None = [{"role": "user", "content": text}] if text.strip() else None
+        elif isinstance(value, Mapping):
+            messages = messages_in(value, place)
+        else:
+            messages = chat_messages(_with_roles(value), place, key)
+        if messages:
+            return with_system(messages, content_text(_parts(system or request.get("systemInstruction")), place))
+    return None
+
+
+def _with_roles(value: Any) -> Any:
+    """Gemini's contents may leave the user's role out."""
+    if isinstance(value, list):
+        return [{"role": "user", **one} if isinstance(one, Mapping) and "parts" in one else one for one in value]
+    return value
+
+
+def _parts(content: Any) -> Any:
+    return content["parts"] if isinstance(content, Mapping) and "parts" in content else content
+
+
+# --- replies ----------------------------------------------------------------------------------------------------------
+
+
+def chat_reply(reply: Any, place: str) -> Reply | None:
+    """A recorded reply in chat-completions form; None for what is no reply. Raises UsageError for an error in its place."""
+    if (found := api_reply(reply, place)) is not None:
+        return found
+    if isinstance(reply, str):
+        return _reply({"content": reply}, None, {}) if reply.strip() else None
+    if isinstance(reply, list):
+        answers = [one for one in reply if is_assistant(one) or (isinstance(one, Mapping) and "generated_text" in one)]
+        return chat_reply(answers[-1], place) if answers else None
+    if not isinstance(reply, Mapping):
+        return None
+    if is_assistant(reply):
+        return _reply(reply, reply.get("finish_reason"), reply)
+    for key in ("generated_text", "text", "completion", "content", "answer", "output"):
+        if isinstance(text := reply.get(key), str) and text.strip():
+            return _reply({**reply, "content": text}, finish_of(reply), reply)
+    return None
+
+
+def api_reply(reply: Any, place: str) -> Reply | None:
+    """The same for a whole reply object of one of the APIs, or its stream, and nothing looser than that."""
+    if (stream := assembled(reply)) is not None:
+        reply = stream
+    if not isinstance(reply, Mapping):
+        return None
+    for read in READERS:
+        if (found := read(reply)) is not None:
+            return {"model": reply.get("model") or reply.get("modelVersion"), **found}
+    if reply.get("error") and not isinstance(reply["error"], bool):
+        raise UsageError(f"{place}: the reply is an error: {json.dumps(reply['error'])[:200]}")
+    return None
+
+
+def _chat(reply: Mapping[str, Any]) -> Reply | None:
+    choices = [one for one in reply["choices"] if isinstance(one, Mapping)] if isinstance(reply.get("choices"), list) else []
+    read = []
+    for choice in choices:
+        message = choice.get("message")
+        if not isinstance(message, Mapping) and isinstance(choice.get("text"), str):
+            message = {"content": choice["text"]}
+        if isinstance(message, Mapping):
+            read.append({**choice, "message": _message(message)})
+    return {"choices": read, "usage": usage_in(reply)} if read else None
+
+
+def _responses(reply: Mapping[str, Any]) -> Reply | None:
+    items = reply.get("output")
+    if not isinstance(items, list) or not (reply.get("object") == "response" or any(as_dict(one).get("type") for one in items)):
+        return None
+    if not items:
+        return None
+    content = [part for one in items if as_dict(one).get("type") == "message" for part in _listed(one.get("content"))]
+    thoughts = [one for one in items if as_dict(one).get("type") == "reasoning"]
+    calls = [one for one in items if as_dict(one).get("type") == "function_call"]
+    message = {"content": content, "reasoning": thoughts, "tool_calls": [{"function": call} for call in calls]}
+    reason = as_dict(reply.get("incomplete_details")).get("reason") or reply.get("status")
+    return _reply(message, "tool_calls" if calls and reason == "completed" else reason, reply)
+
+
+def _anthropic(reply: Mapping[str, Any]) -> Reply | None:
+    if not isinstance(reply.get("content"), (list, str)) or not (reply.get("type") == "message" or "stop_reason" in reply):
+        return None
+    return _reply({"content": reply["content"]}, reply.get("stop_reason"), reply)
+
+
+def _ollama(reply: Mapping[str, Any]) -> Reply | None:
+    message = reply.get("message")
+    if isinstance(message, Mapping) and "choices" not in reply and ("content" in message or "tool_calls" in message):
+        return _reply(message, finish_of(reply), reply)
+    if isinstance(reply.get("response"), str) and isinstance(reply.get("done"), bool):
+        return _reply({"content": reply["response"], "thinking": reply.get("thinking")}, finish_of(reply), reply)
+    return None
+
+
+def _gemini(reply: Mapping[str, Any]) -> Reply | None:
+    candidates = reply.get("candidates")
+    if not isinstance(candidates, list) or not candidates:
+        return None
+    choices = [
+        {"message": _message({"content": as_dict(one.get("content")).get("parts")}), "finish_reason": one.get("finishReason")}
+        for one in candidates
+        if isinstance(one, Mapping)
+    ]
+    return {"choices": choices, "usage": usage_in({"usage": reply.get("usageMetadata")})}
+
+
+def _converse(reply: Mapping[str, Any]) -> Reply | None:
+    message = as_dict(reply.get("output")).get("message")
+    return _reply(message, reply.get("stopReason"), reply) if isinstance(message, Mapping) else None
+
+
+READERS: tuple[Callable[[Mapping[str, Any]], Reply | None], ...] = (
+    _chat,
+    _responses,
+    _anthropic,
+    _ollama,
+    _gemini,
+    _converse,
+)
+
+
+def _reply(message: Mapping[str, Any], reason: Any, facts: Mapping[str, Any]) -> Reply:
+    """A reply of one choice, with the tokens that `facts` counts."""
+    return {"choices": [{"message": _message(message), "finish_reason": reason}], "usage": usage_in(facts)}
+
+
+def finish_of(row: Mapping[str, Any]) -> Any:
+    """The finish reason that a reply or a row has under any of its names; None for none."""
+    keys = ("finish_reason", "stop_reason", "done_reason", "finishReason", "stopReason")
+    return next((row[key] for key in keys if row.get(key)), None)
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """An assistant's message with `content` as text, its reasoning under one key and its calls in one form."""
+    content = next((message[key] for key in ("content", "value", "parts") if message.get(key) is not None), None)
+    texts, thoughts, calls = [], [], tool_calls(message)
+    for part in [content] if isinstance(content, str) else _listed(content):
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if isinstance(part, str):
+            texts.append(part)
+        elif not isinstance(part, Mapping):
+            continue
+        elif kind in ("thinking", "reasoning", "redacted_thinking") or part.get("thought") is True:
+            thoughts.append(thoughts_of(part.get("value")) or thoughts_of(part))
+        elif kind == "tool_call" and isinstance(call := structured(part.get("value")), Mapping):
+            calls.append({"name": call.get("name"), "arguments": call.get("arguments")})
+        elif kind == "tool_use" or "functionCall" in part or "toolUse" in part:
+            call = part.get("functionCall") or part.get("toolUse") or part
+            calls.append({"name": call.get("name"), "arguments": call.get("input", call.get("args"))})
+        else:
+            texts.append(str(part.get("text") or part.get("value") or ""))
+    beside = next((thought for key in REASONING if (thought := thoughts_of(message.get(key)))), "")
+    return {
+        "content": "".join(texts),
+        "reasoning_content": beside or "".join(thoughts) or None,
+        "refusal": message.get("refusal"),
+        "tool_calls": [{"function": call} for call in calls] or None,
+    }
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def usage_in(facts: Mapping[str, Any]) -> dict[str, int | None]:
+    """The counts of tokens that a reply or a row has, in `usage` or beside it."""
+    places = [as_dict(facts[key]) for key in ("usage", "usageDetails", "tokenUsage", "usage_details") if facts.get(key)]
+
+    def first(keys: tuple[str, ...], *short: str) -> int | None:
+        beside = [facts[key] for key in keys if key in facts]
+        found = [place[key] for place in places for key in (*keys, *short) if key in place]
+        return next((tokens for value in (*found, *beside) if (tokens := count(value)) is not None), None)
+
+    asked, answered = first(PROMPT_TOKENS, "input", "prompt"), first(ANSWER_TOKENS, "output", "completion")
+    details = as_dict(places[0].get("prompt_tokens_details")) if places else {}
+    cached = {"prompt_tokens_details": details} if details else {}
+    return {"prompt_tokens": asked, "completion_tokens": answered, **cached}  # type: ignore[dict-item]
+
+
+# --- completions ------------------------------------------------------------------------------------------------------
+
+
+def completions_of(reply: Reply, raw: Mapping[str, Any]) -> list[Completion]:
+    """One completion a choice; `raw` is the reply as it was recorded. Without a finish reason it is NONE_RECORDED."""
+    written = raw.get("choices") if len(choices_in(raw)) == len(reply["choices"]) else None
+    completions = []
+    for number, choice in enumerate(reply["choices"]):
+        parsed = parse_choice("", {**reply, "usage": reply["usage"]}, number, 0.0)
+        if choice.get("finish_reason") in (None, "") and parsed.finish_reason == "unknown":
+            parsed = replace(parsed, finish_reason=NONE_RECORDED)
+        elif choice.get("finish_reason") == "human":  # a completion that a person wrote, in samples of ours
+            parsed = replace(parsed, finish_reason="stop")
+        own = {**raw, "choices": [written[number]]} if written else dict(raw)
+        completions.append(replace(parsed, raw=own, hidden_tokens=0, uncounted=False))  # nobody is billed for a record
+    return completions

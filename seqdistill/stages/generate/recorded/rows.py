@@ -1,0 +1,291 @@
+"""Which rows of recorded answers are understood, and what each says: prompt, answer, and what is known beside them.
+
+Knows the shapes in which people hold answers: logs of requests and replies, data sets, exports of Langfuse, Promptfoo, Helicone
+and LiteLLM. Does not pair rows with each other; `pairs` does.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from seqdistill.engines import Completion
+from seqdistill.engines.replies import as_dict
+from seqdistill.errors import UsageError
+from seqdistill.records import Message
+from seqdistill.stages.generate.recorded.replies import (
+    Reply,
+    api_reply,
+    chat_reply,
+    completions_of,
+    finish_of,
+    messages_in,
+    usage_in,
+)
+from seqdistill.tasks.messages import (
+    chat_messages,
+    check_only_text,
+    instruction_text,
+    is_assistant,
+    is_conversation,
+    structured,
+    with_system,
+)
+from seqdistill.tasks.prompt_files import value_text
+
+Row = dict[str, Any]
+
+HINT = (
+    'a line is {"request": {...}, "response": {...}}, a line of a batch input or output file, '
+    '{"prompt": ..., "completion": ...}, {"messages": [...]} or one of the other kinds in the README'
+)
+SHAPES = {  # for the error about an unknown row: the keys by which people know a shape
+    "a request and its response": ("request", "response"),
+    "a line of a batch input": ("custom_id", "body"),
+    "a line of a batch output": ("custom_id", "response"),
+    "a chat completion with its messages": ("messages", "choices"),
+    "a response with its input": ("input", "output"),
+    "prompt and completion": ("prompt", "completion"),
+    "prompt and response": ("prompt", "response"),
+    "question and answer": ("question", "answer"),
+    "a conversation": ("messages",),
+    "ShareGPT": ("conversations",),
+    "Alpaca": ("instruction", "input", "output"),
+    "Dolly": ("instruction", "context", "response"),
+    "a preference for fine-tuning": ("input", "preferred_output"),
+}
+CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages")
+REQUESTS = ("request", "request_body", "requestBody", "modelInput", "proxy_server_request", "params", "body")
+REPLIES = ("response", "response_body", "responseBody", "modelOutput", "reply", "result")
+PROMPTS = ("prompt", "question", "query", "input", "inputs")
+ANSWERS = ("completion", "response", "output", "outputs", "chosen", "generated_text", "generation", "answer")
+PLAIN = {
+    *PROMPTS,
+    *ANSWERS,
+    "messages",
+    "conversations",
+    "instruction",
+    "context",
+    "system",
+    "reference",
+    "slice",
+    "id",
+    "model",
+}
+MODELS = ("model", "teacher", "providedModelName", "provided_model_name", "internalModel", "request_model", "modelId")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One recorded answer and what it answers."""
+
+    place: str  # "file:line"
+    model: str | None
+    messages: list[Message]  # what was asked, as it was logged
+    completion: Completion  # finish_reason is NONE_RECORDED where the log has none
+    prompt_id: str | None = None  # the row's own
+    reference: str | None = None
+    slice: str | None = None
+
+
+def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
+    """The row with names as `columns` maps them, plain keys also in upper case, and lists and objects that a text holds.
+
+    A prompt stays text, unless it is a list of messages.
+    """
+    row = {str(key).strip(): value for key, value in raw.items()}
+    row |= {key.casefold(): row[key] for key in reversed(row) if key.casefold() in PLAIN - row.keys()}
+    row |= {key: row[column] for key, column in columns.items() if column in row}
+    for key, value in row.items():
+        if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+            held = structured(value)
+            loose = key in (*PROMPTS, *ANSWERS, "reference", "context", "instruction", "system")
+            if not loose or is_conversation(held) or (isinstance(held, Mapping) and _is_api_object(held)):
+                row[key] = held
+    return row
+
+
+def _is_api_object(value: Mapping[str, Any]) -> bool:
+    """Whether an object is a request, a reply or a message, and not an answer that is itself JSON."""
+    return bool(value.keys() & {"messages", "choices", "candidates", "role", "stop_reason", "contents"}) or "raw" in value
+
+
+def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
+    """The answers in a row; none where it holds nothing to be learnt; None where it holds only one half of an exchange.
+
+    Raises UsageError for what is of no known shape, or whose shape is known and broken.
+    """
+    if row.get("traceId", row.get("trace_id")) and row.get("type", "GENERATION") != "GENERATION":
+        return []  # a span or an event of a Langfuse trace
+    check_only_text(row, place)
+    if isinstance(prompt := row.get("prompt"), Mapping) and "raw" in prompt:
+        return _promptfoo(row, place)
+    if "preferred_output" in row:
+        messages = messages_in(row.get("input"), place)
+        return exchanges(messages, chat_reply(row["preferred_output"], place), row, place)
+    request, reply = request_of(row), reply_of(row)
+    if request is not None and reply is not None:
+        return exchanges(messages_in(request, place), chat_reply(reply, place), row, place, reply)
+    whole = api_reply({key: value for key, value in row.items() if key != "error"}, place)
+    if whole is not None and (messages := messages_in(request or row, place)):
+        return exchanges(messages, whole, row, place, row)
+    if request is None and (conversation := _conversation(row)) is not None:
+        return list(_conversations_answer(row, conversation, place))
+    if request is None and (found := _prompt_and_answer(row, place)) is not None:
+        return found
+    if whole is not None or request is not None or _is_request(row):
+        return None
+    raise UsageError(f"{place}: {_unknown(row)}", HINT)
+
+
+def request_of(row: Row) -> Any:
+    """The request in a row that keeps it under a key of its own; None for any other row."""
+    request = next((row[key] for key in REQUESTS if isinstance(row.get(key), dict) and row[key]), None)
+    inner = structured(request.get("body")) if request else None
+    return inner if isinstance(inner, dict) else request
+
+
+def reply_of(row: Row) -> Any:
+    """The reply that a row keeps under a key of its own: an object, a stream's chunks, or text; None for any other row."""
+    reply = next((row[key] for key in REPLIES if row.get(key) not in (None, "", {}, [])), None)
+    if isinstance(reply, dict) and isinstance(structured(reply.get("body")), dict):
+        return structured(reply["body"])
+    if isinstance(reply, dict) and reply.get("type") == "succeeded":  # a line of an Anthropic batch
+        return reply.get("message")
+    return reply
+
+
+def _is_request(row: Row) -> bool:
+    return "model" in row and bool(row.keys() & {"messages", "input", "contents", "prompt"})
+
+
+def exchanges(
+    messages: list[Message] | None, reply: Reply | None, row: Row, place: str, raw: Any = None, *, plain: bool = False
+) -> list[Exchange]:
+    """The exchange of each choice of a reply; `plain` rows may name their prompt by an id of their own."""
+    if reply is None:
+        raise UsageError(f"{place}: the reply has no answer in it: {json.dumps(raw)[:120]}")
+    if not messages or messages[-1]["role"] != "user":
+        raise UsageError(f"{place}: there is no prompt: no user message before the answer")
+    if not any(isinstance(tokens, int) for tokens in reply["usage"].values()):
+        reply = {**reply, "usage": usage_in(row)}
+    completions = completions_of(reply, raw if isinstance(raw, dict) else row)
+    if not any(one.content.strip() or one.reasoning or one.tool_calls for one in completions) and plain:
+        raise UsageError(f"{place}: the answer is empty")
+    model = reply.get("model") or next((row[key] for key in MODELS if row.get(key)), None) or _request_model(row)
+    name = value_text(row, "prompt_id", place) or value_text(row, "id", place) if plain else value_text(row, "prompt_id", place)
+    known = (name, value_text(row, "reference", place), value_text(row, "slice", place))
+    return [Exchange(place, str(model) if model else None, messages, completion, *known) for completion in completions]
+
+
+def _request_model(row: Row) -> Any:
+    return as_dict(request_of(row)).get("model")
+
+
+# --- the shapes -------------------------------------------------------------------------------------------------------
+
+
+def _promptfoo(row: Row, place: str) -> list[Exchange]:
+    raw, response = row["prompt"]["raw"], as_dict(structured(row.get("response")))
+    output = response.get("output")
+    if output in (None, ""):
+        raise UsageError(f"{place}: no output: {str(response.get('error') or row.get('error') or 'empty')[:200]}")
+    held = structured(raw)
+    text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+    reply = chat_reply({**response, "content": text, "role": "assistant", "finish_reason": finish_of(response)}, place)
+    provider = row.get("provider")
+    model = provider.get("id") if isinstance(provider, dict) else provider
+    checks = [*_listed(as_dict(row.get("testCase")).get("assert")), *_listed(row.get("assert"))]
+    wanted = next((one.get("value") for one in checks if as_dict(one).get("type") == "equals"), None)
+    facts = {"reference": row.get("reference") or (wanted if isinstance(wanted, str) else None), "slice": row.get("slice")}
+    messages = messages_in(held if is_conversation(held) else {"prompt": raw}, place)
+    return exchanges(messages, reply, {"model": model, **facts}, place, row)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _conversation(row: Row) -> list[Any] | None:
+    """The messages of a row that has the assistant's answer among them, and no other answer."""
+    value = next((row[key] for key in CONVERSATIONS if row.get(key)), None)
+    value = row.get("chosen") if value is None and "prompt" not in row else value
+    value = value.get("messages") if isinstance(value, dict) else value
+    if not isinstance(value, list):
+        return None
+    chosen = row.keys() & {"completion", "choices", "candidates", "message"} or reply_of(row) is not None
+    return value if not chosen and any(is_assistant(one) for one in value) else None
+
+
+def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator[Exchange]:
+    """The last answer that is to be trained on: a message of weight 0 is not, nor is what stands behind the answer."""
+    trained = [n for n, one in enumerate(messages) if is_assistant(one) and _weight(one) != 0]
+    if not trained:
+        return
+    last = trained[-1]
+    asked = with_system(chat_messages(messages[:last], place, "messages"), row.get("system")) if last else []
+    beside = {key: row[key] for key in ("reasoning", "reasoning_content", "thinking") if row.get(key)}
+    reply = chat_reply({"finish_reason": finish_of(row), **beside, **messages[last]}, place)
+    yield from exchanges(asked, reply, row, place, plain=True)
+
+
+def _weight(message: Mapping[str, Any]) -> float:
+    weight = message.get("weight", message.get("loss_weight", 1))
+    return float(weight) if isinstance(weight, (int, float)) else 1.0
+
+
+def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
+    """What a row asks under one key and answers under another, each as text, messages or an API's object."""
+    key = next((key for key in ("messages", "conversations", *PROMPTS) if row.get(key) not in (None, "", [])), None)
+    instruction = instruction_text(row)
+    answer = next((row[name] for name in ANSWERS if row.get(name) not in (None, "") and name != key), None)
+    reply = reply_of(row) if answer is None else answer
+    if (key or instruction) is None:
+        return None
+    if reply is None:
+        if any(row.get(name) == "" for name in ANSWERS):
+            raise UsageError(f"{place}: the answer is empty")
+        return None
+    if instruction is not None and not row.get("prompt") and not row.get("messages"):
+        asked = messages_in({"prompt": instruction, "system": row.get("system")}, place)
+    else:
+        name = "prompt" if key in ("question", "query") else str(key)
+        asked = messages_in({name: row[str(key)], "system": row.get("system", row.get("instructions"))}, place)
+    if isinstance(reply, list) and is_conversation(reply) and not all(is_assistant(one) for one in reply):
+        return list(_conversations_answer(row, reply, place))  # preference data repeat the prompt in what was chosen
+    if isinstance(reply, list) and is_conversation(reply) and len(reply) != 1:
+        raise UsageError(f"{place}: the last message is not the assistant's answer to the prompt: {len(reply)} answers")
+    is_text = isinstance(reply, str) or (isinstance(reply, list) and is_conversation(reply))
+    beside = {name: row[name] for name in ("reasoning", "reasoning_content", "thinking", "tool_calls") if row.get(name)}
+    if is_text:
+        message = {"content": reply} if isinstance(reply, str) else reply[0]
+        reply = {"role": "assistant", "finish_reason": finish_of(row), **beside, **message}
+    plain = is_text and not row.get("traceId", row.get("trace_id"))
+    return exchanges(asked, chat_reply(reply, place), row, place, None if is_text else reply, plain=plain)
+
+
+# --- what is of no known shape ----------------------------------------------------------------------------------------
+
+
+def _unknown(row: Row) -> str:
+    """What is wrong with a row of no known shape: its keys, and the shape that they come nearest to."""
+    keys = [key for key in row if key not in ("id",)]
+
+    def nearness(key: str) -> float:
+        return max((difflib.SequenceMatcher(None, key, name.casefold()).ratio() for name in keys), default=0.0)
+
+    def fit(shape: tuple[str, ...]) -> tuple[float, int]:
+        return sum(max(0.0, nearness(key) - 0.5) for key in shape) / len(shape), len(shape)
+
+    said = f"not a line that can be read; its keys are {', '.join(keys) or 'none'}"[:300]
+    name, shape = max(SHAPES.items(), key=lambda one: fit(one[1]))
+    if fit(shape)[0] < 0.1:
+        return said
+    missing = []
+    for key in shape:
+        if key not in row:
+            close = difflib.get_close_matches(key, keys, n=1)
+            missing.append(f"{key!r}" + (f" (is it {close[0]!r}?)" if close else ""))
+    wanted = f"without {', '.join(missing)}" if missing else "but its values are of another kind"
+    return f"{said}; nearest is {name} ({', '.join(shape)}), {wanted}"

@@ -1,0 +1,121 @@
+"""The view of the journal for today's plan: samples.jsonl, and failures.jsonl for what has no answer.
+
+Decides what a sample's line holds and what is counted. Does not ask.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from seqdistill.engines import Completion
+from seqdistill.engines.logprob_file import write_logprobs
+from seqdistill.journal.asking import answer
+from seqdistill.journal.storage import Journal
+from seqdistill.recipe.tables import GenerateConfig
+from seqdistill.records import Sample, atomic_write, to_line
+from seqdistill.runs import Run
+from seqdistill.stages.generate.plan import Planned, is_empty, repeats
+
+
+@dataclass
+class Counts:
+    """What was written. `usd` is what the answers cost at today's price, whoever paid them; None without a price."""
+
+    samples: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float | None = None
+    empty: int = 0  # answers without content
+    think_only: int = 0  # of these, those that are reasoning alone
+    without_logprobs: int = 0  # answers for which log-probabilities were requested in vain
+    finish_reasons: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+
+
+def write_samples(
+    run: Run, journal: Journal, plan: Sequence[Planned], asked: GenerateConfig, failed: Mapping[str, Completion]
+) -> Counts:
+    """Writes both files in the plan's order and counts; `failed` is by request id."""
+    counts = Counts()
+    with (
+        atomic_write(run.file("generate", "samples.jsonl")) as samples,
+        atomic_write(run.file("generate", "failures.jsonl")) as failures,
+    ):
+        for planned in plan:
+            completion = _final(journal, planned, asked, failed, counts)
+            if completion.error is None:
+                samples.write(to_line(sample_of(planned, completion)))
+                counts.samples += 1
+                counts.empty += is_empty(completion)
+                counts.think_only += is_empty(completion) and completion.reasoning is not None
+                _add(counts.finish_reasons, completion.finish_reason)
+            else:
+                failures.write(to_line(_failure(planned, completion)))
+                counts.failed += 1
+                _add(counts.errors, completion.error)
+    return counts
+
+
+def write_token_logprobs(run: Run, journal: Journal, plan: Sequence[Planned], asked: GenerateConfig) -> int:
+    """Writes logprobs.parquet, or removes an old one when none are asked for; returns its rows."""
+    path = run.file("generate", "logprobs.parquet")
+    if asked.logprobs is None:
+        path.unlink(missing_ok=True)
+        return 0
+    finals = (_final(journal, planned, asked, {}, Counts()) for planned in plan)
+    return write_logprobs(path, ((completion.id, completion.raw) for completion in finals))
+
+
+def _final(
+    journal: Journal, planned: Planned, asked: GenerateConfig, failed: Mapping[str, Completion], counts: Counts
+) -> Completion:
+    """The completion that counts for a sample: the last of its requests."""
+    completion = answer(journal, planned.teacher.identity, planned.request, failed)
+    _count(counts, planned, completion)
+    for repeat in repeats(asked):
+        if repeat.applies(completion):
+            planned = repeat.again(planned)
+            completion = answer(journal, planned.teacher.identity, planned.request, failed)
+            _count(counts, planned, completion)
+    return completion
+
+
+def _count(counts: Counts, planned: Planned, completion: Completion) -> None:
+    counts.prompt_tokens += completion.prompt_tokens
+    counts.completion_tokens += completion.completion_tokens
+    if planned.teacher.price is not None:
+        counts.usd = (counts.usd or 0.0) + planned.teacher.price.usd(completion)
+
+
+def _add(counts: dict[str, int], what: str) -> None:
+    counts[what] = counts.get(what, 0) + 1
+
+
+def sample_of(planned: Planned, completion: Completion) -> Sample:
+    """The line of samples.jsonl for one answer."""
+    return Sample(
+        id=planned.request.id,
+        prompt_id=planned.prompt.id,
+        sample=planned.number,
+        teacher=planned.teacher.name,
+        prompt=planned.prompt.messages,
+        completion=[{"role": "assistant", "content": completion.content}],
+        reasoning=completion.reasoning,
+        finish_reason=completion.finish_reason,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        reference=planned.prompt.reference,
+        slice=planned.prompt.slice,
+        tool_calls=completion.tool_calls,
+    )
+
+
+def _failure(planned: Planned, completion: Completion) -> dict[str, Any]:
+    return {
+        "id": planned.request.id,
+        "prompt_id": planned.prompt.id,
+        "sample": planned.number,
+        "error": completion.error,
+        "message": completion.message,
+    }

@@ -1,0 +1,135 @@
+"""Stage 1: prompts -> samples.jsonl. Loads the prompts, asks the teacher for what the journal lacks, writes the view of it.
+
+Everything paid for is in the journal before it is looked at; the samples are that journal read in the plan's order, so an
+interrupted and resumed run equals an uninterrupted one byte for byte.
+"""
+
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines import FOR_GOOD
+from seqdistill.engines.loading import neutralised_settings
+from seqdistill.errors import Incomplete
+from seqdistill.journal.budget import spending
+from seqdistill.journal.repeated import paid_anew
+from seqdistill.journal.storage import Journal
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import Recipe
+from seqdistill.runs import Run
+from seqdistill.stages.generate.asking import Asked, ask_teachers
+from seqdistill.stages.generate.estimate import compare, place
+from seqdistill.stages.generate.inputs import Inputs
+from seqdistill.stages.generate.samples import write_samples, write_token_logprobs
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """What the stage did, in counts; `path` is samples.jsonl."""
+
+    prompts: int
+    samples: int
+    new: int
+    reused: int  # from the journal, without asking
+    failed: int
+    finish_reasons: dict[str, int]
+    think_only: int  # answers that are reasoning alone
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float | None  # what these samples cost, whenever they were paid; None without a price
+    spent_usd: float | None  # what the run has paid in all: every stage, setting and teacher
+    assumed_usd: float | None  # the upper bound of what may have been billed for answers that were lost
+    seconds: float
+    up_to_date: bool
+    path: Path
+    empty: int = 0  # answers without content, those that are reasoning alone included
+    without_logprobs: int = 0  # answers for which log-probabilities were requested in vain
+
+
+def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
+    """Asks the teacher and writes samples.jsonl, failures.jsonl and the manifest.
+
+    Raises UsageError for bad input before anything is asked, and Incomplete when more requests failed than may, or the budget
+    is reached: the others are written, and running again asks only for what is missing.
+    """
+    nobody_to_ask = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
+    if nobody_to_ask and (run.manifest("generate") or {}).get("imported"):
+        return _result(run, up_to_date=True)  # `import` has done this stage
+    inputs = Inputs.of(run, recipe)
+    if inputs.record.up_to_date():
+        return _result(run, up_to_date=True)
+    with run.locked("generate"), ExitStack() as stack:
+        for difference in inputs.record.differences():
+            progress.note(f"generate: {difference}")
+        plan, others = inputs.plan(progress), inputs.others(stack)
+        journal = stack.enter_context(Journal(run.file("generate", "journal.jsonl")))
+        budget = stack.enter_context(spending(run, journal, inputs.teachers, recipe.generate.budget, progress))
+        if again := paid_anew(journal, ((planned.teacher, planned.request) for planned in plan), place):
+            progress.note(f"generate: {again}")
+        asked = ask_teachers(journal, plan, recipe.generate, budget, progress, others)
+        inputs.record.begin()
+        counts = write_samples(run, journal, plan, recipe.generate, asked.failed)
+        logprobs = write_token_logprobs(run, journal, plan, recipe.generate)
+        counts.without_logprobs = counts.samples - logprobs if recipe.generate.logprobs is not None else 0
+        prompts = len({planned.prompt.id for planned in plan})
+        incomplete = counts.failed > (0 if asked.stopped else recipe.generate.may_fail * len(plan))
+        inputs.record.finish(
+            {
+                "samples.jsonl": counts.samples,
+                "failures.jsonl": counts.failed,
+                **({"logprobs.parquet": logprobs} if logprobs else {}),
+            },
+            status="incomplete" if incomplete else "complete",
+            config=asdict(recipe),
+            counts={"prompts": prompts, "new": asked.new, "reused": max(0, counts.samples - asked.new), **asdict(counts)},
+            spent_usd=budget.paid_usd if budget.is_priced else None,
+            assumed_usd=budget.held_usd if budget.is_priced else None,
+            teacher=_about(inputs),
+        )
+        compare(run, inputs.record.fingerprint, counts, progress)
+    if incomplete:
+        raise _incomplete(run, asked, counts.failed, len(plan))
+    if counts.failed:
+        progress.note(f"generate: {counts.failed} of {len(plan)} requests have no answer, as may_fail allows")
+    return _result(run, up_to_date=False)
+
+
+def is_up_to_date(run: Run, recipe: Recipe) -> bool:
+    """Whether generate has nothing to do. Raises UsageError as it does."""
+    imported = recipe.task.prompts is None and (run.manifest("generate") or {}).get("imported")
+    return bool(imported) or Inputs.of(run, recipe).record.up_to_date()
+
+
+def _about(inputs: Inputs) -> dict[str, Any]:
+    """The teachers as the manifest and the cards tell them; of several, the names together and each alone."""
+    each: list[dict[str, Any]] = [
+        {"name": one.name, "identity": one.identity, "engine": one.config.engine, "license": one.config.license}
+        | ({"neutralised": neutralised} if (neutralised := neutralised_settings(one.config)) else {})
+        for one in inputs.teachers
+    ]
+    joined = {key: ", ".join(str(one[key]) for one in each) for key in ("name", "identity", "engine")}
+    return {**joined, "each": each} if len(each) > 1 else joined
+
+
+def _incomplete(run: Run, asked: Asked, failed: int, planned: int) -> Incomplete:
+    reason = asked.stopped.message if asked.stopped else next(iter(asked.failed.values())).message
+    hint = f"run again to retry {failed}"
+    if all(completion.error in FOR_GOOD for completion in asked.failed.values()):
+        share = math.ceil(failed / planned * 1e4) / 1e4
+        hint += f"; the same requests fail again: change prompts or settings first, or go without them: --may-fail {share:g}"
+    hint = asked.stopped.hint if asked.stopped else hint
+    where = run.file("generate", "failures.jsonl")
+    return Incomplete(f"{failed} of {planned} requests have no answer ({where}); the first reason: {reason}", hint)
+
+
+def _result(run: Run, *, up_to_date: bool) -> GenerateResult:
+    """The result as the manifest tells it."""
+    manifest: Mapping[str, Any] = run.manifest("generate") or {}
+    counts = {key: value for key, value in manifest["counts"].items() if key != "errors"}
+    if up_to_date:
+        counts.update(new=0, reused=counts["samples"])
+    facts: dict[str, Any] = {name: manifest.get(name) for name in ("spent_usd", "assumed_usd", "seconds")}
+    return GenerateResult(**counts, **facts, up_to_date=up_to_date, path=run.file("generate", "samples.jsonl"))

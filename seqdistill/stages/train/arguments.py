@@ -1,0 +1,127 @@
+"""What TRL is told: [train.args] verbatim, what the stage itself decides, and the few defaults of TRL's that hurt here.
+
+Does not re-declare TRL's options; its config classes know them.
+"""
+
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from seqdistill.errors import UsageError
+from seqdistill.recipe.reading import nearest
+from seqdistill.recipe.tables import TrainConfig
+from seqdistill.stages.train.ranks import processes
+
+_RENDERED = "rows are rendered with the student's own chat template, and the loss is on the completion"
+_CHECKPOINTS = "the stage keeps its own checkpoints: an interrupted run resumes by itself"
+_PUBLISH = "publish the finished folder train/model yourself"
+OURS = {
+    "output_dir": "the model goes to the run directory, train/model",
+    "seed": "set [train] seed",
+    "trust_remote_code": "set [student] trust_remote_code",
+    "load_best_model_at_end": "set [train] early_stopping; a student can get better at its task while this loss gets worse",
+    "logging_nan_inf_filter": "a loss that is not a number ends the training",
+    "disable_tqdm": "progress is the command's own; see --quiet",
+    **dict.fromkeys(
+        ("resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit", "save_only_model"), _CHECKPOINTS
+    ),
+    **dict.fromkeys(("completion_only_loss", "assistant_only_loss", "chat_template_path", "eos_token", "pad_token"), _RENDERED),
+    **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "truncation_mode"), _RENDERED),
+    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), _PUBLISH),
+}
+LORA = "set r, alpha, dropout or target_modules in [train.lora]"
+ELSEWHERE = {
+    **dict.fromkeys(
+        ("use_peft", "peft_config", "r", "alpha", "dropout", "target_modules", "modules_to_save", "use_rslora", "use_dora"),
+        LORA,
+    ),
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization_config"), "set quantize in [train.lora]"),
+    "lr": "it is called learning_rate",
+    "epochs": "it is called num_train_epochs",
+    "batch_size": "it is called per_device_train_batch_size",
+    "max_seq_length": "it is called max_length",
+    "evaluation_strategy": "it is called eval_strategy",
+    **dict.fromkeys(("torch_dtype", "dtype", "attn_implementation"), "set it in model_init_kwargs"),
+}  # what people write who know it from another place
+
+
+def check_arguments(given: dict[str, Any], kind: Any) -> None:
+    """Raises UsageError for an argument that TRL's config class `kind` lacks, that the stage sets, or of a wrong type."""
+    hints = get_type_hints(kind)
+    known = {name for name, field in kind.__dataclass_fields__.items() if field.init}
+    for name, value in given.items():
+        place = f"[train.args] {name}"
+        if name in OURS:
+            raise UsageError(f"{place}: not yours to set", OURS[name])
+        if name not in known:
+            hint = ELSEWHERE.get(name) or (LORA if name.startswith("lora_") else None)
+            close = "" if hint else nearest(name, known, 0.75)
+            raise UsageError(
+                f"{place}: TRL's {kind.__name__} has no such argument{close}", hint or f"see TRL's page on {kind.__name__}"
+            )
+        told = get_args(hints[name]) if get_origin(hints[name]) in (types.UnionType, typing.Union) else (hints[name],)
+        kinds = {get_origin(kind) or kind for kind in told}
+        accepted = kinds | ({int} if float in kinds else set())
+        if kinds <= {bool, int, float, str, list, dict, type(None)} and type(value) not in accepted:
+            wanted = " or ".join(sorted(kind.__name__ for kind in kinds if kind is not type(None)))
+            raise UsageError(f"{place} = {value!r}: want {wanted}", "TOML writes 1e-5, true and 16 without quotes")
+
+
+def trl_arguments(
+    config: TrainConfig, kind: Any, defaults: Mapping[str, Any], max_length: int, validate: bool, work: Path
+) -> Any:
+    """TRL's config `kind` of this training; `work` holds its checkpoints. Raises UsageError for values that it does not take.
+
+    `defaults` are the method's own, for what [train.args] leaves open.
+
+    On a CPU: float32, because bf16 is emulated where the CPU lacks it (70 times slower on AVX2), and no gradient
+    checkpointing, which trades time for GPU memory. On a GPU TRL's own choice, bf16 where the GPU has it.
+    """
+    import torch
+
+    given = dict(config.args)
+    if given.get("packing_strategy") == "wrapped":
+        raise UsageError(
+            '[train.args] packing_strategy = "wrapped": cuts rows in two, and their halves are trained apart', 'use "bfd"'
+        )
+    on_cpu = bool(given.get("use_cpu")) or not torch.accelerator.is_available()
+    if on_cpu and given.get("fp16"):
+        raise UsageError("[train.args] fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
+    if on_cpu:
+        device = {"bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
+        if processes() > 1:
+            device["use_cpu"] = True  # or accelerate would train in each of them alone
+    else:
+        device = {"bf16": not given.get("fp16") and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported())}
+    unpacked = given.get("padding_free") and not given.get("packing")  # there TRL takes no length; no row is clipped either
+    ours = {
+        "output_dir": str(work),
+        "seed": config.seed,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,
+    }
+    usual = {
+        **device,
+        **({"max_length": None if unpacked else max_length} if "max_length" in kind.__dataclass_fields__ else {}),
+        "eval_strategy": "epoch" if validate else "no",
+        "logging_steps": 1,
+        "report_to": "none",
+    }
+    try:
+        arguments = kind(**{**usual, **defaults, **given, **ours})
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UsageError(f"[train.args]: {str(error).strip()}", f"see TRL's page on {kind.__name__}") from error
+    if arguments.max_steps <= 0 and arguments.num_train_epochs <= 0:
+        raise UsageError(f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: not one step", "train for longer")
+    return arguments
+
+
+def resolved(arguments: Any) -> dict[str, Any]:
+    """Every argument as TRL understood it, for the manifest: no paths of this machine, no token."""
+    hidden = ("output_dir", "logging_dir", "run_name", "hub_token", "push_to_hub_token")
+    simple = (str, int, float, bool, type(None), list, dict)
+    values = {name: value for name, value in arguments.to_dict().items() if name not in hidden}
+    return {name: value if isinstance(value, simple) else str(value) for name, value in sorted(values.items())}

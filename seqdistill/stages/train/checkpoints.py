@@ -1,0 +1,155 @@
+"""Checkpoints of an unfinished training: when one is written, which one can be trusted, when they are thrown away.
+
+One is also written when a person or a scheduler stops the training (Ctrl-C, SIGTERM), at the end of the step.
+
+A checkpoint counts once its list of files, written last, agrees with what is there: one torn by a crash is passed over.
+"""
+
+import contextlib
+import json
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import SeqdistillError
+from seqdistill.progress import Progress
+from seqdistill.records import write_json
+from seqdistill.stages.train.ranks import anywhere, rank, wait
+
+SAVE_SECONDS = 60.0  # at most this much work is lost
+SAVE_SHARE = 0.05  # at most this share of the time goes into checkpoints
+COMPLETE = "complete.json"
+
+
+def open_work(work: Path, fingerprint: str) -> Path | None:
+    """The newest whole checkpoint in `work`, None without one. Checkpoints of other settings or inputs are removed."""
+    owner = work / "fingerprint"
+    if not owner.exists() or owner.read_text(encoding="utf-8") != fingerprint:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        owner.write_text(fingerprint, encoding="utf-8")
+    for checkpoint in reversed(_checkpoints(work)):
+        if _is_whole(checkpoint):
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    """The checkpoints, whole or not, oldest first."""
+    return sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    files = (file for file in checkpoint.rglob("*") if file.is_file() and file.name != COMPLETE)
+    return {str(file.relative_to(checkpoint)): file.stat().st_size for file in sorted(files)}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return bool(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")) == _sizes(checkpoint))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return False
+
+
+def checkpointing(work: Path) -> Any:
+    """A trainer callback that writes a checkpoint every SAVE_SECONDS and keeps the newest only.
+
+    Not on an epoch's last step but after it: what is done between epochs (validation) is not done again on resuming.
+    Each epoch begins with a seed of its own, so that every sampler, also the one that groups rows by length, gives a
+    resumed epoch the order it had.
+    """
+    from transformers import TrainerCallback, set_seed
+
+    class Checkpointing(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
+        def __init__(self) -> None:
+            self._saved = time.monotonic()
+            self._asked = self._cost = 0.0
+
+        def _save_when_due(self, control: Any) -> Any:
+            self._asked = time.monotonic()
+            due = self._asked - self._saved >= max(SAVE_SECONDS, self._cost / SAVE_SHARE)
+            if anywhere(due and rank() == 0):
+                control.should_save = True
+            return control
+
+        def on_epoch_begin(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+            set_seed(args.seed + int(state.epoch))
+
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
+            at_epoch_end = float(state.epoch).is_integer()
+            return control if at_epoch_end else self._save_when_due(control)
+
+        def on_epoch_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
+            return self._save_when_due(control)
+
+        def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            wait()  # every process writes a part of it
+            newest = work / f"checkpoint-{state.global_step}"
+            if rank() == 0:
+                self._finish(newest)
+            self._saved = time.monotonic()
+            self._cost = self._saved - self._asked
+
+        def _finish(self, newest: Path) -> None:
+            write_json(newest / COMPLETE, _sizes(newest))
+            for checkpoint in _checkpoints(work):
+                if checkpoint != newest:
+                    shutil.rmtree(checkpoint)
+
+    return Checkpointing()
+
+
+@contextlib.contextmanager
+def stopping(trainer: Any, progress: Progress) -> Iterator[None]:
+    """While it lasts, SIGINT and SIGTERM let the step end and save a checkpoint; a second SIGINT acts at once.
+
+    Then raises KeyboardInterrupt for SIGINT and SeqdistillError for SIGTERM. A signal that is ignored stays so. Outside the
+    main thread signals cannot be caught, and nothing changes.
+    """
+    from transformers import TrainerCallback
+
+    caught: list[int] = []
+
+    def catch(number: int, _frame: Any) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
+            if anywhere(bool(caught)):
+                progress.note(f"train: stopping after step {state.global_step}; a second Ctrl-C stops at once")
+                control.should_save = control.should_save or not float(state.epoch).is_integer()
+            return control
+
+        def on_epoch_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
+            control.should_save = control.should_save or anywhere(bool(caught))
+            return control
+
+        def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            if anywhere(signal.SIGINT in caught):
+                raise KeyboardInterrupt
+            if anywhere(bool(caught)):
+                raise SeqdistillError(
+                    f"train: stopped by SIGTERM; step {state.global_step} is saved",
+                    "run the same command again: it resumes there",
+                )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    trainer.add_callback(Stopping())
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, catch)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

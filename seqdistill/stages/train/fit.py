@@ -1,0 +1,153 @@
+"""The training itself, by the method's TRL trainer: a lesson in, a model folder out. Writes no manifest."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ModelConfig
+from seqdistill.records import read_jsonl
+from seqdistill.stages.train.checkpoints import checkpointing, stopping
+from seqdistill.stages.train.early_stop import early_stop, take_best, validations
+from seqdistill.stages.train.lora import loaded_student
+from seqdistill.stages.train.loss_log import last_losses, loss_log
+from seqdistill.stages.train.methods import Lesson, Method
+from seqdistill.stages.train.saving import write_model
+
+FULL_DISK_BYTES = 16 << 20  # a write that failed with less than this left, failed for want of room
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training, in numbers."""
+
+    steps: int
+    epochs: float
+    train_loss: float | None
+    validation_loss: float | None
+    parameters: int
+    log_rows: int
+    best_step: int | None  # whose weights were taken, with early stopping; None: the last one's
+    loads_in: str  # the versions of transformers that load the model
+
+
+def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
+    """The method's trainer, with its model loaded and its batches checked; nothing is trained or written yet.
+
+    Raises UsageError for what TRL refuses, and SeqdistillError when memory runs out or TRL would train on something else
+    than the rows.
+    """
+    import torch
+    from transformers import PrinterCallback, set_seed
+
+    arguments, progress = lesson.arguments, lesson.progress
+    loading, arguments.model_init_kwargs = arguments.model_init_kwargs, None
+    set_seed(arguments.seed)  # adapters begin at random
+    model = loaded_student(lesson.base.model, lesson.recipe.train.lora, loading or {})  # TRL would not see missing weights
+    try:
+        work, patience = Path(arguments.output_dir), lesson.recipe.train.early_stopping
+        callbacks = [loss_log(log, progress), checkpointing(work)]
+        if patience is not None:
+            callbacks.append(early_stop(work, patience))
+        trainer = method.trainer(replace(lesson, model=model), callbacks)
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(error) from error
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise _refused(error) from error
+    arguments.model_init_kwargs = loading
+    trainer.remove_callback(PrinterCallback)  # it prints on stdout
+    return trainer
+
+
+def fit(
+    trainer: Any,
+    base: ModelConfig,
+    end_of_turn: int,
+    checkpoint: Path | None,
+    log: Path,
+    out: Path,
+    progress: Progress,
+    *,
+    early_stopping: bool = False,
+) -> Fitted:
+    """Trains from the checkpoint on, if there is one, and writes the model to the folder `out`.
+
+    With `early_stopping` the weights are those of the lowest validation loss.
+
+    Raises UsageError when no step can be done with [train.args], and SeqdistillError when the training diverges, when memory
+    or the disk runs out, and on SIGTERM.
+    """
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        with stopping(trainer, progress):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        best = take_best(trainer, Path(trainer.args.output_dir)) if early_stopping else None
+        loads_in = write_model(trainer, base, end_of_turn, out)
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(error) from error
+    except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
+        if shutil.disk_usage(log.parent).free > FULL_DISK_BYTES:
+            raise
+        raise SeqdistillError(f"{log.parent}: the disk is full", "make room, then run again: it resumes") from error
+    except (ValueError, ZeroDivisionError) as error:
+        if trainer.state.global_step:
+            raise
+        raise _refused(error) from error
+    finally:
+        progress.end()
+    train_loss, validation_loss = last_losses(trainer.state.log_history)
+    if best is not None:
+        validation_loss = dict(validations(trainer.state.log_history))[best]
+    return Fitted(
+        steps=trainer.state.global_step,
+        epochs=round(trainer.state.epoch, 4),
+        train_loss=train_loss,
+        validation_loss=validation_loss,
+        parameters=trainer.model.num_parameters(),
+        log_rows=sum(1 for _ in read_jsonl(log)),
+        best_step=best,
+        loads_in=loads_in,
+    )
+
+
+def _refused(error: Exception) -> UsageError:
+    return UsageError(f"[train.args]: no training with these: {str(error).strip()}", "see TRL's page on SFTConfig")
+
+
+def _out_of_memory(error: Exception) -> SeqdistillError:
+    return SeqdistillError(
+        f"out of memory: {str(error).splitlines()[0]}",
+        "in [train.args], halve per_device_train_batch_size and double gradient_accumulation_steps, then run again",
+    )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hugging Face's own bars and advice are off: progress is the caller's, and stdout is data."""
+    import datasets
+    import huggingface_hub.constants
+    from transformers.utils import logging
+
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL would report the training, its model and its GPU
+    verbosity, bars, maps = (
+        logging.get_verbosity(),
+        logging.is_progress_bar_enabled(),
+        not datasets.are_progress_bars_disabled(),
+    )
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if maps:
+            datasets.enable_progress_bars()

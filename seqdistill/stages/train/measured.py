@@ -1,0 +1,186 @@
+"""What is measured on the loaded student before the first step: steps, memory, seconds, and that nothing is lost later.
+
+Owns the checks that need the model itself. Does not check rows (preflight.py) and does not train.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import UsageError
+from seqdistill.stages.train.lora import without_adapters
+from seqdistill.stages.train.rendering import Row
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+OPTIMIZER_BYTES = {"adamw": 8, "adam": 8, "lion": 4, "sgd": 0, "rmsprop": 4, "adagrad": 4, "adafactor": 0}  # a parameter, fp32
+
+
+def planned_steps(trainer: Any) -> int:
+    """How many optimizer steps the training takes.
+
+    Raises UsageError when there would be none, and for an optimizer, schedule or batch that cannot be made.
+    """
+    arguments = trainer.args
+    try:
+        batches = len(trainer.get_train_dataloader())
+        trainer.create_optimizer_and_scheduler(num_training_steps=1)
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(f"[train.args]: {str(error).strip()}", "see TRL's page on SFTConfig") from error
+    trainer.optimizer = trainer.lr_scheduler = None  # the training makes its own, with its own number of steps
+    if batches == 0:
+        rows, size = len(trainer.train_dataset), arguments.train_batch_size
+        raise UsageError(
+            f"[train.args] leave not one step: {rows} rows, batches of {size}, and dataloader_drop_last drops what is short",
+            "use smaller batches, or leave dataloader_drop_last out",
+        )
+    per_epoch = max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
+    return int(arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * per_epoch))
+
+
+def make_savable(model: Any) -> list[str]:
+    """Makes the model's generation config one that can be saved, or the finished training could not be; returns what changed.
+
+    transformers saves no sampling setting without do_sample; there it has no effect, so it goes. What else it refuses to save
+    is replaced by the token ids alone.
+    """
+    from transformers import GenerationConfig
+
+    notes: list[str] = []
+    model = without_adapters(model)
+    config = model.generation_config
+    if config is None or _can_be_saved(config):
+        return notes
+    if not config.do_sample:
+        dropped = {name: value for name in SAMPLING if (value := getattr(config, name, None)) is not None}
+        for name in dropped:
+            setattr(config, name, None)
+        listed = ", ".join(f"{name} = {value}" for name, value in dropped.items())
+        notes.append(f"the student's generation config has {listed} without do_sample: without effect, left out of train/model")
+    if not _can_be_saved(config):
+        kept = {name: value for name in IDS if (value := getattr(config, name, None)) is not None}
+        model.generation_config = GenerationConfig(**kept)
+        notes = ["the student's generation config cannot be saved: train/model keeps its token ids alone"]
+    return notes
+
+
+def _can_be_saved(config: Any) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            config.save_pretrained(folder)
+        except ValueError:
+            return False
+    return True
+
+
+def check_isolated(trainer: Any, rows: Sequence[Row]) -> None:
+    """Raises UsageError when a packed row changes what the model computes for the row packed behind it.
+
+    Measured by the trainer's own collator and model, because nothing else tells: with some attention implementations and with
+    recurrent layers, rows packed together read one another, and the loss alone looks well.
+    """
+    import torch
+
+    row = rows[0].tokens
+    other = [*reversed(rows[-1].tokens)]
+    model, training = trainer.model, trainer.model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            alone, packed = (_logits(trainer, parts)[-len(row) :].float() for parts in ([row], [other, row]))
+    finally:
+        model.train(training)
+    if not torch.allclose(packed, alone, rtol=0.05, atol=0.05 * float(alone.abs().max())):
+        apart = float((packed - alone).abs().max())
+        raise UsageError(
+            f"[train.args] packing: with this student, packed rows read one another (its logits move by up to {apart:.3g})",
+            "leave packing out, or set attn_implementation in model_init_kwargs to one that keeps rows apart",
+        )
+
+
+def _logits(trainer: Any, parts: Sequence[list[int]]) -> Any:
+    """The logits (T, V) of rows packed into one."""
+    tokens = [token for part in parts for token in part]
+    example = {"input_ids": tokens, "labels": tokens, "seq_lengths": [len(part) for part in parts]}
+    batch = _placed(trainer.data_collator([example]), trainer.model.device)
+    batch.pop("labels")
+    return trainer.model(**batch, use_cache=False).logits[0]
+
+
+def _placed(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
+    return {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the training will take, estimated."""
+
+    steps: int
+    memory_bytes: int  # weights, gradients, optimizer and activations of one batch
+    available_bytes: int | None  # free where the model is; None where that is not known
+    seconds: float | None  # None: not measured
+
+
+def cost(trainer: Any, longest: int, completion: int, *, measure: bool) -> Cost:
+    """The estimate; `longest` and `completion` are the tokens of the longest row and of the longest completion.
+
+    With `measure`, one batch is computed forward and backward, twice, and the faster one counts.
+    """
+    steps = planned_steps(trainer)
+    return Cost(
+        steps=steps,
+        memory_bytes=_memory(trainer, longest, completion),
+        available_bytes=_available(trainer.args.device),
+        seconds=_seconds(trainer, steps) if measure else None,
+    )
+
+
+def _memory(trainer: Any, longest: int, completion: int) -> int:
+    """Bytes at the peak of a step. On small Llamas on a CPU, three shapes, it is 0.96 to 0.98 of what was measured."""
+    model, arguments = trainer.model, trainer.args
+    text = model.config.get_text_config(decoder=True)
+    weights = sum(part.numel() * part.element_size() for part in model.parameters())
+    trained = [part for part in model.parameters() if part.requires_grad]
+    gradients = sum(part.numel() * part.element_size() for part in trained)
+    kind = str(getattr(arguments.optim, "value", arguments.optim)).split("_")[0]
+    optimizer = sum(part.numel() for part in trained) * OPTIMIZER_BYTES.get(kind, 8)
+    width = arguments.per_device_train_batch_size * longest  # tokens in a batch
+    wide = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    layers = 1 if arguments.gradient_checkpointing else text.num_hidden_layers
+    each = 4 if not (arguments.bf16 or arguments.fp16) else 2
+    kept = width * each * (layers * (16 * text.hidden_size + 4 * wide) + text.num_hidden_layers * text.hidden_size)
+    head = arguments.per_device_train_batch_size * completion * text.vocab_size * 4 * 3  # logits, their gradient, log-softmax
+    return int(weights + gradients + optimizer + kept + head)
+
+
+def _available(device: Any) -> int | None:
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    memory = Path("/proc/meminfo")
+    if device.type == "cpu" and memory.exists():
+        lines = dict(line.split(":", 1) for line in memory.read_text(encoding="ascii").splitlines())
+        return int(lines["MemAvailable"].split()[0]) << 10
+    return None
+
+
+def _seconds(trainer: Any, steps: int) -> float:
+    model = trainer.model
+    batch = next(iter(trainer.get_train_dataloader()))
+    batch = _placed(batch, model.device)
+    taken = []
+    model.train()
+    for _ in range(2):
+        began = time.perf_counter()
+        trainer.compute_loss(model, dict(batch)).backward()
+        taken.append(time.perf_counter() - began)
+        model.zero_grad()
+    validation = 0.0
+    if trainer.eval_dataset is not None:  # forward only, a third of a step, once an epoch
+        validation = len(trainer.get_eval_dataloader()) * min(taken) / 3 * math.ceil(trainer.args.num_train_epochs)
+    return float(steps * trainer.args.gradient_accumulation_steps * min(taken) + validation)

@@ -1,0 +1,135 @@
+"""Ways to distil: what each trains with, what it needs beforehand, how its trainer is built. One record a method.
+
+Owns the choice by [train] method. What a method does is in the module of its name.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import UsageError
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
+from seqdistill.records import Sample
+from seqdistill.runs import Run
+from seqdistill.stages.train.preflight import Checked
+from seqdistill.stages.train.student import Base, Student
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a trainer is built from: the rows, TRL's arguments, and then the untrained student."""
+
+    run: Run
+    recipe: Recipe
+    student: Student
+    tokenizer: Any
+    samples: dict[str, list[Sample]]  # by file: train, validation
+    checked: Checked
+    arguments: Any  # of the method's TRL config class
+    progress: Progress
+    weights: dict[str, float] = field(default_factory=dict)  # of rows that count more or less than 1, by id
+    base: Base = field(default_factory=lambda: Base(ModelConfig()))  # the untrained student
+    model: Any = None  # the same, loaded
+    material: Any = None  # what the method's `gather` found
+    found: dict[str, Any] = field(default_factory=dict)  # what the method reports of itself, for the manifest
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch as the loss terms see it. Its N trained tokens are in the order of the rows."""
+
+    inputs: dict[str, Any]  # what the model was called with
+    trained: Any  # (B, T - 1) bool: the places whose next token is trained
+    labels: Any  # (N) the tokens that are learnt there
+    logits: Any  # (N, V) the student's
+    extras: dict[str, Any]  # what the collator added
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to distil.
+
+    `check`, before anything is loaded, and `gather`, before the student is cut, raise UsageError for what the run, the rows
+    or the teacher lack.
+    """
+
+    name: str
+    config: str  # the name of TRL's config class, which [train.args] go to
+    trainer: Callable[[Lesson, Sequence[Any]], Any]  # (lesson, callbacks) -> trainer
+    check: Callable[[Run, Recipe, Student], None] = lambda _run, _recipe, _student: None
+    gather: Callable[[Lesson], Any] = lambda _lesson: None  # what the trainer needs beside the rows
+    inputs: Callable[[Run], dict[str, Path]] = lambda _run: {}  # files beside filter's that decide the result
+    defaults: Callable[[TrainConfig], dict[str, Any]] = lambda _config: {}  # of TRL's arguments, where [train.args] has none
+    timed: bool = True  # whether a batch of its data can be computed by itself, to estimate the time
+    keys: frozenset[str] = frozenset()  # the keys of [train] that change what it does, of those that not every method has
+    check_recipe: Callable[[Recipe], None] = lambda _recipe: None  # before generate, in a run of all four stages
+
+    def config_class(self) -> Any:
+        """TRL's config class."""
+        import trl
+
+        return getattr(trl, self.config)
+
+
+METHOD_KEYS = frozenset(
+    (
+        "alpha",
+        "temperature",
+        "approximate",
+        "features",
+        "features_loss",
+        "attention",
+        "attention_loss",
+        "relations",
+        "distances",
+    )
+)  # keys of [train] that belong to some methods only
+SHARED_WORDS = frozenset(("temperature",))  # of these, those whose environment variable is also another stage's
+
+
+def method_of(config: TrainConfig) -> Method:
+    """The method that [train] names. Raises UsageError for a key of another method that was set."""
+    from seqdistill.stages.train.methods import on_policy, preference, sequence, soft
+
+    match config.method:
+        case "sequence" | "sft":
+            method = sequence.METHOD
+        case "soft":
+            method = soft.METHOD
+        case "on_policy":
+            method = on_policy.METHOD
+        case "preference":
+            method = preference.METHOD
+        case _:
+            raise UsageError(f"[train] method = {config.method!r}: not known", "see `seqdistill train --help`")
+    default = TrainConfig()
+    for key in sorted(METHOD_KEYS - SHARED_WORDS - method.keys):
+        if getattr(config, key) != getattr(default, key):
+            raise UsageError(
+                f"[train] {key} = {getattr(config, key)!r} has no part in method = {config.method!r}",
+                f"leave {key} out, or choose the method that has it",
+            )
+    return method
+
+
+def check_can_answer(recipe: Recipe, student: Student) -> None:
+    """Raises UsageError for a student that was only just cut: what it writes is noise, and nothing is learnt from that."""
+    if student.layers is not None:
+        raise UsageError(
+            f"[train] method = {recipe.train.method!r} learns from what the student writes, and {recipe.student.model!r} is "
+            "cut from its teacher and was not trained",
+            'train it first with method = "sequence", in a run of its own, then name it here: --student run:THAT_RUN',
+        )
+
+
+def check_unmixed(config: TrainConfig) -> None:
+    """Raises UsageError for references, rationales or weights where a method does not learn from the rows' text."""
+    default = TrainConfig()
+    for key in ("reference_weight", "rationale", "rationale_weight", "teacher_weights", "edited_weight"):
+        if getattr(config, key) != getattr(default, key):
+            raise UsageError(
+                f"[train] {key} = {getattr(config, key)!r} has no part in method = {config.method!r}",
+                f"leave {key} out, or use method = 'sequence' or 'soft'",
+            )

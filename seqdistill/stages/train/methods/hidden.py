@@ -1,0 +1,269 @@
+"""Loss terms over a teacher's inside, for a student cut from it: hidden states, attention, Q-K-V relations, row distances.
+
+Each term is a weight in [train] and a number for each trained token. The teacher runs in this process on the same tokens. Its
+layers are compared with the student's that were made of them. Owns which layers are compared and how; the losses' sum is
+`sequence`'s.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines.loading import load
+from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
+from seqdistill.runs import Run
+from seqdistill.stages.train.cutting import decoder_layers
+from seqdistill.stages.train.methods import Lesson, Step
+from seqdistill.stages.train.student import Student
+
+TERMS = ("features", "attention", "relations", "distances")
+KEYS = frozenset((*TERMS, "features_loss", "attention_loss"))
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+ATTENTION = ("self_attn", "attn", "attention")  # what models call a layer's attention
+FEWEST_ROWS = 3  # in a batch: a single distance over its own mean is always 1
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What a model computed for one batch, at the layers that are compared."""
+
+    hidden: list[Any]  # by layer, (B, T, H): the layer's output
+    attention: list[Any]  # by layer, (B, heads, T, T); empty where no term needs it
+    projections: list[Any]  # of the last layer: queries, keys and values, (B, heads, T, d); empty where no term needs it
+
+
+# --- the terms: a teacher's and a student's inside -> a number a trained token ------------------------------------------------
+
+
+def features_loss(teacher: Any, student: Any, kind: str) -> Any:  # (N, H), (N, H) -> (N)
+    """1 - cosine of the hidden states, or their mean squared difference (DistilBERT's and TinyBERT's)."""
+    from torch.nn.functional import cosine_similarity
+
+    if kind == "cosine":
+        return 1 - cosine_similarity(student.float(), teacher.float(), dim=-1)
+    return (student.float() - teacher.float()).square().mean(-1)
+
+
+def attention_loss(teacher: Any, student: Any, kind: str) -> Any:  # (N, heads, T), (N, heads, T) -> (N)
+    """KL of the teacher's attention from the student's, or their squared distance; a mean over heads.
+
+    TinyBERT (https://arxiv.org/abs/1909.10351) compares attention before softmax, which models do not give.
+    """
+    import torch
+
+    teacher, student = teacher.float(), student.float()
+    if kind == "kl":
+        return (torch.xlogy(teacher, teacher) - torch.xlogy(teacher, student.clamp(min=1e-12))).sum(-1).mean(-1)
+    return (student - teacher).square().sum(-1).mean(-1)
+
+
+def relations_loss(teacher: Any, student: Any, mask: Any) -> Any:  # 2 x (B, heads, T, d), (B, T) -> (B, T)
+    """KL(teacher || student) of the relations softmax(A A' / sqrt d) between tokens, a mean over heads.
+
+    MiniLMv2 (https://arxiv.org/abs/2012.15828) adds it up over queries, keys and values; padding has no relations.
+    """
+
+    def relations(vectors: Any) -> Any:  # (B, heads, T, T), as logarithms
+        scores = vectors.float() @ vectors.float().transpose(-1, -2) / vectors.shape[-1] ** 0.5
+        return scores.masked_fill(mask[:, None, None, :] == 0, -1e9).log_softmax(-1)
+
+    theirs, own = relations(teacher), relations(student)
+    return (theirs.exp() * (theirs - own)).sum(-1).mean(1)
+
+
+def distances_loss(teacher: Any, student: Any) -> Any:  # (B, H), (B, H) -> scalar
+    """Huber loss of the distances between rows, each over the mean distance (RKD, https://arxiv.org/abs/1904.05068)."""
+    import torch
+    from torch.nn.functional import smooth_l1_loss
+
+    def distances(vectors: Any) -> Any:
+        found = torch.pdist(vectors.float())
+        return found / found.mean().clamp(min=1e-12)
+
+    if len(student) < 2:
+        return student.sum() * 0
+    return smooth_l1_loss(distances(student), distances(teacher))
+
+
+# --- the terms of one training -----------------------------------------------------------------------------------------------
+
+
+def wanted(config: TrainConfig) -> dict[str, float]:
+    """The terms with a weight."""
+    return {name: weight for name in TERMS if (weight := getattr(config, name))}
+
+
+def defaults(config: TrainConfig) -> dict[str, Any]:
+    """TRL's arguments that the wanted terms need: a layer's output is compared once, not computed anew."""
+    return {"gradient_checkpointing": False} if wanted(config) else {}
+
+
+def check(_run: Run, recipe: Recipe, student: Student) -> None:
+    """Raises UsageError where a term is wanted and the student was not cut from a teacher whose files are here."""
+    if not (terms := wanted(recipe.train)):
+        return
+    first = next(iter(terms))
+    if student.layers is None and recorded_layers(recipe) is None:
+        raise UsageError(
+            f"[train] {first} compares the student's layers with the teacher's that they were made of, and the student "
+            f"{recipe.student.model!r} was not cut from its teacher",
+            "use --student shrink:N, or a student that `seqdistill shrink` made; other students learn by method = 'soft'",
+        )
+    if student.layers is None and recipe.teacher.engine == "openai":
+        raise UsageError(
+            f"[train] {first} needs the teacher's layers, and {recipe.teacher.model!r} is an endpoint",
+            "name the teacher's files, with engine = transformers",
+        )
+
+
+def recorded_layers(recipe: Recipe) -> list[int] | None:
+    """The teacher's layers that a student is made of, as its folder or its run recorded them; None where they did not."""
+    name = recipe.student.model or ""
+    if name.startswith("run:"):
+        layers = (Run(Path(name.removeprefix("run:"))).manifest("train") or {}).get("student", {}).get("layers")
+    else:
+        note = Path(name).expanduser() / "shrink.json"
+        layers = json.loads(note.read_text(encoding="utf-8"))["layers"] if note.exists() else None
+    return None if layers is None else [int(layer) for layer in layers]
+
+
+def with_terms(lesson: Lesson, loss: Callable[[Step], Any]) -> Callable[[Step], Any]:
+    """The loss and the terms that [train] gives a weight. Loads the teacher; `lesson.model` is watched from here on."""
+    if not (weights := wanted(lesson.recipe.train)):
+        return loss
+    config, arguments = lesson.recipe.train, lesson.arguments
+    _check_arguments(arguments, weights)
+    layers = lesson.base.layers or recorded_layers(lesson.recipe) or []
+    teacher = _teacher(lesson, layers)
+    theirs, own = Watched(teacher, layers, weights), Watched(lesson.model, range(len(layers)), weights)
+
+    def losses(step: Step) -> Any:  # -> (N)
+        import torch
+
+        with torch.no_grad():
+            teacher.get_decoder()(**step.inputs, use_cache=False)
+        found = term_losses(theirs.take(), own.take(), step, config)
+        return loss(step) + sum(weight * found[name] for name, weight in weights.items())
+
+    return losses
+
+
+def term_losses(teacher: Inside, student: Inside, step: Step, config: TrainConfig) -> dict[str, Any]:  # name -> (N)
+    """Each wanted term's number for each trained token."""
+    trained, terms = step.trained, wanted(config)
+    pairs = list(zip(teacher.hidden, student.hidden, strict=True))
+    found = {}
+    if "features" in terms:
+        each = [features_loss(t[:, :-1][trained], s[:, :-1][trained], config.features_loss) for t, s in pairs]
+        found["features"] = sum(each) / len(each)
+    if "attention" in terms:
+        both = list(zip(teacher.attention, student.attention, strict=True))
+        rows = [[part.transpose(1, 2)[:, :-1][trained] for part in pair] for pair in both]
+        found["attention"] = sum(attention_loss(t, s, config.attention_loss) for t, s in rows) / len(rows)
+    if "relations" in terms:
+        mask = step.inputs["attention_mask"]
+        each = [relations_loss(t, s, mask) for t, s in zip(teacher.projections, student.projections, strict=True)]
+        found["relations"] = sum(each)[:, :-1][trained]
+    if "distances" in terms:
+        theirs, own = (_row_vectors(part, trained) for part in pairs[-1])
+        found["distances"] = distances_loss(theirs, own).expand(len(step.labels))
+    return found
+
+
+def _row_vectors(hidden: Any, trained: Any) -> Any:  # (B, T, H), (B, T - 1) -> (B, H)
+    """The mean of each row's hidden states over its trained tokens."""
+    weights = trained.to(hidden.dtype)[..., None]
+    return (hidden[:, :-1] * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def _check_arguments(arguments: Any, weights: dict[str, float]) -> None:
+    """Raises UsageError for [train.args] that the wanted terms do not go with."""
+    first = next(iter(weights))
+    for name in ("packing", "padding_free", "gradient_checkpointing"):
+        if getattr(arguments, name):
+            raise UsageError(
+                f"[train.args] {name} with [train] {first}", f"its layers are compared row by row: leave {name} out"
+            )
+    if "distances" in weights and arguments.per_device_train_batch_size < FEWEST_ROWS:
+        raise UsageError(
+            f"[train] distances with per_device_train_batch_size = {arguments.per_device_train_batch_size}",
+            f"distances are between the rows of a batch: at least {FEWEST_ROWS}",
+        )
+
+
+def _teacher(lesson: Lesson, layers: Sequence[int]) -> Any:
+    """The teacher, loaded beside the student. Raises UsageError where the student's layers cannot be its own."""
+    source: ModelConfig = lesson.student.source if lesson.student.layers is not None else lesson.recipe.teacher
+    device = lesson.arguments.device
+    teacher = load("AutoModelForCausalLM", source, dtype="float32" if device.type == "cpu" else "auto").to(device).eval()
+    teacher.requires_grad_(False)
+    total, student = len(decoder_layers(teacher)[1]), len(decoder_layers(lesson.model)[1])
+    widths = [model.config.get_text_config(decoder=True).hidden_size for model in (teacher, lesson.model)]
+    if len(layers) != student or max(layers) >= total or widths[0] != widths[1]:
+        raise UsageError(
+            f"the student's {student} layers of width {widths[1]} were cut from layers {','.join(map(str, layers))} of another "
+            f"teacher than {source.model!r}, which has {total} layers of width {widths[0]}",
+            "name the teacher that the student was cut from",
+        )
+    return teacher
+
+
+class Watched:
+    """A model whose compared layers are seen as it runs."""
+
+    def __init__(self, model: Any, layers: Sequence[int], terms: dict[str, float]) -> None:
+        """Raises UsageError for a model that does not show what a term needs."""
+        self._hidden: dict[int, Any] = {}
+        self._attention: dict[int, Any] = {}
+        self._projections: dict[str, Any] = {}
+        text = model.config.get_text_config(decoder=True)
+        self._width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        stack = decoder_layers(model)[1]
+        if "attention" in terms:
+            model.set_attn_implementation("eager")  # the others keep no attention
+        for place, number in enumerate(layers):
+            stack[number].register_forward_hook(self._keeping(self._hidden, place, None))
+            if "attention" in terms:
+                _attention_of(stack[number], "attention").register_forward_hook(self._keeping(self._attention, place, 1))
+        if "relations" in terms:
+            attention = _attention_of(stack[layers[-1]], "relations")
+            for name in PROJECTIONS:
+                if not hasattr(attention, name):
+                    raise UsageError(
+                        f"[train] relations: {type(attention).__name__} has no {name}: its queries, keys and values are not "
+                        "apart",
+                        "use features or attention with this model",
+                    )
+                getattr(attention, name).register_forward_hook(self._keeping(self._projections, name, None))
+
+    @staticmethod
+    def _keeping(kept: dict[Any, Any], name: Any, part: int | None) -> Callable[..., None]:
+        def hook(_module: Any, _args: Any, output: Any) -> None:
+            kept[name] = (output[0] if isinstance(output, tuple) else output) if part is None else output[part]
+
+        return hook
+
+    def take(self) -> Inside:
+        """What the model's last call computed; it is held no longer."""
+        inside = Inside(
+            [self._hidden[place] for place in sorted(self._hidden)],
+            [self._attention[place] for place in sorted(self._attention)],
+            [self._heads(self._projections[name]) for name in PROJECTIONS if name in self._projections],
+        )
+        for kept in (self._hidden, self._attention, self._projections):
+            kept.clear()
+        return inside
+
+    def _heads(self, vectors: Any) -> Any:  # (B, T, heads * d) -> (B, heads, T, d)
+        return vectors.unflatten(-1, (-1, self._width)).transpose(1, 2)
+
+
+def _attention_of(layer: Any, term: str) -> Any:
+    """The attention in a decoder layer. Raises UsageError where there is none."""
+    for name in ATTENTION:
+        if hasattr(layer, name):
+            return getattr(layer, name)
+    raise UsageError(f"[train] {term}: {type(layer).__name__} has no attention", "use features with this model")

@@ -1,0 +1,80 @@
+"""On-policy distillation: the student writes, the teacher's distribution at each of its tokens is the target.
+
+By TRL's DistillationTrainer (Agarwal et al. 2023, https://arxiv.org/abs/2306.13649). [train.args] beta chooses the divergence:
+0 is forward KL, 1 reverse KL. The student must be able to answer: an untrained cut student agrees with its teacher on 1% of
+the tokens, and what it writes teaches nothing.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from seqdistill.engines.loading import load
+from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import Recipe
+from seqdistill.records import Sample
+from seqdistill.runs import Run
+from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_unmixed
+from seqdistill.stages.train.methods.targets import check_tokenizers
+from seqdistill.stages.train.student import Student
+
+
+def check(_run: Run, recipe: Recipe, student: Student) -> None:
+    """Raises UsageError for a teacher that is not files, and for a student that cannot answer yet."""
+    check_unmixed(recipe.train)
+    if recipe.teacher.engine == "openai":
+        raise UsageError(
+            f"[train] method = 'on_policy' needs the teacher's distribution at every token that the student writes, and "
+            f"{recipe.teacher.model!r} is an endpoint",
+            "name the teacher's files, with engine = transformers; for a teacher of text alone use method = 'preference'",
+        )
+    check_can_answer(recipe, student)
+
+
+def gather(lesson: Lesson) -> None:
+    """Raises UsageError for a teacher whose tokens are not the student's."""
+    check_tokenizers(lesson.recipe, lesson.tokenizer)
+
+
+def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
+    """TRL's trainer on the prompts of the rows, the teacher beside it.
+
+    An answer of the student ends at the latest where the longest one of the rows does, unless [train.args] says otherwise.
+    """
+    from trl import DistillationTrainer
+
+    arguments, checked = lesson.arguments, lesson.checked
+    if "max_completion_length" not in lesson.recipe.train.args:
+        arguments.max_completion_length = max(len(row.tokens) - row.start for row in checked.train)
+    dtype = "float32" if arguments.device.type == "cpu" else "auto"
+    teacher = load("AutoModelForCausalLM", lesson.recipe.teacher, dtype=dtype)
+    sizes = [model.config.get_text_config(decoder=True).vocab_size for model in (teacher, lesson.model)]
+    if sizes[0] != sizes[1]:
+        raise UsageError(
+            f"[train] method = 'on_policy': the teacher's embedding has {sizes[0]} tokens and the student's {sizes[1]}",
+            "use method = 'soft', which compares the tokens that both have",
+        )
+    tokenizer = copy.deepcopy(lesson.tokenizer)
+    tokenizer.padding_side = "left"
+    trainer = DistillationTrainer(
+        model=lesson.model,
+        teacher_model=teacher,
+        args=arguments,
+        train_dataset=_prompts(lesson.samples["train"]),
+        eval_dataset=_prompts(lesson.samples["validation"]) if checked.validation else None,
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+    tokenizer.padding_side = lesson.tokenizer.padding_side  # it is saved with the student
+    return trainer
+
+
+def _prompts(samples: Sequence[Sample]) -> Any:
+    """Each prompt once, in the order of the rows."""
+    from datasets import Dataset
+
+    prompts = {sample.prompt_id: sample.prompt for sample in samples}
+    return Dataset.from_list([{"prompt": prompt} for prompt in prompts.values()])
+
+
+METHOD = Method("on_policy", "DistillationConfig", build, check=check, gather=gather, timed=False)

@@ -1,0 +1,136 @@
+"""Soft targets: the teacher's distribution at each token beside its text (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
+
+The loss at a token is alpha * cross-entropy + (1 - alpha) * T^2 * KL(teacher || student), both at temperature T, in K + 1
+buckets: the teacher's K likeliest tokens, and all others together. The targets come from log-probability files; which of a
+row's can be trusted, and where they wait, is `targets`.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import Recipe
+from seqdistill.runs import Run
+from seqdistill.stages.train.methods import Lesson, Method, Step, hidden
+from seqdistill.stages.train.methods.sequence import build_trainer, text_loss, trained_tokens
+from seqdistill.stages.train.methods.targets import Targets, read_targets, target_files
+from seqdistill.stages.train.student import Student
+
+KEYS = frozenset(("alpha", "temperature", "approximate"))
+COLUMNS = ("target_ids", "target_logprobs", "target_found")
+
+
+def soft_loss(logits: Any, ids: Any, logprobs: Any, temperature: float, rest: bool = True) -> Any:
+    """T^2 * KL(teacher || student) at each of N places, from the student's logits (N, V).
+
+    `logprobs` (N, K) are the teacher's at `temperature`, of the tokens `ids` (N, K); what they leave of 1 is the bucket of
+    all other tokens. Without `rest` both sides are renormalised over the K tokens, and there is no such bucket.
+    """
+    import torch
+
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    scaled = (logits - logits.detach().amax(-1, keepdim=True)) / temperature  # near 0, where numbers are exact
+    precise = torch.float32 if logits.device.type == "mps" else torch.float64  # T^2 multiplies what K + 1 buckets lose
+    likeliest, whole = scaled.gather(-1, ids).to(precise), scaled.logsumexp(-1).to(precise)
+    logprobs = logprobs.to(precise)
+    if not rest:
+        loss = _divergence(logprobs.log_softmax(-1), likeliest.log_softmax(-1))
+        return temperature**2 * loss.to(scaled.dtype)
+    loss = _divergence(logprobs, likeliest - whole[:, None])
+    if ids.shape[-1] < scaled.shape[-1]:
+        left = (1 - logprobs.exp().sum(-1)).clamp(min=0)
+        others = scaled.scatter(-1, ids, float("-inf")).logsumexp(-1).to(precise) - whole
+        loss = loss + torch.xlogy(left, left) - left * others
+    return (temperature**2 * loss).to(scaled.dtype)
+
+
+def _divergence(teacher: Any, student: Any) -> Any:  # (N, K), (N, K) -> (N)
+    """Sum over the buckets of p log(p / q); where the teacher's probability is 0, so is the addend."""
+    shares = teacher.exp()
+    return (shares * (teacher.nan_to_num(neginf=0.0) - student)).sum(-1)
+
+
+def mixed_loss(alpha: float, temperature: float, rest: bool) -> Callable[[Step], Any]:
+    """The loss of text and targets together; a token without a target is learnt from the text alone."""
+    import torch
+
+    def losses(step: Step) -> Any:  # -> (N)
+        ids, logprobs, found = (step.extras[name] for name in COLUMNS)
+        text, soft = text_loss(step), soft_loss(step.logits, ids, logprobs, temperature, rest)
+        return torch.where(found, alpha * text + (1 - alpha) * soft, text)
+
+    return losses
+
+
+def collating(targets: Targets) -> Callable[[Any], Any]:
+    """Wraps TRL's collator: the targets of a batch's N trained tokens beside it, in the order of the rows."""
+
+    def wrap(collate: Any) -> Any:
+        import torch
+
+        def with_targets(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+            found = [targets.of(example["row"], trained_tokens(example)) for example in examples]
+            columns = {name: torch.cat([row[number] for row in found]) for number, name in enumerate(COLUMNS)}
+            return {**collate(list(examples)), **columns}
+
+        return with_targets
+
+    return wrap
+
+
+def gather(lesson: Lesson) -> Targets:
+    """The rows' targets. Raises UsageError where none can be used, and for [train.args] that targets do not go with."""
+    arguments = lesson.arguments
+    for name, fits in (("packing", not arguments.packing), ("loss_type", arguments.loss_type in ("nll", "chunked_nll"))):
+        if not fits:
+            raise UsageError(f"[train.args] {name} = {getattr(arguments, name)!r} with method = 'soft'", "leave it out")
+    if arguments.label_smoothing_factor:
+        raise UsageError("[train.args] label_smoothing_factor with method = 'soft'", "the targets are smooth: leave it out")
+    return read_targets(lesson)
+
+
+def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
+    """The trainer of text and targets."""
+    config = lesson.recipe.train
+    loss = mixed_loss(config.alpha, config.temperature, not config.approximate)
+    return build_trainer(lesson, callbacks, loss, collating(lesson.material))
+
+
+def check(run: Run, recipe: Recipe, student: Student) -> None:
+    """Raises UsageError, naming the commands that write them, for a run without any targets."""
+    hidden.check(run, recipe, student)
+    if not target_files(run):
+        raise UsageError(
+            f"[train] method = 'soft' learns from the teacher's log-probabilities, and {run.path} has none",
+            f"`seqdistill generate {run.path} --logprobs 20` asks the teacher for them, or `seqdistill targets {run.path}` "
+            "has a local teacher score the rows of filter",
+        )
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises UsageError for a run of all four stages whose generate stores no log-probabilities."""
+    if recipe.generate.logprobs is None:
+        raise UsageError(
+            "[train] method = 'soft' learns from the teacher's log-probabilities, and [generate] logprobs is not set",
+            "set it, for example logprobs = 20; for answers without them, run the stages one by one and `seqdistill targets` "
+            "before train",
+        )
+
+
+def inputs(run: Run) -> dict[str, Path]:
+    """The files that the targets come from."""
+    return target_files(run)
+
+
+METHOD = Method(
+    "soft",
+    "SFTConfig",
+    build,
+    check=check,
+    gather=gather,
+    inputs=inputs,
+    defaults=hidden.defaults,
+    check_recipe=check_recipe,
+    keys=KEYS | hidden.KEYS,
+)

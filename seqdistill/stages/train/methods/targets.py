@@ -1,0 +1,210 @@
+"""Stored targets: the log-probabilities of the teacher's likeliest tokens, put beside the student's rows token by token.
+
+Owns which targets belong to a row and where they wait while a training reads them: on the disk, mapped into memory. Does not
+know the loss.
+
+A row's targets count when the stored token ids are the row's trained tokens, one by one. An edit by a person, masked personal
+data or another tokenizer make other tokens; such a row is trained on its text alone, and counted.
+"""
+
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines.loading import load
+from seqdistill.engines.logprob_file import read_logprob_rows
+from seqdistill.engines.logprobs import LOWEST, TokenLogprobs
+from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import Recipe, TeacherConfig
+from seqdistill.runs import Run
+from seqdistill.stages.train.methods import Lesson
+from seqdistill.stages.train.rendering import Row
+
+STALE = "its tokens are not those that the teacher wrote: edited, masked, or another tokenizer's"
+TEXTS = "the endpoint named the tokens by their texts, not by their ids"
+NO_NORMALIZER = "no normaliser is stored at this temperature"
+NO_LIKELIEST = "no likeliest tokens are stored"
+MISSING = "nothing is stored for it"
+WAYS_OUT = {
+    STALE: "`seqdistill targets {run}` has a local teacher score the rows as they are now",
+    TEXTS: "with vLLM's server, set [teacher.options] return_tokens_as_token_ids = true and generate again",
+    NO_NORMALIZER: "set [train] temperature = 1, or have them stored by a local teacher: `seqdistill targets {run}`; "
+    "[train] approximate = true compares the likeliest tokens alone, at any temperature",
+    NO_LIKELIEST: "`seqdistill generate {run} --logprobs 20` stores 20 at each token",
+    MISSING: "`seqdistill generate {run} --logprobs 20`, or `seqdistill targets {run}` for a local teacher",
+}
+
+
+def target_files(run: Run) -> dict[str, Path]:
+    """The run's files with log-probabilities, by name; what `seqdistill targets` wrote comes last, and counts first."""
+    files = {"logprobs": run.file("generate", "logprobs.parquet"), "targets": run.file("targets", "targets.parquet")}
+    return {name: path for name, path in files.items() if path.exists()}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of many rows, in three arrays over all their trained tokens, mapped from the disk."""
+
+    starts: Sequence[int]  # by row: its first trained token's place
+    ids: Any  # (P, K) int32
+    logprobs: Any  # (P, K) float32, at the training's temperature; -inf where fewer than K are stored
+    found: Any  # (P) bool: whether there is a target
+
+    def of(self, row: int, tokens: int) -> tuple[Any, Any, Any]:
+        """(ids, logprobs, found) of a row's trained tokens, as tensors."""
+        import numpy
+        import torch
+
+        place = slice(self.starts[row], self.starts[row] + tokens)
+        ids, logprobs, found = (torch.from_numpy(numpy.array(part[place])) for part in (self.ids, self.logprobs, self.found))
+        return ids.long(), logprobs, found
+
+
+def read_targets(lesson: Lesson) -> Targets:
+    """The targets of the checked rows. How many rows have them, and why others have none, goes to `lesson.found`.
+
+    Raises UsageError when no training row has any, and for a local teacher whose tokenizer is not the student's.
+    """
+    config, files = lesson.recipe.train, target_files(lesson.run).values()
+    rows = [*lesson.checked.train, *lesson.checked.validation]
+    numbers = {row.id: number for number, row in enumerate(rows)}
+    samples = [sample for part in lesson.samples.values() for sample in part]
+    thoughts = {sample.id for sample in samples if sample.reasoning and not config.trains_reasoning}
+    check_tokenizers(lesson.recipe, lesson.tokenizer)
+    known_ids = max(lesson.tokenizer.get_vocab().values()) + 1  # an embedding may be longer, and its rest means no token
+    targets = _allocated(rows, max(map(_widest, files)), lesson.run.file("train", ""))
+    why_not = dict.fromkeys(range(len(rows)), MISSING)
+    for path in files:
+        for name, stored in read_logprob_rows(path):
+            if (number := numbers.get(name)) is None:
+                continue
+            fitted = _fitted(rows[number], stored, name in thoughts, config.temperature, config.approximate)
+            if not isinstance(fitted, str):
+                why_not.pop(number, None)
+                _put(targets, targets.starts[number], *fitted, known_ids)
+            elif number in why_not:
+                why_not[number] = fitted
+    _report(lesson, rows, why_not)
+    return targets
+
+
+def _fitted(
+    row: Row, stored: TokenLogprobs, thought: bool, temperature: float, approximate: bool
+) -> tuple[list[list[int]], Any] | str:
+    """(likeliest ids, their log-probabilities at the temperature) from the first trained token on, or why there are none.
+
+    With `approximate` the log-probabilities lack a constant. An answer behind reasoning that is not trained on has its
+    targets at the end of what is stored; an endpoint's targets may end before the end of the turn.
+    """
+    import numpy
+
+    labels, ids = row.tokens[row.start :], stored.token_ids
+    if ids is None:
+        return TEXTS
+    if not stored.top_token_ids or not all(stored.top_token_ids):
+        return NO_LIKELIEST
+    first = max(0, len(ids) - len(labels)) if thought else 0
+    if ids[first:] not in (labels, labels[:-1]):
+        return STALE
+    normalizers = [0.0] * len(ids) if approximate or temperature == 1 else _normalizers(stored, temperature)
+    if normalizers is None:
+        return NO_NORMALIZER
+    at_temperature = []
+    for place, normalizer in zip(stored.top_logprobs[first:], normalizers[first:], strict=True):
+        values = numpy.array(place, dtype=numpy.float64)
+        at_temperature.append(numpy.where(values > LOWEST, values / temperature - normalizer, -numpy.inf))
+    return stored.top_token_ids[first:], at_temperature
+
+
+def _normalizers(stored: TokenLogprobs, temperature: float) -> list[float] | None:
+    """The normaliser at each token for a temperature; None where it was not stored."""
+    for place, known in enumerate(stored.temperatures or ()):
+        if math.isclose(known, temperature, rel_tol=1e-6) and stored.log_normalizers:
+            return [values[place] for values in stored.log_normalizers]
+    return None
+
+
+def _put(targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], known_ids: int) -> None:
+    """Writes a row's targets to their place. What fills up to K, and an id that no token has, gets the probability 0."""
+    import numpy
+
+    for place, (listed, values) in enumerate(zip(ids, logprobs, strict=True), start):
+        tokens = numpy.array(listed)
+        known = tokens < known_ids
+        first = tokens[known][0] if known.any() else 0
+        targets.ids[place] = first
+        targets.logprobs[place] = -numpy.inf
+        targets.ids[place, : len(tokens)] = numpy.where(known, tokens, first)
+        targets.logprobs[place, : len(tokens)] = numpy.where(known, values, -numpy.inf)
+    targets.found[start : start + len(ids)] = True
+
+
+def _allocated(rows: Sequence[Row], width: int, folder: Path) -> Targets:
+    """Empty targets for the rows' trained tokens, in files that are gone when nobody reads them any more."""
+    import numpy
+
+    lengths = numpy.array([len(row.tokens) - row.start for row in rows])
+    places = int(lengths.sum())
+
+    def array(kind: str, *shape: int) -> Any:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return numpy.memmap(file, kind, "w+", shape=(places, *shape))
+
+    starts = (numpy.cumsum(lengths) - lengths).tolist()
+    return Targets(starts, array("int32", max(width, 1)), array("float32", max(width, 1)), array("bool"))
+
+
+def _widest(path: Path) -> int:
+    """The most likeliest tokens that a file stores at any place."""
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    widest = 0
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches(columns=["top_logprobs"]):
+        lengths = pyarrow.compute.list_value_length(pyarrow.compute.list_flatten(batch.column(0)))
+        widest = max(widest, pyarrow.compute.max(lengths).as_py() or 0)
+    return widest
+
+
+def check_tokenizers(recipe: Recipe, tokenizer: Any) -> None:
+    """Raises UsageError for a local teacher whose token ids mean other tokens than the student's.
+
+    An embedding that is longer than its tokenizer makes no difference. An endpoint's tokenizer is not here: there the stored
+    ids are compared with each row.
+    """
+    tokens = {number: token for token, number in tokenizer.get_vocab().items()}
+    teachers: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
+    for teacher in teachers:
+        if teacher.engine == "openai" or not teacher.model:
+            continue
+        theirs = load("AutoTokenizer", teacher)
+        for token, number in sorted(theirs.get_vocab().items(), key=lambda item: item[1]):
+            if tokens.get(number, token) != token:
+                raise UsageError(
+                    f"teacher {teacher.model!r} has another tokenizer than the student: its token {number} is {token!r}, the "
+                    f"student's is {tokens[number]!r}, so its probabilities are of other tokens",
+                    "use a student of the teacher's family, or method = 'sequence', which needs the text alone",
+                )
+
+
+def _report(lesson: Lesson, rows: Sequence[Row], why_not: dict[int, str]) -> None:
+    """Notes how many rows have targets. Raises UsageError when no training row has any."""
+    trained = len(lesson.checked.train)
+    without = {number: reason for number, reason in why_not.items() if number < trained}
+    if len(without) == trained:
+        reason, count = Counter(without.values()).most_common(1)[0]
+        first = next(rows[number].id for number, found in without.items() if found == reason)
+        raise UsageError(
+            f"[train] method = 'soft': none of {trained} rows has targets that can be used; of {count} rows, the first is "
+            f"{first!r}: {reason}",
+            WAYS_OUT[reason].format(run=lesson.run.path),
+        )
+    reasons = dict(sorted(Counter(why_not.values()).items()))
+    lesson.found["targets"] = {"rows": len(rows) - len(why_not), "text_only": reasons}
+    for reason, count in reasons.items():
+        first = next(rows[number].id for number, found in why_not.items() if found == reason)
+        lesson.progress.note(f"train: {count} of {len(rows)} rows have no targets, the first is {first!r}: {reason}")

@@ -1,0 +1,148 @@
+"""What is trained on, checked before the first step: every row rendered, measured, and seen to end where the student stops.
+
+Owns the rule of which rows fit, and the check that the trainer trains exactly these. Does not render (rendering.py) and does
+not train.
+
+The mistakes it exists for are silent ones: answers clipped at a default length, a template that renders the prompt
+differently when an answer follows, an end of turn that is never trained, so that the student never stops.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import TrainConfig
+from seqdistill.records import Sample
+from seqdistill.stages.train.rendering import Row, Template, Unfit
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The rows that are trained on, and what was found on the way."""
+
+    train: list[Row]
+    validation: list[Row]
+    max_length: int  # tokens; no row is longer
+    end_of_turn: int  # the token id that every completion ends with
+    unfit: dict[str, str]  # sample id -> reason, for rows left out
+    without_reasoning: int  # rows trained on their answer alone although reasoning is wanted
+    notes: list[str] = field(default_factory=list)  # what a person should know of the template
+
+
+def preflight(
+    tokenizer: Any,
+    train: Sequence[Sample],
+    validation: Sequence[Sample],
+    config: TrainConfig,
+    limit: int,
+    progress: Progress,
+    *,
+    stops: Iterable[int] = (),
+    vocabulary: int | None = None,
+) -> Checked:
+    """Renders and checks every row.
+
+    `limit` is the most tokens a row may have, `stops` are the ids in the generation config's eos_token_id, `vocabulary` is
+    how many token ids the model knows. Raises UsageError for a template that cannot be trained with, for token ids that the
+    model does not know, and for rows that do not fit unless [train] unfit says that they are dropped.
+    """
+    if not train:
+        raise UsageError("there is no row to train on", "see filter/rejected.jsonl for what was rejected, and why")
+    template = Template(tokenizer, stops)
+    unfit: dict[str, str] = {}
+    progress.start("checking the rows", len(train) + len(validation), "rows")
+    kept = [_fitting(template, samples, config.trains_reasoning, limit, unfit, progress) for samples in (train, validation)]
+    progress.end()
+    if unfit and (config.unfit == "error" or not kept[0]):
+        dropped = _way_out(config) if kept[0] else "no row is left to train on"
+        raise UsageError(_summary(unfit, len(train) + len(validation)), dropped)
+    with_reasoning = sum(sample.reasoning is not None for sample in [*train, *validation])
+    if config.trains_reasoning and not with_reasoning:
+        raise UsageError(
+            "[train] reasoning = true, but no row has reasoning", "leave reasoning out, or use a teacher that reasons"
+        )
+    if vocabulary is not None:
+        _check_ids(tokenizer, template, kept, vocabulary)
+    return Checked(
+        train=kept[0],
+        validation=kept[1],
+        max_length=max(len(row.tokens) for rows in kept for row in rows),
+        end_of_turn=template.end_of_turn,
+        unfit=unfit,
+        without_reasoning=len(train) + len(validation) - with_reasoning if config.trains_reasoning else 0,
+        notes=list(_notes(tokenizer, template)),
+    )
+
+
+def _fitting(
+    template: Template, samples: Iterable[Sample], reasoning: bool, limit: int, unfit: dict[str, str], progress: Progress
+) -> list[Row]:
+    """The rows that fit; the others go to `unfit` with their reason."""
+    rows = []
+    for sample in samples:
+        try:
+            if not sample.text.strip():
+                raise Unfit("the answer is empty")
+            row = template.render(sample, reasoning)
+            if len(row.tokens) > limit:
+                raise Unfit(f"{len(row.tokens)} tokens, more than {limit}")
+            rows.append(row)
+        except Unfit as reason:
+            unfit[sample.id] = str(reason)
+        progress.advance()
+    return rows
+
+
+def _summary(unfit: dict[str, str], total: int) -> str:
+    first, reason = next(iter(unfit.items()))
+    return f"{len(unfit)} of {total} rows cannot be trained on as they are; the first is {first!r}: {reason}"
+
+
+def _way_out(config: TrainConfig) -> str:
+    longer = "raise max_length in [train.args], or " if "max_length" in config.args else ""
+    return f"{longer}leave them out with --unfit drop, or reject them in filter"
+
+
+def _check_ids(tokenizer: Any, template: Template, kept: Sequence[Sequence[Row]], vocabulary: int) -> None:
+    """Raises UsageError for a token id that the model has no embedding for."""
+    used = {template.end_of_turn, *(token for rows in kept for row in rows for token in row.tokens)}
+    pad = tokenizer.pad_token_id
+    for token in (max(used), *(() if pad is None else (pad,))):
+        if token >= vocabulary:
+            raise UsageError(
+                f"the student's tokenizer gives {template.decode([token])!r} the id {token}, "
+                f"but its model has embeddings for ids up to {vocabulary - 1} only",
+                "use the tokenizer that belongs to the model, or resize its embeddings first",
+            )
+
+
+def _notes(tokenizer: Any, template: Template) -> Iterable[str]:
+    if template.dated:
+        yield (
+            "the student's chat template writes today's date into every prompt: training on another day gives another student; "
+            'fix it, where the template allows, with [student] chat_template_kwargs, as in date_string = "26 Jul 2024"'
+        )
+    if tokenizer.pad_token_id is None:
+        yield f"the student's tokenizer has no padding token: {tokenizer.eos_token} pads, and is trained where it ends a turn"
+
+
+def check_batches(dataset: Iterable[dict[str, Any]], collate: Any, rows: Sequence[Row], end_of_turn: int, packed: bool) -> None:
+    """Compares the labels that the trainer will really see with the rows: same tokens trained, each turn ended.
+
+    `collate` is the trainer's own collator. Raises SeqdistillError for the first difference; nothing has been trained then.
+    """
+    hint = "an option in [train.args] changes what is trained on (packing, max_length); take it out"
+    trained = ends = 0
+    for number, example in enumerate(dataset):
+        labels = [label for label in collate([example])["labels"].flatten().tolist() if label != -100]
+        trained, ends = trained + len(labels), ends + labels.count(end_of_turn)
+        if not packed and labels != rows[number].tokens[rows[number].start :]:
+            raise SeqdistillError(f"row {rows[number].id!r}: the trainer would not train exactly its completion", hint)
+    wanted = sum(len(row.tokens) - row.start for row in rows)
+    wanted_ends = sum(row.tokens[row.start :].count(end_of_turn) for row in rows)
+    if (trained, ends) != (wanted, wanted_ends):
+        raise SeqdistillError(
+            f"the trainer would train {trained} tokens with {ends} ends of turn, want {wanted} with {wanted_ends}", hint
+        )

@@ -1,0 +1,255 @@
+"""A training that has been checked and lacks only its steps; and the report of these checks, for a person.
+
+Finds what is wrong before anything that an earlier training left is touched. Does not train and writes nothing but a student
+that is cut from its teacher.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines.loading import folder_here, load, named
+from seqdistill.errors import UsageError
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import Recipe
+from seqdistill.records import read_samples
+from seqdistill.runs import Run
+from seqdistill.stages.train.arguments import check_arguments, trl_arguments
+from seqdistill.stages.train.fit import prepared, quiet
+from seqdistill.stages.train.lora import check_lora
+from seqdistill.stages.train.measured import Cost, check_isolated, cost, make_savable
+from seqdistill.stages.train.methods import Lesson, Method, method_of
+from seqdistill.stages.train.mixing import mixed
+from seqdistill.stages.train.preflight import Checked, preflight
+from seqdistill.stages.train.ranks import shared
+from seqdistill.stages.train.rendering import Row, Template, Unfit, chat_template, with_defaults
+from seqdistill.stages.train.shrink import listed_layers
+from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained, weights_of
+
+SHOWN = 3  # rows shown with their loss mask
+
+
+@dataclass(frozen=True)
+class Read:
+    """The student as it is before its weights are read."""
+
+    tokenizer: Any
+    limit: int  # tokens; the most a row may have
+    stops: list[int]  # ids in the generation config's eos_token_id
+    vocabulary: int  # token ids that the model has embeddings for
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything that the steps need."""
+
+    read: Read
+    checked: Checked
+    arguments: Any  # TRL's
+    base: Base
+    trainer: Any
+    cost: Cost
+    notes: list[str]
+    method: dict[str, Any]  # its name, and what it found
+
+
+def make_ready(
+    run: Run,
+    recipe: Recipe,
+    student: Student,
+    method: Method,
+    files: Mapping[str, Path],
+    progress: Progress,
+    *,
+    measure: bool = False,
+) -> Ready:
+    """Reads, checks and loads all that is trained with. With `measure`, a step is timed.
+
+    Raises UsageError for a student, rows or [train.args] that cannot be trained with; nothing is left behind then.
+    """
+    check_lora(recipe.train.lora)
+    check_arguments(recipe.train.args, method.config_class())
+    method.check(run, recipe, student)
+    rows = mixed({name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}, recipe.train)
+    samples = {"train": rows.train, "validation": rows.validation}
+    read = _read_student(student, recipe)
+    checked = preflight(
+        read.tokenizer,
+        samples["train"],
+        samples["validation"],
+        recipe.train,
+        read.limit,
+        progress,
+        stops=read.stops,
+        vocabulary=read.vocabulary,
+    )
+    if recipe.train.early_stopping is not None and not checked.validation:
+        raise UsageError("[train] early_stopping needs validation rows, and there are none", "set [filter] validation = 0.05")
+    kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
+    arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
+    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress, weights=rows.weights)
+    lesson.found.update(rows.counts)
+    lesson = replace(lesson, material=method.gather(lesson))
+    prompts = {row.prompt_id: row.prompt for row in samples["train"]}
+    try:
+        base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress))
+        trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
+        if getattr(arguments, "packing", False):
+            check_isolated(trainer, checked.train)
+        notes = [*checked.notes, *make_savable(trainer.model), *_template_notes(recipe, read, samples["train"][0].prompt)]
+        completion = max(len(row.tokens) - row.start for row in checked.train)
+        expected = cost(trainer, checked.max_length, completion, measure=measure and method.timed)
+    except BaseException:
+        discard(run)
+        raise
+    if expected.available_bytes is not None and expected.memory_bytes > expected.available_bytes:
+        notes.append(
+            f"training needs about {expected.memory_bytes / 2**30:.1f} GiB, and {expected.available_bytes / 2**30:.1f} GiB are "
+            "free: halve per_device_train_batch_size and double gradient_accumulation_steps, or gradient_checkpointing = true"
+        )
+    return Ready(read, checked, arguments, base, trainer, expected, notes, {"name": method.name, **lesson.found})
+
+
+def _read_student(student: Student, recipe: Recipe) -> Read:
+    """Raises UsageError for a model that cannot be loaded, or cut so."""
+    from transformers import GenerationConfig
+
+    what, config = named(student.source), recipe.train
+    tokenizer = load("AutoTokenizer", student.source, what)
+    text = load("AutoConfig", student.source, what).get_text_config(decoder=True)
+    if student.layers is not None:
+        listed_layers(str(student.layers), config.layers, text.num_hidden_layers)
+    if recipe.student.chat_template is not None:
+        tokenizer.chat_template = chat_template(recipe.student.chat_template, recipe.student.chat_template_kwargs)
+    elif isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = with_defaults(tokenizer.chat_template, recipe.student.chat_template_kwargs)
+    try:
+        source = weights_of(student)
+        stops = GenerationConfig.from_pretrained(source.model, revision=source.revision).eos_token_id
+    except OSError:  # it has none
+        stops = getattr(text, "eos_token_id", None)
+    positions = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length  # some models have no limit
+    return Read(
+        tokenizer=tokenizer,
+        limit=min(positions, config.args.get("max_length") or positions),
+        stops=[stops] if isinstance(stops, int) else list(stops or ()),
+        vocabulary=text.vocab_size,
+    )
+
+
+def _template_notes(recipe: Recipe, read: Read, prompt: list[dict[str, str]]) -> list[str]:
+    """A note when the teacher is another model and its template writes the same prompt otherwise; none where it is not here."""
+    if recipe.teacher.engine == "openai" or not recipe.teacher.model:
+        return []
+    try:
+        if folder_here(recipe.teacher) is None:
+            return []
+        teacher = load("AutoTokenizer", recipe.teacher)
+        theirs = Template(teacher).prompt_text(prompt)
+    except (UsageError, Unfit):  # its template refuses what the student is shown
+        return []
+    ours = Template(read.tokenizer, read.stops).prompt_text(prompt)
+    if theirs == ours:
+        return []
+    same = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
+    parts = [repr(text[max(0, same - 10) : same + 50]) for text in (theirs, ours)]
+    return [
+        f"teacher and student have different chat templates: the first prompt is {parts[0]} to the teacher, {parts[1]} here"
+    ]
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of one part of the rows."""
+
+    p50: int
+    p95: int
+    most: int
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known of a training before its first step."""
+
+    rows: int
+    validation_rows: int
+    unfit: dict[str, int]  # reason -> rows left out
+    prompt_tokens: Lengths
+    completion_tokens: Lengths
+    limit: int  # tokens that a row may have; longer rows are unfit, none is clipped
+    end_of_turn: str
+    pad: str | None
+    parameters: int
+    trained_parameters: int
+    packing_isolated: bool | None  # measured; None: rows are not packed
+    steps: int
+    memory_bytes: int
+    available_bytes: int | None
+    seconds: float | None
+    first_rows: list[dict[str, str]]  # id, what the student is prompted with, what it is trained to write
+    notes: list[str] = field(default_factory=list)
+
+
+def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
+    """All checks of a training, a step of it timed; trains nothing and changes nothing. Raises UsageError as train does."""
+    student, method = find_student(recipe), method_of(recipe.train)
+    files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
+    with run.locked("train"), quiet():
+        try:
+            return report(make_ready(run, recipe, student, method, files, progress, measure=True))
+        finally:
+            discard(run)
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Raises UsageError for a student, a method or [train.args] that train would refuse, before there are rows."""
+    student, method = find_student(recipe), method_of(recipe.train)
+    method.check_recipe(recipe)
+    with quiet():
+        check_lora(recipe.train.lora)
+        check_arguments(recipe.train.args, method.config_class())
+        _read_student(student, recipe)
+
+
+def report(ready: Ready) -> Preflight:
+    """The checks' findings."""
+    checked, tokenizer, model = ready.checked, ready.read.tokenizer, ready.trainer.model
+    reasons: dict[str, int] = {}
+    for reason in checked.unfit.values():
+        reasons[reason] = reasons.get(reason, 0) + 1
+    return Preflight(
+        rows=len(checked.train),
+        validation_rows=len(checked.validation),
+        unfit=reasons,
+        prompt_tokens=_lengths([row.start for row in checked.train]),
+        completion_tokens=_lengths([len(row.tokens) - row.start for row in checked.train]),
+        limit=ready.read.limit,
+        end_of_turn=tokenizer.decode([checked.end_of_turn]),
+        pad=tokenizer.pad_token,
+        parameters=model.num_parameters(),
+        trained_parameters=model.num_parameters(only_trainable=True),
+        packing_isolated=True if getattr(ready.arguments, "packing", False) else None,
+        first_rows=[example(row, tokenizer) for row in checked.train[:SHOWN]],
+        notes=ready.notes,
+        **asdict(ready.cost),
+    )
+
+
+def example(row: Row, tokenizer: Any) -> dict[str, str]:
+    """One row as the student sees it: what it is prompted with, and what it learns to write."""
+    return {
+        "id": row.id,
+        "given": tokenizer.decode(row.tokens[: row.start]),
+        "trained": tokenizer.decode(row.tokens[row.start :]),
+    }
+
+
+def _lengths(counts: list[int]) -> Lengths:
+    ordered = sorted(counts)
+    p50, p95 = (ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.95))
+    return Lengths(p50, p95, ordered[-1])

@@ -1,0 +1,123 @@
+"""The trained model as a folder that loads the same wherever it goes: weights, tokenizer, template, stop tokens.
+
+transformers 5 writes config.json and tokenizer_config.json in words that transformers 4 passes over in silence (its default
+rope_theta instead of the model's) or refuses (the tokenizer's class). Both are written here in words that both read.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from seqdistill.recipe.tables import ModelConfig
+from seqdistill.records import write_json
+from seqdistill.stages.train.lora import merged
+from seqdistill.stages.train.ranks import rank
+
+BOTH, FIVE = "transformers 4 and 5", "transformers 5 or later"
+
+
+def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) -> str:
+    """The folder `out`, replaced at once, with weights in the precision the student came in. Returns what it loads in.
+
+    Of several processes the first one writes; the others return nothing.
+    """
+    from transformers import AutoConfig
+
+    came_in = AutoConfig.from_pretrained(base.model, revision=base.revision, trust_remote_code=base.trust_remote_code)
+    half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
+    for folder in (half, old) if rank() == 0 else ():
+        shutil.rmtree(folder, ignore_errors=True)
+    trainer.model = merged(trainer.model, base)
+    if came_in.dtype is not None:
+        trainer.model.to(came_in.dtype)
+    trainer.model.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
+    stops = trainer.model.generation_config.eos_token_id
+    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
+    stops = [end_of_turn, *(stop for stop in stops if stop != end_of_turn)]
+    trainer.model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
+    trainer.save_model(str(half))  # the first process writes; the others may have a part of the weights
+    if rank() > 0:
+        return ""
+    (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
+    loads_in = write_for_both(half)
+    for file in half.iterdir():
+        file.chmod(0o644)
+    if out.exists():
+        out.rename(old)
+    half.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+    return loads_in
+
+
+def write_for_both(folder: Path) -> str:
+    """Rewrites a saved model's configs in words that transformers 4 and 5 read alike; returns which of them load it.
+
+    Where transformers 5 itself would then read another config, or transformers 4 has no words for it, the folder stays as it
+    was written.
+    """
+    from transformers import AutoConfig
+
+    _rewrite_tokenizer(folder / "tokenizer_config.json")
+    path = folder / "config.json"
+    written = path.read_bytes()
+    before = AutoConfig.from_pretrained(folder, trust_remote_code=False) if b'"auto_map"' not in written else None
+    config = json.loads(written)
+    known = [_rewrite_rope(part) for part in _configs(config)]
+    if before is None or not all(known):
+        return FIVE
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if _rope(AutoConfig.from_pretrained(folder)) != _rope(before):
+        path.write_bytes(written)
+        return FIVE
+    return BOTH
+
+
+def _configs(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The config and those nested in it, as in models that also see."""
+    return [config, *(part for value in config.values() if isinstance(value, dict) for part in _configs(value))]
+
+
+def _rope(config: Any) -> list[Any]:
+    """The rotary settings as transformers 5 understands them; "type" is an older word for rope_type, left over."""
+    found = [part.get("rope_parameters") for part in _configs(config.to_dict())]
+    return [{name: value for name, value in rope.items() if name != "type"} if rope else rope for rope in found]
+
+
+def _rewrite_rope(config: dict[str, Any]) -> bool:
+    """Adds transformers 4's words for rotary positions; False where it has none."""
+    rope = config.get("rope_parameters")
+    if not isinstance(rope, dict):
+        return True
+    kinds = [rope]
+    if "full_attention" in rope and "sliding_attention" in rope:
+        kinds = [rope["full_attention"], rope["sliding_attention"]]
+    if not all(isinstance(kind, dict) and "rope_theta" in kind for kind in kinds):
+        return False
+    rope = kinds[0]
+    config["rope_theta"] = rope["rope_theta"]
+    if len(kinds) > 1:
+        config["rope_local_base_freq"] = kinds[1]["rope_theta"]
+    if "partial_rotary_factor" in rope:
+        config["partial_rotary_factor"] = rope["partial_rotary_factor"]
+    if str(config.get("model_type")).startswith("gpt_neox"):
+        config["rotary_emb_base"], config["rotary_pct"] = rope["rope_theta"], rope.get("partial_rotary_factor", 1.0)
+    kind = rope.get("rope_type", "default")
+    if kind == "longrope":  # there transformers 4 takes these three and no other
+        config["rope_scaling"] = {"type": kind, **{name: rope[name] for name in ("short_factor", "long_factor")}}
+        config["original_max_position_embeddings"] = rope["original_max_position_embeddings"]
+    elif kind != "default":
+        config["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
+    return True
+
+
+def _rewrite_tokenizer(path: Path) -> None:
+    """The tokenizer's class and further special tokens under the names that both know."""
+    if not path.exists():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    write_json(path, config)

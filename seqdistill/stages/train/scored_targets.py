@@ -1,0 +1,243 @@
+"""`seqdistill targets RUN`: a local teacher scores the rows of filter, for texts that came without its log-probabilities.
+
+Writes targets/targets.parquet, in the form of generate's logprobs.parquet. A teacher scores a text much faster than it writes
+one. What a training makes of the targets is `methods`' matter.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines.loading import load
+from seqdistill.engines.logits import log_normalizers
+from seqdistill.engines.logprob_file import read_logprob_rows, write_logprob_rows
+from seqdistill.engines.logprobs import TokenLogprobs, by_ids
+from seqdistill.engines.models import identity
+from seqdistill.errors import UsageError
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ModelConfig, Recipe
+from seqdistill.records import Sample, read_samples
+from seqdistill.runs import Run, StageRecord
+from seqdistill.stages.train.rendering import Row, Template, Unfit, with_defaults
+from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.templates import load_template
+
+TOP = 20
+BATCH_TOKENS = 8_192  # of padded rows in one forward pass
+BATCH_SCORED = 1_024  # of these, tokens with a distribution over the whole vocabulary in memory
+PART_ROWS = 256  # rows that are lost at most when the command is stopped
+
+
+@dataclass(frozen=True)
+class TargetsResult:
+    """What was scored; `path` is targets.parquet."""
+
+    rows: int
+    tokens: int  # that were scored
+    left_out: int  # rows too long for the teacher, or that its chat template cannot render
+    seconds: float
+    up_to_date: bool
+    path: Path
+
+
+def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progress: Progress) -> TargetsResult:
+    """Scores each row's completion after the teacher's view of its prompt, and writes the `top` likeliest tokens.
+
+    `model` is the teacher as files, where the recipe's is an endpoint. Raises UsageError for a teacher that is not files, or
+    whose template cannot be scored with. Stopped and run again, it continues.
+    """
+    teacher = _local_teacher(recipe, model)
+    files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
+    views = {name: Path(source) for name, source in _view_files(recipe).items() if Path(source).exists()}
+    settings = {"targets.top": top, "targets.teacher": identity(teacher), "train.reasoning": recipe.train.trains_reasoning}
+    with run.locked("targets"):
+        record = StageRecord(run, "targets", settings, {**files, **views})
+        path, work = run.file("targets", "targets.parquet"), run.file("targets", ".work")
+        if record.up_to_date():
+            return _result(run, up_to_date=True)
+        samples = [sample for file in files.values() for sample in read_samples(file)]
+        scorer = Scorer(teacher, top)
+        rows, left_out = _rendered(samples, scorer, _teacher_views(recipe, progress), recipe.train.trains_reasoning)
+        for name, reason in islice(left_out.items(), 1):
+            progress.note(f"targets: {len(left_out)} of {len(samples)} rows cannot be scored, the first is {name!r}: {reason}")
+        if not rows:
+            raise UsageError(f"none of {len(samples)} rows can be scored", next(iter(left_out.values()), "see filter/"))
+        record.begin()
+        _open_work(work, record.fingerprint)
+        progress.start("scoring the rows", len(rows), "rows")
+        parts = [
+            _part(work / f"{number:06}.parquet", rows[start : start + PART_ROWS], scorer, progress)
+            for number, start in enumerate(range(0, len(rows), PART_ROWS))
+        ]
+        progress.end()
+        write_logprob_rows(path, (row for part in parts for row in read_logprob_rows(part)))
+        record.finish(
+            {"targets.parquet": len(rows)},
+            config=asdict(recipe),
+            teacher={"name": teacher.model, "identity": identity(teacher), "engine": teacher.engine},
+            counts={
+                "rows": len(rows),
+                "tokens": sum(len(row.tokens) - row.start for row in rows),
+                "left_out": len(left_out),
+            },
+        )
+        shutil.rmtree(work)
+    return _result(run, up_to_date=False)
+
+
+def _result(run: Run, *, up_to_date: bool) -> TargetsResult:
+    manifest = run.manifest("targets") or {}
+    path = run.file("targets", "targets.parquet")
+    return TargetsResult(**manifest["counts"], seconds=manifest["seconds"], up_to_date=up_to_date, path=path)
+
+
+def _local_teacher(recipe: Recipe, model: str | None) -> ModelConfig:
+    """The teacher as files. Raises UsageError for none, and for an endpoint, which scores no text that it did not write."""
+    teacher = recipe.teacher
+    if model is not None:
+        return replace(teacher, model=model, engine="transformers", revision=None)
+    if not teacher.model:
+        raise UsageError("no teacher is named", "give --model, or model in the recipe's [teacher]")
+    if teacher.engine == "openai":
+        raise UsageError(
+            f"the teacher {teacher.model!r} is an endpoint: it gives log-probabilities of what it writes, not of a given text",
+            "`seqdistill generate RUN --logprobs 20` takes them as it writes; or give the same model's files with --model",
+        )
+    return replace(teacher, engine="transformers")
+
+
+# --- the teacher's view of the rows ---------------------------------------------------------------------------------------
+
+
+def _view_files(recipe: Recipe) -> dict[str, str]:
+    """The files that the teacher's view of a prompt comes from."""
+    template = load_template(recipe.task.template).path
+    named = {"prompts": recipe.task.prompts, "template": template}
+    return {name: str(source) for name, source in named.items() if source}
+
+
+def _teacher_views(recipe: Recipe, progress: Progress) -> dict[str, Any]:
+    """The task's prompts by id; none of a run whose completions were imported."""
+    if recipe.task.prompts is None:
+        return {}
+    prompts = load_prompts(recipe.task.prompts, load_template(recipe.task.template), None, progress)
+    return {prompt.id: prompt for prompt in prompts}
+
+
+def _rendered(
+    samples: Sequence[Sample], scorer: "Scorer", views: dict[str, Any], reasoning: bool
+) -> tuple[list[Row], dict[str, str]]:
+    """(the rows as the teacher's tokens, longest first; by sample id, why others cannot be scored).
+
+    The teacher reads its own view of a prompt, with the instructions that the student learns to do without. A prompt that was
+    changed since, as where personal data was masked, it reads as the student does.
+    """
+    template = Template(scorer.tokenizer, scorer.stops)
+    rows, left_out = [], {}
+    for sample in samples:
+        prompt = views.get(sample.prompt_id)
+        if prompt is not None and prompt.messages == sample.prompt:
+            sample = replace(sample, prompt=prompt.teacher_messages)
+        try:
+            row = template.render(sample, reasoning)
+            if len(row.tokens) > scorer.longest:
+                raise Unfit(f"{len(row.tokens)} tokens, more than the teacher's {scorer.longest}")
+            rows.append(row)
+        except Unfit as reason:
+            left_out[sample.id] = str(reason)
+    return sorted(rows, key=lambda row: (-len(row.tokens), row.id)), left_out
+
+
+# --- scoring --------------------------------------------------------------------------------------------------------------
+
+
+class Scorer:
+    """A local teacher that reads texts. Options of [teacher.options] that concern it: dtype, device."""
+
+    def __init__(self, model: ModelConfig, top: int) -> None:
+        """Loads the model. Raises UsageError for one that cannot be loaded."""
+        import torch
+
+        self.tokenizer = load("AutoTokenizer", model)
+        self._model = load("AutoModelForCausalLM", model, dtype=model.options.get("dtype", "auto"))
+        if isinstance(self.tokenizer.chat_template, str):
+            self.tokenizer.chat_template = with_defaults(self.tokenizer.chat_template, model.chat_template_kwargs)
+        stops = self._model.generation_config.eos_token_id
+        self.stops: list[int] = [stops] if isinstance(stops, int) else list(stops or ())
+        self._device = model.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._model.to(self._device).eval()
+        text = self._model.config.get_text_config(decoder=True)
+        self.longest: int = getattr(text, "max_position_embeddings", None) or 1 << 30
+        self._top = min(top, text.vocab_size)
+
+    def score(self, rows: Sequence[Row]) -> Iterator[tuple[str, TokenLogprobs]]:
+        """Each row's id and the log-probabilities of its trained tokens."""
+        import torch
+
+        width = max(len(row.tokens) for row in rows)
+        tokens, mask = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(2))
+        scored = torch.zeros(len(rows), width, dtype=torch.bool)  # the places whose next token is scored
+        for number, row in enumerate(rows):
+            length = len(row.tokens)
+            tokens[number, :length] = torch.tensor(row.tokens)
+            mask[number, :length] = 1
+            scored[number, row.start - 1 : length - 1] = True
+        scored = scored.to(self._device)
+        hook = self._model.get_output_embeddings().register_forward_pre_hook(lambda _, hidden: hidden[0][scored])
+        try:
+            with torch.inference_mode():
+                passed = {"input_ids": tokens.to(self._device), "attention_mask": mask.to(self._device)}
+                logprobs = self._model(**passed, use_cache=False).logits.float().log_softmax(-1)  # (N, V)
+        finally:
+            hook.remove()
+        answers = [row.tokens[row.start :] for row in rows]
+        chosen = torch.tensor([token for answer in answers for token in answer], device=self._device)
+        values = logprobs.gather(-1, chosen[:, None])[:, 0].tolist()
+        top, normalizers = logprobs.topk(self._top), log_normalizers(logprobs).tolist()
+        ids, top_values, at = top.indices.tolist(), top.values.tolist(), 0
+        for row, answer in zip(rows, answers, strict=True):
+            place = slice(at, at := at + len(answer))
+            yield (
+                row.id,
+                TokenLogprobs(**by_ids(answer, values[place], ids[place], top_values[place], normalizers[place])),
+            )
+
+
+def _part(path: Path, rows: Sequence[Row], scorer: Scorer, progress: Progress) -> Path:
+    """The file with some rows' scores; rows of a file that is there are not scored again."""
+    if path.exists():
+        progress.advance(len(rows))
+        return path
+
+    def scores() -> Iterator[tuple[str, TokenLogprobs]]:
+        for batch in _batches(rows):
+            yield from scorer.score(batch)
+            progress.advance(len(batch))
+
+    write_logprob_rows(path, scores())
+    return path
+
+
+def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Rows that one forward pass reads; the longest come first."""
+    batch: list[Row] = []
+    for row in rows:
+        scored = sum(len(one.tokens) - one.start for one in [*batch, row])
+        if batch and ((len(batch) + 1) * len(batch[0].tokens) > BATCH_TOKENS or scored > BATCH_SCORED):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _open_work(work: Path, owner: str) -> None:
+    """Keeps the parts of an unfinished scoring with these settings and inputs, and removes any others."""
+    note = work / "fingerprint"
+    if not note.exists() or note.read_text(encoding="utf-8") != owner:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        note.write_text(owner, encoding="utf-8")

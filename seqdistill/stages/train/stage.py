@@ -1,0 +1,162 @@
+"""Stage 3: train.jsonl -> model/. Finds the student, checks what it is trained on, trains it with TRL, writes the manifest.
+
+A training that was stopped, however it was stopped, resumes from its last checkpoint and ends with the same weights.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from seqdistill.cards import write_model_card
+from seqdistill.errors import SeqdistillError
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ModelConfig, Recipe, settings
+from seqdistill.records import fingerprint, write_json
+from seqdistill.runs import Run, StageRecord
+from seqdistill.stages.train.arguments import resolved
+from seqdistill.stages.train.checkpoints import open_work
+from seqdistill.stages.train.fit import Fitted, fit, quiet
+from seqdistill.stages.train.launch import launch
+from seqdistill.stages.train.methods import METHOD_KEYS, Method, method_of
+from seqdistill.stages.train.ranks import launched, rank, shared, wait
+from seqdistill.stages.train.ready import Ready, example, make_ready
+from seqdistill.stages.train.rendering import chat_template
+from seqdistill.stages.train.student import Base, Student, find_student, kept
+from seqdistill.tasks.templates import PROMPT_TEMPLATE, load_template
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What the stage did; `path` is the trained model's folder."""
+
+    rows: int
+    steps: int
+    epochs: float
+    train_loss: float | None  # mean over the last epoch's steps
+    validation_loss: float | None
+    max_length: int  # tokens of the longest row
+    parameters: int
+    seconds: float
+    up_to_date: bool
+    path: Path
+    best_step: int | None = None  # whose weights were taken, with early stopping
+
+
+def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
+    """Trains the student and writes model/, log.jsonl and the manifest.
+
+    Raises UsageError, before the first step, for a student, rows or [train.args] that cannot be trained with, and
+    SeqdistillError when the training diverges or runs out of memory. What is refused leaves an earlier student as it is.
+    """
+    student, method = find_student(recipe), method_of(recipe.train)
+    files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
+    record = StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})
+    if record.up_to_date():
+        return _result(run, up_to_date=True)
+    if recipe.train.processes > 1 and not launched():
+        launch(run, recipe, progress)
+        return _result(run, up_to_date=False)
+    with run.locked("train") if rank() == 0 else contextlib.nullcontext():
+        for difference in record.differences():
+            progress.note(f"train: {difference}")
+        work, log, out = (run.file("train", name) for name in (".work", "log.jsonl", "model"))
+        with quiet():
+            ready = make_ready(run, recipe, student, method, files, progress)
+            base, checkpoint = shared(lambda: _begin(run, record, ready, work))
+            _note(ready, checkpoint, progress)
+            stop = recipe.train.early_stopping is not None
+            fitted = fit(
+                ready.trainer, base.model, ready.checked.end_of_turn, checkpoint, log, out, progress, early_stopping=stop
+            )
+        if fitted.steps == 0:
+            raise SeqdistillError("train: not one step was done", "see num_train_epochs and max_steps in [train.args]")
+        if rank() == 0:
+            _finish(run, record, recipe, student, ready, base, fitted)
+            shutil.rmtree(work)
+    wait()
+    return _result(run, up_to_date=False)
+
+
+def _begin(run: Run, record: StageRecord, ready: Ready, work: Path) -> tuple[Base, Path | None]:
+    """From here on an earlier training is gone. Returns the student in its place, and the checkpoint to resume from."""
+    record.begin()
+    return kept(ready.base, run), open_work(work, record.fingerprint)
+
+
+def _finish(run: Run, record: StageRecord, recipe: Recipe, student: Student, ready: Ready, base: Base, fitted: Fitted) -> None:
+    """Writes the prompt template beside the model, the manifest, and the card."""
+    write_json(run.file("train", "model") / PROMPT_TEMPLATE, load_template(recipe.task.template).student)
+    record.finish(
+        {"model": None, "log.jsonl": fitted.log_rows, **({"base": None} if base.layers else {})},
+        config=asdict(recipe),
+        student={
+            "base": _named(base.model, student, run),
+            "identity": student.identity,
+            **({"layers": base.layers} if base.layers else {}),
+            "loads_in": fitted.loads_in,
+        },
+        counts={"rows": len(ready.checked.train), "max_length": ready.checked.max_length, **_numbers(fitted)},
+        method=ready.method,
+        unfit=ready.checked.unfit,
+        notes=ready.notes,
+        example=example(ready.checked.train[0], ready.read.tokenizer),
+        arguments=resolved(ready.arguments),
+    )
+    write_model_card(run)
+
+
+def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any]:
+    own = {f"train.{name}": value for name, value in settings(recipe.train, *(METHOD_KEYS - method.keys)).items()}
+    own["train.method"] = method.name
+    if recipe.train.lora.r is None:
+        own = {name: value for name, value in own.items() if not name.startswith("train.lora.")}
+    if recipe.train.processes == 1:
+        del own["train.processes"]
+    if recipe.train.early_stopping is None:
+        del own["train.early_stopping"]
+    if student.layers is None:
+        del own["train.layers"]
+    name, kwargs = recipe.student.chat_template, recipe.student.chat_template_kwargs
+    if name is not None:
+        own["student.chat_template"] = fingerprint(chat_template(name, {}))
+    if kwargs:
+        own["student.chat_template_kwargs"] = kwargs
+    return {**own, "student.identity": student.identity}
+
+
+def _note(ready: Ready, checkpoint: Path | None, progress: Progress) -> None:
+    """What a person should know before the first step."""
+    checked = ready.checked
+    if checked.unfit:
+        sample, reason = next(iter(checked.unfit.items()))
+        progress.note(f"train: {len(checked.unfit)} rows left out, the first is {sample!r}: {reason}")
+    if checked.without_reasoning:
+        progress.note(f"train: {checked.without_reasoning} rows have no reasoning and are trained on their answer alone")
+    for note in ready.notes:
+        progress.note(f"train: {note}")
+    trained = example(checked.train[0], ready.read.tokenizer)["trained"]
+    progress.note(f"train: the loss is on {trained!r} in the first row")
+    if checkpoint:
+        progress.note(f"train: resuming at step {checkpoint.name.removeprefix('checkpoint-')}")
+
+
+def _named(base: ModelConfig, student: Student, run: Run) -> str:
+    """The untrained student for the manifest, which eval reads: a path relative to the run, or the model's name."""
+    name = student.source.model if student.layers is None else base.model
+    return os.path.relpath(name, run.path) if name and Path(name).exists() else str(name)
+
+
+def _numbers(fitted: Fitted) -> dict[str, Any]:
+    return {name: value for name, value in asdict(fitted).items() if name not in ("log_rows", "loads_in")}
+
+
+def _result(run: Run, *, up_to_date: bool) -> TrainResult:
+    """The result as the manifest tells it."""
+    manifest: Mapping[str, Any] = run.manifest("train") or {}
+    return TrainResult(
+        **manifest["counts"], seconds=manifest["seconds"], up_to_date=up_to_date, path=run.file("train", "model")
+    )

@@ -1,0 +1,131 @@
+"""Which model learns: a hub id, a folder, layers cut from the teacher, or what another run trained.
+
+Decides and prepares the untrained student. Does not choose layers (shrink.py) and does not train.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines.loading import files_of
+from seqdistill.engines.models import identity
+from seqdistill.errors import UsageError
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import ModelConfig, Recipe
+from seqdistill.records import Message, file_sha256, fingerprint, write_json
+from seqdistill.runs import Run
+from seqdistill.stages.train.ranks import rank
+from seqdistill.stages.train.shrink import INFLUENCE_PROMPTS, shrink
+
+
+@dataclass(frozen=True)
+class Student:
+    """The untrained student, named but not read."""
+
+    source: ModelConfig  # whose weights are read: the student's own, or the teacher's when it is cut from it
+    layers: int | None  # how many of the source's layers are kept; None: all
+    identity: str  # for the fingerprint
+
+
+def find_student(recipe: Recipe) -> Student:
+    """What [student] model means. Raises UsageError for a missing, unknown or unreachable model."""
+    name = recipe.student.model
+    if not name:
+        raise UsageError(
+            "no student is named", "give --student, or model in the recipe's [student]: shrink:8, a hub id, a folder"
+        )
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "shrink":
+        if not (rest.isascii() and rest.isdigit() and int(rest) > 0):
+            raise UsageError(f"[student] model = {name!r}: want shrink:N, N layers of the teacher", "for example shrink:8")
+        if not recipe.teacher.model:
+            raise UsageError(
+                "no teacher is named to cut the student from", "give --teacher, or model in the recipe's [teacher]"
+            )
+        source = _weights(recipe.teacher)
+        if recipe.teacher.engine == "openai" and "/" not in recipe.teacher.model and not Path(recipe.teacher.model).exists():
+            raise UsageError(
+                f"[student] model = {name!r}: the teacher {recipe.teacher.model!r} is an endpoint's, its layers are not here",
+                "name a student of its own: a hub id or a folder",
+            )
+        return Student(source, int(rest), f"shrink:{rest} of {identity(source)}")
+    if colon and kind == "run":
+        model = Run(Path(rest)).need("train", "model")
+        source = replace(_weights(recipe.student), model=str(model), revision=None)
+    else:
+        source = _weights(recipe.student)
+    return Student(source, None, identity(source))
+
+
+def _weights(model: ModelConfig) -> ModelConfig:
+    """The same model as files, whatever runs it elsewhere."""
+    return replace(model, engine="transformers")
+
+
+def weights_of(student: Student) -> ModelConfig:
+    """The model that the student's tokenizer, template and layers come from: a folder or hub id. Converts a .gguf once."""
+    return replace(student.source, model=files_of(student.source))
+
+
+@dataclass(frozen=True)
+class Base:
+    """The student before training: a model to load, and which of the teacher's layers it has when it was cut from it."""
+
+    model: ModelConfig
+    layers: list[int] | None = None
+    note: dict[str, Any] | None = None  # of a model that was cut just now and is not in its place yet
+
+
+def untrained(student: Student, run: Run, choice: str, prompts: Iterable[list[Message]], progress: Progress) -> Base:
+    """The student before training. Nothing that an earlier training left is touched: see `kept`.
+
+    A cut student stays in train/base, because eval compares with it. It is cut again only when the teacher, the number, the
+    choice or, where the choice depends on them, the prompts are others.
+    """
+    source = weights_of(student)
+    if student.layers is None:
+        return Base(source)
+    base, new = run.file("train", "base"), run.file("train", ".base.new")
+    measured = list(islice(prompts, INFLUENCE_PROMPTS)) if choice == "influence" else []
+    key = fingerprint([student.identity, choice, measured])
+    note = _read(run.file("train", "base.json"))
+    if note and note["key"] == key and base.is_dir() and file_sha256(base) == note["sha256"]:
+        return Base(replace(source, model=str(base), revision=None), list(note["layers"]))
+    shutil.rmtree(new, ignore_errors=True)
+    loading: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    layers = shrink(student.source.model or "", new, student.layers, choice, measured, progress, **loading)
+    note = {"key": key, "layers": layers, "sha256": file_sha256(new)}
+    return Base(replace(source, model=str(new), revision=None), layers, note)
+
+
+def kept(base: Base, run: Run) -> Base:
+    """The same student with its files in train/base, in place of an earlier one."""
+    if base.note is None:
+        return base
+    folder, note = run.file("train", "base"), run.file("train", "base.json")
+    note.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(str(base.model.model)).rename(folder)
+    write_json(note, base.note)
+    return Base(replace(base.model, model=str(folder)), base.layers)
+
+
+def discard(run: Run) -> None:
+    """Removes a student that was cut, and a folder that was made, for a training that was refused or only checked."""
+    if rank() > 0:
+        return
+    shutil.rmtree(run.file("train", ".base.new"), ignore_errors=True)
+    with contextlib.suppress(OSError):  # not there, or it holds checkpoints
+        run.file("train", ".work").rmdir()
+
+
+def _read(note: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(note.read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
