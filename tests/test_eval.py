@@ -197,6 +197,7 @@ def test_a_prompt_that_no_try_can_answer_is_left_out_and_the_stage_is_done(run: 
         assert len(server.requests) == asked
 
 
+@pytest.mark.usefixtures("impatient")
 def test_when_nothing_was_answered_the_first_reason_is_told(run: Run, plan: Recipe) -> None:
     with ChatServer(lambda *_: "500") as server, pytest.raises(SeqdistillError, match="500"):
         evaluate(run, served(plan, server), Silent())

@@ -53,6 +53,7 @@ def test_without_a_teacher_the_recorded_answers_are_the_teacher_and_the_ceiling_
     assert any("The row ceiling is empty" in line for line in scores["verdict"])
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_teacher_that_cannot_be_reached_is_tried_first_and_its_recorded_answers_are_used(
     run: Run, plan: Recipe, tmp_path: Path
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_teacher_that_cannot_be_reached_is_tried_first_and_its_recorded_answer
     assert not again.up_to_date and again.scores["models"]["ceiling"]["identity"] == "teacher"
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_endpoint_that_is_away_is_found_before_any_local_work(run: Run, plan: Recipe) -> None:
     with ChatServer(lambda *_: "500") as server, pytest.raises(SeqdistillError, match="500"):
         evaluate(run, served(plan, server), Silent())

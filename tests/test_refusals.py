@@ -366,7 +366,7 @@ def test_an_outage_of_90_seconds_loses_no_prompt_and_is_hardly_knocked_at(status
 
 
 def test_an_endpoint_that_stays_down_ends_the_run_which_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "DOWN_SECONDS", 0.2)
+    monkeypatch.setattr(dispatch, "DOWN_SECONDS", {False: 0.2, True: 0.2})
     with (
         ChatServer(lambda *_: error(502, "upstream down")) as server,
         pytest.raises(SeqdistillError, match="upstream down") as caught,

@@ -20,7 +20,7 @@ from seqdistill.errors import SeqdistillError
 
 REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be out of reach: at the start, and once it has answered
-DOWN_SECONDS = 600.0  # how long it may say that what is behind it is down
+DOWN_SECONDS = {False: 30.0, True: 600.0}  # how long it may say that what is behind it is down
 ALIKE_AT_START = 10  # failures of one kind, and no answer yet: the others would fail so, too
 ALIKE_LATER = 50  # the same after answers
 LONGEST_AWAY_PAUSE_SECONDS = 15.0
@@ -276,7 +276,7 @@ class Dispatcher:
             if failure.away or failure.lost or endpoint.away_tries > 1:
                 endpoint.throttle.lost(min(LONGEST_AWAY_PAUSE_SECONDS, backoff(endpoint.away_tries)), now)
         proven = any(other.answers for other in self._endpoints)
-        patience = DOWN_SECONDS if failure.down else PATIENCE_SECONDS[proven]
+        patience = (DOWN_SECONDS if failure.down else PATIENCE_SECONDS)[proven]
         if all(other.away_since is not None and now - other.away_since >= patience for other in self._used()):
             raise SeqdistillError(
                 failure.message, "check the base URL and that the server runs, then run again; no answer is lost"
