@@ -10,11 +10,12 @@ from typing import Any
 from seqdistill.records import Message
 
 DROPPABLE = ("top_logprobs", "logprobs", "temperature", "top_p", "seed", "response_format", "stream_options")
+CHOSEN = ("temperature", "top_p", "logprobs", "top_logprobs")  # whose value is the recipe's
 LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _UNKNOWN = re.compile(
     r"unsupported|not? (?:be )?support|n[’']t support|unknown|unrecogni[sz]ed|unexpected|not permitted|extra (?:inputs|fields)"
-    r"|not allowed|deprecated|cannot find|not known|no longer|instead|unavailable|not available|not implemented|not enabled"
-    r"|incompatible|not compatible|does not (?:accept|take)|not accepted",
+    r"|not allowed|deprecated|cannot find|not known|no longer|(?<!\d )instead|unavailable|not available|not implemented"
+    r"|not enabled|incompatible|not compatible|does not (?:accept|take)|not accepted",
     re.IGNORECASE,
 )
 _WRONG_VALUE = re.compile(
@@ -92,7 +93,7 @@ def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: s
         return None
     if _UNKNOWN.search(reason):
         return name
-    chosen = name in ("temperature", "top_p") and sent[name] != 0  # a value of the user's: wrong, not unknown
+    chosen = name in CHOSEN and sent[name] != 0  # a value of the user's: wrong, not unknown
     return None if chosen or not _WRONG_VALUE.search(reason) else name
 
 
