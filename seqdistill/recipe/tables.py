@@ -451,6 +451,10 @@ class EvalConfig:
     fail_under: list[str] = key(
         [], "METRIC=VALUE: exit 1 where the student is below, as kept=0.9 or decision=NON-INFERIOR; repeat it", output=False
     )
+    pairwise: bool = key(False, "have the judge compare student and teacher, in both orders; [judge] names it")
+    labels: str | None = key(
+        None, "people's choices, which correct the judge: .jsonl with id and choice (student, teacher, tie)", path=True
+    )
     target: float | None = key(
         None,
         "share of the answers the student keeps that must be good enough, as 0.9: finds the confidence to keep them from",
