@@ -462,6 +462,11 @@ class EvalConfig:
         high=0.999,
     )
     risk: float = key(0.05, "probability with which that promise may be broken", low=0.001, high=0.5)
+    agreement: int = key(
+        0,
+        "further samples of the student whose agreement is its confidence; 0: its log-probability, which costs nothing",
+        low=0,
+    )
     good_enough: float | None = key(
         None, "score of the primary metric from which an answer is good enough; default: the teacher's less margin"
     )

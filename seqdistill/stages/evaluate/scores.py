@@ -46,7 +46,7 @@ def scores_of(
         margin_points(recipe.eval),
         recipe.eval.resamples,
         recipe.eval.seed,
-        Promise(recipe.eval.target, recipe.eval.risk, recipe.eval.good_enough),
+        Promise(recipe.eval.target, recipe.eval.risk, recipe.eval.good_enough, recipe.eval.agreement),
     )
     found = found_in(answers, settings, scoring)
     for contestant in contestants:
