@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
 
 ABOUT = {
-    "logprob": "exp(mean log-probability of the answer's tokens), the end of turn included where the engine reports it; 0 "
-    "without the form",
+    "logprob": "exp(mean log-probability of the answer's tokens), the end of turn included where the engine reports it; 0 for "
+    "an invalid answer",
     "agreement": "mean agreement of further samples at temperature 1 with the answer, from 0 to 1: accuracy for choices, field "
-    "F1 for a schema, chrF for text; 0 without the form",
+    "F1 for a schema, chrF for text; 0 for an invalid answer",
 }
 POINTS = 20  # of the curve, beside its start
 
