@@ -362,7 +362,7 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
 
 @_command(
     "eval",
-    (*SHARED, "student", "eval", BUDGET),
+    (*SHARED, "student", "judge", "eval", BUDGET),
     "Base, student, teacher and ceiling side by side.",
     [_own("markdown", MarkdownOption, None)],
 )

@@ -451,6 +451,10 @@ class EvalConfig:
     fail_under: list[str] = key(
         [], "METRIC=VALUE: exit 1 where the student is below, as kept=0.9 or decision=NON-INFERIOR; repeat it", output=False
     )
+    pairwise: bool = key(False, "have the judge compare student and teacher, in both orders; [judge] names it")
+    labels: str | None = key(
+        None, "people's choices, which correct the judge: .jsonl with id and choice (student, teacher, tie)", path=True
+    )
     target: float | None = key(
         None,
         "share of the answers the student keeps that must be good enough, as 0.9: finds the confidence to keep them from",
@@ -458,6 +462,11 @@ class EvalConfig:
         high=0.999,
     )
     risk: float = key(0.05, "probability with which that promise may be broken", low=0.001, high=0.5)
+    agreement: int = key(
+        0,
+        "further samples of the student whose agreement is its confidence; 0: its log-probability, which costs nothing",
+        low=0,
+    )
     good_enough: float | None = key(
         None, "score of the primary metric from which an answer is good enough; default: the teacher's less margin"
     )

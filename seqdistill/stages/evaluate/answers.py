@@ -14,7 +14,7 @@ from seqdistill.metrics import Item, Measure
 from seqdistill.records import Message, Prompt
 from seqdistill.stages.evaluate.baselines import Texts
 from seqdistill.stages.evaluate.contestants import Contestant
-from seqdistill.stages.evaluate.deferral import confidence_of
+from seqdistill.stages.evaluate.deferral import confidence_of, samples_of
 from seqdistill.tasks.answer_form import AnswerForm
 
 Scores = dict[str, float | None]
@@ -127,7 +127,9 @@ def scored(
             for contestant in answering:
                 completion = of_prompt[contestant.role]
                 scores = scoring.scores(of_prompt, contestant.role, prompt) if prompt.id in complete else None
-                confidence = confidence_of(completion, scoring.form) if contestant.role == "student" else None
+                confidence = None
+                if contestant.role == "student":
+                    confidence = confidence_of(completion, scoring.form, scoring.kind, samples_of(given, prompt.id))
                 yield Answer(contestant.role, prompt, contestant.messages(prompt), completion, scores, confidence)
 
     return list(answers())

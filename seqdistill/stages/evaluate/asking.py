@@ -6,6 +6,7 @@ beams. Base and student are asked freely, for keeping to the form is what the st
 
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.errors import Incomplete, SeqdistillError
@@ -45,6 +46,8 @@ def ask_all(
             asker = Asker(journal, budget, _pace(recipe))
             for contestant in asked:
                 requests = _requests(contestant, prompts, recipe, given)
+                if contestant.role == "student":
+                    requests += _samples(requests, prompts, recipe)
                 try:
                     failed = run_async(_ask(asker, contestant, requests, progress))
                 except Incomplete:
@@ -86,6 +89,22 @@ def _requests(
             logprobs=0 if contestant.role == "student" and has_confidence(recipe) else None,
         )
         for prompt in prompts
+    ]
+
+
+def _samples(requests: Sequence[Request], prompts: Sequence[Prompt], recipe: Recipe) -> list[Request]:
+    """Further samples of the student, at temperature 1, whose agreement is its confidence."""
+    seed = recipe.eval.seed
+    return [
+        replace(
+            request,
+            id=f"{request.id}:{number}",
+            temperature=1.0,
+            seed=request_seed(seed, prompt.id, number),
+            logprobs=None,
+        )
+        for request, prompt in zip(requests, prompts, strict=True)
+        for number in range(1, recipe.eval.agreement + 1)
     ]
 
 

@@ -22,6 +22,7 @@ from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.conditions import check_conditions
 from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches
+from seqdistill.stages.evaluate.judging import judge_inputs
 from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import Template, load_template
@@ -107,6 +108,7 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     scoring = Scoring(measures(kind, own), form, kind, baselines.training_file(run))
     check_primary(recipe.task.primary, scoring.measures, kind)
     check_conditions(recipe.eval.fail_under, scoring.measures)
+    judge_inputs(recipe)
     return recipe, test, scoring
 
 
@@ -130,11 +132,12 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
     teacher = next(contestant for contestant in contestants if contestant.role == "teacher")  # which always has a row
     form = {"schema": recipe.generate.schema, "choices": recipe.generate.choices, **teacher.asked_with}
     return {
-        **{f"eval.{name}": value for name, value in settings(recipe.eval, "max_tokens", "also", "metric").items()},
+        **{f"eval.{name}": value for name, value in settings(recipe.eval, "max_tokens", "also", "metric", "labels").items()},
         "eval.also": [Path(one).name for one in recipe.eval.also],
         "eval.metric": recipe.eval.metric and Path(recipe.eval.metric).name,
         "eval.max_tokens": max_tokens(recipe),
         **{f"generate.{name}": value for name, value in form.items() if value},
+        **judge_inputs(recipe),
         "task.primary": recipe.task.primary,
         "task.test": recipe.task.test if is_hub_source(recipe.task.test) else None,
         "task.template": template.sha256,

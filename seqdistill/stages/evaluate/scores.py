@@ -5,7 +5,7 @@ It describes itself: what each measure and each contestant is called is in it. V
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,12 @@ def scores_of(
     scoring: Scoring,
     primary: str,
     answers: Sequence[Answer],
+    judge: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document. Where the task has a form it also holds the form, and what the teacher was asked with."""
+    """The document, with what the judge found, if it was asked.
+
+    Where the task has a form it also holds the form, and what the teacher was asked with.
+    """
     form = {name: value for name in ("schema", "choices") if (value := getattr(recipe.generate, name))}
     settings = Settings(
         [contestant.role for contestant in contestants],
@@ -42,7 +46,7 @@ def scores_of(
         margin_points(recipe.eval),
         recipe.eval.resamples,
         recipe.eval.seed,
-        Promise(recipe.eval.target, recipe.eval.risk, recipe.eval.good_enough),
+        Promise(recipe.eval.target, recipe.eval.risk, recipe.eval.good_enough, recipe.eval.agreement),
     )
     found = found_in(answers, settings, scoring)
     for contestant in contestants:
@@ -57,6 +61,7 @@ def scores_of(
         "prompts": len({answer.prompt.id for answer in answers}),
         "teacher_license": recipe.teacher.license,
         **({"form": form} if form else {}),
+        **({"judge": judge} if judge else {}),
         "temperature": recipe.eval.temperature,
         "max_tokens": max_tokens(recipe),
         "resamples": recipe.eval.resamples,

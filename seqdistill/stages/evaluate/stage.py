@@ -20,6 +20,7 @@ from seqdistill.stages.evaluate.answers import scored
 from seqdistill.stages.evaluate.asking import Unreachable, ask_all
 from seqdistill.stages.evaluate.contestants import Contestant, recorded_teacher
 from seqdistill.stages.evaluate.inputs import Inputs
+from seqdistill.stages.evaluate.judging import judge_pairs, labels_of
 from seqdistill.stages.evaluate.outputs import with_outputs
 from seqdistill.stages.evaluate.report import write_report
 from seqdistill.stages.evaluate.result import EvalResult
@@ -45,6 +46,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         prompts = inputs.prompts(progress)
         contestants, recorded = with_outputs(inputs.competing(len(prompts)), prompts, inputs.template)
         primary = inputs.primary(prompts, contestants)
+        labels = labels_of(recipe, prompts)
         try:
             given = ask_all(run, recipe, contestants, prompts, progress, recorded)
         except Unreachable as unreachable:
@@ -52,7 +54,8 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
             given = ask_all(run, recipe, contestants, prompts, progress, recorded)
         record.begin()
         answers = scored(contestants, prompts, given, inputs.scoring)
-        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers)
+        judged = judge_pairs(run, recipe, answers, labels, progress) if recipe.eval.pairwise else None
+        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, judged)
         write_jsonl(paths["predictions"], (answer.row() for answer in answers))
         write_json(paths["scores"], scores)
         write_json(paths["deferral"], scores["deferral"])

@@ -133,7 +133,9 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
         scores["margin"],
         scores["resamples"],
         scores["seed"],
-        Promise(*(scores["deferral"][name] for name in ("target", "risk", "good_enough"))) if "deferral" in scores else None,
+        Promise(*(scores["deferral"][name] for name in ("target", "risk", "good_enough", "samples")))
+        if "deferral" in scores
+        else None,
     )
     found = found_in(answers, settings, replace(scoring, measures=settings.measures))
     if place := _difference(found, {name: scores.get(name) for name in found}, CLOSE):
