@@ -34,7 +34,7 @@ def test_help_imports_none_of_the_heavy_packages(argv: list[str]) -> None:
 
 def test_every_command_has_help_that_fits_80_columns() -> None:
     overview = seqdistill("--help", env={"PATH": "/usr/bin", "COLUMNS": "80"}).stdout
-    commands = re.findall(r"^  ([a-z]+)  .*(?<!\.\.\.)$", overview, re.MULTILINE)  # those told to the end of their sentence
+    commands = re.findall(r"^  ([a-z]+)  .*(?<!\.\.\.)$", overview, re.MULTILINE)  # those whose sentence is not cut
     assert {"generate", "import", "filter", "train", "eval", "run", "shrink", "review"} <= set(commands)
     for command in commands:
         answer = seqdistill(command, "-h", env={"PATH": "/usr/bin", "COLUMNS": "80"})

@@ -72,7 +72,7 @@ class VLLMEngine:
         requests: Sequence[Request],
         meter: Meter = UNMETERED,  # noqa: ARG002 - nothing is billed
     ) -> AsyncGenerator[Completion, None]:
-        """Yields one completion for each request: those that cannot be asked at once, the others batch by batch."""
+        """Yields one completion for each request: those that cannot be sent at once, the others batch by batch."""
         batch: list[tuple[Request, list[int]]] = []
         lead = self._markup.lead
         encoded = [prompt_tokens(self._tokenizer, request, self._template, self._longest, lead) for request in requests]
@@ -115,10 +115,10 @@ class VLLMEngine:
         completions = []
         for limit in sorted({request.max_tokens for request, _ in batch}):
             part = [(request, tokens) for request, tokens in batch if request.max_tokens == limit]
-            asked = BeamSearchParams(beam_width=batch[0][0].beams, max_tokens=limit, structured_outputs=_form(batch[0][0]))
+            search = BeamSearchParams(beam_width=batch[0][0].beams, max_tokens=limit, structured_outputs=_form(batch[0][0]))
             prompts = [{"prompt_token_ids": tokens} for _, tokens in part]
             try:
-                found = self._llm.beam_search(prompts, asked)
+                found = self._llm.beam_search(prompts, search)
             except (ValueError, VLLMValidationError) as error:
                 raise UsageError(
                     f"vLLM refuses the beam search: {error}", "it needs [teacher.options] max_logprobs of at least twice beams"
@@ -221,7 +221,7 @@ class VLLMEngine:
 
 
 def _form(request: Request) -> Any:
-    """What vLLM is told of the answer's form; None without one."""
+    """vLLM's parameters for the answer's form; None without one."""
     from vllm.sampling_params import StructuredOutputsParams
 
     if request.schema is None and request.choices is None:
@@ -230,7 +230,7 @@ def _form(request: Request) -> Any:
 
 
 def _logprobs(answer: Any, top: int) -> dict[str, Any]:
-    """What vLLM tells of each place: the likeliest tokens, and the answer's own where it is not among them."""
+    """vLLM's log-probabilities at each position: the likeliest tokens, and the answer's own where it is not among them."""
     ranked = [sorted(place.items(), key=lambda item: item[1].rank)[:top] for place in answer.logprobs]
     return by_ids(
         list(answer.token_ids),

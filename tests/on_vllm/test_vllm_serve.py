@@ -1,4 +1,4 @@
-"""`vllm serve`, asked through the openai engine."""
+"""`vllm serve`, through the openai engine."""
 
 from engine_contract import ask, check_engine_contract
 
