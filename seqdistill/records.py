@@ -301,6 +301,11 @@ def request_seed(run_seed: int, prompt: str, sample: int) -> int:
     return int(fingerprint([run_seed, prompt, sample])[:8], 16) & 0x7FFFFFFF
 
 
+def is_hub_source(source: str | None) -> bool:
+    """Whether prompts come from the hub, hf:OWNER/NAME[/CONFIG][:SPLIT], and not from a file."""
+    return source is not None and source.startswith("hf:")
+
+
 def content_files(path: Path) -> list[Path]:
     """The files that make up a file or folder, in order. A folder's README.md, its card, speaks of it and is no part."""
     if not path.is_dir():

@@ -17,10 +17,6 @@ from seqdistill.recipe.tables import TABLES, flag, settings_of
 HEAVY = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "ray", "polars", "numpy", "pyarrow", "jinja2", "rich")
 
 
-def seqdistill(*argv: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "seqdistill", *argv], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload, no-any-return]
-
-
 @pytest.mark.parametrize("argv", [["--help"], ["generate", "--help"], ["run", "--help"], ["--version"]])
 def test_help_imports_none_of_the_heavy_packages(argv: list[str]) -> None:
     code = (
@@ -32,14 +28,22 @@ def test_help_imports_none_of_the_heavy_packages(argv: list[str]) -> None:
     assert (answer.returncode, answer.stderr.strip()) == (0, "[]")
 
 
-def test_every_command_has_help_that_fits_80_columns() -> None:
-    overview = seqdistill("--help", env={"PATH": "/usr/bin", "COLUMNS": "80"}).stdout
+def shown(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What a command prints, run in this process."""
+    capsys.readouterr()
+    assert main(list(argv)) == 0
+    return capsys.readouterr().out
+
+
+def test_every_command_has_help_that_fits_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    overview = shown(capsys, "--help")
     commands = re.findall(r"^  ([a-z]+)  .*(?<!\.\.\.)$", overview, re.MULTILINE)  # those whose sentence is not cut
     assert {"generate", "import", "filter", "train", "eval", "run", "shrink", "review"} <= set(commands)
     for command in commands:
-        answer = seqdistill(command, "-h", env={"PATH": "/usr/bin", "COLUMNS": "80"})
-        assert answer.returncode == 0, answer.stderr
-        assert max(map(len, answer.stdout.splitlines())) <= 80
+        assert max(map(len, shown(capsys, command, "-h").splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
@@ -125,8 +129,8 @@ def test_the_environment_lies_between_flag_and_recipe(
     assert "from-flag.jsonl" in prompts_named("--prompts", "from-flag.jsonl")
 
 
-def test_every_setting_is_a_flag_and_a_key_of_the_same_name() -> None:
-    page = "".join(seqdistill(command, "-h").stdout for command in ("generate", "filter", "train", "eval"))
+def test_every_setting_is_a_flag_and_a_key_of_the_same_name(capsys: pytest.CaptureFixture[str]) -> None:
+    page = "".join(shown(capsys, command, "-h") for command in ("generate", "filter", "train", "eval"))
     for table, kind in TABLES.items():
         for setting in settings_of(kind):
             if "dict" not in str(setting.kind):

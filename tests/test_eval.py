@@ -61,8 +61,8 @@ def test_it_answers_scores_and_writes_everything(run: Run, plan: Recipe) -> None
     rows = predictions(run)
     assert [row["model"] for row in rows[:6]] == MODELS and len(rows) == 24 * 6
     assert list(rows[0]) == list(rows[7]) == [
-        "id", "model", "prompt", "completion", "finish_reason", "tokens", "seconds", "scores", "reference", "slice", "group",
-        "error",
+        "id", "model", "prompt", "completion", "finish_reason", "tokens", "seconds", "scores", "confidence", "reference",
+        "slice", "group", "error",
     ]  # fmt: skip
     scores = json.loads(run.file("eval", "scores.json").read_text())
     assert scores == result.scores and (scores["n"], scores["prompts"]) == (24, 24)

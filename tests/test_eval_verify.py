@@ -73,6 +73,7 @@ def test_a_whole_run_verifies(run: Run, plan: Recipe, tmp_path: Path, kind: str)
         "train/manifest.json",
         "eval/predictions.jsonl",
         "eval/scores.json",
+        "eval/deferral.json",
         "eval/report.html",
         "eval/manifest.json",
         "eval/journal.jsonl",

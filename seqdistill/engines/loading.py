@@ -27,7 +27,6 @@ def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
     """
     what = what or named(model)
     source = files_of(model, what)
-    import torch
     import transformers
 
     quiet_transformers()
@@ -38,12 +37,8 @@ def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
         settings = {"use_safetensors": True, "output_loading_info": True} | settings
     try:
         loaded = getattr(transformers, auto).from_pretrained(source, **settings)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise SeqdistillError(
-            f"{what}: not enough memory to load it: {_line(error)}", "use a smaller model or dtype"
-        ) from error
     except Exception as error:  # libraries and a model's own code raise what they like; all of it is about this model
-        raise UsageError(f"{what} cannot be loaded: {_reason(error)}", _next_action(error, model)) from error
+        raise load_failure(error, model, what, "check the model's files, or use another one") from error
     if not weights:
         return loaded
     loaded, info = loaded
@@ -54,6 +49,18 @@ def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
             "copy or download the model again",
         )
     return loaded
+
+
+def load_failure(error: Exception, model: ModelConfig, what: str, otherwise: str) -> SeqdistillError:
+    """What to raise for an exception of a library that loaded a model: SeqdistillError when memory ran out, else UsageError.
+
+    `otherwise` is the next action where the exception is not a known one.
+    """
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return SeqdistillError(f"{what}: not enough memory to load it: {_line(error)}", "use a smaller model or dtype")
+    return UsageError(f"{what} cannot be loaded: {_reason(error)}", _next_action(error, model, otherwise))
 
 
 def _check_generation_config(folder: Path, what: str) -> None:
@@ -167,12 +174,16 @@ def _line(error: BaseException) -> str:
 
 def _reason(error: Exception) -> str:
     """An exception in one line. Some say what is wrong in their second line, some only the value that they choked on."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = str(error)
+    if callable(faults := getattr(error, "errors", None)):  # pydantic's, whose first line only counts them
+        fault = faults()[0]
+        text = "".join(f"{name}: " for name in fault["loc"][:1]) + fault["msg"].removeprefix("Value error, ")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
     if lines[0].endswith(":") and len(lines) > 1:
         return f"{lines[0]} {lines[1]}"
-    said = lines[0].split(" Model type should be")[0]
+    said = lines[0].split(" Model type should be")[0].split(" Supported architectures:")[0]
     return f"{type(error).__name__}: {said}" if isinstance(error, (KeyError, AttributeError, TypeError, IndexError)) else said
 
 
@@ -190,12 +201,12 @@ _ACTIONS = (  # what an exception says, in lower case: what to do
 )
 
 
-def _next_action(error: Exception, model: ModelConfig) -> str:
+def _next_action(error: Exception, model: ModelConfig, otherwise: str) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"install the package that it needs ({error.name}), or use another model"
     said = str(error).lower()
     role = _role(model)
     action = next((action for words, action in _ACTIONS if words in said), "")
     if not action:
-        action = "install what is missing" if isinstance(error, ImportError) else "check the model's files, or use another one"
+        action = "install what is missing" if isinstance(error, ImportError) else otherwise
     return action.replace("set trust", f"set [{role}] trust" if role else "set trust")

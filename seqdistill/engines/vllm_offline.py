@@ -6,10 +6,12 @@ schedules as it likes, and completions are handed on as they finish. For a `vllm
 """
 
 import asyncio
+import contextlib
 import gc
+import json
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -18,7 +20,7 @@ from seqdistill.engines import UNMETERED, Completion, Meter, Request, take_size
 from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
 from seqdistill.engines.generation_config import bending
-from seqdistill.engines.loading import files_of, named
+from seqdistill.engines.loading import files_of, load_failure, named
 from seqdistill.engines.logprobs import by_ids
 from seqdistill.errors import MissingExtra, UsageError
 from seqdistill.recipe.tables import ModelConfig
@@ -50,10 +52,9 @@ class VLLMEngine:
         self._batch_size = take_size(options, "batch_size", BATCH_SIZE)
         try:
             self._llm = LLM(model=source, **options)
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
-            reason = str(error).strip() or type(error).__name__
-            raise UsageError(
-                f"vLLM cannot load {named(model)}: {reason}", "check the name and the engine's options ([teacher.options])"
+        except Exception as error:  # vLLM, transformers and a model's own code raise what they like: it is about this model
+            raise load_failure(
+                error, model, f"vLLM: {named(model)}", "check the engine's options and the model's files"
             ) from error
         self._engine = self._llm.llm_engine
         self._tokenizer = self._llm.get_tokenizer()
@@ -94,6 +95,7 @@ class VLLMEngine:
     async def close(self) -> None:
         """Ends vLLM's worker processes and frees the model's memory."""
         self._thread.shutdown()
+        self._engine.engine_core.shutdown()  # vLLM hides what it loads from the garbage collector until then
         del self._engine, self._llm
         gc.collect()
 
@@ -107,21 +109,31 @@ class VLLMEngine:
 
     def _search(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
         """A beam search for requests of one width, which vLLM does for a list of prompts at once."""
-        from vllm.exceptions import VLLMValidationError
+        from vllm import SamplingParams
+        from vllm.exceptions import VLLMError
         from vllm.sampling_params import BeamSearchParams
 
         began = time.perf_counter()
         self._llm.reset_prefix_cache()
+        config = self._engine.vllm_config
         completions = []
-        for limit in sorted({request.max_tokens for request, _ in batch}):
-            part = [(request, tokens) for request, tokens in batch if request.max_tokens == limit]
-            search = BeamSearchParams(beam_width=batch[0][0].beams, max_tokens=limit, structured_outputs=_form(batch[0][0]))
+        for part in _alike(batch):
+            request, form = part[0][0], _form(part[0][0])
+            search = BeamSearchParams(beam_width=request.beams, max_tokens=request.max_tokens, structured_outputs=form)
             prompts = [{"prompt_token_ids": tokens} for _, tokens in part]
             try:
-                found = self._llm.beam_search(prompts, search)
-            except (ValueError, VLLMValidationError) as error:
+                if form is not None:  # chooses the grammar's backend, which the search wants chosen
+                    SamplingParams(structured_outputs=form).verify(
+                        config.model_config, None, config.structured_outputs_config, self._tokenizer
+                    )
+                with self._ending_with_the_turn():
+                    found = self._llm.beam_search(prompts, search)
+            except (ValueError, VLLMError) as error:
                 raise UsageError(
-                    f"vLLM refuses the beam search: {error}", "it needs [teacher.options] max_logprobs of at least twice beams"
+                    f"vLLM refuses the beam search: {error}",
+                    "it needs [teacher.options] max_logprobs of at least twice beams"
+                    if "logprobs" in str(error)
+                    else "change [generate], or [teacher.options] for vllm.LLM",
                 ) from error
             for (request, tokens), output in zip(part, found, strict=True):
                 completions.append(self._best(request, tokens, output.sequences[0]))
@@ -131,17 +143,30 @@ class VLLMEngine:
             for place, completion in enumerate(completions, 1)
         ]
 
+    @contextlib.contextmanager
+    def _ending_with_the_turn(self) -> Iterator[None]:
+        """A beam ends at the tokenizer's end token alone; within, that is the token that ends a turn."""
+        if self._turn_end is None or self._turn_end == self._tokenizer.eos_token_id:
+            yield
+            return
+        usual = self._tokenizer.eos_token
+        self._tokenizer.eos_token = self._tokenizer.convert_ids_to_tokens(self._turn_end)
+        try:
+            yield
+        finally:
+            self._tokenizer.eos_token = usual
+
     def _best(self, request: Request, tokens: list[int], beam: Any) -> Completion:
         written = list(beam.tokens[len(tokens) :])
-        stopped = written[-1:] == [self._tokenizer.eos_token_id]
+        ended = written[-1:] == [self._tokenizer.eos_token_id if self._turn_end is None else self._turn_end]
         content, reasoning, text = read_answer(
-            self._tokenizer, self._markup, written[: -1 if stopped else None], formed=request.has_form
+            self._tokenizer, self._markup, written[: -1 if ended else None], formed=request.has_form
         )
         return Completion(
             request.id,
             content=content,
             reasoning=reasoning,
-            finish_reason="stop" if stopped else "length",
+            finish_reason="stop" if ended or len(written) < request.max_tokens else "length",  # a form may end without a token
             prompt_tokens=len(tokens),
             completion_tokens=len(written),
             raw={"text": text, "cumulative_logprob": beam.cum_logprob},
@@ -166,27 +191,24 @@ class VLLMEngine:
 
     def _enqueue(self, batch: list[tuple[Request, list[int]]]) -> None:
         from vllm import SamplingParams
-        from vllm.exceptions import VLLMValidationError
+        from vllm.exceptions import VLLMError
         from vllm.sampling_params import RequestOutputKind
 
         self._llm.reset_prefix_cache()
         for request, tokens in batch:
-            sampling = SamplingParams(
-                max_tokens=request.max_tokens,
-                temperature=request.temperature,
-                top_p=request.top_p,
-                seed=request.seed,
-                stop_token_ids=None if self._turn_end is None else [self._turn_end],
-                logprobs=request.logprobs,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-                structured_outputs=_form(request),
-            )
             try:
+                sampling = SamplingParams(
+                    max_tokens=request.max_tokens,
+                    temperature=request.temperature,
+                    top_p=request.top_p,
+                    seed=request.seed,
+                    stop_token_ids=None if self._turn_end is None else [self._turn_end],
+                    logprobs=request.logprobs,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                    structured_outputs=_form(request),
+                )
                 self._engine.add_request(request.id, {"prompt_token_ids": tokens}, sampling)
-            except (
-                ValueError,
-                VLLMValidationError,
-            ) as error:  # what vLLM's grammars cannot express, more logprobs than max_logprobs
+            except (ValueError, VLLMError) as error:  # what its grammars cannot express, more logprobs than max_logprobs
                 raise UsageError(
                     f"vLLM refuses the request: {error}", "change [generate], or [teacher.options] for vllm.LLM"
                 ) from error
@@ -220,17 +242,23 @@ class VLLMEngine:
         )
 
 
+def _alike(batch: list[tuple[Request, list[int]]]) -> list[list[tuple[Request, list[int]]]]:
+    """The requests of a batch in groups of one token limit and one form, as one beam search takes them."""
+    groups: dict[tuple[int, str], list[tuple[Request, list[int]]]] = {}
+    for request, tokens in batch:
+        groups.setdefault((request.max_tokens, json.dumps([request.schema, request.choices])), []).append((request, tokens))
+    return list(groups.values())
+
+
 def _form(request: Request) -> Any:
-    """vLLM's parameters for the answer's form; None without one."""
+    """The form that the answer must keep to, for vLLM; None without one."""
     from vllm.sampling_params import StructuredOutputsParams
 
-    if request.schema is None and request.choices is None:
-        return None
-    return StructuredOutputsParams(json=request.schema, choice=request.choices)
+    return StructuredOutputsParams(json=request.schema, choice=request.choices or None) if request.has_form else None
 
 
 def _logprobs(answer: Any, top: int) -> dict[str, Any]:
-    """vLLM's log-probabilities at each position: the likeliest tokens, and the answer's own where it is not among them."""
+    """The log-probabilities at each place: of the answer's own token, and of the likeliest `top`, likeliest first."""
     ranked = [sorted(place.items(), key=lambda item: item[1].rank)[:top] for place in answer.logprobs]
     return by_ids(
         list(answer.token_ids),

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,8 @@ class Ledger:
                 self.open[name] = UnderWay(name, row["model"], row["endpoint"], row["file"], requests, hold=row.get("hold"))
             case "submitted":
                 self.open[name].id = row["batch"]
+            case "held":
+                self.open[name].hold = row["hold"]
             case "collected" | "never submitted":
                 del self.open[name]
 
@@ -155,8 +157,19 @@ class BatchAsking:
                     f"batch {under_way.id or under_way.name} is at {under_way.endpoint}, not at {self.endpoint.name}",
                     "give that base URL first, so that it can be collected",
                 )
+            if under_way.hold is None:  # an older version kept none
+                hold = self._hold(list(under_way.requests.values()))
+                self.ledger.step(under_way.name, "held", hold=hold)
             if under_way.id is None:
                 await self._settle(under_way)
+
+    def _hold(self, requests: Sequence[Request]) -> str:
+        """Holds the upper bound of a batch of requests; returns the hold's name."""
+        each = [self.source.hold([request], self.asker.budget.overrun, batched=True) for request in requests]
+        usd = None if self.source.price is None else sum(one.usd or 0.0 for one in each)
+        prompt, completion = sum(one.prompt_tokens for one in each), sum(one.completion_tokens for one in each)
+        whole = Hold(usd, prompt, completion, self.asker.budget.overrun)
+        return self.asker.journal.hold(self.source.identity, len(requests), whole)
 
     async def _settle(self, under_way: UnderWay) -> None:
         """Whether a batch was made. Without its file, a submission that is still on its way cannot make it any more."""
@@ -192,13 +205,10 @@ class BatchAsking:
         return fitting
 
     async def _submit(self, part: Missing) -> None:
-        name, journal, factor = uuid.uuid4().hex, self.asker.journal, self.asker.budget.overrun
+        name = uuid.uuid4().hex
         self.ledger.keep(name, part)
         file = await self.endpoint.upload(name, b"".join(self.endpoint.line(key, request) for key, request in part))
-        each = [self.source.hold([request], factor, batched=True) for _, request in part]
-        usd = None if self.source.price is None else sum(one.usd or 0.0 for one in each)
-        whole = Hold(usd, sum(one.prompt_tokens for one in each), sum(one.completion_tokens for one in each), factor)
-        hold = journal.hold(self.source.identity, len(part), whole)
+        hold = self._hold([request for _, request in part])
         facts = {"model": self.source.identity, "endpoint": self.endpoint.name, "file": file, "requests": len(part)}
         self.ledger.step(name, "submitting", **facts, hold=hold)
         try:

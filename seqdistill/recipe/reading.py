@@ -25,6 +25,7 @@ from seqdistill.recipe.tables import (
     parts_of,
     settings_of,
 )
+from seqdistill.records import is_hub_source
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -235,7 +236,7 @@ def _placed(value: str, folder: Path, name: str) -> str:
     file, _, function = value.rpartition(":")
     if file.endswith(".py") and (folder / file).exists():  # the user's own metric, FILE.py:FUNCTION
         return f"{(folder / file).absolute()}:{function}"
-    if (folder / value).exists() or (name in ("prompts", "test", "against") and ":" not in value):
+    if (folder / value).exists() or (name in ("prompts", "test", "against") and not is_hub_source(value)):
         return str((folder / value).absolute())
     return value
 

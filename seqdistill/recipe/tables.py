@@ -453,6 +453,16 @@ class EvalConfig:
     fail_under: list[str] = key(
         [], "METRIC=VALUE: exit 1 where the student is below, as kept=0.9 or decision=NON-INFERIOR; repeat it", output=False
     )
+    target: float | None = key(
+        None,
+        "share of the answers the student keeps that must be good enough, as 0.9: finds the confidence to keep them from",
+        low=0.01,
+        high=0.999,
+    )
+    risk: float = key(0.05, "probability with which that promise may be broken", low=0.001, high=0.5)
+    good_enough: float | None = key(
+        None, "score of the primary metric from which an answer is good enough; default: the teacher's less margin"
+    )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1, common=True)

@@ -15,7 +15,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.reading import nearest
-from seqdistill.records import Message, Prompt, prompt_id
+from seqdistill.records import Message, Prompt, is_hub_source, prompt_id
 from seqdistill.tasks.messages import chat_messages, check_only_text, instruction_text, is_conversation, structured, with_system
 from seqdistill.tasks.row_files import check_file, hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
@@ -47,7 +47,7 @@ def load_prompts(
     repeated = 0
     found: set[str] = set()
     used = variables(template)
-    rows = hub_rows(source) if source.startswith("hf:") else read_rows(Path(source), progress)
+    rows = hub_rows(source) if is_hub_source(source) else read_rows(Path(source), progress)
     for place, raw in rows:
         row = {str(key).strip(): value for key, value in raw.items()}
         known = _known(row, columns, found)
@@ -81,7 +81,7 @@ def load_prompts(
 
 def check_source(source: str) -> None:
     """Raises UsageError for what prompts cannot be read from: a missing file, a folder, another kind of file."""
-    if not source.startswith("hf:"):
+    if not is_hub_source(source):
         check_file(Path(source))
 
 

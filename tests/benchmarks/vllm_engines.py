@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS / "vllm"))
+sys.path.insert(0, str(TESTS / "on_vllm"))
 
 from server import OPTIONS, TEACHER, serving  # noqa: E402
 

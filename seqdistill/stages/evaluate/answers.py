@@ -14,6 +14,7 @@ from seqdistill.metrics import Item, Measure
 from seqdistill.records import Message, Prompt
 from seqdistill.stages.evaluate.baselines import Texts
 from seqdistill.stages.evaluate.contestants import Contestant
+from seqdistill.stages.evaluate.deferral import confidence_of
 from seqdistill.tasks.answer_form import AnswerForm
 
 Scores = dict[str, float | None]
@@ -28,6 +29,7 @@ class Answer:
     messages: list[Message] = field(repr=False)  # as this contestant was shown it
     completion: Completion
     scores: Scores | None
+    confidence: float | None = None  # the student's, from 0 to 1; 0 where its form is not valid
 
     @property
     def text(self) -> str:
@@ -51,6 +53,7 @@ class Answer:
             "tokens": completion.completion_tokens,
             "seconds": round(completion.seconds, 6),
             "scores": self.scores,
+            "confidence": self.confidence,
             "reference": self.prompt.reference,
             "slice": self.prompt.slice,
             "group": self.group,
@@ -122,8 +125,10 @@ def scored(
                 for contestant in answering
             }
             for contestant in answering:
+                completion = of_prompt[contestant.role]
                 scores = scoring.scores(of_prompt, contestant.role, prompt) if prompt.id in complete else None
-                yield Answer(contestant.role, prompt, contestant.messages(prompt), of_prompt[contestant.role], scores)
+                confidence = confidence_of(completion, scoring.form) if contestant.role == "student" else None
+                yield Answer(contestant.role, prompt, contestant.messages(prompt), completion, scores, confidence)
 
     return list(answers())
 

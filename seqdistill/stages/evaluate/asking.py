@@ -17,6 +17,7 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Prompt, request_seed
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.contestants import Contestant, request_order
+from seqdistill.stages.evaluate.deferral import has_confidence
 
 
 def max_tokens(recipe: Recipe) -> int:
@@ -82,6 +83,7 @@ def _requests(
             temperature=recipe.eval.temperature,
             seed=request_seed(recipe.eval.seed, prompt.id, contestant.attempt),
             **contestant.asked_with,
+            logprobs=0 if contestant.role == "student" and has_confidence(recipe) else None,
         )
         for prompt in prompts
     ]

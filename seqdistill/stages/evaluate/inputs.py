@@ -15,7 +15,7 @@ from seqdistill.metrics.own import own_metric, split_name
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe, settings
-from seqdistill.records import Prompt
+from seqdistill.records import Prompt, is_hub_source
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.evaluate import baselines
 from seqdistill.stages.evaluate.answers import Scoring
@@ -44,7 +44,7 @@ class Inputs:
         recipe, test, scoring = _checked(run, recipe)
         template, contestants = load_template(recipe.task.template), contestants_of(run, recipe, scoring.kind)
         files = {
-            "test": Path(test) if not test.startswith("hf:") else None,
+            "test": None if is_hub_source(test) else Path(test),
             "template": template.path,
             "training data": scoring.training,
             "metric": split_name(recipe.eval.metric)[0] if recipe.eval.metric else None,
@@ -136,7 +136,7 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
         "eval.max_tokens": max_tokens(recipe),
         **{f"generate.{name}": value for name, value in form.items() if value},
         "task.primary": recipe.task.primary,
-        "task.test": recipe.task.test if ":" in (recipe.task.test or "") else None,
+        "task.test": recipe.task.test if is_hub_source(recipe.task.test) else None,
         "task.template": template.sha256,
         **({"task.columns": recipe.task.columns} if recipe.task.columns else {}),
         "teacher.license": recipe.teacher.license,

@@ -68,6 +68,7 @@ def write_report(path: Path, run: Run, scores: dict[str, Any], answers: Sequence
         facts=_facts(scores),
         cases=_cases(answers, primary),
         funnel=_funnel(run),
+        deferral=_deferral(scores.get("deferral") or {}),
         loss=_loss(run),
         provenance=_provenance(run, scores),
     )
@@ -199,6 +200,45 @@ def _slice(part: dict[str, Any], metric: str) -> dict[str, Any]:
         parts.append(f"has the form in {percent(valid, unit='%')}")
     decided = [part["judged"]["decision"]] if part["judged"] else []
     return {**_levels(part["models"], metric, title), "summary": ", ".join([*decided, *parts, *few])}
+
+
+def _deferral(found: dict[str, Any]) -> dict[str, Any] | None:
+    """The curve of a fallback in an 800 x 220 box: quality against the share sent to the teacher; None without one."""
+    points = found.get("curve", [])
+    if not points:
+        return None
+    values = [point[name] for point in points for name in ("quality", "random", "oracle")]
+    y_start, y_end, y_axis = _axis(min(values), max([*values, min(values) + 1.0]))
+
+    def x(sent: float) -> float:
+        return round(46 + 744 * sent, 1)
+
+    def line(name: str) -> str:
+        ends = ((x(point["sent"]), 190 - 180 * (point[name] - y_start) / (y_end - y_start)) for point in points)
+        return " ".join(f"{at},{round(level, 1)}" for at, level in ends)
+
+    priced = points[-1]["usd_per_1000"] is not None
+    rows = [point for point in points if round(100 * point["sent"]) % 10 == 0]
+    return {
+        "lines": {name: line(name) for name in ("oracle", "random", "quality")},
+        "x": [{"at": x(step / 5), "label": f"{20 * step}%"} for step in range(6)],
+        "y": [{"at": round(190 - 1.8 * tick["at"], 1), "label": tick["label"]} for tick in y_axis["ticks"]],
+        "chosen": None if found["threshold"] is None else x(1 - found["kept"]),
+        "note": f"{found['n']} prompts, {100 * found['good']:.1f}% of the student's answers good enough. Confidence tells good "
+        f"from bad with an AUROC of {'–' if found['auroc'] is None else format(found['auroc'], '.2f')} (0.5 is chance); its "
+        f"calibration error is {found['ece']:.2f}.",
+        "columns": ["sent to the teacher", "from a confidence of", "quality", "kept and good", *(["USD per 1,000"] * priced)],
+        "rows": [
+            [
+                f"{100 * point['sent']:.0f}%",
+                "–" if point["threshold"] is None else f"{point['threshold']:.3f}",
+                f"{point['quality']:.1f}",
+                "–" if point["good"] is None else f"{100 * point['good']:.1f}%",
+                *([f"{point['usd_per_1000']:.4f}"] if priced else []),
+            ]
+            for point in rows
+        ],
+    }
 
 
 def _loss(run: Run) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.class_table import class_table
 from seqdistill.stages.evaluate.contestants import Contestant
+from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, methods, tabulate, warning
 from seqdistill.stages.evaluate.verdict import verdict
@@ -41,6 +42,7 @@ def scores_of(
         margin_points(recipe.eval),
         recipe.eval.resamples,
         recipe.eval.seed,
+        Promise(recipe.eval.target, recipe.eval.risk, recipe.eval.good_enough),
     )
     found = found_in(answers, settings, scoring)
     for contestant in contestants:
@@ -48,6 +50,7 @@ def scores_of(
             **_facts(run, recipe, contestant, answers),
             **found["models"][contestant.role],
         }
+    found["deferral"] = with_cost(found["deferral"], found["models"], sum(answer.model == "student" for answer in answers))
     document = {
         **found,
         "primary_named": recipe.task.primary is not None,
@@ -93,6 +96,10 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
         "few": ENOUGH,
         "slices": found["slices"],
     }
+    if settings.promise is not None:
+        by_role = {role: [one for one in answers if one.model == role and one.scores is not None] for role in settings.roles}
+        top = judged.get("other")
+        document["deferral"] = deferral(by_role, settings.primary, top, settings.margin, settings.promise, settings.seed)
     if scoring.kind == "choices":
         against = "teacher" if settings.primary.endswith("_teacher") else "reference"
         if not any(answer.prompt.reference for answer in answers):

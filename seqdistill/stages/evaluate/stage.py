@@ -1,6 +1,6 @@
 """Stage 4, the proof: base, student, teacher and ceiling answer the held-out prompts; scores, intervals and a report.
 
-Files: journal.jsonl (every answer ever requested), predictions.jsonl, scores.json, report.html, manifest.json.
+Files: journal.jsonl (every answer ever requested), predictions.jsonl, scores.json, deferral.json, report.html, manifest.json.
 """
 
 import json
@@ -25,7 +25,7 @@ from seqdistill.stages.evaluate.report import write_report
 from seqdistill.stages.evaluate.result import EvalResult
 from seqdistill.stages.evaluate.scores import scores_of, usage
 
-OUTPUTS = ("predictions.jsonl", "scores.json", "report.html")
+OUTPUTS = ("predictions.jsonl", "scores.json", "deferral.json", "report.html")
 
 
 def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
@@ -55,6 +55,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers)
         write_jsonl(paths["predictions"], (answer.row() for answer in answers))
         write_json(paths["scores"], scores)
+        write_json(paths["deferral"], scores["deferral"])
         write_report(paths["report"], run, scores, answers)
         write_model_card(run, scores)
         failed = Counter(one.error for one in completions.values() if one.error and one.error != "not recorded")
@@ -65,7 +66,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
                 f"eval: {for_good.total()} requests cannot be answered ({kinds}); their prompts are left out of every score"
             )
         record.finish(
-            dict(zip(OUTPUTS, (len(answers), None, None), strict=True)),
+            dict(zip(OUTPUTS, (len(answers), None, None, None), strict=True)),
             status="incomplete" if failures or inputs.is_without_teacher(contestants) else "complete",
             config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
             counts={"prompts": len(prompts), "answers": len(completions), "failed": failed.total()},

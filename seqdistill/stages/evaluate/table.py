@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from seqdistill.metrics import Measure
 from seqdistill.metrics.text import corpus_chrf
 from seqdistill.stages.evaluate.answers import Answer
+from seqdistill.stages.evaluate.deferral import Promise
 from seqdistill.stages.evaluate.statistics.intervals import (
     ENOUGH,
     Interval,
@@ -46,6 +47,7 @@ class Settings:
     margin: float  # points
     resamples: int
     seed: int
+    promise: Promise | None = None  # of a fallback
 
 
 def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
@@ -314,5 +316,7 @@ def methods(measures: Sequence[Measure], chrf: str) -> dict[str, str]:
         "ceiling": "the teacher prompted again: with another seed, and in this process in batches of another size",
         "copy": "the first words of the student's prompt, cut to the teacher's mean length",
         "nearest": "the training answer whose prompt is nearest by TF-IDF",
+        "deferral": "the least confident answers are the teacher's; a threshold by fixed-sequence testing of Clopper-Pearson "
+        "bounds on one half of the prompts, one prompt of a group, reported on the other",
         "majority": "the most frequent class of the training answers",
     }

@@ -29,6 +29,7 @@ def verdict(scores: Scores) -> list[str]:
         *_classes(scores),
         *_form(scores),
         *_behaviour(scores),
+        *_fallback(scores),
         *_slices(scores),
         *_absent(scores),
         *_failed(scores),
@@ -222,6 +223,27 @@ def _behaviour(scores: Scores) -> Iterator[str]:
             against = teacher.get(measure)
             than = "" if not against or against["value"] is None else f", the teacher in {against['value']:.1f}%"
             yield f"It {name} in {percent(cell, unit='%')} of its answers{than}."
+
+
+def _fallback(scores: Scores) -> Iterator[str]:
+    """The threshold of a fallback and its promise; nothing where no target was named."""
+    found = scores.get("deferral")
+    if not found or found["target"] is None:
+        return
+    promise = f"at least {found['target']:.4g} of the kept answers are good enough, at a risk of {found['risk']:g}"
+    if found["reason"]:
+        yield f"No threshold can be chosen: {found['reason']}."
+    elif found["threshold"] is not None:
+        held = found["held_out"]
+        seen = f"{held['kept']} of {held['n']} kept, {percent(held['good_percent'], unit='%')} of them good enough"
+        yield (
+            f"From a confidence of {found['threshold']:.4g} on the student can be trusted: {promise}; on the other half of the "
+            f"prompts {seen}. The rest goes to the teacher."
+        )
+    elif found["needed"] is None:
+        yield f"No confidence is found from which {promise}, and as the student is no number of prompts will do."
+    else:
+        yield f"Not with {found['n']} prompts: about {found['needed']:,} more are needed to show that {promise}."
 
 
 def faster(scores: Scores) -> float | None:

@@ -17,6 +17,7 @@ from seqdistill.progress import Progress
 from seqdistill.records import Prompt, content_files, file_sha256, read_jsonl
 from seqdistill.runs import STAGES, Run, seal, start_sha256
 from seqdistill.stages.evaluate.answers import Answer, Scoring
+from seqdistill.stages.evaluate.deferral import Promise
 from seqdistill.stages.evaluate.inputs import kind_of
 from seqdistill.stages.evaluate.scores import found_in
 from seqdistill.stages.evaluate.table import Settings
@@ -122,9 +123,17 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
             if place := _difference(found, row["scores"], CLOSE):
                 yield predictions, f"the scores of {row['id']}, {row['model']}, do not follow from the answers: {place}"
                 return
-            answers.append(Answer(row["model"], prompt, row["prompt"], completions[row["model"]], row["scores"]))
+            answers.append(
+                Answer(row["model"], prompt, row["prompt"], completions[row["model"]], row["scores"], row.get("confidence"))
+            )
     settings = Settings(
-        list(scores["models"]), [*own, *columns], scores["primary"], scores["margin"], scores["resamples"], scores["seed"]
+        list(scores["models"]),
+        [*own, *columns],
+        scores["primary"],
+        scores["margin"],
+        scores["resamples"],
+        scores["seed"],
+        Promise(*(scores["deferral"][name] for name in ("target", "risk", "good_enough"))) if "deferral" in scores else None,
     )
     found = found_in(answers, settings, replace(scoring, measures=settings.measures))
     if place := _difference(found, {name: scores.get(name) for name in found}, CLOSE):

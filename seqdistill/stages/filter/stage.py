@@ -18,7 +18,7 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe, settings
-from seqdistill.records import write_json
+from seqdistill.records import is_hub_source, write_json
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.filter.agreement import agreement_report
 from seqdistill.stages.filter.checks.contamination import Item, ItemIndex, items_of
@@ -162,12 +162,13 @@ def _settings(recipe: Recipe, form: AnswerForm) -> dict[str, Any]:
     }
     for_the_card = {"teacher.license": recipe.teacher.license}
     columns = {"task.columns": recipe.task.columns} if recipe.task.columns else {}
-    return own | choice_settings(recipe) | for_the_card | {"task.test": _hub(recipe.task.test)} | columns
-
-
-def _hub(source: str | None) -> str | None:
-    """A hub data set's name; a file is an input, known by its content."""
-    return source if source and not Path(source).exists() else None
+    return (
+        own
+        | choice_settings(recipe)
+        | for_the_card
+        | {"task.test": recipe.task.test if is_hub_source(recipe.task.test) else None}
+        | columns
+    )
 
 
 def _inputs(recipe: Recipe, samples: Path, decisions: Path | None) -> dict[str, Path]:

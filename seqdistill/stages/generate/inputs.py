@@ -11,6 +11,7 @@ from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, settings
+from seqdistill.records import is_hub_source
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests, teachers_of
 from seqdistill.tasks.prompt_files import check_columns, check_source, load_prompts
@@ -44,7 +45,7 @@ class Inputs:
             check_columns(recipe.task.columns)
             fixed["task.columns"] = recipe.task.columns
         files = {"template": template.path} if template.path else {}
-        if source.startswith("hf:"):
+        if is_hub_source(source):
             fixed["task.prompts"] = source
         else:
             files["prompts"] = Path(source)
