@@ -1,4 +1,4 @@
-"""A task whose answers have a form: the teacher of the proof is asked as in generate, the student is asked freely."""
+"""A task whose answers have a form: the teacher of the proof is held to it as in generate, the student is not."""
 
 import json
 import re
