@@ -1,7 +1,7 @@
 """What people decided about samples: the file RUN/review/decisions.jsonl, and what a decision does to a sample.
 
 A line is {"id", "decision", "completion", "seen", "reviewer", "time"}; the last line of an id holds. An undo is a line too,
-so the file tells the whole story and only ever grows. Does not know the rules that people overrule, nor the page.
+so the file is the full history and is append-only. Does not know the rules that people overrule, nor the page.
 """
 
 import fcntl
@@ -99,13 +99,11 @@ def parse(line: bytes, place: str) -> Decision:
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{place}: not JSON: {error}", "mend or remove that line; the last line of an id holds") from None
+        raise UsageError(f"{place}: not JSON: {error}", "fix or remove that line; the last line of an id holds") from None
     try:
         return checked(Decision(**row))
     except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"{place}: not a decision: {error}", "mend or remove that line; the last line of an id holds"
-        ) from None
+        raise UsageError(f"{place}: not a decision: {error}", "fix or remove that line; the last line of an id holds") from None
 
 
 def checked(decision: Decision) -> Decision:

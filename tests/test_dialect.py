@@ -124,9 +124,9 @@ STAYS = {
 }
 
 
-@pytest.mark.parametrize("told", STAYS.values(), ids=list(STAYS))
-def test_what_the_user_asked_for_is_never_left_out_silently_and_seed_is_no_guess(told: dict[str, Any]) -> None:
-    with ChatServer(lambda *_: Wire(400, {"error": told})) as server:
+@pytest.mark.parametrize("error", STAYS.values(), ids=list(STAYS))
+def test_what_the_user_configured_is_never_left_out_silently_and_seed_is_no_guess(error: dict[str, Any]) -> None:
+    with ChatServer(lambda *_: Wire(400, {"error": error})) as server:
         with pytest.raises(UsageError) as caught:
             asked(server, count=100, temperature=1.5, logprobs=50, options={"reasoning_effort": "low"})
         kept = {"temperature", "seed", "reasoning_effort", "max_tokens", "logprobs", "top_logprobs"}

@@ -1,6 +1,6 @@
-"""What one endpoint was found not to take of a request, by what it said; such requests are put in other words from then on.
+"""What one endpoint refuses in a request, learnt from its errors; later requests to it are sent in a form that it accepts.
 
-Changes only what the engine itself puts into a request: a field that the user asked for by name is never left out silently.
+Changes only what the engine itself puts into a request: a field that the user configured by name is never left out silently.
 """
 
 import re
@@ -37,7 +37,7 @@ class Dialect:
     """How one endpoint wants its requests. Starts with what most know, and learns from refusals."""
 
     def __init__(self, limit: str = "max_tokens") -> None:
-        """`limit` is the name under which the endpoint is told the token limit at first."""
+        """`limit` is the field in which the token limit is sent at first."""
         self._limit, self._renamed = limit, False
         self._dropped: set[str] = set()
         self._without_system = False

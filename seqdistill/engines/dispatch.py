@@ -41,8 +41,8 @@ class _Try:
     @property
     def most_tokens(self) -> int:
         """A generous count of what the request can use: text has about 4 bytes a token."""
-        asked = self.requests[0]
-        return sum(len(m["content"]) for m in asked.messages) // 3 + asked.max_tokens * len(self.requests)
+        first = self.requests[0]
+        return sum(len(m["content"]) for m in first.messages) // 3 + first.max_tokens * len(self.requests)
 
 
 class Dispatcher:
@@ -56,7 +56,7 @@ class Dispatcher:
         pace: Pace,
         meter: Meter,
     ) -> None:
-        """`parse` makes a completion of one choice of a reply to a request, that took so many seconds."""
+        """`parse` makes a completion of one choice of a reply to a request, with the seconds that it took."""
         self._parse_one, self._endpoints, self._pace, self._meter = parse, endpoints, pace, meter
         self._fresh = (_Try(0.0, number, group) for number, group in enumerate(groups))
         self._left = sum(len(group) for group in groups)
@@ -262,7 +262,7 @@ class Dispatcher:
         if endpoint.out is None:
             endpoint.out = error
             if self._used():
-                self._pace.on_note(f"{endpoint.name} is set aside, the others go on: {error.message}; {error.hint}")
+                self._pace.on_note(f"{endpoint.name} is set aside, the others continue: {error.message}; {error.hint}")
         if not self._used():
             raise error
 

@@ -1,6 +1,6 @@
 """What the stage works on: test prompts, template, contestants, metrics and settings, checked, with their fingerprint.
 
-Decides what makes the outputs out of date. Does not ask.
+Decides what makes the outputs out of date. Sends no requests.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from seqdistill.journal.budget import price_of
 from seqdistill.metrics import Measure, default_metric, measures
 from seqdistill.metrics.own import own_metric, split_name
 from seqdistill.progress import Progress, Silent
-from seqdistill.recipe.remembered import asked_with
+from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import Prompt, is_hub_source
 from seqdistill.runs import Run, StageRecord
@@ -32,7 +32,7 @@ from seqdistill.tasks.templates import Template, load_template
 class Inputs:
     """The inputs of one run of the stage. No prompt is read and no model loaded until `prompts`."""
 
-    recipe: Recipe  # its [generate] as the run's answers were asked for
+    recipe: Recipe  # its [generate] as the run's answers were requested
     test: str
     template: Template
     scoring: Scoring
@@ -60,11 +60,11 @@ class Inputs:
         return load_prompts(self.test, self.template, self.recipe.eval.limit, progress, self.recipe.task.columns)
 
     def competing(self, prompts: int) -> list[Contestant]:
-        """The contestants as they are asked this number of prompts."""
+        """The contestants as they get this number of prompts."""
         return [in_other_batches(contestant, prompts) for contestant in self.contestants]
 
     def is_without_teacher(self, contestants: Sequence[Contestant]) -> bool:
-        """Whether the teacher that is configured could not be asked: another run would do better."""
+        """Whether the configured teacher could not be reached: another run would do better."""
         teacher = next(contestant for contestant in contestants if contestant.role == "teacher")
         return self.recipe.teacher.model is not None and teacher.model is None
 
@@ -100,7 +100,7 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
             "no test set is configured", "name held-out prompts with --test FILE, or as test in the recipe's [task]"
         )
     price_of(recipe.teacher.price)
-    recipe = replace(recipe, generate=asked_with(recipe, run.manifest("generate")))
+    recipe = replace(recipe, generate=generated_with(recipe, run.manifest("generate")))
     form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
     form.check()
     kind = kind_of(form)

@@ -1,4 +1,4 @@
-"""The content of scores.json: the table, and beside it who each model is, how it was asked, what it took, on which machine.
+"""The content of scores.json: the table, and beside it who each model is, how it was prompted, what it took, on which machine.
 
 It describes itself: what each measure and each contestant is called is in it. Verdict, report and terminal only read it.
 """
@@ -34,9 +34,9 @@ def scores_of(
     answers: Sequence[Answer],
     judge: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document, with what the judge found, if it was asked.
+    """The document, with what the judge found, if it was used.
 
-    Where the task has a form it also holds the form, and what the teacher was asked with.
+    Where the task has a form it also holds the form, and the teacher's request settings.
     """
     form = {name: value for name in ("schema", "choices") if (value := getattr(recipe.generate, name))}
     settings = Settings(
@@ -73,7 +73,7 @@ def scores_of(
 
 
 def margin_points(config: EvalConfig) -> float:
-    """The margin in percentage points; below 1 it was given as a share."""
+    """The margin in percentage points; below 1 it is configured as a share."""
     return round(config.margin * 100, 9) if 0 < config.margin < 1 else config.margin
 
 
@@ -170,7 +170,7 @@ def _speed_basis(model: ModelConfig, config: EvalConfig) -> str:
 
 
 def _name(run: Run, model: str) -> str:
-    """A model's name as it was given; a path is told without the place of this machine's folders."""
+    """A model's configured name; a path is shown without the place of this machine's folders."""
     path = Path(model)
     if not path.is_absolute():
         return model

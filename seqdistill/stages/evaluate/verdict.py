@@ -197,7 +197,7 @@ def _form(scores: Scores) -> list[str]:
     student = percent(models["student"]["valid"], unit="%")
     base, teacher = (percent({**(models[role]["valid"] or _NOTHING), "low": None}, unit="%") for role in ("base", "teacher"))
     others = f"the untrained student in {base}, the teacher{held} in {teacher}"
-    return [f"Asked freely it {gives} in {student} of its answers; {others}."]
+    return [f"Prompted without the form it {gives} in {student} of its answers; {others}."]
 
 
 _NOTHING = {"value": None, "low": None, "high": None}

@@ -166,7 +166,7 @@ def _prompt(row: Mapping[str, Any]) -> Prompt:
 
 
 def _unjournalled(run: Run, scores: Mapping[str, Any], rows: list[dict[str, Any]]) -> Iterator[tuple[Path, str]]:
-    """Answers of asked models that the journal does not hold under their prompt."""
+    """Answers of model contestants that the journal does not hold under their prompt."""
     path = run.file("eval", "journal.jsonl")
     if not path.is_file():
         yield path, "missing"
