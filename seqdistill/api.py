@@ -1,4 +1,4 @@
-"""The library's face: one typed function for each command. The command line calls these and shows what they return.
+"""The library: one typed function for each command. The command line calls these and shows what they return.
 
     import seqdistill
 
@@ -29,7 +29,7 @@ from seqdistill.tasks.templates import recipe_file
 if TYPE_CHECKING:
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.evaluate.verification import Verification
-    from seqdistill.stages.filter.explain import Story
+    from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
     from seqdistill.stages.generate.estimate import Estimate
     from seqdistill.stages.generate.recorded import ImportResult
@@ -99,7 +99,7 @@ def filter(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILE
         return filter_samples(directory, resolved, progress)
 
 
-def explain(run: RunPath, sample: str, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Story]":
+def explain(run: RunPath, sample: str, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Explanation]":
     """What filter did with a row, by its id, or with each row of a prompt, by the prompt's id."""
     from seqdistill.stages.filter.explain import explain
 

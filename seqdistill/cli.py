@@ -63,7 +63,7 @@ def _settings_in(tables: Sequence[str]) -> Iterator[tuple[str, Setting]]:
 
 
 def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
-    """One optional parameter for each key of the tables; what is not given stays None."""
+    """One optional parameter for each key of the tables; what is not passed stays None."""
     parameters = []
     for table, setting in _settings_in(tables):
         kind = setting.kind
@@ -108,9 +108,9 @@ def _optional(kind: Any) -> bool:
     return get_origin(kind) in (UnionType, Union)
 
 
-def _given(tables: Sequence[str], values: dict[str, Any], assignments: Sequence[str]) -> Flags:
-    """The flags that were given, by table, checked by the rules of `config`."""
-    given: Flags = {}
+def _flags(tables: Sequence[str], values: dict[str, Any], assignments: Sequence[str]) -> Flags:
+    """The flags that were passed, by table, checked by the rules of `config`."""
+    flags: Flags = {}
     for table, setting in _settings_in(tables):
         value = values.get(_name(table, setting))
         if value is None or value == []:
@@ -118,11 +118,11 @@ def _given(tables: Sequence[str], values: dict[str, Any], assignments: Sequence[
         check_value(setting.field, setting.kind, value, flag(table, *setting.names))
         for name in reversed(setting.names):
             value = {name: value}
-        given = merge(given, {table: value})
+        flags = merge(flags, {table: value})
     for assignment in assignments:
         table, content = parse_assignment(assignment)
-        given = merge(given, {table: content})
-    return given
+        flags = merge(flags, {table: content})
+    return flags
 
 
 def _from_environment(tables: Sequence[str]) -> Flags:
@@ -157,7 +157,7 @@ ConfigOption = Annotated[
         "-c",
         rich_help_panel=COMMON_PANEL,
         metavar="RECIPE",
-        help="recipe (TOML), or the name of one that comes along: notices; the run keeps a copy, so pass it once",
+        help="recipe (TOML), or the name of a shipped one: notices; the run keeps a copy, so pass it once",
     ),
 ]
 SetOption = Annotated[
@@ -189,7 +189,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
 
             def work() -> dict[str, Any]:
                 directory = Run(run)
-                flags = _given(tables, values, values["set_"] or ())
+                flags = _flags(tables, values, values["set_"] or ())
                 if name == "run":
                     flags = merge(_from_environment(("generate", "filter", "judge", "train", "eval")), flags)
                 for stage in ("generate", "eval"):
@@ -217,11 +217,11 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
 
 
 def _guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) -> None:
-    """Runs one command's work on `place`: its result as JSON where asked, its error as words and exit code."""
+    """Runs one command's work on `place`: its result as JSON with --json, its error as a message and exit code."""
     try:
         result = work()
     except KeyboardInterrupt:
-        error = Interrupted("interrupted; what was finished is kept", "run the same command again to continue")
+        error = Interrupted("interrupted; what was finished is kept", "run the same command again to resume")
         console.error(error)
         raise typer.Exit(error.exit_code) from None
     except SeqdistillError as error:
@@ -254,7 +254,7 @@ def _own(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> 
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; send nothing")]
 ProbeOption = Annotated[
-    int, typer.Option("--probe", metavar="N", min=0, help="a dry run that sends N prompts, for a better estimate")
+    int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really sends N requests, for a better estimate")
 ]
 FilesArgument = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="JSONL, JSON, CSV or Parquet: logs, exports, data sets")
@@ -264,7 +264,7 @@ ExplainOption = Annotated[
     typer.Option(
         "--explain",
         metavar="ID",
-        help="tell the story of a row, or of a prompt's rows, instead: steps, rule, reason, what kept it",
+        help="explain a row, or a prompt's rows, instead: steps, rule, reason, what kept it",
     ),
 ]
 MarkdownOption = Annotated[
@@ -286,7 +286,7 @@ PreflightOption = Annotated[
 _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)]
 
 
-@_command("generate", (*SHARED, "generate"), "Prompt the teacher; nothing is requested twice.", _ESTIMATE)
+@_command("generate", (*SHARED, "generate"), "Sample the teacher's answers; none is requested twice.", _ESTIMATE)
 def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False, probe: int = 0) -> dict[str, Any]:
     if dry_run or probe:
         expected = api.estimate(run.path, recipe, probe=probe, progress=console)
@@ -319,9 +319,9 @@ def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> di
 def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = None) -> dict[str, Any]:
     if explain is not None:
         stories = api.explain(run.path, explain, recipe, progress=console)
-        for story in stories:
-            show.show_story(console, story)
-        return asdict(stories[0]) if len(stories) == 1 else {"stories": [asdict(story) for story in stories]}
+        for explained in stories:
+            show.show_explanation(console, explained)
+        return asdict(stories[0]) if len(stories) == 1 else {"stories": [asdict(explained) for explained in stories]}
 
     result = api.filter(run.path, recipe, progress=console)
     show.show_filter(console, result)
@@ -362,7 +362,7 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
 
 @_command(
     "eval",
-    (*SHARED, "student", "eval", BUDGET),
+    (*SHARED, "student", "judge", "eval", BUDGET),
     "Base, student, teacher and ceiling side by side.",
     [_own("markdown", MarkdownOption, None)],
 )
@@ -465,8 +465,8 @@ def _review(
     _guarded(console, run, work)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(show: bool) -> None:
+    if show:
         print(f"seqdistill {__version__}")
         raise typer.Exit
 

@@ -70,7 +70,7 @@ class Console:
 
     def _line(self) -> dict[str, str]:
         """The bar's texts, fitted to the terminal: the rate goes first, then the last facts, then the end of the name."""
-        what, numbers, facts = visible(self._what), [self._place(), self._rate()], self._told()
+        what, numbers, facts = visible(self._what), [self._place(), self._rate()], self._fact_texts()
         room = self._bar.console.width - BAR_WIDTH
         while len("  ".join([what, *numbers, *facts])) > room and (numbers[1:] or facts):
             (numbers if numbers[1:] else facts).pop()
@@ -83,7 +83,7 @@ class Console:
             left = "no end in sight yet"
             if self._done:
                 left = seconds((self._total - self._done) * (time.monotonic() - self._began) / self._done) + " left"
-            self._say(f"{self._what}: {', '.join([self._place(), self._rate(), left, *self._told()])}")
+            self._say(f"{self._what}: {', '.join([self._place(), self._rate(), left, *self._fact_texts()])}")
 
     def _place(self) -> str:
         if self._unit == "B":
@@ -94,7 +94,7 @@ class Console:
         rate = self._done / max(time.monotonic() - self._began, 1e-9)
         return f"{size(rate)}/s" if self._unit == "B" else f"{rate:,.1f} {self._unit}/s"
 
-    def _told(self) -> list[str]:
+    def _fact_texts(self) -> list[str]:
         return [visible(f"{name} {value}") for name, value in self._facts.items()]
 
     def note(self, text: str) -> None:

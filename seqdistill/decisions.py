@@ -1,7 +1,7 @@
 """What people decided about samples: the file RUN/review/decisions.jsonl, and what a decision does to a sample.
 
 A line is {"id", "decision", "completion", "seen", "reviewer", "time"}; the last line of an id holds. An undo is a line too,
-so the file tells the whole story and only ever grows. Does not know the rules that people overrule, nor the page.
+so the file is the full history and is append-only. Does not know the rules that people overrule, nor the page.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""What a stage says while it works. Stages speak to this protocol; `console` shows it, tests collect it."""
+"""What a stage reports while it works. Stages call this protocol; `console` shows it, tests collect it."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ class Progress(Protocol):
     """A listener for one stage. Every call is cheap; none may raise."""
 
     def start(self, what: str, total: int, unit: str) -> None:
-        """Begin a task of `total` units; `what` is a verb phrase ("asking the teacher")."""
+        """Begin a task of `total` units; `what` is a verb phrase ("prompting the teacher")."""
 
     def advance(self, count: int = 1, facts: dict[str, str] | None = None) -> None:
         """`count` more units are done; `facts` are shown beside the bar (cost so far, loss)."""

@@ -1,4 +1,4 @@
-"""The run directory: where a stage's files lie, whether they are up to date, and the manifest that says how they came.
+"""The run directory: where a stage's files are, whether they are up to date, and the manifest that says how they were made.
 
 A stage is done when its manifest is there, its fingerprint is today's and its outputs are what the manifest says.
 Does not know what a stage does.

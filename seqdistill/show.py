@@ -1,4 +1,4 @@
-"""What each command found, as a person sees it: one function a result. How text reaches the terminal is `console`'s."""
+"""How each command's result is printed for a person: one function a result. `console` owns the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from seqdistill.records import visible
 
 if TYPE_CHECKING:
     from seqdistill.stages.evaluate.result import EvalResult
-    from seqdistill.stages.filter.explain import Story
+    from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
     from seqdistill.stages.generate.estimate import Estimate
     from seqdistill.stages.generate.recorded import ImportResult
@@ -42,18 +42,18 @@ def show_generate(console: Console, result: "GenerateResult") -> None:
     )
 
 
-def show_estimate(console: Console, told: "Estimate") -> None:
-    basis = f"from {told.answers:,} real answers" if told.answers else "if every answer were as long as max_tokens"
-    for message in told.first_prompt:
+def show_estimate(console: Console, estimate: "Estimate") -> None:
+    basis = f"from {estimate.answers:,} real answers" if estimate.answers else "if every answer were as long as max_tokens"
+    for message in estimate.first_prompt:
         console.facts(f"first prompt, {message['role']}", {"": message["content"]})
     console.facts(
         "generate: estimate",
         {
-            "prompts": f"{told.prompts:,}",
-            "requests": f"{told.requests:,} ({told.missing:,} not answered yet)",
-            "tokens": f"{told.prompt_tokens:,} prompt + {told.completion_tokens:,} completion, {basis}",
-            "cost": None if told.usd is None else f"{told.usd:.4f} USD ({told.missing_usd:.4f} still to be paid)",
-            "time": None if told.missing_seconds is None else f"{seconds(told.missing_seconds)} to go",
+            "prompts": f"{estimate.prompts:,}",
+            "requests": f"{estimate.requests:,} ({estimate.missing:,} still to be sent)",
+            "tokens": f"{estimate.prompt_tokens:,} prompt + {estimate.completion_tokens:,} completion, {basis}",
+            "cost": None if estimate.usd is None else f"{estimate.usd:.4f} USD ({estimate.missing_usd:.4f} still to be paid)",
+            "time": None if estimate.missing_seconds is None else f"{seconds(estimate.missing_seconds)} to go",
         },
     )
 
@@ -95,20 +95,20 @@ def show_filter(console: Console, result: "FilterResult") -> None:
         console.table("", ("step", "read", "rejected", "kept"), steps)
 
 
-def show_story(console: Console, story: "Story") -> None:
+def show_explanation(console: Console, explained: "Explanation") -> None:
     from seqdistill.stages.filter.verdict import in_words
 
-    instead = ", ".join(f"{row['id']} ({row['rule']})" for row in story.instead_of)
+    instead = ", ".join(f"{row['id']} ({row['rule']})" for row in explained.instead_of)
     console.facts(
-        f"{story.sample.id}: in {story.where}.jsonl",
+        f"{explained.sample.id}: in {explained.where}.jsonl",
         {
-            "prompt": story.sample.prompt[-1]["content"],
-            "completion": story.sample.text,
-            "passed": ", ".join(story.passed) or None,
-            "rejected by": story.rule,
-            "reason": story.reason,
-            "setting": f"{in_words(story.would_keep)} would have kept it" if story.would_keep else None,
-            "kept instead": story.kept_by and f"{story.kept_by.id}: {story.kept_by.text}",
+            "prompt": explained.sample.prompt[-1]["content"],
+            "completion": explained.sample.text,
+            "passed": ", ".join(explained.passed) or None,
+            "rejected by": explained.rule,
+            "reason": explained.reason,
+            "setting": f"{in_words(explained.would_keep)} would have kept it" if explained.would_keep else None,
+            "kept instead": explained.kept_by and f"{explained.kept_by.id}: {explained.kept_by.text}",
             "stands for": instead or None,
         },
     )
@@ -199,7 +199,7 @@ def show_eval(console: Console, result: "EvalResult") -> None:
 
 
 def _differences(references: Mapping[str, Any]) -> str | None:
-    """How often the teacher's answers differ from given references; None where none could be compared."""
+    """How often the teacher's answers differ from the references; None where none could be compared."""
     compared, kept = references["compared"], references["kept"]
     if not compared:
         return None

@@ -106,16 +106,16 @@ class BatchServer(ChatServer):
         for row in rows:
             assert (row["method"], row["url"]) == ("POST", "/v1/chat/completions")
             fate = self.fate(row["body"]) if self.fate else None
-            told = {"id": "r", "custom_id": row["custom_id"], "response": None, "error": None}
+            result = {"id": "r", "custom_id": row["custom_id"], "response": None, "error": None}
             if fate == "fail":
-                bad.append({**told, "response": {"status_code": 400, "body": {"error": {"message": "a bad request"}}}})
+                bad.append({**result, "response": {"status_code": 400, "body": {"error": {"message": "a bad request"}}}})
             elif fate == "expire":
-                bad.append({**told, "error": {"code": "batch_expired", "message": "not done in time"}})
+                bad.append({**result, "error": {"code": "batch_expired", "message": "not done in time"}})
             elif fate is None or fate == "garbage":
                 self.answered[json.dumps([row["body"]["messages"], row["body"].get("seed")])] += 1
                 reply = self.reply(row["body"])
                 self.usages.append(reply["usage"])
-                good.append({**told, "response": {"status_code": 200, "body": {} if fate else reply}})
+                good.append({**result, "response": {"status_code": 200, "body": {} if fate else reply}})
         expired = any((row["error"] or {}).get("code") == "batch_expired" for row in bad)
         batch["_end"] = "expired" if expired else "completed"
         for key, lines in (("output_file_id", good), ("error_file_id", bad)):

@@ -89,7 +89,7 @@ def choice(body: Body, number: int) -> Body:
 
 
 def stream_of(reply: Body, body: Body) -> list[Body]:
-    """The events of a reply as a stream: a word a delta, tool calls and reasoning in parts, the usage last where asked for."""
+    """The events of a reply as a stream: a word a delta, tool calls and reasoning in parts, the usage last where requested."""
     head = {"id": reply["id"], "object": "chat.completion.chunk", "model": reply["model"]}
     events = []
     for number, one in enumerate(reply["choices"]):
@@ -209,9 +209,9 @@ class ChatServer:
         content = await reader.readexactly(int(headers.get("content-length", 0)))
         method, path, _ = request_line.split(" ")
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
-            told = headers.get("authorization")
+            sent = headers.get("authorization")
             return await self._send(
-                writer, 401, {"error": {"message": f"Incorrect API key provided: {told}", "code": "invalid_api_key"}}
+                writer, 401, {"error": {"message": f"Incorrect API key provided: {sent}", "code": "invalid_api_key"}}
             )
         if path.partition("?")[0].endswith("/chat/completions"):
             self.paths.append(path)

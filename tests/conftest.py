@@ -66,3 +66,11 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("SEQDISTILL_", "OPENAI_")) and name != "SEQDISTILL_CACHE":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that has never answered is given up at once."""
+    from seqdistill.engines import dispatch
+
+    monkeypatch.setattr(dispatch, "DOWN_SECONDS", {False: 0.5, True: 600.0})

@@ -60,7 +60,7 @@ def check_engine_contract(engine: Engine, *, longest: int) -> None:
         assert completion.prompt_tokens > 0
         assert 0 < completion.completion_tokens <= 24
         assert completion.seconds > 0
-        assert completion.raw, "the reply as it came is kept"
+        assert completion.raw, "the raw reply is kept"
         json.dumps(asdict(completion), allow_nan=False)
     assert any(completion.content.strip() for completion in greedy.values())
     assert greedy["p4:t:0"].prompt_tokens > greedy["p0:t:0"].prompt_tokens
@@ -77,13 +77,13 @@ def check_engine_contract(engine: Engine, *, longest: int) -> None:
     noted = ask(engine, [replace(request, logprobs=3) for request in requests])
     for name, completion in noted.items():
         assert (completion.content, completion.finish_reason) == (greedy[name].content, greedy[name].finish_reason)
-        told = logprobs_in(completion.raw)
-        assert told is not None
-        assert len(told.logprobs) == len(told.token_ids or told.tokens or []) == completion.completion_tokens
-        for value, top in zip(told.logprobs, told.top_logprobs, strict=True):
+        found = logprobs_in(completion.raw)
+        assert found is not None
+        assert len(found.logprobs) == len(found.token_ids or found.tokens or []) == completion.completion_tokens
+        for value, top in zip(found.logprobs, found.top_logprobs, strict=True):
             assert len(top) == 3 and top == sorted(top, reverse=True)
             assert value == top[0] <= 0, "the greedy token is the likeliest"
-    assert logprobs_in(greedy["p0:t:0"].raw) is None, "what was not asked for"
+    assert logprobs_in(greedy["p0:t:0"].raw) is None, "what was not requested"
     bare = logprobs_in(ask(engine, [replace(requests[1], logprobs=0)])["p1:t:0"].raw)
     assert bare is not None and bare.logprobs and not any(bare.top_logprobs)
 

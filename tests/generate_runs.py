@@ -52,7 +52,7 @@ def arguments(server: ChatServer, folder: Path) -> list[str]:
 
 
 def killed_after(server: ChatServer, requests: int, how: int, child: "Child", seconds: float = 0.0) -> int:
-    """Signals a started generate so many seconds after it would get the answer to so many requests; returns the exit code."""
+    """Signals a started generate `seconds` after it would get the last of `requests` answers; returns the exit code."""
     goal = len(server.requests) + requests
 
     def strike(number: int, _: Body) -> None:

@@ -1,4 +1,4 @@
-"""Answers that keep to a JSON schema or to choices: asked for through each engine, and checked by the filter."""
+"""Answers that keep to a JSON schema or to choices: requested through each engine, and checked by the filter."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def request(number: int = 0, **settings: Any) -> Request:
         ('{"item": ' + "[" * 300 + "]" * 300 + ', "price": 1}', "$.item: "),
     ],
 )
-def test_a_text_that_breaks_the_schema_is_told_where(text: str, fault: str | None) -> None:
+def test_a_text_that_breaks_the_schema_is_reported_with_its_place(text: str, fault: str | None) -> None:
     found = AnswerForm(PRICED).fault(text)
     assert found == fault if fault is None else found is not None and found.startswith(fault)
     assert len(found or "") <= 200
@@ -66,7 +66,7 @@ def test_an_answer_is_one_of_the_choices_but_for_white_space() -> None:
         ({"choices": ["a", "a"]}, "empty or repeated choice"),
     ],
 )
-def test_a_bad_form_is_a_usage_error_before_anything_is_asked(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
+def test_a_bad_form_is_a_usage_error_before_any_request(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
     with ChatServer() as server, pytest.raises(UsageError, match=says):
         generate(Run(tmp_path / "run"), recipe(tmp_path, server, 2, **settings), Silent())
     assert server.requests == []
@@ -102,7 +102,7 @@ def reply_with(content: Any) -> Any:
     return reply
 
 
-def test_an_endpoint_is_asked_with_a_strict_schema_and_the_filter_drops_what_breaks_it(tmp_path: Path) -> None:
+def test_an_endpoint_gets_a_strict_schema_and_the_filter_drops_what_breaks_it(tmp_path: Path) -> None:
     def content(body: Body) -> str:
         number = int(body["messages"][-1]["content"].split()[3])
         return json.dumps({"item": f"item {number}", "price": number if number % 4 else "dear"})
@@ -113,13 +113,13 @@ def test_an_endpoint_is_asked_with_a_strict_schema_and_the_filter_drops_what_bre
         generate(run, asked, Silent())
         wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": PRICED, "strict": True}}
         assert all(body["response_format"] == wanted for body in server.requests)
-    result = filter_samples(run, Recipe(), Silent())  # the schema is known from what was asked
+    result = filter_samples(run, Recipe(), Silent())  # the schema is known from generate's manifest
     assert result.by_rule == {"schema": 3}
     assert {row["reason"] for row in rows_of(run, "rejected.jsonl")} == {"$.price: 'dear' is not of type 'number'"}
     assert filter_samples(run, Recipe(filter=FilterConfig(schema=False)), Silent()).kept == 12
 
 
-def test_choices_are_asked_for_as_an_object_and_come_back_plain(tmp_path: Path) -> None:
+def test_choices_are_requested_as_an_object_and_come_back_plain(tmp_path: Path) -> None:
     texts = iter(['{"choice": "yes"}', '{"choice": "no"}', "perhaps", '{"choice": 3}', "[" * 50_000])
     with ChatServer(reply=reply_with(lambda body: next(texts))) as server:
         engine = open_engine(ModelConfig(model="teacher", engine="openai", base_url=[server.url]))
@@ -127,7 +127,7 @@ def test_choices_are_asked_for_as_an_object_and_come_back_plain(tmp_path: Path) 
         schema = server.requests[0]["response_format"]["json_schema"]["schema"]
     assert schema["properties"]["choice"]["enum"] == ["yes", "no"]
     assert [c.content[:20] for c in said] == ["yes", "no", "perhaps", '{"choice": 3}', "[" * 20]
-    assert said[0].raw["choices"][0]["message"]["content"] == '{"choice": "yes"}', "the reply is kept as it came"
+    assert said[0].raw["choices"][0]["message"]["content"] == '{"choice": "yes"}', "the reply is kept raw"
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])

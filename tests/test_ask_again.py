@@ -132,7 +132,7 @@ def test_a_wrong_option_of_the_teacher_is_refused_before_a_journal_is_opened(tmp
         assert not (tmp_path / "run/generate/journal.jsonl").exists()
 
 
-def test_a_finish_reason_of_null_is_told_by_the_limit(tmp_path: Path) -> None:
+def test_a_finish_reason_of_null_is_inferred_from_the_limit(tmp_path: Path) -> None:
     def reply(body: Body) -> Body:
         said = answer(body)
         said["choices"][0]["finish_reason"] = None

@@ -68,9 +68,9 @@ def test_a_batch_costs_half_and_a_resumed_run_counts_it_so(tmp_path: Path) -> No
         assert [first.usd, first.spent_usd] == pytest.approx([server.billed_usd(PRICE) / 2] * 2)
         prompts_file(tmp_path, range(14))
         assert again(tmp_path, asked).spent_usd == pytest.approx(server.billed_usd(PRICE) / 2)
-        told = estimate(Run(tmp_path / "run"), priced(asked, {**PRICE, "batch": 0.25}), Silent())
-        assert told.usd is not None
-        assert told.usd < server.billed_usd(PRICE) * 0.3
+        estimated = estimate(Run(tmp_path / "run"), priced(asked, {**PRICE, "batch": 0.25}), Silent())
+        assert estimated.usd is not None
+        assert estimated.usd < server.billed_usd(PRICE) * 0.3
 
 
 def test_what_failed_or_expired_is_submitted_by_the_next_run_alone(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_only_what_the_budget_allows_at_its_worst_is_submitted(tmp_path: Path) -
     assert set(server.answered.values()) == {1}
 
 
-def test_teachers_asked_side_by_side_keep_to_one_budget(tmp_path: Path) -> None:
+def test_teachers_prompted_side_by_side_keep_to_one_budget(tmp_path: Path) -> None:
     with BatchServer(model="one") as one, BatchServer(model="two") as two:
         teachers = [OneOfTeachers(model=s.model, engine="openai", base_url=[s.url], price=PRICE) for s in (one, two)]
         settings = GenerateConfig(max_tokens=20, temperature=1.0, batch=True, budget=1.5)
@@ -175,7 +175,7 @@ def test_teachers_asked_side_by_side_keep_to_one_budget(tmp_path: Path) -> None:
         with pytest.raises(Incomplete, match=r"the budget of 1\.5 USD is reached"):
             again(tmp_path, asked)
         submitted = [len(server.files["file-1"].splitlines()) for server in (one, two) if server.files]
-        assert sum(submitted) * 0.24 <= 1.5, "what one of them may cost at its worst"
+        assert sum(submitted) * 0.24 <= 1.5, "the upper bound of one of them"
         assert again(tmp_path, replace(asked, generate=replace(settings, budget=None))).samples == 80
         assert {*one.answered.values(), *two.answered.values()} == {1}
 
@@ -191,7 +191,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("call", ["POST files", "POST batches", "GET batches/ID", "GET files/ID/content"])
 @pytest.mark.parametrize("said", HOSTILE.values(), ids=list(HOSTILE))
-def test_an_answer_that_no_batch_api_gives_is_told_and_no_second_bill(tmp_path: Path, call: str, said: bytes) -> None:
+def test_an_answer_that_no_batch_api_gives_is_reported_and_not_billed_again(tmp_path: Path, call: str, said: bytes) -> None:
     class Odd(BatchServer):
         def _do(self, now: str, parts: list[str], query: str, content: bytes) -> tuple[int, Body | bytes]:
             status, reply = super()._do(now, parts, query, content)
@@ -222,7 +222,7 @@ def test_a_line_of_the_answers_that_cannot_be_read_leaves_the_others(tmp_path: P
         assert run_it(tmp_path, server, range(4), batch=True).samples == 4
 
 
-def test_an_endpoint_without_a_batch_api_is_told(tmp_path: Path) -> None:
+def test_an_endpoint_without_a_batch_api_is_reported(tmp_path: Path) -> None:
     with ChatServer() as server, pytest.raises(UsageError, match="this endpoint has no batch API") as caught:
         run_it(tmp_path, server, range(3), batch=True)
     assert "run without --batch" in caught.value.hint
@@ -312,7 +312,7 @@ def struck(server: BatchServer, folder: Path, call: str, phase: str, how: int, w
 
 
 def main_until_a_file_is_big(arguments: list[str], size: int) -> None:
-    """The kernel kills the process when a file, which is the journal, would grow beyond so many bytes."""
+    """The kernel kills the process when a file, which is the journal, would grow beyond a number of bytes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

@@ -93,7 +93,7 @@ def test_a_lost_reply_to_a_request_for_several_answers_counts_for_all_of_them(tm
 
 def test_the_budget_holds_at_an_endpoint_that_counts_no_tokens_or_wrong_ones(tmp_path: Path) -> None:
     for usage in ({}, {"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 10**9}}):
-        with ChatServer(reply=lambda body, told=usage: {**answer(body), "usage": told}) as server:
+        with ChatServer(reply=lambda body, reported=usage: {**answer(body), "usage": reported}) as server:
             asked = priced(recipe(server, prompts_file(tmp_path, range(60)), budget=1.5, max_tokens=20))
             if usage:
                 assert generate(Run(tmp_path / "wrong"), asked, Silent()).spent_usd == pytest.approx(60 * (0.0001 + 0.01))
@@ -157,9 +157,9 @@ def test_another_run_s_answers_are_taken_and_cost_nothing(tmp_path: Path) -> Non
 def test_an_estimate_counts_a_prompt_once_for_each_request(tmp_path: Path) -> None:
     with ChatServer() as server:
         asked = recipe(server, prompts_file(tmp_path, range(30)), samples=6, samples_per_request=4)
-        told = estimate(Run(tmp_path / "run"), asked, Silent(), probe=30)
+        estimated = estimate(Run(tmp_path / "run"), asked, Silent(), probe=30)
         result = generate(Run(tmp_path / "run"), asked, Silent())
-    assert told.prompt_tokens == pytest.approx(30 * 2 * 6, rel=0.05), "30 prompts, two requests each, of 6 tokens"
+    assert estimated.prompt_tokens == pytest.approx(30 * 2 * 6, rel=0.05), "30 prompts, two requests each, of 6 tokens"
     assert result.prompt_tokens == sum(usage["prompt_tokens"] for usage in server.usages)
 
 

@@ -62,7 +62,7 @@ def test_the_model_card_has_results_with_intervals_once_it_was_evaluated(tmp_pat
     assert f"{student['value']:.1f} [{student['low']:.1f}, {student['high']:.1f}]" in text
 
 
-def test_a_license_or_price_told_later_reaches_cards_and_scores_and_asks_nobody_again(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_license_or_price_added_later_reaches_cards_and_scores_without_a_request(tmp_path: Path, tiny_model: Path) -> None:
     run = finished_run(tmp_path / "run", tiny_model)
     write_test(tmp_path / "test.jsonl")
     prompts = tmp_path / "prompts.jsonl"
@@ -70,8 +70,8 @@ def test_a_license_or_price_told_later_reaches_cards_and_scores_and_asks_nobody_
     with ChatServer() as server:
         plan = served(recipe(tmp_path / "test.jsonl", tiny_model), server)
         plan = replace(plan, task=replace(plan.task, prompts=str(prompts)), filter=FilterConfig(duplicates=False))
-        told = replace(plan.teacher, license="mit", price={"prompt": 100.0, "completion": 100.0})
-        for teacher, license_name in ((replace(plan.teacher, license=None), None), (told, "mit")):
+        licensed = replace(plan.teacher, license="mit", price={"prompt": 100.0, "completion": 100.0})
+        for teacher, license_name in ((replace(plan.teacher, license=None), None), (licensed, "mit")):
             plan = replace(plan, teacher=teacher)
             generate(run, plan, Silent())
             filter_samples(run, plan, Silent())

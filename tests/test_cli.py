@@ -40,7 +40,7 @@ def test_every_command_has_help_that_fits_80_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     overview = shown(capsys, "--help")
-    commands = re.findall(r"^  ([a-z]+)  .*(?<!\.\.\.)$", overview, re.MULTILINE)  # those told to the end of their sentence
+    commands = re.findall(r"^  ([a-z]+)  .*(?<!\.\.\.)$", overview, re.MULTILINE)  # those whose sentence is not cut
     assert {"generate", "import", "filter", "train", "eval", "run", "shrink", "review"} <= set(commands)
     for command in commands:
         assert max(map(len, shown(capsys, command, "-h").splitlines())) <= 80

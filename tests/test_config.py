@@ -70,13 +70,13 @@ def test_flags_lie_over_what_the_run_remembers_and_that_over_its_copy_of_the_rec
     run = Run(tmp_path / "run")
     assert resolve_recipe(run, None, {}) == Recipe()
     recipe = written(tmp_path / "task", "[teacher]\nmodel = 'first/model'\n[generate]\nsamples = 4\nseed = 3\n")
-    told = {"teacher": {"model": "second/model", "engine": "openai"}, "generate": {"samples": 2}}
-    for seen in (resolve_recipe(run, recipe, told), resolve_recipe(run, None, {"generate": {"samples": 2}})):
+    flags = {"teacher": {"model": "second/model", "engine": "openai"}, "generate": {"samples": 2}}
+    for seen in (resolve_recipe(run, recipe, flags), resolve_recipe(run, None, {"generate": {"samples": 2}})):
         assert (seen.teacher.model, seen.teacher.engine) == ("second/model", "openai")
         assert (seen.generate.samples, seen.generate.seed, seen.generate.top_p) == (2, 3, GenerateConfig.top_p)
 
 
-def test_a_recipe_given_again_is_never_mixed_with_the_flags_of_before(tmp_path: Path) -> None:
+def test_a_recipe_passed_again_is_never_mixed_with_the_flags_of_before(tmp_path: Path) -> None:
     run, recipe = Run(tmp_path / "run"), written(tmp_path / "task", "[teacher]\nmodel = 'first/model'\n")
     resolve_recipe(run, recipe, {"teacher": {"model": "gpt", "engine": "openai"}, "student": {"model": "small"}})
     for given in (recipe, None):
@@ -125,7 +125,7 @@ def test_wrong_use_leaves_the_run_as_it_was(tmp_path: Path) -> None:
         ("phone_regions = ['US']", "personal_data.phone_regions"),
     ],
 )
-def test_a_key_of_a_step_that_stands_outside_of_its_table_is_told_its_place(tmp_path: Path, old: str, new: str) -> None:
+def test_a_key_of_a_step_outside_its_table_is_an_error_that_names_its_place(tmp_path: Path, old: str, new: str) -> None:
     path = written(tmp_path, f"[filter]\n{old}\n")
     with pytest.raises(UsageError, match=rf"unknown key '\w+' in \[filter\], did you mean '{new}'"):
         read_recipe(path)
@@ -159,7 +159,7 @@ def test_a_fingerprint_holds_dotted_names_and_nothing_that_leaves_the_output_as_
 
 def test_the_readme_names_every_step_of_the_filter_with_all_its_keys() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    told = {
+    flags = {
         name: re.findall(r"`([a-z_]+)`", re.sub(r"\(.*?\)", "", keys))
         for name, keys in re.findall(r"^\| `\[filter\.(\w+)\]` \|.*\| (.*?)(?:;.*)? \|$", readme, re.MULTILINE)
     }
@@ -167,7 +167,7 @@ def test_the_readme_names_every_step_of_the_filter_with_all_its_keys() -> None:
     for setting in settings_of(FilterConfig):
         if len(setting.names) == 2:
             steps.setdefault(setting.names[0], []).append(setting.names[1])
-    assert told == steps
+    assert flags == steps
 
 
 def test_set_reaches_nested_keys() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sacrebleu
 from chat_server import ChatServer
 from finished_runs import finished_run, recipe
 
@@ -153,6 +154,25 @@ def test_eval_writes_the_file_the_sentence_and_the_curve_and_verify_finds_them_w
     page = run.file("eval", "report.html").read_text()
     assert "Fallback to the teacher" in page and 'class="curve oracle"' in page
     assert verify(run, Silent()).whole
+
+
+def test_the_agreement_of_further_samples_can_be_the_confidence(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    plan = recipe(write_test(tmp_path / "test.jsonl", 12), tiny_model, agreement=2, max_tokens=4)
+    document = evaluate(run, plan, Silent()).scores["deferral"]
+    assert (document["confidence"], document["samples"], document["reason"]) == ("agreement", 2, None)
+    with Journal(run.file("eval", "journal.jsonl"), writable=False) as journal:
+        texts = {line["id"]: line["completion"]["content"] for line in journal.rows()}
+    rows = [json.loads(line) for line in run.file("eval", "predictions.jsonl").read_text().splitlines()]
+    for row in (row for row in rows if row["model"] == "student"):
+        name = f"{row['id']}:student"
+        nearness = [sacrebleu.sentence_chrf(texts[f"{name}:{n}"], [texts[name]]).score for n in (1, 2)]
+        assert row["confidence"] == pytest.approx(sum(nearness) / 200, abs=1e-6)
+    assert verify(run, Silent()).whole
+
+
+def test_the_agreement_on_a_choice_is_the_share_that_chooses_it() -> None:
+    form = AnswerForm({}, ("yes", "no"))
+    assert confidence_of(Completion("a", "yes"), form, "choices", ["yes", "no", "yes", "maybe"]) == 0.5
 
 
 def test_too_few_prompts_are_said_in_the_verdict(run: Run, tmp_path: Path, tiny_model: Path) -> None:

@@ -112,14 +112,23 @@ STAYS = {
     "nothing named": {"message": "a bad request"},
     "the user's own field": {"message": "Unknown parameter: 'reasoning_effort'.", "param": "reasoning_effort"},
     "the user's own temperature": {"message": "temperature must be at most 1", "param": "temperature"},
+    "vLLM, more logprobs than it gives": {
+        "message": "Requested sample logprobs of 50, which is greater than max allowed: 20 (parameter=logprobs, value=50)",
+        "param": "logprobs",
+    },
+    "OpenAI, more logprobs than it gives": {
+        "message": "Invalid 'top_logprobs': integer above maximum value. Expected a value <= 20, but got 50 instead.",
+        "param": "top_logprobs",
+    },
     "too large a limit": {"message": "max_tokens is too large: 20. This model supports at most 16.", "param": "max_tokens"},
 }
 
 
-@pytest.mark.parametrize("told", STAYS.values(), ids=list(STAYS))
-def test_what_the_user_asked_for_is_never_left_out_silently_and_seed_is_no_guess(told: dict[str, Any]) -> None:
-    with ChatServer(lambda *_: Wire(400, {"error": told})) as server:
+@pytest.mark.parametrize("error", STAYS.values(), ids=list(STAYS))
+def test_what_the_user_configured_is_never_left_out_silently_and_seed_is_no_guess(error: dict[str, Any]) -> None:
+    with ChatServer(lambda *_: Wire(400, {"error": error})) as server:
         with pytest.raises(UsageError) as caught:
-            asked(server, count=100, temperature=1.5, options={"reasoning_effort": "low"})
-        assert all({"temperature", "seed", "reasoning_effort", "max_tokens"} <= body.keys() for body in server.requests)
+            asked(server, count=100, temperature=1.5, logprobs=50, options={"reasoning_effort": "low"})
+        kept = {"temperature", "seed", "reasoning_effort", "max_tokens", "logprobs", "top_logprobs"}
+        assert all(kept <= body.keys() for body in server.requests)
     assert "seed" not in caught.value.message + caught.value.hint

@@ -130,7 +130,7 @@ def test_interrupted_and_resumed_it_equals_an_uninterrupted_one(run: Run, plan: 
     assert texts(run) == texts(whole)
 
 
-def test_the_teacher_is_asked_twice_for_each_prompt_and_never_again(run: Run, plan: Recipe, tmp_path: Path) -> None:
+def test_the_teacher_gets_each_prompt_twice_and_never_again(run: Run, plan: Recipe, tmp_path: Path) -> None:
     with ChatServer() as server:
         plan = served(plan, server)
         first = evaluate(run, plan, Silent())
@@ -154,7 +154,7 @@ def test_the_student_is_shown_its_own_view(run: Run, plan: Recipe, tmp_path: Pat
     assert asked == {"base": False, "student": False, "teacher": True, "ceiling": True, "copy": False, "nearest": False}
 
 
-def test_a_student_trained_anew_is_asked_anew(run: Run, plan: Recipe, tmp_path: Path) -> None:
+def test_a_student_trained_anew_is_prompted_anew(run: Run, plan: Recipe, tmp_path: Path) -> None:
     evaluate(run, plan, Silent())
     before = texts(run)
     make_tiny_model(run.file("train", "model"), seed=5)
@@ -197,7 +197,8 @@ def test_a_prompt_that_no_try_can_answer_is_left_out_and_the_stage_is_done(run: 
         assert len(server.requests) == asked
 
 
-def test_when_nothing_was_answered_the_first_reason_is_told(run: Run, plan: Recipe) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_when_nothing_was_answered_the_first_reason_is_reported(run: Run, plan: Recipe) -> None:
     with ChatServer(lambda *_: "500") as server, pytest.raises(SeqdistillError, match="500"):
         evaluate(run, served(plan, server), Silent())
     assert run.manifest("eval") is None

@@ -53,6 +53,7 @@ def test_without_a_teacher_the_recorded_answers_are_the_teacher_and_the_ceiling_
     assert any("The row ceiling is empty" in line for line in scores["verdict"])
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_teacher_that_cannot_be_reached_is_tried_first_and_its_recorded_answers_are_used(
     run: Run, plan: Recipe, tmp_path: Path
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_teacher_that_cannot_be_reached_is_tried_first_and_its_recorded_answer
     assert not again.up_to_date and again.scores["models"]["ceiling"]["identity"] == "teacher"
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_endpoint_that_is_away_is_found_before_any_local_work(run: Run, plan: Recipe) -> None:
     with ChatServer(lambda *_: "500") as server, pytest.raises(SeqdistillError, match="500"):
         evaluate(run, served(plan, server), Silent())
@@ -87,7 +89,7 @@ def test_references_alone_are_enough(run: Run, plan: Recipe) -> None:
     assert scores["decision"] == "INCONCLUSIVE" and scores["models"]["student"]["chrf_reference"]["value"] is not None
 
 
-def test_the_base_is_asked_last_and_for_a_multiple_of_the_teachers_length(run: Run, plan: Recipe) -> None:
+def test_the_base_is_prompted_last_and_for_a_multiple_of_the_teachers_length(run: Run, plan: Recipe) -> None:
     def reply(body: Body) -> Body:
         raw = answer(body)
         raw["usage"] |= {"completion_tokens": 20}
@@ -133,7 +135,7 @@ def test_a_file_of_outputs_is_one_more_row(run: Run, plan: Recipe, tmp_path: Pat
         ([{"prompt": "Tell number 0 in words. ", "completion": 7}], "rival.jsonl:1: the completion is neither text nor"),
     ],
 )
-def test_bad_outputs_are_an_error_before_anything_is_asked(
+def test_bad_outputs_are_an_error_before_any_request(
     run: Run, plan: Recipe, tmp_path: Path, rows: list[Any], message: str
 ) -> None:
     outputs = tmp_path / "rival.jsonl"

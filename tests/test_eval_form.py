@@ -1,4 +1,4 @@
-"""A task whose answers have a form: the teacher of the proof is asked as in generate, the student is asked freely."""
+"""A task whose answers have a form: the teacher of the proof is held to it as in generate, the student is not."""
 
 import json
 import re
@@ -88,7 +88,7 @@ def printed(result: EvalResult, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_teacher_and_ceiling_are_asked_in_the_form_and_the_students_freely(
+def test_teacher_and_ceiling_are_held_to_the_form_and_the_students_are_not(
     run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]
 ) -> None:
     evaluate(run, plan(tmp_path, servers, schema=SCHEMA), Silent())
@@ -96,7 +96,7 @@ def test_teacher_and_ceiling_are_asked_in_the_form_and_the_students_freely(
     assert forms(servers[0]) == [wanted] * 2 * ROWS and forms(servers[1]) == [None] * 2 * ROWS
 
 
-def test_accuracy_with_wilson_intervals_and_the_share_of_valid_answers_are_told_everywhere(
+def test_accuracy_with_wilson_intervals_and_the_share_of_valid_answers_are_reported_everywhere(
     run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer], capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = evaluate(run, plan(tmp_path, servers, choices=KINDS), Silent())
@@ -111,24 +111,26 @@ def test_accuracy_with_wilson_intervals_and_the_share_of_valid_answers_are_told_
     rows = [json.loads(line) for line in result.paths["predictions"].read_text().splitlines()]
     assert [row["scores"]["valid"] for row in rows[:5]] == [0.0, 0.0, 100.0, 100.0, 100.0]
 
-    sentence = "Asked freely it gives one of the choices in 75.0% [55.1, 88.0] of its answers; "
+    sentence = "Prompted without the form it gives one of the choices in 75.0% [55.1, 88.0] of its answers; "
     assert f"{sentence}the untrained student in 0.0%, the teacher, held to that, in 100.0%." in result.verdict
     assert "(student 75.0% [55.1, 88.0], teacher 91.7% [74.2, 97.7])" in result.verdict[1]
     page = result.paths["report"].read_text()
     assert "has the form in 75.0%" in page and "answer does not have the form" in page and "&#34;choices&#34;" in page
     card = run.file("train", "model").joinpath("README.md").read_text()
     assert "| exact to reference | exact to teacher | has the form, % |" in card
-    table, told = printed(result, capsys).split("INCONCLUSIVE:", 1)
-    assert table.count("75.0 [55.1, 88.0]") == 2 and sentence in " ".join(told.split()), "no interval is broken"
-    assert not re.search(r"\[[^\]]*\n", told), "nor one in the sentences"
+    table, sentences = printed(result, capsys).split("INCONCLUSIVE:", 1)
+    assert table.count("75.0 [55.1, 88.0]") == 2 and sentence in " ".join(sentences.split()), "no interval is broken"
+    assert not re.search(r"\[[^\]]*\n", sentences), "nor one in the sentences"
     assert max(map(len, table.splitlines())) <= 80 and all(head in table for head in ("valid", "exact to reference"))
 
 
-def test_without_a_form_nothing_of_it_is_told(run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]) -> None:
+def test_without_a_form_it_is_not_mentioned(run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]) -> None:
     result = evaluate(run, plan(tmp_path, servers), Silent())
     written = [path.read_text() for path in (*result.paths.values(), run.file("train", "model") / "README.md")]
     assert not [text for text in written if '"valid"' in text or "the form" in text or "asked_with" in text]
-    assert "valid" not in [*result.columns, *result.slice_columns] and "Asked freely" not in " ".join(result.verdict)
+    assert "valid" not in [*result.columns, *result.slice_columns] and "Prompted without the form" not in " ".join(
+        result.verdict
+    )
 
 
 def test_another_form_asks_the_teacher_anew_and_the_students_not(
@@ -142,7 +144,7 @@ def test_another_form_asks_the_teacher_anew_and_the_students_not(
     assert [len(server.requests) for server in servers] == [4 * ROWS, 2 * ROWS]
 
 
-def test_what_generate_alone_was_told_is_asked_for_here_too(
+def test_overrides_of_generate_alone_are_requested_here_too(
     run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]
 ) -> None:
     manifest = run.file("generate", "manifest.json")
@@ -154,7 +156,7 @@ def test_what_generate_alone_was_told_is_asked_for_here_too(
     assert all(body["max_tokens"] == 9 for server in servers for body in server.requests) and None not in forms(servers[0])
 
 
-def test_a_teacher_of_another_engine_is_asked_as_far_as_it_can(
+def test_a_teacher_of_another_engine_is_held_to_the_form_as_far_as_it_can(
     run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]
 ) -> None:
     scores = evaluate(run, plan(tmp_path, servers, choices=KINDS, beams=2), Silent()).scores
@@ -177,7 +179,7 @@ def test_a_local_teacher_searches_with_generates_beams_and_choices_unless_it_sam
     assert {json.dumps(row["request"].get("beams")) for row in journal} == {"2", "null"}
 
 
-def test_a_bad_form_is_told_before_anything_is_asked(run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]) -> None:
+def test_a_bad_form_is_reported_before_any_request(run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]) -> None:
     with pytest.raises(UsageError, match="both schema and choices"):
         evaluate(run, plan(tmp_path, servers, schema=SCHEMA, choices=KINDS), Silent())
     assert servers[0].requests == servers[1].requests == []
@@ -216,7 +218,7 @@ def test_a_schema_is_compared_parsed_and_field_f1_decides(
 
 
 @pytest.mark.parametrize("primary", ["accuracy", "field_f1_reference", "own"])
-def test_a_metric_of_another_kind_of_task_is_refused_before_anything_is_asked(
+def test_a_metric_of_another_kind_of_task_is_refused_before_any_request(
     run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer], primary: str
 ) -> None:
     with pytest.raises(UsageError, match="does not apply to a task with answers that are free text"):

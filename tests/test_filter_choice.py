@@ -1,4 +1,4 @@
-"""Scoring and selection as filter does them: what stays, what each rejected row is told, and the sets to compare with."""
+"""Scoring and selection as filter does them: what is kept, the reason of each rejected row, and the sets to compare with."""
 
 import json
 import random
@@ -65,8 +65,14 @@ def test_the_sample_nearest_to_the_reference_is_learnt_and_the_others_say_why_no
     assert row["kept_by"] == row["id"][:-1] + "0"
     assert row["reason"].startswith("best of 4 by chrf: 100, this one ")
     assert row["would_keep"] == ["filter.select.best_n = 3"]
-    told = json.loads(run.file("filter", "report.json").read_text())["select"]
-    assert (told["score"], told["rows"], told["scored"], told["kept"], told["mean_kept"]) == ("chrf", 40, 40, 10, 100)
+    selected = json.loads(run.file("filter", "report.json").read_text())["select"]
+    assert (selected["score"], selected["rows"], selected["scored"], selected["kept"], selected["mean_kept"]) == (
+        "chrf",
+        40,
+        40,
+        10,
+        100,
+    )
 
 
 def test_the_choice_does_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
@@ -139,8 +145,8 @@ def test_rejection_sampling_keeps_the_best_right_answer_and_none_of_a_prompt_wit
     run = make_run(tmp_path, rows)
     result = choose(run, score={"by": "verify"})
     assert kept_ids(run) == {rows[1].id}
-    told = json.loads(run.file("filter", "report.json").read_text())["select"]
-    assert (told["prompts"], told["prompts_kept"], told["mean_kept"]) == (3, 1, 1)
+    selected = json.loads(run.file("filter", "report.json").read_text())["select"]
+    assert (selected["prompts"], selected["prompts_kept"], selected["mean_kept"]) == (3, 1, 1)
     assert any("could not score 1 of 6" in warning and "not one number: 'you'" in warning for warning in result.warnings)
     choose(run, score={"by": "verify"}, select={"min_score": 0.0})
     assert len(kept_ids(run)) == 2, "who wants wrong ones sets the lowest score"
@@ -179,9 +185,9 @@ def test_a_judge_chooses_and_a_second_choice_costs_nothing(tmp_path: Path) -> No
 
         result = judged(keep="threshold", min_score=10.0)
         assert (result.read, result.kept, result.by_rule) == (13, 12, {"threshold": 1})
-        told = json.loads(run.file("filter", "report.json").read_text())["select"]
-        assert (told["judge"]["new"], told["judge"]["unreadable"]) == (13, 0)
-        assert told["judge"]["usd"] == pytest.approx(13 * 0.0004)
+        selected = json.loads(run.file("filter", "report.json").read_text())["select"]
+        assert (selected["judge"]["new"], selected["judge"]["unreadable"]) == (13, 0)
+        assert selected["judge"]["usd"] == pytest.approx(13 * 0.0004)
         assert judged(keep="threshold", min_score=10.0).up_to_date
         assert judged(keep="best").by_rule == {"best": 9}
         assert len(server.requests) == 13, "asked once"
@@ -191,7 +197,7 @@ def test_a_judge_chooses_and_a_second_choice_costs_nothing(tmp_path: Path) -> No
         assert run.manifest("filter") is None
 
 
-def test_rows_that_nothing_can_score_are_told_of(tmp_path: Path) -> None:
+def test_rows_that_nothing_can_score_are_reported(tmp_path: Path) -> None:
     run = make_run(tmp_path, [sample(f"Why is the {place} shut?", f"The {place} is shut.") for place in PLACES])
     with pytest.raises(SeqdistillError, match="'unscored' took 10 of 10") as raised:
         choose(run, score={"by": "reference"})

@@ -177,7 +177,7 @@ def test_unspaced_scripts_are_compared_too() -> None:
     )
 
 
-def test_further_test_sets_can_be_given_and_hits_stand_beside_their_items(tmp_path: Path) -> None:
+def test_further_test_sets_can_be_added_and_hits_stand_beside_their_items(tmp_path: Path) -> None:
     rng = random.Random(1)
     first, second = question(rng), question(rng)
     (tmp_path / "one.jsonl").write_text(json.dumps({"prompt": first}) + "\n")

@@ -31,18 +31,18 @@ def report(run: Run) -> dict[str, object]:
 
 
 def decide(run: Run, row: Sample, word: str, completion: str | None = None, seen: str | None = None) -> None:
-    told = Decision(row.id, word, completion, hash_of_text(seen or row.text), "maria", "2026-01-01T00:00:00+00:00")
+    decided = Decision(row.id, word, completion, hash_of_text(seen or row.text), "maria", "2026-01-01T00:00:00+00:00")
     with appending(run) as append:
-        append(told)
+        append(decided)
 
 
 @pytest.mark.parametrize(("action", "kept"), [("off", 2), ("annotate", 2), ("mask", 2), ("drop", 1)])
 def test_personal_data_is_counted_masked_or_dropped_and_never_reported(tmp_path: Path, action: str, kept: int) -> None:
     run = make_run(tmp_path, rows())
     assert filtered(run, personal_data={"action": action}, **PLAIN).kept == kept
-    told = report(run)
+    reported = report(run)
     values = {} if action == "off" else {"email": 1, "phone": 1}
-    assert told["personal_data"] == {"action": action, "rows": int(action != "off"), "values": values}
+    assert reported["personal_data"] == {"action": action, "rows": int(action != "off"), "values": values}
     written = run.file("filter", "train.jsonl").read_text(encoding="utf-8")
     assert (MAIL in written) == (action in ("off", "annotate"))
     if action == "mask":
@@ -98,8 +98,8 @@ def test_a_decision_on_another_answer_or_an_unknown_row_is_left_out_and_counted(
     decide(run, sample("Not there?", "No."), "reject")
     filtered(run, **PLAIN)
     assert kept_ids(run) == {hall.id, anna.id}
-    told = report(run)["review"]
-    assert isinstance(told, dict) and (told["stale"], told["unknown"]) == (1, 1)
+    reported = report(run)["review"]
+    assert isinstance(reported, dict) and (reported["stale"], reported["unknown"]) == (1, 1)
 
 
 def test_nobody_accepts_a_test_item_whatever_rule_took_it(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_nobody_accepts_a_test_item_whatever_rule_took_it(tmp_path: Path) -> Non
     decide(run, hit, "accept")
     filtered(run, test, **PLAIN)
     assert rules_of(run)[hit.id] == "finish_reason"
-    told = report(run)["review"]
-    assert isinstance(told, dict) and told["refused"] == 1
+    reported = report(run)["review"]
+    assert isinstance(reported, dict) and reported["refused"] == 1
 
 
 def test_what_the_page_decides_holds_in_the_next_filter_and_can_be_changed_after_it(tmp_path: Path) -> None:

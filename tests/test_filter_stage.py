@@ -80,7 +80,7 @@ def test_each_rule_takes_its_row_and_says_why(tmp_path: Path) -> None:
         assert row["kept_by"] == (good[-1].id if row["rule"] == "duplicate" else None)
 
 
-def test_a_completion_in_a_language_that_is_rare_in_its_slice_is_rejected_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_a_completion_in_a_language_that_is_rare_in_its_slice_is_rejected_where_that_is_configured(tmp_path: Path) -> None:
     german = "Ein Dach schützt das Haus vor Regen und Schnee, wie wir alle wissen."
     slip = sample("Describe in one sentence what a roof is good for.", german, slice="essays")
     few = sample("Describe in one sentence what the number of roofs is.", "Roof 42.", slice="essays")
@@ -375,7 +375,7 @@ def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:
         explain(run, "none")
 
 
-def test_a_changed_step_is_told_by_its_dotted_name(tmp_path: Path) -> None:
+def test_a_changed_step_is_named_by_its_dotted_name(tmp_path: Path) -> None:
     class Notes(Silent):
         def note(self, text: str) -> None:
             notes.append(text)

@@ -15,7 +15,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.reading import merge, parse_assignment, resolve
 from seqdistill.records import Sample
 from seqdistill.runs import Run
-from seqdistill.show import show_filter, show_story
+from seqdistill.show import show_explanation, show_filter
 from seqdistill.stages.filter.explain import explain
 from seqdistill.stages.filter.stage import filter_samples
 from seqdistill.stages.filter.verdict import in_words
@@ -123,7 +123,7 @@ def test_a_row_that_breaks_the_form_is_kept_without_the_check(tmp_path: Path) ->
             assert rows_of(run, "rejected.jsonl")[0]["would_keep"] == ["filter.schema = false"]
 
 
-def test_settings_are_told_with_their_flags() -> None:
+def test_settings_are_named_with_their_flags() -> None:
     assert in_words(["filter.duplicates = false", 'filter.near_duplicates.scope = "off"']) == (
         'filter.duplicates = false (--duplicates) and filter.near_duplicates.scope = "off" (--near-duplicates-scope)'
     )
@@ -153,7 +153,7 @@ def test_neither_report_nor_reason_nor_story_shows_personal_data(
     (rejected,) = rows_of(run, "rejected.jsonl")
     assert secret not in run.file("filter", "report.json").read_text() + rejected["reason"]
     assert rejected["completion"][0]["content"] == text
-    show_story(Console(), explain(run, rows[1].id, keys.get("personal_data", {}).get("phone_regions", ["US"]))[0])
+    show_explanation(Console(), explain(run, rows[1].id, keys.get("personal_data", {}).get("phone_regions", ["US"]))[0])
     shown = capsys.readouterr().out
     assert secret not in shown and "_1]" in shown
 
@@ -168,7 +168,7 @@ def test_an_error_that_quotes_a_row_names_personal_data_by_kind(tmp_path: Path) 
 def test_a_story_tells_the_settings_and_their_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path, [sample("Name a tree.", "An oak."), sample("Name a bird.", "A ro", finish_reason="length")])
     filtered(run, validation=0.0)
-    show_story(Console(), explain(run, rows_of(run, "rejected.jsonl")[0]["id"])[0])
+    show_explanation(Console(), explain(run, rows_of(run, "rejected.jsonl")[0]["id"])[0])
     assert '["stop", "length"] (--integrity-finish-reasons) would have kept it' in capsys.readouterr().out
 
 
@@ -176,7 +176,7 @@ def test_a_story_shows_the_id_of_its_row_escaped(tmp_path: Path, capsys: pytest.
     row = sample("Name a tree.", "An oak.", id="a\x1b[31mb")
     run = make_run(tmp_path, [row])
     filtered(run, validation=0.0)
-    show_story(Console(), explain(run, row.id)[0])
+    show_explanation(Console(), explain(run, row.id)[0])
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and r"a\x1b[31mb" in shown
 

@@ -180,10 +180,10 @@ def test_a_local_model_answers_too(tmp_path: Path, tiny_model: Path) -> None:
     assert {sample.teacher for sample in read_samples(result.path)} == {"tiny"}
 
 
-def test_bad_input_is_told_before_anything_is_asked(tmp_path: Path) -> None:
+def test_bad_input_is_reported_before_any_request(tmp_path: Path) -> None:
     with ChatServer() as server:
         good = recipe(server, prompts_file(tmp_path, range(3)))
-        with pytest.raises(UsageError, match="no prompts are given"):
+        with pytest.raises(UsageError, match="no prompts are configured"):
             generate(Run(tmp_path / "run"), replace(good, task=TaskConfig()), Silent())
         with pytest.raises(UsageError, match=r"nope\.jsonl: no such file"):
             generate(Run(tmp_path / "run"), replace(good, task=TaskConfig(prompts="nope.jsonl")), Silent())
@@ -199,7 +199,7 @@ def test_bad_input_is_told_before_anything_is_asked(tmp_path: Path) -> None:
 # --- truncation -------------------------------------------------------------------------------------------------------
 
 
-def test_a_truncated_answer_is_asked_for_once_more_and_never_blindly(tmp_path: Path) -> None:
+def test_a_truncated_answer_is_requested_once_more_and_never_blindly(tmp_path: Path) -> None:
     with ChatServer() as server:
         short = run_it(tmp_path, server, range(20), max_tokens=5)
         cut = short.finish_reasons["length"]
@@ -272,7 +272,7 @@ def test_teachers_are_tables_of_the_recipe(tmp_path: Path) -> None:
         ('[teachers]\nmodel = "x"', "not a list of tables"),
     ],
 )
-def test_a_bad_list_of_teachers_is_told(tmp_path: Path, tables: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_list_of_teachers_is_reported(tmp_path: Path, tables: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipe.toml").write_text(tables)
     assert main(["generate", str(tmp_path / "run"), "-c", str(tmp_path / "recipe.toml")]) == 2
     assert re.search(says, capsys.readouterr().err)
@@ -288,7 +288,7 @@ def test_a_share_of_the_requests_may_fail(tmp_path: Path) -> None:
         assert run_it(tmp_path, server, range(20), may_fail=0.05).up_to_date
 
 
-def test_logprobs_lie_beside_the_samples_and_go_when_they_are_not_asked_for(tmp_path: Path) -> None:
+def test_logprobs_lie_beside_the_samples_and_go_when_they_are_not_requested(tmp_path: Path) -> None:
     with ChatServer() as server:
         result = run_it(tmp_path, server, range(4), samples=2, logprobs=3, samples_per_request=2)
         sidecar = result.path.with_name("logprobs.parquet")
@@ -311,7 +311,7 @@ def test_logprobs_lie_beside_the_samples_and_go_when_they_are_not_asked_for(tmp_
     ("settings", "says"),
     [({"beams": 2, "logprobs": 1}, "beams and logprobs"), ({"samples_per_request": 2, "batch": True}, "batch")],
 )
-def test_settings_that_exclude_each_other_are_told_before_anything_is_asked(
+def test_settings_that_exclude_each_other_are_reported_before_any_request(
     settings: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     with ChatServer() as server, pytest.raises(UsageError, match=says):

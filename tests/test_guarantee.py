@@ -82,9 +82,11 @@ def test_of_1000_calibrations_at_most_the_stated_risk_break_the_promise(name: st
 def test_the_items_needed_are_enough_four_times_in_five_and_an_eighth_of_them_is_not() -> None:
     rng, target, risk = np.random.default_rng(3), 0.9, 0.05
     good_at = MODELS["calibrated"]
-    confidence = rng.random(4000)
-    number = needed(confidence, rng.random(4000) < np.vectorize(good_at)(confidence), target, risk)
-    assert number is not None
+    found = []
+    for _ in range(15):  # it is an estimate from the items seen
+        confidence = rng.random(4000)
+        found.append(needed(confidence, rng.random(4000) < np.vectorize(good_at)(confidence), target, risk) or 0)
+    number = int(np.median(found))
 
     def passes(items: int) -> float:
         half, times = items // 2, 0

@@ -138,7 +138,7 @@ def test_another_run_s_journal_is_copied_from_and_not_changed(tmp_path: Path) ->
     assert (tmp_path / "old").read_bytes() == before
 
 
-def test_a_full_disk_is_told_and_keeps_what_was_there(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_keeps_what_was_there(tmp_path: Path) -> None:
     code = f"""
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})

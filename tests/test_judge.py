@@ -117,7 +117,7 @@ def test_what_is_judged_stays_inside_its_boundary(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("toml", "told"),
+    ("toml", "message"),
     [
         ('user = "x"', "either scale or choices"),
         ("scale = [1, 10]", "want user"),
@@ -131,10 +131,10 @@ def test_what_is_judged_stays_inside_its_boundary(text: str) -> None:
         ("user = ", "not TOML"),
     ],
 )
-def test_a_bad_rubric_is_a_usage_error_that_names_the_file(toml: str, told: str, tmp_path: Path) -> None:
+def test_a_bad_rubric_is_a_usage_error_that_names_the_file(toml: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(toml)
-    with pytest.raises(UsageError, match=told) as raised:
+    with pytest.raises(UsageError, match=message) as raised:
         load_rubric(str(path))
     assert str(path) in raised.value.message
     with pytest.raises(UsageError, match="no such file"):
@@ -151,7 +151,7 @@ def test_a_variable_that_a_rubric_does_not_have_is_named(tmp_path: Path) -> None
 # --- judging --------------------------------------------------------------------------------------------------------------
 
 
-def test_every_sample_is_scored_and_the_second_time_nothing_is_asked(tmp_path: Path) -> None:
+def test_every_sample_is_scored_and_the_second_time_nothing_is_requested(tmp_path: Path) -> None:
     samples = samples_of("abc", "", "abcdefg", "x" * 50)
     with ChatServer(model="judge", reply=says(by_length)) as server:
         judged = ask(server, tmp_path, samples, price={"prompt": 1.0, "completion": 10.0})
@@ -162,7 +162,7 @@ def test_every_sample_is_scored_and_the_second_time_nothing_is_asked(tmp_path: P
         assert judged.usd == pytest.approx(4 * (200 * 1.0 + 20 * 10.0) / 1e6)
         again = ask(server, tmp_path, samples[::-1], price={"prompt": 1.0, "completion": 10.0})
         assert (again.scores, again.new, again.usd) == (judged.scores, 0, judged.usd)
-        assert len(server.requests) == 4, "unreadable replies are not asked for again either"
+        assert len(server.requests) == 4, "unreadable replies are not requested again either"
         more = ask(server, tmp_path, [*samples, sample("abcd", 9)])
         assert (more.new, more.scores["p:t:9"], more.usd) == (1, 4, None)
 
@@ -177,7 +177,7 @@ def test_a_judge_none_of_whose_first_replies_can_be_read_is_stopped_and_quoted(t
             assert len(server.requests) == 20, "neither now nor the next time"
 
 
-def test_an_endpoint_is_asked_for_the_rubric_s_form(tmp_path: Path) -> None:
+def test_an_endpoint_is_sent_the_rubric_s_form(tmp_path: Path) -> None:
     with ChatServer(model="judge", reply=says(by_length)) as server:
         ask(server, tmp_path, samples_of("fine"))
     schema = server.requests[0]["response_format"]["json_schema"]["schema"]
@@ -185,7 +185,7 @@ def test_an_endpoint_is_asked_for_the_rubric_s_form(tmp_path: Path) -> None:
     assert load_rubric("pairwise").schema["properties"]["choice"] == {"enum": ["first", "second", "tie"]}
 
 
-def test_an_endpoint_that_takes_no_form_is_asked_without_one(tmp_path: Path) -> None:
+def test_an_endpoint_that_takes_no_form_gets_none(tmp_path: Path) -> None:
     def refused(_number: int, body: Body) -> str | None:
         return "400" if "response_format" in body else None
 
@@ -216,7 +216,7 @@ def test_the_judge_sees_prompt_reference_and_answer_as_data(tmp_path: Path) -> N
         assert f"\n{text}\n----" in user["content"]
 
 
-def test_a_failed_request_is_asked_again_next_time_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_request_is_sent_again_next_time_and_nothing_else(tmp_path: Path) -> None:
     samples = samples_of("a", "bb", "ccc")
     broken = lambda _, body: "500" if "\nbb\n" in body["messages"][-1]["content"] else None  # noqa: E731
     with ChatServer(model="judge", reply=says(by_length)) as server:
@@ -246,7 +246,7 @@ def test_a_budget_is_never_broken_and_judging_goes_on_with_a_larger_one(budget: 
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"model": None}, "no judge is named"),
         ({"budget": 1.0}, "needs a price"),
@@ -257,8 +257,8 @@ def test_a_budget_is_never_broken_and_judging_goes_on_with_a_larger_one(budget: 
         ({"rubric": "kindness"}, "no such file"),
     ],
 )
-def test_bad_settings_are_refused_before_anything_is_asked(settings: dict[str, Any], told: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_bad_settings_are_refused_before_any_request(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
         judged_by(tmp_path, JudgeConfig(**{"model": "judge", **settings}), samples_of("a"))
 
 

@@ -214,7 +214,7 @@ MEANT = "was an endpoint meant? then --teacher-engine openai --teacher-base-url 
 
 
 def test_what_the_hub_says_of_a_model_is_said_in_words(hub: str, tmp_path: Path) -> None:
-    told = ask_hub(hub, *(f"o/{name}" for name in Hub.answers), "gpt 4", "a:b", HF_HOME=str(tmp_path))
+    errors = ask_hub(hub, *(f"o/{name}" for name in Hub.answers), "gpt 4", "a:b", HF_HOME=str(tmp_path))
     wanted = [
         ("accepted its terms", "HF_TOKEN"),
         ("the hub has no such model", MEANT),
@@ -226,9 +226,9 @@ def test_what_the_hub_says_of_a_model_is_said_in_words(hub: str, tmp_path: Path)
         ("not the form of a hub id", MEANT),
         ("not the form of a hub id", MEANT),
     ]
-    assert len(told) == len(wanted)
-    assert len(Hub.asked) == len(Hub.answers), "each model is asked for once, whatever the hub says"
-    for (message, hint), (says, action) in zip(told, wanted, strict=True):
+    assert len(errors) == len(wanted)
+    assert len(Hub.asked) == len(Hub.answers), "each model is requested once, whatever the hub says"
+    for (message, hint), (says, action) in zip(errors, wanted, strict=True):
         assert message.startswith("teacher '")
         assert says in message
         assert action in hint

@@ -114,7 +114,7 @@ def test_a_label_is_read_case_and_full_stop_aside(text: str, found: str | None) 
     assert label(text, ("yes", "no")) == found
 
 
-def test_choices_that_differ_by_case_alone_are_told_apart() -> None:
+def test_choices_that_differ_by_case_alone_are_distinct() -> None:
     assert [label(text, ("a", "A", "b")) for text in ("a", "A", "B", "a.")] == ["a", "A", "b", None]
 
 

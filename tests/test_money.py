@@ -1,4 +1,4 @@
-"""One cap for a run: whatever is answered, lost, killed, changed or asked by another stage, the bill stays under it."""
+"""One cap for a run: whatever is answered, lost, killed, changed or requested by another stage, the bill stays under it."""
 
 import asyncio
 import contextlib
@@ -67,7 +67,7 @@ class Biller(ChatServer):
 
 @dataclass(frozen=True)
 class Step:
-    """One command: a stage asks one model, and is killed after so many answers, or not."""
+    """One command: a stage sends requests to one model, and is killed after some answers, or not."""
 
     stage: str
     source: Source

@@ -19,7 +19,7 @@ def requests(count: int, **settings: Any) -> list[Request]:
     return [Request(f"p{n}", [{"role": "user", "content": f"question {n}"}], 20, seed=n, **settings) for n in range(count)]
 
 
-def asked(
+def answers_of(
     server: ChatServer, count: int = 12, options: dict[str, Any] | None = None, meter: Meter = UNMETERED, **pace: Any
 ) -> dict[str, Completion]:
     model = ModelConfig(model="teacher", engine="openai", base_url=[server.url], options=options or {})
@@ -27,7 +27,7 @@ def asked(
 
 
 def first_try(fault: str, share: int = 3) -> Any:
-    """A fault that strikes every third question the first time it is asked."""
+    """A fault that strikes every third question the first time it is sent."""
     seen: set[str] = set()
 
     def strike(_: int, body: Body) -> str | None:
@@ -49,7 +49,7 @@ def test_it_answers_the_engine_contract() -> None:
 )
 def test_a_fault_that_passes_is_waited_out(fault: str) -> None:
     with ChatServer(first_try(fault)) as server:
-        completions = asked(server)
+        completions = answers_of(server)
     assert [c.error for c in completions.values()] == [None] * 12
     assert len(server.requests) == 16, "only what failed was sent again"
     assert all(count == 1 for count in server.answered.values()), "no answer was paid for twice"
@@ -67,14 +67,14 @@ def test_a_fault_that_passes_is_waited_out(fault: str) -> None:
 )
 def test_a_fault_that_stays_is_that_request_failure(fault: str, error: str) -> None:
     with ChatServer(lambda _, body: fault if body["messages"][-1]["content"] == "question 3" else None) as server:
-        completions = asked(server, retries=1)
+        completions = answers_of(server, retries=1)
     assert {i: c.error for i, c in completions.items() if c.error} == {"p3": error}
     assert len(server.requests) == 11 + (6 if "429" in fault else 2)
 
 
 def test_a_hang_ends_at_the_timeout_and_counts_as_lost() -> None:
     with ChatServer(lambda _, body: "hang" if body["messages"][-1]["content"] == "question 3" else None) as server:
-        completions = asked(server, meter=(holds := Holds()), retries=1, timeout=0.3)
+        completions = answers_of(server, meter=(holds := Holds()), retries=1, timeout=0.3)
     assert completions["p3"].error == "timeout"
     answered = [completion.hold for completion in completions.values() if completion.error is None]
     assert len(answered) == 11
@@ -83,12 +83,12 @@ def test_a_hang_ends_at_the_timeout_and_counts_as_lost() -> None:
 
 def several(server: ChatServer, prompts: int, samples: int, meter: Meter = UNMETERED, **pace: Any) -> dict[str, Completion]:
     model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
-    asked = [
+    several = [
         Request(f"p{n}:{k}", [{"role": "user", "content": f"question {n}"}], 20, temperature=1.0, seed=10 * n + k)
         for n in range(prompts)
         for k in range(samples)
     ]
-    return ask(open_engine(model, Pace(samples_per_request=4, timeout=60.0, **pace)), asked, meter)
+    return ask(open_engine(model, Pace(samples_per_request=4, timeout=60.0, **pace)), several, meter)
 
 
 def test_several_samples_come_in_one_request_and_the_prompt_is_paid_once() -> None:
@@ -132,7 +132,7 @@ class Saying(ChatServer):
 
 def said(text: bytes, status: int = 200, meter: Meter = UNMETERED, **pace: Any) -> Completion:
     with Saying(text, status) as server:
-        return asked(server, 1, meter=meter, **{"retries": 0, **pace})["p0"]
+        return answers_of(server, 1, meter=meter, **{"retries": 0, **pace})["p0"]
 
 
 def test_numbers_that_no_float_holds_are_null_and_do_not_break_the_journal() -> None:
@@ -142,8 +142,8 @@ def test_numbers_that_no_float_holds_are_null_and_do_not_break_the_journal() -> 
     )
     json.dumps(completion.raw, allow_nan=False)
     assert (completion.raw["score"], completion.raw["x"]) == (None, None)
-    told = logprobs_in(completion.raw)
-    assert told is not None and told.logprobs == [-9999.0, -9999.0, -1.5]
+    found = logprobs_in(completion.raw)
+    assert found is not None and found.logprobs == [-9999.0, -9999.0, -1.5]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_an_error_of_any_shape_is_read(text: bytes, error: str | None) -> None:
         (None, (0, 0, 0), True),
     ],
 )
-def test_tokens_that_are_not_told_may_be_billed_and_are_never_negative(
+def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
     usage: Any, tokens: tuple[int, int, int], uncounted: bool
 ) -> None:
     completion = said(json.dumps({"choices": [{"message": {"content": "a"}}], "usage": usage}).encode())
@@ -200,8 +200,8 @@ def test_tokens_that_are_not_told_may_be_billed_and_are_never_negative(
 
 def test_log_probabilities_of_any_size_fit_their_file() -> None:
     places = b'[{"token": "token_id:99999999999", "logprob": %s, "top_logprobs": []}]' % (b"9" * 400)
-    told = logprobs_in(said(b'{"choices": [{"message": {"content": "a"}, "logprobs": {"content": %s}}]}' % places).raw)
-    assert told is not None and (told.token_ids, told.logprobs) == (None, [0.0])
+    found = logprobs_in(said(b'{"choices": [{"message": {"content": "a"}, "logprobs": {"content": %s}}]}' % places).raw)
+    assert found is not None and (found.token_ids, found.logprobs) == (None, [0.0])
 
 
 def test_an_error_that_ends_all_waits_for_the_answers_that_are_under_way() -> None:
@@ -226,18 +226,18 @@ def test_an_error_that_ends_all_waits_for_the_answers_that_are_under_way() -> No
 
     with Slow(lambda number, _: "quota" if number >= 4 else None) as server:
         assert len(asyncio.run(collect(server))) == len(server.usages) == 4, "they are paid for"
-        assert len(server.requests) < 16, "nothing more is asked"
+        assert len(server.requests) < 16, "nothing more is sent"
 
 
 def test_a_silent_endpoint_is_given_up_at_the_read_timeout() -> None:
     with ChatServer(lambda _, body: "hang" if body["messages"][-1]["content"] == "question 3" else None) as server:
-        completions = asked(server, retries=0, timeout=60.0, read_timeout=0.3)
+        completions = answers_of(server, retries=0, timeout=60.0, read_timeout=0.3)
     assert (completions["p3"].error, completions["p3"].message) == ("timeout", "no answer within 0.3 s")
 
 
-def test_under_a_cap_a_lost_answer_is_not_asked_for_again() -> None:
+def test_under_a_cap_a_lost_answer_is_not_requested_again() -> None:
     with ChatServer(first_try("reset", 12)) as server:
-        completions = asked(server, capped=True)
+        completions = answers_of(server, capped=True)
     assert completions["p0"].error == "connection lost"
     assert len(server.requests) == 12
 
@@ -245,7 +245,7 @@ def test_under_a_cap_a_lost_answer_is_not_asked_for_again() -> None:
 @pytest.mark.parametrize(("fault", "error", "reason"), [("400", "http 400", "error"), ("filtered", None, "content_filter")])
 def test_what_will_not_change_is_not_retried(fault: str, error: str | None, reason: str) -> None:
     with ChatServer(lambda _, body: fault if body["messages"][-1]["content"] == "question 3" else None) as server:
-        completions = asked(server)
+        completions = answers_of(server)
     assert (completions["p3"].error, completions["p3"].finish_reason) == (error, reason)
     assert len(server.requests) == 12
 
@@ -253,7 +253,7 @@ def test_what_will_not_change_is_not_retried(fault: str, error: str | None, reas
 def test_retry_after_is_honoured_in_seconds_and_as_a_date() -> None:
     for header, least in (("1", 1.0), ("date", 1.0)):
         with ChatServer(lambda number, _, said=header: f"429 {said}" if number == 0 else None) as server:
-            asked(server, 1)
+            answers_of(server, 1)
         assert server.times[1] - server.times[0] >= least
 
 
@@ -271,17 +271,17 @@ def test_concurrency_grows_to_its_limit_while_the_endpoint_answers() -> None:
             return await super()._chat(writer, number, body)
 
     with Waiting() as server:
-        completions = asked(server, 300, concurrency=40)
+        completions = answers_of(server, 300, concurrency=40)
     assert all(c.error is None for c in completions.values())
     assert server.most_in_flight == 40
 
 
-def test_an_endpoint_that_refuses_is_asked_for_less() -> None:
+def test_an_endpoint_that_refuses_gets_fewer_requests() -> None:
     """How much less is in test_pace, by a clock of its own."""
     capacity = 10
     with ChatServer(seconds=0.02) as server:
         server.fault = lambda *_: "429" if server.in_flight > capacity else None
-        completions = asked(server, 200, concurrency=200)
+        completions = answers_of(server, 200, concurrency=200)
     assert all(c.error is None for c in completions.values())
     assert len(server.requests) < 200 * 2
 
@@ -289,11 +289,11 @@ def test_an_endpoint_that_refuses_is_asked_for_less() -> None:
 def test_requests_and_tokens_a_minute_are_kept() -> None:
     with ChatServer() as server:
         began = time.monotonic()
-        asked(server, 80, requests_per_minute=600)  # a burst of a tenth, then 10 a second
+        answers_of(server, 80, requests_per_minute=600)  # a burst of a tenth, then 10 a second
         assert time.monotonic() - began > 1.8
     with ChatServer() as server:
         began = time.monotonic()
-        completions = asked(server, 40, tokens_per_minute=6000)
+        completions = answers_of(server, 40, tokens_per_minute=6000)
         tokens = sum(c.prompt_tokens + c.completion_tokens for c in completions.values())
         assert tokens <= 600 + 100 * (time.monotonic() - began) + 200
 
@@ -325,7 +325,7 @@ def test_an_endpoint_that_is_not_there_is_named_and_the_run_stops() -> None:
     assert caught.value.exit_code == 1
 
 
-def test_an_unknown_model_and_a_refused_key_stop_the_run_and_the_key_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_model_and_a_refused_key_stop_the_run_and_the_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", "sk-secret-1234")
     with ChatServer() as server:
         with pytest.raises(UsageError, match="`other` does not exist") as caught:
@@ -355,31 +355,31 @@ def test_a_key_that_no_header_can_carry_is_a_usage_error_that_does_not_tell_it(
     assert key not in caught.value.message
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1\n")  # as `$(cat file)` in an env file leaves it
     with ChatServer(key="sk-1") as server:
-        assert asked(server, 1)["p0"].error is None
+        assert answers_of(server, 1)["p0"].error is None
 
 
 def test_a_used_up_quota_stops_the_run() -> None:
     with ChatServer(lambda number, _: "quota" if number > 5 else None) as server, pytest.raises(SeqdistillError, match="quota"):
-        asked(server, 50)
+        answers_of(server, 50)
 
 
 def test_a_bad_setting_stops_the_run_instead_of_failing_every_row() -> None:
     with ChatServer(lambda *_: "400") as server:
         with pytest.raises(UsageError, match="a bad request; the first 10 requests all failed so"):
-            asked(server, 500)
+            answers_of(server, 500)
         assert len(server.requests) < 30
 
 
 def test_the_token_limit_goes_by_the_name_the_endpoint_knows() -> None:
     with ChatServer(lambda _, body: "renamed" if "max_tokens" in body else None) as server:
-        completions = asked(server, 30)
+        completions = answers_of(server, 30)
     assert all(c.error is None for c in completions.values())
     assert sum("max_tokens" in body for body in server.requests) <= 8
 
 
 def test_options_go_out_verbatim_and_omitted_keys_do_not() -> None:
     with ChatServer() as server:
-        asked(server, 1, options={"top_k": 5, "chat_template_kwargs": {"enable_thinking": False}, "omit": ["seed"]})
+        answers_of(server, 1, options={"top_k": 5, "chat_template_kwargs": {"enable_thinking": False}, "omit": ["seed"]})
     assert server.requests[0]["top_k"] == 5
     assert server.requests[0]["chat_template_kwargs"] == {"enable_thinking": False}
     assert "seed" not in server.requests[0]
@@ -401,7 +401,7 @@ def test_reasoning_has_one_field_whatever_the_server_calls_it(message: Body, con
         return {**answer(body), "choices": [{"message": {"role": "assistant", **message}, "finish_reason": "stop"}]}
 
     with ChatServer(reply=reply) as server:
-        (completion,) = asked(server, 1).values()
+        (completion,) = answers_of(server, 1).values()
     assert (completion.content, completion.reasoning) == (content, reasoning)
     assert completion.raw["choices"][0]["message"]["role"] == "assistant"
 

@@ -21,7 +21,7 @@ def model(**settings: Any) -> ModelConfig:
     return ModelConfig(**{"model": "teacher", "engine": "openai", "base_url": ["http://localhost:1/v1"], **settings})
 
 
-def asked(server: ChatServer, **settings: Any) -> Completion:
+def answer_of(server: ChatServer, **settings: Any) -> Completion:
     request = Request("p", [{"role": "user", "content": "question 1"}], 20)
     return ask(open_engine(model(**{"base_url": [server.url], **settings}), Pace(retries=0)), [request])["p"]
 
@@ -110,7 +110,7 @@ def test_azure_s_classic_url_headers_query_and_body_reach_the_endpoint(monkeypat
         url = server.url.replace("/v1", "/openai/deployments/teacher?api-version=2024-06-01")
         settings = {"headers": {"api-key": "$AZURE_KEY", "X-Price": "$$5"}, "query": {"trace": "a b"}, "body": {"top_k": 5}}
         kwargs = {"chat_template_kwargs": {"enable_thinking": False}}
-        assert asked(server, base_url=[url], **settings, **kwargs).error is None
+        assert answer_of(server, base_url=[url], **settings, **kwargs).error is None
     assert server.paths == ["/openai/deployments/teacher/chat/completions?api-version=2024-06-01&trace=a+b"]
     assert (server.headers[0]["api-key"], server.headers[0]["x-price"]) == ("secret-0123456789", "$5")
     assert "authorization" not in server.headers[0], "a second key is refused by some, and is another provider's"
@@ -122,12 +122,12 @@ def test_a_variable_that_is_not_set_is_named_and_a_header_s_secret_is_not_repeat
         open_engine(model(headers={"api-key": "$NO_SUCH_KEY"}))
     monkeypatch.setenv("MY_AUTH", "Basic c2VjcmV0LTAxMjM=")
     with ChatServer(key="other") as server, pytest.raises(UsageError, match=r"Basic \*\*\*") as caught:
-        asked(server, headers={"Authorization": "$MY_AUTH"})
+        answer_of(server, headers={"Authorization": "$MY_AUTH"})
     assert "c2VjcmV0" not in caught.value.message
 
 
 @pytest.mark.parametrize(
-    "given",
+    "flags",
     [
         ["--teacher-base-url", "http://me:hunter2@127.0.0.1:9/v1"],
         ["--teacher-base-url", "http://127.0.0.1:9/v1?key=hunter2"],
@@ -137,11 +137,11 @@ def test_a_variable_that_is_not_set_is_named_and_a_header_s_secret_is_not_repeat
     ],
 )
 def test_a_secret_on_the_command_line_is_an_error_that_keeps_it_nowhere(
-    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "hi"}\n')
     start = ["generate", str(tmp_path / "run"), "--prompts", str(tmp_path / "prompts.jsonl"), "--teacher-engine", "openai"]
-    assert main([*start, "--teacher", "teacher", *given]) == 2
+    assert main([*start, "--teacher", "teacher", *flags]) == 2
     assert "hunter2" not in "".join(capsys.readouterr())
     kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
     assert kept == []

@@ -83,7 +83,7 @@ def test_what_an_endpoint_can_take_is_found_kept_busy_and_not_hammered(capacity:
         assert len(one.refused) < 0.1 * len(one.answered)
 
 
-def test_an_endpoint_that_takes_everything_is_soon_asked_as_much_as_may_be() -> None:
+def test_an_endpoint_that_takes_everything_soon_gets_the_most_requests() -> None:
     one = Endpoint(1000, Pace(concurrency=64)).ask(64 * 20)
     assert one.most_in_flight == 64
     assert one.answered[-1] - one.sent[0] < 30, "20 round trips, and a few to get there"
@@ -122,7 +122,7 @@ def test_refusals_of_requests_that_were_on_their_way_together_count_once_and_a_p
 
 
 @pytest.mark.parametrize("seconds", [2.0, 12.0, 40.0])
-def test_a_slow_endpoint_that_queues_is_not_asked_more_than_it_answers_before_the_timeout(seconds: float) -> None:
+def test_a_slow_endpoint_that_queues_gets_no_more_than_it_answers_before_the_timeout(seconds: float) -> None:
     pace = Pace(concurrency=1000, timeout=600.0)
     throttle, now, longest = Throttle(pace), 0.0, 0.0
     queue: list[float] = []  # when each was sent; one is worked on at a time

@@ -82,7 +82,7 @@ def test_a_cut_student_is_checked_without_being_kept(tiny_model: Path, tmp_path:
     assert not run.file("train", ".base.new").exists()
 
 
-def test_the_steps_foretold_are_the_steps_done(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_predicted_steps_are_the_steps_done(tiny_model: Path, tmp_path: Path) -> None:
     for number, args in enumerate(
         [
             {"num_train_epochs": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 3},
@@ -228,7 +228,7 @@ def test_a_character_that_the_tokenizer_cannot_write_is_found(tmp_path: Path) ->
 # --- which template ---------------------------------------------------------------------------------------------------
 
 
-def test_a_given_chat_template_and_its_variables_are_trained_with_and_saved(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_configured_chat_template_and_its_variables_are_trained_with_and_saved(tiny_model: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     run = a_run(tmp_path / "run")

@@ -61,7 +61,7 @@ def test_messages_from_parquet_lose_the_keys_that_arrow_filled_in(tmp_path: Path
     assert [prompt.reference for prompt in load_prompts(str(path), PLAIN)] == ["ho", None]
 
 
-def test_the_teacher_is_told_more_than_the_student(tmp_path: Path) -> None:
+def test_the_teacher_sees_more_than_the_student(tmp_path: Path) -> None:
     (prompt,) = load_prompts(jsonl(tmp_path, {"prompt": "long text"}), VIEWS)
     assert prompt.teacher_messages == [
         {"role": "system", "content": "Be brief."},
@@ -78,7 +78,7 @@ def test_a_trailing_assistant_message_is_the_reference_and_earlier_turns_stay(tm
     assert [message["content"] for message in prompt.messages] == ["a", "b", "c"]
 
 
-def test_a_repeated_prompt_is_asked_once_and_counted_unless_rows_have_ids(tmp_path: Path) -> None:
+def test_a_repeated_prompt_is_requested_once_and_counted_unless_rows_have_ids(tmp_path: Path) -> None:
     notes = Notes()
     path = jsonl(tmp_path, {"prompt": "same"}, {"prompt": "other"}, {"prompt": "same"}, {"prompt": "same "})
     assert len(load_prompts(path, PLAIN, progress=notes)) == 2

@@ -130,7 +130,7 @@ def test_reasoning_beside_an_answer_is_read_whatever_holds_it(message: dict[str,
         *[(word, "unknown") for word in (None, "", "OTHER", 7, ["stop"])],
     ],
 )
-def test_how_an_answer_ended_is_told_in_one_set_of_words(reported: object, reason: str) -> None:
+def test_finish_reasons_have_one_set_of_values(reported: object, reason: str) -> None:
     assert finish_reason(reported) == reason
 
 

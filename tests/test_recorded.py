@@ -1,4 +1,4 @@
-"""Recorded completions: every kind of line that people hold, and what cannot be read is told by line."""
+"""Recorded completions: every kind of line that people hold, and what cannot be read is reported with its line."""
 
 import json
 from pathlib import Path
@@ -174,7 +174,7 @@ def test_filter_goes_on_without_a_recipe_and_generate_has_nothing_to_do(
     assert json.loads(capsys.readouterr().out)["up_to_date"] is True
 
 
-def test_the_teacher_is_not_asked_again_for_what_was_imported(tmp_path: Path) -> None:
+def test_the_teacher_is_not_sent_again_what_was_imported(tmp_path: Path) -> None:
     rows = [{"prompt": f"question {n}", "completion": f"recorded {n}"} for n in range(4)]
     taken(tmp_path, *rows, teacher="teacher")
     with ChatServer() as server:

@@ -93,9 +93,7 @@ def test_batch_replies_are_paired_with_the_requests_they_answer(tmp_path: Path, 
 @pytest.mark.parametrize(
     "names", ["a-in b-in a-out b-out", "a-out a-in b-out b-in", "a-out b-out a-in b-in", "a-in b-in b-out", "twice"]
 )
-def test_a_batch_reply_that_two_requests_could_have_asked_is_refused_before_anything_is_written(
-    tmp_path: Path, names: str
-) -> None:
+def test_a_batch_reply_that_fits_two_requests_is_refused_before_anything_is_written(tmp_path: Path, names: str) -> None:
     paths = [write(tmp_path, name, BATCHES[name]) for name in names.split()]
     with pytest.raises(UsageError, match=r"custom_id '1' is that of different requests, .*:1 and .*:[12]") as raised:
         take(tmp_path, *paths)

@@ -193,7 +193,7 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     ],
 }
 
-PLAIN: Rows = {  # no more than what was asked and answered
+PLAIN: Rows = {  # no more than prompt and answer
     "prompt and completion": [{"prompt": "2 + 3?", "completion": "5"}],
     "prompt and completion as messages": [{"prompt": [ASKED], "completion": [ANSWER]}],
     "prompt and response": [{"prompt": "2 + 3?", "response": "5"}],
@@ -408,7 +408,7 @@ def test_messages_of_weight_0_are_not_learnt(tmp_path: Path) -> None:
     assert (result.skipped, result.unread) == (1, 0)
 
 
-def test_interleaved_streams_are_told_apart_by_their_ids(tmp_path: Path) -> None:
+def test_interleaved_streams_are_separated_by_their_ids(tmp_path: Path) -> None:
     def stream(name: str) -> list[dict[str, Any]]:
         return [chunk({"content": name[0]}, name=name), chunk({"content": name[1]}, name=name), chunk({}, "stop", name)]
 

@@ -21,7 +21,7 @@ def number_of(body: Body) -> int:
     return int(body["messages"][-1]["content"].split()[-1])
 
 
-def asked(
+def answers_of(
     *servers: ChatServer, count: int = 20, meter: Holds | None = None, notes: list[str] | None = None, **settings: Any
 ) -> dict[str, Completion]:
     """The completions of `count` questions; settings of Pace or of the model."""
@@ -79,7 +79,7 @@ VERDICTS = {
 @pytest.mark.parametrize("number", [0, 15])
 def test_a_verdict_on_one_prompt_is_its_answer_and_the_others_are_answered(wire: Wire, number: int) -> None:
     with ChatServer(only(number, wire)) as server:
-        completions = asked(server, concurrency=1)
+        completions = answers_of(server, concurrency=1)
         assert len(server.requests) == 20, "it is not sent again"
     flagged = completions.pop(f"p{number}")
     assert (flagged.error, flagged.finish_reason, flagged.content) == (None, "content_filter", "")
@@ -121,7 +121,7 @@ TOO_LONG = {
 @pytest.mark.parametrize("wire", TOO_LONG.values(), ids=list(TOO_LONG))
 def test_a_prompt_that_does_not_fit_is_called_too_long_and_sent_once(wire: Wire) -> None:
     with ChatServer(only(3, wire)) as server:
-        completions = asked(server)
+        completions = answers_of(server)
         assert len(server.requests) == 20
     assert {name: one.error for name, one in completions.items() if one.error} == {"p3": "too long"}
 
@@ -138,7 +138,7 @@ LARGER_THAN_THE_LIMIT = {
 @pytest.mark.parametrize("wire", LARGER_THAN_THE_LIMIT.values(), ids=list(LARGER_THAN_THE_LIMIT))
 def test_a_request_larger_than_a_minute_s_limit_is_not_waited_for(wire: Wire) -> None:
     with ChatServer(only(3, wire)) as server:
-        completions = asked(server)
+        completions = answers_of(server)
         assert len(server.requests) == 20
     assert {name: one.error for name, one in completions.items() if one.error} == {"p3": "over limit"}
 
@@ -147,7 +147,7 @@ def test_a_minute_s_limit_that_is_used_up_is_waited_for_and_the_reason_is_said()
     wire = error(429, "Rate limit reached on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000. Try again in 2s.")
     notes: list[str] = []
     with ChatServer(lambda number, _: wire if number < 30 else None) as server:
-        completions = asked(server, notes=notes)
+        completions = answers_of(server, notes=notes)
     assert {one.error for one in completions.values()} == {None}
     assert len(notes) == 1
     assert "Limit 30000, Used 29000" in notes[0]
@@ -175,7 +175,7 @@ NO_MONEY = {
 def test_an_empty_account_ends_the_run_at_once(wire: Wire, answered: int) -> None:
     with ChatServer(lambda number, _: wire if number >= answered else None) as server:
         with pytest.raises(SeqdistillError) as caught:
-            asked(server, count=200)
+            answers_of(server, count=200)
         assert len(server.requests) <= answered + 16, "not once for each prompt"
     assert caught.value.exit_code == 1
     assert "top up" in caught.value.hint
@@ -195,7 +195,7 @@ def test_a_quota_that_comes_back_is_waited_for() -> None:
         ],
     )
     with ChatServer(lambda number, _: wire if number < 3 else None) as server:
-        assert {one.error for one in asked(server).values()} == {None}
+        assert {one.error for one in answers_of(server).values()} == {None}
 
 
 SET_ASIDE: dict[str, Wire] = {
@@ -214,7 +214,7 @@ SET_ASIDE: dict[str, Wire] = {
 def test_one_bad_endpoint_of_two_is_set_aside_with_one_note_and_the_other_does_the_work(wire: Wire) -> None:
     notes: list[str] = []
     with ChatServer(lambda *_: wire, seconds=0.002) as bad, ChatServer(seconds=0.01) as good:
-        completions = asked(bad, good, count=240, notes=notes)
+        completions = answers_of(bad, good, count=240, notes=notes)
         assert len(bad.requests) <= 20
     assert {one.error for one in completions.values()} == {None}
     (note,) = [note for note in notes if "set aside" in note]
@@ -224,7 +224,7 @@ def test_one_bad_endpoint_of_two_is_set_aside_with_one_note_and_the_other_does_t
 def test_when_every_endpoint_is_out_the_run_ends() -> None:
     with ChatServer(lambda *_: error(401, "no")) as one, ChatServer(lambda *_: error(402, "no")) as two:
         with pytest.raises(SeqdistillError):
-            asked(one, two, count=100)
+            answers_of(one, two, count=100)
         assert len(one.requests) + len(two.requests) < 40
 
 
@@ -232,11 +232,11 @@ def test_each_endpoint_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEY_ONE", "sk-one-1234")
     monkeypatch.setenv("KEY_TWO", "sk-two-1234")
     with ChatServer(key="sk-one-1234", seconds=0.01) as one, ChatServer(key="sk-two-1234", seconds=0.01) as two:
-        completions = asked(one, two, count=60, api_key_env=["KEY_ONE", "KEY_TWO"])
+        completions = answers_of(one, two, count=60, api_key_env=["KEY_ONE", "KEY_TWO"])
         assert one.requests and two.requests
     assert {one.error for one in completions.values()} == {None}
     with pytest.raises(UsageError, match="api_key_env names 2 variables for 1 base URLs"):
-        asked(one, api_key_env=["KEY_ONE", "KEY_TWO"])
+        answers_of(one, api_key_env=["KEY_ONE", "KEY_TWO"])
 
 
 # --- answers that can never come out well ----------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ NONSENSE = {
 def test_what_never_comes_out_well_stops_at_the_start_and_names_its_cause(wire: Wire, says: str, hint: str) -> None:
     with ChatServer(lambda *_: wire) as server:
         with pytest.raises(UsageError, match=says) as caught:
-            asked(server, count=500)
+            answers_of(server, count=500)
         assert len(server.requests) <= 30
     assert hint in caught.value.hint
 
@@ -277,15 +277,15 @@ def test_what_never_comes_out_well_stops_at_the_start_and_names_its_cause(wire: 
 @pytest.mark.parametrize("name", [name for name in NONSENSE if name not in ("half of JSON", "blocked without a word")])
 def test_in_the_middle_of_a_run_the_same_is_sent_twice_at_most(name: str) -> None:
     with ChatServer(only(15, NONSENSE[name][0])) as server:
-        completions = asked(server, concurrency=1)
+        completions = answers_of(server, concurrency=1)
         assert len(server.requests) <= 21
     assert [one for one, completion in completions.items() if completion.error] == ["p15"]
 
 
-def test_an_endpoint_that_answers_nothing_any_more_is_not_asked_for_each_of_the_rest() -> None:
+def test_an_endpoint_that_answers_nothing_any_more_is_not_sent_each_of_the_rest() -> None:
     with ChatServer(lambda number, _: error(403, "your plan has ended") if number >= 100 else None) as server:
         with pytest.raises(SeqdistillError, match="plan has ended; the last 50 requests all failed so") as caught:
-            asked(server, count=1000)
+            answers_of(server, count=1000)
         assert len(server.requests) < 100 + 50 + 8
     assert caught.value.exit_code == 1, "what was answered stays"
 
@@ -295,19 +295,19 @@ def test_an_endpoint_that_answers_nothing_any_more_is_not_asked_for_each_of_the_
 )
 def test_a_verdict_on_the_account_is_no_answer(message: str) -> None:
     with ChatServer(lambda *_: error(403, message)) as server, pytest.raises(UsageError, match="all failed so"):
-        asked(server, count=50)
+        answers_of(server, count=50)
 
 
 def test_a_web_page_of_an_error_is_shown_as_text() -> None:
     page = b"<html><head><style>b { color: red }</style></head><body><h1>404</h1><p>No <b>such</b> page</body></html>"
     with ChatServer(lambda *_: Wire(404, page)) as server, pytest.raises(UsageError, match=r"says 404: 404 No such page$"):
-        asked(server)
+        answers_of(server)
 
 
 def test_an_endpoint_slower_than_the_timeout_is_named_at_the_start() -> None:
     with ChatServer(seconds=30) as server:
         with pytest.raises(UsageError, match=r"no answer within 0\.2 s; the first 10 requests all failed so") as caught:
-            asked(server, count=100, timeout=0.2)
+            answers_of(server, count=100, timeout=0.2)
         assert len(server.requests) < 30
     assert "raise --timeout" in caught.value.hint
 
@@ -316,7 +316,7 @@ def test_a_choice_without_a_message_that_ended_at_the_limit_is_an_empty_answer_t
     usage = {"prompt_tokens": 9, "completion_tokens": 20, "total_tokens": 29}
     wire = Wire(200, {"choices": [{"message": None, "finish_reason": "length"}], "usage": usage})
     with ChatServer(only(3, wire)) as server:
-        completions = asked(server)
+        completions = answers_of(server)
         assert len(server.requests) == 20
     one = completions["p3"]
     assert (one.error, one.finish_reason, one.content, one.completion_tokens) == (None, "length", "", 20)
@@ -337,7 +337,7 @@ def test_trouble_that_passes_slows_the_pace_and_costs_no_answer(
     wire = Wire(200, message) if wrapped else Wire(status, message)
     with ChatServer() as server:
         server.fault = lambda number, _: wire if 30 <= number < 45 else None
-        completions = asked(server, count=60, meter=(holds := Holds()), retries=15)
+        completions = answers_of(server, count=60, meter=(holds := Holds()), retries=15)
         assert len(server.requests) == 75
     assert {one.error for one in completions.values()} == {None}
     lost = set(holds.open) - {one.hold for one in completions.values()}
@@ -359,19 +359,19 @@ def test_an_outage_of_90_seconds_loses_no_prompt_and_is_hardly_knocked_at(status
             return error(status, "upstream down") if server.times[-1] - began[0] < 0.3 else None
 
         server.fault = outage
-        completions = asked(server, count=400, concurrency=64)
+        completions = answers_of(server, count=400, concurrency=64)
         failed = len(server.requests) - 400
     assert {one.error for one in completions.values()} == {None}
     assert failed < 64 + 60
 
 
 def test_an_endpoint_that_stays_down_ends_the_run_which_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "DOWN_SECONDS", 0.2)
+    monkeypatch.setattr(dispatch, "DOWN_SECONDS", {False: 0.2, True: 0.2})
     with (
         ChatServer(lambda *_: error(502, "upstream down")) as server,
         pytest.raises(SeqdistillError, match="upstream down") as caught,
     ):
-        asked(server, count=300, retries=100)
+        answers_of(server, count=300, retries=100)
     assert caught.value.exit_code == 1
 
 
@@ -387,7 +387,7 @@ def test_an_answer_that_was_broken_off_is_no_answer_and_may_be_billed(reason: st
         return said
 
     with ChatServer(reply=reply) as server:
-        completions = asked(server, meter=(holds := Holds()))
+        completions = answers_of(server, meter=(holds := Holds()))
         assert len(server.requests) == 21
     assert {one.error for one in completions.values()} == {None}
     assert len(set(holds.open) - {one.hold for one in completions.values()}) == 1

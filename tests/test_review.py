@@ -91,8 +91,8 @@ def view(server: Server, **choice: str) -> dict[str, Any]:
 
 
 def decide(server: Server, number: int, decision: str, completion: str | None = None) -> tuple[int, Any]:
-    told = {"number": number, "decision": decision, "completion": completion, "view": view(server)["view"]}
-    return ask(server, "decide", told)
+    body = {"number": number, "decision": decision, "completion": completion, "view": view(server)["view"]}
+    return ask(server, "decide", body)
 
 
 # --- the server ---
@@ -133,8 +133,8 @@ def test_the_page_loads_nothing_from_elsewhere_and_runs_only_its_own_script(serv
     "headers", [{"Origin": "https://evil.example"}, {"Content_Type": "text/plain"}, {"Origin": "null"}, {"Content_Type": ""}]
 )
 def test_another_site_cannot_decide(server: Server, run: Run, headers: dict[str, str]) -> None:
-    told = {"number": 0, "decision": "reject", "completion": None, "view": view(server)["view"]}
-    assert ask(server, "decide", told, **headers)[0] == 403
+    body = {"number": 0, "decision": "reject", "completion": None, "view": view(server)["view"]}
+    assert ask(server, "decide", body, **headers)[0] == 403
     assert read_decisions(run) == {}
 
 
@@ -223,7 +223,7 @@ def test_what_is_in_the_test_set_cannot_be_accepted(server: Server, run: Run) ->
     assert decide(server, 1, "reject")[0] == 200
 
 
-def test_the_page_is_told_when_the_filter_has_written_new_files(server: Server, run: Run) -> None:
+def test_the_page_is_notified_when_the_filter_has_written_new_files(server: Server, run: Run) -> None:
     assert not view(server)["outdated"]
     write_jsonl(run.file("filter", "train.jsonl"), [])
     assert view(server)["outdated"]
@@ -451,7 +451,7 @@ def test_a_reviewer_decides_in_the_spreadsheet(run: Run, tmp_path: Path) -> None
     [
         ({"decision": "love"}, "love"),
         ({"id": "p9:teacher:0", "decision": "accept"}, "no row of this run"),
-        ({"id": "p1:teacher:0", "decision": "edit"}, "stands in the file twice"),
+        ({"id": "p1:teacher:0", "decision": "edit"}, "is in the file twice"),
         ({"completion": "changed"}, "write edit"),
         ({"completion": "changed", "decision": "accept"}, "write edit"),
         ({"completion": " ", "decision": "edit"}, "empty"),

@@ -1,4 +1,4 @@
-"""The reward model: a real classifier with random weights, asked in batches."""
+"""The reward model: a real classifier with random weights, run in batches."""
 
 import shutil
 from dataclasses import replace

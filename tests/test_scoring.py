@@ -163,8 +163,8 @@ def test_a_mean_logprob_is_read_from_the_sidecar(tmp_path: Path) -> None:
     sidecar = tmp_path / "logprobs.parquet"
     with pytest.raises(UsageError, match=r"no .*logprobs\.parquet"):
         teacher_means(sidecar)
-    told = [("p:t:0", reply(-0.5, -1)), ("p:t:1", reply(-0.25)), ("p:t:2", reply()), ("p:t:3", {"choices": [{}]})]
-    assert write_logprobs(sidecar, told) == 2
+    rows = [("p:t:0", reply(-0.5, -1)), ("p:t:1", reply(-0.25)), ("p:t:2", reply()), ("p:t:3", {"choices": [{}]})]
+    assert write_logprobs(sidecar, rows) == 2
     samples = [sample(text, n) for n, text in enumerate("abcd")]
     assert by_logprob(samples, teacher_means(sidecar)) == [-0.75, -0.25, None, None]
 

@@ -122,7 +122,7 @@ def test_the_settings_a_rejected_row_names_would_have_kept_it() -> None:
                 assert select(ids, scores, "s", changed)[ids.index(row)] is None, (verdict, scores)
 
 
-def test_baselines_have_the_size_asked_for_and_do_not_depend_on_order() -> None:
+def test_baselines_have_the_requested_size_and_do_not_depend_on_order() -> None:
     ids, lengths = [f"p:t:{n}" for n in range(50)], [n % 7 for n in range(50)]
     back = ids[::-1], lengths[::-1]
     for kind in ("random", "longest"):

@@ -121,9 +121,9 @@ def test_the_first_third_is_the_models_start_and_the_rest_has_the_most_influence
 
 def test_shrink_json_says_what_was_kept_and_why(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
-    told = shrink_from_files(str(tiny_model), tmp_path / "out", "2", "influence", tmp_path / "p.jsonl")
+    result = shrink_from_files(str(tiny_model), tmp_path / "out", "2", "influence", tmp_path / "p.jsonl")
     facts = json.loads((tmp_path / "out" / "shrink.json").read_text())
-    assert told["layers"] == facts["layers"]
+    assert result["layers"] == facts["layers"]
     assert (facts["source"], facts["of"], facts["choice"], len(facts["influence"])) == (str(tiny_model), 4, "influence", 4)
     assert facts["parameters"] == loaded(tmp_path / "out").num_parameters()
 
@@ -142,7 +142,7 @@ def test_without_a_prompts_file_influence_is_measured_on_the_demo_task(tiny_mode
         ("1,0", "even", "'1,0'"),
         ("0,4", "even", "'0,4'"),
         ("0,,1", "even", "'0,,1'"),
-        (3, "0,1", "3 are asked for"),
+        (3, "0,1", "3 are requested"),
         ("2", "influence", "no prompts"),
     ],
 )

@@ -211,8 +211,8 @@ def test_a_row_whose_text_is_no_longer_the_teacher_s_is_trained_on_its_text_alon
 
     run, listener = copied(generated, tmp_path / "run", changed), Listener()
     train(run, recipe(tiny_model, teacher, {"max_steps": 1}), listener)
-    told = (run.manifest("train") or {})["method"]["targets"]
-    assert told["rows"] == 11 and list(told["text_only"].values()) == [1]
+    targets = (run.manifest("train") or {})["method"]["targets"]
+    assert targets["rows"] == 11 and list(targets["text_only"].values()) == [1]
     assert any("1 of 12 rows have no targets" in note for note in listener.notes)
 
 

@@ -17,7 +17,7 @@ def model(server: ChatServer) -> ModelConfig:
     return ModelConfig(model="teacher", engine="openai", base_url=[server.url], stream=True)
 
 
-def asked(server: ChatServer, meter: Holds | None = None, streamed: bool = True, **settings: Any) -> Completion:
+def answer_of(server: ChatServer, meter: Holds | None = None, streamed: bool = True, **settings: Any) -> Completion:
     paces = {name: settings.pop(name) for name in list(settings) if name in Pace.__dataclass_fields__}
     request = Request("p", [{"role": "user", "content": "question 1"}], **{"max_tokens": 20, **settings})
     engine = open_engine(replace(model(server), stream=streamed), Pace(**{"retries": 0, "timeout": 60.0, **paces}))
@@ -52,7 +52,7 @@ CALL = {"id": "c", "type": "function", "function": {"name": "look", "arguments":
 )
 def test_a_streamed_answer_is_the_answer(reply: Callable[[Body], Body]) -> None:
     with ChatServer(reply=reply) as server:
-        plain, streamed = asked(server, streamed=False, logprobs=2), asked(server, logprobs=2)
+        plain, streamed = answer_of(server, streamed=False, logprobs=2), answer_of(server, logprobs=2)
     assert plain.first_token_seconds is None
     assert streamed.first_token_seconds is not None and 0 < streamed.first_token_seconds <= streamed.seconds
     assert replace(streamed, raw={}, seconds=0, hold="", first_token_seconds=None) == replace(plain, raw={}, seconds=0, hold="")
@@ -70,7 +70,7 @@ def test_several_answers_come_in_one_stream() -> None:
 
 def test_a_stream_that_is_cut_is_lost_and_may_be_billed() -> None:
     with ChatServer(lambda *_: "cut") as server:
-        completion = asked(server, meter=(holds := Holds()), retries=1)
+        completion = answer_of(server, meter=(holds := Holds()), retries=1)
     assert completion.error == "connection lost"
     assert len(holds.open) == 2
 
@@ -78,10 +78,10 @@ def test_a_stream_that_is_cut_is_lost_and_may_be_billed() -> None:
 def test_silence_within_a_stream_ends_it_but_a_slow_stream_may_take_its_time() -> None:
     with ChatServer() as server:
         server.stream_pause = 0.1
-        slow = asked(server, read_timeout=20.0)
+        slow = answer_of(server, read_timeout=20.0)
         assert slow.error is None and slow.seconds > slow.first_token_seconds + 0.2  # type: ignore[operator]
         server.stream_pause = 5.0
-        assert asked(server, read_timeout=0.3).error == "timeout"
+        assert answer_of(server, read_timeout=0.3).error == "timeout"
 
 
 @pytest.mark.parametrize(
@@ -98,19 +98,19 @@ def test_silence_within_a_stream_ends_it_but_a_slow_stream_may_take_its_time() -
 )
 def test_a_stream_that_holds_no_answer_says_why(content: bytes, error: str, held: int) -> None:
     with ChatServer(lambda *_: Wire(200, content, {"Content-Type": "text/event-stream"})) as server:
-        completion = asked(server, meter=(holds := Holds()))
+        completion = answer_of(server, meter=(holds := Holds()))
     assert (completion.error, len(holds.open)) == (error, held)
 
 
 def test_an_endpoint_that_does_not_stream_is_understood() -> None:
     with ChatServer(lambda _, body: Wire(200, answer(body))) as server:
-        completion = asked(server)
+        completion = answer_of(server)
     assert completion.error is None and completion.content
 
 
 def test_stream_options_that_are_refused_are_left_out() -> None:
     wire = Wire(400, {"error": {"message": "stream_options: Extra inputs are not permitted", "param": "stream_options"}})
     with ChatServer(lambda _, body: wire if "stream_options" in body else None) as server:
-        completion = asked(server)
+        completion = answer_of(server)
     assert completion.error is None
     assert completion.uncounted, "the endpoint does not say what it cost"

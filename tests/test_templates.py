@@ -14,7 +14,7 @@ def write(folder: Path, text: str) -> str:
     return str(path)
 
 
-def test_the_teacher_is_told_more_than_the_student(tmp_path: Path) -> None:
+def test_the_teacher_sees_more_than_the_student(tmp_path: Path) -> None:
     path = write(
         tmp_path, '[teacher]\nsystem = "Be {{ tone }}."\nuser = "Sum up: {{ prompt }}"\n[student]\nuser = "{{ prompt }}"\n'
     )

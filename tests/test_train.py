@@ -412,7 +412,7 @@ def test_a_template_that_cannot_be_trained_with_is_an_error(tmp_path: Path, temp
         checked(with_template(tmp_path / "model", template), [sample(1)])
 
 
-def test_reasoning_is_trained_in_front_of_the_answer_when_asked_for(tiny_model: Path) -> None:
+def test_reasoning_is_trained_in_front_of_the_answer_when_configured(tiny_model: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)

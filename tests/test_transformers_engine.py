@@ -166,15 +166,15 @@ def test_logprobs_are_the_model_own_before_temperature(tiny_model: Path) -> None
     import torch
 
     engine = open_engine(ModelConfig(model=str(tiny_model), options={"dtype": "float32"}))
-    told = logprobs_in(ask(engine, [request("a", 5, temperature=2.0, logprobs=4)])["p5"].raw)
-    assert told is not None and told.token_ids is not None
+    found = logprobs_in(ask(engine, [request("a", 5, temperature=2.0, logprobs=4)])["p5"].raw)
+    assert found is not None and found.token_ids is not None
     model, tokens = engine._model, engine._tokenizer  # type: ignore[attr-defined]
     prompt = tokens.apply_chat_template([{"role": "user", "content": "a"}], add_generation_prompt=True, return_dict=True)
-    ids = torch.tensor([prompt["input_ids"] + told.token_ids])
+    ids = torch.tensor([prompt["input_ids"] + found.token_ids])
     with torch.inference_mode():
         wanted = model(ids).logits[0, len(prompt["input_ids"]) - 1 : -1].float().log_softmax(-1)
-    chosen = wanted.gather(-1, torch.tensor(told.token_ids)[:, None])[:, 0].tolist()
-    assert told.logprobs == pytest.approx(chosen, abs=1e-4)
+    chosen = wanted.gather(-1, torch.tensor(found.token_ids)[:, None])[:, 0].tolist()
+    assert found.logprobs == pytest.approx(chosen, abs=1e-4)
     top = wanted.topk(4)
-    assert told.top_token_ids == top.indices.tolist()
-    assert [value for place in told.top_logprobs for value in place] == pytest.approx(top.values.flatten().tolist(), abs=1e-4)
+    assert found.top_token_ids == top.indices.tolist()
+    assert [value for place in found.top_logprobs for value in place] == pytest.approx(top.values.flatten().tolist(), abs=1e-4)

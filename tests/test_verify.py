@@ -1,4 +1,4 @@
-"""Checks: what is right, what is wrong, what cannot be told; and commands that misbehave."""
+"""Checks: what is right, what is wrong, what is undecided; and commands that misbehave."""
 
 import json
 import os
@@ -228,7 +228,7 @@ def test_limits_are_set_before_the_command_starts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         (VerifyConfig(by="magic"), "no such check"),
         (VerifyConfig(by="regex:("), "not a regular expression"),
@@ -237,8 +237,8 @@ def test_limits_are_set_before_the_command_starts() -> None:
         (VerifyConfig(by="number"), "no such way"),
     ],
 )
-def test_a_check_that_cannot_be_made_is_a_usage_error(config: VerifyConfig, told: str) -> None:
-    with pytest.raises(UsageError, match=told), verifier(config, extract="lines"):
+def test_a_check_that_cannot_be_made_is_a_usage_error(config: VerifyConfig, message: str) -> None:
+    with pytest.raises(UsageError, match=message), verifier(config, extract="lines"):
         pass
 
 

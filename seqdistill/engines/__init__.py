@@ -16,7 +16,7 @@ from seqdistill.records import Message
 
 @dataclass(frozen=True)
 class Request:
-    """One chat request. `id` is the asker's name for it; everything else is what the model is asked."""
+    """One chat request. `id` is the caller's name for it; everything else is sent to the model."""
 
     id: str
     messages: list[Message]
@@ -27,8 +27,8 @@ class Request:
     schema: dict[str, Any] | None = None  # the JSON schema that the answer must keep to
     choices: list[str] | None = None  # the answer must be one of these
     beams: int = 1  # the answer is the likeliest found by a beam search of this width
-    logprobs: int | None = None  # log-probabilities of the answer's tokens, and of so many likeliest ones at each place
-    again: int = 0  # how often the same was requested before: tells a repeated request from the first, and is not sent
+    logprobs: int | None = None  # log-probabilities of the answer's tokens, and of the N likeliest tokens at each position
+    again: int = 0  # how often the same was requested before: distinguishes a repeat from the first request, and is not sent
 
     @property
     def has_form(self) -> bool:
@@ -50,13 +50,13 @@ class Completion:
     seconds: float = 0.0  # from sending to the last byte; in a batch, the batch's time over its size
     first_token_seconds: float | None = None  # from sending to the first token; known of a streamed answer alone
     tool_calls: list[dict[str, str]] | None = None  # name, and arguments as the model wrote them
-    raw: dict[str, Any] = field(default_factory=dict)  # the reply as it came, JSON-able
+    raw: dict[str, Any] = field(default_factory=dict)  # the raw reply, JSON-able
     error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...
     message: str | None = None  # a failure in words
     hidden_tokens: int = 0  # billed like completion tokens, but not among them: reasoning that some endpoints leave out
     hold: str | None = None  # the `Meter`'s hold of the try that brought it
     uncounted: bool = False  # the reply does not report its tokens, so what it cost is not known
-    batched: bool = False  # asked through a Batch endpoint, at its lower price
+    batched: bool = False  # requested through a Batch endpoint, at its lower price
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 
 
@@ -73,7 +73,7 @@ ABLE = {"beams": ("transformers", "vllm")}  # the engines that can do what not e
 
 
 def can(engine: str, setting: str) -> bool:
-    """Whether the engine of this name can do what a setting of a request asks for."""
+    """Whether the engine of this name supports a setting of a request."""
     return engine in ABLE.get(setting, (engine,))
 
 
@@ -123,7 +123,7 @@ UNMETERED = Unmetered()
 
 
 class Engine(Protocol):
-    """One model, ready to be asked."""
+    """One model, ready for requests."""
 
     def stream(self, requests: Sequence[Request], meter: Meter = UNMETERED) -> AsyncGenerator[Completion, None]:
         """Yields exactly one completion for each request, in the order they finish.
@@ -145,7 +145,7 @@ def neutralised(engine: Engine) -> list[str]:
 
 @dataclass(frozen=True)
 class Pace:
-    """How hard an engine may push. Cannot change what comes back."""
+    """Concurrency, time limits and rate limits of an engine. Cannot change its answers."""
 
     concurrency: int = 64  # most requests in flight at one endpoint
     timeout: float = 600.0  # seconds for one try in all

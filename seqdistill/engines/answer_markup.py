@@ -55,7 +55,7 @@ class AnswerMarkup:
 
 
 def answer_markup(tokenizer: Any, options: Mapping[str, Any], tags: Sequence[str] = ()) -> AnswerMarkup:
-    """The markup of a tokenizer's chat template, rendered with these options; empty for a template that cannot tell.
+    """The markup of a tokenizer's chat template, rendered with these options; empty for a template that does not show it.
 
     Raises UsageError for `tags` that are no pairs.
     """

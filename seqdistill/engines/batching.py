@@ -1,4 +1,4 @@
-"""How several prompts are answered by one call of transformers' `generate`, and how far the loaded model lends itself to it.
+"""How several prompts are answered by one call of transformers' `generate`, and how far the loaded model supports it.
 
 Owns padding, the cache of a shared beginning, rows that leave when their answer has ended, and the measurement that decides
 which of these leave the model's answers as they are. No architecture is named: the cache says what it is made of, and the

@@ -1,6 +1,6 @@
-"""What one endpoint was found not to take of a request, by what it said; such requests are put in other words from then on.
+"""What one endpoint refuses in a request, learnt from its errors; later requests to it are sent in a form that it accepts.
 
-Changes only what the engine itself puts into a request: a field that the user asked for by name is never left out silently.
+Changes only what the engine itself puts into a request: a field that the user configured by name is never left out silently.
 """
 
 import re
@@ -10,11 +10,12 @@ from typing import Any
 from seqdistill.records import Message
 
 DROPPABLE = ("top_logprobs", "logprobs", "temperature", "top_p", "seed", "response_format", "stream_options")
+CHOSEN = ("temperature", "top_p", "logprobs", "top_logprobs")  # whose value is the recipe's
 LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _UNKNOWN = re.compile(
     r"unsupported|not? (?:be )?support|n[’']t support|unknown|unrecogni[sz]ed|unexpected|not permitted|extra (?:inputs|fields)"
-    r"|not allowed|deprecated|cannot find|not known|no longer|instead|unavailable|not available|not implemented|not enabled"
-    r"|incompatible|not compatible|does not (?:accept|take)|not accepted",
+    r"|not allowed|deprecated|cannot find|not known|no longer|(?<!\d )instead|unavailable|not available|not implemented"
+    r"|not enabled|incompatible|not compatible|does not (?:accept|take)|not accepted",
     re.IGNORECASE,
 )
 _WRONG_VALUE = re.compile(
@@ -36,7 +37,7 @@ class Dialect:
     """How one endpoint wants its requests. Starts with what most know, and learns from refusals."""
 
     def __init__(self, limit: str = "max_tokens") -> None:
-        """`limit` is the name under which the endpoint is told the token limit at first."""
+        """`limit` is the field in which the token limit is sent at first."""
         self._limit, self._renamed = limit, False
         self._dropped: set[str] = set()
         self._without_system = False
@@ -92,7 +93,7 @@ def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: s
         return None
     if _UNKNOWN.search(reason):
         return name
-    chosen = name in ("temperature", "top_p") and sent[name] != 0  # a value of the user's: wrong, not unknown
+    chosen = name in CHOSEN and sent[name] != 0  # a value of the user's: wrong, not unknown
     return None if chosen or not _WRONG_VALUE.search(reason) else name
 
 

@@ -20,7 +20,7 @@ from seqdistill.errors import SeqdistillError
 
 REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be out of reach: at the start, and once it has answered
-DOWN_SECONDS = 600.0  # how long it may say that what is behind it is down
+DOWN_SECONDS = {False: 30.0, True: 600.0}  # how long it may say that what is behind it is down
 ALIKE_AT_START = 10  # failures of one kind, and no answer yet: the others would fail so, too
 ALIKE_LATER = 50  # the same after answers
 LONGEST_AWAY_PAUSE_SECONDS = 15.0
@@ -42,8 +42,8 @@ class _Try:
     @property
     def most_tokens(self) -> int:
         """A generous count of what the request can use: text has about 4 bytes a token."""
-        asked = self.requests[0]
-        return sum(len(m["content"]) for m in asked.messages) // 3 + asked.max_tokens * len(self.requests)
+        first = self.requests[0]
+        return sum(len(m["content"]) for m in first.messages) // 3 + first.max_tokens * len(self.requests)
 
 
 class Dispatcher:
@@ -57,7 +57,7 @@ class Dispatcher:
         pace: Pace,
         meter: Meter,
     ) -> None:
-        """`parse` makes a completion of one choice of a reply to a request, that took so many seconds."""
+        """`parse` makes a completion of one choice of a reply to a request, with the seconds that it took."""
         self._parse_one, self._endpoints, self._pace, self._meter = parse, endpoints, pace, meter
         self._fresh = (_Try(0.0, number, group) for number, group in enumerate(groups))
         self._left = sum(len(group) for group in groups)
@@ -265,7 +265,7 @@ class Dispatcher:
         if endpoint.out is None:
             endpoint.out = error
             if self._used():
-                self._pace.on_note(f"{endpoint.name} is no longer used, the other endpoints are: {error.message}; {error.hint}")
+                self._pace.on_note(f"{endpoint.name} is set aside, the others continue: {error.message}; {error.hint}")
         if not self._used():
             raise error
 
@@ -279,7 +279,7 @@ class Dispatcher:
             if failure.away or failure.lost or endpoint.away_tries > 1:
                 endpoint.throttle.lost(min(LONGEST_AWAY_PAUSE_SECONDS, backoff(endpoint.away_tries)), now)
         proven = any(other.answers for other in self._endpoints)
-        patience = DOWN_SECONDS if failure.down else PATIENCE_SECONDS[proven]
+        patience = (DOWN_SECONDS if failure.down else PATIENCE_SECONDS)[proven]
         if all(other.away_since is not None and now - other.away_since >= patience for other in self._used()):
             raise SeqdistillError(
                 failure.message, "check the base URL and that the server runs, then run again; no answer is lost"

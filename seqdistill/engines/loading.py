@@ -46,7 +46,7 @@ def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
     if missing := sorted(info["missing_keys"]):
         some = ", ".join(missing[:NAMED_KEYS]) + (" ..." if len(missing) > NAMED_KEYS else "")
         raise UsageError(
-            f"{what} cannot be loaded: its files lack {len(missing)} of the weights that its config.json asks for: {some}",
+            f"{what} cannot be loaded: its files lack {len(missing)} of the weights that its config.json names: {some}",
             "copy or download the model again",
         )
     return loaded
@@ -138,7 +138,7 @@ def _meant(model: ModelConfig) -> str:
     return f"was an endpoint meant? then --{role}-engine openai --{role}-base-url URL; else check the name and the network"
 
 
-@lru_cache(maxsize=64)  # the hub is asked once for each model, not once for each of its files
+@lru_cache(maxsize=64)  # one hub request for each model, not one for each of its files
 def _from_hub(name: str, revision: str | None, what: str, meant: str) -> str:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import (

@@ -15,7 +15,7 @@ class Step(Protocol):
     """A logits processor that rows may leave."""
 
     def __call__(self, input_ids: Any, scores: Any, /) -> Any:
-        """The scores (B, V) of the next token, given the tokens (B, T) so far."""
+        """The scores (B, V) of the next token, after the tokens (B, T) so far."""
 
     def keep(self, tokens: Any, rows: list[int], /) -> None:
         """Goes on with these rows alone; the tokens (B, T) are those of all rows."""
@@ -36,7 +36,7 @@ class OneOf:
     def __call__(self, input_ids: Any, scores: Any) -> Any:  # (B, T), (B, V) -> (B, V)
         masked = scores.new_full(scores.shape, float("-inf"))
         for row, written in enumerate(input_ids[:, self._width :].tolist()):
-            allowed = self._next.get(tuple(written), self._stops)  # what has ended goes on with padding
+            allowed = self._next.get(tuple(written), self._stops)  # what has ended continues with padding
             masked[row, allowed] = scores[row, allowed]
         return masked
 

@@ -13,14 +13,14 @@ TEMPERATURES = (1.5, 2.0, 3.0, 4.0)  # at which local engines note normalisers; 
 LOWEST = -9999.0  # stands for "impossible", as OpenAI writes it; JSON has no infinity
 DIGITS = 6
 NORMALIZER_DIGITS = 8  # a temperature's square multiplies its loss, and this error with it
-_TOKEN_ID = re.compile(r"token_id:(\d{1,9})\Z")  # vLLM's server, asked for return_tokens_as_token_ids
+_TOKEN_ID = re.compile(r"token_id:(\d{1,9})\Z")  # vLLM's server, with return_tokens_as_token_ids
 
 
 @dataclass(frozen=True)
 class TokenLogprobs:
     """T tokens, the end-of-turn token included where the engine gives it, and at each place the K likeliest, likeliest first.
 
-    Tokens are named by their ids, or by their texts where an endpoint tells no ids. `log_normalizers` holds, at each place
+    Tokens are named by their ids, or by their texts where an endpoint sends no ids. `log_normalizers` holds, at each place
     and for each of the N `temperatures`, log sum_j p_j^(1/temperature) over the whole vocabulary: with it the probability of
     a likeliest token at that temperature is exact, exp(logprob / temperature - log_normalizer). Endpoints give none.
     """
@@ -57,12 +57,12 @@ def by_ids(
 
 
 def logprobs_in(raw: Mapping[str, Any]) -> TokenLogprobs | None:
-    """What a raw reply tells: a local engine's, or the first choice of a chat-completions reply; None for nothing usable."""
+    """Those in a raw reply: a local engine's, or the first choice of a chat-completions reply; None for nothing usable."""
     try:
         if "choices" in raw:
             return _of_chat(raw["choices"][0]["logprobs"]["content"])
         return TokenLogprobs(**raw["logprobs"])
-    except (KeyError, IndexError, TypeError, AttributeError):  # not asked for, or in a form of the endpoint's own
+    except (KeyError, IndexError, TypeError, AttributeError):  # not requested, or in a form of the endpoint's own
         return None
 
 

@@ -97,7 +97,7 @@ def quiet_transformers() -> None:
 
 
 def identity(model: ModelConfig) -> str:
-    """What tells this model from every other, for journal keys and fingerprints: name, and revision or content hash.
+    """What identifies this model, for journal keys and fingerprints: name, and revision or content hash.
 
     The options that change what a model computes or is shown (NUMERICS, ANSWERING, chat_template_kwargs) are in it, those
     that only change its speed are not. An openai engine's options are part of every request, so they are part of its

@@ -141,7 +141,7 @@ def _reports_finish(raw: dict[str, Any]) -> bool:
 
 
 def _grouped(requests: Sequence[Request], most: int) -> list[list[Request]]:
-    """Requests that follow each other and are the same but for id and seed, at most so many together."""
+    """Requests that follow each other and are the same but for id and seed, at most `most` together."""
     groups: list[list[Request]] = []
     for request in requests:
         same = groups and len(groups[-1]) < most and replace(request, id="", seed=0) == replace(groups[-1][0], id="", seed=0)
@@ -152,7 +152,7 @@ def _grouped(requests: Sequence[Request], most: int) -> list[list[Request]]:
 def _response_format(request: Request) -> dict[str, Any]:
     """The field that makes the answer keep to a form: `response_format`, which all endpoints that can do it know.
 
-    Choices are asked for as {"choice": ...}, because strict schemas must be objects; `chosen` takes the choice out.
+    Choices are requested as {"choice": ...}, because strict schemas must be objects; `chosen` takes the choice out.
     """
     schema = request.schema
     if request.choices:

@@ -32,7 +32,7 @@ class NotNow(SeqdistillError):
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as the endpoint tells it."""
+    """A batch as the endpoint reports it."""
 
     id: str
     status: str
@@ -85,7 +85,7 @@ class BatchEndpoint:
             return _id(await client.files.create(file=(f"{name}.jsonl", content), purpose="batch"))
 
     async def create(self, name: str, file: str) -> Batch:
-        """Submits the file's requests: from here on they cost. Never sent twice: on NotNow, `find` tells what came of it."""
+        """Submits the file's requests: from here on they cost. Never sent twice: on NotNow, `find` looks for the batch."""
         with self._client(0, "batches") as client:
             made = await client.batches.create(
                 completion_window="24h", endpoint=PATH, input_file_id=file, metadata={MARK: name}, timeout=120
@@ -121,7 +121,7 @@ class BatchEndpoint:
             return bytes((await client.files.content(file, timeout=3600)).content)
 
     def completions(
-        self, batch: Batch, contents: Sequence[bytes], asked: Mapping[str, Request]
+        self, batch: Batch, contents: Sequence[bytes], requests: Mapping[str, Request]
     ) -> Iterator[tuple[str, Request, Completion]]:
         """Each request of an ended batch, by its key, with what came of it.
 
@@ -129,16 +129,16 @@ class BatchEndpoint:
         A batch that the queue had no room for yields nothing: its requests are still to be sent, in smaller parts.
         Raises NotNow when the files hold nothing of the batch: they are not its files, and its answers are still to be had.
         """
-        if batch.queue_full and self._makes_room(batch, len(asked)):
+        if batch.queue_full and self._makes_room(batch, len(requests)):
             return
-        left = dict(asked)
+        left = dict(requests)
         for content in contents:
             for line in content.splitlines():
                 row = _row(line)
                 key = str(row.get("custom_id"))
                 if key in left:
                     yield key, left[key], replace(self._completion(left.pop(key), row), batched=True)
-        if contents and len(left) == len(asked):
+        if contents and len(left) == len(requests):
             raise NotNow(f"{self.name}: the files of batch {batch.id} hold none of its answers", NOT_A_BATCH_API)
         for key, request in left.items():
             message = batch.error or f"the batch is {batch.status}, without an answer to this request"
@@ -158,7 +158,7 @@ class BatchEndpoint:
         self._pace.on_note(f"{self.name}: batches of at most {self._most:,} requests, one at a time: {batch.error}")
         return True
 
-    def parts(self, asked: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
+    def parts(self, requests: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
         """The requests that can be submitted now, in parts that one batch may hold. Raises NotNow for a full queue."""
         if self._full:
             raise NotNow(f"{self.name}: the queue is full: {self._full}", "run again when other batches have ended")
@@ -166,7 +166,7 @@ class BatchEndpoint:
             return
         part: list[tuple[str, Request]] = []
         size = 0
-        for key, request in asked:
+        for key, request in requests:
             more = len(self.line(key, request))
             if part and (len(part) >= min(self._most, MOST_REQUESTS) or size + more > MOST_BYTES):
                 yield part
@@ -224,25 +224,25 @@ class BatchEndpoint:
         return SeqdistillError(said, "fix the cause and run again; nothing is requested twice")
 
 
-def _id(told: Any) -> str:
-    if not isinstance(told.id, str) or not told.id:
+def _id(reported: Any) -> str:
+    if not isinstance(reported.id, str) or not reported.id:
         raise ValueError("no id")
-    return told.id
+    return reported.id
 
 
-def _batch(told: Any) -> Batch:
-    files = tuple(file for file in (told.output_file_id, told.error_file_id) if file)
-    counts = told.request_counts
-    errors = (told.errors.data or []) if told.errors else []
+def _batch(reported: Any) -> Batch:
+    files = tuple(file for file in (reported.output_file_id, reported.error_file_id) if file)
+    counts = reported.request_counts
+    errors = (reported.errors.data or []) if reported.errors else []
     error = "; ".join(str(one.message) for one in errors[:3])
     full = any("token_limit_exceeded" in str(one.code) or "nqueued" in str(one.message) for one in errors)
     done = (counts.completed or 0) + (counts.failed or 0) if counts else 0
-    return Batch(_id(told), str(told.status), files, done, error, full and str(told.status) == "failed")
+    return Batch(_id(reported), str(reported.status), files, done, error, full and str(reported.status) == "failed")
 
 
-def chunks(endpoint: BatchEndpoint, asked: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
+def chunks(endpoint: BatchEndpoint, requests: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
     """The requests that can be submitted now, in parts that one batch may hold."""
-    return endpoint.parts(asked)
+    return endpoint.parts(requests)
 
 
 def _row(line: bytes) -> dict[str, Any]:

@@ -113,9 +113,9 @@ def addresses(model: ModelConfig) -> list[Address]:
     headers, query = (with_variables(getattr(model, table), f"[teacher] {table}") for table in ("headers", "query"))
     variables = [
         sent[name]
-        for given, sent in ((model.headers, headers), (model.query, query))
-        for name in given
-        if "$" in str(given[name])
+        for table, sent in ((model.headers, headers), (model.query, query))
+        for name in table
+        if "$" in str(table[name])
     ]
     found = []
     for number, url in enumerate(urls or [DEFAULT_URL]):

@@ -1,4 +1,4 @@
-"""How fast one endpoint is asked: how many requests at once, how many a minute, and when to leave it alone.
+"""How fast requests are sent to one endpoint: how many at once, how many a minute, and when to pause.
 
 Congestion control as TCP does it (slow start, then additive increase and multiplicative decrease: Chiu and Jain 1989,
 doi 10.1016/0169-7552(89)90019-6), with HTTP 429 and 503 as the signal. Does not send anything.
@@ -39,24 +39,24 @@ class Throttle:
         return self.in_flight / self._limit
 
     def wait(self, tokens: int, now: float) -> float:
-        """Seconds until a request of so many tokens may be sent; 0 for now, infinity for when another one finishes."""
+        """Seconds until a request of `tokens` tokens may be sent; 0 for now, infinity for when another one finishes."""
         if self.in_flight >= int(self._limit):
             return float("inf")
         return max(self._paused_until - now, self._requests.wait(1, now), self._tokens.wait(tokens, now), 0.0)
 
     def sent(self, tokens: int, now: float) -> None:
-        """A request of at most so many tokens is on its way."""
+        """A request of at most `tokens` tokens was sent."""
         self.in_flight += 1
         self._requests.take(1, now)
         self._tokens.take(tokens, now)
 
     def finished(self, unused_tokens: int) -> None:
-        """A request is over; of the tokens it was sent with, so many were not used."""
+        """A request has ended; `unused_tokens` of the tokens it was sent with were not used."""
         self.in_flight -= 1
         self._tokens.give_back(unused_tokens)
 
     def answered(self, seconds: float) -> None:
-        """A request was answered well after so long: dare a little more, unless answers come ever later."""
+        """A request was answered in `seconds`: raises the limit a little, unless answers take longer and longer."""
         if seconds > self._long_wait:
             return
         self._limit, self._limit_once_answered = max(self._limit, self._limit_once_answered), 0.0
@@ -64,7 +64,7 @@ class Throttle:
         self._limit = min(self._most, self._limit + step)
 
     def refused(self, sent_at: float, pause: float, now: float) -> None:
-        """The endpoint asked for less (429, 503). Requests that were on their way together count as one refusal."""
+        """The endpoint refused for load (429, 503). Requests that were in flight together count as one refusal."""
         if sent_at > self._last_cut:
             self._limit = max(1.0, self._limit * CUT)
             self._last_cut = now
@@ -72,7 +72,7 @@ class Throttle:
         self.pause(pause, now)
 
     def pause(self, seconds: float, now: float) -> None:
-        """Sends nothing for so long."""
+        """Sends nothing for `seconds`."""
         self._paused_until = max(self._paused_until, now + seconds)
 
     def lost(self, seconds: float, now: float) -> None:
@@ -106,13 +106,13 @@ class _Bucket:
 
 
 def backoff(tries: int) -> float:
-    """Seconds to wait after so many failed tries: exponential, half of it random."""
+    """Seconds to wait after `tries` failed tries: exponential, half of it random."""
     longest = min(LONGEST_BACKOFF_SECONDS, 0.5 * 2.0 ** min(tries - 1, 10))
     return longest * (0.5 + 0.5 * random.random())  # noqa: S311
 
 
 def retry_after(headers: Mapping[str, str], wall_clock: float) -> float | None:
-    """Seconds that `Retry-After` asks for, given as seconds or as a date, or `retry-after-ms`; None when it is not given.
+    """The seconds in `Retry-After` (seconds or a date) or `retry-after-ms`; None without such a header.
 
     RFC 9110, section 10.2.3.
     """

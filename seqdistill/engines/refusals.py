@@ -26,23 +26,23 @@ class Failure(Exception):
     kind: str
     message: str
     scope: Scope = "try"  # what it ends: another try may help, or none of this request, or none at this endpoint
-    slow: bool = False  # the endpoint asked for less
+    slow: bool = False  # the endpoint refused for load
     down: bool = False  # the endpoint, or what is behind it, does not work at present
     away: bool = False  # the request never reached the endpoint
     lost: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
     same_again: bool = False  # the same request fails in the same way again, nearly always
     verdict: bool = False  # on this prompt, by a content filter: an answer
-    adapted: bool = False  # the request will be put in other words
-    pause: float | None = None  # seconds, as Retry-After asked
+    adapted: bool = False  # the request will be sent in another form
+    pause: float | None = None  # seconds, from Retry-After
     hint: str = ""  # the next action, where all requests fail so
     reply: dict[str, Any] = field(default_factory=dict)
 
     def fatal(self, count: int = 0, *, proven: bool = False) -> SeqdistillError:
         """The error that ends the run, when no endpoint is left.
 
-        `count` requests failed so, one after the other, where it took several to tell; `proven`: after others were answered.
+        `count` requests failed so, one after the other, where one proves nothing; `proven`: after others were answered.
         """
-        message, later = self.message, proven or self.down or self.slow or self.kind in ("no money", "told to wait")
+        message, later = self.message, proven or self.down or self.slow or self.kind in ("no money", "long wait")
         if count:
             message += f"; the {'last' if proven else 'first'} {count} requests all failed so"
         return (SeqdistillError if later else UsageError)(
@@ -118,7 +118,7 @@ NO_V1 = "check the base URL: it often ends in /v1"
 
 @dataclass(frozen=True)
 class Who:
-    """Whom an endpoint's refusal concerns, for the words of it."""
+    """Endpoint, model and key of a refusal, for its message."""
 
     endpoint: str
     model: str | None
@@ -126,7 +126,7 @@ class Who:
 
 
 def refusal(who: Who, status: int, error: Mapping[str, Any], pause: float | None, *, proven: bool) -> Failure:
-    """What an HTTP status outside 2xx means. `error` is `replies.error_in` it, `pause` what Retry-After asks for in seconds.
+    """What an HTTP status outside 2xx means. `error` is `replies.error_in` it, `pause` Retry-After in seconds.
 
     `proven` is whether this endpoint has answered a request before.
     """
@@ -150,8 +150,8 @@ def refusal(who: Who, status: int, error: Mapping[str, Any], pause: float | None
     if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
         return failure("too long", "request", hint="shorten the prompts, or lower --max-tokens: both count")
     if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, 429) or status >= 500):
-        wait = f"{who.endpoint} says {status} and asks to wait {pause / 3600:.1f} hours: {text}"
-        return Failure("told to wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
+        wait = f"{who.endpoint} says {status} and wants a pause of {pause / 3600:.1f} hours: {text}"
+        return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
     if status == 429:
         return failure(slow=True, pause=pause)
     if status in PERHAPS_BILLED:
@@ -204,20 +204,20 @@ def status_of(error: Mapping[str, Any]) -> int | None:
 
 def no_answer(who: Who, reply: Any, *, proven: bool) -> Failure:
     """What a JSON reply of status 200 without a choice means."""
-    told = as_dict(reply)
-    of_choice = _error_of_choice(told)
-    error = of_choice or (error_of(told) if told.keys() & {"error", "errors", "detail", "msg"} else {})
-    code = error_of(told) if not error and "choices" not in told and status_of(told) else error
-    billed = bool(told.get("choices") or count(as_dict(told.get("usage")).get("completion_tokens")))
+    body = as_dict(reply)
+    of_choice = _error_of_choice(body)
+    error = of_choice or (error_of(body) if body.keys() & {"error", "errors", "detail", "msg"} else {})
+    code = error_of(body) if not error and "choices" not in body and status_of(body) else error
+    billed = bool(body.get("choices") or count(as_dict(body.get("usage")).get("completion_tokens")))
     if code and (status := status_of(code)):
         failure = refusal(who, status, code, None, proven=proven)
         failure.lost = failure.lost or billed
         failure.kind = "no answer" if of_choice else failure.kind  # it had begun one
         return failure
-    shown = str(error.get("message") or json.dumps(told or reply))[:SHOWN]
+    shown = str(error.get("message") or json.dumps(body or reply))[:SHOWN]
     message = f"{who.endpoint} answered without a choice: {shown}"
     hint = f"{NO_V1}; or look into what the endpoint says"
-    return Failure("no answer", message, lost=billed or not error, same_again=True, hint=hint, reply=told)
+    return Failure("no answer", message, lost=billed or not error, same_again=True, hint=hint, reply=body)
 
 
 def _error_of_choice(reply: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def not_json(who: Who, content: bytes, why: str) -> Failure:
     if start.startswith((b"data:", b"event:", b":")) or b"data: [done]" in content[-100:].lower():
         return Failure(
             "event stream",
-            f"{who.endpoint} answered with an event stream, though none was asked for",
+            f"{who.endpoint} answered with an event stream, though none was requested",
             lost=True,
             same_again=True,
             hint="set stream = true in the model's table (--teacher-stream)",

@@ -37,7 +37,7 @@ _FENCED = re.compile(r"\A\s*(?P<fence>`{3,}|~{3,})[ \t]*[\w+-]*[ \t]*\n(?P<insid
 
 
 def choices_in(reply: Any) -> list[dict[str, Any]]:
-    """The choices of a chat-completions reply that hold a message; none of what is not such a reply.
+    """The choices of a chat-completions reply that hold a message; empty for anything else.
 
     A choice without a message that ended at a limit or a filter is an empty answer.
     """
@@ -45,8 +45,8 @@ def choices_in(reply: Any) -> list[dict[str, Any]]:
     return [one for one in map(_with_message, choices) if one] if isinstance(choices, list) else []
 
 
-def _with_message(told: Any) -> dict[str, Any] | None:
-    choice = as_dict(told)
+def _with_message(raw: Any) -> dict[str, Any] | None:
+    choice = as_dict(raw)
     if isinstance(choice.get("message"), dict):
         return choice
     if choice.get("message") is None and finish_reason(choice.get("finish_reason")) in ("length", "content_filter"):
@@ -61,7 +61,7 @@ def finish_reason(reported: Any) -> str:
 
 
 def error_in(content: bytes) -> dict[str, Any]:
-    """The error that a reply tells: `message` (str), and code, type, param where they are known; empty for none."""
+    """The error in a reply: `message` (str), and code, type, param where they are known; empty for none."""
     try:
         reply = from_json(content)
     except ValueError:
@@ -70,13 +70,13 @@ def error_in(content: bytes) -> dict[str, Any]:
 
 
 def error_of(reply: Any) -> dict[str, Any]:
-    """The error that the JSON of a reply tells, under `error` or by itself, in one form; empty for none."""
-    told = as_dict(reply)
-    error = told.get("error") or told.get("errors") or told
+    """The error in a reply's JSON, under `error` or by itself, in one form; empty for none."""
+    body = as_dict(reply)
+    error = body.get("error") or body.get("errors") or body
     if isinstance(error, list):
         error = error[0] if error else {}
     if not isinstance(error, dict):
-        error = {"message": str(error), "code": told.get("code"), "type": told.get("type") or told.get("error_type")}
+        error = {"message": str(error), "code": body.get("code"), "type": body.get("type") or body.get("error_type")}
     if isinstance(error.get("message"), dict):
         error = {**error, **error["message"], "code": error.get("code")}
     detail = error.get("detail")
@@ -124,10 +124,10 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
     choices = choices_in(raw)
     choice, message = choices[number], choices[number]["message"]
     usage = as_dict(raw.get("usage"))
-    asked, generated = (count(usage.get(key)) for key in ("prompt_tokens", "completion_tokens"))
+    prompted, generated = (count(usage.get(key)) for key in ("prompt_tokens", "completion_tokens"))
     cached = as_dict(usage.get("prompt_tokens_details")).get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
     written = generated or 0
-    hidden = max(0, (count(usage.get("total_tokens")) or 0) - (asked or 0) - written)
+    hidden = max(0, (count(usage.get("total_tokens")) or 0) - (prompted or 0) - written)
     content, reasoning = split_reasoning(text_of(message.get("content")), reasoning_in(message), tags)
     reason = finish_reason(choice.get("finish_reason"))
     if not content and (refusal := text_of(message.get("refusal"))):
@@ -137,19 +137,19 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
         content=content,
         reasoning=reasoning,
         finish_reason=reason,
-        prompt_tokens=(asked or 0) if number == 0 else 0,
+        prompt_tokens=(prompted or 0) if number == 0 else 0,
         completion_tokens=_share(written, number, len(choices)),
         hidden_tokens=_share(hidden, number, len(choices)),
-        cached_tokens=min(count(cached) or 0, asked or 0) if number == 0 else 0,
+        cached_tokens=min(count(cached) or 0, prompted or 0) if number == 0 else 0,
         seconds=seconds,
         raw={**raw, "choices": [choice]},
         tool_calls=_tool_calls(message),
-        uncounted=asked is None or generated is None,
+        uncounted=prompted is None or generated is None,
     )
 
 
 def _share(tokens: int, number: int, among: int) -> int:
-    """The tokens of one of so many choices; all of them add up to the whole."""
+    """The tokens of one choice among `among`; all of them add up to the whole."""
     return tokens * (number + 1) // among - tokens * number // among
 
 
@@ -170,7 +170,7 @@ def chosen(content: str) -> str:
 
 
 def count(tokens: Any) -> int | None:
-    """A count of tokens as somebody told it; None for what is none."""
+    """A reported count of tokens; None for what is not a count."""
     return int(tokens) if isinstance(tokens, (int, float)) and 0 <= tokens < 1e12 else None
 
 
@@ -193,7 +193,7 @@ def _arguments(value: Any) -> str:
 
 
 def text_of(value: Any) -> str:
-    """The text of a message's field: a string, nothing, or a list of parts, of which reasoning is none of the text."""
+    """The text of a message's field: a string, nothing, or a list of parts without those of reasoning."""
     if isinstance(value, list):
         return "".join(str(part.get("text") or "") for part in value if isinstance(part, dict) and not _is_thought(part))
     return value if isinstance(value, str) else ""

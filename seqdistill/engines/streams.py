@@ -15,7 +15,7 @@ class Joined:
     def __init__(self) -> None:
         self.done = False  # the endpoint said so
         self.begun = False  # something of an answer has come
-        self.error: dict[str, Any] | None = None  # the JSON of an event that tells one
+        self.error: dict[str, Any] | None = None  # the JSON of an error event
         self._head: dict[str, Any] = {}
         self._usage: Any = None
         self._choices: dict[int, dict[str, Any]] = {}

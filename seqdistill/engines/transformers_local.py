@@ -150,19 +150,19 @@ class TransformersEngine:
 
     def _generate(self, batch: list[Encoded]) -> list[Completion]:
         began = time.perf_counter()
-        asked, pad = batch[0][0], self._tokenizer.pad_token_id
-        able = self.batching if len(batch) > 1 and asked.beams == 1 else ALONE  # beams: `generate` copies rows, but no cache
+        first, pad = batch[0][0], self._tokenizer.pad_token_id
+        able = self.batching if len(batch) > 1 and first.beams == 1 else ALONE  # beams: `generate` copies rows, but no cache
         rows = [tokens.tolist() for _, tokens in batch]
-        inputs = begin(self._model, rows, pad, able.sharing, asked.max_tokens)
+        inputs = begin(self._model, rows, pad, able.sharing, first.max_tokens)
         steps, noted = self._steps(batch, inputs["input_ids"].shape[1])
         written = write(
             self._model,
             inputs,
             steps,
-            asked.max_tokens,
+            first.max_tokens,
             self._stops,
             pad,
-            beams=asked.beams,
+            beams=first.beams,
             leaving=able.leaving,
             cancelled=lambda: self._cancelled,
         )

@@ -73,7 +73,7 @@ class VLLMEngine:
         requests: Sequence[Request],
         meter: Meter = UNMETERED,  # noqa: ARG002 - nothing is billed
     ) -> AsyncGenerator[Completion, None]:
-        """Yields one completion for each request: those that cannot be asked at once, the others batch by batch."""
+        """Yields one completion for each request: those that cannot be sent at once, the others batch by batch."""
         batch: list[tuple[Request, list[int]]] = []
         lead = self._markup.lead
         encoded = [prompt_tokens(self._tokenizer, request, self._template, self._longest, lead) for request in requests]
@@ -119,7 +119,7 @@ class VLLMEngine:
         completions = []
         for part in _alike(batch):
             request, form = part[0][0], _form(part[0][0])
-            asked = BeamSearchParams(beam_width=request.beams, max_tokens=request.max_tokens, structured_outputs=form)
+            search = BeamSearchParams(beam_width=request.beams, max_tokens=request.max_tokens, structured_outputs=form)
             prompts = [{"prompt_token_ids": tokens} for _, tokens in part]
             try:
                 if form is not None:  # chooses the grammar's backend, which the search wants chosen
@@ -127,7 +127,7 @@ class VLLMEngine:
                         config.model_config, None, config.structured_outputs_config, self._tokenizer
                     )
                 with self._ending_with_the_turn():
-                    found = self._llm.beam_search(prompts, asked)
+                    found = self._llm.beam_search(prompts, search)
             except (ValueError, VLLMError) as error:
                 raise UsageError(
                     f"vLLM refuses the beam search: {error}",

@@ -25,7 +25,7 @@ Missing = list[tuple[str, Request]]  # requests with their keys
 def lacking(journal: Journal, model: str, requests: Sequence[Request], others: Sequence[Journal] = ()) -> Missing:
     """What a journal lacks of the requests to a model (its identity), each key once.
 
-    What stands in another run's journal is copied first.
+    What is in another run's journal is copied first.
     """
     missing: dict[str, Request] = {}
     for request in requests:
@@ -55,7 +55,7 @@ class Asker:
     ) -> AsyncGenerator[Completion, None]:
         """Sends what the journal lacks and yields each new completion, failures included, after it is stored.
 
-        The engine is opened only when something must be sent, and stays open until another model is asked. Requests with
+        The engine is opened only when something must be sent, and stays open until a request for another model. Requests with
         the same key are sent once. Raises Incomplete when the next request could break the cap.
         """
         missing = {request.id: (key, request) for key, request in lacking(self.journal, source.identity, requests, others)}

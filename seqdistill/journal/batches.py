@@ -77,11 +77,11 @@ class Ledger:
         return self._path.parent / "batches" / f"{name}.jsonl"
 
     def keep(self, name: str, part: Missing) -> None:
-        """Writes what a batch is going to ask."""
+        """Writes the requests of a batch."""
         with atomic_write(self._requests(name)) as file:
             for key, request in part:
-                asked = {field: getattr(request, field) for field in REQUEST_KEYS}
-                file.write(to_line({"key": key, "id": request.id, "request": asked}))
+                settings = {field: getattr(request, field) for field in REQUEST_KEYS}
+                file.write(to_line({"key": key, "id": request.id, "request": settings}))
 
     def step(self, name: str, step: str, **facts: Any) -> None:
         """Appends a step and waits until it is on the disk."""
@@ -96,7 +96,7 @@ class Ledger:
         self._apply(row)
 
     def refuse_live(self, missing: Missing) -> None:
-        """Raises UsageError when a request that is to be asked at once is in a batch already."""
+        """Raises UsageError when a request that is to be sent live is in a batch already."""
         twice = next((batch for batch in self.open.values() if any(key in batch.requests for key, _ in missing)), None)
         if twice:
             raise UsageError(
@@ -116,7 +116,7 @@ class Ledger:
 class BatchAsking:
     """Everything that is missing of one model, requested in batches; `wanted` is what is still to come, by key.
 
-    Models that are asked side by side share a `turn`, so that each sees what the others hold of the budget.
+    Models that are prompted side by side share a `turn`, so that each sees what the others hold of the budget.
     """
 
     asker: Asker
@@ -246,13 +246,13 @@ class BatchAsking:
                 return
             waiting = self._under_way()
             done = sum(one.done for one in waiting)
-            asked = sum(len(one.requests) for one in waiting)
-            self.progress.advance(0, {"batches": f"{len(waiting)} under way", "answered there": f"{done:,} of {asked:,}"})
+            total = sum(len(one.requests) for one in waiting)
+            self.progress.advance(0, {"batches": f"{len(waiting)} under way", "answered there": f"{done:,} of {total:,}"})
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
 
     async def _collect(self, under_way: UnderWay, batch: Batch) -> AsyncIterator[Completion]:
-        """Stores what an ended batch says. Killed halfway, the next run reads the files again and stores the rest."""
+        """Stores the results of an ended batch. Killed halfway, the next run reads the files again and stores the rest."""
         contents = [await self.endpoint.content(file) for file in batch.files]
         journal = self.asker.journal
         for key, request, completion in self.endpoint.completions(batch, contents, under_way.requests):

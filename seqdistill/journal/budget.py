@@ -38,7 +38,7 @@ class Price:
         return tokens / 1e6 * self._share(completion.batched)
 
     def bound(self, prompt_tokens: int, completion_tokens: int, *, batched: bool = False) -> float:
-        """The most that so many tokens can cost, in USD."""
+        """The most that these tokens can cost, in USD."""
         usd = (prompt_tokens * max(self.prompt, self.cached_prompt) + completion_tokens * self.completion) / 1e6
         return usd * self._share(batched)
 

@@ -54,8 +54,8 @@ def request_key(request: Request, model: str) -> str:
 
 
 def _settings(request: Request) -> dict[str, Any]:
-    asked = {name: getattr(request, name) for name in REQUEST_KEYS}
-    return {name: value for name, value in asked.items() if value != _DEFAULTS[name]}
+    settings = {name: getattr(request, name) for name in REQUEST_KEYS}
+    return {name: value for name, value in settings.items() if value != _DEFAULTS[name]}
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Journal:
         self._write([start.encode() + line[head.end() :]])
 
     def hold(self, model: str, requests: int, hold: Hold) -> str:
-        """Writes the hold of one try of so many requests, before it is sent; returns its name."""
+        """Writes the hold of one try of `requests` requests, before it is sent; returns its name."""
         name = secrets.token_hex(6)
         most = [hold.prompt_tokens, hold.completion_tokens]
         row = {"hold": name, "usd": hold.usd, "most": most, "factor": hold.factor, "model": model, "requests": requests}

@@ -60,7 +60,7 @@ METRICS = (
         "has the form",
         "answers with the task's form",
         lambda item: 100.0 * (item.fault is None),
-        "percent of answers that have the task's form; base and student are asked without naming it",
+        "percent of answers that have the task's form; base and student are prompted without naming it",
         against=False,
         kinds=("choices", "schema"),
         share=True,

@@ -1,7 +1,7 @@
 """Metrics of answers that are one of some choices: accuracy by item, and counts of a confusion table.
 
 Macro F1, recall and kappa are functions of a table of counts, (..., K, K + 1): true class by predicted class, the last column
-for answers that are none of the choices. Leading axes are bootstrap replicates.
+for answers that are not one of the choices. Leading axes are bootstrap replicates.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def _loose(text: str) -> str:
 
 
 def confusion(wanted: Sequence[str | None], said: Sequence[str | None], choices: Sequence[str]) -> "Array":
-    """(n, K, K + 1): one table of a single count for each item. An item whose wanted label is none of the choices is zero."""
+    """(n, K, K + 1): one table of a single count for each item. An item with a wanted label outside the choices is zero."""
     import numpy as np
 
     place = {choice: number for number, choice in enumerate(choices)}
@@ -54,7 +54,7 @@ def macro_f1(table: "Array") -> "Array":
 
 
 def kappa(table: "Array") -> "Array":
-    """Cohen's kappa, -1 to 1; an answer that is none of the choices agrees with nobody. (..., K, K + 1) -> (...)
+    """Cohen's kappa, -1 to 1; an answer that is not one of the choices agrees with none. (..., K, K + 1) -> (...)
 
     Cohen 1960, https://doi.org/10.1177/001316446002000104. Undefined, nan, where chance alone agrees always.
     """

@@ -57,7 +57,7 @@ def check_tables(tables: Mapping[str, Any], place: str) -> None:
 
 
 def check_secrets(tables: Mapping[str, Any], place: str) -> None:
-    """Raises UsageError for a secret written out in a model's table, wherever it was given; it would be kept in files."""
+    """Raises UsageError for a secret written out in a model's table, wherever it came from; it would be kept in files."""
     for table, content in tables.items():
         if table in TABLES and issubclass(TABLES[table], ModelConfig):
             check_no_secret(content, f"{place}: [{table}]")

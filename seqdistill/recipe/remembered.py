@@ -27,8 +27,8 @@ def resolved_recipe(
 
     A recipe file is copied verbatim into the run; its paths stay relative to where it came from. Flags of the tables that
     stages share are remembered, and so is the run's budget: `eval` knows the teacher and the cap that `generate` was started
-    with. A recipe file passed again replaces them, table by table. `note` hears what is in effect without being passed, and of
-    a recipe file that changed since it was copied. Nothing is kept without `keep`, nor when the block ends with a UsageError.
+    with. A recipe file passed again replaces them, table by table. `note` receives what is in effect without being passed, and
+    that a recipe file changed since it was copied. Nothing is kept without `keep`, nor when the block ends with a UsageError.
     """
     kept, notes = run / "recipe.toml", run / "run.json"
     memory = _memory(notes)
@@ -40,10 +40,10 @@ def resolved_recipe(
     check_secrets(flags, "on the command line or in the environment")
     remembered = _still_remembered(memory, from_file if recipe_file else {})
     known = merge(from_file, remembered, flags)
-    from_file, given = with_paths(from_file, folder, known), with_paths(flags, Path.cwd(), known)
-    recipe = resolve(merge(from_file, remembered, given))
+    from_file, overrides = with_paths(from_file, folder, known), with_paths(flags, Path.cwd(), known)
+    recipe = resolve(merge(from_file, remembered, overrides))
     for text in _unseen(
-        remembered, given, None if recipe_file else run / memory["recipe"] if "recipe" in memory else None, kept
+        remembered, overrides, None if recipe_file else run / memory["recipe"] if "recipe" in memory else None, kept
     ):
         note(text)
     if not keep:
@@ -55,7 +55,7 @@ def resolved_recipe(
         new[kept] = recipe_file.read_text(encoding="utf-8")
         memory["recipe_folder"] = os.path.relpath(folder.absolute(), run.absolute())
         memory["recipe"] = os.path.relpath(recipe_file.absolute(), run.absolute())
-    memory["remembered"] = merge(remembered, _to_remember(given))
+    memory["remembered"] = merge(remembered, _to_remember(overrides))
     if memory["remembered"] or "recipe_folder" in memory:
         new[notes] = json.dumps(memory, indent=2) + "\n"
     before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new}
@@ -67,10 +67,10 @@ def resolved_recipe(
         raise
 
 
-def _to_remember(given: Layer) -> Layer:
+def _to_remember(overrides: Layer) -> Layer:
     """Of the flags, those that later commands on the run must know."""
-    shared = {table: content for table, content in given.items() if table in SHARED_TABLES and content}
-    if (budget := given.get("generate", {}).get("budget")) is not None:
+    shared = {table: content for table, content in overrides.items() if table in SHARED_TABLES and content}
+    if (budget := overrides.get("generate", {}).get("budget")) is not None:
         shared["generate"] = {"budget": budget}
     return shared
 
@@ -85,13 +85,13 @@ def _still_remembered(memory: Mapping[str, Any], replacing: Layer) -> Layer:
     }
 
 
-def _unseen(remembered: Layer, given: Layer, origin: Path | None, kept: Path) -> Iterator[str]:
-    """What is in effect although this command line does not say so."""
+def _unseen(remembered: Layer, overrides: Layer, origin: Path | None, kept: Path) -> Iterator[str]:
+    """Notes on settings in effect that this command line does not contain."""
     flags = [
         f"{flag(table, name)} {value}"
         for table, content in remembered.items()
         for name, value in content.items()
-        if name not in given.get(table, {}) and isinstance(value, (str, int, float))
+        if name not in overrides.get(table, {}) and isinstance(value, (str, int, float))
     ]
     if flags:
         yield f"from an earlier command on this run: {' '.join(flags)}"
@@ -99,10 +99,10 @@ def _unseen(remembered: Layer, given: Layer, origin: Path | None, kept: Path) ->
         yield f"{os.path.relpath(origin)} has changed since this run copied it; pass it with -c to use it"
 
 
-def asked_with(recipe: Recipe, generated: Mapping[str, Any] | None) -> GenerateConfig:
+def generated_with(recipe: Recipe, generated: Mapping[str, Any] | None) -> GenerateConfig:
     """The recipe's [generate], and where it leaves the form, width and length of answers open, what generate recorded.
 
-    `generated` is generate's manifest. So a stage behind generate knows what was given to generate alone, by flag.
+    `generated` is generate's manifest. So later stages know the command-line overrides of generate.
     """
     own, default = recipe.generate, GenerateConfig()
     recorded = (generated or {}).get("config", {}).get("generate", {})

@@ -1,7 +1,7 @@
 """What can be set: one frozen dataclass a table, with the only defaults and the only bounds. `recipes` reads and checks.
 
 A key has one name everywhere: field here, key in the recipe, flag on the command line, word in the docs.
-Order: flag > environment (SEQDISTILL_*) > recipe given with -c > what the run remembers > its copy of the recipe > default.
+Order: flag > environment (SEQDISTILL_*) > recipe passed with -c > what the run remembers > its copy of the recipe > default.
 The first two arrive as `flags`.
 """
 
@@ -40,7 +40,7 @@ ENGINES = ("openai", "vllm", "transformers")
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """[task]: what is asked, and what success is."""
+    """[task]: the prompts, and the metric that decides."""
 
     template: str | None = key(None, "task template: a .toml file, or the name of a folder in prompts/", path=True, common=True)
     prompts: str | None = key(
@@ -132,7 +132,7 @@ class JudgeConfig(ModelConfig):
     model: str | None = key(
         None, "judge: hub id, folder, .gguf file, package:NAME, or the endpoint's model name", path=True, common=True
     )
-    rubric: str = key("score", "what the judge is asked: a .toml file, or the name of one in prompts/judge/", path=True)
+    rubric: str = key("score", "the judge's rubric: a .toml file, or the name of one in prompts/judge/", path=True)
     max_tokens: int = key(512, "most new tokens of one judgement", low=1)
     price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, completion", output=False)
     budget: float | None = key(None, "most USD that judging may cost in this run; needs a price", low=0, output=False)
@@ -141,7 +141,7 @@ class JudgeConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """[generate]: how the teacher is asked."""
+    """[generate]: how answers are sampled from the teacher."""
 
     samples: int = key(1, "answers wanted for each prompt", low=1, high=1000, common=True)
     temperature: float = key(0.0, "sampling temperature; 0 is greedy", low=0, high=5, common=True)
@@ -153,11 +153,11 @@ class GenerateConfig:
     choices: list[str] = key([], "every answer must be one of these; repeat it")
     beams: int = key(1, "width of a beam search, with temperature 0; not on the openai engine", low=1, high=100)
     logprobs: int | None = key(
-        None, "write logprobs.parquet: log-probabilities of each token and of so many likeliest ones beside it", low=0
+        None, "write logprobs.parquet: log-probabilities of each token and of the N likeliest at its position", low=0
     )
     samples_per_request: int = key(
         1,
-        "answers to one prompt asked for in one request, where the endpoint knows n: the prompt is paid once",
+        "answers to one prompt in one request, where the endpoint knows n: the prompt is paid once",
         low=1,
         output=False,
     )
@@ -167,9 +167,11 @@ class GenerateConfig:
     retry_truncated: int | None = key(None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2)
     batch: bool = key(False, "ask through the endpoint's Batch API: within a day or so, at half the price", output=False)
     budget: float | None = key(
-        None, "most USD the run's answers may cost in all; it is never gone over", low=0, output=False, common=True
+        None, "hard cap in USD on what the run's answers may cost in all", low=0, output=False, common=True
     )
-    reuse: list[str] = key([], "another run whose answers are taken instead of asking; repeat it", path=True, output=False)
+    reuse: list[str] = key(
+        [], "another run whose answers are taken instead of new requests; repeat it", path=True, output=False
+    )
     concurrency: int = key(64, "most requests in flight at one endpoint", low=1, high=10000, output=False)
     requests_per_minute: int | None = key(None, "the endpoint's limit of requests a minute", low=1, output=False)
     tokens_per_minute: int | None = key(None, "the endpoint's limit of tokens a minute", low=1, output=False)
@@ -195,7 +197,7 @@ class IntegrityConfig:
     max_repetition: float = key(
         0.5, "reject when more than this share of a completion repeats what it said before; 1 is off", low=0, high=1
     )
-    self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unless asked")
+    self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unprompted")
     constant_share: float = key(
         0.5,
         "reject a completion of some length that answers more than this share of its slice's prompts word for word; 1 is off",
@@ -215,13 +217,13 @@ class IntegrityConfig:
     )
     language_share: float = key(
         0.0,
-        "the same for another language than its prompt's (97 are recognised); 0 is off: reading a language takes its time",
+        "the same for another language than its prompt's, of 97 languages; 0 is off, as language identification takes its time",
         low=0,
         high=1,
     )
     stock_share: float = key(
         0.005,
-        "a stock phrase opens at least this share of one slice's completions without being asked for; 0 looks for none",
+        "a stock phrase opens at least this share of one slice's completions, unprompted; 0 is off",
         low=0,
         high=1,
     )
@@ -276,7 +278,7 @@ class ScoreConfig:
     extract: str | None = key(
         None,
         "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: number to verify one, "
-        "to vote json: where a schema is asked for, else text",
+        "to vote json: where a schema is set, else text",
     )
     reward_model: str | None = key(None, "by = reward: hub id or folder of a sequence classifier with one output", path=True)
 
@@ -338,7 +340,7 @@ class FilterConfig:
     """[filter]: what is worth learning. The steps in the order in which they are applied, then what is of the whole stage."""
 
     integrity: IntegrityConfig = field(default_factory=IntegrityConfig)
-    schema: bool = key(True, "reject completions that break the JSON schema or are none of the choices of [generate]")
+    schema: bool = key(True, "reject completions that break the JSON schema or are not one of the choices of [generate]")
     duplicates: bool = key(True, "reject exact duplicates: same prompt and completion but for case, white space, Unicode form")
     near_duplicates: NearDuplicatesConfig = field(default_factory=NearDuplicatesConfig)
     contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
@@ -390,9 +392,9 @@ class TrainConfig:
     approximate: bool = key(
         False, "method = soft: compare the stored likeliest tokens alone, renormalised; works at every temperature"
     )
-    features: float = key(0.0, "weight of the likeness of hidden states, for a student cut from its teacher", low=0)
+    features: float = key(0.0, "weight of the similarity of hidden states, for a student cut from its teacher", low=0)
     features_loss: str = key("cosine", "features: 1 - cosine, or mean squared difference", choices=("cosine", "mse"))
-    attention: float = key(0.0, "weight of the likeness of attention, for a student cut from its teacher", low=0)
+    attention: float = key(0.0, "weight of the similarity of attention, for a student cut from its teacher", low=0)
     attention_loss: str = key("kl", "attention: KL divergence, or squared distance", choices=("kl", "mse"))
     relations: float = key(
         0.0,
@@ -408,7 +410,7 @@ class TrainConfig:
         choices=("off", "inline", "multitask"),
     )
     rationale_weight: float = key(1.0, "rationale = multitask: weight of these rows", low=0)
-    reference_weight: float = key(0.0, "weight of rows whose answer is the prompt's reference; 0: there are none", low=0)
+    reference_weight: float = key(0.0, "weight of rows whose answer is the prompt's reference; 0: no such rows", low=0)
     references: str = key(
         "extra", "reference_weight: rows beside the teacher's, or instead of them", choices=("extra", "replace")
     )
@@ -454,6 +456,10 @@ class EvalConfig:
     fail_under: list[str] = key(
         [], "METRIC=VALUE: exit 1 where the student is below, as kept=0.9 or decision=NON-INFERIOR; repeat it", output=False
     )
+    pairwise: bool = key(False, "have the judge compare student and teacher, in both orders; [judge] names it")
+    labels: str | None = key(
+        None, "people's choices, which correct the judge: .jsonl with id and choice (student, teacher, tie)", path=True
+    )
     target: float | None = key(
         None,
         "share of the answers the student keeps that must be good enough, as 0.9: finds the confidence to keep them from",
@@ -461,6 +467,11 @@ class EvalConfig:
         high=0.999,
     )
     risk: float = key(0.05, "probability with which that promise may be broken", low=0.001, high=0.5)
+    agreement: int = key(
+        0,
+        "further samples of the student whose agreement is its confidence; 0: its log-probability, which costs nothing",
+        low=0,
+    )
     good_enough: float | None = key(
         None, "score of the primary metric from which an answer is good enough; default: the teacher's less margin"
     )

@@ -1,4 +1,4 @@
-"""The filtered rows of a run, by number: kept and rejected, read from their files when asked for.
+"""The filtered rows of a run, by number: kept and rejected, read from their files on demand.
 
 An index of offsets, ids and rules is in memory, texts are not. The files that were there at the start are the ones that are
 read, even when the filter writes new ones meanwhile: `outdated` says so.
@@ -91,7 +91,7 @@ class FilteredRows:
         )
 
     def line(self, number: int) -> bytes:
-        """The row as it stands in its file."""
+        """The row as it is in its file."""
         place = self._place[number]
         return os.pread(self._files[place >> 56], self._length[number], place & (1 << 56) - 1)
 

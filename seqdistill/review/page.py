@@ -1,7 +1,7 @@
 """The review page: a run's rows in the browser of the person at this machine, decided with the keyboard.
 
 Serves 127.0.0.1 only, behind a random token in the address and a check of the Host header, and sends rows one screen at a
-time. What was decided stands in decisions.jsonl before the page shows it. Does not apply decisions: the filter does.
+time. A decision is in decisions.jsonl before the page shows it. Does not apply decisions: the filter does.
 """
 
 import getpass
@@ -94,7 +94,7 @@ def _login() -> str:
 
 
 class Review:
-    """One person's review of a run: its rows, the selections asked for, the decisions. A context manager."""
+    """One person's review of a run: its rows, the selected views, the decisions. A context manager."""
 
     def __init__(self, run: Run, reviewer: str) -> None:
         self.run, self.reviewer = run, reviewer
@@ -103,7 +103,7 @@ class Review:
         self._append = self._stack.enter_context(appending(run))
         self._lock = threading.Lock()
         self._views: dict[int, array[int]] = {}
-        self._asked = 0
+        self._last_view = 0
         self._held: dict[str, Decision] = {}
         self._offset = 0
 
@@ -128,11 +128,11 @@ class Review:
         view = array("L", sorted(chosen, key=lambda n: bool(self._rows.rules[n])))  # first what is trained on
         first = next((at for at, n in enumerate(view) if self._rows.ids[n] not in held), 0)
         with self._lock:
-            self._asked += 1
-            self._views[self._asked] = view
+            self._last_view += 1
+            self._views[self._last_view] = view
             if len(self._views) > VIEWS:
                 del self._views[next(iter(self._views))]
-            return {"view": self._asked, "first": first, **self._progress(view, held)}
+            return {"view": self._last_view, "first": first, **self._progress(view, held)}
 
     def _shown(self, number: int, show: str, rule: str, held: dict[str, Decision]) -> bool:
         if rule and self._rows.rules[number] != rule:
@@ -307,7 +307,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(status, *_json({"error": error.message, "next": error.hint}))
 
     def _page(self) -> tuple[str, dict[str, str]]:
-        """The page asked for, after the token. Raises _Refused."""
+        """The requested page, after the token. Raises _Refused."""
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or hosts[0] not in self.server.hosts:  # or a site's name that was made to mean 127.0.0.1
             raise _Refused(
@@ -339,13 +339,13 @@ class Handler(BaseHTTPRequestHandler):
         raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
 
     def _post(self, page: str, _: dict[str, str]) -> tuple[bytes, str]:
-        asked = self._body()
+        body = self._body()
         if page == "finish":
             self.finished = True
             return _json({})
         if page != "decide":
             raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
-        match asked:
+        match body:
             case {"number": int(number), "decision": str(word), "completion": str() | None as completion, "view": int(view)}:
                 return _json(self.server.session.decide(number, word, completion, view))
         raise _Refused(HTTPStatus.BAD_REQUEST, "a decision has number, decision, completion and view")
@@ -359,12 +359,12 @@ class Handler(BaseHTTPRequestHandler):
         if not length.isdecimal() or int(length) > MOST_BODY:
             raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MOST_BODY} bytes")
         try:
-            asked = json.loads(self.rfile.read(int(length)))
+            body = json.loads(self.rfile.read(int(length)))
         except ValueError:
-            asked = None
-        if not isinstance(asked, dict):
+            body = None
+        if not isinstance(body, dict):
             raise _Refused(HTTPStatus.BAD_REQUEST, "not a JSON object")
-        return asked
+        return body
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self.send_response(status)

@@ -12,7 +12,7 @@ async function ask(page, values) {
   return understood(answer);
 }
 
-async function tell(page, values) {
+async function post(page, values) {
   const answer = await fetch(page, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -37,7 +37,7 @@ function then(act) {
   return last;
 }
 
-// What a person asks for by key or button; an edit under way is first saved or left.
+// An action by key or button; an edit under way is first saved or left.
 function act(wanted) {
   return then(() => (state.editing ? say("Save or cancel the edit first.", true) : wanted()));
 }
@@ -203,7 +203,7 @@ async function decide(word, completion = null) {
 }
 
 async function write(number, decision, completion) {
-  const answer = await tell("decide", { number, decision, completion, view: state.view });
+  const answer = await post("decide", { number, decision, completion, view: state.view });
   showProgress(answer);
   const place = state.rows.findIndex((row) => row.number === number);
   if (place >= 0) state.rows[place] = answer.row;
@@ -314,7 +314,7 @@ $("text").addEventListener("search", () => {
 
 $("finish").addEventListener("click", () => {
   act(async () => {
-    await tell("finish", {});
+    await post("finish", {});
     const end = document.createElement("p");
     end.className = "nothing";
     end.textContent = "Every decision is saved. Run seqdistill filter to apply them. This page can be closed.";

@@ -59,7 +59,7 @@ def export_csv(run: Run, path: Path) -> int:
 def import_csv(run: Run, path: Path, reviewer: str) -> int:
     """Appends the decisions of a CSV file that differ from those that hold; returns how many.
 
-    `reviewer` stands for rows that name none. Nothing is appended unless every row is right. Raises UsageError naming the
+    `reviewer` is used for rows that name none. Nothing is appended unless every row is right. Raises UsageError naming the
     line of a wrong one: an unknown id or decision, or a changed completion whose decision is not edit.
     """
     with FilteredRows(run) as rows:
@@ -72,15 +72,15 @@ def import_csv(run: Run, path: Path, reviewer: str) -> int:
 
 
 def _decisions(path: Path, rows: FilteredRows, held: dict[str, Decision], reviewer: str) -> Iterator[Decision | None]:
-    told: set[str] = set()
+    seen_ids: set[str] = set()
     for place, cells in _cells(path):
         word, name = cells["decision"].strip().lower(), cells["id"]
         number = rows.number_of(name)
         if number is None:
             raise UsageError(f"{place}: no row of this run has the id {name!r}", "import into the run that was exported")
-        if name in told:
-            raise UsageError(f"{place}: the id {name!r} stands in the file twice", "remove one of the two rows")
-        told.add(name)
+        if name in seen_ids:
+            raise UsageError(f"{place}: the id {name!r} is in the file twice", "remove one of the two rows")
+        seen_ids.add(name)
         row, before = rows[number], held.get(name)
         changed = _comparable(cells["completion"]) != _comparable(shown(row, before))
         if changed and word != "edit":

@@ -23,11 +23,11 @@ class AnswerForm:
     choices: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """Whether any form is asked for."""
+        """Whether any form is required."""
         return bool(self.schema or self.choices)
 
     def check(self) -> None:
-        """Raises UsageError for both at once, a schema that is none, and choices that are empty, the same or never met."""
+        """Raises UsageError for both at once, an invalid schema, and choices that are empty, the same or never met."""
         if self.schema and self.choices:
             raise UsageError("[generate] has both schema and choices", "give one: choices are a schema of their own")
         if "" in self.choices or len(set(self.choices)) < len(self.choices):

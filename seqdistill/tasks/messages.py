@@ -79,7 +79,7 @@ def message_text(message: Mapping[str, Any], where: str) -> Any:
 
 
 def content_text(content: Any, where: str) -> Any:
-    """The text in a message's content: text, parts, or nothing. What is none of these comes back for `check_messages`."""
+    """The text in a message's content: text, parts, or nothing. Anything else is returned for `check_messages`."""
     if content is None:
         return ""
     if isinstance(content, Mapping):
@@ -178,7 +178,7 @@ def check_only_text(row: Mapping[str, Any], place: str) -> None:
 
 
 def instruction_text(row: Mapping[str, Any]) -> str | None:
-    """What an Alpaca (`instruction`, `input`) or Dolly (`instruction`, `context`) row asks; None for any other row."""
+    """The prompt of an Alpaca (`instruction`, `input`) or Dolly (`instruction`, `context`) row; None for any other row."""
     instruction = row.get("instruction")
     if not isinstance(instruction, str) or not instruction.strip():
         return None

@@ -36,7 +36,7 @@ def load_prompts(
     """The prompts of a file or hub data set, in its order; with `limit`, the first N.
 
     `columns` maps our keys to the columns that hold them. A prompt without an id is named by the hash of the teacher's view,
-    and one that says the same as an earlier one is left out and counted in a note. A trailing assistant message is the
+    and one that equals an earlier one is left out and counted in a note. A trailing assistant message is the
     reference. Raises UsageError naming file and line for a missing file, a bad row, an unknown role, an empty prompt, a
     missing template variable, a mistyped key or an id used twice.
     """
@@ -128,8 +128,8 @@ def _check_keys(row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str]
 
 def _prompt(row: Mapping[str, Any], known: Mapping[str, Any], template: Template, used: Set[str], place: str) -> Prompt:
     check_only_text(row, place)
-    asked, reference = _prompt_of(row, known, used, place)
-    values = {**row, **known, "prompt": asked, "reference": reference}
+    content, reference = _prompt_of(row, known, used, place)
+    values = {**row, **known, "prompt": content, "reference": reference}
     teacher = render(template, "teacher", values, place)
     student = teacher if template.student == template.teacher else render(template, "student", values, place)
     prompt = Prompt(
@@ -169,8 +169,8 @@ def _prompt_of(
     if isinstance(value, str) and not is_conversation(held):
         if not value.strip():
             raise UsageError(f"{place}: the prompt is empty", "write it or remove the row")
-        asked = with_system([{"role": "user", "content": value}], system)
-        return (asked if len(asked) > 1 else value), reference
+        messages = with_system([{"role": "user", "content": value}], system)
+        return (messages if len(messages) > 1 else value), reference
     if not isinstance(held, list):
         raise UsageError(
             f"{place}: the row has no prompt; its keys are {', '.join(map(str, row)) or 'none'}",

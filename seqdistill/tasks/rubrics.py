@@ -1,8 +1,8 @@
-"""Rubrics: what a judge is asked about an answer, and how its reply is read.
+"""Rubrics: the prompt to a judge about an answer, and how its reply is read.
 
 A rubric is a TOML file with `user`, optionally `system` (both Jinja2), and what the judge may answer: `scale = [1, 10]` for a
 score, or `choices = ["first", "second", "tie"]`. What is judged is data: a value of the template, inside a boundary that its
-text cannot contain. A reply without a valid score or choice is none. Requests nothing.
+text cannot contain. A reply without a valid score or choice counts as none. Requests nothing.
 """
 
 import json

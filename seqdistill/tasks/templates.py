@@ -1,6 +1,6 @@
 """Task templates: find one, load it, render the teacher's and the student's view of a prompt.
 
-A template is a TOML file with a [teacher] table and, where the student is told less, a [student] table; each has `user`
+A template is a TOML file with a [teacher] table and, where the student's prompt is shorter, a [student] table; each has `user`
 and optionally `system`, both Jinja2. Prompts are data: they are values of a template, never part of its code.
 """
 
@@ -93,7 +93,7 @@ def load_template(name: str | None) -> Template:
 def render(template: Template, view: str, row: Mapping[str, Any], place: str) -> list[Message]:
     """The messages of one view of a prompt row (its `prompt` or `messages`, and any further keys as variables).
 
-    A row with `messages` keeps its earlier turns: the template renders the last user turn, and its system text stands in
+    A row with `messages` keeps its earlier turns: the template renders the last user turn, and its system text is in
     front unless the row brings its own. Raises UsageError naming the place for a variable that the row lacks.
     """
     texts: dict[str, str] = getattr(template, view)

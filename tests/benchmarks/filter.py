@@ -240,33 +240,33 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1800, help="seconds a tool may take")
     parser.add_argument("--tool", help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.tool:
-        run_tool(given.tool, given.data)
+    options = parser.parse_args()
+    if options.tool:
+        run_tool(options.tool, options.data)
         return
-    given.environments.mkdir(parents=True, exist_ok=True)
-    for count in given.rows:
-        data = given.environments / f"planted-{count}.jsonl"
+    options.environments.mkdir(parents=True, exist_ok=True)
+    for count in options.rows:
+        data = options.environments / f"planted-{count}.jsonl"
         rows = list(planted(count))
         data.write_text("".join(json.dumps({"text": text}) + "\n" for _, text in rows), encoding="utf-8")
         families, texts = [family for family, _ in rows], [text for _, text in rows]
         print(f"{count} rows, {sum(map(len, texts)) / count:.0f} characters each, {len(set(families))} families")
-        for name in given.tools:
-            command = [python_of(name, given.environments), __file__, "--tool", name, "--data", str(data)]
+        for name in options.tools:
+            command = [python_of(name, options.environments), __file__, "--tool", name, "--data", str(data)]
             try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=given.limit, check=True)
+                done = subprocess.run(command, capture_output=True, text=True, timeout=options.limit, check=True)
             except subprocess.TimeoutExpired:
-                print(f"{name:11} not done in {given.limit:.0f} s")
+                print(f"{name:11} not done in {options.limit:.0f} s")
                 continue
             except subprocess.CalledProcessError as error:
                 print(f"{name:11} failed: {error.stderr.strip().splitlines()[-1]}")
                 continue
             measured = json.loads(done.stdout.splitlines()[-1])
-            told = judged(families, texts, measured.pop("kept"))
+            scores = judged(families, texts, measured.pop("kept"))
             print(
                 f"{name:11} {measured['seconds']:8.2f} s {count / measured['seconds']:9.0f} rows/s "
-                f"{measured['peak_mb']:7.0f} MB (texts {measured['texts_mb']:.0f}) recall {told['recall']:.4f} "
-                f"precision {told['precision']:.4f} best survives {told['best_survives']:.4f} {told['recall_by_similarity']}",
+                f"{measured['peak_mb']:7.0f} MB (texts {measured['texts_mb']:.0f}) recall {scores['recall']:.4f} "
+                f"precision {scores['precision']:.4f} best {scores['best_survives']:.4f} {scores['recall_by_similarity']}",
                 flush=True,
             )
 

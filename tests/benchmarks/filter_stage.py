@@ -40,9 +40,9 @@ def records(count: int) -> Iterator[dict[str, Any]]:
 
 
 def sample(number: int, words: list[str]) -> dict[str, Any]:
-    """The line of a sample whose first two thirds of words are asked."""
-    asked, said = words[: len(words) * 2 // 3], words[len(words) * 2 // 3 :]
-    prompt = [{"role": "user", "content": " ".join(asked).capitalize() + "?"}]
+    """The line of a sample whose first two thirds of words are the prompt."""
+    prompted, said = words[: len(words) * 2 // 3], words[len(words) * 2 // 3 :]
+    prompt = [{"role": "user", "content": " ".join(prompted).capitalize() + "?"}]
     name = prompt_id(prompt)
     return {
         "id": f"{name}:t:{number}",
@@ -94,9 +94,9 @@ def main() -> None:
                 peak = max(peak, sum(map(anonymous_kb, family(filtering.pid))))
                 time.sleep(0.5)
             assert filtering.stdout is not None
-            told = json.load(filtering.stdout)
+            result = json.load(filtering.stdout)
         seconds = time.perf_counter() - began
-    kept = f"{told['kept']:,} kept, {told['by_rule']}"
+    kept = f"{result['kept']:,} kept, {result['by_rule']}"
     print(f"{count:,} records: {seconds:.0f} s, {peak / 1024:.0f} MiB at the peak, {os.cpu_count()} cores; {kept}")
 
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/generate.py [--requests 3000] [--curator PYTHON] [--distilabel PYTHON]
 
 Each contender runs in a process of its own, twice, with few and with many requests; the difference is what is reported, so
-that start-up is not counted. A peer is measured when the Python of an environment that has it is given. Needs nginx.
+that start-up is not counted. A peer is measured when the Python of an environment that has it is passed. Needs nginx.
 """
 
 import argparse
@@ -53,8 +53,8 @@ from seqdistill.engines import Pace, Request, open_engine
 count, at_once = int(sys.argv[1]), int(sys.argv[2])
 async def main():
     engine = open_engine(ModelConfig(model="teacher", engine="openai", base_url=[URL]), Pace(concurrency=at_once))
-    asked = [Request(str(n), [{"role": "user", "content": f"{n} {TEXT}"}], 100, seed=n) for n in range(count)]
-    async for done in engine.stream(asked):
+    options = [Request(str(n), [{"role": "user", "content": f"{n} {TEXT}"}], 100, seed=n) for n in range(count)]
+    async for done in engine.stream(options):
         assert done.error is None, done.message
 asyncio.run(main())
 """
@@ -145,27 +145,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--curator", help="Python of an environment with bespokelabs-curator")
     parser.add_argument("--distilabel", help="Python of an environment with distilabel[openai]")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     contenders = {
         "seqdistill generate (journal, samples, manifest)": (sys.executable, STAGE, []),
         "seqdistill's openai engine alone": (sys.executable, ENGINE, []),
         "bare loop, openai client on aiohttp": (sys.executable, BARE, ["aiohttp"]),
         "bare loop, openai client as it comes": (sys.executable, BARE, ["httpx"]),
-        **({"curator": (asked.curator, CURATOR, [])} if asked.curator else {}),
-        **({"distilabel (its LLM class, batches)": (asked.distilabel, DISTILABEL, [])} if asked.distilabel else {}),
+        **({"curator": (options.curator, CURATOR, [])} if options.curator else {}),
+        **({"distilabel (its LLM class, batches)": (options.distilabel, DISTILABEL, [])} if options.distilabel else {}),
     }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     with nginx():
-        for _ in range(asked.rounds):  # interleaved, so that other load on the machine hits all of them
+        for _ in range(options.rounds):  # interleaved, so that other load on the machine hits all of them
             for name, (python, code, more) in contenders.items():
-                few = measured(python, code, str(FEW), str(asked.concurrency), *more)
-                many = measured(python, code, str(FEW + asked.requests), str(asked.concurrency), *more)
+                few = measured(python, code, str(FEW), str(options.concurrency), *more)
+                many = measured(python, code, str(FEW + options.requests), str(options.concurrency), *more)
                 found[name].append((many[0] - few[0], many[1] - few[1]))
-    print(f"{asked.requests} requests, {asked.concurrency} at once, median of {asked.rounds} rounds, {os.cpu_count()} cores")
+    print(
+        f"{options.requests} requests, {options.concurrency} at once, median of {options.rounds} rounds, {os.cpu_count()} cores"
+    )
     print("| | requests/s | CPU s per 1,000 |\n|---|---|---|")
     for name, rounds in found.items():
         wall, cpu = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"| {name} | {asked.requests / wall:.0f} | {cpu / asked.requests * 1000:.2f} |")
+        print(f"| {name} | {options.requests / wall:.0f} | {cpu / options.requests * 1000:.2f} |")
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ def write(path: Path, lines: int) -> None:
     began = time.process_time()
     with Journal(path) as journal:
         for number in range(first):
-            asked = request(number)
-            journal.append("teacher", [(request_key(asked, "teacher"), asked, completion(number))])
+            one = request(number)
+            journal.append("teacher", [(request_key(one, "teacher"), one, completion(number))])
     seconds = time.process_time() - began
     print(f"append: {path.stat().st_size / first:.0f} bytes and {seconds / first * 1e6:.0f} us a line", flush=True)
     last = path.read_bytes().splitlines(keepends=True)[-1]
@@ -69,8 +69,8 @@ def resume(path: Path, lines: int) -> None:
     missing = lacking(journal, "teacher", [*some, request(lines)])
     looked = (time.process_time() - began) / len(some)
     began = time.process_time()
-    for asked in some:
-        journal.read(request_key(asked, "teacher"), asked.id)
+    for one in some:
+        journal.read(request_key(one, "teacher"), one.id)
     read = (time.process_time() - began) / len(some)
     assert len(journal) == lines
     assert len(missing) == 1

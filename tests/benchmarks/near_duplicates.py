@@ -38,14 +38,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 2000, 4000])
     parser.add_argument("--edits", type=int, default=20)
     parser.add_argument("--similarity", type=float, default=0.8)
-    given = parser.parse_args()
-    for rows in given.rows:
-        texts = edited(rows, given.edits)
+    options = parser.parse_args()
+    for rows in options.rows:
+        texts = edited(rows, options.edits)
         parts = [pair_sets(words(texts[start : start + SPAN])) for start in range(0, rows, SPAN)]
         bounds = np.concatenate([[0], np.cumsum(np.concatenate([part.sizes for part in parts]))])
         sets = Sets(np.concatenate([part.hashes for part in parts]), bounds)
         began = time.perf_counter()
-        matches = near_duplicates(sets, np.zeros(rows, np.uint64), np.arange(rows), given.similarity)
+        matches = near_duplicates(sets, np.zeros(rows, np.uint64), np.arange(rows), options.similarity)
         seconds, gone = time.perf_counter() - began, int((matches.kept_by >= 0).sum())
         print(f"{rows:7,} rows {seconds:7.2f} s  {gone:,} go, {matches.candidates:,} candidates, {matches.counted:,} counted")
 

@@ -73,18 +73,18 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=64)
-    asked = parser.parse_args()
-    prompts = load_prompts(str(NOTICES / "prompts.jsonl"), load_template(str(NOTICES / "task.toml")), asked.prompts, Silent())
+    options = parser.parse_args()
+    prompts = load_prompts(str(NOTICES / "prompts.jsonl"), load_template(str(NOTICES / "task.toml")), options.prompts, Silent())
     requests = [Request(prompt.id, prompt.teacher_messages, MAX_TOKENS) for prompt in prompts]
-    plain = Plain(asked.batch_size)
-    engine = open_engine(ModelConfig(model=TEACHER, options={"dtype": "float32", "batch_size": asked.batch_size}))
+    plain = Plain(options.batch_size)
+    engine = open_engine(ModelConfig(model=TEACHER, options={"dtype": "float32", "batch_size": options.batch_size}))
     contenders = {
         "seqdistill's transformers engine": lambda: ask(engine, requests),
         "length-sorted generate": lambda: plain.answer(requests),
     }
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     texts: dict[str, list[str]] = {}
-    for _ in range(asked.rounds):
+    for _ in range(options.rounds):
         for name, answers_of in contenders.items():
             began = time.perf_counter()
             answers = answers_of()
@@ -92,7 +92,9 @@ def main() -> None:
             texts[name] = [answers[request.id][0] for request in requests]
     same = sum(ours == theirs for ours, theirs in zip(*texts.values(), strict=True))
     ours, theirs = (statistics.median(rounds) for rounds in speeds.values())
-    print(f"{len(requests)} prompts, batches of {asked.batch_size}, {asked.rounds} rounds; {same} answers are the same text")
+    print(
+        f"{len(requests)} prompts, batches of {options.batch_size}, {options.rounds} rounds; {same} answers are the same text"
+    )
     for name, rounds in speeds.items():
         print(f"{name}: {statistics.median(rounds):.0f} tokens/s ({', '.join(f'{speed:.0f}' for speed in rounds)})")
     print(f"ratio of the medians: {ours / theirs:.2f}")

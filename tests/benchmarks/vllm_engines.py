@@ -126,15 +126,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--process", choices=PROCESSES, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.process:
-        print(json.dumps(contend(asked.process, asked.prompts, asked.rounds)))
+    options = parser.parse_args()
+    if options.process:
+        print(json.dumps(contend(options.process, options.prompts, options.rounds)))
         return
     found: dict[str, list[float]] = {name: [] for name in NAMES}
-    for _ in range(asked.turns):
+    for _ in range(options.turns):
         for process in PROCESSES:
             command = [sys.executable, __file__, "--process", process]
-            command += ["--prompts", str(asked.prompts), "--rounds", str(asked.rounds)]
+            command += ["--prompts", str(options.prompts), "--rounds", str(options.rounds)]
             ran = subprocess.run(command, capture_output=True, text=True, check=False)
             if ran.returncode:
                 raise RuntimeError(ran.stderr[-3000:])
@@ -142,7 +142,7 @@ def main() -> None:
             for name, speeds in json.loads(said).items():
                 found[name] += speeds
     best = statistics.median(found["LLM.chat"])
-    print(f"{asked.prompts} notices a round, {asked.rounds} rounds, {asked.turns} turns, {os.cpu_count()} cores, medians")
+    print(f"{options.prompts} notices a round, {options.rounds} rounds, {options.turns} turns, {os.cpu_count()} cores, medians")
     print("| | tokens/s | of vLLM's own | rounds |\n|---|---|---|---|")
     for name, speeds in found.items():
         speed = statistics.median(speeds)

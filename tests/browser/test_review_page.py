@@ -103,7 +103,7 @@ def page(chromium: Chrome, server: Server) -> Iterator[Page]:
     opened = Page(chromium, server)
     yield opened
     wrong = [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE" and "favicon" not in entry["message"]]
-    chromium.get("about:blank")  # or a request under way would be told of in the next test
+    chromium.get("about:blank")  # or a request under way would be reported in the next test
     chromium.get_log("browser")
     assert wrong == []
 

@@ -126,9 +126,9 @@ def test_what_vllm_refuses_of_a_request_is_a_usage_error_and_the_engine_answers_
 
 def test_beams_find_what_is_at_least_as_likely_as_the_greedy_answer(engine: Engine) -> None:
     def mean(raw: dict[str, Any]) -> float:
-        told = logprobs_in(raw)
-        assert told is not None
-        return told.mean
+        found = logprobs_in(raw)
+        assert found is not None
+        return found.mean
 
     greedy, beams = ask(engine, tips(4, logprobs=0)), ask(engine, tips(4, beams=4))
     assert [c.batch_left for c in beams.values()] == [3, 2, 1, 0]

@@ -14,7 +14,7 @@ from seqdistill.metrics import Item, Measure
 from seqdistill.records import Message, Prompt
 from seqdistill.stages.evaluate.baselines import Texts
 from seqdistill.stages.evaluate.contestants import Contestant
-from seqdistill.stages.evaluate.deferral import confidence_of
+from seqdistill.stages.evaluate.deferral import confidence_of, samples_of
 from seqdistill.tasks.answer_form import AnswerForm
 
 Scores = dict[str, float | None]
@@ -95,23 +95,23 @@ class Scoring:
 
 
 def scored(
-    contestants: Sequence[Contestant], prompts: Sequence[Prompt], given: Mapping[str, Completion], scoring: Scoring
+    contestants: Sequence[Contestant], prompts: Sequence[Prompt], completions: Mapping[str, Completion], scoring: Scoring
 ) -> list[Answer]:
     """Every answer with its scores, prompt by prompt. Raises when no prompt has all answers.
 
-    `given` holds the answers of all but the computed baselines, by "prompt id:role".
+    `completions` holds the answers of all but the computed baselines, by "prompt id:role".
     """
     answering = [contestant for contestant in contestants if not contestant.absent]
     having = [contestant for contestant in answering if contestant.write is None]
-    whole = [p for p in prompts if all(given[f"{p.id}:{contestant.role}"].error is None for contestant in having)]
+    whole = [p for p in prompts if all(completions[f"{p.id}:{contestant.role}"].error is None for contestant in having)]
     if not whole:
-        failure = next(completion for completion in given.values() if completion.error)
+        failure = next(completion for completion in completions.values() if completion.error)
         raise SeqdistillError(
             f"no prompt was answered by all models; the first failure: {failure.error}: {failure.message}",
             "fix the cause and run again; what was answered is kept",
         )
     complete = {prompt.id for prompt in whole}
-    texts = Texts(prompts, _usual_length(whole, given), scoring.training, scoring.form.choices)
+    texts = Texts(prompts, _usual_length(whole, completions), scoring.training, scoring.form.choices)
     written = {contestant.role: contestant.write(texts) for contestant in answering if contestant.write}
 
     def answers() -> Iterator[Answer]:
@@ -121,21 +121,23 @@ def scored(
                     f"{prompt.id}:{contestant.role}", written[contestant.role][number], finish_reason="copy"
                 )
                 if contestant.write
-                else given[f"{prompt.id}:{contestant.role}"]
+                else completions[f"{prompt.id}:{contestant.role}"]
                 for contestant in answering
             }
             for contestant in answering:
                 completion = of_prompt[contestant.role]
                 scores = scoring.scores(of_prompt, contestant.role, prompt) if prompt.id in complete else None
-                confidence = confidence_of(completion, scoring.form) if contestant.role == "student" else None
+                confidence = None
+                if contestant.role == "student":
+                    confidence = confidence_of(completion, scoring.form, scoring.kind, samples_of(completions, prompt.id))
                 yield Answer(contestant.role, prompt, contestant.messages(prompt), completion, scores, confidence)
 
     return list(answers())
 
 
-def _usual_length(prompts: Sequence[Prompt], given: Mapping[str, Completion]) -> int:
+def _usual_length(prompts: Sequence[Prompt], completions: Mapping[str, Completion]) -> int:
     """Mean characters of the teacher's answers, or else of the references, or else of the student's answers."""
-    teacher = [given[key].content for prompt in prompts if (key := f"{prompt.id}:teacher") in given]
+    teacher = [completions[key].content for prompt in prompts if (key := f"{prompt.id}:teacher") in completions]
     references = [prompt.reference for prompt in prompts if prompt.reference is not None]
-    texts = teacher or references or [given[f"{prompt.id}:student"].content for prompt in prompts]
+    texts = teacher or references or [completions[f"{prompt.id}:student"].content for prompt in prompts]
     return round(sum(map(len, texts)) / len(texts))

@@ -1,7 +1,7 @@
-"""The asking of those contestants that are models, for what the journal lacks.
+"""Requests to the contestants that are models, for what the journal lacks.
 
-The teacher of the proof is the teacher of the training data: it and the ceiling are asked with generate's schema, choices and
-beams. Base and student are asked freely, for keeping to the form is what the student must have learnt. Does not score.
+Teacher and ceiling get the requests that made the training data, with generate's schema, choices and
+beams. Base and student are prompted without a form: the student must have learnt to keep to it. Does not score.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Prompt, request_seed
 from seqdistill.runs import Run
-from seqdistill.stages.evaluate.contestants import Contestant, in_order_of_asking
+from seqdistill.stages.evaluate.contestants import Contestant, request_order
 from seqdistill.stages.evaluate.deferral import has_confidence
 
 
@@ -35,18 +35,20 @@ def ask_all(
     progress: Progress,
     recorded: Mapping[str, Completion],
 ) -> dict[str, Completion]:
-    """Every asked model's completion of every prompt, by request id; what the journal has is not requested again.
+    """Every model contestant's completion of every prompt, by request id; what the journal has is not requested again.
 
     `recorded` are the answers that exist already. Raises Unreachable where the teacher answered nothing at all.
     """
-    given = dict(recorded)
-    asked = in_order_of_asking(contestants)
+    completions = dict(recorded)
+    models = request_order(contestants)
     with Journal(run.file("eval", "journal.jsonl")) as journal:
-        sources = [contestant.source for contestant in asked]
+        sources = [contestant.source for contestant in models]
         with spending(run, journal, sources, recipe.generate.budget, progress) as budget:
             asker = Asker(journal, budget, replace(_pace(recipe), on_note=progress.note))
-            for contestant in asked:
-                requests = _requests(contestant, prompts, recipe, given)
+            for contestant in models:
+                requests = _requests(contestant, prompts, recipe, completions)
+                if contestant.role == "student":
+                    requests += _samples(requests, prompts, recipe)
                 if again := paid_anew(journal, ((contestant.source, request) for request in requests)):
                     progress.note(f"eval: {contestant.phrase}: {again}")
                 try:
@@ -58,11 +60,11 @@ def ask_all(
                         raise Unreachable(error) from error
                     raise
                 for request, completion in answers(journal, contestant.identity, requests, failed):
-                    given[request.id] = completion
+                    completions[request.id] = completion
                 if contestant.role == "teacher" and len(failed) == len(requests):
                     first = failed[requests[0].id]
                     raise Unreachable(SeqdistillError(f"{first.error}: {first.message}", "fix the cause and run again"))
-    return given
+    return completions
 
 
 class Unreachable(Exception):
@@ -74,11 +76,11 @@ class Unreachable(Exception):
 
 
 def _requests(
-    contestant: Contestant, prompts: Sequence[Prompt], recipe: Recipe, given: Mapping[str, Completion]
+    contestant: Contestant, prompts: Sequence[Prompt], recipe: Recipe, completions: Mapping[str, Completion]
 ) -> list[Request]:
     most = max_tokens(recipe)
     if contestant.role == "base":
-        most = min(most, _base_tokens(prompts, given, most))
+        most = min(most, _base_tokens(prompts, completions, most))
     return [
         Request(
             id=f"{prompt.id}:{contestant.role}",
@@ -93,12 +95,28 @@ def _requests(
     ]
 
 
-def _base_tokens(prompts: Sequence[Prompt], given: Mapping[str, Completion], most: int) -> int:
+def _samples(requests: Sequence[Request], prompts: Sequence[Prompt], recipe: Recipe) -> list[Request]:
+    """Further samples of the student, at temperature 1, whose agreement is its confidence."""
+    seed = recipe.eval.seed
+    return [
+        replace(
+            request,
+            id=f"{request.id}:{number}",
+            temperature=1.0,
+            seed=request_seed(seed, prompt.id, number),
+            logprobs=None,
+        )
+        for request, prompt in zip(requests, prompts, strict=True)
+        for number in range(1, recipe.eval.agreement + 1)
+    ]
+
+
+def _base_tokens(prompts: Sequence[Prompt], completions: Mapping[str, Completion], most: int) -> int:
     """How long the untrained student may write: it often never stops. 2 to 4 times the longest answer of the teacher, as a
-    power of two, so that a teacher whose answers move a little has nothing asked again.
+    power of two, so that a teacher whose answers move a little needs no new requests.
     """
-    role = "teacher" if f"{prompts[0].id}:teacher" in given else "student"
-    found = [given[f"{prompt.id}:{role}"] for prompt in prompts if f"{prompt.id}:{role}" in given]
+    role = "teacher" if f"{prompts[0].id}:teacher" in completions else "student"
+    found = [completions[f"{prompt.id}:{role}"] for prompt in prompts if f"{prompt.id}:{role}" in completions]
     longest = max((one.completion_tokens or len(one.content) // 2 for one in found if one.error is None), default=most)
     return max(16, 1 << (2 * max(longest, 1) - 1).bit_length())
 

@@ -40,7 +40,7 @@ def training_file(run: Run) -> Path | None:
 
 def copies(texts: Texts) -> list[str]:
     """The first words of each prompt, cut to the usual length of an answer."""
-    return [copied(_asked(prompt.messages), texts.characters) for prompt in texts.prompts]
+    return [copied(_last_user_text(prompt.messages), texts.characters) for prompt in texts.prompts]
 
 
 def copied(source: str, characters: int) -> str:
@@ -68,12 +68,12 @@ def nearest(texts: Texts) -> list[str]:
     """The training answer whose prompt is most like the test prompt: cosine of TF-IDF weights of words."""
     assert texts.training is not None
     rows = list(_rows(texts.training))
-    closest = nearest_rows([_whole(prompt.messages) for prompt in texts.prompts], [asked for asked, _ in rows])
+    closest = nearest_rows([_whole(prompt.messages) for prompt in texts.prompts], [prompt for prompt, _ in rows])
     return [rows[row][1] for row in closest]
 
 
 def _rows(training: Path) -> Iterator[tuple[str, str]]:
-    """What each training row asks, and its answer."""
+    """Each training row's prompt and answer."""
     for _, row in read_jsonl(training):
         yield _whole(row["prompt"]), row["completion"][-1]["content"]
 
@@ -121,7 +121,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def _asked(messages: Sequence[Message]) -> str:
+def _last_user_text(messages: Sequence[Message]) -> str:
     return next(message["content"] for message in reversed(messages) if message["role"] == "user")
 
 

@@ -1,6 +1,6 @@
 """What is said of answers that are one of some choices: confusion, recall, macro F1, and agreement with the teacher.
 
-Counts come from `metrics.classes`, intervals from `statistics`. Asks no model.
+Counts come from `metrics.classes`, intervals from `statistics`. Prompts no model.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """Who is compared: each contestant is a record, and one row of the table.
 
-Three kinds: a model that is asked (`model`), answers that exist (`outputs`), a baseline that is computed from texts (`write`).
-Adding one is one entry in `contestants_of`. Does not ask, read answers or score.
+Three kinds: a model (`model`), answers that exist (`outputs`), a baseline that is computed from texts (`write`).
+Adding one is one entry in `contestants_of`. Does not send requests, read answers or score.
 """
 
 import os
@@ -30,8 +30,8 @@ class Contestant:
     role: str  # its key in scores.json and predictions.jsonl
     called: str  # in a table
     phrase: str  # in a sentence
-    model: ModelConfig | None = None  # asked
-    identity: str = ""  # what tells it from every other, for the fingerprint
+    model: ModelConfig | None = None  # gets requests
+    identity: str = ""  # what identifies it, for the fingerprint
     view: str = "student"
     attempt: int = 0
     asked_with: Mapping[str, Any] = field(default_factory=dict)  # schema, choices, beams: settings of a Request
@@ -42,7 +42,7 @@ class Contestant:
 
     @property
     def source(self) -> Source:
-        """An asked contestant as it is requested and paid."""
+        """A model contestant as it is requested and paid."""
         assert self.model is not None
         return Source(self.role, self.identity, self.model, self.price)
 
@@ -69,14 +69,14 @@ def contestants_of(run: Run, recipe: Recipe, kind: str) -> list[Contestant]:
     return [
         Contestant("base", "base, untrained", "the untrained student", untrained, _content(untrained), price=price),
         Contestant("student", "student", "the student", student, _content(student), price=price),
-        *(_asked_teacher(recipe) if recipe.teacher.model else recorded_teacher(run, "no teacher is configured")),
+        *(_model_teacher(recipe) if recipe.teacher.model else recorded_teacher(run, "no teacher is configured")),
         *({"text": [copy], "choices": [majority]}.get(kind, [])),
         *([nearest] if baselines.training_file(run) else []),
         *_also(recipe),
     ]
 
 
-def _asked_teacher(recipe: Recipe) -> list[Contestant]:
+def _model_teacher(recipe: Recipe) -> list[Contestant]:
     how: dict[str, Any] = {
         "model": recipe.teacher,
         "identity": identity(recipe.teacher),
@@ -93,17 +93,17 @@ def _asked_teacher(recipe: Recipe) -> list[Contestant]:
 def _also(recipe: Recipe) -> list[Contestant]:
     """What [eval] also names: files of outputs, students of other runs, and models that are reached as the student is."""
     found: list[Contestant] = []
-    for given in recipe.eval.also:
-        path = Path(given.removeprefix("run:"))
+    for entry in recipe.eval.also:
+        path = Path(entry.removeprefix("run:"))
         role = path.stem if path.suffix == ".jsonl" else path.name
         if role in ROLES or role in [contestant.role for contestant in found]:
-            role = given
+            role = entry
         if path.suffix == ".jsonl":
             if not path.is_file():
-                raise UsageError(f"[eval] also = {given!r}: no such file", "give a file of outputs, or a model")
+                raise UsageError(f"[eval] also = {entry!r}: no such file", "give a file of outputs, or a model")
             found.append(Contestant(role, role, role, outputs=path))
             continue
-        name = str(Run(path).need("train", "model")) if given.startswith("run:") else given
+        name = str(Run(path).need("train", "model")) if entry.startswith("run:") else entry
         model = replace(recipe.student, model=name, revision=None)
         found.append(Contestant(role, role, role, model, _content(model), price=student_price(recipe)))
     return found
@@ -115,7 +115,7 @@ def student_price(recipe: Recipe) -> Price | None:
 
 
 def recorded_teacher(run: Run, why: str) -> list[Contestant]:
-    """Teacher and ceiling where no teacher can be asked: the answers that the run has, or nothing, and why."""
+    """Teacher and ceiling where no teacher can be reached: the answers that the run has, or nothing, and why."""
     path = run.file("generate", "samples.jsonl")
     recorded = Contestant("teacher", "teacher, recorded", "the teacher", view="teacher", identity="recorded", outputs=path)
     nobody = replace(recorded, called="teacher", outputs=None, absent=f"{why}, and no answer is recorded")
@@ -132,16 +132,16 @@ def _content(model: ModelConfig) -> str:
 
 
 def _as_in_generate(recipe: Recipe) -> dict[str, Any]:
-    """What generate asked the teacher with, less what its engine cannot do: imported answers may come from another one."""
-    asked = recipe.generate
-    wanted: dict[str, Any] = {"schema": asked.schema, "choices": asked.choices}
-    if asked.beams > 1 and recipe.eval.temperature == 0:
-        wanted["beams"] = asked.beams
+    """generate's request settings, less what the teacher's engine cannot do: imported answers may come from another one."""
+    generate = recipe.generate
+    wanted: dict[str, Any] = {"schema": generate.schema, "choices": generate.choices}
+    if generate.beams > 1 and recipe.eval.temperature == 0:
+        wanted["beams"] = generate.beams
     return {name: value for name, value in wanted.items() if value and can(recipe.teacher.engine, name)}
 
 
 def in_other_batches(contestant: Contestant, prompts: int) -> Contestant:
-    """The ceiling as it is asked: in bf16, greedy answers move with the batch they are computed in, and it shows how much."""
+    """The ceiling's requests: in bf16, greedy answers move with the batch they are computed in, and it shows how much."""
     model = contestant.model
     if contestant.role != "ceiling" or model is None or model.engine != "transformers":
         return contestant
@@ -150,13 +150,13 @@ def in_other_batches(contestant: Contestant, prompts: int) -> Contestant:
     return replace(contestant, model=replace(model, options={**model.options, "batch_size": max(1, size * 2 // 3)}))
 
 
-def in_order_of_asking(contestants: Sequence[Contestant]) -> list[Contestant]:
-    """The asked ones: endpoints before local work, so that one that cannot be reached costs nothing; the base last."""
+def request_order(contestants: Sequence[Contestant]) -> list[Contestant]:
+    """The model contestants: endpoints before local work, so that one that cannot be reached costs nothing; the base last."""
     order = {"student": 0, "teacher": 1, "ceiling": 2, "base": 9}
-    asked = [contestant for contestant in contestants if contestant.model is not None]
+    models = [contestant for contestant in contestants if contestant.model is not None]
 
     def place(contestant: Contestant) -> tuple[bool, bool, int]:
         local = contestant.model is not None and contestant.model.engine != "openai"
         return contestant.role == "base", local, order.get(contestant.role, 5)
 
-    return sorted(asked, key=place)
+    return sorted(models, key=place)

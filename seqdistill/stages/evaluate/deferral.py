@@ -5,6 +5,7 @@ The threshold is found on one half of the prompts and reported on the other. Ask
 """
 
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from seqdistill.engines import Completion
 from seqdistill.engines.logprobs import logprobs_in
+from seqdistill.metrics import METRICS, Item, default_metric
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Prompt
 from seqdistill.stages.evaluate.statistics.guarantee import (
@@ -33,10 +35,12 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Flags = NDArray[np.bool_]
 
-KIND = "logprob"
-ABOUT = (
-    "exp(mean log-probability of the answer's tokens), the end of turn included where the engine reports it; 0 without the form"
-)
+ABOUT = {
+    "logprob": "exp(mean log-probability of the answer's tokens), the end of turn included where the engine reports it; 0 for "
+    "an invalid answer",
+    "agreement": "mean agreement of further samples at temperature 1 with the answer, from 0 to 1: accuracy for choices, field "
+    "F1 for a schema, chrF for text; 0 for an invalid answer",
+}
 POINTS = 20  # of the curve, beside its start
 
 
@@ -47,6 +51,7 @@ class Promise:
     target: float | None  # the share of them that is good enough; None: no threshold is looked for
     risk: float  # the probability with which the promise may be broken
     good_enough: float | None  # score of the primary metric; None: the teacher's less the margin
+    samples: int = 0  # whose agreement is the confidence; 0: the log-probability is
 
 
 class Scored(Protocol):
@@ -64,17 +69,30 @@ class Scored(Protocol):
 
 def has_confidence(recipe: Recipe) -> bool:
     """Whether the student is asked for log-probabilities: always in this process, at an endpoint only for a target."""
-    return recipe.student.engine != "openai" or recipe.eval.target is not None
+    return not recipe.eval.agreement and (recipe.student.engine != "openai" or recipe.eval.target is not None)
 
 
-def confidence_of(completion: Completion, form: AnswerForm) -> float | None:
-    """The confidence of an answer, from 0 to 1; 0 for one without its form. None where no log-probability is known."""
-    found = logprobs_in(completion.raw) if completion.error is None else None
-    if found is None or not found.logprobs:
+def samples_of(given: Mapping[str, Completion], prompt: str) -> list[str]:
+    """What the student's further samples of a prompt say."""
+    numbers = itertools.takewhile(lambda n: f"{prompt}:student:{n}" in given, itertools.count(1))
+    return [one.content for n in numbers if (one := given[f"{prompt}:student:{n}"]).error is None]
+
+
+def confidence_of(completion: Completion, form: AnswerForm, kind: str = "text", samples: Sequence[str] = ()) -> float | None:
+    """The confidence of an answer, from 0 to 1; 0 for one without its form.
+
+    It is the agreement of the samples where there are any. None where there are neither samples nor log-probabilities.
+    """
+    found = logprobs_in(completion.raw)
+    if completion.error is not None or not (samples or (found and found.logprobs)):
         return None
     if form and form.fault(completion.content):
         return 0.0
-    return round(math.exp(found.mean), 6)
+    if samples:
+        score, choices = METRICS[default_metric(kind)].score, tuple(form.choices)
+        scores = [score(Item(text, completion.content, kind, choices)) or 0.0 for text in samples]
+        return round(sum(scores) / len(scores) / 100, 6)
+    return round(math.exp(found.mean), 6) if found else None
 
 
 def deferral(
@@ -85,8 +103,9 @@ def deferral(
     Shares are from 0 to 1, scores those of the primary metric. Without confidences or scores `reason` says what is missing.
     """
     document: dict[str, Any] = {
-        "confidence": KIND,
-        "about": ABOUT,
+        "confidence": (kind := "agreement" if promise.samples else "logprob"),
+        "about": ABOUT[kind],
+        "samples": promise.samples,
         "metric": primary,
         "good_enough": promise.good_enough,
         "target": promise.target,
@@ -209,7 +228,9 @@ def with_cost(document: dict[str, Any], models: Mapping[str, Mapping[str, Any]],
         student = 0.0
 
     def usd(sent: float) -> float | None:
-        return None if student is None or teacher is None else round((student + sent * teacher) / asked * 1000, 6)
+        if student is None or teacher is None:
+            return None
+        return round(float(student * (1 + document["samples"]) + sent * teacher) / asked * 1000, 6)
 
     return {**document, "curve": [{**point, "usd_per_1000": usd(point["sent"])} for point in document["curve"]]}
 

@@ -1,6 +1,6 @@
 """What the stage works on: test prompts, template, contestants, metrics and settings, checked, with their fingerprint.
 
-Decides what makes the outputs out of date. Does not ask.
+Decides what makes the outputs out of date. Sends no requests.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from seqdistill.journal.budget import price_of
 from seqdistill.metrics import Measure, default_metric, measures
 from seqdistill.metrics.own import own_metric, split_name
 from seqdistill.progress import Progress, Silent
-from seqdistill.recipe.remembered import asked_with
+from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import Prompt, is_hub_source
 from seqdistill.runs import Run, StageRecord
@@ -22,6 +22,7 @@ from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.conditions import check_conditions
 from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches, student_price
+from seqdistill.stages.evaluate.judging import judge_inputs
 from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import Template, load_template
@@ -31,7 +32,7 @@ from seqdistill.tasks.templates import Template, load_template
 class Inputs:
     """The inputs of one run of the stage. No prompt is read and no model loaded until `prompts`."""
 
-    recipe: Recipe  # its [generate] as the run's answers were asked for
+    recipe: Recipe  # its [generate] as the run's answers were requested
     test: str
     template: Template
     scoring: Scoring
@@ -59,11 +60,11 @@ class Inputs:
         return load_prompts(self.test, self.template, self.recipe.eval.limit, progress, self.recipe.task.columns)
 
     def competing(self, prompts: int) -> list[Contestant]:
-        """The contestants as they are asked this number of prompts."""
+        """The contestants as they get this number of prompts."""
         return [in_other_batches(contestant, prompts) for contestant in self.contestants]
 
     def is_without_teacher(self, contestants: Sequence[Contestant]) -> bool:
-        """Whether the teacher that is configured could not be asked: another run would do better."""
+        """Whether the configured teacher could not be reached: another run would do better."""
         teacher = next(contestant for contestant in contestants if contestant.role == "teacher")
         return self.recipe.teacher.model is not None and teacher.model is None
 
@@ -104,7 +105,7 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
             "add to [student]: price = { prompt = 0.10, completion = 0.40 }, both 0 for a server of your own",
         )
     price_of(recipe.teacher.price)
-    recipe = replace(recipe, generate=asked_with(recipe, run.manifest("generate")))
+    recipe = replace(recipe, generate=generated_with(recipe, run.manifest("generate")))
     form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
     form.check()
     kind = kind_of(form)
@@ -112,6 +113,7 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     scoring = Scoring(measures(kind, own), form, kind, baselines.training_file(run))
     check_primary(recipe.task.primary, scoring.measures, kind)
     check_conditions(recipe.eval.fail_under, scoring.measures)
+    judge_inputs(recipe)
     return recipe, test, scoring
 
 
@@ -135,11 +137,12 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
     teacher = next(contestant for contestant in contestants if contestant.role == "teacher")  # which always has a row
     form = {"schema": recipe.generate.schema, "choices": recipe.generate.choices, **teacher.asked_with}
     return {
-        **{f"eval.{name}": value for name, value in settings(recipe.eval, "max_tokens", "also", "metric").items()},
+        **{f"eval.{name}": value for name, value in settings(recipe.eval, "max_tokens", "also", "metric", "labels").items()},
         "eval.also": [Path(one).name for one in recipe.eval.also],
         "eval.metric": recipe.eval.metric and Path(recipe.eval.metric).name,
         "eval.max_tokens": max_tokens(recipe),
         **{f"generate.{name}": value for name, value in form.items() if value},
+        **judge_inputs(recipe),
         "task.primary": recipe.task.primary,
         "task.test": recipe.task.test if is_hub_source(recipe.task.test) else None,
         "task.template": template.sha256,

@@ -1,4 +1,4 @@
-"""Answers that exist already, from a file, matched with the test prompts. Asks nothing.
+"""Answers that exist already, from a file, matched with the test prompts. Sends no requests.
 
 A line is {"id" or "prompt", "completion"}; samples.jsonl and predictions.jsonl of another run are such files too.
 """
@@ -48,15 +48,15 @@ def read_outputs(path: Path, prompts: Sequence[Prompt], template: Template, mode
 def _by_prompt(
     row: Mapping[str, Any], by_view: Mapping[str, str], by_text: Mapping[str, str], template: Template
 ) -> str | None:
-    asked = row.get("prompt", row.get("messages"))
-    if isinstance(asked, str) and asked in by_text:
-        return by_text[asked]
-    if isinstance(asked, list) and (name := by_view.get(prompt_id(asked))):
+    prompt = row.get("prompt", row.get("messages"))
+    if isinstance(prompt, str) and prompt in by_text:
+        return by_text[prompt]
+    if isinstance(prompt, list) and (name := by_view.get(prompt_id(prompt))):
         return name
-    if not isinstance(asked, str | list):
+    if not isinstance(prompt, str | list):
         return None
     try:
-        return by_view.get(prompt_id(render(template, "teacher", {"reference": None, **row, "prompt": asked}, "")))
+        return by_view.get(prompt_id(render(template, "teacher", {"reference": None, **row, "prompt": prompt}, "")))
     except UsageError:  # the template wants more than the line has: it is no line of this task
         return None
 

@@ -195,11 +195,11 @@ def _gaps(comparisons: Sequence[dict[str, Any]], metric: str, title: str) -> dic
 def _slice(part: dict[str, Any], metric: str) -> dict[str, Any]:
     title = f"{part['slice'] or 'no slice'} · {part['n']} prompts"
     few = [part["warning"].partition(": ")[2]] if part["warning"] else []
-    told = [f"keeps {percent(cell, unit='%')} of the {cell['of']}" for cell in part["kept"] if cell["metric"] == metric]
+    parts = [f"keeps {percent(cell, unit='%')} of the {cell['of']}" for cell in part["kept"] if cell["metric"] == metric]
     if valid := part["models"]["student"].get("valid"):
-        told.append(f"has the form in {percent(valid, unit='%')}")
+        parts.append(f"has the form in {percent(valid, unit='%')}")
     decided = [part["judged"]["decision"]] if part["judged"] else []
-    return {**_levels(part["models"], metric, title), "told": ", ".join([*decided, *told, *few])}
+    return {**_levels(part["models"], metric, title), "summary": ", ".join([*decided, *parts, *few])}
 
 
 def _deferral(found: dict[str, Any]) -> dict[str, Any] | None:
@@ -315,7 +315,7 @@ def _provenance(run: Run, scores: dict[str, Any]) -> list[tuple[str, str]]:
     limits = f"temperature {scores['temperature']:g}, at most {scores['max_tokens']} new tokens"
     found.append(("decoding", limits))
     if asked_with := scores["models"]["teacher"].get("asked_with"):
-        found.append(("teacher asked with", json.dumps(asked_with, ensure_ascii=False)))
+        found.append(("teacher prompted with", json.dumps(asked_with, ensure_ascii=False)))
     if "form" in scores:
         found.append(("form", json.dumps(scores["form"], ensure_ascii=False)))
     found.append(("intervals", f"{scores['resamples']} resamples, seed {scores['seed']}"))

@@ -1,11 +1,11 @@
-"""The content of scores.json: the table, and beside it who each model is, how it was asked, what it took, on which machine.
+"""The content of scores.json: the table, and beside it who each model is, how it was prompted, what it took, on which machine.
 
 It describes itself: what each measure and each contestant is called is in it. Verdict, report and terminal only read it.
 """
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,12 @@ def scores_of(
     scoring: Scoring,
     primary: str,
     answers: Sequence[Answer],
+    judge: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document. Where the task has a form it also holds the form, and what the teacher was asked with."""
+    """The document, with what the judge found, if it was used.
+
+    Where the task has a form it also holds the form, and the teacher's request settings.
+    """
     form = {name: value for name in ("schema", "choices") if (value := getattr(recipe.generate, name))}
     settings = Settings(
         [contestant.role for contestant in contestants],
@@ -43,7 +47,7 @@ def scores_of(
         margin_points(recipe.eval),
         recipe.eval.resamples,
         recipe.eval.seed,
-        Promise(recipe.eval.target, recipe.eval.risk, recipe.eval.good_enough),
+        Promise(recipe.eval.target, recipe.eval.risk, recipe.eval.good_enough, recipe.eval.agreement),
     )
     found = found_in(answers, settings, scoring)
     for contestant in contestants:
@@ -58,6 +62,7 @@ def scores_of(
         "prompts": len({answer.prompt.id for answer in answers}),
         "teacher_license": recipe.teacher.license,
         **({"form": form} if form else {}),
+        **({"judge": judge} if judge else {}),
         "temperature": recipe.eval.temperature,
         "max_tokens": max_tokens(recipe),
         "resamples": recipe.eval.resamples,
@@ -69,7 +74,7 @@ def scores_of(
 
 
 def margin_points(config: EvalConfig) -> float:
-    """The margin in percentage points; below 1 it was given as a share."""
+    """The margin in percentage points; below 1 it is configured as a share."""
     return round(config.margin * 100, 9) if 0 < config.margin < 1 else config.margin
 
 
@@ -167,7 +172,7 @@ def _speed_basis(model: ModelConfig, config: EvalConfig) -> str:
 
 
 def _name(run: Run, model: str) -> str:
-    """A model's name as it was given; a path is told without the place of this machine's folders."""
+    """A model's configured name; a path is shown without the place of this machine's folders."""
     path = Path(model)
     if not path.is_absolute():
         return model

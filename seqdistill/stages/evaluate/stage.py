@@ -1,6 +1,6 @@
 """Stage 4, the proof: base, student, teacher and ceiling answer the held-out prompts; scores, intervals and a report.
 
-Files: journal.jsonl (every answer ever asked for), predictions.jsonl, scores.json, deferral.json, report.html, manifest.json.
+Files: journal.jsonl (every answer ever requested), predictions.jsonl, scores.json, deferral.json, report.html, manifest.json.
 """
 
 import json
@@ -20,6 +20,7 @@ from seqdistill.stages.evaluate.answers import scored
 from seqdistill.stages.evaluate.asking import Unreachable, ask_all
 from seqdistill.stages.evaluate.contestants import Contestant, recorded_teacher
 from seqdistill.stages.evaluate.inputs import Inputs
+from seqdistill.stages.evaluate.judging import judge_pairs, labels_of
 from seqdistill.stages.evaluate.outputs import with_outputs
 from seqdistill.stages.evaluate.report import write_report
 from seqdistill.stages.evaluate.result import EvalResult
@@ -32,7 +33,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     """Scores the contestants on the test prompts, writes the files and returns what was found.
 
     Raises UsageError without a test set or a trained student, and Incomplete, after writing everything else, when requests
-    failed: their prompts are left out of every score, and the next run asks them again.
+    failed: their prompts are left out of every score, and the next run requests them again.
     """
     inputs = Inputs.of(run, recipe)
     recipe, record = inputs.recipe, inputs.record
@@ -45,20 +46,22 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         prompts = inputs.prompts(progress)
         contestants, recorded = with_outputs(inputs.competing(len(prompts)), prompts, inputs.template)
         primary = inputs.primary(prompts, contestants)
+        labels = labels_of(recipe, prompts)
         try:
-            given = ask_all(run, recipe, contestants, prompts, progress, recorded)
+            completions = ask_all(run, recipe, contestants, prompts, progress, recorded)
         except Unreachable as unreachable:
             contestants, recorded = without_teacher(run, inputs, contestants, prompts, unreachable, progress)
-            given = ask_all(run, recipe, contestants, prompts, progress, recorded)
+            completions = ask_all(run, recipe, contestants, prompts, progress, recorded)
         record.begin()
-        answers = scored(contestants, prompts, given, inputs.scoring)
-        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers)
+        answers = scored(contestants, prompts, completions, inputs.scoring)
+        judged = judge_pairs(run, recipe, answers, labels, progress) if recipe.eval.pairwise else None
+        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, judged)
         write_jsonl(paths["predictions"], (answer.row() for answer in answers))
         write_json(paths["scores"], scores)
         write_json(paths["deferral"], scores["deferral"])
         write_report(paths["report"], run, scores, answers)
         write_model_card(run, scores)
-        failed = Counter(one.error for one in given.values() if one.error and one.error != "not recorded")
+        failed = Counter(one.error for one in completions.values() if one.error and one.error != "not recorded")
         failures = Counter({error: count for error, count in failed.items() if error not in FOR_GOOD})
         if for_good := failed - failures:
             kinds = ", ".join(f"{count} {error}" for error, count in for_good.most_common())
@@ -69,7 +72,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
             dict(zip(OUTPUTS, (len(answers), None, None, None), strict=True)),
             status="incomplete" if failures or inputs.is_without_teacher(contestants) else "complete",
             config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
-            counts={"prompts": len(prompts), "answers": len(given), "failed": failed.total()},
+            counts={"prompts": len(prompts), "answers": len(completions), "failed": failed.total()},
             usage={contestant.role: usage(contestant, answers) for contestant in contestants if contestant.model},
             models={contestant.role: contestant.identity for contestant in contestants if contestant.identity},
             verdict=scores["verdict"],
@@ -77,7 +80,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     if failures:
         kinds = ", ".join(f"{number} {kind}" for kind, number in failures.most_common())
         raise Incomplete(
-            f"{failures.total()} of {len(given)} requests failed ({kinds}); {paths['report']} is of the "
+            f"{failures.total()} of {len(completions)} requests failed ({kinds}); {paths['report']} is of the "
             f"{scores['n']} prompts that every model answered",
             f"run again to retry {failures.total()}",
         )

@@ -1,6 +1,6 @@
 """From answers to the table: every contestant's scores with intervals, the paired differences, the share of the teacher kept.
 
-The heart of scores.json; verdict, report and terminal only show it. Asks no model, so `verify` computes it again.
+The heart of scores.json; verdict, report and terminal only show it. Prompts no model, so `verify` computes it again.
 """
 
 from collections import Counter
@@ -313,7 +313,7 @@ def methods(measures: Sequence[Measure], chrf: str) -> dict[str, str]:
         "needed: further prompts for a power of .8, the difference being as seen",
         "kept": "student over ceiling where the teacher's answers are the measure, over teacher where references are",
         "gap_closed": "(student - base) / (ceiling or teacher - base)",
-        "ceiling": "the teacher asked again: with another seed, and in this process in batches of another size",
+        "ceiling": "the teacher prompted again: with another seed, and in this process in batches of another size",
         "copy": "the first words of the student's prompt, cut to the teacher's mean length",
         "nearest": "the training answer whose prompt is nearest by TF-IDF",
         "deferral": "the least confident answers are the teacher's; a threshold by fixed-sequence testing of Clopper-Pearson "

@@ -29,6 +29,7 @@ def verdict(scores: Scores) -> list[str]:
         *_classes(scores),
         *_form(scores),
         *_behaviour(scores),
+        *_judge(scores),
         *_fallback(scores),
         *_slices(scores),
         *_absent(scores),
@@ -196,7 +197,7 @@ def _form(scores: Scores) -> list[str]:
     student = percent(models["student"]["valid"], unit="%")
     base, teacher = (percent({**(models[role]["valid"] or _NOTHING), "low": None}, unit="%") for role in ("base", "teacher"))
     others = f"the untrained student in {base}, the teacher{held} in {teacher}"
-    return [f"Asked freely it {gives} in {student} of its answers; {others}."]
+    return [f"Prompted without the form it {gives} in {student} of its answers; {others}."]
 
 
 _NOTHING = {"value": None, "low": None, "high": None}
@@ -223,6 +224,31 @@ def _behaviour(scores: Scores) -> Iterator[str]:
             against = teacher.get(measure)
             than = "" if not against or against["value"] is None else f", the teacher in {against['value']:.1f}%"
             yield f"It {name} in {percent(cell, unit='%')} of its answers{than}."
+
+
+def _judge(scores: Scores) -> Iterator[str]:
+    """The judge's win rate, corrected by people's labels where there are, and what to make of it."""
+    found = scores.get("judge")
+    if not found:
+        return
+    if found["reason"]:
+        yield f"The judge says nothing: {found['reason']}."
+        return
+    rate = percent(found["win_rate"], unit="%")
+    line = f"The judge {found['name']} prefers the student to the teacher in {rate}, a tie being half"
+    if found["length_controlled"]["value"] is not None:
+        line += f", {percent(found['length_controlled'], unit='%')} for answers of equal length"
+    yield f"{line}; it keeps to its choice in the other order on {percent(found['consistency'], unit='%')}."
+    if found["labels"]:
+        cell = found["corrected"]
+        what = "too few to correct the judge" if cell["value"] is None else f"the corrected rate is {percent(cell, unit='%')}"
+        yield f"With {found['labels']} human labels {what}; the next to buy are in scores.json, judge.next_labels."
+    else:
+        yield "No human labels correct the judge ([eval] labels); which to buy first is in scores.json, judge.next_labels."
+    if found["unreadable"] or found["failed"]:
+        yield f"Not counted of the judge's replies: {found['unreadable']} that cannot be read, {found['failed']} that failed."
+    if found["family"]:
+        yield f"{found['family'][:1].upper()}{found['family'][1:]}."
 
 
 def _fallback(scores: Scores) -> Iterator[str]:

@@ -133,7 +133,9 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
         scores["margin"],
         scores["resamples"],
         scores["seed"],
-        Promise(*(scores["deferral"][name] for name in ("target", "risk", "good_enough"))) if "deferral" in scores else None,
+        Promise(*(scores["deferral"][name] for name in ("target", "risk", "good_enough", "samples")))
+        if "deferral" in scores
+        else None,
     )
     found = found_in(answers, settings, replace(scoring, measures=settings.measures))
     if place := _difference(found, {name: scores.get(name) for name in found}, CLOSE):
@@ -164,7 +166,7 @@ def _prompt(row: Mapping[str, Any]) -> Prompt:
 
 
 def _unjournalled(run: Run, scores: Mapping[str, Any], rows: list[dict[str, Any]]) -> Iterator[tuple[Path, str]]:
-    """Answers of asked models that the journal does not hold under their prompt."""
+    """Answers of model contestants that the journal does not hold under their prompt."""
     path = run.file("eval", "journal.jsonl")
     if not path.is_file():
         yield path, "missing"

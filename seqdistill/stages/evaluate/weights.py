@@ -1,4 +1,4 @@
-"""How big a model is: parameters and bytes, read from its files. Loads no tensor and asks no network."""
+"""How big a model is: parameters and bytes, read from its files. Loads no tensor and needs no network."""
 
 import math
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""The teacher beside what was known: how often its answers differ from given references, and which labels it chose.
+"""The teacher compared with the references: how often its answers differ from them, and which labels it chose.
 
-Only what can be compared word for word is: choices, JSON under a schema, and short references. Longer ones are eval's to score.
+Compares only what can be compared word for word: choices, JSON under a schema, and short references. eval scores longer ones.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""One row's story: what the filter decided on it, why, and what would have decided otherwise. Reads the stage's files only."""
+"""Explains one row: what the filter decided on it, why, and which settings would have changed that. Reads files only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ FILES = ("train", "validation", "rejected")
 
 
 @dataclass(frozen=True)
-class Story:
+class Explanation:
     """What became of one row. Personal data in its texts is masked."""
 
     sample: Sample
@@ -27,8 +27,8 @@ class Story:
     instead_of: list[dict[str, Any]] = field(default_factory=list)  # id, rule and reason of the rows it was kept instead of
 
 
-def explain(run: Run, name: str, regions: Sequence[str] = REGIONS) -> list[Story]:
-    """The story of the row with this id, or of each row of the prompt with this id, in the order of the files.
+def explain(run: Run, name: str, regions: Sequence[str] = REGIONS) -> list[Explanation]:
+    """The explanation of the row with this id, or of each row of the prompt with this id, in the order of the files.
 
     Raises UsageError when the filter has not run or knows no such row. `regions` are those whose phone numbers are known.
     """
@@ -39,7 +39,7 @@ def explain(run: Run, name: str, regions: Sequence[str] = REGIONS) -> list[Story
                 found[row["id"]] = row, place, file
     if not found:
         raise UsageError(
-            f"{run.path}: no sample and no prompt has the id {name!r}", "ids and prompt ids stand in generate/samples.jsonl"
+            f"{run.path}: no sample and no prompt has the id {name!r}", "ids and prompt ids are in generate/samples.jsonl"
         )
     instead_of: dict[str, list[dict[str, Any]]] = {}
     better: dict[str, Sample] = {}
@@ -51,7 +51,7 @@ def explain(run: Run, name: str, regions: Sequence[str] = REGIONS) -> list[Story
             if row["id"] in wanted:
                 better[row["id"]] = mask(Sample.from_row(row, place), regions)[0]
     return [
-        Story(
+        Explanation(
             mask(Sample.from_row(row, place), regions)[0],
             file,
             passed=list(STEPS[: STEPS.index(RULES[row["rule"]])] if row.get("rule") else STEPS),

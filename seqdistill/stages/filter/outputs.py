@@ -24,7 +24,7 @@ def write(run: Run, facts: Facts, verdicts: Verdicts, read: Rows) -> dict[str, i
         files = {name: stack.enter_context(atomic_write(run.file("filter", name))) for name in OUTPUTS}
         for row in range(len(facts)):
             line = read.line(row)
-            if verdict := verdicts.given.get(row):
+            if verdict := verdicts.by_row.get(row):
                 name, better = "rejected.jsonl", verdicts.kept_by.get(row)
                 why = asdict(verdict) | {"kept_by": None if better is None else names[better]}
                 line = f"{line.rstrip()[:-1]}, {to_line(why)[1:]}"
@@ -42,7 +42,7 @@ def _held_out(facts: Facts, verdicts: Verdicts) -> NDArray[np.bool_]:
 
 
 def write_baselines(run: Run, facts: Facts, verdicts: Verdicts, choice: Choice, read: Rows) -> dict[str, int]:
-    """Writes train-random.jsonl and train-longest.jsonl, if they were asked for; returns their row counts."""
+    """Writes train-random.jsonl and train-longest.jsonl, if they are configured; returns their row counts."""
     counts, held_out = dict[str, int](), _held_out(facts, verdicts)
     for kind, chosen in choice.baselines.items():
         name = f"train-{kind}.jsonl"

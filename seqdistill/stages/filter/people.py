@@ -1,6 +1,6 @@
 """The last steps, about people: personal data in the rows, and what reviewers decided about rows.
 
-What personal data is stands in `personal_data`, what a decision means in `decisions`; here they meet the verdicts.
+`personal_data` defines what personal data is, `decisions` what a decision means; this module applies both to the verdicts.
 """
 
 from collections import Counter
@@ -22,11 +22,11 @@ from seqdistill.stages.filter.verdict import Verdict, setting
 
 @dataclass(frozen=True)
 class Reviewed:
-    """What people decided: the rows kept by their word, those with their text, and what to report."""
+    """What people decided: the rows they accepted, those they edited, and the counts for the report."""
 
     kept: set[int]
     edited: set[int]
-    told: dict[str, int]
+    counts: dict[str, int]
 
 
 def apply_decisions(
@@ -42,17 +42,17 @@ def apply_decisions(
     Left out and counted: decisions on a completion that has changed since, on ids that are not there, and those that would
     bring a test item (the rows in `final`) into training.
     """
-    told = summary(decisions) | {"stale": 0, "unknown": 0, "refused": 0}
+    counts = summary(decisions) | {"stale": 0, "unknown": 0, "refused": 0}
     kept, edited = set[int](), set[int]()
     rows = _rows_of(decisions, facts, read)
     for name, decision in sorted(decisions.items()):
         row = rows.get(name)
         if row is None:
-            told["unknown"] += 1
+            counts["unknown"] += 1
         elif row in final and decision.decision != "reject":
-            told["refused"] += 1
+            counts["refused"] += 1
         elif stale(decision, _masked(read(row), config) if config.action == "mask" else read(row)):
-            told["stale"] += 1
+            counts["stale"] += 1
         elif (reason := apply(decision, read(row))[1]) is not None:
             verdicts.reject(row, Verdict(RULE, reason))
         else:
@@ -61,7 +61,7 @@ def apply_decisions(
             if decision.decision == "edit":
                 edited.add(row)
                 read.change(row, partial(_edited, decision=decision))
-    return Reviewed(kept, edited, told)
+    return Reviewed(kept, edited, counts)
 
 
 def _rows_of(decisions: dict[str, Decision], facts: Facts, read: Rows) -> dict[str, int]:
@@ -70,7 +70,7 @@ def _rows_of(decisions: dict[str, Decision], facts: Facts, read: Rows) -> dict[s
     return {read(int(row)).id: int(row) for row in places}
 
 
-def mind_personal_data(
+def handle_personal_data(
     facts: Facts, verdicts: Verdicts, reviewed: Reviewed, config: PersonalDataConfig, read: Rows
 ) -> dict[str, Any]:
     """Drops the rows with personal data, unless a person kept them, has them read masked, or only counts them.

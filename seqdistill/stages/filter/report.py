@@ -1,6 +1,6 @@
-"""What went and why: the funnel, examples of each reason, clusters and test items met, as written to report.json.
+"""What was rejected and why: the funnel, examples of each reason, clusters and test items found, as written to report.json.
 
-Counts verdicts; gives none.
+Counts verdicts; decides none.
 """
 
 from collections import Counter
@@ -62,30 +62,30 @@ class Verdicts:
     """The rejected rows so far, each with the first rule that took it and, where there is one, the row kept instead."""
 
     rows: int
-    given: dict[int, Verdict] = field(default_factory=dict)
+    by_row: dict[int, Verdict] = field(default_factory=dict)
     kept_by: dict[int, int] = field(default_factory=dict)
 
     def reject(self, row: int, verdict: Verdict, kept_by: int | None = None) -> None:
         """Rejects a row, unless it already is."""
-        if row not in self.given:
-            self.given[row] = verdict
+        if row not in self.by_row:
+            self.by_row[row] = verdict
             if kept_by is not None:
                 self.kept_by[row] = kept_by
 
     def accept(self, row: int) -> None:
-        """Takes a row's verdict back."""
-        self.given.pop(row, None)
+        """Removes a row's verdict."""
+        self.by_row.pop(row, None)
         self.kept_by.pop(row, None)
 
     def kept(self, order: Ints) -> Ints:
-        """The rows of `order` that stand."""
+        """The rows of `order` without a verdict."""
         gone = np.zeros(self.rows, bool)
-        gone[list(self.given)] = True
+        gone[list(self.by_row)] = True
         return order[~gone[order]]
 
     def by_rule(self) -> dict[str, int]:
         """How many rows each rule took, in the order of the rules."""
-        counts = Counter(verdict.rule for verdict in self.given.values())
+        counts = Counter(verdict.rule for verdict in self.by_row.values())
         return {rule: counts[rule] for rule in RULES if counts[rule]}
 
 
@@ -131,21 +131,21 @@ def warnings_of(facts: Facts, verdicts: Verdicts) -> list[str]:
     found = []
     total, left = len(np.unique(facts.prompts)), set(facts.prompts[verdicts.kept(np.arange(len(facts)))].tolist())
     by_rule: dict[str, set[int]] = {}
-    for row, verdict in verdicts.given.items():
+    for row, verdict in verdicts.by_row.items():
         if (prompt := int(facts.prompts[row])) not in left and RULES[verdict.rule] not in CHOSEN:
             by_rule.setdefault(verdict.rule, set()).add(prompt)
     for rule in RULES:
         if (lost := len(by_rule.get(rule, ()))) > MANY_PROMPTS * total:
-            example = next(verdict for verdict in verdicts.given.values() if verdict.rule == rule)
+            example = next(verdict for verdict in verdicts.by_row.values() if verdict.rule == rule)
             change = f"; {in_words(example.would_keep)} would keep it" if example.would_keep else ""
             found.append(
                 f"the rule {rule!r} takes {lost:,} of {total:,} prompts ({lost / total:.0%}): {example.reason}{change}"
             )
-    lost_rows = Counter(facts.slices[row] for row, verdict in verdicts.given.items() if RULES[verdict.rule] not in CHOSEN)
+    lost_rows = Counter(facts.slices[row] for row, verdict in verdicts.by_row.items() if RULES[verdict.rule] not in CHOSEN)
     sizes = Counter(facts.slices)
     for name, lost in sorted(lost_rows.items()):
         if len(sizes) > 1 and lost > MOST_OF_A_SLICE * sizes[name]:
-            rules = Counter(verdict.rule for row, verdict in verdicts.given.items() if facts.slices[row] == name)
+            rules = Counter(verdict.rule for row, verdict in verdicts.by_row.items() if facts.slices[row] == name)
             rule, times = rules.most_common(1)[0]
             found.append(f"the slice {name!r} loses {lost:,} of {sizes[name]:,} rows, {times:,} of them by the rule {rule!r}")
     return found
@@ -154,7 +154,7 @@ def warnings_of(facts: Facts, verdicts: Verdicts) -> list[str]:
 def _by(names: Sequence[str], verdicts: Verdicts) -> dict[str, dict[str, int]]:
     read = Counter(names)
     gone: dict[str, Counter[str]] = {name: Counter() for name in read}
-    for row, verdict in verdicts.given.items():
+    for row, verdict in verdicts.by_row.items():
         gone[names[row]][verdict.rule] += 1
     return {
         name: {"read": read[name], "kept": read[name] - gone[name].total()} | {r: gone[name][r] for r in RULES if gone[name][r]}
@@ -179,7 +179,7 @@ def _contamination(
     took = {
         row: hit
         for row, hit in sorted(hits.items())
-        if row not in verdicts.given or verdicts.given[row].rule == "contamination"  # kept ones are annotated
+        if row not in verdicts.by_row or verdicts.by_row[row].rule == "contamination"  # kept ones are annotated
     }
     shown_hits = []
     for row, hit in list(took.items())[:HITS]:
@@ -207,8 +207,8 @@ def _contamination(
 
 def _examples(verdicts: Verdicts, read: Callable[[int], Sample], show: Show) -> dict[str, list[dict[str, Any]]]:
     examples: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(verdicts.given):
-        verdict = verdicts.given[row]
+    for row in sorted(verdicts.by_row):
+        verdict = verdicts.by_row[row]
         mine = examples.setdefault(verdict.rule, [])
         if len(mine) < EXAMPLES:
             sample, better = read(row), verdicts.kept_by.get(row)

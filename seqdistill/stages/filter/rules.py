@@ -1,4 +1,4 @@
-"""The rules that compare rows: each looks at the facts of the rows that stand, and rejects some with a reason.
+"""The rules that compare rows: each looks at the facts of the rows that remain, and rejects some with a reason.
 
 What makes a duplicate, a stock phrase or a test item is decided in the files of that name; the order of the rules in `stage`.
 """
@@ -22,9 +22,9 @@ from seqdistill.stages.filter.report import Verdicts
 from seqdistill.stages.filter.scan import Facts, Rows
 from seqdistill.stages.filter.verdict import Verdict, setting
 
-GUARD_ROWS = 100  # the guard looks away from smaller losses
-FEWEST_REPEATS = 20  # prompts with one completion, for it to be spoken of
-WORTH_TELLING = 0.1  # of a slice's prompts
+GUARD_ROWS = 100  # the guard ignores smaller losses
+FEWEST_REPEATS = 20  # prompts with one completion, for it to be reported
+REPORTED_SHARE = 0.1  # of a slice's prompts
 FLOOR = 0.5  # of `similarity`: what each side of a near-duplicate must reach by itself
 ALL_NEAR = setting("near_duplicates.scope", "off")
 
@@ -51,7 +51,7 @@ def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: In
     groups = [np.array(rows) for _, rows in sorted(slices.items())]
     phrases = stock_phrases(facts.openings, facts.prompts, groups, config.stock_share, read)
     for phrase in phrases if config.stock_phrases == "drop" else ():
-        reason = f"opens with {phrase.opening!r}, as {phrase.share:.1%} of all do, unasked"
+        reason = f"opens with {phrase.opening!r}, as {phrase.share:.1%} of all do, unprompted"
         for row in phrase.rows.tolist():
             verdicts.reject(row, Verdict("stock_phrase", reason, (setting("integrity.stock_phrases", "annotate"),)))
     return phrases
@@ -81,7 +81,7 @@ def drop_constants(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) ->
             mine = rows[inverse == number]
             prompts = len(np.unique(facts.prompts[mine]))
             share = prompts / total
-            if prompts < FEWEST_REPEATS or share < WORTH_TELLING:
+            if prompts < FEWEST_REPEATS or share < REPORTED_SHARE:
                 continue
             found.append(Repeated(name, int(mine[0]), prompts, share))
             if share > config.constant_share:
@@ -92,14 +92,14 @@ def drop_constants(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) ->
 
 
 def drop_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, scope: str) -> None:
-    """Rejects all but the best of the rows that say the same; near-duplicates in this scope would take most of them too."""
+    """Rejects all but the best of equal rows; near-duplicates in this scope would reject most of them too."""
     kept_by = exact_duplicates(facts.digests, verdicts.kept(order))
     alone = (setting("duplicates", False),)
     for row in np.flatnonzero(kept_by >= 0).tolist():
         better = int(kept_by[row])
         near_too = scope != "off" and facts.numbers[row] == facts.numbers[better]
         would_keep = (*alone, ALL_NEAR) if near_too else alone
-        verdicts.reject(row, Verdict("duplicate", "says the same as a row that is kept", would_keep), better)
+        verdicts.reject(row, Verdict("duplicate", "the same text as a row that is kept", would_keep), better)
 
 
 def drop_near_duplicates(
@@ -120,7 +120,7 @@ def drop_near_duplicates(
 
 
 def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDuplicatesConfig, read: Rows) -> None:
-    """Stops when near-duplicates would take too much of a slice, or one row too much: templated data looks like that."""
+    """Raises when near-duplicates would take too much of a slice, or one row would replace too many: templated data."""
     if config.guard == 1:
         return
     sizes = Counter(facts.slices[row] for row in rows.tolist())
@@ -141,7 +141,7 @@ def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDupl
 
 
 def drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item], config: ContaminationConfig, read: Rows) -> set[int]:
-    """Rejects the rows that hold a test item; returns those that only share a template's wording with one, no hits any more."""
+    """Rejects the rows that hold a test item; returns those that only share a template's wording with one."""
     shared = templates(facts.hits, facts.prompts)
     facts.hits = {row: hit for row, hit in facts.hits.items() if row not in shared}
     for row, hit in sorted(facts.hits.items()) if config.action == "drop" else ():

@@ -1,7 +1,7 @@
 """The one pass over the samples: what each row breaks on its own, and facts of fixed size for the rules that compare rows.
 
 `facts_of` is a pure function of a span of the file, so that it can run anywhere. Texts are not kept: memory grows with the
-number of rows, and the word pairs lie in a temporary file. Does not decide between rows.
+number of rows, and the word pairs are in a temporary file. Does not decide between rows.
 """
 
 import functools
@@ -37,7 +37,7 @@ SPAN_ROWS = 2000
 SPAN_BYTES = 4 << 20  # a span ends with the line that reaches this: what is in memory at once does not grow with the texts
 FEWEST_ANSWER_WORDS = 10
 LARGEST = sys.float_info.max
-NEITHER = ("", "")  # nothing to say of prompt and completion
+NEITHER = ("", "")  # no value for prompt and completion
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Facts:
     slices: list[str]
     teachers: list[str]
     scripts: list[tuple[str, str]]  # of the prompt and of the completion; empty where another one may be meant
-    languages: list[tuple[str, str]]  # likewise, where they are asked for
+    languages: list[tuple[str, str]]  # likewise, where a rule needs them
     refused: NDArray[np.bool_]
     sets: Sets
     verdicts: dict[int, Verdict]
@@ -116,7 +116,7 @@ def scan(path: Path, config: FilterConfig, form: AnswerForm, index: ItemIndex, f
 
 
 def spans(path: Path, limit: int | None) -> Iterator[Span]:
-    """The file in spans of at most SPAN_ROWS lines and about SPAN_BYTES; with `limit`, the first so many lines."""
+    """The file in spans of at most SPAN_ROWS lines and about SPAN_BYTES; with `limit`, only the first lines."""
     number, offset, rows, size = 1, 0, 0, 0
     with path.open("rb") as file:
         for line in itertools.islice(file, limit):
@@ -176,9 +176,9 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
     )
 
 
-def _score(given: Any) -> float:
+def _score(value: Any) -> float:
     """A row's own score; 0 where it has none that is a number."""
-    return float(min(max(given, -LARGEST), LARGEST)) if isinstance(given, (int, float)) else 0.0
+    return float(min(max(value, -LARGEST), LARGEST)) if isinstance(value, (int, float)) else 0.0
 
 
 def _scripts(sample: Sample) -> tuple[str, str]:
@@ -195,7 +195,7 @@ def _verdict(sample: Sample, config: FilterConfig, form: AnswerForm) -> Verdict 
     verdict = integrity(sample, config.integrity)
     if not verdict and config.schema and (fault := form.fault(sample.text)):
         verdict = Verdict("schema", fault, (setting("schema", False),))
-    # A reason may quote the text, and reasons stand in reports.
+    # A reason may quote the text, and reports contain reasons.
     return verdict and replace(verdict, reason=hidden(verdict.reason, config.personal_data.phone_regions))
 
 

@@ -1,6 +1,6 @@
 """Stage 2, filter: samples.jsonl -> train.jsonl, validation.jsonl, rejected.jsonl and report.json.
 
-One pass gathers facts of fixed size, the rules decide on them in order, a second pass writes. Every row that goes keeps its
+One pass gathers facts of fixed size, the rules decide on them in order, a second pass writes. Every rejected row keeps its
 rule, its reason and the row that was kept instead; read = kept + rejected. The rules are in files named after them.
 """
 
@@ -16,7 +16,7 @@ from seqdistill.cards import write_dataset_card
 from seqdistill.decisions import decisions_file, read_decisions
 from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Progress, Silent
-from seqdistill.recipe.remembered import asked_with
+from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import is_hub_source, write_json
 from seqdistill.runs import Run, StageRecord
@@ -24,7 +24,7 @@ from seqdistill.stages.filter.agreement import agreement_report
 from seqdistill.stages.filter.checks.contamination import Item, ItemIndex, items_of
 from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.stages.filter.outputs import write, write_baselines
-from seqdistill.stages.filter.people import apply_decisions, mind_personal_data
+from seqdistill.stages.filter.people import apply_decisions, handle_personal_data
 from seqdistill.stages.filter.report import Verdicts, report, warnings_of
 from seqdistill.stages.filter.rules import (
     Repeated,
@@ -81,7 +81,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         read = stack.enter_context(Rows(samples, facts))
 
         order = np.lexsort((facts.ids, facts.samples, -facts.scores))  # best first, whatever the order of the file
-        verdicts = Verdicts(len(facts), given=dict(facts.verdicts))
+        verdicts = Verdicts(len(facts), by_row=dict(facts.verdicts))
         drop_slips(facts, verdicts, config.integrity)
         phrases = drop_stock_phrases(facts, verdicts, order, config.integrity, read)
         repeated = drop_constants(facts, verdicts, config.integrity)
@@ -92,7 +92,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         final = facts.hits.keys() if config.contamination.action == "drop" else set[int]()
         choice = _choose(run, recipe, form, facts, verdicts, read, progress)
         reviewed = apply_decisions(decisions, final, facts, verdicts, config.personal_data, read)
-        personal = mind_personal_data(facts, verdicts, reviewed, config.personal_data, read)
+        personal = handle_personal_data(facts, verdicts, reviewed, config.personal_data, read)
 
         agreed = agreement_report(facts.agreements, facts.labels, facts.slices, verdicts.kept(np.arange(len(facts))))
         warnings = [*warnings_of(facts, verdicts), *_repeated_warnings(repeated, read), *choice.warnings]
@@ -107,9 +107,9 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         document = report(facts, verdicts, phrases, items, read, config.personal_data.phone_regions) | {
             "warnings": warnings,
             **agreed,
-            "select": choice.told,
+            "select": choice.summary,
             "personal_data": personal,
-            "review": reviewed.told,
+            "review": reviewed.counts,
         }
         counts = write(run, facts, verdicts, read) | write_baselines(run, facts, verdicts, choice, read)
         record.begin()  # nothing of an earlier filter is touched before, so that a judge that fails leaves it as it was
@@ -126,7 +126,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "rejected": counts["rejected.jsonl"],
             "by_rule": document["by_rule"],
             "warnings": warnings,
-            "review": reviewed.told,
+            "review": reviewed.counts,
             **agreed,
         }
         record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=document["funnel"])
@@ -155,9 +155,9 @@ def check(run: Run, recipe: Recipe) -> None:
 
 
 def _form(run: Run, recipe: Recipe) -> AnswerForm:
-    """The form of the answers: the recipe's, or else the one that they were asked for with."""
-    asked = asked_with(recipe, run.manifest("generate"))
-    form = AnswerForm(asked.schema, tuple(asked.choices))
+    """The form of the answers: the recipe's, or else the one that generate requested."""
+    generate = generated_with(recipe, run.manifest("generate"))
+    form = AnswerForm(generate.schema, tuple(generate.choices))
     form.check()
     return form
 
@@ -201,11 +201,11 @@ def _test_items(recipe: Recipe, progress: Progress) -> list[Item]:
 def _choose(
     run: Run, recipe: Recipe, form: AnswerForm, facts: Facts, verdicts: Verdicts, read: Any, progress: Progress
 ) -> Choice:
-    """Scores the rows that stand and rejects those that are not chosen."""
+    """Scores the remaining rows and rejects those that are not chosen."""
     if recipe.filter.score.by == "none":
         return Choice({}, {}, {})
     rows = verdicts.kept(np.arange(len(facts)))
-    repeated = (row for row, verdict in verdicts.given.items() if verdict.rule in ("duplicate", "near_duplicate"))
+    repeated = (row for row, verdict in verdicts.by_row.items() if verdict.rule in ("duplicate", "near_duplicate"))
     voters = np.append(rows, np.fromiter(repeated, np.int64))
     choice = Chooser(run, recipe, form, facts.prompts, facts.held_out, read, progress).choose(rows, voters)
     for row, (why, better) in sorted(choice.rejected.items()):
@@ -224,10 +224,10 @@ def _repeated_warnings(repeated: Sequence[Repeated], read: Rows) -> list[str]:
 def _check_something_is_left(verdicts: Verdicts, rows: int, samples: Path) -> None:
     if not rows:
         raise SeqdistillError(f"{samples}: no samples in it", "generate some first; see generate/failures.jsonl")
-    if len(verdicts.given) == rows:
+    if len(verdicts.by_row) == rows:
         by_rule = verdicts.by_rule()
         rule = max(by_rule, key=by_rule.__getitem__)
-        example = next(verdict for verdict in verdicts.given.values() if verdict.rule == rule)
+        example = next(verdict for verdict in verdicts.by_row.values() if verdict.rule == rule)
         raise SeqdistillError(
             f"no row is left: the rule {rule!r} took {by_rule[rule]} of {rows} ({example.reason})",
             f"{in_words(example.would_keep)} would keep this one" if example.would_keep else "look at the answers in generate/",

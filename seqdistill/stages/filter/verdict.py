@@ -1,4 +1,4 @@
-"""Verdicts: why a row was rejected, and the settings that would have kept it. Gives none."""
+"""Verdicts: why a row was rejected, and the settings that would have kept it. Decides none."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class Verdict:
 
     rule: str
     reason: str
-    would_keep: tuple[str, ...] = ()  # settings that together would have, each as `--set` takes it; none where nothing would
+    would_keep: tuple[str, ...] = ()  # settings that together would have, each as `--set` takes it; empty where nothing would
 
 
 def setting(name: str, value: Any) -> str:

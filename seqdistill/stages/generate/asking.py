@@ -21,7 +21,7 @@ from seqdistill.stages.generate.plan import Planned, Teacher, repeats
 
 
 @dataclass
-class Asked:
+class Outcome:
     """What came of the requests."""
 
     new: int = 0
@@ -32,51 +32,51 @@ class Asked:
 def ask_teachers(
     journal: Journal,
     plan: Sequence[Planned],
-    asked: GenerateConfig,
+    config: GenerateConfig,
     budget: Budget,
     progress: Progress,
     others: Sequence[Journal] = (),
-) -> Asked:
+) -> Outcome:
     """Requests what neither the journal nor another run's has. Raises UsageError for what no request can survive."""
-    asking = _Asking(Asker(journal, budget, replace(pace_of(asked), on_note=progress.note)), asked, progress, Ledger(journal))
+    asking = _Asking(Asker(journal, budget, replace(pace_of(config), on_note=progress.note)), config, progress, Ledger(journal))
     run_async(asking.rounds(plan, others))
     return asking.result
 
 
-def pace_of(asked: GenerateConfig) -> Pace:
+def pace_of(config: GenerateConfig) -> Pace:
     """How hard the teachers' engines may push."""
     return Pace(
-        concurrency=asked.concurrency,
-        timeout=asked.timeout,
-        connect_timeout=asked.connect_timeout,
-        read_timeout=asked.read_timeout,
-        retries=asked.retries,
-        requests_per_minute=asked.requests_per_minute,
-        tokens_per_minute=asked.tokens_per_minute,
-        samples_per_request=asked.samples_per_request,
-        capped=asked.budget is not None,
+        concurrency=config.concurrency,
+        timeout=config.timeout,
+        connect_timeout=config.connect_timeout,
+        read_timeout=config.read_timeout,
+        retries=config.retries,
+        requests_per_minute=config.requests_per_minute,
+        tokens_per_minute=config.tokens_per_minute,
+        samples_per_request=config.samples_per_request,
+        capped=config.budget is not None,
     )
 
 
 @dataclass
 class _Asking:
     asker: Asker
-    asked: GenerateConfig
+    config: GenerateConfig
     progress: Progress
     ledger: Ledger
-    result: Asked = field(default_factory=Asked)
+    result: Outcome = field(default_factory=Outcome)
 
     async def rounds(self, plan: Sequence[Planned], others: Sequence[Journal]) -> None:
         """Requests every planned sample, and then once more what is to be repeated."""
         async with self.asker:
             await self._round(plan, others)
             current = list(plan)
-            rounds = repeats(self.asked)
+            rounds = repeats(self.config)
             for repeat in rounds:
                 if self.result.stopped is None:
                     changed = {n: repeat.again(one) for n, one in enumerate(current) if repeat.applies(self._answer(one))}
-                    if not changed and self.asked.ask_again and repeat is rounds[0]:
-                        self.progress.note(f"ask_again: no answer ended by {' or '.join(self.asked.ask_again)}")
+                    if not changed and self.config.ask_again and repeat is rounds[0]:
+                        self.progress.note(f"ask_again: no answer ended by {' or '.join(self.config.ask_again)}")
                     await self._round(list(changed.values()), others)
                     current = [changed.get(n, one) for n, one in enumerate(current)]
 
@@ -90,7 +90,7 @@ class _Asking:
             requests = [planned.request for planned in plan if planned.teacher is teacher]
             if missing := lacking(self.asker.journal, teacher.identity, requests, others):
                 todo.append((teacher, missing))
-        if self.asked.batch:
+        if self.config.batch:
             await self._in_batches(todo)
             return
         for _, missing in todo:

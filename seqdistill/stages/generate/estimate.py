@@ -1,4 +1,4 @@
-"""What a run will cost, before it is paid: counts, tokens, money and time, from a few real answers where asked for.
+"""What a run will cost, before it is paid: counts, tokens, money and time, from a few real answers with a probe.
 
 Decides what is extrapolated from what. The real answers are in the journal: they are not paid for again.
 """
@@ -27,13 +27,13 @@ from seqdistill.stages.generate.inputs import Inputs
 from seqdistill.stages.generate.plan import Planned
 from seqdistill.stages.generate.samples import Counts
 
-BYTES_A_TOKEN = 4  # of English text; used only while no answer has told the real count
+BYTES_A_TOKEN = 4  # of English text; used only while no answer has reported the real count
 MOST_ANSWERS_READ = 1000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The whole run before it is run; money and time are those of the whole and, separately, of what is still to be asked."""
+    """The whole run before it starts; money and time of the whole and, separately, of what is still to be requested."""
 
     prompts: int
     requests: int
@@ -50,7 +50,7 @@ class Estimate:
 def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0) -> Estimate:
     """The estimate; kept beside the samples, so that the run can say how wrong it was.
 
-    With `probe`, so many requests, evenly spread over the plan, are really asked first, within the budget.
+    With `probe`, that many requests, evenly spread over the plan, are really sent first, within the budget.
     """
     inputs = Inputs.of(run, recipe)
     plan = inputs.plan(progress)
@@ -113,11 +113,11 @@ def _holding(journals: Sequence[Journal], planned: Planned) -> list[Journal]:
 def _probe(run: Run, journal: Journal, inputs: Inputs, some: Sequence[Planned], progress: Progress) -> None:
     at_once = replace(inputs.recipe.generate, batch=False)  # a probe is not waited for a day
     with spending(run, journal, inputs.teachers, at_once.budget, progress) as budget:
-        asked = ask_teachers(journal, some, at_once, budget, progress)
-    if asked.stopped:
-        raise asked.stopped
-    if some and not asked.new:
-        failure = next(iter(asked.failed.values()))
+        outcome = ask_teachers(journal, some, at_once, budget, progress)
+    if outcome.stopped:
+        raise outcome.stopped
+    if some and not outcome.new:
+        failure = next(iter(outcome.failed.values()))
         raise SeqdistillError(
             f"none of the {len(some)} probe requests was answered: {failure.message}", "fix the cause and try again"
         )
@@ -131,23 +131,23 @@ def _spread(plan: Sequence[Planned], count: int) -> list[Planned]:
 
 
 def _extrapolate(
-    plan: Sequence[Planned], missing: Sequence[Planned], known: Sequence[tuple[Planned, Completion]], asked: GenerateConfig
+    plan: Sequence[Planned], missing: Sequence[Planned], known: Sequence[tuple[Planned, Completion]], config: GenerateConfig
 ) -> Estimate:
     """Prompt tokens by the bytes of each prompt, at the ratio of the known; completion tokens at the mean of the known.
 
     Samples that come in one request share the prompt's tokens; an answer without prompt tokens is such a sharer.
     """
-    told = [(one, completion.prompt_tokens) for one, completion in known if completion.prompt_tokens]
-    ratio = sum(tokens for _, tokens in told) / sum(_bytes(one) for one, _ in told) if told else 1 / BYTES_A_TOKEN
-    ratio *= ceil(asked.samples / asked.samples_per_request) / asked.samples
-    length = fmean(completion.completion_tokens for _, completion in known) if known else asked.max_tokens
+    reported = [(one, completion.prompt_tokens) for one, completion in known if completion.prompt_tokens]
+    ratio = sum(tokens for _, tokens in reported) / sum(_bytes(one) for one, _ in reported) if reported else 1 / BYTES_A_TOKEN
+    ratio *= ceil(config.samples / config.samples_per_request) / config.samples
+    length = fmean(completion.completion_tokens for _, completion in known) if known else config.max_tokens
 
     def usd(some: Sequence[Planned]) -> float | None:
         if not plan or any(one.teacher.price is None for one in plan):
             return None
         return sum(
             price.usd(
-                Completion("", prompt_tokens=round(_bytes(one) * ratio), completion_tokens=round(length), batched=asked.batch)
+                Completion("", prompt_tokens=round(_bytes(one) * ratio), completion_tokens=round(length), batched=config.batch)
             )
             for one in some
             if (price := one.teacher.price)
@@ -163,20 +163,20 @@ def _extrapolate(
         completion_tokens=round(len(plan) * length),
         usd=usd(plan),
         missing_usd=usd(missing),
-        missing_seconds=_seconds(missing, fmean(c.seconds for _, c in known), ratio, length, asked)
-        if known and not asked.batch
+        missing_seconds=_seconds(missing, fmean(c.seconds for _, c in known), ratio, length, config)
+        if known and not config.batch
         else None,
     )
 
 
-def _seconds(missing: Sequence[Planned], each: float, ratio: float, length: float, asked: GenerateConfig) -> float:
+def _seconds(missing: Sequence[Planned], each: float, ratio: float, length: float, config: GenerateConfig) -> float:
     """How long the missing will take: as many at once as may be, within the limits a minute."""
-    at_once = {"openai": min(asked.concurrency, max(1, len(missing)))}
+    at_once = {"openai": min(config.concurrency, max(1, len(missing)))}
     tokens = sum(_bytes(one) for one in missing) * ratio + len(missing) * length
     return max(
         sum(each / at_once.get(one.teacher.config.engine, 1) for one in missing),
-        60 * len(missing) / asked.requests_per_minute if asked.requests_per_minute else 0.0,
-        60 * tokens / asked.tokens_per_minute if asked.tokens_per_minute else 0.0,
+        60 * len(missing) / config.requests_per_minute if config.requests_per_minute else 0.0,
+        60 * tokens / config.tokens_per_minute if config.tokens_per_minute else 0.0,
     )
 
 

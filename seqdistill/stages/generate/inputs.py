@@ -1,6 +1,6 @@
-"""What the stage is given: prompts, template, teachers and settings, checked, with the fingerprint they have together.
+"""The stage's inputs: prompts, template, teachers and settings, checked, with the fingerprint they have together.
 
-Decides what makes the outputs out of date. Does not ask.
+Decides what makes the outputs out of date. Sends no requests.
 """
 
 from contextlib import ExitStack
@@ -33,7 +33,7 @@ class Inputs:
         """Raises UsageError for a missing prompts file, an unknown template, a bad price."""
         source, template = recipe.task.prompts, load_template(recipe.task.template)
         if source is None:
-            raise UsageError("no prompts are given", "give --prompts FILE, or prompts in the recipe's [task]")
+            raise UsageError("no prompts are configured", "give --prompts FILE, or prompts in the recipe's [task]")
         check_source(source)
         teachers = teachers_of(recipe)
         fixed = {f"generate.{name}": value for name, value in settings(recipe.generate).items()}

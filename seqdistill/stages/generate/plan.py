@@ -1,6 +1,6 @@
-"""What is to be asked: every request of a run, in the order of samples.jsonl, from the prompts and the settings.
+"""The plan: every request of a run, in the order of samples.jsonl, from the prompts and the settings.
 
-Decides names, ids, seeds and which teacher answers what. Does not ask.
+Decides names, ids, seeds and which teacher answers what. Sends no requests.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,44 +53,44 @@ def teacher_name(model: ModelConfig) -> str:
 
 def teachers_of(recipe: Recipe) -> list[Teacher]:
     """The teachers of a recipe. Raises UsageError for none, a bad price, a bad schema or too small a retry."""
-    asked = recipe.generate
-    AnswerForm(asked.schema, tuple(asked.choices)).check()
-    if asked.beams > 1 and (asked.temperature > 0 or asked.samples > 1):
+    config = recipe.generate
+    AnswerForm(config.schema, tuple(config.choices)).check()
+    if config.beams > 1 and (config.temperature > 0 or config.samples > 1):
         raise UsageError(
-            f"beams = {asked.beams} with temperature = {asked.temperature} and samples = {asked.samples}",
+            f"beams = {config.beams} with temperature = {config.temperature} and samples = {config.samples}",
             "a beam search gives one answer, without sampling: leave temperature at 0 and samples at 1",
         )
-    if asked.beams > 1 and asked.logprobs is not None:
+    if config.beams > 1 and config.logprobs is not None:
         raise UsageError("beams and logprobs at once", "a beam search gives no log-probabilities of its tokens: leave one out")
-    if asked.samples_per_request > 1 and asked.batch:
+    if config.samples_per_request > 1 and config.batch:
         raise UsageError("samples_per_request and batch at once", "a Batch endpoint gets one request a sample: leave one out")
-    if asked.retry_truncated is not None and asked.retry_truncated <= asked.max_tokens:
+    if config.retry_truncated is not None and config.retry_truncated <= config.max_tokens:
         raise UsageError(
-            f"retry_truncated = {asked.retry_truncated} is not more than max_tokens = {asked.max_tokens}",
-            "a truncated answer asked for again with the same limit is truncated again",
+            f"retry_truncated = {config.retry_truncated} is not more than max_tokens = {config.max_tokens}",
+            "a truncated answer requested again with the same limit is truncated again",
         )
-    if any(not reason.strip() for reason in asked.ask_again):
+    if any(not reason.strip() for reason in config.ask_again):
         raise UsageError("ask_again: a finish reason is blank", "for example length, content_filter, or empty")
-    configs: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
+    models: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
     teachers = []
-    for config in configs:
-        if not config.model:
+    for model in models:
+        if not model.model:
             raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
-        if asked.samples_per_request > 1 and config.engine != "openai":
+        if config.samples_per_request > 1 and model.engine != "openai":
             raise UsageError(
-                f"samples_per_request = {asked.samples_per_request} with the {config.engine} engine",
+                f"samples_per_request = {config.samples_per_request} with the {model.engine} engine",
                 "only the openai engine sends requests; others compute a prompt's samples together anyway",
             )
-        check_options(config)
-        weight = config.weight if isinstance(config, OneOfTeachers) else None
-        teachers.append(Teacher(teacher_name(config), identity(config), config, price_of(config.price), weight))
+        check_options(model)
+        weight = model.weight if isinstance(model, OneOfTeachers) else None
+        teachers.append(Teacher(teacher_name(model), identity(model), model, price_of(model.price), weight))
     names = [teacher.name for teacher in teachers]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two teachers are called {twice!r}", "each of [[teachers]] needs a model name of its own")
     return teachers
 
 
-def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], asked: GenerateConfig) -> list[Planned]:
+def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], config: GenerateConfig) -> list[Planned]:
     """Each prompt's samples one after the other, in the order of the prompts.
 
     Each teacher answers each of them; with weights, one teacher does, drawn by a hash of prompt and sample number.
@@ -98,20 +98,20 @@ def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], asked:
     """
     plan = []
     for prompt in prompts:
-        for number in range(asked.samples):
-            seed = request_seed(asked.seed, prompt.id, number)
-            for teacher in _answering(teachers, asked.seed, prompt, number):
+        for number in range(config.samples):
+            seed = request_seed(config.seed, prompt.id, number)
+            for teacher in _answering(teachers, config.seed, prompt, number):
                 request = Request(
                     id=f"{prompt.id}:{teacher.name}:{number}",
                     messages=prompt.teacher_messages,
-                    max_tokens=asked.max_tokens,
-                    temperature=asked.temperature,
-                    top_p=asked.top_p,
+                    max_tokens=config.max_tokens,
+                    temperature=config.temperature,
+                    top_p=config.top_p,
                     seed=seed,
-                    schema=asked.schema or None,
-                    choices=asked.choices or None,
-                    beams=asked.beams,
-                    logprobs=asked.logprobs,
+                    schema=config.schema or None,
+                    choices=config.choices or None,
+                    beams=config.beams,
+                    logprobs=config.logprobs,
                 )
                 check_able(teacher.config.engine, request)
                 plan.append(Planned(prompt, number, teacher, request))
@@ -137,9 +137,9 @@ class Repeat:
     again: Callable[[Planned], Planned]
 
 
-def repeats(asked: GenerateConfig) -> list[Repeat]:
+def repeats(config: GenerateConfig) -> list[Repeat]:
     """What is requested a second time, in this order: by `ask_again` as it was, by `retry_truncated` with a larger limit."""
-    wanted, limit = {reason.lower() for reason in asked.ask_again}, asked.retry_truncated
+    wanted, limit = {reason.lower() for reason in config.ask_again}, config.retry_truncated
     found = []
     if wanted:
         found.append(Repeat(lambda one: bool(wanted & ended_by(one)), lambda planned: _changed(planned, again=1)))

@@ -1,6 +1,6 @@
 """The view of the journal for today's plan: samples.jsonl, and failures.jsonl for what has no answer.
 
-Decides what a sample's line holds and what is counted. Does not ask.
+Decides what a sample's line holds and what is counted. Sends no requests.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class Counts:
 
 
 def write_samples(
-    run: Run, journal: Journal, plan: Sequence[Planned], asked: GenerateConfig, failed: Mapping[str, Completion]
+    run: Run, journal: Journal, plan: Sequence[Planned], config: GenerateConfig, failed: Mapping[str, Completion]
 ) -> Counts:
     """Writes both files in the plan's order and counts; `failed` is by request id."""
     counts = Counts()
@@ -43,7 +43,7 @@ def write_samples(
         atomic_write(run.file("generate", "failures.jsonl")) as failures,
     ):
         for planned in plan:
-            completion = _final(journal, planned, asked, failed, counts)
+            completion = _final(journal, planned, config, failed, counts)
             if completion.error is None:
                 samples.write(to_line(sample_of(planned, completion)))
                 counts.samples += 1
@@ -57,23 +57,23 @@ def write_samples(
     return counts
 
 
-def write_token_logprobs(run: Run, journal: Journal, plan: Sequence[Planned], asked: GenerateConfig) -> int:
-    """Writes logprobs.parquet, or removes an old one when none are asked for; returns its rows."""
+def write_token_logprobs(run: Run, journal: Journal, plan: Sequence[Planned], config: GenerateConfig) -> int:
+    """Writes logprobs.parquet, or removes an old one when none are configured; returns its rows."""
     path = run.file("generate", "logprobs.parquet")
-    if asked.logprobs is None:
+    if config.logprobs is None:
         path.unlink(missing_ok=True)
         return 0
-    finals = (_final(journal, planned, asked, {}, Counts()) for planned in plan)
+    finals = (_final(journal, planned, config, {}, Counts()) for planned in plan)
     return write_logprobs(path, ((completion.id, completion.raw) for completion in finals))
 
 
 def _final(
-    journal: Journal, planned: Planned, asked: GenerateConfig, failed: Mapping[str, Completion], counts: Counts
+    journal: Journal, planned: Planned, config: GenerateConfig, failed: Mapping[str, Completion], counts: Counts
 ) -> Completion:
     """The completion that counts for a sample: the last of its requests."""
     completion = answer(journal, planned.teacher.identity, planned.request, failed)
     _count(counts, planned, completion)
-    for repeat in repeats(asked):
+    for repeat in repeats(config):
         if repeat.applies(completion):
             planned = repeat.again(planned)
             completion = answer(journal, planned.teacher.identity, planned.request, failed)

@@ -1,4 +1,4 @@
-"""Stage 1: prompts -> samples.jsonl. Loads the prompts, asks the teacher for what the journal lacks, writes the view of it.
+"""Stage 1: prompts -> samples.jsonl. Loads the prompts, requests what the journal lacks, writes the samples.
 
 Everything paid for is in the journal before it is looked at; the samples are that journal read in the plan's order, so an
 interrupted and resumed run equals an uninterrupted one byte for byte.
@@ -20,7 +20,7 @@ from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
-from seqdistill.stages.generate.asking import Asked, ask_teachers
+from seqdistill.stages.generate.asking import Outcome, ask_teachers
 from seqdistill.stages.generate.estimate import compare, place
 from seqdistill.stages.generate.inputs import Inputs
 from seqdistill.stages.generate.samples import write_samples, write_token_logprobs
@@ -33,7 +33,7 @@ class GenerateResult:
     prompts: int
     samples: int
     new: int
-    reused: int  # from the journal, without asking
+    reused: int  # from the journal, without a request
     failed: int
     finish_reasons: dict[str, int]
     think_only: int  # answers that are reasoning alone
@@ -52,8 +52,8 @@ class GenerateResult:
 def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
     """Asks the teacher and writes samples.jsonl, failures.jsonl and the manifest.
 
-    Raises UsageError for bad input before anything is asked, and Incomplete when more requests failed than may, or the budget
-    is reached: the others are written, and running again asks only for what is missing.
+    Raises UsageError for bad input before any request, and Incomplete when more requests failed than may, or the budget
+    is reached: the others are written, and running again requests only what is missing.
     """
     nobody_to_ask = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
     if nobody_to_ask and (run.manifest("generate") or {}).get("imported"):
@@ -69,13 +69,13 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
         budget = stack.enter_context(spending(run, journal, inputs.teachers, recipe.generate.budget, progress))
         if again := paid_anew(journal, ((planned.teacher, planned.request) for planned in plan), place):
             progress.note(f"generate: {again}")
-        asked = ask_teachers(journal, plan, recipe.generate, budget, progress, others)
+        outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others)
         inputs.record.begin()
-        counts = write_samples(run, journal, plan, recipe.generate, asked.failed)
+        counts = write_samples(run, journal, plan, recipe.generate, outcome.failed)
         logprobs = write_token_logprobs(run, journal, plan, recipe.generate)
         counts.without_logprobs = counts.samples - logprobs if recipe.generate.logprobs is not None else 0
         prompts = len({planned.prompt.id for planned in plan})
-        incomplete = counts.failed > (0 if asked.stopped else recipe.generate.may_fail * len(plan))
+        incomplete = counts.failed > (0 if outcome.stopped else recipe.generate.may_fail * len(plan))
         inputs.record.finish(
             {
                 "samples.jsonl": counts.samples,
@@ -84,14 +84,14 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
             },
             status="incomplete" if incomplete else "complete",
             config=asdict(recipe),
-            counts={"prompts": prompts, "new": asked.new, "reused": max(0, counts.samples - asked.new), **asdict(counts)},
+            counts={"prompts": prompts, "new": outcome.new, "reused": max(0, counts.samples - outcome.new), **asdict(counts)},
             spent_usd=budget.paid_usd if budget.is_priced else None,
             assumed_usd=budget.held_usd if budget.is_priced else None,
             teacher=_about(inputs),
         )
         compare(run, inputs.record.fingerprint, counts, progress)
     if incomplete:
-        raise _incomplete(run, asked, counts.failed, len(plan))
+        raise _incomplete(run, outcome, counts.failed, len(plan))
     if counts.failed:
         progress.note(f"generate: {counts.failed} of {len(plan)} requests have no answer, as may_fail allows")
     return _result(run, up_to_date=False)
@@ -104,29 +104,31 @@ def is_up_to_date(run: Run, recipe: Recipe) -> bool:
 
 
 def _about(inputs: Inputs) -> dict[str, Any]:
-    """The teachers as the manifest and the cards tell them; of several, the names together and each alone."""
+    """The teachers as the manifest and the cards name them; of several, the names together and each alone."""
     each: list[dict[str, Any]] = [
         {"name": one.name, "identity": one.identity, "engine": one.config.engine, "license": one.config.license}
         | ({"neutralised": neutralised} if (neutralised := neutralised_settings(one.config)) else {})
         for one in inputs.teachers
     ]
     joined = {key: ", ".join(str(one[key]) for one in each) for key in ("name", "identity", "engine")}
-    return {**joined, "each": each} if len(each) > 1 else joined
+    if len(each) > 1:
+        return {**joined, "each": each}
+    return joined | {name: each[0][name] for name in ("neutralised",) if name in each[0]}
 
 
-def _incomplete(run: Run, asked: Asked, failed: int, planned: int) -> Incomplete:
-    reason = asked.stopped.message if asked.stopped else next(iter(asked.failed.values())).message
+def _incomplete(run: Run, outcome: Outcome, failed: int, planned: int) -> Incomplete:
+    reason = outcome.stopped.message if outcome.stopped else next(iter(outcome.failed.values())).message
     hint = f"run again to retry {failed}"
-    if all(completion.error in FOR_GOOD for completion in asked.failed.values()):
+    if all(completion.error in FOR_GOOD for completion in outcome.failed.values()):
         share = math.ceil(failed / planned * 1e4) / 1e4
         hint += f"; the same requests fail again: change prompts or settings first, or go without them: --may-fail {share:g}"
-    hint = asked.stopped.hint if asked.stopped else hint
+    hint = outcome.stopped.hint if outcome.stopped else hint
     where = run.file("generate", "failures.jsonl")
     return Incomplete(f"{failed} of {planned} requests have no answer ({where}); the first reason: {reason}", hint)
 
 
 def _result(run: Run, *, up_to_date: bool) -> GenerateResult:
-    """The result as the manifest tells it."""
+    """The result as the manifest holds it."""
     manifest: Mapping[str, Any] = run.manifest("generate") or {}
     counts = {key: value for key, value in manifest["counts"].items() if key != "errors"}
     if up_to_date:

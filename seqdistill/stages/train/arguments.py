@@ -1,4 +1,4 @@
-"""What TRL is told: [train.args] verbatim, what the stage itself decides, and the few defaults of TRL's that hurt here.
+"""TRL's arguments: [train.args] verbatim, what the stage itself decides, and the few defaults of TRL's that hurt here.
 
 Does not re-declare TRL's options; its config classes know them.
 """
@@ -47,11 +47,11 @@ ELSEWHERE = {
 }  # what people write who know it from another place
 
 
-def check_arguments(given: dict[str, Any], kind: Any) -> None:
+def check_arguments(arguments: dict[str, Any], kind: Any) -> None:
     """Raises UsageError for an argument that TRL's config class `kind` lacks, that the stage sets, or of a wrong type."""
     hints = get_type_hints(kind)
     known = {name for name, field in kind.__dataclass_fields__.items() if field.init}
-    for name, value in given.items():
+    for name, value in arguments.items():
         place = f"[train.args] {name}"
         if name in OURS:
             raise UsageError(f"{place}: not yours to set", OURS[name])
@@ -61,8 +61,8 @@ def check_arguments(given: dict[str, Any], kind: Any) -> None:
             raise UsageError(
                 f"{place}: TRL's {kind.__name__} has no such argument{close}", hint or f"see TRL's page on {kind.__name__}"
             )
-        told = get_args(hints[name]) if get_origin(hints[name]) in (types.UnionType, typing.Union) else (hints[name],)
-        kinds = {get_origin(kind) or kind for kind in told}
+        allowed = get_args(hints[name]) if get_origin(hints[name]) in (types.UnionType, typing.Union) else (hints[name],)
+        kinds = {get_origin(kind) or kind for kind in allowed}
         accepted = kinds | ({int} if float in kinds else set())
         if kinds <= {bool, int, float, str, list, dict, type(None)} and type(value) not in accepted:
             wanted = " or ".join(sorted(kind.__name__ for kind in kinds if kind is not type(None)))
@@ -81,21 +81,21 @@ def trl_arguments(
     """
     import torch
 
-    given = dict(config.args)
-    if given.get("packing_strategy") == "wrapped":
+    passed = dict(config.args)
+    if passed.get("packing_strategy") == "wrapped":
         raise UsageError(
             '[train.args] packing_strategy = "wrapped": cuts rows in two, and their halves are trained apart', 'use "bfd"'
         )
-    on_cpu = bool(given.get("use_cpu")) or not torch.accelerator.is_available()
-    if on_cpu and given.get("fp16"):
+    on_cpu = bool(passed.get("use_cpu")) or not torch.accelerator.is_available()
+    if on_cpu and passed.get("fp16"):
         raise UsageError("[train.args] fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
     if on_cpu:
         device = {"bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
         if processes() > 1:
             device["use_cpu"] = True  # or accelerate would train in each of them alone
     else:
-        device = {"bf16": not given.get("fp16") and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported())}
-    unpacked = given.get("padding_free") and not given.get("packing")  # there TRL takes no length; no row is clipped either
+        device = {"bf16": not passed.get("fp16") and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported())}
+    unpacked = passed.get("padding_free") and not passed.get("packing")  # there TRL takes no length; no row is clipped either
     ours = {
         "output_dir": str(work),
         "seed": config.seed,
@@ -111,7 +111,7 @@ def trl_arguments(
         "report_to": "none",
     }
     try:
-        arguments = kind(**{**usual, **defaults, **given, **ours})
+        arguments = kind(**{**usual, **defaults, **passed, **ours})
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UsageError(f"[train.args]: {str(error).strip()}", f"see TRL's page on {kind.__name__}") from error
     if arguments.max_steps <= 0 and arguments.num_train_epochs <= 0:

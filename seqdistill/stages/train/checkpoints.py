@@ -1,8 +1,8 @@
-"""Checkpoints of an unfinished training: when one is written, which one can be trusted, when they are thrown away.
+"""Checkpoints of an unfinished training: when one is written, which one can be trusted, when they are deleted.
 
 One is also written when a person or a scheduler stops the training (Ctrl-C, SIGTERM), at the end of the step.
 
-A checkpoint counts once its list of files, written last, agrees with what is there: one torn by a crash is passed over.
+A checkpoint counts once its list of files, written last, agrees with what is there: one torn by a crash is ignored.
 """
 
 import contextlib
@@ -68,11 +68,11 @@ def checkpointing(work: Path) -> Any:
     class Checkpointing(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
         def __init__(self) -> None:
             self._saved = time.monotonic()
-            self._asked = self._cost = 0.0
+            self._save_requested = self._cost = 0.0
 
         def _save_when_due(self, control: Any) -> Any:
-            self._asked = time.monotonic()
-            due = self._asked - self._saved >= max(SAVE_SECONDS, self._cost / SAVE_SHARE)
+            self._save_requested = time.monotonic()
+            due = self._save_requested - self._saved >= max(SAVE_SECONDS, self._cost / SAVE_SHARE)
             if anywhere(due and rank() == 0):
                 control.should_save = True
             return control
@@ -93,7 +93,7 @@ def checkpointing(work: Path) -> Any:
             if rank() == 0:
                 self._finish(newest)
             self._saved = time.monotonic()
-            self._cost = self._saved - self._asked
+            self._cost = self._saved - self._save_requested
 
         def _finish(self, newest: Path) -> None:
             write_json(newest / COMPLETE, _sizes(newest))

@@ -202,8 +202,8 @@ def _check_same(model: Any, path: str, chosen: Sequence[int], smaller: Any) -> N
     kept = set(chosen)
 
     def pass_on(_: Any, args: Any, kwargs: Any, output: Any) -> Any:
-        given = args[0] if args else kwargs["hidden_states"]
-        return (given, *output[1:]) if isinstance(output, tuple) else given
+        unchanged = args[0] if args else kwargs["hidden_states"]
+        return (unchanged, *output[1:]) if isinstance(output, tuple) else unchanged
 
     layers = model.get_submodule(path)
     hooks = [

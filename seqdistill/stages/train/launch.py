@@ -1,4 +1,4 @@
-"""Starts one training in several processes on this machine, by torch's own launcher, and passes on what the first one says.
+"""Starts one training in several processes on this machine, by torch's own launcher, and forwards what the first one reports.
 
 What a process does is in worker.py. Across machines, and for FSDP or DeepSpeed, use `accelerate launch -m seqdistill train RUN`
 instead: the stage sees that it was launched.

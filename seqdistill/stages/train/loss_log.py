@@ -1,4 +1,4 @@
-"""What a training says while it runs: train/log.jsonl, the loss beside the bar, and the end when the loss is not a number."""
+"""What a training reports while it runs: train/log.jsonl, the loss beside the bar, and an error when the loss is NaN."""
 
 import math
 from pathlib import Path

@@ -80,7 +80,7 @@ def _can_be_saved(config: Any) -> bool:
 def check_isolated(trainer: Any, rows: Sequence[Row]) -> None:
     """Raises UsageError when a packed row changes what the model computes for the row packed behind it.
 
-    Measured by the trainer's own collator and model, because nothing else tells: with some attention implementations and with
+    Measured by the trainer's own collator and model, as nothing else shows it: with some attention implementations and with
     recurrent layers, rows packed together read one another, and the loss alone looks well.
     """
     import torch

@@ -1,4 +1,4 @@
-"""One training in several processes: which of them this is, and what they tell one another.
+"""One training in several processes: which of them this is, and what they send one another.
 
 A launcher (ours, torchrun, accelerate launch) starts the processes and numbers them. The first one owns the run's files. TRL's
 config, when it is made, lets them find one another; what follows here works from then on.

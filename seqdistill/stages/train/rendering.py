@@ -100,17 +100,17 @@ class Template:
         return self._text(messages, add_generation_prompt=True)
 
     def _rendered(self, name: str, messages: list[Message], answer: str, thought: str | None) -> Row:
-        asked = self.prompt_text(messages)
-        whole, said = self._continued(asked, messages, answer, thought)
-        prompt, tokens = self._encode(asked), self._encode(whole)
-        if whole != asked + said or tokens[: len(prompt)] != prompt:
+        prompt_text = self.prompt_text(messages)
+        whole, said = self._continued(prompt_text, messages, answer, thought)
+        prompt, tokens = self._encode(prompt_text), self._encode(whole)
+        if whole != prompt_text + said or tokens[: len(prompt)] != prompt:
             tokens = [*prompt, *self._encode(said)]
         tail = self._encode(said[said.rindex(answer.strip()) + len(answer.strip()) :])
         row = Row(name, self._ended(tokens, sum(token in self.control for token in tail)), len(prompt))
         self._check_text(row, messages, answer, thought)
         return row
 
-    def _continued(self, asked: str, messages: list[Message], answer: str, thought: str | None) -> tuple[str, str]:
+    def _continued(self, prompt_text: str, messages: list[Message], answer: str, thought: str | None) -> tuple[str, str]:
         """(prompt and answer rendered together, the answer's part that follows the prompt as prompted)."""
         plain: dict[str, Any] = {"role": "assistant", "content": answer}
         forms = [plain]
@@ -122,20 +122,22 @@ class Template:
             ]
         for form in forms:
             whole = self._text([*messages, form])
-            said = _continuation(asked, whole, None if thought is None or thought in whole else thought)
+            said = _continuation(prompt_text, whole, None if thought is None or thought in whole else thought)
             if said is not None and answer.strip() in said and (thought is None or thought in said):
                 return whole, said
-        raise Unfit(self._why_not(asked, whole, answer, thought))
+        raise Unfit(self._why_not(prompt_text, whole, answer, thought))
 
-    def _why_not(self, asked: str, whole: str, answer: str, thought: str | None) -> str:
+    def _why_not(self, prompt_text: str, whole: str, answer: str, thought: str | None) -> str:
         if answer.strip() not in whole:
             return f"the template drops the answer: it renders ...{whole[-60:]!r}"
-        if thought is not None and CLOSED_THINK.search(asked):
-            return f"the template closes the think block before the answer, so no reasoning can follow ...{asked[-30:]!r}"
+        if thought is not None and CLOSED_THINK.search(prompt_text):
+            return f"the template closes the think block before the answer, so no reasoning can follow ...{prompt_text[-30:]!r}"
         if thought is not None:
             return f"the template does not keep the reasoning: it renders ...{whole[-200:]!r}"
-        same = next((i for i, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), min(len(asked), len(whole)))
-        prompted, trained = (text[max(0, same - 20) : same + 40] for text in (asked, whole))
+        same = next(
+            (i for i, (a, b) in enumerate(zip(prompt_text, whole, strict=False)) if a != b), min(len(prompt_text), len(whole))
+        )
+        prompted, trained = (text[max(0, same - 20) : same + 40] for text in (prompt_text, whole))
         return (
             "the template renders the prompt differently when an answer follows: "
             f"prompted with ...{prompted!r}, trained with ...{trained!r}"
@@ -207,15 +209,15 @@ class Template:
             raise Unfit(f"the template refuses the messages: {error}") from None
 
 
-def _continuation(asked: str, whole: str, missing: str | None) -> str | None:
+def _continuation(prompt_text: str, whole: str, missing: str | None) -> str | None:
     """What follows the prompt as prompted; None where the two do not meet.
 
     Where the prompt leaves a think block open that the finished turn lacks, it is closed, after the reasoning in `missing`.
     """
-    if whole.startswith(asked) and missing is None:
-        return whole.removeprefix(asked)
-    opened = OPEN_THINK.search(asked)
-    if opened is None or not whole.startswith(asked[: opened.start()]):
+    if whole.startswith(prompt_text) and missing is None:
+        return whole.removeprefix(prompt_text)
+    opened = OPEN_THINK.search(prompt_text)
+    if opened is None or not whole.startswith(prompt_text[: opened.start()]):
         return None
     rest = whole[opened.start() :]
     if rest.startswith("<think>") and missing is None:

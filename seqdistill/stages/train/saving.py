@@ -1,7 +1,7 @@
 """The trained model as a folder that loads the same wherever it goes: weights, tokenizer, template, stop tokens.
 
-transformers 5 writes config.json and tokenizer_config.json in words that transformers 4 passes over in silence (its default
-rope_theta instead of the model's) or refuses (the tokenizer's class). Both are written here in words that both read.
+transformers 5 writes config.json and tokenizer_config.json with keys that transformers 4 silently ignores (its default
+rope_theta instead of the model's) or refuses (the tokenizer's class). Both are written here with the keys that both read.
 """
 
 import json

@@ -103,7 +103,7 @@ def _local_teacher(recipe: Recipe, model: str | None) -> ModelConfig:
         raise UsageError("no teacher is named", "give --model, or model in the recipe's [teacher]")
     if teacher.engine == "openai":
         raise UsageError(
-            f"the teacher {teacher.model!r} is an endpoint: it gives log-probabilities of what it writes, not of a given text",
+            f"the teacher {teacher.model!r} is an endpoint: it gives log-probabilities of what it writes, not of other texts",
             "`seqdistill generate RUN --logprobs 20` takes them as it writes; or give the same model's files with --model",
         )
     return replace(teacher, engine="transformers")

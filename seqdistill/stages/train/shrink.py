@@ -106,7 +106,7 @@ def shrink_from_files(
 
 
 def listed_layers(layers: str, choice: str, total: int) -> list[int] | None:
-    """The layers where they are given one by one, of `total`; None where a number and a known choice are given.
+    """The layers where they are listed, of `total`; None where a number and a known choice are configured.
 
     Raises UsageError naming what is wrong.
     """
@@ -123,7 +123,7 @@ def listed_layers(layers: str, choice: str, total: int) -> list[int] | None:
     if len(numbers) < len(parts) or numbers != sorted(set(numbers)) or numbers[-1] >= total:
         raise UsageError(f"layers {listed!r}: not rising layer numbers below {total}", hint)
     if layers.isdigit() and int(layers) != len(numbers):
-        raise UsageError(f"layers {listed!r}: {len(numbers)} layers where {layers} are asked for", hint)
+        raise UsageError(f"layers {listed!r}: {len(numbers)} layers where {layers} are requested", hint)
     return numbers
 
 

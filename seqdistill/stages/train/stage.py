@@ -155,7 +155,7 @@ def _numbers(fitted: Fitted) -> dict[str, Any]:
 
 
 def _result(run: Run, *, up_to_date: bool) -> TrainResult:
-    """The result as the manifest tells it."""
+    """The result as the manifest holds it."""
     manifest: Mapping[str, Any] = run.manifest("train") or {}
     return TrainResult(
         **manifest["counts"], seconds=manifest["seconds"], up_to_date=up_to_date, path=run.file("train", "model")

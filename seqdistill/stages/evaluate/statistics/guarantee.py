@@ -21,7 +21,7 @@ STEPS = 20  # thresholds that are tried, at most
 BINS = 15  # of the calibration error, of equal width
 POWER = 0.8  # with which the items needed would be enough
 MOST = 1e6  # items in one half; where more would be needed, no number is named
-SURE = 0.05  # the share of all items that the first threshold keeps at least
+SURE = 0.2  # the share of all items that the first threshold keeps at least
 SEEN = 20  # items from which a share of bad answers is read
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Statistic = Callable[[Array], Array]
 
 CONFIDENCE = 0.95
-FEWEST = 10  # prompts, or groups; below, a bootstrap's interval is far too narrow and none is given
+FEWEST = 10  # prompts, or groups; below, a bootstrap's interval is far too narrow and none is reported
 ENOUGH = 20  # prompts, or groups; below, an interval carries a warning
 CHUNK = 256  # resamples drawn at once: bounds the memory, not the result
 

@@ -60,7 +60,7 @@ def needed(differences: "Array", margin: float, *, shares: bool) -> int | None:
     z = normal.inv_cdf(1 - ALPHA)
     variance = float(differences.var())
     number = (z + normal.inv_cdf(POWER)) ** 2 * variance / (margin + mean) ** 2
-    if shares and margin < 100:  # also where no prompt tells the two apart yet, Tango's interval has a width
+    if shares and margin < 100:  # also where the two differ on no prompt yet, Tango's interval has a width
         number = max(number, z * z * (100 - margin) / margin) if margin else math.inf
     return math.ceil(number) if math.isfinite(number) else None
 

@@ -22,7 +22,7 @@ GRAM = 5  # words; an item of fewer is found only when it is the whole prompt
 REFERENCE_WORDS = 8  # a shorter reference ("yes", "Paris") proves nothing when a completion says the same
 SHORT = 12  # grams; an item of fewer must be found whole
 TEMPLATE_ITEMS = 3  # what more test items have in common is their template
-MANY_ROWS = 10  # prompts that hold one item in part: so many copies are no leak but a template that it shares with them
+MANY_ROWS = 10  # prompts that hold one item in part: this many copies are a template that they share, not a leak
 NEAR_PROMPT = 0.5  # of a test prompt's characters in the row's prompt, where the answer alone proves nothing
 IN_ORDER = 0.95  # of an item's words in a row, in their order, with others between them
 LONGEST_COMPARED = 2000  # words of a row that are compared so
@@ -54,7 +54,7 @@ class Hit:
 
 
 def items_of(prompts: Iterable[Prompt], source: str) -> list[Item]:
-    """The texts of a test set: both views of each prompt, each last user message, what is asked in it, and the references."""
+    """The texts of a test set: both views of each prompt, each last user message, the question in it, and the references."""
     items: dict[tuple[str, str], Item] = {}
     for prompt in prompts:
         for view in (prompt.messages, prompt.teacher_messages):
@@ -71,7 +71,7 @@ _DOCSTRING = re.compile(r"(?P<quote>\"\"\"|''')(?P<text>.*?)(?P=quote)", re.DOTA
 
 
 def _questions(text: str) -> Iterator[str]:
-    """What a prompt asks, without what is often left out: a question without its options, a docstring without its function."""
+    """A prompt's questions, less what is often left out: a question without its options, a docstring without its function."""
     options = list(_OPTIONS.finditer(text))
     if options:
         yield text[: options[0].start()]
@@ -85,7 +85,7 @@ class ItemIndex:
     """Test items, ready to be looked for in many rows."""
 
     def __init__(self, items: Sequence[Item], config: ContaminationConfig, has_form: bool = False) -> None:
-        """`has_form` says that answers keep to a form (a schema, choices): then two equal answers are no sign of a leak."""
+        """`has_form` says that answers keep to a form (a schema, choices): then two equal answers do not show a leak."""
         self.items, self.overlap, self._config, self._has_form = list(items), config.overlap, config, has_form
         self._prompts_of: dict[tuple[str, str], list[str]] = {}
         for item in items:
@@ -181,21 +181,21 @@ def templates(hits: Mapping[int, Hit], prompts: Hashes) -> set[int]:
 
 
 def in_order(item: str, text: str) -> float:
-    """The share of an item's words that stand in a text in their order; 0 where the text is much longer there."""
-    wanted, given = spelled(item), spelled(text)[:LONGEST_COMPARED]
-    if len(wanted) > LONGEST_COMPARED or (Counter(wanted) - Counter(given)).total() > (1 - IN_ORDER) * len(wanted):
+    """The share of an item's words that a text has in the same order; 0 where the text is much longer there."""
+    wanted, found = spelled(item), spelled(text)[:LONGEST_COMPARED]
+    if len(wanted) > LONGEST_COMPARED or (Counter(wanted) - Counter(found)).total() > (1 - IN_ORDER) * len(wanted):
         return 0.0
-    blocks = SequenceMatcher(None, wanted, given, autojunk=False).get_matching_blocks()[:-1]
+    blocks = SequenceMatcher(None, wanted, found, autojunk=False).get_matching_blocks()[:-1]
     if not blocks or blocks[-1].b + blocks[-1].size - blocks[0].b > 1.5 * len(wanted):
         return 0.0
     return sum(block.size for block in blocks) / len(wanted)
 
 
 def held(item: str, text: str) -> float:
-    """The share of an item's runs of CHARACTERS letters and digits that stand in a text, spaces and punctuation aside."""
-    wanted, given = _letters(item), _letters(text)
+    """The share of an item's runs of CHARACTERS letters and digits that a text has, spaces and punctuation aside."""
+    wanted, found = _letters(item), _letters(text)
     runs = {wanted[start : start + CHARACTERS] for start in range(max(1, len(wanted) - CHARACTERS + 1))}
-    return sum(run in given for run in runs) / len(runs)
+    return sum(run in found for run in runs) / len(runs)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,4 +1,4 @@
-"""Exact duplicates: rows that say the same but for case, white space and Unicode form. Numbers and punctuation count."""
+"""Exact duplicates: rows with the same text but for case, white space and Unicode form. Numbers and punctuation count."""
 
 import hashlib
 import unicodedata
@@ -11,7 +11,7 @@ from seqdistill.stages.filter.checks.words import Hashes, Ints
 
 
 def digest(sample: Sample) -> bytes:
-    """16 bytes that name what a row says: its prompt's roles and texts and its completion, normalised."""
+    """A 16-byte digest of a row: the prompt's roles and texts and its completion, normalised."""
     parts = [f"{message['role']}\0{normal(message['content'])}" for message in (*sample.prompt, *sample.completion)]
     return hashlib.blake2b("\0\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
@@ -24,7 +24,7 @@ def normal(text: str) -> str:
 
 
 def exact_duplicates(digests: Hashes, order: Ints) -> NDArray[np.int64]:
-    """For each row the number of the best row that says the same, -1 for that row itself.
+    """For each row the number of the best row with the same text, -1 for that row itself.
 
     `digests` is (n, 2), a digest a row; `order` lists the rows to look at, best first.
     """

@@ -35,7 +35,7 @@ def integrity(sample: Sample, config: IntegrityConfig) -> Verdict | None:
     if config.markup and (fault := broken_markup(text, sample.prompt_text)):
         return broken("markup", fault, "markup", False)
     if (share := repetition(text)) > config.max_repetition:
-        reason = f"{share:.0%} of it repeats what it said before, more than {config.max_repetition:.0%}"
+        reason = f"{share:.0%} of it repeats earlier text, more than {config.max_repetition:.0%}"
         return broken("repetition", reason, "max_repetition", math.ceil(share * 100) / 100)
     if config.self_naming and (named := self_naming(text, sample.prompt_text)):
         return broken("self_naming", f"the teacher speaks of itself: {named!r}", "self_naming", False)
@@ -95,7 +95,7 @@ def _repeated_grams(units: list[str] | str) -> float:
 
 # --- markup ---------------------------------------------------------------------------------------------------------------
 
-# Turn marks of the common chat templates, and words that stand for a special token.
+# Turn marks of the common chat templates, and words that look like a special token.
 _SPECIAL = re.compile(
     r"<\|[A-Za-z0-9_▁|/ -]{1,40}\|>|<｜[^｜\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
     r"|(?m:^#{2,3} (?:Instruction|Response|Human|Assistant):)"
@@ -122,10 +122,10 @@ def broken_markup(text: str, prompt: str = "") -> str | None:
         prose = _CODE.sub(" ", text)
         found = _SPECIAL.search(prose) or _EDGE.search(prose)
         if found and (token := found[0].strip()) not in prompt:
-            return f"a template's token stands in the text: {token!r}"
+            return f"a chat template's token is in the text: {token!r}"
         turns = [match[1] for match in _TURNS.finditer(prose)]
         if turns.count("") != turns.count("/") and "<s>" not in prompt:
-            return f"a template's token stands in the text: {'</s>' if '/' in turns else '<s>'!r}"
+            return f"a chat template's token is in the text: {'</s>' if '/' in turns else '<s>'!r}"
         if fault := _left_reasoning(prose, prompt):
             return fault
     if _is_fence_open(text):
@@ -186,7 +186,7 @@ _ABOUT_IT = re.compile(
 
 
 def self_naming(text: str, question: str) -> str | None:
-    """The words in which a completion speaks of the model that wrote it, unless the prompt asks for that."""
+    """The words in which a completion speaks of the model that wrote it, unless the prompt invites it."""
     found = _SELF.search(text)
     return found[0][:80] if found and not _ABOUT_IT.search(question) else None
 

@@ -18,7 +18,7 @@ FEWEST_ROWS = 20  # a smaller slice does not show what is usual
 READ = 2000  # characters of a text
 FEWEST_LETTERS = 30  # of an answer that is more than a label, a name or a formula
 SPOKEN = 0.05  # of a prompt's letters in another writing system: it is written in both
-SURE = 0.9  # a language told with less confidence is not told
+SURE = 0.9  # a language identified with less confidence is treated as unknown
 
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]{1,400}`|\$[^$\n]{1,400}\$", re.DOTALL)
@@ -67,7 +67,7 @@ def may_change_script(prompt: Sequence[Message], completion: str) -> bool:
         return True
     letters = [letter for letter in "\n".join(message["content"] for message in prompt)[:READ] if letter.isalpha()]
     like_mine = sum(script(letter) == mine for letter in letters)
-    return bool(like_mine) and (short or like_mine >= SPOKEN * len(letters))  # a label may stand in a long prompt once
+    return bool(like_mine) and (short or like_mine >= SPOKEN * len(letters))  # a label may occur once in a long prompt
 
 
 def _is_formula(text: str) -> bool:
@@ -77,9 +77,9 @@ def _is_formula(text: str) -> bool:
 
 
 def language(text: str) -> str:
-    """The language of a text, of 97, as ISO 639 codes it ("en"); "" where it cannot be told for sure, as of a few words."""
-    told: str = _identifier().classify(text[:READ].encode(errors="replace"))[0]
-    return "" if told == "und" else told
+    """The language of a text, of 97, as ISO 639 codes it ("en"); "" where it is uncertain, as for a few words."""
+    found: str = _identifier().classify(text[:READ].encode(errors="replace"))[0]
+    return "" if found == "und" else found
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Near-duplicates: which rows say almost what a better row says, found without comparing every row with every other.
+"""Near-duplicates: which rows almost repeat a better row, found without comparing every row with every other.
 
 Candidates come from an exact index, not from a lottery of hashes: two sets whose Jaccard similarity reaches t share one of
 their ceil-rarest (1 - t) shares of pairs (prefix filter: Chaudhuri et al. 2006, Bayardo et al. 2007), so recall is 1. Where in
@@ -36,7 +36,7 @@ CELLS_AT_ONCE = 1 << 24
 COLUMNS_AT_ONCE = 2048
 SHORT_ANSWER = 12  # word pairs of a completion: one word in them makes another answer
 FIRST_BLOCK = 256  # rows; blocks double from here
-FEW_CANDIDATES = 1 << 22  # of which a block may have so many, if it is not a small one
+FEW_CANDIDATES = 1 << 22  # upper bound for a block, unless it is a small one
 SMALL_BLOCK = 1 << 11  # rows
 
 
@@ -418,7 +418,7 @@ def _shared(lists: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _bits(count: int) -> int:
-    """The bits that number so many."""
+    """The number of bits that `count` values need."""
     return max(1, (count - 1).bit_length())
 
 

@@ -21,7 +21,9 @@ OPENING_ALONE = 8
 FEWEST_WORDS = 2 * OPENING  # of a completion: a shorter one is a label or a value, and repeats by its nature
 FEWEST_PROMPTS = 5
 LARGEST_SHARE = 0.2  # an opening of more than this is the task's form: dropping it is the user's decision, not ours
-FROM_PROMPT = 0.2  # an opening is asked for when this share of its rows has one of its words in the prompt
+FROM_PROMPT = (
+    0.2  # an opening counts as requested by the prompts when this share of its rows has one of its words in the prompt
+)
 COVERAGE = 0.75  # of the slice's usual: an answer takes up as much of its prompt as others do
 READ = 400  # characters of a completion, to find its opening
 LOOKED_AT = 100  # rows read to judge an opening or a slice

@@ -146,7 +146,7 @@ def _keys(found: Words, side: int) -> Hashes:
 
 
 def _pairs(found: Words) -> tuple[Hashes, Hashes]:
-    """Each neighbouring pair's hash and the number of the text it stands in."""
+    """Each neighbouring pair's hash and the number of its text."""
     texts = len(found.bounds) - 1
     # One edge mark before each text also ends the text before it.
     line = np.full(len(found.hashes) + texts + 1, _EDGE, np.uint64)

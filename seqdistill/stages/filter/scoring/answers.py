@@ -1,4 +1,4 @@
-"""Answers: what a completion finally says, taken out of its text so that two completions can be compared.
+"""Answers: a completion's final answer, extracted from its text so that two completions can be compared.
 
 Owns the ways to find an answer and its normal form. Does not judge it. A completion is hostile text: no way of reading it
 may hang, and a completion that has no answer has None.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-import regex  # a pattern given by the user meets a model's text: this one can be given a time limit
+import regex  # a user's pattern runs on a model's text: this package has a time limit
 
 from seqdistill.errors import UsageError
 from seqdistill.stages.filter.scoring.numbers import only_number, stated_number, written
@@ -92,7 +92,7 @@ def reference_value(text: str) -> Fraction | None:
 
 
 def boxed(text: str) -> str | None:
-    """What stands in the last \\boxed{...} whose braces balance."""
+    """The content of the last \\boxed{...} whose braces balance."""
     opened: list[tuple[bool, int]] = []  # whether it is a box, and where its inside starts
     last: tuple[int, int] | None = None
     for brace in re.finditer(r"(?P<box>\\boxed)?\{|\}", text):

@@ -1,4 +1,4 @@
-"""The choice: scores the rows that stand, keeps the best of each prompt or of all, and names the baselines to compare with.
+"""The choice: scores the remaining rows, keeps the best of each prompt or of all, and names the baselines to compare with.
 
 Brings together the scores (`scoring`, `verify`, `judge`, `reward`) and the rule (`selection`). Reads rows one prompt at a time.
 """
@@ -46,9 +46,9 @@ Read = Callable[[int], Sample]
 class Choice:
     """What was chosen among some rows."""
 
-    rejected: dict[int, tuple[Rejected, int | None]]  # by row: why it goes, and the best row that stays
-    baselines: dict[str, set[int]]  # by name: as many rows as were chosen, of each prompt and each side of the split
-    told: dict[str, Any]  # for the report
+    rejected: dict[int, tuple[Rejected, int | None]]  # by row: why it is rejected, and the best row that is kept
+    baselines: dict[str, set[int]]  # by name: as many rows as the selection keeps, of each prompt and each side of the split
+    summary: dict[str, Any]  # for the report
     warnings: list[str] = field(default_factory=list)  # about the scores as a whole
 
 
@@ -102,16 +102,16 @@ class Chooser:
         self._prompts, self._held_out, self._read, self._progress = prompts, held_out, read, progress
 
     def choose(self, rows: Ints, voters: Ints) -> Choice:
-        """Chooses among `rows`. With `score.by = vote`, all of `voters` vote: a row that was dropped because another one says
-        the same has its voice still.
+        """Chooses among `rows`. With `score.by = vote`, all of `voters` vote: a row that was dropped as a duplicate still has
+        its vote.
 
         Raises UsageError for bad settings and Incomplete when a judge's answers are missing.
         """
-        config, told = self._config, dict[str, Any]()
-        scores = self._scores(rows, voters, told)
+        config, summary = self._config, dict[str, Any]()
+        scores = self._scores(rows, voters, summary)
         selecting = replace(config.select, min_score=lowest_score(config))
         kind = config.score.metric if config.score.by == "reference" else config.score.by
-        choice = Choice({}, {name: set() for name in BASELINES if config.baselines}, told)
+        choice = Choice({}, {name: set() for name in BASELINES if config.baselines}, summary)
         for group in self._groups(rows) if config.select.among == "prompt" else [rows.tolist()]:
             samples = {row: self._read(row).id for row in group}
             by_id = {sample: row for row, sample in samples.items()}
@@ -124,9 +124,9 @@ class Chooser:
                     size = sum(row not in choice.rejected for row in mine)
                     lengths = [len(self._read(row).text) for row in mine]
                     chosen |= {by_id[i] for i in baseline(name, [samples[row] for row in mine], lengths, size, config.seed)}
-        told |= _summary(kind, scores, choice.rejected)
-        told |= self._prompts_summary(rows, choice.rejected)
-        choice.warnings.extend(self._warnings(rows, scores, told))
+        summary |= _summary(kind, scores, choice.rejected)
+        summary |= self._prompts_summary(rows, choice.rejected)
+        choice.warnings.extend(self._warnings(rows, scores, summary))
         return choice
 
     def _prompts_summary(self, rows: Ints, rejected: dict[int, Any]) -> dict[str, int]:
@@ -134,17 +134,17 @@ class Chooser:
         kept = [row for row in rows.tolist() if row not in rejected]
         return {"prompts": len(np.unique(self._prompts[rows])), "prompts_kept": len(np.unique(self._prompts[kept]))}
 
-    def _warnings(self, rows: Ints, scores: dict[int, float | None], told: dict[str, Any]) -> Iterator[str]:
-        """What a person should know of scores that say little."""
-        config, unscored = self._config, told["rows"] - told["scored"]
+    def _warnings(self, rows: Ints, scores: dict[int, float | None], summary: dict[str, Any]) -> Iterator[str]:
+        """Warnings about scores that decide little."""
+        config, unscored = self._config, summary["rows"] - summary["scored"]
         if unscored:
             first = next(row for row, score in scores.items() if score is None)
             yield (
-                f"{told['score']} could not score {unscored:,} of {told['rows']:,} rows; the first is "
+                f"{summary['score']} could not score {unscored:,} of {summary['rows']:,} rows; the first is "
                 f"{self._read(first).id}: {_why_unscored(config, self._read(first))}"
             )
-        if unreadable := told.get("judge", {}).get("unreadable"):
-            yield f"{unreadable:,} of the judge's replies have no score; the first is {told['judge']['first_unreadable']!r}"
+        if unreadable := summary.get("judge", {}).get("unreadable"):
+            yield f"{unreadable:,} of the judge's replies have no score; the first is {summary['judge']['first_unreadable']!r}"
         if config.score.by == "vote" and len(groups := [group for group in self._groups(rows) if len(group) > 1]):
             apart = sum(all(scores[row] is None or scores[row] * len(group) <= 1 for row in group) for group in groups)  # type: ignore[operator]
             if apart > ALL_APART * len(groups):
@@ -164,13 +164,13 @@ class Chooser:
         starts = np.flatnonzero(np.diff(self._prompts[ordered])) + 1
         return (group.tolist() for group in np.split(ordered, starts) if len(group))
 
-    def _scores(self, rows: Ints, voters: Ints, told: dict[str, Any]) -> dict[int, float | None]:
-        """The score of each row, and in `told` what the scores cost."""
+    def _scores(self, rows: Ints, voters: Ints, summary: dict[str, Any]) -> dict[int, float | None]:
+        """The score of each row, and in `summary` what a judge cost."""
         config, inorder = self._config, np.sort(rows).tolist()
         if config.score.by == "judge":
             with Journal(self._run.file("filter", "journal.jsonl")) as journal:
                 judged = judge(self._run, self._recipe, journal, _Samples(self._read, inorder), len(inorder), self._progress)
-            told["judge"] = {name: value for name, value in asdict(judged).items() if name != "scores"}
+            summary["judge"] = {name: value for name, value in asdict(judged).items() if name != "scores"}
             return {row: judged.scores[self._read(row).id] for row in inorder}
         scores: dict[int, float | None] = {}
         self._progress.start("scoring", len(rows), "rows")

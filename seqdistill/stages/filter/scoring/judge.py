@@ -1,7 +1,7 @@
-"""The judge: a language model that scores each sample by a rubric, asked through any engine and journalled like the teacher.
+"""The judge: a language model that scores each sample by a rubric, through any engine and journalled like the teacher.
 
 Owns the requests, the reading of the replies and the spending limit. The rubric is `rubrics`'. A reply that cannot be read is
-no score, and is counted; it is not asked again.
+no score, and is counted; it is not requested again.
 """
 
 import itertools
@@ -35,8 +35,8 @@ class Judged:
     """Every sample's score, and what the scores cost. A None in `scores` is in `unreadable` or in `failed`."""
 
     scores: dict[str, float | None] = field(default_factory=dict)  # by sample id
-    new: int = 0  # judgements asked for now
-    unreadable: int = 0  # replies that are not what the rubric asked for
+    new: int = 0  # judgements requested in this run
+    unreadable: int = 0  # replies that are not in the rubric's form
     failed: int = 0  # requests that the judge cannot take: too long, refused
     prompt_tokens: int = 0  # of all judgements, the journal's included
     completion_tokens: int = 0
@@ -56,8 +56,8 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
 
     `samples` can be iterated twice.
 
-    Raises UsageError for bad settings before anything is asked, and Incomplete when the budget is reached or requests
-    failed: the answers are in the journal, and judging again goes on from there.
+    Raises UsageError for bad settings before any request, and Incomplete when the budget is reached or requests
+    failed: the answers are in the journal, and judging again resumes from there.
     """
     config = recipe.judge
     _check(config)
@@ -146,7 +146,7 @@ def _check_readable(judged: Judged, rubric: Rubric) -> None:
     if judged.unreadable >= TRIAL and not any(score is not None for score in judged.scores.values()):
         raise SeqdistillError(
             f"none of the judge's first {judged.unreadable} replies has a score; the first is {judged.first_unreadable!r}",
-            f"want a JSON object with one, as {rubric.path} asks for: change the rubric, raise judge.max_tokens "
+            f"expected a JSON object with one, as {rubric.path} says: change the rubric, raise judge.max_tokens "
             "(--judge-max-tokens) for a judge that thinks first, or use another judge; nothing more was requested",
         )
 

@@ -100,7 +100,7 @@ _NOT_ALONE = re.compile(r"\s?[×*]?\s?(?:√|π|\\[a-z]*log|!)|\s?[×*]?\s?(?:pi
 
 
 def numerals(text: str) -> Iterator[Numeral]:
-    """The numerals of a text made `plain`, in order. Digits within a word (v2, CO2) and exponents are none."""
+    """The numerals of a text made `plain`, in order. Digits within a word (v2, CO2) and exponents do not count."""
     for match in _TOKEN.finditer(text):
         before = text[match.start() - 1] if match.start() else ""
         if match["other"]:

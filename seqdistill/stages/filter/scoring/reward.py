@@ -1,4 +1,4 @@
-"""The reward model: a Hugging Face sequence classifier with one output, asked in batches for a score of each sample.
+"""The reward model: a Hugging Face sequence classifier with one output, run in batches, that scores each sample.
 
 The conversation is laid out by the model's own chat template. Holds the model; does not choose.
 """
@@ -58,7 +58,7 @@ class RewardModel:
         return scores
 
     def _encode(self, sample: Sample) -> list[int]:
-        """The conversation's token ids; none when the chat template takes no such conversation (a system message, say)."""
+        """The conversation's token ids; empty when the chat template rejects it (a system message, say)."""
         from jinja2 import TemplateError
 
         messages = [*sample.prompt, *sample.completion]

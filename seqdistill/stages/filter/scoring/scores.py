@@ -1,7 +1,7 @@
 """Scores: how good each sample of one prompt is, by itself or beside its siblings. Higher is better.
 
 Every score is a function of the samples of one prompt alone, in any order, and gives one number for each, or None for what
-cannot be scored: None is counted, and never taken for zero. Does not choose (`selection`), check (`verify`) or ask (`judge`).
+cannot be scored: None is counted, and never taken for zero. Does not choose (`selection`), check (`verify`) or judge (`judge`).
 """
 
 import functools
@@ -65,7 +65,7 @@ def by_consensus(samples: Sequence[Sample]) -> Scores:
 def by_faithfulness(samples: Sequence[Sample]) -> Scores:
     """The share of a completion's numbers and names that its prompt has; 1 for a completion that has none of them.
 
-    A name is a word with a capital that does not stand at the start of a sentence or line. It is compared with every word
+    A name is a word with a capital that is not at the start of a sentence or line. It is compared with every word
     of the prompt, whatever its case. Made for languages that capitalise names alone: in German it looks at every noun.
     """
     return [_faithfulness(sample) for sample in samples]
@@ -113,6 +113,6 @@ def teacher_means(sidecar: Path) -> dict[str, float]:
         batches = pyarrow.parquet.ParquetFile(sidecar).iter_batches(columns=["id", "logprobs"])
     except FileNotFoundError:
         raise UsageError(
-            f"score.by = logprob: no {sidecar}", "generate with --logprobs 0: the teacher's answers are asked for anew then"
+            f"score.by = logprob: no {sidecar}", "generate with --logprobs 0: it requests all answers again"
         ) from None
     return {row["id"]: sum(row["logprobs"]) / len(row["logprobs"]) for batch in batches for row in batch.to_pylist()}

@@ -1,4 +1,4 @@
-"""Selection: which of the scored rows stay, and why the others go.
+"""Selection: which of the scored rows are kept, and why the others are rejected.
 
 Works on ids and scores, of one prompt's samples or of the whole set. The result does not depend on the order of the rows:
 equal scores are ordered by id. Does not score.
@@ -17,18 +17,18 @@ BASELINES = ("random", "longest")
 
 @dataclass(frozen=True)
 class Rejected:
-    """Why one row goes."""
+    """Why one row is rejected."""
 
     rule: str
     reason: str
-    kept_by: str | None  # the id of the best row that stays
+    kept_by: str | None  # the id of the best row that is kept
     would_keep: tuple[str, ...]  # the settings that together would have kept it
 
 
 def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config: SelectConfig) -> list[Rejected | None]:
-    """For each row None, if it stays, or why it goes. Where `unscored` is keep, unscored rows rank after all others.
+    """For each row None, if it is kept, or why it is rejected. Where `unscored` is keep, unscored rows rank after all others.
 
-    A row below `min_score` stays under no rule. `kind` is what the scores are called in a reason: chrf, vote, judge ...
+    A row below `min_score` is kept under no rule. `kind` is what the scores are called in a reason: chrf, vote, judge ...
     """
     ranked = sorted(
         (place for place, score in enumerate(scores) if score is not None or config.unscored == "keep"),
@@ -53,7 +53,7 @@ def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config
             reason = f"{kind} {score:.4g} is less than {config.min_score:g}"
             verdicts[place] = Rejected("threshold", reason, winner, tuple(would_keep))
     unscored = sorted(set(range(len(ids))).difference(ranked), key=lambda place: ids[place])
-    for rank, place in enumerate(unscored, len(enough) + 1):  # where it would stand
+    for rank, place in enumerate(unscored, len(enough) + 1):  # the rank it would have
         would_keep = [setting("select.unscored", "keep")]
         if rank > _how_many(len(ids), config):
             would_keep.append(_rank_setting(rank, len(ids), config))
@@ -102,7 +102,7 @@ def _reason(score: float | None, worst: float | None, rows: int, kind: str, conf
 def baseline(kind: str, ids: Sequence[str], lengths: Sequence[int], size: int, seed: int) -> set[str]:
     """The ids of `size` rows chosen without looking at quality, to compare a selection with.
 
-    `random` goes by a hash of seed and id, `longest` by length in characters. Give it the rows the selection chose from and
+    `random` ranks by a hash of seed and id, `longest` by length in characters. Pass the rows the selection chose from and
     the size of what it chose, group by group: then only the choice differs.
     """
     if kind == "random":

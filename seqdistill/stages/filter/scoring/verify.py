@@ -1,4 +1,4 @@
-"""Checks: whether a completion is right, 1 or 0, by what is known about the task; None where that cannot be told.
+"""Checks: whether a completion is right, 1 or 0, by what is known about the task; None where that is undecided.
 
 Owns the kinds of check and where each finds its answer. Does not choose. Completions are hostile text: they are data on a
 standard input, never part of a command line.
@@ -97,14 +97,14 @@ def is_equal(one: Fraction, other: Fraction, tolerance: float) -> bool:
 
 
 def by_json(samples: Sequence[Sample]) -> Scores:
-    """Whether the completion is JSON equal to the reference. None where the reference is no JSON."""
+    """Whether the completion is JSON equal to the reference. None where the reference is not JSON."""
 
     def check(sample: Sample) -> float | None:
         wanted = read_json(sample.reference or "")
         if wanted is None:
             return None
-        given = read_json(sample.text)
-        return float(given is not None and given[1] == wanted[1])
+        found = read_json(sample.text)
+        return float(found is not None and found[1] == wanted[1])
 
     return [check(sample) for sample in samples]
 

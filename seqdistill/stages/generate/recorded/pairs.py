@@ -19,8 +19,8 @@ from seqdistill.stages.generate.recorded.streams import assembled, is_chunk, is_
 from seqdistill.tasks.row_files import Unread
 
 NAMES = ("custom_id", "recordId", "key")  # of a request in a batch: OpenAI and Anthropic, Bedrock, Gemini
-MOST_PENDING = 10_000  # requests that wait for a reply; beyond so many, the oldest is given up
-OPEN_STREAMS = 64  # beyond so many, the oldest that has said its last word is closed
+MOST_PENDING = 10_000  # requests that wait for a reply; beyond these, the oldest is dropped
+OPEN_STREAMS = 64  # beyond these, the oldest that has sent its last event is closed
 STORED = re.compile(r"(.+)-(\d+)")  # the id of a message of a stored completion: "chatcmpl-123-0"
 
 Pair = tuple[str, Any, Any, Row]  # place, request, reply, the row with what is known beside them
@@ -106,7 +106,7 @@ class Pairs:
     def _close(self, name: str) -> Iterator[Pair]:
         stream = self._streams.pop(name)
         if stream.request is None:
-            message = f"{stream.place}: a stream without its request: no line before it asks, or more than one waits"
+            message = f"{stream.place}: a stream without its request: no request before it, or more than one waits"
             self.unread(stream.place, UsageError(message))
         else:
             yield stream.place, stream.request, assembled(stream.chunks), stream.row
@@ -148,7 +148,7 @@ class Pairs:
             if messages := self.store.messages(name):
                 yield place, {"messages": messages}, reply, {}
             else:
-                message = f"{place}: a reply without its request: no line before it asks, or more than one waits for a reply"
+                message = f"{place}: a reply without its request: no request before it, or more than one waits for a reply"
                 self.unread(place, UsageError(message))
 
     def _batch_request(self, place: str, name: str, file: int) -> Any:

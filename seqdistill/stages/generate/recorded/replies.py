@@ -49,7 +49,7 @@ ANSWER_TOKENS = (
 
 
 def messages_in(request: Any, place: str) -> list[Message] | None:
-    """What a request asks, as messages; None for what is no request. Raises UsageError for messages that are not text."""
+    """A request's messages; None for what is not a request. Raises UsageError for messages that are not text."""
     if is_conversation(request):
         return chat_messages(request, place, "messages")
     if isinstance(request, str):
@@ -242,10 +242,10 @@ def usage_in(facts: Mapping[str, Any]) -> dict[str, int | None]:
         found = [place[key] for place in places for key in (*keys, *short) if key in place]
         return next((tokens for value in (*found, *beside) if (tokens := count(value)) is not None), None)
 
-    asked, answered = first(PROMPT_TOKENS, "input", "prompt"), first(ANSWER_TOKENS, "output", "completion")
+    prompted, answered = first(PROMPT_TOKENS, "input", "prompt"), first(ANSWER_TOKENS, "output", "completion")
     details = as_dict(places[0].get("prompt_tokens_details")) if places else {}
     cached = {"prompt_tokens_details": details} if details else {}
-    return {"prompt_tokens": asked, "completion_tokens": answered, **cached}  # type: ignore[dict-item]
+    return {"prompt_tokens": prompted, "completion_tokens": answered, **cached}  # type: ignore[dict-item]
 
 
 # --- completions ------------------------------------------------------------------------------------------------------

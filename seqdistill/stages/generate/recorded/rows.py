@@ -82,7 +82,7 @@ class Exchange:
 
     place: str  # "file:line"
     model: str | None
-    messages: list[Message]  # what was asked, as it was logged
+    messages: list[Message]  # the prompt as it was logged
     completion: Completion  # finish_reason is NONE_RECORDED where the log has none
     prompt_id: str | None = None  # the row's own
     reference: str | None = None
@@ -224,10 +224,10 @@ def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator
     if not trained:
         return
     last = trained[-1]
-    asked = with_system(chat_messages(messages[:last], place, "messages"), row.get("system")) if last else []
+    prompt = with_system(chat_messages(messages[:last], place, "messages"), row.get("system")) if last else []
     beside = {key: row[key] for key in ("reasoning", "reasoning_content", "thinking") if row.get(key)}
     reply = chat_reply({"finish_reason": finish_of(row), **beside, **messages[last]}, place)
-    yield from exchanges(asked, reply, row, place, plain=True)
+    yield from exchanges(prompt, reply, row, place, plain=True)
 
 
 def _weight(message: Mapping[str, Any]) -> float:
@@ -236,7 +236,7 @@ def _weight(message: Mapping[str, Any]) -> float:
 
 
 def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
-    """What a row asks under one key and answers under another, each as text, messages or an API's object."""
+    """A row with the prompt under one key and the answer under another, each as text, messages or an API's object."""
     key = next((key for key in ("messages", "conversations", *PROMPTS) if row.get(key) not in (None, "", [])), None)
     instruction = instruction_text(row)
     answer = next((row[name] for name in ANSWERS if row.get(name) not in (None, "") and name != key), None)
@@ -248,10 +248,10 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
             raise UsageError(f"{place}: the answer is empty")
         return None
     if instruction is not None and not row.get("prompt") and not row.get("messages"):
-        asked = messages_in({"prompt": instruction, "system": row.get("system")}, place)
+        prompt = messages_in({"prompt": instruction, "system": row.get("system")}, place)
     else:
         name = "prompt" if key in ("question", "query") else str(key)
-        asked = messages_in({name: row[str(key)], "system": row.get("system", row.get("instructions"))}, place)
+        prompt = messages_in({name: row[str(key)], "system": row.get("system", row.get("instructions"))}, place)
     if isinstance(reply, list) and is_conversation(reply) and not all(is_assistant(one) for one in reply):
         return list(_conversations_answer(row, reply, place))  # preference data repeat the prompt in what was chosen
     if isinstance(reply, list) and is_conversation(reply) and len(reply) != 1:
@@ -262,7 +262,7 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
         message = {"content": reply} if isinstance(reply, str) else reply[0]
         reply = {"role": "assistant", "finish_reason": finish_of(row), **beside, **message}
     plain = is_text and not row.get("traceId", row.get("trace_id"))
-    return exchanges(asked, chat_reply(reply, place), row, place, None if is_text else reply, plain=plain)
+    return exchanges(prompt, chat_reply(reply, place), row, place, None if is_text else reply, plain=plain)
 
 
 # --- what is of no known shape ----------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class Store:
         return ((place, name, file, json.loads(content)) for place, name, file, content in found)
 
     def files_with_replies(self) -> list[int]:
-        """The files that hold replies of batches. Asked when all are read."""
+        """The files that hold replies of batches. Called when all are read."""
         if self._outputs is None:
             found = self._db.execute("SELECT DISTINCT file FROM replies WHERE NOT bare ORDER BY file")
             self._outputs = [file for (file,) in found]

@@ -28,8 +28,8 @@ def is_chunk(row: Any) -> bool:
         and isinstance(choices[0].get("delta"), Mapping)
     ):
         return True
-    asks = row.keys() & {"messages", "prompt", "input", "request"}
-    return not asks and isinstance(row.get("done"), bool) and bool(row.keys() & {"message", "response"})
+    requests = row.keys() & {"messages", "prompt", "input", "request"}
+    return not requests and isinstance(row.get("done"), bool) and bool(row.keys() & {"message", "response"})
 
 
 def is_last(row: Mapping[str, Any]) -> bool:

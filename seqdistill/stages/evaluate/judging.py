@@ -1,0 +1,310 @@
+"""The judge in eval: student against teacher on each prompt, asked in both orders, corrected by human labels where there are.
+
+Owns the requests, the reading of the replies and the part "judge" of scores.json. The rubric is `tasks.rubrics`', the numbers
+are `statistics.preference`'s. A reply that cannot be read is no preference; it is counted and not asked again.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines import FOR_GOOD, Completion, Pace, Request
+from seqdistill.engines.models import identity
+from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.journal.asking import Asker, answers, run_async
+from seqdistill.journal.budget import Source, price_of, spending
+from seqdistill.journal.storage import Journal
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import JudgeConfig, Recipe
+from seqdistill.records import Prompt, conversation_text, file_sha256, read_jsonl
+from seqdistill.runs import Run
+from seqdistill.stages.evaluate.answers import Answer
+from seqdistill.stages.evaluate.statistics.intervals import Interval, column, resample, share
+from seqdistill.stages.evaluate.statistics.preference import corrected_mean, corrected_share, length_controlled
+from seqdistill.stages.evaluate.table import cell_of, groups_of
+from seqdistill.tasks.rubrics import Rubric, load_rubric
+
+TRIAL = 20  # replies: when none of the first can be read, no more are paid for
+REFUSED = ("http 400", "http 422")
+FORMED = ("openai", "vllm")  # engines that hold a reply to a schema
+CHOICES = {"first", "second", "tie"}
+LABELS = {"student": 1.0, "teacher": 0.0, "tie": 0.5}
+NEXT = 20  # labels to buy that are named
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two answers to one prompt."""
+
+    student: Answer
+    teacher: Answer
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both say the same: a tie, about which nobody is asked."""
+        return self.student.text == self.teacher.text
+
+    def request(self, rubric: Rubric, config: JudgeConfig, schema: dict[str, Any] | None, *, student_first: bool) -> Request:
+        """The request for a judgement in one order."""
+        prompt = self.student.prompt
+        both = (self.student.text, self.teacher.text)
+        first, second = both if student_first else both[::-1]
+        values = {
+            "prompt": conversation_text(prompt.messages),
+            "reference": prompt.reference,
+            "first": first,
+            "second": second,
+        }
+        name = f"{prompt.id}:judge:{'student' if student_first else 'teacher'} first"
+        return Request(name, rubric.messages(values, name), config.max_tokens, schema=schema)
+
+
+def judge_inputs(recipe: Recipe) -> dict[str, Any]:
+    """What decides the judgements, for the fingerprint; empty without a judge. Raises UsageError for what cannot work."""
+    if not recipe.eval.pairwise:
+        if recipe.eval.labels:
+            raise UsageError("[eval] labels need the judge they correct", "add pairwise = true to [eval] (--pairwise)")
+        return {}
+    config, rubric = recipe.judge, _rubric(recipe.judge)
+    if not config.model:
+        raise UsageError("[eval] pairwise: no judge is named", "give --judge, or model in the recipe's [judge]")
+    price_of(config.price, "judge")
+    if config.budget is not None and not config.price:
+        raise UsageError(f"[judge] budget = {config.budget:g} needs a price", "price = { prompt = 0.10, completion = 0.40 }")
+    found = {"judge.model": identity(config), "judge.rubric": rubric.sha256, "judge.max_tokens": config.max_tokens}
+    if recipe.eval.labels:
+        read_labels(Path(recipe.eval.labels))
+        found["judge.labels"] = file_sha256(Path(recipe.eval.labels))
+    return found
+
+
+def _rubric(config: JudgeConfig) -> Rubric:
+    """The recipe's rubric where it is for pairs, or else the shipped one."""
+    rubric = load_rubric(config.rubric)
+    if rubric.scale is not None:
+        return load_rubric("pairwise")
+    if set(rubric.choices) != CHOICES:
+        raise UsageError(
+            f"{rubric.path}: choices = {list(rubric.choices)!r}: not those of two answers",
+            'choices = ["first", "second", "tie"]',
+        )
+    return rubric
+
+
+def read_labels(path: Path) -> dict[str, float]:
+    """People's preferences by prompt id: 1 for the student, 0 for the teacher. Raises UsageError naming file and line."""
+    if not path.is_file():
+        raise UsageError(f"[eval] labels = {str(path)!r}: no such file", 'a line is {"id": prompt id, "choice": "student"}')
+    found: dict[str, float] = {}
+    for place, row in read_jsonl(path):
+        name, choice = row.get("id"), row.get("choice")
+        if not isinstance(name, str) or choice not in LABELS:
+            raise UsageError(
+                f"{place}: id = {name!r}, choice = {choice!r}: not a label", f"choice is one of: {', '.join(LABELS)}; id a text"
+            )
+        if name in found:
+            raise UsageError(f"{place}: id = {name!r} is labelled twice", "keep one line for each prompt")
+        found[name] = LABELS[choice]
+    return found
+
+
+def labels_of(recipe: Recipe, prompts: Sequence[Prompt]) -> dict[str, float]:
+    """The labels of these prompts. Raises UsageError, before anything is paid, where none of the file is of them."""
+    if not recipe.eval.labels:
+        return {}
+    ids = {prompt.id for prompt in prompts}
+    labels = read_labels(Path(recipe.eval.labels))
+    found = {name: value for name, value in labels.items() if name in ids}
+    if not found:
+        raise UsageError(
+            f"[eval] labels = {recipe.eval.labels!r}: none of its {len(labels)} ids is a test prompt's",
+            "take the ids from eval/predictions.jsonl",
+        )
+    return found
+
+
+def judge_pairs(
+    run: Run, recipe: Recipe, given: Sequence[Answer], labels: Mapping[str, float], progress: Progress
+) -> dict[str, Any]:
+    """The part "judge" of scores.json. What the journal has is not requested again.
+
+    Raises Incomplete when the budget is reached or requests failed, and SeqdistillError when the judge cannot be read.
+    """
+    config, rubric = recipe.judge, _rubric(recipe.judge)
+    by_role = {role: [one for one in given if one.model == role and one.scores is not None] for role in ("student", "teacher")}
+    pairs = [Pair(*both) for both in zip(by_role["student"], by_role["teacher"], strict=False)]
+    asked = [pair for pair in pairs if not pair.is_same]
+    if not pairs:
+        return {"reason": "there are no answers of the teacher to compare with"}
+    source = Source(f"judge {config.model}", identity(config), config, price_of(config.price, "judge"))
+    with Journal(run.file("eval", "journal.jsonl")) as journal:
+        own = None if config.budget is None else config.budget + _spent_by_others(journal, source.identity)
+        with spending(run, journal, [source], recipe.generate.budget, progress, own_cap_usd=own) as budget:
+            asker = Asker(journal, budget, Pace(config.concurrency, capped=budget.cap_usd is not None))
+            progress.start("prompting the judge", 2 * len(asked), "answers")
+            try:
+                replies = run_async(_ask(asker, source, config, rubric, asked, progress))
+            finally:
+                progress.end()
+    usd = None if source.price is None else sum(source.price.usd(one) for one in replies)
+    read = [None if one.error else rubric.read(one.content) for one in replies]
+    choices = iter(zip(read[::2], read[1::2], strict=True))
+    document = found_by(pairs, [("tie", "tie") if pair.is_same else next(choices) for pair in pairs], labels)
+    if family := _family(recipe):
+        progress.note(f"eval: {family}")
+    return {
+        "name": Path(config.model or "").name,
+        "identity": source.identity,
+        "engine": config.engine,
+        "rubric": rubric.sha256,
+        "usd": None if usd is None else round(usd, 6),
+        "failed": sum(one.error is not None for one in replies),
+        "unreadable": sum(one.error is None and said is None for one, said in zip(replies, read, strict=True)),
+        "family": family,
+        "same": len(pairs) - len(asked),
+        **document,
+    }
+
+
+def _spent_by_others(journal: Journal, judge: str) -> float:
+    """What of the journal is not the judge's: its own budget does not count it."""
+    mine = sum(row.get("usd") or 0.0 for row in journal.rows() if row["model"] == judge)
+    return max(0.0, journal.spending.paid_usd - mine)
+
+
+async def _ask(
+    asker: Asker, source: Source, config: JudgeConfig, rubric: Rubric, pairs: Sequence[Pair], progress: Progress
+) -> list[Completion]:
+    """Two replies a pair, the student first in the first of them."""
+    found: list[Completion] = []
+    schema = rubric.schema if config.engine in FORMED else None
+    async with asker:
+        for part in (pairs[: TRIAL // 2], pairs[TRIAL // 2 :]):
+            requests, failed = await _send(asker, source, config, rubric, schema, part)
+            if schema and part and len(failed) == len(requests) and all(one.error in REFUSED for one in failed.values()):
+                schema = None  # an endpoint that takes no schema: the rubric says in words what to reply
+                requests, failed = await _send(asker, source, config, rubric, schema, part)
+            found += [completion for _, completion in answers(asker.journal, source.identity, requests, failed)]
+            progress.advance(len(requests))
+            readable = [one for one in found if one.error is None]
+            if len(readable) >= TRIAL and all(rubric.read(one.content) is None for one in readable):
+                raise SeqdistillError(
+                    f"none of the judge's first {len(readable)} replies has a choice; the first is "
+                    f"{readable[0].content[:200]!r}",
+                    f"want a JSON object with one, as {rubric.path} asks for: change the rubric, raise judge.max_tokens "
+                    "(--judge-max-tokens), or use another judge; nothing more was requested",
+                )
+    missing = [one for one in found if one.error is not None and one.error not in FOR_GOOD]
+    if missing:
+        raise Incomplete(
+            f"{len(missing)} judgements are missing; the first reason: {missing[0].message}",
+            f"run again to ask for {len(missing)}; what was answered is kept",
+        )
+    return found
+
+
+async def _send(
+    asker: Asker,
+    source: Source,
+    config: JudgeConfig,
+    rubric: Rubric,
+    schema: dict[str, Any] | None,
+    pairs: Sequence[Pair],
+) -> tuple[list[Request], dict[str, Completion]]:
+    requests = [pair.request(rubric, config, schema, student_first=first) for pair in pairs for first in (True, False)]
+    failed: dict[str, Completion] = {}
+    async with aclosing(asker.ask(source, requests)) as completions:
+        async for completion in completions:
+            if completion.error is not None:
+                failed[completion.id] = completion
+    return requests, failed
+
+
+# --- what it found ----------------------------------------------------------------------------------------------------
+
+
+def found_by(
+    pairs: Sequence[Pair], choices: Sequence[tuple[int | str | None, int | str | None]], labels: Mapping[str, float]
+) -> dict[str, Any]:
+    """The rates, in percent, from the choices in both orders (the student first, then second), by pair."""
+    import numpy as np
+
+    judged = [(pair, both) for pair, both in zip(pairs, choices, strict=True) if None not in both]
+    if not judged:
+        return {"reason": "no reply of the judge could be read", "n": 0}
+    said = [(_preference(a, "first", "second"), _preference(b, "second", "first")) for _, (a, b) in judged]
+    preferences = np.array([a if a == b else 0.5 for a, b in said])
+    agree = np.array([a == b for a, b in said])
+    mine = [pair.student for pair, _ in judged]
+    lengths = np.array([[float(len(pair.student.text)), float(len(pair.teacher.text))] for pair, _ in judged])
+    n = len(judged)
+    raw = resample(100 * preferences[:, None], 2000, 0, groups_of(mine)).interval(column(0))
+    known = np.array([labels.get(one.prompt.id, np.nan) for one in mine])
+    strata = [int(one) for one in agree]
+    ids = [one.prompt.id for one in mine]
+    return {
+        "reason": None,
+        "n": n,
+        "wins": int((preferences == 1).sum()),
+        "ties": int((preferences == 0.5).sum()),
+        "losses": int((preferences == 0).sum()),
+        "consistency": cell_of(share(int(agree.sum()), n), n),
+        "win_rate": cell_of(raw, n),
+        "length_controlled": cell_of(length_controlled(preferences, lengths[:, 0], lengths[:, 1]), n),
+        **(_by_labels(known, preferences, strata) if labels else {"labels": 0}),
+        "next_labels": next_labels(ids, [not np.isnan(one) for one in known], agree.tolist()),
+    }
+
+
+def _preference(choice: int | str | None, student: str, teacher: str) -> float:
+    return {student: 1.0, teacher: 0.0}.get(str(choice), 0.5)
+
+
+def _by_labels(known: Any, preferences: Any, strata: Sequence[int]) -> dict[str, Any]:
+    """What people's labels make of it: the win rate, and the share of prompts on which the student is not worse.
+
+    The second needs labels drawn at random: there is none where one kind of prompt has more of them than chance gives.
+    """
+    import numpy as np
+    from scipy.stats import binomtest
+
+    there, of = ~np.isnan(known), np.array(strata)
+    number = int(there.sum())
+    drawn = not number or binomtest(int(of[there].sum()), number, float(of.mean())).pvalue > 0.05
+    not_worse = corrected_share(known[there] >= 0.5, preferences[there] >= 0.5, preferences >= 0.5) if drawn else None
+    rates: Interval | None = corrected_mean(known, preferences, strata)
+    return {
+        "labels": number,
+        "corrected": cell_of(rates, number),
+        "not_worse": cell_of(not_worse.share if not_worse else None, number),
+        "sensitivity": None if not_worse is None else round(not_worse.sensitivity, 6),
+        "specificity": None if not_worse is None else round(not_worse.specificity, 6),
+    }
+
+
+def next_labels(ids: Sequence[str], labelled: Sequence[bool], agree: Sequence[bool], most: int = NEXT) -> list[str]:
+    """The prompts whose labels help most: those on which the judge's orders disagree, then the others.
+
+    Within each kind in an order by hash: a draw at random, so that the correction by kind stays valid.
+    """
+    open_ones = [(consistent, name) for name, known, consistent in zip(ids, labelled, agree, strict=True) if not known]
+    ordered = sorted(open_ones, key=lambda one: (one[0], hashlib.sha256(f"label {one[1]}".encode()).hexdigest()))
+    return [name for _, name in ordered[:most]]
+
+
+def _family(recipe: Recipe) -> str | None:
+    """A warning where the judge is of the teacher's or the student's family, by the names' first word."""
+    judge = _first_word(recipe.judge.model)
+    for role, model in (("teacher", recipe.teacher.model), ("student", recipe.student.model)):
+        if judge and judge == _first_word(model):
+            return f"the judge is of the {role}'s family ({judge}): such a judge favours its own kind; use another as well"
+    return None
+
+
+def _first_word(model: str | None) -> str:
+    found = re.match(r"[a-z]+", Path((model or "").partition(":")[2] or model or "").name.lower())
+    return found[0] if found else ""

@@ -1,0 +1,193 @@
+"""The judge in eval: both orders, one door for money, unreadable replies, labels of people, the sentence."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chat_server import Body, ChatServer
+from conftest import make_tiny_model
+from finished_runs import finished_run, recipe
+from generate_runs import Notes
+from test_judge import says
+
+from seqdistill.engines import Completion
+from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.progress import Silent
+from seqdistill.recipe.tables import JudgeConfig, Recipe
+from seqdistill.records import Prompt, write_jsonl
+from seqdistill.runs import Run
+from seqdistill.stages.evaluate.answers import Answer
+from seqdistill.stages.evaluate.judging import Pair, found_by, next_labels
+from seqdistill.stages.evaluate.stage import evaluate
+from seqdistill.stages.evaluate.verification import verify
+
+PROMPTS = 14
+
+
+def choosing(choose: Callable[[str, str], str]) -> Callable[[Body], Body]:
+    """A judge that chooses by the two answers it is shown."""
+
+    def content(asked: str) -> str:
+        parts = [part.strip() for part in re.split(r"----[0-9a-f]{12}----", asked)]
+        return json.dumps({"reason": "so", "choice": choose(parts[-4], parts[-2])})
+
+    return says(content)
+
+
+LONGER = choosing(
+    lambda first, second: "tie" if len(first) == len(second) else "first" if len(first) > len(second) else "second"
+)
+FIRST = choosing(lambda _first, _second: "first")
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_model: Path) -> Run:
+    return finished_run(tmp_path / "run", tiny_model)
+
+
+def plan_of(
+    tmp_path: Path, tiny_model: Path, server: ChatServer, judge: dict[str, Any] | None = None, **settings: Any
+) -> Recipe:
+    write_jsonl(tmp_path / "test.jsonl", [{"id": f"p{n}", "prompt": f"Tell {n}.", "reference": "x"} for n in range(PROMPTS)])
+    plan = recipe(tmp_path / "test.jsonl", tiny_model, max_tokens=4, pairwise=True, **settings)
+    if not (tmp_path / "tiny-teacher").exists():
+        make_tiny_model(tmp_path / "tiny-teacher", seed=5)
+    plan = replace(plan, teacher=replace(plan.teacher, model=str(tmp_path / "tiny-teacher")))
+    config = {"model": "judge", "engine": "openai", "base_url": [server.url], **(judge or {})}
+    return replace(plan, judge=JudgeConfig(**config))
+
+
+def test_both_orders_are_asked_once_and_the_part_of_the_scores_is_whole(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    write_jsonl(tmp_path / "labels.jsonl", [{"id": f"p{n}", "choice": "student"} for n in range(3)])
+    with ChatServer(model="judge", reply=LONGER) as server:
+        judge = {"price": {"prompt": 1.0, "completion": 10.0}, "budget": 1.0}
+        plan = plan_of(tmp_path, tiny_model, server, judge, labels=str(tmp_path / "labels.jsonl"))
+        result = evaluate(run, plan, Silent())
+        assert len(server.requests) == 2 * PROMPTS
+        evaluate(run, replace(plan, eval=replace(plan.eval, resamples=300)), Silent())
+        assert len(server.requests) == 2 * PROMPTS, "what is in the journal is not paid twice"
+    found = result.scores["judge"]
+    assert found["wins"] + found["ties"] + found["losses"] == found["n"] == PROMPTS
+    assert found["consistency"]["value"] == 100.0 and (found["unreadable"], found["failed"]) == (0, 0)
+    assert found["win_rate"]["value"] == pytest.approx(100 * (found["wins"] + found["ties"] / 2) / PROMPTS)
+    assert found["usd"] == pytest.approx(2 * PROMPTS * (200 + 20 * 10) / 1e6)
+    assert found["labels"] == 3 and found["corrected"]["value"] is None and len(found["next_labels"]) == PROMPTS - 3
+    said = " ".join(result.verdict)
+    assert "The judge judge prefers the student" in said and "3 human labels too few to correct" in said
+    assert verify(run, Silent()).whole
+
+
+def test_a_judge_that_prefers_the_first_is_inconsistent_and_all_are_ties(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    with ChatServer(model="judge", reply=FIRST) as server:
+        found = evaluate(run, plan_of(tmp_path, tiny_model, server), Silent()).scores["judge"]
+    assert (found["ties"], found["consistency"]["value"], found["win_rate"]["value"]) == (PROMPTS, 0.0, 50.0)
+
+
+def test_the_same_answer_twice_is_a_tie_and_nobody_is_asked(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    with ChatServer(model="judge", reply=FIRST) as server:
+        plan = plan_of(tmp_path, tiny_model, server)
+        found = evaluate(run, replace(plan, teacher=replace(plan.teacher, model=str(tiny_model))), Silent()).scores["judge"]
+        assert (found["same"], found["ties"], len(server.requests)) == (PROMPTS, PROMPTS, 0)
+
+
+def test_a_judge_that_cannot_be_read_is_stopped_after_its_first_replies(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    with ChatServer(model="judge", reply=says(lambda _: "Both are nice.")) as server:
+        with pytest.raises(SeqdistillError, match=r"none of the judge's first 20 replies has a choice.*'Both are nice\.'"):
+            evaluate(run, plan_of(tmp_path, tiny_model, server), Silent())
+        assert len(server.requests) == 20
+
+
+def test_the_judges_budget_is_a_cap_and_a_larger_one_resumes(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    price = {"prompt": 1.0, "completion": 10.0}
+    with ChatServer(model="judge", reply=LONGER) as server:
+        small = plan_of(tmp_path, tiny_model, server, {"price": price, "budget": 0.009})
+        with pytest.raises(Incomplete, match="the budget of"):
+            evaluate(run, small, Silent())
+        assert 0 < len(server.requests) * (200 + 20 * 10) / 1e6 <= 0.009
+        evaluate(run, plan_of(tmp_path, tiny_model, server, {"price": price, "budget": 1.0}), Silent())
+        assert len(server.requests) == 2 * PROMPTS
+
+
+def test_a_judge_of_the_teachers_family_is_warned_about(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    with ChatServer(model="tiny-judge", reply=LONGER) as server:
+        notes = Notes()
+        result = evaluate(run, plan_of(tmp_path, tiny_model, server, {"model": "tiny-judge"}), notes)
+    assert "teacher's family (tiny)" in result.scores["judge"]["family"]
+    assert any("teacher's family (tiny)" in note for note in notes.notes)
+
+
+@pytest.mark.parametrize(
+    ("judge", "settings", "labels", "said"),
+    [
+        ({"model": None}, {}, None, "no judge is named"),
+        ({"budget": 1.0}, {}, None, "needs a price"),
+        ({"rubric": "kindness"}, {}, None, "no such file"),
+        ({}, {"pairwise": False}, '{"id": "p1", "choice": "tie"}', "labels need the judge"),
+        ({}, {}, '{"id": "p1", "choice": "me"}', r"labels.jsonl:1: id = 'p1', choice = 'me'"),
+        (
+            {},
+            {},
+            '{"id": "p1", "choice": "tie"}\n{"id": "p1", "choice": "tie"}',
+            r":2: id = 'p1' is labelled twice",
+        ),
+        ({}, {}, '{"id": "zzz", "choice": "tie"}', "none of its 1 ids is a test prompt's"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_asked(
+    run: Run, tmp_path: Path, tiny_model: Path, judge: dict[str, Any], settings: dict[str, Any], labels: str | None, said: str
+) -> None:
+    path = tmp_path / "labels.jsonl"
+    if labels:
+        path.write_text(labels + "\n")
+    with ChatServer(model="judge", reply=LONGER) as server:
+        plan = plan_of(tmp_path, tiny_model, server, judge)
+        plan = replace(plan, eval=replace(plan.eval, labels=str(path) if labels else None, **settings))
+        with pytest.raises(UsageError, match=said):
+            evaluate(run, plan, Silent())
+        assert not server.requests and not run.file("eval", "journal.jsonl").exists()
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------------
+
+
+def pairs(n: int) -> list[Pair]:
+    found = []
+    for number in range(n):
+        prompt, student, teacher = Prompt(f"p{number}", [], []), Completion("x", "ab"), Completion("x", "abc")
+        found.append(Pair(Answer("student", prompt, [], student, {}), Answer("teacher", prompt, [], teacher, {})))
+    return found
+
+
+def test_disagreement_is_a_tie_and_unreadable_pairs_are_left_out() -> None:
+    choices = [("first", "second"), ("second", "first"), ("tie", "tie"), ("first", "first"), ("first", "tie"), ("first", None)]
+    found = found_by(pairs(6), [*choices], {})
+    assert (found["n"], found["wins"], found["losses"], found["ties"]) == (5, 1, 1, 3)
+    assert found["consistency"]["value"] == 60.0
+
+
+def test_labels_correct_the_rate_and_labels_of_one_kind_alone_do_not_correct_the_share() -> None:
+    rng = np.random.default_rng(0)
+    people = rng.random(600) < 0.3
+    judge = np.where(people, rng.random(600) < 0.9, rng.random(600) >= 0.7)
+    torn = rng.random(600) < 0.3
+    choices: list[tuple[str, str]] = [
+        ("first", "first") if t else ("first", "second") if j else ("second", "first") for j, t in zip(judge, torn, strict=True)
+    ]
+    everyone = {f"p{n}": float(people[n]) for n in range(600)}
+    drawn = found_by(pairs(600), choices, {f"p{n}": everyone[f"p{n}"] for n in range(200)})
+    assert drawn["corrected"]["low"] < 100 * people.mean() < drawn["corrected"]["high"] < drawn["win_rate"]["value"]
+    assert drawn["not_worse"]["value"] is not None
+    of_torn = found_by(pairs(600), choices, {f"p{n}": everyone[f"p{n}"] for n in range(600) if torn[n] or n < 60})
+    assert of_torn["not_worse"]["value"] is None
+    assert of_torn["corrected"]["low"] < 100 * people.mean() < of_torn["corrected"]["high"]
+
+
+def test_the_next_labels_are_those_on_which_the_orders_disagree() -> None:
+    ids, agree = [f"p{n}" for n in range(30)], [n % 5 > 0 for n in range(30)]
+    named = next_labels(ids, [n == 5 for n in range(30)], agree, most=8)
+    assert set(named[:5]) == {"p0", "p10", "p15", "p20", "p25"} and len(named) == 8 and "p5" not in named

@@ -1,0 +1,98 @@
+"""Win rates: planted judges, AlpacaEval's formula, and ppi_py's numbers."""
+
+import numpy as np
+import pytest
+
+from seqdistill.stages.evaluate.statistics.intervals import share
+from seqdistill.stages.evaluate.statistics.preference import (
+    corrected_mean,
+    corrected_share,
+    length_controlled,
+    prediction_powered,
+)
+
+SENSITIVITY, SPECIFICITY = 0.9, 0.7
+
+
+@pytest.mark.parametrize("truth", [0.2, 0.5, 0.8])
+def test_of_a_planted_judge_the_corrected_intervals_cover_the_truth_where_the_raw_one_fails(truth: float) -> None:
+    rng, trials, n, labelled = np.random.default_rng(7), 600, 800, 200
+    covered = {"raw": 0, "rogan-gladen": 0, "prediction-powered": 0}
+    for _ in range(trials):
+        people = rng.random(n) < truth
+        judge = np.where(people, rng.random(n) < SENSITIVITY, rng.random(n) >= SPECIFICITY)
+        known = np.arange(n) < labelled
+        labels = np.where(known, people.astype(float), np.nan)
+        raw = share(int(judge.sum()), n)
+        one = corrected_share(people[known], judge[known], judge)
+        other = corrected_mean(labels, judge.astype(float), [0] * n)
+        assert one is not None and other is not None
+        for name, found in (("raw", raw), ("rogan-gladen", one.share), ("prediction-powered", other)):
+            assert found.low is not None and found.high is not None
+            covered[name] += found.low <= 100 * truth <= found.high
+    assert covered["rogan-gladen"] >= 0.93 * trials and covered["prediction-powered"] >= 0.93 * trials, covered
+    if truth != 0.8:  # at .75 its errors cancel
+        assert covered["raw"] < 0.5 * trials, covered
+
+
+def test_labels_bought_where_the_orders_disagree_do_not_bend_the_correction() -> None:
+    rng, trials, n, covered = np.random.default_rng(8), 400, 600, 0
+    truth = 0.25 * 0.2 + 0.75 * 0.7
+    for _ in range(trials):
+        strata = np.repeat([0, 1], [n // 4, n - n // 4])
+        people = rng.random(n) < np.where(strata == 0, 0.2, 0.7)
+        judge = np.where(strata == 0, 0.5, np.where(people, rng.random(n) < SENSITIVITY, rng.random(n) >= SPECIFICITY))
+        known = rng.random(n) < np.where(strata == 0, 0.7, 0.2)
+        found = corrected_mean(np.where(known, people.astype(float), np.nan), judge, strata.tolist())
+        assert found is not None and found.low is not None and found.high is not None
+        covered += found.low <= 100 * truth <= found.high
+    assert covered >= 0.93 * trials
+
+
+def test_a_coin_cannot_be_corrected_and_few_labels_are_none() -> None:
+    labels, coin = np.array([True, False] * 20), np.array([True, True, False, False] * 10)
+    assert corrected_share(labels, coin, coin) is None
+    assert corrected_share(labels[:6], labels[:6], coin) is None
+    assert corrected_mean(np.array([1.0] * 5 + [np.nan] * 20), np.ones(25), [0] * 25) is None
+
+
+def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    lengths, others = rng.integers(50, 400, 120).astype(float), rng.integers(50, 400, 120).astype(float)
+    wins = rng.random(120) < 1 / (1 + np.exp(-(-0.4 + 1.5 * np.tanh((lengths - others) / 140))))
+    preferences = np.where(rng.random(120) < 0.2, 0.5, wins.astype(float))
+    return preferences, lengths, others
+
+
+def test_the_rate_for_equal_lengths_undoes_a_judge_that_likes_long_answers() -> None:
+    rng = np.random.default_rng(9)
+    long, short = rng.normal(300, 40, 4000), rng.normal(200, 40, 4000)
+    gap = long - short
+    preferences = (rng.random(4000) < 1 / (1 + np.exp(-(-0.5 + 2 * np.tanh(gap / gap.std(ddof=1)))))).astype(float)
+    found = length_controlled(preferences, long, short)
+    assert found is not None and found.low is not None and found.high is not None
+    assert preferences.mean() > 0.65 and found.low < 100 / (1 + np.exp(0.5)) < found.high
+    assert length_controlled(preferences, long, long - 5) is None
+    separated = length_controlled((gap > 100).astype(float), long, short)
+    assert separated is not None and np.isfinite([separated.value, separated.low, separated.high]).all()
+
+
+def test_the_rate_for_equal_lengths_is_scikit_learns_and_its_interval_is_statsmodels() -> None:
+    """scikit-learn 1.x: LogisticRegression on each pair twice, weighted by its preference, as alpaca_eval fits it, without a
+    penalty: 36.85402299724796. statsmodels: GLM, Binomial, cov_type="HC0": [28.98881875, 45.48628271].
+    """
+    found = length_controlled(*drawn())
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx((36.85402299724796, 28.98881875, 45.48628271), abs=1e-4)
+
+
+def test_the_prediction_powered_mean_is_ppi_pys() -> None:
+    """ppi_py: ppi_mean_ci(Y, Yhat, Yhat_unlabeled, alpha=0.05) and ppi_mean_pointestimate on these numbers."""
+    rng = np.random.default_rng(2)
+    labels = (rng.random(60) < 0.6).astype(float)
+    judged = np.where(rng.random(60) < 0.8, labels, 1 - labels)
+    alone = (rng.random(300) < 0.55).astype(float)
+    value, variance = prediction_powered(labels, judged, alone)
+    half = 1.959963984540054 * np.sqrt(variance)
+    assert value == pytest.approx(0.55462027, abs=1e-7)
+    assert (value - half, value + half) == pytest.approx((0.45161366, 0.65762689), abs=1e-7)
