@@ -235,7 +235,7 @@ def test_a_budget_is_never_broken_and_judging_goes_on_with_a_larger_one(budget: 
     samples = [sample("x" * (n + 1), n) for n in range(60)]
     price = {"prompt": 1.0, "completion": 10.0}
     with ChatServer(model="judge", reply=says(by_length), seconds=0.01) as server:
-        with pytest.raises(Incomplete, match="the judge's budget of"):
+        with pytest.raises(Incomplete, match="the judge's budget is reached"):
             ask(server, tmp_path, samples, price=price, budget=budget)
         paid = len(server.requests) * (200 * 1.0 + 20 * 10.0) / 1e6
         assert paid <= budget
@@ -271,3 +271,16 @@ def test_a_local_model_can_judge_and_what_it_cannot_read_or_write_has_no_score(t
     assert (judged.new, judged.unreadable, judged.failed, judged.usd) == (2, 2, 1, None)
     again = judged_by(tmp_path, config, samples)
     assert (again.new, again.unreadable, again.failed) == (0, 2, 1)
+
+
+def test_a_changed_judge_says_what_is_paid_for_again(tmp_path: Path) -> None:
+    samples, price = [sample("x" * (n + 1), n) for n in range(6)], {"prompt": 1.0, "completion": 10.0}
+    with ChatServer(model="judge", reply=says(by_length)) as server:
+        base = {"model": "judge", "engine": "openai", "base_url": [server.url], "price": price}
+        said: list[str] = []
+        for changed in ({}, {"max_tokens": 500}):
+            notes = Silent()
+            notes.note = said.append  # type: ignore[method-assign]
+            with Journal(tmp_path / "filter/journal.jsonl") as journal:
+                judge(Run(tmp_path), Recipe(judge=JudgeConfig(**base, **changed)), journal, samples, len(samples), notes)  # type: ignore[arg-type]
+    assert [text for text in said if "6 requests were answered before under other settings" in text]

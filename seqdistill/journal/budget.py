@@ -125,6 +125,11 @@ class Budget:
         return bool(self._prices)
 
     @property
+    def is_capped(self) -> bool:
+        """Whether any cap limits what is spent."""
+        return not (self.cap_usd is None and self.own_cap_usd is None)
+
+    @property
     def paid_usd(self) -> float:
         """What was paid for answers."""
         return sum(journal.spending.paid_usd for journal in self._journals) + self.from_older_usd
@@ -161,7 +166,7 @@ class Budget:
         left = float("inf") if self.cap_usd is None else self.cap_usd - self.paid_usd - self.held_usd
         if self.own_cap_usd is not None and self.own_cap_usd - own.paid_usd - own.held_usd < left:
             return Incomplete(
-                f"the judge's budget of {self.own_cap_usd:g} USD is reached: {own.paid_usd:.4f} USD are paid for judging, and "
+                f"the judge's budget is reached: {own.paid_usd:.4f} USD are paid in this stage, and "
                 "the next request could go over it",
                 "raise --judge-budget and run again; what was answered is kept",
             )

@@ -144,7 +144,7 @@ def judge_pairs(
     with Journal(run.file("eval", "journal.jsonl")) as journal:
         own = None if config.budget is None else config.budget + _spent_by_others(journal, source.identity)
         with spending(run, journal, [source], recipe.generate.budget, progress, own_cap_usd=own) as budget:
-            asker = Asker(journal, budget, Pace(config.concurrency, capped=budget.cap_usd is not None))
+            asker = Asker(journal, budget, Pace(config.concurrency, on_note=progress.note, capped=budget.is_capped))
             progress.start("prompting the judge", 2 * len(asked), "answers")
             try:
                 replies = run_async(_ask(asker, source, config, rubric, asked, progress))

@@ -66,8 +66,7 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
         raise UsageError(f"{rubric.path}: a rubric for scores needs a scale", "scale = [1, 10]")
     source = Source(config.model or "", identity(config), config, price_of(config.price, "judge"))
     with spending(run, journal, [source], recipe.generate.budget, progress, own_cap_usd=config.budget) as budget:
-        capped = not (budget.cap_usd is None and budget.own_cap_usd is None)
-        pace = Pace(config.concurrency, on_note=progress.note, capped=capped)
+        pace = Pace(config.concurrency, on_note=progress.note, capped=budget.is_capped)
         if len(journal):
             schema = _schema(config, rubric)
             if again := paid_anew(journal, ((source, _request(sample, rubric, config, schema)) for sample in samples)):
