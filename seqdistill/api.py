@@ -23,7 +23,7 @@ from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.reading import check_tables
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import Recipe
-from seqdistill.runs import Run
+from seqdistill.runs import STAGES, Run
 from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
 def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> None:
     """Raises UsageError for what any of the four stages would refuse, while nothing is paid yet.
 
-    Done only where generate has something to do: it takes some seconds.
+    Done only where a stage that may pay has something to do: it takes some seconds.
     """
     from seqdistill.stages.evaluate import inputs as eval_inputs
     from seqdistill.stages.filter import stage as filter_stage
@@ -161,7 +161,8 @@ def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress 
     from seqdistill.stages.train import ready
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
-        if not is_up_to_date(directory, resolved):
+        done = all((directory.manifest(stage) or {}).get("status") == "complete" for stage in STAGES)
+        if not (done and is_up_to_date(directory, resolved) and filter_stage.is_up_to_date(directory, resolved)):
             filter_stage.check(directory, resolved)
             eval_inputs.check(directory, resolved)
             ready.check_settings(resolved)

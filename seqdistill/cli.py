@@ -252,7 +252,7 @@ def _own(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> 
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; ask nothing")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; send nothing")]
 ProbeOption = Annotated[
     int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really sends N requests, for a better estimate")
 ]

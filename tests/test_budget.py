@@ -11,9 +11,12 @@ from chat_server import Body, ChatServer, Fault, answer
 from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_child, priced, prompts_file, recipe, run_it
 
 from seqdistill.cli import main
+from seqdistill.engines import Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.journal.budget import Price, Source
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
+from seqdistill.recipe.tables import TeacherConfig
 from seqdistill.runs import Run
 from seqdistill.stages.generate.estimate import estimate
 from seqdistill.stages.generate.stage import generate
@@ -30,6 +33,17 @@ def test_cost_is_counted_with_cached_tokens_at_their_price(tmp_path: Path) -> No
     expected = (result.prompt_tokens - 10) * 1e-3 + 10 * 1e-4 + result.completion_tokens * 1e-2
     assert result.usd == pytest.approx(expected)
     assert result.spent_usd == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("table", ["options", "body"])
+def test_what_goes_out_with_every_prompt_is_in_its_upper_bound(table: str) -> None:
+    tools = {"tools": [{"type": "function", "function": {"name": "f", "description": "long " * 1000}}]}
+    request, price = Request("p", [{"role": "user", "content": "question"}], 10), Price(1e6, 0, 1e6)
+    plain, with_tools = (
+        Source("m", "m", TeacherConfig(model="m", engine="openai", **settings), price).hold([request])
+        for settings in ({}, {table: tools})
+    )
+    assert with_tools.prompt_tokens - plain.prompt_tokens >= 5000
 
 
 @pytest.mark.parametrize("fault", [None, "reset", "hang", "500"])

@@ -235,7 +235,7 @@ def test_a_budget_is_never_broken_and_judging_goes_on_with_a_larger_one(budget: 
     samples = [sample("x" * (n + 1), n) for n in range(60)]
     price = {"prompt": 1.0, "completion": 10.0}
     with ChatServer(model="judge", reply=says(by_length), seconds=0.01) as server:
-        with pytest.raises(Incomplete, match="the budget of"):
+        with pytest.raises(Incomplete, match="the judge's budget of"):
             ask(server, tmp_path, samples, price=price, budget=budget)
         paid = len(server.requests) * (200 * 1.0 + 20 * 10.0) / 1e6
         assert paid <= budget

@@ -30,13 +30,15 @@ OWNED = ["model", "messages", "n", "stream", "max_tokens", "max_completion_token
 REFUSED: dict[str, dict[str, Any]] = {
     **{
         f"options {name}": {"options": {name: 1}}
-        for name in [*OWNED, "temperature", "top_p", "best_of", "extra_body", "models"]
+        for name in [*OWNED, "temperature", "top_p", "best_of", "extra_body", "models", "N", "num_return_sequences"]
     },
     **{f"body {name}": {"body": {name: 1}} for name in OWNED},
     **{
         f"omit {name}": {"options": {"omit": [name]}}
         for name in ("max_tokens", "max_completion_tokens", "model", "messages", "n")
     },
+    "omit in the body": {"body": {"omit": ["max_tokens"]}},
+    "chat_template_kwargs, a text": {"options": {"chat_template_kwargs": "no"}},
     "omit, a text": {"options": {"omit": "seed"}},
     "omit, numbers": {"options": {"omit": [1]}},
     "a header's key": {"headers": {"api-key": "0123456789abcdef"}},
@@ -103,6 +105,7 @@ def test_what_goes_over_http_is_refused_for_an_engine_on_this_machine(name: str)
 
 def test_azure_s_classic_url_headers_query_and_body_reach_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_KEY", "secret-0123456789")
+    monkeypatch.setenv("OPENAI_API_KEY", "another-provider-s")
     with ChatServer() as server:
         url = server.url.replace("/v1", "/openai/deployments/teacher?api-version=2024-06-01")
         settings = {"headers": {"api-key": "$AZURE_KEY", "X-Price": "$$5"}, "query": {"trace": "a b"}, "body": {"top_k": 5}}
@@ -110,7 +113,7 @@ def test_azure_s_classic_url_headers_query_and_body_reach_the_endpoint(monkeypat
         assert answer_of(server, base_url=[url], **settings, **kwargs).error is None
     assert server.paths == ["/openai/deployments/teacher/chat/completions?api-version=2024-06-01&trace=a+b"]
     assert (server.headers[0]["api-key"], server.headers[0]["x-price"]) == ("secret-0123456789", "$5")
-    assert "authorization" not in server.headers[0], "a placeholder beside a real key is refused by some"
+    assert "authorization" not in server.headers[0], "a second key is refused by some, and is another provider's"
     assert (server.requests[0]["top_k"], server.requests[0]["chat_template_kwargs"]) == (5, {"enable_thinking": False})
 
 

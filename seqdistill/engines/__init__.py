@@ -60,7 +60,14 @@ class Completion:
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 
 
-FOR_GOOD = ("too long", "template", "http 400", "http 413", "http 422")  # failures that another try will not change
+FOR_GOOD = (
+    "too long",
+    "over limit",
+    "template",
+    "http 400",
+    "http 413",
+    "http 422",
+)  # failures that another try will not change
 
 ABLE = {"beams": ("transformers", "vllm")}  # the engines that can do what not every engine can
 
@@ -129,6 +136,11 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Frees what the engine holds. It is not used again."""
+
+
+def neutralised(engine: Engine) -> list[str]:
+    """The settings of a model's generation_config.json that would bend its answers and do not act, as "name = value"."""
+    return list(getattr(engine, "neutralised", ()))
 
 
 @dataclass(frozen=True)

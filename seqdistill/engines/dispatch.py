@@ -25,6 +25,7 @@ ALIKE_AT_START = 10  # failures of one kind, and no answer yet: the others would
 ALIKE_LATER = 50  # the same after answers
 LONGEST_AWAY_PAUSE_SECONDS = 15.0
 NOTE_EACH_SECONDS = 60.0
+BLOCKED_HINT = "a safety filter seems to take every answer: look into the prompts, or try one of them with another client"
 TRIES_BEFORE_NOTE = 3
 
 
@@ -168,7 +169,9 @@ class Dispatcher:
                 endpoint.failures.clear()
             self._report(_settled(completions, hold))
             if reply.blocked and not endpoint.answers:
-                self._count_alike(endpoint, Failure("no answer", f"{endpoint.name} answered without a choice"))
+                self._count_alike(
+                    endpoint, Failure("no answer", f"{endpoint.name} answered without a choice", hint=BLOCKED_HINT)
+                )
         finally:
             endpoint.throttle.finished(attempt.most_tokens - used)
             self._wake.set()
@@ -211,7 +214,7 @@ class Dispatcher:
             "",
             finish_reason="content_filter" if failure.verdict else "error",
             error=None if failure.verdict else failure.kind,  # a verdict on this prompt is no fault: an answer
-            message=f"{failure.message}; {failure.hint}" if failure.same_again else failure.message,
+            message=f"{failure.message}; {failure.hint}" if failure.hint else failure.message,
             raw=failure.reply,
         )
         self._report([replace(failed, id=request.id) for request in attempt.requests])
@@ -262,7 +265,7 @@ class Dispatcher:
         if endpoint.out is None:
             endpoint.out = error
             if self._used():
-                self._pace.on_note(f"{endpoint.name} is set aside, the others continue: {error.message}; {error.hint}")
+                self._pace.on_note(f"{endpoint.name} is no longer used, the other endpoints are: {error.message}; {error.hint}")
         if not self._used():
             raise error
 

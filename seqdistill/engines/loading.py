@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.generation_config import bending
 from seqdistill.engines.models import local_model, locate, quiet_transformers
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.tables import JudgeConfig, ModelConfig, StudentConfig, TeacherConfig
@@ -96,6 +97,16 @@ def folder_here(model: ModelConfig) -> Path | None:
     if locate(model.model or "") is not None:
         return Path(local_model(model.model or ""))
     return _cached(model.model or "", model.revision)
+
+
+def neutralised_settings(model: ModelConfig) -> list[str]:
+    """What a local engine takes from a model's generation_config.json, see `generation_config`; empty for an endpoint's."""
+    folder = None if model.engine == "openai" or not model.model else folder_here(model)
+    try:
+        config = json.loads(((folder or Path()) / "generation_config.json").read_text(encoding="utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return []
+    return bending(config) if isinstance(config, dict) else []
 
 
 def _cached(name: str, revision: str | None) -> Path | None:

@@ -73,7 +73,7 @@ class OpenAIEngine:
         timeout = timeout or openai.Timeout(pace.timeout, connect=pace.connect_timeout, read=pace.read_timeout or pace.timeout)
         limits = httpx2.Limits(max_connections=pace.concurrency, max_keepalive_connections=pace.concurrency)
         named = {name.lower() for name in address.headers}
-        bare = address.has_key_header and not address.key and "authorization" not in named
+        bare = address.has_key_header and "authorization" not in named
         return openai.AsyncOpenAI(
             api_key=address.key or PLACEHOLDER,
             base_url=address.url,

@@ -27,6 +27,7 @@ OWNED = {  # fields of a request that are the engine's, and what sets them
         ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_length", "num_predict"),
         "[generate] max_tokens",
     ),
+    **dict.fromkeys(("num_return_sequences", "num_completions", "candidate_count"), "[generate] samples"),
     **{name: f"[generate] {name}" for name in ("seed", "temperature", "top_p", "logprobs")},
     "top_logprobs": "[generate] logprobs",
     "extra_body": "its keys, written without it",
@@ -66,15 +67,19 @@ def check_options(model: ModelConfig) -> None:
             )
         return
     for part, fields in (("options", model.options), ("body", model.body)):
-        if name := next((name for name in fields if name in OWNED), None):
-            raise UsageError(f"[{table}] {part}: {name} is set by the engine", f"leave it out and set {OWNED[name]}")
+        if name := next((name for name in fields if name.lower() in OWNED), None):
+            raise UsageError(f"[{table}] {part}: {name} is set by the engine", f"leave it out and set {OWNED[name.lower()]}")
+    if "omit" in model.body:
+        raise UsageError(f"[{table}] body: omit is an option, no field of a request", f"write it in [{table}.options]")
+    if (kwargs := model.options.get("chat_template_kwargs")) is not None and not isinstance(kwargs, dict):
+        raise UsageError(f"[{table}.options] chat_template_kwargs = {kwargs!r}: not a table", "{ enable_thinking = false }")
     omitted = model.options.get("omit", [])
     if not isinstance(omitted, list) or not all(isinstance(name, str) for name in omitted):
         raise UsageError(f"[{table}.options] omit = {omitted!r}: not a list of field names", 'omit = ["seed"]')
     if name := next((name for name in omitted if name in NEVER_OMITTED), None):
         raise UsageError(
             f"[{table}.options] omit: {name} goes out with every request",
-            "an endpoint that knows the token limit by its other name is found out by itself"
+            "leave it out of omit: which of the two names an endpoint knows is found by trying"
             if name.startswith("max")
             else f"leave {name!r} out of omit",
         )
@@ -95,11 +100,10 @@ def check_options(model: ModelConfig) -> None:
 
 def fields_of(model: ModelConfig) -> tuple[dict[str, Any], frozenset[str]]:
     """What the recipe adds to every request's body, and the fields that it leaves out."""
-    fields = {**model.options, **model.body}
-    omitted = frozenset(fields.pop("omit", ()))
+    fields = {name: value for name, value in model.options.items() if name != "omit"} | model.body
     if model.chat_template_kwargs:
         fields["chat_template_kwargs"] = {**fields.get("chat_template_kwargs", {}), **model.chat_template_kwargs}
-    return fields, omitted
+    return fields, frozenset(model.options.get("omit", ()))
 
 
 def addresses(model: ModelConfig) -> list[Address]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mappi
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from seqdistill.engines import Completion, Engine, Pace, Request, open_engine
+from seqdistill.engines import Completion, Engine, Pace, Request, neutralised, open_engine
 from seqdistill.journal.budget import Budget, Source
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.recipe.tables import ModelConfig
@@ -48,6 +48,7 @@ class Asker:
         """Opens no engine yet."""
         self.journal, self.budget, self.pace, self._opener = journal, budget, pace, opener
         self._open: tuple[Source, Engine] | None = None
+        self.neutralised: dict[str, list[str]] = {}  # by model identity, of the local models that were opened
 
     async def ask(
         self, source: Source, requests: Sequence[Request], others: Sequence[Journal] = ()
@@ -94,8 +95,12 @@ class Asker:
         if self._open is not None and self._open[0] == source:
             return self._open[1]
         await self.close()
-        self._open = source, self._opener(source.config, self.pace)
-        return self._open[1]
+        engine = self._opener(source.config, self.pace)
+        self._open = source, engine
+        if (settings := neutralised(engine)) and source.identity not in self.neutralised:
+            self.neutralised[source.identity] = settings
+            self.pace.on_note(f"{source.name}: generation_config.json is not applied to its answers: {', '.join(settings)}")
+        return engine
 
     async def close(self) -> None:
         """Closes the engine that is open."""

@@ -80,8 +80,9 @@ class Source:
 
     def hold(self, requests: Sequence[Request], factor: float = 1.0, *, batched: bool = False) -> Hold:
         """The upper bound of one try of requests that are sent as one, `factor` times over."""
-        first, extra = requests[0], len(json.dumps([self.config.options, self.config.body, self.config.chat_template_kwargs]))
-        prompt = (prompt_bound(first) + extra) * (len(requests) if batched else 1)
+        first, config = requests[0], self.config
+        fields = [config.options, config.body, config.chat_template_kwargs]  # tools, say: the model sees them, too
+        prompt = (prompt_bound(first) + len(json.dumps(fields, default=str))) * (len(requests) if batched else 1)
         completion = sum(request.max_tokens for request in requests)
         usd = None if self.price is None else self.price.bound(prompt, completion, batched=batched) * factor
         return Hold(usd, prompt, completion, factor)
@@ -102,9 +103,18 @@ def prompt_bound(request: Request) -> int:
 class Budget:
     """What the journals of a run say was spent, and what may still be."""
 
-    def __init__(self, journals: Sequence[Journal], prices: Mapping[str, Price | None], cap_usd: float | None = None) -> None:
-        """`prices` are by model identity; what an older journal holds without its cost is taken at today's."""
-        self.cap_usd = cap_usd
+    def __init__(
+        self,
+        journals: Sequence[Journal],
+        prices: Mapping[str, Price | None],
+        cap_usd: float | None = None,
+        own_cap_usd: float | None = None,
+    ) -> None:
+        """`prices` are by model identity; what an older journal holds without its cost is taken at today's.
+
+        `own_cap_usd` caps the first journal alone.
+        """
+        self.cap_usd, self.own_cap_usd = cap_usd, own_cap_usd
         self._journals = journals
         self._prices = {model: price for model, price in prices.items() if price is not None}
         self.from_older_usd, self._older_held_usd = self._of_older_journals()
@@ -130,8 +140,15 @@ class Budget:
         return max(journal.spending.overrun for journal in self._journals)
 
     def fits(self, hold: Hold) -> bool:
-        """Whether a try can be sent within the cap."""
-        return self.cap_usd is None or self.paid_usd + self.held_usd + (hold.usd or 0.0) <= self.cap_usd * (1 + 1e-12)
+        """Whether a try can be sent within the caps."""
+        usd, own = hold.usd or 0.0, self._journals[0].spending
+        return all(
+            cap is None or spent + usd <= cap * (1 + 1e-12)
+            for cap, spent in (
+                (self.cap_usd, self.paid_usd + self.held_usd),
+                (self.own_cap_usd, own.paid_usd + own.held_usd),
+            )
+        )
 
     def spent(self) -> str:
         """What was spent, in words: what was paid, and apart from it what may have been billed."""
@@ -139,9 +156,18 @@ class Budget:
         return f"{paid}, up to {self.held_usd:.4f} USD more may be billed for lost answers" if self.held_usd > 5e-5 else paid
 
     def reached(self) -> Incomplete:
-        """The error for a next request that could break the cap."""
+        """The error for a next request that could break a cap: the one that has less left."""
+        own = self._journals[0].spending
+        left = float("inf") if self.cap_usd is None else self.cap_usd - self.paid_usd - self.held_usd
+        if self.own_cap_usd is not None and self.own_cap_usd - own.paid_usd - own.held_usd < left:
+            return Incomplete(
+                f"the judge's budget of {self.own_cap_usd:g} USD is reached: {own.paid_usd:.4f} USD are paid for judging, and "
+                "the next request could go over it",
+                "raise --judge-budget and run again; what was answered is kept",
+            )
+        over = f" (the endpoint bills up to {self.overrun:.1f} times what max_tokens allows)" if self.overrun > 1 else ""
         return Incomplete(
-            f"the budget of {self.cap_usd:g} USD is reached: {self.spent()}, and the next request could go over it",
+            f"the budget of {self.cap_usd:g} USD is reached: {self.spent()}, and the next request could go over it{over}",
             "raise --budget and run again; what was answered is kept",
         )
 
@@ -205,7 +231,8 @@ def spending(
     unknown = next((one for one in sources if one.price is None and one.config.engine == "openai"), None)
     if capped and unknown is not None:
         raise UsageError(
-            f"a budget needs the price of {unknown.name}", "add to its table: price = { prompt = 0.10, completion = 0.40 }"
+            f"a budget needs the price of {unknown.name}",
+            "add to its table: price = { prompt = 0.10, completion = 0.40 }, both 0 for a server of your own",
         )
     with ExitStack() as stack:
         if any(source.price not in (None, FREE) for source in sources):
@@ -215,11 +242,8 @@ def spending(
             path = run.file(stage, "journal.jsonl")
             if path != journal.path and path.is_file():
                 journals.append(stack.enter_context(Journal(path, writable=False)))
-        budget = Budget(journals, {source.identity: source.price for source in sources}, cap_usd)
+        budget = Budget(journals, {source.identity: source.price for source in sources}, cap_usd, own_cap_usd)
         if budget.from_older_usd:
             note = f"answers kept by an older version have no recorded cost: {budget.from_older_usd:.4f} USD at today's price"
             progress.note(note)
-        if own_cap_usd is not None:
-            others = budget.paid_usd + budget.held_usd - journal.spending.paid_usd - journal.spending.held_usd
-            budget.cap_usd = min(own_cap_usd + others, float("inf") if cap_usd is None else cap_usd)
         yield budget

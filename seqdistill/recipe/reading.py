@@ -129,6 +129,10 @@ def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> Non
         raise UsageError(f"{place} = {value!r}: more than {high}", f"give {bounds}: {setting.metadata['help']}")
 
 
+def _plain_form(value: Any) -> str:
+    return "leave it out for no limit, or give a number" if isinstance(value, float) else "write a date in quotes"
+
+
 def _check_plain(value: Any, place: str) -> None:
     """Raises UsageError for what TOML can hold and JSON cannot: a date, a number that is not finite."""
     if isinstance(value, dict):
@@ -138,7 +142,7 @@ def _check_plain(value: Any, place: str) -> None:
         for part in value:
             _check_plain(part, place)
     elif not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
-        raise UsageError(f"{place} = {value}: not text, true, false or a finite number", "write a date in quotes")
+        raise UsageError(f"{place} = {value}: not text, true, false or a finite number", _plain_form(value))
 
 
 _KIND_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}

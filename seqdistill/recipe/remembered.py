@@ -126,6 +126,8 @@ def _put(wanted: Mapping[Path, str | None], now: Mapping[Path, str | None]) -> N
 def _memory(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(loaded, dict):
+            raise TypeError("not a JSON object")
         memory = {str(key): loaded[key] for key in ("recipe_folder", "recipe", "remembered") if key in loaded}
     except FileNotFoundError:
         return {}

@@ -117,6 +117,9 @@ class StudentConfig(ModelConfig):
         path=True,
         common=True,
     )
+    price: dict[str, Any] = key(
+        {}, "USD per million tokens where the student's endpoint is paid: prompt, cached_prompt, completion", output=False
+    )
     chat_template: str | None = key(
         None, "chat template in place of the student's own: a .jinja file, or a name in TRL's chat_templates", path=True
     )
@@ -214,7 +217,7 @@ class IntegrityConfig:
     )
     language_share: float = key(
         0.0,
-        "the same for another language than its prompt's, of 97 languages; 0 is off, as language identification takes its time",
+        "the same for another language than its prompt's (97 are recognised); 0 is off: reading a language takes its time",
         low=0,
         high=1,
     )

@@ -12,6 +12,7 @@ from seqdistill.engines import Completion, Pace, Request
 from seqdistill.errors import Incomplete, SeqdistillError
 from seqdistill.journal.asking import Asker, answers, lacking, run_async
 from seqdistill.journal.budget import spending
+from seqdistill.journal.repeated import paid_anew
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
@@ -43,11 +44,13 @@ def ask_all(
     with Journal(run.file("eval", "journal.jsonl")) as journal:
         sources = [contestant.source for contestant in models]
         with spending(run, journal, sources, recipe.generate.budget, progress) as budget:
-            asker = Asker(journal, budget, _pace(recipe))
+            asker = Asker(journal, budget, replace(_pace(recipe), on_note=progress.note))
             for contestant in models:
                 requests = _requests(contestant, prompts, recipe, completions)
                 if contestant.role == "student":
                     requests += _samples(requests, prompts, recipe)
+                if again := paid_anew(journal, ((contestant.source, request) for request in requests)):
+                    progress.note(f"eval: {contestant.phrase}: {again}")
                 try:
                     failed = run_async(_ask(asker, contestant, requests, progress))
                 except Incomplete:

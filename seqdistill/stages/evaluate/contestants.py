@@ -62,12 +62,13 @@ def contestants_of(run: Run, recipe: Recipe, kind: str) -> list[Contestant]:
         base = os.path.normpath(run.path / base)
     student = replace(recipe.student, model=str(trained), revision=None)
     untrained = replace(recipe.student, model=base, revision=None if Path(base).exists() else recipe.student.revision)
+    price = student_price(recipe)
     copy = Contestant("copy", "copy of the prompt", "copying the prompt", write=baselines.copies)
     majority = Contestant("majority", "majority class", "always saying the most frequent class", write=baselines.majority)
     nearest = Contestant("nearest", "nearest training answer", "the nearest training answer", write=baselines.nearest)
     return [
-        Contestant("base", "base, untrained", "the untrained student", untrained, _content(untrained)),
-        Contestant("student", "student", "the student", student, _content(student)),
+        Contestant("base", "base, untrained", "the untrained student", untrained, _content(untrained), price=price),
+        Contestant("student", "student", "the student", student, _content(student), price=price),
         *(_model_teacher(recipe) if recipe.teacher.model else recorded_teacher(run, "no teacher is configured")),
         *({"text": [copy], "choices": [majority]}.get(kind, [])),
         *([nearest] if baselines.training_file(run) else []),
@@ -104,8 +105,13 @@ def _also(recipe: Recipe) -> list[Contestant]:
             continue
         name = str(Run(path).need("train", "model")) if entry.startswith("run:") else entry
         model = replace(recipe.student, model=name, revision=None)
-        found.append(Contestant(role, role, role, model, _content(model), price=None))
+        found.append(Contestant(role, role, role, model, _content(model), price=student_price(recipe)))
     return found
+
+
+def student_price(recipe: Recipe) -> Price | None:
+    """What the student's answers cost; None where its endpoint may be paid and no price says. Raises UsageError."""
+    return price_of(recipe.student.price, "student") or (None if recipe.student.engine == "openai" else FREE)
 
 
 def recorded_teacher(run: Run, why: str) -> list[Contestant]:

@@ -21,7 +21,7 @@ from seqdistill.stages.evaluate import baselines
 from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.conditions import check_conditions
-from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches
+from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches, student_price
 from seqdistill.stages.evaluate.judging import judge_inputs
 from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import load_prompts
@@ -98,6 +98,11 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     if test is None:
         raise UsageError(
             "no test set is configured", "name held-out prompts with --test FILE, or as test in the recipe's [task]"
+        )
+    if recipe.generate.budget is not None and student_price(recipe) is None:
+        raise UsageError(
+            "a budget needs the price of the student, which is at an endpoint",
+            "add to [student]: price = { prompt = 0.10, completion = 0.40 }, both 0 for a server of your own",
         )
     price_of(recipe.teacher.price)
     recipe = replace(recipe, generate=generated_with(recipe, run.manifest("generate")))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.loading import neutralised_settings
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.journal.budget import FREE
 from seqdistill.metrics.text import chrf_signature
@@ -135,6 +136,7 @@ def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[A
         "engine": contestant.model.engine,
         "view": contestant.view,
         **({"asked_with": contestant.asked_with} if contestant.asked_with else {}),
+        **({"neutralised": neutralised} if (neutralised := neutralised_settings(contestant.model)) else {}),
         "parameters": parameters,
         "disk_bytes": disk_bytes,
         "failed": sum(answer.completion.error is not None for answer in mine),

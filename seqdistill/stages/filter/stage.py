@@ -67,9 +67,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     config = recipe.filter
     samples = run.need("generate", "samples.jsonl")
     decisions, form = read_decisions(run), _form(run, recipe)
-    record = StageRecord(
-        run, "filter", _settings(recipe, form), _inputs(recipe, samples, decisions_file(run) if decisions else None)
-    )
+    record = _record(run, recipe)
     if record.up_to_date() and (manifest := run.manifest("filter")):
         for warning in manifest["result"]["warnings"]:
             progress.note(f"warning: {warning}")
@@ -77,7 +75,6 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     with run.locked("filter"), ExitStack() as stack:
         for change in record.differences():
             progress.note(change)
-        record.begin()
         items = _test_items(recipe, progress)
         index = ItemIndex(items, config.contamination, bool(form))
         facts = scan(samples, config, form, index, run.path / "filter", progress)
@@ -115,6 +112,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "review": reviewed.counts,
         }
         counts = write(run, facts, verdicts, read) | write_baselines(run, facts, verdicts, choice, read)
+        record.begin()  # nothing of an earlier filter is touched before, so that a judge that fails leaves it as it was
         write_json(run.file("filter", "report.json"), document)
         kept = counts["train.jsonl"] + counts["validation.jsonl"]
         assert len(facts) == kept + counts["rejected.jsonl"] == document["read"] and kept == document["kept"]
@@ -134,6 +132,17 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=document["funnel"])
         write_dataset_card(run)
     return FilterResult(**result, funnel=document["funnel"], up_to_date=False, path=run.path / "filter")
+
+
+def is_up_to_date(run: Run, recipe: Recipe) -> bool:
+    """Whether filter has nothing to do. Raises UsageError as it does."""
+    return _record(run, recipe).up_to_date()
+
+
+def _record(run: Run, recipe: Recipe) -> StageRecord:
+    samples, form = run.need("generate", "samples.jsonl"), _form(run, recipe)
+    decisions = decisions_file(run) if read_decisions(run) else None
+    return StageRecord(run, "filter", _settings(recipe, form), _inputs(recipe, samples, decisions))
 
 
 def check(run: Run, recipe: Recipe) -> None:

@@ -71,9 +71,12 @@ class _Asking:
         async with self.asker:
             await self._round(plan, others)
             current = list(plan)
-            for repeat in repeats(self.config):
+            rounds = repeats(self.config)
+            for repeat in rounds:
                 if self.result.stopped is None:
                     changed = {n: repeat.again(one) for n, one in enumerate(current) if repeat.applies(self._answer(one))}
+                    if not changed and self.config.ask_again and repeat is rounds[0]:
+                        self.progress.note(f"ask_again: no answer ended by {' or '.join(self.config.ask_again)}")
                     await self._round(list(changed.values()), others)
                     current = [changed.get(n, one) for n, one in enumerate(current)]
 

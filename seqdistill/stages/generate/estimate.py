@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from math import ceil
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from seqdistill.engines import Completion
+from seqdistill.engines.replies import as_dict
 from seqdistill.errors import SeqdistillError
 from seqdistill.journal.asking import answer
 from seqdistill.journal.budget import spending
-from seqdistill.journal.storage import Journal, request_key
+from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import GenerateConfig, Recipe
 from seqdistill.records import Message, write_json
@@ -74,51 +76,30 @@ def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0) -> Es
 
 def compare(run: Run, fingerprint: str, counts: Counts, progress: Progress) -> None:
     """Says how far an earlier estimate of this very run was off."""
-    path = run.file("generate", "estimate.json")
-    if counts.failed or not path.exists():
-        return
-    estimate: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if estimate["fingerprint"] != fingerprint:
+    estimated = _read(run.file("generate", "estimate.json"))
+    if counts.failed or estimated.get("fingerprint") != fingerprint:
         return
     pairs = [
-        ("completion tokens", estimate["completion_tokens"], counts.completion_tokens),
-        ("USD", estimate["usd"], counts.usd),
+        ("completion tokens", estimated["completion_tokens"], counts.completion_tokens),
+        ("USD", estimated["usd"], counts.usd),
     ]
     errors = [
         f"{was:.6g} {unit} estimated, {now:.6g} used ({abs(was / now - 1):.0%} too {'high' if was > now else 'low'})"
         for unit, was, now in pairs
         if was is not None and now
     ]
-    progress.note(f"generate: {'; '.join(errors)}; the estimate rested on {estimate['answers']} answers")
+    progress.note(f"generate: {'; '.join(errors)}; the estimate rested on {estimated['answers']} answers")
 
 
-def paid_anew(journal: Journal, plan: Sequence[Planned]) -> str | None:
-    """What it costs to request prompts again that this run paid for under other settings, in words; None where there are none.
-
-    Extrapolated from the answers that they have.
-    """
-    keys = {request_key(one.request, one.teacher.identity): one for one in plan if one.teacher.price}
-    missing = {(one.prompt.id, one.number): one for key, one in keys.items() if key not in journal}
-    if not missing or not len(journal):
-        return None
-    known = [
-        (place, row["completion"])
-        for row in journal.rows()
-        if row.get("paid", True) and row["key"] not in keys and (place := _place(row["id"])) in missing
-    ]
-    again = [missing[place] for place in {place for place, _ in known}]
-    if not again:
-        return None
-    means = [fmean(completion[name] for _, completion in known) for name in ("prompt_tokens", "completion_tokens")]
-    each = Completion("", prompt_tokens=round(means[0]), completion_tokens=round(means[1]))
-    usd = sum(one.teacher.price.usd(each) for one in again if one.teacher.price)
-    return (
-        f"generate: {len(again)} requests were answered before under other settings, and are paid for again: "
-        f"about {usd:.4f} USD"
-    )
+def _read(path: Path) -> dict[str, Any]:
+    """An earlier estimate; empty without one. Nothing rests on it, so a damaged file is as good as none."""
+    try:
+        return as_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
-def _place(request_id: str) -> tuple[str, int]:
+def place(request_id: str) -> tuple[str, int]:
     """The prompt's id and the sample's number in a request's id, PROMPT:TEACHER:N."""
     rest, _, number = request_id.rpartition(":")
     return rest.partition(":")[0], int(number) if number.isdecimal() else -1

@@ -69,6 +69,8 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
             f"retry_truncated = {config.retry_truncated} is not more than max_tokens = {config.max_tokens}",
             "a truncated answer requested again with the same limit is truncated again",
         )
+    if any(not reason.strip() for reason in config.ask_again):
+        raise UsageError("ask_again: a finish reason is blank", "for example length, content_filter, or empty")
     models: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
     teachers = []
     for model in models:

@@ -4,20 +4,24 @@ Everything paid for is in the journal before it is looked at; the samples are th
 interrupted and resumed run equals an uninterrupted one byte for byte.
 """
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines import FOR_GOOD
+from seqdistill.engines.loading import neutralised_settings
 from seqdistill.errors import Incomplete
 from seqdistill.journal.budget import spending
+from seqdistill.journal.repeated import paid_anew
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 from seqdistill.stages.generate.asking import Outcome, ask_teachers
-from seqdistill.stages.generate.estimate import compare, paid_anew
+from seqdistill.stages.generate.estimate import compare, place
 from seqdistill.stages.generate.inputs import Inputs
 from seqdistill.stages.generate.samples import write_samples, write_token_logprobs
 
@@ -63,8 +67,8 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
         plan, others = inputs.plan(progress), inputs.others(stack)
         journal = stack.enter_context(Journal(run.file("generate", "journal.jsonl")))
         budget = stack.enter_context(spending(run, journal, inputs.teachers, recipe.generate.budget, progress))
-        if again := paid_anew(journal, plan):
-            progress.note(again)
+        if again := paid_anew(journal, ((planned.teacher, planned.request) for planned in plan), place):
+            progress.note(f"generate: {again}")
         outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others)
         inputs.record.begin()
         counts = write_samples(run, journal, plan, recipe.generate, outcome.failed)
@@ -101,8 +105,9 @@ def is_up_to_date(run: Run, recipe: Recipe) -> bool:
 
 def _about(inputs: Inputs) -> dict[str, Any]:
     """The teachers as the manifest and the cards name them; of several, the names together and each alone."""
-    each = [
+    each: list[dict[str, Any]] = [
         {"name": one.name, "identity": one.identity, "engine": one.config.engine, "license": one.config.license}
+        | ({"neutralised": neutralised} if (neutralised := neutralised_settings(one.config)) else {})
         for one in inputs.teachers
     ]
     joined = {key: ", ".join(str(one[key]) for one in each) for key in ("name", "identity", "engine")}
@@ -111,7 +116,11 @@ def _about(inputs: Inputs) -> dict[str, Any]:
 
 def _incomplete(run: Run, outcome: Outcome, failed: int, planned: int) -> Incomplete:
     reason = outcome.stopped.message if outcome.stopped else next(iter(outcome.failed.values())).message
-    hint = outcome.stopped.hint if outcome.stopped else f"run again to retry {failed}"
+    hint = f"run again to retry {failed}"
+    if all(completion.error in FOR_GOOD for completion in outcome.failed.values()):
+        share = math.ceil(failed / planned * 1e4) / 1e4
+        hint += f"; the same requests fail again: change prompts or settings first, or go without them: --may-fail {share:g}"
+    hint = outcome.stopped.hint if outcome.stopped else hint
     where = run.file("generate", "failures.jsonl")
     return Incomplete(f"{failed} of {planned} requests have no answer ({where}); the first reason: {reason}", hint)
 

@@ -104,7 +104,10 @@ _SPECIAL = re.compile(
 _AT_AN_EDGE = r"<(?:bos|eos|pad|unk)>|\[(?:CLS|SEP|PAD|UNK|BOS|EOS)\]"
 _EDGE = re.compile(rf"\A\s*(?:{_AT_AN_EDGE})|(?:{_AT_AN_EDGE})\s*\Z")
 _TURNS = re.compile(r"<(/?)s>")
-_REASONING = re.compile(r"<(/?)(think(?:ing)?|thoughts?|reasoning|reflection|scratchpad)>", re.IGNORECASE)
+_REASONING = re.compile(
+    r"<(/?)(think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|inner_?(?:thoughts?|monologue)|chain_of_thought|analysis)>",
+    re.IGNORECASE,
+)
 _UNFILLED = re.compile(r"\A\s*\{\{\s{0,9}\w[\w. ]{0,99}\}\}\s*\Z")
 _CODE = re.compile(r"(?ms:^[ \t]*(?P<fence>```+|~~~+).*?^[ \t]*(?P=fence))|`[^`\n]{1,400}`")
 _FENCE = re.compile(r"^ {0,9}(?P<fence>`{3,}|~{3,})(?P<info>[^\n`]*)$", re.MULTILINE)

@@ -73,6 +73,17 @@ def choice_inputs(config: FilterConfig) -> dict[str, Path]:
     return {f"verify.command {number}": Path(part) for number, part in enumerate(used, 1) if Path(part).is_file()}
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """Rows as samples, read one at a time whenever they are iterated."""
+
+    read: Callable[[int], Sample]
+    rows: list[int]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return map(self.read, self.rows)
+
+
 class Chooser:
     """Scores and chooses among a run's rows; `prompts` and `held_out` are by row."""
 
@@ -158,7 +169,7 @@ class Chooser:
         config, inorder = self._config, np.sort(rows).tolist()
         if config.score.by == "judge":
             with Journal(self._run.file("filter", "journal.jsonl")) as journal:
-                judged = judge(self._run, self._recipe, journal, map(self._read, inorder), len(inorder), self._progress)
+                judged = judge(self._run, self._recipe, journal, _Samples(self._read, inorder), len(inorder), self._progress)
             summary["judge"] = {name: value for name, value in asdict(judged).items() if name != "scores"}
             return {row: judged.scores[self._read(row).id] for row in inorder}
         scores: dict[int, float | None] = {}

@@ -15,6 +15,7 @@ from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal.asking import Asker, answers, run_async
 from seqdistill.journal.budget import Price, Source, price_of, spending
+from seqdistill.journal.repeated import paid_anew
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import JudgeConfig, Recipe
@@ -53,6 +54,8 @@ def judge_settings(config: JudgeConfig) -> dict[str, Any]:
 def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample], total: int, progress: Progress) -> Judged:
     """The score of every sample; what the journal has is not requested again. `total` is their number, for the progress bar.
 
+    `samples` can be iterated twice.
+
     Raises UsageError for bad settings before any request, and Incomplete when the budget is reached or requests
     failed: the answers are in the journal, and judging again resumes from there.
     """
@@ -63,7 +66,12 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
         raise UsageError(f"{rubric.path}: a rubric for scores needs a scale", "scale = [1, 10]")
     source = Source(config.model or "", identity(config), config, price_of(config.price, "judge"))
     with spending(run, journal, [source], recipe.generate.budget, progress, own_cap_usd=config.budget) as budget:
-        pace = Pace(config.concurrency, capped=budget.cap_usd is not None)
+        capped = not (budget.cap_usd is None and budget.own_cap_usd is None)
+        pace = Pace(config.concurrency, on_note=progress.note, capped=capped)
+        if len(journal):
+            schema = _schema(config, rubric)
+            if again := paid_anew(journal, ((source, _request(sample, rubric, config, schema)) for sample in samples)):
+                progress.note(f"filter: {again}")
         progress.start("prompting the judge", total, "answers")
         try:
             return run_async(_judge(Asker(journal, budget, pace), source, config, rubric, samples, progress))
@@ -85,7 +93,7 @@ async def _judge(
     judged = Judged(usd=0.0 if source.price else None)
     everything = iter(samples)
     missing: list[Completion] = []
-    size, schema = TRIAL, rubric.schema if config.engine in FORMED else None
+    size, schema = TRIAL, _schema(config, rubric)
     async with asker:
         while part := list(itertools.islice(everything, size)):
             size = SAMPLES_AT_ONCE
@@ -106,6 +114,10 @@ async def _judge(
             f"run again to judge {len(missing)}; what was answered is kept",
         )
     return judged
+
+
+def _schema(config: JudgeConfig, rubric: Rubric) -> dict[str, Any] | None:
+    return rubric.schema if config.engine in FORMED else None
 
 
 async def _answered(
