@@ -3,7 +3,7 @@
 import json
 import signal
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal.budget import Price, Source
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import TeacherConfig
+from seqdistill.recipe.tables import OneOfTeachers, TeacherConfig
 from seqdistill.runs import Run
 from seqdistill.stages.generate.estimate import estimate
 from seqdistill.stages.generate.stage import generate
@@ -222,3 +222,23 @@ def test_a_dry_run_and_a_probe_change_nothing_that_a_later_run_does(tmp_path: Pa
             assert not (tmp_path / "run/run.json").exists()
         assert main(command(server, tmp_path)) == 0
         assert [body["model"] for body in server.requests] == ["dear"] * 2 + ["teacher"] * 6
+
+
+@pytest.mark.parametrize("written", ["{", "{}", "[]"])
+def test_a_damaged_estimate_ends_nothing(tmp_path: Path, written: str) -> None:
+    with ChatServer() as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(3))))
+        estimate(Run(tmp_path / "run"), asked, Silent())
+        (tmp_path / "run/generate/estimate.json").write_text(written)
+        assert generate(Run(tmp_path / "run"), asked, Silent()).samples == 3
+
+
+def test_what_two_teachers_are_paid_for_again_is_counted_for_both(tmp_path: Path) -> None:
+    with ChatServer(model=None) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(6))))
+        both = tuple(OneOfTeachers(**{**asdict(asked.teacher), "model": name}) for name in ("one", "two"))
+        for seed in (0, 1):
+            notes = Notes()
+            changed = replace(asked, teachers=list(both), generate=replace(asked.generate, seed=seed))
+            generate(Run(tmp_path / "run"), changed, notes)
+    assert any(text.startswith("generate: 12 requests were answered before under other settings") for text in notes.notes)

@@ -96,7 +96,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, written: str) -> None:
         run.manifest("filter")
 
 
-@pytest.mark.parametrize("written", ['{"remembered": 3}', '{"remembered": {"teacher": 3}}', "{x"])
+@pytest.mark.parametrize("written", ["[]", '{"remembered": 3}', '{"remembered": {"teacher": 3}}', "{x"])
 def test_damaged_flags_of_a_run_are_named(tmp_path: Path, written: str) -> None:
     (tmp_path / "run.json").write_text(written)
     with pytest.raises(UsageError, match=r"run.json"), resolved_recipe(tmp_path, None, {}):

@@ -265,7 +265,7 @@ class Dispatcher:
         if endpoint.out is None:
             endpoint.out = error
             if self._used():
-                self._pace.on_note(f"{endpoint.name} is no longer used, the other endpoints are: {error.message}; {error.hint}")
+                self._pace.on_note(f"{endpoint.name} is set aside, the others continue: {error.message}; {error.hint}")
         if not self._used():
             raise error
 

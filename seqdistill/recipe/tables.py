@@ -217,7 +217,7 @@ class IntegrityConfig:
     )
     language_share: float = key(
         0.0,
-        "the same for another language than its prompt's (97 are recognised); 0 is off: reading a language takes its time",
+        "the same for another language than its prompt's, of 97 languages; 0 is off, as language identification takes its time",
         low=0,
         high=1,
     )

@@ -111,7 +111,9 @@ def _about(inputs: Inputs) -> dict[str, Any]:
         for one in inputs.teachers
     ]
     joined = {key: ", ".join(str(one[key]) for one in each) for key in ("name", "identity", "engine")}
-    return {**joined, "each": each} if len(each) > 1 else joined
+    if len(each) > 1:
+        return {**joined, "each": each}
+    return joined | {name: each[0][name] for name in ("neutralised",) if name in each[0]}
 
 
 def _incomplete(run: Run, outcome: Outcome, failed: int, planned: int) -> Incomplete:
