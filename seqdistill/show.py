@@ -50,7 +50,7 @@ def show_estimate(console: Console, estimate: "Estimate") -> None:
         "generate: estimate",
         {
             "prompts": f"{estimate.prompts:,}",
-            "requests": f"{estimate.requests:,} ({estimate.missing:,} still to be sent)",
+            "requests": f"{estimate.requests:,} ({estimate.missing:,} not answered yet)",
             "tokens": f"{estimate.prompt_tokens:,} prompt + {estimate.completion_tokens:,} completion, {basis}",
             "cost": None if estimate.usd is None else f"{estimate.usd:.4f} USD ({estimate.missing_usd:.4f} still to be paid)",
             "time": None if estimate.missing_seconds is None else f"{seconds(estimate.missing_seconds)} to go",
