@@ -106,7 +106,7 @@ def test_the_judges_budget_is_a_cap_and_a_larger_one_resumes(run: Run, tmp_path:
     price = {"prompt": 1.0, "completion": 10.0}
     with ChatServer(model="judge", reply=LONGER) as server:
         small = plan_of(tmp_path, tiny_model, server, {"price": price, "budget": 0.009})
-        with pytest.raises(Incomplete, match="the budget of"):
+        with pytest.raises(Incomplete, match="the judge's budget is reached"):
             evaluate(run, small, Silent())
         assert 0 < len(server.requests) * (200 + 20 * 10) / 1e6 <= 0.009
         evaluate(run, plan_of(tmp_path, tiny_model, server, {"price": price, "budget": 1.0}), Silent())

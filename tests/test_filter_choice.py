@@ -192,7 +192,7 @@ def test_a_judge_chooses_and_a_second_choice_costs_nothing(tmp_path: Path) -> No
         assert judged(keep="best").by_rule == {"best": 9}
         assert len(server.requests) == 13, "asked once"
         run.file("filter", "journal.jsonl").unlink()
-        with pytest.raises(Incomplete, match="the budget of"):
+        with pytest.raises(Incomplete, match="the judge's budget is reached"):
             judged(JudgeConfig(**{**vars(judge), "budget": 0.01}), keep="best", best_n=2)
         assert run.manifest("filter") is None
 
