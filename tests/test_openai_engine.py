@@ -232,7 +232,8 @@ def test_an_error_that_ends_all_waits_for_the_answers_that_are_under_way() -> No
 def test_a_silent_endpoint_is_given_up_at_the_read_timeout() -> None:
     with ChatServer(lambda _, body: "hang" if body["messages"][-1]["content"] == "question 3" else None) as server:
         completions = answers_of(server, retries=0, timeout=60.0, read_timeout=0.3)
-    assert (completions["p3"].error, completions["p3"].message) == ("timeout", "no answer within 0.3 s")
+    assert completions["p3"].error == "timeout"
+    assert str(completions["p3"].message).startswith("no answer within 0.3 s; raise --read-timeout")
 
 
 def test_under_a_cap_a_lost_answer_is_not_requested_again() -> None:
