@@ -143,10 +143,11 @@ def test_a_request_larger_than_a_minute_s_limit_is_not_waited_for(wire: Wire) ->
     assert {name: one.error for name, one in completions.items() if one.error} == {"p3": "over limit"}
 
 
-def test_a_minute_s_limit_that_is_used_up_is_waited_for_and_the_reason_is_said() -> None:
+def test_a_minute_s_limit_that_is_used_up_is_waited_for_and_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "NOTE_EACH_SECONDS", 1e9)
     wire = error(429, "Rate limit reached on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000. Try again in 2s.")
     notes: list[str] = []
-    with ChatServer(lambda number, _: wire if number < 30 else None) as server:
+    with ChatServer(lambda number, _: wire if number < 60 else None) as server:
         completions = answers_of(server, notes=notes)
     assert {one.error for one in completions.values()} == {None}
     assert len(notes) == 1
@@ -253,7 +254,7 @@ NONSENSE = {
     ),
     "no choices": (Wire(200, {"id": "x", "choices": []}), "without a choice", "/v1"),
     "no message": (Wire(200, {"choices": [{"message": None, "finish_reason": None}]}), "without a choice", "/v1"),
-    "blocked without a word": (Wire(200, {"choices": [], "usage": {"prompt_tokens": 9}}), "without a choice", "no answer"),
+    "blocked without a word": (Wire(200, {"choices": [], "usage": {"prompt_tokens": 9}}), "without a choice", "safety filter"),
     "half of JSON": (Wire(200, b'{"choices": [{"mess'), "not JSON", "base URL"),
     "a bad request": (error(400, "nope"), "nope", "what the endpoint says"),
     "forbidden": (error(403, "nope"), "nope", "what the key may do"),
