@@ -49,7 +49,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer of a teacher to one prompt: a line of samples.jsonl, train.jsonl and, with a verdict, rejected.jsonl."""
+    """One answer of a teacher to one prompt: a line of samples.jsonl, train.jsonl and, with the rejection, rejected.jsonl."""
 
     id: str  # "<prompt_id>:<teacher>:<n>"
     prompt_id: str

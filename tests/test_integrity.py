@@ -4,7 +4,9 @@ import time
 
 import pytest
 
-from seqdistill.stages.filter.checks.integrity import broken_markup, repetition, self_naming
+from seqdistill.metrics import METRICS, Item
+from seqdistill.metrics.behaviour import repetition
+from seqdistill.stages.filter.checks.integrity import broken_markup, self_naming
 from seqdistill.stages.filter.checks.languages import may_change_script, script, slips
 from seqdistill.stages.filter.checks.words import is_alone, spelled, words
 
@@ -47,6 +49,7 @@ FINE = {
 @pytest.mark.parametrize("text", FINE.values(), ids=FINE)
 def test_tables_code_and_lists_are_no_repetition(text: str) -> None:
     assert repetition(text) <= 0.5
+    assert METRICS["repeats"].score(Item(text)) == 0, "what filter keeps is no repetition to eval either"
 
 
 LOOPS = {
@@ -65,6 +68,7 @@ LOOPS = {
 @pytest.mark.parametrize("text", LOOPS.values(), ids=LOOPS)
 def test_a_loop_is_repetition(text: str) -> None:
     assert repetition(text) > 0.5
+    assert METRICS["repeats"].score(Item(text)) == 100
 
 
 ANSWERS = [  # text, prompt

@@ -124,7 +124,7 @@ def test_a_command_reads_the_sample_and_answers_by_its_exit_code() -> None:
     code = "import json, sys; row = json.load(sys.stdin); sys.exit(row['completion'][0]['content'] != row['reference'])"
     assert check(code) == 1
     assert check(code, text="43") == 0
-    assert check("import sys; sys.exit(2)") is None, "the command's own failure is no verdict"
+    assert check("import sys; sys.exit(2)") is None, "the command's own failure is no score"
 
 
 @pytest.mark.parametrize(
