@@ -12,6 +12,7 @@ from chat_server import Body, ChatServer, answer
 from finished_runs import finished_run, recipe
 
 from seqdistill.errors import UsageError
+from seqdistill.metrics.formulas import _checker
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import EvalConfig, GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
@@ -19,6 +20,7 @@ from seqdistill.runs import Run
 from seqdistill.stages.evaluate.result import EvalResult
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.statistics.intervals import share
+from seqdistill.stages.evaluate.verification import verify
 
 KINDS = ["praise", "complaint", "question"]
 SCHEMA = {"type": "object", "properties": {"kind": {"enum": KINDS}}, "required": ["kind"], "additionalProperties": False}
@@ -215,6 +217,34 @@ def test_a_schema_is_compared_parsed_and_field_f1_decides(
     assert (
         teacher["exact_reference"]["value"] == teacher["field_f1_reference"]["value"] == pytest.approx(100 * 22 / 24, abs=1e-6)
     )
+
+
+FORMULAS = ("\\frac{1}{%d}", "1/%d", "The answer is $\\frac{2}{%d}$.")  # reference, teacher, student: double what it should be
+
+
+def test_formulas_decide_where_math_is_the_primary_metric_and_the_run_verifies(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]
+) -> None:
+    for server, text in zip(servers, FORMULAS[1:], strict=True):
+        server.reply = lambda body, text=text: said(body, text % (number(body) + 2))
+    task = plan(tmp_path, servers, primary="math")
+    write_jsonl(
+        tmp_path / "test.jsonl", [{"prompt": f"Letter {n} is here.", "reference": FORMULAS[0] % (n + 2)} for n in range(12)]
+    )
+    scores = evaluate(run, task, Silent()).scores
+    assert scores["primary"] == "math_reference" and scores["decision"] == "INFERIOR"
+    assert [scores["models"][role]["math_reference"]["value"] for role in ("teacher", "student")] == [100.0, 0.0]
+    assert verify(run, Silent()).whole
+
+
+def test_without_its_package_math_is_refused_before_any_request(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    _checker.cache_clear()
+    with pytest.raises(UsageError, match="primary = 'math' needs the package math-verify, which is not installed") as raised:
+        evaluate(run, plan(tmp_path, servers, primary="math"), Silent())
+    assert raised.value.hint.startswith("pip install 'math-verify") and servers[0].requests == servers[1].requests == []
 
 
 @pytest.mark.parametrize("primary", ["accuracy", "field_f1_reference", "own"])

@@ -11,10 +11,11 @@ import pytest
 from test_scoring import sample
 
 from seqdistill.errors import UsageError
+from seqdistill.limits import run_limited
+from seqdistill.metrics.formulas import MathChecker
 from seqdistill.recipe.tables import VerifyConfig
 from seqdistill.stages.filter.scoring.answers import compiled, extractor
-from seqdistill.stages.filter.scoring.limits import run_limited
-from seqdistill.stages.filter.scoring.verify import MathChecker, by_command, by_json, by_number, by_pattern, verifier
+from seqdistill.stages.filter.scoring.verify import by_command, by_json, by_math, by_number, by_pattern, verifier
 
 
 def test_a_number_is_right_within_the_tolerance() -> None:
@@ -96,13 +97,15 @@ def test_equal_formulas_are_right_and_hostile_ones_harm_nothing() -> None:
         ("42", "\ud800 \x00 42", 1),
         ("42", "42", 1),
     ]
-    checker = MathChecker(seconds=3, megabytes=1024)
+    checker = MathChecker(seconds=3, megabytes=1024, needed_by="a test")
     try:
         for reference, text, right in cases:
-            (score,) = checker.check([sample(text, reference=reference)])
+            (score,) = by_math([sample(text, reference=reference)], checker)
             assert score == right or (right is None and score in (None, 0)), (reference, text, score)
         in_thread: list[object] = []
-        thread = threading.Thread(target=lambda: in_thread.extend(checker.check([sample("42", reference="42"), sample("42")])))
+        thread = threading.Thread(
+            target=lambda: in_thread.extend(by_math([sample("42", reference="42"), sample("42")], checker))
+        )
         thread.start()
         thread.join()
         assert in_thread == [1, None]

@@ -115,7 +115,9 @@ def files_of(model: ModelConfig, what: str = "") -> str:
     what = what or named(model)
     if not model.model:
         role = _role(model)
-        raise UsageError(f"no {role or 'model'} is named", f"give --{role}, or model in [{role}]" if role else "name a model")
+        raise UsageError(
+            f"no {role or 'model'} is named", f"pass --{role}, or set model in [{role}]" if role else "name a model"
+        )
     if locate(model.model, what) is not None:
         return local_model(model.model, what)
     return _from_hub(model.model, model.revision, what, _meant(model))

@@ -46,7 +46,7 @@ def locate(name: str, what: str = "") -> Path | None:
             raise UsageError(f"{what}: the package {package!r} is not installed", _package_hint(package))
         files = sorted(Path(spec.submodule_search_locations[0]).glob("**/*.gguf"))
         if len(files) != 1:
-            raise UsageError(f"{what}: the package holds {len(files)} .gguf files, want one", "give the file's path")
+            raise UsageError(f"{what}: the package holds {len(files)} .gguf files, expected one", "give the file's path")
         return files[0]
     path = Path(name).expanduser()
     if path.is_dir():

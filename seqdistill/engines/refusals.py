@@ -150,7 +150,7 @@ def refusal(who: Who, status: int, error: Mapping[str, Any], pause: float | None
     if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
         return failure("too long", "request", hint="shorten the prompts, or lower --max-tokens: both count")
     if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, 429) or status >= 500):
-        wait = f"{who.endpoint} says {status} and wants a pause of {pause / 3600:.1f} hours: {text}"
+        wait = f"{who.endpoint} says {status} and requests a pause of {pause / 3600:.1f} hours: {text}"
         return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
     if status == 429:
         return failure(slow=True, pause=pause)

@@ -229,7 +229,7 @@ def _why_unscored(config: FilterConfig, sample: Sample) -> str:
 def _reward_model(config: ScoreConfig) -> ModelConfig:
     if config.reward_model is None:
         raise UsageError(
-            "filter.score.by = 'reward': no reward model is named", "give --score-reward-model: a hub id or a folder"
+            "filter.score.by = 'reward': no reward model is named", "pass --score-reward-model: a hub id or a folder"
         )
     return ModelConfig(model=config.reward_model)
 
