@@ -95,7 +95,14 @@ class ModelConfig:
 class TeacherConfig(ModelConfig):
     """[teacher]: the model whose answers are learnt."""
 
-    license: str | None = key(None, "the teacher's license or terms, for the cards", output=False)
+    license: str | None = key(None, "the teacher's license, for the cards; default: a local model's own metadata", output=False)
+    terms_url: str | None = key(None, "where the teacher's terms are, for the cards", output=False)
+    training_allowed: bool | None = key(
+        None, "whether the teacher's terms allow training on its answers; false: refused", output=False
+    )
+    despite_terms: str | None = key(
+        None, "the teacher's name, to train on its answers although training_allowed is false", output=False
+    )
     price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, completion", output=False)
 
 

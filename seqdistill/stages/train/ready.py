@@ -15,6 +15,7 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_samples
+from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run
 from seqdistill.stages.train.arguments import check_arguments, trl_arguments
 from seqdistill.stages.train.fit import prepared, quiet
@@ -203,6 +204,7 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
 
 def check_settings(recipe: Recipe) -> None:
     """Raises UsageError for a student, a method or [train.args] that train would refuse, before there are rows."""
+    check_training_allowed(teachers_in(recipe))
     student, method = find_student(recipe), method_of(recipe.train)
     method.check_recipe(recipe)
     with quiet():
