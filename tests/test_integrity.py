@@ -84,6 +84,7 @@ ANSWERS = [  # text, prompt
     (f"{FENCE}\n<|im_start|>user\nHi<|im_end|>\n{FENCE}", "Show the ChatML format."),
     ("The mark is <|im_end|>.", "What does <|im_end|> mean?"),
     ("<reasoning>It rains.</reasoning><answer>Umbrella</answer>", "Answer with <reasoning> and <answer> tags."),
+    ("<analysis>It rains.</analysis> Umbrella", "Write your analysis between <analysis> tags, then the answer."),
     (f"{FENCE}python\nprint(1)\n{FENCE}\nand\n{FENCE}\n2\n{FENCE}", ""),
     (f"````markdown\n{FENCE}python\nprint(1)\n{FENCE}\n````", ""),
     (f"{FENCE}markdown\n# Title\n{FENCE}bash\npip install x\n{FENCE}\n{FENCE}", ""),
@@ -111,6 +112,10 @@ FAULTS = [  # text, what is named
     ("<thought>What is flat?</thought>A table is flat.", "reasoning is left in the answer: '<thought>'"),
     ("<Reasoning>\nWhat?\n</Reasoning>\nA table.", "reasoning is left in the answer: '<Reasoning>'"),
     ("<thinking>What?</thinking> A table.", "reasoning is left in the answer"),
+    ("<analysis>What is flat?</analysis>A table is flat.", "reasoning is left in the answer: '<analysis>'"),
+    ("A table is flat.</analysis>", "0 reasoning tags are opened and 1 closed"),
+    ("<scratchpad>flat: table</scratchpad>\nA table.", "reasoning is left in the answer: '<scratchpad>'"),
+    ("<inner_monologue>Hm.</inner_monologue> A table.", "reasoning is left in the answer: '<inner_monologue>'"),
     (f"Do this:\n{FENCE}python\nprint(1)", "a code fence is not closed"),
     ("{{ answer }}", "a template variable was not filled"),
 ]
