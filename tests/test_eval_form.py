@@ -253,7 +253,7 @@ def test_eval_says_what_was_paid_and_what_may_be_billed(
     assert ("USD more may be billed for lost answers" in paid[0]) == lost
     spent = len(notes.notes)
     if not lost:
-        evaluate(run, replace(task, eval=replace(task.eval, seed=1)), notes)
+        evaluate(run, replace(task, eval=replace(task.eval, resamples=300)), notes)
         assert not any("by this run in all" in note for note in notes.notes[spent:]), "nothing new was paid"
 
 
