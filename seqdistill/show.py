@@ -97,7 +97,7 @@ def show_filter(console: Console, result: "FilterResult") -> None:
 
 
 def show_explanation(console: Console, explained: "Explanation") -> None:
-    from seqdistill.stages.filter.verdict import in_words
+    from seqdistill.stages.filter.rejection import in_words
 
     instead = ", ".join(f"{row['id']} ({row['rule']})" for row in explained.instead_of)
     console.facts(

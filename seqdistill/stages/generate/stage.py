@@ -70,7 +70,9 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
             progress.note(f"generate: {unknown}")
         plan, others = inputs.plan(progress), inputs.others(stack)
         journal = stack.enter_context(Journal(run.file("generate", "journal.jsonl")))
-        budget = stack.enter_context(spending(run, journal, inputs.teachers, recipe.generate.budget, progress))
+        budget = stack.enter_context(
+            spending(run, journal, inputs.teachers, recipe.generate.budget, progress, note_spent=False)
+        )
         if again := paid_anew(journal, ((planned.teacher, planned.request) for planned in plan), place):
             progress.note(f"generate: {again}")
         outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others)
