@@ -28,6 +28,7 @@ from seqdistill.runs import STAGES, Run
 from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
+    from seqdistill.doctor import Check
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.evaluate.verification import Verification
@@ -204,3 +205,11 @@ def forecast(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         return forecast(directory, resolved, progress)
+
+
+def doctor(run: RunPath = ".", recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Check]":
+    """What this machine, the recipe's models and its endpoints can do, with a fix for what they cannot. Sends no prompt."""
+    from seqdistill.doctor import examine
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return examine(resolved, directory.path)

@@ -7,6 +7,7 @@ from seqdistill.console import Console, seconds, size, to_stdout, wrapped
 from seqdistill.records import visible
 
 if TYPE_CHECKING:
+    from seqdistill.doctor import Check
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.filter.explain import Explanation
@@ -186,6 +187,18 @@ def show_train(console: Console, result: "TrainResult") -> None:
             "model": result.path,
         },
     )
+
+
+def show_checks(console: Console, checks: "Sequence[Check]") -> None:
+    """One finding after another: its state, what was found, and below it the fix."""
+    if console.as_json:
+        return
+    width = min(max(len(one.name) for one in checks), 24)
+    with to_stdout():
+        for one in checks:
+            print(f"{one.state:<4}  {visible(one.name):<{width}}  {visible(one.found)}")
+            if one.fix:
+                print(f"{'':<{width + 8}}-> {visible(one.fix)}")
 
 
 def show_forecast(console: Console, forecast: "Forecast") -> None:
