@@ -25,7 +25,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
-from seqdistill.runs import Run
+from seqdistill.runs import STAGES, Run
 from seqdistill.tasks.templates import recipe_file
 from seqdistill.version import __version__
 
@@ -378,13 +378,64 @@ def _eval(run: Run, recipe: Recipe, console: Console, markdown: Path | None = No
     return asdict(result)
 
 
+FromOption = Annotated[
+    str,
+    typer.Option("--from", metavar="STAGE", help=f"first stage: {' | '.join(STAGES)}", autocompletion=_completions(STAGES)),
+]
+UntilOption = Annotated[
+    str,
+    typer.Option("--until", metavar="STAGE", help=f"last stage: {' | '.join(STAGES)}", autocompletion=_completions(STAGES)),
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="do the stages again although they are up to date; no paid answer is requested again")
+]
+SmokeOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--smoke",
+        metavar="N",
+        min=1,
+        help="N prompts through the stages, 10 training steps at most; then time, cost and disk of the whole run",
+    ),
+]
+
+
 @_command(
-    "run", (*SHARED, "student", BUDGET), "All four stages; what is up to date is skipped.", [_own("limit", LimitOption, None)]
+    "run",
+    (*SHARED, "student", BUDGET),
+    "All four stages; what is up to date is skipped.",
+    [
+        _own("limit", LimitOption, None),
+        _own("from_", FromOption, STAGES[0]),
+        _own("until", UntilOption, STAGES[-1]),
+        _own("force", ForceOption, False),
+        _own("smoke", SmokeOption, None),
+    ],
 )
-def _run(run: Run, recipe: Recipe, console: Console, limit: int | None) -> dict[str, Any]:  # noqa: ARG001
+def _run(
+    run: Run,
+    recipe: Recipe,
+    console: Console,
+    limit: int | None,  # noqa: ARG001
+    from_: str,
+    until: str,
+    force: bool,
+    smoke: int | None,
+) -> dict[str, Any]:
+    chosen = api.stages_between(from_, until)
+    whole, recipe = recipe, recipe if smoke is None else api.smoke_recipe(run.path, recipe, smoke)
     api.check_stages(run.path, recipe, progress=console)
-    stages = {"generate": _generate, "filter": _filter, "train": _train, "eval": _eval}
-    return {stage: act(run, recipe, console) for stage, act in stages.items()}
+    acts = {"generate": _generate, "filter": _filter, "train": _train, "eval": _eval}
+    results: dict[str, Any] = {}
+    for stage in chosen:
+        if force:
+            api.undo(run.path, stage)
+        results[stage] = acts[stage](run, recipe, console)
+    if smoke is not None and chosen == list(STAGES):
+        forecast = api.forecast(run.path, whole, progress=console)
+        show.show_forecast(console, forecast)
+        results["forecast"] = asdict(forecast)
+    return results
 
 
 # --- tools ----------------------------------------------------------------------------------------------------------------
@@ -403,6 +454,32 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
         return asdict(found)
 
     _guarded(console, run, work)
+
+
+@app.command("doctor")
+def _doctor(
+    run: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="[RUN]", help="run directory whose models and endpoints are checked too", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Check Python, GPU, torch, vLLM, disk, models, endpoints and keys, and say how to fix what fails: exit 1.
+
+    Sends no prompt: an endpoint is asked for its list of models alone.
+    """
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        checks.extend(api.doctor(run or ".", config, progress=console))
+        show.show_checks(console, checks)
+        return {"checks": [asdict(one) for one in checks]}
+
+    checks: list[Any] = []
+    _guarded(console, run or Path(), work)
+    if any(one.state == "fail" for one in checks):
+        raise typer.Exit(1)
 
 
 @app.command("shrink")

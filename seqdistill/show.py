@@ -7,6 +7,8 @@ from seqdistill.console import Console, seconds, size, to_stdout, wrapped
 from seqdistill.records import visible
 
 if TYPE_CHECKING:
+    from seqdistill.doctor import Check
+    from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
@@ -189,14 +191,57 @@ def show_train(console: Console, result: "TrainResult") -> None:
     )
 
 
+def show_checks(console: Console, checks: "Sequence[Check]") -> None:
+    """One finding after another: its state, what was found, and below it the fix."""
+    if console.as_json:
+        return
+    width = min(max(len(one.name) for one in checks), 24)
+    with to_stdout():
+        for one in checks:
+            print(f"{one.state:<4}  {visible(one.name):<{width}}  {visible(one.found)}")
+            if one.fix:
+                print(f"{'':<{width + 8}}-> {visible(one.fix)}")
+
+
+def show_forecast(console: Console, forecast: "Forecast") -> None:
+    """The whole run, from a smoke run."""
+    rows = [
+        [
+            one.stage,
+            seconds(one.smoke_seconds),
+            "–" if one.seconds is None else seconds(one.seconds),
+            "–" if one.usd is None else f"{one.usd:.4f}",
+            size(one.bytes),
+        ]
+        for one in forecast.stages
+    ]
+    console.table("by stage", ["stage", f"these {forecast.smoke:,}", "all", "USD", "disk"], rows)
+    console.facts(
+        "the whole run, estimated",
+        {
+            "prompts": f"{forecast.prompts:,}, and {forecast.test_prompts:,} to test on",
+            "time": seconds(forecast.seconds),
+            "cost": None if forecast.usd is None else f"{forecast.usd:.4f} USD",
+            "disk": size(forecast.bytes),
+            "memory": f"{size(forecast.memory_bytes)} at the peak of a training step",
+        },
+    )
+
+
 def show_eval(console: Console, result: "EvalResult") -> None:
     title = "eval: up to date" if result.up_to_date else f"eval: done in {seconds(result.seconds)}"
     console.table(title, result.columns, result.rows)
     if result.slice_rows:
         console.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
+    if result.cost_rows:
+        console.table("latency and cost", result.cost_columns, result.cost_rows)
     if not console.as_json:
         with to_stdout():
-            print("\n".join(wrapped(visible(line)) for line in result.verdict))
+            print(
+                "\n".join(
+                    wrapped(visible(line)) for line in (*(result.cost_notes if result.cost_rows else ()), *result.verdict)
+                )
+            )
             print(visible(f"report: {result.paths['report']}"))
 
 

@@ -17,6 +17,7 @@ from seqdistill.progress import Progress
 from seqdistill.records import Prompt, content_files, file_sha256, read_jsonl
 from seqdistill.runs import STAGES, Run, seal, start_sha256
 from seqdistill.stages.evaluate.answers import Answer, Scoring
+from seqdistill.stages.evaluate.cost import with_costs
 from seqdistill.stages.evaluate.deferral import Promise
 from seqdistill.stages.evaluate.inputs import kind_of
 from seqdistill.stages.evaluate.scores import found_in
@@ -140,8 +141,13 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
         if "deferral" in scores
         else None,
     )
-    found = found_in(answers, settings, replace(scoring, measures=settings.measures))
-    if place := _difference(found, {name: scores.get(name) for name in found}, CLOSE):
+    document = found_in(answers, settings, replace(scoring, measures=settings.measures))
+    if cost := scores.get("cost"):
+        costs = with_costs(scores, cost["inputs"], cost["terms"], cost["upfront"])
+        of_models = costs.pop("models")
+        document |= costs
+        document["models"] = {role: {**of, **of_models.get(role, {})} for role, of in document["models"].items()}
+    if place := _difference(document, {name: scores.get(name) for name in document}, CLOSE):
         yield path, f"does not follow from predictions.jsonl: {place}"
     elif verdict(scores) != scores["verdict"]:
         yield path, "the verdict does not follow from the scores"
