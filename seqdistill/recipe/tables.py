@@ -475,6 +475,9 @@ class EvalConfig:
     good_enough: float | None = key(
         None, "score of the primary metric from which an answer is good enough; default: the teacher's less margin"
     )
+    regressions: int = key(
+        20, "how many of the prompts that the student answers worse than base or teacher are explained", low=0, high=1000
+    )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1, common=True)

@@ -15,11 +15,13 @@ from seqdistill.journal.budget import FREE
 from seqdistill.metrics.text import chrf_signature
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate import baselines
 from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.class_table import class_table
 from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
+from seqdistill.stages.evaluate.regressions import Sources, regressions
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, methods, tabulate, warning
 from seqdistill.stages.evaluate.verdict import verdict
@@ -55,6 +57,7 @@ def scores_of(
             **_facts(run, recipe, contestant, answers),
             **found["models"][contestant.role],
         }
+    found["regressions"] = regressions_in(answers, settings, explained_with(run, recipe.eval.regressions))
     found["deferral"] = with_cost(found["deferral"], found["models"], sum(answer.model == "student" for answer in answers))
     document = {
         **found,
@@ -119,6 +122,17 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
             classes["majority"] |= document["models"]["majority"][f"accuracy_{against}"] or {}
         document |= classes
     return document
+
+
+def explained_with(run: Run, most: int) -> Sources:
+    """What the run's regressions are explained with."""
+    return Sources(baselines.training_file(run), baselines.rejected_file(run), most)
+
+
+def regressions_in(answers: Sequence[Answer], settings: Settings, sources: Sources) -> dict[str, Any]:
+    """The regressions by the metric that decides."""
+    share = next(measure.metric.share for measure in settings.measures if measure.name == settings.primary)
+    return regressions(answers, settings.primary, sources, share=share)
 
 
 def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:

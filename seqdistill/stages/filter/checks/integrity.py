@@ -8,9 +8,9 @@ import re
 from typing import Any
 
 from seqdistill.engines.reasoning import leftover_reasoning
+from seqdistill.personal_data import hidden
 from seqdistill.recipe.tables import IntegrityConfig
 from seqdistill.records import Sample
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.stages.filter.verdict import Verdict, setting
 
 
