@@ -7,6 +7,7 @@ from seqdistill.console import Console, line, seconds, size, to_stdout, wrapped
 from seqdistill.records import visible
 
 if TYPE_CHECKING:
+    from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
@@ -96,7 +97,7 @@ def show_filter(console: Console, result: "FilterResult") -> None:
 
 
 def show_explanation(console: Console, explained: "Explanation") -> None:
-    from seqdistill.stages.filter.verdict import in_words
+    from seqdistill.stages.filter.rejection import in_words
 
     instead = ", ".join(f"{row['id']} ({row['rule']})" for row in explained.instead_of)
     console.facts(
@@ -183,6 +184,31 @@ def show_train(console: Console, result: "TrainResult") -> None:
             "parameters": f"{result.parameters:,}",
             "loss": ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None) or "not logged",
             "model": result.path,
+        },
+    )
+
+
+def show_forecast(console: Console, forecast: "Forecast") -> None:
+    """The whole run, from a smoke run."""
+    rows = [
+        [
+            one.stage,
+            seconds(one.smoke_seconds),
+            "–" if one.seconds is None else seconds(one.seconds),
+            "–" if one.usd is None else f"{one.usd:.4f}",
+            size(one.bytes),
+        ]
+        for one in forecast.stages
+    ]
+    console.table("by stage", ["stage", f"these {forecast.smoke:,}", "all", "USD", "disk"], rows)
+    console.facts(
+        "the whole run, estimated",
+        {
+            "prompts": f"{forecast.prompts:,}, and {forecast.test_prompts:,} to test on",
+            "time": seconds(forecast.seconds),
+            "cost": None if forecast.usd is None else f"{forecast.usd:.4f} USD",
+            "disk": size(forecast.bytes),
+            "memory": f"{size(forecast.memory_bytes)} at the peak of a training step",
         },
     )
 

@@ -1,6 +1,7 @@
 """What answers cost: counted, estimated, capped, and never paid twice, against a chat server that bills."""
 
 import json
+import re
 import signal
 import time
 from dataclasses import asdict, replace
@@ -209,8 +210,9 @@ def test_tokens_beyond_the_limit_raise_what_the_next_requests_are_taken_for(tmp_
     hidden = {"prompt_tokens": 20, "completion_tokens": 18, "total_tokens": 620}
     with ChatServer(reply=lambda body: {**answer(body), "usage": hidden}) as server:
         asked = recipe(server, prompts_file(tmp_path, range(60)), max_tokens=20, budget=20.0)
-        with pytest.raises(Incomplete, match="the budget of 20 USD is reached"):
+        with pytest.raises(Incomplete, match="the budget of 20 USD is reached") as caught:
             generate(Run(tmp_path / "run"), priced(asked), Silent())
+        assert re.search(r"\(the endpoint bills up to \d\d\.\d times what max_tokens allows\)", caught.value.message)
         assert pytest.approx(len(server.usages) * (20 * 1e-3 + 600 * 1e-2)) == 3 * 6.02, "as many as fit"
 
 

@@ -202,7 +202,7 @@ class Dispatcher:
         self._take_note(attempt, endpoint, failure, sent_at, now)
         if failure.scope == "endpoint":
             self._set_aside(endpoint, failure.fatal(proven=bool(endpoint.answers)))
-        elif not (failure.slow or failure.down or failure.away or failure.adapted or failure.verdict):
+        elif not (failure.slow or failure.down or failure.away or failure.adapted or failure.filtered):
             self._count_alike(endpoint, failure)
         if self._may_try_again(attempt, endpoint, failure):
             self._unsettled -= 1
@@ -212,8 +212,8 @@ class Dispatcher:
             return
         failed = Completion(
             "",
-            finish_reason="content_filter" if failure.verdict else "error",
-            error=None if failure.verdict else failure.kind,  # a verdict on this prompt is no fault: an answer
+            finish_reason="content_filter" if failure.filtered else "error",
+            error=None if failure.filtered else failure.kind,  # an answer, not a fault
             message=f"{failure.message}; {failure.hint}" if failure.hint else failure.message,
             raw=failure.reply,
         )

@@ -137,7 +137,7 @@ def addresses(model: ModelConfig) -> list[Address]:
         if not address.key and not urls and not address.has_key_header:
             raise UsageError(
                 f"no key for {DEFAULT_URL}: the environment variable {name} is not set",
-                f"set {name}, or give the endpoint's --teacher-base-url",
+                f"set {name}, or pass the endpoint's --teacher-base-url",
             )
         found.append(address)
     return found

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, get_type_hints
 
 from seqdistill.metrics import PRIMARY
+from seqdistill.metrics.metric import TOLERANCE
 
 
 def key(
@@ -94,7 +95,14 @@ class ModelConfig:
 class TeacherConfig(ModelConfig):
     """[teacher]: the model whose answers are learnt."""
 
-    license: str | None = key(None, "the teacher's license or terms, for the cards", output=False)
+    license: str | None = key(None, "the teacher's license, for the cards; default: a local model's own metadata", output=False)
+    terms_url: str | None = key(None, "where the teacher's terms are, for the cards", output=False)
+    training_allowed: bool | None = key(
+        None, "whether the teacher's terms allow training on its answers; false: refused", output=False
+    )
+    despite_terms: str | None = key(
+        None, "the teacher's name, to train on its answers although training_allowed is false", output=False
+    )
     price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, completion", output=False)
 
 
@@ -164,8 +172,12 @@ class GenerateConfig:
     ask_again: list[str] = key(
         [], "request once more what ended by this finish reason, or what is empty; repeat it: length, empty, content_filter ..."
     )
-    retry_truncated: int | None = key(None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2)
-    batch: bool = key(False, "ask through the endpoint's Batch API: within a day or so, at half the price", output=False)
+    retry_truncated: int | None = key(
+        None, "request once more, with this larger max_tokens, the answers cut off at max_tokens", low=2
+    )
+    batch: bool = key(
+        False, "send the requests through the endpoint's Batch API: within a day or so, at half the price", output=False
+    )
     budget: float | None = key(
         None, "hard cap in USD on what the run's answers may cost in all", low=0, output=False, common=True
     )
@@ -289,7 +301,7 @@ class VerifyConfig:
 
     by: str = key("number", "the check against the reference: number, json, math, command or regex:PATTERN")
     tolerance: float = key(
-        1e-6,
+        TOLERANCE,
         "by = number: numbers this close are equal, relative; whole numbers must be the same, up to the default",
         low=0,
         high=1,

@@ -111,8 +111,10 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     form.check()
     kind = kind_of(form)
     own = own_metric(recipe.eval.metric) if recipe.eval.metric else None
-    scoring = Scoring(measures(kind, own), form, kind, baselines.training_file(run))
+    scoring = Scoring(measures(kind, own, recipe.task.primary), form, kind, baselines.training_file(run))
     check_primary(recipe.task.primary, scoring.measures, kind)
+    for needs in {measure.metric.needs for measure in scoring.measures if measure.metric.needs}:
+        needs()
     check_conditions(recipe.eval.fail_under, scoring.measures)
     judge_inputs(recipe)
     return recipe, test, scoring

@@ -14,6 +14,7 @@ from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.journal.budget import FREE
 from seqdistill.metrics.text import chrf_signature
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
+from seqdistill.rights import license_in
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate import baselines
 from seqdistill.stages.evaluate.answers import Answer, Scoring
@@ -63,7 +64,7 @@ def scores_of(
         **found,
         "primary_named": recipe.task.primary is not None,
         "prompts": len({answer.prompt.id for answer in answers}),
-        "teacher_license": recipe.teacher.license,
+        "teacher_license": license_in(run) or recipe.teacher.license,
         **({"form": form} if form else {}),
         **({"judge": judge} if judge else {}),
         "temperature": recipe.eval.temperature,

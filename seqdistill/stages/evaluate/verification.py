@@ -106,7 +106,7 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
     scores = json.loads(path.read_text(encoding="utf-8"))
     form = AnswerForm(scores.get("form", {}).get("schema", {}), tuple(scores.get("form", {}).get("choices", ())))
     kind = kind_of(form)
-    columns = [measure for measure in measures(kind) if measure.name in scores["measures"]]
+    columns = [measure for measure in measures(kind, primary=scores["primary"]) if measure.name in scores["measures"]]
     own = [_as_written(facts) for name, facts in scores["measures"].items() if name.partition("_")[0] == OWN]
     scoring = Scoring(columns, form, kind)
     rows = [row for _, row in read_jsonl(predictions)]

@@ -247,7 +247,7 @@ def chat_template(name: str, kwargs: Mapping[str, Any]) -> str:
         if name not in known:
             raise UsageError(
                 f"[student] chat_template = {name!r}: no such file{nearest(name, known)}",
-                "give a .jinja file, or a name in TRL's chat_templates: qwen3_training, llama3, gemma ...",
+                "name a .jinja file, or one of the files in TRL's chat_templates: qwen3_training, llama3, gemma ...",
             )
         path = known[name]
     return with_defaults(path.read_text(encoding="utf-8"), kwargs)

@@ -80,7 +80,9 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
 
 def _check(config: JudgeConfig) -> None:
     if not config.model:
-        raise UsageError("filter.score.by = 'judge': no judge is named", "give --judge, or model in the recipe's [judge]")
+        raise UsageError(
+            "filter.score.by = 'judge': no judge is configured", "pass --judge, or set model in the recipe's [judge]"
+        )
     price_of(config.price, "judge")
     if config.budget is not None and not config.price:
         raise UsageError(f"[judge] budget = {config.budget:g} needs a price", "price = { prompt = 0.10, completion = 0.40 }")
