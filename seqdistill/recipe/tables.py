@@ -209,7 +209,7 @@ class IntegrityConfig:
     finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several; [] is any")
     min_chars: int = key(1, "reject shorter completions", low=0)
     max_chars: int | None = key(None, "reject longer completions", low=1)
-    markup: bool = key(True, "reject template tokens in the text, reasoning left in it and open code fences")
+    markup: bool = key(True, "reject template tokens in the text, reasoning left in it, open code fences and broken characters")
     max_repetition: float = key(
         0.5, "reject when more than this share of a completion repeats what it said before; 1 is off", low=0, high=1
     )
