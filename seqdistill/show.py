@@ -1,9 +1,9 @@
 """How each command's result is printed for a person: one function a result. `console` owns the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.console import Console, seconds, size, to_stdout, wrapped
+from seqdistill.console import Console, line, seconds, size, to_stdout, wrapped
 from seqdistill.records import visible
 
 if TYPE_CHECKING:
@@ -237,12 +237,35 @@ def show_eval(console: Console, result: "EvalResult") -> None:
         console.table("latency and cost", result.cost_columns, result.cost_rows)
     if not console.as_json:
         with to_stdout():
-            print(
-                "\n".join(
-                    wrapped(visible(line)) for line in (*(result.cost_notes if result.cost_rows else ()), *result.verdict)
-                )
-            )
+            print("\n".join(_regressions(result)), end="")
+            notes = result.cost_notes if result.cost_rows else []
+            print("\n".join(wrapped(visible(line)) for line in (*notes, *result.verdict)))
             print(visible(f"report: {result.paths['report']}"))
+
+
+WORST = 3  # regressions printed; the others are in scores.json and in the report
+
+
+def _regressions(result: "EvalResult") -> Iterator[str]:
+    """The worst regressions, each in a few lines of the terminal's width; ends with an empty line where there are any."""
+    worst = result.regressions[:WORST]
+    if not worst:
+        return
+    yield from wrapped(f"regressions: {result.regressed}; the worst {len(worst)}").split("\n")
+    for item in worst:
+        scores = ", ".join(f"{role} {item['scores'][role]:.0f}" for role in ("student", *item["better"]))
+        yield ""
+        named = f"{item['id']} ({item['slice']})" if item["slice"] else item["id"]
+        yield line(f"{named}: {scores}", " ")
+        texts = {"prompt": item["prompt"], "reference": item["reference"], **item["answers"]}
+        for row in item["training"][:1]:
+            texts["trained on"] = f"{row['similarity']:.2f} {row['prompt']} -> {row['completion']}"
+        for row in item["removed"][:1]:
+            texts["removed"] = f"{row['similarity']:.2f} by {row['rule']} ({row['reason']}): {row['prompt']}"
+        yield from (line(text, f"   {name:<10} ") for name, text in texts.items() if text is not None)
+        yield wrapped(visible(item["why"]), "   why        ")
+    yield ""
+    yield ""
 
 
 def _differences(references: Mapping[str, Any]) -> str | None:

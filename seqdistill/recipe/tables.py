@@ -512,6 +512,9 @@ class EvalConfig:
         high=1,
     )
     shadow_share: float = key(0.0, "share of the requests that the teacher answers too, to compare", low=0, high=1)
+    regressions: int = key(
+        20, "how many of the prompts that the student answers worse than base or teacher are explained", low=0, high=1000
+    )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1, common=True)

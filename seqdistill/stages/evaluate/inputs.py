@@ -49,6 +49,7 @@ class Inputs:
             "test": None if is_hub_source(test) else Path(test),
             "template": template.path,
             "training data": scoring.training,
+            "rejected rows": baselines.rejected_file(run) if recipe.eval.regressions else None,
             "metric": split_name(recipe.eval.metric)[0] if recipe.eval.metric else None,
             **{f"answers of {one.role}": one.outputs for one in contestants if one.outputs},
         }

@@ -17,6 +17,7 @@ from seqdistill.metrics.text import chrf_signature
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
 from seqdistill.rights import license_in
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate import baselines
 from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.class_table import class_table
@@ -24,6 +25,7 @@ from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.stages.evaluate.cost import inputs_of, terms_of, upfront_of, with_costs
 from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
 from seqdistill.stages.evaluate.latency import Latencies
+from seqdistill.stages.evaluate.regressions import Sources, regressions
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, methods, tabulate, warning
 from seqdistill.stages.evaluate.verdict import verdict
@@ -67,6 +69,7 @@ def scores_of(
         found["models"][role] |= of
     found |= {**costs, **{name: found["models"]["student"].get(name) for name in ("p50", "p95")}}
     found["deferral"] = with_cost(found["deferral"], found["models"])
+    found["regressions"] = regressions_in(answers, settings, explained_with(run, recipe.eval.regressions))
     document = {
         **found,
         "primary_named": recipe.task.primary is not None,
@@ -130,6 +133,17 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
             classes["majority"] |= document["models"]["majority"][f"accuracy_{against}"] or {}
         document |= classes
     return document
+
+
+def explained_with(run: Run, most: int) -> Sources:
+    """What the run's regressions are explained with."""
+    return Sources(baselines.training_file(run), baselines.rejected_file(run), most)
+
+
+def regressions_in(answers: Sequence[Answer], settings: Settings, sources: Sources) -> dict[str, Any]:
+    """The regressions by the metric that decides."""
+    share = next(measure.metric.share for measure in settings.measures if measure.name == settings.primary)
+    return regressions(answers, settings.primary, sources, share=share)
 
 
 def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from seqdistill import personal_data
 from seqdistill.decisions import RULE, Decision, apply, stale, summary
 from seqdistill.recipe.tables import PersonalDataConfig
 from seqdistill.records import Sample
-from seqdistill.stages.filter.checks import personal_data
 from seqdistill.stages.filter.rejection import Rejection, setting
 from seqdistill.stages.filter.report import Rejections
 from seqdistill.stages.filter.scan import Facts, Rows, hashes_of

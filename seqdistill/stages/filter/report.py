@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from seqdistill.personal_data import hidden
 from seqdistill.records import Sample
 from seqdistill.stages.filter.checks.contamination import Hit, Item
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.stages.filter.checks.stock_phrases import StockPhrase
 from seqdistill.stages.filter.checks.words import Ints
 from seqdistill.stages.filter.rejection import Rejection, in_words

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqdistill.errors import SeqdistillError
+from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ContaminationConfig, IntegrityConfig, NearDuplicatesConfig
 from seqdistill.stages.filter.checks.contamination import Item, held, templates
 from seqdistill.stages.filter.checks.duplicates import exact_duplicates
 from seqdistill.stages.filter.checks.languages import slips
 from seqdistill.stages.filter.checks.near_duplicates import near_duplicates
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.stages.filter.checks.stock_phrases import StockPhrase, stock_phrases
 from seqdistill.stages.filter.checks.words import Ints
 from seqdistill.stages.filter.rejection import Rejection, setting

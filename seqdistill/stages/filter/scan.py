@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from seqdistill.errors import UsageError
 from seqdistill.metrics.behaviour import refusal
+from seqdistill.personal_data import count, hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, PersonalDataConfig
 from seqdistill.records import SAMPLE_KEYS, Sample, fingerprint, read_row, to_line
@@ -27,7 +28,6 @@ from seqdistill.stages.filter.checks.contamination import Hit, ItemIndex
 from seqdistill.stages.filter.checks.duplicates import digest
 from seqdistill.stages.filter.checks.integrity import integrity
 from seqdistill.stages.filter.checks.languages import asks_for_another, language, may_change_script, script
-from seqdistill.stages.filter.checks.personal_data import count, hidden
 from seqdistill.stages.filter.checks.stock_phrases import openings
 from seqdistill.stages.filter.checks.words import Hashes, Ints, Sets, Words, mix, pair_sets, sequence_hashes, words
 from seqdistill.stages.filter.rejection import Rejection, setting

@@ -15,6 +15,7 @@ import numpy as np
 from seqdistill.cards import write_dataset_card
 from seqdistill.decisions import decisions_file, read_decisions
 from seqdistill.errors import SeqdistillError
+from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe, settings
@@ -22,7 +23,6 @@ from seqdistill.records import is_hub_source, write_json
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.filter.agreement import agreement_report
 from seqdistill.stages.filter.checks.contamination import Item, ItemIndex, items_of
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.stages.filter.outputs import write, write_baselines
 from seqdistill.stages.filter.people import apply_decisions, handle_personal_data
 from seqdistill.stages.filter.rejection import Rejection, in_words

@@ -10,9 +10,9 @@ from typing import Any
 
 from seqdistill.engines.reasoning import leftover_reasoning
 from seqdistill.metrics.behaviour import refusal, repetition
+from seqdistill.personal_data import hidden
 from seqdistill.recipe.tables import IntegrityConfig
 from seqdistill.records import Sample
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.stages.filter.rejection import Rejection, setting
 
 

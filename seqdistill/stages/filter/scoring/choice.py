@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal
+from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, ScoreConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.stages.filter.checks.words import Hashes, Ints
 from seqdistill.stages.filter.scoring.answers import extractor
 from seqdistill.stages.filter.scoring.judge import judge, judge_settings

@@ -17,11 +17,11 @@ from seqdistill.journal.asking import Asker, answers, run_async
 from seqdistill.journal.budget import Price, Source, price_of, spending
 from seqdistill.journal.repeated import paid_anew
 from seqdistill.journal.storage import Journal
+from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import JudgeConfig, Recipe
 from seqdistill.records import Sample, conversation_text
 from seqdistill.runs import Run
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.tasks.rubrics import Rubric, load_rubric
 
 SAMPLES_AT_ONCE = 4096  # planned and requested together, after the first TRIAL of them
