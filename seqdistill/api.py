@@ -30,6 +30,7 @@ from seqdistill.tasks.templates import recipe_file
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
     from seqdistill.smoke import Forecast
+    from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.evaluate.verification import Verification
     from seqdistill.stages.filter.explain import Explanation
@@ -144,6 +145,14 @@ def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
     with _resolved(run, recipe, progress) as (directory, resolved):
         _note_stale(directory, "eval", progress)
         return evaluate(directory, resolved, progress)
+
+
+def compare(run: RunPath, other: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Comparison":
+    """Compares the students of two runs on the test prompts that both answered, from what their evals wrote."""
+    from seqdistill.stages.evaluate.compare import compare
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return compare(directory, Run(Path(other)), resolved)
 
 
 def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
