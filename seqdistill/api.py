@@ -29,6 +29,7 @@ from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.result import EvalResult
@@ -222,3 +223,12 @@ def doctor(run: RunPath = ".", recipe: RecipeLike = None, *, progress: Progress 
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         return examine(resolved, directory.path)
+
+
+def init(
+    folder: RunPath, kind: str = "summarize", recorded: Sequence[RunPath] = (), *, progress: Progress = SILENT
+) -> "InitResult":
+    """A folder to start from; with recorded completions, a run that has imported them too. Requests nothing."""
+    from seqdistill.init import init
+
+    return init(Path(folder), kind, [Path(path) for path in recorded], progress)

@@ -474,6 +474,29 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
     _guarded(console, run, work)
 
 
+@app.command("init")
+def _init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="new folder")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="the task: classify | extract | summarize | maths | rewrite", show_default=True)
+    ] = "summarize",
+    from_: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--from", metavar="LOG", help="recorded completions to learn from instead, as `import` reads; repeat it"),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write a recipe, a template, ten prompts, a test set and a page to start from; asks nothing."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        result = api.init(folder, kind, from_ or (), progress=console)
+        show.show_init(console, result)
+        return asdict(result)
+
+    _guarded(console, folder, work)
+
+
 @app.command("doctor")
 def _doctor(
     run: Annotated[

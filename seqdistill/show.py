@@ -8,6 +8,7 @@ from seqdistill.records import visible
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.result import EvalResult
@@ -190,6 +191,12 @@ def show_train(console: Console, result: "TrainResult") -> None:
             "model": result.path,
         },
     )
+
+
+def show_init(console: Console, result: "InitResult") -> None:
+    prompts = f"{result.prompts:,}, {result.test_prompts:,} of them to test on" if result.run else None
+    facts = {"files": ", ".join(result.files), "recorded prompts": prompts, "run": result.run, "next": result.next}
+    console.facts(f"init: {result.folder}", facts)
 
 
 def show_checks(console: Console, checks: "Sequence[Check]") -> None:
