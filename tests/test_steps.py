@@ -101,9 +101,9 @@ def test_vocabulary_and_width_are_cut_in_the_first_step_and_terms_compare_with_t
 @pytest.mark.parametrize(
     ("steps", "student", "settings", "reason"),
     [
-        ("3,x,1", "shrink:1", {}, "want falling numbers"),
-        ("1,2,3", "shrink:3", {}, "want falling numbers"),
-        ("1", "shrink:1", {}, "want falling numbers"),
+        ("3,x,1", "shrink:1", {}, "expected falling numbers"),
+        ("1,2,3", "shrink:3", {}, "expected falling numbers"),
+        ("1", "shrink:1", {}, "expected falling numbers"),
         ("3,2", "shrink:1", {}, "the last step has 2 layers, and .* 'shrink:1'"),
         ("3,2", "some/model", {}, "the last step has 2 layers"),
         ("3,2", "shrink:2", {"layers": "0,1"}, "a list is for one step"),

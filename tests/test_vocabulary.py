@@ -102,9 +102,11 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_cut_tokenizer_segments_the_texts_as_the_whole_one_and_still_writes_any_other(kind: str) -> None:
+    from transformers import LlamaConfig
+
     tokenizer = TOKENIZERS[kind]()
     kept = needed_tokens(tokenizer, TEXTS)
-    smaller = cut_tokenizer(tokenizer, kept, TEXTS)
+    smaller = cut_tokenizer(LlamaConfig(), tokenizer, kept, TEXTS)
     assert len(smaller) == len(kept) < len(tokenizer) - 10
     assert sorted(smaller.get_vocab().values()) == list(range(len(kept)))
     for text in TEXTS:
@@ -121,9 +123,11 @@ def test_the_cut_tokenizer_segments_the_texts_as_the_whole_one_and_still_writes_
 
 
 def test_a_text_that_would_be_segmented_differently_is_refused() -> None:
+    from transformers import LlamaConfig
+
     tokenizer = bpe_tokenizer()
     with pytest.raises(UsageError, match=r"segments 'The bridge is shut.* differently"):
-        cut_tokenizer(tokenizer, needed_tokens(tokenizer, TEXTS[:1]), TEXTS)
+        cut_tokenizer(LlamaConfig(), tokenizer, needed_tokens(tokenizer, TEXTS[:1]), TEXTS)
 
 
 @pytest.mark.parametrize(("tied", "padding"), [(True, 0), (False, 61)])

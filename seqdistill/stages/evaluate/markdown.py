@@ -26,9 +26,28 @@ def _lines(result: EvalResult, name: str) -> Iterator[str]:
     yield from _table(result.columns, [[_called(result.scores, row[0]), *row[1:]] for row in result.rows])
     if result.slice_rows:
         yield from _table(result.slice_columns, result.slice_rows)
+    if result.cost_rows:
+        yield from _table(result.cost_columns, result.cost_rows)
+        yield from (f"- {_text(note)}" for note in result.cost_notes)
+        yield ""
+    if result.regressions:
+        yield f"<details><summary>Regressions: {_text(result.regressed)}</summary>\n"
+        yield from _table(("prompt", "slice", "student", "others", "why", "nearest training row"), _regressions(result))
+        yield "</details>\n"
     yield "<details><summary>What the numbers say</summary>\n"
     yield from (f"- {_text(line)}" for line in rest)
     yield "\n</details>"
+
+
+def _regressions(result: EvalResult) -> list[list[str]]:
+    """A row for each regression: no text of a prompt or a model, but ids, scores and the reason."""
+    rows = []
+    for item in result.regressions:
+        others = ", ".join(f"{role} {item['scores'][role]:.0f}" for role in item["better"])
+        near = item["training"][0] if item["training"] else None
+        nearest = f"{near['id']} ({near['similarity']:.2f})" if near else "–"
+        rows.append([item["id"], item["slice"] or "–", f"{item['scores']['student']:.0f}", others, item["why"], nearest])
+    return rows
 
 
 def _called(scores: dict[str, Any], role: str) -> str:

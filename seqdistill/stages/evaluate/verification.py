@@ -17,9 +17,10 @@ from seqdistill.progress import Progress
 from seqdistill.records import Prompt, content_files, file_sha256, read_jsonl
 from seqdistill.runs import STAGES, Run, seal, start_sha256
 from seqdistill.stages.evaluate.answers import Answer, Scoring
+from seqdistill.stages.evaluate.cost import with_costs
 from seqdistill.stages.evaluate.deferral import Promise
 from seqdistill.stages.evaluate.inputs import kind_of
-from seqdistill.stages.evaluate.scores import found_in
+from seqdistill.stages.evaluate.scores import explained_with, found_in, regressions_in
 from seqdistill.stages.evaluate.table import Settings
 from seqdistill.stages.evaluate.verdict import verdict
 from seqdistill.tasks.answer_form import AnswerForm
@@ -106,7 +107,7 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
     scores = json.loads(path.read_text(encoding="utf-8"))
     form = AnswerForm(scores.get("form", {}).get("schema", {}), tuple(scores.get("form", {}).get("choices", ())))
     kind = kind_of(form)
-    columns = [measure for measure in measures(kind) if measure.name in scores["measures"]]
+    columns = [measure for measure in measures(kind, primary=scores["primary"]) if measure.name in scores["measures"]]
     own = [_as_written(facts) for name, facts in scores["measures"].items() if name.partition("_")[0] == OWN]
     scoring = Scoring(columns, form, kind)
     rows = [row for _, row in read_jsonl(predictions)]
@@ -140,12 +141,25 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
         if "deferral" in scores
         else None,
     )
-    found = found_in(answers, settings, replace(scoring, measures=settings.measures))
-    if place := _difference(found, {name: scores.get(name) for name in found}, CLOSE):
+    again = found_in(answers, settings, replace(scoring, measures=settings.measures))
+    if "regressions" in scores and _has_inputs(run, "training data", "rejected rows"):
+        again["regressions"] = regressions_in(answers, settings, explained_with(run, scores["regressions"]["most"]))
+    if cost := scores.get("cost"):
+        costs = with_costs(scores, cost["inputs"], cost["terms"], cost["upfront"])
+        of_models = costs.pop("models")
+        again |= costs
+        again["models"] = {role: {**of, **of_models.get(role, {})} for role, of in again["models"].items()}
+    if place := _difference(again, {name: scores.get(name) for name in again}, CLOSE):
         yield path, f"does not follow from predictions.jsonl: {place}"
     elif verdict(scores) != scores["verdict"]:
         yield path, "the verdict does not follow from the scores"
     yield from _unjournalled(run, scores, rows)
+
+
+def _has_inputs(run: Run, *names: str) -> bool:
+    """Whether eval's inputs of these names, where it read them, are still there: a copied run may have left them behind."""
+    inputs = (run.manifest("eval") or {}).get("inputs", {})
+    return all((run.path / inputs[name]["path"]).exists() for name in names if name in inputs)
 
 
 def _as_written(facts: Mapping[str, Any]) -> Measure:

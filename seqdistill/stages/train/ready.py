@@ -10,11 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.loading import folder_here, load, named
+from seqdistill.engines.loading import folder_here, generation_config, load, named
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample, read_samples
+from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run
 from seqdistill.stages.train.arguments import check_arguments, trl_arguments
 from seqdistill.stages.train.fit import prepared, quiet
@@ -27,13 +28,12 @@ from seqdistill.stages.train.ranks import shared
 from seqdistill.stages.train.rendering import Row, Template, Unfit, chat_template, with_defaults
 from seqdistill.stages.train.shrink import listed_layers
 from seqdistill.stages.train.steps import first_step, layers_of_steps
-from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained, weights_of
+from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained
 from seqdistill.stages.train.task_texts import run_texts, test_texts
 from seqdistill.stages.train.vocabulary import (
     before_cuts,
     check_can_be_cut,
     cut_tokenizer,
-    generation_config,
     read_kept,
     task_vocabulary,
 )
@@ -145,16 +145,15 @@ def _read_student(student: Student, recipe: Recipe) -> Read:
         tokenizer.chat_template = with_defaults(tokenizer.chat_template, recipe.student.chat_template_kwargs)
     if student.vocabulary == "task":
         check_can_be_cut(tokenizer)
-    source = weights_of(student)
-    generation = generation_config(source)
-    stops = generation["eos_token_id"] if generation else getattr(text, "eos_token_id", None)
+    generation = generation_config(student.source, what)
+    stops = getattr(text if generation is None else generation, "eos_token_id", None)
     positions = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length  # some models have no limit
     return Read(
         tokenizer=tokenizer,
         limit=min(positions, config.args.get("max_length") or positions),
         stops=[stops] if isinstance(stops, int) else list(stops or ()),
         vocabulary=text.vocab_size,
-        before_cuts=read_kept(source),
+        before_cuts=read_kept(student.source),
     )
 
 
@@ -162,11 +161,11 @@ def _with_task_vocabulary(
     read: Read, run: Run, recipe: Recipe, student: Student, rows: Sequence[Sample], progress: Progress
 ) -> Read:
     """The student with only the tokens of the run's texts. Raises UsageError where these would be segmented differently."""
-    template, source = Template(read.tokenizer, read.stops), weights_of(student)
+    template, source = Template(read.tokenizer, read.stops), student.source
     texts, test = run_texts(run, recipe, template, rows), test_texts(recipe, template, progress)
     kept = task_vocabulary(source, read.tokenizer, [*texts, *test])
     without_test = len(task_vocabulary(source, read.tokenizer, texts)) if test else len(kept)
-    tokenizer = cut_tokenizer(read.tokenizer, kept, [*texts, *test])
+    tokenizer = cut_tokenizer(load("AutoConfig", source), read.tokenizer, kept, [*texts, *test])
     tokenizer.chat_template = read.tokenizer.chat_template
     number = {old: new for new, old in enumerate(kept)}
     note = f"the vocabulary is cut to {len(kept):,} of {len(read.tokenizer):,} tokens"
@@ -265,6 +264,7 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
 
 def check_settings(recipe: Recipe) -> None:
     """Raises UsageError for a student, a method or [train.args] that train would refuse, before there are rows."""
+    check_training_allowed(teachers_in(recipe))
     student, method = find_student(recipe), method_of(recipe.train)
     layers_of_steps(recipe)
     method.check_recipe(recipe)

@@ -42,7 +42,7 @@ def layers_of_steps(recipe: Recipe) -> list[int]:
     numbers = [int(part) for part in parts if part.isascii() and part.isdigit() and int(part) > 0]
     example = "for example --student shrink:8 --steps 20,12,8"
     if len(numbers) < max(2, len(parts)) or numbers != sorted(set(numbers), reverse=True):
-        raise UsageError(f"[train] steps = {text!r}: want falling numbers of layers", example)
+        raise UsageError(f"[train] steps = {text!r}: expected falling numbers of layers", example)
     if student != f"shrink:{numbers[-1]}":
         raise UsageError(
             f"[train] steps = {text!r}: the last step has {numbers[-1]} layers, and [student] model is {student!r}", example

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from seqdistill.engines.loading import folder_here, load
+from seqdistill.engines.loading import folder_here, generation_config, load
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
@@ -67,19 +67,9 @@ def task_vocabulary(source: ModelConfig, tokenizer: Any, texts: Sequence[str]) -
     Raises UsageError for a tokenizer that cannot be cut.
     """
     check_can_be_cut(tokenizer)
-    configs = [load("AutoConfig", source).to_dict(), generation_config(source)]
+    configs = [config.to_dict() for config in (load("AutoConfig", source), generation_config(source)) if config is not None]
     known = set(tokenizer.get_vocab().values())
     return needed_tokens(tokenizer, texts, known & {number for one in configs for number in _ids_in(one)})
-
-
-def generation_config(source: ModelConfig) -> dict[str, Any]:
-    """A model's generation config; empty where it has none."""
-    from transformers import GenerationConfig
-
-    try:
-        return dict(GenerationConfig.from_pretrained(source.model, revision=source.revision).to_dict())
-    except OSError:
-        return {}
 
 
 def needed_tokens(tokenizer: Any, texts: Sequence[str], ids: Iterable[int] = ()) -> list[int]:
@@ -145,12 +135,13 @@ def before_cuts(source: ModelConfig, kept: Sequence[int] | None) -> list[int] | 
     return [earlier[token] for token in kept]
 
 
-def cut_tokenizer(tokenizer: Any, kept: Sequence[int], texts: Sequence[str]) -> Any:
+def cut_tokenizer(config: Any, tokenizer: Any, kept: Sequence[int], texts: Sequence[str]) -> Any:
     """A tokenizer of these tokens alone, numbered from 0, that was seen to segment the texts as the whole one does.
 
-    Raises UsageError where there is no such tokenizer.
+    `config` is that of its model. Raises UsageError where there is no such tokenizer.
     """
     with TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
         smaller = write_tokenizer(tokenizer, kept, Path(folder))
     number = {old: new for new, old in enumerate(kept)}
     for chunk in _chunks(texts):
@@ -164,12 +155,11 @@ def cut_tokenizer(tokenizer: Any, kept: Sequence[int], texts: Sequence[str]) -> 
 
 
 def write_tokenizer(tokenizer: Any, kept: Sequence[int], folder: Path) -> Any:
-    """Writes a tokenizer of these tokens alone, numbered from 0, to `folder`, and returns it as it is read from there.
+    """Writes a tokenizer of these tokens alone, numbered from 0, beside a model's config, and returns it as it is read there.
 
     Raises UsageError where it does not number its tokens so, or cannot write any text.
     """
     from tokenizers import Tokenizer
-    from transformers import AutoTokenizer
 
     tokenizer.save_pretrained(folder)
     for name in {*tokenizer.vocab_files_names.values(), "added_tokens.json"} - {"tokenizer.json"}:
@@ -182,7 +172,7 @@ def write_tokenizer(tokenizer: Any, kept: Sequence[int], folder: Path) -> Any:
     if "added_tokens_decoder" in config:
         config["added_tokens_decoder"] = {str(number[int(old)]): one for old, one in config["added_tokens_decoder"].items()}
         write_json(settings, config)
-    smaller = AutoTokenizer.from_pretrained(folder)
+    smaller = load("AutoTokenizer", ModelConfig(model=str(folder)))
     wanted = {token: number[old] for token, old in tokenizer.get_vocab().items() if old in number}
     if smaller.get_vocab() != wanted:
         raise UsageError(

@@ -116,7 +116,7 @@ def _output(model: Any, layer: str, tensors: Mapping[str, int]) -> str:
         if weight.dim() == 2 and place == (0 if isinstance(model.get_submodule(module), Conv1D) else 1):
             found.append(module)
     if len(found) != 1:
-        raise UsageError(f"width: {layer} has {len(found)} modules that read its neurons, want one", HINT)
+        raise UsageError(f"width: {layer} has {len(found)} modules that read its neurons, expected one", HINT)
     return found[0]
 
 
