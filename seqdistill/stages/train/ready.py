@@ -163,14 +163,14 @@ def _with_task_vocabulary(
     """The student with only the tokens of the run's texts. Raises UsageError where these would be segmented differently."""
     template, source = Template(read.tokenizer, read.stops), student.source
     texts, test = run_texts(run, recipe, template, rows), test_texts(recipe, template, progress)
-    kept = task_vocabulary(source, read.tokenizer, [*texts, *test])
-    without_test = len(task_vocabulary(source, read.tokenizer, texts)) if test else len(kept)
+    without_test, for_test = (set(task_vocabulary(source, read.tokenizer, some)) for some in (texts, test))
+    kept = sorted(without_test | for_test)
     tokenizer = cut_tokenizer(load("AutoConfig", source), read.tokenizer, kept, [*texts, *test])
     tokenizer.chat_template = read.tokenizer.chat_template
     number = {old: new for new, old in enumerate(kept)}
     note = f"the vocabulary is cut to {len(kept):,} of {len(read.tokenizer):,} tokens"
-    if without_test < len(kept):
-        note += f", {len(kept) - without_test:,} of them for the test prompts alone"
+    if alone := len(kept) - len(without_test):
+        note += f", {alone:,} of them for the test prompts alone"
     return replace(
         read,
         tokenizer=tokenizer,

@@ -82,10 +82,10 @@ class Template:
         return row
 
     def texts(self, sample: Sample, reasoning: bool) -> list[str]:
-        """The texts that `render` segments for a sample. Raises Unfit."""
+        """The texts that a sample's row is segmented from. Raises Unfit."""
         thought = (sample.reasoning or "").strip() if reasoning else ""
         prompt = self.prompt_text(sample.prompt)
-        return [prompt, *self._continued(prompt, sample.prompt, sample.text, thought or None), sample.text, thought]
+        return [prompt, *self._continued(prompt, sample.prompt, sample.text, thought or None)]
 
     @property
     def end(self) -> str:
