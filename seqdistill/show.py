@@ -219,10 +219,16 @@ def show_eval(console: Console, result: "EvalResult") -> None:
     console.table(title, result.columns, result.rows)
     if result.slice_rows:
         console.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
+    if result.cost_rows:
+        console.table("latency and cost", result.cost_columns, result.cost_rows)
     if not console.as_json:
         with to_stdout():
             print("\n".join(_regressions(result)), end="")
-            print("\n".join(wrapped(visible(line)) for line in result.verdict))
+            print(
+                "\n".join(
+                    wrapped(visible(line)) for line in (*(result.cost_notes if result.cost_rows else ()), *result.verdict)
+                )
+            )
             print(visible(f"report: {result.paths['report']}"))
 
 

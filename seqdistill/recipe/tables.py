@@ -104,6 +104,9 @@ class TeacherConfig(ModelConfig):
         None, "the teacher's name, to train on its answers although training_allowed is false", output=False
     )
     price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, completion", output=False)
+    hourly_usd: float | None = key(
+        None, "USD per hour of the machine that runs the teacher, where it is yours", low=0, output=False
+    )
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ class StudentConfig(ModelConfig):
     price: dict[str, Any] = key(
         {}, "USD per million tokens where the student's endpoint is paid: prompt, cached_prompt, completion", output=False
     )
+    hourly_usd: float | None = key(None, "USD per hour of the machine that runs the student", low=0, output=False)
     chat_template: str | None = key(
         None, "chat template in place of the student's own: a .jinja file, or a name in TRL's chat_templates", path=True
     )
@@ -437,6 +441,7 @@ class TrainConfig:
     early_stopping: int | None = key(
         None, "stop after N validations without a lower loss, and take the weights of the lowest", low=1
     )
+    hourly_usd: float | None = key(None, "USD per hour of the machine that trains", low=0, output=False)
     processes: int = key(1, "train in N processes on this machine, one a GPU; a batch is then N times as large", low=1, high=64)
     args: dict[str, Any] = key({}, "verbatim to TRL's config class of the method: SFTConfig ...")
 
@@ -490,6 +495,26 @@ class EvalConfig:
     regressions: int = key(
         20, "how many of the prompts that the student answers worse than base or teacher are explained", low=0, high=1000
     )
+    latency_requests: int = key(
+        8,
+        "test prompts on which each model's latency is measured, one at a time; 0: off. At a paid endpoint the answers' own "
+        "times are taken, unless p95_limit is set",
+        low=0,
+        high=1000,
+    )
+    p95_limit: float | None = key(
+        None,
+        "seconds within which 95% of the answers must be there: finds the most requests at once that keep it, at each model",
+        low=0.001,
+    )
+    utilisation: float = key(0.5, "share of the paid hours in which a machine of yours answers requests", low=0.001, high=1)
+    fallback_share: float | None = key(
+        None,
+        "share of the requests that the teacher answers; default: what target's threshold sends there, else 0",
+        low=0,
+        high=1,
+    )
+    shadow_share: float = key(0.0, "share of the requests that the teacher answers too, to compare", low=0, high=1)
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1, common=True)

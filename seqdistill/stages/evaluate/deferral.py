@@ -218,19 +218,20 @@ class _Items:
         return float((self.teacher[order[:sent]].sum() + self.student[order[sent:]].sum()) / len(order))
 
 
-def with_cost(document: dict[str, Any], models: Mapping[str, Mapping[str, Any]], prompts: int) -> dict[str, Any]:
+def with_cost(document: dict[str, Any], models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The document with USD per 1,000 requests at each point: the student answers all, the teacher those sent to it.
 
-    None without the teacher's price. A student in this process costs 0 here: its hardware is not priced.
+    None without the teacher's price, or that of a student at an endpoint. A student in this process costs 0 without an hourly
+    rate.
     """
-    student, teacher = (models.get(role, {}).get("usd") for role in ("student", "teacher"))
-    if models.get("student", {}).get("engine") != "openai":
+    student, teacher = (models.get(role, {}).get("usd_per_1000") for role in ("student", "teacher"))
+    if student is None and models.get("student", {}).get("engine") != "openai":
         student = 0.0
 
     def usd(sent: float) -> float | None:
         if student is None or teacher is None:
             return None
-        return round(float(student * (1 + document["samples"]) + sent * teacher) / prompts * 1000, 6)
+        return round(float(student * (1 + document["samples"]) + sent * teacher), 6)
 
     return {**document, "curve": [{**point, "usd_per_1000": usd(point["sent"])} for point in document["curve"]]}
 

@@ -22,6 +22,7 @@ from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.conditions import check_conditions
 from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches, student_price
+from seqdistill.stages.evaluate.cost import check_costs
 from seqdistill.stages.evaluate.judging import judge_inputs
 from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import load_prompts
@@ -117,6 +118,7 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
         needs()
     check_conditions(recipe.eval.fail_under, scoring.measures)
     judge_inputs(recipe)
+    check_costs(recipe)
     return recipe, test, scoring
 
 
@@ -152,6 +154,8 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
         **({"task.columns": recipe.task.columns} if recipe.task.columns else {}),
         "teacher.license": recipe.teacher.license,
         "teacher.price": recipe.teacher.price,
+        **{f"{name}.hourly_usd": usd for name in ("teacher", "student", "train") if (usd := getattr(recipe, name).hourly_usd)},
+        **({"student.price": recipe.student.price} if recipe.student.price else {}),
         **{f"{contestant.role}.model": contestant.identity for contestant in contestants if contestant.identity},
         **{f"{contestant.role}.engine": contestant.model.engine for contestant in contestants if contestant.model},
     }

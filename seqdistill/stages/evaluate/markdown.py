@@ -54,6 +54,10 @@ def _lines(result: EvalResult, name: str) -> Iterator[str]:
     yield from _table(result.columns, [[_called(result.scores, row[0]), *row[1:]] for row in result.rows])
     if result.slice_rows:
         yield from _table(result.slice_columns, result.slice_rows)
+    if result.cost_rows:
+        yield from _table(result.cost_columns, result.cost_rows)
+        yield from (f"- {_text(note)}" for note in result.cost_notes)
+        yield ""
     if result.regressions:
         yield f"<details><summary>Regressions: {_text(result.regressed)}</summary>\n"
         yield from _table(("prompt", "slice", "student", "others", "why", "nearest training row"), _regressions(result))

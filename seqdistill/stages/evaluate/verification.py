@@ -16,6 +16,7 @@ from seqdistill.progress import Progress
 from seqdistill.records import content_files, file_sha256, read_jsonl
 from seqdistill.runs import STAGES, Run, seal, start_sha256
 from seqdistill.stages.evaluate.answers import Scoring
+from seqdistill.stages.evaluate.cost import with_costs
 from seqdistill.stages.evaluate.deferral import Promise
 from seqdistill.stages.evaluate.inputs import kind_of
 from seqdistill.stages.evaluate.scores import explained_with, found_in, regressions_in
@@ -132,6 +133,11 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
     document = found_in(answers, settings, replace(scoring, measures=settings.measures))
     if "regressions" in scores and _has_inputs(run, "training data", "rejected rows"):
         document["regressions"] = regressions_in(answers, settings, explained_with(run, scores["regressions"]["most"]))
+    if cost := scores.get("cost"):
+        costs = with_costs(scores, cost["inputs"], cost["terms"], cost["upfront"])
+        of_models = costs.pop("models")
+        document |= costs
+        document["models"] = {role: {**of, **of_models.get(role, {})} for role, of in document["models"].items()}
     if place := _difference(document, {name: scores.get(name) for name in document}, CLOSE):
         yield path, f"does not follow from predictions.jsonl: {place}"
     elif verdict(scores) != scores["verdict"]:
