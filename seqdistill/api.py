@@ -28,6 +28,8 @@ from seqdistill.runs import STAGES, Run
 from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
+    from seqdistill.doctor import Check
+    from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.result import EvalResult
@@ -213,3 +215,20 @@ def forecast(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         return forecast(directory, resolved, progress)
+
+
+def doctor(run: RunPath = ".", recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Check]":
+    """What this machine, the recipe's models and its endpoints can do, with a fix for what they cannot. Sends no prompt."""
+    from seqdistill.doctor import examine
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return examine(resolved, directory.path)
+
+
+def init(
+    folder: RunPath, kind: str = "summarize", recorded: Sequence[RunPath] = (), *, progress: Progress = SILENT
+) -> "InitResult":
+    """A folder to start from; with recorded completions, a run that has imported them too. Requests nothing."""
+    from seqdistill.init import init
+
+    return init(Path(folder), kind, [Path(path) for path in recorded], progress)

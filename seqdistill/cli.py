@@ -474,6 +474,55 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
     _guarded(console, run, work)
 
 
+@app.command("init")
+def _init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="new folder")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="the task: classify | extract | summarize | maths | rewrite", show_default=True)
+    ] = "summarize",
+    from_: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--from", metavar="LOG", help="recorded completions to learn from instead, as `import` reads; repeat it"),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write a recipe, a template, ten prompts, a test set and a page to start from; asks nothing."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        result = api.init(folder, kind, from_ or (), progress=console)
+        show.show_init(console, result)
+        return asdict(result)
+
+    _guarded(console, folder, work)
+
+
+@app.command("doctor")
+def _doctor(
+    run: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="[RUN]", help="run directory whose models and endpoints are checked too", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Check Python, GPU, torch, vLLM, disk, models, endpoints and keys, and say how to fix what fails: exit 1.
+
+    Sends no prompt: an endpoint is asked for its list of models alone.
+    """
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        checks.extend(api.doctor(run or ".", config, progress=console))
+        show.show_checks(console, checks)
+        return {"checks": [asdict(one) for one in checks]}
+
+    checks: list[Any] = []
+    _guarded(console, run or Path(), work)
+    if any(one.state == "fail" for one in checks):
+        raise typer.Exit(1)
+
+
 @app.command("shrink")
 def _shrink(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="model to cut: hub id, folder, .gguf or package:NAME")],

@@ -7,6 +7,8 @@ from seqdistill.console import Console, line, seconds, size, to_stdout, wrapped
 from seqdistill.records import visible
 
 if TYPE_CHECKING:
+    from seqdistill.doctor import Check
+    from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.result import EvalResult
@@ -38,7 +40,9 @@ def show_generate(console: Console, result: "GenerateResult") -> None:
             "tokens": tokens,
             "cost": None if result.usd is None else f"{result.usd:.4f} USD for these samples",
             "spent": None if result.spent_usd is None else f"{result.spent_usd:.4f} USD paid by this run in all",
-            "lost": f"up to {result.assumed_usd:.4f} USD may be billed for lost answers" if result.assumed_usd else None,
+            "lost": f"up to {result.assumed_usd:.4f} USD may be billed for answers that were lost or not counted"
+            if result.assumed_usd
+            else None,
             "file": result.path,
         },
     )
@@ -189,6 +193,24 @@ def show_train(console: Console, result: "TrainResult") -> None:
     )
 
 
+def show_init(console: Console, result: "InitResult") -> None:
+    prompts = f"{result.prompts:,}, {result.test_prompts:,} of them to test on" if result.run else None
+    facts = {"files": ", ".join(result.files), "recorded prompts": prompts, "run": result.run, "next": result.next}
+    console.facts(f"init: {result.folder}", facts)
+
+
+def show_checks(console: Console, checks: "Sequence[Check]") -> None:
+    """One finding after another: its state, what was found, and below it the fix."""
+    if console.as_json:
+        return
+    width = min(max(len(one.name) for one in checks), 24)
+    with to_stdout():
+        for one in checks:
+            print(f"{one.state:<4}  {visible(one.name):<{width}}  {visible(one.found)}")
+            if one.fix:
+                print(f"{'':<{width + 8}}-> {visible(one.fix)}")
+
+
 def show_forecast(console: Console, forecast: "Forecast") -> None:
     """The whole run, from a smoke run."""
     rows = [
@@ -224,11 +246,8 @@ def show_eval(console: Console, result: "EvalResult") -> None:
     if not console.as_json:
         with to_stdout():
             print("\n".join(_regressions(result)), end="")
-            print(
-                "\n".join(
-                    wrapped(visible(line)) for line in (*(result.cost_notes if result.cost_rows else ()), *result.verdict)
-                )
-            )
+            notes = result.cost_notes if result.cost_rows else []
+            print("\n".join(wrapped(visible(line)) for line in (*notes, *result.verdict)))
             print(visible(f"report: {result.paths['report']}"))
 
 

@@ -104,6 +104,12 @@ def test_the_budget_holds_at_an_endpoint_that_counts_no_tokens_or_wrong_ones(tmp
             assert 0 < len(server.requests) <= 7, "each may have cost 0.2 USD and more"
 
 
+def test_choices_that_nobody_requested_are_paid_all_the_same(tmp_path: Path) -> None:
+    with ChatServer(reply=lambda body: answer({**body, "n": 3})) as server:
+        result = generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(5)))), Silent())
+        assert result.samples == 5 and result.spent_usd == pytest.approx(server.billed_usd(PRICE))
+
+
 def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
     with ChatServer() as server:
         with pytest.raises(UsageError, match="a budget needs the price of teacher"):

@@ -250,10 +250,10 @@ def test_eval_says_what_was_paid_and_what_may_be_billed(
         evaluate(run, task, notes)
     paid = [note for note in notes.notes if note.startswith("eval: ") and "by this run in all" in note]
     assert len(paid) == 1 and re.match(r"eval: 0\.\d{4} USD are paid", paid[0])
-    assert ("USD more may be billed for lost answers" in paid[0]) == lost
+    assert ("USD more may be billed for answers that were lost" in paid[0]) == lost
     spent = len(notes.notes)
     if not lost:
-        evaluate(run, replace(task, eval=replace(task.eval, seed=1)), notes)
+        evaluate(run, replace(task, eval=replace(task.eval, resamples=300)), notes)
         assert not any("by this run in all" in note for note in notes.notes[spent:]), "nothing new was paid"
 
 

@@ -84,6 +84,7 @@ ANSWERS = [  # text, prompt
     (f"{FENCE}\n<|im_start|>user\nHi<|im_end|>\n{FENCE}", "Show the ChatML format."),
     ("The mark is <|im_end|>.", "What does <|im_end|> mean?"),
     ("<reasoning>It rains.</reasoning><answer>Umbrella</answer>", "Answer with <reasoning> and <answer> tags."),
+    ("U+FFFD is \ufffd.", "Which character is \ufffd?"),
     ("<analysis>It rains.</analysis> Umbrella", "Write your analysis between <analysis> tags, then the answer."),
     (f"{FENCE}python\nprint(1)\n{FENCE}\nand\n{FENCE}\n2\n{FENCE}", ""),
     (f"````markdown\n{FENCE}python\nprint(1)\n{FENCE}\n````", ""),
@@ -118,6 +119,9 @@ FAULTS = [  # text, what is named
     ("<inner_monologue>Hm.</inner_monologue> A table.", "reasoning is left in the answer: '<inner_monologue>'"),
     (f"Do this:\n{FENCE}python\nprint(1)", "a code fence is not closed"),
     ("{{ answer }}", "a template variable was not filled"),
+    ("half \ud83d of it", "a broken character is in the text: '\\ud83d'"),
+    ("Gr\ufffd\ufffde aus Bonn", "a broken character is in the text: '\ufffd'"),
+    ("A\x00 table", "a broken character is in the text: '\\x00'"),
 ]
 
 

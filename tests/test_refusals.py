@@ -407,3 +407,11 @@ def test_of_several_answers_those_that_were_not_broken_off_stay_and_all_are_paid
         billed = server.usages[0]["completion_tokens"]
     assert [one.error for one in completions.values()] == [None, "broken off", None]
     assert sum(one.completion_tokens + one.hidden_tokens for one in completions.values() if one.error is None) == billed
+
+
+@pytest.mark.parametrize("place", ["/v2/chat/completions", "/login?next=secret"])
+def test_a_redirect_that_leads_to_no_answer_is_named(place: str) -> None:
+    with ChatServer(lambda *_: Wire(301, b"", {"Location": place})) as server, pytest.raises(UsageError) as caught:
+        answers_of(server, count=3)
+    moved = server.url.removesuffix("/v1") + place.partition("?")[0].removesuffix("/chat/completions")
+    assert f"the request was redirected: is {moved} the base URL?" in caught.value.hint

@@ -154,6 +154,7 @@ class Dispatcher:
             reply = await endpoint.send(attempt.requests)
             seconds = time.perf_counter() - began
             completions = [self._parse(request, reply, seconds, number) for number, request in enumerate(attempt.requests)]
+            completions[0] = replace(completions[0], hidden_tokens=completions[0].hidden_tokens + self._unread(attempt, reply))
             if all(completion.finish_reason == "error" for completion in completions) and completions[0].error is None:
                 ended = str(choices_in(reply.raw)[0].get("finish_reason"))
                 raise Failure("broken off", f"{endpoint.name} broke the answer off: {ended}", lost=True)
@@ -186,6 +187,12 @@ class Dispatcher:
             message=f"the endpoint gave {answers} answers where more were requested at once; "
             "does it know `n`? Run again without --samples-per-request",
         )
+
+    def _unread(self, attempt: _Try, reply: Reply) -> int:
+        """The tokens of choices that nobody requested, which are billed all the same."""
+        beyond = range(len(attempt.requests), len(choices_in(reply.raw)))
+        unread = [self._parse_one(attempt.requests[0], reply, 0.0, number) for number in beyond]
+        return sum(one.completion_tokens + one.hidden_tokens for one in unread)
 
     def _used(self) -> list[Endpoint]:
         """The endpoints that are not set aside."""

@@ -158,7 +158,11 @@ class Budget:
     def spent(self) -> str:
         """What was spent, in words: what was paid, and apart from it what may have been billed."""
         paid = f"{self.paid_usd:.4f} USD are paid"
-        return f"{paid}, up to {self.held_usd:.4f} USD more may be billed for lost answers" if self.held_usd > 5e-5 else paid
+        return (
+            f"{paid}, up to {self.held_usd:.4f} USD more may be billed for answers that were lost or not counted"
+            if self.held_usd > 5e-5
+            else paid
+        )
 
     def reached(self) -> Incomplete:
         """The error for a next request that could break a cap: the one that has less left."""

@@ -209,7 +209,7 @@ class IntegrityConfig:
     finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several; [] is any")
     min_chars: int = key(1, "reject shorter completions", low=0)
     max_chars: int | None = key(None, "reject longer completions", low=1)
-    markup: bool = key(True, "reject template tokens in the text, reasoning left in it and open code fences")
+    markup: bool = key(True, "reject template tokens in the text, reasoning left in it, open code fences and broken characters")
     max_repetition: float = key(
         0.5, "reject when more than this share of a completion repeats what it said before; 1 is off", low=0, high=1
     )
@@ -492,9 +492,6 @@ class EvalConfig:
     good_enough: float | None = key(
         None, "score of the primary metric from which an answer is good enough; default: the teacher's less margin"
     )
-    regressions: int = key(
-        20, "how many of the prompts that the student answers worse than base or teacher are explained", low=0, high=1000
-    )
     latency_requests: int = key(
         8,
         "test prompts on which each model's latency is measured, one at a time; 0: off. At a paid endpoint the answers' own "
@@ -515,6 +512,9 @@ class EvalConfig:
         high=1,
     )
     shadow_share: float = key(0.0, "share of the requests that the teacher answers too, to compare", low=0, high=1)
+    regressions: int = key(
+        20, "how many of the prompts that the student answers worse than base or teacher are explained", low=0, high=1000
+    )
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1, common=True)

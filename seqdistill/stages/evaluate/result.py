@@ -49,21 +49,6 @@ class EvalResult:
         return [[part["slice"] or "–", str(part["n"]), *self._slice_cells(part).values()] for part in slices]
 
     @property
-    def regressions(self) -> list[dict[str, Any]]:
-        """The explained prompts that base or teacher answered better than the student, the largest loss first."""
-        return list(self.scores.get("regressions", {}).get("items", []))
-
-    @property
-    def regressed(self) -> str:
-        """How many prompts base or teacher answered better, in words; empty where there are none."""
-        found = self.scores.get("regressions", {"found": 0})["found"]
-        if not found:
-            return ""
-        measure = self.scores["measures"][self.scores["primary"]]
-        did = "right and the student wrong" if measure["share"] else "better than the student"
-        return f"{found} of {self.scores['n']} prompts that base or teacher answered {did} ({measure['heading']})"
-
-    @property
     def cost_columns(self) -> list[str]:
         """The heads of `cost_rows`. Times are p50 and p95 in seconds, prices USD."""
         limit = ["most at once"] if any("at_limit" in facts for facts in self.scores["models"].values()) else []
@@ -108,6 +93,21 @@ class EvalResult:
             best = facts.get("at_limit")
             cells.append(f"{best['at_once']} ({best['requests_per_second']:.3g}/s)" if best else "–")
         return [*cells, usd(facts.get("usd_per_1000")), usd(facts.get("usd_per_right")), count(facts.get("memory_bytes"), "B")]
+
+    @property
+    def regressions(self) -> list[dict[str, Any]]:
+        """The explained prompts that base or teacher answered better than the student, the largest loss first."""
+        return list(self.scores.get("regressions", {}).get("items", []))
+
+    @property
+    def regressed(self) -> str:
+        """How many prompts base or teacher answered better, in words; empty where there are none."""
+        found = self.scores.get("regressions", {"found": 0})["found"]
+        if not found:
+            return ""
+        measure = self.scores["measures"][self.scores["primary"]]
+        did = "right and the student wrong" if measure["share"] else "better than the student"
+        return f"{found} of {self.scores['n']} prompts that base or teacher answered {did} ({measure['heading']})"
 
     def _cells(self, facts: dict[str, Any]) -> dict[str, str]:
         """A contestant's cells by their heads: one interval, or two with a form, fit into 80 columns."""

@@ -64,13 +64,13 @@ def scores_of(
             **_latency(latencies.get(contestant.role)),
             **found["models"][contestant.role],
         }
-    found["regressions"] = regressions_in(answers, settings, explained_with(run, recipe.eval.regressions))
     inputs, terms = inputs_of(recipe, contestants, answers, latencies), terms_of(recipe.eval, found["deferral"])
     costs = with_costs(found, inputs, terms, upfront_of(run, recipe))
     for role, of in costs.pop("models").items():
         found["models"][role] |= of
     found |= {**costs, **{name: found["models"]["student"].get(name) for name in ("p50", "p95")}}
     found["deferral"] = with_cost(found["deferral"], found["models"])
+    found["regressions"] = regressions_in(answers, settings, explained_with(run, recipe.eval.regressions))
     document = {
         **found,
         "primary_named": recipe.task.primary is not None,

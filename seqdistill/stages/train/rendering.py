@@ -198,7 +198,10 @@ class Template:
         return True
 
     def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        try:
+            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        except (TypeError, UnicodeEncodeError):  # which one depends on the tokenizer
+            raise Unfit("it holds half a character (a lone surrogate), which no tokenizer takes") from None
 
     def _text(self, messages: list[Any], **options: Any) -> str:
         from jinja2 import TemplateError

@@ -61,16 +61,19 @@ _REASONING = re.compile(
     r"<(/?)(think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|inner_?(?:thoughts?|monologue)|chain_of_thought|analysis)>",
     re.IGNORECASE,
 )
+_NO_TEXT = re.compile(r"[\ud800-\udfff\x00\ufffd]")  # half a character, NUL, and what stands for bytes that were no text
 _UNFILLED = re.compile(r"\A\s*\{\{\s{0,9}\w[\w. ]{0,99}\}\}\s*\Z")
 _CODE = re.compile(r"(?ms:^[ \t]*(?P<fence>```+|~~~+).*?^[ \t]*(?P=fence))|`[^`\n]{1,400}`")
 _FENCE = re.compile(r"^ {0,9}(?P<fence>`{3,}|~{3,})(?P<info>[^\n`]*)$", re.MULTILINE)
 
 
 def broken_markup(text: str, prompt: str = "") -> str | None:
-    """A special token, reasoning left in the answer, or an open code fence in a text, in words; None when there is none.
+    """A special token, reasoning left, an open code fence or a broken character in a text, in words; None when there is none.
 
     Code is not looked into, and a token that the prompt speaks of is part of the answer.
     """
+    if (broken := _NO_TEXT.search(text)) and broken[0] not in prompt:
+        return f"a broken character is in the text: {broken[0]!r}"
     if "<" in text or "[" in text or "#" in text:
         prose = _CODE.sub(" ", text)
         found = _SPECIAL.search(prose) or _EDGE.search(prose)
