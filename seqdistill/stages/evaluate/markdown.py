@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.records import atomic_write, visible
+from seqdistill.stages.evaluate.compare import Comparison
 from seqdistill.stages.evaluate.result import EvalResult
 
 
@@ -18,6 +19,33 @@ def write_markdown(path: Path, result: EvalResult, name: str) -> None:
 def markdown(result: EvalResult, name: str) -> str:
     """The decision and the sentences behind it, the table of contestants, and that of slices."""
     return "\n".join(_lines(result, name)) + "\n"
+
+
+def write_comparison(path: Path, found: Comparison) -> None:
+    """Writes the file."""
+    with atomic_write(path) as file:
+        file.write(comparison_markdown(found))
+
+
+def comparison_markdown(found: Comparison) -> str:
+    """The decision between two students, their table, that of slices, and the ids of the prompts that moved."""
+    return "\n".join(_comparison_lines(found)) + "\n"
+
+
+def _comparison_lines(found: Comparison) -> Iterator[str]:
+    headline, *rest = found.verdict
+    yield f"### {_text(headline)}\n"
+    yield from _table(found.columns, found.rows)
+    if found.slice_rows:
+        yield from _table(found.slice_columns, found.slice_rows)
+    yield from (f"- {_text(line)}" for line in rest)
+    for what in ("worse", "better"):
+        if items := found.scores[what]:
+            yield f"\n<details><summary>{what}: {len(items)} prompts</summary>\n"
+            scores = [[f"{item['scores'][role]:.0f}" for role in ("student", "other")] for item in items]
+            rows = [[item["id"], item["slice"] or "–", *pair] for item, pair in zip(items, scores, strict=True)]
+            yield from _table(("prompt", "slice", *found.scores["compared"].values()), rows)
+            yield "</details>"
 
 
 def _lines(result: EvalResult, name: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.journal.budget import FREE
+from seqdistill.metrics import Measure
 from seqdistill.metrics.text import chrf_signature
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
 from seqdistill.rights import license_in
@@ -101,16 +102,7 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
         "margin": settings.margin,
         "needed": judged.get("needed"),
         "primary": settings.primary,
-        "measures": {
-            measure.name: {
-                "heading": measure.heading,
-                "phrase": measure.phrase,
-                "against": measure.against,
-                "share": measure.metric.share,
-                "higher_is_better": measure.metric.higher_is_better,
-            }
-            for measure in scoring.measures
-        },
+        "measures": described(scoring.measures),
         **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed")},
         "warning": warning(found["n"]),
         "few": ENOUGH,
@@ -133,6 +125,20 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
             classes["majority"] |= document["models"]["majority"][f"accuracy_{against}"] or {}
         document |= classes
     return document
+
+
+def described(measures: Sequence[Measure]) -> dict[str, dict[str, Any]]:
+    """What each measure is called and how it is read."""
+    return {
+        measure.name: {
+            "heading": measure.heading,
+            "phrase": measure.phrase,
+            "against": measure.against,
+            "share": measure.metric.share,
+            "higher_is_better": measure.metric.higher_is_better,
+        }
+        for measure in measures
+    }
 
 
 def explained_with(run: Run, most: int) -> Sources:
