@@ -48,7 +48,9 @@ class Completion:
     completion_tokens: int = 0
     cached_tokens: int = 0  # of the prompt tokens, those the endpoint had in its cache
     seconds: float = 0.0  # from sending to the last byte; in a batch, the batch's time over its size
-    first_token_seconds: float | None = None  # from sending to the first token; known of a streamed answer alone
+    first_token_seconds: float | None = (
+        None  # from sending to the first token; of an answer that was streamed, or computed alone
+    )
     tool_calls: list[dict[str, str]] | None = None  # name, and arguments as the model wrote them
     raw: dict[str, Any] = field(default_factory=dict)  # the raw reply, JSON-able
     error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...
@@ -154,6 +156,7 @@ class Pace:
     retries: int = 6  # further tries after a failure that may pass
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    first_limit: int = 8  # requests in flight until answers come: what a wrong setting can cost
     samples_per_request: int = 1  # answers to one prompt that one request may ask for, where the endpoint knows `n`
     on_note: Callable[[str], None] = field(default=lambda _: None, compare=False)  # hears what an endpoint refuses, once
     capped: bool = False  # money is limited: no second try of what may be billed, one request alone until the first answer

@@ -19,7 +19,7 @@ from seqdistill.engines.batching import Batching, begin, measure, write
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
 from seqdistill.engines.generation_config import neutralise
 from seqdistill.engines.loading import files_of, load, named
-from seqdistill.engines.logits import JsonSchema, OneOf, SeededSampling, Step, TopLogprobs
+from seqdistill.engines.logits import FirstToken, JsonSchema, OneOf, SeededSampling, Step, TopLogprobs
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 
@@ -151,7 +151,7 @@ class TransformersEngine:
         return steps, noted
 
     def _generate(self, batch: list[Encoded]) -> list[Completion]:
-        began = time.perf_counter()
+        began, first_token = time.perf_counter(), FirstToken()
         first, pad = batch[0][0], self._tokenizer.pad_token_id
         able = self.batching if len(batch) > 1 and first.beams == 1 else ALONE  # beams: `generate` copies rows, but no cache
         rows = [tokens.tolist() for _, tokens in batch]
@@ -160,7 +160,7 @@ class TransformersEngine:
         written = write(
             self._model,
             inputs,
-            steps,
+            [*steps, first_token],
             first.max_tokens,
             self._stops,
             pad,
@@ -184,6 +184,7 @@ class TransformersEngine:
                     prompt_tokens=len(tokens),
                     completion_tokens=len(said),
                     seconds=seconds,
+                    first_token_seconds=first_token.seconds if len(batch) == 1 else None,
                     raw=raw if noted is None else {**raw, "logprobs": noted.of(place, said)},
                     batch_left=len(batch) - place - 1,
                 )

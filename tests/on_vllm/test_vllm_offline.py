@@ -14,8 +14,8 @@ from engine_contract import ask, check_engine_contract
 from server import OPTIONS, TEACHER
 
 from seqdistill.engines import Completion, Engine, Request, open_engine
+from seqdistill.engines.loading import local_model
 from seqdistill.engines.logprobs import logprobs_in
-from seqdistill.engines.models import local_model
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.tasks.answer_form import AnswerForm

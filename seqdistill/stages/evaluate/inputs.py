@@ -22,6 +22,7 @@ from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.conditions import check_conditions
 from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches, student_price
+from seqdistill.stages.evaluate.cost import check_costs
 from seqdistill.stages.evaluate.judging import judge_inputs
 from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import load_prompts
@@ -48,6 +49,7 @@ class Inputs:
             "test": None if is_hub_source(test) else Path(test),
             "template": template.path,
             "training data": scoring.training,
+            "rejected rows": baselines.rejected_file(run) if recipe.eval.regressions else None,
             "metric": split_name(recipe.eval.metric)[0] if recipe.eval.metric else None,
             **{f"answers of {one.role}": one.outputs for one in contestants if one.outputs},
         }
@@ -110,10 +112,13 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     form.check()
     kind = kind_of(form)
     own = own_metric(recipe.eval.metric) if recipe.eval.metric else None
-    scoring = Scoring(measures(kind, own), form, kind, baselines.training_file(run))
+    scoring = Scoring(measures(kind, own, recipe.task.primary), form, kind, baselines.training_file(run))
     check_primary(recipe.task.primary, scoring.measures, kind)
+    for needs in {measure.metric.needs for measure in scoring.measures if measure.metric.needs}:
+        needs()
     check_conditions(recipe.eval.fail_under, scoring.measures)
     judge_inputs(recipe)
+    check_costs(recipe)
     return recipe, test, scoring
 
 
@@ -149,6 +154,8 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
         **({"task.columns": recipe.task.columns} if recipe.task.columns else {}),
         "teacher.license": recipe.teacher.license,
         "teacher.price": recipe.teacher.price,
+        **{f"{name}.hourly_usd": usd for name in ("teacher", "student", "train") if (usd := getattr(recipe, name).hourly_usd)},
+        **({"student.price": recipe.student.price} if recipe.student.price else {}),
         **{f"{contestant.role}.model": contestant.identity for contestant in contestants if contestant.identity},
         **{f"{contestant.role}.engine": contestant.model.engine for contestant in contestants if contestant.model},
     }

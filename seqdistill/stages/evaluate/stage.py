@@ -48,14 +48,14 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         primary = inputs.primary(prompts, contestants)
         labels = labels_of(recipe, prompts)
         try:
-            completions = ask_all(run, recipe, contestants, prompts, progress, recorded)
+            completions, latencies = ask_all(run, recipe, contestants, prompts, progress, recorded)
         except Unreachable as unreachable:
             contestants, recorded = without_teacher(run, inputs, contestants, prompts, unreachable, progress)
-            completions = ask_all(run, recipe, contestants, prompts, progress, recorded)
+            completions, latencies = ask_all(run, recipe, contestants, prompts, progress, recorded)
         record.begin()
         answers = scored(contestants, prompts, completions, inputs.scoring)
         judged = judge_pairs(run, recipe, answers, labels, progress) if recipe.eval.pairwise else None
-        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, judged)
+        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, latencies, judged)
         write_jsonl(paths["predictions"], (answer.row() for answer in answers))
         write_json(paths["scores"], scores)
         write_json(paths["deferral"], scores["deferral"])

@@ -25,7 +25,8 @@ def decoder_layers(model: Any) -> tuple[str, Any]:
         found = [(name, part) for name, part in found if name.rpartition(".")[2] in ("layers", "h", "blocks")]
     if len(found) != 1:
         raise UsageError(
-            f"{type(model).__name__}: {len(found)} lists of {total} layers, want one", "only plain decoder models can be cut"
+            f"{type(model).__name__}: {len(found)} lists of {total} layers, expected one",
+            "only plain decoder models can be cut",
         )
     return found[0]
 

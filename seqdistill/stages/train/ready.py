@@ -10,11 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.loading import folder_here, load, named
+from seqdistill.engines.loading import folder_here, generation_config, load, named
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_samples
+from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run
 from seqdistill.stages.train.arguments import check_arguments, trl_arguments
 from seqdistill.stages.train.fit import prepared, quiet
@@ -26,7 +27,7 @@ from seqdistill.stages.train.preflight import Checked, preflight
 from seqdistill.stages.train.ranks import shared
 from seqdistill.stages.train.rendering import Row, Template, Unfit, chat_template, with_defaults
 from seqdistill.stages.train.shrink import listed_layers
-from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained, weights_of
+from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained
 
 SHOWN = 3  # rows shown with their loss mask
 
@@ -114,8 +115,6 @@ def make_ready(
 
 def _read_student(student: Student, recipe: Recipe) -> Read:
     """Raises UsageError for a model that cannot be loaded, or cut so."""
-    from transformers import GenerationConfig
-
     what, config = named(student.source), recipe.train
     tokenizer = load("AutoTokenizer", student.source, what)
     text = load("AutoConfig", student.source, what).get_text_config(decoder=True)
@@ -125,11 +124,8 @@ def _read_student(student: Student, recipe: Recipe) -> Read:
         tokenizer.chat_template = chat_template(recipe.student.chat_template, recipe.student.chat_template_kwargs)
     elif isinstance(tokenizer.chat_template, str):
         tokenizer.chat_template = with_defaults(tokenizer.chat_template, recipe.student.chat_template_kwargs)
-    try:
-        source = weights_of(student)
-        stops = GenerationConfig.from_pretrained(source.model, revision=source.revision).eos_token_id
-    except OSError:  # it has none
-        stops = getattr(text, "eos_token_id", None)
+    generation = generation_config(student.source, what)
+    stops = getattr(text if generation is None else generation, "eos_token_id", None)
     positions = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length  # some models have no limit
     return Read(
         tokenizer=tokenizer,
@@ -208,6 +204,7 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
 
 def check_settings(recipe: Recipe) -> None:
     """Raises UsageError for a student, a method or [train.args] that train would refuse, before there are rows."""
+    check_training_allowed(teachers_in(recipe))
     student, method = find_student(recipe), method_of(recipe.train)
     method.check_recipe(recipe)
     with quiet():

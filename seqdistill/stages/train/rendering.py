@@ -198,7 +198,10 @@ class Template:
         return True
 
     def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        try:
+            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        except (TypeError, UnicodeEncodeError):  # which one depends on the tokenizer
+            raise Unfit("it holds half a character (a lone surrogate), which no tokenizer takes") from None
 
     def _text(self, messages: list[Any], **options: Any) -> str:
         from jinja2 import TemplateError
@@ -247,7 +250,7 @@ def chat_template(name: str, kwargs: Mapping[str, Any]) -> str:
         if name not in known:
             raise UsageError(
                 f"[student] chat_template = {name!r}: no such file{nearest(name, known)}",
-                "give a .jinja file, or a name in TRL's chat_templates: qwen3_training, llama3, gemma ...",
+                "name a .jinja file, or one of the files in TRL's chat_templates: qwen3_training, llama3, gemma ...",
             )
         path = known[name]
     return with_defaults(path.read_text(encoding="utf-8"), kwargs)

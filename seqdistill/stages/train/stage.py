@@ -16,6 +16,7 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe, settings
 from seqdistill.records import fingerprint, write_json
+from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train.arguments import resolved
 from seqdistill.stages.train.checkpoints import open_work
@@ -52,6 +53,7 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
     Raises UsageError, before the first step, for a student, rows or [train.args] that cannot be trained with, and
     SeqdistillError when the training diverges or runs out of memory. What is refused leaves an earlier student as it is.
     """
+    check_training_allowed(teachers_in(recipe))
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     record = StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})

@@ -37,15 +37,15 @@ def find_student(recipe: Recipe) -> Student:
     name = recipe.student.model
     if not name:
         raise UsageError(
-            "no student is named", "give --student, or model in the recipe's [student]: shrink:8, a hub id, a folder"
+            "no student is configured", "pass --student, or set model in the recipe's [student]: shrink:8, a hub id, a folder"
         )
     kind, colon, rest = name.partition(":")
     if colon and kind == "shrink":
         if not (rest.isascii() and rest.isdigit() and int(rest) > 0):
-            raise UsageError(f"[student] model = {name!r}: want shrink:N, N layers of the teacher", "for example shrink:8")
+            raise UsageError(f"[student] model = {name!r}: expected shrink:N, N layers of the teacher", "for example shrink:8")
         if not recipe.teacher.model:
             raise UsageError(
-                "no teacher is named to cut the student from", "give --teacher, or model in the recipe's [teacher]"
+                "no teacher is configured to cut the student from", "pass --teacher, or set model in the recipe's [teacher]"
             )
         source = _weights(recipe.teacher)
         if recipe.teacher.engine == "openai" and "/" not in recipe.teacher.model and not Path(recipe.teacher.model).exists():
