@@ -1,6 +1,6 @@
 """When to trust the student: its confidence, what a fallback to the teacher gives and costs, a threshold with a guarantee.
 
-The threshold is found on one half of the prompts and reported on the other. Asks no model; the statistics are in
+The threshold is found on one half of the prompts and reported on the other. Prompts no model; the statistics are in
 `statistics.guarantee`. What it finds is deferral.json, which a serving fallback reads, and a part of scores.json.
 """
 
@@ -68,14 +68,14 @@ class Scored(Protocol):
 
 
 def has_confidence(recipe: Recipe) -> bool:
-    """Whether the student is asked for log-probabilities: always in this process, at an endpoint only for a target."""
+    """Whether log-probabilities are requested of the student: always in this process, at an endpoint only for a target."""
     return not recipe.eval.agreement and (recipe.student.engine != "openai" or recipe.eval.target is not None)
 
 
-def samples_of(given: Mapping[str, Completion], prompt: str) -> list[str]:
+def samples_of(completions: Mapping[str, Completion], prompt: str) -> list[str]:
     """What the student's further samples of a prompt say."""
-    numbers = itertools.takewhile(lambda n: f"{prompt}:student:{n}" in given, itertools.count(1))
-    return [one.content for n in numbers if (one := given[f"{prompt}:student:{n}"]).error is None]
+    numbers = itertools.takewhile(lambda n: f"{prompt}:student:{n}" in completions, itertools.count(1))
+    return [one.content for n in numbers if (one := completions[f"{prompt}:student:{n}"]).error is None]
 
 
 def confidence_of(completion: Completion, form: AnswerForm, kind: str = "text", samples: Sequence[str] = ()) -> float | None:

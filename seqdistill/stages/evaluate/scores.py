@@ -13,9 +13,12 @@ from typing import Any
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.journal.budget import FREE
+from seqdistill.metrics import Measure
 from seqdistill.metrics.text import chrf_signature
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
+from seqdistill.rights import license_in
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate import baselines
 from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.class_table import class_table
@@ -23,6 +26,8 @@ from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.stages.evaluate.cost import inputs_of, terms_of, upfront_of, with_costs
 from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
 from seqdistill.stages.evaluate.latency import Latencies
+from seqdistill.stages.evaluate.regressions import Sources, regressions
+from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, methods, tabulate, warning
 from seqdistill.stages.evaluate.verdict import verdict
@@ -37,9 +42,10 @@ def scores_of(
     primary: str,
     answers: Sequence[Answer],
     latencies: Mapping[str, Latencies],
+    safety: Sequence[Mapping[str, Any]] = (),
     judge: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document, with how long each model takes by role, and what the judge found, if it was used.
+    """The document, with how long each model takes by role, the lines of safety.jsonl, and what the judge found, if used.
 
     Where the task has a form it also holds the form, and the teacher's request settings.
     """
@@ -66,11 +72,15 @@ def scores_of(
         found["models"][role] |= of
     found |= {**costs, **{name: found["models"]["student"].get(name) for name in ("p50", "p95")}}
     found["deferral"] = with_cost(found["deferral"], found["models"])
+    found["regressions"] = regressions_in(answers, settings, explained_with(run, recipe.eval.regressions))
+    config = recipe.eval
+    training = baselines.training_file(run)
+    found["safety"] = safety_document(safety, answers, training, config.safety.margin, config.resamples, config.seed)
     document = {
         **found,
         "primary_named": recipe.task.primary is not None,
         "prompts": len({answer.prompt.id for answer in answers}),
-        "teacher_license": recipe.teacher.license,
+        "teacher_license": license_in(run) or recipe.teacher.license,
         **({"form": form} if form else {}),
         **({"judge": judge} if judge else {}),
         "temperature": recipe.eval.temperature,
@@ -97,16 +107,7 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
         "margin": settings.margin,
         "needed": judged.get("needed"),
         "primary": settings.primary,
-        "measures": {
-            measure.name: {
-                "heading": measure.heading,
-                "phrase": measure.phrase,
-                "against": measure.against,
-                "share": measure.metric.share,
-                "higher_is_better": measure.metric.higher_is_better,
-            }
-            for measure in scoring.measures
-        },
+        "measures": described(scoring.measures),
         **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed")},
         "warning": warning(found["n"]),
         "few": ENOUGH,
@@ -129,6 +130,31 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
             classes["majority"] |= document["models"]["majority"][f"accuracy_{against}"] or {}
         document |= classes
     return document
+
+
+def described(measures: Sequence[Measure]) -> dict[str, dict[str, Any]]:
+    """What each measure is called and how it is read."""
+    return {
+        measure.name: {
+            "heading": measure.heading,
+            "phrase": measure.phrase,
+            "against": measure.against,
+            "share": measure.metric.share,
+            "higher_is_better": measure.metric.higher_is_better,
+        }
+        for measure in measures
+    }
+
+
+def explained_with(run: Run, most: int) -> Sources:
+    """What the run's regressions are explained with."""
+    return Sources(baselines.training_file(run), baselines.rejected_file(run), most)
+
+
+def regressions_in(answers: Sequence[Answer], settings: Settings, sources: Sources) -> dict[str, Any]:
+    """The regressions by the metric that decides."""
+    share = next(measure.metric.share for measure in settings.measures if measure.name == settings.primary)
+    return regressions(answers, settings.primary, sources, share=share)
 
 
 def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
