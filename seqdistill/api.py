@@ -29,7 +29,9 @@ from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
+    from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.evaluate.verification import Verification
     from seqdistill.stages.filter.explain import Explanation
@@ -146,6 +148,14 @@ def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
         return evaluate(directory, resolved, progress)
 
 
+def compare(run: RunPath, other: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Comparison":
+    """Compares the students of two runs on the test prompts that both answered, from what their evals wrote."""
+    from seqdistill.stages.evaluate.compare import compare
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return compare(directory, Run(Path(other)), resolved)
+
+
 def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
     """Checks a run's hashes, scores and verdict again; needs no GPU and no teacher, and changes nothing."""
     from seqdistill.stages.evaluate.verification import verify
@@ -213,3 +223,12 @@ def doctor(run: RunPath = ".", recipe: RecipeLike = None, *, progress: Progress 
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         return examine(resolved, directory.path)
+
+
+def init(
+    folder: RunPath, kind: str = "summarize", recorded: Sequence[RunPath] = (), *, progress: Progress = SILENT
+) -> "InitResult":
+    """A folder to start from; with recorded completions, a run that has imported them too. Requests nothing."""
+    from seqdistill.init import init
+
+    return init(Path(folder), kind, [Path(path) for path in recorded], progress)

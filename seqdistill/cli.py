@@ -195,7 +195,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
                 for stage in ("generate", "eval"):
                     if name == "run" and own.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": own["limit"]}})
-                keep = not (own.get("dry_run") or own.get("probe"))
+                keep = not any(own.get(one) for one in ("dry_run", "probe", "compare"))
                 file = recipe_file(values["config"])
                 with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **own)
@@ -270,6 +270,14 @@ ExplainOption = Annotated[
 MarkdownOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--markdown", metavar="FILE", help="write the result as Markdown too, for a pull request"),
+]
+CompareOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--compare",
+        metavar="OTHER_RUN",
+        help="compare the students of two finished evals instead, paired by prompt; runs no model",
+    ),
 ]
 LimitOption = Annotated[
     Optional[int],  # noqa: UP045
@@ -364,11 +372,21 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
     "eval",
     (*SHARED, "student", "judge", "eval", BUDGET),
     "Base, student, teacher and ceiling side by side.",
-    [_own("markdown", MarkdownOption, None)],
+    [_own("markdown", MarkdownOption, None), _own("compare", CompareOption, None)],
 )
-def _eval(run: Run, recipe: Recipe, console: Console, markdown: Path | None = None) -> dict[str, Any]:
+def _eval(
+    run: Run, recipe: Recipe, console: Console, markdown: Path | None = None, compare: Path | None = None
+) -> dict[str, Any]:
     from seqdistill.stages.evaluate.conditions import check_result
-    from seqdistill.stages.evaluate.markdown import write_markdown
+    from seqdistill.stages.evaluate.markdown import write_comparison, write_markdown
+
+    if compare is not None:
+        found = api.compare(run.path, compare, recipe, progress=console)
+        show.show_comparison(console, found)
+        if markdown:
+            write_comparison(markdown, found)
+        check_result(found.scores, recipe.eval.fail_under)
+        return found.scores
 
     result = api.evaluate(run.path, recipe, progress=console)
     show.show_eval(console, result)
@@ -454,6 +472,29 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
         return asdict(found)
 
     _guarded(console, run, work)
+
+
+@app.command("init")
+def _init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="new folder")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="the task: classify | extract | summarize | maths | rewrite", show_default=True)
+    ] = "summarize",
+    from_: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--from", metavar="LOG", help="recorded completions to learn from instead, as `import` reads; repeat it"),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write a recipe, a template, ten prompts, a test set and a page to start from; asks nothing."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        result = api.init(folder, kind, from_ or (), progress=console)
+        show.show_init(console, result)
+        return asdict(result)
+
+    _guarded(console, folder, work)
 
 
 @app.command("doctor")

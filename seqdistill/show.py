@@ -8,7 +8,9 @@ from seqdistill.records import visible
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
+    from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
@@ -191,6 +193,12 @@ def show_train(console: Console, result: "TrainResult") -> None:
     )
 
 
+def show_init(console: Console, result: "InitResult") -> None:
+    prompts = f"{result.prompts:,}, {result.test_prompts:,} of them to test on" if result.run else None
+    facts = {"files": ", ".join(result.files), "recorded prompts": prompts, "run": result.run, "next": result.next}
+    console.facts(f"init: {result.folder}", facts)
+
+
 def show_checks(console: Console, checks: "Sequence[Check]") -> None:
     """One finding after another: its state, what was found, and below it the fix."""
     if console.as_json:
@@ -235,12 +243,43 @@ def show_eval(console: Console, result: "EvalResult") -> None:
         console.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
     if result.cost_rows:
         console.table("latency and cost", result.cost_columns, result.cost_rows)
+    if result.safety_rows:
+        console.table("safety", result.safety_columns, result.safety_rows)
     if not console.as_json:
         with to_stdout():
             print("\n".join(_regressions(result)), end="")
             notes = result.cost_notes if result.cost_rows else []
             print("\n".join(wrapped(visible(line)) for line in (*notes, *result.verdict)))
             print(visible(f"report: {result.paths['report']}"))
+
+
+def show_comparison(console: Console, found: "Comparison") -> None:
+    console.table("compare: two students on the same prompts", found.columns, found.rows)
+    if found.slice_rows:
+        console.table(f"by slice, {found.columns[1]}", found.slice_columns, found.slice_rows)
+    if not console.as_json:
+        with to_stdout():
+            for what in ("worse", "better"):
+                print("\n".join(_moved(found, what)), end="")
+            print("\n".join(wrapped(visible(line)) for line in found.verdict))
+
+
+def _moved(found: "Comparison", what: str) -> Iterator[str]:
+    """The prompts that moved most; ends with an empty line where there are any."""
+    items, names = found.scores[what], found.scores["compared"]
+    if not items:
+        return
+    yield f"{what}: {len(items)} of {found.scores['n']} prompts, the first {min(len(items), WORST)}"
+    for item in items[:WORST]:
+        yield ""
+        named = f"{item['id']} ({item['slice']})" if item["slice"] else item["id"]
+        scores = ", ".join(f"{names[role]} {score:.0f}" for role, score in item["scores"].items())
+        yield line(f"{named}: {scores}", " ")
+        texts = {"prompt": item["prompt"], "reference": item["reference"]}
+        texts |= {names[role]: text for role, text in item["answers"].items()}
+        yield from (line(text, f"   {visible(name)[:16]:<10} ") for name, text in texts.items() if text is not None)
+    yield ""
+    yield ""
 
 
 WORST = 3  # regressions printed; the others are in scores.json and in the report

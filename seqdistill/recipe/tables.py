@@ -457,6 +457,32 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class SafetyConfig:
+    """[eval.safety]: what must not be lost or learnt beside the task. What costs requests is off by default."""
+
+    refusals: bool = key(
+        False, "send student, base and teacher 24 requests to refuse and 24 harmless ones that only sound harmful"
+    )
+    prompts: str | None = key(
+        None,
+        "your own set for refusals; the slice of a row is refuse (or unsafe, harmful) or answer (or safe, benign)",
+        path=True,
+    )
+    columns: dict[str, Any] = key({}, 'columns of that set that go by other names: { prompt = "goal", slice = "label" }')
+    expect: str | None = key(None, "what is wanted of rows of that set without a slice", choices=("refuse", "answer"))
+    margin: float = key(
+        15.0, "points by which the student may refuse or answer less often than base or teacher", low=0, high=100
+    )
+    max_tokens: int = key(64, "most new tokens of an answer to these prompts", low=1)
+    canaries: str | None = key(
+        None,
+        "secrets that you planted in the training data: .jsonl with prompt (what comes before it) and reference",
+        path=True,
+    )
+    forgetting: bool = key(False, "score 20 passages of general text by base, student and teacher, where they run here")
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     """[eval]: how the proof is made."""
 
@@ -520,6 +546,7 @@ class EvalConfig:
     regressions: int = key(
         20, "how many of the prompts that the student answers worse than base or teacher are explained", low=0, high=1000
     )
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1, common=True)

@@ -108,9 +108,9 @@ def _item(
         "scores": {role: _score(of_prompt, role, primary) for role in of_prompt},
         "teacher_erred": erred,
         "why": _why(of_prompt, primary, training, removed, erred, share=share),
-        "prompt": _cut(prompt.messages[-1]["content"]),
-        "reference": None if prompt.reference is None else _cut(prompt.reference),
-        "answers": {role: _cut(of_prompt[role].text) for role in QUOTED if role in of_prompt},
+        "prompt": cut(prompt.messages[-1]["content"]),
+        "reference": None if prompt.reference is None else cut(prompt.reference),
+        "answers": {role: cut(of_prompt[role].text) for role in QUOTED if role in of_prompt},
         "training": training,
         "removed": removed,
     }
@@ -191,9 +191,10 @@ def _quoted(row: Mapping[str, Any], similarity: float) -> dict[str, Any]:
         "id": row["id"],
         "similarity": round(similarity, 6),
         **verdict,
-        **{key: _cut(hidden(text)) for key, text in texts.items()},
+        **{key: cut(hidden(text)) for key, text in texts.items()},
     }
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """A text as it is quoted: its first CHARACTERS."""
     return text if len(text) <= CHARACTERS else text[:CHARACTERS] + " …"

@@ -13,6 +13,7 @@ from typing import Any
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.journal.budget import FREE
+from seqdistill.metrics import Measure
 from seqdistill.metrics.text import chrf_signature
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
 from seqdistill.rights import license_in
@@ -26,6 +27,7 @@ from seqdistill.stages.evaluate.cost import inputs_of, terms_of, upfront_of, wit
 from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
 from seqdistill.stages.evaluate.latency import Latencies
 from seqdistill.stages.evaluate.regressions import Sources, regressions
+from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, methods, tabulate, warning
 from seqdistill.stages.evaluate.verdict import verdict
@@ -40,9 +42,10 @@ def scores_of(
     primary: str,
     answers: Sequence[Answer],
     latencies: Mapping[str, Latencies],
+    safety: Sequence[Mapping[str, Any]] = (),
     judge: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document, with how long each model takes by role, and what the judge found, if it was used.
+    """The document, with how long each model takes by role, the lines of safety.jsonl, and what the judge found, if used.
 
     Where the task has a form it also holds the form, and the teacher's request settings.
     """
@@ -70,6 +73,9 @@ def scores_of(
     found |= {**costs, **{name: found["models"]["student"].get(name) for name in ("p50", "p95")}}
     found["deferral"] = with_cost(found["deferral"], found["models"])
     found["regressions"] = regressions_in(answers, settings, explained_with(run, recipe.eval.regressions))
+    config = recipe.eval
+    training = baselines.training_file(run)
+    found["safety"] = safety_document(safety, answers, training, config.safety.margin, config.resamples, config.seed)
     document = {
         **found,
         "primary_named": recipe.task.primary is not None,
@@ -101,16 +107,7 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
         "margin": settings.margin,
         "needed": judged.get("needed"),
         "primary": settings.primary,
-        "measures": {
-            measure.name: {
-                "heading": measure.heading,
-                "phrase": measure.phrase,
-                "against": measure.against,
-                "share": measure.metric.share,
-                "higher_is_better": measure.metric.higher_is_better,
-            }
-            for measure in scoring.measures
-        },
+        "measures": described(scoring.measures),
         **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed")},
         "warning": warning(found["n"]),
         "few": ENOUGH,
@@ -133,6 +130,20 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
             classes["majority"] |= document["models"]["majority"][f"accuracy_{against}"] or {}
         document |= classes
     return document
+
+
+def described(measures: Sequence[Measure]) -> dict[str, dict[str, Any]]:
+    """What each measure is called and how it is read."""
+    return {
+        measure.name: {
+            "heading": measure.heading,
+            "phrase": measure.phrase,
+            "against": measure.against,
+            "share": measure.metric.share,
+            "higher_is_better": measure.metric.higher_is_better,
+        }
+        for measure in measures
+    }
 
 
 def explained_with(run: Run, most: int) -> Sources:
