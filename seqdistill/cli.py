@@ -22,7 +22,7 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.help_panels import COMMON as COMMON_PANEL
 from seqdistill.help_panels import PanelCommand
 from seqdistill.progress import Silent
-from seqdistill.recipe.reading import check_value, merge, parse_assignment
+from seqdistill.recipe.reading import check_value, merge, parse_assignment, placed
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.runs import Run
@@ -171,6 +171,7 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print exactly one JSON object on stdout")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no notes on stderr")]
+SEVERAL_STAGES = ("run", "sweep", "curve")  # commands that do not take the flags of all their stages
 COMMON = {
     "config": (ConfigOption, None),
     "set_": (SetOption, None),
@@ -190,7 +191,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
             def work() -> dict[str, Any]:
                 directory = Run(run)
                 flags = _flags(tables, values, values["set_"] or ())
-                if name == "run":
+                if name in SEVERAL_STAGES:
                     flags = merge(_from_environment(("generate", "filter", "judge", "train", "eval")), flags)
                 for stage in ("generate", "eval"):
                     if name == "run" and own.get("limit") is not None:
@@ -207,7 +208,9 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for key, (annotation, default) in COMMON.items()
         ]
-        parameters = [positional, *extra, *_parameters(tables), *common]
+        named = [parameter.name for parameter in extra]
+        flags = [parameter for parameter in _parameters(tables) if parameter.name not in named]
+        parameters = [positional, *extra, *flags, *common]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         app.command(name, help=text, cls=PanelCommand)(command)
@@ -244,6 +247,7 @@ def _guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) 
 # --- the stages -----------------------------------------------------------------------------------------------------------
 
 SHARED = ("task", "teacher")
+OF_EVAL = ("eval.margin", "eval.also")  # of the commands that do several stages; the other keys of theirs with --set
 BUDGET = "generate.budget"  # the run's: every command that can pay takes it
 
 
@@ -283,6 +287,15 @@ ModelOption = Annotated[
 PreflightOption = Annotated[
     bool, typer.Option("--preflight", help="check all that is trained on, show rows, memory and time; train nothing")
 ]
+StudentsOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--student", metavar="MODEL", help="a student: shrink:N, a hub id, a folder, run:RUN; name several"),
+]
+RepeatsOption = Annotated[
+    int,
+    typer.Option("--repeats", metavar="N", min=0, max=7, help="further trainings on other eighths: the noise of a training"),
+]
+MoreStudentsArgument = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="further students")]  # noqa: UP045
 _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)]
 
 
@@ -385,6 +398,31 @@ def _run(run: Run, recipe: Recipe, console: Console, limit: int | None) -> dict[
     api.check_stages(run.path, recipe, progress=console)
     stages = {"generate": _generate, "filter": _filter, "train": _train, "eval": _eval}
     return {stage: act(run, recipe, console) for stage, act in stages.items()}
+
+
+@_command(
+    "sweep",
+    (*SHARED, "student", *OF_EVAL, BUDGET),
+    "Train several students on the answers: the cheapest that passes.",
+    [_own("more", MoreStudentsArgument, None), _own("student", StudentsOption, None)],
+)
+def _sweep(run: Run, recipe: Recipe, console: Console, more: list[str] | None, student: list[str] | None) -> dict[str, Any]:
+    students = [placed(name, Path.cwd()) for name in (*(student or ()), *(more or ()))]
+    result = api.sweep(run.path, recipe, students=students, progress=console)
+    show.show_sweep(console, result)
+    return asdict(result)
+
+
+@_command(
+    "curve",
+    (*SHARED, "student", *OF_EVAL, BUDGET),
+    "Train on 1/8 to all of the rows: will more data do it?",
+    [_own("repeats", RepeatsOption, 2)],
+)
+def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str, Any]:
+    result = api.curve(run.path, recipe, repeats=repeats, progress=console)
+    show.show_curve(console, result)
+    return asdict(result)
 
 
 # --- tools ----------------------------------------------------------------------------------------------------------------

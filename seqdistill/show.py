@@ -7,6 +7,8 @@ from seqdistill.console import Console, seconds, size, to_stdout, wrapped
 from seqdistill.records import visible
 
 if TYPE_CHECKING:
+    from seqdistill.family.curve import CurveResult
+    from seqdistill.family.sweep import SweepResult
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
@@ -192,10 +194,25 @@ def show_eval(console: Console, result: "EvalResult") -> None:
     console.table(title, result.columns, result.rows)
     if result.slice_rows:
         console.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
+    _said(console, result.verdict, result.paths["report"])
+
+
+def show_sweep(console: Console, result: "SweepResult") -> None:
+    console.table("sweep: done", result.columns, result.rows)
+    _said(console, result.verdict, result.paths["report"])
+
+
+def show_curve(console: Console, result: "CurveResult") -> None:
+    console.table("curve: done", result.columns, result.rows)
+    console.table("what more rows would do", result.outlook_columns, result.outlook_rows)
+    _said(console, result.verdict, result.paths["report"])
+
+
+def _said(console: Console, sentences: Sequence[str], report: Any) -> None:
     if not console.as_json:
         with to_stdout():
-            print("\n".join(wrapped(visible(line)) for line in result.verdict))
-            print(visible(f"report: {result.paths['report']}"))
+            print("\n".join(wrapped(visible(line)) for line in sentences))
+            print(visible(f"report: {report}"))
 
 
 def _differences(references: Mapping[str, Any]) -> str | None:
