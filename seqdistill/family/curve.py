@@ -26,7 +26,7 @@ from seqdistill.stages.train import ready
 
 FOLDER = "curve"
 EIGHTHS = (8, 4, 2, 1)  # of the rows: the sizes that are trained on, the whole first
-MOST_REPEATS = 7  # the other eighths
+WEIGHTS_OF_A_CUT = ("features", "attention", "relations", "distances")  # of [train]: they need the layers' origins
 TIMES = (2, 4, 8, 16)  # times the rows at hand, for the outlook
 MOST_TIMES = 1000.0  # no statement reaches further
 LIKELY = 0.8  # a chance that is named as one
@@ -135,6 +135,12 @@ def _check(run: Run, recipe: Recipe) -> list[str]:
     ready.check_settings(recipe)
     if recipe.train.limit is not None:
         raise UsageError("[train] limit has no part in a curve: it decides itself how many rows are trained on", "leave it out")
+    cut = recipe.train.vocabulary != "all" or recipe.train.width < 1
+    if recipe.train.steps or (cut and any(getattr(recipe.train, name) for name in WEIGHTS_OF_A_CUT)):
+        raise UsageError(
+            "a curve needs one untrained student for all its parts, and this one is cut by the rows it is trained on",
+            "leave out [train] steps, or with vocabulary and width the weights of hidden states",
+        )
     found = dict.fromkeys(str(row["prompt_id"]) for _, row in read_jsonl(files[0]))
     if len(found) < 2 * EIGHTHS[0]:
         raise UsageError(
@@ -144,13 +150,16 @@ def _check(run: Run, recipe: Recipe) -> list[str]:
 
 
 def _for_part(recipe: Recipe, part: Part, whole: Member) -> Recipe:
-    """The recipe for a part: as many epochs, and the same untrained student, although layers are chosen by the rows."""
-    config, layers = recipe.train, ((whole.run.manifest("train") or {}).get("student") or {}).get("layers")
-    if layers:
+    """The recipe for a part: as many epochs, and the same untrained student, although the rows choose what is cut."""
+    student, config = recipe.student, recipe.train
+    if config.vocabulary != "all" or config.width < 1:
+        student = replace(student, model=str(whole.run.file("train", "base").absolute()), revision=None)
+        config = replace(config, vocabulary="all", width=1.0)
+    elif layers := ((whole.run.manifest("train") or {}).get("student") or {}).get("layers"):
         config = replace(config, layers=",".join(map(str, layers)))
     if (steps := int(config.args.get("max_steps", -1))) > 0:
         config = replace(config, args={**config.args, "max_steps": max(1, round(steps * (part.end - part.first) / EIGHTHS[0]))})
-    return replace(recipe, train=config)
+    return replace(recipe, student=student, train=config)
 
 
 def _write_part(run: Run, member: Run, part: Part, prompts: Sequence[str]) -> None:
