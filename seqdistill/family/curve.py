@@ -3,6 +3,19 @@
 RUN/curve/NAME/ is each training's run directory; RUN/curve/scores.json and report.html hold what was found. The parts are
 nested: prompts are ordered by a hash, and each part takes the first of them. `repeats` train on other eighths: how much they
 differ is the noise of a training, which the test prompts cannot show.
+
+Keys of scores.json (errors are points from the teacher, less is better; a cell is value, low, high):
+  verdict                 sentences, the headline first
+  points, repeats         each training: part, path, rows, steps, epochs, score, error
+  noise                   standard deviation of a training, points; null without repeats
+  fit                     a, b, c of error = a + b rows^-c
+  half                    what a fit on the parts up to one half predicts for all rows, what was measured, whether it covers
+  chance_now, chance_ever that the error is within the margin with all rows, or with any number up to 1,000 times as many
+  needed                  for chances of .5, .8 and .95: rows, more (rows), usd; null where 1,000 times the rows do not do
+  outlook                 for 2, 4, 8 and 16 times the rows: rows, error, chance, usd (of the further rows)
+  drawn                   the curve as the picture shows it: rows, value, low, high
+  held_fixed              what is the same for all trainings
+  run, primary, heading, phrase, n (prompts), margin, compared_with, rows (all), usd_per_row, machine
 """
 
 import hashlib

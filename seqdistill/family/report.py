@@ -74,6 +74,9 @@ def _sweep_pictures(document: dict[str, Any]) -> list[Picture]:
             Level("teacher", teacher["score"]["value"], "zero"),
             Level(f"less {document['margin']:g}", teacher["score"]["value"] - document["margin"], "margin"),
         ]
+    for one in document["candidates"]:
+        if one["role"] == "nearest" and one["score"]["value"] is not None:
+            levels.append(Level("nearest training answer", one["score"]["value"], "margin"))
     pictures = []
     for key, name, unit in kinds:
         marks = [

@@ -1,7 +1,19 @@
 """A sweep: students of several sizes on one teacher's answers, each trained and evaluated, and the cheapest that passes.
 
-RUN/sweep/NAME/ is each student's run directory; RUN/sweep/scores.json and report.html compare them. Requests of the teacher are
-the run's: see `members`. What is compared is what a member's eval wrote, so a row that eval gets is a candidate here, too.
+RUN/sweep/NAME/ is each student's run directory; RUN/sweep/scores.json and report.html compare them. The teacher's answers are
+the run's: see `members`. A candidate is any row of a member's eval that could be shipped: its student, the nearest training
+answer, what [eval] also names; so a row that eval gets, like a quantised student, is a candidate here.
+
+Keys of scores.json:
+  verdict        sentences, the headline first
+  candidates     the smallest first: candidate, role, path, parameters, disk_bytes, tokens_per_second (null where not measured
+                 alike), usd_per_1000, score, kept; on all prompts, Holm over the candidates: decision, gap (points to the
+                 teacher), p (one-sided, of "worse by the margin"), needed (further prompts), n; choosing: the same on one half
+  smallest       the first of them that passes on all prompts, or null
+  cheapest       candidate (the smallest that passes on one half, or null), confirmed, confirming (its verdict on the other
+                 half), needed (further prompts for a confirmation; null: no number would do), choose_on, confirm_on (prompts)
+  compared_with  whose scores the candidates are held against: ceiling, teacher, or null; teacher: these scores, size, cost
+  run, primary, heading, phrase, n, margin (points), alpha (one-sided), speed_basis, machine
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,8 +30,7 @@ from seqdistill.records import read_jsonl, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate import inputs as eval_inputs
 from seqdistill.stages.evaluate.shown import count, percent, point, points
-from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE
-from seqdistill.stages.evaluate.statistics.paired import ALPHA
+from seqdistill.stages.evaluate.statistics.paired import ALPHA, INCONCLUSIVE
 from seqdistill.stages.train import ready
 
 if TYPE_CHECKING:
@@ -120,75 +131,77 @@ def _check(run: Run, recipe: Recipe, students: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One row of a member's eval that could be shipped: its student, the nearest training answer, what [eval] also names."""
+    """One row of a member's eval that could be shipped."""
 
     name: str
     role: str  # in the member's eval
-    member: Member
-    facts: dict[str, Any] = field(repr=False)  # of scores.json
+    path: str  # of the member, from the run's
+    evaluated: dict[str, Any] = field(repr=False)  # the content of its scores.json
     scores: dict[str, float] = field(repr=False)  # by prompt id, of the measure that decides
 
     @property
-    def size(self) -> tuple[float, float]:
+    def facts(self) -> dict[str, Any]:
+        """Its row of the member's table."""
+        return dict(self.evaluated["models"][self.role])
+
+    @property
+    def size(self) -> tuple[float, float, str]:
         """By what the ladder is ordered: bytes on disk, then parameters; a baseline has neither, an unknown size is last."""
         if self.role == "nearest":
-            return 0.0, 0.0
+            return 0.0, 0.0, self.name
         unknown = float("inf")
-        return (self.facts.get("disk_bytes") or unknown), (self.facts.get("parameters") or unknown)
+        return (self.facts.get("disk_bytes") or unknown), (self.facts.get("parameters") or unknown), self.name
 
 
 def compare(run: Run, members: Sequence[tuple[str, Member]]) -> dict[str, Any]:
     """The content of sweep/scores.json, from what the evals of the members wrote."""
     import numpy as np
 
-    evals = {student: read_json(member.run.file("eval", "scores.json")) for student, member in members}
-    first = next(iter(evals.values()))
-    primary, top = first["primary"], (first["judged"] or {}).get("other")
     candidates: list[Candidate] = []
     groups: dict[str, str | None] = {}
-    best: dict[str, float] = {}
+    top_scores: dict[str, float] = {}
+    whole = read_json(members[0][1].run.file("eval", "scores.json"))
+    primary, top = whole["primary"], (whole["judged"] or {}).get("other")
     for student, member in members:
+        evaluated, path = read_json(member.run.file("eval", "scores.json")), str(member.run.path.relative_to(run.path))
         by_role, found = read_scores(member.run, primary)
         groups |= found
-        best = best or by_role.get(top or "", {})
-        for role, facts in evals[student]["models"].items():
+        top_scores = top_scores or by_role.get(top or "", {})
+        for role in evaluated["models"]:
             name = student if role == "student" else role
             if role not in OF_EVERY_EVAL and by_role.get(role) and name not in [one.name for one in candidates]:
-                candidates.append(Candidate(name, role, member, facts, by_role[role]))
-    candidates.sort(key=lambda one: (*one.size, one.name))
-    ids = [name for name in groups if all(name in scores for scores in [*(one.scores for one in candidates), best or groups])]
-    trial = Trial(
-        np.array([best[name] for name in ids]) if best else np.zeros(0),
-        ids,
-        groups_of_prompts(groups, ids),
-        first["measures"][primary]["share"],
-        first["margin"],
-        first["resamples"],
-        first["seed"],
-    )
-    ladder = [np.array([one.scores[name] for name in ids]) for one in candidates]
-    found_all = verdicts(ladder, trial) if best else None
-    choice = choose(ladder, trial) if best else None
-    speeds = {evals[student]["models"]["student"].get("speed_basis") for student in evals}
-    teacher = _teacher(first, primary, top)
+                candidates.append(Candidate(name, role, path, evaluated, by_role[role]))
+    candidates.sort(key=lambda one: one.size)
+    wanted = [one.scores for one in candidates] + ([top_scores] if top_scores else [])
+    ids = [name for name in groups if all(name in scores for scores in wanted)]
+    measure = whole["measures"][primary]
+    found_all: list[Verdict | None] = [None] * len(candidates)
+    choice = None
+    if top_scores:
+        settings = measure["share"], whole["margin"], whole["resamples"], whole["seed"]
+        trial = Trial(np.array([top_scores[name] for name in ids]), ids, groups_of_prompts(groups, ids), *settings)
+        ladder = [np.array([one.scores[name] for name in ids]) for one in candidates]
+        found_all, choice = [*verdicts(ladder, trial)], choose(ladder, trial)
+    choosing = choice.choosing if choice else [None] * len(candidates)
+    speeds = {one.facts.get("speed_basis") for one in candidates if one.role == "student"}
     document = {
         "run": run.path.absolute().name,
         "primary": primary,
-        "heading": first["measures"][primary]["heading"],
-        "phrase": first["measures"][primary]["phrase"],
+        "heading": measure["heading"],
+        "phrase": measure["phrase"],
         "n": len(ids),
-        "margin": first["margin"],
+        "margin": whole["margin"],
         "alpha": round(ALPHA, 6),
-        "confidence": CONFIDENCE,
         "compared_with": top,
-        "teacher": teacher,
+        "teacher": _facts(whole["models"][top], primary) if top else None,
         "speed_basis": next(iter(speeds)) if len(speeds) == 1 else None,
         "candidates": [
-            _row(one, place, primary, found_all, choice, speeds, teacher, run) for place, one in enumerate(candidates)
+            _row(one, speeds) | _shown(on_all) | {"choosing": _shown(on_half)}
+            for one, on_all, on_half in zip(candidates, found_all, choosing, strict=True)
         ],
-        "smallest": next((one.name for one, v in zip(candidates, found_all or (), strict=False) if v.passes), None),
+        "smallest": next((one.name for one, v in zip(candidates, found_all, strict=True) if v and v.passes), None),
         "cheapest": _cheapest(choice, candidates),
-        "machine": first["machine"],
+        "machine": whole["machine"],
     }
     return {"verdict": list(_sentences(document)), **document}
 
@@ -210,66 +223,28 @@ def groups_of_prompts(groups: dict[str, str | None], ids: Sequence[str]) -> list
     return names if len(set(names)) < len(names) else None
 
 
-def _teacher(scores: dict[str, Any], primary: str, top: str | None) -> dict[str, Any] | None:
-    """What the candidates are held against."""
-    facts = scores["models"].get(top or "", {})
-    if not facts:
-        return None
-    names = ("parameters", "disk_bytes", "tokens_per_second", "speed_basis")
-    return {
-        "score": facts.get(primary),
-        **{name: facts.get(name) for name in names},
-        "usd_per_1000": usd_per_1000(facts, scores),
-    }
+def _facts(facts: dict[str, Any], primary: str) -> dict[str, Any]:
+    names = ("parameters", "disk_bytes", "tokens_per_second", "usd_per_1000")
+    return {"score": facts.get(primary), **{name: facts.get(name) for name in names}}
 
 
-def _row(
-    one: Candidate,
-    place: int,
-    primary: str,
-    found: list[Verdict] | None,
-    choice: Choice | None,
-    speeds: set[str | None],
-    teacher: dict[str, Any] | None,
-    run: Run,
-) -> dict[str, Any]:
-    scores = read_json(one.member.run.file("eval", "scores.json"))
-    kept = next((cell for cell in scores["kept"] if cell["metric"] == primary), None) if one.role == "student" else None
-    level = ((teacher or {}).get("score") or {}).get("value")
-    if kept is None and level:
-        kept = {
-            "value": _round(100 * one.facts[primary]["value"] / level),
-            "low": None,
-            "high": None,
-            "n": one.facts[primary]["n"],
-        }
-    comparable = len(speeds) == 1 and one.facts.get("speed_basis") in speeds
-    return {
-        "candidate": one.name,
-        "role": one.role,
-        "path": str(one.member.run.path.relative_to(run.path)),
-        "parameters": one.facts.get("parameters"),
-        "disk_bytes": one.facts.get("disk_bytes"),
-        "tokens_per_second": one.facts.get("tokens_per_second") if comparable else None,
-        "usd_per_1000": usd_per_1000(one.facts, scores),
-        "score": one.facts[primary],
-        "kept": kept,
-        **(_shown(found[place]) if found else {"decision": "INCONCLUSIVE"}),
-        "choosing": _shown(choice.choosing[place]) if choice else None,
-    }
+def _row(one: Candidate, speeds: set[str | None]) -> dict[str, Any]:
+    """What is known of a candidate apart from its verdicts."""
+    primary = one.evaluated["primary"]
+    row = {"candidate": one.name, "role": one.role, "path": one.path, **_facts(one.facts, primary)}
+    if len(speeds) > 1 or one.facts.get("speed_basis") not in speeds:
+        row["tokens_per_second"] = None
+    kept = next((cell for cell in one.evaluated["kept"] if cell["metric"] == primary), None)
+    if kept and one.role != "student":
+        level = one.evaluated["models"][kept["of"]][primary]["value"]
+        kept = {"value": _round(100 * row["score"]["value"] / level) if level else None, "low": None, "high": None}
+    return row | {"kept": kept}
 
 
-def usd_per_1000(facts: dict[str, Any], scores: dict[str, Any]) -> float | None:
-    """What 1,000 requests to a model cost, in USD; None where no price is known."""
-    known = facts.get("usd_per_1000")
-    if isinstance(known, (int, float)):
-        return float(known)
-    usd = facts.get("usd")
-    return round(1000 * usd / scores["prompts"], 6) if usd is not None and scores["prompts"] else None
-
-
-def _shown(one: Verdict) -> dict[str, Any]:
+def _shown(one: Verdict | None) -> dict[str, Any]:
     """A verdict as the document holds it."""
+    if one is None:
+        return {"decision": INCONCLUSIVE, "gap": None, "p": None, "needed": None, "n": 0}
     gap = {name: None if one.gap is None else _round(getattr(one.gap, name)) for name in ("value", "low", "high")}
     return {"decision": one.decision, "gap": gap, "p": _round(one.p), "needed": one.needed, "n": one.n}
 
