@@ -132,18 +132,27 @@ def test_a_student_that_cannot_be_trained_is_refused_before_the_first_training(p
     assert not (run.path / "sweep").exists()
 
 
-def test_the_members_spend_from_the_budget_of_the_run(place: Place, tmp_path: Path) -> None:
+def test_the_members_spend_from_the_budget_of_the_run_and_resume_when_it_is_raised(place: Place, tmp_path: Path) -> None:
     run, before = Run(tmp_path / "run"), place.requests
     shutil.copytree(place.run.path, run.path, symlinks=True, ignore=shutil.ignore_patterns("sweep", "eval"))
-    capped = {"generate": {"budget": 0.0008}, "train": {"limit": 8}}
-    with resolved_recipe(run.path, place.recipe, capped) as recipe, pytest.raises(Incomplete):
-        seqdistill.sweep(run.path, recipe, students=place.students)
+    first = run.path / "sweep" / member_name(place.students[1])
+
+    def swept(budget: float) -> None:
+        settings = {"generate": {"budget": budget}, "train": {"limit": 8}}
+        with resolved_recipe(run.path, place.recipe, settings) as recipe:
+            seqdistill.sweep(run.path, recipe, students=place.students[::-1])
+
+    with pytest.raises(Incomplete):
+        swept(0.0008)
     assert 0 < place.requests - before < 2 * TESTS
     paid = (run.path / "eval" / "journal.jsonl").read_text()
-    assert paid, "the member's journal is the run's"
-    assert (run.path / "sweep" / member_name(place.students[0]) / "eval" / "journal.jsonl").read_text() == paid
+    assert paid and (first / "eval" / "journal.jsonl").read_text() == paid, "the member's journal is the run's"
     with pytest.raises(SeqdistillError, match="budget"):
-        seqdistill.evaluate(run.path / "sweep" / member_name(place.students[0]))
+        seqdistill.evaluate(first)
+    trained = (first / "train" / "manifest.json").read_bytes()
+    swept(1.0)
+    assert place.requests - before == 2 * TESTS, "what was answered before is not requested again"
+    assert (first / "train" / "manifest.json").read_bytes() == trained
 
 
 def test_a_training_that_the_run_has_is_taken_over(place: Place, tmp_path: Path) -> None:
@@ -205,4 +214,8 @@ def test_a_curve_of_too_few_prompts_is_refused_before_a_training(place: Place, t
     write_jsonl(run.file("filter", "train.jsonl"), rows)
     with pytest.raises(UsageError, match="9 prompts are too few"):
         seqdistill.curve(run.path, place.recipe)
+    few = {"task": {"test": str(tmp_path / "few.jsonl")}}
+    write_jsonl(tmp_path / "few.jsonl", [{"prompt": f"Notice {n + 50}"} for n in range(9)])
+    with resolved_recipe(place.run.path, place.recipe, few, keep=False) as recipe, pytest.raises(UsageError, match="9 test"):
+        seqdistill.curve(place.run.path, recipe)
     assert not (run.path / "curve").exists()

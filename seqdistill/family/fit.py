@@ -45,7 +45,8 @@ class Curve:
     b: float
     c: float
     replicates: "Array"  # (R, 3) a, b, c
-    noise: "Array"  # (R,) standard deviation of a training, in points; 0 where no repetition was measured
+    noise: "Array"  # (R,) standard deviation of a training, in points, as unsure as it is; 0 where none was repeated
+    deviation: float | None = None  # the same as it was seen
 
     def at(self, rows: float) -> Interval:
         """The expected error after training on this many rows."""
@@ -101,23 +102,23 @@ def fit(measured: Measured, least: float, resamples: int, seed: int) -> Curve:
         columns = np.concatenate([columns, measured.repeats], axis=1)
     drawn = resample(columns, resamples, seed, measured.groups)
     means, replicates = drawn.means[:count].copy(), drawn.replicates[:, :count].copy()
-    noise = np.zeros(resamples)
+    noise, deviation = np.zeros(resamples), None
     variances = replicates.var(axis=0)
     if measured.repeats is not None and measured.repeats.shape[1]:
         alike = [0, *range(count, columns.shape[1])]  # all trainings on as many rows as the smallest
         means[0], replicates[:, 0] = drawn.means[alike].mean(), drawn.replicates[:, alike].mean(axis=1)
         scale = np.sqrt([1 / len(alike), *[1.0] * (count - 1)])
         rng = np.random.default_rng(seed + 1)
-        noise = _noise(drawn.means[alike], drawn.replicates[:, alike], rng)
-        variances = replicates.var(axis=0) + float(np.median(noise)) ** 2 * scale**2
+        deviation, noise = _noise(drawn.means[alike], drawn.replicates[:, alike], rng)
+        variances = replicates.var(axis=0) + deviation**2 * scale**2
         replicates += noise[:, None] * scale * rng.standard_normal((resamples, count))
     weights = 1 / np.maximum(variances, LEAST_VARIANCE)
     (a, b, c), *_ = best_curves(measured.rows, means[None, :], weights, least)
-    return Curve(float(a), float(b), float(c), best_curves(measured.rows, replicates, weights, least), noise)
+    return Curve(float(a), float(b), float(c), best_curves(measured.rows, replicates, weights, least), noise, deviation)
 
 
-def _noise(means: "Array", replicates: "Array", rng: "np.random.Generator") -> "Array":
-    """(R,) draws of how much a training moves by itself, in points, from trainings on as many rows each.
+def _noise(means: "Array", replicates: "Array", rng: "np.random.Generator") -> tuple[float, "Array"]:
+    """How much a training moves by itself, in points, from trainings on as many rows each: as seen, and (R,) draws of it.
 
     Their variance, which few trainings leave unsure, less what the test prompts alone make of it.
     """
@@ -125,8 +126,9 @@ def _noise(means: "Array", replicates: "Array", rng: "np.random.Generator") -> "
 
     freedom = len(means) - 1
     of_prompts = float((replicates - replicates.mean(axis=1, keepdims=True)).var(axis=0).sum() / freedom)
-    variance = float(np.var(means, ddof=1)) * freedom / rng.chisquare(freedom, len(replicates))
-    return np.sqrt(np.maximum(variance - of_prompts, 0.0))
+    seen = float(np.var(means, ddof=1))
+    drawn = seen * freedom / rng.chisquare(freedom, len(replicates))
+    return max(seen - of_prompts, 0.0) ** 0.5, np.sqrt(np.maximum(drawn - of_prompts, 0.0))
 
 
 def best_curves(rows: "Array", errors: "Array", weights: "Array", least: float) -> "Array":

@@ -25,7 +25,7 @@ def write_sweep_report(path: Path, run: Run, document: dict[str, Any]) -> None:
             "student",
             document["heading"],
             "kept, %",
-            "less the teacher",
+            "gap to teacher",
             "parameters",
             "disk",
             "tokens/s",
@@ -104,7 +104,7 @@ def write_curve_report(path: Path, run: Run, document: dict[str, Any]) -> None:
         run,
         what="one student on growing data",
         document=document,
-        columns=["part", "rows", "steps", document["heading"], "less the teacher"],
+        columns=["part", "rows", "steps", document["heading"], "gap to teacher"],
         rows=[
             [one["part"], f"{one['rows']:,}", f"{one['steps']:,}", percent(one["score"]), percent(one["error"])]
             for one in [*document["points"], *document["repeats"]]
