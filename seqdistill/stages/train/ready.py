@@ -18,6 +18,7 @@ from seqdistill.records import read_samples
 from seqdistill.runs import Run
 from seqdistill.stages.train.arguments import check_arguments, trl_arguments
 from seqdistill.stages.train.fit import prepared, quiet
+from seqdistill.stages.train.launch import check_accelerate
 from seqdistill.stages.train.lora import check_lora
 from seqdistill.stages.train.measured import Cost, check_isolated, cost, make_savable
 from seqdistill.stages.train.methods import Lesson, Method, method_of
@@ -27,6 +28,7 @@ from seqdistill.stages.train.ranks import shared
 from seqdistill.stages.train.rendering import Row, Template, Unfit, chat_template, with_defaults
 from seqdistill.stages.train.shrink import listed_layers
 from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained, weights_of
+from seqdistill.stages.train.validation_answers import check as check_answering
 
 SHOWN = 3  # rows shown with their loss mask
 
@@ -85,11 +87,11 @@ def make_ready(
         stops=read.stops,
         vocabulary=read.vocabulary,
     )
-    if recipe.train.early_stopping is not None and not checked.validation:
-        raise UsageError("[train] early_stopping needs validation rows, and there are none", "set [filter] validation = 0.05")
     kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
-    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress, weights=rows.weights)
+    stops = list(dict.fromkeys((checked.end_of_turn, *read.stops)))
+    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress, stops, rows.weights)
+    check_answering(lesson)
     lesson.found.update(rows.counts)
     lesson = replace(lesson, material=method.gather(lesson))
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
@@ -100,7 +102,8 @@ def make_ready(
             check_isolated(trainer, checked.train)
         notes = [*checked.notes, *make_savable(trainer.model), *_template_notes(recipe, read, samples["train"][0].prompt)]
         completion = max(len(row.tokens) - row.start for row in checked.train)
-        expected = cost(trainer, checked.max_length, completion, measure=measure and method.timed)
+        tokens = recipe.train.batch_tokens
+        expected = cost(trainer, checked.max_length, completion, tokens, measure=measure and method.timed)
     except BaseException:
         discard(run)
         raise
@@ -212,6 +215,7 @@ def check_settings(recipe: Recipe) -> None:
     method.check_recipe(recipe)
     with quiet():
         check_lora(recipe.train.lora)
+        check_accelerate(recipe.train)
         check_arguments(recipe.train.args, method.config_class())
         _read_student(student, recipe)
 
