@@ -19,14 +19,19 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
-from seqdistill.recipe.reading import check_tables
+from seqdistill.recipe.reading import check_tables, nearest
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import STAGES, Run
 from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
+    from seqdistill.doctor import Check
+    from seqdistill.init import InitResult
+    from seqdistill.smoke import Forecast
+    from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.evaluate.verification import Verification
     from seqdistill.stages.filter.explain import Explanation
@@ -143,6 +148,14 @@ def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
         return evaluate(directory, resolved, progress)
 
 
+def compare(run: RunPath, other: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Comparison":
+    """Compares the students of two runs on the test prompts that both answered, from what their evals wrote."""
+    from seqdistill.stages.evaluate.compare import compare
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return compare(directory, Run(Path(other)), resolved)
+
+
 def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
     """Checks a run's hashes, scores and verdict again; needs no GPU and no teacher, and changes nothing."""
     from seqdistill.stages.evaluate.verification import verify
@@ -166,3 +179,56 @@ def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress 
             filter_stage.check(directory, resolved)
             eval_inputs.check(directory, resolved)
             ready.check_settings(resolved)
+
+
+def stages_between(first: str, last: str) -> list[str]:
+    """The stages from one to another, both included. Raises UsageError for an unknown stage and for the wrong order."""
+    for flag, stage in (("--from", first), ("--until", last)):
+        if stage not in STAGES:
+            raise UsageError(f"{flag} {stage!r}{nearest(stage, STAGES)}", f"one of: {', '.join(STAGES)}")
+    if STAGES.index(first) > STAGES.index(last):
+        raise UsageError(f"--from {first} comes after --until {last}", f"the stages in their order: {', '.join(STAGES)}")
+    return list(STAGES[STAGES.index(first) : STAGES.index(last) + 1])
+
+
+def undo(run: RunPath, stage: str) -> None:
+    """Has a stage done again by its next command. Answers in its journal are kept and not requested again."""
+    directory = Run(Path(run))
+    with directory.locked(stage):
+        directory.file(stage, "manifest.json").unlink(missing_ok=True)
+
+
+def smoke_recipe(run: RunPath, recipe: Recipe, count: int) -> Recipe:
+    """The recipe on N prompts and N test prompts, with a few training steps.
+
+    Raises UsageError where the run holds results of all its prompts, which a smoke run would replace.
+    """
+    from seqdistill.smoke import check_smoke, limited
+
+    check_smoke(Run(Path(run)), count)
+    return limited(recipe, count)
+
+
+def forecast(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Forecast":
+    """What the whole recipe takes in time, money and disk, from the finished smoke run in this directory."""
+    from seqdistill.smoke import forecast
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return forecast(directory, resolved, progress)
+
+
+def doctor(run: RunPath = ".", recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Check]":
+    """What this machine, the recipe's models and its endpoints can do, with a fix for what they cannot. Sends no prompt."""
+    from seqdistill.doctor import examine
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return examine(resolved, directory.path)
+
+
+def init(
+    folder: RunPath, kind: str = "summarize", recorded: Sequence[RunPath] = (), *, progress: Progress = SILENT
+) -> "InitResult":
+    """A folder to start from; with recorded completions, a run that has imported them too. Requests nothing."""
+    from seqdistill.init import init
+
+    return init(Path(folder), kind, [Path(path) for path in recorded], progress)

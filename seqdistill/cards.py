@@ -11,6 +11,7 @@ from typing import Any
 
 from seqdistill.funnel import funnel, rows_of
 from seqdistill.records import atomic_write, visible
+from seqdistill.rights import license_in
 from seqdistill.runs import Run
 from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE
 
@@ -23,7 +24,7 @@ def write_dataset_card(run: Run) -> Path:
 
     run.need("generate", "samples.jsonl")
     generate, filtered = run.manifest("generate") or {}, run.manifest("filter")
-    license_name = _license(generate)
+    license_name = license_in(run)
     files = [{"split": split, "path": f"filter/{split}.jsonl"} for split in ("train", "validation") if filtered]
     data = DatasetCardData(
         **_license_fields(license_name),
@@ -45,7 +46,7 @@ def write_dataset_card(run: Run) -> Path:
                 ("model", _code(teacher.get("name", "not stated"))),
                 ("revision or identity", _code(teacher.get("identity", "not stated"))),
                 ("engine", _text(teacher.get("engine", "not stated"))),
-                ("license or terms", _text(license_name or "not stated: check them before you publish or sell what you train")),
+                *_terms(run, "license or terms", "not stated: check them before you publish or sell what you train"),
                 *(
                     (name, str(settings[name]))
                     for name in ("samples", "temperature", "top_p", "max_tokens")
@@ -77,7 +78,7 @@ def write_model_card(run: Run, scores: dict[str, Any] | None = None) -> Path:
     train = run.manifest("train") or {}
     generate = run.manifest("generate") or {}
     student, config = train.get("student", {}), train.get("config", {}).get("train", {})
-    license_name, teacher = _license(generate), generate.get("teacher", {})
+    license_name, teacher = license_in(run), generate.get("teacher", {})
     base = str(student.get("base", ""))
     hub_base = base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not (run.path / base).exists() else None
     name = run.path.absolute().name
@@ -92,9 +93,17 @@ def write_model_card(run: Run, scores: dict[str, Any] | None = None) -> Path:
     rows = rows_of(run, "filter")
     facts = [
         ("teacher", _code(teacher.get("name", "not stated"))),
-        ("teacher's license or terms", _text(license_name or "not stated: check them before you publish or sell this model")),
+        *_terms(run, "teacher's license or terms", "not stated: check them before you publish or sell this model"),
         ("student before training", _code(base or "not stated")),
         *((key, _text(str(value))) for key, value in student.items() if key != "base" and isinstance(value, (str, int, list))),
+        *(
+            (name, f"{student[name]['kept']:,} of {student[name]['of']:,} {unit}")
+            for name, unit in (
+                ("vocabulary", "tokens; texts unlike the task's take more tokens each"),
+                ("width", "neurons a layer"),
+            )
+            if name in student
+        ),
         ("training rows", f"{rows.get('train.jsonl', 0):,} (validation {rows.get('validation.jsonl', 0):,})"),
         *((name.replace("_", " "), f"{value:,}") for name, value in train.get("counts", {}).items() if value is not None),
         ("method", _text(str(config.get("method", "not stated")))),
@@ -178,9 +187,17 @@ def _cost(manifest: dict[str, Any]) -> Iterable[str]:
     return _table(("", ""), facts)
 
 
-def _license(generate: dict[str, Any]) -> str | None:
-    found = generate.get("config", {}).get("teacher", {}).get("license")
-    return str(found) if found else None
+def _terms(run: Run, heading: str, not_stated: str) -> Iterable[tuple[str, str]]:
+    """What the manifest says of the teachers' terms."""
+    yield heading, _text(license_in(run) or not_stated)
+    teacher = (run.manifest("generate") or {}).get("teacher", {})
+    for one in teacher.get("each", [teacher]):
+        name = f" ({_text(one['name'])})" if "each" in teacher else ""
+        if one.get("terms_url"):
+            yield f"terms{name}", _text(one["terms_url"])
+        if one.get("training_allowed") is not None:
+            allowed = "allowed" if one["training_allowed"] else "forbidden by the terms; overridden by name in the recipe"
+            yield f"training on its answers{name}", allowed
 
 
 def _license_fields(name: str | None) -> dict[str, Any]:

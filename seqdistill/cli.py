@@ -25,7 +25,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
-from seqdistill.runs import Run
+from seqdistill.runs import STAGES, Run
 from seqdistill.tasks.templates import recipe_file
 from seqdistill.version import __version__
 
@@ -66,10 +66,9 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
     """One optional parameter for each key of the tables; what is not passed stays None."""
     parameters = []
     for table, setting in _settings_in(tables):
-        kind = setting.kind
-        plain: Any = next(part for part in get_args(kind) if part is not type(None)) if _optional(kind) else kind
-        if (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,)):
-            continue  # a free-form table is written in the recipe, or with --set
+        plain: Any = _plain(setting)
+        if plain is None:
+            continue
         default, choices = setting.default, setting.field.metadata["choices"]
         text = setting.field.metadata["help"] + (f": {' | '.join(setting.field.metadata['shown'])}" if choices else "")
         if default not in (None, False, [], ""):
@@ -78,8 +77,6 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
         option = typer.Option(
             f"{dashed}/--no-{dashed[2:]}" if plain is bool else dashed,
             help=text,
-            envvar=f"SEQDISTILL_{name.upper()}",
-            show_envvar=False,
             show_default=False,
             autocompletion=_completions(choices) if choices else None,
             rich_help_panel=COMMON_PANEL if setting.field.metadata["common"] else f"[{'.'.join((table, *setting.names[:-1]))}]",
@@ -88,6 +85,14 @@ def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
         annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
+
+
+def _plain(setting: Setting) -> Any:
+    """The type of a setting's flag; None for a free-form table, which is written in the recipe or with --set."""
+    kind = setting.kind
+    plain: Any = next(part for part in get_args(kind) if part is not type(None)) if _optional(kind) else kind
+    free = (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,))
+    return None if free else plain
 
 
 def _completions(choices: Sequence[str]) -> Callable[[str], list[str]]:
@@ -109,13 +114,16 @@ def _optional(kind: Any) -> bool:
 
 
 def _flags(tables: Sequence[str], values: dict[str, Any], assignments: Sequence[str]) -> Flags:
-    """The flags that were passed, by table, checked by the rules of `config`."""
+    """The flags that were passed, or else their SEQDISTILL_* variables, by table, checked by the rules of `config`."""
     flags: Flags = {}
     for table, setting in _settings_in(tables):
-        value = values.get(_name(table, setting))
+        value, place = values.get(_name(table, setting)), flag(table, *setting.names)
         if value is None or value == []:
+            variable = f"SEQDISTILL_{_name(table, setting).upper()}"
+            value, place = _from_environment(variable, setting), f"the environment variable {variable}"
+        if value is None:
             continue
-        check_value(setting.field, setting.kind, value, flag(table, *setting.names))
+        check_value(setting.field, setting.kind, value, place)
         for name in reversed(setting.names):
             value = {name: value}
         flags = merge(flags, {table: value})
@@ -125,28 +133,21 @@ def _flags(tables: Sequence[str], values: dict[str, Any], assignments: Sequence[
     return flags
 
 
-def _from_environment(tables: Sequence[str]) -> Flags:
-    """What SEQDISTILL_* variables say of tables whose flags the command does not take."""
-    found: Flags = {}
-    for table, setting in _settings_in(tables):
-        variable = f"SEQDISTILL_{_name(table, setting).upper()}"
-        if (text := os.environ.get(variable)) and get_origin(setting.kind) is not dict:
-            kinds = {*get_args(setting.kind), setting.kind}
-            value: Any = text.split() if get_origin(setting.kind) is list else text
-            if not kinds & {str, list}:
-                value = _number_or_switch(text)
-            check_value(setting.field, setting.kind, value, f"the environment variable {variable}")
-            for part in reversed(setting.names):
-                value = {part: value}
-            found = merge(found, {table: value})
-    return found
-
-
-def _number_or_switch(text: str) -> Any:
-    for kind in (int, float):
+def _from_environment(variable: str, setting: Setting) -> Any:
+    """The value of a setting's environment variable, as the text itself where it does not fit; None for an unset one."""
+    text, plain = os.environ.get(variable), _plain(setting)
+    if not text or plain is None:
+        return None
+    if get_origin(plain) is list:
+        return text.split()
+    if plain is bool:
+        return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}.get(
+            text.lower(), text
+        )
+    for kind in {int: (int,), float: (int, float)}.get(plain, ()):
         with suppress(ValueError):
             return kind(text)
-    return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(text.lower(), text)
+    return text
 
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
@@ -189,13 +190,12 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
 
             def work() -> dict[str, Any]:
                 directory = Run(run)
-                flags = _flags(tables, values, values["set_"] or ())
-                if name == "run":
-                    flags = merge(_from_environment(("generate", "filter", "judge", "train", "eval")), flags)
+                reached = (*tables, "generate", "filter", "judge", "train", "eval") if name == "run" else tables
+                flags = _flags(reached, values, values["set_"] or ())
                 for stage in ("generate", "eval"):
                     if name == "run" and own.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": own["limit"]}})
-                keep = not (own.get("dry_run") or own.get("probe"))
+                keep = not any(own.get(one) for one in ("dry_run", "probe", "compare"))
                 file = recipe_file(values["config"])
                 with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **own)
@@ -270,6 +270,14 @@ ExplainOption = Annotated[
 MarkdownOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--markdown", metavar="FILE", help="write the result as Markdown too, for a pull request"),
+]
+CompareOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--compare",
+        metavar="OTHER_RUN",
+        help="compare the students of two finished evals instead, paired by prompt; runs no model",
+    ),
 ]
 LimitOption = Annotated[
     Optional[int],  # noqa: UP045
@@ -364,11 +372,21 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
     "eval",
     (*SHARED, "student", "judge", "eval", BUDGET),
     "Base, student, teacher and ceiling side by side.",
-    [_own("markdown", MarkdownOption, None)],
+    [_own("markdown", MarkdownOption, None), _own("compare", CompareOption, None)],
 )
-def _eval(run: Run, recipe: Recipe, console: Console, markdown: Path | None = None) -> dict[str, Any]:
+def _eval(
+    run: Run, recipe: Recipe, console: Console, markdown: Path | None = None, compare: Path | None = None
+) -> dict[str, Any]:
     from seqdistill.stages.evaluate.conditions import check_result
-    from seqdistill.stages.evaluate.markdown import write_markdown
+    from seqdistill.stages.evaluate.markdown import write_comparison, write_markdown
+
+    if compare is not None:
+        found = api.compare(run.path, compare, recipe, progress=console)
+        show.show_comparison(console, found)
+        if markdown:
+            write_comparison(markdown, found)
+        check_result(found.scores, recipe.eval.fail_under)
+        return found.scores
 
     result = api.evaluate(run.path, recipe, progress=console)
     show.show_eval(console, result)
@@ -378,13 +396,64 @@ def _eval(run: Run, recipe: Recipe, console: Console, markdown: Path | None = No
     return asdict(result)
 
 
+FromOption = Annotated[
+    str,
+    typer.Option("--from", metavar="STAGE", help=f"first stage: {' | '.join(STAGES)}", autocompletion=_completions(STAGES)),
+]
+UntilOption = Annotated[
+    str,
+    typer.Option("--until", metavar="STAGE", help=f"last stage: {' | '.join(STAGES)}", autocompletion=_completions(STAGES)),
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="do the stages again although they are up to date; no paid answer is requested again")
+]
+SmokeOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--smoke",
+        metavar="N",
+        min=1,
+        help="N prompts through the stages, 10 training steps at most; then time, cost and disk of the whole run",
+    ),
+]
+
+
 @_command(
-    "run", (*SHARED, "student", BUDGET), "All four stages; what is up to date is skipped.", [_own("limit", LimitOption, None)]
+    "run",
+    (*SHARED, "student", BUDGET),
+    "All four stages; what is up to date is skipped.",
+    [
+        _own("limit", LimitOption, None),
+        _own("from_", FromOption, STAGES[0]),
+        _own("until", UntilOption, STAGES[-1]),
+        _own("force", ForceOption, False),
+        _own("smoke", SmokeOption, None),
+    ],
 )
-def _run(run: Run, recipe: Recipe, console: Console, limit: int | None) -> dict[str, Any]:  # noqa: ARG001
+def _run(
+    run: Run,
+    recipe: Recipe,
+    console: Console,
+    limit: int | None,  # noqa: ARG001
+    from_: str,
+    until: str,
+    force: bool,
+    smoke: int | None,
+) -> dict[str, Any]:
+    chosen = api.stages_between(from_, until)
+    whole, recipe = recipe, recipe if smoke is None else api.smoke_recipe(run.path, recipe, smoke)
     api.check_stages(run.path, recipe, progress=console)
-    stages = {"generate": _generate, "filter": _filter, "train": _train, "eval": _eval}
-    return {stage: act(run, recipe, console) for stage, act in stages.items()}
+    acts = {"generate": _generate, "filter": _filter, "train": _train, "eval": _eval}
+    results: dict[str, Any] = {}
+    for stage in chosen:
+        if force:
+            api.undo(run.path, stage)
+        results[stage] = acts[stage](run, recipe, console)
+    if smoke is not None and chosen == list(STAGES):
+        forecast = api.forecast(run.path, whole, progress=console)
+        show.show_forecast(console, forecast)
+        results["forecast"] = asdict(forecast)
+    return results
 
 
 # --- tools ----------------------------------------------------------------------------------------------------------------
@@ -405,15 +474,74 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
     _guarded(console, run, work)
 
 
+@app.command("init")
+def _init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="new folder")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="the task: classify | extract | summarize | maths | rewrite", show_default=True)
+    ] = "summarize",
+    from_: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--from", metavar="LOG", help="recorded completions to learn from instead, as `import` reads; repeat it"),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write a recipe, a template, ten prompts, a test set and a page to start from; asks nothing."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        result = api.init(folder, kind, from_ or (), progress=console)
+        show.show_init(console, result)
+        return asdict(result)
+
+    _guarded(console, folder, work)
+
+
+@app.command("doctor")
+def _doctor(
+    run: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="[RUN]", help="run directory whose models and endpoints are checked too", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Check Python, GPU, torch, vLLM, disk, models, endpoints and keys, and say how to fix what fails: exit 1.
+
+    Sends no prompt: an endpoint is asked for its list of models alone.
+    """
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        checks.extend(api.doctor(run or ".", config, progress=console))
+        show.show_checks(console, checks)
+        return {"checks": [asdict(one) for one in checks]}
+
+    checks: list[Any] = []
+    _guarded(console, run or Path(), work)
+    if any(one.state == "fail" for one in checks):
+        raise typer.Exit(1)
+
+
 @app.command("shrink")
 def _shrink(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="model to cut: hub id, folder, .gguf or package:NAME")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the smaller model; must not exist")],
-    layers: Annotated[str, typer.Option("--layers", help="how many layers to keep, or which: 8, or 0,1,2,20")] = "8",
+    layers: Annotated[str, typer.Option("--layers", help="how many layers to keep, or which: 8, or 0,1,2,20, or all")] = "8",
     choice: Annotated[str, typer.Option("--choice", help="how a number chooses: influence | even")] = "influence",
+    width: Annotated[
+        float, typer.Option("--width", min=0.01, max=1.0, help="share of each feed-forward layer's neurons to keep")
+    ] = 1.0,
+    vocabulary: Annotated[
+        str, typer.Option("--vocabulary", help="tokens to keep: all | task, those of --prompts and --texts")
+    ] = "all",
     prompts: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--prompts", help="prompts on which influence is measured (JSONL)"),
+        typer.Option("--prompts", help="prompts of the task: influence is measured on them (JSONL)"),
+    ] = None,
+    texts: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--texts", help="further texts of the task, for its vocabulary: RUN/filter/train.jsonl"),
     ] = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
@@ -424,7 +552,8 @@ def _shrink(
     def work() -> dict[str, Any]:
         from seqdistill.stages.train.shrink import shrink_from_files
 
-        return shrink_from_files(model, out, layers, choice, prompts, console)
+        count = None if layers == "all" else layers
+        return shrink_from_files(model, out, count, choice, prompts, console, vocabulary=vocabulary, texts=texts, width=width)
 
     _guarded(console, out, work)
 

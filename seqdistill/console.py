@@ -193,10 +193,20 @@ def size(value: float) -> str:
     return decimal(int(value))
 
 
-def wrapped(text: str) -> str:
-    """The text broken at words to the terminal's width; an interval, [63.1, 69.8], stays on one line."""
+def wrapped(text: str, before: str = "") -> str:
+    """The text broken at words to the terminal's width, behind a label; an interval, [63.1, 69.8], stays on one line."""
     unbroken = re.sub(r"(\[[^\s\]]+,) ", "\\1\u00a0", text)
-    return textwrap.fill(unbroken, shutil.get_terminal_size().columns).replace("\u00a0", " ")
+    width, below = shutil.get_terminal_size().columns, " " * len(before)
+    return textwrap.fill(unbroken, width, initial_indent=before, subsequent_indent=below).replace("\u00a0", " ")
+
+
+def line(text: str, before: str = "") -> str:
+    """Text from anywhere on one line of the terminal: escaped, its white space single blanks, what does not fit cut off."""
+    from rich.cells import cell_len, set_cell_size
+
+    room = max(shutil.get_terminal_size().columns - cell_len(before), 2)
+    shown = " ".join(visible(text).split())
+    return before + (shown if cell_len(shown) <= room else set_cell_size(shown, room - 1).rstrip() + "…")
 
 
 def _plain(value: Any) -> Any:

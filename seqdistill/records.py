@@ -49,7 +49,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer of a teacher to one prompt: a line of samples.jsonl, train.jsonl and, with a verdict, rejected.jsonl."""
+    """One answer of a teacher to one prompt: a line of samples.jsonl, train.jsonl and, with the rejection, rejected.jsonl."""
 
     id: str  # "<prompt_id>:<teacher>:<n>"
     prompt_id: str
@@ -142,7 +142,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe") from None
     except (IsADirectoryError, PermissionError) as error:
-        raise UsageError(f"{path}: {error.strerror}", "give a readable file") from None
+        raise UsageError(f"{path}: {error.strerror}", "pass a readable file") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}", NOT_UTF8) from None
 

@@ -1,12 +1,16 @@
 """How each command's result is printed for a person: one function a result. `console` owns the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.console import Console, seconds, size, to_stdout, wrapped
+from seqdistill.console import Console, line, seconds, size, to_stdout, wrapped
 from seqdistill.records import visible
 
 if TYPE_CHECKING:
+    from seqdistill.doctor import Check
+    from seqdistill.init import InitResult
+    from seqdistill.smoke import Forecast
+    from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
@@ -36,7 +40,9 @@ def show_generate(console: Console, result: "GenerateResult") -> None:
             "tokens": tokens,
             "cost": None if result.usd is None else f"{result.usd:.4f} USD for these samples",
             "spent": None if result.spent_usd is None else f"{result.spent_usd:.4f} USD paid by this run in all",
-            "lost": f"up to {result.assumed_usd:.4f} USD may be billed for lost answers" if result.assumed_usd else None,
+            "lost": f"up to {result.assumed_usd:.4f} USD may be billed for answers that were lost or not counted"
+            if result.assumed_usd
+            else None,
             "file": result.path,
         },
     )
@@ -96,7 +102,7 @@ def show_filter(console: Console, result: "FilterResult") -> None:
 
 
 def show_explanation(console: Console, explained: "Explanation") -> None:
-    from seqdistill.stages.filter.verdict import in_words
+    from seqdistill.stages.filter.rejection import in_words
 
     instead = ", ".join(f"{row['id']} ({row['rule']})" for row in explained.instead_of)
     console.facts(
@@ -187,15 +193,118 @@ def show_train(console: Console, result: "TrainResult") -> None:
     )
 
 
+def show_init(console: Console, result: "InitResult") -> None:
+    prompts = f"{result.prompts:,}, {result.test_prompts:,} of them to test on" if result.run else None
+    facts = {"files": ", ".join(result.files), "recorded prompts": prompts, "run": result.run, "next": result.next}
+    console.facts(f"init: {result.folder}", facts)
+
+
+def show_checks(console: Console, checks: "Sequence[Check]") -> None:
+    """One finding after another: its state, what was found, and below it the fix."""
+    if console.as_json:
+        return
+    width = min(max(len(one.name) for one in checks), 24)
+    with to_stdout():
+        for one in checks:
+            print(f"{one.state:<4}  {visible(one.name):<{width}}  {visible(one.found)}")
+            if one.fix:
+                print(f"{'':<{width + 8}}-> {visible(one.fix)}")
+
+
+def show_forecast(console: Console, forecast: "Forecast") -> None:
+    """The whole run, from a smoke run."""
+    rows = [
+        [
+            one.stage,
+            seconds(one.smoke_seconds),
+            "–" if one.seconds is None else seconds(one.seconds),
+            "–" if one.usd is None else f"{one.usd:.4f}",
+            size(one.bytes),
+        ]
+        for one in forecast.stages
+    ]
+    console.table("by stage", ["stage", f"these {forecast.smoke:,}", "all", "USD", "disk"], rows)
+    console.facts(
+        "the whole run, estimated",
+        {
+            "prompts": f"{forecast.prompts:,}, and {forecast.test_prompts:,} to test on",
+            "time": seconds(forecast.seconds),
+            "cost": None if forecast.usd is None else f"{forecast.usd:.4f} USD",
+            "disk": size(forecast.bytes),
+            "memory": f"{size(forecast.memory_bytes)} at the peak of a training step",
+        },
+    )
+
+
 def show_eval(console: Console, result: "EvalResult") -> None:
     title = "eval: up to date" if result.up_to_date else f"eval: done in {seconds(result.seconds)}"
     console.table(title, result.columns, result.rows)
     if result.slice_rows:
         console.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
+    if result.cost_rows:
+        console.table("latency and cost", result.cost_columns, result.cost_rows)
+    if result.safety_rows:
+        console.table("safety", result.safety_columns, result.safety_rows)
     if not console.as_json:
         with to_stdout():
-            print("\n".join(wrapped(visible(line)) for line in result.verdict))
+            print("\n".join(_regressions(result)), end="")
+            notes = result.cost_notes if result.cost_rows else []
+            print("\n".join(wrapped(visible(line)) for line in (*notes, *result.verdict)))
             print(visible(f"report: {result.paths['report']}"))
+
+
+def show_comparison(console: Console, found: "Comparison") -> None:
+    console.table("compare: two students on the same prompts", found.columns, found.rows)
+    if found.slice_rows:
+        console.table(f"by slice, {found.columns[1]}", found.slice_columns, found.slice_rows)
+    if not console.as_json:
+        with to_stdout():
+            for what in ("worse", "better"):
+                print("\n".join(_moved(found, what)), end="")
+            print("\n".join(wrapped(visible(line)) for line in found.verdict))
+
+
+def _moved(found: "Comparison", what: str) -> Iterator[str]:
+    """The prompts that moved most; ends with an empty line where there are any."""
+    items, names = found.scores[what], found.scores["compared"]
+    if not items:
+        return
+    yield f"{what}: {len(items)} of {found.scores['n']} prompts, the first {min(len(items), WORST)}"
+    for item in items[:WORST]:
+        yield ""
+        named = f"{item['id']} ({item['slice']})" if item["slice"] else item["id"]
+        scores = ", ".join(f"{names[role]} {score:.0f}" for role, score in item["scores"].items())
+        yield line(f"{named}: {scores}", " ")
+        texts = {"prompt": item["prompt"], "reference": item["reference"]}
+        texts |= {names[role]: text for role, text in item["answers"].items()}
+        yield from (line(text, f"   {visible(name)[:16]:<10} ") for name, text in texts.items() if text is not None)
+    yield ""
+    yield ""
+
+
+WORST = 3  # regressions printed; the others are in scores.json and in the report
+
+
+def _regressions(result: "EvalResult") -> Iterator[str]:
+    """The worst regressions, each in a few lines of the terminal's width; ends with an empty line where there are any."""
+    worst = result.regressions[:WORST]
+    if not worst:
+        return
+    yield from wrapped(f"regressions: {result.regressed}; the worst {len(worst)}").split("\n")
+    for item in worst:
+        scores = ", ".join(f"{role} {item['scores'][role]:.0f}" for role in ("student", *item["better"]))
+        yield ""
+        named = f"{item['id']} ({item['slice']})" if item["slice"] else item["id"]
+        yield line(f"{named}: {scores}", " ")
+        texts = {"prompt": item["prompt"], "reference": item["reference"], **item["answers"]}
+        for row in item["training"][:1]:
+            texts["trained on"] = f"{row['similarity']:.2f} {row['prompt']} -> {row['completion']}"
+        for row in item["removed"][:1]:
+            texts["removed"] = f"{row['similarity']:.2f} by {row['rule']} ({row['reason']}): {row['prompt']}"
+        yield from (line(text, f"   {name:<10} ") for name, text in texts.items() if text is not None)
+        yield wrapped(visible(item["why"]), "   why        ")
+    yield ""
+    yield ""
 
 
 def _differences(references: Mapping[str, Any]) -> str | None:

@@ -220,6 +220,8 @@ class ChatServer:
 
     async def handle(self, writer: asyncio.StreamWriter, method: str, path: str, content: bytes) -> bool:
         plain = path.partition("?")[0]
+        if method == "GET" and plain == "/v1/models":
+            return await self._send(writer, 200, {"object": "list", "data": [{"id": self.model, "object": "model"}]})
         if method != "POST" or plain not in ("/v1/chat/completions", "/openai/deployments/teacher/chat/completions"):
             return await self._send(writer, 404, {"error": {"message": f"no {method} {path} here"}})
         body = json.loads(content)

@@ -56,10 +56,10 @@ def test_a_table_of_a_wrong_key_is_named(tmp_path: Path) -> None:
         (("task", "test", "typo.jsonl"), "refrence"),
         (("task", "primary", "macro_f1"), "primary"),
         (("student", "model", "./nowhere"), "nowhere"),
-        (("student", "model", None), "no student is named"),
+        (("student", "model", None), "no student is configured"),
         (("train", "args", {"learning_rat": 1e-3}), "did you mean 'learning_rate'"),
         (("train", "method", "soft"), "logprobs"),
-        (("filter", "score", {"by": "judge"}), "no judge is named"),
+        (("filter", "score", {"by": "judge"}), "no judge is configured"),
         (("filter", "contamination", {"against": ["none.jsonl"]}), "none.jsonl"),
     ],
 )

@@ -1,6 +1,7 @@
 """What answers cost: counted, estimated, capped, and never paid twice, against a chat server that bills."""
 
 import json
+import re
 import signal
 import time
 from dataclasses import asdict, replace
@@ -101,6 +102,12 @@ def test_the_budget_holds_at_an_endpoint_that_counts_no_tokens_or_wrong_ones(tmp
             with pytest.raises(Incomplete, match=r"the budget of 1\.5 USD is reached"):
                 generate(Run(tmp_path / "none"), asked, Silent())
             assert 0 < len(server.requests) <= 7, "each may have cost 0.2 USD and more"
+
+
+def test_choices_that_nobody_requested_are_paid_all_the_same(tmp_path: Path) -> None:
+    with ChatServer(reply=lambda body: answer({**body, "n": 3})) as server:
+        result = generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(5)))), Silent())
+        assert result.samples == 5 and result.spent_usd == pytest.approx(server.billed_usd(PRICE))
 
 
 def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
@@ -209,8 +216,9 @@ def test_tokens_beyond_the_limit_raise_what_the_next_requests_are_taken_for(tmp_
     hidden = {"prompt_tokens": 20, "completion_tokens": 18, "total_tokens": 620}
     with ChatServer(reply=lambda body: {**answer(body), "usage": hidden}) as server:
         asked = recipe(server, prompts_file(tmp_path, range(60)), max_tokens=20, budget=20.0)
-        with pytest.raises(Incomplete, match="the budget of 20 USD is reached"):
+        with pytest.raises(Incomplete, match="the budget of 20 USD is reached") as caught:
             generate(Run(tmp_path / "run"), priced(asked), Silent())
+        assert re.search(r"\(the endpoint bills up to \d\d\.\d times what max_tokens allows\)", caught.value.message)
         assert pytest.approx(len(server.usages) * (20 * 1e-3 + 600 * 1e-2)) == 3 * 6.02, "as many as fit"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from seqdistill.cli import main
+from seqdistill.cli import _flags, main
 from seqdistill.console import visible
 from seqdistill.recipe.tables import TABLES, flag, settings_of
 
@@ -127,6 +127,63 @@ def test_the_environment_lies_between_flag_and_recipe(
     monkeypatch.setenv("SEQDISTILL_PROMPTS", "from-environment.jsonl")
     assert "from-environment.jsonl" in prompts_named()
     assert "from-flag.jsonl" in prompts_named("--prompts", "from-flag.jsonl")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    ("command", "variable", "value", "wrong"),
+    [
+        ("generate", "BUDGET", "abc", "= 'abc': expected a number"),
+        ("generate", "BUDGET", "-1", "= -1: less than 0"),
+        ("generate", "BUDGET", "nan", "= nan: not text, true, false or a finite number"),
+        ("run", "BUDGET", "abc", "= 'abc': expected a number"),
+        ("run", "SAMPLES", "1.5", "= '1.5': expected a whole number"),
+        ("run", "STUDENT_PRICE", "3", ""),  # a table: no variable reaches it
+        ("filter", "LIMIT", "0", "= 0: less than 1"),
+        ("filter", "DUPLICATES", "perhaps", "= 'perhaps': expected true or false"),
+        ("train", "LAYERS", "", ""),  # empty is unset
+        ("eval", "MARGIN", "5%", "= '5%': expected a number"),
+        ("generate", "TEACHER_ENGINE", "opnai", "= 'opnai', did you mean 'openai'?"),
+    ],
+)
+def test_a_bad_variable_is_named_as_such_and_not_as_a_flag(
+    command: str,
+    variable: str,
+    value: str,
+    wrong: str,
+    as_json: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(f"SEQDISTILL_{variable}", value)
+    assert main([command, str(tmp_path / "r"), *(["--json"] if as_json else [])]) == 2
+    printed = capsys.readouterr()
+    assert (f"the environment variable SEQDISTILL_{variable} {wrong}" in " ".join(printed.err.split())) == bool(wrong)
+    if as_json:
+        assert json.loads(printed.out)["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("BUDGET", "3", 3.0),
+        ("TEACHER_BASE_URL", "http://a/v1 http://b/v1", ["http://a/v1", "http://b/v1"]),
+        ("BATCH", "1", True),
+        ("BATCH", "off", False),
+        ("TEACHER_TRUST_REMOTE_CODE", "true", True),
+        ("SEED", "7", 7),
+        ("TEACHER", "1.5", "1.5"),
+    ],
+)
+def test_a_variable_is_read_as_its_flag_s_type(
+    variable: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"SEQDISTILL_{variable}", text)
+    flags = _flags(("teacher", "generate"), {}, ())
+    assert [found for table in flags.values() for found in table.values()] == [value]
+    passed = _flags(("generate",), {"seed": 8}, ())
+    assert passed["generate"]["seed"] == 8, "a flag overrides the variable"
 
 
 def test_every_setting_is_a_flag_and_a_key_of_the_same_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,12 +30,12 @@ def resolve_recipe(run: Run, file: Path | None, flags: Layer) -> Recipe:
     [
         ("[genrate]\nseed = 1", r"unknown table \[genrate\], did you mean 'generate'"),
         ("[generate]\ntemprature = 1", r"unknown key 'temprature' in \[generate\], did you mean 'temperature'"),
-        ("[generate]\ntemperature = 'hot'", r"\[generate\] temperature = 'hot': want a number"),
+        ("[generate]\ntemperature = 'hot'", r"\[generate\] temperature = 'hot': expected a number"),
         ("[generate]\ntemperature = -1", r"\[generate\] temperature = -1: less than 0"),
-        ("[generate]\nsamples = 1.5", r"\[generate\] samples = 1.5: want a whole number"),
-        ("[generate]\nsamples = true", r"\[generate\] samples = True: want a whole number"),
+        ("[generate]\nsamples = 1.5", r"\[generate\] samples = 1.5: expected a whole number"),
+        ("[generate]\nsamples = true", r"\[generate\] samples = True: expected a whole number"),
         ("[teacher]\nengine = 'vlm'", r"\[teacher\] engine = 'vlm', did you mean 'vllm'"),
-        ("[teacher]\nbase_url = 3", r"\[teacher\] base_url = 3: want a list"),
+        ("[teacher]\nbase_url = 3", r"\[teacher\] base_url = 3: expected a list"),
         ("generate = 3", "generate = 3 is not a table"),
         (
             "[filter.near_duplicate]\nscope = 'off'",

@@ -108,9 +108,13 @@ def test_the_score_that_is_good_enough_can_be_named() -> None:
 
 
 def test_the_cost_is_the_students_for_all_and_the_teachers_for_what_is_sent() -> None:
-    document = with_cost(found(ranked(40)), {"student": {"engine": "openai", "usd": 0.04}, "teacher": {"usd": 0.4}}, 40)
+    document = with_cost(
+        found(ranked(40)), {"student": {"engine": "openai", "usd_per_1000": 1.0}, "teacher": {"usd_per_1000": 10.0}}
+    )
     assert [point["usd_per_1000"] for point in document["curve"][:: len(document["curve"]) - 1]] == [1.0, 11.0]
-    free = with_cost(found(ranked(40)), {"student": {"engine": "vllm", "usd": None}, "teacher": {"usd": None}}, 40)
+    free = with_cost(
+        found(ranked(40)), {"student": {"engine": "vllm", "usd_per_1000": None}, "teacher": {"usd_per_1000": None}}
+    )
     assert free["curve"][0]["usd_per_1000"] is None
 
 

@@ -13,7 +13,7 @@ from test_eval import served, write_test
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, StudentConfig, TeacherConfig
-from seqdistill.records import Prompt, write_jsonl
+from seqdistill.records import Prompt, write_json, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.baselines import Texts, majority, nearest_rows
 from seqdistill.stages.evaluate.stage import evaluate
@@ -87,6 +87,14 @@ def test_references_alone_are_enough(run: Run, plan: Recipe) -> None:
     assert "only 0 of 24 test prompts have a recorded answer" in scores["models"]["teacher"]["absent"]
     assert scores["primary"] == "chrf_reference" and scores["models"]["student"]["chrf_teacher"] is None
     assert scores["decision"] == "INCONCLUSIVE" and scores["models"]["student"]["chrf_reference"]["value"] is not None
+
+
+def test_the_settings_of_a_student_that_are_not_applied_are_in_the_scores(run: Run, plan: Recipe) -> None:
+    config = run.file("train", "model") / "generation_config.json"
+    write_json(config, {**json.loads(config.read_text()), "repetition_penalty": 1.3})
+    few = replace(plan, teacher=TeacherConfig(), eval=replace(plan.eval, limit=10, max_tokens=2))
+    models = evaluate(run, few, Silent()).scores["models"]
+    assert models["student"]["neutralised"] == ["repetition_penalty = 1.3"] and "neutralised" not in models["base"]
 
 
 def test_the_base_is_prompted_last_and_for_a_multiple_of_the_teachers_length(run: Run, plan: Recipe) -> None:

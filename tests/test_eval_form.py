@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 from chat_server import Body, ChatServer, answer
 from finished_runs import finished_run, recipe
+from generate_runs import Notes
 
-from seqdistill.errors import UsageError
+from seqdistill.errors import Incomplete, UsageError
+from seqdistill.metrics.formulas import _checker
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import EvalConfig, GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
@@ -19,6 +22,7 @@ from seqdistill.runs import Run
 from seqdistill.stages.evaluate.result import EvalResult
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.statistics.intervals import share
+from seqdistill.stages.evaluate.verification import verify
 
 KINDS = ["praise", "complaint", "question"]
 SCHEMA = {"type": "object", "properties": {"kind": {"enum": KINDS}}, "required": ["kind"], "additionalProperties": False}
@@ -215,6 +219,70 @@ def test_a_schema_is_compared_parsed_and_field_f1_decides(
     assert (
         teacher["exact_reference"]["value"] == teacher["field_f1_reference"]["value"] == pytest.approx(100 * 22 / 24, abs=1e-6)
     )
+
+
+PRICE = {"prompt": 1.0, "completion": 2.0}
+
+
+def test_a_budget_needs_the_price_of_a_student_at_an_endpoint(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = plan(tmp_path, servers, budget=5.0)
+    task = replace(task, teacher=replace(task.teacher, price=PRICE))
+    with pytest.raises(UsageError, match="a budget needs the price of the student, which is at an endpoint") as raised:
+        evaluate(run, task, Silent())
+    assert "add to [student]: price = " in raised.value.hint and servers[0].requests == servers[1].requests == []
+    with pytest.raises(UsageError, match=r"\[student.price\] prompts = 1: not a price"):
+        evaluate(run, replace(task, student=replace(task.student, price={"prompts": 1})), Silent())
+    free = replace(task, student=replace(task.student, price={"prompt": 0, "completion": 0}))
+    assert evaluate(run, free, Silent()).scores["n"] == ROWS
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_eval_says_what_was_paid_and_what_may_be_billed(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer], lost: bool
+) -> None:
+    notes, task = Notes(), plan(tmp_path, servers)
+    task = replace(task, teacher=replace(task.teacher, price=PRICE))
+    task = replace(task, student=replace(task.student, price={"prompt": 0, "completion": 0}))
+    servers[0].fault = lambda number, _: "reset" if lost and number == 3 else None
+    with pytest.raises(Incomplete) if lost else nullcontext():
+        evaluate(run, task, notes)
+    paid = [note for note in notes.notes if note.startswith("eval: ") and "by this run in all" in note]
+    assert len(paid) == 1 and re.match(r"eval: 0\.\d{4} USD are paid", paid[0])
+    assert ("USD more may be billed for answers that were lost" in paid[0]) == lost
+    spent = len(notes.notes)
+    if not lost:
+        evaluate(run, replace(task, eval=replace(task.eval, resamples=300)), notes)
+        assert not any("by this run in all" in note for note in notes.notes[spent:]), "nothing new was paid"
+
+
+FORMULAS = ("\\frac{1}{%d}", "1/%d", "The answer is $\\frac{2}{%d}$.")  # reference, teacher, student: double what it should be
+
+
+def test_formulas_decide_where_math_is_the_primary_metric_and_the_run_verifies(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer]
+) -> None:
+    for server, text in zip(servers, FORMULAS[1:], strict=True):
+        server.reply = lambda body, text=text: said(body, text % (number(body) + 2))
+    task = plan(tmp_path, servers, primary="math")
+    write_jsonl(
+        tmp_path / "test.jsonl", [{"prompt": f"Letter {n} is here.", "reference": FORMULAS[0] % (n + 2)} for n in range(12)]
+    )
+    scores = evaluate(run, task, Silent()).scores
+    assert scores["primary"] == "math_reference" and scores["decision"] == "INFERIOR"
+    assert [scores["models"][role]["math_reference"]["value"] for role in ("teacher", "student")] == [100.0, 0.0]
+    assert verify(run, Silent()).whole
+
+
+def test_without_its_package_math_is_refused_before_any_request(
+    run: Run, tmp_path: Path, servers: tuple[ChatServer, ChatServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    _checker.cache_clear()
+    with pytest.raises(UsageError, match="primary = 'math' needs the package math-verify, which is not installed") as raised:
+        evaluate(run, plan(tmp_path, servers, primary="math"), Silent())
+    assert raised.value.hint.startswith("pip install 'math-verify") and servers[0].requests == servers[1].requests == []
 
 
 @pytest.mark.parametrize("primary", ["accuracy", "field_f1_reference", "own"])

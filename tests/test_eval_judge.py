@@ -124,7 +124,7 @@ def test_a_judge_of_the_teachers_family_is_warned_about(run: Run, tmp_path: Path
 @pytest.mark.parametrize(
     ("judge", "settings", "labels", "said"),
     [
-        ({"model": None}, {}, None, "no judge is named"),
+        ({"model": None}, {}, None, "no judge is configured"),
         ({"budget": 1.0}, {}, None, "needs a price"),
         ({"rubric": "kindness"}, {}, None, "no such file"),
         ({}, {"pairwise": False}, '{"id": "p1", "choice": "tie"}', "labels need the judge"),

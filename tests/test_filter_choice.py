@@ -207,7 +207,7 @@ def test_rows_that_nothing_can_score_are_reported(tmp_path: Path) -> None:
 
 def test_bad_settings_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     run = make_run(tmp_path, samples(1))
-    with pytest.raises(UsageError, match="no judge is named"):
+    with pytest.raises(UsageError, match="no judge is configured"):
         choose(run, score={"by": "judge"})
     with pytest.raises(UsageError, match="no reward model"):
         choose(run, score={"by": "reward"})

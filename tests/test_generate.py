@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -20,7 +21,7 @@ from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, OneOfTeachers, Recipe, TaskConfig, TeacherConfig
-from seqdistill.records import read_samples
+from seqdistill.records import read_samples, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.generate.stage import generate
 
@@ -178,6 +179,22 @@ def test_a_local_model_answers_too(tmp_path: Path, tiny_model: Path) -> None:
     result = generate(Run(tmp_path / "run"), asked, Silent())
     assert (result.samples, result.new) == (6, 6)
     assert {sample.teacher for sample in read_samples(result.path)} == {"tiny"}
+
+
+def test_the_settings_of_a_local_teacher_that_are_not_applied_are_in_the_manifest(tmp_path: Path, tiny_model: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "bent")
+    config = folder / "generation_config.json"
+    write_json(config, {**json.loads(config.read_text()), "repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "top_k": 5})
+    bent, own = TeacherConfig(model=str(folder)), TeacherConfig(model=str(tiny_model))
+    prompts, notes = prompts_file(tmp_path, range(2)), Notes()
+    for name, teacher in (("bent", bent), ("own", own)):
+        asked = Recipe(task=TaskConfig(prompts=str(prompts)), teacher=teacher, generate=GenerateConfig(max_tokens=2))
+        generate(Run(tmp_path / name / "run"), asked, notes)
+    listed = ["no_repeat_ngram_size = 2", "repetition_penalty = 1.3"]
+    assert (Run(tmp_path / "bent/run").manifest("generate") or {})["teacher"]["neutralised"] == listed
+    assert "neutralised" not in (Run(tmp_path / "own/run").manifest("generate") or {})["teacher"]
+    said = [note for note in notes.notes if "generation_config.json is not applied" in note]
+    assert len(said) == 1 and said[0].endswith(", ".join(listed))
 
 
 def test_bad_input_is_reported_before_any_request(tmp_path: Path) -> None:

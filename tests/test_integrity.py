@@ -4,7 +4,9 @@ import time
 
 import pytest
 
-from seqdistill.stages.filter.checks.integrity import broken_markup, repetition, self_naming
+from seqdistill.metrics import METRICS, Item
+from seqdistill.metrics.behaviour import repetition
+from seqdistill.stages.filter.checks.integrity import broken_markup, self_naming
 from seqdistill.stages.filter.checks.languages import may_change_script, script, slips
 from seqdistill.stages.filter.checks.words import is_alone, spelled, words
 
@@ -47,6 +49,7 @@ FINE = {
 @pytest.mark.parametrize("text", FINE.values(), ids=FINE)
 def test_tables_code_and_lists_are_no_repetition(text: str) -> None:
     assert repetition(text) <= 0.5
+    assert METRICS["repeats"].score(Item(text)) == 0, "what filter keeps is no repetition to eval either"
 
 
 LOOPS = {
@@ -65,6 +68,7 @@ LOOPS = {
 @pytest.mark.parametrize("text", LOOPS.values(), ids=LOOPS)
 def test_a_loop_is_repetition(text: str) -> None:
     assert repetition(text) > 0.5
+    assert METRICS["repeats"].score(Item(text)) == 100
 
 
 ANSWERS = [  # text, prompt
@@ -80,6 +84,8 @@ ANSWERS = [  # text, prompt
     (f"{FENCE}\n<|im_start|>user\nHi<|im_end|>\n{FENCE}", "Show the ChatML format."),
     ("The mark is <|im_end|>.", "What does <|im_end|> mean?"),
     ("<reasoning>It rains.</reasoning><answer>Umbrella</answer>", "Answer with <reasoning> and <answer> tags."),
+    ("U+FFFD is \ufffd.", "Which character is \ufffd?"),
+    ("<analysis>It rains.</analysis> Umbrella", "Write your analysis between <analysis> tags, then the answer."),
     (f"{FENCE}python\nprint(1)\n{FENCE}\nand\n{FENCE}\n2\n{FENCE}", ""),
     (f"````markdown\n{FENCE}python\nprint(1)\n{FENCE}\n````", ""),
     (f"{FENCE}markdown\n# Title\n{FENCE}bash\npip install x\n{FENCE}\n{FENCE}", ""),
@@ -107,8 +113,15 @@ FAULTS = [  # text, what is named
     ("<thought>What is flat?</thought>A table is flat.", "reasoning is left in the answer: '<thought>'"),
     ("<Reasoning>\nWhat?\n</Reasoning>\nA table.", "reasoning is left in the answer: '<Reasoning>'"),
     ("<thinking>What?</thinking> A table.", "reasoning is left in the answer"),
+    ("<analysis>What is flat?</analysis>A table is flat.", "reasoning is left in the answer: '<analysis>'"),
+    ("A table is flat.</analysis>", "0 reasoning tags are opened and 1 closed"),
+    ("<scratchpad>flat: table</scratchpad>\nA table.", "reasoning is left in the answer: '<scratchpad>'"),
+    ("<inner_monologue>Hm.</inner_monologue> A table.", "reasoning is left in the answer: '<inner_monologue>'"),
     (f"Do this:\n{FENCE}python\nprint(1)", "a code fence is not closed"),
     ("{{ answer }}", "a template variable was not filled"),
+    ("half \ud83d of it", "a broken character is in the text: '\\ud83d'"),
+    ("Gr\ufffd\ufffde aus Bonn", "a broken character is in the text: '\ufffd'"),
+    ("A\x00 table", "a broken character is in the text: '\\x00'"),
 ]
 
 

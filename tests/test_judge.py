@@ -120,14 +120,14 @@ def test_what_is_judged_stays_inside_its_boundary(text: str) -> None:
     ("toml", "message"),
     [
         ('user = "x"', "either scale or choices"),
-        ("scale = [1, 10]", "want user"),
+        ("scale = [1, 10]", "expected user"),
         ('user = "x"\nscale = [10, 1]', "scale"),
         ('user = "x"\nscale = [1, 2, 3]', "scale"),
         ('user = "x"\nscale = [true, false]', "scale"),
         ('user = "x"\nchoices = ["one"]', "choices"),
         ('user = "x"\nscale = [1, 2]\nchoices = ["a", "b"]', "either"),
-        ('user = "x"\nscale = [1, 2]\nmore = 1', "want user"),
-        ("user = 3\nscale = [1, 2]", "want user"),
+        ('user = "x"\nscale = [1, 2]\nmore = 1', "expected user"),
+        ("user = 3\nscale = [1, 2]", "expected user"),
         ("user = ", "not TOML"),
     ],
 )
@@ -248,7 +248,7 @@ def test_a_budget_is_never_broken_and_judging_goes_on_with_a_larger_one(budget: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": None}, "no judge is named"),
+        ({"model": None}, "no judge is configured"),
         ({"budget": 1.0}, "needs a price"),
         ({"price": {"prompts": 1}}, r"judge.price\] prompts"),
         ({"price": {"prompt": "cheap"}}, r"judge.price\] prompt"),

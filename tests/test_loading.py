@@ -1,5 +1,6 @@
 """Models that cannot be loaded: each failure names the model and what to do, at once and without a traceback."""
 
+import ast
 import json
 import os
 import shutil
@@ -13,7 +14,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from seqdistill.engines.loading import files_of, folder_here, load
+import seqdistill
+from seqdistill.engines.loading import files_of, folder_here, generation_config, load
 from seqdistill.engines.models import locate
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig, StudentConfig, TeacherConfig
@@ -128,8 +130,9 @@ def test_a_damaged_gguf_file_is_a_usage_error(tmp_path: Path, monkeypatch: pytes
     for number, content in enumerate((b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 40, b"no model at all")):
         file = tmp_path / f"{number}.gguf"
         file.write_bytes(content)
-        with pytest.raises(UsageError, match="cannot read this GGUF file"):
-            files_of(ModelConfig(model=str(file)))
+        with pytest.raises(UsageError, match=rf"teacher '.*{number}\.gguf' cannot be loaded: .") as raised:
+            files_of(TeacherConfig(model=str(file)))
+        assert any(action in raised.value.hint for action in ("check the .gguf file", "the file is damaged"))
     assert not list((tmp_path / "cache").glob("*"))
 
 
@@ -250,3 +253,42 @@ def test_a_folder_is_here_and_an_unknown_hub_id_is_not(tiny_model: Path) -> None
     assert folder_here(ModelConfig(model=str(tiny_model))) == tiny_model
     assert folder_here(ModelConfig(model="o/never-downloaded")) is None
     assert folder_here(ModelConfig(model="a b")) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "stops"),
+    [
+        (no("generation_config.json"), None),
+        (text("generation_config.json", '{"eos_token_id": [3, 5]}'), [3, 5]),
+        (text("generation_config.json", "{}"), None),
+        (text("generation_config.json", '{"temperature": 0.3, "eos_token_id": 4}'), 4),
+    ],
+)
+def test_the_stop_tokens_of_a_generation_config_are_read_where_there_is_one(
+    change: Change, stops: object, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    change(folder)
+    found = generation_config(StudentConfig(model=str(folder)))
+    assert (found and found.eos_token_id) == stops
+    assert (found is None) == (not (folder / "generation_config.json").exists())
+
+
+def test_a_damaged_generation_config_is_the_same_error_as_that_of_any_file(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "generation_config.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"student '.*model' cannot be loaded: generation_config.json is not a JSON object"):
+        generation_config(StudentConfig(model=str(folder)))
+
+
+def test_models_are_loaded_by_one_file() -> None:
+    """An import of an Auto class or a call of from_pretrained elsewhere has errors of its own, or none."""
+    package = Path(seqdistill.__file__).parent
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            reads = isinstance(node, ast.Attribute) and node.attr == "from_pretrained"
+            if reads or any(name.startswith("Auto") for name in names):
+                found.append(str(path.relative_to(package)))
+    assert set(found) == {"engines/loading.py"}

@@ -32,6 +32,17 @@ def test_a_metric_is_known_to_recipe_table_and_tables_heads_by_its_one_entry() -
     assert "token_f1_teacher" not in [measure.name for measure in measures("choices")]
 
 
+def test_a_metric_that_needs_an_extra_is_measured_only_where_it_decides() -> None:
+    for primary, columns in (
+        (None, []),
+        ("chrf", []),
+        ("math", ["math_teacher", "math_reference"]),
+        ("math_reference", ["math_teacher", "math_reference"]),
+    ):
+        assert [measure.name for measure in measures("text", primary=primary) if measure.metric.name == "math"] == columns
+    assert measures("choices", primary="math") == measures("choices")
+
+
 def item(text: str, wanted: str = "", kind: str = "text", choices: tuple[str, ...] = (), reason: str | None = "stop") -> Item:
     return Item(text, wanted, kind, choices, None, reason)
 
@@ -54,6 +65,11 @@ def item(text: str, wanted: str = "", kind: str = "text", choices: tuple[str, ..
         ("numeric", "none", "7", 0.0),
         ("numeric", "7", "3 or 4", None),
         ("numeric", "7", "seven", None),
+        ("math", r"So it is $\frac{2}{4}$.", "1/2", 100.0),
+        ("math", r"\boxed{x + 1}", "$1 + x$", 100.0),
+        ("math", "It is 41.", "42", 0.0),
+        ("math", "", "42", 0.0),
+        ("math", "42", "", None),
     ],
 )
 def test_what_a_text_scores(name: str, text: str, wanted: str, score: float | None) -> None:
@@ -95,7 +111,8 @@ def test_bleu_is_sacrebleus_sentence_bleu() -> None:
         ('{"tags": ["x", "y"]}', '{"tags": ["y", "x"]}', 100.0, 0.0),
         ('{"a": true}', '{"a": 1}', 0.0, 0.0),
         ('{"a": {}}', '{"a": {}}', 100.0, 100.0),
-        ('{"a": NaN}', '{"a": null}', 100.0, 100.0),
+        ('{"a": NaN}', '{"a": null}', 0.0, 0.0),
+        ('{"a": "NaN"}', '{"a": "NaN"}', 100.0, 100.0),
         ("I think a is 1.", '{"a": 1}', 0.0, 0.0),
         ("[" * 4000, '{"a": 1}', 0.0, 0.0),
         ("free", "text", None, 0.0),

@@ -5,8 +5,9 @@ import time
 import pytest
 from test_scoring import sample
 
-from seqdistill.stages.filter.scoring.answers import answer_number, extractor
-from seqdistill.stages.filter.scoring.numbers import only_number, stated_number, written
+from seqdistill.metrics import METRICS, Item
+from seqdistill.metrics.numbers import answer_number, mentioned, only_number, stated_number, whole_number, written
+from seqdistill.stages.filter.scoring.answers import extractor
 from seqdistill.stages.filter.scoring.verify import by_number
 
 STATED = [  # text, the number it states in normal form
@@ -177,6 +178,29 @@ JUDGED = [  # reference, answer, right: 1 or 0, None where the reference is not 
 @pytest.mark.parametrize(("reference", "text", "right"), JUDGED)
 def test_a_number_is_right_when_it_is_the_reference_s(reference: str, text: str, right: int | None) -> None:
     assert by_number([sample(text, reference=reference)], extractor("number"), 1e-6) == [right]
+    assert METRICS["numeric"].score(Item(text, reference)) == (right and 100.0 * right), "eval reads numbers as filter does"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1,050.0", "1050"),
+        (" 007 ", "7"),
+        ("1/2", "0.5"),
+        ("-3", "-3"),
+        ("$5", None),
+        ("5 km", None),
+        ("3, 4", None),
+        ("v2", None),
+    ],
+)
+def test_a_text_that_is_a_number_alone_has_its_value(text: str, value: str | None) -> None:
+    found = whole_number(text)
+    assert (found if found is None else written(found)) == value
+
+
+def test_the_numbers_that_a_text_mentions_are_compared_in_normal_form() -> None:
+    assert mentioned("1,050 people at 7:30 on 2026-05-03, 3.50 each, v2") == {"1050", "7", "30", "2026", "5", "3", "3.5"}
 
 
 def test_whole_numbers_may_differ_only_by_a_tolerance_that_was_widened() -> None:

@@ -183,7 +183,10 @@ def test_an_error_of_any_shape_is_read(text: bytes, error: str | None) -> None:
     ("usage", "tokens", "uncounted"),
     [
         ({"prompt_tokens": 9, "completion_tokens": 5}, (9, 5, 0), False),
-        ({"prompt_tokens": 9.0, "completion_tokens": 0}, (9, 0, 0), False),
+        ({"prompt_tokens": 9.0, "completion_tokens": 0}, (9, 0, 0), True),  # there is an answer
+        ({"prompt_tokens": "9", "completion_tokens": "5"}, (9, 5, 0), False),
+        ({"prompt_tokens": 9, "completion_tokens": True}, (9, 0, 0), True),
+        ({"input_tokens": 9, "output_tokens": 5}, (9, 5, 0), False),
         ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 100}}, (9, 5, 9), False),
         ({"prompt_tokens": 10**400, "completion_tokens": 5}, (0, 5, 0), True),
         ({"prompt_tokens": -9, "completion_tokens": None}, (0, 0, 0), True),

@@ -33,6 +33,16 @@ REFUSED: dict[str, dict[str, Any]] = {
         for name in [*OWNED, "temperature", "top_p", "best_of", "extra_body", "models", "N", "num_return_sequences"]
     },
     **{f"body {name}": {"body": {name: 1}} for name in OWNED},
+    **{f"body {name}": {"body": {name: 9}} for name in ("maxTokens", "max-tokens", "maxOutputTokens", "fallbacks", "input")},
+    **{
+        f"body {outer}.{inner}": {"body": {outer: {inner: 9}}}
+        for outer, inner in (
+            ("options", "num_predict"),
+            ("parameters", "max_new_tokens"),
+            ("generationConfig", "maxOutputTokens"),
+            ("generation_config", "candidate_count"),
+        )
+    },
     **{
         f"omit {name}": {"options": {"omit": [name]}}
         for name in ("max_tokens", "max_completion_tokens", "model", "messages", "n")

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from seqdistill.engines import Pace
-from seqdistill.engines.pace import CUT, FIRST_LIMIT, Throttle, backoff
+from seqdistill.engines.pace import CUT, Throttle, backoff
 
 TOKENS = 100  # of each request
 REFUSAL_SECONDS = 0.02
+
+FIRST_LIMIT = Pace().first_limit
 
 
 @dataclass

@@ -11,8 +11,8 @@ from typing import Any
 import filter_runs
 import pytest
 
+from seqdistill.personal_data import KINDS, Finding, count, find, mask, reason
 from seqdistill.records import Sample
-from seqdistill.stages.filter.checks.personal_data import KINDS, Finding, count, find, mask, reason
 
 RANDOM = random.Random(20)
 

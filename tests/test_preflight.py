@@ -22,6 +22,7 @@ from seqdistill.recipe.tables import Recipe, StudentConfig, TeacherConfig, Train
 from seqdistill.records import Sample
 from seqdistill.runs import Run
 from seqdistill.stages.train.ready import check
+from seqdistill.stages.train.rendering import Template, Unfit
 from seqdistill.stages.train.stage import train
 
 ARGS = {"max_steps": 2, "per_device_train_batch_size": 2}
@@ -207,6 +208,13 @@ def test_a_row_that_cannot_be_trained_on_is_named_and_can_be_left_out(tmp_path: 
     assert "--unfit drop" in caught.value.hint
     train(run, a_recipe(student, unfit="drop"), Silent())
     assert reason in (run.manifest("train") or {})["unfit"]["odd"]
+
+
+def test_half_a_character_is_a_fault_of_its_row() -> None:
+    template = Template(chat_tokenizer(CHATML))
+    for row in (filter_runs.sample("Hm?", "a \ud83d b"), filter_runs.sample("Hm \ud83d?", "a")):
+        with pytest.raises(Unfit, match="half a character"):
+            template.render(row, reasoning=False)
 
 
 def test_a_character_that_the_tokenizer_cannot_write_is_found(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "[filter.integrity]\nfinish_reasons = []\nmarkup = false\nmax_repetition = 1.0\nscript_share = 0.0\n"
         '[train]\nunfit = "drop"\n[train.args]\nmax_steps = 2\nper_device_train_batch_size = 2\n[eval]\nresamples = 100\n'
     )
-    recorded = [{"prompt": f"What is {n}?", "completion": f"It is the number {n}, written out."} for n in range(3)]
+    recorded = [{"prompt": f"What is {n}?", "completion": f"It is the number {n}, written out."} for n in range(12)]
     (folder / "requests-and-responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in recorded))
     return folder
 
@@ -75,6 +75,7 @@ def run_words(line: str, url: str) -> list[str] | None:
     """A command's words, with this server and a tiny student in place of the README's; None for what waits for a person."""
     if line.startswith("seqdistill review"):
         return None
+    line = line.replace("init mytask", "init begun")  # `mytask` is there, edited
     words = line.replace("http://localhost:8000/v1", url).replace("Qwen/Qwen3-0.6B", "tiny").split()[1:]
     if ">" in words:
         words = words[: words.index(">")]

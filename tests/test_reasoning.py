@@ -75,6 +75,8 @@ def test_tags_of_one_s_own_replace_the_common_ones() -> None:
         ("yes <|channel|>final", "<|channel|>"),
         ("yes <thought> and so on", "<thought>"),
         ("<a><reasoning>because</reasoning></a>", None),
+        ('<details type="reasoning" done="true">\n> hm\n</details>\nyes', "<details type="),
+        ("<details><summary>More</summary>yes</details>", None),
         ("Use `</think>` to close the block.", None),
         ("```\n<think>\n```", None),
         ("I think so.", None),
@@ -113,13 +115,57 @@ def test_reasoning_beside_an_answer_is_read_whatever_holds_it(message: dict[str,
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        ["y", "es"],
+        {"type": "text", "text": "yes"},
+        [{"type": "text", "text": {"value": "yes", "annotations": []}}],
+        [{"type": "output_text", "text": "y"}, "es", None, {"type": "image_url"}],
+    ],
+)
+def test_the_text_of_an_answer_is_read_whatever_holds_it(content: object) -> None:
+    raw = {"choices": [{"message": {"content": content}, "finish_reason": "stop"}]}
+    assert parse_choice("p", raw, 0, 1.0).content == "yes"
+
+
+@pytest.mark.parametrize(
+    ("usage", "hidden"),
+    [
+        ({"prompt_tokens": 20, "completion_tokens": 18, "total_tokens": 638}, 600),
+        ({"prompt_tokens": 20, "completion_tokens": 18, "completion_tokens_details": {"reasoning_tokens": 600}}, 600),
+        (
+            {
+                "prompt_tokens": 20,
+                "completion_tokens": 18,
+                "total_tokens": 38,
+                "completion_tokens_details": {"reasoning_tokens": 600},
+            },
+            600,
+        ),
+        ({"prompt_tokens": 20, "completion_tokens": 618, "completion_tokens_details": {"reasoning_tokens": 600}}, 0),
+        ({"prompt_tokens": 20, "completion_tokens": 18, "total_tokens": 5}, 0),
+    ],
+)
+def test_reasoning_tokens_that_are_not_among_the_completion_s_are_counted_beside_them(
+    usage: dict[str, object], hidden: int
+) -> None:
+    raw = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}], "usage": usage}
+    assert parse_choice("p", raw, 0, 1.0).hidden_tokens == hidden
+
+
+@pytest.mark.parametrize(
     ("reported", "reason"),
     [
         *[
             (word, "stop")
             for word in ("stop", "STOP", "FINISH_REASON_STOP", "eos", "eos_token", "end_turn", "stop_sequence", "COMPLETE")
         ],
+        *[(word, "stop") for word in ("endTurn", "FinishReason.STOP", "stop sequence", "eot")],
         *[(word, "length") for word in ("length", "max_tokens", "MAX_TOKENS", "model_length", "max_output_tokens")],
+        *[(word, "length") for word in ("max-tokens", "maxTokens", "FinishReason.MAX_TOKENS", "not_finished")],
+        *[(word, "content_filter") for word in ("content-filter", "contentFilter")],
+        *[(word, "tool_calls") for word in ("tool-calls", "toolUse")],
+        ("MALFORMED_FUNCTION_CALL", "error"),
         *[
             (word, "content_filter")
             for word in ("content_filter", "SAFETY", "RECITATION", "content_filter: PROHIBITED_CONTENT")

@@ -45,9 +45,9 @@ def error(status: int, message: str, **more: Any) -> Wire:
     return Wire(status, {"error": {"message": message, **more}})
 
 
-# --- verdicts on one prompt, and requests that can never be answered -------------------------------------------------------
+# --- content filters, and requests that can never be answered -------------------------------------------------------
 
-VERDICTS = {
+FILTERED = {
     "OpenAI": error(
         400, "Invalid prompt: your prompt was flagged as potentially violating our usage policy.", code="invalid_prompt"
     ),
@@ -75,9 +75,9 @@ VERDICTS = {
 }
 
 
-@pytest.mark.parametrize("wire", VERDICTS.values(), ids=list(VERDICTS))
+@pytest.mark.parametrize("wire", FILTERED.values(), ids=list(FILTERED))
 @pytest.mark.parametrize("number", [0, 15])
-def test_a_verdict_on_one_prompt_is_its_answer_and_the_others_are_answered(wire: Wire, number: int) -> None:
+def test_a_content_filter_is_an_answer_to_one_prompt_and_the_others_are_answered(wire: Wire, number: int) -> None:
     with ChatServer(only(number, wire)) as server:
         completions = answers_of(server, concurrency=1)
         assert len(server.requests) == 20, "it is not sent again"
@@ -294,7 +294,7 @@ def test_an_endpoint_that_answers_nothing_any_more_is_not_sent_each_of_the_rest(
 @pytest.mark.parametrize(
     "message", ["Your account has been flagged for violating our policies", "This organization is blocked: policy violation"]
 )
-def test_a_verdict_on_the_account_is_no_answer(message: str) -> None:
+def test_a_suspended_account_is_no_answer(message: str) -> None:
     with ChatServer(lambda *_: error(403, message)) as server, pytest.raises(UsageError, match="all failed so"):
         answers_of(server, count=50)
 
@@ -407,3 +407,11 @@ def test_of_several_answers_those_that_were_not_broken_off_stay_and_all_are_paid
         billed = server.usages[0]["completion_tokens"]
     assert [one.error for one in completions.values()] == [None, "broken off", None]
     assert sum(one.completion_tokens + one.hidden_tokens for one in completions.values() if one.error is None) == billed
+
+
+@pytest.mark.parametrize("place", ["/v2/chat/completions", "/login?next=secret"])
+def test_a_redirect_that_leads_to_no_answer_is_named(place: str) -> None:
+    with ChatServer(lambda *_: Wire(301, b"", {"Location": place})) as server, pytest.raises(UsageError) as caught:
+        answers_of(server, count=3)
+    moved = server.url.removesuffix("/v1") + place.partition("?")[0].removesuffix("/chat/completions")
+    assert f"the request was redirected: is {moved} the base URL?" in caught.value.hint

@@ -11,8 +11,9 @@ import pytest
 
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.errors import UsageError
+from seqdistill.metrics.numbers import boxed
 from seqdistill.records import Sample
-from seqdistill.stages.filter.scoring.answers import boxed, extractor, normal, read_json
+from seqdistill.stages.filter.scoring.answers import extractor, normal, read_json
 from seqdistill.stages.filter.scoring.scores import (
     by_consensus,
     by_faithfulness,

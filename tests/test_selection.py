@@ -14,10 +14,10 @@ IDS = ["p:t:0", "p:t:1", "p:t:2", "p:t:3"]
 
 
 def test_the_best_stays_and_the_others_say_by_how_much() -> None:
-    verdicts = select(IDS, [43.0, 61.2, 20.0, 61.1], "chrf", SelectConfig(keep="best"))
-    assert verdicts[1] is None
-    assert verdicts[0] == Rejected("best", "best of 4 by chrf: 61.2, this one 43", "p:t:1", ("filter.select.best_n = 3",))
-    assert [verdict.would_keep for verdict in verdicts if verdict] == [
+    rejections = select(IDS, [43.0, 61.2, 20.0, 61.1], "chrf", SelectConfig(keep="best"))
+    assert rejections[1] is None
+    assert rejections[0] == Rejected("best", "best of 4 by chrf: 61.2, this one 43", "p:t:1", ("filter.select.best_n = 3",))
+    assert [rejection.would_keep for rejection in rejections if rejection] == [
         ("filter.select.best_n = 3",),
         ("filter.select.best_n = 4",),
         ("filter.select.best_n = 2",),
@@ -25,26 +25,28 @@ def test_the_best_stays_and_the_others_say_by_how_much() -> None:
 
 
 def test_equal_scores_are_ordered_by_id_and_say_so() -> None:
-    verdicts = select(IDS[::-1], [0.5] * 4, "vote", SelectConfig(keep="best"))
-    assert verdicts[3] is None
-    assert verdicts[0] == Rejected(
+    rejections = select(IDS[::-1], [0.5] * 4, "vote", SelectConfig(keep="best"))
+    assert rejections[3] is None
+    assert rejections[0] == Rejected(
         "best", "best of 4 by vote: 0.5, this one 0.5 too, with a later id", "p:t:0", ("filter.select.best_n = 4",)
     )
 
 
 def test_several_may_stay() -> None:
-    verdicts = select(IDS, [1, 2, 3, 4], "judge", SelectConfig(keep="best", best_n=2))
-    assert [verdict is None for verdict in verdicts] == [False, False, True, True]
-    assert verdicts[0] == Rejected("best", "best 2 of 4 by judge: 3 and up, this one 1", "p:t:3", ("filter.select.best_n = 4",))
+    rejections = select(IDS, [1, 2, 3, 4], "judge", SelectConfig(keep="best", best_n=2))
+    assert [rejection is None for rejection in rejections] == [False, False, True, True]
+    assert rejections[0] == Rejected(
+        "best", "best 2 of 4 by judge: 3 and up, this one 1", "p:t:3", ("filter.select.best_n = 4",)
+    )
     assert select(IDS, [1, 2, 3, 4], "judge", SelectConfig(keep="best", best_n=9)) == [None] * 4
 
 
 @pytest.mark.parametrize(("share", "stay"), [(1.0, 4), (0.75, 3), (0.5, 2), (0.3, 2), (0.25, 1), (0.01, 1), (0.0, 0)])
 def test_a_share_is_rounded_up(share: float, stay: int) -> None:
-    verdicts = select(IDS, [1, 2, 3, 4], "vote", SelectConfig(keep="share", top_share=share))
-    assert verdicts.count(None) == stay
+    rejections = select(IDS, [1, 2, 3, 4], "vote", SelectConfig(keep="share", top_share=share))
+    assert rejections.count(None) == stay
     if share == 0.5:
-        assert verdicts[1] == Rejected(
+        assert rejections[1] == Rejected(
             "share", "top 0.5 of 4 by vote: 3 and up, this one 2", "p:t:3", ("filter.select.top_share = 0.75",)
         )
 
@@ -52,42 +54,42 @@ def test_a_share_is_rounded_up(share: float, stay: int) -> None:
 def test_no_row_below_the_lowest_score_stays_whatever_keep_is() -> None:
     for keep in ("best", "share", "threshold", "all"):
         config = SelectConfig(keep=keep, best_n=3, top_share=1.0, min_score=1.0)
-        verdicts = select(IDS, [0.0, 1.0, 0.0, 1.0], "verify", config)
-        assert [verdict is None for verdict in verdicts] == [False, True, False, True], keep
-        assert verdicts[0] == Rejected("threshold", "verify 0 is less than 1", "p:t:1", ("filter.select.min_score = 0.0",))
+        rejections = select(IDS, [0.0, 1.0, 0.0, 1.0], "verify", config)
+        assert [rejection is None for rejection in rejections] == [False, True, False, True], keep
+        assert rejections[0] == Rejected("threshold", "verify 0 is less than 1", "p:t:1", ("filter.select.min_score = 0.0",))
         assert all(select(IDS, [0.0] * 4, "verify", config)), "a prompt without a right answer keeps none"
 
 
 def test_a_threshold_looks_at_nothing_but_the_score() -> None:
-    verdicts = select(IDS, [0.2, 0.8, None, 0.5], "vote", SelectConfig(keep="threshold", min_score=0.5))
-    assert verdicts[1] is verdicts[3] is None
-    assert verdicts[0] == Rejected("threshold", "vote 0.2 is less than 0.5", "p:t:1", ("filter.select.min_score = 0.2",))
-    assert verdicts[2] == Rejected("unscored", "vote could not score it", "p:t:1", ('filter.select.unscored = "keep"',))
+    rejections = select(IDS, [0.2, 0.8, None, 0.5], "vote", SelectConfig(keep="threshold", min_score=0.5))
+    assert rejections[1] is rejections[3] is None
+    assert rejections[0] == Rejected("threshold", "vote 0.2 is less than 0.5", "p:t:1", ("filter.select.min_score = 0.2",))
+    assert rejections[2] == Rejected("unscored", "vote could not score it", "p:t:1", ('filter.select.unscored = "keep"',))
     none = select(IDS, [0.0] * 4, "verify", SelectConfig(keep="threshold", min_score=1))
-    assert all(verdict and verdict.kept_by is None for verdict in none)
+    assert all(rejection and rejection.kept_by is None for rejection in none)
 
 
 def test_an_unscored_row_never_beats_a_scored_one() -> None:
     scores = [None, -5.0, None, None]
     dropped = select(IDS, scores, "judge", SelectConfig(keep="best", best_n=2))
-    assert [verdict is None for verdict in dropped] == [False, True, False, False]
+    assert [rejection is None for rejection in dropped] == [False, True, False, False]
     kept = select(IDS, scores, "judge", SelectConfig(keep="best", best_n=2, unscored="keep"))
-    assert [verdict is None for verdict in kept] == [True, True, False, False]
+    assert [rejection is None for rejection in kept] == [True, True, False, False]
     assert kept[2] == Rejected(
         "best", "best 2 of 4 by judge: no score and up, this one has no score", "p:t:1", ("filter.select.best_n = 3",)
     )
-    assert [verdict.would_keep for verdict in dropped if verdict] == [
+    assert [rejection.would_keep for rejection in dropped if rejection] == [
         ('filter.select.unscored = "keep"',),
         ('filter.select.unscored = "keep"', "filter.select.best_n = 3"),
         ('filter.select.unscored = "keep"', "filter.select.best_n = 4"),
     ]
     threshold = select(IDS, scores, "judge", SelectConfig(keep="threshold", min_score=0, unscored="keep"))
-    assert [verdict is None for verdict in threshold] == [True, False, True, True]
+    assert [rejection is None for rejection in threshold] == [True, False, True, True]
 
 
 def test_all_keeps_every_scored_row() -> None:
     assert select(IDS, [1, 2, 3, 4], "judge", SelectConfig(keep="all")) == [None] * 4
-    assert [verdict is None for verdict in select(IDS, [None, 2, 3, 4], "judge", SelectConfig(keep="all"))] == [
+    assert [rejection is None for rejection in select(IDS, [None, 2, 3, 4], "judge", SelectConfig(keep="all"))] == [
         False,
         True,
         True,
@@ -115,11 +117,11 @@ def test_the_settings_a_rejected_row_names_would_have_kept_it() -> None:
         scores = [dice.choice([None, 0.0, dice.random()]) for _ in ids]
         how = dice.choice(["best", "share", "threshold"])
         config = SelectConfig(keep=how, best_n=dice.randint(1, 3), top_share=dice.random(), min_score=dice.random())
-        for row, verdict in zip(ids, select(ids, scores, "s", config), strict=True):
-            if verdict:
-                settings = [{table: content} for table, content in map(parse_assignment, verdict.would_keep)]
+        for row, rejection in zip(ids, select(ids, scores, "s", config), strict=True):
+            if rejection:
+                settings = [{table: content} for table, content in map(parse_assignment, rejection.would_keep)]
                 changed = resolve(merge({"filter": {"select": asdict(config)}}, *settings)).filter.select
-                assert select(ids, scores, "s", changed)[ids.index(row)] is None, (verdict, scores)
+                assert select(ids, scores, "s", changed)[ids.index(row)] is None, (rejection, scores)
 
 
 def test_baselines_have_the_requested_size_and_do_not_depend_on_order() -> None:

@@ -60,6 +60,35 @@ def test_a_streamed_answer_is_the_answer(reply: Callable[[Body], Body]) -> None:
     json.dumps(streamed.raw, allow_nan=False)
 
 
+USAGE = {"prompt_tokens": 6, "completion_tokens": 3}
+
+
+def chunk(text: str | None = None, reason: str | None = None, **more: Any) -> Body:
+    return {"choices": [{"index": 0, "delta": {} if text is None else {"content": text}, "finish_reason": reason, **more}]}
+
+
+@pytest.mark.parametrize(
+    ("events", "start"),
+    [
+        ([chunk("ye"), chunk("s", "stop"), {"choices": [], "usage": USAGE}], ""),
+        ([chunk("ye"), chunk("s", "stop"), {"choices": [], "usage": USAGE}], "\ufeff"),
+        ([chunk("ye"), chunk("s"), {**chunk(reason="stop", message={"content": "yes"}), "usage": USAGE}], ""),
+        ([{**chunk(reason="stop", message={"content": "yes"}), "usage": USAGE}], ""),
+        (
+            [{**chunk("yes", "stop"), "usage": USAGE}, {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}],
+            "",
+        ),
+        ([{**chunk("y"), "usage": {"prompt_tokens": 6, "completion_tokens": 1}}, {**chunk("es", "stop"), "usage": USAGE}], ""),
+        ([{"choices": None}, chunk("yes"), {"choices": [], "x_groq": {"usage": USAGE}}], ""),
+    ],
+)
+def test_an_answer_is_read_once_and_with_its_tokens_however_it_is_streamed(events: list[Body], start: str) -> None:
+    text = start + "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    with ChatServer(lambda *_: Wire(200, text.encode(), {"Content-Type": "text/event-stream"})) as server:
+        completion = answer_of(server)
+    assert (completion.content, completion.prompt_tokens, completion.completion_tokens) == ("yes", 6, 3)
+
+
 def test_several_answers_come_in_one_stream() -> None:
     with ChatServer() as server:
         several = [Request(f"p{n}", [{"role": "user", "content": "question 1"}], 20, temperature=1.0, seed=n) for n in range(3)]

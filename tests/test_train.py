@@ -310,12 +310,12 @@ def test_a_loss_that_is_not_a_number_ends_the_training_and_says_what_to_do(tiny_
     ("args", "message"),
     [
         ({"learning_rat": 1e-3}, r"\[train.args\] learning_rat: .*did you mean 'learning_rate'"),
-        ({"learning_rate": "fast"}, r"learning_rate = 'fast': want float"),
-        ({"per_device_train_batch_size": 1.5}, r"batch_size = 1.5: want int"),
+        ({"learning_rate": "fast"}, r"learning_rate = 'fast': expected float"),
+        ({"per_device_train_batch_size": 1.5}, r"batch_size = 1.5: expected int"),
         ({"output_dir": "/tmp"}, "output_dir: not yours to set"),
         ({"save_steps": 5}, "save_steps: not yours to set"),
         ({"lr_scheduler_type": "sideways"}, "sideways"),
-        ({"model_init_kwargs": 3}, "model_init_kwargs = 3: want dict"),
+        ({"model_init_kwargs": 3}, "model_init_kwargs = 3: expected dict"),
         ({"num_train_epochs": 0}, "num_train_epochs = 0: not one step"),
         ({"report_to": "wandb"}, r"\[train.args\]: .*wandb"),
         ({"loss_type": "sideways"}, r"\[train.args\]: .*sideways"),
@@ -437,9 +437,9 @@ def test_a_template_that_drops_the_reasoning_is_an_error(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("student", "teacher", "message"),
     [
-        (None, None, "no student is named"),
-        ("shrink:some", "x/y", "want shrink:N"),
-        ("shrink:2", None, "no teacher is named"),
+        (None, None, "no student is configured"),
+        ("shrink:some", "x/y", "expected shrink:N"),
+        ("shrink:2", None, "no teacher is configured"),
         ("./nowhere/at/all", None, "no such file or folder"),
         ("run:/nowhere", None, "not there yet"),
     ],

@@ -11,10 +11,11 @@ import pytest
 from test_scoring import sample
 
 from seqdistill.errors import UsageError
+from seqdistill.limits import run_limited
+from seqdistill.metrics.formulas import MathChecker
 from seqdistill.recipe.tables import VerifyConfig
 from seqdistill.stages.filter.scoring.answers import compiled, extractor
-from seqdistill.stages.filter.scoring.limits import run_limited
-from seqdistill.stages.filter.scoring.verify import MathChecker, by_command, by_json, by_number, by_pattern, verifier
+from seqdistill.stages.filter.scoring.verify import by_command, by_json, by_math, by_number, by_pattern, verifier
 
 
 def test_a_number_is_right_within_the_tolerance() -> None:
@@ -96,13 +97,15 @@ def test_equal_formulas_are_right_and_hostile_ones_harm_nothing() -> None:
         ("42", "\ud800 \x00 42", 1),
         ("42", "42", 1),
     ]
-    checker = MathChecker(seconds=3, megabytes=1024)
+    checker = MathChecker(seconds=3, megabytes=1024, needed_by="a test")
     try:
         for reference, text, right in cases:
-            (score,) = checker.check([sample(text, reference=reference)])
+            (score,) = by_math([sample(text, reference=reference)], checker)
             assert score == right or (right is None and score in (None, 0)), (reference, text, score)
         in_thread: list[object] = []
-        thread = threading.Thread(target=lambda: in_thread.extend(checker.check([sample("42", reference="42"), sample("42")])))
+        thread = threading.Thread(
+            target=lambda: in_thread.extend(by_math([sample("42", reference="42"), sample("42")], checker))
+        )
         thread.start()
         thread.join()
         assert in_thread == [1, None]
@@ -124,7 +127,7 @@ def test_a_command_reads_the_sample_and_answers_by_its_exit_code() -> None:
     code = "import json, sys; row = json.load(sys.stdin); sys.exit(row['completion'][0]['content'] != row['reference'])"
     assert check(code) == 1
     assert check(code, text="43") == 0
-    assert check("import sys; sys.exit(2)") is None, "the command's own failure is no verdict"
+    assert check("import sys; sys.exit(2)") is None, "the command's own failure is no score"
 
 
 @pytest.mark.parametrize(

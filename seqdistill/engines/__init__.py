@@ -28,6 +28,7 @@ class Request:
     choices: list[str] | None = None  # the answer must be one of these
     beams: int = 1  # the answer is the likeliest found by a beam search of this width
     logprobs: int | None = None  # log-probabilities of the answer's tokens, and of the N likeliest tokens at each position
+    score: bool = False  # no answer: the log-probability of the last message's text by itself, without the chat template
     again: int = 0  # how often the same was requested before: distinguishes a repeat from the first request, and is not sent
 
     @property
@@ -48,7 +49,9 @@ class Completion:
     completion_tokens: int = 0
     cached_tokens: int = 0  # of the prompt tokens, those the endpoint had in its cache
     seconds: float = 0.0  # from sending to the last byte; in a batch, the batch's time over its size
-    first_token_seconds: float | None = None  # from sending to the first token; known of a streamed answer alone
+    first_token_seconds: float | None = (
+        None  # from sending to the first token; of an answer that was streamed, or computed alone
+    )
     tool_calls: list[dict[str, str]] | None = None  # name, and arguments as the model wrote them
     raw: dict[str, Any] = field(default_factory=dict)  # the raw reply, JSON-able
     error: str | None = None  # a failure's kind: "timeout", "http 500", "too long" ...
@@ -69,7 +72,7 @@ FOR_GOOD = (
     "http 422",
 )  # failures that another try will not change
 
-ABLE = {"beams": ("transformers", "vllm")}  # the engines that can do what not every engine can
+ABLE = {"beams": ("transformers", "vllm"), "score": ("transformers",)}  # the engines that can do what not every engine can
 
 
 def can(engine: str, setting: str) -> bool:
@@ -80,7 +83,8 @@ def can(engine: str, setting: str) -> bool:
 def check_able(engine: str, request: Request) -> None:
     """Raises UsageError for a request with a setting that the engine of this name cannot do."""
     for name, engines in ABLE.items():
-        if getattr(request, name) not in (None, 0, 1) and not can(engine, name):
+        wanted = getattr(request, name)
+        if (wanted is True or wanted not in (None, 0, 1)) and not can(engine, name):
             raise UsageError(f"the {engine} engine cannot do [generate] {name}", f"engines that can: {', '.join(engines)}")
     if engine == "transformers" and request.schema is not None and request.beams > 1:
         raise UsageError("the transformers engine cannot do [generate] beams with a schema", "leave beams out, or use vllm")
@@ -154,6 +158,7 @@ class Pace:
     retries: int = 6  # further tries after a failure that may pass
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    first_limit: int = 8  # requests in flight until answers come: what a wrong setting can cost
     samples_per_request: int = 1  # answers to one prompt that one request may ask for, where the endpoint knows `n`
     on_note: Callable[[str], None] = field(default=lambda _: None, compare=False)  # hears what an endpoint refuses, once
     capped: bool = False  # money is limited: no second try of what may be billed, one request alone until the first answer

@@ -154,6 +154,7 @@ class Dispatcher:
             reply = await endpoint.send(attempt.requests)
             seconds = time.perf_counter() - began
             completions = [self._parse(request, reply, seconds, number) for number, request in enumerate(attempt.requests)]
+            completions[0] = replace(completions[0], hidden_tokens=completions[0].hidden_tokens + self._unread(attempt, reply))
             if all(completion.finish_reason == "error" for completion in completions) and completions[0].error is None:
                 ended = str(choices_in(reply.raw)[0].get("finish_reason"))
                 raise Failure("broken off", f"{endpoint.name} broke the answer off: {ended}", lost=True)
@@ -187,6 +188,12 @@ class Dispatcher:
             "does it know `n`? Run again without --samples-per-request",
         )
 
+    def _unread(self, attempt: _Try, reply: Reply) -> int:
+        """The tokens of choices that nobody requested, which are billed all the same."""
+        beyond = range(len(attempt.requests), len(choices_in(reply.raw)))
+        unread = [self._parse_one(attempt.requests[0], reply, 0.0, number) for number in beyond]
+        return sum(one.completion_tokens + one.hidden_tokens for one in unread)
+
     def _used(self) -> list[Endpoint]:
         """The endpoints that are not set aside."""
         return [endpoint for endpoint in self._endpoints if endpoint.out is None]
@@ -202,7 +209,7 @@ class Dispatcher:
         self._take_note(attempt, endpoint, failure, sent_at, now)
         if failure.scope == "endpoint":
             self._set_aside(endpoint, failure.fatal(proven=bool(endpoint.answers)))
-        elif not (failure.slow or failure.down or failure.away or failure.adapted or failure.verdict):
+        elif not (failure.slow or failure.down or failure.away or failure.adapted or failure.filtered):
             self._count_alike(endpoint, failure)
         if self._may_try_again(attempt, endpoint, failure):
             self._unsettled -= 1
@@ -212,8 +219,8 @@ class Dispatcher:
             return
         failed = Completion(
             "",
-            finish_reason="content_filter" if failure.verdict else "error",
-            error=None if failure.verdict else failure.kind,  # a verdict on this prompt is no fault: an answer
+            finish_reason="content_filter" if failure.filtered else "error",
+            error=None if failure.filtered else failure.kind,  # an answer, not a fault
             message=f"{failure.message}; {failure.hint}" if failure.hint else failure.message,
             raw=failure.reply,
         )

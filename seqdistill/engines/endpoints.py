@@ -19,6 +19,7 @@ from seqdistill.engines.refusals import Failure, Who, is_blocked, no_answer, not
 from seqdistill.engines.replies import as_dict, choices_in, error_in
 from seqdistill.engines.streams import Joined
 from seqdistill.errors import SeqdistillError
+from seqdistill.recipe.secrets import shown_url
 from seqdistill.records import from_json
 
 if TYPE_CHECKING:
@@ -88,7 +89,11 @@ class Endpoint:
             if body.get("stream"):
                 return await self._streamed(body)
             response = await self.client.post(PATH, cast_to=httpx2.Response, body=body)
-            return self._read(response.content)
+            try:
+                return self._read(response.content)
+            except Failure as failure:
+                failure.hint = _hint(failure, response)
+                raise
         except openai.APIConnectionError as error:
             raise self._broken(error.__cause__.__cause__ if error.__cause__ else None) from None
         except httpx2.TransportError as error:  # while a stream is read
@@ -171,6 +176,7 @@ class Endpoint:
         body = {**body, "message": without_secrets(str(body.get("message") or error.message), self.secrets)}
         pause = retry_after(error.response.headers, time.time())
         failure = refusal(self.who, error.status_code, body, pause, proven=bool(self.answers))
+        failure.hint = _hint(failure, error.response)
         if not failure.down:
             self.away_since = None
         return self._adapted(made, body) or failure if failure.kind in ("http 400", "http 422", "http 404") else failure
@@ -183,3 +189,10 @@ class Endpoint:
         if change:
             self.pace.on_note(f"{self.name}: {change} from now on, as the endpoint says: {str(error['message'])[:200]}")
         return Failure("adapted", str(error["message"]), adapted=True)
+
+
+def _hint(failure: Failure, response: Any) -> str:
+    """A failure's hint, with where the request was redirected to: a redirect may turn a POST into a GET."""
+    place = shown_url(str(response.url)).removesuffix(PATH)
+    moved = f"the request was redirected: is {place} the base URL?" if response.history else ""
+    return "; ".join(filter(None, (failure.hint, moved)))

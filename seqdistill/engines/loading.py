@@ -1,22 +1,27 @@
 """Loads what a local model is made of: its config, tokenizer and weights, through transformers' Auto classes.
 
-The one place where such a load fails: every failure is a UsageError that names the model and the next action. Where the files
-of a name are is decided in `models`. Does not run models.
+The only file that calls `from_pretrained`, so the one place where such a load fails: every failure is a UsageError that names
+the model and the next action. A GGUF file is converted once and the result kept. What a name means is decided in `models`.
+Does not run models.
 """
 
+import hashlib
 import json
 import os
+import shutil
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from seqdistill.engines.generation_config import bending
-from seqdistill.engines.models import local_model, locate, quiet_transformers
+from seqdistill.engines.models import locate
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.tables import JudgeConfig, ModelConfig, StudentConfig, TeacherConfig
 
 HUB_SECONDS = 5.0  # to connect to the hub, or to wait for its reply; HF_HUB_ETAG_TIMEOUT sets it
 NAMED_KEYS = 3  # of the tensors that a checkpoint lacks
+CHECK_FILES = "check the model's files, or use another one"
 
 
 def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
@@ -28,18 +33,15 @@ def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
     """
     what = what or named(model)
     source = files_of(model, what)
-    import transformers
-
-    quiet_transformers()
     settings |= {"trust_remote_code": model.trust_remote_code} | ({"revision": model.revision} if model.revision else {})
     weights = "For" in auto
     if weights:
         _check_generation_config(Path(source), what)
         settings = {"use_safetensors": True, "output_loading_info": True} | settings
     try:
-        loaded = getattr(transformers, auto).from_pretrained(source, **settings)
+        loaded = _from_pretrained(auto, source, **settings)
     except Exception as error:  # libraries and a model's own code raise what they like; all of it is about this model
-        raise load_failure(error, model, what, "check the model's files, or use another one") from error
+        raise load_failure(error, model, what, CHECK_FILES) from error
     if not weights:
         return loaded
     loaded, info = loaded
@@ -50,6 +52,33 @@ def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
             "copy or download the model again",
         )
     return loaded
+
+
+def generation_config(model: ModelConfig, what: str = "") -> Any | None:
+    """transformers' generation config of a model, for its stop tokens; None for a model without one. Raises UsageError."""
+    what = what or named(model)
+    source = files_of(model, what)
+    _check_generation_config(Path(source), what)
+    try:
+        return _from_pretrained("GenerationConfig", source, **({"revision": model.revision} if model.revision else {}))
+    except Exception as error:
+        if "does not appear to have a file named" in str(error):
+            return None
+        raise load_failure(error, model, what, CHECK_FILES) from error
+
+
+def with_adapters(model: Any, folder: Path) -> Any:
+    """A loaded model with the adapters in a folder, as peft's model."""
+    import peft
+
+    return peft.PeftModel.from_pretrained(model, folder)
+
+
+def _from_pretrained(auto: str, source: str, **settings: Any) -> Any:
+    import transformers
+
+    quiet_transformers()
+    return getattr(transformers, auto).from_pretrained(source, **settings)
 
 
 def load_failure(error: Exception, model: ModelConfig, what: str, otherwise: str) -> SeqdistillError:
@@ -86,10 +115,31 @@ def files_of(model: ModelConfig, what: str = "") -> str:
     what = what or named(model)
     if not model.model:
         role = _role(model)
-        raise UsageError(f"no {role or 'model'} is named", f"give --{role}, or model in [{role}]" if role else "name a model")
+        raise UsageError(
+            f"no {role or 'model'} is named", f"pass --{role}, or set model in [{role}]" if role else "name a model"
+        )
     if locate(model.model, what) is not None:
-        return local_model(model.model)
+        return local_model(model.model, what)
     return _from_hub(model.model, model.revision, what, _meant(model))
+
+
+def local_model(name: str, what: str = "") -> str:
+    """What `from_pretrained` takes for a model name: a folder, or the hub id as it is. A .gguf is converted once.
+
+    `what` names the model in errors. Raises UsageError for a path that is not there and a .gguf that cannot be read.
+    """
+    path = locate(name, what)
+    if path is None:
+        return name
+    return str(path if path.is_dir() else _converted(path, what or f"model {name!r}"))
+
+
+def quiet_transformers() -> None:
+    """Silences transformers' own bars and hints: progress is the caller's to show."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def folder_here(model: ModelConfig) -> Path | None:
@@ -107,6 +157,47 @@ def neutralised_settings(model: ModelConfig) -> list[str]:
     except (OSError, ValueError):
         return []
     return bending(config) if isinstance(config, dict) else []
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: $SEQDISTILL_CACHE, else ~/.cache/seqdistill."""
+    return Path(os.environ.get("SEQDISTILL_CACHE") or Path.home() / ".cache" / "seqdistill")
+
+
+def _converted(gguf: Path, what: str) -> Path:
+    """The safetensors folder of a .gguf file, in bf16; made on first use and named by the file's content."""
+    with gguf.open("rb") as file:
+        target = cache_folder() / f"{gguf.stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+    if target.is_dir():
+        return target
+    model, tokenizer = _read_gguf(gguf, what)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        model.save_pretrained(half)
+        tokenizer.save_pretrained(half)
+        half.chmod(0o755)
+        if not target.is_dir():
+            half.replace(target)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    return target
+
+
+def _read_gguf(gguf: Path, what: str) -> tuple[Any, Any]:
+    """(model in bf16, tokenizer) of a .gguf file. Raises UsageError for a file that transformers cannot read."""
+    import torch
+    from transformers import GgufConfig
+
+    source, dense = str(gguf.parent), GgufConfig(gguf_file=gguf.name, dequantize=True)
+    try:
+        model = _from_pretrained(
+            "AutoModelForCausalLM", source, gguf_file=gguf.name, quantization_config=dense, dtype=torch.bfloat16
+        )
+        return model, _from_pretrained("AutoTokenizer", source, gguf_file=gguf.name)
+    except Exception as error:  # a broken file makes its reader raise anything
+        hint = "check the .gguf file, or give a Hugging Face folder"
+        raise load_failure(error, ModelConfig(model=str(gguf)), what, hint) from error
 
 
 def _cached(name: str, revision: str | None) -> Path | None:
@@ -207,6 +298,7 @@ _ACTIONS = (  # what an exception says, in lower case: what to do
     ("backend tokenizer", "copy tokenizer.json with the model; for a SentencePiece model: pip install sentencepiece"),
     ("deserializing header", "the file of the weights is damaged: copy or download the model again (git lfs pull)"),
     ("mismatched_sizes", "config.json does not fit the weights: copy or download the model again"),
+    ("unpack_from", "the file is damaged or incomplete: copy or download the model again"),
     ("is required", "install the package, or use a model that does not need it"),
     ("requires", "install the package, or use a model that does not need it"),
 )

@@ -3,6 +3,7 @@
 Each keeps one state a row; rows leave a batch when they are finished, and `keep` says which stay.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -19,6 +20,25 @@ class Step(Protocol):
 
     def keep(self, tokens: Any, rows: list[int], /) -> None:
         """Goes on with these rows alone; the tokens (B, T) are those of all rows."""
+
+
+class FirstToken:
+    """Notes when the first token's scores are there; changes nothing."""
+
+    def __init__(self) -> None:
+        """The clock starts now."""
+        self._began = time.perf_counter()
+        self.seconds: float | None = None
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:  # noqa: ARG002 - (B, T), (B, V) -> (B, V)
+        if self.seconds is None:
+            if scores.is_cuda:
+                scores[0, 0].item()  # waits for the device
+            self.seconds = time.perf_counter() - self._began
+        return scores
+
+    def keep(self, tokens: Any, rows: list[int]) -> None:
+        """Nothing is kept of a row."""
 
 
 class OneOf:

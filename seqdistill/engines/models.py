@@ -1,16 +1,12 @@
-"""Where a model's files are and what identifies them. Converts a GGUF file once and keeps the result.
+"""What a model's name means on this machine, and what identifies the model.
 
 Names: a hub id, a folder, a `.gguf` file, `package:NAME` (a .gguf inside an installed Python package), `run:RUN` (what
-another run trained).
-Does not run models.
+another run trained). Does not load models (`loading`) and does not run them.
 """
 
 import difflib
 import hashlib
 import importlib.util
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +30,6 @@ ANSWERING = (  # further options of a local engine that change its answers: what
 )
 
 
-def cache_folder() -> Path:
-    """Where converted models are kept: $SEQDISTILL_CACHE, else ~/.cache/seqdistill."""
-    return Path(os.environ.get("SEQDISTILL_CACHE") or Path.home() / ".cache" / "seqdistill")
-
-
 def locate(name: str, what: str = "") -> Path | None:
     """The folder or .gguf file that a model name means on this machine; None for a hub id. `what` names it in errors.
 
@@ -55,7 +46,7 @@ def locate(name: str, what: str = "") -> Path | None:
             raise UsageError(f"{what}: the package {package!r} is not installed", _package_hint(package))
         files = sorted(Path(spec.submodule_search_locations[0]).glob("**/*.gguf"))
         if len(files) != 1:
-            raise UsageError(f"{what}: the package holds {len(files)} .gguf files, want one", "give the file's path")
+            raise UsageError(f"{what}: the package holds {len(files)} .gguf files, expected one", "give the file's path")
         return files[0]
     path = Path(name).expanduser()
     if path.is_dir():
@@ -78,22 +69,6 @@ def _package_hint(package: str) -> str:
     close = difflib.get_close_matches(package.lower().replace("-", "_"), [DEMO_PACKAGE], cutoff=0.7)
     meant = f"did you mean package:{DEMO_PACKAGE}, the demo's teacher? else " if close else ""
     return f"{meant}install the package that holds the model, or give the path of a .gguf file or model folder"
-
-
-def local_model(name: str) -> str:
-    """What `from_pretrained` takes for a model name: a folder, or the hub id as it is. A .gguf is converted once."""
-    path = locate(name)
-    if path is None:
-        return name
-    return str(path if path.is_dir() else _converted(path))
-
-
-def quiet_transformers() -> None:
-    """Silences transformers' own bars and hints: progress is the caller's to show."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 def identity(model: ModelConfig) -> str:
@@ -157,42 +132,3 @@ def _update(digest: "hashlib._Hash", path: Path) -> None:
         for block in range(64):
             file.seek(block * (size - BLOCK_BYTES) // 63)
             digest.update(file.read(BLOCK_BYTES))
-
-
-def _converted(gguf: Path) -> Path:
-    """The safetensors folder of a .gguf file, in bf16; made on first use and named by the file's content."""
-    with gguf.open("rb") as file:
-        target = cache_folder() / f"{gguf.stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
-    if target.is_dir():
-        return target
-    model, tokenizer = _read_gguf(gguf)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        model.save_pretrained(half)
-        tokenizer.save_pretrained(half)
-        half.chmod(0o755)
-        if not target.is_dir():
-            half.replace(target)
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
-    return target
-
-
-def _read_gguf(gguf: Path) -> tuple[Any, Any]:
-    """(model in bf16, tokenizer) of a .gguf file. Raises UsageError for a file that transformers cannot read."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    quiet_transformers()
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(gguf.parent),
-            gguf_file=gguf.name,
-            quantization_config=GgufConfig(gguf_file=gguf.name, dequantize=True),
-            dtype=torch.bfloat16,
-        )
-        return model, AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    except Exception as error:  # a broken file makes its reader raise anything
-        reason = str(error).strip() or type(error).__name__
-        raise UsageError(f"{gguf}: transformers cannot read this GGUF file: {reason}", "give a Hugging Face folder") from error

@@ -28,7 +28,7 @@ class OpenAIEngine:
     def __init__(self, model: ModelConfig, pace: Pace) -> None:
         """Sends nothing yet. Raises UsageError for a missing model or key, a wrong URL, and fields that the engine owns."""
         if not model.model:
-            raise UsageError("no model is named", "give --teacher, or model in the recipe's [teacher]")
+            raise UsageError("no model is configured", "pass --teacher, or set model in the recipe's [teacher]")
         check_options(model)
         self._model, self.pace = model, pace
         self.addresses = addresses(model)

@@ -5,7 +5,7 @@ Checks them without sending anything. How requests are sent is `openai_api`'s.
 
 import os
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,11 @@ OWNED = {  # fields of a request that are the engine's, and what sets them
     **{name: f"[generate] {name}" for name in ("seed", "temperature", "top_p", "logprobs")},
     "top_logprobs": "[generate] logprobs",
     "extra_body": "its keys, written without it",
+    **dict.fromkeys(("prompt", "input", "contents"), "the prompts and the task's template"),
+    "fallbacks": "[[teachers]], each with its price",
 }
+_OWNED = {name.replace("_", ""): setting for name, setting in OWNED.items()}
+WRAPPERS = ("options", "parameters", "generationconfig", "inferenceconfig", "samplingparams")  # some servers look into these
 NEVER_OMITTED = ("model", "messages", "n", "stream", "max_tokens", "max_completion_tokens")
 SENDING_KEYS = ("headers", "query", "body", "stream")  # of a model's table: they mean nothing to an engine on this machine
 
@@ -67,8 +71,8 @@ def check_options(model: ModelConfig) -> None:
             )
         return
     for part, fields in (("options", model.options), ("body", model.body)):
-        if name := next((name for name in fields if name.lower() in OWNED), None):
-            raise UsageError(f"[{table}] {part}: {name} is set by the engine", f"leave it out and set {OWNED[name.lower()]}")
+        for name, setting in _owned_in(fields):
+            raise UsageError(f"[{table}] {part}: {name} is set by the engine", f"leave it out and set {setting}")
     if "omit" in model.body:
         raise UsageError(f"[{table}] body: omit is an option, no field of a request", f"write it in [{table}.options]")
     if (kwargs := model.options.get("chat_template_kwargs")) is not None and not isinstance(kwargs, dict):
@@ -96,6 +100,16 @@ def check_options(model: ModelConfig) -> None:
                 raise UsageError(f"[{table}] {part}: {name!r} is not a name with a text", f'{part} = {{ "x-name" = "value" }}')
             if any(mark in str(value) for mark in "\r\n\0"):
                 raise UsageError(f"[{table}] {part}: {name!r} holds a line break", "write it on one line")
+
+
+def _owned_in(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The fields that are the engine's, however they are spelled (maxTokens, max-tokens), and what sets each."""
+    for name, value in fields.items():
+        plain = name.lower().replace("_", "").replace("-", "")
+        if plain in _OWNED:
+            yield name, _OWNED[plain]
+        elif plain in WRAPPERS and isinstance(value, dict):
+            yield from ((f"{name}.{inner}", setting) for inner, setting in _owned_in(value))
 
 
 def fields_of(model: ModelConfig) -> tuple[dict[str, Any], frozenset[str]]:
@@ -137,7 +151,7 @@ def addresses(model: ModelConfig) -> list[Address]:
         if not address.key and not urls and not address.has_key_header:
             raise UsageError(
                 f"no key for {DEFAULT_URL}: the environment variable {name} is not set",
-                f"set {name}, or give the endpoint's --teacher-base-url",
+                f"set {name}, or pass the endpoint's --teacher-base-url",
             )
         found.append(address)
     return found

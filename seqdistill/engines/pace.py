@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from seqdistill.engines import Pace
 
-FIRST_LIMIT = 8  # what a wrong setting can cost
 CUT = 0.6
 LONG_WAIT = 0.25  # of the timeout: an endpoint that takes so long has a queue, and more requests at once would only wait in it
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -22,7 +21,7 @@ class Throttle:
     def __init__(self, pace: Pace) -> None:
         """Starts with few requests at once; `pace` bounds how many there may ever be, and how much a minute."""
         self._most, self._long_wait = pace.concurrency, pace.timeout * LONG_WAIT
-        self._limit = float(min(FIRST_LIMIT, pace.concurrency))
+        self._limit = float(min(pace.first_limit, pace.concurrency))
         self._limit_once_answered = 0.0
         if pace.capped:  # the first answer shows what an answer really costs
             self._limit, self._limit_once_answered = 1.0, self._limit

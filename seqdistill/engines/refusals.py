@@ -31,7 +31,7 @@ class Failure(Exception):
     away: bool = False  # the request never reached the endpoint
     lost: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
     same_again: bool = False  # the same request fails in the same way again, nearly always
-    verdict: bool = False  # on this prompt, by a content filter: an answer
+    filtered: bool = False  # on this prompt, by a content filter: an answer
     adapted: bool = False  # the request will be sent in another form
     pause: float | None = None  # seconds, from Retry-After
     hint: str = ""  # the next action, where all requests fail so
@@ -52,7 +52,7 @@ class Failure(Exception):
 
 # --- what providers write -------------------------------------------------------------------------------------------------
 
-VERDICT = re.compile(  # on a prompt
+CONTENT_FILTER = re.compile(  # on a prompt
     r"content[_ -]?(?:filter|policy|moderation)|contentfilter|invalid_prompt|responsible ?ai ?policy|policy[_ -]?violation"
     r"|data_?inspection_?failed|inappropriate content|content exists risk|high risk|risk control|sensitive (?:content|word)"
     r"|\bflagged\b|usage polic(?:y|ies)|violat\w+ .{0,60}(?:polic|guideline|terms)"
@@ -66,7 +66,7 @@ VERDICT = re.compile(  # on a prompt
 OF_THE_ACCOUNT = re.compile(
     r"\b(?:account|organi[sz]ation|api key|project|billing)\b.{0,60}(?:flagged|violat|suspend|block|disabl)", re.I
 )
-VERDICT_CODES = ("safety", "sensitive", "blocked", "recitation", "1301", "cyber_policy_violation")
+CONTENT_FILTER_CODES = ("safety", "sensitive", "blocked", "recitation", "1301", "cyber_policy_violation")
 NO_MONEY = re.compile(
     r"insufficient[_ ](?:\w+[_ ])?(?:quota|balance|credit|fund)|credit balance|billing[_ ](?:hard[_ ]limit|not[_ ]active)"
     r"|account.{0,30}(?:not active|suspended|overdue|arrears|deactivated|balance)|arrearage|out of credits|payment required"
@@ -138,9 +138,9 @@ def refusal(who: Who, status: int, error: Mapping[str, Any], pause: float | None
     def failure(kind: str = f"http {status}", scope: Scope = "try", **more: Any) -> Failure:
         return Failure(kind, said, scope, reply={**error, "message": text}, **more)
 
-    judged = VERDICT.search(everything) or any(code in VERDICT_CODES for code in codes)
+    judged = CONTENT_FILTER.search(everything) or any(code in CONTENT_FILTER_CODES for code in codes)
     if status in (400, 403, 422, 451) and judged and not OF_THE_ACCOUNT.search(text):
-        return failure("content filter", "request", verdict=True)
+        return failure("content filter", "request", filtered=True)
     if _no_money(status, codes, everything, pause):
         return failure("no money", "endpoint", hint="top up the account, then run again; nothing that was answered is lost")
     if status == 401:
@@ -150,7 +150,7 @@ def refusal(who: Who, status: int, error: Mapping[str, Any], pause: float | None
     if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
         return failure("too long", "request", hint="shorten the prompts, or lower --max-tokens: both count")
     if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, 429) or status >= 500):
-        wait = f"{who.endpoint} says {status} and wants a pause of {pause / 3600:.1f} hours: {text}"
+        wait = f"{who.endpoint} says {status} and requests a pause of {pause / 3600:.1f} hours: {text}"
         return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
     if status == 429:
         return failure(slow=True, pause=pause)

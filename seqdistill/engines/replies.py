@@ -20,17 +20,18 @@ REASONING = (  # the keys of a message under which servers put it
     "summary",
 )
 _WORDS = {  # how servers report the end of an answer, in lower case
-    "stop": "stop eos eos_token eos_found stop_token stop_sequence stop_str end end_turn end_of_turn complete completed finish "
-    "finished done",
-    "length": "length max_tokens max_length max_new_tokens max_output_tokens model_length token_limit limit context_length "
-    "model_context_window_exceeded truncated incomplete",
+    "stop": "stop eos eos_token eos_found stop_token stop_sequence stop_str stop_word stop_words end end_turn end_of_turn eot "
+    "complete completed finish finished done",
+    "length": "length max_tokens max_length max_new_tokens max_output_tokens max_completion_tokens max_tokens_reached "
+    "model_length token_limit limit context_length context_window_exceeded model_context_window_exceeded truncated incomplete "
+    "not_finished",
     "content_filter": "content_filter content_filtered safety image_safety recitation blocklist prohibited_content spii "
     "sensitive guardrail_intervened moderation content_policy error_toxic blocked",
     "tool_calls": "tool_calls tool_call tool_use function_call",
     "refusal": "refusal",
     # what is not an answer: the server broke it off
     "error": "error abort aborted cancel cancelled canceled timeout time_limit preempted interrupted "
-    "insufficient_system_resource engine_error internal_error network_error server_error error_limit",
+    "insufficient_system_resource engine_error internal_error network_error server_error error_limit malformed_function_call",
 }
 FINISH_REASONS = {word: reason for reason, words in _WORDS.items() for word in words.split()}
 _FENCED = re.compile(r"\A\s*(?P<fence>`{3,}|~{3,})[ \t]*[\w+-]*[ \t]*\n(?P<inside>.*?)\n?[ \t]*(?P=fence)\s*\Z", re.DOTALL)
@@ -56,7 +57,12 @@ def _with_message(raw: Any) -> dict[str, Any] | None:
 
 def finish_reason(reported: Any) -> str:
     """How an answer ended, in our words: a value of FINISH_REASONS, "error" for what is not an answer; else "unknown"."""
-    word = str(reported or "").strip().lower().removeprefix("finish_reason_").partition(":")[0].strip()
+    if not isinstance(reported, str):
+        return "unknown"
+    words = re.sub(
+        r"(?<=[a-z])(?=[A-Z])", "_", reported.partition(":")[0].strip()
+    )  # endTurn, content-filter, FinishReason.STOP
+    word = re.sub(r"[^a-z0-9]+", "_", words.lower()).removeprefix("finish_reason_")
     return FINISH_REASONS.get(word, "unknown")
 
 
@@ -124,10 +130,17 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
     choices = choices_in(raw)
     choice, message = choices[number], choices[number]["message"]
     usage = as_dict(raw.get("usage"))
-    prompted, generated = (count(usage.get(key)) for key in ("prompt_tokens", "completion_tokens"))
+    prompted, generated = (
+        next((tokens for key in keys if (tokens := count(usage.get(key))) is not None), None)
+        for keys in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+    )
     cached = as_dict(usage.get("prompt_tokens_details")).get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
     written = generated or 0
-    hidden = max(0, (count(usage.get("total_tokens")) or 0) - (prompted or 0) - written)
+    beside = count(as_dict(usage.get("completion_tokens_details")).get("reasoning_tokens")) or 0
+    hidden = max(
+        (count(usage.get("total_tokens")) or 0) - (prompted or 0) - written,
+        beside if beside > written else 0,  # more than all that was counted: it was not counted
+    )
     content, reasoning = split_reasoning(text_of(message.get("content")), reasoning_in(message), tags)
     reason = finish_reason(choice.get("finish_reason"))
     if not content and (refusal := text_of(message.get("refusal"))):
@@ -139,12 +152,12 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
         finish_reason=reason,
         prompt_tokens=(prompted or 0) if number == 0 else 0,
         completion_tokens=_share(written, number, len(choices)),
-        hidden_tokens=_share(hidden, number, len(choices)),
+        hidden_tokens=_share(max(0, hidden), number, len(choices)),
         cached_tokens=min(count(cached) or 0, prompted or 0) if number == 0 else 0,
         seconds=seconds,
         raw={**raw, "choices": [choice]},
         tool_calls=_tool_calls(message),
-        uncounted=prompted is None or generated is None,
+        uncounted=prompted is None or generated is None or (generated == 0 and bool(content or reasoning)),
     )
 
 
@@ -170,8 +183,10 @@ def chosen(content: str) -> str:
 
 
 def count(tokens: Any) -> int | None:
-    """A reported count of tokens; None for what is not a count."""
-    return int(tokens) if isinstance(tokens, (int, float)) and 0 <= tokens < 1e12 else None
+    """A reported count of tokens, also one written as text; None for what is not a count."""
+    if isinstance(tokens, str) and tokens.isascii() and tokens.isdecimal() and len(tokens) < 13:
+        return int(tokens)
+    return int(tokens) if isinstance(tokens, (int, float)) and tokens is not True and 0 <= tokens < 1e12 else None
 
 
 def as_dict(value: Any) -> dict[str, Any]:
@@ -193,7 +208,9 @@ def _arguments(value: Any) -> str:
 
 
 def text_of(value: Any) -> str:
-    """The text of a message's field: a string, nothing, or a list of parts without those of reasoning."""
+    """The text of a message's field: a string, nothing, or a part or a list of parts without those of reasoning."""
     if isinstance(value, list):
-        return "".join(str(part.get("text") or "") for part in value if isinstance(part, dict) and not _is_thought(part))
+        return "".join(map(text_of, value))
+    if isinstance(value, dict) and not _is_thought(value):
+        return text_of(value.get("text")) or text_of(value.get("value"))
     return value if isinstance(value, str) else ""

@@ -5,7 +5,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html, as chat endpoint
 
 from typing import Any
 
-from seqdistill.engines.replies import REASONING, as_dict, reasoning_in, text_of
+from seqdistill.engines.replies import REASONING, as_dict, count, reasoning_in, text_of
 from seqdistill.records import from_json
 
 
@@ -22,7 +22,7 @@ class Joined:
 
     def add(self, line: str) -> None:
         """One line of the stream. Raises ValueError for a `data:` line that is not JSON."""
-        name, colon, value = line.partition(":")
+        name, colon, value = line.removeprefix("\ufeff").partition(":")
         if not colon or name.strip() != "data":  # a comment, which keeps a connection open, or an event's name
             return
         if value.strip() == "[DONE]":
@@ -35,7 +35,9 @@ class Joined:
             self.error = chunk
             return
         self._head = {**{key: part for key, part in chunk.items() if key not in ("choices", "usage", "object")}, **self._head}
-        self._usage = chunk.get("usage") or as_dict(chunk.get("x_groq")).get("usage") or self._usage
+        usage = chunk.get("usage") or as_dict(chunk.get("x_groq")).get("usage")
+        if _tokens(usage) >= _tokens(self._usage):  # some end with one that counts nothing
+            self._usage = usage or self._usage
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else []:
             self._add_choice(as_dict(choice))
@@ -43,7 +45,9 @@ class Joined:
     def _add_choice(self, choice: dict[str, Any]) -> None:
         index = choice.get("index")
         whole = self._choices.setdefault(index if isinstance(index, int) else 0, {"text": "", "thoughts": "", "calls": {}})
-        delta = as_dict(choice.get("delta") or choice.get("message"))
+        delta = as_dict(choice.get("delta"))
+        if not delta and not whole["text"]:  # some send an answer as one, and some repeat it so at the end
+            delta = as_dict(choice.get("message"))
         text, thoughts, refused = text_of(delta.get("content")), _thoughts(delta), text_of(delta.get("refusal"))
         whole["text"] += text
         whole["thoughts"] += thoughts
@@ -79,6 +83,11 @@ class Joined:
         choices = [_choice(index, self._choices[index]) for index in sorted(self._choices)]
         usage = {} if self._usage is None else {"usage": self._usage}
         return {**self._head, "object": "chat.completion", "choices": choices, **usage}
+
+
+def _tokens(usage: Any) -> int:
+    """How many tokens a usage counts."""
+    return sum(count(as_dict(usage).get(key)) or 0 for key in ("prompt_tokens", "completion_tokens"))
 
 
 def _thoughts(delta: dict[str, Any]) -> str:

@@ -155,7 +155,7 @@ class BatchAsking:
             if under_way.endpoint != self.endpoint.name:
                 raise UsageError(
                     f"batch {under_way.id or under_way.name} is at {under_way.endpoint}, not at {self.endpoint.name}",
-                    "give that base URL first, so that it can be collected",
+                    "pass that base URL first, so that it can be collected",
                 )
             if under_way.hold is None:  # an older version kept none
                 hold = self._hold(list(under_way.requests.values()))

@@ -158,7 +158,11 @@ class Budget:
     def spent(self) -> str:
         """What was spent, in words: what was paid, and apart from it what may have been billed."""
         paid = f"{self.paid_usd:.4f} USD are paid"
-        return f"{paid}, up to {self.held_usd:.4f} USD more may be billed for lost answers" if self.held_usd > 5e-5 else paid
+        return (
+            f"{paid}, up to {self.held_usd:.4f} USD more may be billed for answers that were lost or not counted"
+            if self.held_usd > 5e-5
+            else paid
+        )
 
     def reached(self) -> Incomplete:
         """The error for a next request that could break a cap: the one that has less left."""
@@ -227,10 +231,12 @@ def spending(
     progress: Progress,
     *,
     own_cap_usd: float | None = None,
+    note_spent: bool = True,
 ) -> Iterator[Budget]:
     """The budget of a stage whose journal is open, over all journals of the run. One process at a time spends in a run.
 
-    `own_cap_usd` caps this journal alone. Raises UsageError for a cap while the price of an endpoint is not known.
+    `own_cap_usd` caps this journal alone. A stage that spent something says at its end what the run has spent in all, unless
+    its result does (`note_spent`). Raises UsageError for a cap while the price of an endpoint is not known.
     """
     capped = cap_usd is not None or own_cap_usd is not None
     unknown = next((one for one in sources if one.price is None and one.config.engine == "openai"), None)
@@ -251,4 +257,7 @@ def spending(
         if budget.from_older_usd:
             note = f"answers kept by an older version have no recorded cost: {budget.from_older_usd:.4f} USD at today's price"
             progress.note(note)
+        before = budget.paid_usd, budget.held_usd
         yield budget
+        if note_spent and budget.is_priced and before != (budget.paid_usd, budget.held_usd):
+            progress.note(f"{journal.path.parent.name}: {budget.spent()} by this run in all")

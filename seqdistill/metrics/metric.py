@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 KINDS = ("text", "choices", "schema")  # of answers
+TOLERANCE = 1e-6  # relative: two numbers this close are equal
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Metric:
     kinds: tuple[str, ...] = KINDS  # the kinds of answers it applies to
     share: bool = False  # each answer has it or not: 100 or 0
     higher_is_better: bool = True
+    needs: Callable[[], object] | None = None  # raises MissingExtra; such a metric is measured only as [task] primary
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Metrics of free text against another text: exact and normalised match, chrF, ROUGE-L, BLEU, numbers."""
 
-import math
 import re
 import unicodedata
 from collections import Counter
@@ -100,35 +99,12 @@ def _longest_common(ours: Sequence[str], theirs: Sequence[str]) -> int:
     return len(ours) - row.bit_count()
 
 
-_NUMBER = re.compile(
-    r"(?<![\w.])[-+−]?(?:\d{1,3}(?:[,\u00a0\u202f ]\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?|(?<![\w.])[-+−]?\.\d+"
-)
-
-
-def numbers(text: str) -> list[str]:
-    """The numbers of a text as Python writes them, thousands separators removed."""
-    found = _NUMBER.findall(unicodedata.normalize("NFKC", text))
-    return [re.sub(r"[,\u00a0\u202f +]", "", number).replace("−", "-") for number in found]
-
-
 def numeric(text: str, wanted: str) -> float | None:
-    """100 when the last number of the text is the one number wanted, else 0. None where not exactly one is wanted.
+    """100 when the number that a text states as its answer is the one number wanted, else 0. None where not one is wanted."""
+    from seqdistill.metrics.numbers import answer_value, is_equal, reference_value  # its patterns take 10 ms: not for --help
 
-    Whole numbers compare exactly, others to one part in a million.
-    """
-    want = numbers(wanted)
-    if len(want) != 1:
-        return None
-    have = numbers(text)
-    return 100.0 * (bool(have) and _same_number(have[-1], want[0]))
-
-
-def _same_number(one: str, other: str) -> bool:
-    if one.lstrip("-").isdigit() and other.lstrip("-").isdigit():
-        return one.lstrip("-").lstrip("0") == other.lstrip("-").lstrip("0") and (
-            one.startswith("-") == other.startswith("-") or not one.strip("-0")
-        )
-    return math.isclose(float(one), float(other), rel_tol=1e-6)
+    want, found = reference_value(wanted), answer_value(text)
+    return None if want is None else 100.0 * (found is not None and is_equal(found, want))
 
 
 def _same(item: Item) -> float:
@@ -194,7 +170,7 @@ METRICS = (
         "number",
         "right numbers",
         lambda item: numeric(item.text, item.wanted),
-        "percent whose last number is the one number wanted; only prompts where exactly one number is wanted",
+        "percent that state the one number wanted, as filter's verify reads it; only prompts where exactly one is wanted",
         kinds=("text",),
         share=True,
     ),

@@ -36,9 +36,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such recipe", "give an existing file with -c, or leave -c out") from None
+        raise UsageError(f"{path}: no such recipe", "pass an existing file with -c, or leave -c out") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}", "give a TOML file with -c") from None
+        raise UsageError(f"{path}: cannot be read: {error}", "pass a TOML file with -c") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML: {error}", "see the recipe chapter of the README") from None
     check_tables(raw, str(path))
@@ -112,13 +112,13 @@ def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> Non
     _check_plain(value, place)
     if origin is list:
         if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-            raise UsageError(f"{place} = {value!r}: want a list of strings", 'write ["one", "two"]')
+            raise UsageError(f"{place} = {value!r}: expected a list of strings", 'write ["one", "two"]')
         return
     fits = isinstance(value, (int, float) if origin is float else origin) and not (
         isinstance(value, bool) and origin is not bool
     )
     if not fits:
-        raise UsageError(f"{place} = {value!r}: want {_KIND_NAMES.get(origin, origin.__name__)}", setting.metadata["help"])
+        raise UsageError(f"{place} = {value!r}: expected {_KIND_NAMES.get(origin, origin.__name__)}", setting.metadata["help"])
     choices, low, high = (setting.metadata[name] for name in ("choices", "low", "high"))
     if choices and value not in choices:
         raise UsageError(f"{place} = {value!r}{nearest(str(value), choices)}", f"one of: {', '.join(choices)}")

@@ -132,8 +132,8 @@ def _memory(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise UsageError(f"{path}: damaged: {error}", "remove the file and give -c and your flags again") from None
+        raise UsageError(f"{path}: damaged: {error}", "remove the file and pass -c and your flags again") from None
     if not isinstance(remembered := memory.get("remembered", {}), dict):
-        raise UsageError(f"{path}: damaged: 'remembered' is not a table", "remove the file and give -c and your flags again")
+        raise UsageError(f"{path}: damaged: 'remembered' is not a table", "remove the file and pass -c and your flags again")
     check_tables(remembered, str(path))
     return memory

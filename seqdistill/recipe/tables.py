@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, get_type_hints
 
 from seqdistill.metrics import PRIMARY
+from seqdistill.metrics.metric import TOLERANCE
 
 
 def key(
@@ -94,8 +95,18 @@ class ModelConfig:
 class TeacherConfig(ModelConfig):
     """[teacher]: the model whose answers are learnt."""
 
-    license: str | None = key(None, "the teacher's license or terms, for the cards", output=False)
+    license: str | None = key(None, "the teacher's license, for the cards; default: a local model's own metadata", output=False)
+    terms_url: str | None = key(None, "where the teacher's terms are, for the cards", output=False)
+    training_allowed: bool | None = key(
+        None, "whether the teacher's terms allow training on its answers; false: refused", output=False
+    )
+    despite_terms: str | None = key(
+        None, "the teacher's name, to train on its answers although training_allowed is false", output=False
+    )
     price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, completion", output=False)
+    hourly_usd: float | None = key(
+        None, "USD per hour of the machine that runs the teacher, where it is yours", low=0, output=False
+    )
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,7 @@ class StudentConfig(ModelConfig):
     price: dict[str, Any] = key(
         {}, "USD per million tokens where the student's endpoint is paid: prompt, cached_prompt, completion", output=False
     )
+    hourly_usd: float | None = key(None, "USD per hour of the machine that runs the student", low=0, output=False)
     chat_template: str | None = key(
         None, "chat template in place of the student's own: a .jinja file, or a name in TRL's chat_templates", path=True
     )
@@ -164,8 +176,12 @@ class GenerateConfig:
     ask_again: list[str] = key(
         [], "request once more what ended by this finish reason, or what is empty; repeat it: length, empty, content_filter ..."
     )
-    retry_truncated: int | None = key(None, "ask once more, with this larger max_tokens, what was cut off at max_tokens", low=2)
-    batch: bool = key(False, "ask through the endpoint's Batch API: within a day or so, at half the price", output=False)
+    retry_truncated: int | None = key(
+        None, "request once more, with this larger max_tokens, the answers cut off at max_tokens", low=2
+    )
+    batch: bool = key(
+        False, "send the requests through the endpoint's Batch API: within a day or so, at half the price", output=False
+    )
     budget: float | None = key(
         None, "hard cap in USD on what the run's answers may cost in all", low=0, output=False, common=True
     )
@@ -193,7 +209,7 @@ class IntegrityConfig:
     finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several; [] is any")
     min_chars: int = key(1, "reject shorter completions", low=0)
     max_chars: int | None = key(None, "reject longer completions", low=1)
-    markup: bool = key(True, "reject template tokens in the text, reasoning left in it and open code fences")
+    markup: bool = key(True, "reject template tokens in the text, reasoning left in it, open code fences and broken characters")
     max_repetition: float = key(
         0.5, "reject when more than this share of a completion repeats what it said before; 1 is off", low=0, high=1
     )
@@ -289,7 +305,7 @@ class VerifyConfig:
 
     by: str = key("number", "the check against the reference: number, json, math, command or regex:PATTERN")
     tolerance: float = key(
-        1e-6,
+        TOLERANCE,
         "by = number: numbers this close are equal, relative; whole numbers must be the same, up to the default",
         low=0,
         high=1,
@@ -417,6 +433,11 @@ class TrainConfig:
     teacher_weights: dict[str, Any] = key({}, "weights of teachers' rows, by the teacher's name in the samples")
     edited_weight: float = key(1.0, "weight of rows whose answer a person edited", low=0)
     layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
+    steps: str = key("", "cut shrink:8 in steps, each trained: 20,12,8")
+    width: float = key(1.0, "the share of each feed-forward layer's neurons that the student keeps", low=0.01, high=1)
+    vocabulary: str = key(
+        "all", "the student's tokens: all, or those of the task's texts, any other text in more tokens", choices=("all", "task")
+    )
     unfit: str = key(
         "error", "rows too long for the student or with control tokens in the answer: error, or drop", choices=("error", "drop")
     )
@@ -439,6 +460,7 @@ class TrainConfig:
         high=100,
         output=False,
     )
+    hourly_usd: float | None = key(None, "USD per hour of the machine that trains", low=0, output=False)
     processes: int = key(1, "train in N processes on this machine, one a GPU; a batch is then N times as large", low=1, high=64)
     batch_tokens: int | None = key(
         None, "batches of rows of like length, up to N tokens with their padding, in place of N rows each", low=1
@@ -457,6 +479,32 @@ class TrainConfig:
     def trains_reasoning(self) -> bool:
         """Whether the teacher's reasoning is trained before the answer."""
         return self.reasoning or self.rationale == "inline"
+
+
+@dataclass(frozen=True)
+class SafetyConfig:
+    """[eval.safety]: what must not be lost or learnt beside the task. What costs requests is off by default."""
+
+    refusals: bool = key(
+        False, "send student, base and teacher 24 requests to refuse and 24 harmless ones that only sound harmful"
+    )
+    prompts: str | None = key(
+        None,
+        "your own set for refusals; the slice of a row is refuse (or unsafe, harmful) or answer (or safe, benign)",
+        path=True,
+    )
+    columns: dict[str, Any] = key({}, 'columns of that set that go by other names: { prompt = "goal", slice = "label" }')
+    expect: str | None = key(None, "what is wanted of rows of that set without a slice", choices=("refuse", "answer"))
+    margin: float = key(
+        15.0, "points by which the student may refuse or answer less often than base or teacher", low=0, high=100
+    )
+    max_tokens: int = key(64, "most new tokens of an answer to these prompts", low=1)
+    canaries: str | None = key(
+        None,
+        "secrets that you planted in the training data: .jsonl with prompt (what comes before it) and reference",
+        path=True,
+    )
+    forgetting: bool = key(False, "score 20 passages of general text by base, student and teacher, where they run here")
 
 
 @dataclass(frozen=True)
@@ -500,6 +548,30 @@ class EvalConfig:
     good_enough: float | None = key(
         None, "score of the primary metric from which an answer is good enough; default: the teacher's less margin"
     )
+    latency_requests: int = key(
+        8,
+        "test prompts on which each model's latency is measured, one at a time; 0: off. At a paid endpoint the answers' own "
+        "times are taken, unless p95_limit is set",
+        low=0,
+        high=1000,
+    )
+    p95_limit: float | None = key(
+        None,
+        "seconds within which 95% of the answers must be there: finds the most requests at once that keep it, at each model",
+        low=0.001,
+    )
+    utilisation: float = key(0.5, "share of the paid hours in which a machine of yours answers requests", low=0.001, high=1)
+    fallback_share: float | None = key(
+        None,
+        "share of the requests that the teacher answers; default: what target's threshold sends there, else 0",
+        low=0,
+        high=1,
+    )
+    shadow_share: float = key(0.0, "share of the requests that the teacher answers too, to compare", low=0, high=1)
+    regressions: int = key(
+        20, "how many of the prompts that the student answers worse than base or teacher are explained", low=0, high=1000
+    )
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1, common=True)

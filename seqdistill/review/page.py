@@ -266,7 +266,7 @@ def serve(session: Review, port: int) -> Server:
     try:
         return Server(session, port)
     except OSError as error:
-        raise UsageError(f"--port {port}: {error.strerror}", "give another port, or leave --port out for a free one") from None
+        raise UsageError(f"--port {port}: {error.strerror}", "pass another port, or leave --port out for a free one") from None
 
 
 class _Refused(Exception):

@@ -112,8 +112,8 @@ function showRow() {
   $("next").disabled = !row || state.at >= state.count - 1;
   if (!row) return;
   const kept = row.file !== "rejected";
-  $("verdict").textContent = kept ? "Kept" : "Rejected";
-  $("verdict").className = `tag ${kept ? "kept" : "rejected"}`;
+  $("outcome").textContent = kept ? "Kept" : "Rejected";
+  $("outcome").className = `tag ${kept ? "kept" : "rejected"}`;
   const settings = row.would_keep.length ? `; ${row.would_keep.join(" and ")} would keep it` : "";
   const final = row.final ? ". Nobody overrules this rule." : "";
   put($("reason"), kept ? `in ${row.file}` : `${row.rule}: ${row.reason}${settings}${final}`);

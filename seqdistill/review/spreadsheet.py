@@ -129,7 +129,7 @@ def _cells(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                     raise UsageError(f"{place}: more or fewer cells than columns", "save the file as CSV with quoted cells")
                 yield place, {"reviewer": "", "time": ""} | {column: unguard(cell) for column, cell in cells.items()}
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", "give the file that --export wrote") from None
+        raise UsageError(f"{path}: no such file", "pass the file that --export wrote") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}", "save the file as CSV UTF-8") from None
     except csv.Error as error:

@@ -24,7 +24,7 @@ Row = tuple[str, dict[str, Any]]  # ("file:line", the row)
 Unread = Callable[[str, UsageError], None]  # takes the place of a row that cannot be read and the reason
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-WANTED = f"want {', '.join(KINDS)}, the text ones also as .gz, or hf:OWNER/NAME[/CONFIG][:SPLIT]"
+WANTED = f"expected {', '.join(KINDS)}, the text ones also as .gz, or hf:OWNER/NAME[/CONFIG][:SPLIT]"
 LISTS = ("results", "data", "rows", "observations", "generations", "trace", "examples", "items", "samples", "prompts")
 IN_A_ROW = {"prompt", "messages", "conversations", "instruction", "request", "response", "choices", "custom_id", "input"}
 CHUNK = 1 << 20  # bytes
@@ -48,7 +48,7 @@ def read_rows(path: Path, progress: Progress | None = None, unread: Unread | Non
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe") from None
     except (IsADirectoryError, PermissionError) as error:
-        raise UsageError(f"{path}: {error.strerror}", "give a readable file") from None
+        raise UsageError(f"{path}: {error.strerror}", "pass a readable file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UsageError(f"{path}: not a whole gzip file: {error}", "copy or download the file again") from None
     except UnicodeError as error:
@@ -186,7 +186,7 @@ def inner_rows(value: Mapping[str, Any]) -> list[Any] | None:
 
 def _values(text: IO[str], path: Path) -> Iterator[tuple[str, Any, bool]]:
     """(place, value, whether in an array) of each item of an array, or of each value of a sequence, read piece by piece."""
-    hint = "want one array of objects, or one object a line"
+    hint = "expected one array of objects, or one object a line"
     buffer, at, line, number = "", 0, 1, 0
     ended = in_array = False
     while True:

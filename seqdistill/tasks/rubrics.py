@@ -98,13 +98,13 @@ def load_rubric(name: str) -> Rubric:
     texts: dict[str, str] = {key: raw.pop(key) for key in ("system", "user") if key in raw}
     scale, choices = raw.pop("scale", None), raw.pop("choices", None)
     if raw or "user" not in texts or not all(isinstance(text, str) for text in texts.values()):
-        raise UsageError(f"{path}: want user, optionally system, and scale or choices", f"see {known['score']}")
+        raise UsageError(f"{path}: expected user, optionally system, and scale or choices", f"see {known['score']}")
     if (scale is None) == (choices is None):
-        raise UsageError(f"{path}: want either scale or choices", "scale = [1, 10]")
+        raise UsageError(f"{path}: expected either scale or choices", "scale = [1, 10]")
     if scale is not None and not (_all(scale, int) and len(scale) == 2 and scale[0] < scale[1]):
-        raise UsageError(f"{path}: scale = {scale!r}: want the lowest and the highest score", "scale = [1, 10]")
+        raise UsageError(f"{path}: scale = {scale!r}: expected the lowest and the highest score", "scale = [1, 10]")
     if choices is not None and not (_all(choices, str) and len(set(choices)) == len(choices) > 1):
-        raise UsageError(f"{path}: choices = {choices!r}: want several words", 'choices = ["first", "second", "tie"]')
+        raise UsageError(f"{path}: choices = {choices!r}: expected several words", 'choices = ["first", "second", "tie"]')
     return Rubric(path, file_sha256(path), texts, scale and (scale[0], scale[1]), tuple(choices or ()))
 
 

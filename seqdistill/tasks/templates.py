@@ -76,7 +76,9 @@ def load_template(name: str | None) -> Template:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}", "a task template has [teacher] and [student] tables") from None
     if "teacher" not in raw or not set(raw) <= set(VIEWS):
-        raise UsageError(f"{path}: tables are {', '.join(raw) or 'missing'}", "want [teacher] and, if it differs, [student]")
+        raise UsageError(
+            f"{path}: tables are {', '.join(raw) or 'missing'}", "expected [teacher] and, if it differs, [student]"
+        )
     for view, texts in raw.items():
         if not isinstance(texts, dict) or not {"user"} <= set(texts) <= {"user", "system"}:
             raise UsageError(f"{path}: [{view}] must have the key user and may have system", 'user = "Summarize: {{ prompt }}"')

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import Engine, Request, open_engine
-from seqdistill.engines.models import local_model
+from seqdistill.engines.loading import local_model
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.tasks.prompt_files import load_prompts

@@ -26,7 +26,7 @@ sys.path.insert(0, str(TESTS / "on_vllm"))
 from server import OPTIONS, TEACHER, serving  # noqa: E402
 
 from seqdistill.engines import Engine, Request, open_engine  # noqa: E402
-from seqdistill.engines.models import local_model  # noqa: E402
+from seqdistill.engines.loading import local_model  # noqa: E402
 from seqdistill.progress import Silent  # noqa: E402
 from seqdistill.recipe.tables import ModelConfig  # noqa: E402
 from seqdistill.tasks.prompt_files import load_prompts  # noqa: E402

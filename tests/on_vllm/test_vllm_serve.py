@@ -66,7 +66,7 @@ def test_the_server_names_tokens_by_their_ids_where_the_recipe_asks_for_it(serve
     from server import TEACHER
     from transformers import AutoTokenizer
 
-    from seqdistill.engines.models import local_model
+    from seqdistill.engines.loading import local_model
 
     engine = opened(served, stream=stream, options={"return_tokens_as_token_ids": True})
     completion = ask(engine, [replace(QUESTIONS[0], logprobs=3)])["p0:t:0"]

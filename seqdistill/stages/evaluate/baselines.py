@@ -38,6 +38,12 @@ def training_file(run: Run) -> Path | None:
     return path if path.is_file() and path.stat().st_size else None
 
 
+def rejected_file(run: Run) -> Path | None:
+    """The rows that filter rejected, with their reasons; None where there are none."""
+    path = run.file("filter", "rejected.jsonl")
+    return path if path.is_file() and path.stat().st_size else None
+
+
 def copies(texts: Texts) -> list[str]:
     """The first words of each prompt, cut to the usual length of an answer."""
     return [copied(_last_user_text(prompt.messages), texts.characters) for prompt in texts.prompts]
@@ -68,18 +74,23 @@ def nearest(texts: Texts) -> list[str]:
     """The training answer whose prompt is most like the test prompt: cosine of TF-IDF weights of words."""
     assert texts.training is not None
     rows = list(_rows(texts.training))
-    closest = nearest_rows([_whole(prompt.messages) for prompt in texts.prompts], [prompt for prompt, _ in rows])
+    closest = nearest_rows([whole_text(prompt.messages) for prompt in texts.prompts], [prompt for prompt, _ in rows])
     return [rows[row][1] for row in closest]
 
 
 def _rows(training: Path) -> Iterator[tuple[str, str]]:
     """Each training row's prompt and answer."""
     for _, row in read_jsonl(training):
-        yield _whole(row["prompt"]), row["completion"][-1]["content"]
+        yield whole_text(row["prompt"]), row["completion"][-1]["content"]
 
 
 def nearest_rows(queries: Sequence[str], documents: Sequence[str]) -> list[int]:
-    """For each query the number of the most similar document, the first of equals.
+    """For each query the number of the most similar document, the first of equals."""
+    return [int(similar.argmax()) for similar in similarities(queries, documents)]
+
+
+def similarities(queries: Sequence[str], documents: Sequence[str]) -> "Iterator[NDArray[Any]]":
+    """For each query its cosine with every document, (documents,).
 
     Weights are those of scikit-learn's TfidfVectorizer (raw counts, smoothed inverse document frequency, length 1), with
     words of one letter too.
@@ -94,12 +105,20 @@ def nearest_rows(queries: Sequence[str], documents: Sequence[str]) -> list[int]:
     frequency = Counter(word for counted in counts for word in counted)
     idf = np.array([math.log((1 + len(documents)) / (1 + frequency[word])) + 1 for word in vocabulary])
     weights = _weights(counts, vocabulary, idf).T.tocsr()
-    rows: list[int] = []
     for start in range(0, len(queries), CHUNK):
         part = _weights([Counter(_words(text)) for text in queries[start : start + CHUNK]], vocabulary, idf)
-        similar = (part @ weights).toarray().round(12)  # equal texts are equal whatever the order of the sums
-        rows += [int(row) for row in similar.argmax(axis=1)]
-    return rows
+        yield from (part @ weights).toarray().round(12)  # equal texts are equal whatever the order of the sums
+
+
+def largest(values: "NDArray[Any]", most: int) -> list[int]:
+    """The places of the largest values, (n,), in order, the first of equals first."""
+    import numpy as np
+
+    most = min(most, len(values))
+    if not most:
+        return []
+    near = np.flatnonzero(values >= np.partition(values, -most)[-most])
+    return [int(place) for place in near[np.argsort(-values[near], kind="stable")][:most]]
 
 
 def _weights(counts: Sequence[Counter[str]], vocabulary: dict[str, int], idf: "NDArray[Any]") -> "csr_array":
@@ -125,5 +144,6 @@ def _last_user_text(messages: Sequence[Message]) -> str:
     return next(message["content"] for message in reversed(messages) if message["role"] == "user")
 
 
-def _whole(messages: Sequence[Message]) -> str:
+def whole_text(messages: Sequence[Message]) -> str:
+    """A prompt as its likeness to others is measured: the texts of all its messages."""
     return "\n".join(message["content"] for message in messages)

@@ -1,13 +1,17 @@
 """What must hold for a check to pass, `--fail-under METRIC=VALUE`: read before anything is prompted, checked at the end."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.metrics import Measure
+from seqdistill.recipe.reading import nearest
 from seqdistill.stages.evaluate.statistics.paired import DECISIONS
 
-OF_THE_RUN = ("kept", "gap_closed", "macro_f1", "kappa", "decision")
+OF_THE_RUN = ("kept", "gap_closed", "decision")
+OF_CHOICES = ("macro_f1", "kappa")  # where answers are one of some choices
+EXAMPLE = "for example kept=0.9 or decision=NON-INFERIOR"
 
 
 class BelowCondition(SeqdistillError):
@@ -16,22 +20,28 @@ class BelowCondition(SeqdistillError):
 
 def check_conditions(conditions: Sequence[str], measures: Sequence[Measure]) -> None:
     """Raises UsageError for a condition that is not METRIC=VALUE, names no metric of this task or no value of it."""
-    known = [*OF_THE_RUN, *(measure.metric.name for measure in measures), *(measure.name for measure in measures)]
+    names = [measure.metric.name for measure in measures]
+    known = [*OF_THE_RUN, *(OF_CHOICES if "accuracy" in names else ()), *names, *(measure.name for measure in measures)]
     for condition in conditions:
-        name, equals, value = condition.partition("=")
-        if not equals or name not in known:
+        place = f"[eval] fail_under = {condition!r}"
+        name, equals, value = (part.strip() for part in condition.partition("="))
+        if not equals or not value:
+            raise UsageError(f"{place}: not of the form METRIC=VALUE", EXAMPLE)
+        if name not in known:
             raise UsageError(
-                f"[eval] fail_under = {condition!r}: not METRIC=VALUE with a metric of this task",
-                f"for example kept=0.9; metrics: {', '.join(dict.fromkeys(known))}",
+                f"{place}: {name!r} is no metric of this task{nearest(name, known)}",
+                f"{EXAMPLE}; metrics: {', '.join(dict.fromkeys(known))}",
             )
         if name == "decision":
-            if value not in DECISIONS:
-                raise UsageError(f"[eval] fail_under = {condition!r}: no such decision", f"one of: {', '.join(DECISIONS)}")
+            if value.upper() not in DECISIONS:
+                raise UsageError(f"{place}: no such decision{nearest(value, DECISIONS)}", f"one of: {', '.join(DECISIONS)}")
             continue
         try:
-            float(value)
+            number = float(value)
         except ValueError:
-            raise UsageError(f"[eval] fail_under = {condition!r}: {value!r} is not a number", "for example kept=0.9") from None
+            raise UsageError(f"{place}: {value!r} is not a number", EXAMPLE) from None
+        if not math.isfinite(number):
+            raise UsageError(f"{place}: {value} is not a finite number", EXAMPLE)
 
 
 def check_result(scores: Mapping[str, Any], conditions: Sequence[str]) -> None:
@@ -42,9 +52,9 @@ def check_result(scores: Mapping[str, Any], conditions: Sequence[str]) -> None:
 
 
 def _broken(scores: Mapping[str, Any], condition: str) -> str | None:
-    name, _, text = condition.partition("=")
+    name, _, text = (part.strip() for part in condition.partition("="))
     if name == "decision":
-        found = scores["decision"]
+        found, text = scores["decision"], text.upper()
         return None if DECISIONS.index(found) >= DECISIONS.index(text) else f"the decision is {found}, below {text}"
     value, wanted = _value(scores, name), float(text)
     if name != "kappa" and wanted <= 1:

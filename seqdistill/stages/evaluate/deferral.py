@@ -1,6 +1,6 @@
 """When to trust the student: its confidence, what a fallback to the teacher gives and costs, a threshold with a guarantee.
 
-The threshold is found on one half of the prompts and reported on the other. Asks no model; the statistics are in
+The threshold is found on one half of the prompts and reported on the other. Prompts no model; the statistics are in
 `statistics.guarantee`. What it finds is deferral.json, which a serving fallback reads, and a part of scores.json.
 """
 
@@ -68,14 +68,14 @@ class Scored(Protocol):
 
 
 def has_confidence(recipe: Recipe) -> bool:
-    """Whether the student is asked for log-probabilities: always in this process, at an endpoint only for a target."""
+    """Whether log-probabilities are requested of the student: always in this process, at an endpoint only for a target."""
     return not recipe.eval.agreement and (recipe.student.engine != "openai" or recipe.eval.target is not None)
 
 
-def samples_of(given: Mapping[str, Completion], prompt: str) -> list[str]:
+def samples_of(completions: Mapping[str, Completion], prompt: str) -> list[str]:
     """What the student's further samples of a prompt say."""
-    numbers = itertools.takewhile(lambda n: f"{prompt}:student:{n}" in given, itertools.count(1))
-    return [one.content for n in numbers if (one := given[f"{prompt}:student:{n}"]).error is None]
+    numbers = itertools.takewhile(lambda n: f"{prompt}:student:{n}" in completions, itertools.count(1))
+    return [one.content for n in numbers if (one := completions[f"{prompt}:student:{n}"]).error is None]
 
 
 def confidence_of(completion: Completion, form: AnswerForm, kind: str = "text", samples: Sequence[str] = ()) -> float | None:
@@ -218,19 +218,20 @@ class _Items:
         return float((self.teacher[order[:sent]].sum() + self.student[order[sent:]].sum()) / len(order))
 
 
-def with_cost(document: dict[str, Any], models: Mapping[str, Mapping[str, Any]], asked: int) -> dict[str, Any]:
+def with_cost(document: dict[str, Any], models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The document with USD per 1,000 requests at each point: the student answers all, the teacher those sent to it.
 
-    None without the teacher's price. A student in this process costs 0 here: its hardware is not priced.
+    None without the teacher's price, or that of a student at an endpoint. A student in this process costs 0 without an hourly
+    rate.
     """
-    student, teacher = (models.get(role, {}).get("usd") for role in ("student", "teacher"))
-    if models.get("student", {}).get("engine") != "openai":
+    student, teacher = (models.get(role, {}).get("usd_per_1000") for role in ("student", "teacher"))
+    if student is None and models.get("student", {}).get("engine") != "openai":
         student = 0.0
 
     def usd(sent: float) -> float | None:
         if student is None or teacher is None:
             return None
-        return round(float(student * (1 + document["samples"]) + sent * teacher) / asked * 1000, 6)
+        return round(float(student * (1 + document["samples"]) + sent * teacher), 6)
 
     return {**document, "curve": [{**point, "usd_per_1000": usd(point["sent"])} for point in document["curve"]]}
 

@@ -22,10 +22,14 @@ from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.conditions import check_conditions
 from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches, student_price
+from seqdistill.stages.evaluate.cost import check_costs
 from seqdistill.stages.evaluate.judging import judge_inputs
+from seqdistill.stages.evaluate.safety.items import SafetyItem, files_of, items_of
 from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import Template, load_template
+
+NOT_AS_WRITTEN = ("max_tokens", "also", "metric", "labels", "safety.prompts", "safety.canaries")  # paths, or filled in
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Inputs:
     template: Template
     scoring: Scoring
     contestants: Sequence[Contestant]
+    safety: Sequence[SafetyItem]  # sent beside the test prompts
     record: StageRecord
 
     @classmethod
@@ -48,12 +53,14 @@ class Inputs:
             "test": None if is_hub_source(test) else Path(test),
             "template": template.path,
             "training data": scoring.training,
+            "rejected rows": baselines.rejected_file(run) if recipe.eval.regressions else None,
             "metric": split_name(recipe.eval.metric)[0] if recipe.eval.metric else None,
+            **files_of(recipe),
             **{f"answers of {one.role}": one.outputs for one in contestants if one.outputs},
         }
         existing = {name: path for name, path in files.items() if path is not None and path.is_file()}
         record = StageRecord(run, "eval", _settings(recipe, contestants, template), existing)
-        return cls(recipe, test, template, scoring, contestants, record)
+        return cls(recipe, test, template, scoring, contestants, items_of(recipe, template), record)
 
     def prompts(self, progress: Progress) -> list[Prompt]:
         """The test prompts. Raises UsageError naming file and line."""
@@ -89,7 +96,9 @@ class Inputs:
 def check(run: Run, recipe: Recipe) -> None:
     """Raises UsageError for what eval would refuse, before there is a student."""
     recipe, test, _ = _checked(run, recipe)
-    load_prompts(test, load_template(recipe.task.template), recipe.eval.limit, Silent(), recipe.task.columns)
+    template = load_template(recipe.task.template)
+    load_prompts(test, template, recipe.eval.limit, Silent(), recipe.task.columns)
+    items_of(recipe, template)
 
 
 def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
@@ -110,10 +119,13 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     form.check()
     kind = kind_of(form)
     own = own_metric(recipe.eval.metric) if recipe.eval.metric else None
-    scoring = Scoring(measures(kind, own), form, kind, baselines.training_file(run))
+    scoring = Scoring(measures(kind, own, recipe.task.primary), form, kind, baselines.training_file(run))
     check_primary(recipe.task.primary, scoring.measures, kind)
+    for needs in {measure.metric.needs for measure in scoring.measures if measure.metric.needs}:
+        needs()
     check_conditions(recipe.eval.fail_under, scoring.measures)
     judge_inputs(recipe)
+    check_costs(recipe)
     return recipe, test, scoring
 
 
@@ -137,8 +149,9 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
     teacher = next(contestant for contestant in contestants if contestant.role == "teacher")  # which always has a row
     form = {"schema": recipe.generate.schema, "choices": recipe.generate.choices, **teacher.asked_with}
     return {
-        **{f"eval.{name}": value for name, value in settings(recipe.eval, "max_tokens", "also", "metric", "labels").items()},
+        **{f"eval.{name}": value for name, value in settings(recipe.eval, *NOT_AS_WRITTEN).items()},
         "eval.also": [Path(one).name for one in recipe.eval.also],
+        **{f"eval.safety.{name.split()[-1]}": path.name for name, path in files_of(recipe).items()},
         "eval.metric": recipe.eval.metric and Path(recipe.eval.metric).name,
         "eval.max_tokens": max_tokens(recipe),
         **{f"generate.{name}": value for name, value in form.items() if value},
@@ -149,6 +162,8 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
         **({"task.columns": recipe.task.columns} if recipe.task.columns else {}),
         "teacher.license": recipe.teacher.license,
         "teacher.price": recipe.teacher.price,
+        **{f"{name}.hourly_usd": usd for name in ("teacher", "student", "train") if (usd := getattr(recipe, name).hourly_usd)},
+        **({"student.price": recipe.student.price} if recipe.student.price else {}),
         **{f"{contestant.role}.model": contestant.identity for contestant in contestants if contestant.identity},
         **{f"{contestant.role}.engine": contestant.model.engine for contestant in contestants if contestant.model},
     }

@@ -1,7 +1,7 @@
-"""The judge in eval: student against teacher on each prompt, asked in both orders, corrected by human labels where there are.
+"""The judge in eval: student against teacher on each prompt, in both orders, corrected by human labels where there are any.
 
 Owns the requests, the reading of the replies and the part "judge" of scores.json. The rubric is `tasks.rubrics`', the numbers
-are `statistics.preference`'s. A reply that cannot be read is no preference; it is counted and not asked again.
+are `statistics.preference`'s. A reply that cannot be read is no preference; it is counted and not requested again.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class Pair:
 
     @property
     def is_same(self) -> bool:
-        """Whether both say the same: a tie, about which nobody is asked."""
+        """Whether both say the same: a tie, sent to no judge."""
         return self.student.text == self.teacher.text
 
     def request(self, rubric: Rubric, config: JudgeConfig, schema: dict[str, Any] | None, *, student_first: bool) -> Request:
@@ -71,7 +71,7 @@ def judge_inputs(recipe: Recipe) -> dict[str, Any]:
         return {}
     config, rubric = recipe.judge, _rubric(recipe.judge)
     if not config.model:
-        raise UsageError("[eval] pairwise: no judge is named", "give --judge, or model in the recipe's [judge]")
+        raise UsageError("[eval] pairwise: no judge is configured", "pass --judge, or set model in the recipe's [judge]")
     price_of(config.price, "judge")
     if config.budget is not None and not config.price:
         raise UsageError(f"[judge] budget = {config.budget:g} needs a price", "price = { prompt = 0.10, completion = 0.40 }")
@@ -128,16 +128,16 @@ def labels_of(recipe: Recipe, prompts: Sequence[Prompt]) -> dict[str, float]:
 
 
 def judge_pairs(
-    run: Run, recipe: Recipe, given: Sequence[Answer], labels: Mapping[str, float], progress: Progress
+    run: Run, recipe: Recipe, scored: Sequence[Answer], labels: Mapping[str, float], progress: Progress
 ) -> dict[str, Any]:
     """The part "judge" of scores.json. What the journal has is not requested again.
 
     Raises Incomplete when the budget is reached or requests failed, and SeqdistillError when the judge cannot be read.
     """
     config, rubric = recipe.judge, _rubric(recipe.judge)
-    by_role = {role: [one for one in given if one.model == role and one.scores is not None] for role in ("student", "teacher")}
+    by_role = {role: [one for one in scored if one.model == role and one.scores is not None] for role in ("student", "teacher")}
     pairs = [Pair(*both) for both in zip(by_role["student"], by_role["teacher"], strict=False)]
-    asked = [pair for pair in pairs if not pair.is_same]
+    differing = [pair for pair in pairs if not pair.is_same]
     if not pairs:
         return {"reason": "there are no answers of the teacher to compare with"}
     source = Source(f"judge {config.model}", identity(config), config, price_of(config.price, "judge"))
@@ -145,9 +145,9 @@ def judge_pairs(
         own = None if config.budget is None else config.budget + _spent_by_others(journal, source.identity)
         with spending(run, journal, [source], recipe.generate.budget, progress, own_cap_usd=own) as budget:
             asker = Asker(journal, budget, Pace(config.concurrency, on_note=progress.note, capped=budget.is_capped))
-            progress.start("prompting the judge", 2 * len(asked), "answers")
+            progress.start("prompting the judge", 2 * len(differing), "answers")
             try:
-                replies = run_async(_ask(asker, source, config, rubric, asked, progress))
+                replies = run_async(_ask(asker, source, config, rubric, differing, progress))
             finally:
                 progress.end()
     usd = None if source.price is None else sum(source.price.usd(one) for one in replies)
@@ -165,7 +165,7 @@ def judge_pairs(
         "failed": sum(one.error is not None for one in replies),
         "unreadable": sum(one.error is None and said is None for one, said in zip(replies, read, strict=True)),
         "family": family,
-        "same": len(pairs) - len(asked),
+        "same": len(pairs) - len(differing),
         **document,
     }
 
@@ -195,14 +195,14 @@ async def _ask(
                 raise SeqdistillError(
                     f"none of the judge's first {len(readable)} replies has a choice; the first is "
                     f"{readable[0].content[:200]!r}",
-                    f"want a JSON object with one, as {rubric.path} asks for: change the rubric, raise judge.max_tokens "
+                    f"expected a JSON object with one, as {rubric.path} specifies: change the rubric, raise judge.max_tokens "
                     "(--judge-max-tokens), or use another judge; nothing more was requested",
                 )
     missing = [one for one in found if one.error is not None and one.error not in FOR_GOOD]
     if missing:
         raise Incomplete(
             f"{len(missing)} judgements are missing; the first reason: {missing[0].message}",
-            f"run again to ask for {len(missing)}; what was answered is kept",
+            f"run again to request {len(missing)}; what was answered is kept",
         )
     return found
 

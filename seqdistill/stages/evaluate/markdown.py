@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.records import atomic_write, visible
+from seqdistill.stages.evaluate.compare import Comparison
 from seqdistill.stages.evaluate.result import EvalResult
 
 
@@ -20,15 +21,63 @@ def markdown(result: EvalResult, name: str) -> str:
     return "\n".join(_lines(result, name)) + "\n"
 
 
+def write_comparison(path: Path, found: Comparison) -> None:
+    """Writes the file."""
+    with atomic_write(path) as file:
+        file.write(comparison_markdown(found))
+
+
+def comparison_markdown(found: Comparison) -> str:
+    """The decision between two students, their table, that of slices, and the ids of the prompts that moved."""
+    return "\n".join(_comparison_lines(found)) + "\n"
+
+
+def _comparison_lines(found: Comparison) -> Iterator[str]:
+    headline, *rest = found.verdict
+    yield f"### {_text(headline)}\n"
+    yield from _table(found.columns, found.rows)
+    if found.slice_rows:
+        yield from _table(found.slice_columns, found.slice_rows)
+    yield from (f"- {_text(line)}" for line in rest)
+    for what in ("worse", "better"):
+        if items := found.scores[what]:
+            yield f"\n<details><summary>{what}: {len(items)} prompts</summary>\n"
+            scores = [[f"{item['scores'][role]:.0f}" for role in ("student", "other")] for item in items]
+            rows = [[item["id"], item["slice"] or "–", *pair] for item, pair in zip(items, scores, strict=True)]
+            yield from _table(("prompt", "slice", *found.scores["compared"].values()), rows)
+            yield "</details>"
+
+
 def _lines(result: EvalResult, name: str) -> Iterator[str]:
     headline, *rest = result.verdict
     yield f"### {_text(name)}: {_text(headline)}\n"
     yield from _table(result.columns, [[_called(result.scores, row[0]), *row[1:]] for row in result.rows])
     if result.slice_rows:
         yield from _table(result.slice_columns, result.slice_rows)
+    if result.cost_rows:
+        yield from _table(result.cost_columns, result.cost_rows)
+        yield from (f"- {_text(note)}" for note in result.cost_notes)
+        yield ""
+    if result.safety_rows:
+        yield from _table(result.safety_columns, result.safety_rows)
+    if result.regressions:
+        yield f"<details><summary>Regressions: {_text(result.regressed)}</summary>\n"
+        yield from _table(("prompt", "slice", "student", "others", "why", "nearest training row"), _regressions(result))
+        yield "</details>\n"
     yield "<details><summary>What the numbers say</summary>\n"
     yield from (f"- {_text(line)}" for line in rest)
     yield "\n</details>"
+
+
+def _regressions(result: EvalResult) -> list[list[str]]:
+    """A row for each regression: no text of a prompt or a model, but ids, scores and the reason."""
+    rows = []
+    for item in result.regressions:
+        others = ", ".join(f"{role} {item['scores'][role]:.0f}" for role in item["better"])
+        near = item["training"][0] if item["training"] else None
+        nearest = f"{near['id']} ({near['similarity']:.2f})" if near else "–"
+        rows.append([item["id"], item["slice"] or "–", f"{item['scores']['student']:.0f}", others, item["why"], nearest])
+    return rows
 
 
 def _called(scores: dict[str, Any], role: str) -> str:

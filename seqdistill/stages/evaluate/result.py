@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.stages.evaluate.shown import count, other_way, percent, point, speed, times
+from seqdistill.stages.evaluate.shown import count, other_way, percent, point, span, speed, times, usd
 from seqdistill.stages.evaluate.table import upper
 
 
@@ -47,6 +47,99 @@ class EvalResult:
         """One row a slice, ready to print; none when the test set has no slices."""
         slices = self.scores["slices"]
         return [[part["slice"] or "–", str(part["n"]), *self._slice_cells(part).values()] for part in slices]
+
+    @property
+    def cost_columns(self) -> list[str]:
+        """The heads of `cost_rows`. Times are p50 and p95 in seconds, prices USD."""
+        limit = ["most at once"] if any("at_limit" in facts for facts in self.scores["models"].values()) else []
+        return ["model", "first token s", "answer s", *limit, "USD/1,000", "USD/right", "memory"]
+
+    @property
+    def cost_rows(self) -> list[list[str]]:
+        """One row a model that was measured or priced; none where none was. Times on different bases are marked apart."""
+        marks = self._marks()
+        return [
+            [role, *self._cost_cells(facts, marks)]
+            for role, facts in self.scores["models"].items()
+            if "p50" in facts or facts.get("usd_per_1000") is not None
+        ]
+
+    @property
+    def cost_notes(self) -> list[str]:
+        """What the times and prices of `cost_rows` rest on, and the recipe's keys to write for those that are missing."""
+        marks = self._marks()
+        notes = [f"{mark or 'times'}: {basis}" for basis, mark in marks.items()]
+        found = self.scores.get("cost")
+        if not found:
+            return notes
+        rates = {of["rate_basis"]: of for of in found["inputs"].values() if of["hourly_usd"] is not None}
+        notes += [f"rate of machines: {basis}, in use {found['terms']['utilisation']:.0%} of the time" for basis in rates]
+        if found["missing"]:
+            notes.append(f"no price: write {', '.join(found['missing'])} into the recipe (README, Cost)")
+        return notes
+
+    def _marks(self) -> dict[str, str]:
+        """A letter for each basis of a time; none where all have the same."""
+        bases = dict.fromkeys(facts["latency_basis"] for facts in self.scores["models"].values() if "p50" in facts)
+        return {basis: chr(ord("a") + number) if len(bases) > 1 else "" for number, basis in enumerate(bases)}
+
+    def _cost_cells(self, facts: dict[str, Any], marks: dict[str, str]) -> list[str]:
+        mark = f" {marks[facts['latency_basis']]}".rstrip() if "p50" in facts else ""
+        cells = [
+            span(facts.get("first_token_p50"), facts.get("first_token_p95")) + mark,
+            span(facts.get("p50"), facts.get("p95")) + mark,
+        ]
+        if "most at once" in self.cost_columns:
+            best = facts.get("at_limit")
+            cells.append(f"{best['at_once']} ({best['requests_per_second']:.3g}/s)" if best else "–")
+        return [*cells, usd(facts.get("usd_per_1000")), usd(facts.get("usd_per_right")), count(facts.get("memory_bytes"), "B")]
+
+    @property
+    def safety_columns(self) -> list[str]:
+        """The heads of `safety_rows`: percent refused and over-refused, canaries given away, longest run of words from a
+        training answer, percent of answers with personal data, nats per token of general text.
+        """
+        return ["model", "refuses", "over-refuses", "canaries", "longest run", "personal data", "general text"]
+
+    @property
+    def safety_rows(self) -> list[list[str]]:
+        """One row a model that [eval.safety] sent something to; none where nothing was sent."""
+        found = self.scores.get("safety")
+        sent = {name: found[name]["models"] for name in ("refusals", "canaries", "forgetting") if found[name]} if found else {}
+        if not found or not sent:
+            return []
+        parts = {**sent, "runs": (found["memorised"] or {}).get("models", {}), "data": found["personal_data"]["models"]}
+        rows = []
+        for role in (role for role in self.scores["models"] if any(role in models for models in sent.values())):
+            of = {name: models.get(role) or {} for name, models in parts.items()}
+            loss = of.get("forgetting", {}).get("value")
+            rows.append(
+                [
+                    role,
+                    percent(point(of.get("refusals", {}).get("refused"))),
+                    percent(point(of.get("refusals", {}).get("over_refused"))),
+                    str(len(of["canaries"]["ids"])) if of.get("canaries") else "–",
+                    str(of["runs"]["longest"]["words"]) if of["runs"] else "–",
+                    percent(point(of["data"].get("answers"))),
+                    "–" if loss is None else f"{loss:.2f}",
+                ]
+            )
+        return rows
+
+    @property
+    def regressions(self) -> list[dict[str, Any]]:
+        """The explained prompts that base or teacher answered better than the student, the largest loss first."""
+        return list(self.scores.get("regressions", {}).get("items", []))
+
+    @property
+    def regressed(self) -> str:
+        """How many prompts base or teacher answered better, in words; empty where there are none."""
+        found = self.scores.get("regressions", {"found": 0})["found"]
+        if not found:
+            return ""
+        measure = self.scores["measures"][self.scores["primary"]]
+        did = "right and the student wrong" if measure["share"] else "better than the student"
+        return f"{found} of {self.scores['n']} prompts that base or teacher answered {did} ({measure['heading']})"
 
     def _cells(self, facts: dict[str, Any]) -> dict[str, str]:
         """A contestant's cells by their heads: one interval, or two with a form, fit into 80 columns."""

@@ -6,20 +6,28 @@ It describes itself: what each measure and each contestant is called is in it. V
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.journal.budget import FREE
+from seqdistill.metrics import Measure
 from seqdistill.metrics.text import chrf_signature
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe
+from seqdistill.rights import license_in
 from seqdistill.runs import Run
+from seqdistill.stages.evaluate import baselines
 from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.class_table import class_table
 from seqdistill.stages.evaluate.contestants import Contestant
+from seqdistill.stages.evaluate.cost import inputs_of, terms_of, upfront_of, with_costs
 from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
+from seqdistill.stages.evaluate.latency import Latencies
+from seqdistill.stages.evaluate.regressions import Sources, regressions
+from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, methods, tabulate, warning
 from seqdistill.stages.evaluate.verdict import verdict
@@ -33,9 +41,11 @@ def scores_of(
     scoring: Scoring,
     primary: str,
     answers: Sequence[Answer],
+    latencies: Mapping[str, Latencies],
+    safety: Sequence[Mapping[str, Any]] = (),
     judge: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document, with what the judge found, if it was used.
+    """The document, with how long each model takes by role, the lines of safety.jsonl, and what the judge found, if used.
 
     Where the task has a form it also holds the form, and the teacher's request settings.
     """
@@ -53,14 +63,24 @@ def scores_of(
     for contestant in contestants:
         found["models"][contestant.role] = {
             **_facts(run, recipe, contestant, answers),
+            **_latency(latencies.get(contestant.role)),
             **found["models"][contestant.role],
         }
-    found["deferral"] = with_cost(found["deferral"], found["models"], sum(answer.model == "student" for answer in answers))
+    inputs, terms = inputs_of(recipe, contestants, answers, latencies), terms_of(recipe.eval, found["deferral"])
+    costs = with_costs(found, inputs, terms, upfront_of(run, recipe))
+    for role, of in costs.pop("models").items():
+        found["models"][role] |= of
+    found |= {**costs, **{name: found["models"]["student"].get(name) for name in ("p50", "p95")}}
+    found["deferral"] = with_cost(found["deferral"], found["models"])
+    found["regressions"] = regressions_in(answers, settings, explained_with(run, recipe.eval.regressions))
+    config = recipe.eval
+    training = baselines.training_file(run)
+    found["safety"] = safety_document(safety, answers, training, config.safety.margin, config.resamples, config.seed)
     document = {
         **found,
         "primary_named": recipe.task.primary is not None,
         "prompts": len({answer.prompt.id for answer in answers}),
-        "teacher_license": recipe.teacher.license,
+        "teacher_license": license_in(run) or recipe.teacher.license,
         **({"form": form} if form else {}),
         **({"judge": judge} if judge else {}),
         "temperature": recipe.eval.temperature,
@@ -87,16 +107,7 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
         "margin": settings.margin,
         "needed": judged.get("needed"),
         "primary": settings.primary,
-        "measures": {
-            measure.name: {
-                "heading": measure.heading,
-                "phrase": measure.phrase,
-                "against": measure.against,
-                "share": measure.metric.share,
-                "higher_is_better": measure.metric.higher_is_better,
-            }
-            for measure in scoring.measures
-        },
+        "measures": described(scoring.measures),
         **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed")},
         "warning": warning(found["n"]),
         "few": ENOUGH,
@@ -121,6 +132,31 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
     return document
 
 
+def described(measures: Sequence[Measure]) -> dict[str, dict[str, Any]]:
+    """What each measure is called and how it is read."""
+    return {
+        measure.name: {
+            "heading": measure.heading,
+            "phrase": measure.phrase,
+            "against": measure.against,
+            "share": measure.metric.share,
+            "higher_is_better": measure.metric.higher_is_better,
+        }
+        for measure in measures
+    }
+
+
+def explained_with(run: Run, most: int) -> Sources:
+    """What the run's regressions are explained with."""
+    return Sources(baselines.training_file(run), baselines.rejected_file(run), most)
+
+
+def regressions_in(answers: Sequence[Answer], settings: Settings, sources: Sources) -> dict[str, Any]:
+    """The regressions by the metric that decides."""
+    share = next(measure.metric.share for measure in settings.measures if measure.name == settings.primary)
+    return regressions(answers, settings.primary, sources, share=share)
+
+
 def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
     """Who a contestant is and what its answers took."""
     facts: dict[str, Any] = {"called": contestant.called, "phrase": contestant.phrase}
@@ -128,7 +164,6 @@ def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[A
         facts["absent"] = contestant.absent
     if contestant.model is None:
         return facts
-    parameters, disk_bytes = size_of(contestant.model)
     mine = [answer for answer in answers if answer.model == contestant.role]
     return facts | {
         "name": _name(run, contestant.model.model or ""),
@@ -137,12 +172,21 @@ def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[A
         "view": contestant.view,
         **({"asked_with": contestant.asked_with} if contestant.asked_with else {}),
         **({"neutralised": neutralised} if (neutralised := neutralised_settings(contestant.model)) else {}),
-        "parameters": parameters,
-        "disk_bytes": disk_bytes,
+        **asdict(size_of(contestant.model)),
         "failed": sum(answer.completion.error is not None for answer in mine),
         **usage(contestant, answers),
         "speed_basis": _speed_basis(contestant.model, recipe.eval),
     }
+
+
+def _latency(found: Latencies | None) -> dict[str, Any]:
+    """How long a model takes: p50, p95, first_token_p50, first_token_p95 in seconds, latency_basis; with a limit, at_limit."""
+    if found is None or found.latency is None:
+        return {}
+    row = found.latency.row()
+    times = {name: row[name] for name in ("p50", "p95", "first_token_p50", "first_token_p95")}
+    more = {"at_limit": found.at_limit.row()} if found.at_limit else {}
+    return {**times, "latency_basis": row["basis"], "latency_requests": row["requests"], **more}
 
 
 def usage(contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:

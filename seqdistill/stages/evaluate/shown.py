@@ -43,6 +43,18 @@ def count(value: float | None, unit: str = "") -> str:
     return f"{value:.0f} {unit}".strip()
 
 
+def span(low: float | None, high: float | None) -> str:
+    """Two times in seconds: "0.041–0.12"; a dash where there is nothing."""
+    return "–" if low is None or high is None else f"{low:.2g}–{high:.2g}" if high < 100 else f"{low:.0f}–{high:.0f}"
+
+
+def usd(value: float | None) -> str:
+    """An amount in USD: "0.00012", "0.42", "1,234"; a dash where it is not known."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value >= 1 else f"{value:.2g}"
+
+
 def other_way(measure: str) -> str | None:
     """The same metric against the other: the references for the teacher, the teacher for the references; None for others."""
     metric, _, against = measure.rpartition("_")

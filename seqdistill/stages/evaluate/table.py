@@ -48,6 +48,7 @@ class Settings:
     resamples: int
     seed: int
     promise: Promise | None = None  # of a fallback
+    rival: str | None = None  # whom the student is to equal, where it is not the teacher
 
 
 def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
@@ -81,7 +82,9 @@ def _part(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     for measure in settings.measures:
         for role in settings.roles:
             models[role][measure.name] = None
-    for columns in _drawn([found for measure in settings.measures if (found := _Columns.of(by_role, measure))], settings):
+    for columns in _drawn(
+        [found for measure in settings.measures if (found := _Columns.of(by_role, measure, settings.rival))], settings
+    ):
         measure, name = columns.measure, columns.measure.name
         for role in columns.roles:
             if not (role == "teacher" and measure.against == "teacher"):  # 100 by definition: the measure itself
@@ -110,6 +113,7 @@ class _Columns:
     scores: "Array"  # (n, K)
     prompts: tuple[str, ...]  # (n,) ids
     groups: list[str] | None
+    rival: str | None = None
     replicates: Resampled | None = None
 
     @property
@@ -118,7 +122,7 @@ class _Columns:
         return self.replicates
 
     @classmethod
-    def of(cls, by_role: Mapping[str, list[Answer]], measure: Measure) -> "_Columns | None":
+    def of(cls, by_role: Mapping[str, list[Answer]], measure: Measure, rival: str | None = None) -> "_Columns | None":
         """None where the measure applies to no prompt, or not to the student."""
         import numpy as np
 
@@ -134,7 +138,7 @@ class _Columns:
             return None
         scores = np.array([[score(answer) for answer in row] for row in rows], dtype=np.float64)
         first = [row[0] for row in rows]
-        return cls(measure, roles, scores, tuple(answer.prompt.id for answer in first), groups_of(first))
+        return cls(measure, roles, scores, tuple(answer.prompt.id for answer in first), groups_of(first), rival)
 
     @property
     def n(self) -> int:
@@ -144,7 +148,7 @@ class _Columns:
         """Whom the student is to equal. Without a second try of the teacher, for shares its answers themselves: an answer is
         the teacher's or not. For a degree of likeness there is nobody.
         """
-        top = upper(self.measure.name)
+        top = self.rival or upper(self.measure.name)
         if top == "ceiling" and top not in self.roles and self.measure.metric.share:
             top = "teacher"
         return top if top in self.roles else None

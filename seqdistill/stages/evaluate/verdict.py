@@ -6,7 +6,8 @@ Reads the document of scores.json. Counts nothing itself.
 from collections.abc import Iterator
 from typing import Any
 
-from seqdistill.stages.evaluate.shown import percent, points
+from seqdistill.stages.evaluate.safety.document import sentences
+from seqdistill.stages.evaluate.shown import percent, points, usd
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
 
 STOPS_WANTED = 98.0  # percent
@@ -19,7 +20,7 @@ def verdict(scores: Scores) -> list[str]:
     if not any(cell["metric"] == primary for cell in scores["comparisons"]):
         reason = "no test prompt has a reference" if primary.endswith("_reference") else "it applies to no answer"
         unjudged = f"The student cannot be judged by {_phrase(scores, primary)}: {reason}."
-        return [unjudged, *_form(scores), *_behaviour(scores), *_absent(scores)]
+        return [unjudged, *_form(scores), *_behaviour(scores), *sentences(scores.get("safety")), *_absent(scores)]
     return [
         headline(scores),
         _measured(scores),
@@ -31,6 +32,7 @@ def verdict(scores: Scores) -> list[str]:
         *_behaviour(scores),
         *_judge(scores),
         *_fallback(scores),
+        *_cost(scores),
         *_slices(scores),
         *_absent(scores),
         *_failed(scores),
@@ -270,6 +272,30 @@ def _fallback(scores: Scores) -> Iterator[str]:
         yield f"No confidence is found from which {promise}, and as the student is no number of prompts will do."
     else:
         yield f"Not with {found['n']} prompts: about {found['needed']:,} more are needed to show that {promise}."
+
+
+def _cost(scores: Scores) -> Iterator[str]:
+    """What 1,000 requests cost at both, and when the run is earned back; nothing where nothing is priced."""
+    found = scores.get("cost")
+    if not found:
+        return
+    prices = {role: scores["models"][role].get("usd_per_1000") for role in ("student", "teacher")}
+    if None in prices.values():
+        return
+    line = f"1,000 requests cost {usd(prices['student'])} USD at the student and {usd(prices['teacher'])} at the teacher"
+    terms = found["terms"]
+    if scores["break_even_requests"] is None:
+        yield f"{line}; no break-even: {found['reason']}."
+        return
+    shares = [
+        f"{terms[name]:.0%} {what}"
+        for name, what in (("fallback_share", "falling back to the teacher"), ("shadow_share", "answered by both"))
+        if terms[name]
+    ]
+    yield (
+        f"{line}; what the run cost, {usd(found['upfront_usd'])} USD, is earned back after "
+        f"{scores['break_even_requests']:,} requests{', ' if shares else ''}{' and '.join(shares)}."
+    )
 
 
 def faster(scores: Scores) -> float | None:

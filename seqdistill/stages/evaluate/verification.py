@@ -12,17 +12,19 @@ from typing import Any
 from seqdistill.engines import Completion
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.journal.storage import Journal
-from seqdistill.metrics import OWN, Item, Measure, Metric, measures
 from seqdistill.progress import Progress
-from seqdistill.records import Prompt, content_files, file_sha256, read_jsonl
+from seqdistill.records import content_files, file_sha256, read_jsonl
 from seqdistill.runs import STAGES, Run, seal, start_sha256
-from seqdistill.stages.evaluate.answers import Answer, Scoring
+from seqdistill.stages.evaluate.answers import Scoring
+from seqdistill.stages.evaluate.baselines import training_file
+from seqdistill.stages.evaluate.cost import with_costs
 from seqdistill.stages.evaluate.deferral import Promise
 from seqdistill.stages.evaluate.inputs import kind_of
-from seqdistill.stages.evaluate.scores import found_in
+from seqdistill.stages.evaluate.safety.document import safety_document
+from seqdistill.stages.evaluate.scores import explained_with, found_in, regressions_in
 from seqdistill.stages.evaluate.table import Settings
 from seqdistill.stages.evaluate.verdict import verdict
-from seqdistill.tasks.answer_form import AnswerForm
+from seqdistill.stages.evaluate.written import answer_of, form_in, measures_in, own_measures_in
 
 CLOSE = 1e-4  # of scores: what sums in another order on another machine can move
 
@@ -104,31 +106,21 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
     """What does not follow from the predictions, and predictions that are not in the journal."""
     path, predictions = run.file("eval", "scores.json"), run.file("eval", "predictions.jsonl")
     scores = json.loads(path.read_text(encoding="utf-8"))
-    form = AnswerForm(scores.get("form", {}).get("schema", {}), tuple(scores.get("form", {}).get("choices", ())))
-    kind = kind_of(form)
-    columns = [measure for measure in measures(kind) if measure.name in scores["measures"]]
-    own = [_as_written(facts) for name, facts in scores["measures"].items() if name.partition("_")[0] == OWN]
-    scoring = Scoring(columns, form, kind)
+    form, columns, own = form_in(scores), measures_in(scores), own_measures_in(scores)
+    scoring = Scoring(columns, form, kind_of(form))
     rows = [row for _, row in read_jsonl(predictions)]
-    by_prompt: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_prompt.setdefault(row["id"], []).append(row)
-    answers: list[Answer] = []
-    for of_prompt in by_prompt.values():
-        completions = {row["model"]: _completion(row) for row in of_prompt}
-        for row in of_prompt:
-            prompt = _prompt(row)
-            if row["scores"] is None:
-                answers.append(Answer(row["model"], prompt, row["prompt"], completions[row["model"]], None))
-                continue
-            found = scoring.scores(completions, row["model"], prompt)
-            found |= {measure.name: row["scores"].get(measure.name) for measure in own}
-            if place := _difference(found, row["scores"], CLOSE):
-                yield predictions, f"the scores of {row['id']}, {row['model']}, do not follow from the answers: {place}"
-                return
-            answers.append(
-                Answer(row["model"], prompt, row["prompt"], completions[row["model"]], row["scores"], row.get("confidence"))
-            )
+    answers = [answer_of(row) for row in rows]
+    by_prompt: dict[str, dict[str, Completion]] = {}
+    for answer in answers:
+        by_prompt.setdefault(answer.prompt.id, {})[answer.model] = answer.completion
+    for answer in answers:
+        if answer.scores is None:
+            continue
+        found = scoring.scores(by_prompt[answer.prompt.id], answer.model, answer.prompt)
+        found |= {measure.name: answer.scores.get(measure.name) for measure in own}
+        if place := _difference(found, answer.scores, CLOSE):
+            yield predictions, f"the scores of {answer.prompt.id}, {answer.model}, do not follow from the answers: {place}"
+            return
     settings = Settings(
         list(scores["models"]),
         [*own, *columns],
@@ -140,45 +132,54 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
         if "deferral" in scores
         else None,
     )
-    found = found_in(answers, settings, replace(scoring, measures=settings.measures))
-    if place := _difference(found, {name: scores.get(name) for name in found}, CLOSE):
+    document = found_in(answers, settings, replace(scoring, measures=settings.measures))
+    if "regressions" in scores and _has_inputs(run, "training data", "rejected rows"):
+        document["regressions"] = regressions_in(answers, settings, explained_with(run, scores["regressions"]["most"]))
+    safety = run.file("eval", "safety.jsonl")
+    sent = [row for _, row in read_jsonl(safety)] if _wrote(run, safety) else []
+    if "safety" in scores and _has_inputs(run, "training data"):
+        margin, training = scores["safety"]["margin"], training_file(run)
+        document["safety"] = safety_document(sent, answers, training, margin, scores["resamples"], scores["seed"])
+    if cost := scores.get("cost"):
+        costs = with_costs(scores, cost["inputs"], cost["terms"], cost["upfront"])
+        of_models = costs.pop("models")
+        document |= costs
+        document["models"] = {role: {**of, **of_models.get(role, {})} for role, of in document["models"].items()}
+    if place := _difference(document, {name: scores.get(name) for name in document}, CLOSE):
         yield path, f"does not follow from predictions.jsonl: {place}"
     elif verdict(scores) != scores["verdict"]:
         yield path, "the verdict does not follow from the scores"
-    yield from _unjournalled(run, scores, rows)
+    yield from _unjournalled(run, scores, rows, sent)
 
 
-def _as_written(facts: Mapping[str, Any]) -> Measure:
-    def unknown(_: Item) -> float | None:
-        raise SeqdistillError("a user's own metric is not run by verify")
-
-    metric = Metric(OWN, facts["heading"].removesuffix(f" to {facts['against']}"), "", unknown, "", share=facts["share"])
-    phrase = str(facts["phrase"])
-    for tail in (" against the teacher's answers", " against the references"):
-        phrase = phrase.removesuffix(tail)
-    return Measure(replace(metric, phrase=phrase), facts["against"])
+def _has_inputs(run: Run, *names: str) -> bool:
+    """Whether eval's inputs of these names, where it read them, are still there: a copied run may have left them behind."""
+    inputs = (run.manifest("eval") or {}).get("inputs", {})
+    return all((run.path / inputs[name]["path"]).exists() for name in names if name in inputs)
 
 
-def _completion(row: Mapping[str, Any]) -> Completion:
-    text = row["completion"][-1]["content"] if row["completion"] else ""
-    return Completion(row["id"], text, finish_reason=row["finish_reason"], error=row["error"])
+def _wrote(run: Run, path: Path) -> bool:
+    """Whether eval's last run wrote a file."""
+    outputs = (run.manifest("eval") or {}).get("outputs", ())
+    return any(run.path / output["path"] == path for output in outputs)
 
 
-def _prompt(row: Mapping[str, Any]) -> Prompt:
-    return Prompt(row["id"], row["prompt"], row["prompt"], row["reference"], row["slice"], group=row["group"])
-
-
-def _unjournalled(run: Run, scores: Mapping[str, Any], rows: list[dict[str, Any]]) -> Iterator[tuple[Path, str]]:
-    """Answers of model contestants that the journal does not hold under their prompt."""
+def _unjournalled(
+    run: Run, scores: Mapping[str, Any], rows: list[dict[str, Any]], sent: list[dict[str, Any]]
+) -> Iterator[tuple[Path, str]]:
+    """Answers of model contestants that the journal does not hold under their prompt, or what was `sent` for safety."""
     path = run.file("eval", "journal.jsonl")
     if not path.is_file():
         yield path, "missing"
         return
     held: set[tuple[str, str, str]] = set()
+    losses: set[tuple[str, str, float]] = set()
     try:
         with Journal(path, writable=False) as journal:
             for line in journal.rows():
                 held.add((line["id"], line["model"], line["completion"].get("content", "")))
+                if (nll := line["completion"].get("raw", {}).get("nll")) is not None:
+                    losses.add((line["id"], line["model"], nll))
     except (SeqdistillError, KeyError, ValueError) as error:
         yield path, f"cannot be read: {error}"
         return
@@ -189,6 +190,13 @@ def _unjournalled(run: Run, scores: Mapping[str, Any], rows: list[dict[str, Any]
         texts = {(f"{row['id']}:{role}", identity, row["completion"][-1]["content"]) for role in scores["models"]}
         if not texts & held:
             yield path, f"does not hold the answer of {row['model']} to {row['id']}"
+            return
+
+    for row in sent:
+        identity, name = scores["models"][row["model"]].get("identity"), f"{row['kind']}:{row['id']}:{row['model']}"
+        there = (name, identity, row["completion"]) in held if row["nll"] is None else (name, identity, row["nll"]) in losses
+        if row["error"] is None and not there:
+            yield path, f"does not hold the answer of {row['model']} to {row['kind']} {row['id']}"
             return
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seqdistill.errors import UsageError
+from seqdistill.personal_data import REGIONS, mask
 from seqdistill.records import Sample, read_jsonl
 from seqdistill.runs import Run
-from seqdistill.stages.filter.checks.personal_data import REGIONS, mask
 from seqdistill.stages.filter.report import RULES, STEPS
 
 FILES = ("train", "validation", "rejected")

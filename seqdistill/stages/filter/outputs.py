@@ -1,4 +1,4 @@
-"""The files that filter writes: each row as it was read, rejected ones with their verdict. Decides nothing but the split."""
+"""The files that filter writes: each row as it was read, rejected ones with the reason. Decides nothing but the split."""
 
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -8,25 +8,25 @@ from numpy.typing import NDArray
 
 from seqdistill.records import atomic_write, to_line
 from seqdistill.runs import Run
-from seqdistill.stages.filter.report import Verdicts
+from seqdistill.stages.filter.report import Rejections
 from seqdistill.stages.filter.scan import Facts, Rows
 from seqdistill.stages.filter.scoring.choice import Choice
 
 OUTPUTS = ("train.jsonl", "validation.jsonl", "rejected.jsonl")
 
 
-def write(run: Run, facts: Facts, verdicts: Verdicts, read: Rows) -> dict[str, int]:
+def write(run: Run, facts: Facts, rejections: Rejections, read: Rows) -> dict[str, int]:
     """Writes the three files in the order of the samples; returns their row counts."""
-    held_out = _held_out(facts, verdicts)
-    names = {row: read(row).id for row in sorted(set(verdicts.kept_by.values()))}
+    held_out = _held_out(facts, rejections)
+    names = {row: read(row).id for row in sorted(set(rejections.kept_by.values()))}
     counts = dict.fromkeys(OUTPUTS, 0)
     with ExitStack() as stack:
         files = {name: stack.enter_context(atomic_write(run.file("filter", name))) for name in OUTPUTS}
         for row in range(len(facts)):
             line = read.line(row)
-            if verdict := verdicts.by_row.get(row):
-                name, better = "rejected.jsonl", verdicts.kept_by.get(row)
-                why = asdict(verdict) | {"kept_by": None if better is None else names[better]}
+            if rejection := rejections.by_row.get(row):
+                name, better = "rejected.jsonl", rejections.kept_by.get(row)
+                why = asdict(rejection) | {"kept_by": None if better is None else names[better]}
                 line = f"{line.rstrip()[:-1]}, {to_line(why)[1:]}"
             else:
                 name = "validation.jsonl" if held_out[row] else "train.jsonl"
@@ -35,15 +35,15 @@ def write(run: Run, facts: Facts, verdicts: Verdicts, read: Rows) -> dict[str, i
     return counts
 
 
-def _held_out(facts: Facts, verdicts: Verdicts) -> NDArray[np.bool_]:
+def _held_out(facts: Facts, rejections: Rejections) -> NDArray[np.bool_]:
     """Which rows are for validation: none, when all prompts that are left were held back, too few of them for a split."""
-    kept = verdicts.kept(np.arange(len(facts)))
+    kept = rejections.kept(np.arange(len(facts)))
     return facts.held_out & ~facts.held_out[kept].all()
 
 
-def write_baselines(run: Run, facts: Facts, verdicts: Verdicts, choice: Choice, read: Rows) -> dict[str, int]:
+def write_baselines(run: Run, facts: Facts, rejections: Rejections, choice: Choice, read: Rows) -> dict[str, int]:
     """Writes train-random.jsonl and train-longest.jsonl, if they are configured; returns their row counts."""
-    counts, held_out = dict[str, int](), _held_out(facts, verdicts)
+    counts, held_out = dict[str, int](), _held_out(facts, rejections)
     for kind, chosen in choice.baselines.items():
         name = f"train-{kind}.jsonl"
         counts[name] = 0

@@ -1,6 +1,6 @@
 """The last steps, about people: personal data in the rows, and what reviewers decided about rows.
 
-`personal_data` defines what personal data is, `decisions` what a decision means; this module applies both to the verdicts.
+`personal_data` defines what personal data is, `decisions` what a decision means; this module applies both to the rejections.
 """
 
 from collections import Counter
@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from seqdistill import personal_data
 from seqdistill.decisions import RULE, Decision, apply, stale, summary
 from seqdistill.recipe.tables import PersonalDataConfig
 from seqdistill.records import Sample
-from seqdistill.stages.filter.checks import personal_data
-from seqdistill.stages.filter.report import Verdicts
+from seqdistill.stages.filter.rejection import Rejection, setting
+from seqdistill.stages.filter.report import Rejections
 from seqdistill.stages.filter.scan import Facts, Rows, hashes_of
-from seqdistill.stages.filter.verdict import Verdict, setting
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ def apply_decisions(
     decisions: dict[str, Decision],
     final: Container[int],
     facts: Facts,
-    verdicts: Verdicts,
+    rejections: Rejections,
     config: PersonalDataConfig,
     read: Rows,
 ) -> Reviewed:
-    """Lets people's decisions overrule the verdicts.
+    """Lets people's decisions overrule the rejections.
 
     Left out and counted: decisions on a completion that has changed since, on ids that are not there, and those that would
     bring a test item (the rows in `final`) into training.
@@ -54,9 +54,9 @@ def apply_decisions(
         elif stale(decision, _masked(read(row), config) if config.action == "mask" else read(row)):
             counts["stale"] += 1
         elif (reason := apply(decision, read(row))[1]) is not None:
-            verdicts.reject(row, Verdict(RULE, reason))
+            rejections.reject(row, Rejection(RULE, reason))
         else:
-            verdicts.accept(row)
+            rejections.accept(row)
             kept.add(row)
             if decision.decision == "edit":
                 edited.add(row)
@@ -71,7 +71,7 @@ def _rows_of(decisions: dict[str, Decision], facts: Facts, read: Rows) -> dict[s
 
 
 def handle_personal_data(
-    facts: Facts, verdicts: Verdicts, reviewed: Reviewed, config: PersonalDataConfig, read: Rows
+    facts: Facts, rejections: Rejections, reviewed: Reviewed, config: PersonalDataConfig, read: Rows
 ) -> dict[str, Any]:
     """Drops the rows with personal data, unless a person kept them, has them read masked, or only counts them.
 
@@ -82,7 +82,7 @@ def handle_personal_data(
         values.update(counts)
         if config.action == "drop" and row not in reviewed.kept:
             why = personal_data.reason(counts)
-            verdicts.reject(row, Verdict("personal_data", why, (setting("personal_data.action", "annotate"),)))
+            rejections.reject(row, Rejection("personal_data", why, (setting("personal_data.action", "annotate"),)))
     if config.action == "mask":
         for row in {*facts.personal, *reviewed.edited}:
             read.change(row, partial(_masked, config=config))

@@ -1,6 +1,6 @@
 """What was rejected and why: the funnel, examples of each reason, clusters and test items found, as written to report.json.
 
-Counts verdicts; decides none.
+Counts rejections; rejects nothing itself.
 """
 
 from collections import Counter
@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from seqdistill.personal_data import hidden
 from seqdistill.records import Sample
 from seqdistill.stages.filter.checks.contamination import Hit, Item
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.stages.filter.checks.stock_phrases import StockPhrase
 from seqdistill.stages.filter.checks.words import Ints
+from seqdistill.stages.filter.rejection import Rejection, in_words
 from seqdistill.stages.filter.scan import Facts
-from seqdistill.stages.filter.verdict import Verdict, in_words
 
 EXAMPLES = 5  # of each rule
 SHOWN = 200  # characters of a text
@@ -58,40 +58,40 @@ STEPS = tuple(dict.fromkeys(RULES.values()))
 
 
 @dataclass
-class Verdicts:
+class Rejections:
     """The rejected rows so far, each with the first rule that took it and, where there is one, the row kept instead."""
 
     rows: int
-    by_row: dict[int, Verdict] = field(default_factory=dict)
+    by_row: dict[int, Rejection] = field(default_factory=dict)
     kept_by: dict[int, int] = field(default_factory=dict)
 
-    def reject(self, row: int, verdict: Verdict, kept_by: int | None = None) -> None:
+    def reject(self, row: int, rejection: Rejection, kept_by: int | None = None) -> None:
         """Rejects a row, unless it already is."""
         if row not in self.by_row:
-            self.by_row[row] = verdict
+            self.by_row[row] = rejection
             if kept_by is not None:
                 self.kept_by[row] = kept_by
 
     def accept(self, row: int) -> None:
-        """Removes a row's verdict."""
+        """Removes a row's rejection."""
         self.by_row.pop(row, None)
         self.kept_by.pop(row, None)
 
     def kept(self, order: Ints) -> Ints:
-        """The rows of `order` without a verdict."""
+        """The rows of `order` without a rejection."""
         gone = np.zeros(self.rows, bool)
         gone[list(self.by_row)] = True
         return order[~gone[order]]
 
     def by_rule(self) -> dict[str, int]:
         """How many rows each rule took, in the order of the rules."""
-        counts = Counter(verdict.rule for verdict in self.by_row.values())
+        counts = Counter(rejection.rule for rejection in self.by_row.values())
         return {rule: counts[rule] for rule in RULES if counts[rule]}
 
 
 def report(
     facts: Facts,
-    verdicts: Verdicts,
+    rejections: Rejections,
     phrases: Sequence[StockPhrase],
     items: Sequence[Item],
     read: Callable[[int], Sample],
@@ -99,7 +99,7 @@ def report(
 ) -> dict[str, Any]:
     """The content of report.json. `regions` are those whose phone numbers are known, to be left out of texts."""
     show = partial(shown, regions=regions)
-    by_rule, kept = verdicts.by_rule(), verdicts.kept(np.arange(len(facts)))
+    by_rule, kept = rejections.by_rule(), rejections.kept(np.arange(len(facts)))
     left, funnel = len(facts), []
     for step in STEPS:
         gone = sum(count for rule, count in by_rule.items() if RULES[rule] == step)
@@ -111,8 +111,8 @@ def report(
         "rejected": len(facts) - left,
         "funnel": funnel,
         "by_rule": by_rule,
-        "by_slice": _by(facts.slices, verdicts),
-        "by_teacher": _by(facts.teachers, verdicts),
+        "by_slice": _by(facts.slices, rejections),
+        "by_teacher": _by(facts.teachers, rejections),
         "annotated": {
             "refusals": int(facts.refused[kept].sum()),
             "stock_phrases": int(np.isin(kept, np.concatenate([*(phrase.rows for phrase in phrases), kept[:0]])).sum()),
@@ -120,51 +120,53 @@ def report(
         "stock_phrases": [
             {"opening": phrase.opening, "rows": len(phrase.rows), "share": round(phrase.share, 4)} for phrase in phrases
         ],
-        "clusters": _clusters(verdicts, read, show),
-        "contamination": _contamination(facts.hits, verdicts, items, read, show),
-        "examples": _examples(verdicts, read, show),
+        "clusters": _clusters(rejections, read, show),
+        "contamination": _contamination(facts.hits, rejections, items, read, show),
+        "examples": _examples(rejections, read, show),
     }
 
 
-def warnings_of(facts: Facts, verdicts: Verdicts) -> list[str]:
+def warnings_of(facts: Facts, rejections: Rejections) -> list[str]:
     """What a person should look at before training: rules that take many prompts, slices that lose most rows."""
     found = []
-    total, left = len(np.unique(facts.prompts)), set(facts.prompts[verdicts.kept(np.arange(len(facts)))].tolist())
+    total, left = len(np.unique(facts.prompts)), set(facts.prompts[rejections.kept(np.arange(len(facts)))].tolist())
     by_rule: dict[str, set[int]] = {}
-    for row, verdict in verdicts.by_row.items():
-        if (prompt := int(facts.prompts[row])) not in left and RULES[verdict.rule] not in CHOSEN:
-            by_rule.setdefault(verdict.rule, set()).add(prompt)
+    for row, rejection in rejections.by_row.items():
+        if (prompt := int(facts.prompts[row])) not in left and RULES[rejection.rule] not in CHOSEN:
+            by_rule.setdefault(rejection.rule, set()).add(prompt)
     for rule in RULES:
         if (lost := len(by_rule.get(rule, ()))) > MANY_PROMPTS * total:
-            example = next(verdict for verdict in verdicts.by_row.values() if verdict.rule == rule)
+            example = next(rejection for rejection in rejections.by_row.values() if rejection.rule == rule)
             change = f"; {in_words(example.would_keep)} would keep it" if example.would_keep else ""
             found.append(
                 f"the rule {rule!r} takes {lost:,} of {total:,} prompts ({lost / total:.0%}): {example.reason}{change}"
             )
-    lost_rows = Counter(facts.slices[row] for row, verdict in verdicts.by_row.items() if RULES[verdict.rule] not in CHOSEN)
+    lost_rows = Counter(
+        facts.slices[row] for row, rejection in rejections.by_row.items() if RULES[rejection.rule] not in CHOSEN
+    )
     sizes = Counter(facts.slices)
     for name, lost in sorted(lost_rows.items()):
         if len(sizes) > 1 and lost > MOST_OF_A_SLICE * sizes[name]:
-            rules = Counter(verdict.rule for row, verdict in verdicts.by_row.items() if facts.slices[row] == name)
+            rules = Counter(rejection.rule for row, rejection in rejections.by_row.items() if facts.slices[row] == name)
             rule, times = rules.most_common(1)[0]
             found.append(f"the slice {name!r} loses {lost:,} of {sizes[name]:,} rows, {times:,} of them by the rule {rule!r}")
     return found
 
 
-def _by(names: Sequence[str], verdicts: Verdicts) -> dict[str, dict[str, int]]:
+def _by(names: Sequence[str], rejections: Rejections) -> dict[str, dict[str, int]]:
     read = Counter(names)
     gone: dict[str, Counter[str]] = {name: Counter() for name in read}
-    for row, verdict in verdicts.by_row.items():
-        gone[names[row]][verdict.rule] += 1
+    for row, rejection in rejections.by_row.items():
+        gone[names[row]][rejection.rule] += 1
     return {
         name: {"read": read[name], "kept": read[name] - gone[name].total()} | {r: gone[name][r] for r in RULES if gone[name][r]}
         for name in sorted(read)
     }
 
 
-def _clusters(verdicts: Verdicts, read: Callable[[int], Sample], show: Show) -> dict[str, Any]:
+def _clusters(rejections: Rejections, read: Callable[[int], Sample], show: Show) -> dict[str, Any]:
     """How many rows repeat how many kept ones, and the largest groups."""
-    sizes = Counter(verdicts.kept_by.values())
+    sizes = Counter(rejections.kept_by.values())
     largest = sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0]))[:CLUSTERS]
     return {
         "count": len(sizes),
@@ -174,12 +176,12 @@ def _clusters(verdicts: Verdicts, read: Callable[[int], Sample], show: Show) -> 
 
 
 def _contamination(
-    hits: Mapping[int, Hit], verdicts: Verdicts, items: Sequence[Item], read: Callable[[int], Sample], show: Show
+    hits: Mapping[int, Hit], rejections: Rejections, items: Sequence[Item], read: Callable[[int], Sample], show: Show
 ) -> dict[str, Any]:
     took = {
         row: hit
         for row, hit in sorted(hits.items())
-        if row not in verdicts.by_row or verdicts.by_row[row].rule == "contamination"  # kept ones are annotated
+        if row not in rejections.by_row or rejections.by_row[row].rule == "contamination"  # kept ones are annotated
     }
     shown_hits = []
     for row, hit in list(took.items())[:HITS]:
@@ -205,18 +207,18 @@ def _contamination(
     }
 
 
-def _examples(verdicts: Verdicts, read: Callable[[int], Sample], show: Show) -> dict[str, list[dict[str, Any]]]:
+def _examples(rejections: Rejections, read: Callable[[int], Sample], show: Show) -> dict[str, list[dict[str, Any]]]:
     examples: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(verdicts.by_row):
-        verdict = verdicts.by_row[row]
-        mine = examples.setdefault(verdict.rule, [])
+    for row in sorted(rejections.by_row):
+        rejection = rejections.by_row[row]
+        mine = examples.setdefault(rejection.rule, [])
         if len(mine) < EXAMPLES:
-            sample, better = read(row), verdicts.kept_by.get(row)
+            sample, better = read(row), rejections.kept_by.get(row)
             mine.append(
                 {
                     "id": sample.id,
-                    "reason": verdict.reason,
-                    "would_keep": verdict.would_keep,
+                    "reason": rejection.reason,
+                    "would_keep": rejection.would_keep,
                     "prompt": show(sample.prompt[-1]["content"]),
                     "completion": show(sample.text),
                     "kept_by": None if better is None else read(better).id,

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqdistill.errors import SeqdistillError
+from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ContaminationConfig, IntegrityConfig, NearDuplicatesConfig
 from seqdistill.stages.filter.checks.contamination import Item, held, templates
 from seqdistill.stages.filter.checks.duplicates import exact_duplicates
 from seqdistill.stages.filter.checks.languages import slips
 from seqdistill.stages.filter.checks.near_duplicates import near_duplicates
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.stages.filter.checks.stock_phrases import StockPhrase, stock_phrases
 from seqdistill.stages.filter.checks.words import Ints
-from seqdistill.stages.filter.report import Verdicts
+from seqdistill.stages.filter.rejection import Rejection, setting
+from seqdistill.stages.filter.report import Rejections
 from seqdistill.stages.filter.scan import Facts, Rows
-from seqdistill.stages.filter.verdict import Verdict, setting
 
 GUARD_ROWS = 100  # the guard ignores smaller losses
 FEWEST_REPEATS = 20  # prompts with one completion, for it to be reported
@@ -29,22 +29,24 @@ FLOOR = 0.5  # of `similarity`: what each side of a near-duplicate must reach by
 ALL_NEAR = setting("near_duplicates.scope", "off")
 
 
-def drop_slips(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> None:
+def drop_slips(facts: Facts, rejections: Rejections, config: IntegrityConfig) -> None:
     """Rejects completions in a writing system or a language that is rare in their slice."""
     kinds = {"script": (facts.scripts, config.script_share), "language": (facts.languages, config.language_share)}
     found = {kind: slips(written, facts.slices, share) for kind, (written, share) in kinds.items()}
     for kind, reasons in found.items():
         for row, reason in reasons.items():
             would_keep = [setting(f"integrity.{name}_share", 0) for name in kinds if row in found[name]]
-            verdicts.reject(row, Verdict(kind, reason, tuple(would_keep)))
+            rejections.reject(row, Rejection(kind, reason, tuple(would_keep)))
 
 
-def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: IntegrityConfig, read: Rows) -> list[StockPhrase]:
+def drop_stock_phrases(
+    facts: Facts, rejections: Rejections, order: Ints, config: IntegrityConfig, read: Rows
+) -> list[StockPhrase]:
     """Returns the stock phrases; rejects the completions that open with one, where that is configured."""
     if not config.stock_share:
         return []
     slices: dict[str, list[int]] = {}
-    for row in verdicts.kept(order).tolist():
+    for row in rejections.kept(order).tolist():
         slices.setdefault(facts.slices[row], []).append(row)
     if not slices:
         return []
@@ -53,7 +55,7 @@ def drop_stock_phrases(facts: Facts, verdicts: Verdicts, order: Ints, config: In
     for phrase in phrases if config.stock_phrases == "drop" else ():
         reason = f"opens with {phrase.opening!r}, as {phrase.share:.1%} of all do, unprompted"
         for row in phrase.rows.tolist():
-            verdicts.reject(row, Verdict("stock_phrase", reason, (setting("integrity.stock_phrases", "annotate"),)))
+            rejections.reject(row, Rejection("stock_phrase", reason, (setting("integrity.stock_phrases", "annotate"),)))
     return phrases
 
 
@@ -67,10 +69,10 @@ class Repeated:
     share: float  # of the slice's prompts
 
 
-def drop_constants(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) -> list[Repeated]:
+def drop_constants(facts: Facts, rejections: Rejections, config: IntegrityConfig) -> list[Repeated]:
     """Rejects a completion that answers most prompts of its slice; returns those that answer many."""
     slices: dict[str, list[int]] = {}
-    for row in verdicts.kept(np.arange(len(facts))).tolist():
+    for row in rejections.kept(np.arange(len(facts))).tolist():
         slices.setdefault(facts.slices[row], []).append(row)
     found = []
     for name, chosen in sorted(slices.items()):
@@ -87,28 +89,28 @@ def drop_constants(facts: Facts, verdicts: Verdicts, config: IntegrityConfig) ->
             if share > config.constant_share:
                 reason = f"the same completion as to {prompts} of the {total} prompts of its slice"
                 for row in mine.tolist():
-                    verdicts.reject(row, Verdict("constant", reason, (setting("integrity.constant_share", 1.0),)))
+                    rejections.reject(row, Rejection("constant", reason, (setting("integrity.constant_share", 1.0),)))
     return found
 
 
-def drop_duplicates(facts: Facts, verdicts: Verdicts, order: Ints, scope: str) -> None:
+def drop_duplicates(facts: Facts, rejections: Rejections, order: Ints, scope: str) -> None:
     """Rejects all but the best of equal rows; near-duplicates in this scope would reject most of them too."""
-    kept_by = exact_duplicates(facts.digests, verdicts.kept(order))
+    kept_by = exact_duplicates(facts.digests, rejections.kept(order))
     alone = (setting("duplicates", False),)
     for row in np.flatnonzero(kept_by >= 0).tolist():
         better = int(kept_by[row])
         near_too = scope != "off" and facts.numbers[row] == facts.numbers[better]
         would_keep = (*alone, ALL_NEAR) if near_too else alone
-        verdicts.reject(row, Verdict("duplicate", "the same text as a row that is kept", would_keep), better)
+        rejections.reject(row, Rejection("duplicate", "the same text as a row that is kept", would_keep), better)
 
 
 def drop_near_duplicates(
-    facts: Facts, verdicts: Verdicts, order: Ints, config: NearDuplicatesConfig, read: Rows, progress: Progress
+    facts: Facts, rejections: Rejections, order: Ints, config: NearDuplicatesConfig, read: Rows, progress: Progress
 ) -> None:
     """Rejects the rows that almost repeat a better one. Raises SeqdistillError when the guard stops it."""
     if config.scope == "off":
         return
-    rows = verdicts.kept(order)
+    rows = rejections.kept(order)
     floor = FLOOR * config.similarity if config.scope == "pair" else 0.0
     matches = near_duplicates(facts.sets, facts.numbers, rows, config.similarity, floor, progress)
     gone = np.flatnonzero(matches.kept_by >= 0)
@@ -116,7 +118,7 @@ def drop_near_duplicates(
     for row in gone.tolist():
         reason = f"{config.scope} similarity {matches.similarity[row]:.3f} to a row that is kept, at least {config.similarity}"
         would_keep = ALL_NEAR if matches.repeats[row] else setting("near_duplicates.similarity", 1.0)
-        verdicts.reject(row, Verdict("near_duplicate", reason, (would_keep,)), int(matches.kept_by[row]))
+        rejections.reject(row, Rejection("near_duplicate", reason, (would_keep,)), int(matches.kept_by[row]))
 
 
 def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDuplicatesConfig, read: Rows) -> None:
@@ -140,7 +142,9 @@ def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDupl
             )
 
 
-def drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item], config: ContaminationConfig, read: Rows) -> set[int]:
+def drop_contaminated(
+    facts: Facts, rejections: Rejections, items: list[Item], config: ContaminationConfig, read: Rows
+) -> set[int]:
     """Rejects the rows that hold a test item; returns those that only share a template's wording with one."""
     shared = templates(facts.hits, facts.prompts)
     facts.hits = {row: hit for row, hit in facts.hits.items() if row not in shared}
@@ -150,5 +154,5 @@ def drop_contaminated(facts: Facts, verdicts: Verdicts, items: list[Item], confi
         in_part = hit.share < 1 and held(item.text, text) < 1
         reason = f"{hit.kind} match ({hit.share:.0%}) of its {hit.side} with the {item.part} of test item {item.test}"
         would_keep = setting("contamination.overlap", 1.0) if in_part else setting("contamination.action", "annotate")
-        verdicts.reject(row, Verdict("contamination", reason, (would_keep,)))
+        rejections.reject(row, Rejection("contamination", reason, (would_keep,)))
     return shared

@@ -18,18 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqdistill.errors import UsageError
+from seqdistill.metrics.behaviour import refusal
+from seqdistill.personal_data import count, hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, PersonalDataConfig
 from seqdistill.records import SAMPLE_KEYS, Sample, fingerprint, read_row, to_line
 from seqdistill.stages.filter.agreement import agreement, label
 from seqdistill.stages.filter.checks.contamination import Hit, ItemIndex
 from seqdistill.stages.filter.checks.duplicates import digest
-from seqdistill.stages.filter.checks.integrity import integrity, refusal
+from seqdistill.stages.filter.checks.integrity import integrity
 from seqdistill.stages.filter.checks.languages import asks_for_another, language, may_change_script, script
-from seqdistill.stages.filter.checks.personal_data import count, hidden
 from seqdistill.stages.filter.checks.stock_phrases import openings
 from seqdistill.stages.filter.checks.words import Hashes, Ints, Sets, Words, mix, pair_sets, sequence_hashes, words
-from seqdistill.stages.filter.verdict import Verdict, setting
+from seqdistill.stages.filter.rejection import Rejection, setting
 from seqdistill.stages.filter.workers import each
 from seqdistill.tasks.answer_form import AnswerForm
 
@@ -63,7 +64,7 @@ class Facts:
     languages: list[tuple[str, str]]  # likewise, where a rule needs them
     refused: NDArray[np.bool_]
     sets: Sets
-    verdicts: dict[int, Verdict]
+    rejections: dict[int, Rejection]
     hits: dict[int, Hit]
     personal: dict[int, dict[str, int]]  # how many values of each kind, for rows with personal data
 
@@ -143,7 +144,7 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
     samples = [sample for _, sample, _, _ in rows]
     prompts, completions = [sample.prompt_text for sample in samples], [sample.text for sample in samples]
     prompt_words, completion_words = words(prompts), words(completions)
-    verdicts = {row: verdict for row, sample in enumerate(samples) if (verdict := _verdict(sample, config, form))}
+    rejections = {row: rejection for row, sample in enumerate(samples) if (rejection := _rejection(sample, config, form))}
     hits = {hit.row: hit for hit in index.look("completion", completions, completion_words, prompts)}
     hits |= {hit.row: hit for hit in index.look("prompt", prompts, prompt_words)}
     prompt_ids = hashes_of([sample.prompt_id for sample in samples])
@@ -170,7 +171,7 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
         languages=[_languages(sample) if config.integrity.language_share else NEITHER for sample in samples],
         refused=np.array([refusal(text) is not None for text in completions], bool),
         sets=_sets(near.scope, prompt_words, completion_words),
-        verdicts=verdicts,
+        rejections=rejections,
         hits=hits,
         personal=_personal(samples, config.personal_data),
     )
@@ -191,12 +192,12 @@ def _languages(sample: Sample) -> tuple[str, str]:
     return NEITHER if both[0] != both[1] and asks_for_another(sample.prompt) else both
 
 
-def _verdict(sample: Sample, config: FilterConfig, form: AnswerForm) -> Verdict | None:
-    verdict = integrity(sample, config.integrity)
-    if not verdict and config.schema and (fault := form.fault(sample.text)):
-        verdict = Verdict("schema", fault, (setting("schema", False),))
+def _rejection(sample: Sample, config: FilterConfig, form: AnswerForm) -> Rejection | None:
+    rejection = integrity(sample, config.integrity)
+    if not rejection and config.schema and (fault := form.fault(sample.text)):
+        rejection = Rejection("schema", fault, (setting("schema", False),))
     # A reason may quote the text, and reports contain reasons.
-    return verdict and replace(verdict, reason=hidden(verdict.reason, config.personal_data.phone_regions))
+    return rejection and replace(rejection, reason=hidden(rejection.reason, config.personal_data.phone_regions))
 
 
 def _personal(samples: list[Sample], config: PersonalDataConfig) -> dict[int, dict[str, int]]:
@@ -242,21 +243,21 @@ class _Joined:
 
     spill: IO[bytes]
     parts: list[Facts] = field(default_factory=list)
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    rejections: dict[int, Rejection] = field(default_factory=dict)
     hits: dict[int, Hit] = field(default_factory=dict)
     personal: dict[int, dict[str, int]] = field(default_factory=dict)
     rows: int = 0
     sizes: list[Ints] = field(default_factory=list)
 
     def add(self, part: Facts) -> None:
-        self.verdicts |= {self.rows + row: verdict for row, verdict in part.verdicts.items()}
+        self.rejections |= {self.rows + row: rejection for row, rejection in part.rejections.items()}
         self.hits |= {self.rows + row: hit for row, hit in part.hits.items()}
         self.personal |= {self.rows + row: counts for row, counts in part.personal.items()}
         self.rows += len(part)
         self.sizes.append(part.sets.sizes)
         part.sets.hashes.tofile(self.spill)
         part.sets = Sets(np.empty(0, np.uint64), np.zeros(1, np.int64))
-        part.verdicts, part.hits, part.personal = {}, {}, {}
+        part.rejections, part.hits, part.personal = {}, {}, {}
         self.parts.append(part)
 
     def facts(self) -> Facts:
@@ -269,7 +270,7 @@ class _Joined:
             name: list(itertools.chain.from_iterable(getattr(part, name) for part in self.parts)) for name in LISTS
         }
         sets = Sets(hashes, np.cumsum(sizes))
-        return Facts(**columns, **lists, sets=sets, verdicts=self.verdicts, hits=self.hits, personal=self.personal)
+        return Facts(**columns, **lists, sets=sets, rejections=self.rejections, hits=self.hits, personal=self.personal)
 
 
 def _joined(parts: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:

@@ -15,6 +15,7 @@ import numpy as np
 from seqdistill.cards import write_dataset_card
 from seqdistill.decisions import decisions_file, read_decisions
 from seqdistill.errors import SeqdistillError
+from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe, settings
@@ -22,10 +23,10 @@ from seqdistill.records import is_hub_source, write_json
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.filter.agreement import agreement_report
 from seqdistill.stages.filter.checks.contamination import Item, ItemIndex, items_of
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.stages.filter.outputs import write, write_baselines
 from seqdistill.stages.filter.people import apply_decisions, handle_personal_data
-from seqdistill.stages.filter.report import Verdicts, report, warnings_of
+from seqdistill.stages.filter.rejection import Rejection, in_words
+from seqdistill.stages.filter.report import Rejections, report, warnings_of
 from seqdistill.stages.filter.rules import (
     Repeated,
     drop_constants,
@@ -37,7 +38,6 @@ from seqdistill.stages.filter.rules import (
 )
 from seqdistill.stages.filter.scan import Facts, Rows, scan
 from seqdistill.stages.filter.scoring.choice import Choice, Chooser, choice_inputs, choice_settings
-from seqdistill.stages.filter.verdict import Verdict, in_words
 from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import PLAIN, load_template
@@ -81,21 +81,21 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         read = stack.enter_context(Rows(samples, facts))
 
         order = np.lexsort((facts.ids, facts.samples, -facts.scores))  # best first, whatever the order of the file
-        verdicts = Verdicts(len(facts), by_row=dict(facts.verdicts))
-        drop_slips(facts, verdicts, config.integrity)
-        phrases = drop_stock_phrases(facts, verdicts, order, config.integrity, read)
-        repeated = drop_constants(facts, verdicts, config.integrity)
+        rejections = Rejections(len(facts), by_row=dict(facts.rejections))
+        drop_slips(facts, rejections, config.integrity)
+        phrases = drop_stock_phrases(facts, rejections, order, config.integrity, read)
+        repeated = drop_constants(facts, rejections, config.integrity)
         if config.duplicates:
-            drop_duplicates(facts, verdicts, order, config.near_duplicates.scope)
-        drop_near_duplicates(facts, verdicts, order, config.near_duplicates, read, progress)
-        shared = drop_contaminated(facts, verdicts, items, config.contamination, read)
+            drop_duplicates(facts, rejections, order, config.near_duplicates.scope)
+        drop_near_duplicates(facts, rejections, order, config.near_duplicates, read, progress)
+        shared = drop_contaminated(facts, rejections, items, config.contamination, read)
         final = facts.hits.keys() if config.contamination.action == "drop" else set[int]()
-        choice = _choose(run, recipe, form, facts, verdicts, read, progress)
-        reviewed = apply_decisions(decisions, final, facts, verdicts, config.personal_data, read)
-        personal = handle_personal_data(facts, verdicts, reviewed, config.personal_data, read)
+        choice = _choose(run, recipe, form, facts, rejections, read, progress)
+        reviewed = apply_decisions(decisions, final, facts, rejections, config.personal_data, read)
+        personal = handle_personal_data(facts, rejections, reviewed, config.personal_data, read)
 
-        agreed = agreement_report(facts.agreements, facts.labels, facts.slices, verdicts.kept(np.arange(len(facts))))
-        warnings = [*warnings_of(facts, verdicts), *_repeated_warnings(repeated, read), *choice.warnings]
+        agreed = agreement_report(facts.agreements, facts.labels, facts.slices, rejections.kept(np.arange(len(facts))))
+        warnings = [*warnings_of(facts, rejections), *_repeated_warnings(repeated, read), *choice.warnings]
         if shared:
             warnings.append(
                 f"{len(shared):,} rows share most of their wording with a test item, as rows of many prompts do: taken for a "
@@ -103,15 +103,15 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             )
         for warning in warnings:
             progress.note(f"warning: {warning}")
-        _check_something_is_left(verdicts, len(facts), samples)
-        document = report(facts, verdicts, phrases, items, read, config.personal_data.phone_regions) | {
+        _check_something_is_left(rejections, len(facts), samples)
+        document = report(facts, rejections, phrases, items, read, config.personal_data.phone_regions) | {
             "warnings": warnings,
             **agreed,
             "select": choice.summary,
             "personal_data": personal,
             "review": reviewed.counts,
         }
-        counts = write(run, facts, verdicts, read) | write_baselines(run, facts, verdicts, choice, read)
+        counts = write(run, facts, rejections, read) | write_baselines(run, facts, rejections, choice, read)
         record.begin()  # nothing of an earlier filter is touched before, so that a judge that fails leaves it as it was
         write_json(run.file("filter", "report.json"), document)
         kept = counts["train.jsonl"] + counts["validation.jsonl"]
@@ -199,17 +199,17 @@ def _test_items(recipe: Recipe, progress: Progress) -> list[Item]:
 
 
 def _choose(
-    run: Run, recipe: Recipe, form: AnswerForm, facts: Facts, verdicts: Verdicts, read: Any, progress: Progress
+    run: Run, recipe: Recipe, form: AnswerForm, facts: Facts, rejections: Rejections, read: Any, progress: Progress
 ) -> Choice:
     """Scores the remaining rows and rejects those that are not chosen."""
     if recipe.filter.score.by == "none":
         return Choice({}, {}, {})
-    rows = verdicts.kept(np.arange(len(facts)))
-    repeated = (row for row, verdict in verdicts.by_row.items() if verdict.rule in ("duplicate", "near_duplicate"))
+    rows = rejections.kept(np.arange(len(facts)))
+    repeated = (row for row, rejection in rejections.by_row.items() if rejection.rule in ("duplicate", "near_duplicate"))
     voters = np.append(rows, np.fromiter(repeated, np.int64))
     choice = Chooser(run, recipe, form, facts.prompts, facts.held_out, read, progress).choose(rows, voters)
     for row, (why, better) in sorted(choice.rejected.items()):
-        verdicts.reject(row, Verdict(why.rule, why.reason, why.would_keep), better)
+        rejections.reject(row, Rejection(why.rule, why.reason, why.would_keep), better)
     return choice
 
 
@@ -221,13 +221,13 @@ def _repeated_warnings(repeated: Sequence[Repeated], read: Rows) -> list[str]:
     ]
 
 
-def _check_something_is_left(verdicts: Verdicts, rows: int, samples: Path) -> None:
+def _check_something_is_left(rejections: Rejections, rows: int, samples: Path) -> None:
     if not rows:
         raise SeqdistillError(f"{samples}: no samples in it", "generate some first; see generate/failures.jsonl")
-    if len(verdicts.by_row) == rows:
-        by_rule = verdicts.by_rule()
+    if len(rejections.by_row) == rows:
+        by_rule = rejections.by_rule()
         rule = max(by_rule, key=by_rule.__getitem__)
-        example = next(verdict for verdict in verdicts.by_row.values() if verdict.rule == rule)
+        example = next(rejection for rejection in rejections.by_row.values() if rejection.rule == rule)
         raise SeqdistillError(
             f"no row is left: the rule {rule!r} took {by_rule[rule]} of {rows} ({example.reason})",
             f"{in_words(example.would_keep)} would keep this one" if example.would_keep else "look at the answers in generate/",

@@ -124,7 +124,7 @@ def _probe(run: Run, journal: Journal, inputs: Inputs, some: Sequence[Planned], 
 
 
 def _spread(plan: Sequence[Planned], count: int) -> list[Planned]:
-    """So many of them, evenly spread."""
+    """`count` requests of a plan, evenly spread over it."""
     if len(plan) <= count:
         return list(plan)
     return [plan[place * len(plan) // count] for place in range(count)]
@@ -170,7 +170,7 @@ def _extrapolate(
 
 
 def _seconds(missing: Sequence[Planned], each: float, ratio: float, length: float, config: GenerateConfig) -> float:
-    """How long the missing will take: as many at once as may be, within the limits a minute."""
+    """How long the missing will take: at the configured concurrency and limits a minute."""
     at_once = {"openai": min(config.concurrency, max(1, len(missing)))}
     tokens = sum(_bytes(one) for one in missing) * ratio + len(missing) * length
     return max(

@@ -75,7 +75,7 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
     teachers = []
     for model in models:
         if not model.model:
-            raise UsageError("no teacher is named", "give --teacher, or model in the recipe's [teacher]")
+            raise UsageError("no teacher is configured", "pass --teacher, or set model in the recipe's [teacher]")
         if config.samples_per_request > 1 and model.engine != "openai":
             raise UsageError(
                 f"samples_per_request = {config.samples_per_request} with the {model.engine} engine",

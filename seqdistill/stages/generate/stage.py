@@ -19,6 +19,7 @@ from seqdistill.journal.repeated import paid_anew
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
+from seqdistill.rights import check_training_allowed, rights_of, teachers_in, unknown_rights
 from seqdistill.runs import Run
 from seqdistill.stages.generate.asking import Outcome, ask_teachers
 from seqdistill.stages.generate.estimate import compare, place
@@ -50,23 +51,28 @@ class GenerateResult:
 
 
 def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
-    """Asks the teacher and writes samples.jsonl, failures.jsonl and the manifest.
+    """Prompts the teacher and writes samples.jsonl, failures.jsonl and the manifest.
 
     Raises UsageError for bad input before any request, and Incomplete when more requests failed than may, or the budget
     is reached: the others are written, and running again requests only what is missing.
     """
-    nobody_to_ask = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
-    if nobody_to_ask and (run.manifest("generate") or {}).get("imported"):
+    nothing_to_send = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
+    if nothing_to_send and (run.manifest("generate") or {}).get("imported"):
         return _result(run, up_to_date=True)  # `import` has done this stage
+    check_training_allowed(teachers_in(recipe))
     inputs = Inputs.of(run, recipe)
     if inputs.record.up_to_date():
         return _result(run, up_to_date=True)
     with run.locked("generate"), ExitStack() as stack:
         for difference in inputs.record.differences():
             progress.note(f"generate: {difference}")
+        if run.manifest("generate") is None and (unknown := unknown_rights(teachers_in(recipe))):
+            progress.note(f"generate: {unknown}")
         plan, others = inputs.plan(progress), inputs.others(stack)
         journal = stack.enter_context(Journal(run.file("generate", "journal.jsonl")))
-        budget = stack.enter_context(spending(run, journal, inputs.teachers, recipe.generate.budget, progress))
+        budget = stack.enter_context(
+            spending(run, journal, inputs.teachers, recipe.generate.budget, progress, note_spent=False)
+        )
         if again := paid_anew(journal, ((planned.teacher, planned.request) for planned in plan), place):
             progress.note(f"generate: {again}")
         outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others)
@@ -106,14 +112,14 @@ def is_up_to_date(run: Run, recipe: Recipe) -> bool:
 def _about(inputs: Inputs) -> dict[str, Any]:
     """The teachers as the manifest and the cards name them; of several, the names together and each alone."""
     each: list[dict[str, Any]] = [
-        {"name": one.name, "identity": one.identity, "engine": one.config.engine, "license": one.config.license}
+        {"name": one.name, "identity": one.identity, "engine": one.config.engine, **asdict(rights_of(one.config))}
         | ({"neutralised": neutralised} if (neutralised := neutralised_settings(one.config)) else {})
         for one in inputs.teachers
     ]
     joined = {key: ", ".join(str(one[key]) for one in each) for key in ("name", "identity", "engine")}
     if len(each) > 1:
         return {**joined, "each": each}
-    return joined | {name: each[0][name] for name in ("neutralised",) if name in each[0]}
+    return each[0] | joined
 
 
 def _incomplete(run: Run, outcome: Outcome, failed: int, planned: int) -> Incomplete:

@@ -66,7 +66,7 @@ def check_arguments(arguments: dict[str, Any], kind: Any) -> None:
         accepted = kinds | ({int} if float in kinds else set())
         if kinds <= {bool, int, float, str, list, dict, type(None)} and type(value) not in accepted:
             wanted = " or ".join(sorted(kind.__name__ for kind in kinds if kind is not type(None)))
-            raise UsageError(f"{place} = {value!r}: want {wanted}", "TOML writes 1e-5, true and 16 without quotes")
+            raise UsageError(f"{place} = {value!r}: expected {wanted}", "TOML writes 1e-5, true and 16 without quotes")
 
 
 def trl_arguments(

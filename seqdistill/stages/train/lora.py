@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from seqdistill.engines.loading import load
+from seqdistill.engines.loading import load, with_adapters
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import LoraConfig, ModelConfig
 
@@ -86,10 +86,8 @@ def merged(model: Any, base: ModelConfig) -> Any:
         return model
     if not getattr(without_adapters(model), "is_quantized", False):
         return model.merge_and_unload()
-    import peft
-
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         whole = load("AutoModelForCausalLM", replace(base), dtype="float32")
         whole.generation_config = without_adapters(model).generation_config
-        return peft.PeftModel.from_pretrained(whole, Path(folder)).merge_and_unload()
+        return with_adapters(whole, Path(folder)).merge_and_unload()

@@ -68,7 +68,7 @@ def _with_references(rows: Sequence[Sample], weights: dict[str, float], config: 
     if not references:
         raise UsageError(
             f"[train] reference_weight = {config.reference_weight:g}, but no row has a reference",
-            "give the prompts a reference, or leave reference_weight out",
+            "add a reference to the prompts, or leave reference_weight out",
         )
     weights |= {row.id: config.reference_weight for row in references.values()}
     if config.references == "replace":

@@ -144,5 +144,5 @@ def check_batches(dataset: Iterable[dict[str, Any]], collate: Any, rows: Sequenc
     wanted_ends = sum(row.tokens[row.start :].count(end_of_turn) for row in rows)
     if (trained, ends) != (wanted, wanted_ends):
         raise SeqdistillError(
-            f"the trainer would train {trained} tokens with {ends} ends of turn, want {wanted} with {wanted_ends}", hint
+            f"the trainer would train {trained} tokens with {ends} ends of turn, expected {wanted} with {wanted_ends}", hint
         )

@@ -9,10 +9,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.loading import load
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
 from seqdistill.stages.train.lora import merged
 from seqdistill.stages.train.ranks import rank
+from seqdistill.stages.train.vocabulary import NOTE, read_kept
 
 BOTH, FIVE = "transformers 4 and 5", "transformers 5 or later"
 
@@ -22,9 +24,7 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
 
     Of several processes the first one writes; the others return nothing.
     """
-    from transformers import AutoConfig
-
-    came_in = AutoConfig.from_pretrained(base.model, revision=base.revision, trust_remote_code=base.trust_remote_code)
+    came_in = load("AutoConfig", base)
     half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
     for folder in (half, old) if rank() == 0 else ():
         shutil.rmtree(folder, ignore_errors=True)
@@ -39,6 +39,8 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     trainer.save_model(str(half))  # the first process writes; the others may have a part of the weights
     if rank() > 0:
         return ""
+    if (cut_from := read_kept(base)) is not None:
+        write_json(half / NOTE, {"kept": cut_from})
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
     loads_in = write_for_both(half)
     for file in half.iterdir():
@@ -56,18 +58,17 @@ def write_for_both(folder: Path) -> str:
     Where transformers 5 itself would then read another config, or transformers 4 has no words for it, the folder stays as it
     was written.
     """
-    from transformers import AutoConfig
-
     _rewrite_tokenizer(folder / "tokenizer_config.json")
     path = folder / "config.json"
     written = path.read_bytes()
-    before = AutoConfig.from_pretrained(folder, trust_remote_code=False) if b'"auto_map"' not in written else None
+    saved = ModelConfig(model=str(folder))
+    before = load("AutoConfig", saved, "the trained model") if b'"auto_map"' not in written else None
     config = json.loads(written)
     known = [_rewrite_rope(part) for part in _configs(config)]
     if before is None or not all(known):
         return FIVE
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if _rope(AutoConfig.from_pretrained(folder)) != _rope(before):
+    if _rope(load("AutoConfig", saved, "the trained model")) != _rope(before):
         path.write_bytes(written)
         return FIVE
     return BOTH

@@ -107,11 +107,11 @@ def _local_teacher(recipe: Recipe, model: str | None) -> ModelConfig:
     if model is not None:
         return replace(teacher, model=model, engine="transformers", revision=None)
     if not teacher.model:
-        raise UsageError("no teacher is named", "give --model, or model in the recipe's [teacher]")
+        raise UsageError("no teacher is configured", "pass --model, or set model in the recipe's [teacher]")
     if teacher.engine == "openai":
         raise UsageError(
-            f"the teacher {teacher.model!r} is an endpoint: it gives log-probabilities of what it writes, not of other texts",
-            "`seqdistill generate RUN --logprobs 20` takes them as it writes; or give the same model's files with --model",
+            f"the teacher {teacher.model!r} is an endpoint: it returns log-probabilities of what it writes, not of other texts",
+            "`seqdistill generate RUN --logprobs 20` takes them as it writes; or pass the same model's files with --model",
         )
     return teacher
 

@@ -1,6 +1,7 @@
 """Integrity: what is wrong with a completion on its own, whatever the other rows say.
 
-Each rule returns its reason. Does not judge quality.
+Each rule returns its reason. What counts as a repetition or a refusal is defined in `metrics.behaviour`, for eval too. Does not
+judge quality.
 """
 
 import math
@@ -8,17 +9,18 @@ import re
 from typing import Any
 
 from seqdistill.engines.reasoning import leftover_reasoning
+from seqdistill.metrics.behaviour import refusal, repetition
+from seqdistill.personal_data import hidden
 from seqdistill.recipe.tables import IntegrityConfig
 from seqdistill.records import Sample
-from seqdistill.stages.filter.checks.personal_data import hidden
-from seqdistill.stages.filter.verdict import Verdict, setting
+from seqdistill.stages.filter.rejection import Rejection, setting
 
 
-def integrity(sample: Sample, config: IntegrityConfig) -> Verdict | None:
+def integrity(sample: Sample, config: IntegrityConfig) -> Rejection | None:
     """The first rule that a completion breaks, or None."""
 
-    def broken(rule: str, reason: str, key: str, value: Any) -> Verdict:
-        return Verdict(rule, reason, (setting(f"integrity.{key}", value),))
+    def broken(rule: str, reason: str, key: str, value: Any) -> Rejection:
+        return Rejection(rule, reason, (setting(f"integrity.{key}", value),))
 
     text, ended, wanted = sample.text, sample.finish_reason, config.finish_reasons
     length = len(text.strip())
@@ -27,7 +29,7 @@ def integrity(sample: Sample, config: IntegrityConfig) -> Verdict | None:
             "finish_reason", f"finish_reason is {ended!r}, not {' or '.join(wanted)}", "finish_reasons", [*wanted, ended]
         )
     if not length:
-        return Verdict("empty", "the completion is empty")
+        return Rejection("empty", "the completion is empty")
     if length < config.min_chars:
         return broken("too_short", f"{length} characters, fewer than {config.min_chars}", "min_chars", length)
     if config.max_chars is not None and len(text) > config.max_chars:
@@ -42,55 +44,6 @@ def integrity(sample: Sample, config: IntegrityConfig) -> Verdict | None:
     if config.refusals == "drop" and refusal(text) and (refused := refusal(hidden(text))):
         return broken("refusal", f"a refusal: {refused!r}", "refusals", "annotate")
     return None
-
-
-# --- repetition -----------------------------------------------------------------------------------------------------------
-
-_BULLET = re.compile(r"\s*(?:[-*+•]|\(?\d{1,3}[.):]|#{1,6})\s+")
-RUN = 3  # lines: a line repeats when it and the two before it, in this order, stood in the text already
-
-
-def repetition(text: str) -> float:
-    """The share (0 to 1) of a text that repeats what stood in it before, as a model does that is caught in a loop.
-
-    Within a line it is the share of 4-grams of words (of characters where there are no spaces) that an earlier one equals;
-    a line counts whole where it and the lines before it stood there already. Tables, code and lists repeat words and single
-    lines by their nature, not runs of lines. Lines without letters do not count.
-    """
-    total, repeated = 0, 0.0
-    seen: set[tuple[str, ...]] = set()
-    before: list[str] = []
-    fenced = False
-    for line in text.splitlines():
-        if line.lstrip().startswith(("```", "~~~")):
-            fenced = not fenced
-            continue
-        bare = " ".join(_BULLET.sub("", line, count=1).split())
-        if not any(map(str.isalpha, bare)):
-            continue
-        before = [*before[1 - RUN :], bare]
-        size = max(1, len(_units(bare)))
-        total += size
-        run = tuple(before)
-        if len(run) == RUN and run in seen:
-            repeated += size
-        elif not (fenced or bare.startswith("|") or bare.count("|") > 1):
-            repeated += size * _repeated_grams(_units(bare))
-        seen.add(run)
-    return repeated / total if total else 0.0
-
-
-def _units(line: str) -> list[str] | str:
-    """The words of a line; its characters where most of them are of a script without spaces."""
-    units = line.split()
-    return "".join(units) if len(line) > 20 * len(units) and not line.isascii() else units
-
-
-def _repeated_grams(units: list[str] | str) -> float:
-    total = len(units) - 3
-    if total < 4:
-        return 0.0
-    return 1 - len(set(zip(units, units[1:], units[2:], units[3:], strict=False))) / total
 
 
 # --- markup ---------------------------------------------------------------------------------------------------------------
@@ -108,16 +61,19 @@ _REASONING = re.compile(
     r"<(/?)(think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|inner_?(?:thoughts?|monologue)|chain_of_thought|analysis)>",
     re.IGNORECASE,
 )
+_NO_TEXT = re.compile(r"[\ud800-\udfff\x00\ufffd]")  # half a character, NUL, and what stands for bytes that were no text
 _UNFILLED = re.compile(r"\A\s*\{\{\s{0,9}\w[\w. ]{0,99}\}\}\s*\Z")
 _CODE = re.compile(r"(?ms:^[ \t]*(?P<fence>```+|~~~+).*?^[ \t]*(?P=fence))|`[^`\n]{1,400}`")
 _FENCE = re.compile(r"^ {0,9}(?P<fence>`{3,}|~{3,})(?P<info>[^\n`]*)$", re.MULTILINE)
 
 
 def broken_markup(text: str, prompt: str = "") -> str | None:
-    """A special token, reasoning left in the answer, or an open code fence in a text, in words; None when there is none.
+    """A special token, reasoning left, an open code fence or a broken character in a text, in words; None when there is none.
 
     Code is not looked into, and a token that the prompt speaks of is part of the answer.
     """
+    if (broken := _NO_TEXT.search(text)) and broken[0] not in prompt:
+        return f"a broken character is in the text: {broken[0]!r}"
     if "<" in text or "[" in text or "#" in text:
         prose = _CODE.sub(" ", text)
         found = _SPECIAL.search(prose) or _EDGE.search(prose)
@@ -189,19 +145,3 @@ def self_naming(text: str, question: str) -> str | None:
     """The words in which a completion speaks of the model that wrote it, unless the prompt invites it."""
     found = _SELF.search(text)
     return found[0][:80] if found and not _ABOUT_IT.search(question) else None
-
-
-# --- refusals -------------------------------------------------------------------------------------------------------------
-
-_REFUSAL = re.compile(
-    r"\A\W*(?:(?:i(?:'|’| a)m )?(?:very |so )?sorry,?(?: but)?|unfortunately,?|i apologi[sz]e,?(?: but)?|my apologies,?)?\W*"
-    r"(?:i (?:can(?:no|'|’)t|can not|won(?:'|’)t|am (?:not able|unable)|must (?:decline|refuse)|don(?:'|’)t feel comfortable)"
-    r"|i(?:'|’)m (?:not able|unable)|it(?:'|’)s not (?:appropriate|possible) for me)[^.!?\n]{0,80}",
-    re.IGNORECASE,
-)
-
-
-def refusal(text: str) -> str | None:
-    """The words in which a completion refuses, when it begins with that; None when it answers."""
-    found = _REFUSAL.match(text[:400])
-    return found[0].strip()[:60] if found else None

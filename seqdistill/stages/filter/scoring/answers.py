@@ -1,28 +1,24 @@
 """Answers: a completion's final answer, extracted from its text so that two completions can be compared.
 
-Owns the ways to find an answer and its normal form. Does not judge it. A completion is hostile text: no way of reading it
-may hang, and a completion that has no answer has None.
+Owns the ways to find an answer and its normal form; numbers are read by `metrics.numbers`. Does not judge it. A completion is
+hostile text: no way of reading it may hang, and a completion that has no answer has None.
 """
 
 import json
-import re
 import unicodedata
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
 import regex  # a user's pattern runs on a model's text: this package has a time limit
 
 from seqdistill.errors import UsageError
-from seqdistill.stages.filter.scoring.numbers import only_number, stated_number, written
+from seqdistill.metrics.numbers import answer_number, boxed, whole_number, written
+from seqdistill.metrics.structured import parsed, whole_numbers
 
 Extract = Callable[[str], str | None]
 
 EXTRACTS = "text, number, boxed, json:PATH or regex:PATTERN"
 REGEX_SECONDS = 1.0
-
-NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])[-+−]?\.\d+")
-_FENCED = re.compile(r"\A```[\w-]*\n(?P<inside>.*)\n```\Z", re.DOTALL)
 
 
 def extractor(extract: str) -> Extract:
@@ -60,73 +56,17 @@ def compiled(pattern: str, key: str) -> Any:
 def normal(text: str) -> str | None:
     """A text in normal form: NFKC, case folded, single spaces, no full stop at the end; a number as `number` writes it."""
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split()).removesuffix(".").rstrip()
-    whole = NUMBER.fullmatch(folded)
-    return (number(whole[0]) if whole else folded) or None
-
-
-def number(text: str) -> str:
-    """A matched NUMBER in normal form: no thousands separators, plus sign, leading zeros or trailing zeros: 1,050.0 -> 1050."""
-    sign = "-" if text[0] in "-−" else ""
-    whole, _, fraction = text.lstrip("-+−").replace(",", "").partition(".")
-    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
-    digits = f"{whole}.{fraction}" if fraction else whole
-    return digits if digits == "0" else sign + digits
-
-
-def answer_number(text: str) -> str | None:
-    """The number that a text gives as its answer, in normal form: in its last box, or else as `stated_number` finds it."""
-    value = answer_value(text)
-    return None if value is None else written(value)
-
-
-def answer_value(text: str) -> Fraction | None:
-    """The value of the number that a text gives as its answer; None for none, and for what is not one number."""
-    box = boxed(text)
-    return stated_number(text) if box is None else only_number(box)
-
-
-def reference_value(text: str) -> Fraction | None:
-    """The value of a reference that is one number, or has one in its last box or behind a mark; None for any other."""
-    box = boxed(text)
-    return only_number(text if box is None else box)
-
-
-def boxed(text: str) -> str | None:
-    """The content of the last \\boxed{...} whose braces balance."""
-    opened: list[tuple[bool, int]] = []  # whether it is a box, and where its inside starts
-    last: tuple[int, int] | None = None
-    for brace in re.finditer(r"(?P<box>\\boxed)?\{|\}", text):
-        if brace[0] != "}":
-            opened.append((brace["box"] is not None, brace.end()))
-        elif opened:
-            is_box, start = opened.pop()
-            if is_box and (last is None or start > last[0]):
-                last = start, brace.start()
-    return text[slice(*last)] if last else None
+    value = whole_number(folded)
+    return (folded if value is None else written(value)) or None
 
 
 def read_json(text: str) -> tuple[Any, str] | None:
-    """The value of a text that is JSON as a whole, alone or as one fenced block, and its normal form; None for other text.
-
-    In the normal form key order does not matter, 1 is 1.0 and true is not 1. NaN and Infinity are not JSON.
-    """
-    stripped = text.strip()
-    if fenced := _FENCED.match(stripped):
-        stripped = fenced["inside"]
+    """The value of a text that is JSON as a whole, as eval's metrics read it, and its normal form; None for other text."""
     try:
-        value = json.loads(stripped, parse_constant=_refuse, parse_float=_int_or_float)
-        return value, json.dumps(value, sort_keys=True)
-    except (ValueError, RecursionError):  # ValueError: not JSON, or an integer of thousands of digits
+        value = whole_numbers(parsed(text))
+    except ValueError:
         return None
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _int_or_float(text: str) -> int | float:
-    value = float(text)
-    return int(value) if value.is_integer() else value
+    return value, json.dumps(value, sort_keys=True)
 
 
 def _at_path(text: str, path: list[str]) -> str | None:

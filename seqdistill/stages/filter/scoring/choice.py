@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal
+from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, ScoreConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.stages.filter.checks.words import Hashes, Ints
 from seqdistill.stages.filter.scoring.answers import extractor
 from seqdistill.stages.filter.scoring.judge import judge, judge_settings
@@ -115,9 +115,9 @@ class Chooser:
         for group in self._groups(rows) if config.select.among == "prompt" else [rows.tolist()]:
             samples = {row: self._read(row).id for row in group}
             by_id = {sample: row for row, sample in samples.items()}
-            for row, verdict in zip(group, select(list(by_id), [scores[row] for row in group], kind, selecting), strict=True):
-                if verdict:
-                    choice.rejected[row] = verdict, by_id[verdict.kept_by] if verdict.kept_by else None
+            for row, rejection in zip(group, select(list(by_id), [scores[row] for row in group], kind, selecting), strict=True):
+                if rejection:
+                    choice.rejected[row] = rejection, by_id[rejection.kept_by] if rejection.kept_by else None
             for name, chosen in choice.baselines.items():
                 for side in (False, True):
                     mine = [row for row in group if self._held_out[row] == side]
@@ -229,7 +229,7 @@ def _why_unscored(config: FilterConfig, sample: Sample) -> str:
 def _reward_model(config: ScoreConfig) -> ModelConfig:
     if config.reward_model is None:
         raise UsageError(
-            "filter.score.by = 'reward': no reward model is named", "give --score-reward-model: a hub id or a folder"
+            "filter.score.by = 'reward': no reward model is named", "pass --score-reward-model: a hub id or a folder"
         )
     return ModelConfig(model=config.reward_model)
 

@@ -17,11 +17,11 @@ from seqdistill.journal.asking import Asker, answers, run_async
 from seqdistill.journal.budget import Price, Source, price_of, spending
 from seqdistill.journal.repeated import paid_anew
 from seqdistill.journal.storage import Journal
+from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import JudgeConfig, Recipe
 from seqdistill.records import Sample, conversation_text
 from seqdistill.runs import Run
-from seqdistill.stages.filter.checks.personal_data import hidden
 from seqdistill.tasks.rubrics import Rubric, load_rubric
 
 SAMPLES_AT_ONCE = 4096  # planned and requested together, after the first TRIAL of them
@@ -80,7 +80,9 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
 
 def _check(config: JudgeConfig) -> None:
     if not config.model:
-        raise UsageError("filter.score.by = 'judge': no judge is named", "give --judge, or model in the recipe's [judge]")
+        raise UsageError(
+            "filter.score.by = 'judge': no judge is configured", "pass --judge, or set model in the recipe's [judge]"
+        )
     price_of(config.price, "judge")
     if config.budget is not None and not config.price:
         raise UsageError(f"[judge] budget = {config.budget:g} needs a price", "price = { prompt = 0.10, completion = 0.40 }")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
+from seqdistill.metrics.numbers import mentioned
 from seqdistill.records import Sample
-from seqdistill.stages.filter.scoring.answers import NUMBER, Extract, number
+from seqdistill.stages.filter.scoring.answers import Extract
 
 Scores = list[float | None]
 
@@ -73,8 +74,8 @@ def by_faithfulness(samples: Sequence[Sample]) -> Scores:
 
 def _faithfulness(sample: Sample) -> float:
     source = "\n".join(message["content"] for message in sample.prompt)
-    known = {number(found[0]) for found in NUMBER.finditer(source)} | {_stem(word) for word in _WORD.findall(source)}
-    claims = {number(found[0]) for found in NUMBER.finditer(sample.text)} | {_stem(name) for name in names(sample.text)}
+    known = mentioned(source) | {_stem(word) for word in _WORD.findall(source)}
+    claims = mentioned(sample.text) | {_stem(name) for name in names(sample.text)}
     return sum(claim in known for claim in claims) / len(claims) if claims else 1.0
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from seqdistill.recipe.tables import SelectConfig
 from seqdistill.records import fingerprint
-from seqdistill.stages.filter.verdict import setting
+from seqdistill.stages.filter.rejection import setting
 
 BASELINES = ("random", "longest")
 
@@ -37,13 +37,13 @@ def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config
     enough = [place for place in ranked if _reaches(scores[place], config)]
     kept = enough[: _how_many(len(ranked), config)]
     winner = ids[kept[0]] if kept else None
-    verdicts: list[Rejected | None] = [None] * len(ids)
+    rejections: list[Rejected | None] = [None] * len(ids)
     worst = scores[kept[-1]] if kept else None
     for rank, place in enumerate(enough, 1):
         reason = _reason(scores[place], worst, len(ranked), kind, config)
-        verdicts[place] = Rejected(config.keep, reason, winner, (_rank_setting(rank, len(ranked), config),))
+        rejections[place] = Rejected(config.keep, reason, winner, (_rank_setting(rank, len(ranked), config),))
     for place in kept:
-        verdicts[place] = None
+        rejections[place] = None
     for rank, place in enumerate((place for place in ranked if scores[place] is not None), 1):
         score = scores[place]
         if score is not None and not _reaches(score, config):
@@ -51,14 +51,14 @@ def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config
             if rank > _how_many(len(ranked), config):
                 would_keep.append(_rank_setting(rank, len(ranked), config))
             reason = f"{kind} {score:.4g} is less than {config.min_score:g}"
-            verdicts[place] = Rejected("threshold", reason, winner, tuple(would_keep))
+            rejections[place] = Rejected("threshold", reason, winner, tuple(would_keep))
     unscored = sorted(set(range(len(ids))).difference(ranked), key=lambda place: ids[place])
     for rank, place in enumerate(unscored, len(enough) + 1):  # the rank it would have
         would_keep = [setting("select.unscored", "keep")]
         if rank > _how_many(len(ids), config):
             would_keep.append(_rank_setting(rank, len(ids), config))
-        verdicts[place] = Rejected("unscored", f"{kind} could not score it", winner, tuple(would_keep))
-    return verdicts
+        rejections[place] = Rejected("unscored", f"{kind} could not score it", winner, tuple(would_keep))
+    return rejections
 
 
 def _merit(score: float | None) -> tuple[bool, float]:

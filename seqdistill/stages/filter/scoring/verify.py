@@ -4,39 +4,31 @@ Owns the kinds of check and where each finds its answer. Does not choose. Comple
 standard input, never part of a command line.
 """
 
-import importlib.util
 import json
 import os
-import select
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
-from fractions import Fraction
 from typing import Any
 
-from seqdistill.errors import MissingExtra, UsageError
+from seqdistill.errors import UsageError
+from seqdistill.limits import run_limited
+from seqdistill.metrics.formulas import MathChecker
+from seqdistill.metrics.numbers import answer_value, is_equal, reference_value
 from seqdistill.recipe.tables import VerifyConfig
 from seqdistill.records import Sample
 from seqdistill.stages.filter.scoring.answers import (
     REGEX_SECONDS,
     Extract,
-    answer_value,
     compiled,
     extractor,
     read_json,
-    reference_value,
 )
-from seqdistill.stages.filter.scoring.limits import end_group, run_limited, start_limited
 from seqdistill.stages.filter.scoring.scores import Scores
 
 Check = Callable[[Sequence[Sample]], Scores]
-
-START_SECONDS = 120.0  # sympy's import, on a busy machine
 
 
 @contextmanager
@@ -59,9 +51,9 @@ def verifier(config: VerifyConfig, extract: str | None = None) -> Iterator[Check
             command = checked_command(config.command)
             yield lambda samples: by_command(samples, command, config.seconds, config.mb)
         case "math":
-            checker = MathChecker(config.seconds, config.mb)
+            checker = MathChecker(config.seconds, config.mb, "filter.verify.by = 'math'")
             try:
-                yield checker.check
+                yield lambda samples: by_math(samples, checker)
             finally:
                 checker.close()
         case _:
@@ -83,17 +75,15 @@ def by_number(samples: Sequence[Sample], extract: Extract, tolerance: float) -> 
     return [check(sample) for sample in samples]
 
 
-def is_equal(one: Fraction, other: Fraction, tolerance: float) -> bool:
-    """Whether two numbers are equal within a relative tolerance.
+def by_math(samples: Sequence[Sample], checker: MathChecker) -> Scores:
+    """Whether the completion's formula equals the reference's. None without a readable one, or when it takes too long."""
 
-    Whole numbers are compared exactly, unless the tolerance is larger than the default: they are counts, not measurements.
-    """
-    if one == other:
-        return True
-    if one.denominator == other.denominator == 1 and tolerance <= VerifyConfig.tolerance:
-        return False
-    size = max(abs(one), abs(other)) if one and other else 1  # nothing but itself is near zero, relatively
-    return abs(one - other) <= Fraction(tolerance) * size
+    def check(sample: Sample) -> float | None:
+        if sample.reference is None:
+            return None
+        return {"right": 1.0, "wrong": 0.0}.get(checker.compare(sample.reference, sample.text) or "")
+
+    return [check(sample) for sample in samples]
 
 
 def by_json(samples: Sequence[Sample]) -> Scores:
@@ -146,69 +136,3 @@ def by_command(samples: Sequence[Sample], command: Sequence[str], seconds: float
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return list(pool.map(check, samples))
-
-
-class MathChecker:
-    """math-verify in a process of its own, started anew when a formula takes too long or too much memory."""
-
-    def __init__(self, seconds: float, megabytes: int) -> None:
-        """Starts nothing yet. Raises MissingExtra."""
-        if importlib.util.find_spec("math_verify") is None:
-            raise MissingExtra("math-verify", "math", "filter.verify.by = 'math'")
-        self._seconds, self._megabytes = seconds, megabytes
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def check(self, samples: Sequence[Sample]) -> Scores:
-        """Whether the completion's formula equals the reference's. None without a readable one, or when it takes too long.
-
-        https://github.com/huggingface/Math-Verify
-        """
-        return [None if sample.reference is None else self._check(sample.reference, sample.text) for sample in samples]
-
-    def close(self) -> None:
-        """Ends the process."""
-        if self._process:
-            assert self._process.stdin
-            assert self._process.stdout
-            end_group(self._process)
-            self._process.stdout.close()
-            with suppress(BrokenPipeError):  # what it no longer reads
-                self._process.stdin.close()
-            self._process = None
-
-    def _check(self, reference: str, text: str) -> float | None:
-        said = self._said(json.dumps({"reference": reference, "text": text}).encode() + b"\n")
-        if said is None:
-            self.close()
-        return {"right": 1.0, "wrong": 0.0}.get(said or "")
-
-    def _said(self, line: bytes) -> str | None:
-        """The process's answer to a line; None when it gave none in time."""
-        if self._process is None:
-            command = [sys.executable, "-m", "seqdistill.stages.filter.scoring.math_worker"]
-            self._process = start_limited(command, self._megabytes, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            if _line(self._process, START_SECONDS) != "ready":
-                self.close()
-                raise UsageError(
-                    "math-verify cannot be started", f"raise filter.verify.mb (--verify-mb), which is {self._megabytes}"
-                )
-        assert self._process.stdin
-        try:
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return None
-        return _line(self._process, self._seconds)
-
-
-def _line(process: "subprocess.Popen[bytes]", seconds: float) -> str | None:
-    """The next line of a process's output; None when it ends or takes longer."""
-    assert process.stdout
-    deadline, line = time.monotonic() + seconds, b""
-    while not line.endswith(b"\n"):
-        ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-        part = os.read(process.stdout.fileno(), 64) if ready else b""
-        if not part:
-            return None
-        line += part
-    return line.decode().strip()

@@ -1,4 +1,4 @@
-"""Verdicts: why a row was rejected, and the settings that would have kept it. Decides none."""
+"""Why a row was rejected, and the settings that would have kept it. Rejects nothing itself."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from seqdistill.recipe.tables import flag
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Rejection:
     """Why a row was rejected: a rule's name, its reason in words, and what would have kept the row."""
 
     rule: str

@@ -17,8 +17,8 @@ from seqdistill.records import Sample
 from seqdistill.runs import Run
 from seqdistill.show import show_explanation, show_filter
 from seqdistill.stages.filter.explain import explain
+from seqdistill.stages.filter.rejection import in_words
 from seqdistill.stages.filter.stage import filter_samples
-from seqdistill.stages.filter.verdict import in_words
 
 LONG = (
     "The harbour master asks all owners of small boats to move them before the storm reaches the coast, because the old wall "

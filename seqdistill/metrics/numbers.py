@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+from seqdistill.metrics.metric import TOLERANCE
+
 LONGEST = 1000  # digits; longer runs are no numbers
 LARGEST_POWER = 400  # of ten, and exponent of other powers: what is larger is not worked out
 
@@ -223,3 +225,71 @@ def written(value: Fraction) -> str:
         return str(value)
     digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
     return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
+
+
+def whole_number(text: str) -> Fraction | None:
+    """The value of a text that is a number and nothing else, not even a currency sign; None for any other."""
+    if not any(map(str.isdigit, text[: LONGEST + 1])) or len(text) > LONGEST:
+        return None
+    text = plain(text).strip()
+    found = list(numerals(text))
+    whole = len(found) == 1 and (found[0].start, found[0].end) == (0, len(text)) and not any(sign in text for sign in "$€£¥")
+    return found[0].value if whole else None
+
+
+def mentioned(text: str) -> set[str]:
+    """The numbers that a text mentions, in normal form; what is not one number (a date, a time, a pair) by its parts."""
+    text = plain(text)
+    found: set[str] = set()
+    for one in numerals(text):
+        parts = re.findall(r"\d+", text[one.start : one.end]) if one.value is None else ()
+        found |= {written(one.value)} if one.value is not None else {part.lstrip("0") or "0" for part in parts}
+    return found
+
+
+# --- a number as an answer ----------------------------------------------------------------------------------------------------
+
+
+def answer_number(text: str) -> str | None:
+    """The number that a text gives as its answer, in normal form: in its last box, or else as `stated_number` finds it."""
+    value = answer_value(text)
+    return None if value is None else written(value)
+
+
+def answer_value(text: str) -> Fraction | None:
+    """The value of the number that a text gives as its answer; None for none, and for what is not one number."""
+    box = boxed(text)
+    return stated_number(text) if box is None else only_number(box)
+
+
+def reference_value(text: str) -> Fraction | None:
+    """The value of a reference that is one number, or has one in its last box or behind a mark; None for any other."""
+    box = boxed(text)
+    return only_number(text if box is None else box)
+
+
+def boxed(text: str) -> str | None:
+    """The content of the last \\boxed{...} whose braces balance."""
+    opened: list[tuple[bool, int]] = []  # whether it is a box, and where its inside starts
+    last: tuple[int, int] | None = None
+    for brace in re.finditer(r"(?P<box>\\boxed)?\{|\}", text):
+        if brace[0] != "}":
+            opened.append((brace["box"] is not None, brace.end()))
+        elif opened:
+            is_box, start = opened.pop()
+            if is_box and (last is None or start > last[0]):
+                last = start, brace.start()
+    return text[slice(*last)] if last else None
+
+
+def is_equal(one: Fraction, other: Fraction, tolerance: float = TOLERANCE) -> bool:
+    """Whether two numbers are equal within a relative tolerance.
+
+    Whole numbers are compared exactly, unless the tolerance is larger than the default: they are counts, not measurements.
+    """
+    if one == other:
+        return True
+    if one.denominator == other.denominator == 1 and tolerance <= TOLERANCE:
+        return False
+    size = max(abs(one), abs(other)) if one and other else 1  # nothing but itself is near zero, relatively
+    return abs(one - other) <= Fraction(tolerance) * size

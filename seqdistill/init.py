@@ -1,0 +1,152 @@
+"""A folder to start from: a commented recipe, a template, prompts, a test set, and a page that says what to do with them.
+
+The kinds are the folders in prompts/. With recorded completions, the folder also holds a run that has imported them, and the
+test set is a part of their prompts. Requests nothing.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqdistill.errors import UsageError
+from seqdistill.progress import Progress
+from seqdistill.recipe.reading import nearest
+from seqdistill.recipe.remembered import resolved_recipe
+from seqdistill.records import Sample, atomic_write, read_samples, write_jsonl
+from seqdistill.runs import Run
+from seqdistill.stages.generate.recorded import import_recorded
+from seqdistill.tasks.templates import prompts_folder
+
+KINDS = ("classify", "extract", "summarize", "maths", "rewrite")
+FILES = ("recipe.toml", "task.toml", "prompts.jsonl", "test.jsonl")
+TEST_SHARE, MOST_TEST, FEWEST = 0.2, 200, 10  # of recorded prompts; fewer than FEWEST cannot be split
+
+PAGE = """# {name}
+
+| file | what to do with it |
+|---|---|
+| `task.toml` | the instructions: say here what a good answer is. The student's view is shorter; it learns the rest |
+| `prompts.jsonl` | replace the ten prompts by yours, some hundred at least; `reference`, `slice` and `group` are optional |
+| `test.jsonl` | replace: prompts that are never trained on, 200 or more for a verdict |
+| `recipe.toml` | the models, and every setting of the four stages |
+
+```sh
+export OPENAI_API_KEY=...
+seqdistill doctor -c {path}/recipe.toml
+seqdistill run runs/smoke -c {path}/recipe.toml --smoke 8
+seqdistill run runs/{name} -c {path}/recipe.toml --budget 10
+```
+
+The first run goes through all four stages on eight prompts and says what the whole run will take. The report is
+`runs/{name}/eval/report.html`.
+"""
+
+RECORDED_PAGE = """# {name}
+
+{answers:,} recorded answers to {prompts:,} prompts were imported into `{path}/run`; {tests:,} of the prompts are the test set
+in `test.jsonl`. Nothing is requested from the model that wrote them: its recorded answers are the teacher.
+
+```sh
+seqdistill run {path}/run
+```
+
+trains the student that `recipe.toml` names (`--student FOLDER` for one on this machine) on the other prompts and compares it
+with the recorded answers. The report is `{path}/run/eval/report.html`.
+"""
+
+RECORDED_RECIPE = """# Recorded completions: a student from answers that exist, with no request to the model that wrote them.
+# Every key is a flag of the same name; `seqdistill STAGE --help` lists them with their defaults.
+
+[task]
+test = "test.jsonl"               # a part of the recorded prompts, never trained on
+
+# [teacher]                       # only to compare with its own second try, or to generate more
+# model = "..."
+# license = "..."                 # read the terms of the model that wrote the answers
+
+[student]
+model = "Qwen/Qwen3-0.6B"         # hub id or folder
+
+[filter]
+validation = 0.05                 # share of the prompts held back to watch the training loss
+
+[train.args]                      # verbatim to TRL's SFTConfig
+learning_rate = 1e-5
+num_train_epochs = 3
+
+[eval]
+margin = 5                        # points that the student may be worse
+"""
+
+
+@dataclass(frozen=True)
+class InitResult:
+    """What was written; `run` only where recorded completions were imported."""
+
+    folder: Path
+    files: list[str]
+    next: str  # the command that continues
+    prompts: int = 0
+    test_prompts: int = 0
+    run: Path | None = None
+
+
+def init(folder: Path, kind: str, recorded: Sequence[Path], progress: Progress) -> InitResult:
+    """Writes the folder. Raises UsageError where it holds anything, for an unknown kind, and for too few recorded prompts."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: not an empty folder", "name a new one; nothing is overwritten")
+    if recorded:
+        return _from_recorded(folder, recorded, progress)
+    if kind not in KINDS:
+        raise UsageError(f"--kind {kind!r}{nearest(kind, KINDS)}", f"one of: {', '.join(KINDS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copyfile(prompts_folder() / kind / name, folder / name)
+    _write(folder / "README.md", PAGE.format(name=folder.resolve().name, path=folder))
+    return InitResult(folder, [*FILES, "README.md"], f"seqdistill run runs/smoke -c {folder}/recipe.toml --smoke 8")
+
+
+def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -> InitResult:
+    for path in recorded:
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file", "name the files that hold the recorded completions")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "recipe.toml", RECORDED_RECIPE)
+    run = Run(folder / "run")
+    try:
+        with resolved_recipe(run.path, folder / "recipe.toml", {}, progress.note) as recipe:
+            result = import_recorded(run, recipe, [Path(path) for path in recorded], progress)
+        prompts = {sample.prompt_id: sample for sample in read_samples(result.path)}
+        if len(prompts) < FEWEST:
+            raise UsageError(
+                f"{len(prompts)} recorded prompts are too few to learn from some and test on others",
+                f"record {FEWEST} or more",
+            )
+    except UsageError:
+        shutil.rmtree(folder)
+        raise
+    chosen = _test_part(list(prompts))
+    rows = [_test_row(sample) for id_, sample in prompts.items() if id_ in chosen]
+    write_jsonl(folder / "test.jsonl", rows)
+    facts = {"answers": result.samples, "prompts": len(prompts), "tests": len(rows)}
+    _write(folder / "README.md", RECORDED_PAGE.format(name=folder.resolve().name, path=folder, **facts))
+    files = ["recipe.toml", "test.jsonl", "README.md"]
+    return InitResult(folder, files, f"seqdistill run {run.path}", len(prompts), len(rows), run.path)
+
+
+def _test_part(ids: Sequence[str]) -> set[str]:
+    """Which prompts are held out: by their hash, so that a longer log holds out the same ones first."""
+    count = min(MOST_TEST, max(1, round(TEST_SHARE * len(ids))))
+    return set(sorted(ids, key=lambda one: hashlib.sha256(one.encode()).hexdigest())[:count])
+
+
+def _test_row(sample: Sample) -> dict[str, object]:
+    optional = {"reference": sample.reference, "slice": sample.slice}
+    return {"messages": sample.prompt, **{name: value for name, value in optional.items() if value is not None}}
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text)

@@ -1,0 +1,119 @@
+"""What a teacher's owner allows: license, terms, and whether another model may be trained on its answers.
+
+The recipe says it; for a local model that it says nothing of, the model's own metadata give the license. Not legal advice,
+and nothing here reads terms.
+"""
+
+import shlex
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqdistill.engines.models import locate
+from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import Recipe, TeacherConfig
+from seqdistill.runs import Run
+
+GGUF_LICENSE = "general.license"
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What is known of one teacher's terms."""
+
+    license: str | None
+    stated_by: str | None  # "recipe", "model": whose word the license is
+    terms_url: str | None
+    training_allowed: bool | None  # None: not known
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether neither a license nor a permission is known."""
+        return self.license is None and self.training_allowed is None
+
+
+def rights_of(teacher: TeacherConfig) -> Rights:
+    """The recipe's word, and for a local model without one the license in its own files. Never uses the network."""
+    license_name, stated_by = teacher.license, "recipe"
+    if license_name is None and teacher.engine != "openai":
+        license_name, stated_by = _license_in_files(teacher.model or ""), "model"
+    return Rights(license_name, stated_by if license_name else None, teacher.terms_url, teacher.training_allowed)
+
+
+def teachers_in(recipe: Recipe) -> list[TeacherConfig]:
+    """The teachers of a recipe that are named: [teacher], or each of [[teachers]]."""
+    named: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
+    return [one for one in named if one.model]
+
+
+def check_training_allowed(teachers: Iterable[TeacherConfig]) -> None:
+    """Raises UsageError for a teacher on whose answers its terms forbid to train, unless the recipe overrides it by name."""
+    for teacher in teachers:
+        if teacher.training_allowed is False and teacher.despite_terms != teacher.model:
+            terms = f" ({teacher.terms_url})" if teacher.terms_url else ""
+            override = f"--teacher-despite-terms {shlex.quote(teacher.model or '')}"
+            raise UsageError(
+                f"[teacher] training_allowed = false: the terms of {teacher.model!r}{terms} forbid training on its answers",
+                f"choose another teacher; or, with its owner's permission, {override}",
+            )
+
+
+def unknown_rights(teachers: Iterable[TeacherConfig]) -> str | None:
+    """A note on the teachers of whom nothing is known; None where something is known of each."""
+    unknown = [teacher.model or "" for teacher in teachers if rights_of(teacher).is_unknown]
+    if not unknown:
+        return None
+    return (
+        f"the license or terms of {', '.join(unknown)} are not known: read them before you train on its answers; "
+        "[teacher] license, terms_url and training_allowed go into the cards"
+    )
+
+
+def license_in(run: Run) -> str | None:
+    """The license of a run's teachers as generate recorded it, of several each once; None where it is not known."""
+    generate = run.manifest("generate") or {}
+    teacher = generate.get("teacher", {})
+    known = [one.get("license") for one in teacher.get("each", [teacher])]
+    known.append(generate.get("config", {}).get("teacher", {}).get("license"))
+    return ", ".join(dict.fromkeys(str(one) for one in known if one)) or None
+
+
+def _license_in_files(name: str) -> str | None:
+    if name.startswith("run:"):
+        return license_in(Run(Path(name.removeprefix("run:"))))  # a student's license is its teacher's
+    path = locate(name)
+    if path is None:
+        path = _cached_card(name)
+    elif path.suffix == ".gguf":
+        return _license_in_gguf(path)
+    else:
+        path = path / "README.md"
+    return _license_in_card(path) if path and path.is_file() else None
+
+
+def _license_in_gguf(path: Path) -> str | None:
+    from gguf import GGUFReader
+
+    field = GGUFReader(path).get_field(GGUF_LICENSE)
+    return str(field.contents()) if field else None
+
+
+def _cached_card(name: str) -> Path | None:
+    """The model card of a hub id that was downloaded earlier."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "README.md")
+    return Path(found) if isinstance(found, str) else None
+
+
+def _license_in_card(card: Path) -> str | None:
+    import yaml
+    from huggingface_hub import ModelCard
+
+    content: dict[str, Any] = {}
+    with suppress(ValueError, yaml.YAMLError, OSError):  # a card is anybody's text
+        content = vars(ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data)
+    found = content.get("license_name" if content.get("license") == "other" else "license")
+    return found if isinstance(found, str) and found.strip() else None

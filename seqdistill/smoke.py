@@ -1,0 +1,126 @@
+"""From a run of N prompts through all four stages to the whole run: time, cost and disk.
+
+Reads what the smoke run left, and measures one training step. Does not run the stages.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from seqdistill.errors import UsageError
+from seqdistill.progress import Progress
+from seqdistill.recipe.tables import Recipe
+from seqdistill.records import content_files
+from seqdistill.runs import STAGES, Run
+from seqdistill.stages.generate.estimate import estimate
+from seqdistill.stages.train.ready import check as preflight
+from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.templates import load_template
+
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """What one stage of the whole run takes."""
+
+    stage: str
+    smoke_seconds: float  # what the smoke run took
+    seconds: float | None  # None where nothing was measured
+    usd: float | None  # None without a price
+    bytes: int  # on disk
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The whole run, from a smoke run of `smoke` prompts. Money that the smoke run paid is in it."""
+
+    smoke: int
+    prompts: int
+    test_prompts: int
+    stages: list[StageForecast]
+    memory_bytes: int  # at the peak of a training step
+    seconds: float
+    usd: float | None
+    bytes: int
+
+
+def check_smoke(run: Run, count: int) -> None:
+    """Raises UsageError where a smoke run would take the place of a run's own results."""
+    for stage in STAGES:
+        settings = (run.manifest(stage) or {}).get("settings", {})
+        limits = {settings.get("generate.limit"), settings.get("eval.limit")} - {None}
+        if settings and stage in ("generate", "eval") and not limits:
+            raise UsageError(
+                f"{run.path}: holds a finished {stage} of all prompts; a smoke run would replace it",
+                f"name another directory: seqdistill run {run.path}-smoke -c {run.path / 'recipe.toml'} --smoke {count}",
+            )
+
+
+def forecast(run: Run, whole: Recipe, progress: Progress) -> Forecast:
+    """What the whole recipe will take, from the finished smoke run of it.
+
+    Requests by the tokens and seconds of the real answers, training by a measured step, everything else in proportion. What
+    does not grow with the prompts (starting, loading models) is taken as it was.
+    """
+    manifests = {stage: run.manifest(stage) or {} for stage in STAGES}
+    template = load_template(whole.task.template)
+    prompts, tests = (
+        len(load_prompts(source, template, limit, columns=whole.task.columns)) if source else 0
+        for source, limit in ((whole.task.prompts, whole.generate.limit), (whole.task.test, whole.eval.limit))
+    )
+    requests = estimate(run, whole, progress)
+    training = preflight(run, whole, progress)
+    counts = manifests["generate"]["counts"]
+    grown = requests.requests / max(1, counts["samples"])
+    steps = training.seconds or 0.0
+    all_steps = steps * (1.0 if whole.train.args.get("max_steps", -1) > 0 else grown)
+    answered = manifests["eval"].get("usage", {})
+    busy = sum(one.get("seconds") or 0.0 for one in answered.values())
+    tested = max(1, manifests["eval"]["counts"]["prompts"])
+    more = {
+        "generate": requests.missing_seconds,
+        "filter": manifests["filter"]["seconds"] * (grown - 1),
+        "train": all_steps - steps,
+        "eval": busy * (tests / tested - 1),
+    }
+    usd: dict[str, float | None] = {"generate": requests.usd, "eval": _eval_usd(answered, tests / tested)}
+    sizes = {"generate": grown, "filter": grown, "train": 1.0, "eval": tests / tested}
+    stages = []
+    for stage in STAGES:
+        took, extra = manifests[stage]["seconds"], more[stage]
+        seconds = None if extra is None else took + max(0.0, extra)
+        stages.append(StageForecast(stage, took, seconds, usd.get(stage), round(_bytes(run.path / stage) * sizes[stage])))
+    paid = [one.usd for one in stages if one.usd is not None]
+    return Forecast(
+        smoke=counts["prompts"],
+        prompts=prompts,
+        test_prompts=tests,
+        stages=stages,
+        memory_bytes=training.memory_bytes,
+        seconds=sum(one.seconds or 0.0 for one in stages),
+        usd=sum(paid) if paid else None,
+        bytes=sum(one.bytes for one in stages),
+    )
+
+
+def limited(recipe: Recipe, count: int) -> Recipe:
+    """The recipe on N prompts and N test prompts, with STEPS training steps at most."""
+    steps = recipe.train.args.get("max_steps", -1)
+    few = {**recipe.train.args, "max_steps": min(steps, STEPS) if isinstance(steps, int) and steps > 0 else STEPS}
+    return replace(
+        recipe,
+        generate=replace(recipe.generate, limit=count),
+        eval=replace(recipe.eval, limit=count),
+        train=replace(recipe.train, args=few),
+    )
+
+
+def _eval_usd(usage: Mapping[str, Mapping[str, Any]], grown: float) -> float | None:
+    paid = [one["usd"] for one in usage.values() if one.get("usd") is not None]
+    return sum(paid) * grown if paid else None
+
+
+def _bytes(folder: Path) -> int:
+    return sum(part.stat().st_size for part in content_files(folder)) if folder.is_dir() else 0

@@ -1,0 +1,72 @@
+"""`doctor`: what is found of endpoints, keys and models, each with a fix; no prompt is sent."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from chat_server import ChatServer
+
+from seqdistill.cli import main
+
+
+def recipe(folder: Path, url: str, model: str = "teacher") -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(f'[teacher]\nmodel = "{model}"\nengine = "openai"\nbase_url = ["{url}"]\n')
+    return path
+
+
+def checked(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, dict[str, str]]]:
+    code = main(["doctor", "--json", *words])
+    return code, {one["name"]: one for one in json.loads(capsys.readouterr().out)["checks"]}
+
+
+def test_this_machine_is_described(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, found = checked(capsys, str(tmp_path / "run"))
+    assert code == 0 and "torch" in found["packages"]["found"]
+    assert {"python", "disk", "memory", "gpu", "cpu", "vllm"} <= found.keys()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "sent", "model", "state", "says"),
+    [
+        (None, None, "teacher", "ok", "serves teacher"),
+        (None, None, "taecher", "note", "does not list taecher"),
+        ("secret-key", None, "teacher", "fail", "HTTP 401"),
+        ("secret-key", "another-key", "teacher", "fail", "the key is refused"),
+        ("secret-key", "secret-key", "teacher", "ok", "serves teacher"),
+    ],
+)
+def test_an_endpoint_and_its_key(
+    key: str | None,
+    sent: str | None,
+    model: str,
+    state: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if sent:
+        monkeypatch.setenv("OPENAI_API_KEY", sent)
+    with ChatServer(key=key) as server:
+        code, found = checked(capsys, "-c", str(recipe(tmp_path, server.url, model)))
+        endpoint = next(one for name, one in found.items() if name.startswith("teacher at "))
+        assert (code, endpoint["state"]) == (int(state == "fail"), state)
+        assert says in endpoint["found"] and (state == "ok" or endpoint["fix"])
+        assert server.requests == [] and "-key" not in json.dumps(found)
+
+
+def test_a_server_that_is_not_there_and_a_model_that_is_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        path = recipe(tmp_path, f"http://127.0.0.1:{free.getsockname()[1]}/v1")
+    path.write_text(path.read_text() + f'[student]\nmodel = "{tmp_path}/nowhere"\n')
+    code, found = checked(capsys, "-c", str(path))
+    failed = [one for one in found.values() if one["state"] == "fail"]
+    assert code == 1 and len(failed) == 2
+    assert "cannot be reached" in failed[0]["found"] and "no such file or folder" in failed[1]["found"]
