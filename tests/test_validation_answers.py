@@ -1,5 +1,6 @@
 """Seen while it trains: what the student writes to validation prompts, beside the teacher's; and weights chosen by it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from seqdistill.errors import UsageError
 from seqdistill.journal.asking import run_async
 from seqdistill.metrics.text import chrf
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import ModelConfig, TaskConfig
+from seqdistill.recipe.tables import ModelConfig, TaskConfig, TrainConfig
 from seqdistill.records import Sample, read_jsonl
 from seqdistill.runs import Run
+from seqdistill.stages.train.arguments import logged_beside, trl_arguments
 from seqdistill.stages.train.loss_log import KEYS
 from seqdistill.stages.train.stage import train
 
@@ -105,3 +107,23 @@ def test_what_the_best_cannot_be_chosen_by_is_refused(
     recipe = replace(a_recipe(tiny_model, **settings), task=TaskConfig(primary=primary))
     with pytest.raises(UsageError, match=message):
         train(run, recipe, Silent())
+
+
+@pytest.mark.parametrize("names", ["all", ["tensorboard", "mlflow"], "trackio", "none"])
+def test_report_to_reaches_trl_as_it_was_written_and_runs_have_the_run_s_name(tmp_path: Path, names: str | list[str]) -> None:
+    from trl import SFTConfig
+
+    config = TrainConfig(args={"report_to": names, "bf16": False})
+    arguments = trl_arguments(config, SFTConfig, {}, 64, False, tmp_path / "notices" / "train" / ".work")
+    plain = SFTConfig(output_dir=str(tmp_path), report_to=names, bf16=False)
+    assert arguments.report_to == plain.report_to and arguments.run_name == "notices"
+
+
+def test_tensorboard_writes_beside_the_checkpoints_and_not_among_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    with logged_beside(tmp_path / "train" / ".work"):
+        assert os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "train" / "tensorboard")
+    assert "TENSORBOARD_LOGGING_DIR" not in os.environ
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "mine")
+    with logged_beside(tmp_path / "train" / ".work"):
+        assert os.environ["TENSORBOARD_LOGGING_DIR"] == "mine"

@@ -11,6 +11,7 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import read_jsonl
+from seqdistill.stages.train.arguments import logged_beside
 from seqdistill.stages.train.best import keep_best, take_best, validations
 from seqdistill.stages.train.checkpoints import checkpointing, stopping
 from seqdistill.stages.train.lora import loaded_student
@@ -56,7 +57,8 @@ def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
             callbacks.append(answers)
         if config.best_by is not None:  # behind the answers, which it may choose by
             callbacks.append(keep_best(work, config.best_by, config.early_stopping))
-        trainer = method.trainer(replace(lesson, model=model), callbacks)
+        with logged_beside(work):
+            trainer = method.trainer(replace(lesson, model=model), callbacks)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error) from error
     except (ImportError, RuntimeError, ValueError) as error:
