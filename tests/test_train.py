@@ -319,6 +319,8 @@ def test_a_loss_that_is_not_a_number_ends_the_training_and_says_what_to_do(tiny_
         ({"num_train_epochs": 0}, "num_train_epochs = 0: not one step"),
         ({"report_to": "wandb"}, r"\[train.args\]: .*wandb"),
         ({"loss_type": "sideways"}, r"\[train.args\]: .*sideways"),
+        ({"fsdp": "full_shard", "fsdp_config": "no/such.json"}, r"\[train.args\]: .*no/such.json"),
+        ({"deepspeed": "no/such.json"}, r"\[train.args\]: .*(deepspeed|no/such.json)"),
         ({"learning_rate": -1.0}, r"\[train.args\]: .*-1.0"),
         ({"per_device_train_batch_size": 0}, r"\[train.args\]: .*batch_size=0"),
     ],

@@ -115,7 +115,7 @@ def trl_arguments(
     }
     try:
         arguments = kind(**{**usual, **defaults, **passed, **ours})
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # OSError: a file that an argument names
         raise UsageError(f"[train.args]: {str(error).strip()}", f"see TRL's page on {kind.__name__}") from error
     if arguments.max_steps <= 0 and arguments.num_train_epochs <= 0:
         raise UsageError(f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: not one step", "train for longer")

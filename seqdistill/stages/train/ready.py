@@ -31,7 +31,9 @@ from seqdistill.stages.train.shrink import listed_layers
 from seqdistill.stages.train.steps import first_step, layers_of_steps
 from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained
 from seqdistill.stages.train.task_texts import run_texts, test_texts
+from seqdistill.stages.train.token_batches import token_batches
 from seqdistill.stages.train.validation_answers import check as check_answering
+from seqdistill.stages.train.validation_answers import check_recipe as check_best
 from seqdistill.stages.train.vocabulary import (
     before_cuts,
     check_can_be_cut,
@@ -273,6 +275,8 @@ def check_settings(recipe: Recipe) -> None:
     student, method = find_student(recipe), method_of(recipe.train)
     layers_of_steps(recipe)
     method.check_recipe(recipe)
+    check_best(recipe)
+    token_batches(recipe.train, [1])
     with quiet():
         check_lora(recipe.train.lora)
         check_accelerate(recipe.train)

@@ -18,7 +18,7 @@ from seqdistill.errors import UsageError
 from seqdistill.metrics import METRICS, OWN, Item, Metric, default_metric
 from seqdistill.metrics.own import own_metric
 from seqdistill.progress import Progress
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import Sample
 from seqdistill.stages.train.lora import without_adapters
 from seqdistill.stages.train.loss_log import append
@@ -76,7 +76,7 @@ def quality_of(recipe: Recipe, samples: Sequence[Sample]) -> Quality:
             "set [task] primary, for example chrf",
         )
     quality = Quality(metric, form, kind)
-    if all(quality.score(sample.text, sample, "stop") is None for sample in samples):
+    if samples and all(quality.score(sample.text, sample, "stop") is None for sample in samples):
         raise UsageError(
             f"[train] best = 'quality': {metric.name} applies to none of {len(samples)} validation answers",
             "set [task] primary to another metric, for example chrf",
@@ -93,14 +93,27 @@ def chosen(lesson: Lesson, count: int) -> list[tuple[Row, Sample]]:
     return [*found.values()][:count]
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Raises UsageError where the best weights would be chosen by what cannot be measured, before there are rows."""
+    config = recipe.train
+    if config.best_by is not None and recipe.filter.validation == 0:
+        raise _without_rows(config)
+    if config.best_by == "quality":
+        quality_of(recipe, [])
+
+
+def _without_rows(config: TrainConfig) -> UsageError:
+    wanted = "best" if config.best is not None else "early_stopping"
+    return UsageError(f"[train] {wanted} needs validation rows, and there are none", "set [filter] validation = 0.05")
+
+
 def check(lesson: Lesson) -> None:
     """Raises UsageError where the best weights are chosen by what cannot be measured."""
     config = lesson.recipe.train
     if config.best_by is None:
         return
-    wanted = "best" if config.best is not None else "early_stopping"
     if not lesson.checked.validation:
-        raise UsageError(f"[train] {wanted} needs validation rows, and there are none", "set [filter] validation = 0.05")
+        raise _without_rows(config)
     if config.best_by == "quality":
         quality_of(lesson.recipe, [sample for _, sample in chosen(lesson, config.best_prompts)])
         if reason := _not_here(lesson.arguments):
