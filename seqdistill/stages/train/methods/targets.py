@@ -33,7 +33,7 @@ MISSING = "nothing is stored for it"
 WAYS_OUT = {
     STALE: "`seqdistill targets {run}` has a local teacher score the rows as they are now",
     TEXTS: "with vLLM's server, set [teacher.options] return_tokens_as_token_ids = true and generate again",
-    NO_NORMALIZER: "set [train] temperature = 1, or have them stored by a local teacher: `seqdistill targets {run}`; "
+    NO_NORMALIZER: "set [train] temperature = 1, or have a teacher in transformers score the rows: `seqdistill targets {run}`; "
     "[train] approximate = true compares the likeliest tokens alone, at any temperature",
     NO_LIKELIEST: "`seqdistill generate {run} --logprobs 20` stores 20 at each token",
     MISSING: "`seqdistill generate {run} --logprobs 20`, or `seqdistill targets {run}` for a local teacher",
