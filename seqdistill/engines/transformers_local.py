@@ -14,6 +14,7 @@ from typing import Any
 
 from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_able, take_size
 from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
+from seqdistill.engines.attention import share_heads
 from seqdistill.engines.batching import Batching, begin, measure, write
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
 from seqdistill.engines.generation_config import neutralise
@@ -64,6 +65,7 @@ class TransformersEngine:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model.to(self._device).eval()
+        share_heads(self._model)
         self._what = named(model)
         stops = self._model.generation_config.eos_token_id
         stops = [stops] if isinstance(stops, int) else list(stops or [])

@@ -433,6 +433,11 @@ class TrainConfig:
     teacher_weights: dict[str, Any] = key({}, "weights of teachers' rows, by the teacher's name in the samples")
     edited_weight: float = key(1.0, "weight of rows whose answer a person edited", low=0)
     layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
+    steps: str = key("", "cut shrink:8 in steps, each trained: 20,12,8")
+    width: float = key(1.0, "the share of each feed-forward layer's neurons that the student keeps", low=0.01, high=1)
+    vocabulary: str = key(
+        "all", "the student's tokens: all, or those of the task's texts, any other text in more tokens", choices=("all", "task")
+    )
     unfit: str = key(
         "error", "rows too long for the student or with control tokens in the answer: error, or drop", choices=("error", "drop")
     )
