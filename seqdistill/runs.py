@@ -85,6 +85,18 @@ class Run:
         """Holds a stage for this process; a second process on it gets a SeqdistillError at once."""
         return self._held(self.file(stage, ".lock"), f"is at work on the {stage} stage")
 
+    def at_work(self, stage: str) -> str | None:
+        """The process that holds a stage now, in words; None when nobody does."""
+        try:
+            with self.file(stage, ".lock").open() as handle:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return handle.read().strip() or "an unknown process"
+        except FileNotFoundError:
+            pass
+        return None
+
     def spending(self) -> contextlib.AbstractContextManager[None]:
         """Holds the run's budget for this process; a second one that would pay gets a SeqdistillError at once."""
         return self._held(self.path / ".spending.lock", "is spending in this run")

@@ -56,7 +56,7 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
     check_training_allowed(teachers_in(recipe))
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
-    record = StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})
+    record = _record(run, recipe, student, method)
     if record.up_to_date():
         return _result(run, up_to_date=True)
     if recipe.train.processes > 1 and not launched():
@@ -81,6 +81,16 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
             shutil.rmtree(work)
     wait()
     return _result(run, up_to_date=False)
+
+
+def record_of(run: Run, recipe: Recipe) -> StageRecord:
+    """What decides whether train has something to do. Raises UsageError before filter ran."""
+    return _record(run, recipe, find_student(recipe), method_of(recipe.train))
+
+
+def _record(run: Run, recipe: Recipe, student: Student, method: Method) -> StageRecord:
+    files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
+    return StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})
 
 
 def _begin(run: Run, record: StageRecord, ready: Ready, work: Path) -> tuple[Base, Path | None]:
