@@ -46,7 +46,7 @@ def evaluated_run(
     usd: Mapping[str, float] | None = None,
     judge: Mapping[str, Any] | None = None,
     log: list[dict[str, Any]] | None = None,
-    resamples: int = 60,
+    resamples: int = 20,
 ) -> Run:
     """A finished run. `says` gives, by role, each contestant's answer to each prompt."""
     run = Run(path)
@@ -74,11 +74,12 @@ def evaluated_run(
             "called": called, "phrase": phrase, "name": f"models/{role}", "identity": f"{role}@1234", "engine": "openai",
             "view": "student", "parameters": 57_000_000 if role in ("base", "student") else 135_000_000,
             "disk_bytes": 113_000_000, "failed": 0, "prompt_tokens": 20 * rows, "completion_tokens": 5 * rows,
-            "seconds": 9.0, "tokens_per_second": 40.0 if role == "student" else 10.0, "usd": (usd or {}).get(role),
+            "seconds": 9.0, "tokens_per_second": 40.0 if role == "student" else 10.0, "usd": None,
+            "usd_per_1000": (usd or {}).get(role),
             "speed_basis": "one request's stream at an endpoint",
         }  # fmt: skip
         found["models"][role] = {**facts, **found["models"][role]}
-    found["deferral"] = with_cost(found["deferral"], found["models"], rows)
+    found["deferral"] = with_cost(found["deferral"], found["models"])
     scores: dict[str, Any] = {
         **found,
         "primary_named": True, "prompts": rows, "teacher_license": None, "temperature": 0.0, "max_tokens": 12,
@@ -107,9 +108,9 @@ def read_scores(run: Run) -> dict[str, Any]:
 
 
 def letters(path: Path, rows: int = 30, **more: Any) -> Run:
-    """Letters of three kinds: the teacher errs on every tenth, the student on every fifth, the base on most."""
+    """Letters of three kinds: the teacher errs on every tenth, the student on every fifth, the base is wordy."""
     says = {
-        "base": lambda n: KINDS[0],
+        "base": lambda n: "Dear reader,",
         "student": lambda n: KINDS[(n + (n % 5 == 4)) % 3],
         "teacher": lambda n: KINDS[(n + (n % 10 == 9)) % 3],
         "ceiling": lambda n: KINDS[(n + (n % 10 == 9)) % 3],

@@ -57,6 +57,20 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.file("eval", "predictions.jsonl").read_text(encoding="utf-8").split("\n") if line]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that has everything that the page can show."""
+
+    def wrote(step: int, text: str) -> dict[str, Any]:
+        shown = [{"id": "v1", "teacher": "The bridge is closed.", "student": text, "finish_reason": "stop"}]
+        return {"step": step, "epoch": 1.0, "quality": None, "generations": shown}
+
+    log = [{"step": n, "loss": 3 / n, "eval_loss": 2 / n if n % 4 == 0 else None} for n in range(1, 9)]
+    log += [wrote(4, "The the the"), wrote(8, "The bridge is closed.")]
+    usd = {"student": 0.001, "base": 0.001, "teacher": 0.05, "ceiling": 0.05}
+    return letters(tmp_path_factory.mktemp("runs") / "letters", usd=usd, judge=JUDGE, log=log)
+
+
 def page_of(run: Run) -> str:
     """The report of a run, made from its files."""
     return render(run, read_scores(run), rows_of(run))
@@ -90,7 +104,7 @@ def test_what_a_hostile_model_writes_stays_text(tmp_path: Path, tiny_model: Path
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on") or name == "style"]
     assert not [c for c in text if c in "\x1b\x07\u202e\u202c" or 0xD800 <= ord(c) <= 0xDFFF]
     assert "\\x1b[31mred\\x07" in page.text and "\\u202e" in page.text
-    assert all(item["texts"][0].startswith("</dd><script>") for item in page.data["items"])
+    assert all(item["texts"][1].startswith("</dd><script>") for item in page.data["items"])
     card = run.file("train", "model").joinpath("README.md").read_text(encoding="utf-8")
     assert "alert" not in card and "\x1b" not in card
 
@@ -106,7 +120,7 @@ def test_what_a_hostile_model_writes_stays_text(tmp_path: Path, tiny_model: Path
         "\u202egnitfel\u2066 \u200f",
         "\ud800 half a character",
         "&lt;b&gt; &#60;",
-        "x" * 20_000,
+        "x" * 3_000,
         '"}]} \\u003c/script\\u003e',
     ],
     ids=["script", "comment", "style", "separators", "terminal", "bidi", "surrogate", "entities", "one long word", "json"],
@@ -119,7 +133,7 @@ def test_hostile_text_is_data_wherever_it_stands(tmp_path: Path, text: str) -> N
     written = page_of(run)
     page = Page(written)
     assert len(re.findall("</script", written, re.IGNORECASE)) == 2 and "<!--" not in written
-    assert [tag for tag, _ in page.tags].count("script") == 2 and "svg onload" not in written
+    assert [tag for tag, _ in page.tags].count("script") == 2 and "<svg onload" not in written
     assert not [c for c in written if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c not in "\n\t"]
     assert page.data["items"][0]["texts"] == [visible(cut(text)), 0, 0], "the base and the teacher say the same"
 
@@ -154,10 +168,8 @@ def test_the_page_needs_nothing_but_itself_and_its_policy_allows_only_its_own_st
     assert "USD" in columns, "on a phone each number of the cost table carries its name"
 
 
-def test_the_first_screen_says_who_when_whether_for_which_slices_what_is_saved_and_what_next(tmp_path: Path) -> None:
-    usd = {"student": 0.001, "base": 0.001, "teacher": 0.05, "ceiling": 0.05}
-    run = letters(tmp_path / "letters", usd=usd, log=[{"step": n, "loss": 3 / n} for n in range(1, 9)])
-    page = Page(page_of(run))
+def test_the_first_screen_says_who_when_whether_for_which_slices_what_is_saved_and_what_next(whole: Run) -> None:
+    page = Page(page_of(whole))
     first = page.text[page.text.index("</style>") if "</style>" in page.text else 0 : page.text.index("Paired differences")]
     wanted = [
         *("letters", "trained 20", "3 layers of its teacher", "models/teacher", "margin 5 points"),
@@ -166,13 +178,12 @@ def test_the_first_screen_says_who_when_whether_for_which_slices_what_is_saved_a
     assert [text for text in wanted if text not in first] == []
     headings = [tag for tag, _ in page.tags if tag in ("h1", "h2", "h3")]
     assert headings[0] == "h1" and headings.count("h1") == 1
-    headline = read_scores(run)["verdict"][0]
+    headline = read_scores(whole)["verdict"][0]
     assert headline.count("[") <= 1, "a headline has at most one interval"
 
 
-def test_tables_and_charts_can_be_heard(tmp_path: Path) -> None:
-    run = letters(tmp_path / "run", judge=JUDGE, log=[{"step": n, "loss": 3 / n, "eval_loss": 2 / n} for n in range(1, 9)])
-    page = Page(page_of(run))
+def test_tables_and_charts_can_be_heard(whole: Run) -> None:
+    page = Page(page_of(whole))
     assert all(a.get("scope") in ("row", "col") for tag, a in page.tags if tag == "th")
     images = [a for tag, a in page.tags if a.get("role") == "img"]
     assert len(images) > 20 and all(a.get("aria-label") for a in images)
@@ -181,7 +192,7 @@ def test_tables_and_charts_can_be_heard(tmp_path: Path) -> None:
 
 
 SECTIONS = {
-    "judge": ("prefer", "position consistency"),
+    "judge": ("student preferred", "position consistency"),
     "deferral": ("share sent to the teacher", "Fallback to the teacher"),
     "confusion": ("Recall is the share", "Confusion"),
     "slices": ("By slice",),
@@ -189,34 +200,27 @@ SECTIONS = {
 
 
 @pytest.mark.parametrize("key", SECTIONS)
-def test_a_part_is_drawn_where_its_data_is_there_and_left_out_where_it_is_not(tmp_path: Path, key: str) -> None:
-    run = letters(tmp_path / "run", judge=JUDGE)
-    scores = read_scores(run)
+def test_a_part_is_drawn_where_its_data_is_there_and_left_out_where_it_is_not(whole: Run, key: str) -> None:
+    run, scores = whole, read_scores(whole)
     assert all(text in page_of(run) for text in SECTIONS[key])
     without = {name: value for name, value in scores.items() if name != key} | ({"slices": []} if key == "slices" else {})
     page = render(run, without, rows_of(run))
-    assert not [text for text in SECTIONS[key] if text in page.replace("prefers-", "").replace("prefer another", "")]
+    assert not [text for text in SECTIONS[key] if text in page]
 
 
-def test_the_judge_is_drawn_raw_length_controlled_and_corrected(tmp_path: Path) -> None:
-    page = Page(page_of(letters(tmp_path / "run", judge=JUDGE)))
+def test_the_judge_is_drawn_raw_length_controlled_and_corrected(whole: Run) -> None:
+    page = Page(page_of(whole))
     for text in ("8 student preferred", "5 tie", "7 teacher preferred", "52.5", "49.0", "47.0", "90.0", "2 replies could not"):
         assert text in page.text, text
 
 
-def test_what_the_student_wrote_while_it_trained_is_shown_step_by_step(tmp_path: Path) -> None:
-    def row(step: int, text: str) -> dict[str, Any]:
-        shown = [{"id": "v1", "teacher": "The bridge is closed.", "student": text, "finish_reason": "stop"}]
-        return {"step": step, "epoch": 1.0, "quality": None, "generations": shown}
-
-    log = [*({"step": n, "loss": 3 / n} for n in range(1, 9)), row(4, "The the the"), row(8, "The bridge is closed.")]
-    page = Page(page_of(letters(tmp_path / "run", log=log)))
+def test_what_the_student_wrote_while_it_trained_is_shown_step_by_step(whole: Run) -> None:
+    page = Page(page_of(whole))
     assert page.text.index("step 4") < page.text.index("The the the") < page.text.index("step 8")
 
 
-def test_regressions_come_first_and_say_where_the_teacher_erred_too(tmp_path: Path) -> None:
-    run = letters(tmp_path / "run")
-    page = Page(page_of(run))
+def test_regressions_come_first_and_say_where_the_teacher_erred_too(whole: Run) -> None:
+    page = Page(page_of(whole))
     assert "Regressions: 3 of 30, all" in page.text, "of six that the student got wrong the teacher had three right"
     worst = sorted(page.data["items"], key=lambda item: item["rank"])[:3]
     assert [item["id"] for item in worst] == ["p14", "p24", "p4"] and all(item["regressed"] for item in worst)
@@ -228,11 +232,11 @@ def test_regressions_come_first_and_say_where_the_teacher_erred_too(tmp_path: Pa
 def test_the_browser_holds_every_item_however_many_and_cuts_their_texts_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = letters(tmp_path / "run", prompt=lambda n: f"Letter {n} " + "word " * 300)
+    run = letters(tmp_path / "run", 12, prompt=lambda n: f"Letter {n} " + "word " * 300)
     scores, found = read_scores(run), items.items_of(rows_of(run), read_scores(run))
     whole = json.loads(items.browser_data(found, scores))["items"]
     assert all(item["prompt"].endswith("word ") for item in whole)
-    monkeypatch.setattr(items, "CHARACTERS", 30 * 5 * 200)
+    monkeypatch.setattr(items, "CHARACTERS", 12 * 5 * 200)
     cut_ones = json.loads(items.browser_data(found, scores))["items"]
     assert [item["id"] for item in cut_ones] == [item["id"] for item in whole]
     assert {len(item["prompt"]) for item in cut_ones} == {202}, "200 characters and a sign that there is more"

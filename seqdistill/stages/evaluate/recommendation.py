@@ -155,8 +155,8 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
     if judge.get("next_labels") and not judge.get("labels"):
         yield Step(f"Label the {len(judge['next_labels'])} prompts of judge.next_labels by hand: they correct the judge.")
     if thousand(scores, "student") is None or not thousand(scores, "teacher"):
-        who = "teacher" if not thousand(scores, "teacher") else "student"
-        yield Step(f"Write the {who}'s price into the recipe to see what is saved: [{who}] price.")
+        keys = (scores.get("cost") or {}).get("missing") or ["[teacher] price"]
+        yield Step(f"Write {_listed(keys)} into the recipe: then it says what is saved in USD.")
     if not scores["slices"]:
         yield Step('Name a "slice" in the test rows, to see which kinds of prompts the student can take.')
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqdistill.records import visible
+from seqdistill.stages.evaluate.table import upper
 
 Document = dict[str, Any]
 Row = Mapping[str, Any]
@@ -45,24 +46,23 @@ class Item:
 
 
 def items_of(rows: Iterable[Row], scores: Document) -> list[Item]:
-    """The prompts that the primary metric applies to, in the order of the test set."""
+    """The prompts that the primary metric applies to, in the order of the test set. A regression is what `regressions` says."""
     by_prompt: dict[str, dict[str, Row]] = {}
     for row in rows:
         if row["scores"] is not None:
             by_prompt.setdefault(row["id"], {})[row["model"]] = row
     measure = scores["measures"][scores["primary"]]
-    found = []
+    top, found = upper(scores["primary"]), []
     for name, answers in by_prompt.items():
         item = Item(name, answers, 0.0, regressed=False)
         if (mine := item.score("student", scores["primary"])) is None:
             continue
-        others = [
-            score for role in ("teacher", "ceiling", "base") if (score := item.score(role, scores["primary"])) is not None
-        ]
+        rivals = ("base", top if top in answers else "teacher")
+        others = [score for role in rivals if (score := item.score(role, scores["primary"])) is not None]
         sign = 1 if measure["higher_is_better"] else -1
         best = max((sign * score for score in others), default=sign * mine)
         gap = round(sign * mine - best, 6)
-        regressed = best > 50 >= mine if measure["share"] else gap < -scores["margin"]
+        regressed = best > 50 >= mine if measure["share"] else gap < 0
         found.append(Item(name, answers, gap, regressed))
     return found
 
@@ -85,8 +85,17 @@ def prompt_of(row: Row) -> str:
 # --- the cases without a script ---------------------------------------------------------------------------------------
 
 
-def case(item: Item, scores: Document, nearest: Sequence[Document] = ()) -> Document:
-    """An item as the page lists it: what everybody said, with the words that differ."""
+def regressions(items: Sequence[Item], scores: Document) -> list[Document]:
+    """The worst cases, with why and the nearest training rows where eval explained them."""
+    by_id = {item.id: item for item in items}
+    explained = [one for one in scores.get("regressions", {}).get("items", []) if one["id"] in by_id][:REGRESSIONS]
+    if explained:
+        return [case(by_id[one["id"]], scores, one) for one in explained]
+    return [case(item, scores) for item in worst_first(items)[:REGRESSIONS] if item.regressed]
+
+
+def case(item: Item, scores: Document, explained: Document | None = None) -> Document:
+    """An item as the page lists it: what everybody said, with the words that differ, and why where it was explained."""
     primary = scores["primary"]
     texts = {role: cut(texts_of(row)) for role, row in item.answers.items()}
     student = item.student
@@ -105,8 +114,16 @@ def case(item: Item, scores: Document, nearest: Sequence[Document] = ()) -> Docu
         "teacher": texts.get("teacher"),
         "student": difference(wanted, texts["student"]),
         "base": difference(wanted, texts["base"]) if "base" in texts else None,
-        "nearest": nearest,
+        "why": None if explained is None else explained["why"],
+        "near": [] if explained is None else _near(explained),
     }
+
+
+def _near(explained: Document) -> list[Document]:
+    """The nearest rows that were trained on, and those that filter removed."""
+    rows = [(f"trained on, {row['similarity']:.2f} alike", row) for row in explained["training"]]
+    rows += [(f"removed by {row['rule']}, {row['similarity']:.2f} alike", row) for row in explained["removed"]]
+    return [{"label": label, "prompt": row["prompt"], "completion": row["completion"]} for label, row in rows]
 
 
 def notes(item: Item, scores: Document) -> list[str]:

@@ -14,6 +14,7 @@ from seqdistill.records import atomic_write, read_jsonl, visible
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.recommendation import recommend
 from seqdistill.stages.evaluate.report import charts, items, origin
+from seqdistill.stages.evaluate.result import EvalResult
 from seqdistill.stages.evaluate.shown import count, other_way, percent, speed, times
 from seqdistill.stages.evaluate.verdict import faster
 from seqdistill.version import __version__
@@ -50,7 +51,7 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
     student = scores["models"]["student"]
     metrics = [m for m in (primary, other_way(primary), "valid") if m and (m == primary or student.get(m))]
     found = items.items_of(rows, scores)
-    worst = items.worst_first(found)
+    result = EvalResult(scores, {}, 0.0, up_to_date=True)
     log = _log(run)
     decision, _, headline = scores["verdict"][0].partition(": ")
     values: Document = {
@@ -77,6 +78,7 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
         "judge": charts.judge(scores.get("judge")),
         "deferral": charts.deferral(scores.get("deferral") or {}),
         "cost": charts.quality_and_cost(scores),
+        "prices": {"columns": result.cost_columns, "rows": result.cost_rows, "notes": result.cost_notes},
         "facts": _facts(scores),
         "lengths": charts.histograms(_lengths(rows), "characters"),
         "latencies": charts.histograms(_seconds(rows, scores), "s", ".2f"),
@@ -84,7 +86,7 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
         "generations": _generations(log),
         "count": len(found),
         "regressed": sum(item.regressed for item in found),
-        "regressions": [items.case(item, scores) for item in worst[: items.REGRESSIONS] if item.regressed],
+        "regressions": items.regressions(found, scores),
         "listed": [items.case(item, scores) for item in found[: items.LISTED]],
         "slice_names": sorted({item.student["slice"] for item in found if item.student["slice"] is not None}),
         "confident": any(item.student.get("confidence") is not None for item in found),
@@ -177,7 +179,7 @@ def _slice(part: Document, metric: str) -> Document:
 
 
 def _facts(scores: Document) -> Document:
-    columns = ["stops by itself, %", "length, × teacher", "tokens/s", "parameters", "on disk", "USD", "failed"]
+    columns = ["model", "stops by itself, %", "length, × teacher", "tokens/s", "parameters", "on disk", "USD", "failed"]
     rows = []
     for role, facts in scores["models"].items():
         cells = [percent(facts["stopped"]), times(facts["length_ratio"]) if role != "teacher" else "1"]
@@ -185,8 +187,7 @@ def _facts(scores: Document) -> Document:
             usd = facts["usd"]
             cells += [speed(scores, facts), count(facts["parameters"]), count(facts["disk_bytes"], "B")]
             cells += ["–" if usd is None else f"{usd:.4f}", str(facts["failed"])]
-        cells += ["–"] * (len(columns) - len(cells))
-        rows.append([facts["called"], *zip(columns, cells, strict=True)])
+        rows.append([facts["called"], *cells, *["–"] * (len(columns) - 1 - len(cells))])
     machine = scores["machine"]
     where = machine["gpu"] or f"{machine['processor']}, {machine['cpus']} CPUs"
     basis = scores["models"]["student"]["speed_basis"]
