@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from seqdistill.records import visible
@@ -46,7 +46,7 @@ class Item:
 
 
 def items_of(rows: Iterable[Row], scores: Document) -> list[Item]:
-    """The prompts that the primary metric applies to, in the order of the test set. A regression is what `regressions` says."""
+    """The prompts that all answered, in the order of the test set. What a regression is, eval's own `regressions` says."""
     by_prompt: dict[str, dict[str, Row]] = {}
     for row in rows:
         if row["scores"] is not None:
@@ -55,15 +55,14 @@ def items_of(rows: Iterable[Row], scores: Document) -> list[Item]:
     top, found = upper(scores["primary"]), []
     for name, answers in by_prompt.items():
         item = Item(name, answers, 0.0, regressed=False)
-        if (mine := item.score("student", scores["primary"])) is None:
-            continue
         rivals = ("base", top if top in answers else "teacher")
         others = [score for role in rivals if (score := item.score(role, scores["primary"])) is not None]
         sign = 1 if measure["higher_is_better"] else -1
-        best = max((sign * score for score in others), default=sign * mine)
-        gap = round(sign * mine - best, 6)
-        regressed = best > 50 >= mine if measure["share"] else gap < 0
-        found.append(Item(name, answers, gap, regressed))
+        if (mine := item.score("student", scores["primary"])) is not None and others:
+            best = max(sign * score for score in others)
+            gap = round(sign * mine - best, 6)
+            item = replace(item, gap=gap, regressed=best > 50 >= mine if measure["share"] else gap < 0)
+        found.append(item)
     return found
 
 
