@@ -68,7 +68,8 @@ def severe(browser: Chrome) -> list[str]:
 
 
 def shown(browser: Chrome) -> list[str]:
-    return [one.text for one in browser.find_elements(By.CSS_SELECTOR, "#list .case .id")]
+    script = "return [...document.querySelectorAll('#list .case .id')].map((one) => one.textContent)"
+    return [str(name) for name in browser.execute_script(script)]
 
 
 def found(browser: Chrome, text: str) -> None:
@@ -115,7 +116,9 @@ def test_search_filters_and_order_find_items(browser: Chrome, page: Path) -> Non
     found(browser, "6 of 60")
     choose(browser, "show", "")
     choose(browser, "order", "best")
-    assert shown(browser)[0] not in {f"p{n}" for n in range(4, 60, 5)}
+    assert shown(browser)[0] not in {f"p{n}" for n in range(4, 60, 10)}
+    choose(browser, "order", "worst")
+    assert shown(browser)[0] in {f"p{n}" for n in range(4, 60, 10)}
     choose(browser, "order", "unsure")
     assert shown(browser)[0] == "p0", "the least confident"
     assert severe(browser) == []

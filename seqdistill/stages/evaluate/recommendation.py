@@ -48,7 +48,7 @@ class Recommendation:
 
     answer: Answer
     ship: Fact
-    slices: list[SliceAnswer]
+    slices: list[SliceAnswer]  # those that it may not answer first
     saves: Fact
     next: list[Step]
 
@@ -56,6 +56,7 @@ class Recommendation:
 def recommend(scores: Scores, run: str) -> Recommendation:
     """The recommendation. `run` is the run directory as commands name it."""
     slices = [_slice(part, scores["primary"]) for part in scores["slices"] if part["judged"]]
+    slices.sort(key=lambda one: ("no", "open", "yes").index(one.answer))
     answer, ship = _ship(scores, slices)
     steps = list(_steps(scores, slices, answer, run))
     return Recommendation(answer, ship, slices, _saves(scores), steps[:STEPS])
@@ -149,7 +150,7 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
     if deferral.get("target") is None and deferral.get("curve") and answer != "yes":
         text = "Find the share of requests that the student can take alone, with a promise:"
         yield Step(text, f"seqdistill eval {run} --target 0.95")
-    elif deferral.get("needed"):
+    elif deferral.get("needed") and answer != "yes":
         yield Step(f"A fallback with a promise needs about {deferral['needed']:,} more test prompts.", _eval(run))
     judge = scores.get("judge") or {}
     if judge.get("next_labels") and not judge.get("labels"):

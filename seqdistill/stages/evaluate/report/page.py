@@ -169,7 +169,7 @@ def _figures(scores: Document) -> list[dict[str, str]]:
 
 
 def _slice(part: Document, metric: str) -> Document:
-    title = f"{part['slice'] or 'no slice'} · {part['n']} prompts"
+    title = f"{(part['slice'] or 'no slice')[:100]} · {part['n']} prompts"
     few = [part["warning"].partition(": ")[2]] if part["warning"] else []
     parts = [f"keeps {percent(cell, unit='%')} of the {cell['of']}" for cell in part["kept"] if cell["metric"] == metric]
     if valid := part["models"]["student"].get("valid"):
