@@ -391,7 +391,7 @@ def _eval(
     run: Run, recipe: Recipe, console: Console, markdown: Path | None = None, compare: Path | None = None
 ) -> dict[str, Any]:
     from seqdistill.stages.evaluate.conditions import check_result
-    from seqdistill.stages.evaluate.markdown import write_comparison, write_markdown
+    from seqdistill.stages.evaluate.markdown import write_comparison
 
     if compare is not None:
         found = api.compare(run.path, compare, recipe, progress=console)
@@ -402,9 +402,9 @@ def _eval(
         return found.scores
 
     result = api.evaluate(run.path, recipe, progress=console)
-    show.show_eval(console, result)
+    show.show_eval(console, result, str(run.path))
     if markdown:
-        write_markdown(markdown, result, run.path.absolute().name)
+        api.write_results(run.path, markdown=markdown)
     check_result(result.scores, recipe.eval.fail_under)
     return asdict(result)
 
@@ -508,6 +508,47 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
         if found.problems:
             raise SeqdistillError("\n".join(found.problems), "run the stage of the first file again, or restore the file")
         return asdict(found)
+
+    _guarded(console, run, work)
+
+
+@app.command("status")
+def _status(run: RunArgument, json_: JsonOption = False) -> None:
+    """The stages of a run: done, stale and by which key, running, failed; and the next command."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        found = api.status(run, progress=console)
+        show.show_status(console, found, str(run))
+        return {"run": str(run), **asdict(found)}
+
+    _guarded(console, run, work)
+
+
+@app.command("show")
+def _show(
+    run: RunArgument,
+    report: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--report", metavar="FILE", help="write the HTML report to FILE: of a run of an older version, today's"),
+    ] = None,
+    markdown: MarkdownOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """What a run has found so far: its stages, the table, the verdict and what to do next. Reads files alone."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        found, result = api.status(run, progress=console), api.results(run)
+        show.show_status(console, found, str(run))
+        if result is None:
+            if report or markdown:
+                raise UsageError(f"{run}: not evaluated yet", f"run `{found.next or f'seqdistill eval {run}'}` first")
+            return {"run": str(run), **asdict(found), "scores": None, "advice": None}
+        show.show_scores(console, "", result)
+        show.show_advice(console, result, str(run))
+        api.write_results(run, report=report, markdown=markdown)
+        return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice(str(run)))}
 
     _guarded(console, run, work)
 
