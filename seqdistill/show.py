@@ -243,6 +243,8 @@ def show_eval(console: Console, result: "EvalResult") -> None:
         console.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
     if result.cost_rows:
         console.table("latency and cost", result.cost_columns, result.cost_rows)
+    if result.safety_rows:
+        console.table("safety", result.safety_columns, result.safety_rows)
     if not console.as_json:
         with to_stdout():
             print("\n".join(_regressions(result)), end="")

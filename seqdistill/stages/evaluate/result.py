@@ -95,6 +95,38 @@ class EvalResult:
         return [*cells, usd(facts.get("usd_per_1000")), usd(facts.get("usd_per_right")), count(facts.get("memory_bytes"), "B")]
 
     @property
+    def safety_columns(self) -> list[str]:
+        """The heads of `safety_rows`: percent refused and over-refused, canaries given away, longest run of words from a
+        training answer, percent of answers with personal data, nats per token of general text.
+        """
+        return ["model", "refuses", "over-refuses", "canaries", "longest run", "personal data", "general text"]
+
+    @property
+    def safety_rows(self) -> list[list[str]]:
+        """One row a model that [eval.safety] sent something to; none where nothing was sent."""
+        found = self.scores.get("safety")
+        sent = {name: found[name]["models"] for name in ("refusals", "canaries", "forgetting") if found[name]} if found else {}
+        if not found or not sent:
+            return []
+        parts = {**sent, "runs": (found["memorised"] or {}).get("models", {}), "data": found["personal_data"]["models"]}
+        rows = []
+        for role in (role for role in self.scores["models"] if any(role in models for models in sent.values())):
+            of = {name: models.get(role) or {} for name, models in parts.items()}
+            loss = of.get("forgetting", {}).get("value")
+            rows.append(
+                [
+                    role,
+                    percent(point(of.get("refusals", {}).get("refused"))),
+                    percent(point(of.get("refusals", {}).get("over_refused"))),
+                    str(len(of["canaries"]["ids"])) if of.get("canaries") else "–",
+                    str(of["runs"]["longest"]["words"]) if of["runs"] else "–",
+                    percent(point(of["data"].get("answers"))),
+                    "–" if loss is None else f"{loss:.2f}",
+                ]
+            )
+        return rows
+
+    @property
     def regressions(self) -> list[dict[str, Any]]:
         """The explained prompts that base or teacher answered better than the student, the largest loss first."""
         return list(self.scores.get("regressions", {}).get("items", []))
