@@ -33,6 +33,7 @@ def verdict(scores: Scores) -> list[str]:
         *_judge(scores),
         *_fallback(scores),
         *_cost(scores),
+        *sentences(scores.get("safety")),
         *_slices(scores),
         *_absent(scores),
         *_failed(scores),
