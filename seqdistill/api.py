@@ -29,6 +29,8 @@ from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.export.draft import Draft
+    from seqdistill.export.forms import Exported
     from seqdistill.family.curve import CurveResult
     from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
@@ -295,3 +297,36 @@ def init(
     from seqdistill.init import init
 
     return init(Path(folder), kind, [Path(path) for path in recorded], progress)
+
+
+def export(
+    run: RunPath, form: str, recipe: RecipeLike = None, *, out: RunPath | None = None, progress: Progress = SILENT
+) -> "Exported":
+    """Writes the student in a form in which it is deployed; a .gguf is proven on the test prompts beside the student itself."""
+    from seqdistill.export.forms import export
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return export(directory, resolved, form, Path(out) if out else None, progress)
+
+
+def export_data(run: RunPath, shape: str, *, out: RunPath | None = None) -> dict[str, int]:
+    """Writes the training data in another trainer's shape; returns the rows of each file."""
+    from seqdistill.export.data import export_data
+
+    directory = Run(Path(run))
+    return export_data(directory, shape, Path(out) if out else directory.path / "export" / f"data-{shape}")
+
+
+def draft(run: RunPath, recipe: RecipeLike = None, *, limit: int = 20, progress: Progress = SILENT) -> "Draft":
+    """Measures the student as its teacher's draft model on test prompts: the same text, in fewer passes of the teacher."""
+    from seqdistill.export.draft import draft
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return draft(directory, resolved, limit, progress)
+
+
+def push(path: RunPath, repository: str) -> str:
+    """Uploads a folder, or a file's folder, to the hub; returns its URL. The key comes from HF_TOKEN alone."""
+    from seqdistill.export.hub import push
+
+    return push(Path(path), repository)

@@ -494,6 +494,66 @@ def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str
     return asdict(result)
 
 
+ToOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--to", metavar="FORM", help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm; gguf also f16, q4_1, q5_0, q5_1"
+    ),
+]
+DataOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--data", metavar="SHAPE", help="the training data instead, as trl | axolotl | llama-factory read it"),
+]
+DraftOption = Annotated[
+    bool, typer.Option("--draft", help="measure the student as its teacher's draft model: same text, fewer teacher passes")
+]
+OutOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--out", metavar="FOLDER", help="where to write; default: RUN/export/FORM"),
+]
+PushOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--push", metavar="OWNER/NAME", help="upload what was written to this hub repository; the key is HF_TOKEN"),
+]
+_EXPORT = [
+    _own("to", ToOption, None),
+    _own("data", DataOption, None),
+    _own("draft", DraftOption, False),
+    _own("out", OutOption, None),
+    _own("push", PushOption, None),
+    _own("limit", LimitOption, None),
+]
+
+
+@_command("export", (), "The student in the form in which it is deployed; or the data for other trainers.", _EXPORT)
+def _export(
+    run: Run,
+    recipe: Recipe,
+    console: Console,
+    to: str | None,
+    data: str | None,
+    draft: bool,
+    out: Path | None,
+    push: str | None,
+    limit: int | None,
+) -> dict[str, Any]:
+    if sum((to is not None, data is not None, draft)) != 1:
+        raise UsageError("export takes one of --to, --data and --draft", "for example --to gguf:q8_0")
+    if data is not None:
+        counts = api.export_data(run.path, data, out=out)
+        console.facts(f"export: {data}", {name: f"{count:,} rows" for name, count in counts.items()})
+        return dict(counts)
+    if draft:
+        found = api.draft(run.path, recipe, limit=limit or 20, progress=console)
+        show.show_draft(console, found)
+        return asdict(found)
+    exported = api.export(run.path, str(to), recipe, out=out, progress=console)
+    show.show_export(console, exported)
+    if push:
+        console.facts("", {"pushed": api.push(exported.path, push)})
+    return asdict(exported)
+
+
 # --- tools ----------------------------------------------------------------------------------------------------------------
 
 

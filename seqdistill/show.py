@@ -8,6 +8,8 @@ from seqdistill.records import visible
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.export.draft import Draft
+    from seqdistill.export.forms import Exported
     from seqdistill.family.curve import CurveResult
     from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
@@ -192,6 +194,38 @@ def show_train(console: Console, result: "TrainResult") -> None:
             "parameters": f"{result.parameters:,}",
             "loss": ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None) or "not logged",
             "model": result.path,
+        },
+    )
+
+
+def show_export(console: Console, exported: "Exported") -> None:
+    """What was written, how to serve it, and what its answers show."""
+    share = exported.bytes / exported.student_bytes
+    speed = exported.tokens_per_second
+    console.facts(
+        f"export: {exported.form}",
+        {
+            "file": exported.path,
+            "size": f"{size(exported.bytes)}, {share:.0%} of the student as trained",
+            "speed": None if speed is None else f"{speed:.0f} tokens/s for one of several requests at once, by llama.cpp here",
+            "serve": exported.serve,
+        },
+    )
+    if exported.proof and not console.as_json:
+        with to_stdout():
+            print("\n".join(wrapped(visible(line)) for line in exported.proof["verdict"]))
+
+
+def show_draft(console: Console, draft: "Draft") -> None:
+    """What the student saves its teacher as a draft model."""
+    share = draft.assisted_passes / max(1, draft.passes)
+    console.facts(
+        f"export: draft model, on {draft.prompts:,} test prompts",
+        {
+            "same text": f"{draft.same:,} of {draft.prompts:,}",
+            "teacher passes": f"{draft.assisted_passes:,} instead of {draft.passes:,} ({share:.0%})",
+            "time": f"{seconds(draft.assisted_seconds)} instead of {seconds(draft.seconds)}, transformers on this machine",
+            "vllm": draft.vllm,
         },
     )
 
