@@ -64,7 +64,7 @@ def _state(run: Run, recipe: Recipe, stage: str, first: str | None) -> StageStat
 
 
 def _record(run: Run, recipe: Recipe, stage: str) -> StageRecord | None:
-    """What the stage would compare with its manifest; None for imported answers and a curve's part of the rows: no recipe makes them."""
+    """What the stage would compare with its manifest; None where no recipe makes it: imported answers, a curve's rows."""
     from seqdistill.stages.evaluate.inputs import Inputs as EvalInputs
     from seqdistill.stages.filter.stage import record_of as filter_record
     from seqdistill.stages.generate.inputs import Inputs as GenerateInputs
