@@ -144,6 +144,7 @@ def curved(folder: Path, truth: tuple[float, float, float], *, repeats: int = 2,
 def test_the_headline_says_whether_more_rows_would_do(tmp_path: Path, truth: Any, headline: str) -> None:
     found = curved(tmp_path, truth)
     assert found["verdict"][0].startswith(headline)
+    assert (len(found["points"]), len(found["repeats"])) == (4, 2)
     assert found["half"]["covers"] and "within the interval" in " ".join(found["verdict"])
 
 
