@@ -111,6 +111,11 @@ def test_quality_is_the_mean_of_the_task_s_metric_against_the_teacher_s_answers(
     [
         ({"best": "quality"}, None, "best needs validation rows, and there are none"),
         ({"best": "loss"}, None, "best needs validation rows"),
+        (
+            {"best": "loss", "args": {**ARGS, "eval_strategy": "no"}},
+            "chrf",
+            "best needs validations, and .* eval_strategy is no",
+        ),
         ({"early_stopping": 2}, None, "early_stopping needs validation rows"),
         ({"best": "quality"}, "accuracy", "needs a metric that compares two answers, and .* is 'accuracy'"),
         ({"best": "quality"}, "numeric_teacher", "numeric applies to none of 2 validation answers"),

@@ -103,8 +103,11 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _without_rows(config: TrainConfig) -> UsageError:
-    wanted = "best" if config.best is not None else "early_stopping"
-    return UsageError(f"[train] {wanted} needs validation rows, and there are none", "set [filter] validation = 0.05")
+    return UsageError(f"[train] {_wanted(config)} needs validation rows, and there are none", "set [filter] validation = 0.05")
+
+
+def _wanted(config: TrainConfig) -> str:
+    return "best" if config.best is not None else "early_stopping"
 
 
 def check(lesson: Lesson) -> None:
@@ -114,6 +117,10 @@ def check(lesson: Lesson) -> None:
         return
     if not lesson.checked.validation:
         raise _without_rows(config)
+    if getattr(lesson.arguments.eval_strategy, "value", None) == "no":
+        raise UsageError(
+            f"[train] {_wanted(config)} needs validations, and [train.args] eval_strategy is no", "leave eval_strategy out"
+        )
     if _is_spread(lesson.arguments):
         raise UsageError(
             "[train] best and early_stopping keep weights that FSDP and DeepSpeed spread over processes", "leave them out"
