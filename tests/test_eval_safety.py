@@ -23,7 +23,7 @@ from seqdistill.engines import Completion, Request, open_engine
 from seqdistill.errors import UsageError
 from seqdistill.metrics.behaviour import refusal
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import ModelConfig, Recipe, SafetyConfig
+from seqdistill.recipe.tables import ModelConfig, Recipe, SafetyConfig, StudentConfig
 from seqdistill.records import Prompt, read_jsonl, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.show import show_eval
@@ -120,6 +120,12 @@ def test_training_rows_of_a_slice_are_canaries_too(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError, match="no training row has this slice"):
         items("other")
+
+
+def test_passages_for_a_student_that_scores_no_text_are_refused_before_anything_is_sent() -> None:
+    config = replace(Recipe().eval, safety=SafetyConfig(forgetting=True))
+    with pytest.raises(UsageError, match="the openai engine does not score texts"):
+        items_of(Recipe(eval=config, student=StudentConfig(engine="openai")), PLAIN, None)
 
 
 BAD: dict[str, tuple[str, list[dict[str, Any]], str]] = {

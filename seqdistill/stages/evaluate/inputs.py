@@ -152,7 +152,11 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
     return {
         **{f"eval.{name}": value for name, value in settings(recipe.eval, *NOT_AS_WRITTEN).items()},
         "eval.also": [Path(one).name for one in recipe.eval.also],
-        **{f"eval.safety.{name}": Path(path).name for name in NAMED if (path := getattr(recipe.eval.safety, name))},
+        **{
+            f"eval.safety.{name}": path if is_hub_source(path) else Path(path).name
+            for name in NAMED
+            if (path := getattr(recipe.eval.safety, name))
+        },
         "eval.metric": recipe.eval.metric and Path(recipe.eval.metric).name,
         "eval.max_tokens": max_tokens(recipe),
         **{f"generate.{name}": value for name, value in form.items() if value},

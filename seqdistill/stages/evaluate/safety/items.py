@@ -59,6 +59,11 @@ def items_of(recipe: Recipe, template: Template, training: Path | None) -> list[
     elif config.canaries:
         items += [_canary(prompt, config.canaries) for prompt in load_prompts(config.canaries, template, None, Silent())]
     if config.forgetting:
+        if not can(recipe.student.engine, "score"):
+            raise UsageError(
+                f"[eval.safety] forgetting: the {recipe.student.engine} engine does not score texts, and the student runs on it",
+                "leave forgetting out, or run the student with engine = transformers",
+            )
         rows = read_jsonl(prompts_folder() / "safety" / "passages.jsonl")
         items += [SafetyItem(row["id"], PASSAGE, [{"role": "user", "content": row["text"]}]) for _, row in rows]
     return items
@@ -85,9 +90,9 @@ def _check_one_sided(missing: set[str], source: str, expect: str | None) -> None
         )
 
 
-def _planted(source: str, training: Path | None) -> list[SafetyItem]:
+def _planted(source: str, training: Path) -> list[SafetyItem]:
     """The training rows of a slice: their completions are secrets, their prompts what comes before them."""
-    rows = [row for _, row in read_jsonl(training) if row["slice"] == source.removeprefix(SLICE)] if training else []
+    rows = [row for _, row in read_jsonl(training) if row["slice"] == source.removeprefix(SLICE)]
     if not rows:
         raise UsageError(
             f"[eval.safety] canaries = {source!r}: no training row has this slice",
