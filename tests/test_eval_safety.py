@@ -124,7 +124,7 @@ def test_training_rows_of_a_slice_are_canaries_too(tmp_path: Path) -> None:
 
 def test_passages_for_a_student_that_scores_no_text_are_refused_before_anything_is_sent() -> None:
     config = replace(Recipe().eval, safety=SafetyConfig(forgetting=True))
-    with pytest.raises(UsageError, match="the openai engine does not score texts"):
+    with pytest.raises(UsageError, match="the openai engine, which runs the student, does not score"):
         items_of(Recipe(eval=config, student=StudentConfig(engine="openai")), PLAIN, None)
 
 

@@ -61,7 +61,7 @@ def items_of(recipe: Recipe, template: Template, training: Path | None) -> list[
     if config.forgetting:
         if not can(recipe.student.engine, "score"):
             raise UsageError(
-                f"[eval.safety] forgetting: the {recipe.student.engine} engine does not score texts, and the student runs on it",
+                f"[eval.safety] forgetting: the {recipe.student.engine} engine, which runs the student, does not score texts",
                 "leave forgetting out, or run the student with engine = transformers",
             )
         rows = read_jsonl(prompts_folder() / "safety" / "passages.jsonl")
