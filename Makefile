@@ -5,7 +5,7 @@ RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
 
-.PHONY: setup distill generate filter train eval test test-vllm test-browser check bench bench-vllm clean
+.PHONY: setup distill picture generate filter train eval test test-vllm test-browser check bench bench-vllm clean
 
 setup: .venv/installed  ## .venv with the pinned set and the demo's teacher
 
@@ -38,6 +38,13 @@ test-browser: .venv/browser  ## the review page in headless Chromium; needs: apt
 .venv/browser: .venv/installed
 	$(BIN)/python -m pip install -q -c constraints.txt selenium
 	@touch $@
+
+picture: .github/report.png  ## the README's picture: the first screen of the demo's report, by headless Chromium
+
+.github/report.png: $(RUN)/eval/report.html
+	@mkdir -p $(@D)
+	chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,834 \
+	  --user-data-dir=$$(mktemp -d) --screenshot=$@ "file://$(abspath $<)"
 
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -96,6 +96,14 @@ def write_model_card(run: Run, scores: dict[str, Any] | None = None) -> Path:
         *_terms(run, "teacher's license or terms", "not stated: check them before you publish or sell this model"),
         ("student before training", _code(base or "not stated")),
         *((key, _text(str(value))) for key, value in student.items() if key != "base" and isinstance(value, (str, int, list))),
+        *(
+            (name, f"{student[name]['kept']:,} of {student[name]['of']:,} {unit}")
+            for name, unit in (
+                ("vocabulary", "tokens; texts unlike the task's take more tokens each"),
+                ("width", "neurons a layer"),
+            )
+            if name in student
+        ),
         ("training rows", f"{rows.get('train.jsonl', 0):,} (validation {rows.get('validation.jsonl', 0):,})"),
         *((name.replace("_", " "), f"{value:,}") for name, value in train.get("counts", {}).items() if value is not None),
         ("method", _text(str(config.get("method", "not stated")))),

@@ -389,7 +389,7 @@ def _eval(
         return found.scores
 
     result = api.evaluate(run.path, recipe, progress=console)
-    show.show_eval(console, result, str(run.path))
+    show.show_eval(console, result)
     if markdown:
         api.write_results(run.path, markdown=markdown)
     check_result(result.scores, recipe.eval.fail_under)
@@ -508,9 +508,9 @@ def _show(
                 raise UsageError(f"{run}: not evaluated yet", f"run `{found.next or f'seqdistill eval {run}'}` first")
             return {"run": str(run), **asdict(found), "scores": None, "advice": None}
         show.show_scores(console, "", result)
-        show.show_advice(console, result, str(run))
+        show.show_advice(console, result)
         api.write_results(run, report=report, markdown=markdown)
-        return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice(str(run)))}
+        return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice)}
 
     _guarded(console, run, work)
 
@@ -568,11 +568,21 @@ def _doctor(
 def _shrink(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="model to cut: hub id, folder, .gguf or package:NAME")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the smaller model; must not exist")],
-    layers: Annotated[str, typer.Option("--layers", help="how many layers to keep, or which: 8, or 0,1,2,20")] = "8",
+    layers: Annotated[str, typer.Option("--layers", help="how many layers to keep, or which: 8, or 0,1,2,20, or all")] = "8",
     choice: Annotated[str, typer.Option("--choice", help="how a number chooses: influence | even")] = "influence",
+    width: Annotated[
+        float, typer.Option("--width", min=0.01, max=1.0, help="share of each feed-forward layer's neurons to keep")
+    ] = 1.0,
+    vocabulary: Annotated[
+        str, typer.Option("--vocabulary", help="tokens to keep: all | task, those of --prompts and --texts")
+    ] = "all",
     prompts: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--prompts", help="prompts on which influence is measured (JSONL)"),
+        typer.Option("--prompts", help="prompts of the task: influence is measured on them (JSONL)"),
+    ] = None,
+    texts: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--texts", help="further texts of the task, for its vocabulary: RUN/filter/train.jsonl"),
     ] = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
@@ -583,7 +593,8 @@ def _shrink(
     def work() -> dict[str, Any]:
         from seqdistill.stages.train.shrink import shrink_from_files
 
-        return shrink_from_files(model, out, layers, choice, prompts, console)
+        count = None if layers == "all" else layers
+        return shrink_from_files(model, out, count, choice, prompts, console, vocabulary=vocabulary, texts=texts, width=width)
 
     _guarded(console, out, work)
 

@@ -44,6 +44,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {  # model_type: what it needs beside
 
 def make_architecture(kind: str, tokenizer: Any, folder: Path, stops: list[int]) -> Path:
     """The folder of a tiny random model of one architecture, with this tokenizer; large weights make its answers differ."""
+    architecture(kind, tokenizer, stops).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def architecture(kind: str, tokenizer: Any, stops: list[int]) -> Any:
+    """The same model, loaded."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
@@ -58,6 +65,4 @@ def make_architecture(kind: str, tokenizer: Any, folder: Path, stops: list[int])
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).float()
     model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return model

@@ -75,6 +75,8 @@ def test_tags_of_one_s_own_replace_the_common_ones() -> None:
         ("yes <|channel|>final", "<|channel|>"),
         ("yes <thought> and so on", "<thought>"),
         ("<a><reasoning>because</reasoning></a>", None),
+        ('<details type="reasoning" done="true">\n> hm\n</details>\nyes', "<details type="),
+        ("<details><summary>More</summary>yes</details>", None),
         ("Use `</think>` to close the block.", None),
         ("```\n<think>\n```", None),
         ("I think so.", None),

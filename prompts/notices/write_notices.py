@@ -4,19 +4,22 @@ A notice is drawn from a frame: a place, what is known about it, a reason, a tim
 same facts. The news never stands in the first words (the reason or the background does), so copying the start is no summary.
 Slices: `normal`; `hard` (with a distractor: news that is none); `critical` (safety: a sentence that loses the place, the time
 or what to do does harm). A pair of place and reason is used once over both files, so no test pair is trained on. The same
-bytes come out of every run. The teacher's answers are not here: `seqdistill generate` gets them.
+bytes come out of every run, and fewer prompts are the first of more. The teacher's answers are not here: `seqdistill generate`
+gets them.
 """
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 SEED = 7
-PROMPTS = {"normal": 216, "hard": 84, "critical": 100}
 TEST = {"normal": 48, "hard": 36, "critical": 36}
+PROMPTS = 1200
+MIX = "normal|hard|critical|normal|hard|critical|normal|hard|critical|normal"  # of prompts, in the test's proportions
 
 
 @dataclass(frozen=True)
@@ -209,25 +212,31 @@ def notices() -> Iterator[tuple[str, dict[str, str]]]:
     """Every (file, row), the test rows first."""
     rng = random.Random(SEED)
     used: set[tuple[str, str]] = set()
-    for file, counts in (("test.jsonl", TEST), ("prompts.jsonl", PROMPTS)):
-        for slice_name, count in counts.items():
+    mix = MIX.split("|")
+    wanted = {
+        "test.jsonl": [slice_name for slice_name, count in TEST.items() for _ in range(count)],
+        "prompts.jsonl": [mix[number % len(mix)] for number in range(PROMPTS)],
+    }
+    for file, slices in wanted.items():
+        drawn = Counter[str]()
+        for slice_name in slices:
             frames = CRITICAL if slice_name == "critical" else NORMAL
-            for number in range(count):
-                frame = frames[number % len(frames)]
+            frame = frames[drawn[slice_name] % len(frames)]
+            drawn[slice_name] += 1
+            facts = draw_facts(rng, frame)
+            while (pair := (facts["place"], facts["reason"])) in used:
                 facts = draw_facts(rng, frame)
-                while (pair := (facts["place"], facts["reason"])) in used:
-                    facts = draw_facts(rng, frame)
-                used.add(pair)
-                yield file, write(rng, frame, facts, slice_name)
+            used.add(pair)
+            yield file, write(rng, frame, facts, slice_name)
 
 
 def main() -> None:
-    """Writes both files, each in an order of its own."""
+    """Writes both files: the prompts as they are drawn, so that the first of them are a fair part; the test shuffled."""
     lines: dict[str, list[str]] = {}
     for file, row in notices():
         lines.setdefault(file, []).append(json.dumps(row) + "\n")
+    random.Random(SEED).shuffle(lines["test.jsonl"])
     for file, rows in lines.items():
-        random.Random(SEED).shuffle(rows)
         (Path(__file__).parent / file).write_text("".join(rows), encoding="utf-8")
 
 

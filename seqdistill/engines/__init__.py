@@ -28,6 +28,7 @@ class Request:
     choices: list[str] | None = None  # the answer must be one of these
     beams: int = 1  # the answer is the likeliest found by a beam search of this width
     logprobs: int | None = None  # log-probabilities of the answer's tokens, and of the N likeliest tokens at each position
+    score: bool = False  # no answer: the log-probability of the last message's text by itself, without the chat template
     again: int = 0  # how often the same was requested before: distinguishes a repeat from the first request, and is not sent
 
     @property
@@ -71,7 +72,7 @@ FOR_GOOD = (
     "http 422",
 )  # failures that another try will not change
 
-ABLE = {"beams": ("transformers", "vllm")}  # the engines that can do what not every engine can
+ABLE = {"beams": ("transformers", "vllm"), "score": ("transformers",)}  # the engines that can do what not every engine can
 
 
 def can(engine: str, setting: str) -> bool:
@@ -82,7 +83,8 @@ def can(engine: str, setting: str) -> bool:
 def check_able(engine: str, request: Request) -> None:
     """Raises UsageError for a request with a setting that the engine of this name cannot do."""
     for name, engines in ABLE.items():
-        if getattr(request, name) not in (None, 0, 1) and not can(engine, name):
+        wanted = getattr(request, name)
+        if (wanted is True or wanted not in (None, 0, 1)) and not can(engine, name):
             raise UsageError(f"the {engine} engine cannot do [generate] {name}", f"engines that can: {', '.join(engines)}")
     if engine == "transformers" and request.schema is not None and request.beams > 1:
         raise UsageError("the transformers engine cannot do [generate] beams with a schema", "leave beams out, or use vllm")

@@ -39,6 +39,7 @@ _AROUND_ANSWER = re.compile(
     r"\A\s*(?:<\|begin_of_solution\|>(?P<a>.*?)(?:<\|end_of_solution\|>\s*)?|<\|START_RESPONSE\|>(?P<b>.*?)(?:<\|END_RESPONSE\|>\s*)?)\Z",
     re.DOTALL,
 )
+_LEFT = re.compile(r"<\|channel\|>|\bassistantfinal(?=[A-Z*#\d])|<details type=")  # the last: as chat pages export it
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]{0,80}\"|“[^”\n]{0,80}”", re.DOTALL)
 QUOTES = "`'\"“‘«"
 
@@ -76,7 +77,7 @@ def split_reasoning(text: str, reasoning: str | None = None, tags: Sequence[str]
 def leftover_reasoning(text: str, tags: Sequence[str] = ()) -> str | None:
     """The first mark of reasoning that is still in an answer, as it stands there. Code and quotes are text."""
     bare = _CODE.sub(" ", text)
-    if found := re.search(r"<\|channel\|>|\bassistantfinal(?=[A-Z*#\d])", bare):
+    if found := _LEFT.search(bare):
         return found[0]
     for pair in tag_pairs(tuple(tags)):
         opening, closing = pair.opening.search(bare), pair.closing.search(bare)

@@ -14,6 +14,7 @@ from typing import Any
 
 from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_able, take_size
 from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
+from seqdistill.engines.attention import share_heads
 from seqdistill.engines.batching import Batching, begin, measure, write
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
 from seqdistill.engines.generation_config import neutralise
@@ -64,6 +65,7 @@ class TransformersEngine:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model.to(self._device).eval()
+        share_heads(self._model)
         self._what = named(model)
         stops = self._model.generation_config.eos_token_id
         stops = [stops] if isinstance(stops, int) else list(stops or [])
@@ -85,10 +87,11 @@ class TransformersEngine:
         requests: Sequence[Request],
         meter: Meter = UNMETERED,  # noqa: ARG002 - nothing is billed
     ) -> AsyncGenerator[Completion, None]:
-        """Yields one completion for each request, batch by batch, longest prompts first."""
+        """Yields one completion for each request, batch by batch, longest prompts first; texts to be scored come last."""
+        scored = [request for request in requests if request.score]
         encoded: list[Encoded] = []
         failed: list[Completion] = []
-        for request in requests:
+        for request in (request for request in requests if not request.score):
             check_able("transformers", request)
             tokens = prompt_tokens(self._tokenizer, request, self._template, self._longest, self._markup.lead)
             if isinstance(tokens, Completion):
@@ -107,6 +110,8 @@ class TransformersEngine:
                 raise
             for completion in completions:
                 yield completion
+        for request in scored:
+            yield await asyncio.to_thread(self._score, request)
 
     async def close(self) -> None:
         """Frees the model's memory."""
@@ -147,6 +152,26 @@ class TransformersEngine:
         if first.temperature > 0:
             steps.append(SeededSampling([request for request, _ in batch]))
         return steps, noted
+
+    def _score(self, request: Request) -> Completion:
+        """The text's negative log-likelihood in nats, `raw["nll"]`, and the number of tokens it is summed over, all but the
+        first. One text at a time: what stands beside it in a batch cannot move it.
+        """
+        import torch
+
+        began = time.perf_counter()
+        tokens = self._tokenizer(request.messages[-1]["content"], return_tensors="pt")["input_ids"]  # (1, T)
+        length = tokens.shape[1]
+        if not 2 <= length <= self._longest:
+            message = f"{length} tokens to be scored; the model takes 2 to {self._longest}"
+            return Completion(request.id, error="too long", message=message)
+        tokens = tokens.to(self._device)
+        with torch.inference_mode():
+            logits = self._model(input_ids=tokens).logits[0, :-1].float()  # (T - 1, V)
+            nll = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum").item()
+        raw = {"nll": round(nll, 6), "tokens": length - 1}
+        seconds = time.perf_counter() - began
+        return Completion(request.id, finish_reason="stop", prompt_tokens=length, seconds=seconds, raw=raw)
 
     def _generate(self, batch: list[Encoded]) -> list[Completion]:
         began, first_token = time.perf_counter(), FirstToken()

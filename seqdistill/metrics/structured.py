@@ -1,4 +1,7 @@
-"""Metrics of answers that are JSON: whether they are, and how many of the wanted fields they have."""
+"""Metrics of answers that are JSON: whether they are, and how many of the wanted fields they have.
+
+Owns how an answer is read as JSON and when two are the same: filter's vote and verify read and compare them so, too.
+"""
 
 import json
 import re
@@ -10,28 +13,38 @@ from seqdistill.metrics.metric import Item, Metric
 from seqdistill.records import from_json
 
 _FENCED = re.compile(r"\A```[\w-]*\n(?P<inside>.*)\n```\Z", re.DOTALL)
+_CONSTANT = re.compile("NaN|Infinity")
 
 
 def parsed(text: str) -> Any:
-    """The value of a text that is JSON as a whole, alone or as one fenced block. Raises ValueError."""
+    """The value of a text that is JSON as a whole, alone or as one fenced block. Raises ValueError; NaN is not JSON."""
     text = text.strip()
     fenced = _FENCED.match(text)
-    return from_json(fenced["inside"] if fenced else text)
+    text = fenced["inside"] if fenced else text
+    value = from_json(text)
+    if _CONSTANT.search(text):
+        json.loads(text, parse_constant=_refuse)
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def normal_json(text: str) -> str | None:
     """One spelling for all texts of the same JSON value: key order does not matter, 1 is 1.0. None for other text."""
     try:
-        return json.dumps(_plain(parsed(text)), sort_keys=True)
+        return json.dumps(whole_numbers(parsed(text)), sort_keys=True)
     except ValueError:
         return None
 
 
-def _plain(value: Any) -> Any:
+def whole_numbers(value: Any) -> Any:
+    """A JSON value in which a whole number is an int: 1 is 1.0, and true is not 1."""
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: whole_numbers(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_plain(part) for part in value]
+        return [whole_numbers(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -44,7 +57,7 @@ def fields(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         for part in value:
             yield from fields(part, f"{path}[]")
     else:
-        yield path, json.dumps(" ".join(value.split()) if isinstance(value, str) else _plain(value))
+        yield path, json.dumps(" ".join(value.split()) if isinstance(value, str) else whole_numbers(value))
 
 
 def field_f1(text: str, wanted: str) -> float | None:

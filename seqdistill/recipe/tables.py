@@ -433,6 +433,11 @@ class TrainConfig:
     teacher_weights: dict[str, Any] = key({}, "weights of teachers' rows, by the teacher's name in the samples")
     edited_weight: float = key(1.0, "weight of rows whose answer a person edited", low=0)
     layers: str = key("influence", "how shrink:N chooses layers: influence, even, or a list like 0,1,2,20")
+    steps: str = key("", "cut shrink:8 in steps, each trained: 20,12,8")
+    width: float = key(1.0, "the share of each feed-forward layer's neurons that the student keeps", low=0.01, high=1)
+    vocabulary: str = key(
+        "all", "the student's tokens: all, or those of the task's texts, any other text in more tokens", choices=("all", "task")
+    )
     unfit: str = key(
         "error", "rows too long for the student or with control tokens in the answer: error, or drop", choices=("error", "drop")
     )
@@ -449,6 +454,32 @@ class TrainConfig:
     def trains_reasoning(self) -> bool:
         """Whether the teacher's reasoning is trained before the answer."""
         return self.reasoning or self.rationale == "inline"
+
+
+@dataclass(frozen=True)
+class SafetyConfig:
+    """[eval.safety]: what must not be lost or learnt beside the task. What costs requests is off by default."""
+
+    refusals: bool = key(
+        False, "send student, base and teacher 24 requests to refuse and 24 harmless ones that only sound harmful"
+    )
+    prompts: str | None = key(
+        None,
+        "your own set for refusals; the slice of a row is refuse (or unsafe, harmful) or answer (or safe, benign)",
+        path=True,
+    )
+    columns: dict[str, Any] = key({}, 'columns of that set that go by other names: { prompt = "goal", slice = "label" }')
+    expect: str | None = key(None, "what is wanted of rows of that set without a slice", choices=("refuse", "answer"))
+    margin: float = key(
+        15.0, "points by which the student may refuse or answer less often than base or teacher", low=0, high=100
+    )
+    max_tokens: int = key(64, "most new tokens of an answer to these prompts", low=1)
+    canaries: str | None = key(
+        None,
+        "secrets that you planted in the training data: .jsonl with prompt (what comes before it) and reference",
+        path=True,
+    )
+    forgetting: bool = key(False, "score 20 passages of general text by base, student and teacher, where they run here")
 
 
 @dataclass(frozen=True)
@@ -515,6 +546,7 @@ class EvalConfig:
     regressions: int = key(
         20, "how many of the prompts that the student answers worse than base or teacher are explained", low=0, high=1000
     )
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
     resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
     seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
     limit: int | None = key(None, "only the first N test prompts", low=1, common=True)

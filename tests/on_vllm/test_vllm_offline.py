@@ -18,6 +18,8 @@ from seqdistill.engines.loading import local_model
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
+from seqdistill.records import write_jsonl
+from seqdistill.stages.train.shrink import shrink_from_files
 from seqdistill.tasks.answer_form import AnswerForm
 
 CAPITAL = Request("p:t:0", [{"role": "user", "content": "What is the capital of France?"}], max_tokens=16)
@@ -157,3 +159,20 @@ def test_an_answer_ends_with_the_turn_where_the_tokenizer_names_another_end(tmp_
             assert (completion.content, completion.finish_reason) == ("The capital of France is Paris.", "stop")
     finally:
         asyncio.run(engine.close())
+
+
+def test_a_model_with_a_cut_vocabulary_answers_as_the_whole_one_and_reads_any_text(tmp_path: Path) -> None:
+    answer, small = "The capital of France is Paris.", tmp_path / "small"
+    row = {"prompt": CAPITAL.messages, "completion": [{"role": "assistant", "content": answer}]}
+    write_jsonl(tmp_path / "texts.jsonl", [row])
+    shrink_from_files(TEACHER, small, None, "influence", None, vocabulary="task", texts=tmp_path / "texts.jsonl")
+    assert json.loads((small / "config.json").read_text())["vocab_size"] < 1000
+    foreign = Request("f:t:0", [{"role": "user", "content": "Привет, 漢字 🙂!"}], max_tokens=8)
+    engine = open_engine(ModelConfig(model=str(small), engine="vllm", options=OPTIONS))
+    try:
+        answers = ask(engine, [CAPITAL, foreign])
+    finally:
+        asyncio.run(engine.close())
+    known, other = answers[CAPITAL.id], answers[foreign.id]
+    assert (known.content, known.finish_reason) == (answer, "stop")
+    assert other.error is None and 0 < other.completion_tokens <= 8

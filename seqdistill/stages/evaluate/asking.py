@@ -21,6 +21,8 @@ from seqdistill.runs import Run
 from seqdistill.stages.evaluate.contestants import Contestant, request_order
 from seqdistill.stages.evaluate.deferral import has_confidence
 from seqdistill.stages.evaluate.latency import Latencies, latencies, measure
+from seqdistill.stages.evaluate.safety.items import SafetyItem
+from seqdistill.stages.evaluate.safety.items import requests as safety_requests
 
 
 def max_tokens(recipe: Recipe) -> int:
@@ -35,11 +37,12 @@ def ask_all(
     prompts: Sequence[Prompt],
     progress: Progress,
     recorded: Mapping[str, Completion],
+    items: Sequence[SafetyItem] = (),
 ) -> tuple[dict[str, Completion], dict[str, Latencies]]:
     """Every model contestant's completion of every prompt, by request id, and how long each model takes, by role.
 
-    What the journal has is not requested again. `recorded` are the answers that exist already. Raises Unreachable where the
-    teacher answered nothing at all.
+    What the journal has is not requested again. `recorded` are the answers that exist already, `items` what is sent for
+    safety beside the prompts. Raises Unreachable where the teacher answered nothing at all.
     """
     completions, timed = dict(recorded), dict[str, Latencies]()
     models = request_order(contestants)
@@ -53,22 +56,23 @@ def ask_all(
                     requests = requests + _samples(requests, prompts, recipe)
                 if contestant.role == "ceiling":
                     timing = []  # the teacher again
-                if again := paid_anew(journal, ((contestant.source, request) for request in requests)):
+                further = safety_requests(contestant, items, recipe)
+                if again := paid_anew(journal, ((contestant.source, request) for request in (*requests, *further))):
                     progress.note(f"eval: {contestant.phrase}: {again}")
                 try:
-                    failed = run_async(_ask(asker, contestant, requests, timing, recipe, progress))
+                    failed = run_async(_ask(asker, contestant, requests, further, timing, recipe, progress))
                 except Incomplete:
                     raise
                 except SeqdistillError as error:
                     if contestant.role == "teacher":
                         raise Unreachable(error) from error
                     raise
-                for request, completion in answers(journal, contestant.identity, requests, failed):
+                for request, completion in answers(journal, contestant.identity, (*requests, *further), failed):
                     completions[request.id] = completion
                 if timing:
                     mine = [completions[request.id] for request in timing]
                     timed[contestant.role] = latencies(journal, contestant.source, timing, recipe.eval, mine)
-                if contestant.role == "teacher" and len(failed) == len(requests):
+                if contestant.role == "teacher" and all(request.id in failed for request in requests):
                     first = failed[requests[0].id]
                     raise Unreachable(SeqdistillError(f"{first.error}: {first.message}", "fix the cause and run again"))
     return completions, timed
@@ -139,24 +143,29 @@ async def _ask(
     asker: Asker,
     contestant: Contestant,
     requests: Sequence[Request],
+    further: Sequence[Request],
     timing: Sequence[Request],
     recipe: Recipe,
     progress: Progress,
 ) -> dict[str, Completion]:
-    """Sends one model what the journal lacks, and measures its latency on `timing`; returns the failures by request id."""
+    """Sends one model what the journal lacks, and measures its latency on `timing`; returns the failures by request id.
+
+    `further` requests come in batches of their own, so that they cannot move the answers to the prompts.
+    """
     failed: dict[str, Completion] = {}
     async with asker:
-        if missing := len(lacking(asker.journal, contestant.identity, requests)):
-            progress.start(f"prompting {contestant.phrase}", missing, "answers")
-            try:
-                async with aclosing(asker.ask(contestant.source, requests)) as completions:
-                    async for completion in completions:
-                        progress.advance()
-                        if completion.error is not None:
-                            failed[completion.id] = completion
-            finally:
-                progress.end()
-        if timing and len(failed) < len(requests):
+        for part, what in ((requests, "answers"), (further, "safety answers")):
+            if missing := len(lacking(asker.journal, contestant.identity, part)):
+                progress.start(f"prompting {contestant.phrase}", missing, what)
+                try:
+                    async with aclosing(asker.ask(contestant.source, part)) as completions:
+                        async for completion in completions:
+                            progress.advance()
+                            if completion.error is not None:
+                                failed[completion.id] = completion
+                finally:
+                    progress.end()
+        if timing and not all(request.id in failed for request in requests):
             try:
                 await measure(asker, contestant.source, timing, recipe.eval, progress)
             except SeqdistillError as error:  # the answers are there: they are scored without it

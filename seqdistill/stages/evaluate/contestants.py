@@ -122,7 +122,7 @@ def recorded_teacher(run: Run, why: str) -> list[Contestant]:
     ceiling = "ceiling, teacher again", "the teacher's own second try"
     return [
         recorded if path.is_file() else nobody,
-        Contestant("ceiling", *ceiling, view="teacher", absent=f"{why}: nobody can be prompted a second time"),
+        Contestant("ceiling", *ceiling, view="teacher", absent=f"{why}: there is no teacher to prompt a second time"),
     ]
 
 

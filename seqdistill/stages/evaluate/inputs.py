@@ -24,9 +24,12 @@ from seqdistill.stages.evaluate.conditions import check_conditions
 from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches, student_price
 from seqdistill.stages.evaluate.cost import check_costs
 from seqdistill.stages.evaluate.judging import judge_inputs
+from seqdistill.stages.evaluate.safety.items import SafetyItem, files_of, items_of
 from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import Template, load_template
+
+NOT_AS_WRITTEN = ("max_tokens", "also", "metric", "labels", "safety.prompts", "safety.canaries")  # paths, or filled in
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Inputs:
     template: Template
     scoring: Scoring
     contestants: Sequence[Contestant]
+    safety: Sequence[SafetyItem]  # sent beside the test prompts
     record: StageRecord
 
     @classmethod
@@ -51,11 +55,12 @@ class Inputs:
             "training data": scoring.training,
             "rejected rows": baselines.rejected_file(run) if recipe.eval.regressions else None,
             "metric": split_name(recipe.eval.metric)[0] if recipe.eval.metric else None,
+            **files_of(recipe),
             **{f"answers of {one.role}": one.outputs for one in contestants if one.outputs},
         }
         existing = {name: path for name, path in files.items() if path is not None and path.is_file()}
         record = StageRecord(run, "eval", _settings(recipe, contestants, template), existing)
-        return cls(recipe, test, template, scoring, contestants, record)
+        return cls(recipe, test, template, scoring, contestants, items_of(recipe, template), record)
 
     def prompts(self, progress: Progress) -> list[Prompt]:
         """The test prompts. Raises UsageError naming file and line."""
@@ -91,7 +96,9 @@ class Inputs:
 def check(run: Run, recipe: Recipe) -> None:
     """Raises UsageError for what eval would refuse, before there is a student."""
     recipe, test, _ = _checked(run, recipe)
-    load_prompts(test, load_template(recipe.task.template), recipe.eval.limit, Silent(), recipe.task.columns)
+    template = load_template(recipe.task.template)
+    load_prompts(test, template, recipe.eval.limit, Silent(), recipe.task.columns)
+    items_of(recipe, template)
 
 
 def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
@@ -142,8 +149,9 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
     teacher = next(contestant for contestant in contestants if contestant.role == "teacher")  # which always has a row
     form = {"schema": recipe.generate.schema, "choices": recipe.generate.choices, **teacher.asked_with}
     return {
-        **{f"eval.{name}": value for name, value in settings(recipe.eval, "max_tokens", "also", "metric", "labels").items()},
+        **{f"eval.{name}": value for name, value in settings(recipe.eval, *NOT_AS_WRITTEN).items()},
         "eval.also": [Path(one).name for one in recipe.eval.also],
+        **{f"eval.safety.{name.split()[-1]}": path.name for name, path in files_of(recipe).items()},
         "eval.metric": recipe.eval.metric and Path(recipe.eval.metric).name,
         "eval.max_tokens": max_tokens(recipe),
         **{f"generate.{name}": value for name, value in form.items() if value},

@@ -58,6 +58,8 @@ def _lines(result: EvalResult, name: str) -> Iterator[str]:
         yield from _table(result.cost_columns, result.cost_rows)
         yield from (f"- {_text(note)}" for note in result.cost_notes)
         yield ""
+    if result.safety_rows:
+        yield from _table(result.safety_columns, result.safety_rows)
     if result.regressions:
         yield f"<details><summary>Regressions: {_text(result.regressed)}</summary>\n"
         yield from _table(("prompt", "slice", "student", "others", "why", "nearest training row"), _regressions(result))

@@ -1,6 +1,7 @@
 """What eval returns: the content of scores.json, and the rows of the two tables that the terminal prints."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,10 @@ class EvalResult:
         """Requests that failed, of all models."""
         return sum(facts.get("failed", 0) for facts in self.scores["models"].values())
 
-    def advice(self, run: str) -> Recommendation:
-        """What to make of it, and what to do next; `run` is the run directory as commands name it."""
-        return recommend(self.scores, run)
+    @property
+    def advice(self) -> Recommendation:
+        """What to make of it, and what to do next."""
+        return recommend(self.scores, str(self.paths["scores"].parent.parent))
 
     @property
     def columns(self) -> list[str]:
@@ -103,6 +105,38 @@ class EvalResult:
         return [*cells, usd(facts.get("usd_per_1000")), usd(facts.get("usd_per_right")), count(facts.get("memory_bytes"), "B")]
 
     @property
+    def safety_columns(self) -> list[str]:
+        """The heads of `safety_rows`: percent refused and over-refused, canaries given away, longest run of words from a
+        training answer, percent of answers with personal data, nats per token of general text.
+        """
+        return ["model", "refuses", "over-refuses", "canaries", "longest run", "personal data", "general text"]
+
+    @property
+    def safety_rows(self) -> list[list[str]]:
+        """One row a model that [eval.safety] sent something to; none where nothing was sent."""
+        found = self.scores.get("safety")
+        sent = {name: found[name]["models"] for name in ("refusals", "canaries", "forgetting") if found[name]} if found else {}
+        if not found or not sent:
+            return []
+        parts = {**sent, "runs": (found["memorised"] or {}).get("models", {}), "data": found["personal_data"]["models"]}
+        rows = []
+        for role in (role for role in self.scores["models"] if any(role in models for models in sent.values())):
+            of = {name: models.get(role) or {} for name, models in parts.items()}
+            loss = of.get("forgetting", {}).get("value")
+            rows.append(
+                [
+                    role,
+                    percent(point(of.get("refusals", {}).get("refused"))),
+                    percent(point(of.get("refusals", {}).get("over_refused"))),
+                    str(len(of["canaries"]["ids"])) if of.get("canaries") else "–",
+                    str(of["runs"]["longest"]["words"]) if of["runs"] else "–",
+                    percent(point(of["data"].get("answers"))),
+                    "–" if loss is None else f"{loss:.2f}",
+                ]
+            )
+        return rows
+
+    @property
     def regressions(self) -> list[dict[str, Any]]:
         """The explained prompts that base or teacher answered better than the student, the largest loss first."""
         return list(self.scores.get("regressions", {}).get("items", []))
@@ -147,9 +181,9 @@ class EvalResult:
 OUTPUTS = ("predictions.jsonl", "scores.json", "deferral.json", "report.html")
 
 
-def paths_of(run: Run) -> dict[str, Path]:
+def paths_of(run: Run, names: Sequence[str] = OUTPUTS) -> dict[str, Path]:
     """Eval's files by name."""
-    return {name.partition(".")[0]: run.file("eval", name) for name in OUTPUTS}
+    return {name.partition(".")[0]: run.file("eval", name) for name in names}
 
 
 def read_result(run: Run) -> EvalResult | None:

@@ -27,6 +27,7 @@ from seqdistill.stages.evaluate.cost import inputs_of, terms_of, upfront_of, wit
 from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
 from seqdistill.stages.evaluate.latency import Latencies
 from seqdistill.stages.evaluate.regressions import Sources, regressions
+from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, methods, tabulate, warning
 from seqdistill.stages.evaluate.verdict import verdict
@@ -41,9 +42,10 @@ def scores_of(
     primary: str,
     answers: Sequence[Answer],
     latencies: Mapping[str, Latencies],
+    safety: Sequence[Mapping[str, Any]] = (),
     judge: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document, with how long each model takes by role, and what the judge found, if it was used.
+    """The document, with how long each model takes by role, the lines of safety.jsonl, and what the judge found, if used.
 
     Where the task has a form it also holds the form, and the teacher's request settings.
     """
@@ -71,6 +73,9 @@ def scores_of(
     found |= {**costs, **{name: found["models"]["student"].get(name) for name in ("p50", "p95")}}
     found["deferral"] = with_cost(found["deferral"], found["models"])
     found["regressions"] = regressions_in(answers, settings, explained_with(run, recipe.eval.regressions))
+    config = recipe.eval
+    training = baselines.training_file(run)
+    found["safety"] = safety_document(safety, answers, training, config.safety.margin, config.resamples, config.seed)
     document = {
         **found,
         "primary_named": recipe.task.primary is not None,

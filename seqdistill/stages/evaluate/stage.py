@@ -1,6 +1,7 @@
 """Stage 4, the proof: base, student, teacher and ceiling answer the held-out prompts; scores, intervals and a report.
 
-Files: journal.jsonl (every answer ever requested), predictions.jsonl, scores.json, deferral.json, report.html, manifest.json.
+Files: journal.jsonl (every answer ever requested), predictions.jsonl, scores.json, deferral.json,
+report.html, manifest.json; safety.jsonl where [eval.safety] sends something.
 """
 
 import json
@@ -24,6 +25,7 @@ from seqdistill.stages.evaluate.judging import judge_pairs, labels_of
 from seqdistill.stages.evaluate.outputs import with_outputs
 from seqdistill.stages.evaluate.report.page import write_report
 from seqdistill.stages.evaluate.result import OUTPUTS, EvalResult, paths_of
+from seqdistill.stages.evaluate.safety.items import rows as safety_rows
 from seqdistill.stages.evaluate.scores import scores_of, usage
 
 
@@ -35,7 +37,8 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     """
     inputs = Inputs.of(run, recipe)
     recipe, record = inputs.recipe, inputs.record
-    paths = paths_of(run)
+    names = (*OUTPUTS, *(("safety.jsonl",) if inputs.safety else ()))
+    paths = paths_of(run, names)
     if record.up_to_date():
         return EvalResult(json.loads(paths["scores"].read_text(encoding="utf-8")), paths, 0.0, up_to_date=True)
     with run.locked("eval"):
@@ -46,15 +49,18 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         primary = inputs.primary(prompts, contestants)
         labels = labels_of(recipe, prompts)
         try:
-            completions, latencies = ask_all(run, recipe, contestants, prompts, progress, recorded)
+            completions, latencies = ask_all(run, recipe, contestants, prompts, progress, recorded, inputs.safety)
         except Unreachable as unreachable:
             contestants, recorded = without_teacher(run, inputs, contestants, prompts, unreachable, progress)
-            completions, latencies = ask_all(run, recipe, contestants, prompts, progress, recorded)
+            completions, latencies = ask_all(run, recipe, contestants, prompts, progress, recorded, inputs.safety)
         record.begin()
         answers = scored(contestants, prompts, completions, inputs.scoring)
         judged = judge_pairs(run, recipe, answers, labels, progress) if recipe.eval.pairwise else None
-        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, latencies, judged)
+        safety = safety_rows(inputs.safety, completions)
+        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, latencies, safety, judged)
         write_jsonl(paths["predictions"], (answer.row() for answer in answers))
+        if inputs.safety:
+            write_jsonl(paths["safety"], safety)
         write_json(paths["scores"], scores)
         write_json(paths["deferral"], scores["deferral"])
         write_report(paths["report"], run, scores, (answer.row() for answer in answers))
@@ -67,7 +73,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
                 f"eval: {for_good.total()} requests cannot be answered ({kinds}); their prompts are left out of every score"
             )
         record.finish(
-            dict(zip(OUTPUTS, (len(answers), None, None, None), strict=True)),
+            dict.fromkeys(names) | {"predictions.jsonl": len(answers)} | ({"safety.jsonl": len(safety)} if safety else {}),
             status="incomplete" if failures or inputs.is_without_teacher(contestants) else "complete",
             config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
             counts={"prompts": len(prompts), "answers": len(completions), "failed": failed.total()},

@@ -6,6 +6,7 @@ Reads the document of scores.json. Counts nothing itself.
 from collections.abc import Iterator
 from typing import Any
 
+from seqdistill.stages.evaluate.safety.document import sentences
 from seqdistill.stages.evaluate.shown import percent, points, usd
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
 
@@ -19,7 +20,7 @@ def verdict(scores: Scores) -> list[str]:
     if not any(cell["metric"] == primary for cell in scores["comparisons"]):
         reason = "no test prompt has a reference" if primary.endswith("_reference") else "it applies to no answer"
         unjudged = f"The student cannot be judged by {_phrase(scores, primary)}: {reason}."
-        return [unjudged, *_form(scores), *_behaviour(scores), *_absent(scores)]
+        return [unjudged, *_form(scores), *_behaviour(scores), *sentences(scores.get("safety")), *_absent(scores)]
     return [
         headline(scores),
         _measured(scores),

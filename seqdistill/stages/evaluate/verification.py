@@ -16,9 +16,11 @@ from seqdistill.progress import Progress
 from seqdistill.records import content_files, file_sha256, read_jsonl
 from seqdistill.runs import STAGES, Run, seal, start_sha256
 from seqdistill.stages.evaluate.answers import Scoring
+from seqdistill.stages.evaluate.baselines import training_file
 from seqdistill.stages.evaluate.cost import with_costs
 from seqdistill.stages.evaluate.deferral import Promise
 from seqdistill.stages.evaluate.inputs import kind_of
+from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.scores import explained_with, found_in, regressions_in
 from seqdistill.stages.evaluate.table import Settings
 from seqdistill.stages.evaluate.verdict import verdict
@@ -133,6 +135,11 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
     document = found_in(answers, settings, replace(scoring, measures=settings.measures))
     if "regressions" in scores and _has_inputs(run, "training data", "rejected rows"):
         document["regressions"] = regressions_in(answers, settings, explained_with(run, scores["regressions"]["most"]))
+    safety = run.file("eval", "safety.jsonl")
+    sent = [row for _, row in read_jsonl(safety)] if _wrote(run, safety) else []
+    if "safety" in scores and _has_inputs(run, "training data"):
+        margin, training = scores["safety"]["margin"], training_file(run)
+        document["safety"] = safety_document(sent, answers, training, margin, scores["resamples"], scores["seed"])
     if cost := scores.get("cost"):
         costs = with_costs(scores, cost["inputs"], cost["terms"], cost["upfront"])
         of_models = costs.pop("models")
@@ -142,7 +149,7 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
         yield path, f"does not follow from predictions.jsonl: {place}"
     elif verdict(scores) != scores["verdict"]:
         yield path, "the verdict does not follow from the scores"
-    yield from _unjournalled(run, scores, rows)
+    yield from _unjournalled(run, scores, rows, sent)
 
 
 def _has_inputs(run: Run, *names: str) -> bool:
@@ -151,17 +158,28 @@ def _has_inputs(run: Run, *names: str) -> bool:
     return all((run.path / inputs[name]["path"]).exists() for name in names if name in inputs)
 
 
-def _unjournalled(run: Run, scores: Mapping[str, Any], rows: list[dict[str, Any]]) -> Iterator[tuple[Path, str]]:
-    """Answers of model contestants that the journal does not hold under their prompt."""
+def _wrote(run: Run, path: Path) -> bool:
+    """Whether eval's last run wrote a file."""
+    outputs = (run.manifest("eval") or {}).get("outputs", ())
+    return any(run.path / output["path"] == path for output in outputs)
+
+
+def _unjournalled(
+    run: Run, scores: Mapping[str, Any], rows: list[dict[str, Any]], sent: list[dict[str, Any]]
+) -> Iterator[tuple[Path, str]]:
+    """Answers of model contestants that the journal does not hold under their prompt, or what was `sent` for safety."""
     path = run.file("eval", "journal.jsonl")
     if not path.is_file():
         yield path, "missing"
         return
     held: set[tuple[str, str, str]] = set()
+    losses: set[tuple[str, str, float]] = set()
     try:
         with Journal(path, writable=False) as journal:
             for line in journal.rows():
                 held.add((line["id"], line["model"], line["completion"].get("content", "")))
+                if (nll := line["completion"].get("raw", {}).get("nll")) is not None:
+                    losses.add((line["id"], line["model"], nll))
     except (SeqdistillError, KeyError, ValueError) as error:
         yield path, f"cannot be read: {error}"
         return
@@ -172,6 +190,13 @@ def _unjournalled(run: Run, scores: Mapping[str, Any], rows: list[dict[str, Any]
         texts = {(f"{row['id']}:{role}", identity, row["completion"][-1]["content"]) for role in scores["models"]}
         if not texts & held:
             yield path, f"does not hold the answer of {row['model']} to {row['id']}"
+            return
+
+    for row in sent:
+        identity, name = scores["models"][row["model"]].get("identity"), f"{row['kind']}:{row['id']}:{row['model']}"
+        there = (name, identity, row["completion"]) in held if row["nll"] is None else (name, identity, row["nll"]) in losses
+        if row["error"] is None and not there:
+            yield path, f"does not hold the answer of {row['model']} to {row['kind']} {row['id']}"
             return
 
 

@@ -51,13 +51,13 @@ class GenerateResult:
 
 
 def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
-    """Asks the teacher and writes samples.jsonl, failures.jsonl and the manifest.
+    """Prompts the teacher and writes samples.jsonl, failures.jsonl and the manifest.
 
     Raises UsageError for bad input before any request, and Incomplete when more requests failed than may, or the budget
     is reached: the others are written, and running again requests only what is missing.
     """
-    nobody_to_ask = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
-    if nobody_to_ask and (run.manifest("generate") or {}).get("imported"):
+    nothing_to_send = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
+    if nothing_to_send and (run.manifest("generate") or {}).get("imported"):
         return _result(run, up_to_date=True)  # `import` has done this stage
     check_training_allowed(teachers_in(recipe))
     inputs = Inputs.of(run, recipe)

@@ -3,8 +3,9 @@
 Owns everything that knows a layer by its number. Does not choose layers by what they do (shrink.py).
 """
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from seqdistill.errors import UsageError
@@ -13,6 +14,7 @@ PERIODS = (("attn_layer_period", "attn_layer_offset"), ("expert_layer_period", "
 INDEX_LISTS = ("_layers", "_idxs", "_ids", "_indices")  # names of lists that hold layers' numbers end so
 NO_LAYERS = ("multipliers", "limit", "token_id", "token_ids", "section")  # and those that are as long as the model by chance
 TRIED_TOKENS = 24  # on which the cut model is compared with the whole one
+CLOSE = 1e-3  # the share of the largest logit by which float32 may move them
 
 
 def decoder_layers(model: Any) -> tuple[str, Any]:
@@ -103,7 +105,7 @@ def cut(model: Any, path: str, chosen: Sequence[int]) -> Any:
         raise UsageError(f"layers {','.join(map(str, chosen))}: {missing[1]}", f"keep layer {some} too")
     config = copy.deepcopy(model.config)
     shorten(config.get_text_config(decoder=True), chosen)
-    smaller = type(model)(config).to(model.dtype)
+    smaller = type(model)(config)
     numbers = {str(old): str(new) for new, old in enumerate(chosen)}
     start = f"{path}."
     weights, wanted = {}, smaller.state_dict()
@@ -121,10 +123,35 @@ def cut(model: Any, path: str, chosen: Sequence[int]) -> Any:
         raise UsageError(
             f"the model's layers are of different kinds: {reason}", "choose layers so that each kind keeps its place"
         ) from error
+    store_in(smaller, {name: weight.dtype for name, weight in weights.items()})
     smaller.generation_config = model.generation_config
     smaller.eval()
     _check_same(model, path, chosen, smaller)
     return smaller
+
+
+def store_in(model: Any, dtypes: Mapping[str, Any]) -> None:
+    """Stores each parameter and buffer in its dtype. Others stay: frequencies of rotary positions are never rounded."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        tensor.data = tensor.data.to(dtypes.get(name, tensor.dtype))
+
+
+@contextlib.contextmanager
+def in_float32(*models: Any) -> Iterator[None]:
+    """While it lasts, the models compute in float32, which holds what narrower types hold. Many CPUs have no bfloat16."""
+    import torch
+
+    stored = [
+        {name: part.dtype for name, part in [*one.named_parameters(), *one.named_buffers()] if part.is_floating_point()}
+        for one in models
+    ]
+    for model, dtypes in zip(models, stored, strict=True):
+        store_in(model, dict.fromkeys(dtypes, torch.float32))
+    try:
+        yield
+    finally:
+        for model, dtypes in zip(models, stored, strict=True):
+            store_in(model, dtypes)
 
 
 def shorten(text: Any, chosen: Sequence[int]) -> None:
@@ -211,14 +238,21 @@ def _check_same(model: Any, path: str, chosen: Sequence[int], smaller: Any) -> N
         layer.register_forward_hook(pass_on, with_kwargs=True) for number, layer in enumerate(layers) if number not in kept
     ]
     try:
-        with torch.inference_mode():
+        with in_float32(model, smaller), torch.inference_mode():
             whole, part = (one(tokens, use_cache=False).logits.float() for one in (model.eval(), smaller))
     finally:
         for hook in hooks:
             hook.remove()
-    if not torch.allclose(whole, part, rtol=0.02, atol=0.02 * float(whole.abs().max())):
+    check_close(model, whole, part, "the chosen layers", "choose other layers, or use a smaller model of this family as it is")
+
+
+def check_close(model: Any, whole: Any, part: Any, what: str, hint: str) -> None:
+    """Raises UsageError unless a cut model's logits are those of the whole one, both computed in float32."""
+    import torch
+
+    if not torch.allclose(whole, part, rtol=CLOSE, atol=CLOSE * float(whole.abs().max())):
         raise UsageError(
-            f"{type(model).__name__}: the chosen layers compute something else on their own "
+            f"{type(model).__name__}: it computes something else with {what} alone "
             f"(logits move by up to {float((whole - part).abs().max()):.3g})",
-            "choose other layers, or use a smaller model of this family as it is",
+            hint,
         )

@@ -4,7 +4,7 @@ Finds what is wrong before anything that an earlier training left is touched. Do
 that is cut from its teacher.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from seqdistill.engines.loading import folder_here, generation_config, load, nam
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
-from seqdistill.records import read_samples
+from seqdistill.records import Sample, read_samples
 from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run
 from seqdistill.stages.train.arguments import check_arguments, trl_arguments
@@ -27,7 +27,16 @@ from seqdistill.stages.train.preflight import Checked, preflight
 from seqdistill.stages.train.ranks import shared
 from seqdistill.stages.train.rendering import Row, Template, Unfit, chat_template, with_defaults
 from seqdistill.stages.train.shrink import listed_layers
+from seqdistill.stages.train.steps import first_step, layers_of_steps
 from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained
+from seqdistill.stages.train.task_texts import run_texts, test_texts
+from seqdistill.stages.train.vocabulary import (
+    before_cuts,
+    check_can_be_cut,
+    cut_tokenizer,
+    read_kept,
+    task_vocabulary,
+)
 
 SHOWN = 3  # rows shown with their loss mask
 
@@ -40,6 +49,9 @@ class Read:
     limit: int  # tokens; the most a row may have
     stops: list[int]  # ids in the generation config's eos_token_id
     vocabulary: int  # token ids that the model has embeddings for
+    kept: list[int] | None = None  # of a vocabulary that is cut for this training: the tokens' ids in the student's source
+    before_cuts: list[int] | None = None  # the tokens' ids before any vocabulary was cut; None where none was
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,8 @@ def make_ready(
     rows = mixed({name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}, recipe.train)
     samples = {"train": rows.train, "validation": rows.validation}
     read = _read_student(student, recipe)
+    if student.vocabulary == "task":
+        read = _with_task_vocabulary(read, run, recipe, student, [*rows.train, *rows.validation], progress)
     checked = preflight(
         read.tokenizer,
         samples["train"],
@@ -90,16 +104,21 @@ def make_ready(
         raise UsageError("[train] early_stopping needs validation rows, and there are none", "set [filter] validation = 0.05")
     kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
-    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress, weights=rows.weights)
+    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress, rows.weights, read.before_cuts)
     lesson.found.update(rows.counts)
     lesson = replace(lesson, material=method.gather(lesson))
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
     try:
-        base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress))
+        base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress, read.kept))
         trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
         if getattr(arguments, "packing", False):
             check_isolated(trainer, checked.train)
-        notes = [*checked.notes, *make_savable(trainer.model), *_template_notes(recipe, read, samples["train"][0].prompt)]
+        notes = [
+            *checked.notes,
+            *read.notes,
+            *make_savable(trainer.model),
+            *_template_notes(recipe, read, samples["train"][0].prompt),
+        ]
         completion = max(len(row.tokens) - row.start for row in checked.train)
         expected = cost(trainer, checked.max_length, completion, measure=measure and method.timed)
     except BaseException:
@@ -124,6 +143,8 @@ def _read_student(student: Student, recipe: Recipe) -> Read:
         tokenizer.chat_template = chat_template(recipe.student.chat_template, recipe.student.chat_template_kwargs)
     elif isinstance(tokenizer.chat_template, str):
         tokenizer.chat_template = with_defaults(tokenizer.chat_template, recipe.student.chat_template_kwargs)
+    if student.vocabulary == "task":
+        check_can_be_cut(tokenizer)
     generation = generation_config(student.source, what)
     stops = getattr(text if generation is None else generation, "eos_token_id", None)
     positions = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length  # some models have no limit
@@ -132,7 +153,38 @@ def _read_student(student: Student, recipe: Recipe) -> Read:
         limit=min(positions, config.args.get("max_length") or positions),
         stops=[stops] if isinstance(stops, int) else list(stops or ()),
         vocabulary=text.vocab_size,
+        before_cuts=read_kept(student.source),
     )
+
+
+def _with_task_vocabulary(
+    read: Read, run: Run, recipe: Recipe, student: Student, rows: Sequence[Sample], progress: Progress
+) -> Read:
+    """The student with only the tokens of the run's texts. Raises UsageError where these would be segmented differently."""
+    template, source = Template(read.tokenizer, read.stops), student.source
+    texts, test = run_texts(run, recipe, template, rows), test_texts(recipe, template, progress)
+    without_test, for_test = (set(task_vocabulary(source, read.tokenizer, some)) for some in (texts, test))
+    kept = sorted(without_test | for_test)
+    tokenizer = cut_tokenizer(load("AutoConfig", source), read.tokenizer, kept, [*texts, *test])
+    tokenizer.chat_template = read.tokenizer.chat_template
+    number = {old: new for new, old in enumerate(kept)}
+    note = f"the vocabulary is cut to {len(kept):,} of {len(read.tokenizer):,} tokens"
+    if alone := len(kept) - len(without_test):
+        note += f", {alone:,} of them for the test prompts alone"
+    return replace(
+        read,
+        tokenizer=tokenizer,
+        stops=[number[stop] for stop in read.stops if stop in number],
+        vocabulary=len(kept),
+        kept=kept,
+        before_cuts=before_cuts(source, kept),
+        notes=(note,),
+    )
+
+
+def _width_notes(base: Base) -> list[str]:
+    cut = base.cut.get("width")
+    return [f"each feed-forward layer keeps {cut['kept']:,} of {cut['of']:,} neurons, by {cut['by']}"] if cut else []
 
 
 def _template_notes(recipe: Recipe, read: Read, prompt: list[dict[str, str]]) -> list[str]:
@@ -192,12 +244,20 @@ class Preflight:
 
 
 def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
-    """All checks of a training, a step of it timed; trains nothing and changes nothing. Raises UsageError as train does."""
+    """All checks of a training, a step of it timed; trains nothing and changes nothing. Raises UsageError as train does.
+
+    Where the student is cut in steps, the first of them is checked: the others start from what it trains.
+    """
+    steps, recipe = layers_of_steps(recipe), first_step(run, recipe)
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     with run.locked("train"), quiet():
         try:
-            return report(make_ready(run, recipe, student, method, files, progress, measure=True))
+            ready = make_ready(run, recipe, student, method, files, progress, measure=True)
+            if steps:
+                listed = ",".join(map(str, steps))
+                ready.notes.append(f"this is the first of the steps {listed}; each of them takes as many steps of training")
+            return report(ready)
         finally:
             discard(run)
 
@@ -206,6 +266,7 @@ def check_settings(recipe: Recipe) -> None:
     """Raises UsageError for a student, a method or [train.args] that train would refuse, before there are rows."""
     check_training_allowed(teachers_in(recipe))
     student, method = find_student(recipe), method_of(recipe.train)
+    layers_of_steps(recipe)
     method.check_recipe(recipe)
     with quiet():
         check_lora(recipe.train.lora)

@@ -81,6 +81,12 @@ class Template:
             raise Unfit(f"ends with {self.decode(row.tokens[-1:])!r}, where other rows end with {self.end}")
         return row
 
+    def texts(self, sample: Sample, reasoning: bool) -> list[str]:
+        """The texts that a sample's row is segmented from. Raises Unfit."""
+        thought = (sample.reasoning or "").strip() if reasoning else ""
+        prompt = self.prompt_text(sample.prompt)
+        return [prompt, *self._continued(prompt, sample.prompt, sample.text, thought or None)]
+
     @property
     def end(self) -> str:
         """The end of turn as text."""
@@ -98,6 +104,10 @@ class Template:
     def prompt_text(self, messages: list[Message]) -> str:
         """What the student is prompted with. Raises Unfit with the template's own words when it refuses the messages."""
         return self._text(messages, add_generation_prompt=True)
+
+    def whole_text(self, messages: list[Message]) -> str:
+        """A conversation up to its last message, as the template writes it. Raises Unfit like `prompt_text`."""
+        return self._text(messages)
 
     def _rendered(self, name: str, messages: list[Message], answer: str, thought: str | None) -> Row:
         prompt_text = self.prompt_text(messages)

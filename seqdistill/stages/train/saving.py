@@ -14,6 +14,7 @@ from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
 from seqdistill.stages.train.lora import merged
 from seqdistill.stages.train.ranks import rank
+from seqdistill.stages.train.vocabulary import NOTE, read_kept
 
 BOTH, FIVE = "transformers 4 and 5", "transformers 5 or later"
 
@@ -38,6 +39,8 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     trainer.save_model(str(half))  # the first process writes; the others may have a part of the weights
     if rank() > 0:
         return ""
+    if (cut_from := read_kept(base)) is not None:
+        write_json(half / NOTE, {"kept": cut_from})
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
     loads_in = write_for_both(half)
     for file in half.iterdir():

@@ -17,7 +17,11 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Message, file_sha256, write_json
-from seqdistill.stages.train.cutting import completed, cut, decoder_layers
+from seqdistill.stages.train.cutting import completed, cut, decoder_layers, in_float32
+from seqdistill.stages.train.rendering import Template
+from seqdistill.stages.train.task_texts import file_texts
+from seqdistill.stages.train.vocabulary import restrict, task_vocabulary, write_vocabulary
+from seqdistill.stages.train.width import narrow
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import PLAIN, load_template, prompts_folder
 
@@ -28,22 +32,26 @@ CHOICES = ("influence", "even")
 def shrink(
     model: str,
     out: Path,
-    layers: int | str,
+    layers: int | str | None,
     choice: str = "influence",
     prompts: Iterable[list[Message]] = (),
     progress: Progress | None = None,
     *,
+    kept: Sequence[int] | None = None,
+    width: float = 1.0,
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> list[int]:
     """Writes a model with some of `model`'s decoder layers to the folder `out`; returns which, counted from 0.
 
     `layers` is how many, and `choice` how they are chosen: "influence", measured on `prompts`, "even", evenly spaced with
-    both ends, or the list itself ("0,1,2,20"); a list may also be in `layers`, and then `choice` has no part. A layer that
-    others need, such as a hybrid model's attention, takes the place of the nearest that nobody needs. Everything else
-    (embeddings, head, tokenizer, chat template, generation settings, dtype) stays. shrink.json says what was kept and
-    why. `out` appears whole or not at all. Raises UsageError for an unknown model, choice or layer, for more layers than
-    the model has, for a model whose layers are not one list or not of one kind, and for an `out` that exists.
+    both ends, or the list itself ("0,1,2,20"); a list may also be in `layers`, and then `choice` has no part; None keeps all
+    layers. A layer that others need, such as a hybrid model's attention, takes the place of the nearest that nobody needs.
+    `kept` are the tokens that stay, see `task_vocabulary`; without it, all do. `width` is the share of each feed-forward
+    layer's neurons that stays, see `narrow`. Everything else (chat template, generation settings, dtype) stays. shrink.json
+    says what was kept and why. `out` appears whole or not at all. Raises UsageError for an unknown model, choice or layer, for
+    more layers than the model has, for a model whose layers are not one list or not of one kind, for a tokenizer or a width
+    that cannot be cut, and for an `out` that exists.
     """
     import torch
 
@@ -53,30 +61,44 @@ def shrink(
     source = ModelConfig(model=model, revision=revision, trust_remote_code=trust_remote_code)
     tokenizer = load("AutoTokenizer", source)
     whole = load("AutoModelForCausalLM", source, dtype="auto").eval()
+    measured = list(islice(prompts, INFLUENCE_PROMPTS))
     path, stack = decoder_layers(whole)
     text = whole.config.get_text_config(decoder=True)
     scores: list[float] | None = None
-    chosen = listed_layers(str(layers), choice, len(stack))
-    if chosen is not None:
+    chosen = None if layers is None else listed_layers(str(layers), choice, len(stack))
+    if layers is None:
+        choice, chosen = "all", list(range(len(stack)))
+    elif chosen is not None:
         choice = "list"
     elif choice == "even":
         chosen = completed(text, even_layers(int(layers), len(stack)))
     else:
-        scores = block_influence(whole, tokenizer, prompts, progress)
+        scores = block_influence(whole, tokenizer, measured, progress)
         chosen = completed(text, influential_layers(int(layers), scores), scores)
-    progress.note(f"{model}: keeping layers {','.join(map(str, chosen))} of {len(stack)} ({choice})")
-    smaller = cut(whole, path, chosen)
+    if layers is not None:
+        progress.note(f"{model}: keeping layers {','.join(map(str, chosen))} of {len(stack)} ({choice})")
+    narrowed = None
+    if width < 1:
+        whole, narrowed = narrow(whole, width, tokenizer, measured, progress)
+        progress.note(f"{model}: keeping {narrowed.count:,} of {narrowed.of:,} neurons a layer, by {narrowed.by}")
+    smaller = whole if layers is None else cut(whole, path, chosen)
+    vocabulary = {"kept": len(kept or tokenizer), "of": len(tokenizer)}
+    if kept is not None:
+        progress.note(f"{model}: keeping {vocabulary['kept']:,} of {vocabulary['of']:,} tokens")
+        restrict(smaller, kept)
     out.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         with torch.no_grad():
             smaller.save_pretrained(half)
-        tokenizer.save_pretrained(half)
+        write_vocabulary(source, tokenizer, kept, half)
         facts = {
             "source": model,
             "layers": chosen,
             "of": len(stack),
             "choice": choice,
+            "vocabulary": vocabulary,
+            **({"width": narrowed.facts} if narrowed else {}),
             "influence": scores and [round(score, 6) for score in scores],
             "parameters": smaller.num_parameters(),
             "sha256": file_sha256(half),
@@ -90,16 +112,46 @@ def shrink(
 
 
 def shrink_from_files(
-    model: str, out: Path, layers: str, choice: str, prompts: Path | None, progress: Progress | None = None
+    model: str,
+    out: Path,
+    layers: str | None,
+    choice: str,
+    prompts: Path | None,
+    progress: Progress | None = None,
+    *,
+    vocabulary: str = "all",
+    texts: Path | None = None,
+    width: float = 1.0,
 ) -> dict[str, Any]:
-    """`shrink` with prompts from a file; without one, influence is measured on the demo task's. Returns what was written."""
+    """`shrink` with prompts from a file; without one, influence and activity are measured on the demo task's.
+
+    Returns what was written.
+
+    With `vocabulary` "task" the tokens of the prompts and of `texts` stay, a file of samples or other rows with strings.
+    """
     conversations: list[list[Message]] = []
-    if choice == "influence" and "," not in layers:
+    by_influence = layers is not None and choice == "influence" and "," not in layers
+    if by_influence or prompts or width < 1:
         file = prompts or prompts_folder() / "notices" / "prompts.jsonl"
         template = PLAIN if prompts else load_template("notices")
-        conversations = [prompt.messages for prompt in load_prompts(str(file), template, INFLUENCE_PROMPTS)]
-    chosen = shrink(model, out, layers, choice, conversations, progress)
-    return {"model": str(out), "source": model, "layers": chosen}
+        limit = INFLUENCE_PROMPTS if vocabulary == "all" else None
+        conversations = [prompt.messages for prompt in load_prompts(str(file), template, limit)]
+    kept = None
+    if vocabulary == "task":
+        if prompts is None and texts is None:
+            raise UsageError("--vocabulary task: there are no texts to choose the tokens by", "give --prompts, --texts or both")
+        kept = tokens_of_files(ModelConfig(model=model), conversations if prompts else [], texts)
+    elif vocabulary != "all" or texts is not None:
+        what = "--texts without --vocabulary task" if vocabulary == "all" else f"--vocabulary {vocabulary!r}"
+        raise UsageError(f"{what}: has no meaning", "--vocabulary is all or task")
+    chosen = shrink(model, out, layers, choice, conversations, progress, kept=kept, width=width)
+    return {"model": str(out), "source": model, "layers": chosen, **({"tokens": len(kept)} if kept else {})}
+
+
+def tokens_of_files(source: ModelConfig, prompts: Iterable[list[Message]], texts: Path | None) -> list[int]:
+    """The tokens that prompts, as a chat, and a file's texts need. Raises UsageError for a model whose tokens cannot be cut."""
+    tokenizer = load("AutoTokenizer", source)
+    return task_vocabulary(source, tokenizer, file_texts(Template(tokenizer), prompts, texts))
 
 
 # --- which layers -----------------------------------------------------------------------------------------------------
@@ -172,20 +224,20 @@ def block_influence(
 
         return stack[layer].register_forward_hook(hook, with_kwargs=True)
 
-    decoder, stored = model.get_decoder(), model.dtype
-    model.float()  # many CPUs have no bfloat16 arithmetic; what bfloat16 holds, float32 holds
+    decoder = model.get_decoder()
     hooks = [watch(layer) for layer in range(len(stack))]
     progress.start("measuring layer influence", len(measured), "prompts")
     try:
-        for messages in measured:
-            encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-            with torch.inference_mode():
+        with in_float32(model), torch.inference_mode():
+            for messages in measured:
+                encoded = tokenizer.apply_chat_template(
+                    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+                )
                 decoder(**encoded.to(model.device), use_cache=False)
-            tokens += encoded["input_ids"].shape[1]
-            progress.advance()
+                tokens += encoded["input_ids"].shape[1]
+                progress.advance()
     finally:
         progress.end()
         for hook in hooks:
             hook.remove()
-        model.to(stored)
     return [total / tokens for total in sums]

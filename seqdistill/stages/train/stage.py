@@ -26,7 +26,9 @@ from seqdistill.stages.train.methods import METHOD_KEYS, Method, method_of
 from seqdistill.stages.train.ranks import launched, rank, shared, wait
 from seqdistill.stages.train.ready import Ready, example, make_ready
 from seqdistill.stages.train.rendering import chat_template
+from seqdistill.stages.train.steps import cut_from, remove_other_steps, step_before, step_facts
 from seqdistill.stages.train.student import Base, Student, find_student, kept
+from seqdistill.stages.train.task_texts import text_files
 from seqdistill.tasks.templates import PROMPT_TEMPLATE, load_template
 
 
@@ -67,6 +69,10 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
             progress.note(f"train: {difference}")
         work, log, out = (run.file("train", name) for name in (".work", "log.jsonl", "model"))
         with quiet():
+            before = step_before(run, recipe)
+            if before is not None:
+                train(*before, progress)
+                student = cut_from(student, before[0])
             ready = make_ready(run, recipe, student, method, files, progress)
             base, checkpoint = shared(lambda: _begin(run, record, ready, work))
             _note(ready, checkpoint, progress)
@@ -77,8 +83,9 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
         if fitted.steps == 0:
             raise SeqdistillError("train: not one step was done", "see num_train_epochs and max_steps in [train.args]")
         if rank() == 0:
-            _finish(run, record, recipe, student, ready, base, fitted)
+            _finish(run, record, recipe, student, ready, base, fitted, step_facts(before and before[0]))
             shutil.rmtree(work)
+            remove_other_steps(run, recipe)
     wait()
     return _result(run, up_to_date=False)
 
@@ -90,7 +97,8 @@ def record_of(run: Run, recipe: Recipe) -> StageRecord:
 
 def _record(run: Run, recipe: Recipe, student: Student, method: Method) -> StageRecord:
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
-    return StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run)})
+    texts = text_files(run, recipe) if student.vocabulary == "task" else {}
+    return StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run), **texts})
 
 
 def _begin(run: Run, record: StageRecord, ready: Ready, work: Path) -> tuple[Base, Path | None]:
@@ -99,19 +107,31 @@ def _begin(run: Run, record: StageRecord, ready: Ready, work: Path) -> tuple[Bas
     return kept(ready.base, run), open_work(work, record.fingerprint)
 
 
-def _finish(run: Run, record: StageRecord, recipe: Recipe, student: Student, ready: Ready, base: Base, fitted: Fitted) -> None:
+def _finish(
+    run: Run,
+    record: StageRecord,
+    recipe: Recipe,
+    student: Student,
+    ready: Ready,
+    base: Base,
+    fitted: Fitted,
+    steps: list[dict[str, Any]],
+) -> None:
     """Writes the prompt template beside the model, the manifest, and the card."""
     write_json(run.file("train", "model") / PROMPT_TEMPLATE, load_template(recipe.task.template).student)
+    facts: dict[str, Any] = {"steps": steps} if steps else {}
     record.finish(
-        {"model": None, "log.jsonl": fitted.log_rows, **({"base": None} if base.layers else {})},
+        {"model": None, "log.jsonl": fitted.log_rows, **({"base": None} if student.is_cut else {})},
         config=asdict(recipe),
         student={
             "base": _named(base.model, student, run),
             "identity": student.identity,
             **({"layers": base.layers} if base.layers else {}),
+            **base.cut,
             "loads_in": fitted.loads_in,
         },
         counts={"rows": len(ready.checked.train), "max_length": ready.checked.max_length, **_numbers(fitted)},
+        **facts,
         method=ready.method,
         unfit=ready.checked.unfit,
         notes=ready.notes,
@@ -132,6 +152,12 @@ def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any
         del own["train.early_stopping"]
     if student.layers is None:
         del own["train.layers"]
+    if student.vocabulary == "all":
+        del own["train.vocabulary"]
+    if student.width == 1:
+        del own["train.width"]
+    if not recipe.train.steps:
+        del own["train.steps"]
     name, kwargs = recipe.student.chat_template, recipe.student.chat_template_kwargs
     if name is not None:
         own["student.chat_template"] = fingerprint(chat_template(name, {}))
@@ -158,7 +184,7 @@ def _note(ready: Ready, checkpoint: Path | None, progress: Progress) -> None:
 
 def _named(base: ModelConfig, student: Student, run: Run) -> str:
     """The untrained student for the manifest, which eval reads: a path relative to the run, or the model's name."""
-    name = student.source.model if student.layers is None else base.model
+    name = base.model if student.is_cut else student.source.model
     return os.path.relpath(name, run.path) if name and Path(name).exists() else str(name)
 
 

@@ -6,8 +6,8 @@ Decides and prepares the untrained student. Does not choose layers (shrink.py) a
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,23 @@ class Student:
     source: ModelConfig  # whose weights are read: the student's own, or the teacher's when it is cut from it
     layers: int | None  # how many of the source's layers are kept; None: all
     identity: str  # for the fingerprint
+    vocabulary: str = "all"  # "task": only the tokens of the run's texts are kept
+    width: float = 1.0  # the share of each feed-forward layer's neurons that is kept
+    origins: tuple[int, ...] | None = None  # the teacher's layers that the source's are, where the source was cut from it
+    cut: dict[str, Any] = field(default_factory=dict)  # what was cut of the source besides, see Base
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is made of its source, and lies in train/base until it is trained."""
+        return self.layers is not None or self.vocabulary != "all" or self.width < 1
 
 
 def find_student(recipe: Recipe) -> Student:
     """What [student] model means. Raises UsageError for a missing, unknown or unreachable model."""
+    return replace(_named(recipe), vocabulary=recipe.train.vocabulary, width=recipe.train.width)
+
+
+def _named(recipe: Recipe) -> Student:
     name = recipe.student.model
     if not name:
         raise UsageError(
@@ -78,29 +91,50 @@ class Base:
 
     model: ModelConfig
     layers: list[int] | None = None
+    cut: dict[str, Any] = field(default_factory=dict)  # "kept" and "of" of what else was cut: vocabulary, width
     note: dict[str, Any] | None = None  # of a model that was cut just now and is not in its place yet
 
 
-def untrained(student: Student, run: Run, choice: str, prompts: Iterable[list[Message]], progress: Progress) -> Base:
+def untrained(
+    student: Student,
+    run: Run,
+    choice: str,
+    prompts: Iterable[list[Message]],
+    progress: Progress,
+    kept: Sequence[int] | None = None,
+) -> Base:
     """The student before training. Nothing that an earlier training left is touched: see `kept`.
 
     A cut student stays in train/base, because eval compares with it. It is cut again only when the teacher, the number, the
-    choice or, where the choice depends on them, the prompts are others.
+    choice, the width, the tokens that are `kept` or, where the choice depends on them, the prompts are others.
     """
     source = weights_of(student)
-    if student.layers is None:
+    if not student.is_cut:
         return Base(source)
     base, new = run.file("train", "base"), run.file("train", ".base.new")
-    measured = list(islice(prompts, INFLUENCE_PROMPTS)) if choice == "influence" else []
-    key = fingerprint([student.identity, choice, measured])
+    measures = (choice == "influence" and student.layers is not None) or student.width < 1
+    measured = list(islice(prompts, INFLUENCE_PROMPTS)) if measures else []
+    more = [] if kept is None and student.width == 1 else [kept, student.width]
+    key = fingerprint([student.identity, choice, measured, *more])
     note = _read(run.file("train", "base.json"))
     if note and note["key"] == key and base.is_dir() and file_sha256(base) == note["sha256"]:
-        return Base(replace(source, model=str(base), revision=None), list(note["layers"]))
+        return _base(student, replace(source, model=str(base), revision=None), note)
     shutil.rmtree(new, ignore_errors=True)
-    loading: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
-    layers = shrink(student.source.model or "", new, student.layers, choice, measured, progress, **loading)
+    how: dict[str, Any] = {"kept": kept, "width": student.width}
+    how |= {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    layers = shrink(student.source.model or "", new, student.layers, choice, measured, progress, **how)
     note = {"key": key, "layers": layers, "sha256": file_sha256(new)}
-    return Base(replace(source, model=str(new), revision=None), layers, note)
+    return replace(_base(student, replace(source, model=str(new), revision=None), note), note=note)
+
+
+def _base(student: Student, model: ModelConfig, note: dict[str, Any]) -> Base:
+    """The cut student in a folder, with what its shrink.json says of it."""
+    facts = json.loads((Path(str(model.model)) / "shrink.json").read_text(encoding="utf-8"))
+    cut = {"vocabulary": student.vocabulary != "all", "width": student.width < 1}
+    layers = None if student.layers is None else list(note["layers"])
+    if layers is not None and student.origins is not None:
+        layers = [student.origins[layer] for layer in layers]
+    return Base(model, layers, student.cut | {name: facts[name] for name, was_cut in cut.items() if was_cut})
 
 
 def kept(base: Base, run: Run) -> Base:
@@ -112,7 +146,7 @@ def kept(base: Base, run: Run) -> Base:
     shutil.rmtree(folder, ignore_errors=True)
     Path(str(base.model.model)).rename(folder)
     write_json(note, base.note)
-    return Base(replace(base.model, model=str(folder)), base.layers)
+    return replace(base, model=replace(base.model, model=str(folder)), note=None)
 
 
 def discard(run: Run) -> None:

@@ -15,6 +15,7 @@ from seqdistill.runs import Run
 from seqdistill.stages.evaluate.recommendation import recommend
 from seqdistill.stages.evaluate.report import charts, items, origin
 from seqdistill.stages.evaluate.result import EvalResult
+from seqdistill.stages.evaluate.safety.document import sentences
 from seqdistill.stages.evaluate.shown import count, other_way, percent, speed, times
 from seqdistill.stages.evaluate.verdict import faster
 from seqdistill.version import __version__
@@ -79,6 +80,11 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
         "deferral": charts.deferral(scores.get("deferral") or {}),
         "cost": charts.quality_and_cost(scores),
         "prices": {"columns": result.cost_columns, "rows": result.cost_rows, "notes": result.cost_notes},
+        "safety": {
+            "columns": result.safety_columns,
+            "rows": result.safety_rows,
+            "said": list(sentences(scores.get("safety"))),
+        },
         "facts": _facts(scores),
         "lengths": charts.histograms(_lengths(rows), "characters"),
         "latencies": charts.histograms(_seconds(rows, scores), "s", ".2f"),

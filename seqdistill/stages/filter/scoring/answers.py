@@ -5,7 +5,6 @@ hostile text: no way of reading it may hang, and a completion that has no answer
 """
 
 import json
-import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +13,12 @@ import regex  # a user's pattern runs on a model's text: this package has a time
 
 from seqdistill.errors import UsageError
 from seqdistill.metrics.numbers import answer_number, boxed, whole_number, written
+from seqdistill.metrics.structured import parsed, whole_numbers
 
 Extract = Callable[[str], str | None]
 
 EXTRACTS = "text, number, boxed, json:PATH or regex:PATTERN"
 REGEX_SECONDS = 1.0
-
-_FENCED = re.compile(r"\A```[\w-]*\n(?P<inside>.*)\n```\Z", re.DOTALL)
 
 
 def extractor(extract: str) -> Extract:
@@ -63,27 +61,12 @@ def normal(text: str) -> str | None:
 
 
 def read_json(text: str) -> tuple[Any, str] | None:
-    """The value of a text that is JSON as a whole, alone or as one fenced block, and its normal form; None for other text.
-
-    In the normal form key order does not matter, 1 is 1.0 and true is not 1. NaN and Infinity are not JSON.
-    """
-    stripped = text.strip()
-    if fenced := _FENCED.match(stripped):
-        stripped = fenced["inside"]
+    """The value of a text that is JSON as a whole, as eval's metrics read it, and its normal form; None for other text."""
     try:
-        value = json.loads(stripped, parse_constant=_refuse, parse_float=_int_or_float)
-        return value, json.dumps(value, sort_keys=True)
-    except (ValueError, RecursionError):  # ValueError: not JSON, or an integer of thousands of digits
+        value = whole_numbers(parsed(text))
+    except ValueError:
         return None
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _int_or_float(text: str) -> int | float:
-    value = float(text)
-    return int(value) if value.is_integer() else value
+    return value, json.dumps(value, sort_keys=True)
 
 
 def _at_path(text: str, path: list[str]) -> str | None:

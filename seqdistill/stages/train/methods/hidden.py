@@ -18,6 +18,7 @@ from seqdistill.runs import Run
 from seqdistill.stages.train.cutting import decoder_layers
 from seqdistill.stages.train.methods import Lesson, Step
 from seqdistill.stages.train.student import Student
+from seqdistill.stages.train.vocabulary import restrict_teacher
 
 TERMS = ("features", "attention", "relations", "distances")
 KEYS = frozenset((*TERMS, "features_loss", "attention_loss"))
@@ -196,9 +197,11 @@ def _check_arguments(arguments: Any, weights: dict[str, float]) -> None:
 
 def _teacher(lesson: Lesson, layers: Sequence[int]) -> Any:
     """The teacher, loaded beside the student. Raises UsageError where the student's layers cannot be its own."""
-    source: ModelConfig = lesson.student.source if lesson.student.layers is not None else lesson.recipe.teacher
+    of_teacher = lesson.student.layers is not None and lesson.student.origins is None
+    source: ModelConfig = lesson.student.source if of_teacher else lesson.recipe.teacher
     device = lesson.arguments.device
     teacher = load("AutoModelForCausalLM", source, dtype="float32" if device.type == "cpu" else "auto").to(device).eval()
+    restrict_teacher(teacher, source, lesson.before_cuts)
     teacher.requires_grad_(False)
     total, student = len(decoder_layers(teacher)[1]), len(decoder_layers(lesson.model)[1])
     widths = [model.config.get_text_config(decoder=True).hidden_size for model in (teacher, lesson.model)]

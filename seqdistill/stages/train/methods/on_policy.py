@@ -15,8 +15,9 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample
 from seqdistill.runs import Run
 from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_unmixed
-from seqdistill.stages.train.methods.targets import check_tokenizers
+from seqdistill.stages.train.methods.targets import student_numbering
 from seqdistill.stages.train.student import Student
+from seqdistill.stages.train.vocabulary import restrict_teacher
 
 
 def check(_run: Run, recipe: Recipe, student: Student) -> None:
@@ -33,7 +34,7 @@ def check(_run: Run, recipe: Recipe, student: Student) -> None:
 
 def gather(lesson: Lesson) -> None:
     """Raises UsageError for a teacher whose tokens are not the student's."""
-    check_tokenizers(lesson.recipe, lesson.tokenizer)
+    student_numbering(lesson.recipe, lesson.tokenizer, lesson.before_cuts)
 
 
 def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
@@ -48,6 +49,7 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
         arguments.max_completion_length = max(len(row.tokens) - row.start for row in checked.train)
     dtype = "float32" if arguments.device.type == "cpu" else "auto"
     teacher = load("AutoModelForCausalLM", lesson.recipe.teacher, dtype=dtype)
+    restrict_teacher(teacher, lesson.recipe.teacher, lesson.before_cuts)
     sizes = [model.config.get_text_config(decoder=True).vocab_size for model in (teacher, lesson.model)]
     if sizes[0] != sizes[1]:
         raise UsageError(

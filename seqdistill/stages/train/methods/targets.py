@@ -23,6 +23,7 @@ from seqdistill.recipe.tables import Recipe, TeacherConfig
 from seqdistill.runs import Run
 from seqdistill.stages.train.methods import Lesson
 from seqdistill.stages.train.rendering import Row
+from seqdistill.stages.train.vocabulary import read_kept
 
 STALE = "its tokens are not those that the teacher wrote: edited, masked, or another tokenizer's"
 TEXTS = "the endpoint named the tokens by their texts, not by their ids"
@@ -74,18 +75,17 @@ def read_targets(lesson: Lesson) -> Targets:
     numbers = {row.id: number for number, row in enumerate(rows)}
     samples = [sample for part in lesson.samples.values() for sample in part]
     thoughts = {sample.id for sample in samples if sample.reasoning and not config.trains_reasoning}
-    check_tokenizers(lesson.recipe, lesson.tokenizer)
-    known_ids = max(lesson.tokenizer.get_vocab().values()) + 1  # an embedding may be longer, and its rest means no token
+    numbering = student_numbering(lesson.recipe, lesson.tokenizer, lesson.before_cuts)
     targets = _allocated(rows, max(map(_widest, files)), lesson.run.file("train", ""))
     why_not = dict.fromkeys(range(len(rows)), MISSING)
     for path in files:
         for name, stored in read_logprob_rows(path):
             if (number := numbers.get(name)) is None:
                 continue
-            fitted = _fitted(rows[number], stored, name in thoughts, config.temperature, config.approximate)
+            fitted = _fitted(rows[number], stored, numbering, name in thoughts, config.temperature, config.approximate)
             if not isinstance(fitted, str):
                 why_not.pop(number, None)
-                _put(targets, targets.starts[number], *fitted, known_ids)
+                _put(targets, targets.starts[number], *fitted, numbering)
             elif number in why_not:
                 why_not[number] = fitted
     _report(lesson, rows, why_not)
@@ -93,7 +93,7 @@ def read_targets(lesson: Lesson) -> Targets:
 
 
 def _fitted(
-    row: Row, stored: TokenLogprobs, thought: bool, temperature: float, approximate: bool
+    row: Row, stored: TokenLogprobs, numbering: Any, thought: bool, temperature: float, approximate: bool
 ) -> tuple[list[list[int]], Any] | str:
     """(likeliest ids, their log-probabilities at the temperature) from the first trained token on, or why there are none.
 
@@ -108,7 +108,7 @@ def _fitted(
     if not stored.top_token_ids or not all(stored.top_token_ids):
         return NO_LIKELIEST
     first = max(0, len(ids) - len(labels)) if thought else 0
-    if ids[first:] not in (labels, labels[:-1]):
+    if _renumbered(ids[first:], numbering).tolist() not in (labels, labels[:-1]):
         return STALE
     normalizers = [0.0] * len(ids) if approximate or temperature == 1 else _normalizers(stored, temperature)
     if normalizers is None:
@@ -128,13 +128,16 @@ def _normalizers(stored: TokenLogprobs, temperature: float) -> list[float] | Non
     return None
 
 
-def _put(targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], known_ids: int) -> None:
-    """Writes a row's targets to their place. What fills up to K, and an id that no token has, gets the probability 0."""
+def _put(targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], numbering: Any) -> None:
+    """Writes a row's targets to their place. What fills up to K, and a token that the student lacks, gets the probability 0.
+
+    So what the teacher gave to tokens that a smaller vocabulary lacks is in the bucket of all other tokens.
+    """
     import numpy
 
     for place, (listed, values) in enumerate(zip(ids, logprobs, strict=True), start):
-        tokens = numpy.array(listed)
-        known = tokens < known_ids
+        tokens = _renumbered(listed, numbering)
+        known = tokens >= 0
         first = tokens[known][0] if known.any() else 0
         targets.ids[place] = first
         targets.logprobs[place] = -numpy.inf
@@ -170,25 +173,41 @@ def _widest(path: Path) -> int:
     return widest
 
 
-def check_tokenizers(recipe: Recipe, tokenizer: Any) -> None:
-    """Raises UsageError for a local teacher whose token ids mean other tokens than the student's.
+def _renumbered(ids: Sequence[int], numbering: Any) -> Any:
+    """The student's ids of the teacher's tokens, as an array; -1 for those that it lacks."""
+    import numpy
 
-    An embedding that is longer than its tokenizer makes no difference. An endpoint's tokenizer is not here: there the stored
-    ids are compared with each row.
+    tokens = numpy.array(ids, dtype=numpy.int64)
+    return numpy.where(tokens < len(numbering), numbering[numpy.minimum(tokens, len(numbering) - 1)], -1)
+
+
+def student_numbering(recipe: Recipe, tokenizer: Any, before_cuts: Sequence[int] | None) -> Any:
+    """An array with the student's id of each of the teacher's tokens, by their ids; -1 for a token that the student lacks.
+
+    `before_cuts` are the ids that the student's tokens had before its vocabulary was cut, if it was. An embedding that is
+    longer than its tokenizer makes no difference. Raises UsageError for a local teacher whose token ids mean other tokens
+    than the student's. An endpoint's tokenizer is not here: there the stored ids are compared with each row.
     """
+    import numpy
+
     tokens = {number: token for token, number in tokenizer.get_vocab().items()}
+    own = {before: number for number, before in enumerate(before_cuts or range(max(tokens) + 1))}  # by the id before any cut
     teachers: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
-    for teacher in teachers:
-        if teacher.engine == "openai" or not teacher.model:
-            continue
-        theirs = load("AutoTokenizer", teacher)
-        for token, number in sorted(theirs.get_vocab().items(), key=lambda item: item[1]):
-            if tokens.get(number, token) != token:
+    local = [teacher for teacher in teachers if teacher.engine != "openai" and teacher.model]
+    cuts = [read_kept(teacher) for teacher in local]
+    for teacher, cut in zip(local, cuts, strict=True):
+        for token, number in sorted(load("AutoTokenizer", teacher).get_vocab().items(), key=lambda item: item[1]):
+            mine = own.get(cut[number] if cut else number)
+            if mine is not None and tokens.get(mine, token) != token:
                 raise UsageError(
                     f"teacher {teacher.model!r} has another tokenizer than the student: its token {number} is {token!r}, the "
-                    f"student's is {tokens[number]!r}, so its probabilities are of other tokens",
+                    f"student's is {tokens[mine]!r}, so its probabilities are of other tokens",
                     "use a student of the teacher's family, or method = 'sequence', which needs the text alone",
                 )
+    if any(cut != cuts[0] for cut in cuts):
+        raise UsageError("the teachers have different vocabularies, cut from one", "use one teacher, or method = 'sequence'")
+    before = (cuts[0] if cuts else None) or range(max(own) + 1)  # by the teacher's id
+    return numpy.array([own.get(number, -1) for number in before])
 
 
 def _report(lesson: Lesson, rows: Sequence[Row], why_not: dict[int, str]) -> None:
