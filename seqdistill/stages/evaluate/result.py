@@ -33,9 +33,14 @@ class EvalResult:
         return sum(facts.get("failed", 0) for facts in self.scores["models"].values())
 
     @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self.paths["scores"].parent.parent
+
+    @property
     def advice(self) -> Recommendation:
-        """What to make of it, and what to do next."""
-        return recommend(self.scores, str(self.paths["scores"].parent.parent))
+        """What to make of it, and what to do next, with commands as this machine takes them."""
+        return recommend(self.scores, str(self.run))
 
     @property
     def columns(self) -> list[str]:
