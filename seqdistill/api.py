@@ -29,6 +29,8 @@ from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.family.curve import CurveResult
+    from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
@@ -147,6 +149,31 @@ def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
     with _resolved(run, recipe, progress) as (directory, resolved):
         _note_stale(directory, "eval", progress)
         return evaluate(directory, resolved, progress)
+
+
+def sweep(run: RunPath, recipe: RecipeLike = None, *, students: Sequence[str], progress: Progress = SILENT) -> "SweepResult":
+    """Trains and evaluates several students on one run's answers, and finds the cheapest that passes.
+
+    Each student has a run directory of its own in RUN/sweep. Writes sweep/scores.json and sweep/report.html.
+    """
+    from seqdistill.family.sweep import sweep
+
+    with _resolved(run, recipe, progress) as (directory, resolved):
+        _note_stale(directory, "train", progress)
+        return sweep(directory, resolved, students, progress)
+
+
+def curve(run: RunPath, recipe: RecipeLike = None, *, repeats: int = 2, progress: Progress = SILENT) -> "CurveResult":
+    """Trains the student on 1/8, 1/4, 1/2 and all rows, and says what more rows would do, and at what price.
+
+    `repeats` further trainings on other eighths measure how much a training moves by chance. Writes curve/scores.json and
+    curve/report.html.
+    """
+    from seqdistill.family.curve import curve
+
+    with _resolved(run, recipe, progress) as (directory, resolved):
+        _note_stale(directory, "train", progress)
+        return curve(directory, resolved, repeats, progress)
 
 
 def compare(run: RunPath, other: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Comparison":

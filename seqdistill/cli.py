@@ -22,7 +22,7 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.help_panels import COMMON as COMMON_PANEL
 from seqdistill.help_panels import PanelCommand
 from seqdistill.progress import Silent
-from seqdistill.recipe.reading import check_value, merge, parse_assignment
+from seqdistill.recipe.reading import check_value, merge, parse_assignment, placed
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.runs import STAGES, Run
@@ -172,6 +172,7 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print exactly one JSON object on stdout")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no notes on stderr")]
+SEVERAL_STAGES = ("run", "sweep", "curve")  # commands that do not take the flags of all their stages
 COMMON = {
     "config": (ConfigOption, None),
     "set_": (SetOption, None),
@@ -190,7 +191,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
 
             def work() -> dict[str, Any]:
                 directory = Run(run)
-                reached = (*tables, "generate", "filter", "judge", "train", "eval") if name == "run" else tables
+                reached = (*tables, "generate", "filter", "judge", "train", "eval") if name in SEVERAL_STAGES else tables
                 flags = _flags(reached, values, values["set_"] or ())
                 for stage in ("generate", "eval"):
                     if name == "run" and own.get("limit") is not None:
@@ -207,7 +208,9 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for key, (annotation, default) in COMMON.items()
         ]
-        parameters = [positional, *extra, *_parameters(tables), *common]
+        named = [parameter.name for parameter in extra]
+        flags = [parameter for parameter in _parameters(tables) if parameter.name not in named]
+        parameters = [positional, *extra, *flags, *common]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         app.command(name, help=text, cls=PanelCommand)(command)
@@ -244,6 +247,7 @@ def _guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) 
 # --- the stages -----------------------------------------------------------------------------------------------------------
 
 SHARED = ("task", "teacher")
+OF_EVAL = ("eval.margin", "eval.also")  # of the commands that do several stages; the other keys of theirs with --set
 BUDGET = "generate.budget"  # the run's: every command that can pay takes it
 
 
@@ -291,6 +295,15 @@ ModelOption = Annotated[
 PreflightOption = Annotated[
     bool, typer.Option("--preflight", help="check all that is trained on, show rows, memory and time; train nothing")
 ]
+StudentsOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--student", metavar="MODEL", help="a student: shrink:N, a hub id, a folder, run:RUN; name several"),
+]
+RepeatsOption = Annotated[
+    int,
+    typer.Option("--repeats", metavar="N", min=0, max=7, help="further trainings on other eighths: the noise of a training"),
+]
+MoreStudentsArgument = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="further students")]  # noqa: UP045
 _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)]
 
 
@@ -454,6 +467,31 @@ def _run(
         show.show_forecast(console, forecast)
         results["forecast"] = asdict(forecast)
     return results
+
+
+@_command(
+    "sweep",
+    (*SHARED, "student", *OF_EVAL, BUDGET),
+    "Train several students on the answers: the cheapest that passes.",
+    [_own("more", MoreStudentsArgument, None), _own("student", StudentsOption, None)],
+)
+def _sweep(run: Run, recipe: Recipe, console: Console, more: list[str] | None, student: list[str] | None) -> dict[str, Any]:
+    students = [placed(name, Path.cwd()) for name in (*(student or ()), *(more or ()))]
+    result = api.sweep(run.path, recipe, students=students, progress=console)
+    show.show_sweep(console, result)
+    return asdict(result)
+
+
+@_command(
+    "curve",
+    (*SHARED, "student", *OF_EVAL, BUDGET),
+    "Train on 1/8 to all of the rows: will more data do it?",
+    [_own("repeats", RepeatsOption, 2)],
+)
+def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str, Any]:
+    result = api.curve(run.path, recipe, repeats=repeats, progress=console)
+    show.show_curve(console, result)
+    return asdict(result)
 
 
 # --- tools ----------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from seqdistill.records import visible
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.family.curve import CurveResult
+    from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
@@ -289,6 +291,24 @@ def show_status(console: Console, status: "Status", run: str) -> None:
             for why in one.why:
                 print(wrapped(visible(why), " " * 12))
         print(visible(f"next: {status.next}") if status.next else "next: nothing, everything is up to date")
+
+
+def show_sweep(console: Console, result: "SweepResult") -> None:
+    console.table("sweep: done", result.columns, result.rows)
+    _said(console, result.verdict, result.paths["report"])
+
+
+def show_curve(console: Console, result: "CurveResult") -> None:
+    console.table("curve: done", result.columns, result.rows)
+    console.table("what more rows would do", result.outlook_columns, result.outlook_rows)
+    _said(console, result.verdict, result.paths["report"])
+
+
+def _said(console: Console, sentences: Sequence[str], report: Any) -> None:
+    if not console.as_json:
+        with to_stdout():
+            print("\n".join(wrapped(visible(line)) for line in sentences))
+            print(visible(f"report: {report}"))
 
 
 def show_comparison(console: Console, found: "Comparison") -> None:

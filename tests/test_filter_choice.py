@@ -56,6 +56,21 @@ def numbers(run: Run) -> list[int]:
     return sorted(int(row_id.rpartition(":")[2]) for row_id in kept_ids(run))
 
 
+def test_of_several_teachers_the_answer_nearest_to_the_others_is_learnt(tmp_path: Path) -> None:
+    """Minimum Bayes risk: no reference, and the odd one out never wins, whichever teacher wrote it."""
+    texts = ["The {} is shut on Monday.", "The {} is shut this Monday.", "The {} will be shut on Monday.", "Bees like {}."]
+    rows = [
+        sample(f"Why is the {place} shut?", texts[(n + at) % 4].format(place), teacher=f"t{n}")
+        for at, place in enumerate(PLACES)
+        for n in range(4)
+    ]
+    result = choose(make_run(tmp_path, rows), score={"by": "consensus"})
+    assert (result.read, result.kept, result.by_rule) == (40, 10, {"best": 30})
+    kept = rows_of(Run(tmp_path), "train.jsonl")
+    assert not [row for row in kept if row["completion"][0]["content"].startswith("Bees")]
+    assert len({row["teacher"] for row in kept}) == 4
+
+
 def test_the_sample_nearest_to_the_reference_is_learnt_and_the_others_say_why_not(tmp_path: Path) -> None:
     run = make_run(tmp_path, samples())
     result = choose(run, score={"by": "reference"})

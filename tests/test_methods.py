@@ -102,6 +102,19 @@ def test_inline_rationales_are_the_reasoning_before_the_answer(tiny_model: Path,
     assert (run.manifest("train") or {})["example"]["trained"].startswith("<think>\nIt is shut.\n</think>")
 
 
+def test_references_and_rationales_are_trained_on_beside_the_answers(tiny_model: Path, tmp_path: Path) -> None:
+    found = [sample(n, reasoning="It is wet.", reference="Shut.") for n in range(4)]
+    runs = {name: a_run(tmp_path / name, found, [sample(n, answer="Shut.") for n in range(2)]) for name in ("text", "mixed")}
+    args = {**ARGS, "num_train_epochs": 8}
+    plain = train(runs["text"], a_recipe(tiny_model, args=args), Silent())
+    settings = {"reference_weight": 2.0, "rationale": "multitask", "rationale_weight": 0.25}
+    mixed_in = train(runs["mixed"], a_recipe(tiny_model, args=args, **settings), Silent())
+    assert (plain.rows, mixed_in.rows) == (4, 12)
+    assert (runs["mixed"].manifest("train") or {})["method"] == {"name": "sequence", "references": 4, "rationales": 4}
+    assert mixed_in.validation_loss is not None and plain.validation_loss is not None
+    assert mixed_in.validation_loss < 0.7 * plain.validation_loss, "the references are learnt"
+
+
 def test_a_key_of_another_method_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\[train\] alpha = 0.25 has no part in method = 'sequence'"):
         train(a_run(tmp_path), a_recipe(tiny_model, alpha=0.25), Silent())

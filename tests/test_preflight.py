@@ -41,7 +41,7 @@ def a_recipe(student: Path | str, args: dict[str, Any] | None = None, teacher: P
     return Recipe(
         student=StudentConfig(model=str(student), **own),
         teacher=TeacherConfig(model=str(teacher) if teacher else None),
-        train=TrainConfig(args=ARGS if args is None else args, **settings),
+        train=TrainConfig(args=ARGS if args is None else args, **{"generations": 0, **settings}),
     )
 
 

@@ -69,3 +69,40 @@ def test_torchrun_s_second_process_is_let_in(one: Run, tiny_model: Path, tmp_pat
 def test_what_one_process_refuses_is_said_as_if_there_were_one(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"learning_rat: .*did you mean 'learning_rate'"):
         train(a_run(tmp_path), a_recipe(tiny_model, {"learning_rat": 1.0}, processes=2), Listener())
+
+
+# --- by accelerate, with a file of `accelerate config` ---------------------------------------------------------------
+
+ALONE = "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nuse_cpu: true\nmixed_precision: 'no'\nnum_processes: 1\n"
+FSDP = "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nnum_processes: 2\nfsdp_config:\n  fsdp_version: 2\n"
+
+
+def test_a_training_that_accelerate_starts_is_the_same(one: Run, tiny_model: Path, tmp_path: Path) -> None:
+    config = tmp_path / "accelerate.yaml"
+    config.write_text(ALONE)
+    run, listener = a_run(tmp_path / "run", rows(16)), Listener()
+    recipe = a_recipe("shrink:2", ONE, teacher=tiny_model, layers="0,3", accelerate_config=str(config))
+    assert train(run, recipe, listener).steps == 6
+    assert (listener.done, listener.total) == (6, 6)
+    check_same(run, one)
+    assert train(run, recipe, listener).up_to_date
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        ("distributed_type: FSDP\nnum_proceses: 2\n", "accelerate cannot read it: .*num_proceses"),
+        ("distributed_type: [", "accelerate cannot read it"),
+        ("nothing", "accelerate cannot read it"),
+        (FSDP, "distributed_type = FSDP needs GPUs, and there are none"),
+    ],
+)
+def test_an_accelerate_config_that_cannot_be_used_is_refused(
+    tiny_model: Path, tmp_path: Path, content: str | None, message: str
+) -> None:
+    config = tmp_path / "accelerate.yaml"
+    if content is not None:
+        config.write_text(content)
+    with pytest.raises(UsageError, match=rf"\[train\] accelerate_config = .*{message}"):
+        train(a_run(tmp_path / "run"), a_recipe(tiny_model, accelerate_config=str(config)), Listener())

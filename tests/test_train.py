@@ -21,6 +21,7 @@ from seqdistill.records import Sample, read_jsonl, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.train import checkpoints
 from seqdistill.stages.train.stage import TrainResult, train
+from seqdistill.stages.train.token_batches import TokenBatches
 
 ARGS = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate": 0.02}
 WORDS = ("road", "bridge", "library", "market", "school", "pool", "park", "station")
@@ -43,7 +44,7 @@ def a_recipe(student: Path | str, teacher: str | None = None, args: dict[str, An
     return Recipe(
         student=StudentConfig(model=str(student)),
         teacher=TeacherConfig(model=teacher),
-        train=TrainConfig(args=ARGS if args is None else args, **settings),
+        train=TrainConfig(args=ARGS if args is None else args, **{"generations": 0, **settings}),
     )
 
 
@@ -318,6 +319,8 @@ def test_a_loss_that_is_not_a_number_ends_the_training_and_says_what_to_do(tiny_
         ({"num_train_epochs": 0}, "num_train_epochs = 0: not one step"),
         ({"report_to": "wandb"}, r"\[train.args\]: .*wandb"),
         ({"loss_type": "sideways"}, r"\[train.args\]: .*sideways"),
+        ({"fsdp": "full_shard", "fsdp_config": "no/such.json"}, r"\[train.args\]: .*no/such.json"),
+        ({"deepspeed": "no/such.json"}, r"\[train.args\]: .*(deepspeed|no/such.json)"),
         ({"learning_rate": -1.0}, r"\[train.args\]: .*-1.0"),
         ({"per_device_train_batch_size": 0}, r"\[train.args\]: .*batch_size=0"),
     ],
@@ -479,3 +482,56 @@ def test_a_student_cut_from_the_teacher_is_cut_once_and_kept(tiny_model: Path, t
     assert (base / "model.safetensors").stat().st_ino == cut
     train(run, a_recipe("shrink:2", teacher=str(tiny_model), args=args, layers="0,3"), Silent())
     assert (run.manifest("train") or {})["student"]["layers"] == [0, 3]
+
+
+# --- what a batch is --------------------------------------------------------------------------------------------------
+
+
+def test_token_batches_hold_every_row_once_within_the_budget_in_an_order_of_each_epoch() -> None:
+    lengths = [5 + n * 7 % 31 for n in range(40)]
+    batches = TokenBatches(lengths, 64, seed=3)
+    first = list(batches)
+    assert sorted(row for batch in first for row in batch) == list(range(40)) and len(batches) == len(first)
+    assert all(len(batch) * max(lengths[row] for row in batch) <= 64 for batch in first)
+    padding = sum(len(batch) * max(lengths[row] for row in batch) for batch in first) - sum(lengths)
+    assert padding < 0.1 * sum(lengths)
+    batches.set_epoch(1)
+    second = list(batches)
+    assert second != first and sorted(second) == sorted(first)
+    assert list(TokenBatches(lengths, 64, seed=3)) == first != list(TokenBatches(lengths, 64, seed=4))
+
+
+@pytest.mark.usefixtures("saves_every_step")
+def test_token_batches_train_on_every_row_and_are_the_same_after_resuming(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [sample(n, answer="word " * (1 + n * 7 % 11)) for n in range(16)]
+    recipe = a_recipe(tiny_model, args={"max_steps": 16, "learning_rate": 0.02}, batch_tokens=400)
+    whole = train(a_run(tmp_path / "whole", rows), recipe, Silent())
+    assert 16 / whole.epochs == len(TokenBatches([len(row.tokens) for row in _rendered(tiny_model, rows)], 400, 0))
+    run = a_run(tmp_path / "stopped", rows)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, recipe, Impatient(at_step=11))
+    assert sha256(train(run, recipe, Silent()).path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+
+
+def _rendered(model: Path, rows: list[Sample]) -> list[Any]:
+    from transformers import AutoTokenizer
+
+    from seqdistill.stages.train.preflight import preflight
+
+    return preflight(AutoTokenizer.from_pretrained(model), rows, [], TrainConfig(), 1024, Silent()).train
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_tokens": 40}, r"batch_tokens = 40: the longest row has \d+ tokens"),
+        ({"batch_tokens": 400, "args": {"packing": True}}, r"batch_tokens = 400 and \[train.args\] packing both say"),
+        ({"batch_tokens": 400, "args": ARGS}, r"per_device_train_batch_size both say what a batch is"),
+        ({"batch_tokens": 400, "method": "on_policy"}, r"batch_tokens = 400 has no part in method = 'on_policy'"),
+    ],
+)
+def test_batches_that_cannot_be_made_are_refused(
+    tiny_model: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(a_run(tmp_path), a_recipe(tiny_model, str(tiny_model), **{"args": {}, **settings}), Silent())

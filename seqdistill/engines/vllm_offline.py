@@ -34,28 +34,32 @@ ENVIRONMENT = {
 }
 
 
+def load_llm(model: ModelConfig, options: dict[str, Any]) -> Any:
+    """vLLM's `LLM` of a model, with these options. Raises MissingExtra without vLLM, UsageError for what it cannot load."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        from vllm import LLM
+    except ImportError as error:
+        raise MissingExtra("vllm", "vllm", "the vllm engine") from error
+    source = files_of(model)
+    options = {"use_tqdm_on_load": False, "trust_remote_code": model.trust_remote_code, **options}
+    if model.revision:
+        options.setdefault("revision", model.revision)
+    try:
+        return LLM(model=source, **options)
+    except Exception as error:  # vLLM, transformers and a model's own code raise what they like: it is about this model
+        raise load_failure(error, model, f"vLLM: {named(model)}", "check the engine's options and the model's files") from error
+
+
 class VLLMEngine:
     """One model in `vllm.LLM`. Options: batch_size; every other one goes to vllm.LLM as it is."""
 
     def __init__(self, model: ModelConfig) -> None:
         """Loads the model. Raises MissingExtra without vLLM, UsageError for what vLLM cannot load."""
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        try:
-            from vllm import LLM
-        except ImportError as error:
-            raise MissingExtra("vllm", "vllm", "the vllm engine") from error
-        source = files_of(model)
-        options: dict[str, Any] = {"use_tqdm_on_load": False, "trust_remote_code": model.trust_remote_code, **model.options}
-        if model.revision:
-            options.setdefault("revision", model.revision)
+        options = dict(model.options)
         self._batch_size = take_size(options, "batch_size", BATCH_SIZE)
-        try:
-            self._llm = LLM(model=source, **options)
-        except Exception as error:  # vLLM, transformers and a model's own code raise what they like: it is about this model
-            raise load_failure(
-                error, model, f"vLLM: {named(model)}", "check the engine's options and the model's files"
-            ) from error
+        self._llm = load_llm(model, options)
         self._engine = self._llm.llm_engine
         self._tokenizer = self._llm.get_tokenizer()
         if not getattr(self._tokenizer, "chat_template", "built in"):  # Mistral's own tokenizers have no such attribute

@@ -444,11 +444,36 @@ class TrainConfig:
     seed: int = key(0, "seed of the data order and of dropout", low=0, high=2**31)
     limit: int | None = key(None, "only the first N rows", low=1, common=True)
     early_stopping: int | None = key(
-        None, "stop after N validations without a lower loss, and take the weights of the lowest", low=1
+        None, "stop after N validations without a better one, and take the weights of the best", low=1
+    )
+    best: str | None = key(
+        None,
+        "take the weights of the best validation: by its loss, or by the quality of what the student answers, which is "
+        "[task] primary against the teacher's answers. Default: the last weights; with early_stopping, loss",
+        choices=("loss", "quality"),
+    )
+    best_prompts: int = key(32, "best = quality: validation prompts that the student answers at each validation", low=1)
+    generations: int = key(
+        3,
+        "validation prompts whose answers are in log.jsonl at each validation, beside the teacher's; 0: none",
+        low=0,
+        high=100,
+        output=False,
     )
     hourly_usd: float | None = key(None, "USD per hour of the machine that trains", low=0, output=False)
     processes: int = key(1, "train in N processes on this machine, one a GPU; a batch is then N times as large", low=1, high=64)
+    batch_tokens: int | None = key(
+        None, "batches of rows of like length, up to N tokens with their padding, in place of N rows each", low=1
+    )
+    accelerate_config: str | None = key(
+        None, "file of `accelerate config` by which the training is started: FSDP, DeepSpeed, several GPUs", path=True
+    )
     args: dict[str, Any] = key({}, "verbatim to TRL's config class of the method: SFTConfig ...")
+
+    @property
+    def best_by(self) -> str | None:
+        """What the best weights are chosen by: "loss" or "quality"; None: the last weights are taken."""
+        return self.best or (None if self.early_stopping is None else "loss")
 
     @property
     def trains_reasoning(self) -> bool:

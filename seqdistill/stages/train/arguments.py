@@ -3,9 +3,11 @@
 Does not re-declare TRL's options; its config classes know them.
 """
 
+import contextlib
+import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -109,14 +111,29 @@ def trl_arguments(
         "eval_strategy": "epoch" if validate else "no",
         "logging_steps": 1,
         "report_to": "none",
+        "run_name": work.parents[1].name,  # in W&B, MLflow and the like
     }
     try:
         arguments = kind(**{**usual, **defaults, **passed, **ours})
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # OSError: a file that an argument names
         raise UsageError(f"[train.args]: {str(error).strip()}", f"see TRL's page on {kind.__name__}") from error
     if arguments.max_steps <= 0 and arguments.num_train_epochs <= 0:
         raise UsageError(f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: not one step", "train for longer")
     return arguments
+
+
+@contextlib.contextmanager
+def logged_beside(work: Path) -> Iterator[None]:
+    """While a trainer is made: TensorBoard's files go beside its checkpoints, which are removed, unless said otherwise."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(work.with_name("tensorboard"))
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def resolved(arguments: Any) -> dict[str, Any]:

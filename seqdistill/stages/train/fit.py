@@ -11,12 +11,14 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import read_jsonl
+from seqdistill.stages.train.arguments import logged_beside
+from seqdistill.stages.train.best import keep_best, take_best, validations
 from seqdistill.stages.train.checkpoints import checkpointing, stopping
-from seqdistill.stages.train.early_stop import early_stop, take_best, validations
 from seqdistill.stages.train.lora import loaded_student
 from seqdistill.stages.train.loss_log import last_losses, loss_log
 from seqdistill.stages.train.methods import Lesson, Method
 from seqdistill.stages.train.saving import write_model
+from seqdistill.stages.train.validation_answers import answering
 
 FULL_DISK_BYTES = 16 << 20  # a write that failed with less than this left, failed for want of room
 
@@ -31,7 +33,7 @@ class Fitted:
     validation_loss: float | None
     parameters: int
     log_rows: int
-    best_step: int | None  # whose weights were taken, with early stopping; None: the last one's
+    best_step: int | None  # whose weights were taken, where the best are; None: the last one's
     loads_in: str  # the versions of transformers that load the model
 
 
@@ -49,11 +51,14 @@ def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
     set_seed(arguments.seed)  # adapters begin at random
     model = loaded_student(lesson.base.model, lesson.recipe.train.lora, loading or {})  # TRL would not see missing weights
     try:
-        work, patience = Path(arguments.output_dir), lesson.recipe.train.early_stopping
+        work, config = Path(arguments.output_dir), lesson.recipe.train
         callbacks = [loss_log(log, progress), checkpointing(work)]
-        if patience is not None:
-            callbacks.append(early_stop(work, patience))
-        trainer = method.trainer(replace(lesson, model=model), callbacks)
+        if (answers := answering(lesson)) is not None:
+            callbacks.append(answers)
+        if config.best_by is not None:  # behind the answers, which it may choose by
+            callbacks.append(keep_best(work, config.best_by, config.early_stopping))
+        with logged_beside(work):
+            trainer = method.trainer(replace(lesson, model=model), callbacks)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error) from error
     except (ImportError, RuntimeError, ValueError) as error:
@@ -72,11 +77,11 @@ def fit(
     out: Path,
     progress: Progress,
     *,
-    early_stopping: bool = False,
+    best_by: str | None = None,
 ) -> Fitted:
     """Trains from the checkpoint on, if there is one, and writes the model to the folder `out`.
 
-    With `early_stopping` the weights are those of the lowest validation loss.
+    With `best_by` ("loss", "quality") the weights are those of the best validation.
 
     Raises UsageError when no step can be done with [train.args], and SeqdistillError when the training diverges, when memory
     or the disk runs out, and on SIGTERM.
@@ -87,7 +92,7 @@ def fit(
     try:
         with stopping(trainer, progress):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        best = take_best(trainer, Path(trainer.args.output_dir)) if early_stopping else None
+        best = take_best(trainer, Path(trainer.args.output_dir), best_by) if best_by else None
         loads_in = write_model(trainer, base, end_of_turn, out)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(error) from error
@@ -103,7 +108,7 @@ def fit(
         progress.end()
     train_loss, validation_loss = last_losses(trainer.state.log_history)
     if best is not None:
-        validation_loss = dict(validations(trainer.state.log_history))[best]
+        validation_loss = dict(validations(trainer.state.log_history, "loss"))[best]
     return Fitted(
         steps=trainer.state.global_step,
         epochs=round(trainer.state.epoch, 4),

@@ -1,7 +1,8 @@
-"""Starts one training in several processes on this machine, by torch's own launcher, and forwards what the first one reports.
+"""Starts one training in several processes on this machine, and forwards what the first one reports.
 
-What a process does is in worker.py. Across machines, and for FSDP or DeepSpeed, use `accelerate launch -m seqdistill train RUN`
-instead: the stage sees that it was launched.
+By torch's own launcher, or by accelerate's with a file of `accelerate config`, for FSDP and DeepSpeed. What a process does
+is in worker.py. Across machines use `accelerate launch -m seqdistill train RUN`, or torchrun: the stage sees that it was
+launched.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.runs import Run
 
 MARK = "seqdistill "  # begins a line of the first process that is meant for us
@@ -26,18 +27,16 @@ LAST_LINES = 20  # of what the processes wrote, shown when they fail without a r
 
 
 def launch(run: Run, recipe: Recipe, progress: Progress) -> None:
-    """Trains in as many processes as [train] says. Raises what the first one raised; on a signal they save and end."""
-    count = recipe.train.processes
-    threads = max(1, (os.cpu_count() or 1) // count)
+    """Trains in the processes that [train] says. Raises what the first one raised; on a signal they save and end."""
+    threads = max(1, (os.cpu_count() or 1) // recipe.train.processes)
     with tempfile.TemporaryDirectory() as folder:
         order = Path(folder) / "order.json"
         order.write_text(
             json.dumps({"run": str(run.path.absolute()), "recipe": asdict(recipe), "argv": sys.argv}), encoding="utf-8"
         )
-        arguments = ["--standalone", "--nproc_per_node", str(count), "-m", "seqdistill.stages.train.worker", str(order)]
         said: deque[str] = deque(maxlen=LAST_LINES)
         with subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", *arguments],
+            [sys.executable, "-m", *_launcher(recipe.train), "-m", "seqdistill.stages.train.worker", str(order)],
             env={"OMP_NUM_THREADS": str(threads), **os.environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -55,6 +54,46 @@ def launch(run: Run, recipe: Recipe, progress: Progress) -> None:
         raise SeqdistillError(
             f"a training process ended with code {process.returncode}:\n{''.join(said)}", "run again: it resumes"
         )
+
+
+def _launcher(config: TrainConfig) -> list[str]:
+    """The module that starts the processes, and its arguments."""
+    if config.accelerate_config is None:
+        return ["torch.distributed.run", "--standalone", "--nproc_per_node", str(config.processes)]
+    count = ["--num_processes", str(config.processes)] if config.processes > 1 else []
+    return ["accelerate.commands.launch", "--config_file", config.accelerate_config, *count]
+
+
+def wants_launch(config: TrainConfig) -> bool:
+    """Whether the training is to be started by a launcher."""
+    return config.processes > 1 or config.accelerate_config is not None
+
+
+def check_accelerate(config: TrainConfig) -> None:
+    """Raises UsageError for a [train] accelerate_config that accelerate cannot read or that does not do here what it says."""
+    if config.accelerate_config is None:
+        return
+    import torch
+    from accelerate.commands.config.config_args import load_config_from_file
+    from yaml import YAMLError
+
+    place, hint = (
+        f"[train] accelerate_config = {config.accelerate_config!r}",
+        "write it with `accelerate config --config_file FILE`",
+    )
+    if not Path(config.accelerate_config).is_file():
+        raise UsageError(f"{place}: no such file", hint)
+    try:
+        found = load_config_from_file(config.accelerate_config)
+    except (ValueError, TypeError, AttributeError, OSError, YAMLError) as error:
+        raise UsageError(f"{place}: accelerate cannot read it: {' '.join(str(error).split())}", hint) from error
+    kind = str(getattr(found.distributed_type, "value", found.distributed_type))
+    if kind == "NO" or (torch.accelerator.is_available() and not found.use_cpu):
+        return
+    raise UsageError(
+        f"{place}: distributed_type = {kind} needs GPUs, and {'it says use_cpu' if found.use_cpu else 'there are none'}",
+        f"set [train] processes = {getattr(found, 'num_processes', None) or 2} to train in several processes on the CPU",
+    )
 
 
 def _followed(process: "subprocess.Popen[str]", progress: Progress) -> BaseException | None:

@@ -1,4 +1,10 @@
-"""What a training reports while it runs: train/log.jsonl, the loss beside the bar, and an error when the loss is NaN."""
+"""What a training reports while it runs: train/log.jsonl, the loss beside the bar, and an error when the loss is NaN.
+
+Every line of log.jsonl has the same keys, null where they do not apply. A line is one of three: a training step (loss,
+learning_rate, grad_norm), a validation (eval_loss), or what the student answered at that validation: `generations`, a list of
+{"id", "teacher", "student", "finish_reason"} with the id of a row in filter/validation.jsonl, and `quality`, the mean score of
+these answers in percent where [train] best = "quality".
+"""
 
 import math
 from pathlib import Path
@@ -8,12 +14,25 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Progress
 from seqdistill.records import to_line, write_jsonl
 
-KEYS = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
+KEYS = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm", "quality", "generations")
+GENERATION_KEYS = ("id", "teacher", "student", "finish_reason")
+REPORTED = ("loss", "eval_loss", "generations")  # a log entry with none of these is the trainer's own summary
 
 
 def row(entry: dict[str, Any]) -> dict[str, Any] | None:
-    """The line of log.jsonl for one of the trainer's log entries; None for those without a loss."""
-    return {key: entry.get(key) for key in KEYS} if "loss" in entry or "eval_loss" in entry else None
+    """The line of log.jsonl for one of the trainer's log entries; None for its summary of all steps."""
+    if not any(name in entry for name in REPORTED):
+        return None
+    line = {key: entry.get(key) for key in KEYS}
+    if line["generations"] is not None:  # a checkpoint keeps its entries with their keys in another order
+        line["generations"] = [{key: one[key] for key in GENERATION_KEYS} for one in line["generations"]]
+    return line
+
+
+def append(path: Path, entry: dict[str, Any]) -> None:
+    """Writes an entry's line to the end of log.jsonl."""
+    with path.open("a", encoding="utf-8", newline="\n") as log:
+        log.write(to_line(row(entry) or {}))
 
 
 def last_losses(history: list[dict[str, Any]]) -> tuple[float | None, float | None]:
@@ -53,8 +72,7 @@ def loss_log(path: Path, progress: Progress) -> Any:
                         f"lower learning_rate in [train.args] (it is {args.learning_rate:g}), then run again",
                     )
             if state.is_world_process_zero:
-                with path.open("a", encoding="utf-8", newline="\n") as log:
-                    log.write(to_line(line))
+                append(path, line)
             name = "loss" if line["loss"] is not None else "eval_loss"
             progress.advance(0, {name.replace("eval_", "validation "): f"{line[name]:.3f}"})
 

@@ -125,21 +125,22 @@ class Cost:
     seconds: float | None  # None: not measured
 
 
-def cost(trainer: Any, longest: int, completion: int, *, measure: bool) -> Cost:
-    """The estimate; `longest` and `completion` are the tokens of the longest row and of the longest completion.
+def cost(trainer: Any, longest: int, completion: int, tokens: int | None, *, measure: bool) -> Cost:
+    """The estimate; `longest` and `completion` are the tokens of the longest row and of the longest completion, `tokens` of a
+    batch where [train] batch_tokens says it.
 
     With `measure`, one batch is computed forward and backward, twice, and the faster one counts.
     """
     steps = planned_steps(trainer)
     return Cost(
         steps=steps,
-        memory_bytes=_memory(trainer, longest, completion),
+        memory_bytes=_memory(trainer, longest, completion, tokens),
         available_bytes=_available(trainer.args.device),
         seconds=_seconds(trainer, steps) if measure else None,
     )
 
 
-def _memory(trainer: Any, longest: int, completion: int) -> int:
+def _memory(trainer: Any, longest: int, completion: int, tokens: int | None) -> int:
     """Bytes at the peak of a step. On small Llamas on a CPU, three shapes, it is 0.96 to 0.98 of what was measured."""
     model, arguments = trainer.model, trainer.args
     text = model.config.get_text_config(decoder=True)
@@ -148,12 +149,13 @@ def _memory(trainer: Any, longest: int, completion: int) -> int:
     gradients = sum(part.numel() * part.element_size() for part in trained)
     kind = str(getattr(arguments.optim, "value", arguments.optim)).split("_")[0]
     optimizer = sum(part.numel() for part in trained) * OPTIMIZER_BYTES.get(kind, 8)
-    width = arguments.per_device_train_batch_size * longest  # tokens in a batch
+    width = tokens or arguments.per_device_train_batch_size * longest  # in a batch
+    head_tokens = tokens or arguments.per_device_train_batch_size * completion
     wide = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     layers = 1 if arguments.gradient_checkpointing else text.num_hidden_layers
     each = 4 if not (arguments.bf16 or arguments.fp16) else 2
     kept = width * each * (layers * (16 * text.hidden_size + 4 * wide) + text.num_hidden_layers * text.hidden_size)
-    head = arguments.per_device_train_batch_size * completion * text.vocab_size * 4 * 3  # logits, their gradient, log-softmax
+    head = head_tokens * text.vocab_size * 4 * 3  # logits, their gradient, log-softmax
     return int(weights + gradients + optimizer + kept + head)
 
 

@@ -19,6 +19,7 @@ from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run
 from seqdistill.stages.train.arguments import check_arguments, trl_arguments
 from seqdistill.stages.train.fit import prepared, quiet
+from seqdistill.stages.train.launch import check_accelerate
 from seqdistill.stages.train.lora import check_lora
 from seqdistill.stages.train.measured import Cost, check_isolated, cost, make_savable
 from seqdistill.stages.train.methods import Lesson, Method, method_of
@@ -30,6 +31,9 @@ from seqdistill.stages.train.shrink import listed_layers
 from seqdistill.stages.train.steps import first_step, layers_of_steps
 from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained
 from seqdistill.stages.train.task_texts import run_texts, test_texts
+from seqdistill.stages.train.token_batches import token_batches
+from seqdistill.stages.train.validation_answers import check as check_answering
+from seqdistill.stages.train.validation_answers import check_recipe as check_best
 from seqdistill.stages.train.vocabulary import (
     before_cuts,
     check_can_be_cut,
@@ -100,11 +104,13 @@ def make_ready(
         stops=read.stops,
         vocabulary=read.vocabulary,
     )
-    if recipe.train.early_stopping is not None and not checked.validation:
-        raise UsageError("[train] early_stopping needs validation rows, and there are none", "set [filter] validation = 0.05")
     kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
-    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress, rows.weights, read.before_cuts)
+    stops = list(dict.fromkeys((checked.end_of_turn, *read.stops)))
+    lesson = Lesson(
+        run, recipe, student, read.tokenizer, samples, checked, arguments, progress, stops, rows.weights, read.before_cuts
+    )
+    check_answering(lesson)
     lesson.found.update(rows.counts)
     lesson = replace(lesson, material=method.gather(lesson))
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
@@ -120,7 +126,8 @@ def make_ready(
             *_template_notes(recipe, read, samples["train"][0].prompt),
         ]
         completion = max(len(row.tokens) - row.start for row in checked.train)
-        expected = cost(trainer, checked.max_length, completion, measure=measure and method.timed)
+        tokens = recipe.train.batch_tokens
+        expected = cost(trainer, checked.max_length, completion, tokens, measure=measure and method.timed)
     except BaseException:
         discard(run)
         raise
@@ -268,8 +275,11 @@ def check_settings(recipe: Recipe) -> None:
     student, method = find_student(recipe), method_of(recipe.train)
     layers_of_steps(recipe)
     method.check_recipe(recipe)
+    check_best(recipe)
+    token_batches(recipe.train, [1])
     with quiet():
         check_lora(recipe.train.lora)
+        check_accelerate(recipe.train)
         check_arguments(recipe.train.args, method.config_class())
         _read_student(student, recipe)
 

@@ -1,7 +1,8 @@
 """`seqdistill targets RUN`: a local teacher scores the rows of filter, for texts that came without its log-probabilities.
 
 Writes targets/targets.parquet, in the form of generate's logprobs.parquet. A teacher scores a text much faster than it writes
-one. What a training makes of the targets is `methods`' matter.
+one. What a training makes of the targets is `methods`' matter. A teacher in transformers gives the normalisers with which
+targets are exact at any temperature; vLLM gives the likeliest tokens alone, which are exact at temperature 1.
 """
 
 import shutil
@@ -11,11 +12,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines import take_size
 from seqdistill.engines.loading import load
 from seqdistill.engines.logits import log_normalizers
 from seqdistill.engines.logprob_file import read_logprob_rows, write_logprob_rows
 from seqdistill.engines.logprobs import TokenLogprobs, by_ids
 from seqdistill.engines.models import identity
+from seqdistill.engines.vllm_offline import load_llm
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
@@ -50,16 +53,19 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
     whose template cannot be scored with. Stopped and run again, it continues.
     """
     teacher = _local_teacher(recipe, model)
+    _check_temperature(recipe, teacher)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     views = {name: Path(source) for name, source in _view_files(recipe).items() if Path(source).exists()}
     settings = {"targets.top": top, "targets.teacher": identity(teacher), "train.reasoning": recipe.train.trains_reasoning}
+    if teacher.engine == "vllm":
+        settings["targets.engine"] = "vllm"
     with run.locked("targets"):
         record = StageRecord(run, "targets", settings, {**files, **views})
         path, work = run.file("targets", "targets.parquet"), run.file("targets", ".work")
         if record.up_to_date():
             return _result(run, up_to_date=True)
         samples = [sample for file in files.values() for sample in read_samples(file)]
-        scorer = Scorer(teacher, top)
+        scorer: Scorer | VLLMScorer = VLLMScorer(teacher, top) if teacher.engine == "vllm" else Scorer(teacher, top)
         rows, left_out = _rendered(samples, scorer, _teacher_views(recipe, progress), recipe.train.trains_reasoning)
         for name, reason in islice(left_out.items(), 1):
             progress.note(f"targets: {len(left_out)} of {len(samples)} rows cannot be scored, the first is {name!r}: {reason}")
@@ -73,6 +79,7 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
             for number, start in enumerate(range(0, len(rows), PART_ROWS))
         ]
         progress.end()
+        scorer.close()
         write_logprob_rows(path, (row for part in parts for row in read_logprob_rows(part)))
         record.finish(
             {"targets.parquet": len(rows)},
@@ -106,7 +113,17 @@ def _local_teacher(recipe: Recipe, model: str | None) -> ModelConfig:
             f"the teacher {teacher.model!r} is an endpoint: it returns log-probabilities of what it writes, not of other texts",
             "`seqdistill generate RUN --logprobs 20` takes them as it writes; or pass the same model's files with --model",
         )
-    return replace(teacher, engine="transformers")
+    return teacher
+
+
+def _check_temperature(recipe: Recipe, teacher: ModelConfig) -> None:
+    """Raises UsageError where the targets are wanted at a temperature at which this teacher's would not be exact."""
+    config = recipe.train
+    if teacher.engine == "vllm" and config.method == "soft" and config.temperature != 1 and not config.approximate:
+        raise UsageError(
+            f"[train] temperature = {config.temperature:g} needs normalisers, and vLLM gives none: its targets are exact at 1",
+            "set temperature = 1, or --teacher-engine transformers; approximate = true compares the likeliest tokens alone",
+        )
 
 
 # --- the teacher's view of the rows ---------------------------------------------------------------------------------------
@@ -128,7 +145,7 @@ def _teacher_views(recipe: Recipe, progress: Progress) -> dict[str, Any]:
 
 
 def _rendered(
-    samples: Sequence[Sample], scorer: "Scorer", views: dict[str, Any], reasoning: bool
+    samples: Sequence[Sample], scorer: "Scorer | VLLMScorer", views: dict[str, Any], reasoning: bool
 ) -> tuple[list[Row], dict[str, str]]:
     """(the rows as the teacher's tokens, longest first; by sample id, why others cannot be scored).
 
@@ -173,6 +190,22 @@ class Scorer:
         self.longest: int = getattr(text, "max_position_embeddings", None) or 1 << 30
         self._top = min(top, text.vocab_size)
 
+    def close(self) -> None:
+        """Nothing is left running."""
+
+    @staticmethod
+    def batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+        """Rows that one forward pass reads; the longest come first."""
+        batch: list[Row] = []
+        for row in rows:
+            scored = sum(len(one.tokens) - one.start for one in [*batch, row])
+            if batch and ((len(batch) + 1) * len(batch[0].tokens) > BATCH_TOKENS or scored > BATCH_SCORED):
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
     def score(self, rows: Sequence[Row]) -> Iterator[tuple[str, TokenLogprobs]]:
         """Each row's id and the log-probabilities of its trained tokens."""
         import torch
@@ -206,32 +239,69 @@ class Scorer:
             )
 
 
-def _part(path: Path, rows: Sequence[Row], scorer: Scorer, progress: Progress) -> Path:
+class VLLMScorer:
+    """A teacher in vLLM that reads texts: its log-probabilities of a prompt's own tokens. [teacher.options] are vllm.LLM's."""
+
+    def __init__(self, model: ModelConfig, top: int) -> None:
+        """Loads the model. Raises MissingExtra without vLLM, UsageError for a model or an option that it does not take."""
+        options = {"max_logprobs": max(top, 20), **model.options}
+        take_size(options, "batch_size", 1)  # the engine's alone
+        self._llm = load_llm(model, options)
+        self.tokenizer: Any = self._llm.get_tokenizer()
+        if isinstance(self.tokenizer.chat_template, str):
+            self.tokenizer.chat_template = with_defaults(self.tokenizer.chat_template, model.chat_template_kwargs)
+        config = self._llm.model_config
+        stops = config.try_get_generation_config().get("eos_token_id")
+        self.stops: list[int] = [stops] if isinstance(stops, int) else list(stops or ())
+        self.longest: int = config.max_model_len - 1  # vLLM writes one token more
+        self._top = min(top, config.get_vocab_size())
+
+    def score(self, rows: Sequence[Row]) -> Iterator[tuple[str, TokenLogprobs]]:
+        """Each row's id and the log-probabilities of its trained tokens."""
+        from vllm import SamplingParams
+
+        sampling = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=self._top, detokenize=False)
+        prompts = [{"prompt_token_ids": row.tokens} for row in rows]
+        for row, output in zip(rows, self._llm.generate(prompts, sampling, use_tqdm=False), strict=True):
+            places = output.prompt_logprobs[row.start :]
+            answer = row.tokens[row.start :]
+            ranked = [sorted(place.items(), key=lambda item: item[1].rank)[: self._top] for place in places]
+            yield (
+                row.id,
+                TokenLogprobs(
+                    **by_ids(
+                        answer,
+                        [place[token].logprob for place, token in zip(places, answer, strict=True)],
+                        [[token for token, _ in place] for place in ranked],
+                        [[found.logprob for _, found in place] for place in ranked],
+                    )
+                ),
+            )
+
+    def close(self) -> None:
+        """Ends vLLM's worker processes."""
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+
+    @staticmethod
+    def batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+        """All rows at once: vLLM makes its own batches."""
+        yield rows
+
+
+def _part(path: Path, rows: Sequence[Row], scorer: "Scorer | VLLMScorer", progress: Progress) -> Path:
     """The file with some rows' scores; rows of a file that is there are not scored again."""
     if path.exists():
         progress.advance(len(rows))
         return path
 
     def scores() -> Iterator[tuple[str, TokenLogprobs]]:
-        for batch in _batches(rows):
+        for batch in scorer.batches(rows):
             yield from scorer.score(batch)
             progress.advance(len(batch))
 
     write_logprob_rows(path, scores())
     return path
-
-
-def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Rows that one forward pass reads; the longest come first."""
-    batch: list[Row] = []
-    for row in rows:
-        scored = sum(len(one.tokens) - one.start for one in [*batch, row])
-        if batch and ((len(batch) + 1) * len(batch[0].tokens) > BATCH_TOKENS or scored > BATCH_SCORED):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def _open_work(work: Path, owner: str) -> None:

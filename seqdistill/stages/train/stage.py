@@ -13,15 +13,16 @@ from typing import Any
 
 from seqdistill.cards import write_model_card
 from seqdistill.errors import SeqdistillError
+from seqdistill.metrics.own import split_name
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe, settings
-from seqdistill.records import fingerprint, write_json
+from seqdistill.records import file_sha256, fingerprint, write_json
 from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train.arguments import resolved
 from seqdistill.stages.train.checkpoints import open_work
 from seqdistill.stages.train.fit import Fitted, fit, quiet
-from seqdistill.stages.train.launch import launch
+from seqdistill.stages.train.launch import check_accelerate, launch, wants_launch
 from seqdistill.stages.train.methods import METHOD_KEYS, Method, method_of
 from seqdistill.stages.train.ranks import launched, rank, shared, wait
 from seqdistill.stages.train.ready import Ready, example, make_ready
@@ -46,22 +47,23 @@ class TrainResult:
     seconds: float
     up_to_date: bool
     path: Path
-    best_step: int | None = None  # whose weights were taken, with early stopping
+    best_step: int | None = None  # whose weights were taken, where the best are
 
 
-def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
-    """Trains the student and writes model/, log.jsonl and the manifest.
+def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = False) -> TrainResult:
+    """Trains the student and writes model/, log.jsonl and the manifest. `by_launcher`: this process was started by `launch`.
 
     Raises UsageError, before the first step, for a student, rows or [train.args] that cannot be trained with, and
     SeqdistillError when the training diverges or runs out of memory. What is refused leaves an earlier student as it is.
     """
     check_training_allowed(teachers_in(recipe))
+    check_accelerate(recipe.train)
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     record = _record(run, recipe, student, method)
     if record.up_to_date():
         return _result(run, up_to_date=True)
-    if recipe.train.processes > 1 and not launched():
+    if wants_launch(recipe.train) and not (by_launcher or launched()):
         launch(run, recipe, progress)
         return _result(run, up_to_date=False)
     with run.locked("train") if rank() == 0 else contextlib.nullcontext():
@@ -71,15 +73,13 @@ def train(run: Run, recipe: Recipe, progress: Progress) -> TrainResult:
         with quiet():
             before = step_before(run, recipe)
             if before is not None:
-                train(*before, progress)
+                train(*before, progress, by_launcher=True)
                 student = cut_from(student, before[0])
             ready = make_ready(run, recipe, student, method, files, progress)
             base, checkpoint = shared(lambda: _begin(run, record, ready, work))
             _note(ready, checkpoint, progress)
-            stop = recipe.train.early_stopping is not None
-            fitted = fit(
-                ready.trainer, base.model, ready.checked.end_of_turn, checkpoint, log, out, progress, early_stopping=stop
-            )
+            end, best_by = ready.checked.end_of_turn, recipe.train.best_by
+            fitted = fit(ready.trainer, base.model, end, checkpoint, log, out, progress, best_by=best_by)
         if fitted.steps == 0:
             raise SeqdistillError("train: not one step was done", "see num_train_epochs and max_steps in [train.args]")
         if rank() == 0:
@@ -98,7 +98,8 @@ def record_of(run: Run, recipe: Recipe) -> StageRecord:
 def _record(run: Run, recipe: Recipe, student: Student, method: Method) -> StageRecord:
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     texts = text_files(run, recipe) if student.vocabulary == "task" else {}
-    return StageRecord(run, "train", _settings(recipe, student, method), {**files, **method.inputs(run), **texts})
+    inputs = {**files, **method.inputs(run), **texts, **_own_metric(recipe)}
+    return StageRecord(run, "train", _settings(recipe, student, method), inputs)
 
 
 def _begin(run: Run, record: StageRecord, ready: Ready, work: Path) -> tuple[Base, Path | None]:
@@ -142,14 +143,22 @@ def _finish(
 
 
 def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any]:
-    own = {f"train.{name}": value for name, value in settings(recipe.train, *(METHOD_KEYS - method.keys)).items()}
+    values = settings(recipe.train, *(METHOD_KEYS - method.keys))
+    own: dict[str, Any] = {f"train.{name}": value for name, value in values.items()}
     own["train.method"] = method.name
     if recipe.train.lora.r is None:
         own = {name: value for name, value in own.items() if not name.startswith("train.lora.")}
     if recipe.train.processes == 1:
         del own["train.processes"]
-    if recipe.train.early_stopping is None:
-        del own["train.early_stopping"]
+    if recipe.train.accelerate_config is not None:
+        own["train.accelerate_config"] = file_sha256(Path(recipe.train.accelerate_config))
+    for name in ("early_stopping", "best", "batch_tokens", "accelerate_config"):
+        if f"train.{name}" in own and getattr(recipe.train, name) is None:
+            del own[f"train.{name}"]
+    if recipe.train.best_by == "quality":
+        own["task.primary"] = recipe.task.primary
+    else:
+        del own["train.best_prompts"]
     if student.layers is None:
         del own["train.layers"]
     if student.vocabulary == "all":
@@ -158,12 +167,18 @@ def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any
         del own["train.width"]
     if not recipe.train.steps:
         del own["train.steps"]
-    name, kwargs = recipe.student.chat_template, recipe.student.chat_template_kwargs
-    if name is not None:
-        own["student.chat_template"] = fingerprint(chat_template(name, {}))
+    template, kwargs = recipe.student.chat_template, recipe.student.chat_template_kwargs
+    if template is not None:
+        own["student.chat_template"] = fingerprint(chat_template(template, {}))
     if kwargs:
         own["student.chat_template_kwargs"] = kwargs
     return {**own, "student.identity": student.identity}
+
+
+def _own_metric(recipe: Recipe) -> dict[str, Path]:
+    """The file of the user's own metric, where it decides which weights are taken."""
+    name = recipe.eval.metric if recipe.train.best_by == "quality" else None
+    return {"metric": split_name(name)[0]} if name else {}
 
 
 def _note(ready: Ready, checkpoint: Path | None, progress: Progress) -> None:

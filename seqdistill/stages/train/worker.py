@@ -40,7 +40,7 @@ def main() -> int:
     sys.argv = order["argv"]  # for the manifest
     first = rank() == 0
     try:
-        train(Run(Path(order["run"])), resolve(order["recipe"]), Written() if first else Silent())
+        train(Run(Path(order["run"])), resolve(order["recipe"]), Written() if first else Silent(), by_launcher=True)
     except KeyboardInterrupt:
         if first:
             _write("interrupted", {})

@@ -29,6 +29,7 @@ class Lesson:
     checked: Checked
     arguments: Any  # of the method's TRL config class
     progress: Progress
+    stops: Sequence[int]  # tokens that end an answer
     weights: dict[str, float] = field(default_factory=dict)  # of rows that count more or less than 1, by id
     before_cuts: list[int] | None = None  # the ids that the student's tokens had before its vocabulary was cut, if it was
     base: Base = field(default_factory=lambda: Base(ModelConfig()))  # the untrained student
@@ -85,6 +86,7 @@ METHOD_KEYS = frozenset(
         "attention_loss",
         "relations",
         "distances",
+        "batch_tokens",
     )
 )  # keys of [train] that belong to some methods only
 SHARED_WORDS = frozenset(("temperature",))  # of these, those whose environment variable is also another stage's

@@ -65,10 +65,28 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
         train_dataset=_prompts(lesson.samples["train"]),
         eval_dataset=_prompts(lesson.samples["validation"]) if checked.validation else None,
         processing_class=tokenizer,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, _order_by_epoch()],
     )
     tokenizer.padding_side = lesson.tokenizer.padding_side  # it is saved with the student
     return trainer
+
+
+def _order_by_epoch() -> Any:
+    """A trainer callback that begins each epoch's order of prompts with a seed of its own.
+
+    TRL's sampler draws all epochs from one generator, so that a resumed training would begin again with the first order.
+    """
+    from transformers import TrainerCallback
+
+    class OrderByEpoch(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
+        def on_epoch_begin(self, args: Any, state: Any, _control: Any, train_dataloader: Any, **_: Any) -> None:
+            part = train_dataloader
+            while (inner := getattr(part, "batch_sampler", None) or getattr(part, "sampler", None)) is not None:
+                part = inner  # with several processes, one wraps the other
+            if (generator := getattr(part, "generator", None)) is not None:
+                generator.manual_seed(args.seed + int(state.epoch))
+
+    return OrderByEpoch()
 
 
 def _prompts(samples: Sequence[Sample]) -> Any:

@@ -11,8 +11,12 @@ from seqdistill.errors import UsageError
 from seqdistill.stages.train.methods import Lesson, Method, Step, hidden
 from seqdistill.stages.train.preflight import check_batches
 from seqdistill.stages.train.rendering import Row
+from seqdistill.stages.train.token_batches import TokenBatches, token_batches
 
 PLAIN = ("input_ids", "labels", "attention_mask", "position_ids", "seq_lengths")  # columns that TRL's collator reads
+
+
+KEYS = frozenset(("batch_tokens",))  # of [train], beside those of the terms over the teacher's inside
 
 
 def text_loss(step: Step) -> Any:  # -> (N)
@@ -48,7 +52,8 @@ def build_trainer(
         loss, collating = weighted(loss or text_loss), _with_weights(lesson, collating)
     if collating is not None:
         arguments.remove_unused_columns = False  # TRL would drop `row`
-    trainer = completion_trainer(loss)(
+    batches = token_batches(lesson.recipe.train, [len(row.tokens) for row in checked.train])
+    trainer = completion_trainer(loss, batches)(
         model=lesson.model,
         args=arguments,
         train_dataset=_dataset(checked.train, 0),
@@ -97,15 +102,31 @@ def _dataset(rows: Sequence[Row], first: int) -> Any:
     return Dataset.from_dict({**columns, "row": list(range(first, first + len(rows)))})
 
 
-def completion_trainer(loss: Callable[[Step], Any] | None = None) -> Any:
+def completion_trainer(loss: Callable[[Step], Any] | None = None, batches: TokenBatches | None = None) -> Any:
     """TRL's SFTTrainer with the LM head at trained positions only: 2.1 times less work on short answers.
 
     TRL itself skips the other positions on GPUs, so there a plain loss stays its own. The loss is the same (a test compares
-    the two). `loss` gives a number for each trained token, and takes the place of the text's loss on every device.
+    the two). `loss` gives a number for each trained token, and takes the place of the text's loss on every device; `batches`
+    take the place of batches of equally many rows.
     """
     from trl import SFTTrainer
 
     class CompletionTrainer(SFTTrainer):  # type: ignore[misc]  # trl is read untyped
+        def get_train_dataloader(self) -> Any:
+            if batches is None:
+                return super().get_train_dataloader()
+            from torch.utils.data import DataLoader
+
+            args = self.args
+            loader: Any = DataLoader(
+                self.train_dataset,
+                batch_sampler=batches,
+                collate_fn=self.data_collator,
+                num_workers=args.dataloader_num_workers,
+                pin_memory=args.dataloader_pin_memory,
+            )
+            return self.accelerator.prepare(loader)
+
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
@@ -143,4 +164,4 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None) -> Any:
     return CompletionTrainer
 
 
-METHOD = Method("sequence", "SFTConfig", build, check=hidden.check, defaults=hidden.defaults, keys=hidden.KEYS)
+METHOD = Method("sequence", "SFTConfig", build, check=hidden.check, defaults=hidden.defaults, keys=KEYS | hidden.KEYS)

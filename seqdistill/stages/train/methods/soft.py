@@ -17,7 +17,7 @@ from seqdistill.stages.train.methods.sequence import build_trainer, text_loss, t
 from seqdistill.stages.train.methods.targets import Targets, read_targets, target_files
 from seqdistill.stages.train.student import Student
 
-KEYS = frozenset(("alpha", "temperature", "approximate"))
+KEYS = frozenset(("alpha", "temperature", "approximate", "batch_tokens"))
 COLUMNS = ("target_ids", "target_logprobs", "target_found")
 
 

@@ -12,7 +12,7 @@ from seqdistill.progress import Silent
 from seqdistill.records import read_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.train import checkpoints
-from seqdistill.stages.train.early_stop import lowest
+from seqdistill.stages.train.best import best_of
 from seqdistill.stages.train.stage import train
 
 ARGS = {"num_train_epochs": 8, "per_device_train_batch_size": 8, "learning_rate": 0.05}
@@ -52,8 +52,8 @@ def test_the_weights_of_the_lowest_validation_loss_are_taken(
 
 def test_the_lowest_of_equals_is_the_earlier() -> None:
     history = [{"step": step, "eval_loss": loss} for step, loss in ((2, 3.0), (4, 1.0), (6, 1.0))]
-    assert lowest([{"step": 1, "loss": 0.1}, *history]) == (4, 1.0)
-    assert lowest([]) is None
+    assert best_of([{"step": 1, "loss": 0.1}, *history], "loss") == (4, 1.0)
+    assert best_of([], "loss") is None
 
 
 def test_without_validation_rows_it_is_refused(tiny_model: Path, tmp_path: Path) -> None:

