@@ -63,7 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     def wrote(step: int, text: str) -> dict[str, Any]:
         shown = [{"id": "v1", "teacher": "The bridge is closed.", "student": text, "finish_reason": "stop"}]
-        return {"step": step, "epoch": 1.0, "quality": None, "generations": shown}
+        return {"step": step, "epoch": 1.0, "quality": 10.0 * step, "generations": shown}
 
     log = [{"step": n, "loss": 3 / n, "eval_loss": 2 / n if n % 4 == 0 else None} for n in range(1, 9)]
     log += [wrote(4, "The the the"), wrote(8, "The bridge is closed.")]
@@ -216,6 +216,7 @@ def test_the_judge_is_drawn_raw_length_controlled_and_corrected(whole: Run) -> N
 
 def test_what_the_student_wrote_while_it_trained_is_shown_step_by_step(whole: Run) -> None:
     page = Page(page_of(whole))
+    assert "score on validation prompts from 40.0 to 80.0" in page_of(whole)
     assert page.text.index("step 4") < page.text.index("The the the") < page.text.index("step 8")
 
 

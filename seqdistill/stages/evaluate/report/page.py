@@ -89,6 +89,7 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
         "lengths": charts.histograms(_lengths(rows), "characters"),
         "latencies": charts.histograms(_seconds(rows, scores), "s", ".2f"),
         "loss": charts.loss(log),
+        "quality": charts.quality(log),
         "generations": _generations(log),
         "count": len(found),
         "regressed": sum(item.regressed for item in found),
