@@ -163,7 +163,7 @@ def test_the_page_needs_nothing_but_itself_and_its_policy_allows_only_its_own_st
         "base-uri 'none'; form-action 'none'"
     )
     assert result.verdict[1] in page.text and "training loss" in page.text and "rejected: stock" in page.text
-    assert "train/model" in page.text and run.hash_of(run.file("train", "model"))[:12] in page.text, "lineage with hashes"
+    assert "samples.jsonl" in page.text and run.hash_of(run.file("train", "model"))[:12] in page.text, "lineage with hashes"
     columns = [a.get("data-name") for tag, a in page.tags if tag == "td" and "data-name" in a]
     assert "USD" in columns, "on a phone each number of the cost table carries its name"
 
