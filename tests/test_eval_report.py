@@ -120,7 +120,7 @@ def test_what_a_hostile_model_writes_stays_text(tmp_path: Path, tiny_model: Path
         "\u202egnitfel\u2066 \u200f",
         "\ud800 half a character",
         "&lt;b&gt; &#60;",
-        "x" * 3_000,
+        "x" * 600,
         '"}]} \\u003c/script\\u003e',
     ],
     ids=["script", "comment", "style", "separators", "terminal", "bidi", "surrogate", "entities", "one long word", "json"],
@@ -206,6 +206,17 @@ def test_a_part_is_drawn_where_its_data_is_there_and_left_out_where_it_is_not(wh
     without = {name: value for name, value in scores.items() if name != key} | ({"slices": []} if key == "slices" else {})
     page = render(run, without, rows_of(run))
     assert not [text for text in SECTIONS[key] if text in page]
+
+
+def test_times_and_prices_are_a_table_and_quality_against_cost_a_chart(whole: Run) -> None:
+    text = page_of(whole)
+    assert 'data-name="USD/1,000"' in text and "one request at a time" in text
+    assert "USD for 1,000 requests: base: 0.0 at 0.001; student: 80.0 at 0.001; teacher: 90.0 at 0.05" in text
+    unpriced = {
+        **read_scores(whole),
+        "models": {r: f | {"usd_per_1000": None} for r, f in read_scores(whole)["models"].items()},
+    }
+    assert "parameters (no prices are known): base: 0.0 at 57M" in render(whole, unpriced, rows_of(whole))
 
 
 def test_the_judge_is_drawn_raw_length_controlled_and_corrected(whole: Run) -> None:
