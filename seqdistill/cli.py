@@ -402,7 +402,7 @@ def _eval(
         return found.scores
 
     result = api.evaluate(run.path, recipe, progress=console)
-    show.show_eval(console, result, str(run.path))
+    show.show_eval(console, result)
     if markdown:
         api.write_results(run.path, markdown=markdown)
     check_result(result.scores, recipe.eval.fail_under)
@@ -606,9 +606,9 @@ def _show(
                 raise UsageError(f"{run}: not evaluated yet", f"run `{found.next or f'seqdistill eval {run}'}` first")
             return {"run": str(run), **asdict(found), "scores": None, "advice": None}
         show.show_scores(console, "", result)
-        show.show_advice(console, result, str(run))
+        show.show_advice(console, result)
         api.write_results(run, report=report, markdown=markdown)
-        return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice(str(run)))}
+        return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice)}
 
     _guarded(console, run, work)
 

@@ -273,10 +273,10 @@ def show_forecast(console: Console, forecast: "Forecast") -> None:
     )
 
 
-def show_eval(console: Console, result: "EvalResult", run: str) -> None:
-    """The result of eval; `run` is the run directory as commands name it."""
+def show_eval(console: Console, result: "EvalResult") -> None:
+    """The result of eval."""
     show_scores(console, "eval: up to date" if result.up_to_date else f"eval: done in {seconds(result.seconds)}", result)
-    show_advice(console, result, run)
+    show_advice(console, result)
 
 
 def show_scores(console: Console, title: str, result: "EvalResult") -> None:
@@ -295,23 +295,22 @@ def show_scores(console: Console, title: str, result: "EvalResult") -> None:
             print("\n".join(wrapped(visible(line)) for line in (*notes, *result.verdict)))
 
 
-def show_advice(console: Console, result: "EvalResult", run: str) -> None:
-    """What to make of the scores, and where the report is."""
-    advice = result.advice(run)
-    slices = ", ".join(f"{one.name} {one.decision}" for one in advice.slices)
+def show_advice(console: Console, result: "EvalResult") -> None:
+    """Where the report is, what to make of the scores, and, last, what to do."""
+    if console.as_json:
+        return
+    advice = result.advice
     lines = [
         ("ship", f"{advice.ship.short}. {advice.ship.more}"),
-        ("slices", slices or None),
+        ("slices", ", ".join(f"{one.name} {one.decision}" for one in advice.slices)),
         ("saves", f"{advice.saves.short}. {advice.saves.more}"),
         *(("next", f"{step.text}{f' `{step.command}`' if step.command else ''}") for step in advice.next),
-        ("report", str(result.paths["report"])),
     ]
-    if not console.as_json:
-        with to_stdout():
-            print()
-            for name, text in lines:
-                if text:
-                    print(wrapped(visible(text), f"{name}: "))
+    with to_stdout():
+        print(visible(f"report: {result.paths['report']}"))
+        for name, text in lines:
+            if text:
+                print(wrapped(visible(text), f"{name}: "))
 
 
 def show_status(console: Console, status: "Status", run: str) -> None:

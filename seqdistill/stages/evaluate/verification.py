@@ -113,10 +113,11 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
     by_prompt: dict[str, dict[str, Completion]] = {}
     for answer in answers:
         by_prompt.setdefault(answer.prompt.id, {})[answer.model] = answer.completion
+    shown = {answer.prompt.id: answer.prompt for answer in answers if answer.model == "student"}
     for answer in answers:
         if answer.scores is None:
             continue
-        found = scoring.scores(by_prompt[answer.prompt.id], answer.model, answer.prompt)
+        found = scoring.scores(by_prompt[answer.prompt.id], answer.model, shown[answer.prompt.id])
         found |= {measure.name: answer.scores.get(measure.name) for measure in own}
         if place := _difference(found, answer.scores, CLOSE):
             yield predictions, f"the scores of {answer.prompt.id}, {answer.model}, do not follow from the answers: {place}"

@@ -32,7 +32,11 @@ def form_in(scores: Mapping[str, Any]) -> AnswerForm:
 
 def measures_in(scores: Mapping[str, Any]) -> list[Measure]:
     """The measures that were taken, but for the user's own."""
-    return [measure for measure in measures(kind_of(form_in(scores))) if measure.name in scores["measures"]]
+    return [
+        measure
+        for measure in measures(kind_of(form_in(scores)), primary=scores["primary"])
+        if measure.name in scores["measures"]
+    ]
 
 
 def own_measures_in(scores: Mapping[str, Any]) -> list[Measure]:
