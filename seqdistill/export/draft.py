@@ -44,7 +44,9 @@ def draft(run: Run, recipe: Recipe, limit: int, progress: Progress) -> Draft:
     Raises UsageError where the teacher is not on this machine or the student writes other tokens than the teacher.
     """
     teacher, student = recipe.teacher, ModelConfig(model=str(run.need("train", "model")))
-    if not teacher.model or teacher.engine == "openai":
+    if not teacher.model:
+        raise UsageError("no teacher is named whose draft model the student could be", "pass --set teacher.model=NAME")
+    if teacher.engine == "openai":
         raise UsageError(
             "a draft model is measured with a teacher on this machine, and [teacher] is an endpoint",
             "on its server: vllm serve TEACHER --speculative-config with the student's folder as model",
