@@ -5,7 +5,7 @@ RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
 
-.PHONY: setup distill generate filter train eval test test-vllm test-browser check bench bench-vllm clean
+.PHONY: setup distill generate filter train eval test test-vllm test-browser check bench bench-vllm experiment clean
 
 setup: .venv/installed  ## .venv with the pinned set and the demo's teacher
 
@@ -54,6 +54,9 @@ bench: setup  ## side by side with the peers; each gets an environment of its ow
 
 bench-vllm: .venv-vllm/installed  ## vLLM's server and our vLLM engine beside vLLM's own offline engine
 	.venv-vllm/bin/python tests/benchmarks/vllm_engines.py
+
+experiment: setup  ## ways to distil side by side, in the shape of Kim & Rush; hours: make experiment FLAGS='--rows 200 --seeds 1'
+	$(BIN)/python tests/experiments/kim_rush.py $(FLAGS)
 
 clean:  ## what make made; runs/ stays
 	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .pytest_cache

@@ -4,6 +4,7 @@ One function for each command (see `api`); the command line (`seqdistill --help`
 """
 
 from seqdistill.api import (
+    curve,
     estimate,
     evaluate,
     explain,
@@ -11,6 +12,7 @@ from seqdistill.api import (
     generate,
     import_recorded,
     preflight,
+    sweep,
     targets,
     train,
 )
@@ -18,6 +20,7 @@ from seqdistill.version import __version__
 
 __all__ = [
     "__version__",
+    "curve",
     "estimate",
     "evaluate",
     "explain",
@@ -25,6 +28,7 @@ __all__ = [
     "generate",
     "import_recorded",
     "preflight",
+    "sweep",
     "targets",
     "train",
 ]

@@ -29,6 +29,8 @@ from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.family.curve import CurveResult
+    from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from seqdistill.stages.train.ready import Preflight
     from seqdistill.stages.train.scored_targets import TargetsResult
     from seqdistill.stages.train.stage import TrainResult
+    from seqdistill.status import Status
 
 RunPath: TypeAlias = str | PathLike[str]
 RecipeLike: TypeAlias = Recipe | Mapping[str, Any] | str | PathLike[str] | None
@@ -148,6 +151,31 @@ def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
         return evaluate(directory, resolved, progress)
 
 
+def sweep(run: RunPath, recipe: RecipeLike = None, *, students: Sequence[str], progress: Progress = SILENT) -> "SweepResult":
+    """Trains and evaluates several students on one run's answers, and finds the cheapest that passes.
+
+    Each student has a run directory of its own in RUN/sweep. Writes sweep/scores.json and sweep/report.html.
+    """
+    from seqdistill.family.sweep import sweep
+
+    with _resolved(run, recipe, progress) as (directory, resolved):
+        _note_stale(directory, "train", progress)
+        return sweep(directory, resolved, students, progress)
+
+
+def curve(run: RunPath, recipe: RecipeLike = None, *, repeats: int = 2, progress: Progress = SILENT) -> "CurveResult":
+    """Trains the student on 1/8, 1/4, 1/2 and all rows, and says what more rows would do, and at what price.
+
+    `repeats` further trainings on other eighths measure how much a training moves by chance. Writes curve/scores.json and
+    curve/report.html.
+    """
+    from seqdistill.family.curve import curve
+
+    with _resolved(run, recipe, progress) as (directory, resolved):
+        _note_stale(directory, "train", progress)
+        return curve(directory, resolved, repeats, progress)
+
+
 def compare(run: RunPath, other: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Comparison":
     """Compares the students of two runs on the test prompts that both answered, from what their evals wrote."""
     from seqdistill.stages.evaluate.compare import compare
@@ -161,6 +189,41 @@ def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
     from seqdistill.stages.evaluate.verification import verify
 
     return verify(Run(Path(run)), progress)
+
+
+def status(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Status":
+    """The state of each stage: done, stale and by which key, running, incomplete, failed. Reads files alone."""
+    from seqdistill.status import status_of
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return status_of(directory, resolved)
+
+
+def results(run: RunPath) -> "EvalResult | None":
+    """What the last eval found, from its files; None before one has finished."""
+    from seqdistill.stages.evaluate.result import read_result
+
+    return read_result(Run(Path(run)))
+
+
+def write_results(run: RunPath, *, report: RunPath | None = None, markdown: RunPath | None = None) -> None:
+    """Writes what eval found to further files: the HTML report, Markdown for a pull request.
+
+    Raises UsageError before eval has finished.
+    """
+    from seqdistill.records import read_jsonl
+    from seqdistill.stages.evaluate.markdown import write_markdown
+    from seqdistill.stages.evaluate.report.page import write_report
+
+    directory = Run(Path(run))
+    result = results(run)
+    if result is None:
+        raise UsageError(f"{run}: not evaluated yet", f"run `seqdistill eval {run}` first")
+    if report is not None:
+        rows = (row for _, row in read_jsonl(result.paths["predictions"]))
+        write_report(Path(report), directory, result.scores, rows)
+    if markdown is not None:
+        write_markdown(Path(markdown), result, directory.path.absolute().name)
 
 
 def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> None:

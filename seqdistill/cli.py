@@ -22,7 +22,7 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.help_panels import COMMON as COMMON_PANEL
 from seqdistill.help_panels import PanelCommand
 from seqdistill.progress import Silent
-from seqdistill.recipe.reading import check_value, merge, parse_assignment
+from seqdistill.recipe.reading import check_value, merge, parse_assignment, placed
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Recipe, Setting, flag, settings_of
 from seqdistill.runs import STAGES, Run
@@ -172,6 +172,7 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print exactly one JSON object on stdout")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no notes on stderr")]
+SEVERAL_STAGES = ("run", "sweep", "curve")  # commands that do not take the flags of all their stages
 COMMON = {
     "config": (ConfigOption, None),
     "set_": (SetOption, None),
@@ -190,7 +191,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
 
             def work() -> dict[str, Any]:
                 directory = Run(run)
-                reached = (*tables, "generate", "filter", "judge", "train", "eval") if name == "run" else tables
+                reached = (*tables, "generate", "filter", "judge", "train", "eval") if name in SEVERAL_STAGES else tables
                 flags = _flags(reached, values, values["set_"] or ())
                 for stage in ("generate", "eval"):
                     if name == "run" and own.get("limit") is not None:
@@ -207,7 +208,9 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for key, (annotation, default) in COMMON.items()
         ]
-        parameters = [positional, *extra, *_parameters(tables), *common]
+        named = [parameter.name for parameter in extra]
+        flags = [parameter for parameter in _parameters(tables) if parameter.name not in named]
+        parameters = [positional, *extra, *flags, *common]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         app.command(name, help=text, cls=PanelCommand)(command)
@@ -244,6 +247,7 @@ def _guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) 
 # --- the stages -----------------------------------------------------------------------------------------------------------
 
 SHARED = ("task", "teacher")
+OF_EVAL = ("eval.margin", "eval.also")  # of the commands that do several stages; the other keys of theirs with --set
 BUDGET = "generate.budget"  # the run's: every command that can pay takes it
 
 
@@ -291,6 +295,15 @@ ModelOption = Annotated[
 PreflightOption = Annotated[
     bool, typer.Option("--preflight", help="check all that is trained on, show rows, memory and time; train nothing")
 ]
+StudentsOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--student", metavar="MODEL", help="a student: shrink:N, a hub id, a folder, run:RUN; name several"),
+]
+RepeatsOption = Annotated[
+    int,
+    typer.Option("--repeats", metavar="N", min=0, max=7, help="further trainings on other eighths: the noise of a training"),
+]
+MoreStudentsArgument = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="further students")]  # noqa: UP045
 _ESTIMATE = [_own("dry_run", DryRunOption, False), _own("probe", ProbeOption, 0)]
 
 
@@ -378,7 +391,7 @@ def _eval(
     run: Run, recipe: Recipe, console: Console, markdown: Path | None = None, compare: Path | None = None
 ) -> dict[str, Any]:
     from seqdistill.stages.evaluate.conditions import check_result
-    from seqdistill.stages.evaluate.markdown import write_comparison, write_markdown
+    from seqdistill.stages.evaluate.markdown import write_comparison
 
     if compare is not None:
         found = api.compare(run.path, compare, recipe, progress=console)
@@ -389,9 +402,9 @@ def _eval(
         return found.scores
 
     result = api.evaluate(run.path, recipe, progress=console)
-    show.show_eval(console, result)
+    show.show_eval(console, result, str(run.path))
     if markdown:
-        write_markdown(markdown, result, run.path.absolute().name)
+        api.write_results(run.path, markdown=markdown)
     check_result(result.scores, recipe.eval.fail_under)
     return asdict(result)
 
@@ -456,6 +469,31 @@ def _run(
     return results
 
 
+@_command(
+    "sweep",
+    (*SHARED, "student", *OF_EVAL, BUDGET),
+    "Train several students on the answers: the cheapest that passes.",
+    [_own("more", MoreStudentsArgument, None), _own("student", StudentsOption, None)],
+)
+def _sweep(run: Run, recipe: Recipe, console: Console, more: list[str] | None, student: list[str] | None) -> dict[str, Any]:
+    students = [placed(name, Path.cwd()) for name in (*(student or ()), *(more or ()))]
+    result = api.sweep(run.path, recipe, students=students, progress=console)
+    show.show_sweep(console, result)
+    return asdict(result)
+
+
+@_command(
+    "curve",
+    (*SHARED, "student", *OF_EVAL, BUDGET),
+    "Train on 1/8 to all of the rows: will more data do it?",
+    [_own("repeats", RepeatsOption, 2)],
+)
+def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str, Any]:
+    result = api.curve(run.path, recipe, repeats=repeats, progress=console)
+    show.show_curve(console, result)
+    return asdict(result)
+
+
 # --- tools ----------------------------------------------------------------------------------------------------------------
 
 
@@ -470,6 +508,47 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
         if found.problems:
             raise SeqdistillError("\n".join(found.problems), "run the stage of the first file again, or restore the file")
         return asdict(found)
+
+    _guarded(console, run, work)
+
+
+@app.command("status")
+def _status(run: RunArgument, json_: JsonOption = False) -> None:
+    """The stages of a run: done, stale and by which key, running, failed; and the next command."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        found = api.status(run, progress=console)
+        show.show_status(console, found, str(run))
+        return {"run": str(run), **asdict(found)}
+
+    _guarded(console, run, work)
+
+
+@app.command("show")
+def _show(
+    run: RunArgument,
+    report: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--report", metavar="FILE", help="write the HTML report to FILE: of a run of an older version, today's"),
+    ] = None,
+    markdown: MarkdownOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """What a run has found so far: its stages, the table, the verdict and what to do next. Reads files alone."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        found, result = api.status(run, progress=console), api.results(run)
+        show.show_status(console, found, str(run))
+        if result is None:
+            if report or markdown:
+                raise UsageError(f"{run}: not evaluated yet", f"run `{found.next or f'seqdistill eval {run}'}` first")
+            return {"run": str(run), **asdict(found), "scores": None, "advice": None}
+        show.show_scores(console, "", result)
+        show.show_advice(console, result, str(run))
+        api.write_results(run, report=report, markdown=markdown)
+        return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice(str(run)))}
 
     _guarded(console, run, work)
 

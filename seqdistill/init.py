@@ -5,6 +5,7 @@ test set is a part of their prompts. Requests nothing.
 """
 
 import hashlib
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.remembered import resolved_recipe
+from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample, atomic_write, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
@@ -56,7 +58,8 @@ trains the student that `recipe.toml` names (`--student FOLDER` for one on this 
 with the recorded answers. The report is `{path}/run/eval/report.html`.
 """
 
-RECORDED_RECIPE = """# Recorded completions: a student from answers that exist, with no request to the model that wrote them.
+RECORDED_RECIPE = """\
+# Recorded completions: a student from answers that exist, with no request to the model that wrote them.
 # Every key is a flag of the same name; `seqdistill STAGE --help` lists them with their defaults.
 
 [task]
@@ -78,6 +81,7 @@ num_train_epochs = 3
 
 [eval]
 margin = 5                        # points that the student may be worse
+max_tokens = {max_tokens}                  # of an answer: enough for the longest recorded one
 """
 
 
@@ -113,12 +117,11 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
         if not path.is_file():
             raise UsageError(f"{path}: no such file", "name the files that hold the recorded completions")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "recipe.toml", RECORDED_RECIPE)
     run = Run(folder / "run")
     try:
-        with resolved_recipe(run.path, folder / "recipe.toml", {}, progress.note) as recipe:
-            result = import_recorded(run, recipe, [Path(path) for path in recorded], progress)
-        prompts = {sample.prompt_id: sample for sample in read_samples(result.path)}
+        result = import_recorded(run, Recipe(), list(recorded), progress)
+        samples = list(read_samples(result.path))
+        prompts = {sample.prompt_id: sample for sample in samples}
         if len(prompts) < FEWEST:
             raise UsageError(
                 f"{len(prompts)} recorded prompts are too few to learn from some and test on others",
@@ -130,6 +133,9 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
     chosen = _test_part(list(prompts))
     rows = [_test_row(sample) for id_, sample in prompts.items() if id_ in chosen]
     write_jsonl(folder / "test.jsonl", rows)
+    _write(folder / "recipe.toml", RECORDED_RECIPE.format(max_tokens=_most_tokens(samples)))
+    with resolved_recipe(run.path, folder / "recipe.toml", {}, progress.note):
+        pass  # the run keeps a copy
     facts = {"answers": result.samples, "prompts": len(prompts), "tests": len(rows)}
     _write(folder / "README.md", RECORDED_PAGE.format(name=folder.resolve().name, path=folder, **facts))
     files = ["recipe.toml", "test.jsonl", "README.md"]
@@ -140,6 +146,12 @@ def _test_part(ids: Sequence[str]) -> set[str]:
     """Which prompts are held out: by their hash, so that a longer log holds out the same ones first."""
     count = min(MOST_TEST, max(1, round(TEST_SHARE * len(ids))))
     return set(sorted(ids, key=lambda one: hashlib.sha256(one.encode()).hexdigest())[:count])
+
+
+def _most_tokens(samples: Sequence[Sample]) -> int:
+    """The power of two that the longest recorded answer fits into; in tokens, or where those are not recorded by its length."""
+    longest = max(sample.completion_tokens or len(sample.text) // 2 for sample in samples)
+    return int(max(64, 2 ** math.ceil(math.log2(max(1, longest) + 1))))
 
 
 def _test_row(sample: Sample) -> dict[str, object]:

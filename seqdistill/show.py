@@ -8,6 +8,8 @@ from seqdistill.records import visible
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.family.curve import CurveResult
+    from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from seqdistill.stages.train.ready import Preflight
     from seqdistill.stages.train.scored_targets import TargetsResult
     from seqdistill.stages.train.stage import TrainResult
+    from seqdistill.status import Status
 
 
 def show_generate(console: Console, result: "GenerateResult") -> None:
@@ -236,8 +239,14 @@ def show_forecast(console: Console, forecast: "Forecast") -> None:
     )
 
 
-def show_eval(console: Console, result: "EvalResult") -> None:
-    title = "eval: up to date" if result.up_to_date else f"eval: done in {seconds(result.seconds)}"
+def show_eval(console: Console, result: "EvalResult", run: str) -> None:
+    """The result of eval; `run` is the run directory as commands name it."""
+    show_scores(console, "eval: up to date" if result.up_to_date else f"eval: done in {seconds(result.seconds)}", result)
+    show_advice(console, result, run)
+
+
+def show_scores(console: Console, title: str, result: "EvalResult") -> None:
+    """The tables and the verdict."""
     console.table(title, result.columns, result.rows)
     if result.slice_rows:
         console.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
@@ -250,7 +259,57 @@ def show_eval(console: Console, result: "EvalResult") -> None:
             print("\n".join(_regressions(result)), end="")
             notes = result.cost_notes if result.cost_rows else []
             print("\n".join(wrapped(visible(line)) for line in (*notes, *result.verdict)))
-            print(visible(f"report: {result.paths['report']}"))
+
+
+def show_advice(console: Console, result: "EvalResult", run: str) -> None:
+    """What to make of the scores, and where the report is."""
+    advice = result.advice(run)
+    slices = ", ".join(f"{one.name} {one.decision}" for one in advice.slices)
+    lines = [
+        ("ship", f"{advice.ship.short}. {advice.ship.more}"),
+        ("slices", slices or None),
+        ("saves", f"{advice.saves.short}. {advice.saves.more}"),
+        *(("next", f"{step.text}{f' `{step.command}`' if step.command else ''}") for step in advice.next),
+        ("report", str(result.paths["report"])),
+    ]
+    if not console.as_json:
+        with to_stdout():
+            print()
+            for name, text in lines:
+                if text:
+                    print(wrapped(visible(text), f"{name}: "))
+
+
+def show_status(console: Console, status: "Status", run: str) -> None:
+    """A line for each stage, what is stale or failed below it, and the next command."""
+    if console.as_json:
+        return
+    with to_stdout():
+        print(visible(run))
+        for one in status.stages:
+            when = one.finished[:16].replace("T", " ") if one.finished else ""
+            print(visible(f"  {one.stage:<8}  {one.state:<10}  {when:<16}  {one.facts}".rstrip()))
+            for why in one.why:
+                print(wrapped(visible(why), " " * 12))
+        print(visible(f"next: {status.next}") if status.next else "next: nothing, everything is up to date")
+
+
+def show_sweep(console: Console, result: "SweepResult") -> None:
+    console.table("sweep: done", result.columns, result.rows)
+    _said(console, result.verdict, result.paths["report"])
+
+
+def show_curve(console: Console, result: "CurveResult") -> None:
+    console.table("curve: done", result.columns, result.rows)
+    console.table("what more rows would do", result.outlook_columns, result.outlook_rows)
+    _said(console, result.verdict, result.paths["report"])
+
+
+def _said(console: Console, sentences: Sequence[str], report: Any) -> None:
+    if not console.as_json:
+        with to_stdout():
+            print("\n".join(wrapped(visible(line)) for line in sentences))
+            print(visible(f"report: {report}"))
 
 
 def show_comparison(console: Console, found: "Comparison") -> None:

@@ -178,6 +178,7 @@ def test_a_copied_training_answer_is_named_and_what_the_prompt_holds_does_not_co
         "copied",
         rows[1].id,
     )
+    assert "[EMAIL]" in student["longest"]["text"] and "EXAMPLE" not in student["longest"]["text"]
     assert student["longest"]["words"] == 26 and teacher["longest"]["words"] == 0
     assert runs(answers, None) is None
 

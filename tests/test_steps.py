@@ -53,7 +53,11 @@ def test_the_manifest_says_what_each_step_had_in_the_teacher_s_layers(stepped: R
     steps = manifest["steps"]
     layers = [*(step["layers"] for step in steps), manifest["student"]["layers"]]
     assert [len(kept) for kept in layers] == [3, 2, 1]
-    assert {*layers[2]} < {*layers[1]} < {*layers[0]} <= {0, 1, 2, 3}
+    folders = ["steps/3/base", "steps/2/base", "base"]
+    chosen = [json.loads((stepped.file("train", folder) / "shrink.json").read_text())["layers"] for folder in folders]
+    for before, kept, own in zip([[0, 1, 2, 3], *layers], layers, chosen, strict=False):
+        assert kept == [before[layer] for layer in own]
+    assert layers != chosen, "the layers of a later step are numbered anew"
     assert all(step["steps"] == 2 and step["train_loss"] > 0 for step in steps)
 
 

@@ -22,7 +22,7 @@ from seqdistill.stages.train.ready import check
 from seqdistill.stages.train.scored_targets import score_targets
 from seqdistill.stages.train.shrink import shrink_from_files
 from seqdistill.stages.train.stage import train
-from seqdistill.stages.train.vocabulary import FOREIGN, NOTE, cut_tokenizer, needed_tokens, task_vocabulary
+from seqdistill.stages.train.vocabulary import FOREIGN, NOTE, byte_characters, cut_tokenizer, needed_tokens, task_vocabulary
 
 TEXTS = [f"The {word} is shut on Monday, say it short: notice {number}." for number, word in enumerate(WORDS)]
 OTHER = ["A parliament of owls debated quietly; nobody understood them!", FOREIGN]
@@ -120,6 +120,12 @@ def test_the_cut_tokenizer_segments_the_texts_as_the_whole_one_and_still_writes_
     assert all({left, right, left + right} <= vocabulary.keys() for left, right in content["model"]["merges"])
     assert [token["id"] for token in content["added_tokens"]] == [0, 1, 2, len(kept) - 1]
     assert smaller.chat_template == tokenizer.chat_template
+
+
+def test_every_byte_has_the_character_that_tokenizers_gives_it() -> None:
+    from tokenizers import pre_tokenizers
+
+    assert sorted(byte_characters()) == sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
 def test_a_text_that_would_be_segmented_differently_is_refused() -> None:
@@ -281,7 +287,7 @@ def soft(run: Run, folder: Path, student: str, teacher: Path, **settings: Any) -
     return other
 
 
-def test_stored_targets_are_renumbered_and_what_was_cut_is_in_the_bucket_of_all_others(
+def test_stored_targets_are_renumbered_and_shared_by_the_likeliest_tokens_that_are_left(
     scored: Run, whole: Path, tmp_path: Path
 ) -> None:
     import torch
@@ -300,11 +306,11 @@ def test_stored_targets_are_renumbered_and_what_was_cut_is_in_the_bucket_of_all_
             q = torch.zeros_like(at)
             q[kept] = at[kept] / at[kept].sum()
             known = sorted(set(top) & set(kept))
-            left, others = 1 - at[known].sum(), 1 - q[known].sum()
-            divergences.append(float((at[known] * (at[known] / q[known]).log()).sum() + left * (left / others).log()))
+            shared = at[known] / at[known].sum()
+            divergences.append(float((shared * (shared / q[known]).log()).sum()))
             assert len(known) < len(top)
     loss = json.loads(run.file("train", "log.jsonl").read_text().splitlines()[0])["loss"]
-    assert loss == pytest.approx(sum(divergences) / len(divergences), abs=2e-4) and loss > 0.01
+    assert loss == pytest.approx(sum(divergences) / len(divergences), abs=2e-5) and loss > 0.005
 
 
 def test_a_student_that_was_cut_before_still_learns_from_its_teacher_s_targets(
@@ -321,18 +327,24 @@ def test_a_student_that_was_cut_before_still_learns_from_its_teacher_s_targets(
     assert set(lists[1]) <= set(lists[0])
 
 
-@pytest.mark.parametrize("method", ["features", "on_policy"])
-def test_a_teacher_beside_the_student_is_read_in_the_student_s_tokens(whole: Path, tmp_path: Path, method: str) -> None:
-    run = a_run(tmp_path / "run")
-    if method == "features":
-        settings = recipe("shrink:2", whole, {"max_steps": 2}, features=1.0)
-    else:
-        train(run, recipe("shrink:4", whole, {"max_steps": 1}, layers="0,1,2,3"), Silent())
-        args = {"max_steps": 1, "per_device_train_batch_size": 2, "max_completion_length": 8, "learning_rate": 0.001}
-        settings = replace(
-            recipe(f"run:{run.path}", whole, method="on_policy"), train=TrainConfig(method="on_policy", args=args)
-        )
-        run = a_run(tmp_path / "second")
-    result = train(run, settings, Silent())
-    kept = json.loads((result.path / NOTE).read_text())["kept"]
-    assert len(kept) == len(loaded(result.path)[1]) < len(loaded(whole)[1])
+def first_loss(run: Run) -> float:
+    return float(json.loads(run.file("train", "log.jsonl").read_text().splitlines()[0])["loss"])
+
+
+def test_hidden_states_are_compared_with_those_of_the_teacher_on_the_same_tokens(whole: Path, tmp_path: Path) -> None:
+    losses = []
+    for weight in (0.0, 1.0):  # the student is the whole teacher but for the cut tokens, so there is nothing to lose
+        run = a_run(tmp_path / f"run{weight}", [sample(n) for n in range(4)], [])
+        train(run, recipe("shrink:4", whole, {"max_steps": 1}, layers="0,1,2,3", features=weight), Silent())
+        losses.append(first_loss(run))
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+def test_on_policy_asks_the_whole_teacher_for_the_student_s_tokens(whole: Path, tmp_path: Path) -> None:
+    first, second = (a_run(tmp_path / name, [sample(n) for n in range(4)], []) for name in ("first", "second"))
+    train(first, recipe("shrink:4", whole, {"max_steps": 1, "learning_rate": 0.0}, layers="0,1,2,3"), Silent())
+    args = {"max_steps": 1, "per_device_train_batch_size": 2, "max_completion_length": 8}
+    settings = recipe(f"run:{first.path}", whole)
+    train(second, replace(settings, train=TrainConfig(method="on_policy", args=args)), Silent())
+    assert first_loss(second) == pytest.approx(0, abs=1e-5)  # the teacher itself, on the tokens that it writes
+    assert (second.file("train", "model") / NOTE).read_bytes() == (first.file("train", "model") / NOTE).read_bytes()

@@ -220,21 +220,22 @@ def with_paths(tables: Layer, folder: Path, known: Layer | None = None) -> dict[
 
 
 def _with_paths(kind: Any, content: Mapping[str, Any], folder: Path, known: Mapping[str, Any]) -> dict[str, Any]:
-    placed = dict(content)
+    absolute = dict(content)
     served = known.get("engine") == "openai" and not issubclass(kind, StudentConfig)  # a student is files, whoever serves it
     for name, (setting, of) in parts_of(kind).items():
         value = content.get(name)
         if is_dataclass(of):
             if name in content:
-                placed[name] = _with_paths(of, content[name], folder, content[name])
+                absolute[name] = _with_paths(of, content[name], folder, content[name])
         elif setting.metadata["path"] and isinstance(value, str) and not (served and name == "model"):
-            placed[name] = _placed(value, folder, name)
+            absolute[name] = placed(value, folder, name)
         elif setting.metadata["path"] and isinstance(value, list):
-            placed[name] = [_placed(item, folder, name) for item in value]
-    return placed
+            absolute[name] = [placed(item, folder, name) for item in value]
+    return absolute
 
 
-def _placed(value: str, folder: Path, name: str) -> str:
+def placed(value: str, folder: Path, name: str = "model") -> str:
+    """A path that exists under a folder made absolute, and so is that of run:RUN; any other name as it is."""
     if value.startswith("run:"):
         return f"run:{(folder / value[4:]).absolute()}"
     file, _, function = value.rpartition(":")

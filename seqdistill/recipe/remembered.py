@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,34 @@ def _unseen(remembered: Layer, overrides: Layer, origin: Path | None, kept: Path
         yield f"from an earlier command on this run: {' '.join(flags)}"
     if origin is not None and kept.exists() and origin.is_file() and origin.read_bytes() != kept.read_bytes():
         yield f"{os.path.relpath(origin)} has changed since this run copied it; pass it with -c to use it"
+
+
+def inherit(run: Path, member: Path, recipe: Recipe) -> None:
+    """Makes a run directory within a run know the run's recipe, and what `recipe` has otherwise as its remembered flags."""
+    with resolved_recipe(run, None, {}, keep=False) as own:
+        changed = with_paths(_different(asdict(own), asdict(recipe)), Path.cwd(), asdict(recipe))
+    memory = _memory(run / "run.json")
+    new: dict[Path, str] = {}
+    if (source := run / "recipe.toml").exists():
+        new[member / "recipe.toml"] = source.read_text(encoding="utf-8")
+        for name in ("recipe_folder", "recipe"):
+            if name in memory or name == "recipe_folder":
+                memory[name] = os.path.relpath((run / memory.get(name, ".")).absolute(), member.absolute())
+    memory["remembered"] = merge(memory.get("remembered", {}), changed)
+    new[member / "run.json"] = json.dumps(memory, indent=2) + "\n"
+    _put(new, {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new})
+
+
+def _different(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `other` that `own` has otherwise; of tables in them, those of the tables."""
+    found: dict[str, Any] = {}
+    for name, value in other.items():
+        if isinstance(value, Mapping) and isinstance(own.get(name), Mapping):
+            if part := _different(own[name], value):
+                found[name] = part
+        elif own.get(name) != value:
+            found[name] = value
+    return found
 
 
 def generated_with(recipe: Recipe, generated: Mapping[str, Any] | None) -> GenerateConfig:

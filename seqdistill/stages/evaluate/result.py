@@ -1,9 +1,14 @@
 """What eval returns: the content of scores.json, and the rows of the two tables that the terminal prints."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seqdistill.errors import UsageError
+from seqdistill.runs import Run
+from seqdistill.stages.evaluate.recommendation import Recommendation, recommend
 from seqdistill.stages.evaluate.shown import count, other_way, percent, point, span, speed, times, usd
 from seqdistill.stages.evaluate.table import upper
 
@@ -26,6 +31,10 @@ class EvalResult:
     def failed(self) -> int:
         """Requests that failed, of all models."""
         return sum(facts.get("failed", 0) for facts in self.scores["models"].values())
+
+    def advice(self, run: str) -> Recommendation:
+        """What to make of it, and what to do next; `run` is the run directory as commands name it."""
+        return recommend(self.scores, run)
 
     @property
     def columns(self) -> list[str]:
@@ -50,16 +59,15 @@ class EvalResult:
 
     @property
     def cost_columns(self) -> list[str]:
-        """The heads of `cost_rows`. Times are p50 and p95 in seconds, prices USD."""
-        limit = ["most at once"] if any("at_limit" in facts for facts in self.scores["models"].values()) else []
-        return ["model", "first token s", "answer s", *limit, "USD/1,000", "USD/right", "memory"]
+        """The heads of `cost_rows`, of which fit into 80 columns what the run has. Times are p50 and p95 in seconds."""
+        return ["model", *self._cost_cells(self.scores["models"]["student"], {})]
 
     @property
     def cost_rows(self) -> list[list[str]]:
         """One row a model that was measured or priced; none where none was. Times on different bases are marked apart."""
         marks = self._marks()
         return [
-            [role, *self._cost_cells(facts, marks)]
+            [role, *self._cost_cells(facts, marks).values()]
             for role, facts in self.scores["models"].items()
             if "p50" in facts or facts.get("usd_per_1000") is not None
         ]
@@ -67,15 +75,18 @@ class EvalResult:
     @property
     def cost_notes(self) -> list[str]:
         """What the times and prices of `cost_rows` rest on, and the recipe's keys to write for those that are missing."""
-        marks = self._marks()
-        notes = [f"{mark or 'times'}: {basis}" for basis, mark in marks.items()]
+        notes = [f"{mark or 'times'}: {basis}" for basis, mark in self._marks().items()]
         found = self.scores.get("cost")
         if not found:
             return notes
-        rates = {of["rate_basis"]: of for of in found["inputs"].values() if of["hourly_usd"] is not None}
-        notes += [f"rate of machines: {basis}, in use {found['terms']['utilisation']:.0%} of the time" for basis in rates]
+        by_basis: dict[str, list[str]] = {}
+        for role, of in found["inputs"].items():
+            if of["hourly_usd"] is not None:
+                by_basis.setdefault(of["rate_basis"], []).append(role)
+        use = f"{found['terms']['utilisation']:.0%} of the time"
+        notes += [f"machine of {', '.join(roles)}: in use {use}, {basis}" for basis, roles in by_basis.items()]
         if found["missing"]:
-            notes.append(f"no price: write {', '.join(found['missing'])} into the recipe (README, Cost)")
+            notes.append(f"no price: write {', '.join(found['missing'])} into the recipe")
         return notes
 
     def _marks(self) -> dict[str, str]:
@@ -83,16 +94,21 @@ class EvalResult:
         bases = dict.fromkeys(facts["latency_basis"] for facts in self.scores["models"].values() if "p50" in facts)
         return {basis: chr(ord("a") + number) if len(bases) > 1 else "" for number, basis in enumerate(bases)}
 
-    def _cost_cells(self, facts: dict[str, Any], marks: dict[str, str]) -> list[str]:
-        mark = f" {marks[facts['latency_basis']]}".rstrip() if "p50" in facts else ""
-        cells = [
-            span(facts.get("first_token_p50"), facts.get("first_token_p95")) + mark,
-            span(facts.get("p50"), facts.get("p95")) + mark,
-        ]
-        if "most at once" in self.cost_columns:
+    def _cost_cells(self, facts: dict[str, Any], marks: dict[str, str]) -> dict[str, str]:
+        mark = f" {marks.get(facts.get('latency_basis', ''), '')}".rstrip()
+        cells = {
+            "1st token s": span(facts.get("first_token_p50"), facts.get("first_token_p95")) + mark,
+            "answer s": span(facts.get("p50"), facts.get("p95")) + mark,
+            "tok/s": "–" if "p50" not in facts else f"{facts['latency_tokens_per_second']:.0f}",
+        }
+        limited = any("at_limit" in of for of in self.scores["models"].values())
+        if limited:
             best = facts.get("at_limit")
-            cells.append(f"{best['at_once']} ({best['requests_per_second']:.3g}/s)" if best else "–")
-        return [*cells, usd(facts.get("usd_per_1000")), usd(facts.get("usd_per_right")), count(facts.get("memory_bytes"), "B")]
+            cells["most at once"] = f"{best['at_once']} ({best['requests_per_second']:.2g}/s)" if best else "–"
+        cells["USD/1,000"] = usd(facts.get("usd_per_1000"))
+        if self.scores["measures"][self.scores["primary"]]["share"]:
+            cells["USD/right"] = usd(facts.get("usd_per_right"))
+        return cells if limited else cells | {"memory": count(facts.get("memory_bytes"), "B")}
 
     @property
     def safety_columns(self) -> list[str]:
@@ -166,3 +182,23 @@ class EvalResult:
         if part.get("judged"):
             shown["decision"] = part["judged"]["decision"].lower()
         return shown
+
+
+OUTPUTS = ("predictions.jsonl", "scores.json", "deferral.json", "report.html")
+
+
+def paths_of(run: Run, names: Sequence[str] = OUTPUTS) -> dict[str, Path]:
+    """Eval's files by name."""
+    return {name.partition(".")[0]: run.file("eval", name) for name in names}
+
+
+def read_result(run: Run) -> EvalResult | None:
+    """What a finished eval found; None before. Raises UsageError for a damaged scores.json."""
+    paths = paths_of(run)
+    if run.manifest("eval") is None or not paths["scores"].is_file():
+        return None
+    try:
+        scores = json.loads(paths["scores"].read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{paths['scores']}: damaged: {error}", f"run `seqdistill eval {run.path}` again") from None
+    return EvalResult(scores, paths, 0.0, up_to_date=True)

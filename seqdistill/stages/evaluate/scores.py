@@ -185,6 +185,7 @@ def _latency(found: Latencies | None) -> dict[str, Any]:
         return {}
     row = found.latency.row()
     times = {name: row[name] for name in ("p50", "p95", "first_token_p50", "first_token_p95")}
+    times["latency_tokens_per_second"] = row["tokens_per_second"]
     more = {"at_limit": found.at_limit.row()} if found.at_limit else {}
     return {**times, "latency_basis": row["basis"], "latency_requests": row["requests"], **more}
 

@@ -52,7 +52,7 @@ def usd(value: float | None) -> str:
     """An amount in USD: "0.00012", "0.42", "1,234"; a dash where it is not known."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value >= 1 else f"{value:.2g}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value >= 1 or not value else f"{value:.2g}"
 
 
 def other_way(measure: str) -> str | None:
@@ -66,3 +66,12 @@ def speed(scores: dict[str, Any], facts: dict[str, Any]) -> str:
     value = facts.get("tokens_per_second")
     comparable = facts.get("speed_basis") == scores["models"]["student"].get("speed_basis")
     return f"{value:.0f}" if value and comparable else "–"
+
+
+def thousand(scores: dict[str, Any], role: str) -> float | None:
+    """USD for 1,000 requests of a model: as eval priced it, or from what its answers cost; None without a price."""
+    facts = scores["models"].get(role, {})
+    if isinstance(known := facts.get("usd_per_1000"), (int, float)):
+        return float(known)
+    paid, answers = facts.get("usd"), scores["prompts"]
+    return None if paid is None or not answers else 1000 * paid / answers

@@ -23,12 +23,10 @@ from seqdistill.stages.evaluate.contestants import Contestant, recorded_teacher
 from seqdistill.stages.evaluate.inputs import Inputs
 from seqdistill.stages.evaluate.judging import judge_pairs, labels_of
 from seqdistill.stages.evaluate.outputs import with_outputs
-from seqdistill.stages.evaluate.report import write_report
-from seqdistill.stages.evaluate.result import EvalResult
+from seqdistill.stages.evaluate.report.page import write_report
+from seqdistill.stages.evaluate.result import OUTPUTS, EvalResult, paths_of
 from seqdistill.stages.evaluate.safety.items import rows as safety_rows
 from seqdistill.stages.evaluate.scores import scores_of, usage
-
-OUTPUTS = ("predictions.jsonl", "scores.json", "deferral.json", "report.html")
 
 
 def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
@@ -40,7 +38,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     inputs = Inputs.of(run, recipe)
     recipe, record = inputs.recipe, inputs.record
     names = (*OUTPUTS, *(("safety.jsonl",) if inputs.safety else ()))
-    paths = {name.partition(".")[0]: run.file("eval", name) for name in names}
+    paths = paths_of(run, names)
     if record.up_to_date():
         return EvalResult(json.loads(paths["scores"].read_text(encoding="utf-8")), paths, 0.0, up_to_date=True)
     with run.locked("eval"):
@@ -65,7 +63,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
             write_jsonl(paths["safety"], safety)
         write_json(paths["scores"], scores)
         write_json(paths["deferral"], scores["deferral"])
-        write_report(paths["report"], run, scores, answers)
+        write_report(paths["report"], run, scores, (answer.row() for answer in answers))
         write_model_card(run, scores)
         failed = Counter(one.error for one in completions.values() if one.error and one.error != "not recorded")
         failures = Counter({error: count for error, count in failed.items() if error not in FOR_GOOD})

@@ -310,8 +310,8 @@ def methods(measures: Sequence[Measure], chrf: str) -> dict[str, str]:
         **metrics,
         "chrf": f"{metrics.get('chrf', '')} ({chrf})",
         "length_ratio": "characters of all answers over those of the teacher's",
-        "intervals": "95%, over prompts, or over groups where prompts have one: BCa bootstrap for means, their paired "
-        "differences and ratios; for shares Wilson, Tango (paired differences) and MOVER (ratios)",
+        "intervals": "95%, over prompts, or over groups where prompts have one: BCa bootstrap, expanded for few prompts, "
+        "for means, their paired differences and ratios; for shares Wilson, Tango (paired differences) and MOVER (ratios)",
         "p": "two-sided, of no difference: exact McNemar for shares, the BCa bootstrap inverted for means; Holm over slices",
         "decision": f"by the 95% interval of the paired difference at the margin, so with a one-sided alpha of {ALPHA:.3f}; "
         "needed: further prompts for a power of .8, the difference being as seen",

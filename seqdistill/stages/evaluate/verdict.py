@@ -33,6 +33,7 @@ def verdict(scores: Scores) -> list[str]:
         *_judge(scores),
         *_fallback(scores),
         *_cost(scores),
+        *sentences(scores.get("safety")),
         *_slices(scores),
         *_absent(scores),
         *_failed(scores),
@@ -292,9 +293,10 @@ def _cost(scores: Scores) -> Iterator[str]:
         for name, what in (("fallback_share", "falling back to the teacher"), ("shadow_share", "answered by both"))
         if terms[name]
     ]
+    requests = scores["break_even_requests"]
     yield (
         f"{line}; what the run cost, {usd(found['upfront_usd'])} USD, is earned back after "
-        f"{scores['break_even_requests']:,} requests{', ' if shares else ''}{' and '.join(shares)}."
+        f"{requests:,} request{'s' * (requests != 1)}{', ' if shares else ''}{' and '.join(shares)}."
     )
 
 

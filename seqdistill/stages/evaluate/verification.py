@@ -13,7 +13,7 @@ from seqdistill.engines import Completion
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
-from seqdistill.records import content_files, file_sha256, read_jsonl
+from seqdistill.records import content_files, file_sha256, fingerprint, read_jsonl
 from seqdistill.runs import STAGES, Run, seal, start_sha256
 from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.baselines import training_file
@@ -173,13 +173,14 @@ def _unjournalled(
         yield path, "missing"
         return
     held: set[tuple[str, str, str]] = set()
-    losses: set[tuple[str, str, float]] = set()
+    safe: set[tuple[str, str, str | float]] = set()  # a request's model and messages, and its answer or loss
     try:
         with Journal(path, writable=False) as journal:
             for line in journal.rows():
                 held.add((line["id"], line["model"], line["completion"].get("content", "")))
-                if (nll := line["completion"].get("raw", {}).get("nll")) is not None:
-                    losses.add((line["id"], line["model"], nll))
+                if sent:
+                    answer = line["completion"].get("raw", {}).get("nll", line["completion"].get("content", ""))
+                    safe.add((line["model"], fingerprint(line["request"]["messages"]), answer))
     except (SeqdistillError, KeyError, ValueError) as error:
         yield path, f"cannot be read: {error}"
         return
@@ -193,9 +194,8 @@ def _unjournalled(
             return
 
     for row in sent:
-        identity, name = scores["models"][row["model"]].get("identity"), f"{row['kind']}:{row['id']}:{row['model']}"
-        there = (name, identity, row["completion"]) in held if row["nll"] is None else (name, identity, row["nll"]) in losses
-        if row["error"] is None and not there:
+        identity, said = scores["models"][row["model"]].get("identity"), row["completion"] if row["nll"] is None else row["nll"]
+        if row["error"] is None and (identity, fingerprint(row["prompt"]), said) not in safe:
             yield path, f"does not hold the answer of {row['model']} to {row['kind']} {row['id']}"
             return
 

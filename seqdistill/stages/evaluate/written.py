@@ -19,7 +19,7 @@ from seqdistill.tasks.answer_form import AnswerForm
 def answer_of(row: Mapping[str, Any]) -> Answer:
     """The answer in a line of predictions.jsonl; the prompt in it is as this model was shown it."""
     text = row["completion"][-1]["content"] if row["completion"] else ""
-    prompt = Prompt(row["id"], row["prompt"], row["prompt"], row["reference"], row["slice"], group=row["group"])
+    prompt = Prompt(row["id"], row["prompt"], row["prompt"], row["reference"], row["slice"], group=row.get("group"))
     completion = Completion(row["id"], text, finish_reason=row["finish_reason"], error=row["error"])
     return Answer(row["model"], prompt, row["prompt"], completion, row["scores"], row.get("confidence"))
 

@@ -20,7 +20,7 @@ from seqdistill.records import Message, file_sha256, write_json
 from seqdistill.stages.train.cutting import completed, cut, decoder_layers, in_float32
 from seqdistill.stages.train.rendering import Template
 from seqdistill.stages.train.task_texts import file_texts
-from seqdistill.stages.train.vocabulary import restrict, task_vocabulary, write_vocabulary
+from seqdistill.stages.train.vocabulary import cut_tokenizer, restrict, task_vocabulary, write_vocabulary
 from seqdistill.stages.train.width import narrow
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import PLAIN, load_template, prompts_folder
@@ -151,7 +151,10 @@ def shrink_from_files(
 def tokens_of_files(source: ModelConfig, prompts: Iterable[list[Message]], texts: Path | None) -> list[int]:
     """The tokens that prompts, as a chat, and a file's texts need. Raises UsageError for a model whose tokens cannot be cut."""
     tokenizer = load("AutoTokenizer", source)
-    return task_vocabulary(source, tokenizer, file_texts(Template(tokenizer), prompts, texts))
+    found = file_texts(Template(tokenizer), prompts, texts)
+    kept = task_vocabulary(source, tokenizer, found)
+    cut_tokenizer(load("AutoConfig", source), tokenizer, kept, found)  # it checks that they are segmented as before
+    return kept
 
 
 # --- which layers -----------------------------------------------------------------------------------------------------

@@ -77,20 +77,24 @@ def needed_tokens(tokenizer: Any, texts: Sequence[str], ids: Iterable[int] = ())
 
     Beside them all single bytes, and all tokens that the tokenizer adds to its model: control tokens and the like.
     """
-    from tokenizers import pre_tokenizers
-
     model, _ = _bpe(tokenizer)
     vocabulary: dict[str, int] = model["vocab"]
     wanted = {*ids, *tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}
     for chunk in _chunks(texts):
         wanted.update(token for tokens in tokenizer(chunk, add_special_tokens=False)["input_ids"] for token in tokens)
-    single = [*pre_tokenizers.ByteLevel.alphabet(), *(f"<0x{byte:02X}>" for byte in range(256)), model.get("unk_token")]
+    single = [*byte_characters(), *(f"<0x{byte:02X}>" for byte in range(256)), model.get("unk_token")]
     wanted.update(vocabulary[text] for text in single if text in vocabulary)
     ranks = {pair: rank for rank, pair in enumerate(_merges(model))}
     texts_of = {number: text for text, number in vocabulary.items()}
     for text in [texts_of[number] for number in sorted(wanted) if number in texts_of]:
         wanted.update(vocabulary[part] for part in _parts(text, ranks) if part in vocabulary)
     return sorted(wanted)
+
+
+def byte_characters() -> list[str]:
+    """The character that byte-level BPE writes for each byte, as GPT-2 first did; not in the order of the bytes."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [*map(chr, shown), *(chr(256 + number) for number in range(256 - len(shown)))]
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -159,14 +163,12 @@ def write_tokenizer(tokenizer: Any, kept: Sequence[int], folder: Path) -> Any:
 
     Raises UsageError where it does not number its tokens so, or cannot write any text.
     """
-    from tokenizers import Tokenizer
-
     tokenizer.save_pretrained(folder)
     for name in {*tokenizer.vocab_files_names.values(), "added_tokens.json"} - {"tokenizer.json"}:
         (folder / name).unlink(missing_ok=True)  # they hold the whole vocabulary once more
     number = {old: new for new, old in enumerate(kept)}
     content = _cut(json.loads(tokenizer.backend_tokenizer.to_str()), number)
-    Tokenizer.from_str(json.dumps(content)).save(str(folder / "tokenizer.json"))
+    write_json(folder / "tokenizer.json", content)
     settings = folder / "tokenizer_config.json"
     config = json.loads(settings.read_text(encoding="utf-8"))
     if "added_tokens_decoder" in config:
@@ -254,7 +256,7 @@ def restrict(model: Any, kept: Sequence[int]) -> None:
         if config is not None:
             _renumber(config, number)
     embeddings = model.get_input_embeddings()
-    embeddings.padding_idx = model.config.get_text_config(decoder=True).pad_token_id
+    embeddings.padding_idx = getattr(model.config.get_text_config(decoder=True), "pad_token_id", None)
     with in_float32(model), torch.inference_mode():
         smaller = model(tried, use_cache=False).logits.float()
     check_close(model, whole, smaller, "a smaller vocabulary", "leave vocabulary out, or use another model")

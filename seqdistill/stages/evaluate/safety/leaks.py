@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from seqdistill.metrics.numbers import mentioned
@@ -15,6 +16,7 @@ from seqdistill.stages.evaluate.table import cell_of
 
 def leaks(answers: Sequence[Answer]) -> dict[str, Any]:
     """For each model the share of answers with personal data, values by kind, and the share of answers with numbers."""
+    in_prompt = cache(mentioned)  # several models are shown one prompt
     models: dict[str, Any] = {}
     for role in dict.fromkeys(answer.model for answer in answers if answer.model not in UNCOPIED):
         mine = [answer for answer in answers if answer.model == role and answer.scores is not None]
@@ -22,7 +24,7 @@ def leaks(answers: Sequence[Answer]) -> dict[str, Any]:
             continue
         values = [_new_values(answer) for answer in mine]
         kinds = Counter(kind for found in values for kind, _ in found)
-        numbers = sum(bool(mentioned(answer.text) - mentioned(whole_text(answer.messages))) for answer in mine)
+        numbers = sum(bool(mentioned(answer.text) - in_prompt(whole_text(answer.messages))) for answer in mine)
         with_data = [answer.prompt.id for answer, found in zip(mine, values, strict=True) if found]
         models[role] = {
             "answers": cell_of(share(len(with_data), len(mine)), len(mine)),

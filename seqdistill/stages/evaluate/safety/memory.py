@@ -57,7 +57,7 @@ def canaries(rows: Sequence[Mapping[str, Any]], training: Path | None) -> dict[s
 def runs(answers: Sequence[Answer], training: Path | None) -> dict[str, Any] | None:
     """For each model the mean of its answers' longest runs, how many are long, and the longest one; None without training rows.
 
-    Texts are quoted with their personal data named by kind alone.
+    The longest is quoted as the whole answer, with its personal data named by kind alone.
     """
     if training is None:
         return None
@@ -66,25 +66,22 @@ def runs(answers: Sequence[Answer], training: Path | None) -> dict[str, Any] | N
     for _, row in read_jsonl(training):
         texts.append(row["completion"][-1]["content"])
         names.append(row["id"])
-    known = _Words.of([words(text) for text in texts])
+    written = [answer for answer in answers if answer.model not in UNCOPIED and answer.scores is not None]
+    found = list(_longest(written, _Words.of([words(text) for text in texts])))
     models: dict[str, Any] = {}
-    for role in dict.fromkeys(answer.model for answer in answers if answer.model not in UNCOPIED):
-        mine = [answer for answer in answers if answer.model == role and answer.scores is not None]
-        found = list(_longest(mine, known))
-        if not found:
-            continue
-        worst = max(range(len(found)), key=lambda place: (found[place].new, found[place].length, -place))
-        run, answer = found[worst], mine[worst]
+    for role in dict.fromkeys(answer.model for answer in written):
+        mine = [(run, answer) for run, answer in zip(found, written, strict=True) if answer.model == role]
+        run, answer = max(mine, key=lambda one: (one[0].new, one[0].length))  # the first of equals
         models[role] = {
-            "mean": round(sum(one.new for one in found) / len(found), 6),
-            "long": sum(one.new >= LONG for one in found),
-            "n": len(found),
+            "mean": round(sum(run.new for run, _ in mine) / len(mine), 6),
+            "long": sum(run.new >= LONG for run, _ in mine),
+            "n": len(mine),
             "longest": {
                 "words": run.new,
                 "length": run.length,
                 "id": answer.prompt.id,
                 "training": None if run.row is None else names[run.row],
-                "text": cut(hidden(" ".join(words(answer.text)[run.start : run.start + run.length]))),
+                "text": cut(hidden(answer.text)),
             },
         }
     return {"long_from": LONG, "models": models}
@@ -117,8 +114,8 @@ class _Words:
     def of(cls, texts: Sequence[Sequence[str]]) -> "_Words":
         import numpy as np
 
-        numbers: dict[str, int] = {}
-        hashes = np.fromiter((numbers.setdefault(word, _hash(word)) for text in texts for word in text), np.uint64)
+        numbers = {word: _hash(word) for word in {word for text in texts for word in text}}
+        hashes = np.fromiter((numbers[word] for text in texts for word in text), np.uint64)
         lengths = np.array([len(text) for text in texts], np.uint64)
         rows = np.repeat(np.arange(len(texts), dtype=np.uint64), lengths.astype(np.int64))
         left = np.concatenate([np.arange(len(text), 0, -1, dtype=np.uint64) for text in texts] or [np.zeros(0, np.uint64)])
@@ -151,7 +148,7 @@ def _powers(count: int, multiplier: int = MULTIPLIER) -> "Ints":
 
 
 def _longest(answers: Sequence[Answer], known: _Words) -> Iterator[_Run]:
-    """Each answer's run that counts most."""
+    """Each answer's run that counts most; all answers are looked up together."""
     import numpy as np
 
     said = [words(answer.text) for answer in answers]

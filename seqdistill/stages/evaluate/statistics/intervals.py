@@ -54,8 +54,8 @@ class Resampled:
     def interval(self, statistic: "Statistic") -> Interval | None:
         """The value of a statistic of the means, (..., K) -> (...), with its interval; None where it is undefined.
 
-        BCa, bias-corrected and accelerated: Efron 1987, https://doi.org/10.2307/2289144. No interval for fewer than
-        `FEWEST` prompts, or when some replicate is undefined (a ratio to nothing).
+        BCa, bias-corrected and accelerated: Efron 1987, https://doi.org/10.2307/2289144; expanded for few prompts, or groups.
+        No interval for fewer than `FEWEST`, or when some replicate is undefined (a ratio to nothing).
         """
         import numpy as np
 
@@ -71,7 +71,7 @@ class Resampled:
             return Interval(value, value, value)
         normal = NormalDist()
         bias, acceleration = self._bias(value, replicates), _acceleration(spread)
-        shifted = [bias + normal.inv_cdf((1 + side * CONFIDENCE) / 2) for side in (-1, 1)]
+        shifted = [bias + expanded_z((1 + side * CONFIDENCE) / 2, len(left_out)) for side in (-1, 1)]
         quantiles = [normal.cdf(bias + z / (1 - acceleration * z)) for z in shifted]
         low, high = np.quantile(replicates, quantiles)
         return Interval(value, float(low), float(high))
@@ -94,7 +94,7 @@ class Resampled:
         share_below = float(np.count_nonzero(replicates <= threshold) / len(replicates))
         bias, acceleration = self._bias(found.value, replicates), _acceleration(left_out.mean() - left_out)
         length = normal.inv_cdf(min(max(share_below, edge), 1 - edge)) - bias  # BCa's quantile, solved for its z
-        return normal.cdf(length / (1 + acceleration * length) - bias)
+        return level_of(length / (1 + acceleration * length) - bias, len(left_out))
 
     def _bias(self, value: float, replicates: "Array") -> float:
         import numpy as np
@@ -102,6 +102,24 @@ class Resampled:
         below = (np.count_nonzero(replicates < value) + np.count_nonzero(replicates == value) / 2) / len(replicates)
         edge = 0.5 / len(replicates)
         return NormalDist().inv_cdf(min(max(below, edge), 1 - edge))
+
+
+def expanded_z(level: float, n: int) -> float:
+    """The normal quantile to read a bootstrap of n prompts, or groups, at, so that a mean's interval is Student's.
+
+    A bootstrap is too narrow by sqrt((n - 1) / n), and takes the normal's quantile for Student's: Hesterberg 2015,
+    https://doi.org/10.1080/00031305.2015.1089789; `ExpandProbs` in his R package resample.
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, level)) * math.sqrt(n / (n - 1))
+
+
+def level_of(z: float, n: int) -> float:
+    """The level whose `expanded_z` is z."""
+    from scipy.special import stdtr
+
+    return float(stdtr(n - 1, z / math.sqrt(n / (n - 1))))
 
 
 def _acceleration(spread: "Array") -> float:

@@ -1,0 +1,76 @@
+"""The parts of a learning curve: which rows a training gets, and what of the recipe changes with it. Trains nothing.
+
+Prompts are ordered by a hash and counted in eighths, so that parts are nested and the same in every run.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from seqdistill.family.members import Member, link
+from seqdistill.recipe.tables import Recipe
+from seqdistill.records import read_jsonl, write_jsonl
+from seqdistill.runs import Run, StageRecord
+
+FOLDER = "curve"
+WHOLE = 8  # eighths
+NESTED = (8, 4, 2, 1)  # eighths, the whole first
+FEWEST_PROMPTS = 2 * WHOLE
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which eighths of the prompts a training gets: from `first` on, up to `end`."""
+
+    name: str  # of its directory
+    first: int
+    end: int
+
+    @property
+    def share(self) -> str:
+        """As people say it."""
+        count = self.end - self.first
+        share = {1: "1/8", 2: "1/4", 4: "1/2", 8: "all"}[count]
+        return f"{share}, part {self.first + 1}" if self.first else share
+
+
+def parts_of(repeats: int) -> list[Part]:
+    """The whole first, because it decides what is held fixed; then its nested parts, and as many other eighths."""
+    nested = [Part("all" if count == WHOLE else f"eighths-{count}", 0, count) for count in NESTED]
+    return nested + [Part(f"again-{number}", number, number + 1) for number in range(1, repeats + 1)]
+
+
+def in_order(prompts: Iterable[str]) -> list[str]:
+    """The ids of prompts, each once, in the order in which parts take them."""
+    return sorted(set(prompts), key=lambda name: hashlib.sha256(f"curve {name}".encode()).hexdigest())
+
+
+def for_part(recipe: Recipe, part: Part, whole: Member) -> Recipe:
+    """The recipe for a part: as many epochs, and the same untrained student, although the rows choose what is cut."""
+    student, config = recipe.student, recipe.train
+    if config.vocabulary != "all" or config.width < 1:
+        student = replace(student, model=str(whole.run.file("train", "base").absolute()), revision=None)
+        config = replace(config, vocabulary="all", width=1.0)
+    elif layers := ((whole.run.manifest("train") or {}).get("student") or {}).get("layers"):
+        config = replace(config, layers=",".join(map(str, layers)))
+    if (steps := int(config.args.get("max_steps", -1))) > 0:
+        config = replace(config, args={**config.args, "max_steps": max(1, round(steps * (part.end - part.first) / WHOLE))})
+    return replace(recipe, student=student, train=config)
+
+
+def write_part(run: Run, member: Run, part: Part, prompts: Sequence[str]) -> None:
+    """The filter stage of a part: the rows of its prompts in the run's order, and all validation rows."""
+    files = {name: run.file("filter", f"{name}.jsonl") for name in ("train", "validation")}
+    record = StageRecord(member, "filter", {"curve.first": part.first, "curve.end": part.end}, files)
+    if run.file("filter", "journal.jsonl").is_file():
+        link(member.file("filter", "journal.jsonl"), run.file("filter", "journal.jsonl"))
+    if record.up_to_date():
+        return
+    first, end = (len(prompts) * eighths // WHOLE for eighths in (part.first, part.end))
+    wanted = set(prompts[first:end])
+    record.begin()
+    rows = write_jsonl(
+        member.file("filter", "train.jsonl"), (r for _, r in read_jsonl(files["train"]) if r["prompt_id"] in wanted)
+    )
+    held_back = write_jsonl(member.file("filter", "validation.jsonl"), (row for _, row in read_jsonl(files["validation"])))
+    record.finish({"train.jsonl": rows, "validation.jsonl": held_back}, config={}, part=asdict(part))
