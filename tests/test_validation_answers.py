@@ -114,7 +114,7 @@ def test_quality_is_the_mean_of_the_task_s_metric_against_the_teacher_s_answers(
         (
             {"best": "loss", "args": {**ARGS, "eval_strategy": "no"}},
             "chrf",
-            "best needs validations, and .* eval_strategy is no",
+            "best needs validations, and .* is no",
         ),
         ({"early_stopping": 2}, None, "early_stopping needs validation rows"),
         ({"best": "quality"}, "accuracy", "needs a metric that compares two answers, and .* is 'accuracy'"),
