@@ -23,6 +23,7 @@ from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.conditions import check_conditions
 from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches, student_price
 from seqdistill.stages.evaluate.cost import check_costs
+from seqdistill.stages.evaluate.forced import check_forced
 from seqdistill.stages.evaluate.judging import judge_inputs
 from seqdistill.stages.evaluate.safety.items import SafetyItem, files_of, items_of
 from seqdistill.tasks.answer_form import AnswerForm
@@ -127,6 +128,7 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     check_conditions(recipe.eval.fail_under, scoring.measures)
     judge_inputs(recipe)
     check_costs(recipe)
+    check_forced(recipe)
     return recipe, test, scoring
 
 

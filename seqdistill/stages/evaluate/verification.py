@@ -19,6 +19,7 @@ from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.baselines import training_file
 from seqdistill.stages.evaluate.cost import with_costs
 from seqdistill.stages.evaluate.deferral import Promise
+from seqdistill.stages.evaluate.forced import forced_document
 from seqdistill.stages.evaluate.inputs import kind_of
 from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.scores import explained_with, found_in, regressions_in
@@ -141,6 +142,9 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
     if "safety" in scores and _has_inputs(run, "training data"):
         margin, training = scores["safety"]["margin"], training_file(run)
         document["safety"] = safety_document(sent, answers, training, margin, scores["resamples"], scores["seed"])
+    if forced := scores.get("teacher_forced"):
+        read = [row for _, row in read_jsonl(run.file("eval", "forced.jsonl"))]
+        document["teacher_forced"] = forced_document(read, forced["reason"], scores["resamples"], scores["seed"])
     if cost := scores.get("cost"):
         costs = with_costs(scores, cost["inputs"], cost["terms"], cost["upfront"])
         of_models = costs.pop("models")
