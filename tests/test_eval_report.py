@@ -182,6 +182,14 @@ def test_the_first_screen_says_who_when_whether_for_which_slices_what_is_saved_a
     assert headline.count("[") <= 1, "a headline has at most one interval"
 
 
+def test_a_student_that_cannot_be_judged_has_a_page_without_a_decision(tmp_path: Path) -> None:
+    says = {role: lambda n: f"the bridge {n}" for role in ("base", "student", "teacher", "ceiling")}
+    run = evaluated_run(tmp_path / "run", says, 12, choices=(), reference=lambda n: None, slices=lambda n: None)
+    page = Page(page_of(run))
+    assert "The student cannot be judged by chrF against the references: no test prompt has a reference." in page.text
+    assert "Cannot be said" in page.text and not [a for _, a in page.tags if "badge" in (a.get("class") or "")]
+
+
 def test_tables_and_charts_can_be_heard(whole: Run) -> None:
     page = Page(page_of(whole))
     assert all(a.get("scope") in ("row", "col") for tag, a in page.tags if tag == "th")

@@ -17,6 +17,7 @@ from seqdistill.stages.evaluate.report import charts, items, origin
 from seqdistill.stages.evaluate.result import EvalResult
 from seqdistill.stages.evaluate.safety.document import sentences
 from seqdistill.stages.evaluate.shown import count, other_way, percent, run_name, speed, times
+from seqdistill.stages.evaluate.statistics.paired import DECISIONS
 from seqdistill.stages.evaluate.verdict import faster
 from seqdistill.version import __version__
 
@@ -55,6 +56,8 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
     result = EvalResult(scores, {}, 0.0, up_to_date=True)
     log = _log(run)
     decision, _, headline = scores["verdict"][0].partition(": ")
+    if decision not in DECISIONS:
+        decision, headline = "", scores["verdict"][0]
     values: Document = {
         "style": Markup(style),  # noqa: S704 - our own file
         "script": Markup(script),  # noqa: S704 - our own file
@@ -66,8 +69,8 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
         "scores": scores,
         "date": (run.manifest("train") or {}).get("finished", "")[:10],
         "names": _names(run, scores),
-        "decision": decision if headline else "",
-        "headline": f"{headline[:1].upper()}{headline[1:]}" if headline else decision,
+        "decision": decision,
+        "headline": f"{headline[:1].upper()}{headline[1:]}",
         "said": scores["verdict"][1:],
         "advice": recommend(scores, run_name(run.path)),
         "figures": _figures(scores),
