@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from seqdistill.family.curve import CurveResult
     from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
+    from seqdistill.serve.server import ServeOptions, ServeResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.result import EvalResult
@@ -280,6 +281,17 @@ def forecast(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         return forecast(directory, resolved, progress)
+
+
+def serve(
+    run: RunPath, recipe: RecipeLike = None, *, options: "ServeOptions | None" = None, progress: Progress = SILENT
+) -> "ServeResult":
+    """Serves the student at an OpenAI-compatible endpoint, with the teacher behind it, until it is interrupted."""
+    from seqdistill.serve.server import ServeOptions, serve
+
+    options = options or ServeOptions()
+    with _resolved(run, recipe, progress, keep=options.record) as (directory, resolved):
+        return serve(directory, resolved, options, progress)
 
 
 def doctor(run: RunPath = ".", recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Check]":

@@ -16,7 +16,6 @@ from seqdistill.records import Prompt, read_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.conditions import check_conditions
-from seqdistill.stages.evaluate.inputs import kind_of
 from seqdistill.stages.evaluate.regressions import cut
 from seqdistill.stages.evaluate.scores import described, margin_points
 from seqdistill.stages.evaluate.shown import other_way, percent, point, points
@@ -142,7 +141,7 @@ def compare_form(run: Run, answers: Mapping[str, Completion], called: str, recip
     names = {measure.name for measure in measures}
     own = str(here.scores["primary"])
     primary = own if own in names else next(name for name in ("chrf_teacher", "chrf_reference") if name in names)
-    scoring = Scoring(measures, form, kind_of(form))
+    scoring = Scoring(measures, form, form.kind)
     both: list[Answer] = []
     for name, answer in here.answers.items():
         completion = answers.get(name)

@@ -119,7 +119,7 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     recipe = replace(recipe, generate=generated_with(recipe, run.manifest("generate")))
     form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
     form.check()
-    kind = kind_of(form)
+    kind = form.kind
     own = own_metric(recipe.eval.metric) if recipe.eval.metric else None
     scoring = Scoring(measures(kind, own, recipe.task.primary), form, kind, baselines.training_file(run))
     check_primary(recipe.task.primary, scoring.measures, kind)
@@ -130,11 +130,6 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     check_costs(recipe)
     check_forced(recipe)
     return recipe, test, scoring
-
-
-def kind_of(form: AnswerForm) -> str:
-    """The kind of a task's answers: "text", "choices" or "schema"."""
-    return "choices" if form.choices else "schema" if form.schema else "text"
 
 
 def check_primary(primary: str | None, columns: Sequence[Measure], kind: str) -> None:
