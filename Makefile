@@ -5,7 +5,8 @@ RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
 
-.PHONY: setup distill generate filter train eval test test-vllm test-browser test-parity check bench bench-vllm experiment clean
+.PHONY: setup distill picture generate filter train eval test test-vllm test-browser test-parity check bench bench-vllm \
+  experiment clean
 
 setup: .venv/installed  ## .venv with the pinned set and the demo's teacher
 
@@ -47,6 +48,13 @@ test-parity: .venv-parity/installed  ## metrics and statistics beside sacrebleu,
 	.venv-parity/bin/python -m pip install -q -r requirements-parity.txt
 	.venv-parity/bin/python -m pip install -q --no-deps -e .
 	@touch $@
+
+picture: .github/report.png  ## the README's picture: the first screen of the demo's report, by headless Chromium
+
+.github/report.png: $(RUN)/eval/report.html
+	@mkdir -p $(@D)
+	chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,834 \
+	  --user-data-dir=$$(mktemp -d) --screenshot=$@ "file://$(abspath $<)"
 
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from seqdistill.confidence import confidence_of
 from seqdistill.engines import Completion
 from seqdistill.errors import SeqdistillError
 from seqdistill.metrics import Item, Measure
 from seqdistill.records import Message, Prompt
 from seqdistill.stages.evaluate.baselines import Texts
 from seqdistill.stages.evaluate.contestants import Contestant
-from seqdistill.stages.evaluate.deferral import confidence_of, samples_of
+from seqdistill.stages.evaluate.deferral import samples_of
 from seqdistill.tasks.answer_form import AnswerForm
 
 Scores = dict[str, float | None]

@@ -20,7 +20,6 @@ from seqdistill.stages.evaluate.baselines import training_file
 from seqdistill.stages.evaluate.cost import with_costs
 from seqdistill.stages.evaluate.deferral import Promise
 from seqdistill.stages.evaluate.forced import forced_document
-from seqdistill.stages.evaluate.inputs import kind_of
 from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.scores import explained_with, found_in, regressions_in
 from seqdistill.stages.evaluate.table import Settings
@@ -108,7 +107,7 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
     path, predictions = run.file("eval", "scores.json"), run.file("eval", "predictions.jsonl")
     scores = json.loads(path.read_text(encoding="utf-8"))
     form, columns, own = form_in(scores), measures_in(scores), own_measures_in(scores)
-    scoring = Scoring(columns, form, kind_of(form))
+    scoring = Scoring(columns, form, form.kind)
     rows = [row for _, row in read_jsonl(predictions)]
     answers = [answer_of(row) for row in rows]
     by_prompt: dict[str, dict[str, Completion]] = {}
