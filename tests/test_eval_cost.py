@@ -298,7 +298,7 @@ def test_all_of_it_is_shown_in_80_columns_and_in_markdown(run: Run, plan: Recipe
     )
     for one in (priced, plan):
         result = evaluate(run, one, Silent())
-        show_eval(Console(), result, "runs/mine")
+        show_eval(Console(), result)
         out = capsys.readouterr().out
         assert max(len(line) for line in out.split("report: ")[0].splitlines()) <= 80
         assert "latency and cost" in out and f"| {' | '.join(result.cost_columns)} |" in markdown(result, "x")
