@@ -64,13 +64,14 @@ def _state(run: Run, recipe: Recipe, stage: str, first: str | None) -> StageStat
 
 
 def _record(run: Run, recipe: Recipe, stage: str) -> StageRecord | None:
-    """What the stage would compare with its manifest; None for imported answers, which no recipe makes stale."""
+    """What the stage would compare with its manifest; None where no recipe makes it: imported answers, a curve's rows."""
     from seqdistill.stages.evaluate.inputs import Inputs as EvalInputs
     from seqdistill.stages.filter.stage import record_of as filter_record
     from seqdistill.stages.generate.inputs import Inputs as GenerateInputs
     from seqdistill.stages.train.stage import record_of as train_record
 
-    if stage == "generate" and (run.manifest(stage) or {}).get("imported"):
+    manifest = run.manifest(stage) or {}
+    if (stage == "generate" and manifest.get("imported")) or (stage == "filter" and manifest.get("part")):
         return None
     records: dict[str, Callable[[Run, Recipe], StageRecord]] = {
         "generate": lambda run, recipe: GenerateInputs.of(run, recipe).record,

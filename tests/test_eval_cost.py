@@ -193,12 +193,12 @@ def test_local_models_are_measured_one_at_a_time_and_never_again(run: Run, plan:
     run.file("eval", "manifest.json").unlink()
     evaluate(run, plan, Silent())
     assert {name: path.read_bytes() for name, path in first.paths.items()} == before
+    assert verify(run, Silent()).whole
     make_tiny_model(run.file("train", "model"), seed=5)
     evaluate(run, plan, Silent())
     with Journal(run.file("eval", "journal.jsonl"), writable=False) as journal:
         added = [row["id"] for row in journal.rows()][len(rows) :]
     assert {name.split(":")[1] for name in added} == {"student"}, "another student is measured anew, and only it"
-    assert verify(run, Silent()).whole
 
 
 def test_an_interrupted_measurement_is_continued_behind_a_new_warm_up(run: Run, plan: Recipe) -> None:
@@ -298,7 +298,7 @@ def test_all_of_it_is_shown_in_80_columns_and_in_markdown(run: Run, plan: Recipe
     )
     for one in (priced, plan):
         result = evaluate(run, one, Silent())
-        show_eval(Console(), result)
+        show_eval(Console(), result, "runs/mine")
         out = capsys.readouterr().out
         assert max(len(line) for line in out.split("report: ")[0].splitlines()) <= 80
         assert "latency and cost" in out and f"| {' | '.join(result.cost_columns)} |" in markdown(result, "x")

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mappi
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from seqdistill.engines import Completion, Engine, Pace, Request, neutralised, open_engine
+from seqdistill.engines import Answering, Completion, Engine, Pace, Request, neutralised, open_engine
 from seqdistill.journal.budget import Budget, Source
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.recipe.tables import ModelConfig
@@ -48,6 +48,7 @@ class Asker:
         """Opens no engine yet."""
         self.journal, self.budget, self.pace, self._opener = journal, budget, pace, opener
         self._open: tuple[Source, Engine] | None = None
+        self._opening = asyncio.Lock()
         self.neutralised: dict[str, list[str]] = {}  # by model identity, of the local models that were opened
 
     async def ask(
@@ -79,6 +80,31 @@ class Asker:
             syncing.cancel()
         if missing:
             raise self.budget.reached()
+
+    async def answer(
+        self, source: Source, request: Request, hear: Callable[[dict[str, Any]], None] | None = None
+    ) -> Completion:
+        """The answer to one request that somebody waits for: from the journal, or else sent now and stored.
+
+        `hear` receives the chunks of an answer that an endpoint streams. A failure is the completion's; only an answer is in
+        the journal. Several may be under way at once, all to the same source. Raises Incomplete when it could break the cap.
+        """
+        key = request_key(request, source.identity)
+        if key in self.journal:
+            return replace(self.journal.read(key, request.id), hold=None)
+        async with self._opening:
+            engine = await self._engine(source)
+        meter = _Meter(self.journal, self.budget, source)
+        if isinstance(engine, Answering):
+            completion = await engine.answer(request, meter, hear)
+        else:
+            async with self._opening:  # an engine in this process answers one call at a time
+                completion = next(iter([one async for one in engine.stream([request], meter)]), None)
+        if completion is None:
+            raise self.budget.reached()
+        self.store(source, [(key, request, completion)])
+        await asyncio.to_thread(self.journal.sync)
+        return completion
 
     def store(self, source: Source, batch: Sequence[tuple[str, Request, Completion]]) -> None:
         """Puts completions that belong together into the journal, with what they cost; failures are not in it."""

@@ -98,10 +98,10 @@ report(watch, [line["loss"] for line in lines if line["loss"] is not None])
 CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {
     "seqdistill train": (STAGE, {}),
     "seqdistill train, padded to 32": (STAGE, {"pad_to_multiple_of": 32}),
-    "seqdistill train, bf16": (STAGE, {"bf16": True}),
+    "seqdistill train, bf16": (STAGE, {"bf16": True, "pad_to_multiple_of": "none"}),
     "seqdistill train, bf16, padded to 32": (STAGE, {"bf16": True, "pad_to_multiple_of": 32}),
     "bare TRL, equal settings": (BARE, EQUAL),
-    "bare TRL, equal settings, bf16": (BARE, {**EQUAL, "bf16": True}),
+    "bare TRL, equal settings, bf16": (BARE, {**EQUAL, "bf16": True, "use_cpu": True}),
     "bare TRL, its defaults": (BARE, {}),
 }
 USUAL = ("seqdistill train", "bare TRL, equal settings", "bare TRL, its defaults")
