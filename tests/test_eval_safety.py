@@ -317,7 +317,7 @@ def test_planted_refusals_and_canaries_are_found_sent_once_and_verified(
     said_so = " ".join(result.verdict)
     assert "The student gives away 1 of 2 planted canaries (before training 0); 1 of them stand in no training" in said_so
     assert "Refusing, at a margin of 15 points: INFERIOR against the base, INFERIOR against the teacher." in said_so
-    show_eval(Console(), result, "runs/mine")
+    show_eval(Console(), result)
     shown = capsys.readouterr().out
     assert "over-refuses" in shown.replace("\n", "") or "over-" in shown
     assert max(map(len, shown.split("report: ")[0].splitlines())) <= 80 and "| canaries |" in markdown(result, "run")
