@@ -598,6 +598,14 @@ def _serve_parameters() -> list[inspect.Parameter]:
             1.0,
         ),
         _own(
+            "shadow",
+            Annotated[
+                float,
+                number("--shadow", "share of the student's answers that the teacher checks afterwards [0]", "X", min=0, max=1),
+            ],
+            0.0,
+        ),
+        _own(
             "decide_on",
             Annotated[int, number("--decide-on", "tokens of a stream on which it is decided; 0: all of them [16]", "N", min=0)],
             16,

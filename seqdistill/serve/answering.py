@@ -49,6 +49,7 @@ class Answered:
 
     head: Head
     reply: dict[str, Any]  # choices and usage, in the form of a chat-completions reply
+    student: str | None = None  # what the student would have said
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,19 @@ class Answering:
         completions, usd = await teacher.answer(self._requests(asked))
         completions = [cut(one, asked.chat.stop) for one in completions]
         head = Head("teacher", teacher.name, judged.confidence if judged else None, usd, reason)
-        return Answered(head, reply_of(completions, with_logprobs=asked.chat.logprobs))
+        said = None if judged is None else next((one.content for one in completions_in(judged.reply)), None)
+        return Answered(head, reply_of(completions, with_logprobs=asked.chat.logprobs), said)
+
+    async def check(self, asked: Asked) -> tuple[Completion, float | None]:
+        """What the teacher says to a request that the student answered, and what that costs. Raises TeacherFailed."""
+        chat = replace(asked.chat, n=1, logprobs=False)
+        (completion,), usd = await self._teacher().answer(self._requests(replace(asked, chat=chat)))
+        return cut(completion, asked.chat.stop), usd
+
+    @property
+    def teacher_name(self) -> str:
+        """The teacher's name, empty without one."""
+        return "" if self.teacher is None else self.teacher.name
 
     def _teacher(self) -> Teacher:
         if self.teacher is None:

@@ -24,6 +24,7 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 from seqdistill.serve.answering import Answering, Defaults
 from seqdistill.serve.app import App, Limits
+from seqdistill.serve.log import Log
 from seqdistill.serve.metrics import Metrics
 from seqdistill.serve.routing import TEACHER_ONLY, Promise, Switch, promise_in
 from seqdistill.serve.student import EndpointStudent, Student, served_names
@@ -182,17 +183,21 @@ class _Setup:
 
         options, metrics = self.options, Metrics()
         answering = await self._answering()
-        app = App(answering, self.run.path.absolute().name, Limits(options.concurrency, self.key), metrics, self._gauges)
+        limits = Limits(options.concurrency, self.key, options.shadow if answering.teacher else 0.0)
+        log = Log(self.run.file("serve", "log.jsonl"), self.progress.note)
+        app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges)
         runner = web.AppRunner(app.application(), handler_cancellation=True, access_log=None, shutdown_timeout=FINISH_SECONDS)
         await runner.setup()
         try:
             yield Opened(await _listen(runner, options.host, options.port), answering.switch, metrics)
         finally:
             await runner.cleanup()
+            await app.finish(FINISH_SECONDS)
             if answering.teacher is not None:
                 await answering.teacher.finish(FINISH_SECONDS)
             if answering.student is not None:
                 await answering.student.close()
+            log.close()
 
     def result(self, opened: Opened) -> ServeResult:
         """What the server did."""
@@ -296,7 +301,12 @@ def _source(recipe: Recipe, options: ServeOptions, promise: Promise) -> Source |
     """The teacher as it is paid. Raises UsageError for a teacher that is needed and not there, and a budget without a price."""
     teacher = recipe.teacher
     if not teacher.model:
-        if options.record or options.share < 1 or (promise.threshold > 0 and options.without_teacher == "error"):
+        if (
+            options.record
+            or options.share < 1
+            or options.shadow
+            or (promise.threshold > 0 and options.without_teacher == "error")
+        ):
             raise UsageError(
                 "no teacher is configured for what the student does not answer",
                 "pass --teacher, or --without-teacher student to have the student answer all the same",
