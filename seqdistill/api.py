@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from seqdistill.serve.server import ServeOptions, ServeResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
+    from seqdistill.stages.evaluate.drift import Drift
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.evaluate.verification import Verification
     from seqdistill.stages.filter.explain import Explanation
@@ -182,6 +183,14 @@ def compare(run: RunPath, other: RunPath, recipe: RecipeLike = None, *, progress
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         return compare(directory, Run(Path(other)), resolved)
+
+
+def drift(run: RunPath, log: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Drift":
+    """Whether what eval promised still holds, by a server's log of the answers that the teacher checked. Runs no model."""
+    from seqdistill.stages.evaluate.drift import drift
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return drift(directory, resolved, Path(log))
 
 
 def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from chat_server import ChatServer
 from served_runs import UNSURE, Served, served
@@ -20,7 +19,7 @@ def chat(server: Served, text: str = "Hello", **settings: Any) -> Any:
 
 def post(server: Served, path: str, body: Any, **headers: str) -> tuple[int, Any]:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    reply = httpx2.post(server.root + path, content=content, headers=headers, timeout=30.0)
+    reply = server.http.post(server.root + path, content=content, headers=headers)
     return reply.status_code, reply.json()
 
 

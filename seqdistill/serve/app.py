@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 MOST_BODY = 4 << 20  # bytes of a request
+HEAD_SECONDS = 60.0  # within which a request's head must be there, or the next request of an open connection
 BODY_SECONDS = 30.0  # within which a request's body must be there
 WRITE_SECONDS = 30.0  # within which a client must take what is sent to it
 RETRY_SECONDS = 1  # after which a client may try again where too many requests are under way
@@ -79,8 +80,19 @@ class App:
         self._started = int(time.time())
         self._shadows: set[asyncio.Task[None]] = set()
 
-    def application(self) -> "web.Application":
-        """The aiohttp application."""
+    def runner(self, shutdown_seconds: float) -> "web.AppRunner":
+        """What serves the application; a client that goes away cancels its request."""
+        from aiohttp import web
+
+        return web.AppRunner(
+            self._application(),
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=HEAD_SECONDS,
+            shutdown_timeout=shutdown_seconds,
+        )
+
+    def _application(self) -> "web.Application":
         from aiohttp import web
 
         @web.middleware
@@ -185,7 +197,7 @@ class App:
         self.metrics.count("requests", model=head.by, reason=head.reason)
         self.metrics.took(head.by, time.perf_counter() - began)
         exchange = Exchange(
-            envelope["id"], asked.teacher, model=head.model, by=head.by, confidence=head.confidence, usd=head.usd, **said
+            str(envelope["id"]), asked.teacher, model=head.model, by=head.by, confidence=head.confidence, usd=head.usd, **said
         )
         self._log.answered(exchange)
         if exchange.text and head.by == "student" and drawn("shadow", [], exchange.id) < self._limits.shadow:

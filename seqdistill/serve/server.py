@@ -179,14 +179,12 @@ class _Setup:
     @contextlib.asynccontextmanager
     async def opened(self) -> "AsyncIterator[Opened]":
         """Listens until the block ends; what is under way then is finished."""
-        from aiohttp import web
-
         options, metrics = self.options, Metrics()
         answering = await self._answering()
         limits = Limits(options.concurrency, self.key, options.shadow if answering.teacher else 0.0)
         log = Log(self.run.file("serve", "log.jsonl"), self.progress.note)
         app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges)
-        runner = web.AppRunner(app.application(), handler_cancellation=True, access_log=None, shutdown_timeout=FINISH_SECONDS)
+        runner = app.runner(FINISH_SECONDS)
         await runner.setup()
         try:
             yield Opened(await _listen(runner, options.host, options.port), answering.switch, metrics)
@@ -236,8 +234,8 @@ class _Setup:
 
     async def _student(self) -> Student:
         student, trained = self.recipe.student, self.run.file("train", "model")
-        if not student.base_url and student.engine != "openai":
-            raise UsageError("the student is served from an endpoint", "pass --student-base-url")
+        if not student.base_url:
+            return await self._local_student()
         model = replace(student, engine="openai", model=str(trained))
         check_options(model)
         address = addresses(model)[0]
@@ -252,6 +250,21 @@ class _Setup:
         return EndpointStudent(
             name or student.model or str(trained), address, fields, self.recipe.generate.timeout, self.options.concurrency
         )
+
+    async def _local_student(self) -> Student:
+        """The trained model in this process."""
+        trained = self.run.need("train", "model")
+        if self.recipe.student.engine != "transformers":
+            raise UsageError(
+                f"the {self.recipe.student.engine} engine cannot serve a student in this process",
+                f"start `vllm serve {trained}` and pass --student-base-url http://localhost:8000/v1",
+            )
+        from seqdistill.engines.transformers_local import TransformersEngine
+        from seqdistill.serve.local import LocalStudent
+
+        model = replace(self.recipe.student, model=str(trained), revision=None)
+        self.progress.note(f"serve: loading {trained}")
+        return LocalStudent(str(trained), await asyncio.to_thread(TransformersEngine, model))
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         return {
