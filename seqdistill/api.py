@@ -15,6 +15,7 @@ continues. Importing this is cheap: what a command needs is loaded when it is ca
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -261,8 +262,18 @@ def serve(
     from seqdistill.serve.server import ServeOptions, serve
 
     options = options or ServeOptions()
+    first = None
+    if options.decide_on and options.threshold is None and not options.record:
+        from seqdistill.stages.evaluate.first_tokens import first_tokens_threshold
+
+        first = first_tokens_threshold(Run(Path(run)), options.decide_on)
+        if first is None:
+            progress.note(
+                f"streams are decided on whole answers: for {options.decide_on} tokens no threshold holds the promise"
+            )
+            options = replace(options, decide_on=0)
     with _resolved(run, recipe, progress, keep=options.record) as (directory, resolved):
-        return serve(directory, resolved, options, progress)
+        return serve(directory, resolved, options, progress, first)
 
 
 def doctor(run: RunPath = ".", recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Check]":

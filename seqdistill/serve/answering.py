@@ -181,7 +181,8 @@ class Answering:
                 joined, finished = await self._first(chunks, held, wanted.n)
                 if finished:
                     judged = await self._judge(self.student, wanted, joined.reply(), asked.chat)
-                    confidence, keeps = judged.confidence, judged.keeps
+                    confidence = judged.confidence
+                    keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
                 else:
                     confidence = _first_confidence(joined.reply(), self.promise.decide_on)
                     keeps = self._keeps(confidence, self._first_threshold)
@@ -207,14 +208,18 @@ class Answering:
         return found
 
     @property
+    def _is_decided_whole(self) -> bool:
+        """Whether a stream is decided on the whole answer: its form, and the agreement with further ones, show at its end."""
+        return not self.promise.decide_on or bool(self.form) or self.promise.kind == "agreement"
+
+    @property
     def _first_threshold(self) -> float:
         first = self.promise.first_threshold
         return self.promise.threshold if first is None else first
 
     async def _first(self, chunks: AsyncGenerator[Chunk, None], held: list[Chunk], n: int) -> tuple[Joined, bool]:
         """Takes what the decision needs: the first tokens of each choice, or all; and whether it was all."""
-        joined, tokens = Joined(), [0] * n
-        whole = not self.promise.decide_on or bool(self.form) or self.promise.kind == "agreement"
+        joined, tokens, whole = Joined(), [0] * n, self._is_decided_whole
         async for chunk in chunks:
             held.append(chunk)
             joined.add_chunk(chunk)

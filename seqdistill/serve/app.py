@@ -43,7 +43,7 @@ class Limits:
     concurrency: int = 1024
     key: str | None = None
     shadow: float = 0.0  # share of the student's answers that the teacher checks
-    shadows: int = 32  # that are under way at most
+    shadows: int = 32  # of these checks, under way at most
 
 
 class HttpError(Exception):

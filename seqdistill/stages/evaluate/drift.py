@@ -50,7 +50,8 @@ def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
     metric, form = _metric(scores, recipe), form_in(scores)
     least = deferral["good_enough"]
     if least is None:
-        least = _top_mean(run, scores["primary"]) - float(scores["margin"])
+        top = (scores.get("judged") or {}).get("other") or "teacher"
+        least = _mean(run, top, scores["primary"]) - float(scores["margin"])
     target, risk = deferral["target"] or TARGET, deferral["risk"] or RISK
     threshold, below = deferral["threshold"], 0
     found: list[float] = []
@@ -111,14 +112,10 @@ def _metric(scores: Mapping[str, Any], recipe: Recipe) -> Metric:
     return next(measure.metric for measure in measures_in(scores) if measure.metric.name == name)
 
 
-def _top_mean(run: Run, primary: str) -> float:
-    """The mean score that eval compared the student's with: the teacher's second try, or the teacher's where there is none."""
-    by_role: dict[str, list[float]] = {}
-    for _, row in read_jsonl(run.need("eval", "predictions.jsonl")):
-        if (score := (row["scores"] or {}).get(primary)) is not None:
-            by_role.setdefault(row["model"], []).append(score)
-    roles = ("ceiling", "teacher") if primary.endswith("_teacher") else ("teacher", "ceiling")
-    found = next((by_role[role] for role in roles if role in by_role), None)
-    if found is None:
+def _mean(run: Run, role: str, primary: str) -> float:
+    """The mean score of the model that eval compared the student's answers with."""
+    rows = (row for _, row in read_jsonl(run.need("eval", "predictions.jsonl")) if row["model"] == role)
+    found = [score for row in rows if (score := (row["scores"] or {}).get(primary)) is not None]
+    if not found:
         raise UsageError("eval has no score of the teacher to compare with", "run eval with --good-enough SCORE")
-    return sum(found) / len(found)
+    return float(sum(found) / len(found))
