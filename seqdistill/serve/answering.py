@@ -49,6 +49,7 @@ class Answered:
 
     head: Head
     reply: dict[str, Any]  # choices and usage, in the form of a chat-completions reply
+    student: str | None = None  # what the student would have said
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,19 @@ class Answering:
         completions, usd = await teacher.answer(self._requests(asked))
         completions = [cut(one, asked.chat.stop) for one in completions]
         head = Head("teacher", teacher.name, judged.confidence if judged else None, usd, reason)
-        return Answered(head, reply_of(completions, with_logprobs=asked.chat.logprobs))
+        said = None if judged is None else next((one.content for one in completions_in(judged.reply)), None)
+        return Answered(head, reply_of(completions, with_logprobs=asked.chat.logprobs), said)
+
+    async def check(self, asked: Asked) -> tuple[Completion, float | None]:
+        """What the teacher says to a request that the student answered, and what that costs. Raises TeacherFailed."""
+        chat = replace(asked.chat, n=1, logprobs=False)
+        (completion,), usd = await self._teacher().answer(self._requests(replace(asked, chat=chat)))
+        return cut(completion, asked.chat.stop), usd
+
+    @property
+    def teacher_name(self) -> str:
+        """The teacher's name, empty without one."""
+        return "" if self.teacher is None else self.teacher.name
 
     def _teacher(self) -> Teacher:
         if self.teacher is None:
@@ -168,7 +181,8 @@ class Answering:
                 joined, finished = await self._first(chunks, held, wanted.n)
                 if finished:
                     judged = await self._judge(self.student, wanted, joined.reply(), asked.chat)
-                    confidence, keeps = judged.confidence, judged.keeps
+                    confidence = judged.confidence
+                    keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
                 else:
                     confidence = _first_confidence(joined.reply(), self.promise.decide_on)
                     keeps = self._keeps(confidence, self._first_threshold)
@@ -194,14 +208,18 @@ class Answering:
         return found
 
     @property
+    def _is_decided_whole(self) -> bool:
+        """Whether a stream is decided on the whole answer: its form, and the agreement with further ones, show at its end."""
+        return not self.promise.decide_on or bool(self.form) or self.promise.kind == "agreement"
+
+    @property
     def _first_threshold(self) -> float:
         first = self.promise.first_threshold
         return self.promise.threshold if first is None else first
 
     async def _first(self, chunks: AsyncGenerator[Chunk, None], held: list[Chunk], n: int) -> tuple[Joined, bool]:
         """Takes what the decision needs: the first tokens of each choice, or all; and whether it was all."""
-        joined, tokens = Joined(), [0] * n
-        whole = not self.promise.decide_on or bool(self.form) or self.promise.kind == "agreement"
+        joined, tokens, whole = Joined(), [0] * n, self._is_decided_whole
         async for chunk in chunks:
             held.append(chunk)
             joined.add_chunk(chunk)
