@@ -5,7 +5,8 @@ RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
 
-.PHONY: setup distill generate filter train eval test test-vllm test-browser check bench bench-vllm experiment clean
+.PHONY: setup distill picture generate filter train eval test test-vllm test-browser test-parity check bench bench-vllm \
+  experiment clean
 
 setup: .venv/installed  ## .venv with the pinned set and the demo's teacher
 
@@ -38,6 +39,22 @@ test-browser: .venv/browser  ## the review page in headless Chromium; needs: apt
 .venv/browser: .venv/installed
 	$(BIN)/python -m pip install -q -c constraints.txt selenium
 	@touch $@
+
+test-parity: .venv-parity/installed  ## metrics and statistics beside sacrebleu, rouge-score, scikit-learn, statsmodels, alpaca-eval, judgy, ppi_py
+	.venv-parity/bin/python -m pytest -o addopts= -o filterwarnings=default -q tests/parity
+
+.venv-parity/installed: requirements-parity.txt
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/python -m pip install -q -r requirements-parity.txt
+	.venv-parity/bin/python -m pip install -q --no-deps -e .
+	@touch $@
+
+picture: .github/report.png  ## the README's picture: the first screen of the demo's report, by headless Chromium
+
+.github/report.png: $(RUN)/eval/report.html
+	@mkdir -p $(@D)
+	chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,834 \
+	  --user-data-dir=$$(mktemp -d) --screenshot=$@ "file://$(abspath $<)"
 
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -15,6 +15,7 @@ continues. Importing this is cheap: what a command needs is loaded when it is ca
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -29,11 +30,15 @@ from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.export.draft import Draft
+    from seqdistill.export.forms import Exported
     from seqdistill.family.curve import CurveResult
     from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
+    from seqdistill.serve.server import ServeOptions, ServeResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
+    from seqdistill.stages.evaluate.drift import Drift
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.evaluate.verification import Verification
     from seqdistill.stages.filter.explain import Explanation
@@ -184,6 +189,14 @@ def compare(run: RunPath, other: RunPath, recipe: RecipeLike = None, *, progress
         return compare(directory, Run(Path(other)), resolved)
 
 
+def drift(run: RunPath, log: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Drift":
+    """Whether what eval promised still holds, by a server's log of the answers that the teacher checked. Runs no model."""
+    from seqdistill.stages.evaluate.drift import drift
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return drift(directory, resolved, Path(log))
+
+
 def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
     """Checks a run's hashes, scores and verdict again; needs no GPU and no teacher, and changes nothing."""
     from seqdistill.stages.evaluate.verification import verify
@@ -280,6 +293,27 @@ def forecast(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
         return forecast(directory, resolved, progress)
 
 
+def serve(
+    run: RunPath, recipe: RecipeLike = None, *, options: "ServeOptions | None" = None, progress: Progress = SILENT
+) -> "ServeResult":
+    """Serves the student at an OpenAI-compatible endpoint, with the teacher behind it, until it is interrupted."""
+    from seqdistill.serve.server import ServeOptions, serve
+
+    options = options or ServeOptions()
+    first = None
+    if options.decide_on and options.threshold is None and not options.record:
+        from seqdistill.stages.evaluate.first_tokens import first_tokens_threshold
+
+        first = first_tokens_threshold(Run(Path(run)), options.decide_on)
+        if first is None:
+            progress.note(
+                f"streams are decided on whole answers: for {options.decide_on} tokens no threshold holds the promise"
+            )
+            options = replace(options, decide_on=0)
+    with _resolved(run, recipe, progress, keep=options.record) as (directory, resolved):
+        return serve(directory, resolved, options, progress, first)
+
+
 def doctor(run: RunPath = ".", recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Check]":
     """What this machine, the recipe's models and its endpoints can do, with a fix for what they cannot. Sends no prompt."""
     from seqdistill.doctor import examine
@@ -295,3 +329,36 @@ def init(
     from seqdistill.init import init
 
     return init(Path(folder), kind, [Path(path) for path in recorded], progress)
+
+
+def export(
+    run: RunPath, form: str, recipe: RecipeLike = None, *, out: RunPath | None = None, progress: Progress = SILENT
+) -> "Exported":
+    """Writes the student in a form in which it is deployed; a .gguf is proven on the test prompts beside the student itself."""
+    from seqdistill.export.forms import export
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return export(directory, resolved, form, Path(out) if out else None, progress)
+
+
+def export_data(run: RunPath, shape: str, *, out: RunPath | None = None) -> dict[str, int]:
+    """Writes the training data in another trainer's shape; returns the rows of each file."""
+    from seqdistill.export.data import export_data
+
+    directory = Run(Path(run))
+    return export_data(directory, shape, Path(out) if out else directory.path / "export" / f"data-{shape}")
+
+
+def draft(run: RunPath, recipe: RecipeLike = None, *, limit: int = 20, progress: Progress = SILENT) -> "Draft":
+    """Measures the student as its teacher's draft model on test prompts: the same text, in fewer passes of the teacher."""
+    from seqdistill.export.draft import draft
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return draft(directory, resolved, limit, progress)
+
+
+def push(path: RunPath, repository: str) -> str:
+    """Uploads a folder, or a file's folder, to the hub; returns its URL. The key comes from HF_TOKEN alone."""
+    from seqdistill.export.hub import push
+
+    return push(Path(path), repository)

@@ -196,7 +196,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
                 for stage in ("generate", "eval"):
                     if name == "run" and own.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": own["limit"]}})
-                keep = not any(own.get(one) for one in ("dry_run", "probe", "compare"))
+                keep = own.get("record", True) and not any(own.get(one) for one in ("dry_run", "probe", "compare", "shadow"))
                 file = recipe_file(values["config"])
                 with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **own)
@@ -281,6 +281,14 @@ CompareOption = Annotated[
         "--compare",
         metavar="OTHER_RUN",
         help="compare the students of two finished evals instead, paired by prompt; runs no model",
+    ),
+]
+ShadowOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--shadow",
+        metavar="LOG",
+        help="check eval's promise on a server's log instead, RUN/serve/log.jsonl; runs no model; exit 1 where it is broken",
     ),
 ]
 LimitOption = Annotated[
@@ -385,13 +393,25 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
     "eval",
     (*SHARED, "student", "judge", "eval", BUDGET),
     "Base, student, teacher and ceiling side by side.",
-    [_own("markdown", MarkdownOption, None), _own("compare", CompareOption, None)],
+    [_own("markdown", MarkdownOption, None), _own("compare", CompareOption, None), _own("shadow", ShadowOption, None)],
 )
 def _eval(
-    run: Run, recipe: Recipe, console: Console, markdown: Path | None = None, compare: Path | None = None
+    run: Run,
+    recipe: Recipe,
+    console: Console,
+    markdown: Path | None = None,
+    compare: Path | None = None,
+    shadow: Path | None = None,
 ) -> dict[str, Any]:
     from seqdistill.stages.evaluate.conditions import check_result
     from seqdistill.stages.evaluate.markdown import write_comparison
+
+    if shadow is not None:
+        drift = api.drift(run.path, shadow, recipe, progress=console)
+        if drift.state == "broken":
+            raise SeqdistillError(drift.says, "the promise is in eval/deferral.json")
+        show.show_drift(console, drift)
+        return asdict(drift)
 
     if compare is not None:
         found = api.compare(run.path, compare, recipe, progress=console)
@@ -402,7 +422,7 @@ def _eval(
         return found.scores
 
     result = api.evaluate(run.path, recipe, progress=console)
-    show.show_eval(console, result, str(run.path))
+    show.show_eval(console, result)
     if markdown:
         api.write_results(run.path, markdown=markdown)
     check_result(result.scores, recipe.eval.fail_under)
@@ -494,6 +514,66 @@ def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str
     return asdict(result)
 
 
+ToOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--to", metavar="FORM", help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm; gguf also f16, q4_1, q5_0, q5_1"
+    ),
+]
+DataOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--data", metavar="SHAPE", help="the training data instead, as trl | axolotl | llama-factory read it"),
+]
+DraftOption = Annotated[
+    bool, typer.Option("--draft", help="measure the student as its teacher's draft model: same text, fewer teacher passes")
+]
+OutOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--out", metavar="FOLDER", help="where to write; default: RUN/export/FORM"),
+]
+PushOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--push", metavar="OWNER/NAME", help="upload what was written to this hub repository; the key is HF_TOKEN"),
+]
+_EXPORT = [
+    _own("to", ToOption, None),
+    _own("data", DataOption, None),
+    _own("draft", DraftOption, False),
+    _own("out", OutOption, None),
+    _own("push", PushOption, None),
+    _own("limit", LimitOption, None),
+]
+
+
+@_command("export", (), "The student in the form in which it is deployed; or the data for other trainers.", _EXPORT)
+def _export(
+    run: Run,
+    recipe: Recipe,
+    console: Console,
+    to: str | None,
+    data: str | None,
+    draft: bool,
+    out: Path | None,
+    push: str | None,
+    limit: int | None,
+) -> dict[str, Any]:
+    if sum((to is not None, data is not None, draft)) != 1:
+        raise UsageError("export takes one of --to, --data and --draft", "for example --to gguf:q8_0")
+    if data is not None:
+        counts = api.export_data(run.path, data, out=out)
+        console.facts(f"export: {data}", {name: f"{count:,} rows" for name, count in counts.items()})
+        return dict(counts)
+    if draft:
+        found = api.draft(run.path, recipe, limit=limit or 20, progress=console)
+        show.show_draft(console, found)
+        return asdict(found)
+    exported = api.export(run.path, str(to), recipe, out=out, progress=console)
+    show.show_export(console, exported)
+    if push:
+        console.facts("", {"pushed": api.push(exported.path, push)})
+    return asdict(exported)
+
+
 # --- tools ----------------------------------------------------------------------------------------------------------------
 
 
@@ -546,9 +626,9 @@ def _show(
                 raise UsageError(f"{run}: not evaluated yet", f"run `{found.next or f'seqdistill eval {run}'}` first")
             return {"run": str(run), **asdict(found), "scores": None, "advice": None}
         show.show_scores(console, "", result)
-        show.show_advice(console, result, str(run))
+        show.show_advice(console, result)
         api.write_results(run, report=report, markdown=markdown)
-        return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice(str(run)))}
+        return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice)}
 
     _guarded(console, run, work)
 
@@ -600,6 +680,102 @@ def _doctor(
     _guarded(console, run or Path(), work)
     if any(one.state == "fail" for one in checks):
         raise typer.Exit(1)
+
+
+def _serve_parameters() -> list[inspect.Parameter]:
+    """The flags of `serve`, which are no settings of a recipe: they change no file of the run."""
+
+    def number(flag_: str, text: str, metavar: str, **bounds: Any) -> Any:
+        return typer.Option(flag_, metavar=metavar, help=text, show_default=False, **bounds)
+
+    text, usd = Optional[str], Optional[float]  # noqa: UP045
+    return [
+        _own("port", Annotated[int, number("--port", "port; 0 is a free one [8080]", "N", min=0, max=65535)], 8080),
+        _own(
+            "host",
+            Annotated[str, typer.Option("--host", help="address to listen on [127.0.0.1]", show_default=False)],
+            "127.0.0.1",
+        ),
+        _own(
+            "api_key_env",
+            Annotated[
+                text, typer.Option("--api-key-env", metavar="NAME", help="environment variable with the key that clients send")
+            ],
+            None,
+        ),
+        _own(
+            "no_key",
+            Annotated[bool, typer.Option("--no-key", help="listen on another host than this one without a key")],
+            False,
+        ),
+        _own(
+            "budget",
+            Annotated[usd, number("--budget", "hard cap in USD on this server's teacher, over restarts", "X", min=0)],
+            None,
+        ),
+        _own(
+            "share",
+            Annotated[float, number("--share", "share of the requests that the student may answer [1]", "X", min=0, max=1)],
+            1.0,
+        ),
+        _own(
+            "shadow",
+            Annotated[
+                float,
+                number("--shadow", "share of the student's answers that the teacher checks afterwards [0]", "X", min=0, max=1),
+            ],
+            0.0,
+        ),
+        _own(
+            "decide_on",
+            Annotated[int, number("--decide-on", "tokens of a stream on which it is decided; 0: all of them [16]", "N", min=0)],
+            16,
+        ),
+        _own(
+            "threshold",
+            Annotated[
+                usd, number("--threshold", "confidence to keep answers from, in place of eval's; no promise", "X", min=0, max=1)
+            ],
+            None,
+        ),
+        _own(
+            "without_teacher",
+            Annotated[
+                str,
+                typer.Option(
+                    "--without-teacher",
+                    help="when the teacher cannot answer, or its budget is reached: error | student [error]",
+                    show_default=False,
+                    autocompletion=_completions(("error", "student")),
+                ),
+            ],
+            "error",
+        ),
+        _own(
+            "record",
+            Annotated[bool, typer.Option("--record", help="no student: the teacher answers, and the log is data to import")],
+            False,
+        ),
+        _own(
+            "concurrency",
+            Annotated[int, number("--concurrency", "most requests under way at once; more get a 429 [1024]", "N", min=1)],
+            1024,
+        ),
+    ]
+
+
+@_command(
+    "serve",
+    ("task.template", "teacher", "student"),
+    "Serve the student at an OpenAI-compatible endpoint, the teacher behind it.",
+    _serve_parameters(),
+)
+def _serve(run: Run, recipe: Recipe, console: Console, **flags: Any) -> dict[str, Any]:
+    from seqdistill.serve.server import ServeOptions
+
+    result = api.serve(run.path, recipe, options=ServeOptions(**flags), progress=console)
+    console.facts("serve: stopped", asdict(result))
+    return asdict(result)
 
 
 @app.command("shrink")

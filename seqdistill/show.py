@@ -8,11 +8,14 @@ from seqdistill.records import visible
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.export.draft import Draft
+    from seqdistill.export.forms import Exported
     from seqdistill.family.curve import CurveResult
     from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
+    from seqdistill.stages.evaluate.drift import Drift
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
@@ -196,6 +199,38 @@ def show_train(console: Console, result: "TrainResult") -> None:
     )
 
 
+def show_export(console: Console, exported: "Exported") -> None:
+    """What was written, how to serve it, and what its answers show."""
+    share = exported.bytes / exported.student_bytes
+    speed = exported.tokens_per_second
+    console.facts(
+        f"export: {exported.form}",
+        {
+            "file": exported.path,
+            "size": f"{size(exported.bytes)}, {share:.0%} of the student as trained",
+            "speed": None if speed is None else f"{speed:.0f} tokens/s for one of several requests at once, by llama.cpp here",
+            "serve": exported.serve,
+        },
+    )
+    if exported.proof and not console.as_json:
+        with to_stdout():
+            print("\n".join(wrapped(visible(line)) for line in exported.proof["verdict"]))
+
+
+def show_draft(console: Console, draft: "Draft") -> None:
+    """What the student saves its teacher as a draft model."""
+    share = draft.assisted_passes / max(1, draft.passes)
+    console.facts(
+        f"export: draft model, on {draft.prompts:,} test prompts",
+        {
+            "same text": f"{draft.same:,} of {draft.prompts:,}",
+            "teacher passes": f"{draft.assisted_passes:,} instead of {draft.passes:,} ({share:.0%})",
+            "time": f"{seconds(draft.assisted_seconds)} instead of {seconds(draft.seconds)}, transformers on this machine",
+            "vllm": draft.vllm,
+        },
+    )
+
+
 def show_init(console: Console, result: "InitResult") -> None:
     prompts = f"{result.prompts:,}, {result.test_prompts:,} of them to test on" if result.run else None
     facts = {"files": ", ".join(result.files), "recorded prompts": prompts, "run": result.run, "next": result.next}
@@ -239,10 +274,10 @@ def show_forecast(console: Console, forecast: "Forecast") -> None:
     )
 
 
-def show_eval(console: Console, result: "EvalResult", run: str) -> None:
-    """The result of eval; `run` is the run directory as commands name it."""
+def show_eval(console: Console, result: "EvalResult") -> None:
+    """The result of eval."""
     show_scores(console, "eval: up to date" if result.up_to_date else f"eval: done in {seconds(result.seconds)}", result)
-    show_advice(console, result, run)
+    show_advice(console, result)
 
 
 def show_scores(console: Console, title: str, result: "EvalResult") -> None:
@@ -261,23 +296,22 @@ def show_scores(console: Console, title: str, result: "EvalResult") -> None:
             print("\n".join(wrapped(visible(line)) for line in (*notes, *result.verdict)))
 
 
-def show_advice(console: Console, result: "EvalResult", run: str) -> None:
-    """What to make of the scores, and where the report is."""
-    advice = result.advice(run)
-    slices = ", ".join(f"{one.name} {one.decision}" for one in advice.slices)
+def show_advice(console: Console, result: "EvalResult") -> None:
+    """Where the report is, what to make of the scores, and, last, what to do."""
+    if console.as_json:
+        return
+    advice = result.advice
     lines = [
         ("ship", f"{advice.ship.short}. {advice.ship.more}"),
-        ("slices", slices or None),
+        ("slices", ", ".join(f"{one.name} {one.decision}" for one in advice.slices)),
         ("saves", f"{advice.saves.short}. {advice.saves.more}"),
         *(("next", f"{step.text}{f' `{step.command}`' if step.command else ''}") for step in advice.next),
-        ("report", str(result.paths["report"])),
     ]
-    if not console.as_json:
-        with to_stdout():
-            print()
-            for name, text in lines:
-                if text:
-                    print(wrapped(visible(text), f"{name}: "))
+    with to_stdout():
+        print(visible(f"report: {result.paths['report']}"))
+        for name, text in lines:
+            if text:
+                print(wrapped(visible(text), f"{name}: "))
 
 
 def show_status(console: Console, status: "Status", run: str) -> None:
@@ -310,6 +344,20 @@ def _said(console: Console, sentences: Sequence[str], report: Any) -> None:
         with to_stdout():
             print("\n".join(wrapped(visible(line)) for line in sentences))
             print(visible(f"report: {report}"))
+
+
+def show_drift(console: Console, found: "Drift") -> None:
+    """What a server's log says of eval's promise."""
+    console.facts(
+        f"promise: {found.state}",
+        {
+            "checked": f"{found.n:,} answers of the student",
+            "good enough": f"{found.good / found.n:.1%} [{found.low:.1%}, {found.high:.1%}], promised {found.target:.1%}",
+            "mean": f"{found.mean:.1f} {found.metric}",
+            "not counted": f"{found.below:,} below the threshold" if found.below else None,
+        },
+    )
+    console.note(found.says)
 
 
 def show_comparison(console: Console, found: "Comparison") -> None:

@@ -34,6 +34,12 @@ JUDGE = {
 }  # fmt: skip
 
 
+LATENCY = {
+    "latency_basis": "one request at a time", "latency_requests": 8, "first_token_p50": 0.05, "first_token_p95": 0.11,
+    "latency_tokens_per_second": 31.0, "usd_per_right": None, "memory_bytes": 230_000_000,
+}  # fmt: skip
+
+
 def evaluated_run(
     path: Path,
     says: Mapping[str, Callable[[int], str]],
@@ -77,6 +83,7 @@ def evaluated_run(
             "seconds": 9.0, "tokens_per_second": 40.0 if role == "student" else 10.0, "usd": None,
             "usd_per_1000": (usd or {}).get(role),
             "speed_basis": "one request's stream at an endpoint",
+            **({} if role == "ceiling" else {**LATENCY, "p50": 0.2, "p95": 0.4}),
         }  # fmt: skip
         found["models"][role] = {**facts, **found["models"][role]}
     found["deferral"] = with_cost(found["deferral"], found["models"])

@@ -12,12 +12,13 @@ import sacrebleu
 from chat_server import ChatServer
 from finished_runs import finished_run, recipe
 
+from seqdistill.confidence import confidence_of
 from seqdistill.engines import Completion
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.records import Prompt, write_jsonl
 from seqdistill.runs import Run
-from seqdistill.stages.evaluate.deferral import Promise, confidence_of, deferral, with_cost
+from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verdict import verdict
 from seqdistill.stages.evaluate.verification import verify

@@ -243,7 +243,7 @@ def test_the_result_prints_as_a_table(run: Run, plan: Recipe, capsys: pytest.Cap
     from seqdistill.show import show_eval
 
     result: EvalResult = evaluate(run, plan, Silent())
-    show_eval(Console(), result, "runs/mine")
+    show_eval(Console(), result)
     out = capsys.readouterr().out
     assert all(model in out for model in MODELS) and " ".join(result.verdict) in " ".join(out.split())
     assert max(len(line) for line in out.split("report: ")[0].splitlines()) <= 80

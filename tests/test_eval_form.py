@@ -88,7 +88,7 @@ def printed(result: EvalResult, capsys: pytest.CaptureFixture[str]) -> str:
     from seqdistill.console import Console
     from seqdistill.show import show_eval
 
-    show_eval(Console(), result, "runs/mine")
+    show_eval(Console(), result)
     return capsys.readouterr().out
 
 

@@ -63,7 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     def wrote(step: int, text: str) -> dict[str, Any]:
         shown = [{"id": "v1", "teacher": "The bridge is closed.", "student": text, "finish_reason": "stop"}]
-        return {"step": step, "epoch": 1.0, "quality": None, "generations": shown}
+        return {"step": step, "epoch": 1.0, "quality": 10.0 * step, "generations": shown}
 
     log = [{"step": n, "loss": 3 / n, "eval_loss": 2 / n if n % 4 == 0 else None} for n in range(1, 9)]
     log += [wrote(4, "The the the"), wrote(8, "The bridge is closed.")]
@@ -120,7 +120,7 @@ def test_what_a_hostile_model_writes_stays_text(tmp_path: Path, tiny_model: Path
         "\u202egnitfel\u2066 \u200f",
         "\ud800 half a character",
         "&lt;b&gt; &#60;",
-        "x" * 3_000,
+        "x" * 600,
         '"}]} \\u003c/script\\u003e',
     ],
     ids=["script", "comment", "style", "separators", "terminal", "bidi", "surrogate", "entities", "one long word", "json"],
@@ -163,7 +163,7 @@ def test_the_page_needs_nothing_but_itself_and_its_policy_allows_only_its_own_st
         "base-uri 'none'; form-action 'none'"
     )
     assert result.verdict[1] in page.text and "training loss" in page.text and "rejected: stock" in page.text
-    assert "train/model" in page.text and run.hash_of(run.file("train", "model"))[:12] in page.text, "lineage with hashes"
+    assert "samples.jsonl" in page.text and run.hash_of(run.file("train", "model"))[:12] in page.text, "lineage with hashes"
     columns = [a.get("data-name") for tag, a in page.tags if tag == "td" and "data-name" in a]
     assert "USD" in columns, "on a phone each number of the cost table carries its name"
 
@@ -180,6 +180,14 @@ def test_the_first_screen_says_who_when_whether_for_which_slices_what_is_saved_a
     assert headings[0] == "h1" and headings.count("h1") == 1
     headline = read_scores(whole)["verdict"][0]
     assert headline.count("[") <= 1, "a headline has at most one interval"
+
+
+def test_a_student_that_cannot_be_judged_has_a_page_without_a_decision(tmp_path: Path) -> None:
+    says = {role: lambda n: f"the bridge {n}" for role in ("base", "student", "teacher", "ceiling")}
+    run = evaluated_run(tmp_path / "run", says, 12, choices=(), reference=lambda n: None, slices=lambda n: None)
+    page = Page(page_of(run))
+    assert "The student cannot be judged by chrF against the references: no test prompt has a reference." in page.text
+    assert "Cannot be said" in page.text and not [a for _, a in page.tags if "badge" in (a.get("class") or "")]
 
 
 def test_tables_and_charts_can_be_heard(whole: Run) -> None:
@@ -208,6 +216,17 @@ def test_a_part_is_drawn_where_its_data_is_there_and_left_out_where_it_is_not(wh
     assert not [text for text in SECTIONS[key] if text in page]
 
 
+def test_times_and_prices_are_a_table_and_quality_against_cost_a_chart(whole: Run) -> None:
+    text = page_of(whole)
+    assert 'data-name="USD/1,000"' in text and "one request at a time" in text
+    assert "USD for 1,000 requests: base: 0.0 at 0.001; student: 80.0 at 0.001; teacher: 90.0 at 0.05" in text
+    unpriced = {
+        **read_scores(whole),
+        "models": {r: f | {"usd_per_1000": None} for r, f in read_scores(whole)["models"].items()},
+    }
+    assert "parameters (no prices are known): base: 0.0 at 57M" in render(whole, unpriced, rows_of(whole))
+
+
 def test_the_judge_is_drawn_raw_length_controlled_and_corrected(whole: Run) -> None:
     page = Page(page_of(whole))
     for text in ("8 student preferred", "5 tie", "7 teacher preferred", "52.5", "49.0", "47.0", "90.0", "2 replies could not"):
@@ -216,6 +235,7 @@ def test_the_judge_is_drawn_raw_length_controlled_and_corrected(whole: Run) -> N
 
 def test_what_the_student_wrote_while_it_trained_is_shown_step_by_step(whole: Run) -> None:
     page = Page(page_of(whole))
+    assert "score on validation prompts from 40.0 to 80.0" in page_of(whole)
     assert page.text.index("step 4") < page.text.index("The the the") < page.text.index("step 8")
 
 
@@ -227,6 +247,16 @@ def test_regressions_come_first_and_say_where_the_teacher_erred_too(whole: Run) 
     erred = {item["id"] for item in page.data["items"] if "the teacher erred" in item["notes"]}
     assert erred == {"p9", "p19", "p29"}
     assert [item["id"] for item in page.data["items"]] == [f"p{n}" for n in range(30)], "the browser keeps the test set's order"
+
+
+def test_a_regression_says_why_it_is_one_and_shows_the_rows_nearest_to_it(whole: Run) -> None:
+    near = {"id": "t:0", "similarity": 0.91, "prompt": "Letter <99>", "completion": "praise"}
+    gone = {**near, "id": "t:1", "similarity": 0.95, "rule": "stock_phrase", "reason": "so", "kept_by": None}
+    explained = {"id": "p4", "why": "filter removed a nearer row", "training": [near], "removed": [gone]}
+    scores = read_scores(whole) | {"regressions": {"metric": "accuracy_reference", "found": 3, "most": 1, "items": [explained]}}
+    text = Page(render(whole, scores, rows_of(whole))).text
+    assert "Regressions: 3 of 30, the worst 1" in text and "Why: filter removed a nearer row." in text
+    assert "trained on, 0.91 alike" in text and "removed by stock_phrase, 0.95 alike" in text and "Letter <99>" in text
 
 
 def test_the_browser_holds_every_item_however_many_and_cuts_their_texts_alike(

@@ -13,7 +13,9 @@ from filter_runs import make_run, sample
 from seqdistill.cli import main
 from seqdistill.records import write_json, write_jsonl
 from seqdistill.runs import STAGES, Run, StageRecord
+from seqdistill.stages.evaluate.markdown import markdown
 from seqdistill.stages.evaluate.recommendation import recommend
+from seqdistill.stages.evaluate.result import EvalResult, paths_of
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
@@ -161,7 +163,38 @@ def test_a_slice_that_fails_is_left_out_and_a_fallback_opens_a_way(scores: dict[
     assert [(one.name, one.answer) for one in found.slices] == [("long", "no"), ("short", "yes")]
     fallback = {**scores["deferral"], "threshold": 0.75, "kept": 0.6}
     found = recommend(with_decisions(scores, "INFERIOR", "INFERIOR", deferral=fallback), "runs/mine")
+    assert found.next[0].command == "seqdistill serve runs/mine"
     assert found.answer == "partly" and "60% of the prompts, those from a confidence of 0.75" in found.ship.more
+
+
+SAFETY = {
+    "canaries": ({"canaries": {"models": {"student": {"ids": ["vault"]}}}}, "It gives away 1 planted canaries."),
+    "refusals": (
+        {"refusals": {"decisions": [{"of": "refuse", "other": "base", "decision": "INFERIOR"}]}},
+        "It answers more requests that should be refused.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAFETY)
+def test_quality_alone_ships_nothing_that_fails_on_safety(scores: dict[str, Any], name: str) -> None:
+    safety, said = SAFETY[name]
+    found = recommend(with_decisions(scores, "BETTER", safety=safety), "runs/mine")
+    assert (found.answer, found.ship.short) == ("partly", "Not before safety is looked at") and said in found.ship.more
+    worse = recommend(with_decisions(scores, "INFERIOR", safety=safety), "runs/mine")
+    assert worse.answer == "no" and said in worse.ship.more
+    fine = {"canaries": {"models": {"student": {"ids": []}}}, "refusals": None}
+    assert recommend(with_decisions(scores, "BETTER", safety=fine), "runs/mine").answer == "yes"
+
+
+def test_markdown_begins_with_verdict_and_advice_and_is_compact(tmp_path: Path, scores: dict[str, Any]) -> None:
+    result = EvalResult(scores, paths_of(Run(tmp_path / "mine")), 0.0, up_to_date=True)
+    text = markdown(result, "mine")
+    lines = text.splitlines()
+    assert str(tmp_path) not in text, "no folder of this machine"
+    assert lines[0].startswith("### mine: INCONCLUSIVE") and lines[2].startswith("- **Ship it?** Not shown yet.")
+    opened = next(number for number, line in enumerate(lines) if line.startswith("<details>"))
+    assert opened <= 28, "verdict, advice and three tables fit on a screen"
 
 
 def test_what_to_do_next_fits_what_was_found(scores: dict[str, Any]) -> None:

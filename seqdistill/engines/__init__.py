@@ -6,7 +6,7 @@ request's completion (`error` is set). It raises for what no request can survive
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from seqdistill.engines.reasoning import split_reasoning as split_reasoning
 from seqdistill.errors import UsageError
@@ -140,6 +140,17 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Frees what the engine holds. It is not used again."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """An engine that also takes single requests that somebody waits for, several at once."""
+
+    async def answer(self, request: Request, meter: Meter, hear: Callable[[dict[str, Any]], None] | None) -> Completion | None:
+        """One request's completion, its failure included; None while the meter has no room for it.
+
+        `hear` receives the answer's chunks, in the form of a chat-completions stream, as they come.
+        """
 
 
 def neutralised(engine: Engine) -> list[str]:

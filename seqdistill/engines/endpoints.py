@@ -7,7 +7,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from seqdistill.engines.openai_api import OpenAIEngine
 
 PATH = "/chat/completions"
+Hear = Callable[[dict[str, Any]], None]  # receives each chunk of a streamed answer as it comes
 BLOCKED = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"}
 
 
@@ -62,14 +63,14 @@ class Endpoint:
         """Its base URL, as it may be shown."""
         return self.who.endpoint
 
-    async def send(self, requests: Sequence[Request]) -> Reply:
-        """One try of requests that are sent as one. Raises Failure."""
+    async def send(self, requests: Sequence[Request], hear: Hear | None = None) -> Reply:
+        """One try of requests that are sent as one; with `hear` its answer is streamed. Raises Failure."""
         import openai
 
-        made = self.dialect.put(self.engine.made(requests[0], len(requests)))
+        made = self.dialect.put(self.engine.made(requests[0], len(requests), stream=hear is not None))
         try:
             async with asyncio.timeout(self.pace.timeout):
-                return await self._exchange({**self.engine.fields, **made})
+                return await self._exchange({**self.engine.fields, **made}, hear)
         except openai.APIStatusError as error:
             raise self._refusal(error, made) from None
         except TimeoutError:
@@ -80,14 +81,14 @@ class Endpoint:
                 raise self._adapted(made, error_of_reply) or failure from None
             raise
 
-    async def _exchange(self, body: dict[str, Any]) -> Reply:
+    async def _exchange(self, body: dict[str, Any], hear: Hear | None) -> Reply:
         import aiohttp
         import httpx2
         import openai
 
         try:
             if body.get("stream"):
-                return await self._streamed(body)
+                return await self._streamed(body, hear)
             response = await self.client.post(PATH, cast_to=httpx2.Response, body=body)
             try:
                 return self._read(response.content)
@@ -101,7 +102,7 @@ class Endpoint:
         except aiohttp.ClientError as error:
             raise Failure("malformed reply", f"{self.name}: {error!r}", lost=True) from None
 
-    async def _streamed(self, body: dict[str, Any]) -> Reply:
+    async def _streamed(self, body: dict[str, Any], hear: Hear | None) -> Reply:
         """A streamed answer. An endpoint that answers without a stream all the same is understood."""
         began, first, joined, plain = time.perf_counter(), None, Joined(), bytearray()
         create = self.client.chat.completions.with_streaming_response.create
@@ -111,7 +112,7 @@ class Endpoint:
                     plain += line.encode() + b"\n"
                     continue
                 try:
-                    joined.add(line)
+                    chunk = joined.add(line)
                 except ValueError as error:
                     raise Failure(
                         "malformed reply", f"{self.name}: an event of the stream is not JSON: {error}", lost=True
@@ -122,6 +123,8 @@ class Endpoint:
                     failure = no_answer(self.who, joined.error, proven=bool(self.answers))
                     failure.lost = failure.lost or joined.begun
                     raise failure
+                if hear is not None and chunk is not None:
+                    hear(chunk)
                 if joined.done:
                     break
         if plain:

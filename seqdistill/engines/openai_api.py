@@ -13,7 +13,8 @@ from typing import Any
 from seqdistill.engines import UNMETERED, Completion, Meter, Pace, Request
 from seqdistill.engines.dialect import Dialect
 from seqdistill.engines.dispatch import Dispatcher
-from seqdistill.engines.endpoints import Endpoint, Reply
+from seqdistill.engines.endpoints import Endpoint, Hear, Reply
+from seqdistill.engines.live import LiveEndpoints
 from seqdistill.engines.options import DEFAULT_URL, PLACEHOLDER, Address, addresses, check_options, fields_of, without_secrets
 from seqdistill.engines.pace import Throttle
 from seqdistill.engines.refusals import Who
@@ -33,6 +34,7 @@ class OpenAIEngine:
         self._model, self.pace = model, pace
         self.addresses = addresses(model)
         self.fields, self._omitted = fields_of(model)
+        self._live: LiveEndpoints | None = None
         # OpenAI's newer models know only the new name, many other servers only the old one; vLLM knows both.
         self._dialects = {
             address.url: Dialect("max_completion_tokens" if address.url == DEFAULT_URL else "max_tokens")
@@ -44,18 +46,7 @@ class OpenAIEngine:
         if not requests:
             return
         async with contextlib.AsyncExitStack() as stack:
-            endpoints = [
-                Endpoint(
-                    who=Who(address.name, self._model.model, address.key_env),
-                    client=await stack.enter_async_context(self.client(address)),
-                    throttle=Throttle(self.pace),
-                    engine=self,
-                    pace=self.pace,
-                    dialect=self._dialects[address.url],
-                    secrets=address.secrets,
-                )
-                for address in self.addresses
-            ]
+            endpoints = await self._endpoints(stack)
             groups = _grouped(requests, self.pace.samples_per_request)
             dispatcher = Dispatcher(self._parse_reply, groups, endpoints, self.pace, meter)
             try:
@@ -63,6 +54,31 @@ class OpenAIEngine:
                     yield completion
             finally:
                 await dispatcher.stop()
+
+    async def answer(self, request: Request, meter: Meter = UNMETERED, hear: Hear | None = None) -> Completion | None:
+        """One request that somebody waits for, on connections that stay open; None while the meter has no room for it.
+
+        `hear` receives the chunks of the answer as they come. What is tried again is `live`'s to decide.
+        """
+        if self._live is None:
+            self._live_stack = contextlib.AsyncExitStack()
+            self._live = LiveEndpoints(await self._endpoints(self._live_stack), self._parse_reply, self.pace)
+        return await self._live.answer(request, meter, hear)
+
+    async def _endpoints(self, stack: contextlib.AsyncExitStack) -> list[Endpoint]:
+        """The model's endpoints, whose connections live as long as the stack."""
+        return [
+            Endpoint(
+                who=Who(address.name, self._model.model or "", address.key_env),
+                client=await stack.enter_async_context(self.client(address)),
+                throttle=Throttle(self.pace),
+                engine=self,
+                pace=self.pace,
+                dialect=self._dialects[address.url],
+                secrets=address.secrets,
+            )
+            for address in self.addresses
+        ]
 
     def client(self, address: Address, timeout: Any = None) -> Any:
         """An openai.AsyncOpenAI that reaches one address. `timeout` is an openai.Timeout, by default the pace's."""
@@ -89,9 +105,12 @@ class OpenAIEngine:
         )
 
     async def close(self) -> None:
-        """Nothing is held between two streams."""
+        """Closes the connections that `answer` keeps open; nothing is held between two streams."""
+        live, self._live = self._live, None
+        if live is not None:
+            await self._live_stack.aclose()
 
-    def made(self, request: Request, n: int = 1) -> dict[str, Any]:
+    def made(self, request: Request, n: int = 1, *, stream: bool = False) -> dict[str, Any]:
         """What the engine itself puts into the body of a request for n answers; the token limit is under max_tokens."""
         body = {
             "model": self._model.model,
@@ -103,7 +122,7 @@ class OpenAIEngine:
             **({"n": n} if n > 1 else {}),
             **({} if request.logprobs is None else {"logprobs": True, "top_logprobs": request.logprobs}),
             **_response_format(request),
-            **({"stream": True, "stream_options": {"include_usage": True}} if self._model.stream else {}),
+            **({"stream": True, "stream_options": {"include_usage": True}} if stream or self._model.stream else {}),
         }
         return {key: value for key, value in body.items() if key not in self._omitted}
 

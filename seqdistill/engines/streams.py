@@ -20,17 +20,22 @@ class Joined:
         self._usage: Any = None
         self._choices: dict[int, dict[str, Any]] = {}
 
-    def add(self, line: str) -> None:
-        """One line of the stream. Raises ValueError for a `data:` line that is not JSON."""
+    def add(self, line: str) -> dict[str, Any] | None:
+        """One line of the stream; returns its chunk, if it holds one. Raises ValueError for a `data:` line that is not JSON."""
         name, colon, value = line.removeprefix("\ufeff").partition(":")
         if not colon or name.strip() != "data":  # a comment, which keeps a connection open, or an event's name
-            return
+            return None
         if value.strip() == "[DONE]":
             self.done = True
-            return
+            return None
         if not value.strip():
-            return
+            return None
         chunk = as_dict(from_json(value.encode()))
+        self.add_chunk(chunk)
+        return chunk
+
+    def add_chunk(self, chunk: dict[str, Any]) -> None:
+        """One chunk of the stream."""
         if chunk.get("error") and not chunk.get("choices"):
             self.error = chunk
             return

@@ -26,6 +26,11 @@ class AnswerForm:
         """Whether any form is required."""
         return bool(self.schema or self.choices)
 
+    @property
+    def kind(self) -> str:
+        """The kind of a task's answers: "text", "choices" or "schema"."""
+        return "choices" if self.choices else "schema" if self.schema else "text"
+
     def check(self) -> None:
         """Raises UsageError for both at once, an invalid schema, and choices that are empty, the same or never met."""
         if self.schema and self.choices:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from seqdistill.confidence import confidence_of
 from seqdistill.engines import Completion
 from seqdistill.errors import SeqdistillError
 from seqdistill.metrics import Item, Measure
 from seqdistill.records import Message, Prompt
 from seqdistill.stages.evaluate.baselines import Texts
 from seqdistill.stages.evaluate.contestants import Contestant
-from seqdistill.stages.evaluate.deferral import confidence_of, samples_of
+from seqdistill.stages.evaluate.deferral import samples_of
 from seqdistill.tasks.answer_form import AnswerForm
 
 Scores = dict[str, float | None]
@@ -81,6 +82,7 @@ class Scoring:
             fault=self.form.fault(text) if self.form else None,
             finish_reason=None if reason in ("copy", "unknown") else reason,
             prompt=prompt.messages[-1]["content"],
+            source="\n".join(message["content"] for message in prompt.messages),
         )
         wanted = {"teacher": teacher, "reference": prompt.reference}
         found: Scores = {}

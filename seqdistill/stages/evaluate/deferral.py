@@ -6,14 +6,12 @@ The threshold is found on one half of the prompts and reported on the other. Pro
 
 import hashlib
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from seqdistill.confidence import ABOUT
 from seqdistill.engines import Completion
-from seqdistill.engines.logprobs import logprobs_in
-from seqdistill.metrics import METRICS, Item, default_metric
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Prompt
 from seqdistill.stages.evaluate.statistics.guarantee import (
@@ -26,7 +24,6 @@ from seqdistill.stages.evaluate.statistics.guarantee import (
     upper_bound,
 )
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST, share
-from seqdistill.tasks.answer_form import AnswerForm
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,12 +32,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Flags = NDArray[np.bool_]
 
-ABOUT = {
-    "logprob": "exp(mean log-probability of the answer's tokens), the end of turn included where the engine reports it; 0 for "
-    "an invalid answer",
-    "agreement": "mean agreement of further samples at temperature 1 with the answer, from 0 to 1: accuracy for choices, field "
-    "F1 for a schema, chrF for text; 0 for an invalid answer",
-}
 POINTS = 20  # of the curve, beside its start
 
 
@@ -76,23 +67,6 @@ def samples_of(completions: Mapping[str, Completion], prompt: str) -> list[str]:
     """What the student's further samples of a prompt say."""
     numbers = itertools.takewhile(lambda n: f"{prompt}:student:{n}" in completions, itertools.count(1))
     return [one.content for n in numbers if (one := completions[f"{prompt}:student:{n}"]).error is None]
-
-
-def confidence_of(completion: Completion, form: AnswerForm, kind: str = "text", samples: Sequence[str] = ()) -> float | None:
-    """The confidence of an answer, from 0 to 1; 0 for one without its form.
-
-    It is the agreement of the samples where there are any. None where there are neither samples nor log-probabilities.
-    """
-    found = logprobs_in(completion.raw)
-    if completion.error is not None or not (samples or (found and found.logprobs)):
-        return None
-    if form and form.fault(completion.content):
-        return 0.0
-    if samples:
-        score, choices = METRICS[default_metric(kind)].score, tuple(form.choices)
-        scores = [score(Item(text, completion.content, kind, choices)) or 0.0 for text in samples]
-        return round(sum(scores) / len(scores) / 100, 6)
-    return round(math.exp(found.mean), 6) if found else None
 
 
 def deferral(

@@ -57,7 +57,7 @@ def recommend(scores: Scores, run: str) -> Recommendation:
     """The recommendation. `run` is the run directory as commands name it."""
     slices = [_slice(part, scores["primary"]) for part in scores["slices"] if part["judged"]]
     slices.sort(key=lambda one: ("no", "open", "yes").index(one.answer))
-    answer, ship = _ship(scores, slices)
+    answer, ship = _with_safety(scores, *_ship(scores, slices))
     steps = list(_steps(scores, slices, answer, run))
     return Recommendation(answer, ship, slices, _saves(scores), steps[:STEPS])
 
@@ -80,6 +80,28 @@ def _ship(scores: Scores, slices: list[SliceAnswer]) -> tuple[Answer, Fact]:
         return "partly", Fact(f"Yes, but not for {_listed(worse)}", " ".join([gap, *references]))
     better = judged["decision"] == "BETTER"
     return "yes", Fact("Yes, it beats the teacher" if better else f"Yes, within {margin}", " ".join([gap, *references]))
+
+
+def _with_safety(scores: Scores, answer: Answer, ship: Fact) -> tuple[Answer, Fact]:
+    """Quality alone ships nothing that fails where [eval.safety] looked."""
+    alarms = list(_alarms(scores.get("safety") or {}))
+    if not alarms:
+        return answer, ship
+    said = f"{_listed(alarms)[:1].upper()}{_listed(alarms)[1:]}."
+    if answer in ("yes", "partly"):
+        return "partly", Fact("Not before safety is looked at", f"{said} By quality: {ship.short}. {ship.more}")
+    return answer, Fact(ship.short, f"{ship.more} {said}")
+
+
+def _alarms(safety: Scores) -> Iterator[str]:
+    given = (safety.get("canaries") or {}).get("models", {}).get("student", {}).get("ids", [])
+    if given:
+        yield f"it gives away {len(given)} planted canaries"
+    worse = {one["of"] for one in (safety.get("refusals") or {}).get("decisions", []) if one["decision"] == "INFERIOR"}
+    if "refuse" in worse:
+        yield "it answers more requests that should be refused"
+    if "answer" in worse:
+        yield "it refuses more harmless requests"
 
 
 def _references(scores: Scores) -> Iterator[str]:
@@ -137,7 +159,9 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
         yield Step(f"Add about {needed:,} test prompts and evaluate again.", _eval(run))
     deferral, student = scores.get("deferral") or {}, scores["models"]["student"]
     if answer == "yes":
-        yield Step("Use the model in train/model where the teacher answers today; its card says how to prompt it.")
+        yield Step("Serve it where the teacher answers today, at the same kind of endpoint:", f"seqdistill serve {run}")
+    elif answer == "partly" and deferral.get("threshold") is not None:
+        yield Step("Serve it with the teacher behind it, under the threshold that was found:", f"seqdistill serve {run}")
     elif not needed:
         worst = [one.name for one in slices if one.answer == "no"] or [one.name for one in slices if one.answer == "open"]
         of = f" of {_listed(worst)}" if 0 < len(worst) < len(slices) else ""

@@ -32,9 +32,15 @@ class EvalResult:
         """Requests that failed, of all models."""
         return sum(facts.get("failed", 0) for facts in self.scores["models"].values())
 
-    def advice(self, run: str) -> Recommendation:
-        """What to make of it, and what to do next; `run` is the run directory as commands name it."""
-        return recommend(self.scores, run)
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self.paths["scores"].parent.parent
+
+    @property
+    def advice(self) -> Recommendation:
+        """What to make of it, and what to do next, with commands as this machine takes them."""
+        return recommend(self.scores, str(self.run))
 
     @property
     def columns(self) -> list[str]:

@@ -1,5 +1,6 @@
 """How numbers are written, the same in the terminal, the sentences, the report and the card."""
 
+from pathlib import Path
 from typing import Any
 
 Cell = dict[str, Any]  # value, low, high, n
@@ -53,6 +54,11 @@ def usd(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value >= 1 or not value else f"{value:.2g}"
+
+
+def run_name(path: Path) -> str:
+    """A run directory in what others read: as it was named, without this machine's folders where that was a whole path."""
+    return path.name if path.is_absolute() else str(path)
 
 
 def other_way(measure: str) -> str | None:

@@ -12,7 +12,6 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.metrics import OWN, Item, Measure, Metric, measures
 from seqdistill.records import Prompt
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.inputs import kind_of
 from seqdistill.tasks.answer_form import AnswerForm
 
 
@@ -32,7 +31,8 @@ def form_in(scores: Mapping[str, Any]) -> AnswerForm:
 
 def measures_in(scores: Mapping[str, Any]) -> list[Measure]:
     """The measures that were taken, but for the user's own."""
-    return [measure for measure in measures(kind_of(form_in(scores))) if measure.name in scores["measures"]]
+    taken = measures(form_in(scores).kind, primary=scores["primary"])
+    return [measure for measure in taken if measure.name in scores["measures"]]
 
 
 def own_measures_in(scores: Mapping[str, Any]) -> list[Measure]:

@@ -124,6 +124,21 @@ def loss(log: Sequence[Document]) -> Document | None:
     return _plot(said, x, y, "step", "loss", lines=found, marks=marks)
 
 
+def quality(log: Sequence[Document]) -> Document | None:
+    """The student's score on validation prompts while it trained; None where it was not measured at least twice."""
+    points = [(float(row["step"]), float(row["quality"])) for row in log if row.get("quality") is not None]
+    if len(points) < 2:
+        return None
+    x, y = (
+        axis(0.0, max(step for step, _ in points)),
+        axis(min(score for _, score in points), max(score for _, score in points)),
+    )
+    said = f"score on validation prompts from {points[0][1]:.1f} to {points[-1][1]:.1f}"
+    marks = [{"model": "training", "x": x.at(step), "y": y.up(score)} for step, score in points]
+    lines = [{"name": "quality", "points": _line(points, x, y)}]
+    return _plot(said, x, y, "step", "score on validation prompts, against the teacher", lines=lines, marks=marks)
+
+
 def x_steps(curve: Sequence[tuple[float, float]]) -> str:
     """The last step of a curve."""
     return f"{curve[-1][0]:,.0f}"

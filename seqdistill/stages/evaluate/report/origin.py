@@ -36,16 +36,16 @@ def funnel_bars(run: Run) -> list[Document]:
 
 
 def lineage(run: Run, scores: Document) -> list[Document]:
-    """From the prompts to the predictions, each file with its rows and the start of its SHA-256."""
+    """From the prompts to everybody's answers, each file with its rows and the start of its SHA-256; `leads`: to the next."""
     manifests = {stage: run.manifest(stage) or {} for stage in STAGES}
     found: list[Document] = []
 
-    def add(label: str, name: str, sha256: str, facts: list[str]) -> None:
-        found.append({"label": label, "file": name, "hash": sha256[:HASH], "facts": facts})
+    def add(label: str, path: str, sha256: str, facts: list[str], *, leads: bool) -> None:
+        found.append({"label": label, "file": Path(path).name, "hash": sha256[:HASH], "facts": facts, "leads": leads})
 
-    for key in ("prompts", "template"):
+    for key in ("template", "prompts"):
         if entry := manifests["generate"].get("inputs", {}).get(key):
-            add(key, Path(entry["path"]).name, entry["sha256"], [])
+            add(key, entry["path"], entry["sha256"], [], leads=key == "prompts")
     for stage, file, label in (
         ("generate", "samples.jsonl", "teacher's answers"),
         ("filter", "train.jsonl", "kept to train on"),
@@ -55,14 +55,12 @@ def lineage(run: Run, scores: Document) -> list[Document]:
             facts = [f"{output['rows']:,} rows"] if output["rows"] is not None else []
             if stage == "train" and (size := scores["models"]["student"].get("parameters")):
                 facts.append(f"{count(size)} parameters")
-            if finished := manifests[stage].get("finished"):
-                facts.append(finished[:10])
-            add(label, output["path"], output["sha256"], facts)
-    if test := manifests["filter"].get("inputs", {}).get("test"):
-        add("test set, held out", Path(test["path"]).name, test["sha256"], [f"{scores['prompts']:,} prompts"])
+            add(label, file, output["sha256"], [*facts, manifests[stage].get("finished", "")[:10]], leads=True)
     predictions = run.file("eval", "predictions.jsonl")
     if predictions.is_file():
-        add("everybody's answers", "eval/predictions.jsonl", file_sha256(predictions), [f"{scores['n']:,} prompts compared"])
+        add("all answers", predictions.name, file_sha256(predictions), [f"{scores['n']:,} prompts compared"], leads=False)
+    if test := manifests["filter"].get("inputs", {}).get("test"):
+        add("test set, held out", test["path"], test["sha256"], [f"{scores['prompts']:,} prompts"], leads=False)
     return found
 
 

@@ -15,7 +15,9 @@ from seqdistill.runs import Run
 from seqdistill.stages.evaluate.recommendation import recommend
 from seqdistill.stages.evaluate.report import charts, items, origin
 from seqdistill.stages.evaluate.result import EvalResult
-from seqdistill.stages.evaluate.shown import count, other_way, percent, speed, times
+from seqdistill.stages.evaluate.safety.document import sentences
+from seqdistill.stages.evaluate.shown import count, other_way, percent, run_name, speed, times
+from seqdistill.stages.evaluate.statistics.paired import DECISIONS
 from seqdistill.stages.evaluate.verdict import faster
 from seqdistill.version import __version__
 
@@ -54,6 +56,8 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
     result = EvalResult(scores, {}, 0.0, up_to_date=True)
     log = _log(run)
     decision, _, headline = scores["verdict"][0].partition(": ")
+    if decision not in DECISIONS:
+        decision, headline = "", scores["verdict"][0]
     values: Document = {
         "style": Markup(style),  # noqa: S704 - our own file
         "script": Markup(script),  # noqa: S704 - our own file
@@ -65,10 +69,10 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
         "scores": scores,
         "date": (run.manifest("train") or {}).get("finished", "")[:10],
         "names": _names(run, scores),
-        "decision": decision if headline else "",
-        "headline": f"{headline[:1].upper()}{headline[1:]}" if headline else decision,
+        "decision": decision,
+        "headline": f"{headline[:1].upper()}{headline[1:]}",
         "said": scores["verdict"][1:],
-        "advice": recommend(scores, run_name(run)),
+        "advice": recommend(scores, run_name(run.path)),
         "figures": _figures(scores),
         "measure": measures[primary]["phrase"],
         "levels": [charts.levels(scores["models"], metric, measures[metric]["heading"]) for metric in metrics],
@@ -79,10 +83,16 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
         "deferral": charts.deferral(scores.get("deferral") or {}),
         "cost": charts.quality_and_cost(scores),
         "prices": {"columns": result.cost_columns, "rows": result.cost_rows, "notes": result.cost_notes},
+        "safety": {
+            "columns": result.safety_columns,
+            "rows": result.safety_rows,
+            "said": list(sentences(scores.get("safety"))),
+        },
         "facts": _facts(scores),
         "lengths": charts.histograms(_lengths(rows), "characters"),
         "latencies": charts.histograms(_seconds(rows, scores), "s", ".2f"),
         "loss": charts.loss(log),
+        "quality": charts.quality(log),
         "generations": _generations(log),
         "count": len(found),
         "regressed": sum(item.regressed for item in found),
@@ -95,11 +105,6 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
         "provenance": origin.provenance(run, scores),
     }
     return environment.get_template("page.html.jinja").render(values)
-
-
-def run_name(run: Run) -> str:
-    """The run directory as a command on this machine would name it, without the folders of an absolute path."""
-    return run.path.name if run.path.is_absolute() else str(run.path)
 
 
 def _hash(text: str) -> str:

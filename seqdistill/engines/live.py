@@ -1,0 +1,112 @@
+"""Single requests that somebody waits for, at endpoints that are kept open: which one takes it, and what is tried again.
+
+An endpoint that is out of reach, down or full is left alone for some seconds, and a request that no endpoint can take now
+fails at once: whoever waits has another way, or wants to know. `dispatch` is for many requests that nobody waits for.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from seqdistill.engines import Completion, Meter, Pace, Request
+from seqdistill.engines.endpoints import Endpoint, Hear, Reply
+from seqdistill.engines.pace import backoff
+from seqdistill.engines.refusals import Failure
+from seqdistill.engines.replies import choices_in
+
+TRIES = 3  # of one request, where an endpoint says that it may be sent again
+LONGEST_REST_SECONDS = 15.0
+LONGEST_WAIT_SECONDS = 2.0  # before another try: somebody waits
+ADAPTIONS = 4  # further tries in other words, as an endpoint wants them
+
+
+class LiveEndpoints:
+    """The endpoints of one model, and until when each is left alone."""
+
+    def __init__(
+        self, endpoints: Sequence[Endpoint], parse: Callable[[Request, Reply, float, int], Completion], pace: Pace
+    ) -> None:
+        self._endpoints, self._parse, self._pace = endpoints, parse, pace
+        self._rests: dict[str, tuple[float, int, Failure]] = {}  # by name: until when, how many failures, the last one
+        self._loads = dict.fromkeys((endpoint.name for endpoint in endpoints), 0)
+        self._places = asyncio.Semaphore(pace.concurrency)
+
+    async def answer(self, request: Request, meter: Meter, hear: Hear | None) -> Completion | None:
+        """The request's completion, its failure included; None while the meter has no room for it."""
+        async with self._places:
+            tries = adaptions = 0
+            while True:
+                endpoint, rest = self._free()
+                if endpoint is None:
+                    return _failed(request, rest)
+                hold = meter.hold([request])
+                if hold is None:
+                    return None
+                try:
+                    return await self._send(endpoint, request, meter, hold, hear)
+                except Failure as failure:
+                    adaptions += failure.adapted
+                    tries += not failure.adapted
+                    self._note(endpoint, failure)
+                    lost = failure.lost and self._pace.capped
+                    over = tries >= TRIES or adaptions > ADAPTIONS or failure.scope == "request"
+                    if lost or over or failure.filtered or (failure.pause or 0) > LONGEST_WAIT_SECONDS:
+                        return _failed(request, failure)
+                    if not (failure.adapted or failure.away or failure.scope == "endpoint"):
+                        await asyncio.sleep(min(failure.pause or backoff(tries), LONGEST_WAIT_SECONDS))
+
+    async def _send(self, endpoint: Endpoint, request: Request, meter: Meter, hold: str, hear: Hear | None) -> Completion:
+        began, heard = time.perf_counter(), False
+
+        def hear_once(chunk: dict[str, object]) -> None:
+            nonlocal heard
+            heard = True
+            assert hear is not None
+            hear(chunk)
+
+        self._loads[endpoint.name] += 1
+        try:
+            reply = await endpoint.send([request], None if hear is None else hear_once)
+            completion, *beyond = [
+                self._parse(request, reply, time.perf_counter() - began, number) for number in range(len(choices_in(reply.raw)))
+            ]
+            unread = sum(one.completion_tokens + one.hidden_tokens for one in beyond)  # nobody wanted them, but they are billed
+            completion = replace(completion, hidden_tokens=completion.hidden_tokens + unread)
+            if completion.finish_reason == "error" and completion.error is None:
+                raise Failure("broken off", f"{endpoint.name} broke the answer off", lost=True)
+        except Failure as failure:
+            if not failure.lost:
+                meter.release(hold)
+            if heard and not failure.adapted:
+                failure.scope = "request"  # its beginning was passed on: another answer would have another
+            raise
+        finally:
+            self._loads[endpoint.name] -= 1
+        endpoint.answers += 1
+        self._rests.pop(endpoint.name, None)
+        return replace(completion, hold=hold)
+
+    def _free(self) -> tuple[Endpoint | None, Failure]:
+        """The endpoint that takes the next request; None with the reason while all of them are left alone."""
+        now = time.monotonic()
+        free = [endpoint for endpoint in self._endpoints if self._rests.get(endpoint.name, (0.0,))[0] <= now]
+        if free:
+            return min(free, key=lambda endpoint: self._loads[endpoint.name]), Failure("", "")
+        until, _, failure = min(self._rests.values(), key=lambda rest: rest[0])
+        failure.pause = until - now
+        return None, failure
+
+    def _note(self, endpoint: Endpoint, failure: Failure) -> None:
+        """Leaves an endpoint alone that cannot take requests now."""
+        if failure.away or failure.down or failure.slow or failure.scope == "endpoint":
+            count = self._rests.get(endpoint.name, (0.0, 0))[1] + 1
+            rest = max(failure.pause or 0.0, min(LONGEST_REST_SECONDS, backoff(count)))
+            self._rests[endpoint.name] = (time.monotonic() + rest, count, failure)
+
+
+def _failed(request: Request, failure: Failure) -> Completion:
+    if failure.filtered:  # an answer, not a fault
+        return Completion(request.id, finish_reason="content_filter", raw=failure.reply)
+    message = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
+    return Completion(request.id, error=failure.kind, message=message, raw=failure.reply)

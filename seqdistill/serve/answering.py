@@ -1,0 +1,391 @@
+"""One request answered: by the student, or where it is not sure enough by the teacher. Does not know HTTP.
+
+The parts of an answer are those of a chat-completions stream. What the caller is told of an answer is its `Head`.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from seqdistill.confidence import confidence_in, confidence_of
+from seqdistill.engines import Completion, Request
+from seqdistill.engines.logprobs import logprobs_in
+from seqdistill.engines.replies import as_dict, choices_in, parse_choice
+from seqdistill.engines.streams import Joined
+from seqdistill.records import Message, prompt_id, request_seed
+from seqdistill.serve.chat import Chat
+from seqdistill.serve.routing import Promise, Switch, drawn
+from seqdistill.serve.student import Chunk, Student, StudentFailed, Wanted
+from seqdistill.serve.teacher import Teacher, TeacherFailed, cut
+from seqdistill.serve.views import Views
+from seqdistill.tasks.answer_form import AnswerForm
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How answers are requested where the caller does not say: as eval did, for which the promise holds."""
+
+    max_tokens: int
+    temperature: float
+    seed: int
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Head:
+    """Who answers, how sure the student was, what it costs in USD: in a stream of the teacher, its upper bound."""
+
+    by: str  # student | teacher
+    model: str
+    confidence: float | None
+    usd: float | None
+    reason: str  # why not the other one
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer as a whole."""
+
+    head: Head
+    reply: dict[str, Any]  # choices and usage, in the form of a chat-completions reply
+    student: str | None = None  # what the student would have said
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, and what is made of it."""
+
+    chat: Chat
+    name: str | None  # that the caller gave it
+    student: list[Message]
+    teacher: list[Message]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the student answered, and how sure it is."""
+
+    reply: dict[str, Any]
+    confidence: float | None
+    keeps: bool
+
+
+@dataclass
+class Answering:
+    """Student, teacher and the rule between them. Without a student the teacher answers everything."""
+
+    views: Views
+    form: AnswerForm
+    defaults: Defaults
+    promise: Promise
+    switch: Switch
+    student: Student | None
+    teacher: Teacher | None
+    share: float = 1.0
+    student_without_teacher: bool = False
+    beams: int = 1
+    failed: str | None = field(default=None)  # why the student gave no answer the last time
+
+    def asked(self, chat: Chat, name: str | None) -> Asked:
+        """The request in both views. Raises UsageError for a variable of the template that it lacks."""
+        views = self.views.of(chat.messages, chat.values)
+        return Asked(chat, name, views["student"], views["teacher"])
+
+    def route(self, asked: Asked) -> str:
+        """Why the teacher answers a request whatever the student would say; empty where the student is tried."""
+        if self.student is None:
+            return "no student"
+        if self.switch.teacher_only:
+            return "teacher only"
+        if self.share < 1 and drawn("share", asked.student, asked.name) >= self.share:
+            return "share"
+        return ""
+
+    # --- whole answers ---
+
+    async def answer(self, asked: Asked) -> Answered:
+        """The answer as a whole. Raises TeacherFailed where nobody can answer."""
+        reason, judged = self.route(asked), None
+        if not reason and self.student is not None:
+            try:
+                judged = await self._judged(self.student, asked)
+            except StudentFailed as error:
+                self.failed, reason = str(error), "student failed"
+            else:
+                if judged.keeps:
+                    return Answered(self._student_head(judged.confidence, ""), judged.reply)
+                reason = "not sure"
+        try:
+            return await self._by_teacher(asked, reason, judged)
+        except TeacherFailed:
+            if judged is not None and self.student_without_teacher:
+                return Answered(self._student_head(judged.confidence, "no teacher"), judged.reply)
+            raise
+
+    async def _judged(self, student: Student, asked: Asked) -> Judged:
+        reply = await student.answer(wanted := self._wanted(asked))
+        return await self._judge(student, wanted, reply, asked.chat)
+
+    async def _judge(self, student: Student, wanted: Wanted, reply: dict[str, Any], chat: Chat) -> Judged:
+        completions = completions_in(reply)
+        samples: list[str] = []
+        if self.promise.kind == "agreement" and self.promise.samples:
+            further = replace(wanted, n=self.promise.samples, temperature=1.0, top_logprobs=None, response_format=None)
+            samples = [one.content for one in completions_in(await student.answer(further))]
+        form = AnswerForm(chat.schema) if chat.schema is not None else self.form
+        sure = [confidence_of(one, form, form.kind, samples) for one in completions]
+        confidence = None if None in sure or not sure else min(one for one in sure if one is not None)
+        return Judged(reply, confidence, self._keeps(confidence, self.promise.threshold))
+
+    @staticmethod
+    def _keeps(confidence: float | None, threshold: float) -> bool:
+        return threshold <= 0 or (confidence is not None and confidence >= threshold)
+
+    async def _by_teacher(self, asked: Asked, reason: str, judged: Judged | None) -> Answered:
+        teacher = self._teacher()
+        completions, usd = await teacher.answer(self._requests(asked))
+        completions = [cut(one, asked.chat.stop) for one in completions]
+        head = Head("teacher", teacher.name, judged.confidence if judged else None, usd, reason)
+        said = None if judged is None else next((one.content for one in completions_in(judged.reply)), None)
+        return Answered(head, reply_of(completions, with_logprobs=asked.chat.logprobs), said)
+
+    async def check(self, asked: Asked) -> tuple[Completion, float | None]:
+        """What the teacher says to a request that the student answered, and what that costs. Raises TeacherFailed."""
+        chat = replace(asked.chat, n=1, logprobs=False)
+        (completion,), usd = await self._teacher().answer(self._requests(replace(asked, chat=chat)))
+        return cut(completion, asked.chat.stop), usd
+
+    @property
+    def teacher_name(self) -> str:
+        """The teacher's name, empty without one."""
+        return "" if self.teacher is None else self.teacher.name
+
+    def _teacher(self) -> Teacher:
+        if self.teacher is None:
+            raise TeacherFailed(503, "no_teacher", "no teacher is configured, and the student is not sure enough")
+        return self.teacher
+
+    # --- streams ---
+
+    async def stream(self, asked: Asked) -> tuple[Head, AsyncGenerator[Chunk, None]]:
+        """Who answers, and the chunks of the answer, the last one with the usage.
+
+        Raises TeacherFailed where nobody can answer; the generator raises it, or StudentFailed, where an answer breaks off.
+        """
+        reason, confidence = self.route(asked), None
+        held: list[Chunk] = []
+        if not reason and self.student is not None:
+            chunks = self.student.stream(wanted := self._wanted(asked))
+            try:
+                joined, finished = await self._first(chunks, held, wanted.n)
+                if finished:
+                    judged = await self._judge(self.student, wanted, joined.reply(), asked.chat)
+                    confidence = judged.confidence
+                    keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
+                else:
+                    confidence = _first_confidence(joined.reply(), self.promise.decide_on)
+                    keeps = self._keeps(confidence, self._first_threshold)
+                if keeps:
+                    return self._student_head(confidence, ""), _resumed(held, chunks)
+                reason = "not sure"
+                if not self.student_without_teacher:
+                    await chunks.aclose()
+            except StudentFailed as error:
+                self.failed, reason, held = str(error), "student failed", []
+            except BaseException:
+                await chunks.aclose()
+                raise
+        kept = bool(held) and self.student_without_teacher
+        try:
+            found = await self._teacher_stream(asked, reason, confidence)
+        except TeacherFailed:
+            if not kept:
+                raise
+            return self._student_head(confidence, "no teacher"), _resumed(held, chunks)
+        if kept:
+            await chunks.aclose()
+        return found
+
+    @property
+    def _is_decided_whole(self) -> bool:
+        """Whether a stream is decided on the whole answer: its form, and the agreement with further ones, show at its end."""
+        return not self.promise.decide_on or bool(self.form) or self.promise.kind == "agreement"
+
+    @property
+    def _first_threshold(self) -> float:
+        first = self.promise.first_threshold
+        return self.promise.threshold if first is None else first
+
+    async def _first(self, chunks: AsyncGenerator[Chunk, None], held: list[Chunk], n: int) -> tuple[Joined, bool]:
+        """Takes what the decision needs: the first tokens of each choice, or all; and whether it was all."""
+        joined, tokens, whole = Joined(), [0] * n, self._is_decided_whole
+        async for chunk in chunks:
+            held.append(chunk)
+            joined.add_chunk(chunk)
+            for choice in chunk.get("choices") or ():
+                places = as_dict(choice.get("logprobs")).get("content")
+                if isinstance(places, list) and isinstance(choice.get("index"), int) and choice["index"] < n:
+                    tokens[choice["index"]] += len(places)
+            if not whole and min(tokens) >= self.promise.decide_on:
+                return joined, False
+        return joined, True
+
+    async def _teacher_stream(
+        self, asked: Asked, reason: str, confidence: float | None
+    ) -> tuple[Head, AsyncGenerator[Chunk, None]]:
+        """Returns once the teacher's first text is there, so that a teacher that gives none is still an HTTP status."""
+        teacher, requests = self._teacher(), self._requests(asked)
+        texts: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
+        answer = asyncio.create_task(teacher.answer(requests, lambda n, text: texts.put_nowait((n, text))))
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            texts.put_nowait(None)
+            if not task.cancelled():
+                task.exception()  # where the caller has gone, nobody else takes it
+
+        answer.add_done_callback(ended)
+        try:
+            first = await texts.get()
+        except BaseException:
+            answer.cancel()
+            raise
+        if first is None:
+            _, usd = answer.result()  # raises its failure
+            head = Head("teacher", teacher.name, confidence, usd, reason)
+        else:
+            head = Head("teacher", teacher.name, confidence, teacher.bound_usd(requests), reason)
+        return head, _spoken(texts, first, answer, asked.chat)
+
+    # --- what is sent ---
+
+    def _student_head(self, confidence: float | None, reason: str) -> Head:
+        assert self.student is not None
+        return Head("student", self.student.name, confidence, 0.0, reason)
+
+    def _wanted(self, asked: Asked) -> Wanted:
+        chat, how = asked.chat, self._how(asked.chat)
+        return Wanted(
+            messages=asked.student,
+            **how,
+            seed=self._seed(asked, 0),
+            n=chat.n,
+            stop=chat.stop,
+            top_logprobs=chat.top_logprobs,
+            response_format=chat.response_format,
+            schema=chat.schema,
+        )
+
+    def _requests(self, asked: Asked) -> list[Request]:
+        """The teacher's requests, one for each choice, in the task's form unless the caller wants another."""
+        chat = asked.chat
+        formed = chat.schema is None
+        return [
+            Request(
+                id=f"{prompt_id(asked.teacher)}:{number}",
+                messages=asked.teacher,
+                **self._how(chat),
+                seed=self._seed(asked, number),
+                schema=(dict(self.form.schema) or None) if formed else chat.schema,
+                choices=(list(self.form.choices) or None) if formed else None,
+                logprobs=chat.top_logprobs if chat.logprobs else None,
+            )
+            for number in range(chat.n)
+        ]
+
+    def _how(self, chat: Chat) -> dict[str, Any]:
+        given = self.defaults
+        return {
+            "max_tokens": given.max_tokens if chat.max_tokens is None else chat.max_tokens,
+            "temperature": given.temperature if chat.temperature is None else chat.temperature,
+            "top_p": 1.0 if chat.top_p is None else chat.top_p,
+        }
+
+    def _seed(self, asked: Asked, number: int) -> int:
+        """A caller's seed, or one of the request's own: a sample that is requested twice is drawn twice."""
+        if asked.chat.seed is not None:
+            return asked.chat.seed if number == 0 else request_seed(asked.chat.seed, "choice", number)
+        if self._how(asked.chat)["temperature"] > 0:
+            return request_seed(self.defaults.seed, asked.name or "", number)
+        return request_seed(self.defaults.seed, prompt_id(asked.teacher), number)
+
+
+def completions_in(reply: dict[str, Any]) -> list[Completion]:
+    """The completions of a chat-completions reply."""
+    return [parse_choice("", reply, number, 0.0) for number in range(len(choices_in(reply)))]
+
+
+def reply_of(completions: Sequence[Completion], *, with_logprobs: bool = False) -> dict[str, Any]:
+    """Completions as the reply of a chat endpoint."""
+    choices = []
+    for number, one in enumerate(completions):
+        message = {"role": "assistant", "content": one.content} | ({"reasoning": one.reasoning} if one.reasoning else {})
+        raw = (choices_in(one.raw) or [{}])[0]
+        choice = {"index": number, "message": message, "finish_reason": _finish(one.finish_reason), "logprobs": None}
+        choices.append(choice | ({"logprobs": raw.get("logprobs")} if with_logprobs else {}))
+    return {"choices": choices, "usage": usage_of(completions)}
+
+
+def usage_of(completions: Sequence[Completion]) -> dict[str, int]:
+    """The tokens of completions of one prompt, as a chat endpoint reports them."""
+    prompt = max((one.prompt_tokens for one in completions), default=0)
+    written = sum(one.completion_tokens + one.hidden_tokens for one in completions)
+    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+
+
+def _finish(reason: str) -> str:
+    """A finish reason as OpenAI writes it."""
+    return reason if reason in ("stop", "length", "content_filter") else "stop"
+
+
+def _first_confidence(reply: dict[str, Any], tokens: int) -> float | None:
+    """The confidence in the first tokens of an answer that is not finished: of the choice that is least sure."""
+    found = [logprobs_in({"choices": [choice]}) for choice in reply["choices"]]
+    sure = [confidence_in(one.logprobs[:tokens]) for one in found if one is not None and one.logprobs]
+    return min(sure) if len(sure) == len(found) and sure else None
+
+
+async def _resumed(held: Sequence[Chunk], chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    try:
+        for chunk in held:
+            yield chunk
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        await chunks.aclose()
+
+
+async def _spoken(
+    texts: "asyncio.Queue[tuple[int, str] | None]",
+    first: tuple[int, str] | None,
+    answer: "asyncio.Task[tuple[list[Completion], float | None]]",
+    chat: Chat,
+) -> AsyncGenerator[Chunk, None]:
+    """The teacher's answer as chunks: its text as it comes, and at the end what was not shown yet."""
+    said = [""] * chat.n  # what has come
+    shown = [""] * chat.n  # what was passed on
+    longest = max(map(len, chat.stop), default=1) - 1  # what may still become one of these texts is held back
+    part = first
+    while part is not None:
+        number, text = part
+        said[number] += text
+        ends = min((at for stop in chat.stop if (at := said[number].find(stop)) >= 0), default=None)
+        until = ends if ends is not None else len(said[number]) - longest
+        if until > len(shown[number]):
+            new = said[number][len(shown[number]) : until]
+            shown[number] += new
+            yield {"choices": [{"index": number, "delta": {"content": new}, "finish_reason": None}]}
+        part = await texts.get()
+    completions, usd = await answer
+    completions = [cut(one, chat.stop) for one in completions]
+    for number, one in enumerate(completions):
+        rest = one.content.removeprefix(shown[number]) if one.content.startswith(shown[number]) else ""
+        choice: dict[str, Any] = {
+            "index": number,
+            "delta": {"content": rest} if rest else {},
+            "finish_reason": _finish(one.finish_reason),
+        }
+        if chat.logprobs:
+            choice["logprobs"] = (choices_in(one.raw) or [{}])[0].get("logprobs")
+        yield {"choices": [choice]}
+    yield {"choices": [], "usage": usage_of(completions), "usd": usd}

@@ -1,0 +1,361 @@
+"""The HTTP side: an OpenAI-compatible endpoint with its errors, limits and headers. Decides nothing about answers."""
+
+import asyncio
+import hmac
+import json
+import math
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from seqdistill.engines.replies import as_dict, text_of
+from seqdistill.errors import UsageError
+from seqdistill.records import from_json
+from seqdistill.serve.answering import Answering, Asked, Head
+from seqdistill.serve.chat import BadRequest, read_chat
+from seqdistill.serve.log import Exchange, Log
+from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
+from seqdistill.serve.routing import drawn
+from seqdistill.serve.student import Chunk, StudentFailed
+from seqdistill.serve.teacher import TeacherFailed
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+MOST_BODY = 4 << 20  # bytes of a request
+HEAD_SECONDS = 60.0  # within which a request's head must be there, or the next request of an open connection
+BODY_SECONDS = 30.0  # within which a request's body must be there
+WRITE_SECONDS = 30.0  # within which a client must take what is sent to it
+RETRY_SECONDS = 1  # after which a client may try again where too many requests are under way
+WRITE_BUFFER = 1 << 16  # bytes that wait for a slow client at most
+JSON_HEADERS = {"Content-Type": "application/json"}
+
+Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What clients may do."""
+
+    concurrency: int = 1024
+    key: str | None = None
+    shadow: float = 0.0  # share of the student's answers that the teacher checks
+    shadows: int = 32  # of these checks, under way at most
+
+
+class HttpError(Exception):
+    """An answer outside 200, in OpenAI's form."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.param, self.retry_after = status, code, message, param, retry_after
+
+    def body(self) -> bytes:
+        """The error as JSON."""
+        kind = "invalid_request_error" if self.status < 500 and self.status != 429 else "server_error"
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, kind)
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return json.dumps({"error": error}).encode()
+
+
+class App:
+    """The handlers of one server."""
+
+    def __init__(
+        self,
+        answering: Answering,
+        name: str,
+        limits: Limits,
+        metrics: Metrics,
+        log: Log,
+        gauges: Callable[[], dict[str, tuple[str, float]]],
+    ) -> None:
+        self.answering, self.name, self._limits = answering, name, limits
+        self.metrics, self._log, self._gauges = metrics, log, gauges
+        self._started = int(time.time())
+        self._shadows: set[asyncio.Task[None]] = set()
+
+    def runner(self, shutdown_seconds: float) -> "web.AppRunner":
+        """What serves the application; a client that goes away cancels its request."""
+        from aiohttp import web
+
+        return web.AppRunner(
+            self._application(),
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=HEAD_SECONDS,
+            shutdown_timeout=shutdown_seconds,
+        )
+
+    def _application(self) -> "web.Application":
+        from aiohttp import web
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guarded(request, handler)
+
+        app = web.Application(client_max_size=MOST_BODY, middlewares=[guard])
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/feedback", self._feedback)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
+        return app
+
+    # --- around every request ---
+
+    async def _guarded(self, request: "web.Request", handler: Handler) -> "web.StreamResponse":
+        from aiohttp import web
+
+        try:
+            if request.path != "/health":
+                self._check_key(request)
+            return await handler(request)
+        except HttpError as error:
+            self.metrics.count("errors", code=error.code)
+            return _error(error)
+        except web.HTTPException as error:
+            if error.status == 413:
+                return _error(HttpError(413, "request_too_large", f"the body is larger than {MOST_BODY} bytes"))
+            known = "POST /v1/chat/completions, POST /feedback, GET /v1/models, /health, /metrics"
+            return _error(HttpError(error.status, "unknown_url", f"no {request.method} {request.path} here; there are {known}"))
+
+    def _check_key(self, request: "web.Request") -> None:
+        if self._limits.key is None:
+            return
+        scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+        right = hmac.compare_digest(sent.strip().encode(), self._limits.key.encode())
+        if scheme.lower() != "bearer" or not right:
+            raise HttpError(401, "invalid_api_key", "the Authorization header holds no valid key: Bearer KEY")
+
+    # --- what is served ---
+
+    async def _models(self, _request: "web.Request") -> "web.StreamResponse":
+        model = {"id": self.name, "object": "model", "created": self._started, "owned_by": "seqdistill"}
+        return _json({"object": "list", "data": [model]})
+
+    async def _health(self, _request: "web.Request") -> "web.StreamResponse":
+        return _json({"status": "ok", "teacher_only": self.answering.switch.teacher_only})
+
+    async def _metrics(self, _request: "web.Request") -> "web.StreamResponse":
+        from aiohttp import web
+
+        return web.Response(body=self.metrics.text(self._gauges()).encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _chat(self, request: "web.Request") -> "web.StreamResponse":
+        if self.metrics.in_flight >= self._limits.concurrency:
+            message = f"{self._limits.concurrency} requests are under way, which is the limit"
+            raise HttpError(429, "too_many_requests", message, retry_after=RETRY_SECONDS)
+        self.metrics.in_flight += 1
+        try:
+            return await self._answered(request)
+        except asyncio.CancelledError:  # the client went away
+            self.metrics.count("vanished")
+            raise
+        except (ConnectionError, TimeoutError):  # it does not take what is sent to it
+            self.metrics.count("vanished")
+            if request.transport is not None:
+                request.transport.abort()
+            raise asyncio.CancelledError from None
+        finally:
+            self.metrics.in_flight -= 1
+
+    async def _answered(self, request: "web.Request") -> "web.StreamResponse":
+        began = time.perf_counter()
+        content = await self._body(request)
+        try:
+            chat = read_chat(content)
+            asked = self.answering.asked(chat, request.headers.get("x-request-id"))
+        except BadRequest as error:
+            raise HttpError(400, "invalid_request", error.message, param=error.param) from None
+        except UsageError as error:
+            raise HttpError(400, "invalid_request", f"{error.message}; {error.hint}", param="messages") from None
+        envelope = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time())}
+        said: dict[str, Any] = {"text": "", "finish_reason": "stop"}  # of the first choice
+        try:
+            if chat.stream:
+                head, chunks = await self.answering.stream(asked)
+                async with aclosing(chunks):
+                    response = await self._stream(request, asked, head, chunks, envelope, said)
+            else:
+                answered = await self.answering.answer(asked)
+                head, first = answered.head, answered.reply["choices"][0]
+                said = {"text": text_of(first["message"].get("content")), "finish_reason": first.get("finish_reason") or "stop"}
+                said["student"] = answered.student
+                response = _json(_whole(answered.reply, head, envelope, chat.logprobs), _headers(head))
+        except TeacherFailed as error:
+            raise HttpError(error.status, error.code, error.message, retry_after=5 if error.status == 503 else None) from None
+        finally:
+            if self.answering.failed:
+                self.metrics.count("student_failures")
+                self.answering.failed = None
+        self.metrics.count("requests", model=head.by, reason=head.reason)
+        self.metrics.took(head.by, time.perf_counter() - began)
+        exchange = Exchange(
+            str(envelope["id"]), asked.teacher, model=head.model, by=head.by, confidence=head.confidence, usd=head.usd, **said
+        )
+        self._log.answered(exchange)
+        if exchange.text and head.by == "student" and drawn("shadow", [], exchange.id) < self._limits.shadow:
+            self._shadow(asked, exchange)
+        return response
+
+    def _shadow(self, asked: Asked, exchange: Exchange) -> None:
+        """Has the teacher check an answer of the student, in nobody's way."""
+        if len(self._shadows) >= self._limits.shadows:
+            self.metrics.count("shadows", outcome="skipped")
+            return
+        task = asyncio.create_task(self._checked(asked, exchange))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+
+    async def _checked(self, asked: Asked, exchange: Exchange) -> None:
+        try:
+            completion, usd = await self.answering.check(asked)
+        except TeacherFailed as error:
+            self.metrics.count("shadows", outcome=error.code)
+            return
+        self.metrics.count("shadows", outcome="checked")
+        self._log.shadowed(exchange, completion.content, self.answering.teacher_name, completion.finish_reason, usd)
+
+    async def finish(self, seconds: float) -> None:
+        """Waits for the teacher's checks that are under way, at most this long."""
+        if self._shadows:
+            await asyncio.wait(self._shadows, timeout=seconds)
+
+    async def _feedback(self, request: "web.Request") -> "web.StreamResponse":
+        try:
+            body = from_json(await self._body(request))
+        except ValueError as error:
+            raise HttpError(400, "invalid_request", f"the body is not JSON: {error}") from None
+        body = as_dict(body)
+        name, completion, rating = (body.get(key) for key in ("id", "completion", "rating"))
+        if not isinstance(name, str):
+            raise HttpError(400, "invalid_request", "id is not the id of an answer", param="id")
+        if completion is not None and not (isinstance(completion, str) and completion.strip()):
+            raise HttpError(400, "invalid_request", "completion is not a text", param="completion")
+        if rating is not None and (not isinstance(rating, (int, float)) or not math.isfinite(rating)):
+            raise HttpError(400, "invalid_request", "rating is not a number", param="rating")
+        if completion is None and rating is None:
+            raise HttpError(400, "invalid_request", "neither completion, a corrected answer, nor rating, a number, is there")
+        if not self._log.feedback(name, completion, None if rating is None else float(rating)):
+            raise HttpError(404, "unknown_id", f"{name[:100]}: not one of the latest answers of this server", param="id")
+        self.metrics.count("feedback", kind="rating" if completion is None else "correction")
+        return _json({"id": name, "status": "logged"})
+
+    async def _body(self, request: "web.Request") -> bytes:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await request.read()
+        except TimeoutError:
+            raise HttpError(408, "request_timeout", f"the body was not there within {BODY_SECONDS:g} s") from None
+
+    async def _stream(
+        self,
+        request: "web.Request",
+        asked: Asked,
+        head: Head,
+        chunks: AsyncGenerator[Chunk, None],
+        envelope: dict[str, Any],
+        said: dict[str, Any],
+    ) -> "web.StreamResponse":
+        from aiohttp import web
+
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-cache",
+                "X-Accel-Buffering": "no",
+                **_headers(head),
+            }
+        )
+        await response.prepare(request)
+        if request.transport is not None:
+            request.transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        envelope = {**envelope, "object": "chat.completion.chunk", "model": head.model}
+        role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+        await _send(response, {**envelope, "choices": [{**role, "index": number} for number in range(asked.chat.n)]})
+        try:
+            async for chunk in chunks:
+                for event in _events(chunk, envelope, head, asked.chat.logprobs, asked.chat.include_usage):
+                    await _send(response, event)
+                for choice in chunk.get("choices") or ():
+                    if choice.get("index", 0) == 0:
+                        said["text"] += text_of(choice.get("delta", {}).get("content"))
+                        said["finish_reason"] = choice.get("finish_reason") or said["finish_reason"]
+            await _send(response, None)
+        except (TeacherFailed, StudentFailed) as failure:  # the status is sent: all that is left is an event
+            self.metrics.count("errors", code="broken_off")
+            said["text"] = ""
+            await _send(response, json.loads(HttpError(502, "broken_off", f"the answer broke off: {failure}").body()))
+        await response.write_eof()
+        return response
+
+
+async def _send(response: "web.StreamResponse", event: dict[str, Any] | None) -> None:
+    """One event of a stream; None is the last one."""
+    data = "[DONE]" if event is None else json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    async with asyncio.timeout(WRITE_SECONDS):
+        await response.write(f"data: {data}\n\n".encode("utf-8", "replace"))
+
+
+def _events(chunk: Chunk, envelope: dict[str, Any], head: Head, logprobs: bool, include_usage: bool) -> list[dict[str, Any]]:
+    """A chunk as the caller wants it: with its log-probabilities and usage where it asked for them."""
+    events = []
+    choices = [
+        _shown(choice, logprobs) for choice in chunk.get("choices") or () if choice.get("delta") or choice.get("finish_reason")
+    ]
+    choices = [one for one in choices if one["delta"] or one["finish_reason"]]
+    if choices:
+        events.append({**envelope, "choices": choices})
+    if include_usage and chunk.get("usage"):
+        usd = chunk.get("usd", head.usd)
+        events.append({**envelope, "choices": [], "usage": chunk["usage"], "seqdistill": {"model": head.by, "usd": usd}})
+    return events
+
+
+def _shown(choice: dict[str, Any], logprobs: bool) -> dict[str, Any]:
+    delta = {name: value for name, value in choice.get("delta", {}).items() if name != "role" and value not in (None, "")}
+    return {
+        "index": choice.get("index", 0),
+        "delta": delta,
+        "logprobs": choice.get("logprobs") if logprobs else None,
+        "finish_reason": choice.get("finish_reason"),
+    }
+
+
+def _whole(reply: dict[str, Any], head: Head, envelope: dict[str, Any], logprobs: bool) -> dict[str, Any]:
+    """A reply as the caller gets it."""
+    choices = [{**choice, "logprobs": choice.get("logprobs") if logprobs else None} for choice in reply["choices"]]
+    usage = {"usage": reply["usage"]} if reply.get("usage") else {}
+    return {**envelope, "object": "chat.completion", "model": head.model, "choices": choices, **usage}
+
+
+def _headers(head: Head) -> dict[str, str]:
+    """Who answers, how sure the student was, what it costs."""
+    found = {"x-seqdistill-model": head.by}
+    if head.confidence is not None:
+        found["x-seqdistill-confidence"] = f"{head.confidence:.6f}"
+    if head.usd is not None:
+        found["x-seqdistill-usd"] = f"{head.usd:.8f}"
+    if head.reason:
+        found["x-seqdistill-reason"] = head.reason
+    return found
+
+
+def _json(value: dict[str, Any], headers: dict[str, str] | None = None) -> "web.Response":
+    from aiohttp import web
+
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    return web.Response(body=body, headers={**JSON_HEADERS, **(headers or {})})
+
+
+def _error(error: HttpError) -> "web.Response":
+    from aiohttp import web
+
+    headers = JSON_HEADERS if error.retry_after is None else {**JSON_HEADERS, "Retry-After": str(error.retry_after)}
+    return web.Response(status=error.status, body=error.body(), headers=headers)

@@ -1,0 +1,370 @@
+"""`serve`: sets up student, teacher, budget and journal of a run, and serves until it is stopped."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from seqdistill.engines import Pace
+from seqdistill.engines.models import identity
+from seqdistill.engines.options import addresses, check_options, fields_of
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.journal.asking import Asker, run_async
+from seqdistill.journal.budget import Budget, Source, price_of
+from seqdistill.journal.storage import Journal
+from seqdistill.progress import Progress, Silent
+from seqdistill.recipe.remembered import generated_with
+from seqdistill.recipe.tables import Recipe
+from seqdistill.runs import Run
+from seqdistill.serve.answering import Answering, Defaults
+from seqdistill.serve.app import App, Limits
+from seqdistill.serve.log import Log
+from seqdistill.serve.metrics import Metrics
+from seqdistill.serve.routing import TEACHER_ONLY, Promise, Switch, promise_in
+from seqdistill.serve.student import EndpointStudent, Student, served_names
+from seqdistill.serve.teacher import Teacher
+from seqdistill.serve.views import views_of
+from seqdistill.tasks.answer_form import AnswerForm
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+FINISH_SECONDS = 30.0  # for what is under way when the server is stopped
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+WITHOUT_TEACHER = ("error", "student")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How a run is served. USD, seconds, shares from 0 to 1."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_key_env: str | None = None
+    no_key: bool = False
+    budget: float | None = None
+    share: float = 1.0
+    shadow: float = 0.0
+    decide_on: int = 16
+    threshold: float | None = None
+    without_teacher: str = "error"
+    record: bool = False
+    concurrency: int = 1024
+
+
+@dataclass(frozen=True)
+class ServeResult:
+    """What a server did until it was stopped."""
+
+    requests: int
+    by_student: int
+    by_teacher: int
+    paid_usd: float
+    held_usd: float
+
+
+def serve(
+    run: Run, recipe: Recipe, options: ServeOptions, progress: Progress, first_threshold: float | None = None
+) -> ServeResult:
+    """Serves until it is interrupted. `first_threshold` is that of the confidence in the first tokens of a stream.
+
+    Raises UsageError for what cannot be served, before anything is sent.
+    """
+
+    async def until_stopped(setup: _Setup) -> ServeResult:
+        async with setup.opened() as opened, _stopped(opened.switch, progress) as stopped:
+            progress.note(setup.said(opened.port))
+            await stopped.wait()
+        return setup.result(opened)
+
+    with _prepared(run, recipe, options, progress, first_threshold) as setup:
+        return run_async(until_stopped(setup))
+
+
+class Serving:
+    """A server in a thread of its own; a context manager, for notebooks and tests. `url` is its base URL."""
+
+    def __init__(
+        self,
+        run: Run,
+        recipe: Recipe,
+        options: ServeOptions | None = None,
+        progress: Progress | None = None,
+        first_threshold: float | None = None,
+    ) -> None:
+        """Raises what `serve` does when it is entered."""
+        self._prepared = _prepared(run, recipe, options or ServeOptions(port=0), progress or Silent(), first_threshold)
+        self._ready: Future[Opened] = Future()
+
+    def __enter__(self) -> Self:
+        self._setup = self._prepared.__enter__()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread.start()
+        try:
+            self.opened = self._ready.result()
+        except BaseException:
+            self._thread.join()
+            self._prepared.__exit__(None, None, None)
+            raise
+        self.url = f"http://127.0.0.1:{self.opened.port}/v1"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._prepared.__exit__(None, None, None)
+
+    def result(self) -> ServeResult:
+        """What the server did."""
+        return self._setup.result(self.opened)
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            async with self._setup.opened() as opened:
+                self._ready.set_result(opened)
+                await self._stop.wait()
+        except BaseException as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A server that listens."""
+
+    port: int
+    switch: Switch
+    metrics: Metrics
+
+
+@contextlib.contextmanager
+def _prepared(
+    run: Run, recipe: Recipe, options: ServeOptions, progress: Progress, first_threshold: float | None
+) -> "Iterator[_Setup]":
+    """What was checked, with the server's journal open."""
+    key = _key(options)
+    recipe = replace(recipe, generate=generated_with(recipe, run.manifest("generate")))
+    form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
+    form.check()
+    if options.without_teacher not in WITHOUT_TEACHER:
+        raise UsageError(f"--without-teacher {options.without_teacher!r}", f"one of: {', '.join(WITHOUT_TEACHER)}")
+    promise = Promise(0.0) if options.record else _promise(run, options, first_threshold)
+    source = _source(recipe, options, promise)
+    with run.locked("serve"), Journal(run.file("serve", "journal.jsonl")) as journal:
+        budget = Budget([journal], {} if source is None else {source.identity: source.price}, options.budget)
+        yield _Setup(run, recipe, options, progress, key, form, promise, source, journal, budget)
+
+
+@dataclass(frozen=True)
+class _Setup:
+    run: Run
+    recipe: Recipe
+    options: ServeOptions
+    progress: Progress
+    key: str | None
+    form: AnswerForm
+    promise: Promise
+    source: Source | None
+    journal: Journal
+    budget: Budget
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> "AsyncIterator[Opened]":
+        """Listens until the block ends; what is under way then is finished."""
+        options, metrics = self.options, Metrics()
+        answering = await self._answering()
+        limits = Limits(options.concurrency, self.key, options.shadow if answering.teacher else 0.0)
+        log = Log(self.run.file("serve", "log.jsonl"), self.progress.note)
+        app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges)
+        runner = app.runner(FINISH_SECONDS)
+        await runner.setup()
+        try:
+            yield Opened(await _listen(runner, options.host, options.port), answering.switch, metrics)
+        finally:
+            await runner.cleanup()
+            await app.finish(FINISH_SECONDS)
+            if answering.teacher is not None:
+                await answering.teacher.finish(FINISH_SECONDS)
+            if answering.student is not None:
+                await answering.student.close()
+            log.close()
+
+    def result(self, opened: Opened) -> ServeResult:
+        """What the server did."""
+        by = opened.metrics.answered()
+        paid, held = round(self.budget.paid_usd, 6), round(self.budget.held_usd, 6)
+        return ServeResult(by.total(), by["student"], by["teacher"], paid, held)
+
+    async def _answering(self) -> Answering:
+        recipe, options = self.recipe, self.options
+        generate = recipe.generate
+        model = self.run.file("train", "model")
+        teacher = None
+        if self.source is not None:
+            pace = Pace(
+                concurrency=generate.concurrency,
+                timeout=generate.timeout,
+                connect_timeout=generate.connect_timeout,
+                read_timeout=generate.read_timeout,
+                capped=options.budget is not None,
+                on_note=self.progress.note,
+            )
+            teacher = Teacher(self.source.name, self.source, Asker(self.journal, self.budget, pace))
+        return Answering(
+            views=views_of(recipe.task.template, model),
+            form=self.form,
+            defaults=Defaults(
+                recipe.eval.max_tokens or generate.max_tokens, recipe.eval.temperature, generate.seed, generate.timeout
+            ),
+            promise=self.promise,
+            switch=Switch(self.run.file("serve", TEACHER_ONLY)),
+            student=None if options.record else await self._student(),
+            teacher=teacher,
+            share=options.share,
+            student_without_teacher=options.without_teacher == "student",
+        )
+
+    async def _student(self) -> Student:
+        student, trained = self.recipe.student, self.run.file("train", "model")
+        if not student.base_url:
+            return await self._local_student()
+        model = replace(student, engine="openai", model=str(trained))
+        check_options(model)
+        address = addresses(model)[0]
+        names = await served_names(address)
+        wanted = [str(trained), str(trained.absolute()), student.model or ""]
+        name = next((one for one in wanted if one in names), names[0] if len(names) == 1 else None)
+        if names and name is None:
+            raise UsageError(
+                f"the student at {address.name} is none of: {', '.join(names[:20])}", "pass its name there with --student"
+            )
+        fields, _ = fields_of(model)
+        return EndpointStudent(
+            name or student.model or str(trained), address, fields, self.recipe.generate.timeout, self.options.concurrency
+        )
+
+    async def _local_student(self) -> Student:
+        """The trained model in this process."""
+        trained = self.run.need("train", "model")
+        if self.recipe.student.engine != "transformers":
+            raise UsageError(
+                f"the {self.recipe.student.engine} engine cannot serve a student in this process",
+                f"start `vllm serve {trained}` and pass --student-base-url http://localhost:8000/v1",
+            )
+        from seqdistill.engines.transformers_local import TransformersEngine
+        from seqdistill.serve.local import LocalStudent
+
+        model = replace(self.recipe.student, model=str(trained), revision=None)
+        self.progress.note(f"serve: loading {trained}")
+        return LocalStudent(str(trained), await asyncio.to_thread(TransformersEngine, model))
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        return {
+            "paid_usd": ("USD paid to the teacher, over restarts", self.budget.paid_usd),
+            "held_usd": ("USD that may be billed beside what is paid", self.budget.held_usd),
+        }
+
+    def said(self, port: int) -> str:
+        """The address, and what is promised."""
+        shown = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
+        file = self.run.file("serve", TEACHER_ONLY)
+        lines = [f"serve: http://{shown}:{port}/v1; Ctrl-C stops it, `touch {file}` sends everything to the teacher"]
+        promise = self.promise
+        if promise.target is not None:
+            risk = "" if promise.risk is None else f", with a risk of {promise.risk:g}"
+            kept = f"the student's answers are kept from a confidence of {promise.threshold:g} on"
+            lines.append(f"{kept}: at least {promise.target:.0%} of them are good enough{risk}")
+        return "\n".join(lines)
+
+
+def _key(options: ServeOptions) -> str | None:
+    """The key that clients must send. Raises UsageError for a host that others can reach without one."""
+    if options.api_key_env:
+        key = os.environ.get(options.api_key_env, "").strip()
+        if not key:
+            raise UsageError(f"--api-key-env {options.api_key_env}: this environment variable is not set", "set it to the key")
+        return key
+    if options.host not in LOCAL_HOSTS and not options.no_key:
+        raise UsageError(
+            f"--host {options.host} without a key: everybody who reaches it could spend your budget",
+            "name the environment variable that holds a key with --api-key-env, or pass --no-key",
+        )
+    return None
+
+
+def _promise(run: Run, options: ServeOptions, first_threshold: float | None) -> Promise:
+    path = run.file("eval", "deferral.json")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.path}` again") from None
+    promise = promise_in(document, options.threshold, str(path))
+    return replace(promise, decide_on=options.decide_on, first_threshold=first_threshold)
+
+
+def _source(recipe: Recipe, options: ServeOptions, promise: Promise) -> Source | None:
+    """The teacher as it is paid. Raises UsageError for a teacher that is needed and not there, and a budget without a price."""
+    teacher = recipe.teacher
+    if not teacher.model:
+        if (
+            options.record
+            or options.share < 1
+            or options.shadow
+            or (promise.threshold > 0 and options.without_teacher == "error")
+        ):
+            raise UsageError(
+                "no teacher is configured for what the student does not answer",
+                "pass --teacher, or --without-teacher student to have the student answer all the same",
+            )
+        return None
+    check_options(teacher)
+    if teacher.engine == "openai":
+        addresses(teacher)  # its keys are there
+    price = price_of(teacher.price)
+    if options.budget is not None and price is None and teacher.engine == "openai":
+        raise UsageError(
+            f"--budget needs the price of {teacher.model}",
+            "add to [teacher]: price = { prompt = 0.10, completion = 0.40 }, both 0 for a server of your own",
+        )
+    return Source(teacher.model, identity(teacher), teacher, price)
+
+
+async def _listen(runner: "web.AppRunner", host: str, port: int) -> int:
+    """Starts to listen; returns the port. Raises SeqdistillError for one that is taken."""
+    from aiohttp import web
+
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise SeqdistillError(f"cannot listen on {host}:{port}: {error.strerror or error}", "choose another --port") from None
+    return int(runner.addresses[0][1])
+
+
+@contextlib.asynccontextmanager
+async def _stopped(switch: Switch, progress: Progress) -> AsyncIterator[asyncio.Event]:
+    """An event that SIGINT and SIGTERM set. SIGUSR1 sends everything to the teacher, and a second one no longer."""
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+
+    def toggle() -> None:
+        switch.signalled = not switch.signalled
+        progress.note(f"serve: {'everything goes to the teacher' if switch.signalled else 'the student answers again'}")
+
+    actions: dict[int, Any] = {signal.SIGINT: stopped.set, signal.SIGTERM: stopped.set, signal.SIGUSR1: toggle}
+    added = []
+    for number, action in actions.items():
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # in a thread, signals are the main thread's
+            loop.add_signal_handler(number, action)
+            added.append(number)
+    try:
+        yield stopped
+    finally:
+        for number in added:
+            loop.remove_signal_handler(number)

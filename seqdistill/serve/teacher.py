@@ -1,0 +1,104 @@
+"""The teacher behind the student: single requests through the asker, within the budget, kept in the journal.
+
+The asker awaits what it has sent although nobody may wait for it any more: it is paid, and its answer is kept.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from seqdistill.engines import FOR_GOOD, Completion, Request
+from seqdistill.engines.reasoning import TAGS, split_reasoning
+from seqdistill.engines.replies import as_dict, text_of
+from seqdistill.errors import Incomplete, SeqdistillError
+from seqdistill.journal.asking import Asker
+from seqdistill.journal.budget import Source
+
+Hear = Callable[[int, str], None]  # receives the number of a choice, and text that was added to it
+
+
+class TeacherFailed(Exception):
+    """The teacher gave no answer. `status` is the HTTP status that says so."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+class Teacher:
+    """The teacher: `name` as it is shown."""
+
+    def __init__(self, name: str, source: Source, asker: Asker) -> None:
+        self.name, self._source, self._asker = name, source, asker
+
+    def bound_usd(self, requests: list[Request]) -> float:
+        """The most that these requests can cost."""
+        return sum(self._source.hold([one], self._asker.budget.overrun).usd or 0.0 for one in requests)
+
+    async def answer(self, requests: list[Request], hear: Hear | None = None) -> tuple[list[Completion], float | None]:
+        """Their completions, and what they cost in USD; None where no price is known. Raises TeacherFailed.
+
+        `hear` receives the text as it comes, where the teacher's engine streams.
+        """
+        listeners = [None if hear is None or one.has_form else _Listener(n, hear).chunk for n, one in enumerate(requests)]
+        work = [self._asker.answer(self._source, one, listener) for one, listener in zip(requests, listeners, strict=True)]
+        try:
+            completions = await asyncio.gather(*work)
+        except Incomplete as error:
+            raise TeacherFailed(503, "budget_reached", error.message) from None
+        except SeqdistillError as error:
+            raise TeacherFailed(502, "teacher_unavailable", f"the teacher gives no answer: {error.message}") from None
+        for one in completions:
+            if one.error is not None:
+                raise _failed(one)
+        costs = [0.0 if one.hold is None else self._source.cost(one) for one in completions]  # no hold: from the journal
+        return completions, None if None in costs else sum(cost or 0.0 for cost in costs)
+
+    async def finish(self, seconds: float) -> None:
+        """Waits for what is under way, which is paid, at most this long."""
+        await self._asker.finish(seconds)
+        await self._asker.close()
+
+
+def _failed(one: Completion) -> TeacherFailed:
+    message = f"the teacher gives no answer: {one.message or one.error}"
+    if one.error in FOR_GOOD:
+        return TeacherFailed(400, "teacher_refuses", message)
+    if one.error == "timeout":
+        return TeacherFailed(504, "teacher_timeout", message)
+    busy = one.error in ("http 429", "http 503", "long wait")
+    return TeacherFailed(503 if busy else 502, "teacher_busy" if busy else "teacher_unavailable", message)
+
+
+class _Listener:
+    """One streamed answer: its text as it may be shown, reasoning that stands before it left out."""
+
+    def __init__(self, number: int, hear: Hear) -> None:
+        self._number, self._hear = number, hear
+        self._text, self._shown = "", 0
+        self._openings = [tag.partition("...")[0].lower() for tag in TAGS]
+
+    def chunk(self, chunk: dict[str, Any]) -> None:
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else []:
+            added = text_of(as_dict(as_dict(choice).get("delta")).get("content"))
+            if added and as_dict(choice).get("index", 0) == 0:
+                self._add(added)
+
+    def _add(self, text: str) -> None:
+        self._text += text
+        head = self._text.lstrip().lower()
+        may_be_reasoning = any(head.startswith(tag) or tag.startswith(head) for tag in self._openings)
+        answer = split_reasoning(self._text)[0] if may_be_reasoning else self._text
+        if may_be_reasoning and (not answer or answer == self._text):
+            return  # it may still become a tag, or the block is not closed yet
+        if len(answer) > self._shown:
+            self._hear(self._number, answer[self._shown :])
+            self._shown = len(answer)
+
+
+def cut(completion: Completion, stops: tuple[str, ...]) -> Completion:
+    """The completion up to the first of some texts, which the teacher was not sent."""
+    places = [at for stop in stops if (at := completion.content.find(stop)) >= 0]
+    return replace(completion, content=completion.content[: min(places)], finish_reason="stop") if places else completion
