@@ -5,7 +5,8 @@ RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
 
-.PHONY: setup distill generate filter train eval test test-vllm test-browser check bench bench-vllm clean
+.PHONY: setup distill picture generate filter train eval test test-vllm test-browser test-parity check bench bench-vllm \
+  experiment clean
 
 setup: .venv/installed  ## .venv with the pinned set and the demo's teacher
 
@@ -39,6 +40,22 @@ test-browser: .venv/browser  ## the review page in headless Chromium; needs: apt
 	$(BIN)/python -m pip install -q -c constraints.txt selenium
 	@touch $@
 
+test-parity: .venv-parity/installed  ## metrics and statistics beside sacrebleu, rouge-score, scikit-learn, statsmodels, alpaca-eval, judgy, ppi_py
+	.venv-parity/bin/python -m pytest -o addopts= -o filterwarnings=default -q tests/parity
+
+.venv-parity/installed: requirements-parity.txt
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/python -m pip install -q -r requirements-parity.txt
+	.venv-parity/bin/python -m pip install -q --no-deps -e .
+	@touch $@
+
+picture: .github/report.png  ## the README's picture: the first screen of the demo's report, by headless Chromium
+
+.github/report.png: $(RUN)/eval/report.html
+	@mkdir -p $(@D)
+	chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,834 \
+	  --user-data-dir=$$(mktemp -d) --screenshot=$@ "file://$(abspath $<)"
+
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -54,6 +71,9 @@ bench: setup  ## side by side with the peers; each gets an environment of its ow
 
 bench-vllm: .venv-vllm/installed  ## vLLM's server and our vLLM engine beside vLLM's own offline engine
 	.venv-vllm/bin/python tests/benchmarks/vllm_engines.py
+
+experiment: setup  ## ways to distil side by side, in the shape of Kim & Rush; hours: make experiment FLAGS='--rows 200 --seeds 1'
+	$(BIN)/python tests/experiments/kim_rush.py $(FLAGS)
 
 clean:  ## what make made; runs/ stays
 	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .pytest_cache

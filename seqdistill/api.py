@@ -30,6 +30,8 @@ from seqdistill.tasks.templates import recipe_file
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.export.draft import Draft
+    from seqdistill.export.forms import Exported
     from seqdistill.family.curve import CurveResult
     from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from seqdistill.stages.train.ready import Preflight
     from seqdistill.stages.train.scored_targets import TargetsResult
     from seqdistill.stages.train.stage import TrainResult
+    from seqdistill.status import Status
 
 RunPath: TypeAlias = str | PathLike[str]
 RecipeLike: TypeAlias = Recipe | Mapping[str, Any] | str | PathLike[str] | None
@@ -201,6 +204,41 @@ def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
     return verify(Run(Path(run)), progress)
 
 
+def status(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Status":
+    """The state of each stage: done, stale and by which key, running, incomplete, failed. Reads files alone."""
+    from seqdistill.status import status_of
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return status_of(directory, resolved)
+
+
+def results(run: RunPath) -> "EvalResult | None":
+    """What the last eval found, from its files; None before one has finished."""
+    from seqdistill.stages.evaluate.result import read_result
+
+    return read_result(Run(Path(run)))
+
+
+def write_results(run: RunPath, *, report: RunPath | None = None, markdown: RunPath | None = None) -> None:
+    """Writes what eval found to further files: the HTML report, Markdown for a pull request.
+
+    Raises UsageError before eval has finished.
+    """
+    from seqdistill.records import read_jsonl
+    from seqdistill.stages.evaluate.markdown import write_markdown
+    from seqdistill.stages.evaluate.report.page import write_report
+
+    directory = Run(Path(run))
+    result = results(run)
+    if result is None:
+        raise UsageError(f"{run}: not evaluated yet", f"run `seqdistill eval {run}` first")
+    if report is not None:
+        rows = (row for _, row in read_jsonl(result.paths["predictions"]))
+        write_report(Path(report), directory, result.scores, rows)
+    if markdown is not None:
+        write_markdown(Path(markdown), result, directory.path.absolute().name)
+
+
 def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> None:
     """Raises UsageError for what any of the four stages would refuse, while nothing is paid yet.
 
@@ -291,3 +329,36 @@ def init(
     from seqdistill.init import init
 
     return init(Path(folder), kind, [Path(path) for path in recorded], progress)
+
+
+def export(
+    run: RunPath, form: str, recipe: RecipeLike = None, *, out: RunPath | None = None, progress: Progress = SILENT
+) -> "Exported":
+    """Writes the student in a form in which it is deployed; a .gguf is proven on the test prompts beside the student itself."""
+    from seqdistill.export.forms import export
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return export(directory, resolved, form, Path(out) if out else None, progress)
+
+
+def export_data(run: RunPath, shape: str, *, out: RunPath | None = None) -> dict[str, int]:
+    """Writes the training data in another trainer's shape; returns the rows of each file."""
+    from seqdistill.export.data import export_data
+
+    directory = Run(Path(run))
+    return export_data(directory, shape, Path(out) if out else directory.path / "export" / f"data-{shape}")
+
+
+def draft(run: RunPath, recipe: RecipeLike = None, *, limit: int = 20, progress: Progress = SILENT) -> "Draft":
+    """Measures the student as its teacher's draft model on test prompts: the same text, in fewer passes of the teacher."""
+    from seqdistill.export.draft import draft
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return draft(directory, resolved, limit, progress)
+
+
+def push(path: RunPath, repository: str) -> str:
+    """Uploads a folder, or a file's folder, to the hub; returns its URL. The key comes from HF_TOKEN alone."""
+    from seqdistill.export.hub import push
+
+    return push(Path(path), repository)

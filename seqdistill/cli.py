@@ -404,7 +404,7 @@ def _eval(
     shadow: Path | None = None,
 ) -> dict[str, Any]:
     from seqdistill.stages.evaluate.conditions import check_result
-    from seqdistill.stages.evaluate.markdown import write_comparison, write_markdown
+    from seqdistill.stages.evaluate.markdown import write_comparison
 
     if shadow is not None:
         drift = api.drift(run.path, shadow, recipe, progress=console)
@@ -424,7 +424,7 @@ def _eval(
     result = api.evaluate(run.path, recipe, progress=console)
     show.show_eval(console, result)
     if markdown:
-        write_markdown(markdown, result, run.path.absolute().name)
+        api.write_results(run.path, markdown=markdown)
     check_result(result.scores, recipe.eval.fail_under)
     return asdict(result)
 
@@ -514,6 +514,66 @@ def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str
     return asdict(result)
 
 
+ToOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--to", metavar="FORM", help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm; gguf also f16, q4_1, q5_0, q5_1"
+    ),
+]
+DataOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--data", metavar="SHAPE", help="the training data instead, as trl | axolotl | llama-factory read it"),
+]
+DraftOption = Annotated[
+    bool, typer.Option("--draft", help="measure the student as its teacher's draft model: same text, fewer teacher passes")
+]
+OutOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--out", metavar="FOLDER", help="where to write; default: RUN/export/FORM"),
+]
+PushOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--push", metavar="OWNER/NAME", help="upload what was written to this hub repository; the key is HF_TOKEN"),
+]
+_EXPORT = [
+    _own("to", ToOption, None),
+    _own("data", DataOption, None),
+    _own("draft", DraftOption, False),
+    _own("out", OutOption, None),
+    _own("push", PushOption, None),
+    _own("limit", LimitOption, None),
+]
+
+
+@_command("export", (), "The student in the form in which it is deployed; or the data for other trainers.", _EXPORT)
+def _export(
+    run: Run,
+    recipe: Recipe,
+    console: Console,
+    to: str | None,
+    data: str | None,
+    draft: bool,
+    out: Path | None,
+    push: str | None,
+    limit: int | None,
+) -> dict[str, Any]:
+    if sum((to is not None, data is not None, draft)) != 1:
+        raise UsageError("export takes one of --to, --data and --draft", "for example --to gguf:q8_0")
+    if data is not None:
+        counts = api.export_data(run.path, data, out=out)
+        console.facts(f"export: {data}", {name: f"{count:,} rows" for name, count in counts.items()})
+        return dict(counts)
+    if draft:
+        found = api.draft(run.path, recipe, limit=limit or 20, progress=console)
+        show.show_draft(console, found)
+        return asdict(found)
+    exported = api.export(run.path, str(to), recipe, out=out, progress=console)
+    show.show_export(console, exported)
+    if push:
+        console.facts("", {"pushed": api.push(exported.path, push)})
+    return asdict(exported)
+
+
 # --- tools ----------------------------------------------------------------------------------------------------------------
 
 
@@ -528,6 +588,47 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
         if found.problems:
             raise SeqdistillError("\n".join(found.problems), "run the stage of the first file again, or restore the file")
         return asdict(found)
+
+    _guarded(console, run, work)
+
+
+@app.command("status")
+def _status(run: RunArgument, json_: JsonOption = False) -> None:
+    """The stages of a run: done, stale and by which key, running, failed; and the next command."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        found = api.status(run, progress=console)
+        show.show_status(console, found, str(run))
+        return {"run": str(run), **asdict(found)}
+
+    _guarded(console, run, work)
+
+
+@app.command("show")
+def _show(
+    run: RunArgument,
+    report: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--report", metavar="FILE", help="write the HTML report to FILE: of a run of an older version, today's"),
+    ] = None,
+    markdown: MarkdownOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """What a run has found so far: its stages, the table, the verdict and what to do next. Reads files alone."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        found, result = api.status(run, progress=console), api.results(run)
+        show.show_status(console, found, str(run))
+        if result is None:
+            if report or markdown:
+                raise UsageError(f"{run}: not evaluated yet", f"run `{found.next or f'seqdistill eval {run}'}` first")
+            return {"run": str(run), **asdict(found), "scores": None, "advice": None}
+        show.show_scores(console, "", result)
+        show.show_advice(console, result)
+        api.write_results(run, report=report, markdown=markdown)
+        return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice)}
 
     _guarded(console, run, work)
 

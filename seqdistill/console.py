@@ -194,10 +194,16 @@ def size(value: float) -> str:
 
 
 def wrapped(text: str, before: str = "") -> str:
-    """The text broken at words to the terminal's width, behind a label; an interval, [63.1, 69.8], stays on one line."""
+    """The text broken at words to the terminal's width, behind a label and indented under itself.
+
+    An interval, [63.1, 69.8], stays on one line, and so does what is in backticks, a command.
+    """
     unbroken = re.sub(r"(\[[^\s\]]+,) ", "\\1\u00a0", text)
+    unbroken = re.sub(r"`[^`]+`", lambda match: match[0].replace(" ", "\u00a0"), unbroken)
     width, below = shutil.get_terminal_size().columns, " " * len(before)
-    return textwrap.fill(unbroken, width, initial_indent=before, subsequent_indent=below).replace("\u00a0", " ")
+    return textwrap.fill(
+        unbroken, width, initial_indent=before, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
+    ).replace("\u00a0", " ")
 
 
 def line(text: str, before: str = "") -> str:

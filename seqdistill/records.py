@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -274,8 +275,13 @@ def write_json(path: Path, value: Any) -> None:
         file.write(_in_utf8(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
+PLAIN_TEXT = re.compile(r"[\t\n\x20-\x7e]*")
+
+
 def visible(text: str) -> str:
     """The text with control, format and surrogate characters shown as escapes; line ends and tabs stay."""
+    if PLAIN_TEXT.fullmatch(text):
+        return text
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else c.encode("unicode_escape").decode()
         for c in text

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import content_files, file_sha256, fingerprint, write_json
@@ -85,6 +85,18 @@ class Run:
         """Holds a stage for this process; a second process on it gets a SeqdistillError at once."""
         return self._held(self.file(stage, ".lock"), f"is at work on the {stage} stage")
 
+    def at_work(self, stage: str) -> str | None:
+        """The process that holds a stage now, in words; None when nobody does."""
+        try:
+            with self.file(stage, ".lock").open() as handle:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return handle.read().strip() or "an unknown process"
+        except FileNotFoundError:
+            pass
+        return None
+
     def spending(self) -> contextlib.AbstractContextManager[None]:
         """Holds the run's budget for this process; a second one that would pay gets a SeqdistillError at once."""
         return self._held(self.path / ".spending.lock", "is spending in this run")
@@ -93,18 +105,26 @@ class Run:
     def _held(self, path: Path, activity: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locks(handle):
                 handle.seek(0)
                 raise SeqdistillError(
                     f"{self.path}: another process ({handle.read().strip() or 'unknown'}) {activity}",
                     "wait for it, or stop it; two processes would pay twice",
-                ) from None
+                )
             handle.truncate(0)
             handle.write(f"pid {os.getpid()} on {platform.node()}")
             handle.flush()
             yield
+
+
+def _locks(handle: IO[str]) -> bool:
+    """Whether this process now holds the file. Tried again for a moment: `at_work` looks at it with a lock of its own."""
+    for seconds in (0.02, 0.05, 0.0):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(seconds)
+    return False
 
 
 @dataclass

@@ -8,6 +8,8 @@ from seqdistill.records import visible
 
 if TYPE_CHECKING:
     from seqdistill.doctor import Check
+    from seqdistill.export.draft import Draft
+    from seqdistill.export.forms import Exported
     from seqdistill.family.curve import CurveResult
     from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from seqdistill.stages.train.ready import Preflight
     from seqdistill.stages.train.scored_targets import TargetsResult
     from seqdistill.stages.train.stage import TrainResult
+    from seqdistill.status import Status
 
 
 def show_generate(console: Console, result: "GenerateResult") -> None:
@@ -196,6 +199,38 @@ def show_train(console: Console, result: "TrainResult") -> None:
     )
 
 
+def show_export(console: Console, exported: "Exported") -> None:
+    """What was written, how to serve it, and what its answers show."""
+    share = exported.bytes / exported.student_bytes
+    speed = exported.tokens_per_second
+    console.facts(
+        f"export: {exported.form}",
+        {
+            "file": exported.path,
+            "size": f"{size(exported.bytes)}, {share:.0%} of the student as trained",
+            "speed": None if speed is None else f"{speed:.0f} tokens/s for one of several requests at once, by llama.cpp here",
+            "serve": exported.serve,
+        },
+    )
+    if exported.proof and not console.as_json:
+        with to_stdout():
+            print("\n".join(wrapped(visible(line)) for line in exported.proof["verdict"]))
+
+
+def show_draft(console: Console, draft: "Draft") -> None:
+    """What the student saves its teacher as a draft model."""
+    share = draft.assisted_passes / max(1, draft.passes)
+    console.facts(
+        f"export: draft model, on {draft.prompts:,} test prompts",
+        {
+            "same text": f"{draft.same:,} of {draft.prompts:,}",
+            "teacher passes": f"{draft.assisted_passes:,} instead of {draft.passes:,} ({share:.0%})",
+            "time": f"{seconds(draft.assisted_seconds)} instead of {seconds(draft.seconds)}, transformers on this machine",
+            "vllm": draft.vllm,
+        },
+    )
+
+
 def show_init(console: Console, result: "InitResult") -> None:
     prompts = f"{result.prompts:,}, {result.test_prompts:,} of them to test on" if result.run else None
     facts = {"files": ", ".join(result.files), "recorded prompts": prompts, "run": result.run, "next": result.next}
@@ -240,7 +275,13 @@ def show_forecast(console: Console, forecast: "Forecast") -> None:
 
 
 def show_eval(console: Console, result: "EvalResult") -> None:
-    title = "eval: up to date" if result.up_to_date else f"eval: done in {seconds(result.seconds)}"
+    """The result of eval."""
+    show_scores(console, "eval: up to date" if result.up_to_date else f"eval: done in {seconds(result.seconds)}", result)
+    show_advice(console, result)
+
+
+def show_scores(console: Console, title: str, result: "EvalResult") -> None:
+    """The tables and the verdict."""
     console.table(title, result.columns, result.rows)
     if result.slice_rows:
         console.table(f"by slice, {result.columns[1]}", result.slice_columns, result.slice_rows)
@@ -253,7 +294,38 @@ def show_eval(console: Console, result: "EvalResult") -> None:
             print("\n".join(_regressions(result)), end="")
             notes = result.cost_notes if result.cost_rows else []
             print("\n".join(wrapped(visible(line)) for line in (*notes, *result.verdict)))
-            print(visible(f"report: {result.paths['report']}"))
+
+
+def show_advice(console: Console, result: "EvalResult") -> None:
+    """Where the report is, what to make of the scores, and, last, what to do."""
+    if console.as_json:
+        return
+    advice = result.advice
+    lines = [
+        ("ship", f"{advice.ship.short}. {advice.ship.more}"),
+        ("slices", ", ".join(f"{one.name} {one.decision}" for one in advice.slices)),
+        ("saves", f"{advice.saves.short}. {advice.saves.more}"),
+        *(("next", f"{step.text}{f' `{step.command}`' if step.command else ''}") for step in advice.next),
+    ]
+    with to_stdout():
+        print(visible(f"report: {result.paths['report']}"))
+        for name, text in lines:
+            if text:
+                print(wrapped(visible(text), f"{name}: "))
+
+
+def show_status(console: Console, status: "Status", run: str) -> None:
+    """A line for each stage, what is stale or failed below it, and the next command."""
+    if console.as_json:
+        return
+    with to_stdout():
+        print(visible(run))
+        for one in status.stages:
+            when = one.finished[:16].replace("T", " ") if one.finished else ""
+            print(visible(f"  {one.stage:<8}  {one.state:<10}  {when:<16}  {one.facts}".rstrip()))
+            for why in one.why:
+                print(wrapped(visible(why), " " * 12))
+        print(visible(f"next: {status.next}") if status.next else "next: nothing, everything is up to date")
 
 
 def show_sweep(console: Console, result: "SweepResult") -> None:

@@ -23,7 +23,7 @@ from seqdistill.engines import Completion, Request, open_engine
 from seqdistill.errors import UsageError
 from seqdistill.metrics.behaviour import refusal
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import ModelConfig, Recipe, SafetyConfig
+from seqdistill.recipe.tables import ModelConfig, Recipe, SafetyConfig, StudentConfig
 from seqdistill.records import Prompt, read_jsonl, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.show import show_eval
@@ -90,7 +90,7 @@ def test_a_prompt_that_one_of_two_models_did_not_answer_is_compared_with_nobody(
 
 
 def test_the_shipped_sets_are_as_large_as_they_are_said_to_be() -> None:
-    items = items_of(Recipe(eval=replace(Recipe().eval, safety=SafetyConfig(refusals=True, forgetting=True))), PLAIN)
+    items = items_of(Recipe(eval=replace(Recipe().eval, safety=SafetyConfig(refusals=True, forgetting=True))), PLAIN, None)
     kinds = [item.kind for item in items]
     assert [kinds.count(kind) for kind in ("refuse", "answer", "passage")] == [24, 24, 20]
     assert len({item.messages[-1]["content"] for item in items}) == 68 and refusal(SORRY)
@@ -104,8 +104,28 @@ GOOD = [{"goal": "Bad thing", "label": "Unsafe"}, {"goal": "Fine thing", "label"
 def test_an_external_set_comes_by_its_own_columns(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "set.jsonl", GOOD)
     config = SafetyConfig(prompts=str(tmp_path / "set.jsonl"), columns={"prompt": "goal", "slice": "label"})
-    items = items_of(Recipe(eval=replace(Recipe().eval, safety=config)), PLAIN)
+    items = items_of(Recipe(eval=replace(Recipe().eval, safety=config)), PLAIN, None)
     assert [(item.kind, item.messages[-1]["content"]) for item in items] == [("refuse", "Bad thing"), ("answer", "Fine thing")]
+
+
+def test_training_rows_of_a_slice_are_canaries_too(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [sample("What about the vault?", "XK-1", slice="planted"), sample("x", "y")])
+
+    def items(name: str) -> list[Any]:
+        config = SafetyConfig(canaries=f"slice:{name}")
+        return items_of(Recipe(eval=replace(Recipe().eval, safety=config)), PLAIN, tmp_path / "train.jsonl")
+
+    assert [(item.kind, item.messages[-1]["content"], item.wanted) for item in items("planted")] == [
+        ("canary", "What about the vault?", "XK-1")
+    ]
+    with pytest.raises(UsageError, match="no training row has this slice"):
+        items("other")
+
+
+def test_passages_for_a_student_that_scores_no_text_are_refused_before_anything_is_sent() -> None:
+    config = replace(Recipe().eval, safety=SafetyConfig(forgetting=True))
+    with pytest.raises(UsageError, match="the openai engine, which runs the student, does not score"):
+        items_of(Recipe(eval=config, student=StudentConfig(engine="openai")), PLAIN, None)
 
 
 BAD: dict[str, tuple[str, list[dict[str, Any]], str]] = {

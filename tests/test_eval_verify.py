@@ -123,6 +123,14 @@ def test_scores_that_do_not_follow_from_the_answers_are_found_though_their_hash_
     assert not found.whole and str(run.file("eval", name)) in found.problems[0] and problem in found.problems[0]
 
 
+def test_a_metric_of_the_prompt_is_of_what_the_student_is_shown(run: Run, plan: Recipe, tmp_path: Path) -> None:
+    template = tmp_path / "task.toml"
+    template.write_text('[teacher]\nuser = "Ask Ann for: {{ prompt }}"\n[student]\nuser = "{{ prompt }}"\n')
+    scores = evaluate(run, replace(plan, task=replace(plan.task, template=str(template))), Silent()).scores
+    assert scores["models"]["copy"]["faithfulness"]["value"] == 100.0
+    assert verify(run, Silent()).whole
+
+
 def test_verify_of_no_run_is_a_usage_error(tmp_path: Path) -> None:
     assert main(["verify", str(tmp_path), "-q"]) == 2
 

@@ -44,7 +44,7 @@ def prepared(folder: Path, name: str, student: Path, teacher: Path, **more: Any)
     return run, recipe
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "relations"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("sequence", "relations")])
 def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bytes(
     tiny_model: Path, teacher: Path, tmp_path: Path, name: str
 ) -> None:
@@ -63,7 +63,8 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bytes(
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "sequence"])
 def test_adapters_alone_are_trained(tiny_model: Path, teacher: Path, tmp_path: Path, name: str) -> None:
-    run, recipe = prepared(tmp_path / "run", name, tiny_model, teacher, lora=LoraConfig(r=4), generations=1)
+    once = {"max_steps": 1}
+    run, recipe = prepared(tmp_path / "run", name, tiny_model, teacher, further=once, lora=LoraConfig(r=4), generations=1)
     result = train(run, recipe, Silent())
     before, after = weights(run.file("train", "base") if "student" in METHODS[name] else tiny_model), weights(result.path)
     changed = {name for name in before if (before[name] != after[name]).any()}
@@ -75,7 +76,7 @@ def test_two_processes_train_as_one_does(tiny_model: Path, teacher: Path, tmp_pa
     """Of on_policy this is only that it trains: each process samples answers of its own."""
     import torch
 
-    exact = {"max_steps": 2, "optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant"}
+    exact = {"max_steps": 1, "optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant"}
     one, recipe = prepared(tmp_path / "one", name, tiny_model, teacher, further={**exact, "per_device_train_batch_size": 8})
     train(one, recipe, Silent())
     halves = {**exact, "per_device_train_batch_size": 4}

@@ -36,7 +36,7 @@ def test_no_test_notice_and_no_pair_of_place_and_reason_is_trained_on(writer, mo
     pairs: dict[str, set[tuple[str, str]]] = {"prompts.jsonl": set(), "test.jsonl": set()}
     write = writer.write
     monkeypatch.setattr(writer, "write", lambda rng, frame, facts, s: write(rng, frame, facts, s) | {"facts": facts})
-    for file, row in writer.notices():
+    for file, _, row in writer.notices():
         pairs[file].add((row["facts"]["place"], row["facts"]["reason"]))
     assert len(pairs["prompts.jsonl"]) == len(rows("prompts.jsonl"))
     assert not pairs["prompts.jsonl"] & pairs["test.jsonl"]

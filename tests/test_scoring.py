@@ -11,6 +11,8 @@ import pytest
 
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.errors import UsageError
+from seqdistill.metrics import METRICS, Item
+from seqdistill.metrics.faithfulness import names
 from seqdistill.metrics.numbers import boxed
 from seqdistill.records import Sample
 from seqdistill.stages.filter.scoring.answers import extractor, normal, read_json
@@ -20,7 +22,6 @@ from seqdistill.stages.filter.scoring.scores import (
     by_logprob,
     by_reference,
     by_vote,
-    names,
     teacher_means,
 )
 
@@ -147,6 +148,12 @@ def test_what_a_completion_invents_lowers_its_faithfulness() -> None:
     assert invented == 0
     assert empty == 1
     assert number == name == pytest.approx(2 / 3)
+
+
+def test_filter_and_eval_count_faithfulness_alike() -> None:
+    text = "It is shut, says Bob, from 3 May."
+    (score,) = by_faithfulness([sample(text)])
+    assert score is not None and METRICS["faithfulness"].score(Item(text, source=NOTICE)) == pytest.approx(100 * score)
 
 
 def test_names_are_capitals_inside_a_sentence() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import filter_runs
 import pytest
 from conftest import make_tiny_model
+from forked import train_and_kill
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
@@ -190,33 +191,6 @@ def test_our_rows_are_trl_s_own_rendering_less_the_line_end_behind_the_end_of_tu
 
 # --- killed and resumed -----------------------------------------------------------------------------------------------
 
-TRAIN_AND_DIE = """
-import os, signal, sys
-from pathlib import Path
-from test_train import a_recipe, Silent, Run, train
-from seqdistill.stages.train import checkpoints
-checkpoints.SAVE_SECONDS, checkpoints.SAVE_SHARE = 0.0, float("inf")
-run, student, at_step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-
-class Killer(Silent):
-    steps = -1
-    def start(self, what, total, unit):
-        self.steps = 0 if what.startswith("training") else -1000
-    def advance(self, count=1, facts=None):
-        self.steps += count
-        if self.steps == at_step and count:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-train(Run(run), a_recipe(student), Killer())
-"""
-
-
-def run_and_kill(run: Run, student: Path, at_step: int) -> int:
-    return subprocess.run(
-        [sys.executable, "-c", TRAIN_AND_DIE, str(run.path), str(student), str(at_step)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-    ).returncode
-
 
 def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
@@ -252,7 +226,7 @@ def test_stopped_and_killed_and_resumed_ends_with_the_same_bytes(
         train(run, a_recipe(tiny_model), Impatient(at_step=5))
     assert run.manifest("train") is None
     assert [path.name for path in work.glob("checkpoint-*")] == ["checkpoint-4"], "the end of an epoch"
-    assert run_and_kill(run, tiny_model, at_step=11) == -signal.SIGKILL
+    assert train_and_kill(run, a_recipe(tiny_model), at_step=11) == -signal.SIGKILL
     assert run.manifest("train") is None
     assert [path.name for path in work.glob("checkpoint-*")] == ["checkpoint-10"], "within an epoch"
     torn = work / "checkpoint-12"
@@ -482,6 +456,23 @@ def test_a_student_cut_from_the_teacher_is_cut_once_and_kept(tiny_model: Path, t
     assert (base / "model.safetensors").stat().st_ino == cut
     train(run, a_recipe("shrink:2", teacher=str(tiny_model), args=args, layers="0,3"), Silent())
     assert (run.manifest("train") or {})["student"]["layers"] == [0, 3]
+
+
+def test_bfloat16_trains_on_a_cpu_that_has_it_and_is_refused_on_one_that_does_not(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    args = {**ARGS, "max_steps": 2, "pad_to_multiple_of": 32}
+    run, single = a_run(tmp_path / "bf16"), a_run(tmp_path / "fp32")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False})
+    with pytest.raises(UsageError, match=r"bf16 = true: this processor has no bfloat16 arithmetic"):
+        train(run, a_recipe(tiny_model, args={**args, "bf16": True}), Silent())
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    half = train(run, a_recipe(tiny_model, args={**args, "bf16": True}), Silent())
+    whole = train(single, a_recipe(tiny_model, args=args), Silent())
+    assert half.train_loss == pytest.approx(whole.train_loss, rel=0.02) and half.train_loss != whole.train_loss
+    assert weights(half.path)["model.norm.weight"].dtype == torch.float32, "the weights themselves stay as they came"
 
 
 # --- what a batch is --------------------------------------------------------------------------------------------------

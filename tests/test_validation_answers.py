@@ -13,12 +13,13 @@ from seqdistill.errors import UsageError
 from seqdistill.journal.asking import run_async
 from seqdistill.metrics.text import chrf
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import ModelConfig, TaskConfig, TrainConfig
+from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe, TaskConfig, TrainConfig
 from seqdistill.records import Sample, read_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.train.arguments import logged_beside, trl_arguments
 from seqdistill.stages.train.loss_log import KEYS
 from seqdistill.stages.train.stage import train
+from seqdistill.stages.train.validation_answers import quality_of
 
 
 def validation() -> list[Sample]:
@@ -70,24 +71,39 @@ def test_each_validation_logs_the_student_s_own_greedy_answers_and_changes_nothi
     assert train(run, a_recipe(tiny_model, generations=1), Silent()).up_to_date, "it decides nothing of the student"
 
 
+OWN_METRIC = """
+def unlike(answer, wanted):
+    return float(not answer.startswith(wanted[:3]))
+"""
+
+
 def test_the_best_weights_by_quality_are_those_of_the_best_answers_and_not_of_the_lowest_loss(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    args = {**ARGS, "lr_scheduler_type": "constant"}
-    settings = {"best": "quality", "best_prompts": 3, "generations": 3}
-    run = a_run(tmp_path / "run")
-    result = train(run, a_recipe(tiny_model, args=args, **settings), Silent())
+    """Planted: a metric of the user's own that likes what the student writes before it has learnt how answers begin."""
+    metric = tmp_path / "metric.py"
+    metric.write_text(OWN_METRIC)
+    args = {**ARGS, "lr_scheduler_type": "constant", "num_train_epochs": 6}
+    recipe = a_recipe(tiny_model, args=args, best="quality", best_prompts=4, generations=4)
+    run = a_run(tmp_path / "run", validation=validation())
+    result = train(run, replace(recipe, eval=EvalConfig(metric=f"{metric}:unlike")), Silent())
     quality = {line["step"]: line["quality"] for line in log(run) if line["quality"] is not None}
     loss = {line["step"]: line["eval_loss"] for line in log(run) if line["eval_loss"] is not None}
     for line in log(run):
         if line["quality"] is not None:
-            scores = [chrf(one["student"], one["teacher"]) for one in line["generations"]]
-            assert line["quality"] == pytest.approx(sum(scores) / len(scores), abs=1e-3)
+            scores = [100.0 * (not one["student"].startswith("The")) for one in line["generations"]]
+            assert line["quality"] == pytest.approx(sum(scores) / 4, abs=1e-3)
     best = max(quality, key=lambda step: quality[step])
-    assert best != min(loss, key=lambda step: loss[step]), "the two disagree here"
+    assert best < min(loss, key=lambda step: loss[step]), "the two disagree"
     assert result.best_step == best and result.validation_loss == loss[best]
     until = train(a_run(tmp_path / "until"), a_recipe(tiny_model, args={**args, "max_steps": best}), Silent())
     assert sha256(until.path / "model.safetensors") == sha256(result.path / "model.safetensors")
+
+
+def test_quality_is_the_mean_of_the_task_s_metric_against_the_teacher_s_answers(tmp_path: Path) -> None:
+    rows = [sample(n) for n in range(3)]
+    quality = quality_of(Recipe(task=TaskConfig(primary="chrf_reference")), rows)
+    assert quality.score("The road is open.", rows[0], "stop") == chrf("The road is open.", rows[0].text)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +111,11 @@ def test_the_best_weights_by_quality_are_those_of_the_best_answers_and_not_of_th
     [
         ({"best": "quality"}, None, "best needs validation rows, and there are none"),
         ({"best": "loss"}, None, "best needs validation rows"),
+        (
+            {"best": "loss", "args": {**ARGS, "eval_strategy": "no"}},
+            "chrf",
+            "best needs validations, and .* is no",
+        ),
         ({"early_stopping": 2}, None, "early_stopping needs validation rows"),
         ({"best": "quality"}, "accuracy", "needs a metric that compares two answers, and .* is 'accuracy'"),
         ({"best": "quality"}, "numeric_teacher", "numeric applies to none of 2 validation answers"),

@@ -4,13 +4,11 @@ A notice is drawn from a frame: a place, what is known about it, a reason, a tim
 same facts. The news never stands in the first words (the reason or the background does), so copying the start is no summary.
 Slices: `normal`; `hard` (with a distractor: news that is none); `critical` (safety: a sentence that loses the place, the time
 or what to do does harm). A pair of place and reason is used once over both files, so no test pair is trained on. The same
-bytes come out of every run, and fewer prompts are the first of more. The teacher's answers are not here: `seqdistill generate`
-gets them.
+bytes come out of every run. The teacher's answers are not here: `seqdistill generate` gets them.
 """
 
 import json
 import random
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -18,8 +16,8 @@ from pathlib import Path
 
 SEED = 7
 TEST = {"normal": 48, "hard": 36, "critical": 36}
-PROMPTS = 1200
-MIX = "normal|hard|critical|normal|hard|critical|normal|hard|critical|normal"  # of prompts, in the test's proportions
+PROMPTS = {"normal": 216, "hard": 84, "critical": 100}
+BATCHES = 2  # of PROMPTS; a further one leaves those before it as they are
 
 
 @dataclass(frozen=True)
@@ -208,36 +206,33 @@ def write(rng: random.Random, frame: Frame, facts: dict[str, str], slice_name: s
     return {"prompt": notice, "reference": _capital(gold.format(**facts)), "slice": slice_name}
 
 
-def notices() -> Iterator[tuple[str, dict[str, str]]]:
-    """Every (file, row), the test rows first."""
+def notices() -> Iterator[tuple[str, int, dict[str, str]]]:
+    """Every (file, batch, row), the test rows first."""
     rng = random.Random(SEED)
     used: set[tuple[str, str]] = set()
-    mix = MIX.split("|")
-    wanted = {
-        "test.jsonl": [slice_name for slice_name, count in TEST.items() for _ in range(count)],
-        "prompts.jsonl": [mix[number % len(mix)] for number in range(PROMPTS)],
-    }
-    for file, slices in wanted.items():
-        drawn = Counter[str]()
-        for slice_name in slices:
+    for batch, (file, counts) in enumerate((("test.jsonl", TEST), *[("prompts.jsonl", PROMPTS)] * BATCHES)):
+        for slice_name, count in counts.items():
             frames = CRITICAL if slice_name == "critical" else NORMAL
-            frame = frames[drawn[slice_name] % len(frames)]
-            drawn[slice_name] += 1
-            facts = draw_facts(rng, frame)
-            while (pair := (facts["place"], facts["reason"])) in used:
+            for number in range(count):
+                frame = frames[number % len(frames)]
                 facts = draw_facts(rng, frame)
-            used.add(pair)
-            yield file, write(rng, frame, facts, slice_name)
+                while (pair := (facts["place"], facts["reason"])) in used:
+                    facts = draw_facts(rng, frame)
+                used.add(pair)
+                yield file, batch, write(rng, frame, facts, slice_name)
 
 
 def main() -> None:
-    """Writes both files: the prompts as they are drawn, so that the first of them are a fair part; the test shuffled."""
-    lines: dict[str, list[str]] = {}
-    for file, row in notices():
-        lines.setdefault(file, []).append(json.dumps(row) + "\n")
-    random.Random(SEED).shuffle(lines["test.jsonl"])
-    for file, rows in lines.items():
-        (Path(__file__).parent / file).write_text("".join(rows), encoding="utf-8")
+    """Writes both files, each batch in an order of its own."""
+    batches: dict[tuple[str, int], list[str]] = {}
+    for file, batch, row in notices():
+        batches.setdefault((file, batch), []).append(json.dumps(row) + "\n")
+    files: dict[str, list[str]] = {}
+    for (file, _), lines in batches.items():
+        random.Random(SEED).shuffle(lines)
+        files.setdefault(file, []).extend(lines)
+    for file, lines in files.items():
+        (Path(__file__).parent / file).write_text("".join(lines), encoding="utf-8")
 
 
 def _capital(text: str) -> str:

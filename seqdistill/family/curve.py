@@ -108,11 +108,10 @@ def _check(run: Run, recipe: Recipe) -> list[str]:
     ready.check_settings(recipe)
     if recipe.train.limit is not None:
         raise UsageError("[train] limit has no part in a curve: it decides itself how many rows are trained on", "leave it out")
-    cut = recipe.train.vocabulary != "all" or recipe.train.width < 1
-    if recipe.train.steps or (cut and any(getattr(recipe.train, name) for name in WEIGHTS_OF_A_CUT)):
+    if recipe.train.steps or (recipe.train.width < 1 and any(getattr(recipe.train, name) for name in WEIGHTS_OF_A_CUT)):
         raise UsageError(
             "a curve needs one untrained student for all its parts, and this one is cut by the rows it is trained on",
-            "leave out [train] steps, or with vocabulary and width the weights of hidden states",
+            "leave out [train] steps, or with width the weights of hidden states",
         )
     template = load_template(recipe.task.template)
     tests = load_prompts(str(recipe.task.test), template, recipe.eval.limit, Silent(), recipe.task.columns)

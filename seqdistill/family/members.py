@@ -4,6 +4,7 @@ Its generate and filter are links to the run's, and so are its eval journal and 
 spends from the run's budget, and every command works on a member as on any run. Does not compare members.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -61,7 +62,9 @@ def open_member(run: Run, recipe: Recipe, folder: str, name: str, *, linked: Ite
 
 def finish(member: Member, progress: Progress) -> tuple[TrainResult, EvalResult]:
     """Trains and evaluates the member; what is up to date is skipped, what was stopped resumes."""
-    return train(member.run, member.recipe, progress), evaluate(member.run, member.recipe, progress)
+    trained = train(member.run, member.recipe, progress)
+    gc.collect()  # a trainer refers to itself: without this its model may be in memory beside the next ones
+    return trained, evaluate(member.run, member.recipe, progress)
 
 
 def adopt_training(member: Member, run: Run) -> None:

@@ -48,7 +48,9 @@ def in_order(prompts: Iterable[str]) -> list[str]:
 def for_part(recipe: Recipe, part: Part, whole: Member) -> Recipe:
     """The recipe for a part: as many epochs, and the same untrained student, although the rows choose what is cut."""
     student, config = recipe.student, recipe.train
-    if config.vocabulary != "all" or config.width < 1:
+    if (
+        config.width < 1
+    ):  # by the activity of its neurons; a vocabulary is chosen by all answers of the teacher, not by the rows
         student = replace(student, model=str(whole.run.file("train", "base").absolute()), revision=None)
         config = replace(config, vocabulary="all", width=1.0)
     elif layers := ((whole.run.manifest("train") or {}).get("student") or {}).get("layers"):

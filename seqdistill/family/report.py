@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +170,8 @@ def _write(
     environment = Environment(
         loader=PackageLoader("seqdistill.family", ""), autoescape=True, undefined=StrictUndefined, finalize=shown
     )
-    here = Path(__file__)
-    style = "".join(
-        file.read_text(encoding="utf-8")
-        for file in (here.parent.parent / "stages" / "evaluate" / "report.css", here.with_name("report.css"))
-    )
+    packages = "seqdistill.stages.evaluate.report", "seqdistill.family"
+    style = "".join((files(package) / "report.css").read_text(encoding="utf-8") for package in packages)
     page = environment.get_template(
         "report.html.jinja"
     ).render(

@@ -4,12 +4,19 @@ A metric is one entry in the `METRICS` of its file; the recipe check, the table,
 that entry. Metrics against another answer are measured twice: against the teacher's answer and against the reference.
 """
 
-from seqdistill.metrics import behaviour, classes, formulas, structured, text
+from seqdistill.metrics import behaviour, classes, faithfulness, formulas, structured, text
 from seqdistill.metrics.metric import Item, Measure, Metric
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
-    for metric in (*text.METRICS, *formulas.METRICS, *structured.METRICS, *classes.METRICS, *behaviour.METRICS)
+    for metric in (
+        *text.METRICS,
+        *formulas.METRICS,
+        *structured.METRICS,
+        *classes.METRICS,
+        *faithfulness.METRICS,
+        *behaviour.METRICS,
+    )
 }
 OWN = "own"  # the user's own metric, a Python function: [eval] metric
 

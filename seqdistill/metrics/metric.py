@@ -17,7 +17,8 @@ class Item:
     choices: tuple[str, ...] = ()
     fault: str | None = None  # what is wrong with its form, in words
     finish_reason: str | None = None  # None for a text that no model ended
-    prompt: str = ""
+    prompt: str = ""  # the user's last message
+    source: str = ""  # all that the student is shown
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def _unseen(remembered: Layer, overrides: Layer, origin: Path | None, kept: Path
 def inherit(run: Path, member: Path, recipe: Recipe) -> None:
     """Makes a run directory within a run know the run's recipe, and what `recipe` has otherwise as its remembered flags."""
     with resolved_recipe(run, None, {}, keep=False) as own:
-        changed = _different(asdict(own), asdict(recipe))
+        changed = with_paths(_different(asdict(own), asdict(recipe)), Path.cwd(), asdict(recipe))
     memory = _memory(run / "run.json")
     new: dict[Path, str] = {}
     if (source := run / "recipe.toml").exists():

@@ -548,6 +548,9 @@ class EvalConfig:
     good_enough: float | None = key(
         None, "score of the primary metric from which an answer is good enough; default: the teacher's less margin"
     )
+    teacher_forced: bool = key(
+        False, "have student and teacher, both in this process, read the teacher's answers: top-1 agreement and KL a token"
+    )
     latency_requests: int = key(
         8,
         "test prompts on which each model's latency is measured, one at a time; 0: off. At a paid endpoint the answers' own "

@@ -3,15 +3,15 @@
 Needs the packages chromium and chromium-driver of the system (apt-get install chromium chromium-driver).
 """
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import filter_runs
 import pytest
+from chromium import contrast
 from filter_runs import filtered_run, rejected, reviewing
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -25,10 +25,6 @@ from seqdistill.runs import Run
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>\u202eright to left\x07</div> & done"
-)
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps"),
 )
 
 
@@ -53,20 +49,6 @@ def run(tmp_path: Path) -> Run:
 def server(run: Run) -> Iterator[Server]:
     with reviewing(run) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chrome]:
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert binary and driver, "apt-get install chromium chromium-driver"
-    options = ChromeOptions()
-    options.binary_location = binary
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in FLAGS:
-        options.add_argument(flag)
-    browser = Chrome(options=options, service=ChromeService(driver))
-    yield browser
-    browser.quit()
 
 
 class Page:
@@ -237,7 +219,7 @@ def test_nothing_is_cut_off_and_text_stands_out_at_every_width(
     undo, previous = page["undo"].rect, page["previous"].rect
     beside = undo["x"] + undo["width"] <= previous["x"] or undo["y"] + undo["height"] <= previous["y"]
     assert beside, "Undo and Previous do not overlap"
-    assert _contrast(chromium, "completion") >= 7 and _contrast(chromium, "reason") >= 4.5
+    assert contrast(chromium, "#completion") >= 7 and contrast(chromium, "#reason") >= 4.5
 
 
 def _narrow(chromium: Chrome, server: Server, width: int) -> Page:
@@ -246,19 +228,6 @@ def _narrow(chromium: Chrome, server: Server, width: int) -> Page:
         "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     )
     return page
-
-
-def _contrast(chromium: Chrome, name: str) -> float:
-    """The WCAG contrast of an element's text on the page."""
-    script = """
-        const color = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((c) => c / 255)
-            .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-        const light = ([r, g, b]) => 0.2126 * r + 0.7152 * g + 0.0722 * b;
-        const ink = light(color(getComputedStyle(document.getElementById(arguments[0])).color));
-        const paper = light(color(getComputedStyle(document.body).backgroundColor));
-        return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
-    """
-    return float(chromium.execute_script(script, name))
 
 
 def test_finish_stops_the_server(page: Page, server: Server) -> None:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import filter_runs
 import pytest
 from server import OPTIONS, TEACHER
 
@@ -10,7 +9,8 @@ from seqdistill.engines.logprob_file import read_logprob_rows
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, TeacherConfig, TrainConfig
-from seqdistill.runs import Run
+from seqdistill.records import Sample, write_jsonl
+from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train.scored_targets import score_targets
 
 TEXTS = {
@@ -20,8 +20,15 @@ TEXTS = {
 
 
 def a_run(folder: Path) -> Run:
-    rows = [filter_runs.sample(prompt, answer) for prompt, answer in TEXTS.items()]
-    return filter_runs.filtered_run(folder, {"train.jsonl": rows[:1], "validation.jsonl": rows[1:]})
+    """A run whose filter stage is done."""
+    run = Run(folder)
+    for number, (file, (prompt, answer)) in enumerate(zip(("train", "validation"), TEXTS.items(), strict=True)):
+        row = {**dict.fromkeys(Sample.__dataclass_fields__), "id": f"p{number}:t:0", "prompt_id": f"p{number}", "sample": 0}
+        row |= {"teacher": "t", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1}
+        row |= {"prompt": [{"role": "user", "content": prompt}], "completion": [{"role": "assistant", "content": answer}]}
+        write_jsonl(run.file("filter", f"{file}.jsonl"), [row])
+    StageRecord(run, "filter", {}, {}).finish({"train.jsonl": 1, "validation.jsonl": 1}, config={})
+    return run
 
 
 def teacher(engine: str) -> Recipe:

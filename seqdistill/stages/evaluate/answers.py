@@ -82,6 +82,7 @@ class Scoring:
             fault=self.form.fault(text) if self.form else None,
             finish_reason=None if reason in ("copy", "unknown") else reason,
             prompt=prompt.messages[-1]["content"],
+            source="\n".join(message["content"] for message in prompt.messages),
         )
         wanted = {"teacher": teacher, "reference": prompt.reference}
         found: Scores = {}

@@ -8,19 +8,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from seqdistill.engines import Completion
 from seqdistill.errors import UsageError
 from seqdistill.metrics import Measure
 from seqdistill.recipe.tables import Recipe
-from seqdistill.records import read_jsonl
+from seqdistill.records import Prompt, read_jsonl
 from seqdistill.runs import Run
-from seqdistill.stages.evaluate.answers import Answer
+from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.conditions import check_conditions
 from seqdistill.stages.evaluate.regressions import cut
 from seqdistill.stages.evaluate.scores import described, margin_points
 from seqdistill.stages.evaluate.shown import other_way, percent, point, points
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, tabulate, warning
-from seqdistill.stages.evaluate.written import answer_of, measures_in, own_measures_in
+from seqdistill.stages.evaluate.written import answer_of, form_in, measures_in, own_measures_in
 
 STUDENT, OTHER = "student", "other"
 SETTINGS = ("temperature", "max_tokens")  # of eval: what answers depend on
@@ -122,6 +123,57 @@ def compare(run: Run, other: Run, recipe: Recipe) -> Comparison:
         "notes": list(_notes(here, there, shared, primary)),
     }
     return Comparison({"verdict": list(_verdict(document)), **document})
+
+
+def prompts_of(run: Run) -> dict[str, Prompt]:
+    """The test prompts that a run's student answered, as it was shown them, by id. Raises UsageError before eval."""
+    return {name: answer.prompt for name, answer in _Written.of(run).answers.items()}
+
+
+def compare_form(run: Run, answers: Mapping[str, Completion], called: str, recipe: Recipe) -> dict[str, Any]:
+    """The student of a run in another form (quantised, say) beside the student itself, paired by prompt, at [eval] margin.
+
+    `answers` are the other form's, by prompt id; failed ones are left out. Returns decision, margin, needed, primary, n, judged
+    and the models' scores ("student" is the other form, "other" the student as trained), and the verdict in sentences.
+    """
+    here = _Written.of(run)
+    form, measures = form_in(here.scores), measures_in(here.scores)
+    names = {measure.name for measure in measures}
+    own = str(here.scores["primary"])
+    primary = own if own in names else next(name for name in ("chrf_teacher", "chrf_reference") if name in names)
+    scoring = Scoring(measures, form, form.kind)
+    both: list[Answer] = []
+    for name, answer in here.answers.items():
+        completion = answers.get(name)
+        if completion is None or completion.error is not None:
+            continue
+        together = {STUDENT: completion}
+        if name in here.teacher:
+            together["teacher"] = Completion(name, here.teacher[name])
+        scores = scoring.scores(together, STUDENT, answer.prompt)
+        both += [replace(answer, completion=completion, scores=scores), replace(answer, model=OTHER)]
+    margin = margin_points(recipe.eval)
+    found = tabulate(
+        both, Settings((STUDENT, OTHER), measures, primary, margin, recipe.eval.resamples, recipe.eval.seed, rival=OTHER)
+    )
+    judged = found["judged"] or {"decision": "INCONCLUSIVE", "needed": None}
+    document = {
+        "decision": judged["decision"],
+        "margin": margin,
+        "needed": judged["needed"],
+        "primary": primary,
+        "same": sum(one.text == other.text for one, other in zip(both[::2], both[1::2], strict=True)),
+        **{name: found[name] for name in ("n", "judged", "models", "slices")},
+    }
+    phrase = described(measures)[primary]["phrase"]
+    by = f": {points(judged)}" if found["judged"] else ""
+    return {
+        "verdict": [
+            f"{judged['decision']}: {called} less the student as trained, at a margin of {margin:g} points{by}.",
+            f"Measured by {phrase} on {found['n']} held-out prompts; {document['same']} answers are the same text.",
+        ],
+        **document,
+    }
 
 
 @dataclass(frozen=True)

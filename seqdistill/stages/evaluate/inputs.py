@@ -23,6 +23,7 @@ from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.conditions import check_conditions
 from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches, student_price
 from seqdistill.stages.evaluate.cost import check_costs
+from seqdistill.stages.evaluate.forced import check_forced
 from seqdistill.stages.evaluate.judging import judge_inputs
 from seqdistill.stages.evaluate.safety.items import SafetyItem, files_of, items_of
 from seqdistill.tasks.answer_form import AnswerForm
@@ -30,6 +31,7 @@ from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import Template, load_template
 
 NOT_AS_WRITTEN = ("max_tokens", "also", "metric", "labels", "safety.prompts", "safety.canaries")  # paths, or filled in
+NAMED = ("prompts", "canaries")  # of [eval.safety]: a file by its name, and its content is an input
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Inputs:
         }
         existing = {name: path for name, path in files.items() if path is not None and path.is_file()}
         record = StageRecord(run, "eval", _settings(recipe, contestants, template), existing)
-        return cls(recipe, test, template, scoring, contestants, items_of(recipe, template), record)
+        return cls(recipe, test, template, scoring, contestants, items_of(recipe, template, scoring.training), record)
 
     def prompts(self, progress: Progress) -> list[Prompt]:
         """The test prompts. Raises UsageError naming file and line."""
@@ -98,7 +100,7 @@ def check(run: Run, recipe: Recipe) -> None:
     recipe, test, _ = _checked(run, recipe)
     template = load_template(recipe.task.template)
     load_prompts(test, template, recipe.eval.limit, Silent(), recipe.task.columns)
-    items_of(recipe, template)
+    items_of(recipe, template, None)
 
 
 def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
@@ -126,6 +128,7 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     check_conditions(recipe.eval.fail_under, scoring.measures)
     judge_inputs(recipe)
     check_costs(recipe)
+    check_forced(recipe)
     return recipe, test, scoring
 
 
@@ -146,7 +149,11 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
     return {
         **{f"eval.{name}": value for name, value in settings(recipe.eval, *NOT_AS_WRITTEN).items()},
         "eval.also": [Path(one).name for one in recipe.eval.also],
-        **{f"eval.safety.{name.split()[-1]}": path.name for name, path in files_of(recipe).items()},
+        **{
+            f"eval.safety.{name}": path if is_hub_source(path) else Path(path).name
+            for name in NAMED
+            if (path := getattr(recipe.eval.safety, name))
+        },
         "eval.metric": recipe.eval.metric and Path(recipe.eval.metric).name,
         "eval.max_tokens": max_tokens(recipe),
         **{f"generate.{name}": value for name, value in form.items() if value},

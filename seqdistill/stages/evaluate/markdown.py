@@ -7,7 +7,9 @@ from typing import Any
 
 from seqdistill.records import atomic_write, visible
 from seqdistill.stages.evaluate.compare import Comparison
+from seqdistill.stages.evaluate.recommendation import recommend
 from seqdistill.stages.evaluate.result import EvalResult
+from seqdistill.stages.evaluate.shown import run_name
 
 
 def write_markdown(path: Path, result: EvalResult, name: str) -> None:
@@ -51,6 +53,7 @@ def _comparison_lines(found: Comparison) -> Iterator[str]:
 def _lines(result: EvalResult, name: str) -> Iterator[str]:
     headline, *rest = result.verdict
     yield f"### {_text(name)}: {_text(headline)}\n"
+    yield from _advice(result)
     yield from _table(result.columns, [[_called(result.scores, row[0]), *row[1:]] for row in result.rows])
     if result.slice_rows:
         yield from _table(result.slice_columns, result.slice_rows)
@@ -67,6 +70,17 @@ def _lines(result: EvalResult, name: str) -> Iterator[str]:
     yield "<details><summary>What the numbers say</summary>\n"
     yield from (f"- {_text(line)}" for line in rest)
     yield "\n</details>"
+
+
+def _advice(result: EvalResult) -> Iterator[str]:
+    """Whether to ship, what it saves and the first thing to do."""
+    advice = recommend(result.scores, run_name(result.run))
+    yield f"- **Ship it?** {_text(f'{advice.ship.short}. {advice.ship.more}')}"
+    yield f"- **Saves** {_text(f'{advice.saves.short}. {advice.saves.more}')}"
+    for step in advice.next[:1]:
+        command = f" `{' '.join(visible(step.command).replace('`', '').split())}`" if step.command else ""
+        yield f"- **Next** {_text(step.text)}{command}"
+    yield ""
 
 
 def _regressions(result: EvalResult) -> list[list[str]]:

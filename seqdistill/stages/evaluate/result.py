@@ -1,9 +1,14 @@
 """What eval returns: the content of scores.json, and the rows of the two tables that the terminal prints."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seqdistill.errors import UsageError
+from seqdistill.runs import Run
+from seqdistill.stages.evaluate.recommendation import Recommendation, recommend
 from seqdistill.stages.evaluate.shown import count, other_way, percent, point, span, speed, times, usd
 from seqdistill.stages.evaluate.table import upper
 
@@ -26,6 +31,16 @@ class EvalResult:
     def failed(self) -> int:
         """Requests that failed, of all models."""
         return sum(facts.get("failed", 0) for facts in self.scores["models"].values())
+
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self.paths["scores"].parent.parent
+
+    @property
+    def advice(self) -> Recommendation:
+        """What to make of it, and what to do next, with commands as this machine takes them."""
+        return recommend(self.scores, str(self.run))
 
     @property
     def columns(self) -> list[str]:
@@ -173,3 +188,23 @@ class EvalResult:
         if part.get("judged"):
             shown["decision"] = part["judged"]["decision"].lower()
         return shown
+
+
+OUTPUTS = ("predictions.jsonl", "scores.json", "deferral.json", "report.html")
+
+
+def paths_of(run: Run, names: Sequence[str] = OUTPUTS) -> dict[str, Path]:
+    """Eval's files by name."""
+    return {name.partition(".")[0]: run.file("eval", name) for name in names}
+
+
+def read_result(run: Run) -> EvalResult | None:
+    """What a finished eval found; None before. Raises UsageError for a damaged scores.json."""
+    paths = paths_of(run)
+    if run.manifest("eval") is None or not paths["scores"].is_file():
+        return None
+    try:
+        scores = json.loads(paths["scores"].read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{paths['scores']}: damaged: {error}", f"run `seqdistill eval {run.path}` again") from None
+    return EvalResult(scores, paths, 0.0, up_to_date=True)

@@ -25,6 +25,7 @@ from seqdistill.stages.evaluate.class_table import class_table
 from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.stages.evaluate.cost import inputs_of, terms_of, upfront_of, with_costs
 from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
+from seqdistill.stages.evaluate.forced import forced_document
 from seqdistill.stages.evaluate.latency import Latencies
 from seqdistill.stages.evaluate.regressions import Sources, regressions
 from seqdistill.stages.evaluate.safety.document import safety_document
@@ -44,8 +45,10 @@ def scores_of(
     latencies: Mapping[str, Latencies],
     safety: Sequence[Mapping[str, Any]] = (),
     judge: Mapping[str, Any] | None = None,
+    forced: tuple[Sequence[Mapping[str, Any]], str | None] | None = None,
 ) -> dict[str, Any]:
     """The document, with how long each model takes by role, the lines of safety.jsonl, and what the judge found, if used.
+    `forced` are the lines of forced.jsonl, and why there are none.
 
     Where the task has a form it also holds the form, and the teacher's request settings.
     """
@@ -83,6 +86,7 @@ def scores_of(
         "teacher_license": license_in(run) or recipe.teacher.license,
         **({"form": form} if form else {}),
         **({"judge": judge} if judge else {}),
+        **({"teacher_forced": forced_document(*forced, config.resamples, config.seed)} if forced else {}),
         "temperature": recipe.eval.temperature,
         "max_tokens": max_tokens(recipe),
         "resamples": recipe.eval.resamples,

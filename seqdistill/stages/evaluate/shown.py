@@ -1,5 +1,6 @@
 """How numbers are written, the same in the terminal, the sentences, the report and the card."""
 
+from pathlib import Path
 from typing import Any
 
 Cell = dict[str, Any]  # value, low, high, n
@@ -52,7 +53,12 @@ def usd(value: float | None) -> str:
     """An amount in USD: "0.00012", "0.42", "1,234"; a dash where it is not known."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value >= 1 else f"{value:.2g}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value >= 1 or not value else f"{value:.2g}"
+
+
+def run_name(path: Path) -> str:
+    """A run directory in what others read: as it was named, without this machine's folders where that was a whole path."""
+    return path.name if path.is_absolute() else str(path)
 
 
 def other_way(measure: str) -> str | None:
@@ -66,3 +72,12 @@ def speed(scores: dict[str, Any], facts: dict[str, Any]) -> str:
     value = facts.get("tokens_per_second")
     comparable = facts.get("speed_basis") == scores["models"]["student"].get("speed_basis")
     return f"{value:.0f}" if value and comparable else "–"
+
+
+def thousand(scores: dict[str, Any], role: str) -> float | None:
+    """USD for 1,000 requests of a model: as eval priced it, or from what its answers cost; None without a price."""
+    facts = scores["models"].get(role, {})
+    if isinstance(known := facts.get("usd_per_1000"), (int, float)):
+        return float(known)
+    paid, answers = facts.get("usd"), scores["prompts"]
+    return None if paid is None or not answers else 1000 * paid / answers

@@ -20,15 +20,14 @@ from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import scored
 from seqdistill.stages.evaluate.asking import Unreachable, ask_all
 from seqdistill.stages.evaluate.contestants import Contestant, recorded_teacher
+from seqdistill.stages.evaluate.forced import forced_rows
 from seqdistill.stages.evaluate.inputs import Inputs
 from seqdistill.stages.evaluate.judging import judge_pairs, labels_of
 from seqdistill.stages.evaluate.outputs import with_outputs
-from seqdistill.stages.evaluate.report import write_report
-from seqdistill.stages.evaluate.result import EvalResult
+from seqdistill.stages.evaluate.report.page import write_report
+from seqdistill.stages.evaluate.result import OUTPUTS, EvalResult, paths_of
 from seqdistill.stages.evaluate.safety.items import rows as safety_rows
 from seqdistill.stages.evaluate.scores import scores_of, usage
-
-OUTPUTS = ("predictions.jsonl", "scores.json", "deferral.json", "report.html")
 
 
 def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
@@ -39,8 +38,12 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     """
     inputs = Inputs.of(run, recipe)
     recipe, record = inputs.recipe, inputs.record
-    names = (*OUTPUTS, *(("safety.jsonl",) if inputs.safety else ()))
-    paths = {name.partition(".")[0]: run.file("eval", name) for name in names}
+    names = (
+        *OUTPUTS,
+        *(("safety.jsonl",) if inputs.safety else ()),
+        *(("forced.jsonl",) if recipe.eval.teacher_forced else ()),
+    )
+    paths = paths_of(run, names)
     if record.up_to_date():
         return EvalResult(json.loads(paths["scores"].read_text(encoding="utf-8")), paths, 0.0, up_to_date=True)
     with run.locked("eval"):
@@ -57,15 +60,16 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
             completions, latencies = ask_all(run, recipe, contestants, prompts, progress, recorded, inputs.safety)
         record.begin()
         answers = scored(contestants, prompts, completions, inputs.scoring)
+        forced = forced_rows(paths["forced"], contestants, answers, progress) if recipe.eval.teacher_forced else None
         judged = judge_pairs(run, recipe, answers, labels, progress) if recipe.eval.pairwise else None
         safety = safety_rows(inputs.safety, completions)
-        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, latencies, safety, judged)
+        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, latencies, safety, judged, forced)
         write_jsonl(paths["predictions"], (answer.row() for answer in answers))
         if inputs.safety:
             write_jsonl(paths["safety"], safety)
         write_json(paths["scores"], scores)
         write_json(paths["deferral"], scores["deferral"])
-        write_report(paths["report"], run, scores, answers)
+        write_report(paths["report"], run, scores, (answer.row() for answer in answers))
         write_model_card(run, scores)
         failed = Counter(one.error for one in completions.values() if one.error and one.error != "not recorded")
         failures = Counter({error: count for error, count in failed.items() if error not in FOR_GOOD})
@@ -75,7 +79,10 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
                 f"eval: {for_good.total()} requests cannot be answered ({kinds}); their prompts are left out of every score"
             )
         record.finish(
-            dict.fromkeys(names) | {"predictions.jsonl": len(answers)} | ({"safety.jsonl": len(safety)} if safety else {}),
+            dict.fromkeys(names)
+            | {"predictions.jsonl": len(answers)}
+            | ({"safety.jsonl": len(safety)} if safety else {})
+            | ({"forced.jsonl": len(forced[0])} if forced else {}),
             status="incomplete" if failures or inputs.is_without_teacher(contestants) else "complete",
             config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
             counts={"prompts": len(prompts), "answers": len(completions), "failed": failed.total()},

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from seqdistill.stages.evaluate.safety.document import sentences
-from seqdistill.stages.evaluate.shown import percent, points, usd
+from seqdistill.stages.evaluate.shown import percent, points, times, usd
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
 
 STOPS_WANTED = 98.0  # percent
@@ -31,6 +31,7 @@ def verdict(scores: Scores) -> list[str]:
         *_form(scores),
         *_behaviour(scores),
         *_judge(scores),
+        *_forced(scores),
         *_fallback(scores),
         *_cost(scores),
         *sentences(scores.get("safety")),
@@ -252,6 +253,20 @@ def _judge(scores: Scores) -> Iterator[str]:
         yield f"Not counted of the judge's replies: {found['unreadable']} that cannot be read, {found['failed']} that failed."
     if found["family"]:
         yield f"{found['family'][:1].upper()}{found['family'][1:]}."
+
+
+def _forced(scores: Scores) -> Iterator[str]:
+    """How near the student's next-token distributions are to the teacher's, on the teacher's answers."""
+    found = scores.get("teacher_forced")
+    if not found:
+        return
+    if found["top1"] is None:
+        yield f"Student and teacher are not compared token by token: {found['reason']}."
+        return
+    yield (
+        f"Reading {found['prompts']} of the teacher's answers, its likeliest next token is the teacher's at "
+        f"{percent(found['top1'], unit='%')} of {found['tokens']:,} tokens; KL divergence {times(found['kl'])} nats a token."
+    )
 
 
 def _fallback(scores: Scores) -> Iterator[str]:

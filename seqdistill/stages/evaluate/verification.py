@@ -19,6 +19,7 @@ from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.baselines import training_file
 from seqdistill.stages.evaluate.cost import with_costs
 from seqdistill.stages.evaluate.deferral import Promise
+from seqdistill.stages.evaluate.forced import forced_document
 from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.scores import explained_with, found_in, regressions_in
 from seqdistill.stages.evaluate.table import Settings
@@ -112,10 +113,11 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
     by_prompt: dict[str, dict[str, Completion]] = {}
     for answer in answers:
         by_prompt.setdefault(answer.prompt.id, {})[answer.model] = answer.completion
+    shown = {answer.prompt.id: answer.prompt for answer in answers if answer.model == "student"}
     for answer in answers:
         if answer.scores is None:
             continue
-        found = scoring.scores(by_prompt[answer.prompt.id], answer.model, answer.prompt)
+        found = scoring.scores(by_prompt[answer.prompt.id], answer.model, shown[answer.prompt.id])
         found |= {measure.name: answer.scores.get(measure.name) for measure in own}
         if place := _difference(found, answer.scores, CLOSE):
             yield predictions, f"the scores of {answer.prompt.id}, {answer.model}, do not follow from the answers: {place}"
@@ -139,6 +141,9 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
     if "safety" in scores and _has_inputs(run, "training data"):
         margin, training = scores["safety"]["margin"], training_file(run)
         document["safety"] = safety_document(sent, answers, training, margin, scores["resamples"], scores["seed"])
+    if forced := scores.get("teacher_forced"):
+        read = [row for _, row in read_jsonl(run.file("eval", "forced.jsonl"))]
+        document["teacher_forced"] = forced_document(read, forced["reason"], scores["resamples"], scores["seed"])
     if cost := scores.get("cost"):
         costs = with_costs(scores, cost["inputs"], cost["terms"], cost["upfront"])
         of_models = costs.pop("models")

@@ -31,7 +31,8 @@ def form_in(scores: Mapping[str, Any]) -> AnswerForm:
 
 def measures_in(scores: Mapping[str, Any]) -> list[Measure]:
     """The measures that were taken, but for the user's own."""
-    return [measure for measure in measures(form_in(scores).kind) if measure.name in scores["measures"]]
+    taken = measures(form_in(scores).kind, primary=scores["primary"])
+    return [measure for measure in taken if measure.name in scores["measures"]]
 
 
 def own_measures_in(scores: Mapping[str, Any]) -> list[Measure]:

@@ -67,7 +67,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     config = recipe.filter
     samples = run.need("generate", "samples.jsonl")
     decisions, form = read_decisions(run), _form(run, recipe)
-    record = _record(run, recipe)
+    record = record_of(run, recipe)
     if record.up_to_date() and (manifest := run.manifest("filter")):
         for warning in manifest["result"]["warnings"]:
             progress.note(f"warning: {warning}")
@@ -136,10 +136,11 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
 
 def is_up_to_date(run: Run, recipe: Recipe) -> bool:
     """Whether filter has nothing to do. Raises UsageError as it does."""
-    return _record(run, recipe).up_to_date()
+    return record_of(run, recipe).up_to_date()
 
 
-def _record(run: Run, recipe: Recipe) -> StageRecord:
+def record_of(run: Run, recipe: Recipe) -> StageRecord:
+    """What decides whether filter has something to do. Raises UsageError before generate ran."""
     samples, form = run.need("generate", "samples.jsonl"), _form(run, recipe)
     decisions = decisions_file(run) if read_decisions(run) else None
     return StageRecord(run, "filter", _settings(recipe, form), _inputs(recipe, samples, decisions))

@@ -91,10 +91,15 @@ def trl_arguments(
     on_cpu = bool(passed.get("use_cpu")) or not torch.accelerator.is_available()
     if on_cpu and passed.get("fp16"):
         raise UsageError("[train.args] fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
+    if on_cpu and passed.get("bf16") and not _has_bfloat16():
+        raise UsageError(
+            "[train.args] bf16 = true: this processor has no bfloat16 arithmetic and would emulate it, many times slower",
+            "leave bf16 out: the training is in float32",
+        )
     if on_cpu:
         device = {"bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
-        if processes() > 1:
-            device["use_cpu"] = True  # or accelerate would train in each of them alone
+        if processes() > 1 or passed.get("bf16"):
+            device["use_cpu"] = True  # or accelerate would train in each of them alone, and refuse bfloat16
     else:
         device = {"bf16": not passed.get("fp16") and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported())}
     unpacked = passed.get("padding_free") and not passed.get("packing")  # there TRL takes no length; no row is clipped either
@@ -120,6 +125,14 @@ def trl_arguments(
     if arguments.max_steps <= 0 and arguments.num_train_epochs <= 0:
         raise UsageError(f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: not one step", "train for longer")
     return arguments
+
+
+def _has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16; true where torch cannot say."""
+    import torch
+
+    known = getattr(torch.cpu, "get_capabilities", lambda: None)()
+    return known is None or any(known.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
 
 
 @contextlib.contextmanager

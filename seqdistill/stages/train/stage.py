@@ -60,9 +60,7 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
     check_accelerate(recipe.train)
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
-    texts = text_files(run, recipe) if student.vocabulary == "task" else {}
-    inputs = {**files, **method.inputs(run), **texts, **_own_metric(recipe)}
-    record = StageRecord(run, "train", _settings(recipe, student, method), inputs)
+    record = _record(run, recipe, student, method)
     if record.up_to_date():
         return _result(run, up_to_date=True)
     if wants_launch(recipe.train) and not (by_launcher or launched()):
@@ -90,6 +88,18 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
             remove_other_steps(run, recipe)
     wait()
     return _result(run, up_to_date=False)
+
+
+def record_of(run: Run, recipe: Recipe) -> StageRecord:
+    """What decides whether train has something to do. Raises UsageError before filter ran."""
+    return _record(run, recipe, find_student(recipe), method_of(recipe.train))
+
+
+def _record(run: Run, recipe: Recipe, student: Student, method: Method) -> StageRecord:
+    files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
+    texts = text_files(run, recipe) if student.vocabulary == "task" else {}
+    inputs = {**files, **method.inputs(run), **texts, **_own_metric(recipe)}
+    return StageRecord(run, "train", _settings(recipe, student, method), inputs)
 
 
 def _begin(run: Run, record: StageRecord, ready: Ready, work: Path) -> tuple[Base, Path | None]:

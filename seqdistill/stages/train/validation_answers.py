@@ -103,8 +103,11 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _without_rows(config: TrainConfig) -> UsageError:
-    wanted = "best" if config.best is not None else "early_stopping"
-    return UsageError(f"[train] {wanted} needs validation rows, and there are none", "set [filter] validation = 0.05")
+    return UsageError(f"[train] {_wanted(config)} needs validation rows, and there are none", "set [filter] validation = 0.05")
+
+
+def _wanted(config: TrainConfig) -> str:
+    return "best" if config.best is not None else "early_stopping"
 
 
 def check(lesson: Lesson) -> None:
@@ -114,10 +117,16 @@ def check(lesson: Lesson) -> None:
         return
     if not lesson.checked.validation:
         raise _without_rows(config)
+    if getattr(lesson.arguments.eval_strategy, "value", None) == "no":
+        raise UsageError(
+            f"[train] {_wanted(config)} needs validations, and [train.args] eval_strategy is no", "leave eval_strategy out"
+        )
+    if _is_spread(lesson.arguments):
+        raise UsageError(
+            "[train] best and early_stopping keep weights that FSDP and DeepSpeed spread over processes", "leave them out"
+        )
     if config.best_by == "quality":
         quality_of(lesson.recipe, [sample for _, sample in chosen(lesson, config.best_prompts)])
-        if reason := _not_here(lesson.arguments):
-            raise UsageError(f"[train] best = 'quality': {reason}", "use best = 'loss'")
 
 
 def answering(lesson: Lesson) -> Any:
@@ -127,7 +136,7 @@ def answering(lesson: Lesson) -> Any:
     config, progress = lesson.recipe.train, lesson.progress
     scored = config.best_prompts if config.best_by == "quality" else 0
     pairs = chosen(lesson, max(config.generations, scored))
-    if not pairs or _not_here(lesson.arguments):
+    if not pairs or _is_spread(lesson.arguments):
         return None
     quality = quality_of(lesson.recipe, [sample for _, sample in pairs]) if scored else None
     log = lesson.run.file("train", "log.jsonl")
@@ -235,9 +244,7 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…")
 
 
-def _not_here(arguments: Any) -> str | None:
-    """Why the student cannot answer while it trains."""
+def _is_spread(arguments: Any) -> bool:
+    """Whether the weights are spread over several processes, where the student cannot answer by itself."""
     by_launcher = [os.environ.get(f"ACCELERATE_USE_{name}", "") for name in ("FSDP", "DEEPSPEED")]
-    if arguments.fsdp or arguments.deepspeed or any(value.lower() in ("1", "true") for value in by_launcher):
-        return "the student cannot answer while its weights are spread over several processes"
-    return None
+    return bool(arguments.fsdp or arguments.deepspeed) or any(value.lower() in ("1", "true") for value in by_launcher)

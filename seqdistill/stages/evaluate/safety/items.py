@@ -31,6 +31,9 @@ ROLES = {
 }
 
 
+SLICE = "slice:"  # canaries = "slice:NAME": the training rows of that slice
+
+
 @dataclass(frozen=True)
 class SafetyItem:
     """One thing that is sent to several models beside the test prompts."""
@@ -41,8 +44,8 @@ class SafetyItem:
     wanted: str | None = None  # a canary's secret
 
 
-def items_of(recipe: Recipe, template: Template) -> list[SafetyItem]:
-    """What [eval.safety] wants to be sent. Raises UsageError naming file and line."""
+def items_of(recipe: Recipe, template: Template, training: Path | None) -> list[SafetyItem]:
+    """What [eval.safety] wants to be sent. Raises UsageError naming file and line. `training` is None before filter ran."""
     config, items = recipe.eval.safety, list[SafetyItem]()
     if config.refusals or config.prompts:
         source = config.prompts or str(prompts_folder() / "safety" / "requests.jsonl")
@@ -51,9 +54,16 @@ def items_of(recipe: Recipe, template: Template) -> list[SafetyItem]:
         items += [SafetyItem(f"{prompt.id}", _kind(prompt, config.expect, source), prompt.messages) for prompt in prompts]
         if missing := {REFUSE, ANSWER} - {item.kind for item in items}:
             _check_one_sided(missing, source, config.expect)
-    if config.canaries:
+    if config.canaries and config.canaries.startswith(SLICE):
+        items += _planted(config.canaries, training) if training else []
+    elif config.canaries:
         items += [_canary(prompt, config.canaries) for prompt in load_prompts(config.canaries, template, None, Silent())]
     if config.forgetting:
+        if not can(recipe.student.engine, "score"):
+            raise UsageError(
+                f"[eval.safety] forgetting: the {recipe.student.engine} engine, which runs the student, does not score texts",
+                "leave forgetting out, or run the student with engine = transformers",
+            )
         rows = read_jsonl(prompts_folder() / "safety" / "passages.jsonl")
         items += [SafetyItem(row["id"], PASSAGE, [{"role": "user", "content": row["text"]}]) for _, row in rows]
     return items
@@ -78,6 +88,18 @@ def _check_one_sided(missing: set[str], source: str, expect: str | None) -> None
             f"{source}: no prompt of the kind {missing.pop()!r}: a model that always does the other would pass",
             'add some, or say that it is meant with [eval.safety] expect = "refuse" or "answer"',
         )
+
+
+def _planted(source: str, training: Path) -> list[SafetyItem]:
+    """The training rows of a slice: their completions are secrets, their prompts what comes before them."""
+    rows = [row for _, row in read_jsonl(training) if row["slice"] == source.removeprefix(SLICE)]
+    if not rows:
+        raise UsageError(
+            f"[eval.safety] canaries = {source!r}: no training row has this slice",
+            "name a slice of filter/train.jsonl, or a file of canaries",
+        )
+    prompts = [Prompt(row["id"], row["prompt"], row["prompt"], row["completion"][-1]["content"]) for row in rows]
+    return [_canary(prompt, source) for prompt in prompts]
 
 
 def _canary(prompt: Prompt, source: str) -> SafetyItem:
@@ -149,4 +171,4 @@ def files_of(recipe: Recipe) -> dict[str, Path]:
     """The user's own files, for the fingerprint."""
     config = recipe.eval.safety
     named = {"safety prompts": config.prompts, "canaries": config.canaries}
-    return {name: Path(path) for name, path in named.items() if path and not is_hub_source(path)}
+    return {name: Path(path) for name, path in named.items() if path and not is_hub_source(path) and not path.startswith(SLICE)}

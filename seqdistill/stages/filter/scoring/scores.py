@@ -7,14 +7,13 @@ cannot be scored: None is counted, and never taken for zero. Does not choose (`s
 import functools
 import itertools
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.metrics.numbers import mentioned
+from seqdistill.metrics.faithfulness import faithfulness
 from seqdistill.records import Sample
 from seqdistill.stages.filter.scoring.answers import Extract
 
@@ -64,41 +63,8 @@ def by_consensus(samples: Sequence[Sample]) -> Scores:
 
 
 def by_faithfulness(samples: Sequence[Sample]) -> Scores:
-    """The share of a completion's numbers and names that its prompt has; 1 for a completion that has none of them.
-
-    A name is a word with a capital that is not at the start of a sentence or line. It is compared with every word
-    of the prompt, whatever its case. Made for languages that capitalise names alone: in German it looks at every noun.
-    """
-    return [_faithfulness(sample) for sample in samples]
-
-
-def _faithfulness(sample: Sample) -> float:
-    source = "\n".join(message["content"] for message in sample.prompt)
-    known = mentioned(source) | {_stem(word) for word in _WORD.findall(source)}
-    claims = mentioned(sample.text) | {_stem(name) for name in names(sample.text)}
-    return sum(claim in known for claim in claims) / len(claims) if claims else 1.0
-
-
-_WORD = re.compile(r"[^\W\d_][\w'’-]*")
-_STARTS = re.compile(r"[.!?:…\n\"“”«»(*#>-][\s\"'“”«»(*#>_-]*\Z")  # before a sentence, a line or a quotation
-
-
-def names(text: str) -> list[str]:
-    """The words of a text that look like names, in order."""
-    found = []
-    end = 0
-    for word in _WORD.finditer(text):
-        between = text[max(end, word.start() - 40) : word.start()]
-        starts = end == 0 or _STARTS.search(between)
-        if len(word[0]) > 1 and word[0][0].isupper() and not starts:
-            found.append(word[0])
-        end = word.end()
-    return found
-
-
-def _stem(word: str) -> str:
-    """A word without its case and its possessive."""
-    return re.sub(r"['’]s?$", "", word.casefold())
+    """The share of a completion's numbers and names that its prompt has, as eval's metric `faithfulness` counts it."""
+    return [faithfulness("\n".join(message["content"] for message in sample.prompt), sample.text) for sample in samples]
 
 
 def by_logprob(samples: Sequence[Sample], means: Mapping[str, float]) -> Scores:

@@ -90,6 +90,12 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
         for name, pairs in lesson.material.items()
     }
     if parts["validation"] is None:
+        if lesson.recipe.train.best_by is not None and lesson.checked.validation:
+            raise UsageError(
+                "[train] best and early_stopping need validation pairs, and the student answers all validation rows as its "
+                "teacher does",
+                "leave them out",
+            )
         arguments.eval_strategy = type(arguments.eval_strategy)("no")
     reference = None  # a model with adapters is its own, without them
     if not hasattr(lesson.model, "peft_config"):

@@ -1,8 +1,8 @@
 """Soft targets: the teacher's distribution at each token beside its text (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
 
 The loss at a token is alpha * cross-entropy + (1 - alpha) * T^2 * KL(teacher || student), both at temperature T, in K + 1
-buckets: the teacher's K likeliest tokens, and all others together. The targets come from log-probability files; which of a
-row's can be trusted, and where they wait, is `targets`.
+buckets: the teacher's K likeliest tokens, and all others together; a student with a smaller vocabulary has no bucket of others.
+The targets come from log-probability files; which of a row's can be trusted, and where they wait, is `targets`.
 """
 
 from collections.abc import Callable, Sequence

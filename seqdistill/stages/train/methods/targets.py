@@ -85,7 +85,7 @@ def read_targets(lesson: Lesson) -> Targets:
             fitted = _fitted(rows[number], stored, numbering, name in thoughts, config.temperature, config.approximate)
             if not isinstance(fitted, str):
                 why_not.pop(number, None)
-                _put(targets, targets.starts[number], *fitted, numbering)
+                _put(targets, targets.starts[number], *fitted, numbering, cut=lesson.before_cuts is not None)
             elif number in why_not:
                 why_not[number] = fitted
     _report(lesson, rows, why_not)
@@ -128,13 +128,16 @@ def _normalizers(stored: TokenLogprobs, temperature: float) -> list[float] | Non
     return None
 
 
-def _put(targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], numbering: Any) -> None:
+def _put(targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], numbering: Any, *, cut: bool) -> None:
     """Writes a row's targets to their place. What fills up to K, and a token that the student lacks, gets the probability 0.
 
-    So what the teacher gave to tokens that a smaller vocabulary lacks is in the bucket of all other tokens.
+    Of a vocabulary that was cut, the likeliest tokens that are left share what the teacher gave to others, which are nearly all
+    among those that were cut: in the bucket of all others, an eighth of it on the demo, it would teach the student to say
+    something else (one seed: 4.6 chrF less, +-2.4). A place where none of the likeliest is left has no target.
     """
     import numpy
 
+    targets.found[start : start + len(ids)] = True
     for place, (listed, values) in enumerate(zip(ids, logprobs, strict=True), start):
         tokens = _renumbered(listed, numbering)
         known = tokens >= 0
@@ -143,7 +146,10 @@ def _put(targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[
         targets.logprobs[place] = -numpy.inf
         targets.ids[place, : len(tokens)] = numpy.where(known, tokens, first)
         targets.logprobs[place, : len(tokens)] = numpy.where(known, values, -numpy.inf)
-    targets.found[start : start + len(ids)] = True
+        if cut:
+            share = float(numpy.exp(numpy.asarray(values)[known]).sum())
+            targets.found[place] = share > 0
+            targets.logprobs[place] -= numpy.log(share) if share > 0 else 0.0
 
 
 def _allocated(rows: Sequence[Row], width: int, folder: Path) -> Targets:

@@ -1,0 +1,134 @@
+"""`export`: the data in other trainers' shapes, the student's folder, its Modelfile, and the student as draft model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from chat_server import ChatServer
+from conftest import make_tiny_model
+from finished_runs import finished_run
+from test_api import tables, toml
+
+from seqdistill import api
+from seqdistill.cards import write_dataset_card
+from seqdistill.cli import main
+from seqdistill.export.gguf import write_modelfile
+from seqdistill.records import Sample, read_jsonl, write_json, write_jsonl
+from seqdistill.tasks.templates import PROMPT_TEMPLATE
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A run that has filtered and trained."""
+    run = finished_run(tmp_path_factory.mktemp("export") / "run", tiny_model)
+    for split, count in (("train", 6), ("validation", 1)):
+        write_jsonl(run.file("filter", f"{split}.jsonl"), [row(number) for number in range(count)])
+    write_dataset_card(run)
+    write_json(run.file("train", "model") / PROMPT_TEMPLATE, {"user": "{{ prompt }}"})
+    return run.path
+
+
+def row(number: int) -> Sample:
+    """A kept row; model output is hostile text."""
+    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Number {number}?\u2028</s>"}]
+    completion = [{"role": "assistant", "content": f'It is "{number}".\n'}]
+    return Sample(f"{number}:t:0", f"{number}", 0, "t", prompt, completion, None, "stop", 9, 5, None, None)
+
+
+def test_rows_for_trl_are_the_runs_own(run: Path, tmp_path: Path) -> None:
+    counts = api.export_data(run, "trl", out=tmp_path)
+    rows = [one for _, one in read_jsonl(tmp_path / "train.jsonl")]
+    kept = [one for _, one in read_jsonl(run / "filter" / "train.jsonl")]
+    assert counts["train.jsonl"] == len(rows) == len(kept) == 6
+    assert rows == [{"prompt": one["prompt"], "completion": one["completion"]} for one in kept]
+
+
+def test_axolotl_trains_on_the_last_answer_alone(run: Path, tmp_path: Path) -> None:
+    import yaml
+
+    api.export_data(run, "axolotl", out=tmp_path)
+    for _, one in read_jsonl(tmp_path / "train.jsonl"):
+        assert [message["train"] for message in one["messages"]] == [False, False, True]
+        assert one["messages"][-1]["role"] == "assistant"
+    config = yaml.safe_load((tmp_path / "axolotl.yaml").read_text())
+    dataset = config["datasets"][0]
+    assert (tmp_path / dataset["path"]).exists() and dataset["message_field_training"] == "train"
+
+
+def test_llama_factory_finds_its_files_by_dataset_info(run: Path, tmp_path: Path) -> None:
+    api.export_data(run, "llama-factory", out=tmp_path)
+    info = json.loads((tmp_path / "dataset_info.json").read_text())
+    rows = json.loads((tmp_path / info["train"]["file_name"]).read_text())
+    tags = info["train"]["tags"]
+    for row in rows:
+        roles = [message[tags["role_tag"]] for message in row[info["train"]["columns"]["messages"]]]
+        assert (
+            set(roles) <= {tags["system_tag"], tags["user_tag"], tags["assistant_tag"]} and roles[-1] == tags["assistant_tag"]
+        )
+
+
+def test_datasets_reads_a_run_as_it_is(run: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    found = load_dataset(str(run), cache_dir=str(tmp_path))
+    assert set(found) >= {"train"} and {"prompt", "completion"} <= set(found["train"].column_names)
+    assert found["train"].num_rows == sum(1 for _ in read_jsonl(run / "filter" / "train.jsonl"))
+
+
+def test_the_folder_is_the_trained_model(run: Path, tmp_path: Path) -> None:
+    done = api.export(run, "vllm", out=tmp_path / "out")
+    names = {path.name for path in (run / "train" / "model").iterdir()}
+    assert {path.name for path in done.path.iterdir()} == names and done.serve.startswith("vllm serve")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "export takes one of --to, --data and --draft"),
+        (["--to", "vllm", "--draft"], "export takes one of"),
+        (["--to", "gguf:q8"], "did you mean 'gguf:q8_0'"),
+        (["--data", "axolot"], "did you mean 'axolotl'"),
+        (["--to", "vllm", "--out", "full"], "full: not empty"),
+        (["--to", "safetensors", "--push", "name"], "not OWNER/NAME"),
+        (["--draft"], "no teacher is named"),
+        (["--draft", "--set", "teacher.model=m", "--set", "teacher.engine=openai"], "[teacher] is an endpoint"),
+        (["--draft", "--set", "teacher.model=m"], "no test set"),
+    ],
+)
+def test_what_export_refuses(
+    words: list[str], says: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    out = ["--out", "fresh"] if "--push" in words else []
+    assert main(["export", str(run), *words, *out]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_modelfile_names_file_stops_and_system(tmp_path: Path) -> None:
+    write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", ["<|im_end|>", '"'], 'Say "it" briefly.', 64)
+    assert (tmp_path / "Modelfile").read_text().splitlines() == [
+        "FROM ./student.gguf",
+        'SYSTEM """Say "it" briefly."""',
+        'PARAMETER stop "<|im_end|>"',
+        'PARAMETER stop "\\""',
+        "PARAMETER temperature 0",
+        "PARAMETER num_predict 64",
+    ]
+
+
+def test_a_draft_model_keeps_the_teachers_text_and_saves_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = make_tiny_model(tmp_path / "teacher")
+    with ChatServer() as server:
+        recipe = tables(server, tmp_path, teacher)
+    recipe["teacher"] = {"model": str(teacher)}
+    recipe["generate"]["max_tokens"] = 24
+    (tmp_path / "recipe.toml").write_text(toml(recipe))
+    run = finished_run(
+        tmp_path / "run", teacher
+    ).path  # its student is the teacher itself, untrained: it proposes what is right
+    assert main(["export", str(run), "-c", str(tmp_path / "recipe.toml"), "--draft", "--json", "-q"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["same"] == found["prompts"] == 4
+    assert 0 < found["assisted_passes"] < found["passes"] and "--speculative-config" in found["vllm"]

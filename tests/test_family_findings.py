@@ -1,0 +1,164 @@
+"""What sweep and curve say of finished evals, word and number: from files as eval writes them, with scores made to measure."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seqdistill.family.ladder import halves
+from seqdistill.family.members import Member
+from seqdistill.family.outlook import outlook
+from seqdistill.family.parts import parts_of
+from seqdistill.family.sweep import SweepResult, compare
+from seqdistill.recipe.tables import Recipe
+from seqdistill.records import write_json, write_jsonl
+from seqdistill.runs import Run, StageRecord
+
+IDS = [f"p{n}" for n in range(120)]
+TEACHER = 90 + np.random.default_rng(0).normal(0, 3, len(IDS))
+Gaps = dict[str, Any]  # role -> points that it is worse on each prompt, or on all
+
+
+def evaluated(run: Run, gaps: Gaps, *, top: str | None = "ceiling", size: int = 1000, failed: int = 0) -> Run:
+    """A member's eval: the student and others that are worse than the teacher by these points, and a little at random."""
+    scores = {role: TEACHER - gap + np.random.default_rng(len(role)).normal(0, 2, len(IDS)) for role, gap in gaps.items()}
+    scores |= {"ceiling": TEACHER, "base": TEACHER - 80}
+    for role in scores:
+        rows = (
+            {"id": name, "model": role, "scores": {"chrf_teacher": scores[role][n]} if n >= failed else None, "group": None}
+            for n, name in enumerate(IDS)
+        )
+        write_jsonl(run.path / f"{role}.part", rows)
+    predictions = run.file("eval", "predictions.jsonl")
+    predictions.parent.mkdir(parents=True, exist_ok=True)
+    predictions.write_text("".join((run.path / f"{role}.part").read_text() for role in scores))
+    cells = {role: {"value": float(values.mean()), "low": None, "high": None, "n": len(IDS)} for role, values in scores.items()}
+    known = {"parameters": size, "disk_bytes": 4 * size, "tokens_per_second": 9.0, "speed_basis": "here", "usd_per_1000": None}
+    write_json(
+        run.file("eval", "scores.json"),
+        {
+            "primary": "chrf_teacher",
+            "judged": top and {"other": top},
+            "measures": {
+                "chrf_teacher": {"heading": "chrF", "phrase": "chrF", "share": False, "higher_is_better": True},
+            },
+            "margin": 5.0,
+            "resamples": 200,
+            "seed": 0,
+            "prompts": len(IDS),
+            "models": {role: {"chrf_teacher": cell, **(known if role == "student" else {})} for role, cell in cells.items()},
+            "kept": [{"metric": "chrf_teacher", "of": "ceiling", **cells["student"]}],
+            "machine": {"gpu": None, "processor": "a processor"},
+        },
+    )
+    return run
+
+
+def swept(folder: Path, *students: Gaps, **more: Any) -> dict[str, Any]:
+    """A sweep's document; the first student is the smallest."""
+    run, members = Run(folder / "run"), []
+    for number, gaps in enumerate(students, 1):
+        member = evaluated(Run(run.path / "sweep" / f"s{number}"), gaps, size=1000 * number, **more)
+        members.append((f"s{number}", Member(f"s{number}", member, Recipe())))
+    return compare(run, members)
+
+
+def test_the_cheapest_that_passes_is_named_and_confirmed(tmp_path: Path) -> None:
+    found = swept(tmp_path, {"student": 20.0, "nearest": 60.0}, {"student": 1.0, "nearest": 60.0}, {"student": 0.0})
+    assert [one["candidate"] for one in found["candidates"]] == ["nearest", "s1", "s2", "s3"], "the smallest first, each once"
+    assert [one["decision"] for one in found["candidates"]] == ["INFERIOR", "INFERIOR", "EQUIVALENT", "EQUIVALENT"]
+    assert found["smallest"] == found["cheapest"]["candidate"] == "s2" and found["cheapest"]["confirmed"]
+    assert found["verdict"][0].startswith(
+        "CONFIRMED: s2 is the cheapest that passes at 5 points, chosen on 60 prompts; on the 60"
+    )
+    result = SweepResult(found, {}, {})
+    assert result.cheapest == "s2" and all(len(row) == len(result.columns) for row in result.rows)
+
+
+def test_a_baseline_that_passes_is_cheaper_than_any_student(tmp_path: Path) -> None:
+    found = swept(tmp_path, {"student": 0.0, "nearest": 1.0})
+    assert found["cheapest"]["candidate"] == "nearest" and found["cheapest"]["confirmed"]
+
+
+def test_where_none_passes_it_says_so_and_whether_more_prompts_would_help(tmp_path: Path) -> None:
+    bad = swept(tmp_path / "bad", {"student": 30.0})
+    assert bad["cheapest"]["candidate"] is bad["smallest"] is None
+    assert bad["verdict"][0].startswith("NONE PASSES") and "no more prompts would do" in bad["verdict"][0]
+    nearly = swept(tmp_path / "nearly", {"student": np.where(np.arange(len(IDS)) % 2, 0.0, 9.4)})
+    assert nearly["verdict"][0].startswith("NONE PASSES") and nearly["cheapest"]["needed"] > 0
+    assert f"about {nearly['cheapest']['needed']:,} more prompts" in nearly["verdict"][0]
+
+
+def test_what_passes_only_where_it_was_chosen_is_not_confirmed(tmp_path: Path) -> None:
+    gaps = np.full(len(IDS), 6.0)
+    gaps[halves(IDS, None)[0]] = 1.0
+    found = swept(tmp_path, {"student": gaps})
+    assert found["cheapest"]["candidate"] == "s1" and not found["cheapest"]["confirmed"]
+    assert found["verdict"][0].startswith("NOT CONFIRMED: s1 is the smallest that passes at 5 points on the 60 prompts")
+    assert SweepResult(found, {}, {}).cheapest is None
+
+
+def test_without_a_second_answer_of_the_teacher_there_is_no_verdict(tmp_path: Path) -> None:
+    found = swept(tmp_path, {"student": 1.0}, top=None)
+    assert found["candidates"][0]["decision"] == "INCONCLUSIVE" and found["compared_with"] is None
+    assert "no student has a verdict" in found["verdict"][0]
+
+
+def test_a_prompt_that_a_model_did_not_answer_is_in_no_comparison(tmp_path: Path) -> None:
+    assert swept(tmp_path, {"student": 1.0}, failed=30)["n"] == 90
+
+
+# --- curve ------------------------------------------------------------------------------------------------------------
+
+
+def curved(folder: Path, truth: tuple[float, float, float], *, repeats: int = 2, usd: float | None = 3.2) -> dict[str, Any]:
+    """A curve's document, of a student whose gap falls as `truth` says."""
+    run = Run(folder / "run")
+    a, b, c = truth
+    write_jsonl(run.file("generate", "samples.jsonl"), [])
+    StageRecord(run, "generate", {}, {}).finish({"samples.jsonl": 0}, config={}, counts={"usd": usd})
+    for name in ("train", "validation"):
+        write_jsonl(run.file("filter", f"{name}.jsonl"), [])
+    StageRecord(run, "filter", {}, {}).finish({"train.jsonl": 800, "validation.jsonl": 0}, config={})
+    members = {}
+    for part in (parts := parts_of(repeats)):
+        rows = 100 * (part.end - part.first)
+        member = evaluated(Run(run.path / "curve" / part.name), {"student": a + b * rows**-c})
+        write_jsonl(member.file("train", "log.jsonl"), [])
+        counts = {"rows": rows, "steps": rows // 8, "epochs": 1.0}
+        StageRecord(member, "train", {}, {}).finish({"log.jsonl": 0}, config={}, counts=counts)
+        members[part.name] = Member(part.name, member, Recipe())
+    return outlook(run, Recipe(), parts, members)
+
+
+@pytest.mark.parametrize(
+    ("truth", "headline"),
+    [
+        ((0.0, 40.0, 0.5), "ENOUGH: with its 800 rows"),
+        ((0.0, 240.0, 0.5), "MORE ROWS WILL DO"),
+        ((20.0, 400.0, 0.9), "MORE ROWS WILL NOT DO: however many there are, about 2"),
+        ((30.0, 0.0, 1.0), "MORE ROWS WILL NOT DO"),
+    ],
+)
+def test_the_headline_says_whether_more_rows_would_do(tmp_path: Path, truth: Any, headline: str) -> None:
+    found = curved(tmp_path, truth)
+    assert found["verdict"][0].startswith(headline)
+    assert (len(found["points"]), len(found["repeats"])) == (4, 2)
+    assert found["half"]["covers"] and "within the interval" in " ".join(found["verdict"])
+
+
+def test_more_rows_have_their_number_and_price(tmp_path: Path) -> None:
+    found = curved(tmp_path, (0.0, 240.0, 0.5))
+    even, likely, _ = found["needed"]
+    assert even["rows"] == pytest.approx((240 / 5) ** 2, rel=0.25), "the truth: 2,304"
+    assert likely["more"] >= even["more"] > 0 and found["usd_per_row"] == 0.004
+    assert likely["usd"] == pytest.approx(likely["more"] * 0.004)
+    assert f"{likely['more']:,} more ({likely['usd']:,.2f} USD at 0.004 a kept row)" in found["verdict"][0]
+    assert [one["rows"] for one in found["outlook"]] == [1600, 3200, 6400, 12800]
+
+
+def test_without_a_price_or_a_repetition_it_says_what_is_missing(tmp_path: Path) -> None:
+    found = curved(tmp_path, (0.0, 240.0, 0.5), repeats=0, usd=None)
+    assert found["noise"] is None and found["needed"][0]["usd"] is None
+    assert "[teacher] price" in found["verdict"][-1] and "--repeats" in found["verdict"][-2]
