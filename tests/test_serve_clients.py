@@ -322,14 +322,19 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
             *("--template", str(run.path / "task.toml"), "--teacher", "teacher", "--teacher-engine", "openai", "--json"),
             *("--teacher-base-url", teacher.url),
         ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stderr is not None and process.stdout is not None
-        url = process.stderr.readline().split("serve: ")[1].split(";")[0]
-        assert httpx2.post(url + "/chat/completions", json=asked(), timeout=30).headers["x-seqdistill-model"] == "student"
-        process.send_signal(signal.SIGUSR1)
-        until(lambda: httpx2.get(url.removesuffix("/v1") + "/health").json()["teacher_only"])
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr is not None
+                url = next(line for line in process.stderr if "http://" in line).split("serve: ")[1].split(";")[0]
+                with httpx2.Client(timeout=30.0) as client:
+                    reply = client.post(url + "/chat/completions", json=asked())
+                    assert reply.headers["x-seqdistill-model"] == "student"
+                    process.send_signal(signal.SIGUSR1)
+                    until(lambda: client.get(url.removesuffix("/v1") + "/health").json()["teacher_only"])
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=30)
+            finally:
+                process.kill()
         assert process.returncode == 0, err
         assert json.loads(out)["by_student"] == 1
     assert not (run.path / "run.json").exists()  # its flags change nothing of the run

@@ -21,6 +21,8 @@ from seqdistill.serve.teacher import Teacher, TeacherFailed, cut
 from seqdistill.serve.views import Views
 from seqdistill.tasks.answer_form import AnswerForm
 
+Parts = AsyncGenerator[list[Chunk], None]
+
 
 @dataclass(frozen=True)
 class Defaults:
@@ -168,8 +170,8 @@ class Answering:
 
     # --- streams ---
 
-    async def stream(self, asked: Asked) -> tuple[Head, AsyncGenerator[Chunk, None]]:
-        """Who answers, and the chunks of the answer, the last one with the usage.
+    async def stream(self, asked: Asked) -> tuple[Head, Parts]:
+        """Who answers, and the chunks of the answer, those together that are there at once; the last one has the usage.
 
         Raises TeacherFailed where nobody can answer; the generator raises it, or StudentFailed, where an answer breaks off.
         """
@@ -231,9 +233,7 @@ class Answering:
                 return joined, False
         return joined, True
 
-    async def _teacher_stream(
-        self, asked: Asked, reason: str, confidence: float | None
-    ) -> tuple[Head, AsyncGenerator[Chunk, None]]:
+    async def _teacher_stream(self, asked: Asked, reason: str, confidence: float | None) -> tuple[Head, Parts]:
         """Returns once the teacher's first text is there, so that a teacher that gives none is still an HTTP status."""
         teacher, requests = self._teacher(), self._requests(asked)
         texts: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
@@ -345,12 +345,11 @@ def _first_confidence(reply: dict[str, Any], tokens: int) -> float | None:
     return min(sure) if len(sure) == len(found) and sure else None
 
 
-async def _resumed(held: Sequence[Chunk], chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+async def _resumed(held: list[Chunk], chunks: AsyncGenerator[Chunk, None]) -> Parts:
     try:
-        for chunk in held:
-            yield chunk
+        yield held
         async for chunk in chunks:
-            yield chunk
+            yield [chunk]
     finally:
         await chunks.aclose()
 
@@ -360,7 +359,7 @@ async def _spoken(
     first: tuple[int, str] | None,
     answer: "asyncio.Task[tuple[list[Completion], float | None]]",
     chat: Chat,
-) -> AsyncGenerator[Chunk, None]:
+) -> Parts:
     """The teacher's answer as chunks: its text as it comes, and at the end what was not shown yet."""
     said = [""] * chat.n  # what has come
     shown = [""] * chat.n  # what was passed on
@@ -374,7 +373,7 @@ async def _spoken(
         if until > len(shown[number]):
             new = said[number][len(shown[number]) : until]
             shown[number] += new
-            yield {"choices": [{"index": number, "delta": {"content": new}, "finish_reason": None}]}
+            yield [{"choices": [{"index": number, "delta": {"content": new}, "finish_reason": None}]}]
         part = await texts.get()
     completions, usd = await answer
     completions = [cut(one, chat.stop) for one in completions]
@@ -387,5 +386,5 @@ async def _spoken(
         }
         if chat.logprobs:
             choice["logprobs"] = (choices_in(one.raw) or [{}])[0].get("logprobs")
-        yield {"choices": [choice]}
-    yield {"choices": [], "usage": usage_of(completions), "usd": usd}
+        yield [{"choices": [choice]}]
+    yield [{"choices": [], "usage": usage_of(completions), "usd": usd}]

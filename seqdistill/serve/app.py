@@ -6,7 +6,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
-from seqdistill.serve.answering import Answering, Asked, Head
+from seqdistill.serve.answering import Answering, Asked, Head, Parts
 from seqdistill.serve.chat import BadRequest, read_chat
 from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
@@ -179,9 +179,9 @@ class App:
         said: dict[str, Any] = {"text": "", "finish_reason": "stop"}  # of the first choice
         try:
             if chat.stream:
-                head, chunks = await self.answering.stream(asked)
-                async with aclosing(chunks):
-                    response = await self._stream(request, asked, head, chunks, envelope, said)
+                head, parts = await self.answering.stream(asked)
+                async with aclosing(parts):
+                    response = await self._stream(request, asked, head, parts, envelope, said)
             else:
                 answered = await self.answering.answer(asked)
                 head, first = answered.head, answered.reply["choices"][0]
@@ -259,7 +259,7 @@ class App:
         request: "web.Request",
         asked: Asked,
         head: Head,
-        chunks: AsyncGenerator[Chunk, None],
+        parts: Parts,
         envelope: dict[str, Any],
         said: dict[str, Any],
     ) -> "web.StreamResponse":
@@ -278,29 +278,40 @@ class App:
             request.transport.set_write_buffer_limits(high=WRITE_BUFFER)
         envelope = {**envelope, "object": "chat.completion.chunk", "model": head.model}
         role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        await _send(response, {**envelope, "choices": [{**role, "index": number} for number in range(asked.chat.n)]})
+        # what needs no write of its own waits for the next: the roles for the first text, the end for the end of the stream
+        waiting = [{**envelope, "choices": [{**role, "index": number} for number in range(asked.chat.n)]}]
         try:
-            async for chunk in chunks:
-                for event in _events(chunk, envelope, head, asked.chat.logprobs, asked.chat.include_usage):
-                    await _send(response, event)
-                for choice in chunk.get("choices") or ():
-                    if choice.get("index", 0) == 0:
-                        said["text"] += text_of(choice.get("delta", {}).get("content"))
-                        said["finish_reason"] = choice.get("finish_reason") or said["finish_reason"]
-            await _send(response, None)
+            async for part in parts:
+                for chunk in part:
+                    waiting += _events(chunk, envelope, head, asked.chat.logprobs, asked.chat.include_usage)
+                    for choice in chunk.get("choices") or ():
+                        if choice.get("index", 0) == 0:
+                            said["text"] += text_of(choice.get("delta", {}).get("content"))
+                            said["finish_reason"] = choice.get("finish_reason") or said["finish_reason"]
+                if any(choice["delta"].get("content") for event in waiting for choice in event["choices"]):
+                    await _send(request, response, waiting)
+                    waiting = []
+            await _send(request, response, waiting, done=True)
         except (TeacherFailed, StudentFailed) as failure:  # the status is sent: all that is left is an event
             self.metrics.count("errors", code="broken_off")
             said["text"] = ""
-            await _send(response, json.loads(HttpError(502, "broken_off", f"the answer broke off: {failure}").body()))
+            error = json.loads(HttpError(502, "broken_off", f"the answer broke off: {failure}").body())
+            await _send(request, response, [*waiting, error])
         await response.write_eof()
         return response
 
 
-async def _send(response: "web.StreamResponse", event: dict[str, Any] | None) -> None:
-    """One event of a stream; None is the last one."""
-    data = "[DONE]" if event is None else json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+async def _send(
+    request: "web.Request", response: "web.StreamResponse", events: list[dict[str, Any]], *, done: bool = False
+) -> None:
+    """Events of a stream in one write, with `done` the end of it. Raises TimeoutError for a client that does not take them."""
+    data = "".join(f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n" for event in events)
+    content = (data + "data: [DONE]\n\n" * done).encode("utf-8", "replace")
+    if request.transport is not None and not request.transport.get_write_buffer_size():
+        await response.write(content)
+        return
     async with asyncio.timeout(WRITE_SECONDS):
-        await response.write(f"data: {data}\n\n".encode("utf-8", "replace"))
+        await response.write(content)
 
 
 def _events(chunk: Chunk, envelope: dict[str, Any], head: Head, logprobs: bool, include_usage: bool) -> list[dict[str, Any]]:
