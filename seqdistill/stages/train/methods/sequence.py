@@ -109,7 +109,6 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None, batches: Token
     the two). `loss` gives a number for each trained token, and takes the place of the text's loss on every device; `batches`
     take the place of batches of equally many rows.
     """
-    from torch.nn.functional import pad
     from trl import SFTTrainer
 
     class CompletionTrainer(SFTTrainer):  # type: ignore[misc]  # trl is read untyped
@@ -148,17 +147,15 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None, batches: Token
             known = {*PLAIN, "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
             labels = inputs["labels"][:, 1:]
             trained = labels != -100
-            count, multiple = int(trained.sum()), self.args.pad_to_multiple_of or 1
 
             def keep_trained(_: Any, hidden: tuple[Any, ...]) -> Any:
-                kept = hidden[0][:, :-1][trained]  # (B, T, H) -> (N, H)
-                return pad(kept, (0, 0, 0, -len(kept) % multiple))  # few shapes, where the user wants few
+                return hidden[0][:, :-1][trained]  # (B, T, H) -> (N, H)
 
             passed = {name: value for name, value in inputs.items() if name in known and name != "labels"}
             head = self.accelerator.unwrap_model(model).get_output_embeddings()
             hook = head.register_forward_pre_hook(keep_trained)
             try:
-                logits = model(**passed, use_cache=False).logits[:count]  # (N, V)
+                logits = model(**passed, use_cache=False).logits  # (N, V)
             finally:
                 hook.remove()
             extras = {name: value for name, value in inputs.items() if name not in known}
