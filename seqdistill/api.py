@@ -15,6 +15,7 @@ continues. Importing this is cheap: what a command needs is loaded when it is ca
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from seqdistill.serve.server import ServeOptions, ServeResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
+    from seqdistill.stages.evaluate.drift import Drift
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.evaluate.verification import Verification
     from seqdistill.stages.filter.explain import Explanation
@@ -187,6 +189,14 @@ def compare(run: RunPath, other: RunPath, recipe: RecipeLike = None, *, progress
         return compare(directory, Run(Path(other)), resolved)
 
 
+def drift(run: RunPath, log: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Drift":
+    """Whether what eval promised still holds, by a server's log of the answers that the teacher checked. Runs no model."""
+    from seqdistill.stages.evaluate.drift import drift
+
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return drift(directory, resolved, Path(log))
+
+
 def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
     """Checks a run's hashes, scores and verdict again; needs no GPU and no teacher, and changes nothing."""
     from seqdistill.stages.evaluate.verification import verify
@@ -290,8 +300,18 @@ def serve(
     from seqdistill.serve.server import ServeOptions, serve
 
     options = options or ServeOptions()
+    first = None
+    if options.decide_on and options.threshold is None and not options.record:
+        from seqdistill.stages.evaluate.first_tokens import first_tokens_threshold
+
+        first = first_tokens_threshold(Run(Path(run)), options.decide_on)
+        if first is None:
+            progress.note(
+                f"streams are decided on whole answers: for {options.decide_on} tokens no threshold holds the promise"
+            )
+            options = replace(options, decide_on=0)
     with _resolved(run, recipe, progress, keep=options.record) as (directory, resolved):
-        return serve(directory, resolved, options, progress)
+        return serve(directory, resolved, options, progress, first)
 
 
 def doctor(run: RunPath = ".", recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "list[Check]":

@@ -196,7 +196,7 @@ def _command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspec
                 for stage in ("generate", "eval"):
                     if name == "run" and own.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": own["limit"]}})
-                keep = own.get("record", True) and not any(own.get(one) for one in ("dry_run", "probe", "compare"))
+                keep = own.get("record", True) and not any(own.get(one) for one in ("dry_run", "probe", "compare", "shadow"))
                 file = recipe_file(values["config"])
                 with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **own)
@@ -281,6 +281,14 @@ CompareOption = Annotated[
         "--compare",
         metavar="OTHER_RUN",
         help="compare the students of two finished evals instead, paired by prompt; runs no model",
+    ),
+]
+ShadowOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--shadow",
+        metavar="LOG",
+        help="check eval's promise on a server's log instead, RUN/serve/log.jsonl; runs no model; exit 1 where it is broken",
     ),
 ]
 LimitOption = Annotated[
@@ -385,13 +393,25 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
     "eval",
     (*SHARED, "student", "judge", "eval", BUDGET),
     "Base, student, teacher and ceiling side by side.",
-    [_own("markdown", MarkdownOption, None), _own("compare", CompareOption, None)],
+    [_own("markdown", MarkdownOption, None), _own("compare", CompareOption, None), _own("shadow", ShadowOption, None)],
 )
 def _eval(
-    run: Run, recipe: Recipe, console: Console, markdown: Path | None = None, compare: Path | None = None
+    run: Run,
+    recipe: Recipe,
+    console: Console,
+    markdown: Path | None = None,
+    compare: Path | None = None,
+    shadow: Path | None = None,
 ) -> dict[str, Any]:
     from seqdistill.stages.evaluate.conditions import check_result
     from seqdistill.stages.evaluate.markdown import write_comparison
+
+    if shadow is not None:
+        drift = api.drift(run.path, shadow, recipe, progress=console)
+        if drift.state == "broken":
+            raise SeqdistillError(drift.says, "the promise is in eval/deferral.json")
+        show.show_drift(console, drift)
+        return asdict(drift)
 
     if compare is not None:
         found = api.compare(run.path, compare, recipe, progress=console)
@@ -697,6 +717,14 @@ def _serve_parameters() -> list[inspect.Parameter]:
             "share",
             Annotated[float, number("--share", "share of the requests that the student may answer [1]", "X", min=0, max=1)],
             1.0,
+        ),
+        _own(
+            "shadow",
+            Annotated[
+                float,
+                number("--shadow", "share of the student's answers that the teacher checks afterwards [0]", "X", min=0, max=1),
+            ],
+            0.0,
         ),
         _own(
             "decide_on",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
+    from seqdistill.stages.evaluate.drift import Drift
     from seqdistill.stages.evaluate.result import EvalResult
     from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
@@ -343,6 +344,20 @@ def _said(console: Console, sentences: Sequence[str], report: Any) -> None:
         with to_stdout():
             print("\n".join(wrapped(visible(line)) for line in sentences))
             print(visible(f"report: {report}"))
+
+
+def show_drift(console: Console, found: "Drift") -> None:
+    """What a server's log says of eval's promise."""
+    console.facts(
+        f"promise: {found.state}",
+        {
+            "checked": f"{found.n:,} answers of the student",
+            "good enough": f"{found.good / found.n:.1%} [{found.low:.1%}, {found.high:.1%}], promised {found.target:.1%}",
+            "mean": f"{found.mean:.1f} {found.metric}",
+            "not counted": f"{found.below:,} below the threshold" if found.below else None,
+        },
+    )
+    console.note(found.says)
 
 
 def show_comparison(console: Console, found: "Comparison") -> None:

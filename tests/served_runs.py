@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 from chat_server import Body, ChatServer, answer
 
@@ -46,6 +47,7 @@ class Served:
     teacher: ChatServer
     serving: Serving
     client: openai.OpenAI
+    http: httpx2.Client
 
     @property
     def root(self) -> str:
@@ -72,7 +74,7 @@ def recipe_of(run: Run, student: str, teacher: str, *, generate: dict[str, Any] 
         task=TaskConfig(template=str(run.path / "task.toml")),
         teacher=TeacherConfig(**settings),
         student=StudentConfig(model="shrink:8", base_url=[student]),
-        generate=GenerateConfig(max_tokens=64, timeout=20.0, **(generate or {})),
+        generate=GenerateConfig(**{"max_tokens": 64, "timeout": 20.0, **(generate or {})}),
         eval=EvalConfig(),
     )
 
@@ -100,5 +102,6 @@ def served(
             first_threshold=first_threshold,
         ) as serving,
         openai.OpenAI(base_url=serving.url, api_key="none", max_retries=0, timeout=30.0) as client,
+        httpx2.Client(timeout=30.0) as http,
     ):
-        yield Served(run, serving.url, small, large, serving, client)
+        yield Served(run, serving.url, small, large, serving, client, http)

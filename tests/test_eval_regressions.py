@@ -166,7 +166,7 @@ def test_they_are_in_scores_terminal_and_markdown_and_verify_finds_what_was_chan
     assert {item["prompt"] for item in items} == wrong and {tuple(item["better"]) for item in items} == {("base", "teacher")}
     fifth = next(item for item in items if "5" in item["prompt"])
     assert fifth["removed"][0]["rule"] == "refusal" and "rule refusal" in fifth["why"]
-    show_eval(Console(), result, "runs/mine")
+    show_eval(Console(), result)
     shown = capsys.readouterr().out
     assert "regressions: 3 of 24 prompts that base or teacher answered right" in " ".join(shown.split())
     assert "\x1b" not in shown and "\\x1b[31mA very long" in shown and "teacher 100" in shown

@@ -249,6 +249,16 @@ def test_regressions_come_first_and_say_where_the_teacher_erred_too(whole: Run) 
     assert [item["id"] for item in page.data["items"]] == [f"p{n}" for n in range(30)], "the browser keeps the test set's order"
 
 
+def test_a_regression_says_why_it_is_one_and_shows_the_rows_nearest_to_it(whole: Run) -> None:
+    near = {"id": "t:0", "similarity": 0.91, "prompt": "Letter <99>", "completion": "praise"}
+    gone = {**near, "id": "t:1", "similarity": 0.95, "rule": "stock_phrase", "reason": "so", "kept_by": None}
+    explained = {"id": "p4", "why": "filter removed a nearer row", "training": [near], "removed": [gone]}
+    scores = read_scores(whole) | {"regressions": {"metric": "accuracy_reference", "found": 3, "most": 1, "items": [explained]}}
+    text = Page(render(whole, scores, rows_of(whole))).text
+    assert "Regressions: 3 of 30, the worst 1" in text and "Why: filter removed a nearer row." in text
+    assert "trained on, 0.91 alike" in text and "removed by stock_phrase, 0.95 alike" in text and "Letter <99>" in text
+
+
 def test_the_browser_holds_every_item_however_many_and_cuts_their_texts_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -317,7 +317,7 @@ def test_planted_refusals_and_canaries_are_found_sent_once_and_verified(
     said_so = " ".join(result.verdict)
     assert "The student gives away 1 of 2 planted canaries (before training 0); 1 of them stand in no training" in said_so
     assert "Refusing, at a margin of 15 points: INFERIOR against the base, INFERIOR against the teacher." in said_so
-    show_eval(Console(), result, "runs/mine")
+    show_eval(Console(), result)
     shown = capsys.readouterr().out
     assert "over-refuses" in shown.replace("\n", "") or "over-" in shown
     assert max(map(len, shown.split("report: ")[0].splitlines())) <= 80 and "| canaries |" in markdown(result, "run")
@@ -350,8 +350,8 @@ def test_a_changed_answer_or_figure_is_found_though_its_hash_fits(
 
 def test_what_was_forgotten_is_measured_on_local_models_and_verified(tmp_path: Path, tiny_model: Path) -> None:
     run = finished_run(tmp_path / "run", tiny_model)
-    make_tiny_model(run.file("train", "model"), seed=5)
-    plain = recipe(write_test(tmp_path / "test.jsonl", 10), tiny_model)
+    make_tiny_model(run.file("train", "base"), seed=5)
+    plain = recipe(write_test(tmp_path / "test.jsonl", 10), run.file("train", "base"))
     wanted = replace(plain, eval=replace(plain.eval, latency_requests=0, safety=SafetyConfig(forgetting=True)))
     result = evaluate(run, wanted, Silent())
     found = result.scores["safety"]["forgetting"]

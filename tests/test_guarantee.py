@@ -13,6 +13,7 @@ from seqdistill.stages.evaluate.statistics.guarantee import (
     candidates,
     choose,
     fewest,
+    more_needed,
     needed,
     ranking,
     upper_bound,
@@ -130,3 +131,20 @@ def test_the_ranking_is_the_published_auroc_and_scipys_u() -> None:
     u = mannwhitneyu(confidence[good], confidence[~good]).statistic
     assert ranking(confidence, good) == pytest.approx(u / (good.sum() * (~good).sum()))
     assert ranking(confidence, np.ones(80, dtype=bool)) is None
+
+
+@pytest.mark.parametrize(("broken", "n"), [(0, 10), (2, 100), (6, 100), (16, 100)])
+def test_the_further_items_of_a_promise_decide_it_as_often_as_said(broken: int, n: int) -> None:
+    target, risk = 0.9, 0.05
+    more = more_needed(broken, n, target, risk)
+    assert more is not None
+    rate, total = (broken + 0.5) / (n + 1), n + more
+    drawn = np.random.default_rng(1).binomial(total, rate, size=20_000)
+    decided = upper_bound(drawn, total, risk) <= 1 - target
+    if rate > 1 - target:
+        decided = upper_bound(total - drawn, total, risk) < target
+    assert 0.78 <= decided.mean() <= 0.93
+
+
+def test_no_number_of_items_decides_a_share_that_is_just_what_is_allowed() -> None:
+    assert more_needed(99_999, 1_000_000, 0.9, 0.05) is None

@@ -1,15 +1,26 @@
 """The endpoint with real clients in front of it and real HTTP servers behind it as student and teacher. Loads no model."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import ChatServer
 from served_runs import UNSURE, Served, served
+
+from seqdistill import api
+from seqdistill.records import read_samples
 
 
 def chat(server: Served, text: str = "Hello", **settings: Any) -> Any:
     messages = [{"role": "user", "content": text}]
     return server.client.chat.completions.with_raw_response.create(model="any", messages=messages, **settings)
+
+
+def post(server: Served, path: str, body: Any, **headers: str) -> tuple[int, Any]:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    reply = server.http.post(server.root + path, content=content, headers=headers)
+    return reply.status_code, reply.json()
 
 
 def test_the_student_answers_what_it_is_sure_of_and_the_teacher_the_rest(tmp_path: Path) -> None:
@@ -47,3 +58,49 @@ def test_a_stream_says_the_same_as_a_whole_answer(tmp_path: Path, text: str) -> 
         assert said == whole.parse().choices[0].message.content
         assert chunks[-1].usage.total_tokens == whole.parse().usage.total_tokens
         assert [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason] == ["stop"]
+
+
+# --- log, shadow, feedback ------------------------------------------------------------------------------------------------
+
+
+def test_the_log_of_recorded_answers_is_data_to_import(tmp_path: Path) -> None:
+    with served(tmp_path, options={"record": True}) as server:
+        texts = [chat(server, f"Tell {n}").parse().choices[0].message.content for n in range(3)]
+        "".join(c.choices[0].delta.content or "" for c in chat(server, "Tell 3", stream=True).parse())
+        assert not server.student.requests
+    log = server.run.file("serve", "log.jsonl")
+    (tmp_path / "next").mkdir()
+    result = api.import_recorded(tmp_path / "next", [log], {"task": {"template": str(server.run.path / "task.toml")}})
+    samples = list(read_samples(result.path))
+    assert [one.text for one in samples][:3] == texts and len(samples) == 4
+    assert samples[0].prompt == [{"role": "user", "content": "Answer: Tell 0"}]  # the student's view
+    assert (samples[0].teacher, samples[0].finish_reason) == ("teacher", "stop")
+
+
+def test_the_teacher_checks_a_share_of_the_student_s_answers_afterwards(tmp_path: Path) -> None:
+    with served(tmp_path, options={"shadow": 0.25}, teacher=ChatServer(seconds=0.2)) as server:
+        said = {chat(server, f"Tell {n}").parse().choices[0].message.content for n in range(40)}
+    checked = server.log()
+    assert {row["kind"] for row in checked} == {"shadow"} and 3 <= len(checked) <= 20
+    assert len(server.teacher.requests) == len(checked)
+    assert all(row["student"] in said and row["messages"][-1]["content"] for row in checked)
+    assert checked[0]["messages"][0] == {"role": "system", "content": "You are careful."}
+    assert checked[0]["confidence"] == pytest.approx(0.904837)
+
+
+def test_feedback_is_logged_and_a_correction_is_data(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        one, other = chat(server, "Tell 1").parse(), chat(server, "Tell 2").parse()
+        assert post(server, "/feedback", {"id": one.id, "completion": "Better."})[0] == 200
+        assert post(server, "/feedback", {"id": other.id, "rating": -1})[0] == 200
+        for wrong in ({"id": "chatcmpl-x", "rating": 1}, {"id": one.id}, {"rating": 1}, {"id": one.id, "completion": " "}, []):
+            status, body = post(server, "/feedback", wrong)
+            assert status in (400, 404) and body["error"]["message"]
+    corrected, rated = server.log()
+    assert corrected["messages"][-1] == {"role": "assistant", "content": "Better.", "weight": 1}
+    assert corrected["student"] == one.choices[0].message.content
+    assert (rated["rating"], rated["messages"][-1]["weight"]) == (-1, 0)
+    (tmp_path / "next").mkdir()
+    result = api.import_recorded(tmp_path / "next", [server.run.file("serve", "log.jsonl")], {})
+    assert (result.samples, result.skipped, result.unread) == (1, 1, 0)
+    assert next(read_samples(result.path)).text == "Better."

@@ -179,7 +179,14 @@ def test_targets_bring_the_student_s_distribution_to_the_teacher_s_where_text_do
     assert apart["soft"] < apart["both"] < apart["sequence"]
 
 
-@pytest.mark.parametrize("args", [{"gradient_accumulation_steps": 4, "per_device_train_batch_size": 1}, {"padding_free": True}])
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 1},
+        {"padding_free": True},
+        {"pad_to_multiple_of": 32},
+    ],
+)
 def test_neither_accumulation_nor_padding_changes_what_is_learnt(
     generated: Run, teacher: Path, tiny_model: Path, tmp_path: Path, args: dict[str, Any]
 ) -> None:

@@ -458,6 +458,23 @@ def test_a_student_cut_from_the_teacher_is_cut_once_and_kept(tiny_model: Path, t
     assert (run.manifest("train") or {})["student"]["layers"] == [0, 3]
 
 
+def test_bfloat16_trains_on_a_cpu_that_has_it_and_is_refused_on_one_that_does_not(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    args = {**ARGS, "max_steps": 2, "pad_to_multiple_of": 32}
+    run, single = a_run(tmp_path / "bf16"), a_run(tmp_path / "fp32")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False})
+    with pytest.raises(UsageError, match=r"bf16 = true: this processor has no bfloat16 arithmetic"):
+        train(run, a_recipe(tiny_model, args={**args, "bf16": True}), Silent())
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    half = train(run, a_recipe(tiny_model, args={**args, "bf16": True}), Silent())
+    whole = train(single, a_recipe(tiny_model, args=args), Silent())
+    assert half.train_loss == pytest.approx(whole.train_loss, rel=0.02) and half.train_loss != whole.train_loss
+    assert weights(half.path)["model.norm.weight"].dtype == torch.float32, "the weights themselves stay as they came"
+
+
 # --- what a batch is --------------------------------------------------------------------------------------------------
 
 

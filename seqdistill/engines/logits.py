@@ -4,7 +4,7 @@ Each keeps one state a row; rows leave a batch when they are finished, and `keep
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from seqdistill.engines import Request
@@ -174,6 +174,32 @@ class TopLogprobs:
         tops, normalizers = self._tops[row][: len(tokens)], self._normalizers[row][: len(tokens)]
         ids, values = [place[0] for place in tops], [place[1] for place in tops]
         return by_ids(tokens, self._values[row][: len(tokens)], ids, values, normalizers if self._top else None)
+
+
+Heard = Callable[[str, list[int], Callable[[], dict[str, Any]]], None]  # a name, its tokens so far, what was noted of them
+
+
+class Written:
+    """Reports each row's tokens as they are written; changes nothing. Stands behind what notes log-probabilities."""
+
+    def __init__(self, names: list[str], width: int, stops: Sequence[int], noted: TopLogprobs | None, heard: Heard) -> None:
+        """`names` are those of the rows, `width` is the prompts' length; what stands behind one of `stops` is padding."""
+        self._names, self._width, self._stops, self._noted, self._heard = names, width, frozenset(stops), noted, heard
+        self._left = list(range(len(names)))
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:  # (B, T), (B, V) -> (B, V)
+        if input_ids.shape[1] > self._width:
+            for row, written in zip(self._left, input_ids[:, self._width :].tolist(), strict=True):
+                end = next((at + 1 for at, token in enumerate(written) if token in self._stops), None)
+                tokens = written[:end]
+                self._heard(self._names[row], tokens, lambda row=row, tokens=tokens: self._of(row, tokens))  # type: ignore[misc]
+        return scores
+
+    def _of(self, row: int, tokens: list[int]) -> dict[str, Any]:
+        return {} if self._noted is None else self._noted.of(row, tokens)
+
+    def keep(self, _tokens: Any, rows: list[int]) -> None:
+        self._left = [self._left[row] for row in rows]
 
 
 def log_normalizers(logprobs: Any) -> Any:  # (N, V) -> (N, len(TEMPERATURES))

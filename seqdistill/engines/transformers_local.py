@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from array import array
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from seqdistill.engines.batching import Batching, begin, measure, write
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
 from seqdistill.engines.generation_config import neutralise
 from seqdistill.engines.loading import files_of, load, named
-from seqdistill.engines.logits import FirstToken, JsonSchema, OneOf, SeededSampling, Step, TopLogprobs
+from seqdistill.engines.logits import FirstToken, Heard, JsonSchema, OneOf, SeededSampling, Step, TopLogprobs, Written
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 
@@ -113,6 +113,42 @@ class TransformersEngine:
         for request in scored:
             yield await asyncio.to_thread(self._score, request)
 
+    def answer_all(
+        self,
+        requests: Sequence[Request],
+        heard: Heard,
+        done: Callable[[Completion], None],
+        unwanted: Callable[[Sequence[str]], bool],
+    ) -> None:
+        """Answers requests in this thread, for somebody who waits: `heard` receives each answer's tokens as they are written.
+
+        `done` receives each completion, its failure included. A batch ends early once all its ids are `unwanted`.
+        """
+        encoded: list[Encoded] = []
+        for request in requests:
+            check_able("transformers", request)
+            tokens = prompt_tokens(self._tokenizer, request, self._template, self._longest, self._markup.lead)
+            if isinstance(tokens, Completion):
+                done(tokens)
+            else:
+                encoded.append((request, array("i", tokens)))
+        able = self.batching if len(encoded) > 1 else ALONE
+        for batch in _batches(encoded, self._batch_size, self._batch_tokens, able):
+            names = [request.id for request, _ in batch]
+            if not unwanted(names):
+                for completion in self._generate(batch, heard, lambda names=names: unwanted(names)):  # type: ignore[misc]
+                    done(completion)
+
+    def text_of(self, tokens: Sequence[int], request: Request) -> str:
+        """The answer in the tokens that were written so far, without reasoning and what ends it."""
+        return read_answer(self._tokenizer, self._markup, [t for t in tokens if t not in self._stops], formed=request.has_form)[
+            0
+        ]
+
+    def token_text(self, token: int) -> str:
+        """A token by itself."""
+        return str(self._tokenizer.decode([token]))
+
     async def close(self) -> None:
         """Frees the model's memory."""
         import torch
@@ -173,13 +209,22 @@ class TransformersEngine:
         seconds = time.perf_counter() - began
         return Completion(request.id, finish_reason="stop", prompt_tokens=length, seconds=seconds, raw=raw)
 
-    def _generate(self, batch: list[Encoded]) -> list[Completion]:
+    def _generate(
+        self,
+        batch: list[Encoded],
+        heard: Heard | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[Completion]:
         began, first_token = time.perf_counter(), FirstToken()
         first, pad = batch[0][0], self._tokenizer.pad_token_id
         able = self.batching if len(batch) > 1 and first.beams == 1 else ALONE  # beams: `generate` copies rows, but no cache
         rows = [tokens.tolist() for _, tokens in batch]
         inputs = begin(self._model, rows, pad, able.sharing, first.max_tokens)
-        steps, noted = self._steps(batch, inputs["input_ids"].shape[1])
+        steps, noted = self._steps(batch, width := inputs["input_ids"].shape[1])
+        if heard is not None:
+            steps.insert(
+                int(noted is not None), Written([request.id for request, _ in batch], width, self._stops, noted, heard)
+            )
         written = write(
             self._model,
             inputs,
@@ -189,7 +234,7 @@ class TransformersEngine:
             pad,
             beams=first.beams,
             leaving=able.leaving,
-            cancelled=lambda: self._cancelled,
+            cancelled=cancelled or (lambda: self._cancelled),
         )
         seconds = (time.perf_counter() - began) / len(batch)
         completions: list[Completion] = []

@@ -49,6 +49,7 @@ class Asker:
         self.journal, self.budget, self.pace, self._opener = journal, budget, pace, opener
         self._open: tuple[Source, Engine] | None = None
         self._opening = asyncio.Lock()
+        self._under_way: dict[str, asyncio.Task[Completion]] = {}  # single requests, by key
         self.neutralised: dict[str, list[str]] = {}  # by model identity, of the local models that were opened
 
     async def ask(
@@ -87,11 +88,22 @@ class Asker:
         """The answer to one request that somebody waits for: from the journal, or else sent now and stored.
 
         `hear` receives the chunks of an answer that an endpoint streams. A failure is the completion's; only an answer is in
-        the journal. Several may be under way at once, all to the same source. Raises Incomplete when it could break the cap.
+        the journal, and it is awaited and stored although the caller may be cancelled. Several may be under way at once, all to
+        the same source; one with the same key is not sent again. Raises Incomplete when it could break the cap.
         """
         key = request_key(request, source.identity)
         if key in self.journal:
             return replace(self.journal.read(key, request.id), hold=None)
+        same = self._under_way.get(key)
+        if same is None:
+            task = self._under_way[key] = asyncio.create_task(self._send(source, key, request, hear))
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+            return await asyncio.shield(task)
+        return replace(await asyncio.shield(same), id=request.id, hold=None)
+
+    async def _send(
+        self, source: Source, key: str, request: Request, hear: Callable[[dict[str, Any]], None] | None
+    ) -> Completion:
         async with self._opening:
             engine = await self._engine(source)
         meter = _Meter(self.journal, self.budget, source)
@@ -105,6 +117,13 @@ class Asker:
         self.store(source, [(key, request, completion)])
         await asyncio.to_thread(self.journal.sync)
         return completion
+
+    async def finish(self, seconds: float) -> None:
+        """Waits for the single requests that are under way, which may be paid, at most this long."""
+        if self._under_way:
+            await asyncio.wait(self._under_way.values(), timeout=seconds)
+        for task in [*self._under_way.values()]:
+            task.cancel()
 
     def store(self, source: Source, batch: Sequence[tuple[str, Request, Completion]]) -> None:
         """Puts completions that belong together into the journal, with what they cost; failures are not in it."""

@@ -21,6 +21,8 @@ from seqdistill.serve.teacher import Teacher, TeacherFailed, cut
 from seqdistill.serve.views import Views
 from seqdistill.tasks.answer_form import AnswerForm
 
+Parts = AsyncGenerator[list[Chunk], None]
+
 
 @dataclass(frozen=True)
 class Defaults:
@@ -49,6 +51,7 @@ class Answered:
 
     head: Head
     reply: dict[str, Any]  # choices and usage, in the form of a chat-completions reply
+    student: str | None = None  # what the student would have said
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,19 @@ class Answering:
         completions, usd = await teacher.answer(self._requests(asked))
         completions = [cut(one, asked.chat.stop) for one in completions]
         head = Head("teacher", teacher.name, judged.confidence if judged else None, usd, reason)
-        return Answered(head, reply_of(completions, with_logprobs=asked.chat.logprobs))
+        said = None if judged is None else next((one.content for one in completions_in(judged.reply)), None)
+        return Answered(head, reply_of(completions, with_logprobs=asked.chat.logprobs), said)
+
+    async def check(self, asked: Asked) -> tuple[Completion, float | None]:
+        """What the teacher says to a request that the student answered, and what that costs. Raises TeacherFailed."""
+        chat = replace(asked.chat, n=1, logprobs=False)
+        (completion,), usd = await self._teacher().answer(self._requests(replace(asked, chat=chat)))
+        return cut(completion, asked.chat.stop), usd
+
+    @property
+    def teacher_name(self) -> str:
+        """The teacher's name, empty without one."""
+        return "" if self.teacher is None else self.teacher.name
 
     def _teacher(self) -> Teacher:
         if self.teacher is None:
@@ -155,8 +170,8 @@ class Answering:
 
     # --- streams ---
 
-    async def stream(self, asked: Asked) -> tuple[Head, AsyncGenerator[Chunk, None]]:
-        """Who answers, and the chunks of the answer, the last one with the usage.
+    async def stream(self, asked: Asked) -> tuple[Head, Parts]:
+        """Who answers, and the chunks of the answer, those together that are there at once; the last one has the usage.
 
         Raises TeacherFailed where nobody can answer; the generator raises it, or StudentFailed, where an answer breaks off.
         """
@@ -168,7 +183,8 @@ class Answering:
                 joined, finished = await self._first(chunks, held, wanted.n)
                 if finished:
                     judged = await self._judge(self.student, wanted, joined.reply(), asked.chat)
-                    confidence, keeps = judged.confidence, judged.keeps
+                    confidence = judged.confidence
+                    keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
                 else:
                     confidence = _first_confidence(joined.reply(), self.promise.decide_on)
                     keeps = self._keeps(confidence, self._first_threshold)
@@ -194,14 +210,18 @@ class Answering:
         return found
 
     @property
+    def _is_decided_whole(self) -> bool:
+        """Whether a stream is decided on the whole answer: its form, and the agreement with further ones, show at its end."""
+        return not self.promise.decide_on or bool(self.form) or self.promise.kind == "agreement"
+
+    @property
     def _first_threshold(self) -> float:
         first = self.promise.first_threshold
         return self.promise.threshold if first is None else first
 
     async def _first(self, chunks: AsyncGenerator[Chunk, None], held: list[Chunk], n: int) -> tuple[Joined, bool]:
         """Takes what the decision needs: the first tokens of each choice, or all; and whether it was all."""
-        joined, tokens = Joined(), [0] * n
-        whole = not self.promise.decide_on or bool(self.form) or self.promise.kind == "agreement"
+        joined, tokens, whole = Joined(), [0] * n, self._is_decided_whole
         async for chunk in chunks:
             held.append(chunk)
             joined.add_chunk(chunk)
@@ -213,9 +233,7 @@ class Answering:
                 return joined, False
         return joined, True
 
-    async def _teacher_stream(
-        self, asked: Asked, reason: str, confidence: float | None
-    ) -> tuple[Head, AsyncGenerator[Chunk, None]]:
+    async def _teacher_stream(self, asked: Asked, reason: str, confidence: float | None) -> tuple[Head, Parts]:
         """Returns once the teacher's first text is there, so that a teacher that gives none is still an HTTP status."""
         teacher, requests = self._teacher(), self._requests(asked)
         texts: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
@@ -327,12 +345,11 @@ def _first_confidence(reply: dict[str, Any], tokens: int) -> float | None:
     return min(sure) if len(sure) == len(found) and sure else None
 
 
-async def _resumed(held: Sequence[Chunk], chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+async def _resumed(held: list[Chunk], chunks: AsyncGenerator[Chunk, None]) -> Parts:
     try:
-        for chunk in held:
-            yield chunk
+        yield held
         async for chunk in chunks:
-            yield chunk
+            yield [chunk]
     finally:
         await chunks.aclose()
 
@@ -342,7 +359,7 @@ async def _spoken(
     first: tuple[int, str] | None,
     answer: "asyncio.Task[tuple[list[Completion], float | None]]",
     chat: Chat,
-) -> AsyncGenerator[Chunk, None]:
+) -> Parts:
     """The teacher's answer as chunks: its text as it comes, and at the end what was not shown yet."""
     said = [""] * chat.n  # what has come
     shown = [""] * chat.n  # what was passed on
@@ -356,7 +373,7 @@ async def _spoken(
         if until > len(shown[number]):
             new = said[number][len(shown[number]) : until]
             shown[number] += new
-            yield {"choices": [{"index": number, "delta": {"content": new}, "finish_reason": None}]}
+            yield [{"choices": [{"index": number, "delta": {"content": new}, "finish_reason": None}]}]
         part = await texts.get()
     completions, usd = await answer
     completions = [cut(one, chat.stop) for one in completions]
@@ -369,5 +386,5 @@ async def _spoken(
         }
         if chat.logprobs:
             choice["logprobs"] = (choices_in(one.raw) or [{}])[0].get("logprobs")
-        yield {"choices": [choice]}
-    yield {"choices": [], "usage": usage_of(completions), "usd": usd}
+        yield [{"choices": [choice]}]
+    yield [{"choices": [], "usage": usage_of(completions), "usd": usd}]

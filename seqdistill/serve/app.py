@@ -3,17 +3,22 @@
 import asyncio
 import hmac
 import json
+import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.errors import UsageError
-from seqdistill.serve.answering import Answering, Asked, Head
+from seqdistill.records import from_json
+from seqdistill.serve.answering import Answering, Asked, Head, Parts
 from seqdistill.serve.chat import BadRequest, read_chat
+from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
+from seqdistill.serve.routing import drawn
 from seqdistill.serve.student import Chunk, StudentFailed
 from seqdistill.serve.teacher import TeacherFailed
 
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 MOST_BODY = 4 << 20  # bytes of a request
+HEAD_SECONDS = 60.0  # within which a request's head must be there, or the next request of an open connection
 BODY_SECONDS = 30.0  # within which a request's body must be there
 WRITE_SECONDS = 30.0  # within which a client must take what is sent to it
 RETRY_SECONDS = 1  # after which a client may try again where too many requests are under way
@@ -36,6 +42,8 @@ class Limits:
 
     concurrency: int = 1024
     key: str | None = None
+    shadow: float = 0.0  # share of the student's answers that the teacher checks
+    shadows: int = 32  # of these checks, under way at most
 
 
 class HttpError(Exception):
@@ -64,13 +72,27 @@ class App:
         name: str,
         limits: Limits,
         metrics: Metrics,
+        log: Log,
         gauges: Callable[[], dict[str, tuple[str, float]]],
     ) -> None:
-        self.answering, self.name, self._limits, self.metrics, self._gauges = answering, name, limits, metrics, gauges
+        self.answering, self.name, self._limits = answering, name, limits
+        self.metrics, self._log, self._gauges = metrics, log, gauges
         self._started = int(time.time())
+        self._shadows: set[asyncio.Task[None]] = set()
 
-    def application(self) -> "web.Application":
-        """The aiohttp application."""
+    def runner(self, shutdown_seconds: float) -> "web.AppRunner":
+        """What serves the application; a client that goes away cancels its request."""
+        from aiohttp import web
+
+        return web.AppRunner(
+            self._application(),
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=HEAD_SECONDS,
+            shutdown_timeout=shutdown_seconds,
+        )
+
+    def _application(self) -> "web.Application":
         from aiohttp import web
 
         @web.middleware
@@ -79,6 +101,7 @@ class App:
 
         app = web.Application(client_max_size=MOST_BODY, middlewares=[guard])
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/feedback", self._feedback)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
@@ -99,7 +122,7 @@ class App:
         except web.HTTPException as error:
             if error.status == 413:
                 return _error(HttpError(413, "request_too_large", f"the body is larger than {MOST_BODY} bytes"))
-            known = "POST /v1/chat/completions, GET /v1/models, /health, /metrics"
+            known = "POST /v1/chat/completions, POST /feedback, GET /v1/models, /health, /metrics"
             return _error(HttpError(error.status, "unknown_url", f"no {request.method} {request.path} here; there are {known}"))
 
     def _check_key(self, request: "web.Request") -> None:
@@ -144,11 +167,7 @@ class App:
 
     async def _answered(self, request: "web.Request") -> "web.StreamResponse":
         began = time.perf_counter()
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                content = await request.read()
-        except TimeoutError:
-            raise HttpError(408, "request_timeout", f"the body was not there within {BODY_SECONDS:g} s") from None
+        content = await self._body(request)
         try:
             chat = read_chat(content)
             asked = self.answering.asked(chat, request.headers.get("x-request-id"))
@@ -157,14 +176,17 @@ class App:
         except UsageError as error:
             raise HttpError(400, "invalid_request", f"{error.message}; {error.hint}", param="messages") from None
         envelope = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time())}
+        said: dict[str, Any] = {"text": "", "finish_reason": "stop"}  # of the first choice
         try:
             if chat.stream:
-                head, chunks = await self.answering.stream(asked)
-                async with aclosing(chunks):
-                    response = await self._stream(request, asked, head, chunks, envelope)
+                head, parts = await self.answering.stream(asked)
+                async with aclosing(parts):
+                    response = await self._stream(request, asked, head, parts, envelope, said)
             else:
                 answered = await self.answering.answer(asked)
-                head = answered.head
+                head, first = answered.head, answered.reply["choices"][0]
+                said = {"text": text_of(first["message"].get("content")), "finish_reason": first.get("finish_reason") or "stop"}
+                said["student"] = answered.student
                 response = _json(_whole(answered.reply, head, envelope, chat.logprobs), _headers(head))
         except TeacherFailed as error:
             raise HttpError(error.status, error.code, error.message, retry_after=5 if error.status == 503 else None) from None
@@ -174,10 +196,72 @@ class App:
                 self.answering.failed = None
         self.metrics.count("requests", model=head.by, reason=head.reason)
         self.metrics.took(head.by, time.perf_counter() - began)
+        exchange = Exchange(
+            str(envelope["id"]), asked.teacher, model=head.model, by=head.by, confidence=head.confidence, usd=head.usd, **said
+        )
+        self._log.answered(exchange)
+        if exchange.text and head.by == "student" and drawn("shadow", [], exchange.id) < self._limits.shadow:
+            self._shadow(asked, exchange)
         return response
 
+    def _shadow(self, asked: Asked, exchange: Exchange) -> None:
+        """Has the teacher check an answer of the student, in nobody's way."""
+        if len(self._shadows) >= self._limits.shadows:
+            self.metrics.count("shadows", outcome="skipped")
+            return
+        task = asyncio.create_task(self._checked(asked, exchange))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+
+    async def _checked(self, asked: Asked, exchange: Exchange) -> None:
+        try:
+            completion, usd = await self.answering.check(asked)
+        except TeacherFailed as error:
+            self.metrics.count("shadows", outcome=error.code)
+            return
+        self.metrics.count("shadows", outcome="checked")
+        self._log.shadowed(exchange, completion.content, self.answering.teacher_name, completion.finish_reason, usd)
+
+    async def finish(self, seconds: float) -> None:
+        """Waits for the teacher's checks that are under way, at most this long."""
+        if self._shadows:
+            await asyncio.wait(self._shadows, timeout=seconds)
+
+    async def _feedback(self, request: "web.Request") -> "web.StreamResponse":
+        try:
+            body = from_json(await self._body(request))
+        except ValueError as error:
+            raise HttpError(400, "invalid_request", f"the body is not JSON: {error}") from None
+        body = as_dict(body)
+        name, completion, rating = (body.get(key) for key in ("id", "completion", "rating"))
+        if not isinstance(name, str):
+            raise HttpError(400, "invalid_request", "id is not the id of an answer", param="id")
+        if completion is not None and not (isinstance(completion, str) and completion.strip()):
+            raise HttpError(400, "invalid_request", "completion is not a text", param="completion")
+        if rating is not None and (not isinstance(rating, (int, float)) or not math.isfinite(rating)):
+            raise HttpError(400, "invalid_request", "rating is not a number", param="rating")
+        if completion is None and rating is None:
+            raise HttpError(400, "invalid_request", "neither completion, a corrected answer, nor rating, a number, is there")
+        if not self._log.feedback(name, completion, None if rating is None else float(rating)):
+            raise HttpError(404, "unknown_id", f"{name[:100]}: not one of the latest answers of this server", param="id")
+        self.metrics.count("feedback", kind="rating" if completion is None else "correction")
+        return _json({"id": name, "status": "logged"})
+
+    async def _body(self, request: "web.Request") -> bytes:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await request.read()
+        except TimeoutError:
+            raise HttpError(408, "request_timeout", f"the body was not there within {BODY_SECONDS:g} s") from None
+
     async def _stream(
-        self, request: "web.Request", asked: Asked, head: Head, chunks: AsyncGenerator[Chunk, None], envelope: dict[str, Any]
+        self,
+        request: "web.Request",
+        asked: Asked,
+        head: Head,
+        parts: Parts,
+        envelope: dict[str, Any],
+        said: dict[str, Any],
     ) -> "web.StreamResponse":
         from aiohttp import web
 
@@ -194,24 +278,40 @@ class App:
             request.transport.set_write_buffer_limits(high=WRITE_BUFFER)
         envelope = {**envelope, "object": "chat.completion.chunk", "model": head.model}
         role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        await _send(response, {**envelope, "choices": [{**role, "index": number} for number in range(asked.chat.n)]})
+        # what needs no write of its own waits for the next: the roles for the first text, the end for the end of the stream
+        waiting = [{**envelope, "choices": [{**role, "index": number} for number in range(asked.chat.n)]}]
         try:
-            async for chunk in chunks:
-                for event in _events(chunk, envelope, head, asked.chat.logprobs, asked.chat.include_usage):
-                    await _send(response, event)
-            await _send(response, None)
+            async for part in parts:
+                for chunk in part:
+                    waiting += _events(chunk, envelope, head, asked.chat.logprobs, asked.chat.include_usage)
+                    for choice in chunk.get("choices") or ():
+                        if choice.get("index", 0) == 0:
+                            said["text"] += text_of(choice.get("delta", {}).get("content"))
+                            said["finish_reason"] = choice.get("finish_reason") or said["finish_reason"]
+                if any(choice["delta"].get("content") for event in waiting for choice in event["choices"]):
+                    await _send(request, response, waiting)
+                    waiting = []
+            await _send(request, response, waiting, done=True)
         except (TeacherFailed, StudentFailed) as failure:  # the status is sent: all that is left is an event
             self.metrics.count("errors", code="broken_off")
-            await _send(response, json.loads(HttpError(502, "broken_off", f"the answer broke off: {failure}").body()))
+            said["text"] = ""
+            error = json.loads(HttpError(502, "broken_off", f"the answer broke off: {failure}").body())
+            await _send(request, response, [*waiting, error])
         await response.write_eof()
         return response
 
 
-async def _send(response: "web.StreamResponse", event: dict[str, Any] | None) -> None:
-    """One event of a stream; None is the last one."""
-    data = "[DONE]" if event is None else json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+async def _send(
+    request: "web.Request", response: "web.StreamResponse", events: list[dict[str, Any]], *, done: bool = False
+) -> None:
+    """Events of a stream in one write, with `done` the end of it. Raises TimeoutError for a client that does not take them."""
+    data = "".join(f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n" for event in events)
+    content = (data + "data: [DONE]\n\n" * done).encode("utf-8", "replace")
+    if request.transport is not None and not request.transport.get_write_buffer_size():
+        await response.write(content)
+        return
     async with asyncio.timeout(WRITE_SECONDS):
-        await response.write(f"data: {data}\n\n".encode("utf-8", "replace"))
+        await response.write(content)
 
 
 def _events(chunk: Chunk, envelope: dict[str, Any], head: Head, logprobs: bool, include_usage: bool) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 from seqdistill.serve.answering import Answering, Defaults
 from seqdistill.serve.app import App, Limits
+from seqdistill.serve.log import Log
 from seqdistill.serve.metrics import Metrics
 from seqdistill.serve.routing import TEACHER_ONLY, Promise, Switch, promise_in
 from seqdistill.serve.student import EndpointStudent, Student, served_names
@@ -178,21 +179,23 @@ class _Setup:
     @contextlib.asynccontextmanager
     async def opened(self) -> "AsyncIterator[Opened]":
         """Listens until the block ends; what is under way then is finished."""
-        from aiohttp import web
-
         options, metrics = self.options, Metrics()
         answering = await self._answering()
-        app = App(answering, self.run.path.absolute().name, Limits(options.concurrency, self.key), metrics, self._gauges)
-        runner = web.AppRunner(app.application(), handler_cancellation=True, access_log=None, shutdown_timeout=FINISH_SECONDS)
+        limits = Limits(options.concurrency, self.key, options.shadow if answering.teacher else 0.0)
+        log = Log(self.run.file("serve", "log.jsonl"), self.progress.note)
+        app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges)
+        runner = app.runner(FINISH_SECONDS)
         await runner.setup()
         try:
             yield Opened(await _listen(runner, options.host, options.port), answering.switch, metrics)
         finally:
             await runner.cleanup()
+            await app.finish(FINISH_SECONDS)
             if answering.teacher is not None:
                 await answering.teacher.finish(FINISH_SECONDS)
             if answering.student is not None:
                 await answering.student.close()
+            log.close()
 
     def result(self, opened: Opened) -> ServeResult:
         """What the server did."""
@@ -231,8 +234,8 @@ class _Setup:
 
     async def _student(self) -> Student:
         student, trained = self.recipe.student, self.run.file("train", "model")
-        if not student.base_url and student.engine != "openai":
-            raise UsageError("the student is served from an endpoint", "pass --student-base-url")
+        if not student.base_url:
+            return await self._local_student()
         model = replace(student, engine="openai", model=str(trained))
         check_options(model)
         address = addresses(model)[0]
@@ -247,6 +250,21 @@ class _Setup:
         return EndpointStudent(
             name or student.model or str(trained), address, fields, self.recipe.generate.timeout, self.options.concurrency
         )
+
+    async def _local_student(self) -> Student:
+        """The trained model in this process."""
+        trained = self.run.need("train", "model")
+        if self.recipe.student.engine != "transformers":
+            raise UsageError(
+                f"the {self.recipe.student.engine} engine cannot serve a student in this process",
+                f"start `vllm serve {trained}` and pass --student-base-url http://localhost:8000/v1",
+            )
+        from seqdistill.engines.transformers_local import TransformersEngine
+        from seqdistill.serve.local import LocalStudent
+
+        model = replace(self.recipe.student, model=str(trained), revision=None)
+        self.progress.note(f"serve: loading {trained}")
+        return LocalStudent(str(trained), await asyncio.to_thread(TransformersEngine, model))
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         return {
@@ -296,7 +314,12 @@ def _source(recipe: Recipe, options: ServeOptions, promise: Promise) -> Source |
     """The teacher as it is paid. Raises UsageError for a teacher that is needed and not there, and a budget without a price."""
     teacher = recipe.teacher
     if not teacher.model:
-        if options.record or options.share < 1 or (promise.threshold > 0 and options.without_teacher == "error"):
+        if (
+            options.record
+            or options.share < 1
+            or options.shadow
+            or (promise.threshold > 0 and options.without_teacher == "error")
+        ):
             raise UsageError(
                 "no teacher is configured for what the student does not answer",
                 "pass --teacher, or --without-teacher student to have the student answer all the same",

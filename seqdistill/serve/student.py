@@ -17,6 +17,8 @@ from seqdistill.records import Message, from_json
 if TYPE_CHECKING:
     import aiohttp
 
+MOST_LINE = 4 << 20  # bytes
+
 Chunk = dict[str, Any]
 
 
@@ -95,14 +97,19 @@ class EndpointStudent:
             async with self._post(body) as response:
                 if response.status != 200:
                     raise StudentFailed(_refusal(response.status, await response.read()))
-                async for line in response.content:
-                    chunk = joined.add(line.decode("utf-8", "replace"))
-                    if joined.error:
-                        raise StudentFailed(str(joined.error.get("error"))[:SHOWN])
-                    if chunk is not None:
-                        yield chunk
+                rest = b""
+                async for data in response.content.iter_any():
+                    *lines, rest = (rest + data).split(b"\n")
+                    for line in lines:
+                        chunk = joined.add(line.decode("utf-8", "replace")) if line else None
+                        if joined.error:
+                            raise StudentFailed(str(joined.error.get("error"))[:SHOWN])
+                        if chunk is not None:
+                            yield chunk
                     if joined.done:
                         break
+                    if len(rest) > MOST_LINE:
+                        raise StudentFailed(f"a line of its stream is longer than {MOST_LINE} bytes")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise StudentFailed(_broken(error)) from None
         except ValueError:
@@ -116,7 +123,9 @@ class EndpointStudent:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._concurrency)
             timeout = aiohttp.ClientTimeout(total=self._timeout, connect=10.0)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, read_bufsize=1 << 14)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, read_bufsize=1 << 14, cookie_jar=aiohttp.DummyCookieJar()
+            )
         return self._session.post(self._url, json=body, headers=self._headers, params=self._query)
 
     def _body(self, wanted: Wanted) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The teacher behind the student: one request at a time through the asker, within the budget, kept in the journal.
+"""The teacher behind the student: single requests through the asker, within the budget, kept in the journal.
 
-A request that was sent is awaited to its end although nobody may wait for it any more: it is paid, and its answer is kept.
+The asker awaits what it has sent although nobody may wait for it any more: it is paid, and its answer is kept.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,6 @@ class Teacher:
 
     def __init__(self, name: str, source: Source, asker: Asker) -> None:
         self.name, self._source, self._asker = name, source, asker
-        self._under_way: set[asyncio.Task[Any]] = set()
 
     def bound_usd(self, requests: list[Request]) -> float:
         """The most that these requests can cost."""
@@ -43,12 +42,9 @@ class Teacher:
         `hear` receives the text as it comes, where the teacher's engine streams.
         """
         listeners = [None if hear is None or one.has_form else _Listener(n, hear).chunk for n, one in enumerate(requests)]
-        tasks = [
-            self._start(self._asker.answer(self._source, one, listener))
-            for one, listener in zip(requests, listeners, strict=True)
-        ]
+        work = [self._asker.answer(self._source, one, listener) for one, listener in zip(requests, listeners, strict=True)]
         try:
-            completions = list(await asyncio.shield(asyncio.gather(*tasks)))
+            completions = await asyncio.gather(*work)
         except Incomplete as error:
             raise TeacherFailed(503, "budget_reached", error.message) from None
         except SeqdistillError as error:
@@ -59,23 +55,9 @@ class Teacher:
         costs = [0.0 if one.hold is None else self._source.cost(one) for one in completions]  # no hold: from the journal
         return completions, None if None in costs else sum(cost or 0.0 for cost in costs)
 
-    def _start(self, work: Coroutine[Any, Any, Completion]) -> "asyncio.Task[Completion]":
-        task = asyncio.create_task(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: "asyncio.Task[Completion]") -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waited has seen it
-
     async def finish(self, seconds: float) -> None:
         """Waits for what is under way, which is paid, at most this long."""
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=seconds)
-        for task in self._under_way:
-            task.cancel()
+        await self._asker.finish(seconds)
         await self._asker.close()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.tasks.other_view import backwards
-from seqdistill.tasks.templates import PROMPT_TEMPLATE, VIEWS, Template, load_template, render
+from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE, VIEWS, Template, load_template, render
 
 
 class Views:
@@ -20,6 +20,7 @@ class Views:
 
     def __init__(self, template: Template) -> None:
         self._template = template
+        self._is_bare = template.teacher == template.student == PLAIN.student
         other = {"teacher": "student", "student": "teacher"}
         found = [(view, other[view], backwards(template, view, other[view])) for view in VIEWS]
         # first the view of more fixed words: what matches it is no coincidence
@@ -31,6 +32,8 @@ class Views:
 
         Raises UsageError for a variable that the request lacks.
         """
+        if self._is_bare:
+            return dict.fromkeys(VIEWS, messages)
         for view, wanted, read in self._backwards:
             if (made := read(messages)) is not None:
                 return {view: messages, wanted: made}

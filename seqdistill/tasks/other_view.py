@@ -14,7 +14,11 @@ OtherView = Callable[[list[Message]], list[Message] | None]
 
 def views_key(messages: list[Message]) -> str:
     """What two ways of writing the same messages share: white space around a text does not matter."""
-    return fingerprint([[message["role"], message["content"].strip()] for message in messages])
+    return fingerprint(_plain(messages))
+
+
+def _plain(messages: list[Message]) -> list[list[str]]:
+    return [[message["role"], message["content"].strip()] for message in messages]
 
 
 def backwards(template: Template, written: str, wanted: str) -> OtherView | None:
@@ -43,7 +47,7 @@ def backwards(template: Template, written: str, wanted: str) -> OtherView | None
             return None
         row = {name: [*earlier, {"role": "user", "content": value}] if earlier else value}
         try:
-            same = views_key(render(template, written, row, "log")) == views_key(messages)
+            same = _plain(render(template, written, row, "log")) == _plain(messages)
             return render(template, wanted, row, "log") if same else None
         except UsageError:  # an empty view: nothing that this template wrote
             return None

@@ -68,6 +68,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further keys of [train.args], as JSON")
     flags = parser.parse_args()
     tables = read_recipe(flags.recipe)
+    paths = {name: str(flags.recipe.parent / tables["task"][name]) for name in ("template", "prompts", "test")}
+    tables["task"] = {**tables["task"], **paths}
     tables["generate"] = {**tables["generate"], "limit": flags.rows, "logprobs": 20}
     further = (one.partition("=") for one in flags.set)
     arguments = {**tables["train"].get("args", {}), **{key: json.loads(value) for key, _, value in further}}

@@ -108,11 +108,12 @@ def latencies(
     answers: Sequence[Completion],
 ) -> Latencies:
     """What the journal says; where nothing was measured, what an endpoint's answers took."""
+    seen = _of_answers(source, answers, config) if config.latency_requests else None
     if not is_measured(source, config):
-        return Latencies(_of_answers(source, answers, config) if config.latency_requests else None)
+        return Latencies(seen)
     tried = [_at(journal, source, requests, config, level) for level in levels(requests, config)]
     within = [one for one in tried if one is not None and config.p95_limit is not None and one.p95 <= config.p95_limit]
-    return Latencies(tried[0], max(within, key=lambda one: one.requests_per_second or 0.0, default=None))
+    return Latencies(tried[0] or seen, max(within, key=lambda one: one.requests_per_second or 0.0, default=None))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -159,7 +159,9 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
         yield Step(f"Add about {needed:,} test prompts and evaluate again.", _eval(run))
     deferral, student = scores.get("deferral") or {}, scores["models"]["student"]
     if answer == "yes":
-        yield Step("Use the model in train/model where the teacher answers today; its card says how to prompt it.")
+        yield Step("Serve it where the teacher answers today, at the same kind of endpoint:", f"seqdistill serve {run}")
+    elif answer == "partly" and deferral.get("threshold") is not None:
+        yield Step("Serve it with the teacher behind it, under the threshold that was found:", f"seqdistill serve {run}")
     elif not needed:
         worst = [one.name for one in slices if one.answer == "no"] or [one.name for one in slices if one.answer == "open"]
         of = f" of {_listed(worst)}" if 0 < len(worst) < len(slices) else ""

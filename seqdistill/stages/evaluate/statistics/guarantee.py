@@ -129,6 +129,28 @@ def needed(confidence: "Array", good: "Flags", target: float, risk: float) -> in
     return 2 * int(halves[np.argmax(enough)]) if enough.any() else None
 
 
+def more_needed(broken: int, n: int, target: float, risk: float) -> int | None:
+    """The further items with which a promise is shown to hold, or to be broken, with a power of `POWER`.
+
+    The share of broken ones is taken to be as seen. None where it is so near to 1 - `target` that no number below `MOST` will
+    do.
+    """
+    import numpy as np
+    from scipy.stats import binom
+
+    rate, allowed = (broken + 0.5) / (n + 1), 1 - target
+    numbers = np.unique(np.geomspace(max(n, 8), MOST, 600).astype(np.int64))
+    if rate < allowed:  # the most broken ones at which the upper bound is within what is allowed
+        most = binom.ppf(risk, numbers, allowed)
+        most = np.where(binom.cdf(most, numbers, allowed) <= risk, most, most - 1)
+        power = np.where(most >= 0, binom.cdf(most, numbers, rate), 0.0)
+    else:  # the fewest at which the lower bound is beyond it
+        fewest_broken = binom.isf(risk, numbers, allowed) + 1
+        power = binom.sf(fewest_broken - 1, numbers, rate)
+    enough = power >= POWER
+    return max(1, int(numbers[np.argmax(enough)]) - n) if enough.any() else None
+
+
 def calibration_error(confidence: "Array", good: "Flags", bins: int = BINS) -> float:
     """The expected calibration error: the mean distance of confidence and share of good answers, over bins of equal width.
 

@@ -1,0 +1,105 @@
+"""RUN/serve/log.jsonl: what the teacher answered, what it says to answers of the student, and what people corrected.
+
+A line is a conversation as fine-tuning files hold it, so `seqdistill import` reads the log: {"id", "prompt_id", "time", "kind",
+"messages", "model", "finish_reason", "student", "confidence", "rating", "usd"}. `messages` are the teacher's view and an answer
+of `model`, whose weight is 0 where it is not to be learnt. Kinds:
+teacher   the teacher answered the caller; `student` is what the student would have said, where that is known
+shadow    the student answered the caller; `messages` hold what the teacher says
+feedback  a caller's correction, or with weight 0 its rating of what was answered
+"""
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqdistill.records import Message, prompt_id, to_line
+
+KINDS = ("teacher", "shadow", "feedback")
+MOST_REMEMBERED = 64 << 20  # characters of answers that feedback can name
+PEOPLE = "people"  # the model of a correction
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One answer that a caller got."""
+
+    id: str
+    prompt: list[Message]  # the teacher's view
+    text: str
+    model: str
+    by: str  # student | teacher
+    finish_reason: str
+    confidence: float | None
+    usd: float | None
+    student: str | None = None  # what the student would have said
+
+
+class Log:
+    """The log, open for appending, and the latest answers by id. Close it."""
+
+    def __init__(self, path: Path, on_note: Callable[[str], None]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self._on_note = path, on_note
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            os.write(self._file, b"\n")  # the process died while writing a line
+        self._latest: OrderedDict[str, Exchange] = OrderedDict()
+        self._remembered = 0
+        self._noted = False
+
+    def answered(self, exchange: Exchange) -> None:
+        """A caller got an answer."""
+        self._latest[exchange.id] = exchange
+        self._remembered += _size(exchange)
+        while self._remembered > MOST_REMEMBERED:
+            self._remembered -= _size(self._latest.popitem(last=False)[1])
+        if exchange.by == "teacher" and exchange.text:
+            self._write("teacher", exchange, exchange.text, exchange.model, student=exchange.student)
+
+    def shadowed(self, exchange: Exchange, text: str, model: str, finish_reason: str, usd: float | None) -> None:
+        """What the teacher says to what the student answered."""
+        self._write("shadow", exchange, text, model, student=exchange.text, finish_reason=finish_reason, usd=usd)
+
+    def feedback(self, name: str, completion: str | None, rating: float | None) -> bool:
+        """A correction or rating of an answer; whether the answer is known."""
+        exchange = self._latest.get(name)
+        if exchange is None:
+            return False
+        student = exchange.text if exchange.by == "student" else exchange.student
+        said = (exchange.text, exchange.model) if completion is None else (completion, PEOPLE)
+        self._write("feedback", exchange, *said, student=student, weight=int(completion is not None), rating=rating, usd=None)
+        return True
+
+    def _write(self, kind: str, exchange: Exchange, text: str, model: str, weight: int = 1, **other: Any) -> None:
+        row: dict[str, Any] = {
+            "id": exchange.id,
+            "prompt_id": prompt_id(exchange.prompt),
+            "time": round(time.time(), 3),
+            "kind": kind,
+            "messages": [*exchange.prompt, {"role": "assistant", "content": text, "weight": weight}],
+            "model": model,
+            "finish_reason": exchange.finish_reason,
+            "student": None,
+            "confidence": exchange.confidence,
+            "rating": None,
+            "usd": exchange.usd,
+        }
+        try:
+            os.write(self._file, to_line({**row, **other}).encode())
+        except OSError as error:  # the caller has its answer: that it is not logged must not take it away
+            if not self._noted:
+                self._on_note(f"{self.path}: cannot be written, answers are not logged: {error.strerror}")
+            self._noted = True
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._file)
+
+
+def _size(exchange: Exchange) -> int:
+    return 500 + len(exchange.text) + sum(len(message["content"]) for message in exchange.prompt)

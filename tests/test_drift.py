@@ -1,0 +1,85 @@
+"""`eval --shadow`: what a server's log says of eval's promise, against SciPy's bounds; runs no model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sacrebleu
+from scipy.stats import binomtest
+
+from seqdistill.cli import main
+from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import Recipe
+from seqdistill.records import write_jsonl
+from seqdistill.runs import Run
+from seqdistill.stages.evaluate.drift import drift
+
+GOOD, BAD = "The river is closed on Monday.", "Something else entirely, I fear."
+
+
+def evaluated(path: Path, **deferral: Any) -> Run:
+    """A run with what eval wrote, as far as the promise goes."""
+    run = Run(path)
+    (path / "eval").mkdir(parents=True)
+    document = {"threshold": 0.5, "target": 0.9, "risk": 0.05, "good_enough": 60.0, **deferral}
+    scores = {"primary": "chrf_teacher", "margin": 5.0, "measures": {"chrf_teacher": {}}, "judged": {"other": "ceiling"}}
+    row = {"model": "ceiling", "scores": {"chrf_teacher": 80.0}}
+    files = {"deferral.json": json.dumps(document), "scores.json": json.dumps(scores), "predictions.jsonl": json.dumps(row)}
+    for name, text in {
+        **files,
+        "manifest.json": json.dumps(dict.fromkeys(("status", "seconds", "fingerprint", "outputs"))),
+    }.items():
+        run.file("eval", name).write_text(text + "\n")
+    return run
+
+
+def log_of(run: Run, good: int, bad: int, below: int = 0) -> Path:
+    def pair(student: str, confidence: float) -> dict[str, Any]:
+        messages = [{"role": "user", "content": "Shorten."}, {"role": "assistant", "content": GOOD, "weight": 1}]
+        return {"kind": "shadow", "messages": messages, "student": student, "confidence": confidence}
+
+    rows = [*[pair(GOOD, 0.9)] * good, *[pair(BAD, 0.8)] * bad, *[pair(BAD, 0.2)] * below]
+    rows.append({"kind": "feedback", "messages": [], "student": None, "confidence": None})
+    write_jsonl(path := run.file("serve", "log.jsonl"), rows)
+    return path
+
+
+@pytest.mark.parametrize(("good", "bad", "state"), [(100, 1, "holds"), (60, 20, "broken"), (40, 2, "undecided")])
+def test_the_log_says_whether_the_promise_holds(tmp_path: Path, good: int, bad: int, state: str) -> None:
+    run = evaluated(tmp_path / "run")
+    found = drift(run, Recipe(), log_of(run, good, bad, below=3))
+    assert (found.state, found.n, found.good, found.below) == (state, good + bad, good, 3)
+    n = good + bad
+    exact = {
+        side: binomtest(good, n, alternative=side).proportion_ci(confidence_level=0.95, method="exact")
+        for side in ("greater", "less")
+    }
+    assert (found.low, found.high) == (
+        pytest.approx(exact["greater"].low, abs=1e-6),
+        pytest.approx(exact["less"].high, abs=1e-6),
+    )
+    scores = [sacrebleu.sentence_chrf(text, [GOOD]).score for text in (GOOD, BAD)]
+    assert found.mean == pytest.approx((good * scores[0] + bad * scores[1]) / n, abs=1e-4)
+    assert (found.needed or 0) > 0 if state == "undecided" else found.needed == 0
+
+
+def test_without_a_score_that_is_good_enough_it_is_the_teacher_s_less_the_margin(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "run", good_enough=None)
+    assert drift(run, Recipe(), log_of(run, 10, 0)).good_enough == 75.0
+
+
+def test_the_command_ends_with_1_where_the_promise_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = evaluated(tmp_path / "run")
+    assert main(["eval", str(run.path), "--shadow", str(log_of(run, 60, 20))]) == 1
+    assert "The promise no longer holds: 60 of 80 checked answers" in " ".join(capsys.readouterr().err.split())
+    assert main(["eval", str(run.path), "--shadow", str(log_of(run, 40, 2)), "--json"]) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["state"] == "undecided" and out["n"] == 42
+    assert not (run.path / "run.json").exists()
+
+
+def test_a_log_without_pairs_is_refused(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "run")
+    with pytest.raises(UsageError, match="but 4 below the threshold"):
+        drift(run, Recipe(), log_of(run, 0, 0, below=4))

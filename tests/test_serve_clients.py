@@ -1,0 +1,354 @@
+"""What clients do to a server: wrong requests, slow ones, ones that go away, too many, without a key; and a dead teacher."""
+
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from chat_server import ChatServer
+from served_runs import PRICE, UNSURE, Served, recipe_of, run_to_serve, served, student_answer
+
+from seqdistill import api
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.progress import Silent
+from seqdistill.recipe.tables import Recipe, TaskConfig, TeacherConfig
+from seqdistill.runs import Run
+from seqdistill.serve import app as app_module
+from seqdistill.serve.server import ServeOptions, Serving
+
+
+def send(server: Served, content: bytes | dict[str, Any], path: str = "/v1/chat/completions", **headers: str) -> Any:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return server.http.post(server.root + path, content=body, headers=headers)
+
+
+def asked(text: str = "Hello", **fields: Any) -> dict[str, Any]:
+    return {"model": "any", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+WRONG: list[tuple[Any, str | None]] = [
+    (b"{", None),
+    (b"[]", None),
+    (b'{"messages": [' + b"[" * 100_000, None),
+    ({}, "messages"),
+    ({"messages": []}, "messages"),
+    ({"messages": [{"role": "wizard", "content": "a"}]}, "messages"),
+    ({"messages": [{"role": "user", "content": ""}]}, "messages"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages"),
+    ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "messages"),
+    (asked(n=0), "n"),
+    (asked(n=1.5), "n"),
+    (asked(n=True), "n"),
+    (asked(max_tokens="many"), "max_tokens"),
+    (asked(temperature=-1), "temperature"),
+    (asked(top_p=2), "top_p"),
+    (asked(stream="yes"), "stream"),
+    (asked(stop=[1]), "stop"),
+    (asked(top_logprobs=99), "top_logprobs"),
+    (asked(response_format={"type": "xml"}), "response_format"),
+    (asked(response_format={"type": "json_schema", "json_schema": {"schema": {"type": "no such"}}}), "response_format"),
+    (asked(tools=[{"type": "function"}]), "tools"),
+    (asked(presence_penalty=1), "presence_penalty"),
+    (asked(no_such_field=1), "no_such_field"),
+]
+
+
+def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        for body, param in WRONG:
+            reply = send(server, body)
+            error = reply.json()["error"]
+            assert (reply.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param), body
+            assert error["message"]
+        assert server.http.get(server.root + "/v1/nothing").json()["error"]["code"] == "unknown_url"
+        assert server.http.get(server.root + "/v1/chat/completions").status_code == 405
+        assert send(server, b'{"a": "' + b"x" * (5 << 20) + b'"}').json()["error"]["code"] == "request_too_large"
+        assert not server.student.requests and not server.teacher.requests
+        assert send(server, asked(user="a", metadata={"a": "b"}, presence_penalty=0, tool_choice="none")).status_code == 200
+
+
+def test_the_kill_switch_sends_everything_to_the_teacher_at_once(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        switch = server.run.file("serve", "teacher_only")
+        by = [send(server, asked()).headers["x-seqdistill-model"]]
+        switch.touch()
+        by.append(send(server, asked()).headers["x-seqdistill-model"])
+        assert server.http.get(server.root + "/health").json()["teacher_only"] is True
+        switch.unlink()
+        by.append(send(server, asked()).headers["x-seqdistill-model"])
+        assert by == ["student", "teacher", "student"] and len(server.student.requests) == 2
+
+
+def test_a_share_of_the_traffic_goes_to_the_student_the_same_each_time(tmp_path: Path) -> None:
+    with served(tmp_path, options={"share": 0.3}) as server:
+        first, again = ([send(server, asked(f"Tell {n}")).headers["x-seqdistill-model"] for n in range(60)] for _ in range(2))
+        assert first == again and 8 <= first.count("student") <= 28
+        named = {send(server, asked(), **{"x-request-id": str(n)}).headers["x-seqdistill-model"] for n in range(30)}
+        assert named == {"student", "teacher"}  # the caller's own id is what is drawn by
+
+
+def test_the_budget_is_a_hard_cap_over_restarts_and_the_student_continues(tmp_path: Path) -> None:
+    run, statuses = run_to_serve(tmp_path / "run"), []
+    billed = 0.0
+    for restart in range(2):
+        with served(tmp_path, run=run, options={"budget": 0.8}) as server:
+            for n in range(8):
+                reply = send(server, asked(f"{UNSURE} {restart} {n}", max_tokens=16))
+                statuses.append(reply.status_code)
+            assert reply.json()["error"]["code"] == "budget_reached"
+            assert send(server, asked("Hello")).headers["x-seqdistill-model"] == "student"
+            billed += server.teacher.billed_usd(PRICE)
+    assert 200 in statuses[:8] and 503 in statuses[:8]
+    assert billed <= 0.8
+    with served(tmp_path, run=run, options={"budget": 0.8, "without_teacher": "student"}) as server:
+        reply = send(server, asked(f"{UNSURE} again", max_tokens=16))
+        assert (reply.status_code, reply.headers["x-seqdistill-model"]) == (200, "student")
+        assert reply.headers["x-seqdistill-reason"] == "no teacher"
+        streamed = send(server, asked(f"{UNSURE} again", max_tokens=16, stream=True))
+        assert streamed.headers["x-seqdistill-model"] == "student" and streamed.text.endswith("data: [DONE]\n\n")
+
+
+def test_an_answer_that_was_paid_is_not_paid_again(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run")
+    for _ in range(2):
+        with served(tmp_path, run=run) as server:
+            texts = [send(server, asked(UNSURE)) for _ in range(2)]
+            assert len({reply.json()["choices"][0]["message"]["content"] for reply in texts}) == 1
+            assert float(texts[1].headers["x-seqdistill-usd"]) == 0
+    assert len(server.teacher.requests) == 0  # the second server found it in the journal
+
+
+@pytest.mark.parametrize("kind", ["gone", "500", "hang", "html", "400"])
+def test_a_dead_teacher_is_a_clear_error_while_the_student_continues(tmp_path: Path, kind: str) -> None:
+    teacher = ChatServer(lambda *_: None if kind == "gone" else kind)
+    with served(tmp_path, teacher=teacher, generate={"timeout": 0.5, "retries": 0}, options={"budget": 9.0}) as server:
+        if kind == "gone":
+            server.teacher.stop()
+        for stream in (False, True):
+            reply = send(server, asked(UNSURE, stream=stream))
+            error = reply.json()["error"]
+            expected = {"gone": (502,), "500": (502, 503), "hang": (504,), "html": (502,), "400": (400,)}[kind]
+            assert reply.status_code in expected, error
+            assert "the teacher gives no answer" in error["message"] and error["code"].startswith("teacher_")
+            assert send(server, asked("Hello", stream=stream)).headers["x-seqdistill-model"] == "student"
+
+
+def test_a_dead_student_leaves_the_work_to_the_teacher(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        server.student.stop()
+        for stream in (False, True):
+            reply = send(server, asked("Hello", stream=stream))
+            assert (reply.headers["x-seqdistill-model"], reply.headers["x-seqdistill-reason"]) == ("teacher", "student failed")
+        page = server.http.get(server.root + "/metrics").text
+        assert "seqdistill_student_failures_total 2" in page.splitlines()
+        assert 'seqdistill_requests_total{model="teacher",reason="student failed"} 2' in page.splitlines()
+
+
+def test_a_client_that_goes_away_ends_the_student_s_work_and_what_was_paid_is_kept(tmp_path: Path) -> None:
+    slow = ChatServer(model="student", reply=student_answer)
+    slow.stream_pause = 0.3
+    with served(tmp_path, student=slow, teacher=ChatServer(seconds=0.5), options={"decide_on": 1}) as server:
+        with server.http.stream("POST", server.root + "/v1/chat/completions", json=asked(stream=True)) as reply:
+            next(reply.iter_lines())
+        until(lambda: server.student.in_flight == 0)
+        with pytest.raises(httpx2.TimeoutException):
+            server.http.post(server.root + "/v1/chat/completions", json=asked(UNSURE), timeout=0.2)
+        until(lambda: server.serving.opened.metrics.in_flight == 0)
+        again = send(server, asked(UNSURE))  # its answer comes for nobody, is kept, and is not requested again
+        assert float(again.headers["x-seqdistill-usd"]) == 0
+        assert len(server.teacher.requests) == 1
+        assert "seqdistill_vanished_total 2" in server.http.get(server.root + "/metrics").text.splitlines()
+
+
+def test_slow_clients_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(app_module, "HEAD_SECONDS", 0.2)
+    with served(tmp_path) as server:
+        port = server.serving.opened.port
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
+            slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+            assert b" 408 " in slow.recv(1000)
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
+            slow.sendall(b"POST /v1/chat/comp")
+            assert slow.recv(1000) in (b"",)  # closed
+        assert send(server, asked()).status_code == 200
+
+
+def test_too_many_requests_at_once_are_told_to_come_again(tmp_path: Path) -> None:
+    slow = ChatServer(model="student", reply=student_answer, seconds=1.0)
+    with served(tmp_path, student=slow, options={"concurrency": 2}) as server:
+
+        async def several() -> list[httpx2.Response]:
+            async with httpx2.AsyncClient(timeout=30.0) as client:
+                return await asyncio.gather(
+                    *(client.post(server.root + "/v1/chat/completions", json=asked(str(n))) for n in range(6))
+                )
+
+        replies = asyncio.run(several())
+        assert sorted(reply.status_code for reply in replies) == [200, 200, 429, 429, 429, 429]
+        refused = next(reply for reply in replies if reply.status_code == 429)
+        assert int(refused.headers["Retry-After"]) > 0 and refused.json()["error"]["type"] == "rate_limit_error"
+        assert send(server, asked()).status_code == 200
+
+
+def test_a_key_is_wanted_where_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVER_KEY", "right")
+    with served(tmp_path, options={"api_key_env": "SERVER_KEY"}) as server:
+        for sent in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Bearer ключ".encode()},
+            {"Authorization": "right"},
+        ):
+            for path in ("/v1/chat/completions", "/feedback"):
+                reply = send(server, asked(), path, **sent)  # type: ignore[arg-type]
+                assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert server.http.get(server.root + "/metrics").status_code == 401
+        assert server.http.get(server.root + "/health").status_code == 200
+        assert send(server, asked(), Authorization="Bearer right").status_code == 200
+    monkeypatch.delenv("SERVER_KEY")
+
+
+REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"host": "0.0.0.0"}, {}, "without a key"),
+    ({"api_key_env": "NOT_SET_KEY"}, {}, "not set"),
+    ({"without_teacher": "shrug"}, {}, "--without-teacher"),
+    ({}, {"threshold": None, "needed": 1234}, "about 1,234 more test prompts"),
+    ({}, {"threshold": None, "target": None, "needed": None}, "eval had no target"),
+    ({}, {"threshold": None, "needed": None}, "no threshold holds the promise of 0.9"),
+]
+
+
+@pytest.mark.parametrize(("options", "deferral", "says"), REFUSED)
+def test_what_cannot_be_served_is_refused_before_anything_is_sent(
+    tmp_path: Path, options: dict[str, Any], deferral: dict[str, Any], says: str
+) -> None:
+    run = run_to_serve(tmp_path / "run", **deferral)
+    with (
+        pytest.raises(UsageError, match=says),
+        Serving(run, recipe_of(run, "http://x/v1", "http://y/v1"), ServeOptions(**options)),
+    ):
+        raise AssertionError("it serves")
+
+
+def test_a_student_endpoint_that_is_away_or_serves_something_else_is_named(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run")
+    with (
+        pytest.raises(SeqdistillError, match="cannot be reached"),
+        Serving(run, recipe_of(run, "http://127.0.0.1:9/v1", "http://y/v1")),
+    ):
+        raise AssertionError("it serves")
+
+
+# --- clients --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_project_s_own_engine_is_a_client(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"Tell {n}{' ' + UNSURE if n % 2 else ''}"}) + "\n" for n in range(6)))
+    with served(tmp_path) as server:
+        for stream in (False, True):
+            plan = Recipe(
+                task=TaskConfig(prompts=str(prompts)),
+                teacher=TeacherConfig(model="run", engine="openai", base_url=[server.url], stream=stream),
+            )
+            result = api.generate(tmp_path / f"generated{stream}", plan)
+            assert result.samples == 6
+    one, other = ((tmp_path / f"generated{stream}" / "generate" / "samples.jsonl").read_text() for stream in (False, True))
+    assert one == other
+
+
+def test_curl_is_a_client(tmp_path: Path) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("no curl here")
+    with served(tmp_path) as server:
+        done = subprocess.run(
+            [curl, "-sN", server.url + "/chat/completions", "-d", json.dumps(asked(stream=True))],
+            capture_output=True,
+            text=True,
+        )
+        events = [line.removeprefix("data: ") for line in done.stdout.splitlines() if line]
+        assert events[-1] == "[DONE]" and json.loads(events[0])["choices"][0]["delta"]["role"] == "assistant"
+
+
+def test_the_openai_client_streams_in_an_event_loop_with_n_logprobs_and_a_schema(tmp_path: Path) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+
+    async def talk(url: str) -> tuple[Any, list[Any]]:
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            messages: Any = [{"role": "user", "content": "Hello"}]
+            whole = await client.chat.completions.create(
+                model="any", messages=messages, n=3, logprobs=True, top_logprobs=2, temperature=1, seed=4
+            )
+            stream = await client.chat.completions.create(model="any", messages=messages, n=2, stream=True)
+            chunks = [chunk async for chunk in stream]
+            await client.chat.completions.create(model="any", messages=messages, response_format=schema)  # type: ignore[call-overload]
+            assert [model.id async for model in client.models.list()] == ["run"]
+            return whole, chunks
+
+    with served(tmp_path) as server:
+        whole, chunks = asyncio.run(talk(server.url))
+        assert server.student.requests[-1]["response_format"] == schema
+        # not JSON: the student's answer breaks the schema, so it is not sure, and the teacher is sent it too
+        assert server.teacher.requests[-1]["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert len({choice.message.content for choice in whole.choices}) == 3
+    assert all(len(place.top_logprobs) == 2 for choice in whole.choices for place in choice.logprobs.content)
+    assert {choice.index for chunk in chunks for choice in chunk.choices} == {0, 1}
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run")
+    with ChatServer(model="student", reply=student_answer) as student, ChatServer() as teacher:
+        command = [
+            *(sys.executable, "-m", "seqdistill", "serve", str(run.path), "--port", "0", "--student-base-url", student.url),
+            *("--template", str(run.path / "task.toml"), "--teacher", "teacher", "--teacher-engine", "openai", "--json"),
+            *("--teacher-base-url", teacher.url),
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr is not None
+                url = next(line for line in process.stderr if "http://" in line).split("serve: ")[1].split(";")[0]
+                with httpx2.Client(timeout=30.0) as client:
+                    reply = client.post(url + "/chat/completions", json=asked())
+                    assert reply.headers["x-seqdistill-model"] == "student"
+                    process.send_signal(signal.SIGUSR1)
+                    until(lambda: client.get(url.removesuffix("/v1") + "/health").json()["teacher_only"])
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=30)
+            finally:
+                process.kill()
+        assert process.returncode == 0, err
+        assert json.loads(out)["by_student"] == 1
+    assert not (run.path / "run.json").exists()  # its flags change nothing of the run
+
+
+def test_two_servers_do_not_share_a_run(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        recipe = recipe_of(server.run, server.student.url, server.teacher.url)
+        with pytest.raises(SeqdistillError, match="another process"), Serving(Run(server.run.path), recipe, progress=Silent()):
+            raise AssertionError("it serves")
+
+
+def test_a_student_that_breaks_off_in_the_midst_of_a_stream_is_an_event(tmp_path: Path) -> None:
+    cut = ChatServer(lambda *_: "cut", model="student", reply=student_answer)
+    with served(tmp_path, student=cut, options={"decide_on": 1}) as server:
+        events = [line.removeprefix("data: ") for line in send(server, asked(stream=True)).text.splitlines() if line]
+        assert json.loads(events[-1])["error"]["code"] == "broken_off" and "[DONE]" not in events
