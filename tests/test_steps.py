@@ -90,6 +90,9 @@ def test_other_steps_use_those_that_are_there_and_replace_the_rest(tiny_model: P
     assert run.file("train", "steps/3/model/model.safetensors").stat().st_mtime_ns == before
     train(run, recipe(tiny_model, "2,1", "shrink:1"), Silent())
     assert [folder.name for folder in run.file("train", "steps").iterdir()] == ["2"]
+    train(run, recipe(tiny_model, "2,1", "shrink:1", args={**SHORT, "learning_rate": 0.01}), Silent())
+    step, base = (weights(run.file("train", name)) for name in ("steps/2/model", "base"))
+    assert (step["model.embed_tokens.weight"] == base["model.embed_tokens.weight"]).all()
 
 
 def test_vocabulary_and_width_are_cut_in_the_first_step_and_terms_compare_with_the_teacher(

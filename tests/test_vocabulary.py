@@ -265,7 +265,8 @@ def test_a_student_with_the_task_s_vocabulary_is_trained_and_knows_its_tokens_be
     assert train(run, settings, Silent()).up_to_date
     write_jsonl(tmp_path / "test.jsonl", [{"prompt": "Do they?"}])
     assert not train(run, settings, Silent()).up_to_date
-    assert len(loaded(result.path)[1]) < len(tokenizer)
+    again, fewer = loaded(result.path)
+    assert again.config.vocab_size == len(fewer) < len(tokenizer)
 
 
 def test_a_student_of_its_own_is_cut_too_and_becomes_the_base_that_eval_compares_with(whole: Path, tmp_path: Path) -> None:

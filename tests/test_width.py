@@ -99,6 +99,18 @@ def test_a_narrow_student_is_trained_and_the_manifest_says_what_was_cut(tiny_mod
     assert manifest["student"]["width"] == {"kept": 32, "of": 64, "by": "activation"}
 
 
+@pytest.mark.parametrize("kind", ["gemma3n_text", "gemma4_text"])
+def test_a_second_embedding_of_each_layer_keeps_the_same_rows(kind: str) -> None:
+    import torch
+
+    tokenizer = bpe_tokenizer()
+    kept, model = needed_tokens(tokenizer, TEXTS), architecture(kind, tokenizer, [2]).eval()
+    rows = model.model.embed_tokens_per_layer.weight.detach()[kept].clone()
+    restrict(model, kept)
+    assert torch.equal(model.model.embed_tokens_per_layer.weight, rows)
+    assert model.config.vocab_size_per_layer_input == len(kept)
+
+
 # model_type: whether a vocabulary, and whether a width can be cut; else the reason
 EXPERTS, ELSEWHERE = "has experts", "has no one number of neurons a layer"
 CUTS = {

@@ -249,8 +249,8 @@ def restrict(model: Any, kept: Sequence[int]) -> None:
     with torch.no_grad():
         for table in _tables(model, rows):
             table[: len(kept)] = table[index]
+    _restrict_layer_tables(model, kept)  # before the others: some models' resizing cuts the end of these off too
     model.resize_token_embeddings(len(kept), mean_resizing=False)
-    _restrict_layer_tables(model, kept)
     number = {old: new for new, old in enumerate(kept)}
     for config in (model.config, model.generation_config):
         if config is not None:
@@ -295,10 +295,9 @@ def _restrict_layer_tables(model: Any, kept: Sequence[int]) -> None:
     import torch
 
     text = model.config.get_text_config(decoder=True)
-    rows = getattr(text, "vocab_size_per_layer_input", None)
-    index = [token for token in kept if rows is not None and token < rows]
     for name, table in model.named_modules():
         if name.endswith("embed_tokens_per_layer") and isinstance(table, torch.nn.Embedding):
+            index = [token for token in kept if token < table.num_embeddings]
             table.weight = torch.nn.Parameter(table.weight.detach()[index])
             table.num_embeddings = text.vocab_size_per_layer_input = len(index)
 
