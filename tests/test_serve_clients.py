@@ -248,6 +248,14 @@ def test_what_cannot_be_served_is_refused_before_anything_is_sent(
         raise AssertionError("it serves")
 
 
+def test_a_student_that_is_paid_is_refused(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run")
+    recipe = recipe_of(run, "http://127.0.0.1:9/v1", "http://y/v1")
+    recipe.student.price.update(PRICE)
+    with pytest.raises(UsageError, match="paid by the token"), Serving(run, recipe):
+        raise AssertionError("it serves")
+
+
 def test_a_student_endpoint_that_is_away_or_serves_something_else_is_named(tmp_path: Path) -> None:
     run = run_to_serve(tmp_path / "run")
     with (

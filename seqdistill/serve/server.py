@@ -16,7 +16,7 @@ from seqdistill.engines.models import identity
 from seqdistill.engines.options import addresses, check_options, fields_of
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.journal.asking import Asker, run_async
-from seqdistill.journal.budget import Budget, Source, price_of
+from seqdistill.journal.budget import FREE, Budget, Source, price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
@@ -236,6 +236,11 @@ class _Setup:
         student, trained = self.recipe.student, self.run.file("train", "model")
         if not student.base_url:
             return await self._local_student()
+        if price_of(student.price, "student") not in (None, FREE):
+            raise UsageError(
+                "[student] price: a student that is paid by the token cannot be served: the budget is the teacher's",
+                "serve the student yourself, with `vllm serve` say, and leave its price out",
+            )
         model = replace(student, engine="openai", model=str(trained))
         check_options(model)
         address = addresses(model)[0]
