@@ -350,8 +350,8 @@ def test_a_changed_answer_or_figure_is_found_though_its_hash_fits(
 
 def test_what_was_forgotten_is_measured_on_local_models_and_verified(tmp_path: Path, tiny_model: Path) -> None:
     run = finished_run(tmp_path / "run", tiny_model)
-    make_tiny_model(run.file("train", "model"), seed=5)
-    plain = recipe(write_test(tmp_path / "test.jsonl", 10), tiny_model)
+    make_tiny_model(run.file("train", "base"), seed=5)
+    plain = recipe(write_test(tmp_path / "test.jsonl", 10), run.file("train", "base"))
     wanted = replace(plain, eval=replace(plain.eval, latency_requests=0, safety=SafetyConfig(forgetting=True)))
     result = evaluate(run, wanted, Silent())
     found = result.scores["safety"]["forgetting"]

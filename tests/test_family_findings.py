@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from seqdistill.errors import UsageError
 from seqdistill.family.ladder import halves
 from seqdistill.family.members import Member
 from seqdistill.family.outlook import outlook
@@ -107,6 +108,12 @@ def test_without_a_second_answer_of_the_teacher_there_is_no_verdict(tmp_path: Pa
 
 def test_a_prompt_that_a_model_did_not_answer_is_in_no_comparison(tmp_path: Path) -> None:
     assert swept(tmp_path, {"student": 1.0}, failed=30)["n"] == 90
+
+
+@pytest.mark.parametrize("repeats", [-1, 8])
+def test_more_repeats_than_there_are_other_eighths_are_refused(repeats: int) -> None:
+    with pytest.raises(UsageError, match="7 other eighths"):
+        parts_of(repeats)
 
 
 # --- curve ------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from seqdistill.errors import UsageError
 from seqdistill.family.members import Member, link
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_jsonl, write_jsonl
@@ -35,7 +36,12 @@ class Part:
 
 
 def parts_of(repeats: int) -> list[Part]:
-    """The whole first, because it decides what is held fixed; then its nested parts, and as many other eighths."""
+    """The whole first, because it decides what is held fixed; then its nested parts, and as many other eighths.
+
+    Raises UsageError for more repeats than there are other eighths.
+    """
+    if not 0 <= repeats < WHOLE:
+        raise UsageError(f"repeats = {repeats}: there are {WHOLE - 1} other eighths", f"give 0 to {WHOLE - 1}")
     nested = [Part("all" if count == WHOLE else f"eighths-{count}", 0, count) for count in NESTED]
     return nested + [Part(f"again-{number}", number, number + 1) for number in range(1, repeats + 1)]
 
@@ -48,9 +54,7 @@ def in_order(prompts: Iterable[str]) -> list[str]:
 def for_part(recipe: Recipe, part: Part, whole: Member) -> Recipe:
     """The recipe for a part: as many epochs, and the same untrained student, although the rows choose what is cut."""
     student, config = recipe.student, recipe.train
-    if (
-        config.width < 1
-    ):  # by the activity of its neurons; a vocabulary is chosen by all answers of the teacher, not by the rows
+    if config.width < 1:  # its neurons are chosen by the rows; a vocabulary is chosen by all that the teacher wrote
         student = replace(student, model=str(whole.run.file("train", "base").absolute()), revision=None)
         config = replace(config, vocabulary="all", width=1.0)
     elif layers := ((whole.run.manifest("train") or {}).get("student") or {}).get("layers"):
