@@ -305,7 +305,7 @@ def serve(
         from seqdistill.stages.evaluate.first_tokens import first_tokens_threshold
 
         first = first_tokens_threshold(Run(Path(run)), options.decide_on)
-        if first is None:
+        if first is None and Run(Path(run)).file("eval", "deferral.json").exists():
             progress.note(
                 f"streams are decided on whole answers: for {options.decide_on} tokens no threshold holds the promise"
             )

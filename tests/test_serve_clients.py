@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from chat_server import ChatServer
+from chat_server import Body, ChatServer
 from served_runs import PRICE, UNSURE, Served, recipe_of, run_to_serve, served, student_answer
 
 from seqdistill import api
@@ -183,12 +183,30 @@ def test_slow_clients_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with served(tmp_path) as server:
         port = server.serving.opened.port
         with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
-            slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+            slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
             assert b" 408 " in slow.recv(1000)
         with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
             slow.sendall(b"POST /v1/chat/comp")
             assert slow.recv(1000) in (b"",)  # closed
         assert send(server, asked()).status_code == 200
+
+
+def test_a_client_that_takes_nothing_of_its_stream_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "WRITE_SECONDS", 0.3)
+
+    def long(body: Body) -> Body:
+        reply = student_answer(body)
+        reply["choices"][0]["message"]["content"] = " ".join(["x" * 100_000] * 200)
+        reply["choices"][0].pop("logprobs", None)
+        return reply
+
+    with served(tmp_path, student=ChatServer(model="student", reply=long), options={"threshold": 0.0}) as server:
+        content = json.dumps(asked(stream=True)).encode()
+        with socket.create_connection(("127.0.0.1", server.serving.opened.port), timeout=10) as idle:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+            idle.sendall(head.encode() + content)
+            until(lambda: "seqdistill_vanished_total 1" in server.http.get(server.root + "/metrics").text.splitlines())
+        until(lambda: server.student.in_flight == 0)
 
 
 def test_too_many_requests_at_once_are_told_to_come_again(tmp_path: Path) -> None:
@@ -226,6 +244,15 @@ def test_a_key_is_wanted_where_one_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.delenv("SERVER_KEY")
 
 
+def test_a_page_of_another_site_cannot_use_a_server_without_a_key(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}, {"Host": "[::"}):
+            reply = send(server, asked(), **headers)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden_origin"), headers
+        assert send(server, asked(), Origin="http://localhost:3000").status_code == 200
+        assert len(server.student.requests) == 1
+
+
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"host": "0.0.0.0"}, {}, "without a key"),
     ({"api_key_env": "NOT_SET_KEY"}, {}, "not set"),
@@ -245,6 +272,14 @@ def test_what_cannot_be_served_is_refused_before_anything_is_sent(
         pytest.raises(UsageError, match=says),
         Serving(run, recipe_of(run, "http://x/v1", "http://y/v1"), ServeOptions(**options)),
     ):
+        raise AssertionError("it serves")
+
+
+def test_a_student_that_is_paid_is_refused(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run")
+    recipe = recipe_of(run, "http://127.0.0.1:9/v1", "http://y/v1")
+    recipe.student.price.update(PRICE)
+    with pytest.raises(UsageError, match="paid by the token"), Serving(run, recipe):
         raise AssertionError("it serves")
 
 

@@ -41,6 +41,7 @@ _AROUND_ANSWER = re.compile(
 )
 _LEFT = re.compile(r"<\|channel\|>|\bassistantfinal(?=[A-Z*#\d])|<details type=")  # the last: as chat pages export it
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]{0,80}\"|“[^”\n]{0,80}”", re.DOTALL)
+_MAY_HOLD = re.compile(r"[<\[◁]|\A\s*(?:analysis|here is my)", re.IGNORECASE)  # without any of these, none of TAGS is there
 QUOTES = "`'\"“‘«"
 
 
@@ -52,6 +53,8 @@ def split_reasoning(text: str, reasoning: str | None = None, tags: Sequence[str]
     Tags after the answer has begun, and quoted ones, are text.
     """
     thoughts = [(reasoning or "").strip()]
+    if not tags and not _MAY_HOLD.search(text):
+        return text, thoughts[0] or None
     text, inline = _channels(text)
     thoughts += inline
     pairs = tag_pairs(tuple(tags))

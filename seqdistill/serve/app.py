@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.errors import UsageError
@@ -25,6 +26,7 @@ from seqdistill.serve.teacher import TeacherFailed
 if TYPE_CHECKING:
     from aiohttp import web
 
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 MOST_BODY = 4 << 20  # bytes of a request
 HEAD_SECONDS = 60.0  # within which a request's head must be there, or the next request of an open connection
 BODY_SECONDS = 30.0  # within which a request's body must be there
@@ -44,6 +46,7 @@ class Limits:
     key: str | None = None
     shadow: float = 0.0  # share of the student's answers that the teacher checks
     shadows: int = 32  # of these checks, under way at most
+    only_local: bool = False  # whether a page in a browser of this machine is refused: there is no key that it lacks
 
 
 class HttpError(Exception):
@@ -114,6 +117,7 @@ class App:
 
         try:
             if request.path != "/health":
+                self._check_local(request)
                 self._check_key(request)
             return await handler(request)
         except HttpError as error:
@@ -124,6 +128,15 @@ class App:
                 return _error(HttpError(413, "request_too_large", f"the body is larger than {MOST_BODY} bytes"))
             known = "POST /v1/chat/completions, POST /feedback, GET /v1/models, /health, /metrics"
             return _error(HttpError(error.status, "unknown_url", f"no {request.method} {request.path} here; there are {known}"))
+
+    def _check_local(self, request: "web.Request") -> None:
+        """Refuses what a page of another site sends, by its origin or under a name that it points to this machine."""
+        origin = request.headers.get("Origin")
+        names = [f"//{request.host}", *([] if origin is None else [origin])]
+        if self._limits.only_local and any(_host(name) not in LOCAL_HOSTS for name in names):
+            raise HttpError(
+                403, "forbidden_origin", "a page of another site may not use this server without a key: --api-key-env"
+            )
 
     def _check_key(self, request: "web.Request") -> None:
         if self._limits.key is None:
@@ -307,8 +320,8 @@ async def _send(
     """Events of a stream in one write, with `done` the end of it. Raises TimeoutError for a client that does not take them."""
     data = "".join(f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n" for event in events)
     content = (data + "data: [DONE]\n\n" * done).encode("utf-8", "replace")
-    if request.transport is not None and not request.transport.get_write_buffer_size():
-        await response.write(content)
+    if len(content) < WRITE_BUFFER and request.transport is not None and not request.transport.get_write_buffer_size():
+        await response.write(content)  # it waits for nobody
         return
     async with asyncio.timeout(WRITE_SECONDS):
         await response.write(content)
@@ -344,6 +357,13 @@ def _whole(reply: dict[str, Any], head: Head, envelope: dict[str, Any], logprobs
     choices = [{**choice, "logprobs": choice.get("logprobs") if logprobs else None} for choice in reply["choices"]]
     usage = {"usage": reply["usage"]} if reply.get("usage") else {}
     return {**envelope, "object": "chat.completion", "model": head.model, "choices": choices, **usage}
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _headers(head: Head) -> dict[str, str]:

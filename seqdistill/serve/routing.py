@@ -25,7 +25,7 @@ class Promise:
     risk: float | None = None
 
 
-def promise_in(document: dict[str, Any], by_hand: float | None, place: str) -> Promise:
+def promise_in(document: dict[str, Any], by_hand: float | None, place: str, run: Path) -> Promise:
     """The promise in deferral.json, or the threshold that was set by hand. Raises UsageError where there is none."""
     kind, samples = document.get("confidence", "logprob"), int(document.get("samples") or 0)
     if by_hand is not None:
@@ -33,13 +33,13 @@ def promise_in(document: dict[str, Any], by_hand: float | None, place: str) -> P
     threshold, target = document.get("threshold"), document.get("target")
     hint = "--threshold 0.9 keeps what the student is that sure of, --threshold 0 all that it says; neither is a promise"
     if not document:
-        raise UsageError(f"{place}: not there yet", f"run `seqdistill eval RUN --target 0.9` first; or {hint}")
+        raise UsageError(f"{place}: not there yet", f"run `seqdistill eval {run} --target 0.9` first; or {hint}")
     if threshold is None:
         needed = document.get("needed")
         missing = f"about {needed:,} more test prompts are needed" if needed else document.get("reason") or "eval had no target"
         if target is not None and not needed and not document.get("reason"):
             missing = f"no threshold holds the promise of {target:g}"
-        raise UsageError(f"{place}: no threshold: {missing}", f"run `seqdistill eval RUN --target 0.9` with them; or {hint}")
+        raise UsageError(f"{place}: no threshold: {missing}", f"run `seqdistill eval {run} --target 0.9` with them; or {hint}")
     return Promise(float(threshold), kind, samples, target=target, risk=document.get("risk"))
 
 

@@ -16,14 +16,14 @@ from seqdistill.engines.models import identity
 from seqdistill.engines.options import addresses, check_options, fields_of
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.journal.asking import Asker, run_async
-from seqdistill.journal.budget import Budget, Source, price_of
+from seqdistill.journal.budget import FREE, Budget, Source, price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 from seqdistill.serve.answering import Answering, Defaults
-from seqdistill.serve.app import App, Limits
+from seqdistill.serve.app import LOCAL_HOSTS, App, Limits
 from seqdistill.serve.log import Log
 from seqdistill.serve.metrics import Metrics
 from seqdistill.serve.routing import TEACHER_ONLY, Promise, Switch, promise_in
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 FINISH_SECONDS = 30.0  # for what is under way when the server is stopped
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 WITHOUT_TEACHER = ("error", "student")
 
 
@@ -158,6 +157,8 @@ def _prepared(
         raise UsageError(f"--without-teacher {options.without_teacher!r}", f"one of: {', '.join(WITHOUT_TEACHER)}")
     promise = Promise(0.0) if options.record else _promise(run, options, first_threshold)
     source = _source(recipe, options, promise)
+    if not options.record and not recipe.student.base_url:
+        run.need("train", "model")
     with run.locked("serve"), Journal(run.file("serve", "journal.jsonl")) as journal:
         budget = Budget([journal], {} if source is None else {source.identity: source.price}, options.budget)
         yield _Setup(run, recipe, options, progress, key, form, promise, source, journal, budget)
@@ -181,7 +182,8 @@ class _Setup:
         """Listens until the block ends; what is under way then is finished."""
         options, metrics = self.options, Metrics()
         answering = await self._answering()
-        limits = Limits(options.concurrency, self.key, options.shadow if answering.teacher else 0.0)
+        local = options.host in LOCAL_HOSTS and self.key is None
+        limits = Limits(options.concurrency, self.key, options.shadow if answering.teacher else 0.0, only_local=local)
         log = Log(self.run.file("serve", "log.jsonl"), self.progress.note)
         app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges)
         runner = app.runner(FINISH_SECONDS)
@@ -236,6 +238,11 @@ class _Setup:
         student, trained = self.recipe.student, self.run.file("train", "model")
         if not student.base_url:
             return await self._local_student()
+        if price_of(student.price, "student") not in (None, FREE):
+            raise UsageError(
+                "[student] price: a student that is paid by the token cannot be served: the budget is the teacher's",
+                "serve the student yourself, with `vllm serve` say, and leave its price out",
+            )
         model = replace(student, engine="openai", model=str(trained))
         check_options(model)
         address = addresses(model)[0]
@@ -306,7 +313,7 @@ def _promise(run: Run, options: ServeOptions, first_threshold: float | None) -> 
         document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.path}` again") from None
-    promise = promise_in(document, options.threshold, str(path))
+    promise = promise_in(document, options.threshold, str(path), run.path)
     return replace(promise, decide_on=options.decide_on, first_threshold=first_threshold)
 
 
@@ -314,12 +321,9 @@ def _source(recipe: Recipe, options: ServeOptions, promise: Promise) -> Source |
     """The teacher as it is paid. Raises UsageError for a teacher that is needed and not there, and a budget without a price."""
     teacher = recipe.teacher
     if not teacher.model:
-        if (
-            options.record
-            or options.share < 1
-            or options.shadow
-            or (promise.threshold > 0 and options.without_teacher == "error")
-        ):
+        if options.record:
+            raise UsageError("--record without a teacher", "pass --teacher, or set model in the recipe's [teacher]")
+        if options.share < 1 or options.shadow or (promise.threshold > 0 and options.without_teacher == "error"):
             raise UsageError(
                 "no teacher is configured for what the student does not answer",
                 "pass --teacher, or --without-teacher student to have the student answer all the same",

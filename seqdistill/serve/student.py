@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from seqdistill.engines.options import Address
 from seqdistill.engines.refusals import SHOWN
 from seqdistill.engines.replies import as_dict, choices_in, error_in
-from seqdistill.engines.streams import Joined
 from seqdistill.errors import SeqdistillError
 from seqdistill.records import Message, from_json
 
@@ -92,7 +91,7 @@ class EndpointStudent:
         import aiohttp
 
         body = self._body(wanted) | {"stream": True, "stream_options": {"include_usage": True}}
-        joined = Joined()
+        done, ended = False, 0
         try:
             async with self._post(body) as response:
                 if response.status != 200:
@@ -101,12 +100,17 @@ class EndpointStudent:
                 async for data in response.content.iter_any():
                     *lines, rest = (rest + data).split(b"\n")
                     for line in lines:
-                        chunk = joined.add(line.decode("utf-8", "replace")) if line else None
-                        if joined.error:
-                            raise StudentFailed(str(joined.error.get("error"))[:SHOWN])
-                        if chunk is not None:
-                            yield chunk
-                    if joined.done:
+                        if not line.startswith(b"data:"):
+                            continue
+                        if line[5:].strip() == b"[DONE]":
+                            done = True
+                            continue
+                        chunk = as_dict(from_json(line[5:]))
+                        if chunk.get("error"):
+                            raise StudentFailed(str(chunk["error"])[:SHOWN])
+                        ended += sum(bool(as_dict(choice).get("finish_reason")) for choice in chunk.get("choices") or ())
+                        yield chunk
+                    if done:
                         break
                     if len(rest) > MOST_LINE:
                         raise StudentFailed(f"a line of its stream is longer than {MOST_LINE} bytes")
@@ -114,7 +118,7 @@ class EndpointStudent:
             raise StudentFailed(_broken(error)) from None
         except ValueError:
             raise StudentFailed("an event of its stream is not JSON") from None
-        if not joined.is_whole:
+        if not done and ended < wanted.n:
             raise StudentFailed("its stream ended before the answer did")
 
     def _post(self, body: dict[str, Any]) -> Any:

@@ -1,0 +1,89 @@
+"""What student and teacher are shown of a request, and a teacher's stream as a caller may see it. Loads no model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import Body, ChatServer, answer
+from served_runs import TEMPLATE, UNSURE, served
+
+from seqdistill.errors import UsageError
+from seqdistill.records import write_json
+from seqdistill.serve.views import views_of
+
+SYSTEM = {"role": "system", "content": "You are careful."}
+TEACHER = [SYSTEM, {"role": "user", "content": "Answer in some words, please: Hello"}]
+STUDENT = [{"role": "user", "content": "Answer: Hello"}]
+OWN = [{"role": "system", "content": "Speak French."}, {"role": "user", "content": "Hello"}]
+EARLIER = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+
+
+def template(folder: Path, text: str = TEMPLATE) -> str:
+    (folder / "task.toml").write_text(text)
+    return str(folder / "task.toml")
+
+
+@pytest.mark.parametrize(
+    ("sent", "teacher", "student"),
+    [
+        ([{"role": "user", "content": "Hello"}], TEACHER, STUDENT),
+        (TEACHER, TEACHER, STUDENT),  # what the teacher was sent until now
+        (STUDENT, TEACHER, STUDENT),
+        (OWN, OWN, OWN),
+        ([*EARLIER, {"role": "user", "content": "Hello"}], [SYSTEM, *EARLIER, TEACHER[1]], [*EARLIER, *STUDENT]),
+    ],
+)
+def test_each_way_to_ask_gives_both_views(tmp_path: Path, sent: Any, teacher: Any, student: Any) -> None:
+    views = views_of(template(tmp_path), tmp_path).of(sent, {})
+    assert (views["teacher"], views["student"]) == (teacher, student)
+
+
+def test_the_student_s_view_is_the_one_it_was_trained_with(tmp_path: Path) -> None:
+    write_json(tmp_path / "prompt_template.json", {"system": "Trained so.", "user": "{{ prompt }}"})
+    views = views_of(template(tmp_path), tmp_path).of([{"role": "user", "content": "Hello"}], {})
+    assert views["student"] == [{"role": "system", "content": "Trained so."}, {"role": "user", "content": "Hello"}]
+    assert views["teacher"] == TEACHER
+
+
+def test_further_variables_come_from_metadata_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    views = views_of(template(tmp_path, '[teacher]\nuser = "In {{ place }}: {{ prompt }}"\n'), tmp_path)
+    sent = [{"role": "user", "content": "Hello"}]
+    assert views.of(sent, {"place": "Bern"})["student"][0]["content"] == "In Bern: Hello"
+    with pytest.raises(UsageError, match="place"):
+        views.of(sent, {})
+
+
+def thinking(body: Body) -> Body:
+    reply = answer(body)
+    reply["choices"][0]["message"]["content"] = "<think> Let me see. </think> One two three END four"
+    return reply
+
+
+def test_a_teacher_s_stream_shows_neither_reasoning_nor_what_follows_a_stop(tmp_path: Path) -> None:
+    with served(tmp_path, teacher=ChatServer(reply=thinking)) as server:
+        body = {"messages": [{"role": "user", "content": UNSURE}], "stop": ["END"], "stream": True}
+        lines = server.http.post(server.url + "/chat/completions", json=body).text.splitlines()
+        events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+        parts = [choice["delta"].get("content", "") for event in events for choice in event["choices"]]
+        assert "".join(parts) == "One two three " and len([part for part in parts if part]) > 1
+        whole = server.http.post(server.url + "/chat/completions", json={**body, "stream": False}).json()
+        assert whole["choices"][0]["message"]["content"] == "One two three "
+        assert whole["choices"][0]["finish_reason"] == "stop"
+
+
+def test_a_task_with_choices_is_decided_on_whole_answers_and_keeps_to_them(tmp_path: Path) -> None:
+    def chooses(body: Body) -> Body:
+        reply = answer(body)
+        reply["choices"][0]["message"]["content"] = json.dumps({"choice": "yes"})
+        return reply
+
+    with served(tmp_path, teacher=ChatServer(reply=chooses), generate={"choices": ["yes", "no"]}) as server:
+        for stream in (False, True):
+            body = {"messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+            reply = server.http.post(server.url + "/chat/completions", json=body)
+            assert reply.headers["x-seqdistill-model"] == "teacher"  # the student's words are none of the choices
+            assert reply.headers["x-seqdistill-confidence"] == "0.000000"
+            assert '"yes"' in reply.text and "choice\\" not in reply.text
+        assert "response_format" not in server.student.requests[0]
+        assert server.teacher.requests[0]["response_format"]
