@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from seqdistill.cli import _flags, main
+from seqdistill.cli import main
+from seqdistill.cli.flags import passed_flags
 from seqdistill.console import visible
 from seqdistill.recipe.tables import TABLES, flag, settings_of
 
@@ -180,9 +181,9 @@ def test_a_variable_is_read_as_its_flag_s_type(
     variable: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"SEQDISTILL_{variable}", text)
-    flags = _flags(("teacher", "generate"), {}, ())
+    flags = passed_flags(("teacher", "generate"), {}, ())
     assert [found for table in flags.values() for found in table.values()] == [value]
-    passed = _flags(("generate",), {"seed": 8}, ())
+    passed = passed_flags(("generate",), {"seed": 8}, ())
     assert passed["generate"]["seed"] == 8, "a flag overrides the variable"
 
 

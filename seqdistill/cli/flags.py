@@ -1,0 +1,258 @@
+"""Flags from the recipe's tables, and what makes a command of a function: recipe, console, result, error.
+
+The flags of a stage are the keys of its tables, so a setting has one name, one default and one help text.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Optional, Union, get_args, get_origin
+
+import typer
+
+from seqdistill.console import Console
+from seqdistill.errors import SeqdistillError
+from seqdistill.help_panels import COMMON as COMMON_PANEL
+from seqdistill.help_panels import PanelCommand
+from seqdistill.recipe.reading import check_value, merge, parse_assignment
+from seqdistill.recipe.remembered import resolved_recipe
+from seqdistill.recipe.tables import TABLES, Setting, flag, settings_of
+from seqdistill.runs import Run
+from seqdistill.tasks.templates import recipe_file
+
+app = typer.Typer(
+    name="seqdistill",
+    help="Distil an expensive model into a small one, in four stages. RUN is a directory.",
+    epilog="Start: seqdistill run runs/notices -c notices",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Flags = dict[str, dict[str, Any]]
+Act = Callable[..., dict[str, Any]]
+Decorator = Callable[[Act], Act]
+
+
+class Interrupted(SeqdistillError):
+    """Ctrl-C."""
+
+    exit_code = 130
+
+
+# --- flags from the config tables ---------------------------------------------------------------------------------------
+
+
+def _settings_in(tables: Sequence[str]) -> Iterator[tuple[str, Setting]]:
+    """Each table with its settings; "generate.budget" means this one of its settings alone."""
+    for name in tables:
+        table, _, only = name.partition(".")
+        for setting in settings_of(TABLES[table]):
+            if not only or setting.names == (only,):
+                yield table, setting
+
+
+def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
+    """One optional parameter for each key of the tables; what is not passed stays None."""
+    parameters = []
+    for table, setting in _settings_in(tables):
+        plain: Any = _plain(setting)
+        if plain is None:
+            continue
+        default, choices = setting.default, setting.field.metadata["choices"]
+        text = setting.field.metadata["help"] + (f": {' | '.join(setting.field.metadata['shown'])}" if choices else "")
+        if default not in (None, False, [], ""):
+            text += f" [{' '.join(default) if isinstance(default, list) else default}]"
+        dashed, name = flag(table, *setting.names), _name(table, setting)
+        option = typer.Option(
+            f"{dashed}/--no-{dashed[2:]}" if plain is bool else dashed,
+            help=text,
+            show_default=False,
+            autocompletion=completions(choices) if choices else None,
+            rich_help_panel=COMMON_PANEL if setting.field.metadata["common"] else f"[{'.'.join((table, *setting.names[:-1]))}]",
+            metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
+        )
+        annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return parameters
+
+
+def _plain(setting: Setting) -> Any:
+    """The type of a setting's flag; None for a free-form table, which is written in the recipe or with --set."""
+    kind = setting.kind
+    plain: Any = next(part for part in get_args(kind) if part is not type(None)) if _optional(kind) else kind
+    free = (get_origin(plain) or plain) is dict or (get_origin(plain) is list and get_args(plain) != (str,))
+    return None if free else plain
+
+
+def completions(choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """What the shell offers for a value that was begun."""
+
+    def beginning_so(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return beginning_so
+
+
+def _name(table: str, setting: Setting) -> str:
+    """The parameter behind a flag."""
+    return flag(table, *setting.names)[2:].replace("-", "_")
+
+
+def _optional(kind: Any) -> bool:
+    return get_origin(kind) in (UnionType, Union)
+
+
+def passed_flags(tables: Sequence[str], values: dict[str, Any], assignments: Sequence[str]) -> Flags:
+    """The flags that were passed, or else their SEQDISTILL_* variables, by table, checked by the rules of `config`."""
+    flags: Flags = {}
+    for table, setting in _settings_in(tables):
+        value, place = values.get(_name(table, setting)), flag(table, *setting.names)
+        if value is None or value == []:
+            variable = f"SEQDISTILL_{_name(table, setting).upper()}"
+            value, place = _from_environment(variable, setting), f"the environment variable {variable}"
+        if value is None:
+            continue
+        check_value(setting.field, setting.kind, value, place)
+        for name in reversed(setting.names):
+            value = {name: value}
+        flags = merge(flags, {table: value})
+    for assignment in assignments:
+        table, content = parse_assignment(assignment)
+        flags = merge(flags, {table: content})
+    return flags
+
+
+def _from_environment(variable: str, setting: Setting) -> Any:
+    """The value of a setting's environment variable, as the text itself where it does not fit; None for an unset one."""
+    text, plain = os.environ.get(variable), _plain(setting)
+    if not text or plain is None:
+        return None
+    if get_origin(plain) is list:
+        return text.split()
+    if plain is bool:
+        return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}.get(
+            text.lower(), text
+        )
+    for kind in {int: (int,), float: (int, float)}.get(plain, ()):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
+ConfigOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--config",
+        "-c",
+        rich_help_panel=COMMON_PANEL,
+        metavar="RECIPE",
+        help="recipe (TOML), or the name of a shipped one: notices; the run keeps a copy, so pass it once",
+    ),
+]
+SetOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--set",
+        rich_help_panel=COMMON_PANEL,
+        metavar="TABLE.KEY=VALUE",
+        help="any recipe key, also nested: train.args.learning_rate=1e-4",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print exactly one JSON object on stdout")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no notes on stderr")]
+SEVERAL_STAGES = ("run", "sweep", "curve")  # commands that do not take the flags of all their stages
+COMMON = {
+    "config": (ConfigOption, None),
+    "set_": (SetOption, None),
+    "json_": (JsonOption, False),
+    "quiet": (QuietOption, False),
+}
+
+
+def command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspect.Parameter] = ()) -> Decorator:
+    """A decorator: makes a command RUN [flags of the tables] of a function (run, recipe, console, **extra) -> result."""
+
+    def decorate(act: Act) -> Act:
+        def run_command(run: Path, **values: Any) -> None:
+            console = Console(as_json=values["json_"], quiet=values["quiet"])
+            own = {parameter.name: values.pop(parameter.name) for parameter in extra}
+
+            def work() -> dict[str, Any]:
+                directory = Run(run)
+                reached = (*tables, "generate", "filter", "judge", "train", "eval") if name in SEVERAL_STAGES else tables
+                flags = passed_flags(reached, values, values["set_"] or ())
+                for stage in ("generate", "eval"):
+                    if name == "run" and own.get("limit") is not None:
+                        flags = merge(flags, {stage: {"limit": own["limit"]}})
+                keep = own.get("record", True) and not any(own.get(one) for one in ("dry_run", "probe", "compare", "shadow"))
+                file = recipe_file(values["config"])
+                with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
+                    return act(directory, recipe, console, **own)
+
+            guarded(console, run, work)
+
+        positional = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=RunArgument)
+        common = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for key, (annotation, default) in COMMON.items()
+        ]
+        named = [parameter.name for parameter in extra]
+        flags = [parameter for parameter in _parameters(tables) if parameter.name not in named]
+        parameters = [positional, *extra, *flags, *common]
+        run_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name, help=text, cls=PanelCommand)(run_command)
+        return act
+
+    return decorate
+
+
+def guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) -> None:
+    """Runs one command's work on `place`: its result as JSON with --json, its error as a message and exit code."""
+    try:
+        result = work()
+    except KeyboardInterrupt:
+        error = Interrupted("interrupted; what was finished is kept", "run the same command again to resume")
+        console.error(error)
+        raise typer.Exit(error.exit_code) from None
+    except SeqdistillError as error:
+        console.error(error)
+        raise typer.Exit(error.exit_code) from None
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        console.error(
+            SeqdistillError(
+                f"{error.filename or place}: {error.strerror}", "free space or fix the path, then run again: it resumes"
+            )
+        )
+        raise typer.Exit(1) from None
+    finally:
+        console.end()
+    console.json_result(result)
+
+
+SHARED = ("task", "teacher")
+OF_EVAL = ("eval.margin", "eval.also")  # of the commands that do several stages; the other keys of theirs with --set
+BUDGET = "generate.budget"  # the run's: every command that can pay takes it
+
+
+def own(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """A parameter of one command alone, which is no setting of a table."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+LimitOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--limit", metavar="N", min=1, help="a smoke run: only N prompts and N test prompts"),
+]
+MarkdownOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--markdown", metavar="FILE", help="write the result as Markdown too, for a pull request"),
+]

@@ -1,0 +1,358 @@
+"""The commands beside the stages: export, serve, verify, status, show, init, doctor, shrink, review."""
+
+import inspect
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from seqdistill import api, show
+from seqdistill.cli.flags import (
+    ConfigOption,
+    JsonOption,
+    LimitOption,
+    MarkdownOption,
+    QuietOption,
+    RunArgument,
+    app,
+    command,
+    completions,
+    guarded,
+    own,
+)
+from seqdistill.console import Console
+from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.recipe.tables import Recipe
+from seqdistill.runs import Run
+
+ToOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--to", metavar="FORM", help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm; gguf also f16, q4_1, q5_0, q5_1"
+    ),
+]
+DataOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--data", metavar="SHAPE", help="the training data instead, as trl | axolotl | llama-factory read it"),
+]
+DraftOption = Annotated[
+    bool, typer.Option("--draft", help="measure the student as its teacher's draft model: same text, fewer teacher passes")
+]
+OutOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--out", metavar="FOLDER", help="where to write; default: RUN/export/FORM"),
+]
+PushOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--push", metavar="OWNER/NAME", help="upload what was written to this hub repository; the key is HF_TOKEN"),
+]
+_EXPORT = [
+    own("to", ToOption, None),
+    own("data", DataOption, None),
+    own("draft", DraftOption, False),
+    own("out", OutOption, None),
+    own("push", PushOption, None),
+    own("limit", LimitOption, None),
+]
+
+
+@command("export", (), "The student in the form in which it is deployed; or the data for other trainers.", _EXPORT)
+def _export(
+    run: Run,
+    recipe: Recipe,
+    console: Console,
+    to: str | None,
+    data: str | None,
+    draft: bool,
+    out: Path | None,
+    push: str | None,
+    limit: int | None,
+) -> dict[str, Any]:
+    if sum((to is not None, data is not None, draft)) != 1:
+        raise UsageError("export takes one of --to, --data and --draft", "for example --to gguf:q8_0")
+    if data is not None:
+        counts = api.export_data(run.path, data, out=out)
+        console.facts(f"export: {data}", {name: f"{count:,} rows" for name, count in counts.items()})
+        return dict(counts)
+    if draft:
+        found = api.draft(run.path, recipe, limit=limit or 20, progress=console)
+        show.show_draft(console, found)
+        return asdict(found)
+    exported = api.export(run.path, str(to), recipe, out=out, progress=console)
+    show.show_export(console, exported)
+    if push:
+        console.facts("", {"pushed": api.push(exported.path, push)})
+    return asdict(exported)
+
+
+@app.command("verify")
+def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = False) -> None:
+    """Check a run's hashes, scores and verdict again, with no GPU and no teacher: exit 0 whole, 1 names the file."""
+    console = Console(as_json=json_, quiet=quiet)
+
+    def work() -> dict[str, Any]:
+        found = api.verify(run, progress=console)
+        console.facts("verify: whole" if found.whole else "verify: not whole", {"checked": f"{found.files} files"})
+        if found.problems:
+            raise SeqdistillError("\n".join(found.problems), "run the stage of the first file again, or restore the file")
+        return asdict(found)
+
+    guarded(console, run, work)
+
+
+@app.command("status")
+def _status(run: RunArgument, json_: JsonOption = False) -> None:
+    """The stages of a run: done, stale and by which key, running, failed; and the next command."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        found = api.status(run, progress=console)
+        show.show_status(console, found, str(run))
+        return {"run": str(run), **asdict(found)}
+
+    guarded(console, run, work)
+
+
+@app.command("show")
+def _show(
+    run: RunArgument,
+    report: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--report", metavar="FILE", help="write the HTML report to FILE: of a run of an older version, today's"),
+    ] = None,
+    markdown: MarkdownOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """What a run has found so far: its stages, the table, the verdict and what to do next. Reads files alone."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        found, result = api.status(run, progress=console), api.results(run)
+        show.show_status(console, found, str(run))
+        if result is None:
+            if report or markdown:
+                raise UsageError(f"{run}: not evaluated yet", f"run `{found.next or f'seqdistill eval {run}'}` first")
+            return {"run": str(run), **asdict(found), "scores": None, "advice": None}
+        show.show_scores(console, "", result)
+        show.show_advice(console, result)
+        api.write_results(run, report=report, markdown=markdown)
+        return {"run": str(run), **asdict(found), "scores": result.scores, "advice": asdict(result.advice)}
+
+    guarded(console, run, work)
+
+
+@app.command("init")
+def _init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="new folder")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="the task: classify | extract | summarize | maths | rewrite", show_default=True)
+    ] = "summarize",
+    from_: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--from", metavar="LOG", help="recorded completions to learn from instead, as `import` reads; repeat it"),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write a recipe, a template, ten prompts, a test set and a page to start from; asks nothing."""
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        result = api.init(folder, kind, from_ or (), progress=console)
+        show.show_init(console, result)
+        return asdict(result)
+
+    guarded(console, folder, work)
+
+
+@app.command("doctor")
+def _doctor(
+    run: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="[RUN]", help="run directory whose models and endpoints are checked too", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Check Python, GPU, torch, vLLM, disk, models, endpoints and keys, and say how to fix what fails: exit 1.
+
+    Sends no prompt: an endpoint is asked for its list of models alone.
+    """
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        checks.extend(api.doctor(run or ".", config, progress=console))
+        show.show_checks(console, checks)
+        return {"checks": [asdict(one) for one in checks]}
+
+    checks: list[Any] = []
+    guarded(console, run or Path(), work)
+    if any(one.state == "fail" for one in checks):
+        raise typer.Exit(1)
+
+
+def _serve_parameters() -> list[inspect.Parameter]:
+    """The flags of `serve`, which are no settings of a recipe: they change no file of the run."""
+
+    def number(flag_: str, text: str, metavar: str, **bounds: Any) -> Any:
+        return typer.Option(flag_, metavar=metavar, help=text, show_default=False, **bounds)
+
+    text, usd = Optional[str], Optional[float]  # noqa: UP045
+    return [
+        own("port", Annotated[int, number("--port", "port; 0 is a free one [8080]", "N", min=0, max=65535)], 8080),
+        own(
+            "host",
+            Annotated[str, typer.Option("--host", help="address to listen on [127.0.0.1]", show_default=False)],
+            "127.0.0.1",
+        ),
+        own(
+            "api_key_env",
+            Annotated[
+                text, typer.Option("--api-key-env", metavar="NAME", help="environment variable with the key that clients send")
+            ],
+            None,
+        ),
+        own(
+            "no_key",
+            Annotated[bool, typer.Option("--no-key", help="listen on another host than this one without a key")],
+            False,
+        ),
+        own(
+            "budget",
+            Annotated[usd, number("--budget", "hard cap in USD on this server's teacher, over restarts", "X", min=0)],
+            None,
+        ),
+        own(
+            "share",
+            Annotated[float, number("--share", "share of the requests that the student may answer [1]", "X", min=0, max=1)],
+            1.0,
+        ),
+        own(
+            "shadow",
+            Annotated[
+                float,
+                number("--shadow", "share of the student's answers that the teacher checks afterwards [0]", "X", min=0, max=1),
+            ],
+            0.0,
+        ),
+        own(
+            "decide_on",
+            Annotated[int, number("--decide-on", "tokens of a stream on which it is decided; 0: all of them [16]", "N", min=0)],
+            16,
+        ),
+        own(
+            "threshold",
+            Annotated[
+                usd, number("--threshold", "confidence to keep answers from, in place of eval's; no promise", "X", min=0, max=1)
+            ],
+            None,
+        ),
+        own(
+            "without_teacher",
+            Annotated[
+                str,
+                typer.Option(
+                    "--without-teacher",
+                    help="when the teacher cannot answer, or its budget is reached: error | student [error]",
+                    show_default=False,
+                    autocompletion=completions(("error", "student")),
+                ),
+            ],
+            "error",
+        ),
+        own(
+            "record",
+            Annotated[bool, typer.Option("--record", help="no student: the teacher answers, and the log is data to import")],
+            False,
+        ),
+        own(
+            "concurrency",
+            Annotated[int, number("--concurrency", "most requests under way at once; more get a 429 [1024]", "N", min=1)],
+            1024,
+        ),
+    ]
+
+
+@command(
+    "serve",
+    ("task.template", "teacher", "student"),
+    "Serve the student at an OpenAI-compatible endpoint, the teacher behind it.",
+    _serve_parameters(),
+)
+def _serve(run: Run, recipe: Recipe, console: Console, **flags: Any) -> dict[str, Any]:
+    from seqdistill.serve.server import ServeOptions
+
+    result = api.serve(run.path, recipe, options=ServeOptions(**flags), progress=console)
+    console.facts("serve: stopped", asdict(result))
+    return asdict(result)
+
+
+@app.command("shrink")
+def _shrink(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="model to cut: hub id, folder, .gguf or package:NAME")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the smaller model; must not exist")],
+    layers: Annotated[str, typer.Option("--layers", help="how many layers to keep, or which: 8, or 0,1,2,20, or all")] = "8",
+    choice: Annotated[str, typer.Option("--choice", help="how a number chooses: influence | even")] = "influence",
+    width: Annotated[
+        float, typer.Option("--width", min=0.01, max=1.0, help="share of each feed-forward layer's neurons to keep")
+    ] = 1.0,
+    vocabulary: Annotated[
+        str, typer.Option("--vocabulary", help="tokens to keep: all | task, those of --prompts and --texts")
+    ] = "all",
+    prompts: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--prompts", help="prompts of the task: influence is measured on them (JSONL)"),
+    ] = None,
+    texts: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--texts", help="further texts of the task, for its vocabulary: RUN/filter/train.jsonl"),
+    ] = None,
+    json_: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Cut a smaller model from a model's own layers."""
+    console = Console(as_json=json_, quiet=quiet)
+
+    def work() -> dict[str, Any]:
+        from seqdistill.stages.train.shrink import shrink_from_files
+
+        count = None if layers == "all" else layers
+        return shrink_from_files(model, out, count, choice, prompts, console, vocabulary=vocabulary, texts=texts, width=width)
+
+    guarded(console, out, work)
+
+
+@app.command("review")
+def _review(
+    run: RunArgument,
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=0, max=65535, show_default=False, help="port of 127.0.0.1 [a free one]")
+    ] = 0,
+    export: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--export", metavar="FILE", help="write the rows as CSV, to be reviewed in a spreadsheet"),
+    ] = None,
+    import_: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--import", metavar="FILE", help="take the decisions from a CSV that --export wrote"),
+    ] = None,
+    reviewer: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--reviewer", metavar="NAME", help="who decides [the login name]"),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Accept, edit or reject rows by hand, on a page in your browser.
+
+    Filter then applies the decisions.
+    """
+    console = Console(as_json=json_)
+
+    def work() -> dict[str, Any]:
+        from seqdistill.review.page import review
+
+        result = review(Run(run), port, export, import_, reviewer, console)
+        console.facts("review: done", result)
+        return result
+
+    guarded(console, run, work)
