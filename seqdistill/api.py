@@ -156,8 +156,17 @@ def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
         return evaluate(directory, resolved, progress)
 
 
-def sweep(run: RunPath, recipe: RecipeLike = None, *, students: Sequence[str], progress: Progress = SILENT) -> "SweepResult":
+def sweep(
+    run: RunPath,
+    recipe: RecipeLike = None,
+    *,
+    students: Sequence[str],
+    forms: Sequence[str] = (),
+    progress: Progress = SILENT,
+) -> "SweepResult":
     """Trains and evaluates several students on one run's answers, and finds the cheapest that passes.
+
+    `forms` are forms of export, like gguf:q4_0, in which each student is a candidate too.
 
     Each student has a run directory of its own in RUN/sweep. Writes sweep/scores.json and sweep/report.html.
     """
@@ -165,7 +174,7 @@ def sweep(run: RunPath, recipe: RecipeLike = None, *, students: Sequence[str], p
 
     with _resolved(run, recipe, progress) as (directory, resolved):
         _note_stale(directory, "train", progress)
-        return sweep(directory, resolved, students, progress)
+        return sweep(directory, resolved, students, forms, progress)
 
 
 def curve(run: RunPath, recipe: RecipeLike = None, *, repeats: int = 2, progress: Progress = SILENT) -> "CurveResult":

@@ -12,6 +12,7 @@ import seqdistill
 from seqdistill.errors import MissingExtra
 
 PACKAGE = Path(seqdistill.__file__).parent
+ELSEWHERE = {"xllamacpp"}  # of llama.cpp's server, a process with packages of its own
 
 
 def imported() -> set[str]:
@@ -23,7 +24,7 @@ def imported() -> set[str]:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 names.add(node.module.partition(".")[0])
-    return names - set(sys.stdlib_module_names) - {"seqdistill"}
+    return names - set(sys.stdlib_module_names) - {"seqdistill"} - ELSEWHERE
 
 
 def declared(*, extras: bool = True) -> set[str]:

@@ -13,7 +13,7 @@ from seqdistill.family.outlook import outlook
 from seqdistill.family.parts import parts_of
 from seqdistill.family.sweep import SweepResult, compare
 from seqdistill.recipe.tables import Recipe
-from seqdistill.records import write_json, write_jsonl
+from seqdistill.records import file_sha256, write_json, write_jsonl
 from seqdistill.runs import Run, StageRecord
 
 IDS = [f"p{n}" for n in range(120)]
@@ -75,6 +75,24 @@ def test_the_cheapest_that_passes_is_named_and_confirmed(tmp_path: Path) -> None
     )
     result = SweepResult(found, {}, {})
     assert result.cheapest == "s2" and all(len(row) == len(result.columns) for row in result.rows)
+
+
+def test_a_student_in_a_form_that_was_proven_is_a_candidate_of_its_size(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    member = evaluated(Run(run.path / "sweep" / "s1"), {"student": 1.0}, size=1000)
+    model = member.file("train", "model")
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    scores = {name: float(TEACHER[n] - 1.5) for n, name in enumerate(IDS)}
+    mean = {"value": float(TEACHER.mean() - 1.5), "low": None, "high": None, "n": len(IDS)}
+    for form, sha in (("q4_0", file_sha256(model)), ("q8_0", "of an earlier student")):
+        folder = member.path / "export" / f"gguf-{form}"
+        write_json(folder / "source.json", {"model": sha, "form": f"gguf:{form}"})
+        proof = {"primary": "chrf_teacher", "bytes": 700, "models": {"student": {"chrf_teacher": mean}}, "scores": scores}
+        write_json(folder / "proof.json", proof)
+    found = compare(run, [("s1", Member("s1", member, Recipe()))])
+    assert [(one["candidate"], one["disk_bytes"]) for one in found["candidates"]] == [("s1 gguf:q4_0", 700), ("s1", 4000)]
+    assert found["cheapest"]["candidate"] == "s1 gguf:q4_0" and found["cheapest"]["confirmed"]
 
 
 def test_a_baseline_that_passes_is_cheaper_than_any_student(tmp_path: Path) -> None:

@@ -59,6 +59,10 @@ StudentsOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--student", metavar="MODEL", help="a student: shrink:N, a hub id, a folder, run:RUN; name several"),
 ]
+FormOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--form", metavar="FORM", help="each student also in this form of export, like gguf:q4_0; repeat it"),
+]
 RepeatsOption = Annotated[
     int,
     typer.Option("--repeats", metavar="N", min=0, max=7, help="further trainings on other eighths: the noise of a training"),
@@ -245,11 +249,18 @@ def _run(
     "sweep",
     (*SHARED, "student", *OF_EVAL, BUDGET),
     "Train several students on the answers: the cheapest that passes.",
-    [own("more", MoreStudentsArgument, None), own("student", StudentsOption, None)],
+    [own("more", MoreStudentsArgument, None), own("student", StudentsOption, None), own("form", FormOption, None)],
 )
-def _sweep(run: Run, recipe: Recipe, console: Console, more: list[str] | None, student: list[str] | None) -> dict[str, Any]:
+def _sweep(
+    run: Run,
+    recipe: Recipe,
+    console: Console,
+    more: list[str] | None,
+    student: list[str] | None,
+    form: list[str] | None,
+) -> dict[str, Any]:
     students = [placed(name, Path.cwd()) for name in (*(student or ()), *(more or ()))]
-    result = api.sweep(run.path, recipe, students=students, progress=console)
+    result = api.sweep(run.path, recipe, students=students, forms=form or (), progress=console)
     show.show_sweep(console, result)
     return asdict(result)
 

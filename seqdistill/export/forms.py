@@ -5,7 +5,7 @@ A .gguf answers the run's own test prompts through llama.cpp; the statistics are
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,23 @@ class Exported:
     serve: str  # the command that serves it
     tokens_per_second: float | None = None  # of one request of AT_ONCE, by llama.cpp on this machine
     proof: Mapping[str, Any] | None = None
+
+
+def check_quantised(forms: Sequence[str]) -> None:
+    """Raises UsageError for a form that is not quantised, or not known."""
+    for form in forms:
+        known = [one for one in FORMS if one not in FOLDERS]
+        if form not in known:
+            raise UsageError(f"--form {form!r}{nearest(form, known)}", f"one of: {', '.join(known)}")
+
+
+def proofs(run: Run) -> Iterator[dict[str, Any]]:
+    """What the exported forms of today's student have shown, each with `form`, `bytes` and `scores` by prompt id."""
+    model = run.file("train", "model")
+    for folder in sorted((run.path / "export").glob("gguf-*")):
+        source, proof = _read(folder / "source.json"), _read(folder / "proof.json")
+        if source and proof and source["model"] == file_sha256(model):
+            yield {"form": source["form"], **proof}
 
 
 def export(run: Run, recipe: Recipe, form: str, out: Path | None, progress: Progress) -> Exported:

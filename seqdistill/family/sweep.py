@@ -2,7 +2,7 @@
 
 RUN/sweep/NAME/ is each student's run directory; RUN/sweep/scores.json and report.html compare them. The teacher's answers are
 the run's: see `members`. A candidate is any row of a member's eval that could be shipped: its student, the nearest training
-answer, what [eval] also names; so a row that eval gets, like a quantised student, is a candidate here.
+answer, what [eval] also names; and its student in each form that was exported and proven, as a quantised one.
 
 Keys of scores.json:
   verdict        sentences, the headline first
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqdistill.errors import UsageError
+from seqdistill.export.forms import check_quantised, export, proofs
 from seqdistill.family.ladder import Choice, Trial, Verdict, choose, verdicts
 from seqdistill.family.members import Member, adopt_training, finish, member_name, open_member, read_json, with_student
 from seqdistill.progress import Progress
@@ -86,7 +87,7 @@ class SweepResult:
         }
 
 
-def sweep(run: Run, recipe: Recipe, students: Sequence[str], progress: Progress) -> SweepResult:
+def sweep(run: Run, recipe: Recipe, students: Sequence[str], forms: Sequence[str], progress: Progress) -> SweepResult:
     """Trains and evaluates each student in a directory of its own within the run, and compares them.
 
     What is up to date is skipped. Raises UsageError, before the first training, for a student that cannot be trained.
@@ -97,6 +98,7 @@ def sweep(run: Run, recipe: Recipe, students: Sequence[str], progress: Progress)
     if not students:
         raise UsageError("no student is named", "for example --student shrink:4 --student shrink:8")
     _check(run, recipe, students)
+    check_quantised(forms)
     with run.locked(FOLDER):
         members = []
         for number, student in enumerate(students, 1):
@@ -104,6 +106,8 @@ def sweep(run: Run, recipe: Recipe, students: Sequence[str], progress: Progress)
             member = open_member(run, with_student(recipe, student), FOLDER, member_name(student))
             adopt_training(member, run)
             finish(member, progress)
+            for form in dict.fromkeys(forms):
+                export(member.run, member.recipe, form, None, progress)
             members.append((student, member))
         document = compare(run, members)
         paths = {"scores": run.file(FOLDER, "scores.json"), "report": run.file(FOLDER, "report.html")}
@@ -171,6 +175,7 @@ def compare(run: Run, members: Sequence[tuple[str, Member]]) -> dict[str, Any]:
             name = student if role == "student" else role
             if role not in OF_EVERY_EVAL and by_role.get(role) and name not in [one.name for one in candidates]:
                 candidates.append(Candidate(name, role, path, evaluated, by_role[role]))
+        candidates += _forms(student, member, evaluated, path, primary)
     candidates.sort(key=lambda one: one.size)
     wanted = [one.scores for one in candidates] + ([top_scores] if top_scores else [])
     ids = [name for name in groups if all(name in scores for scores in wanted)]
@@ -204,6 +209,18 @@ def compare(run: Run, members: Sequence[tuple[str, Member]]) -> dict[str, Any]:
         "machine": whole["machine"],
     }
     return {"verdict": list(_sentences(document)), **document}
+
+
+def _forms(student: str, member: Member, evaluated: dict[str, Any], path: str, primary: str) -> Iterator[Candidate]:
+    """The forms in which a student was exported and has answered the test prompts."""
+    own = evaluated["models"]["student"]
+    for proof in proofs(member.run):
+        if proof["primary"] == primary:
+            unknown = dict.fromkeys(("tokens_per_second", "speed_basis", "usd_per_1000"))
+            facts = {**proof["models"]["student"], "parameters": own.get("parameters"), "disk_bytes": proof["bytes"], **unknown}
+            scores = {name: score for name, score in proof["scores"].items() if score is not None}
+            of_form = {**evaluated, "models": {**evaluated["models"], proof["form"]: facts}}
+            yield Candidate(f"{student} {proof['form']}", proof["form"], path, of_form, scores)
 
 
 def read_scores(run: Run, measure: str) -> tuple[dict[str, dict[str, float]], dict[str, str | None]]:

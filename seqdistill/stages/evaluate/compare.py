@@ -134,7 +134,8 @@ def compare_form(run: Run, answers: Mapping[str, Completion], called: str, recip
     """The student of a run in another form (quantised, say) beside the student itself, paired by prompt, at [eval] margin.
 
     `answers` are the other form's, by prompt id; failed ones are left out. Returns decision, margin, needed, primary, n, judged
-    and the models' scores ("student" is the other form, "other" the student as trained), and the verdict in sentences.
+    and the models' scores ("student" is the other form, "other" the student as trained), the verdict in sentences, and the
+    form's scores by prompt.
     """
     here = _Written.of(run)
     form, measures = form_in(here.scores), measures_in(here.scores)
@@ -162,6 +163,7 @@ def compare_form(run: Run, answers: Mapping[str, Completion], called: str, recip
         "margin": margin,
         "needed": judged["needed"],
         "primary": primary,
+        "scores": {one.prompt.id: (one.scores or {}).get(primary) for one in both[::2]},
         "same": sum(one.text == other.text for one, other in zip(both[::2], both[1::2], strict=True)),
         **{name: found[name] for name in ("n", "judged", "models", "slices")},
     }
