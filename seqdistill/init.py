@@ -7,7 +7,7 @@ test set is a part of their prompts. Requests nothing.
 import hashlib
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,10 +127,15 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
                 f"{len(prompts)} recorded prompts are too few to learn from some and test on others",
                 f"record {FEWEST} or more",
             )
+        chosen = _test_part(prompts)
+        if not chosen:
+            raise UsageError(
+                f"no group of the {len(prompts)} recorded prompts is small enough to test on, and groups are not split",
+                "give the rows finer groups, or none",
+            )
     except UsageError:
         shutil.rmtree(folder)
         raise
-    chosen = _test_part(list(prompts))
     rows = [_test_row(sample) for id_, sample in prompts.items() if id_ in chosen]
     write_jsonl(folder / "test.jsonl", rows)
     _write(folder / "recipe.toml", RECORDED_RECIPE.format(max_tokens=_most_tokens(samples)))
@@ -142,10 +147,17 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
     return InitResult(folder, files, f"seqdistill run {run.path}", len(prompts), len(rows), run.path)
 
 
-def _test_part(ids: Sequence[str]) -> set[str]:
-    """Which prompts are held out: by their hash, so that a longer log holds out the same ones first."""
-    count = min(MOST_TEST, max(1, round(TEST_SHARE * len(ids))))
-    return set(sorted(ids, key=lambda one: hashlib.sha256(one.encode()).hexdigest())[:count])
+def _test_part(prompts: Mapping[str, Sample]) -> set[str]:
+    """Which prompts are held out: by their hash, so that a longer log holds out the same ones first. A group stays whole."""
+    count = min(MOST_TEST, max(1, round(TEST_SHARE * len(prompts))))
+    together: dict[str, list[str]] = {}
+    for name, sample in prompts.items():
+        together.setdefault(name if sample.group is None else f"group {sample.group}", []).append(name)
+    chosen: set[str] = set()
+    for name in sorted(together, key=lambda one: hashlib.sha256(one.encode()).hexdigest()):
+        if len(chosen) < count and len(chosen) + len(together[name]) <= 2 * count:
+            chosen |= set(together[name])
+    return chosen
 
 
 def _most_tokens(samples: Sequence[Sample]) -> int:
@@ -155,7 +167,7 @@ def _most_tokens(samples: Sequence[Sample]) -> int:
 
 
 def _test_row(sample: Sample) -> dict[str, object]:
-    optional = {"reference": sample.reference, "slice": sample.slice}
+    optional = {"reference": sample.reference, "slice": sample.slice, "group": sample.group}
     return {"messages": sample.prompt, **{name: value for name, value in optional.items() if value is not None}}
 
 

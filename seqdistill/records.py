@@ -65,6 +65,7 @@ class Sample:
     reference: str | None
     slice: str | None
     tool_calls: list[dict[str, str]] | None = None  # by name, with the arguments as the teacher wrote them
+    group: str | None = None  # the prompt's
 
     @property
     def text(self) -> str:
@@ -80,7 +81,7 @@ class Sample:
     def from_row(cls, row: Mapping[str, Any], place: str) -> "Sample":
         """The sample in a JSONL row; further keys are ignored. Raises UsageError naming `place` and the key."""
         for key, kinds in SAMPLE_KEYS.items():
-            if key not in row or not isinstance(row[key], kinds):
+            if (key not in row and key not in LATER_KEYS) or not isinstance(row.get(key), kinds):
                 raise UsageError(
                     f"{place}: key {key!r} is missing or of the wrong type: {_short(row.get(key))}",
                     "a sample has the keys " + ", ".join(SAMPLE_KEYS),
@@ -89,7 +90,7 @@ class Sample:
             raise UsageError(f"{place}: key 'sample' is {_short(row['sample'])}", "samples of a prompt are numbered from 0")
         check_messages(row["prompt"], place, "prompt")
         check_messages(row["completion"], place, "completion", may_be_empty=True)
-        return cls(**{key: row[key] for key in SAMPLE_KEYS})
+        return cls(**{key: row.get(key) for key in SAMPLE_KEYS})
 
 
 SAMPLE_KEYS: dict[str, Any] = {
@@ -106,7 +107,9 @@ SAMPLE_KEYS: dict[str, Any] = {
     "reference": (str, type(None)),
     "slice": (str, type(None)),
     "tool_calls": (list, type(None)),
+    "group": (str, type(None)),
 }
+LATER_KEYS = ("group",)  # that the files of older versions lack
 
 
 def check_messages(messages: Any, place: str, key: str, may_be_empty: bool = False) -> list[Message]:

@@ -94,6 +94,17 @@ def log(path: Path, count: int) -> Path:
     return path
 
 
+def test_a_group_of_recorded_prompts_is_held_out_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": f"Page {n}?", "completion": f"It says {n}.", "group": f"book {n // 4}"} for n in range(80)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["init", str(tmp_path / "mine"), "--from", str(tmp_path / "log.jsonl")]) == 0
+    groups = [json.loads(line)["group"] for line in (tmp_path / "mine/test.jsonl").read_text().splitlines()]
+    assert len(groups) == 16 and all(groups.count(name) == 4 for name in groups)
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row | {"group": 1}) + "\n" for row in rows))
+    assert main(["init", str(tmp_path / "other"), "--from", str(tmp_path / "log.jsonl")]) == 2
+    assert "groups are not split" in " ".join(capsys.readouterr().err.split())
+
+
 def test_recorded_completions_become_a_student_and_a_verdict_in_two_commands(
     tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
