@@ -275,7 +275,12 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
 def write_json(path: Path, value: Any) -> None:
     """Writes one readable JSON document atomically."""
     with atomic_write(path) as file:
-        file.write(_in_utf8(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
+        file.write(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A value as a readable JSON document."""
+    return _in_utf8(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 PLAIN_TEXT = re.compile(r"[\t\n\x20-\x7e]*")
@@ -313,6 +318,20 @@ def request_seed(run_seed: int, prompt: str, sample: int) -> int:
 def is_hub_source(source: str | None) -> bool:
     """Whether prompts come from the hub, hf:OWNER/NAME[/CONFIG][:SPLIT], and not from a file."""
     return source is not None and source.startswith("hf:")
+
+
+def seal(document: Mapping[str, Any]) -> str:
+    """A document's own hash, which it holds as `seal`: one changed byte in it shows."""
+    return fingerprint(json.loads(json.dumps({name: value for name, value in document.items() if name != "seal"})))
+
+
+def is_sealed(path: Path, document: Mapping[str, Any]) -> bool:
+    """Whether a JSON file is, to the byte, what was written. Those of older versions have no seal, under any name."""
+    if "seal" not in document:
+        return not any(
+            value == seal({name: other for name, other in document.items() if name != key}) for key, value in document.items()
+        )
+    return bool(document["seal"] == seal(document)) and path.read_text(encoding="utf-8") == json_text(document)
 
 
 def content_files(path: Path) -> list[Path]:

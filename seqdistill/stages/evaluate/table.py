@@ -55,7 +55,7 @@ def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     """Scores, comparisons and shares kept over all prompts and for each slice. Only prompts that every model answered.
 
     Values are percent but for length_ratio (characters of all answers over the teacher's). Keys: n, models, comparisons,
-    kept, gap_closed, judged, slices.
+    kept, gap_closed, judged, warning, slices.
     """
     scored = [answer for answer in answers if answer.scores is not None]
     slices = Counter(answer.prompt.slice for answer in scored if answer.model == "student")
@@ -79,6 +79,7 @@ def _part(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     n = len(by_role["student"])
     models: dict[str, dict[str, Any]] = {role: {} for role in settings.roles}
     part: dict[str, Any] = {"n": n, "models": models, "comparisons": [], "kept": [], "gap_closed": [], "judged": None}
+    part["warning"] = warning(n, groups_of(by_role["student"]))
     for measure in settings.measures:
         for role in settings.roles:
             models[role][measure.name] = None
@@ -251,13 +252,12 @@ def _adjust(parts: list[dict[str, Any]]) -> None:
         one["p"] = _round(p)
         if p is not None and p > ALPHA and one["decision"] in ("NON-INFERIOR", "EQUIVALENT", "BETTER"):
             one["decision"] = "INCONCLUSIVE"
-    for part in parts:
-        part["warning"] = warning(part["n"])
 
 
-def warning(n: int) -> str | None:
-    """What to say of intervals from few prompts; None where there are enough."""
-    return f"{n} prompts: below {ENOUGH} an interval is a rough guide" if n < ENOUGH else None
+def warning(n: int, groups: Sequence[str] | None = None) -> str | None:
+    """What to say of intervals from few prompts, or few groups of them; None where there are enough."""
+    many, what = (n, f"{n} prompts") if groups is None else (len(set(groups)), f"{n} prompts in {len(set(groups))} groups")
+    return f"{what}: below {ENOUGH} an interval is a rough guide" if many < ENOUGH else None
 
 
 def _lengths(by_role: Mapping[str, list[Answer]], settings: Settings) -> dict[str, dict[str, Any] | None]:
