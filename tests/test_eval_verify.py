@@ -213,6 +213,7 @@ def test_ones_own_metric_decides_and_is_a_column_like_any_other(run: Run, plan: 
     own = replace(plan, eval=replace(plan.eval, metric=f"{tmp_path}/mine.py:first"))
     scores = evaluate(run, own, Silent()).scores
     assert scores["primary"] == "own_reference" and scores["measures"]["own_reference"]["heading"] == "first to reference"
+    assert "the form of the task suggests" not in " ".join(scores["verdict"]), "it is the user who named it"
     alone = evaluate(run, replace(own, eval=replace(plan.eval, metric=f"{tmp_path}/mine.py:short")), Silent()).scores
     assert alone["primary"] == "own" and alone["measures"]["own"]["share"]
     assert alone["models"]["student"]["own"]["value"] == 100.0 and alone["decision"] != ""

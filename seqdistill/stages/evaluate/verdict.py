@@ -6,6 +6,7 @@ Reads the document of scores.json. Counts nothing itself.
 from collections.abc import Iterator
 from typing import Any
 
+from seqdistill.metrics import OWN
 from seqdistill.stages.evaluate.safety.document import sentences
 from seqdistill.stages.evaluate.shown import percent, points, times, usd
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
@@ -106,7 +107,7 @@ def _measured(scores: Scores) -> str:
         other = (scores["judged"] or {}).get("other", "teacher")
         shares = [f"{role} {percent(models[role][primary], unit='%')}" for role in ("student", other) if models[role][primary]]
         line += f" ({', '.join(shares)})"
-    if not scores["primary_named"]:
+    if not scores["primary_named"] and primary.partition("_")[0] != OWN:
         line += ", which the form of the task suggests ([task] primary names another)"
     n = models["student"][primary]["n"]
     which = _prompts(n) if n == scores["n"] else f"{n} of {_prompts(scores['n'])}, those to which it applies"
