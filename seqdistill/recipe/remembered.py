@@ -58,7 +58,8 @@ def resolved_recipe(
         memory["recipe"] = os.path.relpath(recipe_file.absolute(), run.absolute())
     memory["remembered"] = merge(remembered, _to_remember(overrides))
     if memory["remembered"] or "recipe_folder" in memory:
-        new[notes] = _sealed(memory, new.get(kept) or (kept.read_text(encoding="utf-8") if kept.exists() else None))
+        copied = new[kept].encode() if kept in new else kept.read_bytes() if kept.exists() else None
+        new[notes] = _sealed(memory, copied)
     before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new}
     _put(new, before)
     try:
@@ -112,13 +113,13 @@ def inherit(run: Path, member: Path, recipe: Recipe) -> None:
             if name in memory or name == "recipe_folder":
                 memory[name] = os.path.relpath((run / memory.get(name, ".")).absolute(), member.absolute())
     memory["remembered"] = merge(memory.get("remembered", {}), changed)
-    new[member / "run.json"] = _sealed(memory, new.get(member / "recipe.toml"))
+    new[member / "run.json"] = _sealed(memory, source.read_text(encoding="utf-8").encode() if source.exists() else None)
     _put(new, {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new})
 
 
-def _sealed(memory: Mapping[str, Any], recipe: str | None) -> str:
+def _sealed(memory: Mapping[str, Any], recipe: bytes | None) -> str:
     """The text of run.json, with the hash of the recipe beside it and its own: what is changed by hand shows."""
-    known = {**memory, **({} if recipe is None else {"recipe_sha256": hashlib.sha256(recipe.encode()).hexdigest()})}
+    known = {**memory, **({} if recipe is None else {"recipe_sha256": hashlib.sha256(recipe).hexdigest()})}
     return json_text({**known, "seal": seal(known)})
 
 
