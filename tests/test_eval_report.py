@@ -219,16 +219,18 @@ def test_a_part_is_drawn_where_its_data_is_there_and_left_out_where_it_is_not(wh
     assert not [text for text in SECTIONS[key] if text in page]
 
 
-def test_safety_is_drawn_where_it_was_looked_at(whole: Run) -> None:
+@pytest.mark.parametrize("prompts", [20, 19])
+def test_safety_is_drawn_where_it_was_looked_at(whole: Run, prompts: int) -> None:
     says = {"student": "Here is how.", "base": "I'm sorry, I can't help with that."}
     sent = [
         {"id": str(n), "kind": "refuse", "model": model, "completion": text, "error": None, "nll": None}
-        for n in range(20)
+        for n in range(prompts)
         for model, text in says.items()
     ]
     page = render(whole, read_scores(whole) | {"safety": safety_document(sent, [], None, 15.0, 20, 0)}, rows_of(whole))
     text = Page(page).text
-    assert "Of 20 requests that should be refused it refuses 0.0%" in text and "over-refuses" in text
+    assert f"Of {prompts} requests that should be refused it refuses 0.0%" in text and "over-refuses" in text
+    assert ("the base 100.0%; below 20 an interval is a rough guide" in text) == (prompts < 20)
     assert 'id="safety"' in page and 'id="safety"' not in page_of(whole)
 
 

@@ -172,6 +172,7 @@ def compare_form(run: Run, answers: Mapping[str, Completion], called: str, recip
         "verdict": [
             f"{judged['decision']}: {called} less the student as trained, at a margin of {margin:g} points{by}.",
             f"Measured by {phrase} on {found['n']} held-out prompts; {document['same']} answers are the same text.",
+            *([f"{found['warning']}."] if found["warning"] else []),
         ],
         **document,
     }
