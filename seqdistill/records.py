@@ -90,7 +90,7 @@ class Sample:
             raise UsageError(f"{place}: key 'sample' is {_short(row['sample'])}", "samples of a prompt are numbered from 0")
         check_messages(row["prompt"], place, "prompt")
         check_messages(row["completion"], place, "completion", may_be_empty=True)
-        return cls(**{key: row.get(key) for key in SAMPLE_KEYS})
+        return cls(**{key: row[key] for key in SAMPLE_KEYS if key in row})
 
 
 SAMPLE_KEYS: dict[str, Any] = {

@@ -42,7 +42,7 @@ def finished_run(path: Path, model: Path, **teacher: Any) -> Run:
     curve = [{"step": step, "loss": 3.0 / step} for step in range(1, 30)] + [{"step": 29, "eval_loss": 0.4}]
     write_jsonl(run.file("train", "log.jsonl"), curve)
     train.finish(
-        {"model": None, "log.jsonl": 30, "base": None},
+        {"model": None, "log.jsonl": 30},
         config={"train": {"method": "sft", "args": {"learning_rate": 1e-3}}},
         student={"base": "train/base", "parameters": 41_000},
     )

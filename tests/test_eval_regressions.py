@@ -25,6 +25,7 @@ from seqdistill.stages.evaluate.answers import Answer
 from seqdistill.stages.evaluate.baselines import largest, similarities
 from seqdistill.stages.evaluate.markdown import markdown
 from seqdistill.stages.evaluate.regressions import Sources, regressions
+from seqdistill.stages.evaluate.result import read_result
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verification import verify
 
@@ -183,7 +184,7 @@ def test_they_are_in_scores_terminal_and_markdown_and_verify_finds_what_was_chan
 def test_a_run_of_an_older_version_without_them_is_still_shown_and_verified(tmp_path: Path, tiny_model: Path) -> None:
     run = finished_run(tmp_path / "run", tiny_model)
     with ChatServer(reply=right) as of_teacher, ChatServer(reply=spoilt, model=None) as of_student:
-        result = evaluate(run, plan(tmp_path, (of_teacher, of_student)), Silent())
+        evaluate(run, plan(tmp_path, (of_teacher, of_student)), Silent())
 
     def older(text: str) -> str:
         scores = json.loads(text)
@@ -192,6 +193,6 @@ def test_a_run_of_an_older_version_without_them_is_still_shown_and_verified(tmp_
 
     rewritten(run, "scores.json", older)
     assert verify(run, Silent()).whole
-    old = replace(result, scores=json.loads(run.file("eval", "scores.json").read_text()))
-    assert old.regressions == [] and old.regressed == "" and "Regressions" not in markdown(old, "run")
+    old = read_result(run)
+    assert old is not None and old.regressions == [] and old.regressed == "" and "Regressions" not in markdown(old, "run")
     assert all(row["scores"] for _, row in read_jsonl(run.file("eval", "predictions.jsonl")))

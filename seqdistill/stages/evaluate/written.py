@@ -18,7 +18,14 @@ from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.statistics.paired import INCONCLUSIVE
 from seqdistill.tasks.answer_form import AnswerForm
 
-LATER = {"needed": None, "warning": None, "few": ENOUGH, "primary_named": True, "teacher_license": None, "slices": []}
+LATER: dict[str, Any] = {
+    "needed": None,
+    "warning": None,
+    "few": ENOUGH,
+    "primary_named": True,
+    "teacher_license": None,
+    "slices": [],
+}
 
 
 def scores_in(path: Path) -> dict[str, Any]:
