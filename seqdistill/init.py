@@ -158,8 +158,8 @@ def _prompts_of(samples: Iterable[Sample]) -> dict[str, Sample]:
     found: dict[str, Sample] = {}
     for sample in samples:
         first = found.get(sample.prompt_id, sample)
-        known = {"reference": first.reference or sample.reference, "slice": first.slice or sample.slice}
-        found[sample.prompt_id] = replace(first, **known)
+        reference, of = first.reference or sample.reference, first.slice or sample.slice
+        found[sample.prompt_id] = replace(first, reference=reference, slice=of)
     return found
 
 
