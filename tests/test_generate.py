@@ -59,9 +59,10 @@ def test_a_finished_run_is_up_to_date_and_a_changed_one_says_what_changed(tmp_pa
         assert generate(
             Run(tmp_path / "run"), replace(asked, generate=replace(asked.generate, concurrency=3)), notes
         ).up_to_date
-        assert notes.notes == []
+        (terms,) = notes.notes
+        assert "license or terms of teacher are not known" in terms
         generate(Run(tmp_path / "run"), replace(asked, generate=replace(asked.generate, temperature=0.5)), notes)
-    assert notes.notes == ["generate: generate.temperature: 1.0 -> 0.5"]
+    assert notes.notes == [terms, "generate: generate.temperature: 1.0 -> 0.5"]
 
 
 def test_only_what_is_new_is_paid_for(tmp_path: Path) -> None:
