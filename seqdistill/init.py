@@ -5,10 +5,11 @@ test set is a part of their prompts. Requests nothing.
 """
 
 import hashlib
+import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqdistill.errors import UsageError
@@ -78,10 +79,13 @@ validation = 0.05                 # share of the prompts held back to watch the 
 [train.args]                      # verbatim to TRL's SFTConfig
 learning_rate = 1e-5
 num_train_epochs = 3
-
+{weights}
 [eval]
 margin = 5                        # points that the student may be worse
 max_tokens = {max_tokens}                  # of an answer: enough for the longest recorded one
+"""
+TEACHER_WEIGHTS = """
+# [train.teacher_weights]         # the answers are of several models; 0 leaves a model's answers out
 """
 
 
@@ -121,7 +125,7 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
     try:
         result = import_recorded(run, Recipe(), list(recorded), progress)
         samples = list(read_samples(result.path))
-        prompts = {sample.prompt_id: sample for sample in samples}
+        prompts = _prompts_of(samples)
         if len(prompts) < FEWEST:
             raise UsageError(
                 f"{len(prompts)} recorded prompts are too few to learn from some and test on others",
@@ -138,13 +142,30 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
         raise
     rows = [_test_row(sample) for id_, sample in prompts.items() if id_ in chosen]
     write_jsonl(folder / "test.jsonl", rows)
-    _write(folder / "recipe.toml", RECORDED_RECIPE.format(max_tokens=_most_tokens(samples)))
+    weights = ""
+    if len(result.teachers) > 1:
+        progress.note(
+            f"the answers are of {len(result.teachers)} models: {', '.join(result.teachers)}; all are learnt, and the student "
+            "is compared with the first answer to each prompt. [train.teacher_weights] in recipe.toml leaves models out"
+        )
+        weights = TEACHER_WEIGHTS + "".join(f"# {json.dumps(name)} = 0\n" for name in result.teachers)
+    _write(folder / "recipe.toml", RECORDED_RECIPE.format(max_tokens=_most_tokens(samples), weights=weights))
     with resolved_recipe(run.path, folder / "recipe.toml", {}, progress.note):
         pass  # the run keeps a copy
     facts = {"answers": result.samples, "prompts": len(prompts), "tests": len(rows)}
     _write(folder / "README.md", RECORDED_PAGE.format(name=folder.resolve().name, path=folder, **facts))
     files = ["recipe.toml", "test.jsonl", "README.md"]
     return InitResult(folder, files, f"seqdistill run {run.path}", len(prompts), len(rows), run.path)
+
+
+def _prompts_of(samples: Iterable[Sample]) -> dict[str, Sample]:
+    """The first sample of each prompt, with the reference and slice that any of its samples has."""
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        first = found.get(sample.prompt_id, sample)
+        reference, of = first.reference or sample.reference, first.slice or sample.slice
+        found[sample.prompt_id] = replace(first, reference=reference, slice=of)
+    return found
 
 
 def _test_part(prompts: Mapping[str, Sample]) -> set[str]:

@@ -21,6 +21,7 @@ from seqdistill.stages.generate.recorded.replies import (
     completions_of,
     finish_of,
     messages_in,
+    system_of,
     usage_in,
 )
 from seqdistill.tasks.messages import (
@@ -55,7 +56,7 @@ SHAPES = {  # for the error about an unknown row: the keys by which people know 
     "Dolly": ("instruction", "context", "response"),
     "a preference for fine-tuning": ("input", "preferred_output"),
 }
-CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages")
+CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages", "contents")
 REQUESTS = ("request", "request_body", "requestBody", "modelInput", "proxy_server_request", "params", "body")
 REPLIES = ("response", "response_body", "responseBody", "modelOutput", "reply", "result")
 PROMPTS = ("prompt", "question", "query", "input", "inputs")
@@ -228,7 +229,7 @@ def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator
     if not trained:
         return
     last = trained[-1]
-    prompt = with_system(chat_messages(messages[:last], place, "messages"), row.get("system")) if last else []
+    prompt = with_system(chat_messages(messages[:last], place, "messages"), system_of(row), place) if last else []
     beside = {key: row[key] for key in ("reasoning", "reasoning_content", "thinking") if row.get(key)}
     reply = chat_reply({"finish_reason": finish_of(row), **beside, **messages[last]}, place)
     yield from exchanges(prompt, reply, row, place, plain=True)
