@@ -75,7 +75,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     with run.locked("filter"), ExitStack() as stack:
         for change in record.differences():
             progress.note(change)
-        items = _test_items(recipe, progress)
+        items = test_items(recipe, progress)
         index = ItemIndex(items, config.contamination, bool(form))
         facts = scan(samples, config, form, index, run.path / "filter", progress)
         read = stack.enter_context(Rows(samples, facts))
@@ -152,7 +152,7 @@ def check(run: Run, recipe: Recipe) -> None:
     _settings(recipe, form)
     choice_inputs(recipe.filter)
     read_decisions(run)
-    _test_items(recipe, Silent())
+    test_items(recipe, Silent())
 
 
 def _form(run: Run, recipe: Recipe) -> AnswerForm:
@@ -189,7 +189,8 @@ def _inputs(recipe: Recipe, samples: Path, decisions: Path | None) -> dict[str, 
     return files | choice_inputs(recipe.filter)
 
 
-def _test_items(recipe: Recipe, progress: Progress) -> list[Item]:
+def test_items(recipe: Recipe, progress: Progress) -> list[Item]:
+    """What must not be trained on: the texts of the run's test set, and of those that contamination is looked for against."""
     items = []
     if recipe.task.test:
         prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress, recipe.task.columns)
