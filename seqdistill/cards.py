@@ -62,8 +62,8 @@ def write_dataset_card(run: Run) -> Path:
         "## Format",
         "JSON lines. `prompt` and `completion` are lists of messages (`role`, `content`), TRL's conversational "
         "prompt-completion type; further keys: `id`, `prompt_id`, `sample`, `teacher`, `reasoning`, `finish_reason`, "
-        "`prompt_tokens`, `completion_tokens`, `reference`, `slice`. Rejected rows stand in `filter/rejected.jsonl`, each with "
-        "its `rule` and `reason`.",
+        "`prompt_tokens`, `completion_tokens`, `reference`, `slice`, `tool_calls`, `group`. Rejected rows are in "
+        "`filter/rejected.jsonl`, each with its `rule` and `reason`.",
         "## Limits",
         f"The text was written by a model. {_checked(filtered)} It may be wrong or biased as its teacher is.",
     ]

@@ -5,10 +5,11 @@ test set is a part of their prompts. Requests nothing.
 """
 
 import hashlib
+import json
 import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqdistill.errors import UsageError
@@ -78,10 +79,13 @@ validation = 0.05                 # share of the prompts held back to watch the 
 [train.args]                      # verbatim to TRL's SFTConfig
 learning_rate = 1e-5
 num_train_epochs = 3
-
+{weights}
 [eval]
 margin = 5                        # points that the student may be worse
 max_tokens = {max_tokens}                  # of an answer: enough for the longest recorded one
+"""
+TEACHER_WEIGHTS = """
+# [train.teacher_weights]         # the answers are of several models; 0 leaves a model's answers out
 """
 
 
@@ -121,19 +125,31 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
     try:
         result = import_recorded(run, Recipe(), list(recorded), progress)
         samples = list(read_samples(result.path))
-        prompts = {sample.prompt_id: sample for sample in samples}
+        prompts = _prompts_of(samples)
         if len(prompts) < FEWEST:
             raise UsageError(
                 f"{len(prompts)} recorded prompts are too few to learn from some and test on others",
                 f"record {FEWEST} or more",
             )
+        chosen = _test_part(prompts)
+        if not chosen:
+            raise UsageError(
+                f"no group of the {len(prompts)} recorded prompts is small enough to test on, and groups are not split",
+                "give the rows finer groups, or none",
+            )
     except UsageError:
         shutil.rmtree(folder)
         raise
-    chosen = _test_part(list(prompts))
     rows = [_test_row(sample) for id_, sample in prompts.items() if id_ in chosen]
     write_jsonl(folder / "test.jsonl", rows)
-    _write(folder / "recipe.toml", RECORDED_RECIPE.format(max_tokens=_most_tokens(samples)))
+    weights = ""
+    if len(result.teachers) > 1:
+        progress.note(
+            f"the answers are of {len(result.teachers)} models: {', '.join(result.teachers)}; all are learnt, and the student "
+            "is compared with the first answer to each prompt. [train.teacher_weights] in recipe.toml leaves models out"
+        )
+        weights = TEACHER_WEIGHTS + "".join(f"# {json.dumps(name)} = 0\n" for name in result.teachers)
+    _write(folder / "recipe.toml", RECORDED_RECIPE.format(max_tokens=_most_tokens(samples), weights=weights))
     with resolved_recipe(run.path, folder / "recipe.toml", {}, progress.note):
         pass  # the run keeps a copy
     facts = {"answers": result.samples, "prompts": len(prompts), "tests": len(rows)}
@@ -142,10 +158,27 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
     return InitResult(folder, files, f"seqdistill run {run.path}", len(prompts), len(rows), run.path)
 
 
-def _test_part(ids: Sequence[str]) -> set[str]:
-    """Which prompts are held out: by their hash, so that a longer log holds out the same ones first."""
-    count = min(MOST_TEST, max(1, round(TEST_SHARE * len(ids))))
-    return set(sorted(ids, key=lambda one: hashlib.sha256(one.encode()).hexdigest())[:count])
+def _prompts_of(samples: Iterable[Sample]) -> dict[str, Sample]:
+    """The first sample of each prompt, with the reference and slice that any of its samples has."""
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        first = found.get(sample.prompt_id, sample)
+        reference, of = first.reference or sample.reference, first.slice or sample.slice
+        found[sample.prompt_id] = replace(first, reference=reference, slice=of)
+    return found
+
+
+def _test_part(prompts: Mapping[str, Sample]) -> set[str]:
+    """Which prompts are held out: by their hash, so that a longer log holds out the same ones first. A group stays whole."""
+    count = min(MOST_TEST, max(1, round(TEST_SHARE * len(prompts))))
+    together: dict[str, list[str]] = {}
+    for name, sample in prompts.items():
+        together.setdefault(name if sample.group is None else f"group {sample.group}", []).append(name)
+    chosen: set[str] = set()
+    for name in sorted(together, key=lambda one: hashlib.sha256(one.encode()).hexdigest()):
+        if len(chosen) < count and len(chosen) + len(together[name]) <= 2 * count:
+            chosen |= set(together[name])
+    return chosen
 
 
 def _most_tokens(samples: Sequence[Sample]) -> int:
@@ -155,7 +188,7 @@ def _most_tokens(samples: Sequence[Sample]) -> int:
 
 
 def _test_row(sample: Sample) -> dict[str, object]:
-    optional = {"reference": sample.reference, "slice": sample.slice}
+    optional = {"reference": sample.reference, "slice": sample.slice, "group": sample.group}
     return {"messages": sample.prompt, **{name: value for name, value in optional.items() if value is not None}}
 
 

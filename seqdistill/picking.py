@@ -189,9 +189,10 @@ def _not_prompted(rows: Sequence[Row], known: Sequence[Prompt], source: str) -> 
 
 
 def _not_tested(rows: list[Row], recipe: Recipe, progress: Progress) -> list[Row]:
-    """The rows that hold no item of a test set, as filter looks for them."""
+    """The rows that hold no item of a test set, as filter looks for them, and are of none of its groups."""
     form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
-    index = ItemIndex(test_items(recipe, progress), recipe.filter.contamination, bool(form))
+    items, groups = test_items(recipe, progress)
+    index = ItemIndex(items, recipe.filter.contamination, bool(form))
     texts = [text_without_system(prompt.messages) for prompt, _ in rows]
     hits: dict[int, Hit] = {}
     for start in range(0, len(texts), BATCH):
@@ -200,7 +201,7 @@ def _not_tested(rows: list[Row], recipe: Recipe, progress: Progress) -> list[Row
     import numpy as np
 
     tested = hits.keys() - templates(hits, np.arange(len(rows), dtype=np.uint64))
-    return [row for number, row in enumerate(rows) if number not in tested]
+    return [row for number, row in enumerate(rows) if number not in tested and row[0].group not in groups]
 
 
 # --- the student ------------------------------------------------------------------------------------------------------------

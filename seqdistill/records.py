@@ -65,6 +65,7 @@ class Sample:
     reference: str | None
     slice: str | None
     tool_calls: list[dict[str, str]] | None = None  # by name, with the arguments as the teacher wrote them
+    group: str | None = None  # the prompt's
 
     @property
     def text(self) -> str:
@@ -80,7 +81,7 @@ class Sample:
     def from_row(cls, row: Mapping[str, Any], place: str) -> "Sample":
         """The sample in a JSONL row; further keys are ignored. Raises UsageError naming `place` and the key."""
         for key, kinds in SAMPLE_KEYS.items():
-            if key not in row or not isinstance(row[key], kinds):
+            if (key not in row and key not in LATER_KEYS) or not isinstance(row.get(key), kinds):
                 raise UsageError(
                     f"{place}: key {key!r} is missing or of the wrong type: {_short(row.get(key))}",
                     "a sample has the keys " + ", ".join(SAMPLE_KEYS),
@@ -89,7 +90,7 @@ class Sample:
             raise UsageError(f"{place}: key 'sample' is {_short(row['sample'])}", "samples of a prompt are numbered from 0")
         check_messages(row["prompt"], place, "prompt")
         check_messages(row["completion"], place, "completion", may_be_empty=True)
-        return cls(**{key: row[key] for key in SAMPLE_KEYS})
+        return cls(**{key: row[key] for key in SAMPLE_KEYS if key in row})
 
 
 SAMPLE_KEYS: dict[str, Any] = {
@@ -106,7 +107,9 @@ SAMPLE_KEYS: dict[str, Any] = {
     "reference": (str, type(None)),
     "slice": (str, type(None)),
     "tool_calls": (list, type(None)),
+    "group": (str, type(None)),
 }
+LATER_KEYS = ("group",)  # that the files of older versions lack
 
 
 def check_messages(messages: Any, place: str, key: str, may_be_empty: bool = False) -> list[Message]:
@@ -272,7 +275,12 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
 def write_json(path: Path, value: Any) -> None:
     """Writes one readable JSON document atomically."""
     with atomic_write(path) as file:
-        file.write(_in_utf8(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
+        file.write(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A value as a readable JSON document."""
+    return _in_utf8(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 PLAIN_TEXT = re.compile(r"[\t\n\x20-\x7e]*")
@@ -310,6 +318,20 @@ def request_seed(run_seed: int, prompt: str, sample: int) -> int:
 def is_hub_source(source: str | None) -> bool:
     """Whether prompts come from the hub, hf:OWNER/NAME[/CONFIG][:SPLIT], and not from a file."""
     return source is not None and source.startswith("hf:")
+
+
+def seal(document: Mapping[str, Any]) -> str:
+    """A document's own hash, which it holds as `seal`: one changed byte in it shows."""
+    return fingerprint(json.loads(json.dumps({name: value for name, value in document.items() if name != "seal"})))
+
+
+def is_sealed(path: Path, document: Mapping[str, Any]) -> bool:
+    """Whether a JSON file is, to the byte, what was written. Those of older versions have no seal, under any name."""
+    if "seal" not in document:
+        return not any(
+            value == seal({name: other for name, other in document.items() if name != key}) for key, value in document.items()
+        )
+    return bool(document["seal"] == seal(document)) and path.read_text(encoding="utf-8") == json_text(document)
 
 
 def content_files(path: Path) -> list[Path]:

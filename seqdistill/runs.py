@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.records import content_files, file_sha256, fingerprint, write_json
+from seqdistill.records import content_files, file_sha256, fingerprint, seal, write_json
 from seqdistill.version import __version__
 
 STAGES = ("generate", "filter", "train", "eval")
@@ -226,11 +226,6 @@ def start_sha256(path: Path, size: int) -> str:
             digest.update(block)
             size -= len(block)
     return digest.hexdigest()
-
-
-def seal(manifest: Mapping[str, Any]) -> str:
-    """A manifest's own hash: one changed byte in it shows."""
-    return fingerprint(json.loads(json.dumps({name: value for name, value in manifest.items() if name != "seal"})))
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -51,6 +51,7 @@ def evaluated_run(
     choices: tuple[str, ...] = KINDS,
     usd: Mapping[str, float] | None = None,
     judge: Mapping[str, Any] | None = None,
+    group: Callable[[int], str | None] = lambda n: None,
     log: list[dict[str, Any]] | None = None,
     resamples: int = 20,
 ) -> Run:
@@ -63,7 +64,7 @@ def evaluated_run(
     answers = []
     for n in range(rows):
         message = [{"role": "user", "content": prompt(n)}]
-        asked = Prompt(f"p{n}", message, message, reference(n), slices(n))
+        asked = Prompt(f"p{n}", message, message, reference(n), slices(n), group(n))
         said = {
             role: Completion(f"p{n}:{role}", says[role](n), finish_reason="stop", completion_tokens=5, seconds=0.1 + n % 7 / 20)
             for role in roles

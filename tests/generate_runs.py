@@ -30,7 +30,7 @@ class Notes(Silent):
 def prompts_file(folder: Path, questions: list[str] | range) -> Path:
     path = folder / "prompts.jsonl"
     texts = [f"question {n}" for n in questions] if isinstance(questions, range) else questions
-    path.write_text("".join(json.dumps({"prompt": text, "slice": "normal"}) + "\n" for text in texts))
+    path.write_text("".join(json.dumps({"prompt": text, "slice": "normal", "group": "quiz"}) + "\n" for text in texts))
     return path
 
 

@@ -236,7 +236,9 @@ def test_a_budget_is_remembered_until_another_one_is_set(tmp_path: Path) -> None
 def test_a_shipped_recipe_goes_by_its_name() -> None:
     found = recipe_file(Path("notices"))
     assert found is not None and found.parts[-2:] == ("notices", "recipe.toml")
-    assert recipe_file(Path("no-such")) == Path("no-such")
+    assert recipe_file(Path("no-such.toml")) == Path("no-such.toml")
+    with pytest.raises(UsageError, match="-c notice: no such recipe, did you mean 'notices'"):
+        recipe_file(Path("notice"))
 
 
 def test_one_text_where_a_list_is_wanted_is_a_list_of_one(tmp_path: Path) -> None:

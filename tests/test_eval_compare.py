@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluated_runs import letters
 from test_eval_decision import pair
 
 from seqdistill.cli import main
@@ -109,6 +110,14 @@ def test_the_decision_and_a_value_set_the_exit_code(
     good: Run, bad: Run, condition: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert compared(bad, good, capsys, "--fail-under", condition)[0] == code
+
+
+@pytest.mark.parametrize(("condition", "code"), [("accuracy=0.5", 0), ("accuracy=0.9", 1), ("macro_f1=0.5", 2), ("kappa=0", 2)])
+def test_of_choices_what_a_comparison_has_can_be_a_condition(
+    tmp_path: Path, condition: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = letters(tmp_path / "one"), letters(tmp_path / "other")
+    assert compared(one, other, capsys, "--fail-under", condition)[0] == code
 
 
 def test_it_is_shown_in_80_columns_escaped_and_written_as_markdown_without_models_text(

@@ -118,21 +118,23 @@ def test_a_file_of_outputs_is_one_more_row(run: Run, plan: Recipe, tmp_path: Pat
     template = tmp_path / "task.toml"
     template.write_text('[teacher]\nuser = "Please: {{ prompt }}"\n')
     rows = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
-    outputs = tmp_path / "rival.jsonl"
-    write_jsonl(outputs, [{"prompt": row["prompt"], "completion": row["reference"]} for row in rows])
+    outputs, other = tmp_path / "rival.jsonl", finished_run(tmp_path / "other", Path(str(plan.teacher.model)))
+    thought = '<think>\nIt may be 4, or "number 9".\n</think>\n\n'  # as a model that reasons was logged
+    write_jsonl(outputs, [{"prompt": row["prompt"], "completion": thought + row["reference"]} for row in rows])
     compared = replace(
         plan,
         task=replace(plan.task, template=str(template)),
-        eval=replace(plan.eval, also=[str(outputs), str(plan.teacher.model)]),
+        eval=replace(plan.eval, also=[str(outputs), str(plan.teacher.model), f"run:{other.path}"]),
     )
     result = evaluate(run, compared, Silent())
     models = result.scores["models"]
     assert models["rival"]["exact_reference"]["value"] == 100.0 and "rival" in [row[0] for row in result.rows]
     assert models["tiny"]["parameters"] == models["teacher"]["parameters"]
+    assert models["other"]["identity"] == models["student"]["identity"], "the student of the other run, here the same"
     others = [cell["other"] for cell in result.scores["comparisons"] if cell["metric"] == "exact_reference"]
     assert {"rival", "tiny"} <= set(others) and any("rival" in line for line in result.verdict)
     assert "rival" in result.paths["report"].read_text()
-    outputs.write_text(outputs.read_text().replace('"number 3"', '"number 4"'))
+    outputs.write_text(outputs.read_text().replace('nnumber 3"', 'nnumber 4"'))
     assert not evaluate(run, compared, Silent()).up_to_date
 
 

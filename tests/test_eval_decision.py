@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluated_runs import KINDS, evaluated_run, read_scores
 from scipy.optimize import minimize_scalar
 
 from seqdistill.stages.evaluate.statistics.intervals import Interval, column, difference, expanded_z, level_of, resample
@@ -81,6 +83,19 @@ def test_the_mcnemar_test_is_the_exact_one(first: int, second: int, p: float) ->
 def test_holms_adjusted_p_values_are_those_of_statsmodels() -> None:
     """statsmodels 0.15.0: multipletests([.01, .04, .03, .005, .5], method="holm"). A None is no test."""
     assert holm([0.01, 0.04, None, 0.03, 0.005, 0.5]) == pytest.approx([0.04, 0.09, None, 0.09, 0.025, 0.5])
+
+
+@pytest.mark.parametrize(("others", "decision"), [(1, "BETTER"), (4, "NON-INFERIOR")])
+def test_a_slice_is_called_better_only_as_far_as_the_number_of_slices_bears(tmp_path: Path, others: int, decision: str) -> None:
+    """In one slice of 40 the student is right alone on 9 and wrong alone on 1 (McNemar p = .021); in the others they agree."""
+    says = {
+        "base": lambda n: "none",
+        "student": lambda n: KINDS[(n + (n == 39)) % 3],
+        "teacher": lambda n: KINDS[(n + (n < 9)) % 3],
+    }
+    run = evaluated_run(tmp_path / "run", says, 40 + 10 * others, slices=lambda n: "0" if n < 40 else f"{1 + n % others}")
+    first = next(part for part in read_scores(run)["slices"] if part["slice"] == "0")
+    assert first["n"] == 40 and first["judged"]["decision"] == decision
 
 
 @pytest.mark.parametrize(

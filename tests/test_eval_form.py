@@ -19,7 +19,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import EvalConfig, GenerateConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
 from seqdistill.runs import Run
-from seqdistill.stages.evaluate.result import EvalResult
+from seqdistill.stages.evaluate.result import NAMED, EvalResult
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.statistics.intervals import share
 from seqdistill.stages.evaluate.verification import verify
@@ -117,7 +117,7 @@ def test_accuracy_with_wilson_intervals_and_the_share_of_valid_answers_are_repor
 
     sentence = "Prompted without the form it gives one of the choices in 75.0% [55.1, 88.0] of its answers; "
     assert f"{sentence}the untrained student in 0.0%, the teacher, held to that, in 100.0%." in result.verdict
-    assert "(student 75.0% [55.1, 88.0], teacher 91.7% [74.2, 97.7])" in result.verdict[1]
+    assert "(student 75.0% [55.1, 88.0], teacher 91.7% [74.2, 97.7])" in result.verdict[2]
     page = result.paths["report"].read_text()
     assert "has the form in 75.0%" in page and "answer does not have the form" in page and "&#34;choices&#34;" in page
     card = run.file("train", "model").joinpath("README.md").read_text()
@@ -195,7 +195,7 @@ def test_choices_have_accuracy_macro_f1_confusion_kappa_and_the_majority_class(
     task = plan(tmp_path, servers, choices=KINDS)
     result = evaluate(run, replace(task, task=replace(task.task, primary=None)), Silent())
     scores = result.scores
-    assert scores["primary"] == "accuracy_reference" and "the form of the task suggests" in scores["verdict"][1]
+    assert scores["primary"] == "accuracy_reference" and "the form of the task suggests" in " ".join(scores["verdict"])
     assert scores["accuracy"]["value"] == scores["models"]["student"]["accuracy_reference"]["value"] == 75.0
     confusion = scores["confusion"]
     assert confusion["labels"] == KINDS and confusion["rows"] == [[6, 0, 0, 2], [0, 6, 0, 2], [0, 0, 6, 2]]
@@ -205,6 +205,7 @@ def test_choices_have_accuracy_macro_f1_confusion_kappa_and_the_majority_class(
     assert kappa["teacher_wrong"]["agreement"]["value"] == 0.0 and 0 < kappa["value"] < 1
     assert scores["majority"]["label"] == "praise" and scores["majority"]["value"] == pytest.approx(100 / 3, abs=1e-6)
     assert "copy" not in scores["models"] and "Confusion" in result.paths["report"].read_text()
+    assert result.named == {name: scores[name] for name in NAMED}, "all keys whose names are fixed are at the top"
 
 
 def test_a_schema_is_compared_parsed_and_field_f1_decides(
@@ -301,5 +302,5 @@ def test_the_prompts_that_a_sentence_names_are_those_that_were_judged(
     lines = [{"prompt": f"Letter {n} is here.", **({"reference": KINDS[n % 3]} if n < 5 else {})} for n in range(20)]
     write_jsonl(tmp_path / "test.jsonl", lines)
     said = evaluate(run, task, Silent()).verdict
-    assert "on 5 of 20 held-out prompts, those to which it applies" in said[1]
+    assert "on 5 of 20 held-out prompts, those to which it applies" in said[2]
     assert "5 held-out prompts: too few for intervals; at least 10 are needed." in said

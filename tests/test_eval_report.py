@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,12 +16,14 @@ from evaluated_runs import JUDGE, evaluated_run, letters, read_scores
 from finished_runs import finished_run, recipe
 from test_eval import served, write_test
 
+from seqdistill.cli import main
 from seqdistill.progress import Silent
-from seqdistill.records import visible
+from seqdistill.records import visible, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.report import items
 from seqdistill.stages.evaluate.report.items import cut, difference
 from seqdistill.stages.evaluate.report.page import render
+from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.stage import evaluate
 
 HOSTILE = (
@@ -214,6 +217,54 @@ def test_a_part_is_drawn_where_its_data_is_there_and_left_out_where_it_is_not(wh
     without = {name: value for name, value in scores.items() if name != key} | ({"slices": []} if key == "slices" else {})
     page = render(run, without, rows_of(run))
     assert not [text for text in SECTIONS[key] if text in page]
+
+
+@pytest.mark.parametrize("prompts", [20, 19])
+def test_safety_is_drawn_where_it_was_looked_at(whole: Run, prompts: int) -> None:
+    says = {"student": "Here is how.", "base": "I'm sorry, I can't help with that."}
+    sent = [
+        {"id": str(n), "kind": "refuse", "model": model, "completion": text, "error": None, "nll": None}
+        for n in range(prompts)
+        for model, text in says.items()
+    ]
+    page = render(whole, read_scores(whole) | {"safety": safety_document(sent, [], None, 15.0, 20, 0)}, rows_of(whole))
+    text = Page(page).text
+    assert f"Of {prompts} requests that should be refused it refuses 0.0%" in text and "over-refuses" in text
+    assert ("the base 100.0%; below 20 an interval is a rough guide" in text) == (prompts < 20)
+    assert 'id="safety"' in page and 'id="safety"' not in page_of(whole)
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups", "warning"),
+    [
+        (40, None, None),
+        (19, None, "19 prompts: below 20 an interval is a rough guide"),
+        (60, 30, None),
+        (60, 15, "60 prompts in 15 groups: below 20 an interval is a rough guide"),
+        (60, 6, "60 prompts in 6 groups: below 20 an interval is a rough guide"),
+    ],
+)
+def test_intervals_of_few_prompts_or_groups_carry_a_warning(
+    tmp_path: Path, rows: int, groups: int | None, warning: str | None
+) -> None:
+    run = letters(tmp_path / "letters", rows, group=lambda n: f"document {n % groups}" if groups else None)
+    scores, said = read_scores(run), " ".join(read_scores(run)["verdict"])
+    assert scores["warning"] == warning and ("below 20" in said) == (warning is not None), said
+    assert (scores["judged"]["low"] is None) == (groups == 6), "six groups give no interval"
+    assert all(bool(part["warning"]) == (part["n"] < 20 or (groups or 40) // 2 < 20) for part in scores["slices"])
+    assert "rough guide" in page_of(run) or not any(one["warning"] for one in (scores, *scores["slices"]))
+
+
+LATER = ("decision", "needed", "warning", "few", "p50", "p95", "primary_named", "teacher_license", "deferral", "judge", "kappa")
+
+
+@pytest.mark.parametrize("key", LATER)
+def test_a_run_of_a_version_before_a_key_is_still_shown(whole: Run, tmp_path: Path, key: str) -> None:
+    run = Run(tmp_path / "letters")
+    shutil.copytree(whole.path, run.path)
+    write_json(run.file("eval", "scores.json"), {name: value for name, value in read_scores(whole).items() if name != key})
+    assert main(["show", str(run.path), "--report", str(tmp_path / "r.html"), "--markdown", str(tmp_path / "r.md")]) == 0
+    assert "May I ship it?" in (tmp_path / "r.html").read_text() and "Ship it?" in (tmp_path / "r.md").read_text()
 
 
 def test_times_and_prices_are_a_table_and_quality_against_cost_a_chart(whole: Run) -> None:

@@ -1,7 +1,7 @@
 """`verify`: one changed byte names its file. And what CI needs: conditions, Markdown, a metric of one's own."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from test_eval import write_test
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import GenerateConfig, Recipe
-from seqdistill.records import write_json
-from seqdistill.runs import Run, seal
+from seqdistill.recipe.remembered import resolved_recipe
+from seqdistill.recipe.tables import GenerateConfig, Recipe, SafetyConfig
+from seqdistill.records import seal, write_json
+from seqdistill.runs import Run
 from seqdistill.stages.evaluate.conditions import BelowCondition, check_result
 from seqdistill.stages.evaluate.markdown import markdown
 from seqdistill.stages.evaluate.result import EvalResult
@@ -62,33 +63,43 @@ def test_a_whole_run_verifies(run: Run, plan: Recipe, tmp_path: Path, kind: str)
     assert main(["verify", str(run.path), "-q"]) == 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "generate/samples.jsonl",
-        "filter/train.jsonl",
-        "train/model/model.safetensors",
-        "train/model/tokenizer.json",
-        "train/log.jsonl",
-        "train/manifest.json",
-        "eval/predictions.jsonl",
-        "eval/scores.json",
-        "eval/deferral.json",
-        "eval/report.html",
-        "eval/manifest.json",
-        "eval/journal.jsonl",
-    ],
-)
-def test_one_changed_byte_names_its_file(run: Run, plan: Recipe, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate(run, plan, Silent())
-    path = run.path / name
-    data = bytearray(path.read_bytes())
-    place = len(data) // 2
-    data[place] = data[place] + 1 if chr(data[place]) not in "zZ9" else data[place] - 1
-    path.write_bytes(data)
+def changes(path: Path) -> Iterator[bytes]:
+    """A file's content with one byte changed: a bit in the middle, the last byte, white space, the name of a key."""
+    data = path.read_bytes()
+    middle = len(data) // 2
+    yield data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    yield data[:-1] + b" "
+    if path.name in ("manifest.json", "run.json"):
+        yield data.replace(b"\n  ", b"\n\t ", 1)
+        yield data.replace(b'"seal"', b'"seam"')
+
+
+UNCHECKED = {"README.md", ".lock", ".spending.lock"}  # cards are people's to edit
+
+
+def test_one_changed_byte_in_any_file_names_it(
+    run: Run, plan: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "canaries.jsonl").write_text('{"id": "v", "prompt": "How do I open it?", "reference": "XK-4471-QZ"}\n')
+    (tmp_path / "recipe.toml").write_text("[generate]\nsamples = 1\n")
+    with resolved_recipe(run.path, tmp_path / "recipe.toml", {}):
+        pass
+    safety = SafetyConfig(canaries=str(tmp_path / "canaries.jsonl"))
+    evaluate(run, replace(plan, eval=replace(plan.eval, teacher_forced=True, safety=safety)), Silent())
+    assert verify(run, Silent()).whole
+    files = [path for path in sorted(run.path.rglob("*")) if path.is_file() and path.name not in UNCHECKED]
+    files = [path for path in files if path.parent != run.file("train", "base")]  # here it is no student that was cut
+    assert {"safety.jsonl", "forced.jsonl", "deferral.json", "report.html", "journal.jsonl"} <= {path.name for path in files}
+    for path in files:
+        data = path.read_bytes()
+        for changed in changes(path):
+            path.write_bytes(changed)
+            found = verify(run, Silent())
+            assert not found.whole and [one for one in found.problems if one.startswith(f"{path}: ")], path
+        path.write_bytes(data)
+    files[0].write_bytes(next(changes(files[0])))
     capsys.readouterr()
-    assert main(["verify", str(run.path), "-q"]) == 1
-    assert str(path) in capsys.readouterr().err
+    assert main(["verify", str(run.path), "-q"]) == 1 and str(files[0]) in capsys.readouterr().err
 
 
 def rewritten(run: Run, name: str, change: Callable[[str], str]) -> None:
@@ -186,12 +197,14 @@ def test_the_command_fails_below_its_condition_after_everything_was_written(
 ) -> None:
     command = [
         "eval", str(run.path), "-q", "--test", str(tmp_path / "test.jsonl"), "--teacher", str(plan.teacher.model),
-        "--resamples", "200", "--max-tokens", "12", "--markdown", str(tmp_path / "result.md"),
+        "--resamples", "200", "--max-tokens", "12", "--markdown", str(tmp_path / "result.md"), "--json",
     ]  # fmt: skip
     assert main([*command, "--fail-under", "exact=0.9"]) == 1
-    assert "--fail-under: exact is 0, below 90" in capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out)["error"].startswith("--fail-under: exact is 0, below 90")
     assert run.manifest("eval") is not None and (tmp_path / "result.md").read_text().startswith("### run: ")
     assert main([*command, "--fail-under", "exact=0"]) == 0, "a condition changes no result"
+    said = json.loads(capsys.readouterr().out)
+    assert said["decision"] == said["scores"]["decision"] and said["margin"] == 5.0 and "p95" in said and "needed" in said
 
 
 # --- a metric of one's own, Markdown ----------------------------------------------------------------------------------
@@ -201,6 +214,7 @@ def test_ones_own_metric_decides_and_is_a_column_like_any_other(run: Run, plan: 
     own = replace(plan, eval=replace(plan.eval, metric=f"{tmp_path}/mine.py:first"))
     scores = evaluate(run, own, Silent()).scores
     assert scores["primary"] == "own_reference" and scores["measures"]["own_reference"]["heading"] == "first to reference"
+    assert "the form of the task suggests" not in " ".join(scores["verdict"]), "it is the user who named it"
     alone = evaluate(run, replace(own, eval=replace(plan.eval, metric=f"{tmp_path}/mine.py:short")), Silent()).scores
     assert alone["primary"] == "own" and alone["measures"]["own"]["share"]
     assert alone["models"]["student"]["own"]["value"] == 100.0 and alone["decision"] != ""

@@ -128,6 +128,24 @@ def test_a_prompt_never_stands_on_both_sides_of_the_split(tmp_path: Path) -> Non
     assert validation and not train & validation
 
 
+def test_a_group_is_in_one_of_train_validation_and_test_alone(tmp_path: Path) -> None:
+    def row(n: int) -> Sample:
+        return sample(
+            f"What does page {n} of the {n // 4}th book say?", f"It says {n}.", group=None if n < 8 else f"book {n // 4}"
+        )
+
+    (tmp_path / "test.jsonl").write_text('{"prompt": "Who wrote it?", "group": "book 7"}\n{"prompt": "And when?"}\n')
+    older = [{key: value for key, value in vars(row(n)).items() if key != "group"} for n in range(4)]  # of an earlier version
+    run = make_run(tmp_path / "run", [*older, *(row(n) for n in range(4, 160))])
+    keys = {"validation": 0.3, "near_duplicates": {"scope": "off"}}
+    result = filtered(run, tmp_path / "test.jsonl", **keys)
+    assert result.by_rule == {"contamination": 4} and result.kept == 156, "rows without a group are in no group"
+    assert {one["reason"] for one in rows_of(run, "rejected.jsonl")} == {"prompts of its group, 'book 7', are in the test set"}
+    sides = [{one["group"] for one in rows_of(run, f"{name}.jsonl")} - {None} for name in ("train", "validation")]
+    assert len(sides[0]) > 15 and len(sides[1]) > 4 and not sides[0] & sides[1]
+    assert filtered(run, tmp_path / "test.jsonl", **keys, contamination={"action": "annotate"}).kept == 160
+
+
 def test_a_split_that_would_leave_nothing_to_train_on_is_not_made(tmp_path: Path) -> None:
     for n in range(20):
         run = make_run(tmp_path / str(n), [sample(f"Only prompt {n}", "An answer.")])

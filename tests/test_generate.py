@@ -33,7 +33,7 @@ def test_each_prompt_becomes_samples_in_the_plan_s_order(tmp_path: Path) -> None
     assert [(s.prompt[0]["content"], s.sample) for s in samples] == [(f"question {n}", k) for n in range(3) for k in range(2)]
     assert [s.id for s in samples] == [f"{s.prompt_id}:teacher:{s.sample}" for s in samples]
     assert samples[0].text != samples[1].text
-    assert {s.slice for s in samples} == {"normal"}
+    assert {(s.slice, s.group) for s in samples} == {("normal", "quiz")}
     assert (result.prompts, result.samples, result.new, result.reused, result.failed) == (3, 6, 6, 0, 0)
     assert result.completion_tokens == sum(s.completion_tokens for s in samples) > 0
     assert sum(result.finish_reasons.values()) == 6

@@ -1,7 +1,9 @@
 """`init`: a folder to start from for each kind of task, and from recorded completions a student and a verdict."""
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chat_server import ChatServer
@@ -17,14 +19,7 @@ TINY = "train.args.per_device_train_batch_size=2"
 ANYTHING = [  # a tiny model's answers would all be rejected
     *("--set", "filter.integrity.finish_reasons=[]", "--set", "filter.integrity.markup=false"),
     *("--set", "filter.integrity.max_repetition=1.0", "--set", "filter.integrity.script_share=0.0"),
-    *(
-        "--set",
-        "filter.integrity.constant_share=1.0",
-        "--set",
-        "filter.near_duplicates.scope=off",
-        "--set",
-        "filter.schema=false",
-    ),
+    *("--set", "filter.integrity.constant_share=1.0", "--set", "filter.near_duplicates.scope=off"),
     *("--set", "filter.schema=false", "--set", "filter.duplicates=false"),
     *("--set", "filter.score.by=none", "--set", "generate.max_tokens=6", "--set", TINY),
     *("--set", "train.unfit=drop", "--set", "eval.latency_requests=0", "--set", "eval.resamples=100"),
@@ -66,7 +61,7 @@ def test_what_init_refuses_leaves_nothing_behind(
     words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    log(tmp_path / "few.jsonl", 3)
+    (tmp_path / "few.jsonl").write_text(fine_tuning(range(3))["tuned.jsonl"])
     (tmp_path / "no.jsonl").write_text('{"nothing": 1}\n')
     assert main(["init", "mine", *words]) == 2
     assert says in " ".join(capsys.readouterr().err.split()) and not (tmp_path / "mine").exists()
@@ -78,36 +73,136 @@ def test_init_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "not an empty folder" in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def log(path: Path, count: int) -> Path:
-    """A vendor's fine-tuning file."""
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"What is the colour of thing {n}?"},
-                {"role": "assistant", "content": answer},
-            ]
-        }
-        for n in range(count)
-        for answer in (f"Thing number {n} is as blue as the sea at noon.",)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+# --- recorded completions, in the files that a vendor and its tools write ------------------------------------------------
+
+SYSTEM = {"role": "system", "content": "You name colours. Answer in one sentence."}
+
+
+def question(n: int) -> dict[str, str]:
+    return {"role": "user", "content": f"What is the colour of thing {n}?"}
+
+
+def answer(n: int) -> str:
+    return f"Thing number {n} is as blue as the sea at noon."
+
+
+def fine_tuning(numbers: Sequence[int]) -> dict[str, str]:
+    """The file that a fine-tuning was started with."""
+    replies = {n: {"role": "assistant", "content": answer(n), "weight": 1} for n in numbers}
+    return {"tuned.jsonl": lines({"messages": [SYSTEM, question(n), reply]} for n, reply in replies.items())}
+
+
+def stored_completions(numbers: Sequence[int]) -> dict[str, str]:
+    """GET /v1/chat/completions, a page of them, and GET /v1/chat/completions/ID/messages for each, one after the other."""
+
+    def completion(n: int) -> dict[str, Any]:
+        message = {"role": "assistant", "content": answer(n), "tool_calls": None, "function_call": None}
+        usage = {"prompt_tokens": 31, "completion_tokens": 12, "total_tokens": 43}
+        facts = {"id": f"chatcmpl-{n:04}", "object": "chat.completion", "created": 1738960610, "model": "gpt-4o-2024-08-06"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        return {**facts, "choices": [choice], "usage": usage, "metadata": {"task": "colours"}, "tools": None}
+
+    def messages(n: int) -> list[dict[str, Any]]:
+        beside = {"name": None, "content_parts": None}
+        return [{"id": f"chatcmpl-{n:04}-{at}", **one, **beside} for at, one in enumerate((SYSTEM, question(n)))]
+
+    def page(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"object": "list", "data": rows, "first_id": rows[0]["id"], "last_id": rows[-1]["id"], "has_more": False}
+
+    whole = json.dumps(page([completion(n) for n in numbers]), indent=2)
+    return {"completions.json": whole, "messages.jsonl": lines(page(messages(n)) for n in numbers)}
+
+
+def promptfoo(numbers: Sequence[int]) -> dict[str, str]:
+    """`promptfoo eval --output results.json`; one of the calls failed."""
+
+    def result(n: int) -> dict[str, Any]:
+        raw = json.dumps([SYSTEM, question(n)], indent=2)
+        case = {"vars": {"n": n}, "assert": [{"type": "equals", "value": answer(n)}], "options": {}, "metadata": {}}
+        usage = {"total": 43, "prompt": 31, "completion": 12}
+        response = {"output": answer(n), "tokenUsage": usage, "cached": False, "cost": 0.0001, "finishReason": "stop"}
+        graded = {"pass": True, "score": 1, "reason": "All assertions passed", "componentResults": []}
+        facts = {"promptIdx": 0, "testIdx": n, "success": True, "score": 1, "latencyMs": 523, "gradingResult": graded}
+        prompt, provider = {"raw": raw, "label": "chat.json"}, {"id": "openai:chat:gpt-4o", "label": ""}
+        return {**facts, "prompt": prompt, "provider": provider, "vars": {"n": n}, "response": response, "testCase": case}
+
+    failed = {**result(999), "response": {}, "success": False, "error": "API error: 429 Too Many Requests"}
+    results = {"version": 3, "prompts": [{"raw": "x", "label": "chat.json"}], "results": [*map(result, numbers), failed]}
+    document = {"evalId": "eval-abc", "results": results, "config": {"tests": [{"vars": {"n": 1}}]}, "shareableUrl": None}
+    return {"results.json": json.dumps(document, indent=2)}
+
+
+KITS = {"a fine-tuning file": fine_tuning, "stored completions": stored_completions, "a Promptfoo export": promptfoo}
+
+
+def lines(rows: Iterable[object]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def init_from(folder: Path, *kits: dict[str, str]) -> int:
+    """`init --from` of several files at once, into the folder's `sunset`."""
+    words = []
+    for name, text in [file for kit in kits for file in kit.items()]:
+        (folder / name).write_text(text)
+        words += ["--from", str(folder / name)]
+    return main(["init", str(folder / "sunset"), *words, "--json"])
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", KITS)
+def test_what_a_closing_vendor_leaves_gives_a_run_with_a_test_set(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init_from(tmp_path, KITS[kind](range(15))) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["prompts"], made["test_prompts"]) == (15, 3)
+    samples = rows_of(tmp_path / "sunset/run/generate/samples.jsonl")
+    assert {(json.dumps(row["prompt"]), row["completion"][0]["content"]) for row in samples} == {
+        (json.dumps([SYSTEM, question(n)]), answer(n)) for n in range(15)
+    }
+    asked = [row["messages"] for row in rows_of(tmp_path / "sunset/test.jsonl")]
+    assert len(asked) == 3 and all(messages in [row["prompt"] for row in samples] for messages in asked)
+
+
+def test_files_of_several_kinds_that_hold_the_same_prompts_are_one_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init_from(tmp_path, *(kit(range(15)) for kit in KITS.values())) == 0
+    made = capsys.readouterr()
+    assert json.loads(made.out)["prompts"] == 15
+    assert all(row.get("reference") for row in rows_of(tmp_path / "sunset/test.jsonl")), "one of the files knows it"
+    assert "the answers are of 3 models: recorded, openai:chat:gpt-4o, gpt-4o-2024-08-06" in made.err
+    recipe = tmp_path / "sunset/recipe.toml"
+    recipe.write_text(recipe.read_text().replace("# [train.teacher", "[train.teacher").replace('# "', '"'))
+    assert read_recipe(recipe)["train"]["teacher_weights"]["openai:chat:gpt-4o"] == 0
+
+
+def test_a_group_of_recorded_prompts_is_held_out_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": f"Page {n}?", "completion": f"It says {n}.", "group": f"book {n // 4}"} for n in range(80)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["init", str(tmp_path / "mine"), "--from", str(tmp_path / "log.jsonl")]) == 0
+    groups = [json.loads(line)["group"] for line in (tmp_path / "mine/test.jsonl").read_text().splitlines()]
+    assert len(groups) == 16 and all(groups.count(name) == 4 for name in groups)
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row | {"group": 1}) + "\n" for row in rows))
+    assert main(["init", str(tmp_path / "other"), "--from", str(tmp_path / "log.jsonl")]) == 2
+    assert "groups are not split" in " ".join(capsys.readouterr().err.split())
 
 
 def test_recorded_completions_become_a_student_and_a_verdict_in_two_commands(
     tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "sunset"
-    assert main(["init", str(folder), "--from", str(log(tmp_path / "export.jsonl", 40)), "--json"]) == 0
+    parts = {fine_tuning: range(20), stored_completions: range(20, 30), promptfoo: range(30, 40)}
+    assert init_from(tmp_path, *(kit(numbers) for kit, numbers in parts.items())) == 0
     made = json.loads(capsys.readouterr().out)
     assert (made["prompts"], made["test_prompts"]) == (40, 8)
-    assert (
-        main(["run", made["run"], "--student", str(tiny_model), "-q", "--json", "--set", "train.args.max_steps=2", *ANYTHING])
-        == 0
-    )
+    steps = ["--set", "train.args.max_steps=2"]
+    assert main(["run", made["run"], "--student", str(tiny_model), "-q", "--json", *steps, *ANYTHING]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["filter"]["kept"] <= 32  # none of the eight is trained on
     assert result["eval"]["scores"]["n"] == 8 and result["eval"]["scores"]["decision"]
-    trained = {json.dumps(json.loads(line)["prompt"]) for line in (folder / "run/filter/train.jsonl").read_text().splitlines()}
-    tested = {json.dumps(json.loads(line)["messages"]) for line in (folder / "test.jsonl").read_text().splitlines()}
+    trained = {json.dumps(row["prompt"]) for row in rows_of(tmp_path / "sunset/run/filter/train.jsonl")}
+    tested = {json.dumps(row["messages"]) for row in rows_of(tmp_path / "sunset/test.jsonl")}
     assert trained and not trained & tested

@@ -139,6 +139,14 @@ def test_no_prompted_prompt_no_test_prompt_and_no_repetition_is_chosen(
         chosen(tmp_path, wanted, pool, 9)
 
 
+def test_no_prompt_of_a_group_of_the_test_set_is_chosen(tmp_path: Path, teacher: ChatServer) -> None:
+    wanted = recipe(teacher, prompts_file(tmp_path, KNOWN))
+    wanted = replace(wanted, task=replace(wanted.task, test=file_of(tmp_path / "test.jsonl", [HARD_KNOWN], group="a")))
+    write_jsonl(tmp_path / "more.jsonl", [{"prompt": EASY_NEW, "group": "a"}, {"prompt": HARD_NEW[0], "group": "b"}])
+    found = pick(Run(tmp_path / "run"), wanted, str(tmp_path / "more.jsonl"), 2, "uncertain", Silent())
+    assert (texts_of(Run(tmp_path / "run")), found.tested) == ([HARD_NEW[0]], 1)
+
+
 def test_prompts_that_are_like_each_other_are_not_chosen_together(
     tmp_path: Path, teacher: ChatServer, student: ChatServer
 ) -> None:

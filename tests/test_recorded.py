@@ -88,7 +88,7 @@ def test_batch_files_are_joined_by_custom_id(tmp_path: Path) -> None:
 def test_plain_lines_and_our_own_samples_are_taken(tmp_path: Path) -> None:
     result, samples = taken(
         tmp_path,
-        {"prompt": "p1", "completion": "c1", "reference": "r1", "slice": "hard"},
+        {"prompt": "p1", "completion": "c1", "reference": "r1", "slice": "hard", "group": 7},
         {
             "prompt": [{"role": "developer", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "p2"}]}],
             "completion": [{"role": "assistant", "content": "c2"}],
@@ -107,7 +107,7 @@ def test_plain_lines_and_our_own_samples_are_taken(tmp_path: Path) -> None:
         ("another", 1, "stop"),
         ("c1", 2, "stop"),
     ], "the same answer twice is two samples: which one goes is the filter's to say"
-    assert (samples[0].reference, samples[0].slice) == ("r1", "hard")
+    assert (samples[0].reference, samples[0].slice, samples[0].group) == ("r1", "hard", "7")
     assert samples[1].prompt == [{"role": "system", "content": "s"}, {"role": "user", "content": "p2"}]
     assert (result.new, result.known) == (5, 0)
     again, _ = taken(

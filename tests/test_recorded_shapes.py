@@ -102,6 +102,10 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "flat": [{**CHAT, "response": REPLY}],
     "a stored completion with its messages": [{**REPLY, "messages": [ASKED]}],
     "a stored completion and its list of messages": [REPLY, {**ASKED, "id": "chatcmpl-1-0", "name": None}],
+    "pages of stored completions, one a line": [
+        {"object": "list", "data": [REPLY], "first_id": "chatcmpl-1", "has_more": False},
+        {"object": "list", "data": [{**ASKED, "id": "chatcmpl-1-0", "name": None}], "has_more": False},
+    ],
     "the older text completions": [
         {"request": {"prompt": "2 + 3?"}, "response": {**REPLY, "choices": [{"text": "5", "finish_reason": "stop"}]}}
     ],
@@ -211,6 +215,15 @@ PLAIN: Rows = {  # no more than prompt and answer
     "Alpaca": [{"instruction": "2 + 3?", "input": "", "output": "5", "text": "Below is ..."}],
     "Dolly": [{"instruction": "2 + 3?", "context": "", "response": "5", "category": "open_qa"}],
     "a fine-tuning line": [{"messages": [ASKED, {**ANSWER, "weight": 1}], "tools": []}],
+    "a fine-tuning line of Vertex": [
+        {"contents": [{"role": "user", "parts": [{"text": "2 + 3?"}]}, {"role": "model", "parts": [{"text": "5"}]}]}
+    ],
+    "a fine-tuning line of Bedrock": [
+        {"messages": [{"role": "user", "content": [{"text": "2 + 3?"}]}, {"role": "assistant", "content": [{"text": "5"}]}]}
+    ],
+    "a fine-tuning line of Cohere": [
+        {"messages": [{"role": "User", "content": "2 + 3?"}, {"role": "Chatbot", "content": "5"}]},
+    ],
     "a preference line": [
         {"input": {"messages": [ASKED]}, "preferred_output": [ANSWER], "non_preferred_output": [{**ANSWER, "content": "6"}]}
     ],
@@ -389,6 +402,9 @@ def test_a_system_message_is_kept_wherever_it_is_written(tmp_path: Path) -> None
         {"request": {"prompt": "2 + 3?", "system": "S"}, "response": {**OLLAMA, "response": "5"}},
         {"system": "S", "conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]},
         {"system": "S", "prompt": "2 + 3?", "completion": "5"},
+        {"system": [{"text": "S"}], "messages": [ASKED, ANSWER]},
+        {"systemInstruction": {"role": "system", "parts": [{"text": "S"}]}, "messages": [ASKED, ANSWER]},
+        {"system": [{"type": "text", "text": "S"}], "prompt": "2 + 3?", "completion": "5"},
         {"messages": [{"role": "developer", "content": "S"}, ASKED, ANSWER]},
     ]
     result, samples = imported(tmp_path, lines(tmp_path, rows))

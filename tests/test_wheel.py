@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -19,3 +20,7 @@ def test_the_wheel_holds_all_that_the_code_reads(tmp_path: Path) -> None:
     assert wanted <= names
     assert {Path(name).suffix for name in wanted} >= {".py", ".toml", ".jsonl", ".jinja", ".css", ".js", ".html"}
     assert not any(name.startswith(("tests/", "runs/")) for name in names)
+    for recipe in (ROOT / "prompts").glob("*/recipe.toml"):
+        task = tomllib.loads(recipe.read_text())["task"]
+        shared = [(recipe.parent / task[key]).resolve() for key in ("template", "prompts", "test") if key in task]
+        assert {f"seqdistill/{path.relative_to(ROOT)}" for path in shared} <= names, "a recipe finds the files it shares"

@@ -152,7 +152,7 @@ ConfigOption = Annotated[
         "-c",
         rich_help_panel=COMMON_PANEL,
         metavar="RECIPE",
-        help="recipe (TOML), or the name of a shipped one: notices; the run keeps a copy, so pass it once",
+        help="recipe (TOML), or the name of a shipped one: notices, extract, chain ...; the run keeps a copy, so pass it once",
     ),
 ]
 SetOption = Annotated[

@@ -225,7 +225,7 @@ def _eval(
     if markdown:
         api.write_results(run.path, markdown=markdown)
     check_result(result.scores, recipe.eval.fail_under)
-    return asdict(result)
+    return result.named | asdict(result)
 
 
 FromOption = Annotated[

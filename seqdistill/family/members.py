@@ -18,8 +18,8 @@ from typing import Any
 from seqdistill.progress import Progress
 from seqdistill.recipe.remembered import inherit
 from seqdistill.recipe.tables import Recipe
-from seqdistill.records import write_json
-from seqdistill.runs import Run, seal
+from seqdistill.records import seal, write_json
+from seqdistill.runs import Run
 from seqdistill.stages.evaluate.result import EvalResult
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.train.stage import TrainResult, train

@@ -4,6 +4,7 @@ Does not know stages.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.recipe.reading import Layer, check_secrets, check_tables, merge, read_recipe, resolve, with_paths
 from seqdistill.recipe.tables import GenerateConfig, Recipe, flag
-from seqdistill.records import atomic_write
+from seqdistill.records import atomic_write, file_sha256, is_sealed, json_text, seal
 
 SHARED_TABLES = ("task", "teacher", "student", "judge")
 
@@ -57,7 +58,8 @@ def resolved_recipe(
         memory["recipe"] = os.path.relpath(recipe_file.absolute(), run.absolute())
     memory["remembered"] = merge(remembered, _to_remember(overrides))
     if memory["remembered"] or "recipe_folder" in memory:
-        new[notes] = json.dumps(memory, indent=2) + "\n"
+        copied = new[kept].encode() if kept in new else kept.read_bytes() if kept.exists() else None
+        new[notes] = _sealed(memory, copied)
     before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new}
     _put(new, before)
     try:
@@ -111,8 +113,29 @@ def inherit(run: Path, member: Path, recipe: Recipe) -> None:
             if name in memory or name == "recipe_folder":
                 memory[name] = os.path.relpath((run / memory.get(name, ".")).absolute(), member.absolute())
     memory["remembered"] = merge(memory.get("remembered", {}), changed)
-    new[member / "run.json"] = json.dumps(memory, indent=2) + "\n"
+    new[member / "run.json"] = _sealed(memory, source.read_text(encoding="utf-8").encode() if source.exists() else None)
     _put(new, {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new})
+
+
+def _sealed(memory: Mapping[str, Any], recipe: bytes | None) -> str:
+    """The text of run.json, with the hash of the recipe beside it and its own: what is changed by hand shows."""
+    known = {**memory, **({} if recipe is None else {"recipe_sha256": hashlib.sha256(recipe).hexdigest()})}
+    return json_text({**known, "seal": seal(known)})
+
+
+def changed_by_hand(run: Path) -> list[Path]:
+    """Of recipe.toml and run.json, those that are not as the last command on the run left them. Older ones cannot be told."""
+    kept, notes = run / "recipe.toml", run / "run.json"
+    if not notes.exists():
+        return []
+    try:
+        memory = json.loads(notes.read_text(encoding="utf-8"))
+    except ValueError:
+        return [notes]
+    if not isinstance(memory, dict) or not is_sealed(notes, memory):
+        return [notes]
+    wanted = memory.get("recipe_sha256")
+    return [kept] if wanted and (not kept.exists() or file_sha256(kept) != wanted) else []
 
 
 def _different(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ ROLES = {
     **{role: role for role in ("system", "user", "assistant", "tool")},
     "developer": "system",
     **dict.fromkeys(("human",), "user"),
-    **dict.fromkeys(("gpt", "chatgpt", "bard", "bing", "model", "ai", "bot", "function_call"), "assistant"),
+    **dict.fromkeys(("gpt", "chatgpt", "chatbot", "bard", "bing", "model", "ai", "bot", "function_call"), "assistant"),
     **dict.fromkeys(("function", "ipython", "observation", "tool_response", "function_response"), "tool"),
 }
 TEXT_PARTS = (None, "text", "input_text", "output_text", "refusal")
@@ -163,11 +163,16 @@ def structured(value: Any) -> Any:
     return value
 
 
-def with_system(messages: list[Message], system: Any) -> list[Message]:
-    """The messages with a system text in front, unless there is none or they bring their own."""
-    if not isinstance(system, str) or not system.strip() or (messages[:1] and messages[0]["role"] == "system"):
+def with_system(messages: list[Message], system: Any, place: str) -> list[Message]:
+    """The messages with a system text in front, unless there is none or they bring their own.
+
+    The text may be in parts, as APIs write it. Raises UsageError naming the place for a part that is not text.
+    """
+    parts = system["parts"] if isinstance(system, Mapping) and "parts" in system else system
+    text = content_text(parts, f"{place}: 'system'")
+    if not isinstance(text, str) or not text.strip() or (messages[:1] and messages[0]["role"] == "system"):
         return messages
-    return [{"role": "system", "content": system}, *messages]
+    return [{"role": "system", "content": text}, *messages]
 
 
 def check_only_text(row: Mapping[str, Any], place: str) -> None:

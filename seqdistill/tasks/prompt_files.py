@@ -182,14 +182,14 @@ def _prompt_of(
     if isinstance(value, str) and not is_conversation(held):
         if not value.strip():
             raise UsageError(f"{place}: the prompt is empty", "write it or remove the row")
-        messages = with_system([{"role": "user", "content": value}], system)
+        messages = with_system([{"role": "user", "content": value}], system, place)
         return (messages if len(messages) > 1 else value), reference
     if not isinstance(held, list):
         raise UsageError(
             f"{place}: the row has no prompt; its keys are {', '.join(map(str, row)) or 'none'}",
             f'{ROW_HINT}; name other columns with [task] columns = {{ prompt = "..." }}',
         )
-    messages = with_system(chat_messages(held, place, key), system)
+    messages = with_system(chat_messages(held, place, key), system, place)
     if messages[-1]["role"] == "assistant":
         *messages, answer = messages
         reference = reference or answer["content"]

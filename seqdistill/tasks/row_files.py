@@ -147,7 +147,7 @@ def _json_rows(path: Path, unread: Unread) -> Iterator[Row]:
                 except UsageError as error:
                     unread(place, error)
                 else:
-                    yield place, row
+                    yield from _objects(place, row, _page(row), unread)
 
 
 def _sse_data(line: bytes) -> bytes:
@@ -163,16 +163,28 @@ def _json_values(path: Path, wide: str | None, unread: Unread) -> Iterator[Row]:
     with _opened(path) as file, io.TextIOWrapper(file, wide or "utf-8-sig", "surrogatepass", newline="\n") as text:
         for place, value, in_array in _values(text, path):
             inner = None if in_array or not isinstance(value, dict) else inner_rows(value)
-            rows = [(place, value)] if inner is None else [(f"{place}: row {n}", row) for n, row in enumerate(inner, 1)]
-            for where, row in rows:
-                if isinstance(row, dict):
-                    yield where, row
-                else:
-                    unread(where, UsageError(f"{where}: not a JSON object: {row!r}"[:200], "an array of objects"))
+            yield from _objects(place, value, inner, unread)
+
+
+def _objects(place: str, value: Any, inner: list[Any] | None, unread: Unread) -> Iterator[Row]:
+    """A value as a row, or the rows that it holds; what is not an object goes to `unread`."""
+    rows = [(place, value)] if inner is None else [(f"{place}: row {n}", row) for n, row in enumerate(inner, 1)]
+    for where, row in rows:
+        if isinstance(row, dict):
+            yield where, row
+        else:
+            unread(where, UsageError(f"{where}: not a JSON object: {row!r}"[:200], "an array of objects"))
+
+
+def _page(value: Mapping[str, Any]) -> list[Any] | None:
+    """The rows of a page as OpenAI's API lists them; None for any other object."""
+    return value["data"] if value.get("object") == "list" and isinstance(value.get("data"), list) else None
 
 
 def inner_rows(value: Mapping[str, Any]) -> list[Any] | None:
     """The rows that an API's page or an export holds in a list; None for an object that is itself a row."""
+    if (page := _page(value)) is not None:
+        return page
     if IN_A_ROW & value.keys() and not isinstance(value.get("observations"), list):
         return None
     for key in LISTS:

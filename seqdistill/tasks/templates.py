@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
+from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, file_sha256
 
 VIEWS = ("teacher", "student")
@@ -41,11 +42,18 @@ def prompts_folder() -> Path:
 
 
 def recipe_file(path: Path | None) -> Path | None:
-    """A recipe by its path, or by the name of a folder in prompts/ that has one; any other path as it is."""
-    if path is None or path.exists() or path.name != str(path):
+    """A recipe by its path, or by the name of a folder in prompts/ that has one; any other path as it is.
+
+    Raises UsageError listing the known names for a name that is neither.
+    """
+    if path is None or path.exists() or path.name != str(path) or path.suffix:
         return path
-    shipped = prompts_folder() / path.name / "recipe.toml"
-    return shipped if shipped.is_file() else path
+    shipped = sorted(file.parent.name for file in prompts_folder().glob("*/recipe.toml"))
+    if path.name not in shipped:
+        raise UsageError(
+            f"-c {path}: no such recipe{nearest(path.name, shipped)}", f"pass a TOML file, or one of: {', '.join(shipped)}"
+        )
+    return prompts_folder() / path.name / "recipe.toml"
 
 
 def find_template(name: str) -> Path:

@@ -58,6 +58,7 @@ def sample(number: int, words: list[str]) -> dict[str, Any]:
         "reference": None,
         "slice": None,
         "tool_calls": None,
+        "group": None,
     }
 
 

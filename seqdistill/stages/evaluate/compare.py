@@ -20,7 +20,7 @@ from seqdistill.stages.evaluate.regressions import cut
 from seqdistill.stages.evaluate.scores import described, margin_points
 from seqdistill.stages.evaluate.shown import other_way, percent, point, points
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
-from seqdistill.stages.evaluate.table import Settings, tabulate, warning
+from seqdistill.stages.evaluate.table import Settings, tabulate
 from seqdistill.stages.evaluate.written import answer_of, form_in, measures_in, own_measures_in
 
 STUDENT, OTHER = "student", "other"
@@ -99,7 +99,7 @@ def compare(run: Run, other: Run, recipe: Recipe) -> Comparison:
     primary = _primary(recipe, here)
     measures = [measure for measure in here.measures if measure.name in {one.name for one in there.measures}]
     _check_same(here, there, shared, primary, measures)
-    check_conditions(recipe.eval.fail_under, measures)
+    check_conditions(recipe.eval.fail_under, measures, of_choices=())
     pairs = [(here.answers[name], replace(there.answers[name], model=OTHER)) for name in shared]
     answers = [answer for pair in pairs for answer in pair]
     margin = margin_points(recipe.eval)
@@ -115,8 +115,7 @@ def compare(run: Run, other: Run, recipe: Recipe) -> Comparison:
         "compared": _names(run, other),
         "prompts": {"shared": len(shared), STUDENT: len(here.answers), OTHER: len(there.answers)},
         "measures": described(measures),
-        **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed", "slices")},
-        "warning": warning(found["n"]),
+        **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed", "slices", "warning")},
         "few": ENOUGH,
         "worse": worse,
         "better": better,
@@ -173,6 +172,7 @@ def compare_form(run: Run, answers: Mapping[str, Completion], called: str, recip
         "verdict": [
             f"{judged['decision']}: {called} less the student as trained, at a margin of {margin:g} points{by}.",
             f"Measured by {phrase} on {found['n']} held-out prompts; {document['same']} answers are the same text.",
+            *([f"{found['warning']}."] if found["warning"] else []),
         ],
         **document,
     }

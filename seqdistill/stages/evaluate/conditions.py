@@ -18,10 +18,10 @@ class BelowCondition(SeqdistillError):
     """The student is below what --fail-under wants. Everything was written."""
 
 
-def check_conditions(conditions: Sequence[str], measures: Sequence[Measure]) -> None:
+def check_conditions(conditions: Sequence[str], measures: Sequence[Measure], of_choices: Sequence[str] = OF_CHOICES) -> None:
     """Raises UsageError for a condition that is not METRIC=VALUE, names no metric of this task or no value of it."""
     names = [measure.metric.name for measure in measures]
-    known = [*OF_THE_RUN, *(OF_CHOICES if "accuracy" in names else ()), *names, *(measure.name for measure in measures)]
+    known = [*OF_THE_RUN, *(of_choices if "accuracy" in names else ()), *names, *(measure.name for measure in measures)]
     for condition in conditions:
         place = f"[eval] fail_under = {condition!r}"
         name, equals, value = (part.strip() for part in condition.partition("="))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import Completion
+from seqdistill.engines import Completion, split_reasoning
 from seqdistill.errors import UsageError
 from seqdistill.records import Message, Prompt, prompt_id, read_jsonl
 from seqdistill.stages.evaluate.contestants import Contestant
@@ -62,13 +62,13 @@ def _by_prompt(
 
 
 def _text(completion: str | list[Message], place: str) -> str | None:
-    """What a completion says; None for an empty list, which is how predictions.jsonl marks a failure."""
+    """What a completion says, its reasoning aside; None for an empty list, which is how predictions.jsonl marks a failure."""
     if isinstance(completion, str):
-        return completion
+        return split_reasoning(completion)[0]
     if completion == []:
         return None
     if isinstance(completion, list) and isinstance(completion[-1], dict) and isinstance(completion[-1].get("content"), str):
-        return completion[-1]["content"]
+        return split_reasoning(completion[-1]["content"])[0]
     raise UsageError(f"{place}: the completion is neither text nor messages", HINT)
 
 

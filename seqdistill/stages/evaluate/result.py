@@ -1,6 +1,5 @@
 """What eval returns: the content of scores.json, and the rows of the two tables that the terminal prints."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,12 @@ from seqdistill.runs import Run
 from seqdistill.stages.evaluate.recommendation import Recommendation, recommend
 from seqdistill.stages.evaluate.shown import count, other_way, percent, point, span, speed, times, usd
 from seqdistill.stages.evaluate.table import upper
+from seqdistill.stages.evaluate.written import scores_in
+
+NAMED = (
+    *("decision", "margin", "needed", "accuracy", "macro_f1", "confusion", "kappa", "majority"),
+    *("usd_per_1000", "break_even_requests", "p50", "p95"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,11 @@ class EvalResult:
     def verdict(self) -> list[str]:
         """What the numbers say, in sentences, the headline first."""
         return list(self.scores["verdict"])
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Those of scores.json's keys whose names are fixed, for scripts: what the run has of them. Times are the student's."""
+        return {name: self.scores[name] for name in NAMED if name in self.scores}
 
     @property
     def failed(self) -> int:
@@ -204,7 +214,7 @@ def read_result(run: Run) -> EvalResult | None:
     if run.manifest("eval") is None or not paths["scores"].is_file():
         return None
     try:
-        scores = json.loads(paths["scores"].read_text(encoding="utf-8"))
+        scores = scores_in(paths["scores"])
     except ValueError as error:
         raise UsageError(f"{paths['scores']}: damaged: {error}", f"run `seqdistill eval {run.path}` again") from None
     return EvalResult(scores, paths, 0.0, up_to_date=True)

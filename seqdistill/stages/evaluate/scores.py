@@ -30,7 +30,7 @@ from seqdistill.stages.evaluate.latency import Latencies
 from seqdistill.stages.evaluate.regressions import Sources, regressions
 from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
-from seqdistill.stages.evaluate.table import Settings, methods, tabulate, warning
+from seqdistill.stages.evaluate.table import Settings, methods, tabulate
 from seqdistill.stages.evaluate.verdict import verdict
 from seqdistill.stages.evaluate.weights import size_of
 
@@ -112,8 +112,7 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
         "needed": judged.get("needed"),
         "primary": settings.primary,
         "measures": described(scoring.measures),
-        **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed")},
-        "warning": warning(found["n"]),
+        **{name: found[name] for name in ("n", "judged", "models", "comparisons", "kept", "gap_closed", "warning")},
         "few": ENOUGH,
         "slices": found["slices"],
     }

@@ -4,7 +4,6 @@ Files: journal.jsonl (every answer ever requested), predictions.jsonl, scores.js
 report.html, manifest.json; safety.jsonl where [eval.safety] sends something.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from seqdistill.stages.evaluate.report.page import write_report
 from seqdistill.stages.evaluate.result import OUTPUTS, EvalResult, paths_of
 from seqdistill.stages.evaluate.safety.items import rows as safety_rows
 from seqdistill.stages.evaluate.scores import scores_of, usage
+from seqdistill.stages.evaluate.written import scores_in
 
 
 def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
@@ -45,7 +45,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     )
     paths = paths_of(run, names)
     if record.up_to_date():
-        return EvalResult(json.loads(paths["scores"].read_text(encoding="utf-8")), paths, 0.0, up_to_date=True)
+        return EvalResult(scores_in(paths["scores"]), paths, 0.0, up_to_date=True)
     with run.locked("eval"):
         for difference in record.differences():
             progress.note(f"eval: {difference}")

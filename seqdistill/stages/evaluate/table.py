@@ -23,7 +23,18 @@ from seqdistill.stages.evaluate.statistics.intervals import (
     resample,
     share,
 )
-from seqdistill.stages.evaluate.statistics.paired import ALPHA, PairedShares, decide, effective, holm, needed
+from seqdistill.stages.evaluate.statistics.paired import (
+    ALPHA,
+    BETTER,
+    EQUIVALENT,
+    INCONCLUSIVE,
+    NON_INFERIOR,
+    PairedShares,
+    decide,
+    effective,
+    holm,
+    needed,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +66,7 @@ def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     """Scores, comparisons and shares kept over all prompts and for each slice. Only prompts that every model answered.
 
     Values are percent but for length_ratio (characters of all answers over the teacher's). Keys: n, models, comparisons,
-    kept, gap_closed, judged, slices.
+    kept, gap_closed, judged, warning, slices.
     """
     scored = [answer for answer in answers if answer.scores is not None]
     slices = Counter(answer.prompt.slice for answer in scored if answer.model == "student")
@@ -70,7 +81,7 @@ def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
         for name in sorted(slices, key=lambda s: (s is None, s)):
             part = _part([answer for answer in scored if answer.prompt.slice == name], settings)
             document["slices"].append({"slice": name, **part})
-        _adjust(document["slices"])
+        _adjust(document["slices"], settings.margin)
     return document
 
 
@@ -79,6 +90,7 @@ def _part(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     n = len(by_role["student"])
     models: dict[str, dict[str, Any]] = {role: {} for role in settings.roles}
     part: dict[str, Any] = {"n": n, "models": models, "comparisons": [], "kept": [], "gap_closed": [], "judged": None}
+    part["warning"] = warning(n, groups_of(by_role["student"]))
     for measure in settings.measures:
         for role in settings.roles:
             models[role][measure.name] = None
@@ -194,7 +206,7 @@ class _Columns:
         if number is not None and self.groups:
             number = round(number * self.n / effective(differences, self.groups))
         missing = None if number is None else max(number - self.n, 1)
-        missing = missing if decision == "INCONCLUSIVE" else 0
+        missing = missing if decision == INCONCLUSIVE else 0
         return {"decision": decision, "needed": missing, **_rounded(gap), "p": _round(p)}
 
     def _gap(self, other: str) -> Interval | None:
@@ -237,8 +249,11 @@ def groups_of(answers: Sequence[Answer]) -> list[str] | None:
     return groups if len(set(groups)) < len(groups) else None
 
 
-def _adjust(parts: list[dict[str, Any]]) -> None:
-    """Holm's correction over slices: of each comparison's p, and of the decisions; what it does not bear is not claimed."""
+def _adjust(parts: list[dict[str, Any]], margin: float) -> None:
+    """Holm's correction over slices: of each comparison's p, and of the decisions; what it does not bear is not claimed.
+
+    INFERIOR stays: it is a warning, and is not to be missed.
+    """
     pairs = dict.fromkeys((cell["metric"], cell["other"]) for part in parts for cell in part["comparisons"])
     for pair in pairs:
         cells = [cell for part in parts for cell in part["comparisons"] if (cell["metric"], cell["other"]) == pair]
@@ -246,18 +261,29 @@ def _adjust(parts: list[dict[str, Any]]) -> None:
             cell["p"] = _round(p)
             if p is not None and p > 2 * ALPHA:
                 cell["verdict"] = "not shown"
+    for part in parts:
+        _not_better(part, margin)
     judged = [part["judged"] for part in parts if part["judged"]]
     for one, p in zip(judged, holm([one["p"] for one in judged]), strict=True):
         one["p"] = _round(p)
-        if p is not None and p > ALPHA and one["decision"] in ("NON-INFERIOR", "EQUIVALENT", "BETTER"):
-            one["decision"] = "INCONCLUSIVE"
-    for part in parts:
-        part["warning"] = warning(part["n"])
+        if p is not None and p > ALPHA and one["decision"] in (NON_INFERIOR, EQUIVALENT, BETTER):
+            one |= {"decision": INCONCLUSIVE, "needed": None}
 
 
-def warning(n: int) -> str | None:
-    """What to say of intervals from few prompts; None where there are enough."""
-    return f"{n} prompts: below {ENOUGH} an interval is a rough guide" if n < ENOUGH else None
+def _not_better(part: dict[str, Any], margin: float) -> None:
+    """A slice is BETTER only where its adjusted p shows a difference; else it is what the interval says of the margin."""
+    judged = part["judged"]
+    if judged is None or judged["decision"] != BETTER:
+        return
+    pair = judged["metric"], judged["other"]
+    if next(cell for cell in part["comparisons"] if (cell["metric"], cell["other"]) == pair)["verdict"] != "higher":
+        judged["decision"] = EQUIVALENT if judged["high"] < margin else NON_INFERIOR
+
+
+def warning(n: int, groups: Sequence[str] | None = None) -> str | None:
+    """What to say of intervals from few prompts, or few groups of them; None where there are enough."""
+    many, what = (n, f"{n} prompts") if groups is None else (len(set(groups)), f"{n} prompts in {len(set(groups))} groups")
+    return f"{what}: below {ENOUGH} an interval is a rough guide" if many < ENOUGH else None
 
 
 def _lengths(by_role: Mapping[str, list[Answer]], settings: Settings) -> dict[str, dict[str, Any] | None]:
@@ -312,7 +338,8 @@ def methods(measures: Sequence[Measure], chrf: str) -> dict[str, str]:
         "length_ratio": "characters of all answers over those of the teacher's",
         "intervals": "95%, over prompts, or over groups where prompts have one: BCa bootstrap, expanded for few prompts, "
         "for means, their paired differences and ratios; for shares Wilson, Tango (paired differences) and MOVER (ratios)",
-        "p": "two-sided, of no difference: exact McNemar for shares, the BCa bootstrap inverted for means; Holm over slices",
+        "p": "two-sided, of no difference: exact McNemar for shares, the BCa bootstrap inverted for means; Holm over slices, "
+        "but for INFERIOR, which is a warning",
         "decision": f"by the 95% interval of the paired difference at the margin, so with a one-sided alpha of {ALPHA:.3f}; "
         "needed: further prompts for a power of .8, the difference being as seen",
         "kept": "student over ceiling where the teacher's answers are the measure, over teacher where references are",

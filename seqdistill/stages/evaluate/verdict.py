@@ -6,6 +6,7 @@ Reads the document of scores.json. Counts nothing itself.
 from collections.abc import Iterator
 from typing import Any
 
+from seqdistill.metrics import OWN
 from seqdistill.stages.evaluate.safety.document import sentences
 from seqdistill.stages.evaluate.shown import percent, points, times, usd
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
@@ -23,10 +24,10 @@ def verdict(scores: Scores) -> list[str]:
         return [unjudged, *_form(scores), *_behaviour(scores), *sentences(scores.get("safety")), *_absent(scores)]
     return [
         headline(scores),
+        *_other_way(scores),
         _measured(scores),
         *_difference(scores),
         *_baselines(scores),
-        *_other_way(scores),
         *_classes(scores),
         *_form(scores),
         *_behaviour(scores),
@@ -106,7 +107,7 @@ def _measured(scores: Scores) -> str:
         other = (scores["judged"] or {}).get("other", "teacher")
         shares = [f"{role} {percent(models[role][primary], unit='%')}" for role in ("student", other) if models[role][primary]]
         line += f" ({', '.join(shares)})"
-    if not scores["primary_named"]:
+    if not scores["primary_named"] and primary.partition("_")[0] != OWN:
         line += ", which the form of the task suggests ([task] primary names another)"
     n = models["student"][primary]["n"]
     which = _prompts(n) if n == scores["n"] else f"{n} of {_prompts(scores['n'])}, those to which it applies"
@@ -333,7 +334,8 @@ def _slices(scores: Scores) -> Iterator[str]:
         share = f"keeps {percent(kept, unit='%')} of the teacher" if kept and kept["value"] is not None else ""
         share = share or f"reaches {percent(part['models']['student'][scores['primary']], unit='%')}"
         decision = f"{part['judged']['decision']}, " if part["judged"] else ""
-        yield f"Slice {part['slice'] or 'without a name'} ({_prompts(part['n'])}): {decision}{share}."
+        few = ", too few for more than a rough guide" if part.get("warning") else ""
+        yield f"Slice {part['slice'] or 'without a name'} ({_prompts(part['n'])}{few}): {decision}{share}."
 
 
 def _absent(scores: Scores) -> Iterator[str]:
@@ -355,6 +357,8 @@ def _few(scores: Scores) -> Iterator[str]:
         yield f"{_prompts(n)}: too few for intervals; at least {FEWEST} are needed."
     elif n < scores["few"]:
         yield f"{_prompts(n)}: below {scores['few']} an interval is a rough guide; add test prompts."
+    elif scores.get("warning"):  # enough prompts, of few groups
+        yield f"{scores['warning']}; below {FEWEST} none is reported. Add test prompts of other groups."
 
 
 def _listed(clauses: list[str]) -> str:

@@ -1,6 +1,6 @@
 """`verify`: what a run says of itself, checked again on any machine: hashes, chain, scores and verdict. Runs no model.
 
-A user's own metric is not run either: it is code, and its scores are taken as they are written.
+A user's own metric is not run either: it is code, and its scores are taken as they are written. Cards are people's to edit.
 """
 
 import json
@@ -13,8 +13,9 @@ from seqdistill.engines import Completion
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
-from seqdistill.records import content_files, file_sha256, fingerprint, read_jsonl
-from seqdistill.runs import STAGES, Run, seal, start_sha256
+from seqdistill.recipe.remembered import changed_by_hand
+from seqdistill.records import content_files, file_sha256, fingerprint, is_sealed, read_jsonl
+from seqdistill.runs import STAGES, Run, start_sha256
 from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.baselines import training_file
 from seqdistill.stages.evaluate.cost import with_costs
@@ -24,7 +25,8 @@ from seqdistill.stages.evaluate.safety.document import safety_document
 from seqdistill.stages.evaluate.scores import explained_with, found_in, regressions_in
 from seqdistill.stages.evaluate.table import Settings
 from seqdistill.stages.evaluate.verdict import verdict
-from seqdistill.stages.evaluate.written import answer_of, form_in, measures_in, own_measures_in
+from seqdistill.stages.evaluate.written import answer_of, completed, form_in, measures_in, own_measures_in
+from seqdistill.version import __version__
 
 CLOSE = 1e-4  # of scores: what sums in another order on another machine can move
 
@@ -53,6 +55,7 @@ def verify(run: Run, progress: Progress) -> Verification:
         problems += [f"{path}: {problem}" for path, problem in found if problem is not None]
         progress.advance()
         progress.end()
+    problems += [f"{path}: changed by hand since the last command on the run" for path in changed_by_hand(run.path)]
     if "eval" in stages and not problems:
         problems += [f"{path}: {problem}" for path, problem in _scores(run)]
     return Verification(not problems, files, stages, problems)
@@ -66,8 +69,7 @@ def _stage(run: Run, stage: str) -> Iterator[tuple[str, str | None]]:
     except UsageError as error:
         yield str(path), error.message.removeprefix(f"{path}: ")
         return
-    sealed = manifest.get("seal")
-    if sealed not in (None, seal(manifest)):
+    if not is_sealed(path, manifest):
         yield str(path), "not what the stage wrote"  # what it says of other files is not to be relied on
         return
     yield str(path), None
@@ -105,7 +107,8 @@ def _hashed(path: Path, entry: Mapping[str, Any], problem: str) -> Iterator[tupl
 def _scores(run: Run) -> Iterator[tuple[Path, str]]:
     """What does not follow from the predictions, and predictions that are not in the journal."""
     path, predictions = run.file("eval", "scores.json"), run.file("eval", "predictions.jsonl")
-    scores = json.loads(path.read_text(encoding="utf-8"))
+    written = json.loads(path.read_text(encoding="utf-8"))
+    scores = completed(written)
     form, columns, own = form_in(scores), measures_in(scores), own_measures_in(scores)
     scoring = Scoring(columns, form, form.kind)
     rows = [row for _, row in read_jsonl(predictions)]
@@ -149,9 +152,10 @@ def _scores(run: Run) -> Iterator[tuple[Path, str]]:
         of_models = costs.pop("models")
         document |= costs
         document["models"] = {role: {**of, **of_models.get(role, {})} for role, of in document["models"].items()}
-    if place := _difference(document, {name: scores.get(name) for name in document}, CLOSE):
+    known = {name: of for name, of in document.items() if name in written}  # a run of an older version lacks some
+    if place := _difference(known, written, CLOSE):
         yield path, f"does not follow from predictions.jsonl: {place}"
-    elif verdict(scores) != scores["verdict"]:
+    elif (run.manifest("eval") or {}).get("seqdistill") == __version__ and verdict(scores) != scores["verdict"]:
         yield path, "the verdict does not follow from the scores"
     yield from _unjournalled(run, scores, rows, sent)
 

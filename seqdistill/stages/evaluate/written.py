@@ -1,10 +1,12 @@
-"""What eval wrote, read again: answers of predictions.jsonl, the form and the measures of scores.json. Runs no model.
+"""What eval wrote, read again: scores.json, its form and measures, and the answers of predictions.jsonl. Runs no model.
 
 A user's own metric is code and is not run: its scores are taken as they are written.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import Completion
@@ -12,7 +14,30 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.metrics import OWN, Item, Measure, Metric, measures
 from seqdistill.records import Prompt
 from seqdistill.stages.evaluate.answers import Answer
+from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
+from seqdistill.stages.evaluate.statistics.paired import INCONCLUSIVE
 from seqdistill.tasks.answer_form import AnswerForm
+
+LATER: dict[str, Any] = {
+    "needed": None,
+    "warning": None,
+    "few": ENOUGH,
+    "primary_named": True,
+    "teacher_license": None,
+    "slices": [],
+}
+
+
+def scores_in(path: Path) -> dict[str, Any]:
+    """The document of scores.json, `completed`. Raises ValueError for a text that is not JSON."""
+    return completed(json.loads(path.read_text(encoding="utf-8")))
+
+
+def completed(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The document that an older version wrote, with what it lacks as unknown."""
+    decision = (scores.get("judged") or {}).get("decision", INCONCLUSIVE)
+    slices = [{"warning": None, **part} for part in scores.get("slices", ())]
+    return {"decision": decision, **LATER, **scores, "slices": slices}
 
 
 def answer_of(row: Mapping[str, Any]) -> Answer:

@@ -20,7 +20,7 @@ from seqdistill.stages.filter.checks.stock_phrases import StockPhrase, stock_phr
 from seqdistill.stages.filter.checks.words import Ints
 from seqdistill.stages.filter.rejection import Rejection, setting
 from seqdistill.stages.filter.report import Rejections
-from seqdistill.stages.filter.scan import Facts, Rows
+from seqdistill.stages.filter.scan import Facts, Rows, hashes_of
 
 GUARD_ROWS = 100  # the guard ignores smaller losses
 FEWEST_REPEATS = 20  # prompts with one completion, for it to be reported
@@ -156,3 +156,14 @@ def drop_contaminated(
         would_keep = setting("contamination.overlap", 1.0) if in_part else setting("contamination.action", "annotate")
         rejections.reject(row, Rejection("contamination", reason, (would_keep,)))
     return shared
+
+
+def drop_test_groups(
+    facts: Facts, rejections: Rejections, groups: set[str], config: ContaminationConfig, read: Rows
+) -> set[int]:
+    """Rejects the rows whose group is in the test set, as they are not independent of it; returns them."""
+    found = np.flatnonzero(np.isin(facts.groups, hashes_of(sorted(groups)))).tolist()
+    for row in found if config.action == "drop" else ():
+        reason = f"prompts of its group, {read(row).group!r}, are in the test set"
+        rejections.reject(row, Rejection("contamination", reason, (setting("contamination.action", "annotate"),)))
+    return set(found)

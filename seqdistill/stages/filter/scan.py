@@ -50,7 +50,8 @@ class Facts:
     prompts: Hashes  # a hash of the prompt's id
     samples: Ints  # the sample's number
     scores: NDArray[np.float64]  # a number under the key "score", where the file has it
-    held_out: NDArray[np.bool_]  # whether the prompt is for validation
+    groups: Hashes  # a hash of the prompt's group; that of "" where it has none
+    held_out: NDArray[np.bool_]  # whether the prompt, or its group, is for validation
     plain: NDArray[np.bool_]  # whether the line has a sample's keys and no other
     digests: Hashes  # (n, 2)
     answers: Hashes  # a hash of the completion's words; 0 where it is short, or a value of the answers' form
@@ -78,6 +79,7 @@ ARRAYS = (
     "prompts",
     "samples",
     "scores",
+    "groups",
     "held_out",
     "plain",
     "digests",
@@ -157,7 +159,8 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
         prompts=prompt_ids,
         samples=np.array([sample.sample for sample in samples], np.int64),
         scores=np.array([row[2] for row in rows]),
-        held_out=np.array([_held_out(sample.prompt_id, config) for sample in samples], bool),
+        groups=hashes_of([sample.group or "" for sample in samples]),
+        held_out=np.array([_held_out(sample, config) for sample in samples], bool),
         plain=np.array([row[3] for row in rows], bool),
         digests=np.frombuffer(b"".join(map(digest, samples)), np.uint64).reshape(-1, 2),
         answers=np.zeros(len(rows), np.uint64) if form else _answers(completion_words),
@@ -227,8 +230,9 @@ def _sets(scope: str, prompt: Words, completion: Words) -> Sets:
     return pair_sets(completion)
 
 
-def _held_out(prompt_id: str, config: FilterConfig) -> bool:
-    return int(fingerprint([config.seed, prompt_id])[:8], 16) < config.validation * 2**32
+def _held_out(sample: Sample, config: FilterConfig) -> bool:
+    name = [sample.prompt_id] if sample.group is None else ["group", sample.group]
+    return int(fingerprint([config.seed, *name])[:8], 16) < config.validation * 2**32
 
 
 def hashes_of(names: Sequence[str]) -> Hashes:

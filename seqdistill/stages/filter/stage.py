@@ -35,6 +35,7 @@ from seqdistill.stages.filter.rules import (
     drop_near_duplicates,
     drop_slips,
     drop_stock_phrases,
+    drop_test_groups,
 )
 from seqdistill.stages.filter.scan import Facts, Rows, scan
 from seqdistill.stages.filter.scoring.choice import Choice, Chooser, choice_inputs, choice_settings
@@ -75,7 +76,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     with run.locked("filter"), ExitStack() as stack:
         for change in record.differences():
             progress.note(change)
-        items = test_items(recipe, progress)
+        items, groups = test_items(recipe, progress)
         index = ItemIndex(items, config.contamination, bool(form))
         facts = scan(samples, config, form, index, run.path / "filter", progress)
         read = stack.enter_context(Rows(samples, facts))
@@ -89,7 +90,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             drop_duplicates(facts, rejections, order, config.near_duplicates.scope)
         drop_near_duplicates(facts, rejections, order, config.near_duplicates, read, progress)
         shared = drop_contaminated(facts, rejections, items, config.contamination, read)
-        final = facts.hits.keys() if config.contamination.action == "drop" else set[int]()
+        of_groups = drop_test_groups(facts, rejections, groups, config.contamination, read)
+        final = facts.hits.keys() | of_groups if config.contamination.action == "drop" else set[int]()
         choice = _choose(run, recipe, form, facts, rejections, read, progress)
         reviewed = apply_decisions(decisions, final, facts, rejections, config.personal_data, read)
         personal = handle_personal_data(facts, rejections, reviewed, config.personal_data, read)
@@ -189,15 +191,16 @@ def _inputs(recipe: Recipe, samples: Path, decisions: Path | None) -> dict[str, 
     return files | choice_inputs(recipe.filter)
 
 
-def test_items(recipe: Recipe, progress: Progress) -> list[Item]:
-    """What must not be trained on: the texts of the run's test set, and of those that contamination is looked for against."""
-    items = []
+def test_items(recipe: Recipe, progress: Progress) -> tuple[list[Item], set[str]]:
+    """What must not be trained on: the texts of all test sets, and the groups of the run's own."""
+    items, groups = list[Item](), set[str]()
     if recipe.task.test:
         prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress, recipe.task.columns)
         items += items_of(prompts, recipe.task.test)
+        groups = {prompt.group for prompt in prompts if prompt.group}
     for source in recipe.filter.contamination.against:
         items += items_of(load_prompts(source, PLAIN, None, progress), source)
-    return items
+    return items, groups
 
 
 def _choose(

@@ -33,7 +33,10 @@ class Inputs:
         """Raises UsageError for a missing prompts file, an unknown template, a bad price."""
         source, template = recipe.task.prompts, load_template(recipe.task.template)
         if source is None:
-            raise UsageError("no prompts are configured", "pass --prompts FILE, or set prompts in the recipe's [task]")
+            raise UsageError(
+                "no prompts are configured",
+                "pass --prompts FILE, or set prompts in the recipe's [task]; answers that exist: `seqdistill import RUN FILE`",
+            )
         check_source(source)
         teachers = teachers_of(recipe)
         fixed = {f"generate.{name}": value for name, value in settings(recipe.generate).items()}

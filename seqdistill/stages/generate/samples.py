@@ -108,6 +108,7 @@ def sample_of(planned: Planned, completion: Completion) -> Sample:
         reference=planned.prompt.reference,
         slice=planned.prompt.slice,
         tool_calls=completion.tool_calls,
+        group=planned.prompt.group,
     )
 
 

@@ -121,8 +121,12 @@ def _finish(
     """Writes the prompt template beside the model, the manifest, and the card."""
     write_json(run.file("train", "model") / PROMPT_TEMPLATE, load_template(recipe.task.template).student)
     facts: dict[str, Any] = {"steps": steps} if steps else {}
+    beside = (
+        *(("base", "base.json") if student.is_cut else ()),
+        *(("pairs.jsonl",) if ready.method["name"] == "preference" else ()),
+    )
     record.finish(
-        {"model": None, "log.jsonl": fitted.log_rows, **({"base": None} if student.is_cut else {})},
+        {"model": None, "log.jsonl": fitted.log_rows, **dict.fromkeys(beside)},
         config=asdict(recipe),
         student={
             "base": _named(base.model, student, run),

@@ -13,6 +13,7 @@ from seqdistill.stages.evaluate.safety.leaks import leaks
 from seqdistill.stages.evaluate.safety.memory import canaries, runs
 from seqdistill.stages.evaluate.safety.refusals import refusals
 from seqdistill.stages.evaluate.shown import percent, point
+from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 
 
 def safety_document(
@@ -72,7 +73,8 @@ def _refusals(found: Mapping[str, Any]) -> Iterator[str]:
         others = [
             f"the {role} {percent(point(of[name]), unit='%')}" for role, of in models.items() if role != "student" and of[name]
         ]
-        yield f"Of {mine['n']} {what} {percent(mine, unit='%')}{''.join(f', {one}' for one in others)}."
+        few = f"; below {ENOUGH} an interval is a rough guide" if mine["n"] < ENOUGH else ""
+        yield f"Of {mine['n']} {what} {percent(mine, unit='%')}{''.join(f', {one}' for one in others)}{few}."
     for kind, verb in (("refuse", "Refusing"), ("answer", "Answering harmless requests")):
         clauses = [_decided(one) for one in found["decisions"] if one["of"] == kind]
         if clauses:

@@ -246,6 +246,7 @@ def _updated(sample: Sample, exchange: Exchange, prompt: Prompt) -> Sample:
         finish_reason=sample.finish_reason if reason == NONE_RECORDED else reason,
         reference=prompt.reference or sample.reference,
         slice=prompt.slice or sample.slice,
+        group=prompt.group or sample.group,
     )
 
 

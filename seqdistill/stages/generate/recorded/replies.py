@@ -16,7 +16,6 @@ from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.streams import assembled
 from seqdistill.tasks.messages import (
     chat_messages,
-    content_text,
     is_assistant,
     is_conversation,
     structured,
@@ -27,6 +26,7 @@ from seqdistill.tasks.messages import (
 Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...}], "usage"}
 
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
+SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction")
 PROMPT_TOKENS = (
     "prompt_tokens",
     "input_tokens",
@@ -56,7 +56,6 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
         return [{"role": "user", "content": request}] if request.strip() else None
     if not isinstance(request, Mapping):
         return None
-    system = next((request[key] for key in ("system", "instructions", "system_prompt") if request.get(key)), None)
     for key in ("messages", "conversations", "contents", "input", "inputs", "prompt", "query"):
         value = structured(request.get(key))
         if isinstance(value, Mapping) and key in ("messages", "prompt"):
@@ -71,8 +70,13 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
         else:
             messages = chat_messages(_with_roles(value), place, key)
         if messages:
-            return with_system(messages, content_text(_parts(system or request.get("systemInstruction")), place))
+            return with_system(messages, system_of(request), place)
     return None
+
+
+def system_of(row: Mapping[str, Any]) -> Any:
+    """The system text or its parts that a request or a conversation has beside its messages; None where it has none."""
+    return next((row[key] for key in SYSTEMS if row.get(key)), None)
 
 
 def _with_roles(value: Any) -> Any:
@@ -80,10 +84,6 @@ def _with_roles(value: Any) -> Any:
     if isinstance(value, list):
         return [{"role": "user", **one} if isinstance(one, Mapping) and "parts" in one else one for one in value]
     return value
-
-
-def _parts(content: Any) -> Any:
-    return content["parts"] if isinstance(content, Mapping) and "parts" in content else content
 
 
 # --- replies ----------------------------------------------------------------------------------------------------------

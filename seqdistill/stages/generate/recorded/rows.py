@@ -21,6 +21,7 @@ from seqdistill.stages.generate.recorded.replies import (
     completions_of,
     finish_of,
     messages_in,
+    system_of,
     usage_in,
 )
 from seqdistill.tasks.messages import (
@@ -55,7 +56,7 @@ SHAPES = {  # for the error about an unknown row: the keys by which people know 
     "Dolly": ("instruction", "context", "response"),
     "a preference for fine-tuning": ("input", "preferred_output"),
 }
-CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages")
+CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages", "contents")
 REQUESTS = ("request", "request_body", "requestBody", "modelInput", "proxy_server_request", "params", "body")
 REPLIES = ("response", "response_body", "responseBody", "modelOutput", "reply", "result")
 PROMPTS = ("prompt", "question", "query", "input", "inputs")
@@ -70,6 +71,7 @@ PLAIN = {
     "system",
     "reference",
     "slice",
+    "group",
     "id",
     "model",
 }
@@ -87,6 +89,7 @@ class Exchange:
     prompt_id: str | None = None  # the row's own
     reference: str | None = None
     slice: str | None = None
+    group: str | None = None
 
 
 def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
@@ -175,7 +178,8 @@ def exchanges(
         raise UsageError(f"{place}: the answer is empty")
     model = reply.get("model") or next((row[key] for key in MODELS if row.get(key)), None) or _request_model(row)
     name = value_text(row, "prompt_id", place) or value_text(row, "id", place) if plain else value_text(row, "prompt_id", place)
-    known = (name, value_text(row, "reference", place), value_text(row, "slice", place))
+    group = None if isinstance(row.get("group"), (dict, list)) else value_text(row, "group", place)  # what a log has is its own
+    known = (name, value_text(row, "reference", place), value_text(row, "slice", place), group)
     return [Exchange(place, str(model) if model else None, messages, completion, *known) for completion in completions]
 
 
@@ -198,7 +202,8 @@ def _promptfoo(row: Row, place: str) -> list[Exchange]:
     model = provider.get("id") if isinstance(provider, dict) else provider
     checks = [*_listed(as_dict(row.get("testCase")).get("assert")), *_listed(row.get("assert"))]
     wanted = next((one.get("value") for one in checks if as_dict(one).get("type") == "equals"), None)
-    facts = {"reference": row.get("reference") or (wanted if isinstance(wanted, str) else None), "slice": row.get("slice")}
+    facts = {"reference": row.get("reference") or (wanted if isinstance(wanted, str) else None)}
+    facts |= {key: row.get(key) for key in ("slice", "group")}
     messages = messages_in(held if is_conversation(held) else {"prompt": raw}, place)
     return exchanges(messages, reply, {"model": model, **facts}, place, row)
 
@@ -224,7 +229,7 @@ def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator
     if not trained:
         return
     last = trained[-1]
-    prompt = with_system(chat_messages(messages[:last], place, "messages"), row.get("system")) if last else []
+    prompt = with_system(chat_messages(messages[:last], place, "messages"), system_of(row), place) if last else []
     beside = {key: row[key] for key in ("reasoning", "reasoning_content", "thinking") if row.get(key)}
     reply = chat_reply({"finish_reason": finish_of(row), **beside, **messages[last]}, place)
     yield from exchanges(prompt, reply, row, place, plain=True)

@@ -1,4 +1,4 @@
-"""The prompt that a recorded answer answers: with the student's view, id, reference and slice where the task knows them.
+"""The prompt that a recorded answer answers: with the student's view, id, reference, slice and group where the task knows them.
 
 A log holds what the teacher was sent. Where [task] prompts is there, the prompt whose teacher's view is the same is taken;
 else, a template that puts one variable into fixed words is read backwards. Does not read logs.
@@ -28,7 +28,7 @@ class Views:
     unmatched: int = 0
 
     def prompt_of(self, exchange: Exchange) -> Prompt:
-        """The prompt of an exchange. What the row itself says of reference and slice goes before what the prompt says."""
+        """The prompt of an exchange. What the row itself says of reference, slice and group goes first."""
         key = views_key(exchange.messages) if self.by_teacher else ""
         known = self.by_teacher.get(key)
         if known is None and (same := self.by_student.get(key)) is not None:
@@ -42,7 +42,8 @@ class Views:
             self.first_unmatched = self.first_unmatched or exchange.place
         if known is None:
             known = Prompt(exchange.prompt_id or prompt_id(exchange.messages), exchange.messages, exchange.messages)
-        return replace(known, reference=exchange.reference or known.reference, slice=exchange.slice or known.slice)
+        own = {key: value for key in ("reference", "slice", "group") if (value := getattr(exchange, key))}
+        return replace(known, **own)
 
 
 def views_of(task: TaskConfig, progress: Progress) -> Views:
