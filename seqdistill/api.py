@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from seqdistill.family.curve import CurveResult
     from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
+    from seqdistill.picking import Picked
     from seqdistill.serve.server import ServeOptions, ServeResult
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
@@ -84,6 +85,19 @@ def generate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
 
     with _resolved(run, recipe, progress) as (directory, resolved):
         return generate(directory, resolved, progress)
+
+
+def pick(
+    run: RunPath, pool: str, recipe: RecipeLike = None, *, count: int, by: str = "uncertain", progress: Progress = SILENT
+) -> "Picked":
+    """Chooses the next `count` prompts of a pool, where the student is unsure and what is new; the next generate prompts them.
+
+    `by="random"` chooses the same number at random. Does not prompt the teacher.
+    """
+    from seqdistill.picking import pick
+
+    with _resolved(run, recipe, progress) as (directory, resolved):
+        return pick(directory, resolved, pool, count, by, progress)
 
 
 def estimate(run: RunPath, recipe: RecipeLike = None, *, probe: int = 0, progress: Progress = SILENT) -> "Estimate":

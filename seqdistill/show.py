@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from seqdistill.family.curve import CurveResult
     from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
+    from seqdistill.picking import Picked
     from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.drift import Drift
@@ -50,6 +51,36 @@ def show_generate(console: Console, result: "GenerateResult") -> None:
             if result.assumed_usd
             else None,
             "file": result.path,
+        },
+    )
+
+
+def show_picked(console: Console, picked: "Picked") -> None:
+    if picked.resumes:
+        return
+
+    def shares(chosen: float | None, of_all: float | None) -> str | None:
+        if chosen is None:
+            return None
+        return f"{chosen:.2f} on average" + ("" if of_all is None else f", of all candidates {of_all:.2f}")
+
+    left_out = ", ".join(
+        f"{count:,} {why}"
+        for count, why in (
+            (picked.prompted, "prompted already"),
+            (picked.tested, "hold a test item"),
+            (picked.unanswered, "not answered by the student"),
+        )
+        if count
+    )
+    how = "at random" if picked.by == "random" else "unsure and new" if picked.confidence is not None else "new"
+    console.facts(
+        f"generate: choice {picked.round} from the pool",
+        {
+            "chosen": f"{picked.prompts:,} of {picked.pool:,} prompts, {how}",
+            "left out": left_out or None,
+            "confidence": shares(picked.confidence, picked.confidence_of_all),
+            "novelty": shares(picked.novelty, picked.novelty_of_all),
         },
     )
 
@@ -153,17 +184,31 @@ def show_preflight(console: Console, found: "Preflight") -> None:
             "clipped": f"none; a row may have {found.limit:,} tokens",
             "prompt tokens": f"p50 {prompt.p50:,}, p95 {prompt.p95:,}, longest {prompt.most:,}",
             "answer tokens": f"p50 {completion.p50:,}, p95 {completion.p95:,}, longest {completion.most:,}",
+            "each row": "an exact prompt, then the answer: both are in its tokens",
             "end of turn": f"{found.end_of_turn} (trained in every row)",
-            "padding": found.pad,
+            "reasoning": f"trained before the answer in {found.reasoning_rows:,} rows" if found.reasoning_rows else None,
+            "padding": found.pad or "none of its own",
+            "token ids": f"up to {found.largest_id:,}; the model has embeddings for {found.embeddings:,}",
+            "chat template": _templates(found.same_template),
+            "generation config": "can be saved with the student",
+            "method": found.method["name"],
+            "targets": f"of {targets['rows']:,} rows" if (targets := found.method.get("targets")) else None,
+            "pairs": f"{pairs['train']:,} to train on" if (pairs := found.method.get("pairs")) else None,
             "parameters": f"{found.parameters:,}{trained}",
             "packed rows": "do not read one another (measured)" if found.packing_isolated else None,
             "steps": f"{found.steps:,}",
             "memory": memory,
-            "time": None if found.seconds is None else f"about {seconds(found.seconds)}",
+            "time": "not measured with this method" if found.seconds is None else f"about {seconds(found.seconds)}",
         },
     )
     for note in found.notes:
         console.note(f"train: {note}")
+
+
+def _templates(same: bool | None) -> str:
+    if same is None:
+        return "not compared: the teacher's is not here"
+    return f"the teacher's writes the first prompt {'alike' if same else 'otherwise: see below'}"
 
 
 def _masked(console: Console, rows: Sequence[Mapping[str, str]]) -> None:

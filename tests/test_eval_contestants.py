@@ -11,11 +11,12 @@ from finished_runs import finished_run, recipe
 from test_eval import served, write_test
 
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.likeness import nearest_rows
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, StudentConfig, TeacherConfig
 from seqdistill.records import Prompt, write_json, write_jsonl
 from seqdistill.runs import Run
-from seqdistill.stages.evaluate.baselines import Texts, majority, nearest_rows
+from seqdistill.stages.evaluate.baselines import Texts, majority
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.generate.recorded import import_recorded
 

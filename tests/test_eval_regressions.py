@@ -16,13 +16,13 @@ from test_eval_verify import rewritten
 
 from seqdistill.console import Console
 from seqdistill.engines import Completion
+from seqdistill.likeness import largest, similarities
 from seqdistill.personal_data import KINDS as PERSONAL
 from seqdistill.progress import Silent
 from seqdistill.records import Prompt, Sample, read_jsonl, write_jsonl
 from seqdistill.runs import Run, StageRecord
 from seqdistill.show import show_eval
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.baselines import largest, similarities
 from seqdistill.stages.evaluate.markdown import markdown
 from seqdistill.stages.evaluate.regressions import Sources, regressions
 from seqdistill.stages.evaluate.result import read_result

@@ -16,6 +16,7 @@ from seqdistill.recipe.tables import TrainConfig
 from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.train.mixing import RATIONALE, mixed
+from seqdistill.stages.train.ready import check, check_settings
 from seqdistill.stages.train.stage import train
 
 SGD = {**ARGS, "max_steps": 2, "optim": "sgd", "learning_rate": 0.05, "shuffle_dataset": False}
@@ -341,12 +342,17 @@ def test_preference_raises_the_teacher_s_answer_over_the_student_s_own(tiny_mode
         return total
 
     assert margin(result.path) > margin(tiny_model) + 1
+    other = a_recipe(tiny_model, "gpt-9", args, method="preference", seed=5)  # a check leaves the pairs of the student alone
+    assert check(run, other, Silent()).method["pairs"]["train"] == 16
+    assert [pair for _, pair in read_jsonl(run.file("train", "pairs.jsonl"))] == pairs
 
 
 @pytest.mark.parametrize(
     ("settings", "teacher", "message"),
     [
         ({"method": "on_policy"}, {"engine": "openai"}, r"is an endpoint"),
+        ({"method": "on_policy"}, {"model": None}, r"\[teacher\] names none"),
+        ({"features": 0.5}, {}, r"was not cut from its teacher"),
         ({"method": "on_policy", "student": "shrink:2"}, {}, r"cut from its teacher and was not trained"),
         ({"method": "preference", "student": "shrink:2"}, {}, r"cut from its teacher and was not trained"),
         ({"method": "on_policy", "reference_weight": 0.5}, {}, r"reference_weight = 0.5 has no part"),
@@ -359,8 +365,11 @@ def test_a_method_that_lacks_something_says_what(
 ) -> None:
     student = settings.pop("student", tiny_model)
     recipe = a_recipe(student, str(tiny_model), **{"args": {}, **settings})
+    recipe = replace(recipe, teacher=replace(recipe.teacher, **teacher))
     with pytest.raises(UsageError, match=message):
-        train(a_run(tmp_path), replace(recipe, teacher=replace(recipe.teacher, **teacher)), Silent())
+        train(a_run(tmp_path), recipe, Silent())
+    with pytest.raises(UsageError, match=message):
+        check_settings(recipe)  # in a run of all four stages, before the teacher is prompted
 
 
 # --- chains ------------------------------------------------------------------------------------------------------------------

@@ -16,11 +16,13 @@ from chat_tokenizers import chat_tokenizer, tiny_chat_model
 from conftest import CHATML
 
 from seqdistill.cli import main
+from seqdistill.console import Console
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, StudentConfig, TeacherConfig, TrainConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
+from seqdistill.show import show_preflight
 from seqdistill.stages.train.ready import check
 from seqdistill.stages.train.rendering import Template, Unfit
 from seqdistill.stages.train.stage import train
@@ -69,6 +71,8 @@ def test_preflight_alone_reports_and_trains_nothing(tiny_model: Path, tmp_path: 
     )
     assert found.completion_tokens.most == len("Number 0 is it.") + 1
     assert (found.end_of_turn, found.limit, found.packing_isolated) == ("<|im_end|>", 500, None)
+    assert (found.method, found.same_template, found.reasoning_rows) == ({"name": "sequence"}, None, 0)
+    assert 0 < found.largest_id < found.embeddings
     assert found.steps == 6
     assert found.seconds is not None and found.seconds > 0
     assert [row["trained"] for row in found.first_rows] == [f"Number {n} is it.<|im_end|>" for n in range(3)]
@@ -107,6 +111,15 @@ def test_the_command_prints_the_report_or_one_json_object(
     shown = capsys.readouterr().out
     assert ">>>Number 0 is it.<|im_end|><<<" in shown
     assert "preflight: ready to train" in shown
+    for fact in ("clipped", "each row", "end of turn", "padding", "token ids", "chat template", "generation config", "memory"):
+        assert f"\n  {fact} " in shown, fact
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    show_preflight(Console(), check(run, a_recipe(tiny_model), Silent()))
+    coloured = capsys.readouterr().out
+    assert "\x1b[1;32mNumber 0 is it.<|im_end|>\x1b[0m" in coloured and ">>>" not in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 2
     assert main([*command, "--set", "train.args.packing_strategy=wrapped", "--json"]) == 2
@@ -263,10 +276,11 @@ def test_a_configured_chat_template_and_its_variables_are_trained_with_and_saved
 def test_a_template_that_differs_from_the_teacher_s_or_writes_the_date_is_mentioned(tiny_model: Path, tmp_path: Path) -> None:
     dated = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}" + CHATML
     student = tiny_chat_model(tmp_path / "student", chat_tokenizer(dated))
-    notes = check(a_run(tmp_path / "run"), a_recipe(student, teacher=tiny_model), Silent()).notes
-    assert any("writes today's date" in note for note in notes)
-    assert any("teacher and student have different chat templates" in note for note in notes)
-    assert check(a_run(tmp_path / "same"), a_recipe(tiny_model, teacher=tiny_model), Silent()).notes == []
+    found = check(a_run(tmp_path / "run"), a_recipe(student, teacher=tiny_model), Silent())
+    assert any("writes today's date" in note for note in found.notes)
+    assert any("teacher and student have different chat templates" in note for note in found.notes)
+    same = check(a_run(tmp_path / "same"), a_recipe(tiny_model, teacher=tiny_model), Silent())
+    assert (same.notes, same.same_template, found.same_template) == ([], True, False)
 
 
 # --- packing ----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from seqdistill.records import Sample, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.generate.stage import generate
 from seqdistill.stages.train.methods.soft import soft_loss
+from seqdistill.stages.train.ready import check_settings
 from seqdistill.stages.train.scored_targets import score_targets
 from seqdistill.stages.train.stage import train
 
@@ -414,6 +415,9 @@ def test_an_endpoint_scores_nothing_and_its_files_do(tiny_model: Path, teacher: 
     with pytest.raises(UsageError, match="is an endpoint"):
         score_targets(run, endpoint, 5, None, Silent())
     assert score_targets(run, endpoint, 5, str(teacher), Silent()).rows == 18
+    check_settings(endpoint, run)  # as sweep and curve do
+    with pytest.raises(UsageError, match=r"\[generate\] logprobs is not set"):
+        check_settings(endpoint)  # as a run of all four stages does before generate
     train(run, replace(endpoint, train=recipe(tiny_model, teacher, {"max_steps": 1}).train), Silent())
 
 

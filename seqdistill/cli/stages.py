@@ -10,7 +10,7 @@ import typer
 from seqdistill import api, show
 from seqdistill.cli.flags import BUDGET, OF_EVAL, SHARED, LimitOption, MarkdownOption, command, completions, own
 from seqdistill.console import Console
-from seqdistill.errors import SeqdistillError
+from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import placed
 from seqdistill.recipe.tables import Recipe
@@ -19,6 +19,27 @@ from seqdistill.runs import STAGES, Run
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; send nothing")]
 ProbeOption = Annotated[
     int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really sends N requests, for a better estimate")
+]
+PoolOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--pool",
+        metavar="FILE",
+        help="first choose prompts from here, where the student is unsure and what is new; they become prompts of the run",
+    ),
+]
+NextOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--next", metavar="N", min=1, help="with --pool: how many are chosen, under the budget"),
+]
+PickOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--pick",
+        metavar="HOW",
+        help="with --pool: uncertain | random, to compare with [uncertain]",
+        autocompletion=completions(("uncertain", "random")),
+    ),
 ]
 FilesArgument = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="JSONL, JSON, CSV or Parquet: logs, exports, data sets")
@@ -71,16 +92,38 @@ MoreStudentsArgument = Annotated[Optional[list[str]], typer.Argument(metavar="MO
 _ESTIMATE = [own("dry_run", DryRunOption, False), own("probe", ProbeOption, 0)]
 
 
-@command("generate", (*SHARED, "generate"), "Sample the teacher's answers; none is requested twice.", _ESTIMATE)
-def _generate(run: Run, recipe: Recipe, console: Console, dry_run: bool = False, probe: int = 0) -> dict[str, Any]:
+@command(
+    "generate",
+    (*SHARED, "generate"),
+    "Sample the teacher's answers; none is requested twice.",
+    [*_ESTIMATE, own("pool", PoolOption, None), own("next_", NextOption, None), own("pick", PickOption, None)],
+)
+def _generate(
+    run: Run,
+    recipe: Recipe,
+    console: Console,
+    dry_run: bool = False,
+    probe: int = 0,
+    pool: str | None = None,
+    next_: int | None = None,
+    pick: str | None = None,
+) -> dict[str, Any]:
+    if (pool is None) != (next_ is None) or (pick and pool is None):
+        raise UsageError("--pool, --next and --pick belong together", "for example: --pool more.jsonl --next 200")
     if dry_run or probe:
+        if pool is not None:
+            raise UsageError("--pool with --dry-run or --probe: choosing prompts changes the run", "leave one of them out")
         expected = api.estimate(run.path, recipe, probe=probe, progress=console)
         show.show_estimate(console, expected)
         return asdict(expected)
 
+    picked = None
+    if pool is not None and next_ is not None:
+        picked = api.pick(run.path, pool, recipe, count=next_, by=pick or "uncertain", progress=console)
+        show.show_picked(console, picked)
     result = api.generate(run.path, recipe, progress=console)
     show.show_generate(console, result)
-    return asdict(result)
+    return asdict(result) | ({"picked": asdict(picked)} if picked else {})
 
 
 @command(

@@ -127,7 +127,7 @@ def _check(run: Run, recipe: Recipe, students: Sequence[str]) -> None:
             raise UsageError(
                 f"students {other!r} and {student!r} would have one directory", "give one of them by its full path"
             )
-        ready.check_settings(with_student(recipe, student))
+        ready.check_settings(with_student(recipe, student), run)
 
 
 # --- comparison -------------------------------------------------------------------------------------------------------

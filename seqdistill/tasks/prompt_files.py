@@ -40,9 +40,22 @@ def load_prompts(
     reference. Raises UsageError naming file and line for a missing file, a bad row, an unknown role, an empty prompt, a
     missing template variable, a mistyped key or an id used twice.
     """
+    return [prompt for prompt, _ in load_rows(source, template, limit, progress, columns)]
+
+
+def load_rows(
+    source: str,
+    template: Template,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    columns: Mapping[str, str] = NO_COLUMNS,
+    *,
+    may_lack: bool = False,
+) -> list[tuple[Prompt, dict[str, Any]]]:
+    """`load_prompts`, each prompt with the row that it is made of. `may_lack`: columns are used where they are found."""
     check_source(source)
     check_columns(columns)
-    prompts: dict[str, Prompt] = {}
+    prompts: dict[str, tuple[Prompt, dict[str, Any]]] = {}
     places: dict[str, str] = {}
     repeated = 0
     found: set[str] = set()
@@ -54,7 +67,7 @@ def load_prompts(
         _check_keys(row, known, used | set(columns.values()), place)
         prompt = _prompt(row, known, template, used, place)
         if prompt.id not in prompts:
-            prompts[prompt.id] = prompt
+            prompts[prompt.id] = prompt, row
             places[prompt.id] = place
             if len(prompts) == limit:
                 break
@@ -66,7 +79,7 @@ def load_prompts(
             )
     if not prompts:
         raise UsageError(f"{source}: no prompts in it", ROW_HINT)
-    if lost := sorted(set(columns) - found):
+    if not may_lack and (lost := sorted(set(columns) - found)):
         raise UsageError(
             f"{source}: no row has the column {columns[lost[0]]!r}, which [task] columns gives for {lost[0]!r}"
             f"{nearest(columns[lost[0]], row)}",

@@ -56,24 +56,28 @@ def contestants_of(run: Run, recipe: Recipe, kind: str) -> list[Contestant]:
 
     Without a teacher, its recorded answers are the teacher. Raises UsageError before train ran.
     """
-    trained = run.need("train", "model")
+    student = student_of(run, recipe)
     base = str((run.manifest("train") or {})["student"]["base"])  # a path is relative to the run
     if (run.path / base).exists():
         base = os.path.normpath(run.path / base)
-    student = replace(recipe.student, model=str(trained), revision=None)
     untrained = replace(recipe.student, model=base, revision=None if Path(base).exists() else recipe.student.revision)
-    price = student_price(recipe)
     copy = Contestant("copy", "copy of the prompt", "copying the prompt", write=baselines.copies)
     majority = Contestant("majority", "majority class", "always saying the most frequent class", write=baselines.majority)
     nearest = Contestant("nearest", "nearest training answer", "the nearest training answer", write=baselines.nearest)
     return [
-        Contestant("base", "base, untrained", "the untrained student", untrained, _content(untrained), price=price),
-        Contestant("student", "student", "the student", student, _content(student), price=price),
+        Contestant("base", "base, untrained", "the untrained student", untrained, _content(untrained), price=student.price),
+        student,
         *(_model_teacher(recipe) if recipe.teacher.model else recorded_teacher(run, "no teacher is configured")),
         *({"text": [copy], "choices": [majority]}.get(kind, [])),
         *([nearest] if baselines.training_file(run) else []),
         *_also(recipe),
     ]
+
+
+def student_of(run: Run, recipe: Recipe) -> Contestant:
+    """The trained student. Raises UsageError before train ran."""
+    trained = replace(recipe.student, model=str(run.need("train", "model")), revision=None)
+    return Contestant("student", "student", "the student", trained, _content(trained), price=student_price(recipe))
 
 
 def _model_teacher(recipe: Recipe) -> list[Contestant]:

@@ -10,9 +10,9 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
+from seqdistill.likeness import largest, similarities, whole_text
 from seqdistill.records import read_jsonl
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.baselines import largest, similarities, whole_text
 from seqdistill.stages.evaluate.shown import other_way
 from seqdistill.stages.evaluate.table import upper
 

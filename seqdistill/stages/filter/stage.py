@@ -76,7 +76,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     with run.locked("filter"), ExitStack() as stack:
         for change in record.differences():
             progress.note(change)
-        items, groups = _test_items(recipe, progress)
+        items, groups = test_items(recipe, progress)
         index = ItemIndex(items, config.contamination, bool(form))
         facts = scan(samples, config, form, index, run.path / "filter", progress)
         read = stack.enter_context(Rows(samples, facts))
@@ -154,7 +154,7 @@ def check(run: Run, recipe: Recipe) -> None:
     _settings(recipe, form)
     choice_inputs(recipe.filter)
     read_decisions(run)
-    _test_items(recipe, Silent())
+    test_items(recipe, Silent())
 
 
 def _form(run: Run, recipe: Recipe) -> AnswerForm:
@@ -191,8 +191,8 @@ def _inputs(recipe: Recipe, samples: Path, decisions: Path | None) -> dict[str, 
     return files | choice_inputs(recipe.filter)
 
 
-def _test_items(recipe: Recipe, progress: Progress) -> tuple[list[Item], set[str]]:
-    """The texts of all test sets, and the groups of the run's own."""
+def test_items(recipe: Recipe, progress: Progress) -> tuple[list[Item], set[str]]:
+    """What must not be trained on: the texts of all test sets, and the groups of the run's own."""
     items, groups = list[Item](), set[str]()
     if recipe.task.test:
         prompts = load_prompts(recipe.task.test, load_template(recipe.task.template), None, progress, recipe.task.columns)

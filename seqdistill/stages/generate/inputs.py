@@ -12,19 +12,19 @@ from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import is_hub_source
+from seqdistill.run_prompts import pool_file, run_prompts
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests, teachers_of
-from seqdistill.tasks.prompt_files import check_columns, check_source, load_prompts
-from seqdistill.tasks.templates import Template, load_template
+from seqdistill.tasks.prompt_files import check_columns, check_source
+from seqdistill.tasks.templates import load_template
 
 
 @dataclass(frozen=True)
 class Inputs:
     """The inputs of one run of the stage. Nothing big is loaded until `plan`."""
 
+    run: Run
     recipe: Recipe
-    source: str  # of the prompts
-    template: Template
     teachers: list[Teacher]
     record: StageRecord
 
@@ -52,13 +52,14 @@ class Inputs:
             fixed["task.prompts"] = source
         else:
             files["prompts"] = Path(source)
-        return cls(recipe, source, template, teachers, StageRecord(run, "generate", fixed, files))
+        if pool := pool_file(run):
+            files["pool"] = pool
+        return cls(run, recipe, teachers, StageRecord(run, "generate", fixed, files))
 
     def plan(self, progress: Progress) -> list[Planned]:
         """Loads the prompts; every sample to be had, in the order of samples.jsonl."""
-        recipe = self.recipe
-        prompts = load_prompts(self.source, self.template, recipe.generate.limit, progress, recipe.task.columns)
-        return plan_requests(prompts, self.teachers, recipe.generate)
+        prompts = run_prompts(self.run, self.recipe, progress, self.recipe.generate.limit)
+        return plan_requests(prompts, self.teachers, self.recipe.generate)
 
     def others(self, stack: ExitStack) -> list[Journal]:
         """The journals of the other runs whose answers are taken. Raises UsageError when there is none."""

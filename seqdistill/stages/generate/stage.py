@@ -20,6 +20,7 @@ from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.rights import check_training_allowed, rights_of, teachers_in, unknown_rights
+from seqdistill.run_prompts import rounds_of
 from seqdistill.runs import Run
 from seqdistill.stages.generate.asking import Outcome, ask_teachers
 from seqdistill.stages.generate.estimate import compare, place
@@ -94,6 +95,7 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
             spent_usd=budget.paid_usd if budget.is_priced else None,
             assumed_usd=budget.held_usd if budget.is_priced else None,
             teacher=_about(inputs),
+            **({"pool": rounds} if (rounds := rounds_of(run)) else {}),
         )
         compare(run, inputs.record.fingerprint, counts, progress)
     if incomplete:

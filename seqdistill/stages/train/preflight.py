@@ -29,6 +29,7 @@ class Checked:
     unfit: dict[str, str]  # sample id -> reason, for rows left out
     without_reasoning: int  # rows trained on their answer alone although reasoning is wanted
     notes: list[str] = field(default_factory=list)  # what a person should know of the template
+    with_reasoning: int = 0  # rows whose reasoning is trained too
 
 
 def preflight(
@@ -73,6 +74,9 @@ def preflight(
         unfit=unfit,
         without_reasoning=len(train) + len(validation) - with_reasoning if config.trains_reasoning else 0,
         notes=list(_notes(tokenizer, template)),
+        with_reasoning=sum(one.reasoning is not None and one.id not in unfit for one in [*train, *validation])
+        if config.trains_reasoning
+        else 0,
     )
 
 

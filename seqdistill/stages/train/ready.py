@@ -70,6 +70,7 @@ class Ready:
     cost: Cost
     notes: list[str]
     method: dict[str, Any]  # its name, and what it found
+    same_template: bool | None = None  # whether the teacher's chat template writes the first prompt alike; None: not compared
 
 
 def make_ready(
@@ -119,11 +120,12 @@ def make_ready(
         trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
         if getattr(arguments, "packing", False):
             check_isolated(trainer, checked.train)
+        unlike = _template_notes(recipe, read, samples["train"][0].prompt)
         notes = [
             *checked.notes,
             *read.notes,
             *make_savable(trainer.model),
-            *_template_notes(recipe, read, samples["train"][0].prompt),
+            *([] if unlike is None else unlike),
         ]
         completion = max(len(row.tokens) - row.start for row in checked.train)
         tokens = recipe.train.batch_tokens
@@ -136,7 +138,17 @@ def make_ready(
             f"training needs about {expected.memory_bytes / 2**30:.1f} GiB, and {expected.available_bytes / 2**30:.1f} GiB are "
             "free: halve per_device_train_batch_size and double gradient_accumulation_steps, or gradient_checkpointing = true"
         )
-    return Ready(read, checked, arguments, base, trainer, expected, notes, {"name": method.name, **lesson.found})
+    return Ready(
+        read,
+        checked,
+        arguments,
+        base,
+        trainer,
+        expected,
+        notes,
+        {"name": method.name, **lesson.found},
+        None if unlike is None else not unlike,
+    )
 
 
 def _read_student(student: Student, recipe: Recipe) -> Read:
@@ -194,17 +206,17 @@ def _width_notes(base: Base) -> list[str]:
     return [f"each feed-forward layer keeps {cut['kept']:,} of {cut['of']:,} neurons, by {cut['by']}"] if cut else []
 
 
-def _template_notes(recipe: Recipe, read: Read, prompt: list[dict[str, str]]) -> list[str]:
-    """A note when the teacher is another model and its template writes the same prompt otherwise; none where it is not here."""
+def _template_notes(recipe: Recipe, read: Read, prompt: list[dict[str, str]]) -> list[str] | None:
+    """A note when the teacher is another model and its template writes the same prompt otherwise; None: it is not here."""
     if recipe.teacher.engine == "openai" or not recipe.teacher.model:
-        return []
+        return None
     try:
         if folder_here(recipe.teacher) is None:
-            return []
+            return None
         teacher = load("AutoTokenizer", recipe.teacher)
         theirs = Template(teacher).prompt_text(prompt)
     except (UsageError, Unfit):  # its template refuses what the student is shown
-        return []
+        return None
     ours = Template(read.tokenizer, read.stops).prompt_text(prompt)
     if theirs == ours:
         return []
@@ -242,6 +254,11 @@ class Preflight:
     parameters: int
     trained_parameters: int
     packing_isolated: bool | None  # measured; None: rows are not packed
+    largest_id: int  # of the rows' tokens
+    embeddings: int  # ids that the model knows; no token has a larger one
+    reasoning_rows: int  # whose reasoning is trained, and was found in the row's tokens before the answer
+    same_template: bool | None  # whether the teacher's chat template writes the first prompt alike; None: it is not here
+    method: dict[str, Any]  # its name, and what it found: rows with targets, pairs, rows that were mixed in
     steps: int
     memory_bytes: int
     available_bytes: int | None
@@ -269,12 +286,18 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
             discard(run)
 
 
-def check_settings(recipe: Recipe) -> None:
-    """Raises UsageError for a student, a method or [train.args] that train would refuse, before there are rows."""
+def check_settings(recipe: Recipe, run: Run | None = None) -> None:
+    """Raises UsageError for a student, a method or [train.args] that train would refuse, before there are rows.
+
+    With the `run` that has the rows, what the method needs of it is checked in place of what generate would have to store.
+    """
     check_training_allowed(teachers_in(recipe))
     student, method = find_student(recipe), method_of(recipe.train)
     layers_of_steps(recipe)
-    method.check_recipe(recipe)
+    if run is None:
+        method.check_recipe(recipe, student)
+    else:
+        method.check(run, recipe, student)
     check_best(recipe)
     token_batches(recipe.train, [1])
     with quiet():
@@ -302,6 +325,11 @@ def report(ready: Ready) -> Preflight:
         parameters=model.num_parameters(),
         trained_parameters=model.num_parameters(only_trainable=True),
         packing_isolated=True if getattr(ready.arguments, "packing", False) else None,
+        largest_id=max(token for row in [*checked.train, *checked.validation] for token in row.tokens),
+        embeddings=ready.read.vocabulary,
+        reasoning_rows=checked.with_reasoning,
+        same_template=ready.same_template,
+        method=ready.method,
         first_rows=[example(row, tokenizer) for row in checked.train[:SHOWN]],
         notes=ready.notes,
         **asdict(ready.cost),

@@ -23,9 +23,9 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Sample, read_samples
+from seqdistill.run_prompts import pool_file, run_prompts
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train.rendering import Row, Template, Unfit, with_defaults
-from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import load_template
 
 TOP = 20
@@ -55,7 +55,7 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
     teacher = _local_teacher(recipe, model)
     _check_temperature(recipe, teacher)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
-    views = {name: Path(source) for name, source in _view_files(recipe).items() if Path(source).exists()}
+    views = {name: Path(source) for name, source in _view_files(run, recipe).items() if Path(source).exists()}
     settings = {"targets.top": top, "targets.teacher": identity(teacher), "train.reasoning": recipe.train.trains_reasoning}
     if teacher.engine == "vllm":
         settings["targets.engine"] = "vllm"
@@ -66,7 +66,7 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
             return _result(run, up_to_date=True)
         samples = [sample for file in files.values() for sample in read_samples(file)]
         scorer: Scorer | VLLMScorer = VLLMScorer(teacher, top) if teacher.engine == "vllm" else Scorer(teacher, top)
-        rows, left_out = _rendered(samples, scorer, _teacher_views(recipe, progress), recipe.train.trains_reasoning)
+        rows, left_out = _rendered(samples, scorer, _teacher_views(run, recipe, progress), recipe.train.trains_reasoning)
         for name, reason in islice(left_out.items(), 1):
             progress.note(f"targets: {len(left_out)} of {len(samples)} rows cannot be scored, the first is {name!r}: {reason}")
         if not rows:
@@ -129,19 +129,16 @@ def _check_temperature(recipe: Recipe, teacher: ModelConfig) -> None:
 # --- the teacher's view of the rows ---------------------------------------------------------------------------------------
 
 
-def _view_files(recipe: Recipe) -> dict[str, str]:
+def _view_files(run: Run, recipe: Recipe) -> dict[str, str]:
     """The files that the teacher's view of a prompt comes from."""
     template = load_template(recipe.task.template).path
-    named = {"prompts": recipe.task.prompts, "template": template}
+    named = {"prompts": recipe.task.prompts, "pool": pool_file(run), "template": template}
     return {name: str(source) for name, source in named.items() if source}
 
 
-def _teacher_views(recipe: Recipe, progress: Progress) -> dict[str, Any]:
-    """The task's prompts by id; none of a run whose completions were imported."""
-    if recipe.task.prompts is None:
-        return {}
-    prompts = load_prompts(recipe.task.prompts, load_template(recipe.task.template), None, progress)
-    return {prompt.id: prompt for prompt in prompts}
+def _teacher_views(run: Run, recipe: Recipe, progress: Progress) -> dict[str, Any]:
+    """The run's prompts by id; none of a run whose completions were imported."""
+    return {prompt.id: prompt for prompt in run_prompts(run, recipe, progress)}
 
 
 def _rendered(

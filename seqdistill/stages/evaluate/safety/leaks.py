@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from seqdistill.likeness import whole_text
 from seqdistill.metrics.numbers import mentioned
 from seqdistill.personal_data import KINDS, find
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.baselines import whole_text
 from seqdistill.stages.evaluate.safety.memory import UNCOPIED
 from seqdistill.stages.evaluate.statistics.intervals import share
 from seqdistill.stages.evaluate.table import cell_of

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seqdistill.likeness import whole_text
 from seqdistill.metrics.text import words
 from seqdistill.personal_data import hidden
 from seqdistill.records import read_jsonl
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.baselines import whole_text
 from seqdistill.stages.evaluate.regressions import cut
 from seqdistill.stages.evaluate.safety.items import CANARY, holds
 from seqdistill.stages.evaluate.statistics.intervals import share

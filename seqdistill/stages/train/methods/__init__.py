@@ -54,7 +54,7 @@ class Method:
     """One way to distil.
 
     `check`, before anything is loaded, and `gather`, before the student is cut, raise UsageError for what the run, the rows
-    or the teacher lack.
+    or the teacher lack. `check_recipe` raises it for what the recipe alone shows, in a run of all four stages before generate.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Method:
     defaults: Callable[[TrainConfig], dict[str, Any]] = lambda _config: {}  # of TRL's arguments, where [train.args] has none
     timed: bool = True  # whether a batch of its data can be computed by itself, to estimate the time
     keys: frozenset[str] = frozenset()  # the keys of [train] that change what it does, of those that not every method has
-    check_recipe: Callable[[Recipe], None] = lambda _recipe: None  # before generate, in a run of all four stages
+    check_recipe: Callable[[Recipe, Student], None] = lambda _recipe, _student: None
 
     def config_class(self) -> Any:
         """TRL's config class."""

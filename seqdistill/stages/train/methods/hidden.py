@@ -102,7 +102,7 @@ def defaults(config: TrainConfig) -> dict[str, Any]:
     return {"gradient_checkpointing": False} if wanted(config) else {}
 
 
-def check(_run: Run, recipe: Recipe, student: Student) -> None:
+def check(recipe: Recipe, student: Student) -> None:
     """Raises UsageError where a term is wanted and the student was not cut from a teacher whose files are here."""
     if not (terms := wanted(recipe.train)):
         return

@@ -13,16 +13,20 @@ from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample
-from seqdistill.runs import Run
 from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_unmixed
 from seqdistill.stages.train.methods.targets import student_numbering
 from seqdistill.stages.train.student import Student
 from seqdistill.stages.train.vocabulary import restrict_teacher
 
 
-def check(_run: Run, recipe: Recipe, student: Student) -> None:
+def check_recipe(recipe: Recipe, student: Student) -> None:
     """Raises UsageError for a teacher that is not files, and for a student that cannot answer yet."""
     check_unmixed(recipe.train)
+    if not recipe.teacher.model:
+        raise UsageError(
+            "[train] method = 'on_policy' needs one teacher that reads what the student writes, and [teacher] names none",
+            "set model in [teacher] to the teacher's files",
+        )
     if recipe.teacher.engine == "openai":
         raise UsageError(
             f"[train] method = 'on_policy' needs the teacher's distribution at every token that the student writes, and "
@@ -97,4 +101,12 @@ def _prompts(samples: Sequence[Sample]) -> Any:
     return Dataset.from_list([{"prompt": prompt} for prompt in prompts.values()])
 
 
-METHOD = Method("on_policy", "DistillationConfig", build, check=check, gather=gather, timed=False)
+METHOD = Method(
+    "on_policy",
+    "DistillationConfig",
+    build,
+    check=lambda _run, recipe, student: check_recipe(recipe, student),
+    check_recipe=check_recipe,
+    gather=gather,
+    timed=False,
+)

@@ -13,7 +13,6 @@ from seqdistill.errors import UsageError
 from seqdistill.journal.asking import run_async
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample, request_seed, write_jsonl
-from seqdistill.runs import Run
 from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_unmixed
 from seqdistill.stages.train.student import Student
 
@@ -21,14 +20,14 @@ TEMPERATURE = 1.0  # the student's own distribution
 PAIR_KEYS = ("prompt", "chosen", "rejected")  # what TRL reads of a pair
 
 
-def check(_run: Run, recipe: Recipe, student: Student) -> None:
+def check_recipe(recipe: Recipe, student: Student) -> None:
     """Raises UsageError for a student that cannot answer yet."""
     check_unmixed(recipe.train)
     check_can_answer(recipe, student)
 
 
 def gather(lesson: Lesson) -> dict[str, list[dict[str, Any]]]:
-    """The pairs, by file: train, validation. Writes train/pairs.jsonl. Raises UsageError where no row has a pair."""
+    """The pairs, by file: train, validation. Raises UsageError where no row has a pair."""
     fitting = {row.id for row in [*lesson.checked.train, *lesson.checked.validation]}
     rows = {name: [sample for sample in part if sample.id in fitting] for name, part in lesson.samples.items()}
     longest = max(len(row.tokens) - row.start for row in lesson.checked.train)
@@ -40,8 +39,20 @@ def gather(lesson: Lesson) -> dict[str, list[dict[str, Any]]]:
             f"[train] method = 'preference': the student already answers all {len(rows['train'])} rows as its teacher does",
             "there is nothing left to prefer: evaluate it",
         )
-    write_jsonl(lesson.run.file("train", "pairs.jsonl"), (pair for part in pairs.values() for pair in part))
     return pairs
+
+
+def _keeping(lesson: Lesson) -> Any:
+    """A trainer callback that writes train/pairs.jsonl when the training begins: a check leaves an earlier student's alone."""
+    from transformers import TrainerCallback
+
+    class Keeping(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
+        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                pairs = (pair for part in lesson.material.values() for pair in part)
+                write_jsonl(lesson.run.file("train", "pairs.jsonl"), pairs)
+
+    return Keeping()
 
 
 async def _answers(lesson: Lesson, samples: Sequence[Sample], longest: int) -> dict[str, Completion]:
@@ -107,8 +118,15 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
         train_dataset=parts["train"],
         eval_dataset=parts["validation"],
         processing_class=lesson.tokenizer,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, _keeping(lesson)],
     )
 
 
-METHOD = Method("preference", "DPOConfig", build, check=check, gather=gather)
+METHOD = Method(
+    "preference",
+    "DPOConfig",
+    build,
+    check=lambda _run, recipe, student: check_recipe(recipe, student),
+    check_recipe=check_recipe,
+    gather=gather,
+)

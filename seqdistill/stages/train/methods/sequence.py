@@ -164,4 +164,12 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None, batches: Token
     return CompletionTrainer
 
 
-METHOD = Method("sequence", "SFTConfig", build, check=hidden.check, defaults=hidden.defaults, keys=KEYS | hidden.KEYS)
+METHOD = Method(
+    "sequence",
+    "SFTConfig",
+    build,
+    check=lambda _run, recipe, student: hidden.check(recipe, student),
+    check_recipe=hidden.check,
+    defaults=hidden.defaults,
+    keys=KEYS | hidden.KEYS,
+)

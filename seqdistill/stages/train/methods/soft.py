@@ -99,7 +99,7 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
 
 def check(run: Run, recipe: Recipe, student: Student) -> None:
     """Raises UsageError, naming the commands that write them, for a run without any targets."""
-    hidden.check(run, recipe, student)
+    hidden.check(recipe, student)
     if not target_files(run):
         raise UsageError(
             f"[train] method = 'soft' learns from the teacher's log-probabilities, and {run.path} has none",
@@ -108,8 +108,9 @@ def check(run: Run, recipe: Recipe, student: Student) -> None:
         )
 
 
-def check_recipe(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe, student: Student) -> None:
     """Raises UsageError for a run of all four stages whose generate stores no log-probabilities."""
+    hidden.check(recipe, student)
     if recipe.generate.logprobs is None:
         raise UsageError(
             "[train] method = 'soft' learns from the teacher's log-probabilities, and [generate] logprobs is not set",
