@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from seqdistill.errors import UsageError
+from seqdistill.progress import Progress
+from seqdistill.records import Message
 
 PERIODS = (("attn_layer_period", "attn_layer_offset"), ("expert_layer_period", "expert_layer_offset"))
 INDEX_LISTS = ("_layers", "_idxs", "_ids", "_indices")  # names of lists that hold layers' numbers end so
@@ -134,6 +136,30 @@ def store_in(model: Any, dtypes: Mapping[str, Any]) -> None:
     """Stores each parameter and buffer in its dtype. Others stay: frequencies of rotary positions are never rounded."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         tensor.data = tensor.data.to(dtypes.get(name, tensor.dtype))
+
+
+def watched(
+    model: Any, tokenizer: Any, prompts: Sequence[list[Message]], hooks: Sequence[Any], what: str, progress: Progress
+) -> int:
+    """The layers read prompts, rendered as a chat, while hooks watch; removes the hooks. Returns the number of tokens."""
+    import torch
+
+    decoder, tokens = model.get_decoder(), 0
+    progress.start(what, len(prompts), "prompts")
+    try:
+        with in_float32(model), torch.inference_mode():
+            for messages in prompts:
+                encoded = tokenizer.apply_chat_template(
+                    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+                )
+                decoder(**encoded.to(model.device), use_cache=False)
+                tokens += int(encoded["input_ids"].shape[1])
+                progress.advance()
+    finally:
+        progress.end()
+        for hook in hooks:
+            hook.remove()
+    return tokens
 
 
 @contextlib.contextmanager

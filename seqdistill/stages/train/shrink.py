@@ -17,7 +17,7 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Message, file_sha256, write_json
-from seqdistill.stages.train.cutting import completed, cut, decoder_layers, in_float32
+from seqdistill.stages.train.cutting import completed, cut, decoder_layers, watched
 from seqdistill.stages.train.rendering import Template
 from seqdistill.stages.train.task_texts import file_texts
 from seqdistill.stages.train.vocabulary import cut_tokenizer, restrict, task_vocabulary, write_vocabulary
@@ -216,7 +216,7 @@ def block_influence(
     if not tokenizer.chat_template:
         raise UsageError("layers are to be chosen by influence, but the model has no chat template", "choose even or a list")
     _, stack = decoder_layers(model)
-    sums, tokens = [0.0] * len(stack), 0
+    sums = [0.0] * len(stack)
 
     def watch(layer: int) -> Any:
         def hook(_: Any, args: Any, kwargs: Any, output: Any) -> None:
@@ -227,20 +227,6 @@ def block_influence(
 
         return stack[layer].register_forward_hook(hook, with_kwargs=True)
 
-    decoder = model.get_decoder()
     hooks = [watch(layer) for layer in range(len(stack))]
-    progress.start("measuring layer influence", len(measured), "prompts")
-    try:
-        with in_float32(model), torch.inference_mode():
-            for messages in measured:
-                encoded = tokenizer.apply_chat_template(
-                    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-                )
-                decoder(**encoded.to(model.device), use_cache=False)
-                tokens += encoded["input_ids"].shape[1]
-                progress.advance()
-    finally:
-        progress.end()
-        for hook in hooks:
-            hook.remove()
+    tokens = watched(model, tokenizer, measured, hooks, "measuring layer influence", progress)
     return [total / tokens for total in sums]

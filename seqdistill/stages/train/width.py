@@ -12,7 +12,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.records import Message
-from seqdistill.stages.train.cutting import TRIED_TOKENS, check_close, decoder_layers, in_float32, store_in
+from seqdistill.stages.train.cutting import TRIED_TOKENS, check_close, decoder_layers, in_float32, store_in, watched
 
 SIZES = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")  # what configs call the number of neurons
 MULTIPLE = 32  # of which the number stays one: quantised formats have blocks of it
@@ -127,10 +127,8 @@ def _activations(
     model: Any, outputs: Mapping[str, str], tokenizer: Any, prompts: Sequence[list[Message]], progress: Progress
 ) -> dict[str, Any]:  # layer -> (neurons)
     """Each neuron's mean absolute activation over all tokens of the prompts, rendered as a chat."""
-    import torch
 
     sums: dict[str, Any] = {}
-    tokens = 0
 
     def watch(layer: str, module: str) -> Any:
         def hook(_: Any, args: Any) -> None:  # args[0]: (1, T, neurons)
@@ -139,20 +137,7 @@ def _activations(
         return model.get_submodule(module).register_forward_pre_hook(hook)
 
     hooks = [watch(layer, module) for layer, module in outputs.items()]
-    progress.start("measuring neurons", len(prompts), "prompts")
-    try:
-        with in_float32(model), torch.inference_mode():
-            for messages in prompts:
-                encoded = tokenizer.apply_chat_template(
-                    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-                )
-                model.get_decoder()(**encoded.to(model.device), use_cache=False)
-                tokens += encoded["input_ids"].shape[1]
-                progress.advance()
-    finally:
-        progress.end()
-        for hook in hooks:
-            hook.remove()
+    tokens = watched(model, tokenizer, prompts, hooks, "measuring neurons", progress)
     return {layer: total / tokens for layer, total in sums.items()}
 
 
