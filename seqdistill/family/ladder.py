@@ -18,7 +18,6 @@ from seqdistill.stages.evaluate.statistics.paired import (
     NON_INFERIOR,
     PairedShares,
     decide,
-    effective,
     holm,
     needed,
 )
@@ -106,9 +105,7 @@ def verdict(scores: "Array", trial: Trial) -> Verdict:
 
 def enough(scores: "Array", trial: Trial) -> int | None:
     """The prompts in all with which a candidate would likely pass, being as it is; None: no number would do."""
-    differences = scores - trial.top
-    number = needed(differences, trial.margin, shares=trial.shares)
-    return None if number is None else round(number * len(scores) / effective(differences, trial.groups))
+    return needed(scores - trial.top, trial.margin, trial.groups, shares=trial.shares)
 
 
 def verdicts(ladder: Sequence["Array"], trial: Trial) -> list[Verdict]:

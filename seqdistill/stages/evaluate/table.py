@@ -202,9 +202,7 @@ class _Columns:
             p = self.drawn.below(difference(*self._at(top)), -margin)
         decision = decide(gap, margin)
         differences = self._column("student") - self._column(top)
-        number = needed(differences, margin, shares=self.measure.metric.share)
-        if number is not None and self.groups:
-            number = round(number * self.n / effective(differences, self.groups))
+        number = needed(differences, margin, self.groups, shares=self.measure.metric.share)
         missing = None if number is None else max(number - self.n, 1)
         missing = missing if decision == INCONCLUSIVE else 0
         return {"decision": decision, "needed": missing, **_rounded(gap), "p": _round(p)}

@@ -47,11 +47,12 @@ def decide(gap: Interval | None, margin: float) -> str:
     return INFERIOR if gap.high < -margin else INCONCLUSIVE
 
 
-def needed(differences: "Array", margin: float, *, shares: bool) -> int | None:
+def needed(differences: "Array", margin: float, groups: Sequence[str] | None = None, *, shares: bool) -> int | None:
     """The prompts, those at hand included, with which non-inferiority would be shown with a chance of POWER.
 
     (z_alpha + z_beta)^2 variance / (margin + mean difference)^2, the differences being as seen. None where the difference seen
-    is not within the margin: no number of prompts would show what is not so.
+    is not within the margin: no number of prompts would show what is not so. With groups, as many more as the prompts are
+    worth less than independent ones.
     """
     mean = float(differences.mean())
     if mean <= -margin:
@@ -62,7 +63,9 @@ def needed(differences: "Array", margin: float, *, shares: bool) -> int | None:
     number = (z + normal.inv_cdf(POWER)) ** 2 * variance / (margin + mean) ** 2
     if shares and margin < 100:  # also where the two differ on no prompt yet, Tango's interval has a width
         number = max(number, z * z * (100 - margin) / margin) if margin else math.inf
-    return math.ceil(number) if math.isfinite(number) else None
+    if not math.isfinite(number):
+        return None
+    return round(math.ceil(number) * len(differences) / effective(differences, groups))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
