@@ -3,6 +3,7 @@
 https://html.spec.whatwg.org/multipage/server-sent-events.html, as chat endpoints use it: one JSON object a `data:` line.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from seqdistill.engines.replies import REASONING, as_dict, count, reasoning_in, text_of
@@ -90,6 +91,14 @@ class Joined:
         return {**self._head, "object": "chat.completion", "choices": choices, **usage}
 
 
+def joined(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The reply that chunks are the stream of."""
+    whole = Joined()
+    for chunk in chunks:
+        whole.add_chunk(chunk)
+    return whole.reply()
+
+
 def _tokens(usage: Any) -> int:
     """How many tokens a usage counts."""
     return sum(count(as_dict(usage).get(key)) or 0 for key in ("prompt_tokens", "completion_tokens"))
@@ -97,7 +106,7 @@ def _tokens(usage: Any) -> int:
 
 def _thoughts(delta: dict[str, Any]) -> str:
     """The reasoning in a delta, as it is: a blank at its end belongs to it."""
-    plain = next((delta[key] for key in REASONING if isinstance(delta.get(key), str) and delta[key]), None)
+    plain = next((delta[key] for key in REASONING if key in delta and isinstance(delta[key], str) and delta[key]), None)
     return plain if isinstance(plain, str) else reasoning_in(delta)
 
 

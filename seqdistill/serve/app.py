@@ -19,8 +19,9 @@ from seqdistill.serve.answering import Answering, Asked, Head, Parts
 from seqdistill.serve.chat import BadRequest, read_chat
 from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
+from seqdistill.serve.replies import Events, encoded, headers_of, whole
 from seqdistill.serve.routing import drawn
-from seqdistill.serve.student import Chunk, StudentFailed
+from seqdistill.serve.student import StudentFailed
 from seqdistill.serve.teacher import TeacherFailed
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ WRITE_SECONDS = 30.0  # within which a client must take what is sent to it
 RETRY_SECONDS = 1  # after which a client may try again where too many requests are under way
 WRITE_BUFFER = 1 << 16  # bytes that wait for a slow client at most
 JSON_HEADERS = {"Content-Type": "application/json"}
+STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
 
@@ -189,18 +191,23 @@ class App:
         except UsageError as error:
             raise HttpError(400, "invalid_request", f"{error.message}; {error.hint}", param="messages") from None
         envelope = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time())}
-        said: dict[str, Any] = {"text": "", "finish_reason": "stop"}  # of the first choice
+        said: dict[str, Any]  # of the first choice
         try:
             if chat.stream:
                 head, parts = await self.answering.stream(asked)
                 async with aclosing(parts):
-                    response = await self._stream(request, asked, head, parts, envelope, said)
+                    events = Events(chat, head, envelope)
+                    response = await self._stream(request, head, parts, events)
+                said = {"text": events.text, "finish_reason": events.finish_reason}
             else:
                 answered = await self.answering.answer(asked)
                 head, first = answered.head, answered.reply["choices"][0]
-                said = {"text": text_of(first["message"].get("content")), "finish_reason": first.get("finish_reason") or "stop"}
-                said["student"] = answered.student
-                response = _json(_whole(answered.reply, head, envelope, chat.logprobs), _headers(head))
+                said = {
+                    "text": text_of(first["message"].get("content")),
+                    "finish_reason": first.get("finish_reason") or "stop",
+                    "student": answered.student,
+                }
+                response = _json(whole(answered.reply, head, envelope, chat.logprobs), headers_of(head))
         except TeacherFailed as error:
             raise HttpError(error.status, error.code, error.message, retry_after=5 if error.status == 503 else None) from None
         finally:
@@ -267,96 +274,41 @@ class App:
         except TimeoutError:
             raise HttpError(408, "request_timeout", f"the body was not there within {BODY_SECONDS:g} s") from None
 
-    async def _stream(
-        self,
-        request: "web.Request",
-        asked: Asked,
-        head: Head,
-        parts: Parts,
-        envelope: dict[str, Any],
-        said: dict[str, Any],
-    ) -> "web.StreamResponse":
-        from aiohttp import web
+    async def _stream(self, request: "web.Request", head: Head, parts: Parts, events: Events) -> "web.StreamResponse":
+        from aiohttp import HttpVersion11, web
 
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": "text/event-stream",
-                "Cache-Control": "no-cache",
-                "X-Accel-Buffering": "no",
-                **_headers(head),
-            }
-        )
-        await response.prepare(request)
+        headers = {**STREAM_HEADERS, **headers_of(head)}
+        response: web.StreamResponse
+        if request.version < HttpVersion11:  # it ends with the connection
+            response = web.StreamResponse(headers=headers)
+        else:
+            response = web.Response(headers=headers)  # its headers leave with the first text
+            response.enable_chunked_encoding()
+        writer = await response.prepare(request)
+        assert writer is not None
         if request.transport is not None:
             request.transport.set_write_buffer_limits(high=WRITE_BUFFER)
-        envelope = {**envelope, "object": "chat.completion.chunk", "model": head.model}
-        role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        # what needs no write of its own waits for the next: the roles for the first text, the end for the end of the stream
-        waiting = [{**envelope, "choices": [{**role, "index": number} for number in range(asked.chat.n)]}]
         try:
             async for part in parts:
-                for chunk in part:
-                    waiting += _events(chunk, envelope, head, asked.chat.logprobs, asked.chat.include_usage)
-                    for choice in chunk.get("choices") or ():
-                        if choice.get("index", 0) == 0:
-                            said["text"] += text_of(choice.get("delta", {}).get("content"))
-                            said["finish_reason"] = choice.get("finish_reason") or said["finish_reason"]
-                if any(choice["delta"].get("content") for event in waiting for choice in event["choices"]):
-                    await _send(request, response, waiting)
-                    waiting = []
-            await _send(request, response, waiting, done=True)
+                if text := events.of(part):
+                    await _write(request, writer.write, text)
+            end = events.end()
         except (TeacherFailed, StudentFailed) as failure:  # the status is sent: all that is left is an event
             self.metrics.count("errors", code="broken_off")
-            said["text"] = ""
-            error = json.loads(HttpError(502, "broken_off", f"the answer broke off: {failure}").body())
-            await _send(request, response, [*waiting, error])
-        await response.write_eof()
+            events.text = ""
+            end = events.broken_off(HttpError(502, "broken_off", f"the answer broke off: {failure}").body().decode())
+        await _write(request, writer.write_eof, end)
         return response
 
 
-async def _send(
-    request: "web.Request", response: "web.StreamResponse", events: list[dict[str, Any]], *, done: bool = False
-) -> None:
-    """Events of a stream in one write, with `done` the end of it. Raises TimeoutError for a client that does not take them."""
-    data = "".join(f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n" for event in events)
-    content = (data + "data: [DONE]\n\n" * done).encode("utf-8", "replace")
+async def _write(request: "web.Request", write: Callable[[bytes], Awaitable[None]], text: str) -> None:
+    """Writes a part of a stream. Raises TimeoutError for a client that does not take it."""
+    content = text.encode("utf-8", "replace")
     if len(content) < WRITE_BUFFER and request.transport is not None and not request.transport.get_write_buffer_size():
-        await response.write(content)  # it waits for nobody
+        await write(content)  # it waits for nobody
         return
     async with asyncio.timeout(WRITE_SECONDS):
-        await response.write(content)
-
-
-def _events(chunk: Chunk, envelope: dict[str, Any], head: Head, logprobs: bool, include_usage: bool) -> list[dict[str, Any]]:
-    """A chunk as the caller wants it: with its log-probabilities and usage where it asked for them."""
-    events = []
-    choices = [
-        _shown(choice, logprobs) for choice in chunk.get("choices") or () if choice.get("delta") or choice.get("finish_reason")
-    ]
-    choices = [one for one in choices if one["delta"] or one["finish_reason"]]
-    if choices:
-        events.append({**envelope, "choices": choices})
-    if include_usage and chunk.get("usage"):
-        usd = chunk.get("usd", head.usd)
-        events.append({**envelope, "choices": [], "usage": chunk["usage"], "seqdistill": {"model": head.by, "usd": usd}})
-    return events
-
-
-def _shown(choice: dict[str, Any], logprobs: bool) -> dict[str, Any]:
-    delta = {name: value for name, value in choice.get("delta", {}).items() if name != "role" and value not in (None, "")}
-    return {
-        "index": choice.get("index", 0),
-        "delta": delta,
-        "logprobs": choice.get("logprobs") if logprobs else None,
-        "finish_reason": choice.get("finish_reason"),
-    }
-
-
-def _whole(reply: dict[str, Any], head: Head, envelope: dict[str, Any], logprobs: bool) -> dict[str, Any]:
-    """A reply as the caller gets it."""
-    choices = [{**choice, "logprobs": choice.get("logprobs") if logprobs else None} for choice in reply["choices"]]
-    usage = {"usage": reply["usage"]} if reply.get("usage") else {}
-    return {**envelope, "object": "chat.completion", "model": head.model, "choices": choices, **usage}
+        await write(content)
 
 
 def _host(url: str) -> str | None:
@@ -366,23 +318,10 @@ def _host(url: str) -> str | None:
         return None
 
 
-def _headers(head: Head) -> dict[str, str]:
-    """Who answers, how sure the student was, what it costs."""
-    found = {"x-seqdistill-model": head.by}
-    if head.confidence is not None:
-        found["x-seqdistill-confidence"] = f"{head.confidence:.6f}"
-    if head.usd is not None:
-        found["x-seqdistill-usd"] = f"{head.usd:.8f}"
-    if head.reason:
-        found["x-seqdistill-reason"] = head.reason
-    return found
-
-
 def _json(value: dict[str, Any], headers: dict[str, str] | None = None) -> "web.Response":
     from aiohttp import web
 
-    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-    return web.Response(body=body, headers={**JSON_HEADERS, **(headers or {})})
+    return web.Response(body=encoded(value).encode("utf-8", "replace"), headers={**JSON_HEADERS, **(headers or {})})
 
 
 def _error(error: HttpError) -> "web.Response":
