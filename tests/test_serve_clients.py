@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import shutil
 import signal
 import socket
@@ -24,7 +25,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, TaskConfig, TeacherConfig
 from seqdistill.runs import Run
 from seqdistill.serve import app as app_module
-from seqdistill.serve.server import ServeOptions, Serving
+from seqdistill.serve.server import ServeOptions, Serving, connections
 
 
 def send(server: Served, content: bytes | dict[str, Any], path: str = "/v1/chat/completions", **headers: str) -> Any:
@@ -224,6 +225,19 @@ def test_too_many_requests_at_once_are_told_to_come_again(tmp_path: Path) -> Non
         refused = next(reply for reply in replies if reply.status_code == 429)
         assert int(refused.headers["Retry-After"]) > 0 and refused.json()["error"]["type"] == "rate_limit_error"
         assert send(server, asked()).status_code == 200
+
+
+def test_the_process_may_open_the_files_that_its_requests_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 512), hard))
+        assert connections(500, notes.append) == 500 and not notes
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 1256  # a connection on each side, and what else is open
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    assert connections(1000, notes.append) == 384 and "ulimit -Hn" in notes[0]
 
 
 def test_a_key_is_wanted_where_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from seqdistill.engines.replies import as_dict, text_of
+from seqdistill.engines.replies import as_dict, count, text_of
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
 from seqdistill.serve.answering import Answering, Asked, Head, Parts
@@ -198,7 +198,7 @@ class App:
                 async with aclosing(parts):
                     events = Events(chat, head, envelope)
                     response = await self._stream(request, head, parts, events)
-                said = {"text": events.text, "finish_reason": events.finish_reason}
+                said, usage = {"text": events.text, "finish_reason": events.finish_reason}, events.usage
             else:
                 answered = await self.answering.answer(asked)
                 head, first = answered.head, answered.reply["choices"][0]
@@ -207,6 +207,7 @@ class App:
                     "finish_reason": first.get("finish_reason") or "stop",
                     "student": answered.student,
                 }
+                usage = answered.reply.get("usage")
                 response = _json(whole(answered.reply, head, envelope, chat.logprobs), headers_of(head))
         except TeacherFailed as error:
             raise HttpError(error.status, error.code, error.message, retry_after=5 if error.status == 503 else None) from None
@@ -216,6 +217,9 @@ class App:
                 self.answering.failed = None
         self.metrics.count("requests", model=head.by, reason=head.reason)
         self.metrics.took(head.by, time.perf_counter() - began)
+        for of in ("prompt", "completion"):
+            if tokens := count(as_dict(usage).get(f"{of}_tokens")):
+                self.metrics.count("tokens", tokens, model=head.by, of=of)
         exchange = Exchange(
             str(envelope["id"]), asked.teacher, model=head.model, by=head.by, confidence=head.confidence, usd=head.usd, **said
         )

@@ -32,13 +32,14 @@ def whole(reply: dict[str, Any], head: Head, envelope: dict[str, Any], logprobs:
 
 
 class Events:
-    """The events of one stream, and what its first choice said so far.
+    """The events of one stream, what its first choice said so far, and the usage.
 
     What needs no write of its own waits for the next: the roles for the first text, the end for the end of the stream.
     """
 
     def __init__(self, chat: Chat, head: Head, envelope: dict[str, Any]) -> None:
         self.text, self.finish_reason = "", "stop"
+        self.usage: Any = None
         self._chat, self._head = chat, head
         envelope = {**envelope, "object": "chat.completion.chunk", "model": head.model}
         self._start = f"data: {encoded(envelope)[:-1]},"  # the same for every event
@@ -58,6 +59,7 @@ class Events:
                 if choice.get("index", 0) == 0:
                     self.text += text_of(delta.get("content"))
                     self.finish_reason = finish or self.finish_reason
+            self.usage = chunk.get("usage") or self.usage
             if self._chat.include_usage and chunk.get("usage"):
                 about = {"model": self._head.by, "usd": chunk.get("usd", self._head.usd)}
                 events.append(self._event({"choices": [], "usage": chunk["usage"], "seqdistill": about}))

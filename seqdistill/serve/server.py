@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -35,6 +35,7 @@ from seqdistill.tasks.answer_form import AnswerForm
 if TYPE_CHECKING:
     from aiohttp import web
 
+FILES_A_REQUEST, OTHER_FILES = 2, 256  # a connection to the caller and one to the model
 FINISH_SECONDS = 30.0  # for what is under way when the server is stopped
 WITHOUT_TEACHER = ("error", "student")
 
@@ -183,7 +184,8 @@ class _Setup:
         options, metrics = self.options, Metrics()
         answering = await self._answering()
         local = options.host in LOCAL_HOSTS and self.key is None
-        limits = Limits(options.concurrency, self.key, options.shadow if answering.teacher else 0.0, only_local=local)
+        concurrency = connections(options.concurrency, self.progress.note)
+        limits = Limits(concurrency, self.key, options.shadow if answering.teacher else 0.0, only_local=local)
         log = Log(self.run.file("serve", "log.jsonl"), self.progress.note)
         app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges)
         runner = app.runner(FINISH_SECONDS)
@@ -290,6 +292,22 @@ class _Setup:
             kept = f"the student's answers are kept from a confidence of {promise.threshold:g} on"
             lines.append(f"{kept}: at least {promise.target:.0%} of them are good enough{risk}")
         return "\n".join(lines)
+
+
+def connections(concurrency: int, on_note: Callable[[str], None]) -> int:
+    """How many requests the process has files for, at most `concurrency`; its soft limit of open files is raised for them."""
+    import resource
+
+    needed = FILES_A_REQUEST * concurrency + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most == needed:
+        return concurrency
+    fit = max(1, (most - OTHER_FILES) // FILES_A_REQUEST)
+    on_note(f"serve: at most {fit} requests at once: the process may open {hard} files (`ulimit -Hn`)")
+    return fit
 
 
 def _key(options: ServeOptions) -> str | None:
