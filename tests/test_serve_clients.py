@@ -25,7 +25,8 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, TaskConfig, TeacherConfig
 from seqdistill.runs import Run
 from seqdistill.serve import app as app_module
-from seqdistill.serve.server import ServeOptions, Serving, connections
+from seqdistill.serve.process import connections
+from seqdistill.serve.server import ServeOptions, Serving
 
 
 def send(server: Served, content: bytes | dict[str, Any], path: str = "/v1/chat/completions", **headers: str) -> Any:
@@ -81,8 +82,36 @@ def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path
         assert server.http.get(server.root + "/v1/nothing").json()["error"]["code"] == "unknown_url"
         assert server.http.get(server.root + "/v1/chat/completions").status_code == 405
         assert send(server, b'{"a": "' + b"x" * (5 << 20) + b'"}').json()["error"]["code"] == "request_too_large"
+        assert server.http.get(server.root + "/v1/models/run").json()["id"] == "run"
+        assert server.http.get(server.root + "/v1/models/other").json()["error"]["code"] == "model_not_found"
         assert not server.student.requests and not server.teacher.requests
         assert send(server, asked(user="a", metadata={"a": "b"}, presence_penalty=0, tool_choice="none")).status_code == 200
+
+
+NO_REQUESTS: list[tuple[bytes, bytes]] = [
+    (b"\x16\x03\x01\x02\x00garbage\r\n\r\n", b" 400 "),
+    (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", b" 400 "),
+    (b"GET /health HTTP/1.1\r\n\r\n", b" 400 "),
+    (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n", b" 413 "),
+]
+
+
+def test_what_is_no_request_is_refused_at_once_and_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with served(tmp_path) as server:
+        for content, status in NO_REQUESTS:
+            with socket.create_connection(("127.0.0.1", server.serving.opened.port), timeout=10) as client:
+                client.sendall(content)
+                assert status in client.recv(1000)
+        assert not caplog.records
+
+
+def test_a_client_of_http_1_0_gets_its_stream(tmp_path: Path) -> None:
+    content = json.dumps(asked(stream=True)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    with served(tmp_path) as server, socket.create_connection(("127.0.0.1", server.serving.opened.port), timeout=10) as client:
+        client.sendall(head + content)
+        said = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    assert b"Transfer-Encoding" not in said and said.endswith(b"data: [DONE]\n\n")
 
 
 def test_the_kill_switch_sends_everything_to_the_teacher_at_once(tmp_path: Path) -> None:
@@ -396,8 +425,13 @@ def test_two_servers_do_not_share_a_run(tmp_path: Path) -> None:
             raise AssertionError("it serves")
 
 
-def test_a_student_that_breaks_off_in_the_midst_of_a_stream_is_an_event(tmp_path: Path) -> None:
-    cut = ChatServer(lambda *_: "cut", model="student", reply=student_answer)
-    with served(tmp_path, student=cut, options={"decide_on": 1}) as server:
-        events = [line.removeprefix("data: ") for line in send(server, asked(stream=True)).text.splitlines() if line]
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_a_model_that_breaks_off_in_the_midst_of_a_stream_is_an_event(tmp_path: Path, who: str) -> None:
+    cut = {who: ChatServer(lambda *_: "cut", model=who, reply=student_answer)}
+    with served(tmp_path, **cut, options={"decide_on": 1}) as server:  # type: ignore[arg-type]
+        text = {"student": "Hello", "teacher": UNSURE}[who]
+        events = [line.removeprefix("data: ") for line in send(server, asked(text, stream=True)).text.splitlines() if line]
+        assert json.loads(events[1])["choices"][0]["delta"]["content"], "what came before it is passed on"
         assert json.loads(events[-1])["error"]["code"] == "broken_off" and "[DONE]" not in events
+        other = {"student": UNSURE, "teacher": "Hello"}[who]
+        assert send(server, asked(other, stream=True)).text.endswith("data: [DONE]\n\n")

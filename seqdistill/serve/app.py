@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import json
+import logging
 import math
 import secrets
 import time
@@ -82,7 +83,7 @@ class App:
     ) -> None:
         self.answering, self.name, self._limits = answering, name, limits
         self.metrics, self._log, self._gauges = metrics, log, gauges
-        self._started = int(time.time())
+        self._listed = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "seqdistill"}
         self._shadows: set[asyncio.Task[None]] = set()
 
     def runner(self, shutdown_seconds: float) -> "web.AppRunner":
@@ -93,6 +94,7 @@ class App:
             self._application(),
             handler_cancellation=True,
             access_log=None,
+            logger=_server_log(),
             keepalive_timeout=HEAD_SECONDS,
             shutdown_timeout=shutdown_seconds,
         )
@@ -108,6 +110,7 @@ class App:
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/feedback", self._feedback)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/v1/models/{name:.+}", self._model)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         return app
@@ -127,15 +130,17 @@ class App:
             return _error(error)
         except web.HTTPException as error:
             if error.status == 413:
-                return _error(HttpError(413, "request_too_large", f"the body is larger than {MOST_BODY} bytes"))
+                return _error(_too_large())
             known = "POST /v1/chat/completions, POST /feedback, GET /v1/models, /health, /metrics"
             return _error(HttpError(error.status, "unknown_url", f"no {request.method} {request.path} here; there are {known}"))
 
     def _check_local(self, request: "web.Request") -> None:
         """Refuses what a page of another site sends, by its origin or under a name that it points to this machine."""
-        origin = request.headers.get("Origin")
-        names = [f"//{request.host}", *([] if origin is None else [origin])]
-        if self._limits.only_local and any(_host(name) not in LOCAL_HOSTS for name in names):
+        if not self._limits.only_local:
+            return
+        host, origin = request.headers.get("Host"), request.headers.get("Origin")  # every browser sends a host
+        names = [*([] if host is None else [f"//{host}"]), *([] if origin is None else [origin])]
+        if any(_host(name) not in LOCAL_HOSTS for name in names):
             raise HttpError(
                 403, "forbidden_origin", "a page of another site may not use this server without a key: --api-key-env"
             )
@@ -151,8 +156,12 @@ class App:
     # --- what is served ---
 
     async def _models(self, _request: "web.Request") -> "web.StreamResponse":
-        model = {"id": self.name, "object": "model", "created": self._started, "owned_by": "seqdistill"}
-        return _json({"object": "list", "data": [model]})
+        return _json({"object": "list", "data": [self._listed]})
+
+    async def _model(self, request: "web.Request") -> "web.StreamResponse":
+        if request.match_info["name"] != self.name:
+            raise HttpError(404, "model_not_found", f"the model served here is {self.name}", param="model")
+        return _json(self._listed)
 
     async def _health(self, _request: "web.Request") -> "web.StreamResponse":
         return _json({"status": "ok", "teacher_only": self.answering.switch.teacher_only})
@@ -272,6 +281,8 @@ class App:
         return _json({"id": name, "status": "logged"})
 
     async def _body(self, request: "web.Request") -> bytes:
+        if (request.content_length or 0) > MOST_BODY:
+            raise _too_large()  # before it is sent
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 return await request.read()
@@ -313,6 +324,22 @@ async def _write(request: "web.Request", write: Callable[[bytes], Awaitable[None
         return
     async with asyncio.timeout(WRITE_SECONDS):
         await write(content)
+
+
+def _too_large() -> HttpError:
+    return HttpError(413, "request_too_large", f"the body is larger than {MOST_BODY} bytes")
+
+
+def _server_log() -> logging.Logger:
+    """Where faults of the server are logged; what is no HTTP is its sender's fault, and answered by 400."""
+    from aiohttp.http import HttpProcessingError
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+    log = logging.getLogger("seqdistill.serve.requests")
+    log.filters = [is_ours]
+    return log
 
 
 def _host(url: str) -> str | None:
