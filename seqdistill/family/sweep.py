@@ -13,6 +13,7 @@ Keys of scores.json:
   cheapest       candidate (the smallest that passes on one half, or null), confirmed, confirming (its verdict on the other
                  half), needed (further prompts for a confirmation; null: no number would do), choose_on, confirm_on (prompts)
   compared_with  whose scores the candidates are held against: ceiling, teacher, or null; teacher: these scores, size, cost
+  students       the path of each student's run, by its name, in the order in which they were trained
   run, primary, heading, phrase, n, margin (points), alpha (one-sided), speed_basis, machine
 """
 
@@ -206,6 +207,7 @@ def compare(run: Run, members: Sequence[tuple[str, Member]]) -> dict[str, Any]:
         ],
         "smallest": next((one.name for one, v in zip(candidates, found_all, strict=True) if v and v.passes), None),
         "cheapest": _cheapest(choice, candidates),
+        "students": {student: str(member.run.path.relative_to(run.path)) for student, member in members},
         "machine": whole["machine"],
     }
     return {"verdict": list(_sentences(document)), **document}

@@ -8,7 +8,7 @@ text cannot contain. A reply without a valid score or choice counts as none. Req
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,16 +57,22 @@ class Rubric:
 
         A whole number may be written 8, 8.0, "8" or, on this scale, "8/10".
         """
-        answer = _last_value(reply, self._key)
         if self.scale is None:
-            found = answer.strip() if isinstance(answer, str) else None
-            return next((choice for choice in self.choices if found is not None and choice.lower() == found.lower()), None)
+            return choice_in(reply, self.choices)
+        answer = _last_value(reply, self._key)
         low, high = self.scale
         if isinstance(answer, str):
             written = _WRITTEN.fullmatch(answer.strip())
             answer = float(written["score"]) if written and written["of"] in (None, str(high)) else None
         whole = isinstance(answer, (int, float)) and not isinstance(answer, bool) and answer == answer // 1
         return int(answer) if whole and low <= answer <= high else None
+
+
+def choice_in(reply: str, choices: Sequence[str]) -> str | None:
+    """The choice in the last JSON object of a judge's reply that has one; None where it is not one of these."""
+    answer = _last_value(reply, "choice")
+    found = answer.strip() if isinstance(answer, str) else None
+    return next((choice for choice in choices if found is not None and choice.lower() == found.lower()), None)
 
 
 def _last_value(reply: str, key: str) -> Any:
