@@ -12,7 +12,6 @@ where both answers are the same; label, a person's choice (null: none).
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 from seqdistill.engines import FOR_GOOD, Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.journal.asking import Asker, answers, run_async
+from seqdistill.journal.asking import Asker, answers, failures, run_async
 from seqdistill.journal.budget import Price, Source, price_of, spending
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
@@ -253,12 +252,7 @@ async def _send(
     pairs: Sequence[Pair],
 ) -> tuple[list[Request], dict[str, Completion]]:
     requests = [pair.request(rubric, config, schema, student_first=first) for pair in pairs for first in (True, False)]
-    failed: dict[str, Completion] = {}
-    async with aclosing(asker.ask(source, requests)) as completions:
-        async for completion in completions:
-            if completion.error is not None:
-                failed[completion.id] = completion
-    return requests, failed
+    return requests, await failures(asker, source, requests)
 
 
 # --- what it found ----------------------------------------------------------------------------------------------------
