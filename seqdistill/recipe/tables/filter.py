@@ -10,7 +10,7 @@ from seqdistill.recipe.tables.setting import key
 class IntegrityConfig:
     """[filter.integrity]: what may not be wrong with a completion on its own."""
 
-    finish_reasons: list[str] = key(["stop"], "keep completions that ended so; repeat it for several; [] is any")
+    finish_reasons: list[str] = key(["stop"], "keep completions that ended by one of these; repeat it; [] accepts all")
     min_chars: int = key(1, "reject shorter completions", low=0)
     max_chars: int | None = key(None, "reject longer completions", low=1)
     markup: bool = key(True, "reject template tokens in the text, reasoning left in it, open code fences and broken characters")
@@ -30,8 +30,8 @@ class IntegrityConfig:
     )
     script_share: float = key(
         0.5,
-        "reject a completion in another writing system than its prompt's, unasked, when fewer than this share of the slice's "
-        "prompts are answered so; 0 is off",
+        "reject a completion in another writing system than its prompt's where fewer than this share of the slice's prompts "
+        "have such a completion; 0 is off",
         low=0,
         high=1,
     )
