@@ -127,7 +127,7 @@ def _check(run: Run, recipe: Recipe, students: Sequence[str]) -> None:
     for student in students:
         if (other := names.setdefault(member_name(student), student)) != student:
             raise UsageError(
-                f"students {other!r} and {student!r} would have one directory", "give one of them by its full path"
+                f"students {other!r} and {student!r} would have one directory", "pass one of them by its full path"
             )
         ready.check_settings(with_student(recipe, student), run)
 

@@ -34,7 +34,7 @@ class Rubric:
     choices: tuple[str, ...]
 
     def messages(self, values: Mapping[str, Any], place: str) -> list[Message]:
-        """The chat messages that ask about `values`. Raises UsageError naming the place for a variable they lack."""
+        """The chat messages to the judge about `values`. Raises UsageError naming the place for a variable they lack."""
         known = {**values, "boundary": f"----{fingerprint(values)[:12]}----"}
         rendered = {key: render_text(text, known, f"{place}: {self.path}: {key}") for key, text in self.texts.items()}
         return [{"role": role, "content": rendered[role]} for role in ("system", "user") if rendered.get(role)]
@@ -96,7 +96,7 @@ def load_rubric(name: str) -> Rubric:
     known = {path.stem: path for path in sorted((prompts_folder() / "judge").glob("*.toml"))}
     path = known.get(name, Path(name))
     if path.suffix != ".toml" or not path.is_file():
-        raise UsageError(f"rubric {name!r}: no such file", f"give a .toml file or one of: {', '.join(known)}")
+        raise UsageError(f"rubric {name!r}: no such file", f"pass a .toml file or one of: {', '.join(known)}")
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -2,7 +2,7 @@
 
 A key has one name everywhere: field here, key in the recipe, flag on the command line, word in the docs.
 Order: flag > environment (SEQDISTILL_*) > recipe passed with -c > what the run remembers > its copy of the recipe > default.
-The first two arrive as `flags`. Here stand the whole recipe and its flags; each table has a file.
+The first two arrive as `flags`. Here are the whole recipe and its flags; each table has a file.
 """
 
 from dataclasses import dataclass, field
