@@ -221,8 +221,8 @@ def drift(run: RunPath, log: RunPath, recipe: RecipeLike = None, *, progress: Pr
 
 
 def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
-    """Checks a run's hashes, scores and verdict again; needs no GPU and no teacher, and changes nothing."""
-    from seqdistill.stages.evaluate.verification import verify
+    """Checks a run's hashes, scores and verdict again, and those of a sweep or curve in it; runs no model, changes nothing."""
+    from seqdistill.family.verification import verify
 
     return verify(Run(Path(run)), progress)
 

@@ -38,7 +38,7 @@ def text_without_system(messages: Sequence[Message]) -> str:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One thing to ask: the teacher's view, the student's view, and what is known about the answer."""
+    """One prompt: the teacher's view, the student's view, and what is known about the answer."""
 
     id: str
     teacher_messages: list[Message]
