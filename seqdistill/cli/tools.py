@@ -29,7 +29,9 @@ from seqdistill.runs import Run
 ToOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        "--to", metavar="FORM", help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm; gguf also f16, q4_1, q5_0, q5_1"
+        "--to",
+        metavar="FORM",
+        help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm | adapter; gguf also f16, q4_1, q5_0, q5_1",
     ),
 ]
 DataOption = Annotated[

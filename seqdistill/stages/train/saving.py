@@ -14,7 +14,7 @@ from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
-from seqdistill.stages.train.lora import merged
+from seqdistill.stages.train.lora import merged, save_adapters
 from seqdistill.stages.train.ranks import rank
 from seqdistill.stages.train.vocabulary import NOTE, read_kept
 
@@ -29,7 +29,9 @@ SAME_IN_4 = {  # model types whose greedy answers 4.57 and 5 have been seen to a
 
 
 def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) -> str:
-    """The folder `out`, replaced at once, with weights in the precision the student came in. Returns what it loads in.
+    """The folder `out`, replaced at once, with weights in the precision the student came in; adapters also beside it, alone.
+
+    Returns the versions of transformers that load it.
 
     Of several processes the first one writes; the others return nothing.
     """
@@ -37,6 +39,8 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
     for folder in (half, old) if rank() == 0 else ():
         shutil.rmtree(folder, ignore_errors=True)
+    if rank() == 0:
+        save_adapters(trainer.model, out.with_name("adapter"))
     trainer.model = merged(trainer.model, base)
     if came_in.dtype is not None:
         trainer.model.to(came_in.dtype)
