@@ -5,7 +5,7 @@ RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
 
-.PHONY: setup distill picture generate filter train eval test test-vllm test-browser test-parity test-transformers-4 \
+.PHONY: setup distill picture generate filter train eval test test-vllm test-browser test-parity test-transformers-4 test-gguf \
   check bench bench-vllm \
   experiment clean
 
@@ -59,6 +59,9 @@ test-transformers-4: .venv-transformers-4/installed  ## a trained folder answers
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > $$(.venv-transformers-4/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rest.pth
 	@touch $@
+
+test-gguf: setup  ## a trained student as .gguf, by the real converter and llama.cpp, which the first export installs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts= -q tests/gguf
 
 picture: .github/report.png  ## the README's picture: the first screen of the demo's report, by headless Chromium
 

@@ -73,6 +73,10 @@ def _export(
 ) -> dict[str, Any]:
     if sum((to is not None, data is not None, draft)) != 1:
         raise UsageError("export takes one of --to, --data and --draft", "for example --to gguf:q8_0")
+    if push is not None and to is None:
+        raise UsageError("--push uploads what --to has written", "for example --to safetensors --push my-team/notices-student")
+    if push is not None:
+        api.check_push(push)
     if data is not None:
         counts = api.export_data(run.path, data, out=out)
         console.facts(f"export: {data}", {name: f"{count:,} rows" for name, count in counts.items()})
@@ -83,9 +87,9 @@ def _export(
         return asdict(found)
     exported = api.export(run.path, str(to), recipe, out=out, progress=console)
     show.show_export(console, exported)
-    if push:
-        console.facts("", {"pushed": api.push(exported.path, push)})
-    return asdict(exported)
+    pushed = {"pushed": api.push(exported.path, push, progress=console)} if push is not None else {}
+    console.facts("", pushed)
+    return {**asdict(exported), **pushed}
 
 
 @app.command("verify")

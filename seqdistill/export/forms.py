@@ -155,6 +155,7 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     card: dict[str, Any] = {"form": GGUF, "folder": folder, "file": file.name}
     if scores is None:
         without = "eval is of an earlier student" if run.manifest("eval") else "without eval there are no test prompts"
+        (folder / "proof.json").unlink(missing_ok=True)
         progress.note(f"export: {without}, so nothing is proven: run `seqdistill eval {run.path}`, then export again")
         write_model_card(run, None, **card)
         return exported

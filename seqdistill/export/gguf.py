@@ -128,19 +128,18 @@ def serving(file: Path, context: int, parallel: int, progress: Progress) -> Iter
     script = Path(__file__).with_name("llama_server.py")
     threads = max(1, (os.cpu_count() or 1) // 2)  # llama.cpp's threads wait for each other: one too many costs twenty times
     command = [sys.executable, str(script), str(file), str(context), str(parallel), str(threads)]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env=_environment(tools_folder(progress)),
-    )
-    try:
-        yield f"{_address(process, file)}/v1"
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            yield f"{_address(process, file)}/v1"
+        finally:
+            process.kill()
 
 
 def _address(process: Any, file: Path) -> str:

@@ -6,28 +6,23 @@ The folders are written here and read by a process of the environment .venv-tran
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from answering import answers
+from architectures import ARCHITECTURES, architecture
+from chat_tokenizers import chat_tokenizer
+from conftest import CHATML
+from test_train import a_recipe, a_run
+from test_vocabulary import bpe_model, bpe_tokenizer
 
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
+from seqdistill.progress import Silent
+from seqdistill.recipe.tables import LoraConfig
+from seqdistill.stages.train.saving import BOTH, FIVE, SAME_IN_4, write_for_both
+from seqdistill.stages.train.stage import train
 
-from answering import answers  # noqa: E402
-from architectures import ARCHITECTURES, architecture  # noqa: E402
-from chat_tokenizers import chat_tokenizer  # noqa: E402
-from conftest import CHATML  # noqa: E402
-from test_train import a_recipe, a_run  # noqa: E402
-from test_vocabulary import bpe_model, bpe_tokenizer  # noqa: E402
-
-from seqdistill.progress import Silent  # noqa: E402
-from seqdistill.recipe.tables import LoraConfig  # noqa: E402
-from seqdistill.stages.train.saving import BOTH, FIVE, SAME_IN_4, write_for_both  # noqa: E402
-from seqdistill.stages.train.stage import train  # noqa: E402
-
-PYTHON_4 = TESTS.parent / ".venv-transformers-4" / "bin" / "python"
+PYTHON_4 = Path(__file__).parents[2] / ".venv-transformers-4" / "bin" / "python"
 REFUSED = ("does not recognize this architecture", "layer_types must be", "clamp() received")  # loud, whatever we write
 OTHER_ANSWERS = ("qwen2_moe", "recurrent_gemma")  # where the two versions compute differently from the same settings
 TRAINED: dict[str, dict[str, Any]] = {  # how, and from which base
