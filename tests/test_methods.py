@@ -15,8 +15,9 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import TrainConfig
 from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
 from seqdistill.runs import Run
+from seqdistill.stages.train.early import check_settings
 from seqdistill.stages.train.mixing import RATIONALE, mixed
-from seqdistill.stages.train.ready import check, check_settings
+from seqdistill.stages.train.ready import check
 from seqdistill.stages.train.stage import train
 
 SGD = {**ARGS, "max_steps": 2, "optim": "sgd", "learning_rate": 0.05, "shuffle_dataset": False}

@@ -96,6 +96,19 @@ def identity(model: ModelConfig) -> str:
     return f"{path.name if name.startswith('package:') else Path(name).name}@{_digest(path)}{numerics}"
 
 
+def teacher_name(model: ModelConfig) -> str:
+    """The teacher's name in sample ids: the model as it is named, without this machine's folders.
+
+    What an endpoint calls its model is a name and no path here, unless it is an absolute path.
+    """
+    name = model.model or ""
+    if name.startswith("run:"):
+        return Path(name.removeprefix("run:")).name
+    if model.engine == "openai":
+        return Path(name).name if name.startswith("/") else name
+    return Path(name).name if "/" in name and Path(name).expanduser().exists() else name
+
+
 def _answers_with(option: str) -> bool:
     return option not in NUMERICS and any(part in option for part in ANSWERING)
 

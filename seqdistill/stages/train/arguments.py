@@ -48,6 +48,8 @@ ELSEWHERE = {
     **dict.fromkeys(("torch_dtype", "dtype", "attn_implementation"), "set it in model_init_kwargs"),
 }  # what people write who know it from another place
 
+NEED_A_MODEL = ("galore", "apollo", "lomo")  # optimizers
+
 
 def check_arguments(arguments: dict[str, Any], kind: Any) -> None:
     """Raises UsageError for an argument that TRL's config class `kind` lacks, that the stage sets, or of a wrong type."""
@@ -122,10 +124,49 @@ def trl_arguments(
     try:
         arguments = kind(**{**usual, **defaults, **passed, **ours})
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # OSError: a file that an argument names
-        raise UsageError(f"[train.args]: {str(error).strip()}", f"see TRL's page on {kind.__name__}") from error
+        raise refused(error, kind) from error
     if arguments.max_steps <= 0 and arguments.num_train_epochs <= 0:
         raise UsageError(f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: not one step", "train for longer")
     return arguments
+
+
+def refused(error: Exception, kind: Any) -> UsageError:
+    """The error for [train.args] that TRL's config class, or what is made of it, does not take."""
+    missing = "install the package that is missing, or leave out the argument that needs it"
+    return UsageError(
+        f"[train.args]: {str(error).strip()}",
+        missing if isinstance(error, ImportError) else f"see TRL's page on {kind.__name__}",
+    )
+
+
+def check_usable(arguments: Any) -> None:
+    """Raises UsageError for an optimizer, a schedule or a tracker that TRL's arguments name and that cannot be made here.
+
+    Found without a model. GaLore, APOLLO and LOMO need one, and are left to the trainer.
+    """
+    import torch
+    from transformers import Trainer, get_scheduler
+    from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
+
+    kind = str(getattr(arguments.optim, "value", arguments.optim))
+    try:
+        get_reporting_integration_callbacks(arguments.report_to)
+        if not any(name in kind for name in NEED_A_MODEL):
+            optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
+            get_scheduler(
+                arguments.lr_scheduler_type,
+                optimizer=optimizer([torch.nn.Parameter(torch.zeros(1))], **settings),
+                num_warmup_steps=arguments.get_warmup_steps(1),
+                num_training_steps=1,
+                scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
+            )
+    except (ImportError, RuntimeError, TypeError, ValueError, KeyError) as error:
+        raise refused(error, type(arguments)) from error
+    installed = {*get_available_reporting_integrations(), "flyte"}  # of which transformers does not say whether it is
+    if missing := [name for name in arguments.report_to if name not in installed]:
+        raise UsageError(
+            f"[train.args] report_to: the package of {missing[0]!r} is not installed", "install it, or leave report_to out"
+        )
 
 
 def _has_bfloat16() -> bool:

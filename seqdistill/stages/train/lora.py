@@ -43,12 +43,18 @@ def loaded_student(base: ModelConfig, config: LoraConfig, loading: dict[str, Any
     import peft
 
     model = load("AutoModelForCausalLM", base, **{"dtype": "float32", **_quantized(config), **loading})
-    if config.quantize:
-        model = peft.prepare_model_for_kbit_training(model)
+    return adapted(peft.prepare_model_for_kbit_training(model) if config.quantize else model, config)
+
+
+def adapted(model: Any, config: LoraConfig) -> Any:
+    """The model with adapters. Raises UsageError for target modules that it does not have."""
+    import peft
+
+    rank = config.r or 0
     adapters = peft.LoraConfig(
         task_type="CAUSAL_LM",
-        r=config.r,
-        lora_alpha=2 * config.r if config.alpha is None else config.alpha,
+        r=rank,
+        lora_alpha=2 * rank if config.alpha is None else config.alpha,
         lora_dropout=config.dropout,
         target_modules=config.target_modules or "all-linear",
     )

@@ -117,16 +117,23 @@ def check(lesson: Lesson) -> None:
         return
     if not lesson.checked.validation:
         raise _without_rows(config)
-    if getattr(lesson.arguments.eval_strategy, "value", None) == "no":
+    check_arguments(lesson.arguments, config)
+    if config.best_by == "quality":
+        quality_of(lesson.recipe, [sample for _, sample in chosen(lesson, config.best_prompts)])
+
+
+def check_arguments(arguments: Any, config: TrainConfig) -> None:
+    """Raises UsageError for TRL's arguments with which the best weights cannot be chosen or kept."""
+    if config.best_by is None:
+        return
+    if getattr(arguments.eval_strategy, "value", None) == "no":
         raise UsageError(
             f"[train] {_wanted(config)} needs validations, and [train.args] eval_strategy is no", "leave eval_strategy out"
         )
-    if _is_spread(lesson.arguments):
+    if _is_spread(arguments):
         raise UsageError(
             "[train] best and early_stopping keep weights that FSDP and DeepSpeed spread over processes", "leave them out"
         )
-    if config.best_by == "quality":
-        quality_of(lesson.recipe, [sample for _, sample in chosen(lesson, config.best_prompts)])
 
 
 def answering(lesson: Lesson) -> Any:
