@@ -54,17 +54,17 @@ def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
     return loaded
 
 
-def skeleton(model: ModelConfig, what: str = "") -> Any:
+def skeleton(model: ModelConfig, **settings: Any) -> Any:
     """A causal LM's modules without its weights, on torch's meta device. Raises UsageError as `load` does."""
     import torch
     import transformers
 
-    config = load("AutoConfig", model, what)
+    config, settings = load("AutoConfig", model), {"trust_remote_code": model.trust_remote_code, **settings}
     try:
         with torch.device("meta"):
-            return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
+            return transformers.AutoModelForCausalLM.from_config(config, **settings)
     except Exception as error:  # a config that no model can be made of, or a model's own code
-        raise load_failure(error, model, what or named(model), CHECK_FILES) from error
+        raise load_failure(error, model, named(model), CHECK_FILES) from error
 
 
 def check_weights(model: ModelConfig, what: str = "") -> None:

@@ -50,6 +50,8 @@ def locate(name: str, what: str = "") -> Path | None:
         return files[0]
     path = Path(name).expanduser()
     if path.is_dir():
+        if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
+            raise UsageError(f"{what}: the folder holds adapters alone", "merge them into their model, and give that folder")
         if not (path / "config.json").exists():
             raise UsageError(f"{what}: the folder has no config.json", "give a Hugging Face model folder")
         return path

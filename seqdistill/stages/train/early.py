@@ -19,7 +19,7 @@ from seqdistill.stages.train.arguments import check_arguments, check_usable, trl
 from seqdistill.stages.train.cutting import decoder_layers, shortened
 from seqdistill.stages.train.fit import quiet
 from seqdistill.stages.train.launch import check_accelerate
-from seqdistill.stages.train.lora import adapted, check_lora
+from seqdistill.stages.train.lora import adapted, check_lora, with_loading
 from seqdistill.stages.train.methods import Method, method_of
 from seqdistill.stages.train.mixing import check_mixing
 from seqdistill.stages.train.preflight import check_prompts
@@ -128,9 +128,14 @@ def _check_parts(recipe: Recipe, student: Student) -> None:
     """Raises UsageError for a student that cannot be cut or get adapters so, as far as its modules without weights show."""
     config = recipe.train
     targets = config.lora.target_modules if config.lora.r else []
-    if not (student.is_cut or targets):
+    wanted = config.args.get("model_init_kwargs") or {}
+    loading = {name: value for name, value in wanted.items() if name in ("attn_implementation", "dtype")}
+    if not (student.is_cut or targets or loading):
         return
-    model = skeleton(student.source)
+    try:
+        model = skeleton(student.source, **loading)
+    except UsageError as error:
+        raise with_loading(error, loading) from error
     if student.layers is not None:
         total = len(decoder_layers(model)[1])
         for count in layers_of_steps(recipe):

@@ -31,6 +31,7 @@ def mixed(samples: Mapping[str, Sequence[Sample]], config: TrainConfig) -> Mixed
     A row that a person edited has finish_reason "human". Raises UsageError where a setting has no row to act on.
     """
     rows, weights, counts = list(samples["train"]), dict[str, float](), dict[str, int]()
+    _check_used(config)
     _check_teachers(config.teacher_weights, {row.teacher for row in rows})
     for row in rows:
         weight = float(config.teacher_weights.get(row.teacher, 1.0))
@@ -44,6 +45,8 @@ def mixed(samples: Mapping[str, Sequence[Sample]], config: TrainConfig) -> Mixed
             raise UsageError('[train] rationale = "multitask", but no row has reasoning', "use a teacher that reasons")
         weights |= {row.id: config.rationale_weight for row in rationales}
         rows, counts["rationales"] = [*rows, *rationales], len(rationales)
+    if rows and not any(weights.get(row.id, 1) for row in rows):
+        raise UsageError("[train]: all rows have the weight 0, and nothing would be learnt", "give one of the weights more")
     return Mixed(
         rows,
         list(samples["validation"]),
@@ -86,9 +89,23 @@ def _rationale(row: Sample) -> Sample:
 
 def check_mixing(config: TrainConfig, prompts: Sequence[Prompt], teachers: Collection[str]) -> None:
     """Raises UsageError where a setting has nothing to act on in the rows that these teachers will write to these prompts."""
+    _check_used(config)
     _check_teachers(config.teacher_weights, teachers)
     if config.reference_weight and not any(prompt.reference for prompt in prompts):
         raise _without_references(config, "prompt")
+
+
+def _check_used(config: TrainConfig) -> None:
+    """Raises UsageError for a setting that has no part without another one."""
+    default = TrainConfig()
+    for name, needs, given in (
+        ("rationale_weight", 'rationale = "multitask"', config.rationale == "multitask"),
+        ("references", "reference_weight", config.reference_weight > 0),
+    ):
+        if not given and getattr(config, name) != getattr(default, name):
+            raise UsageError(
+                f"[train] {name} = {getattr(config, name)!r} has no part without {needs}", f"set {needs}, or leave {name} out"
+            )
 
 
 def weighs_rows(config: TrainConfig) -> bool:

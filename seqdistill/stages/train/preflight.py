@@ -17,6 +17,7 @@ from seqdistill.recipe.tables import TrainConfig
 from seqdistill.records import Prompt, Sample
 from seqdistill.stages.train.rendering import ANSWER, Row, Template, Unfit
 
+NONE_LEFT = "no row is left to train on: change the prompts, or use another student or [student] chat_template"
 THOUGHT = "They say so."  # the reasoning of a row that stands for others
 
 
@@ -59,7 +60,7 @@ def preflight(
     kept = [_fitting(template, samples, config.trains_reasoning, limit, unfit, progress) for samples in (train, validation)]
     progress.end()
     if unfit and (config.unfit == "error" or not kept[0]):
-        dropped = _way_out(config) if kept[0] else "no row is left to train on"
+        dropped = _way_out(config) if kept[0] else NONE_LEFT
         raise UsageError(_summary(unfit, len(train) + len(validation)), dropped)
     with_reasoning = sum(sample.reasoning is not None for sample in [*train, *validation])
     if config.trains_reasoning and not with_reasoning:
@@ -177,6 +178,11 @@ def _check_ids(tokenizer: Any, template: Template, kept: Sequence[Sequence[Row]]
     """Raises UsageError for a token id that the model has no embedding for."""
     used = {template.end_of_turn, *(token for rows in kept for row in rows for token in row.tokens)}
     pad = tokenizer.pad_token_id
+    if pad is None and tokenizer.eos_token_id is None:
+        raise UsageError(
+            "the student's tokenizer has no padding token, and no end-of-text token that could pad in its place",
+            "name one in its tokenizer_config.json: eos_token or pad_token",
+        )
     for token in (max(used), *(() if pad is None else (pad,))):
         if token >= vocabulary:
             raise UsageError(

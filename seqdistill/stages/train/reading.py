@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqdistill.engines.loading import generation_config, load, named
+from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
 from seqdistill.stages.train.rendering import chat_template, with_defaults
 from seqdistill.stages.train.shrink import listed_layers
@@ -42,11 +43,14 @@ def read_student(student: Student, recipe: Recipe) -> Read:
         check_can_be_cut(tokenizer)
     generation = generation_config(student.source, what)
     stops = getattr(text if generation is None else generation, "eos_token_id", None)
+    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
+    if any(type(stop) is not int for stop in stops):
+        raise UsageError(f"{what}: its eos_token_id is {stops}, which are no token ids", "copy or download the model again")
     positions = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length  # some models have no limit
     return Read(
         tokenizer=tokenizer,
         limit=min(positions, config.args.get("max_length") or positions),
-        stops=[stops] if isinstance(stops, int) else list(stops or ()),
+        stops=stops,
         vocabulary=text.vocab_size,
         before_cuts=read_kept(student.source),
     )

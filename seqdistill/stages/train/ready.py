@@ -16,10 +16,10 @@ from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample, read_samples
 from seqdistill.runs import Run
-from seqdistill.stages.train.arguments import check_arguments, trl_arguments
+from seqdistill.stages.train.arguments import check_arguments, check_usable, trl_arguments
 from seqdistill.stages.train.fit import prepared, quiet
 from seqdistill.stages.train.lora import check_lora
-from seqdistill.stages.train.measured import Cost, check_isolated, cost, make_savable
+from seqdistill.stages.train.measured import Cost, check_isolated, cost, make_savable, try_row
 from seqdistill.stages.train.methods import Lesson, Method, method_of
 from seqdistill.stages.train.mixing import mixed
 from seqdistill.stages.train.preflight import Checked, preflight
@@ -30,6 +30,7 @@ from seqdistill.stages.train.steps import first_step, layers_of_steps
 from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained
 from seqdistill.stages.train.task_texts import run_texts, test_texts
 from seqdistill.stages.train.validation_answers import check as check_answering
+from seqdistill.stages.train.validation_answers import is_spread
 from seqdistill.stages.train.vocabulary import before_cuts, cut_tokenizer, task_vocabulary
 
 SHOWN = 3  # rows shown with their loss mask
@@ -85,6 +86,7 @@ def make_ready(
     kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
     method.check_arguments(arguments, recipe.train)
+    check_usable(arguments)
     stops = list(dict.fromkeys((checked.end_of_turn, *read.stops)))
     lesson = Lesson(
         run, recipe, student, read.tokenizer, samples, checked, arguments, progress, stops, rows.weights, read.before_cuts
@@ -98,6 +100,8 @@ def make_ready(
         trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
         if getattr(arguments, "packing", False):
             check_isolated(trainer, checked.train)
+        if not is_spread(arguments):
+            try_row(trainer, checked.train[0])
         unlike = _template_notes(recipe, read, samples["train"][0].prompt)
         notes = [
             *checked.notes,
@@ -111,6 +115,11 @@ def make_ready(
     except BaseException:
         discard(run)
         raise
+    if (warming := arguments.get_warmup_steps(expected.steps)) >= expected.steps:
+        notes.append(
+            f"all of {expected.steps} steps are warm-up ({warming} steps): learning_rate is never reached, and little is "
+            "learnt; lower warmup_steps in [train.args]"
+        )
     if expected.available_bytes is not None and expected.memory_bytes > expected.available_bytes:
         notes.append(
             f"training needs about {expected.memory_bytes / 2**30:.1f} GiB, and {expected.available_bytes / 2**30:.1f} GiB are "

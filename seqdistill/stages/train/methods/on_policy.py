@@ -67,6 +67,14 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
     arguments, checked = lesson.arguments, lesson.checked
     if "max_completion_length" not in lesson.recipe.train.args:
         arguments.max_completion_length = max(len(row.tokens) - row.start for row in checked.train)
+    positions = getattr(lesson.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    longest = max(row.start for row in checked.train)
+    if positions and longest + arguments.max_completion_length > positions:
+        raise UsageError(
+            f"[train.args] max_completion_length = {arguments.max_completion_length}: with the {longest} tokens of the longest "
+            f"prompt that is more than the student's context of {positions}",
+            f"at most {positions - longest}, or leave it out",
+        )
     dtype = "float32" if arguments.device.type == "cpu" else "auto"
     teacher = load("AutoModelForCausalLM", lesson.recipe.teacher, dtype=dtype)
     restrict_teacher(teacher, lesson.recipe.teacher, lesson.before_cuts)
