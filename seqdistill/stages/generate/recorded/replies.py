@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from seqdistill.engines import Completion
-from seqdistill.engines.replies import REASONING, as_dict, choices_in, count, parse_choice, thoughts_of
+from seqdistill.engines.replies import REASONING, as_dict, choices_in, parse_choice, thoughts_of
+from seqdistill.engines.usage import ANSWER_TOKENS, PROMPT_TOKENS, count
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.streams import assembled
@@ -27,23 +28,6 @@ Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...
 
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
 SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction")
-PROMPT_TOKENS = (
-    "prompt_tokens",
-    "input_tokens",
-    "promptTokens",
-    "inputTokens",
-    "prompt_eval_count",
-    "promptTokenCount",
-)
-ANSWER_TOKENS = (
-    "completion_tokens",
-    "output_tokens",
-    "completionTokens",
-    "outputTokens",
-    "eval_count",
-    "candidatesTokenCount",
-)
-
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 
