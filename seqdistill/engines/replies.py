@@ -78,7 +78,7 @@ def is_error_alone(reply: Any) -> bool:
 
 def has_answer(message: Mapping[str, Any]) -> bool:
     """Whether anything in a message was generated."""
-    return bool(_content(message) or reasoning_in(message) or _refusal(message) or _tool_calls(message))
+    return bool(text_of(content_in(message)) or reasoning_in(message) or refusal_in(message) or _tool_calls(message))
 
 
 def says_end(choice: Mapping[str, Any]) -> bool:
@@ -171,14 +171,14 @@ def reasoning_in(message: Mapping[str, Any]) -> str:
     return beside or thoughts_of(among)
 
 
-def _content(message: Mapping[str, Any]) -> str:
-    """The text of a message's content. JSON that a server has parsed already is written as JSON."""
+def content_in(message: Mapping[str, Any]) -> Any:
+    """A message's content: a text, or parts. What a server has parsed already, as JSON of an answer, is text again."""
     content = message.get("content")
     parsed = isinstance(content, dict) and not content.keys() & {"type", "text", "value"}
-    return json.dumps(content, ensure_ascii=False) if parsed or isinstance(content, (bool, int, float)) else text_of(content)
+    return json.dumps(content, ensure_ascii=False) if parsed or isinstance(content, (bool, int, float)) else content
 
 
-def _refusal(message: Mapping[str, Any]) -> str:
+def refusal_in(message: Mapping[str, Any]) -> str:
     """The refusal that a message holds beside its content, or as a part of it."""
     content = message.get("content")
     parts = [text_of(as_dict(part).get("refusal")) for part in content] if isinstance(content, list) else []
@@ -198,9 +198,9 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
     choices = choices_in(raw)
     choice, message = choices[number], choices[number]["message"]
     usage, calls = usage_of(raw), _tool_calls(message)
-    content, reasoning = split_reasoning(_content(message), reasoning_in(message), tags)
+    content, reasoning = split_reasoning(text_of(content_in(message)), reasoning_in(message), tags)
     reason = "error" if broken_off(raw, choice) else finish_reason(choice.get("finish_reason"))
-    if not content and (refusal := _refusal(message)):
+    if not content and (refusal := refusal_in(message)):
         content, reason = refusal, "refusal"
     return Completion(
         id=request_id,
