@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from seqdistill.engines.replies import as_dict, count, text_of
+from seqdistill.engines.replies import as_dict, text_of
+from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
 from seqdistill.serve.answering import Answering, Asked, Head, Parts
