@@ -326,6 +326,13 @@ def test_a_student_that_is_paid_is_refused(tmp_path: Path) -> None:
         raise AssertionError("it serves")
 
 
+def test_a_teacher_that_cannot_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run")
+    recipe = recipe_of(run, "http://127.0.0.1:9/v1", "", engine="transformers", model=f"{tmp_path}/gone", price={}, base_url=[])
+    with pytest.raises(UsageError, match="no such file or folder"), Serving(run, recipe):
+        raise AssertionError("it serves")
+
+
 def test_a_student_endpoint_that_is_away_or_serves_something_else_is_named(tmp_path: Path) -> None:
     run = run_to_serve(tmp_path / "run")
     with (

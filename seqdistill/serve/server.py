@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import threading
@@ -79,6 +80,8 @@ def serve(
     async def until_stopped(setup: _Setup) -> ServeResult:
         async with setup.opened() as opened, stopping(opened.switch, progress) as stopped:
             progress.note(setup.said(opened.port))
+            gc.collect()
+            gc.freeze()  # what is loaded stays: it is not searched for garbage again
             await stopped.wait()
         return setup.result(opened)
 

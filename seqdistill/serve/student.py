@@ -194,6 +194,8 @@ async def _ended(response: "aiohttp.ClientResponse") -> None:
     """Reads the end of a stream that is done, so that its connection can be used again."""
     import aiohttp
 
+    if response.content.at_eof():
+        return
     with contextlib.suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(LAST_SECONDS):
             await response.content.readany()
