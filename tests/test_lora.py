@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from test_preflight import a_recipe, a_run, rows
-from test_train import Impatient, sha256, weights
+from train_runs import Impatient, sha256, weights
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent

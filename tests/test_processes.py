@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from test_preflight import a_recipe, a_run, rows
-from test_train import Listener, weights
+from train_runs import Listener, weights
 
 from seqdistill.errors import UsageError
 from seqdistill.runs import Run
