@@ -49,6 +49,10 @@ def chunk(delta: dict[str, Any], reason: str | None = None, name: str = "chatcmp
     return {"id": name, "object": "chat.completion.chunk", "model": "m", "choices": choices}
 
 
+def with_usage(one: dict[str, Any]) -> dict[str, Any]:
+    return {**one, "choices": [{**one["choices"][0], "usage": REPLY["usage"]}]}
+
+
 USAGE = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m", "choices": [], "usage": REPLY["usage"]}
 CHUNKS = [
     chunk({"role": "assistant", "content": ""}),
@@ -147,6 +151,19 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "a Bedrock batch": [{"recordId": "r", "modelInput": {**CHAT, "anthropic_version": "x"}, "modelOutput": CLAUDE}],
     "chunks in a response": [{"request": {**CHAT, "stream": True}, "response": CHUNKS}],
     "an event stream in a response": [{"request": {**CHAT, "stream": True}, "response": SSE}],
+    "chunks with the usage in a choice": [
+        {"request": CHAT, "response": [*CHUNKS[:-2], with_usage(chunk({}, "stop"))]},
+    ],
+    "a message that is a text": [{"request": CHAT, "response": {**REPLY, "choices": [{**CHOICE, "message": "5"}]}}],
+    "JSON that the server parsed": [
+        {"request": CHAT, "response": {**REPLY, "choices": [{**CHOICE, "message": {"content": 5}}]}}
+    ],
+    "a prompt's tokens in a cache": [
+        {
+            "request": CHAT,
+            "response": {**CLAUDE, "usage": {"input_tokens": 2, "cache_read_input_tokens": 5, "output_tokens": 3}},
+        }
+    ],
     "chunks behind their request": [{**CHAT, "stream": True}, *CHUNKS],
     "an event stream behind its request": [json.dumps(CHAT), *SSE.splitlines()],
     "a chunk a line with its request": [{"request": CHAT, "response": one} for one in CHUNKS],

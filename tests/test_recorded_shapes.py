@@ -14,6 +14,7 @@ from log_shapes import (
     ASKED,
     CALL,
     CHAT,
+    CHOICE,
     CHUNKS,
     CLAUDE,
     FULL,
@@ -183,6 +184,31 @@ def test_finish_reasons_are_those_of_one_vocabulary(tmp_path: Path, row: object,
 def test_tool_calls_are_taken_by_name_and_arguments(tmp_path: Path, row: object) -> None:
     _, (sample,) = imported(tmp_path, lines(tmp_path, [row]))
     assert sample.tool_calls == [{"name": "add", "arguments": '{"a": 2}'}]
+
+
+BROKEN = {"code": 502, "message": "upstream gone"}
+
+
+@pytest.mark.parametrize(
+    ("response", "text", "reason"),
+    [
+        ({**REPLY, "choices": [{**CHOICE, "error": BROKEN}]}, "5", "error"),
+        ({**REPLY, "choices": [{**CHOICE, "finish_reason": None}], "error": BROKEN}, "5", "error"),
+        ({**REPLY, "choices": [{**CHOICE, "message": {"content": [{"type": "refusal", "refusal": "no"}]}}]}, "no", "refusal"),
+        ([chunk({"content": "5"}, ""), chunk({"content": "0"}, "null")], "50", "unknown"),
+        ("data: " + json.dumps(chunk({"content": "5\u2028"}, "stop"), ensure_ascii=False) + "\n\n", "5\u2028", "stop"),
+        ({**REPLY, "choices": [{**CHOICE, "message": {"content": ""}}], "error": BROKEN}, None, None),
+        ([chunk({"content": "5"}), {**chunk({}), "error": BROKEN}], None, None),
+    ],
+)
+def test_what_was_broken_off_is_recorded_as_such_or_not_taken(
+    tmp_path: Path, response: object, text: str | None, reason: str | None
+) -> None:
+    result, samples = imported(
+        tmp_path, lines(tmp_path, [{"request": CHAT, "response": REPLY}, {"request": CHAT, "response": response}])
+    )
+    assert [(one.text, one.finish_reason) for one in samples[1:]] == ([] if text is None else [(text, reason)])
+    assert result.unread == (text is None)
 
 
 def test_a_system_message_is_kept_wherever_it_is_written(tmp_path: Path) -> None:

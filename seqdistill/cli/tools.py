@@ -28,7 +28,9 @@ from seqdistill.runs import Run
 ToOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        "--to", metavar="FORM", help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm; gguf also f16, q4_1, q5_0, q5_1"
+        "--to",
+        metavar="FORM",
+        help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm | adapter; gguf also f16, q4_1, q5_0, q5_1",
     ),
 ]
 DataOption = Annotated[
@@ -74,6 +76,10 @@ def _export(
 ) -> dict[str, Any]:
     if sum((to is not None, data is not None, draft)) != 1:
         raise UsageError("export takes one of --to, --data and --draft", "for example --to gguf:q8_0")
+    if push is not None and to is None:
+        raise UsageError("--push uploads what --to has written", "for example --to safetensors --push my-team/notices-student")
+    if push is not None:
+        api.check_push(push)
     if data is not None:
         counts = api.export_data(run.path, data, out=out)
         console.facts(f"export: {data}", {name: f"{count:,} rows" for name, count in counts.items()})
@@ -84,9 +90,9 @@ def _export(
         return asdict(found)
     exported = api.export(run.path, str(to), recipe, out=out, progress=console)
     show.show_export(console, exported)
-    if push:
-        console.facts("", {"pushed": api.push(exported.path, push)})
-    return asdict(exported)
+    pushed = {"pushed": api.push(exported.path, push, progress=console)} if push is not None else {}
+    console.facts("", pushed)
+    return {**asdict(exported), **pushed}
 
 
 @app.command("verify")

@@ -50,6 +50,8 @@ def locate(name: str, what: str = "") -> Path | None:
         return files[0]
     path = Path(name).expanduser()
     if path.is_dir():
+        if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
+            raise UsageError(f"{what}: the folder holds adapters alone", "merge them into their model, and give that folder")
         if not (path / "config.json").exists():
             raise UsageError(f"{what}: the folder has no config.json", "pass a Hugging Face model folder")
         return path
@@ -94,6 +96,19 @@ def identity(model: ModelConfig) -> str:
     if path is None:
         return (f"{name}@{model.revision}" if model.revision else name) + numerics
     return f"{path.name if name.startswith('package:') else Path(name).name}@{_digest(path)}{numerics}"
+
+
+def teacher_name(model: ModelConfig) -> str:
+    """The teacher's name in sample ids: the model as it is named, without this machine's folders.
+
+    What an endpoint calls its model is a name and no path here, unless it is an absolute path.
+    """
+    name = model.model or ""
+    if name.startswith("run:"):
+        return Path(name.removeprefix("run:")).name
+    if model.engine == "openai":
+        return Path(name).name if name.startswith("/") else name
+    return Path(name).name if "/" in name and Path(name).expanduser().exists() else name
 
 
 def _answers_with(option: str) -> bool:

@@ -34,7 +34,7 @@ from seqdistill.stages.evaluate import inputs as eval_inputs
 from seqdistill.stages.evaluate.shown import count, percent, point, points
 from seqdistill.stages.evaluate.statistics.intervals import rounded, row_of, shared_groups
 from seqdistill.stages.evaluate.statistics.paired import ALPHA, INCONCLUSIVE
-from seqdistill.stages.train import ready
+from seqdistill.stages.train.early import check_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,7 +129,7 @@ def _check(run: Run, recipe: Recipe, students: Sequence[str]) -> None:
             raise UsageError(
                 f"students {other!r} and {student!r} would have one directory", "pass one of them by its full path"
             )
-        ready.check_settings(with_student(recipe, student), run)
+        check_settings(with_student(recipe, student), run)
 
 
 # --- comparison -------------------------------------------------------------------------------------------------------
