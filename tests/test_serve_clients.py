@@ -85,6 +85,9 @@ def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path
         assert server.http.get(server.root + "/v1/models/run").json()["id"] == "run"
         assert server.http.get(server.root + "/v1/models/other").json()["error"]["code"] == "model_not_found"
         assert not server.student.requests and not server.teacher.requests
+        for fields in ({"stream": False}, {"stream": True}):  # what an application sets for the model that answered before
+            reply = send(server, asked(reasoning_effort="low", top_k=20, verbosity=None, **fields))
+            assert (reply.status_code, reply.headers["x-seqdistill-ignored"]) == (200, "reasoning_effort, top_k")
         assert send(server, asked(user="a", metadata={"a": "b"}, presence_penalty=0, tool_choice="none")).status_code == 200
 
 

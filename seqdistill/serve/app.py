@@ -18,7 +18,7 @@ from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
 from seqdistill.serve.answering import Answering, Asked, Head, Parts
-from seqdistill.serve.chat import BadRequest, read_chat
+from seqdistill.serve.chat import BadRequest, Chat, read_chat
 from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
 from seqdistill.serve.replies import Events, encoded, headers_of, whole
@@ -207,7 +207,7 @@ class App:
                 head, parts = await self.answering.stream(asked)
                 async with aclosing(parts):
                     events = Events(chat, head, envelope)
-                    response = await self._stream(request, head, parts, events)
+                    response = await self._stream(request, chat, head, parts, events)
                 said, usage = {"text": events.text, "finish_reason": events.finish_reason}, events.usage
             else:
                 answered = await self.answering.answer(asked)
@@ -218,7 +218,7 @@ class App:
                     "student": answered.student,
                 }
                 usage = answered.reply.get("usage")
-                response = _json(whole(answered.reply, head, envelope, chat.logprobs), headers_of(head))
+                response = _json(whole(answered.reply, head, envelope, chat.logprobs), headers_of(head, chat))
         except TeacherFailed as error:
             raise HttpError(error.status, error.code, error.message, retry_after=5 if error.status == 503 else None) from None
         finally:
@@ -290,10 +290,12 @@ class App:
         except TimeoutError:
             raise HttpError(408, "request_timeout", f"the body was not there within {BODY_SECONDS:g} s") from None
 
-    async def _stream(self, request: "web.Request", head: Head, parts: Parts, events: Events) -> "web.StreamResponse":
+    async def _stream(
+        self, request: "web.Request", chat: Chat, head: Head, parts: Parts, events: Events
+    ) -> "web.StreamResponse":
         from aiohttp import HttpVersion11, web
 
-        headers = {**STREAM_HEADERS, **headers_of(head)}
+        headers = {**STREAM_HEADERS, **headers_of(head, chat)}
         response: web.StreamResponse
         if request.version < HttpVersion11:  # it ends with the connection
             response = web.StreamResponse(headers=headers)

@@ -12,8 +12,8 @@ from seqdistill.serve.student import Chunk
 encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def headers_of(head: Head) -> dict[str, str]:
-    """Who answers, how sure the student was, what it costs."""
+def headers_of(head: Head, chat: Chat) -> dict[str, str]:
+    """Who answers, how sure the student was, what it costs, and which of the request's fields had no effect."""
     found = {"x-seqdistill-model": head.by}
     if head.confidence is not None:
         found["x-seqdistill-confidence"] = f"{head.confidence:.6f}"
@@ -21,6 +21,8 @@ def headers_of(head: Head) -> dict[str, str]:
         found["x-seqdistill-usd"] = f"{head.usd:.8f}"
     if head.reason:
         found["x-seqdistill-reason"] = head.reason
+    if chat.ignored:
+        found["x-seqdistill-ignored"] = ", ".join(chat.ignored)
     return found
 
 
