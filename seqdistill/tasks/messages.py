@@ -236,7 +236,10 @@ def with_system(messages: list[Message], system: Any, place: str) -> list[Messag
 def check_only_text(row: Mapping[str, Any], place: str) -> None:
     """Raises UsageError for a row with images, sound or videos beside its text."""
     for key in ("images", "audios", "videos"):
-        if isinstance(row.get(key), list) and row[key]:
+        one = row.get(key[:-1])
+        if (isinstance(row.get(key), list) and row[key]) or (
+            isinstance(one, Mapping) and one.keys() & {"bytes", "path", "url"}
+        ):
             raise UsageError(f"{place}: the row holds {key}, and only text can be learnt", "remove the row")
 
 
