@@ -42,7 +42,7 @@ def read_rows(path: Path, progress: Progress | None = None, unread: Unread | Non
     """
     unread = unread or _raise
     try:
-        _check_readable(path)
+        check_readable(path)
         match _kind_within(path):
             case ".parquet":
                 yield from _parquet_rows(path)
@@ -80,7 +80,7 @@ def _kind_within(path: Path) -> str:
 
 def check_file(path: Path) -> None:
     """Raises UsageError for a missing file, a folder, or another kind of file than rows are read from."""
-    _check_readable(path)
+    check_readable(path)
     if kind_of(path) not in KINDS and path.name.lower().endswith(".zip"):
         return  # its member says what it is
     if kind_of(path) not in KINDS:
@@ -89,7 +89,7 @@ def check_file(path: Path) -> None:
         raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe")
 
 
-def _check_readable(path: Path) -> None:
+def check_readable(path: Path) -> None:
     """Raises UsageError for a pipe, a folder and an address of the web or the hub."""
     if str(path) == "-" or path.is_fifo() or path.is_char_device():
         raise UsageError(f"{path}: a pipe, and files are read more than once", "save it to a file first")
@@ -149,7 +149,7 @@ def _opened(path: Path) -> IO[bytes]:
 
     Raises UsageError for a pipe, and for what is another format under this name.
     """
-    _check_readable(path)
+    check_readable(path)
     match _packing(path):
         case "gzip":
             return cast(IO[bytes], gzip.open(path))

@@ -42,10 +42,14 @@ def prompts_folder() -> Path:
 
 
 def recipe_file(path: Path | None) -> Path | None:
-    """A recipe by its path, or by the name of a folder in prompts/ that has one; any other path as it is.
+    """A recipe by its path, that of its folder, or the name of a folder in prompts/ that has one; any other path as it is.
 
     Raises UsageError listing the known names for a name that is neither.
     """
+    if path is not None and path.is_dir():
+        if not (path / "recipe.toml").is_file():
+            raise UsageError(f"-c {path}: a folder without recipe.toml", "pass a TOML file, or the folder of a recipe.toml")
+        return path / "recipe.toml"
     if path is None or path.exists() or path.name != str(path) or path.suffix:
         return path
     shipped = sorted(file.parent.name for file in prompts_folder().glob("*/recipe.toml"))
