@@ -70,7 +70,8 @@ def find_template(name: str) -> Path:
     known = sorted(folder.parent.name for folder in prompts_folder().glob("*/task.toml"))
     if name in known:
         return prompts_folder() / name / "task.toml"
-    raise UsageError(f"task template {name!r}: no such file", f"give a .toml file or one of: {', '.join(known)}")
+    again = "; where the recipe was moved, pass it again: -c RECIPE" if path.is_absolute() else ""
+    raise UsageError(f"task template {name!r}: no such file", f"give a .toml file or one of: {', '.join(known)}{again}")
 
 
 def load_template(name: str | None) -> Template:
