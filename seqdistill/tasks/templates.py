@@ -71,7 +71,7 @@ def find_template(name: str) -> Path:
     if name in known:
         return prompts_folder() / name / "task.toml"
     again = "; where the recipe was moved, pass it again: -c RECIPE" if path.is_absolute() else ""
-    raise UsageError(f"task template {name!r}: no such file", f"give a .toml file or one of: {', '.join(known)}{again}")
+    raise UsageError(f"task template {name!r}: no such file", f"pass a .toml file or one of: {', '.join(known)}{again}")
 
 
 def load_template(name: str | None) -> Template:
