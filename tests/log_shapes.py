@@ -180,6 +180,108 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "Langfuse's CSV": [{**LANGFUSE, "input": json.dumps(CHAT), "output": json.dumps(REPLY)}],
     "Promptfoo": [PROMPTFOO],
     "Promptfoo with messages": [{**PROMPTFOO, "prompt": {"raw": json.dumps([ASKED]), "label": "x"}}],
+    "an item of an OpenAI eval": [
+        {
+            "object": "eval.run.output_item",
+            "status": "pass",
+            "datasource_item": {"input": "2 + 3?", "ground_truth": "5"},
+            "results": [{"name": "grader", "passed": True, "score": 1.0}],
+            "sample": {"input": [ASKED], "output": [ANSWER], "finish_reason": "stop", "model": "m", "usage": REPLY["usage"]},
+        }
+    ],
+    "LangSmith": [
+        {"run_type": "llm", "inputs": CHAT, "outputs": REPLY},
+        {"run_type": "tool", "inputs": {"q": "x"}, "outputs": {"output": "y"}},
+    ],
+    "LangSmith with LangChain's messages": [
+        {
+            "run_type": "llm",
+            "inputs": {"messages": [[{"lc": 1, "id": ["langchain", "HumanMessage"], "kwargs": {"content": "2 + 3?"}}]]},
+            "outputs": {
+                "generations": [[{"text": "5", "generation_info": {"finish_reason": "stop"}}]],
+                "llm_output": {"token_usage": REPLY["usage"], "model_name": "m"},
+            },
+        }
+    ],
+    "OpenInference as a table": [
+        {"attributes.openinference.span.kind": "TOOL", "attributes.input.value": "x"},
+        {
+            "attributes.openinference.span.kind": "LLM",
+            "attributes.llm.model_name": "m",
+            "attributes.llm.input_messages": [{"message.role": "user", "message.content": "2 + 3?"}],
+            "attributes.llm.output_messages": [
+                {"message.role": "assistant", "message.content": "5", "message.finish_reason": "stop"}
+            ],
+            "attributes.llm.token_count.prompt": 7,
+            "attributes.llm.token_count.completion": 3,
+        },
+    ],
+    "OpenTelemetry's GenAI conventions": [
+        {
+            "attributes": {
+                "gen_ai.response.model": "m",
+                "gen_ai.input.messages": json.dumps([{"role": "user", "parts": [{"type": "text", "content": "2 + 3?"}]}]),
+                "gen_ai.output.messages": json.dumps(
+                    [{"role": "assistant", "parts": [{"type": "text", "content": "5"}], "finish_reason": "stop"}]
+                ),
+                "gen_ai.usage.input_tokens": 7,
+                "gen_ai.usage.output_tokens": 3,
+            }
+        }
+    ],
+    "OpenLLMetry, one attribute a field": [
+        {
+            "attributes": {
+                "gen_ai.request.model": "m",
+                "gen_ai.prompt.0.role": "user",
+                "gen_ai.prompt.0.content": "2 + 3?",
+                "gen_ai.completion.0.role": "assistant",
+                "gen_ai.completion.0.content": "5",
+                "gen_ai.completion.0.finish_reason": "stop",
+                "gen_ai.usage.input_tokens": 7,
+                "gen_ai.usage.output_tokens": 3,
+            }
+        }
+    ],
+    "Braintrust": [
+        {"span_id": "s", "input": [ASKED], "output": [CHOICE], "metadata": {"model": "m"}, "metrics": REPLY["usage"]}
+    ],
+    "Bedrock's invocation log": [
+        {"schemaType": "ModelInvocationLog", "input": {"inputBodyJson": CHAT}, "output": {"outputBodyJson": CLAUDE}}
+    ],
+    "Llama on Bedrock": [
+        {
+            "recordId": "r",
+            "model": "m",
+            "modelInput": {"prompt": "2 + 3?"},
+            "modelOutput": {"generation": "5", "prompt_token_count": 7, "generation_token_count": 3, "stop_reason": "stop"},
+        }
+    ],
+    "Cohere": [
+        {
+            "request": CHAT,
+            "response": {
+                "finish_reason": "COMPLETE",
+                "message": {"role": "assistant", "content": [{"type": "text", "text": "5"}]},
+                "usage": {"tokens": {"input_tokens": 7, "output_tokens": 3}},
+            },
+        }
+    ],
+    "a Gemini batch with its key among the metadata": [
+        {"request": {"contents": [{"parts": [{"text": "2 + 3?"}]}]}, "metadata": {"key": "k"}},
+        {"response": GEMINI, "metadata": {"key": "k"}},
+    ],
+    "an inspect log": [
+        {
+            "id": 1,
+            "input": "2 + 3?",
+            "target": "5",
+            "messages": [ASKED, ANSWER],
+            "output": {"model": "m", "choices": [{"message": ANSWER, "stop_reason": "stop"}], "usage": RESPONSE["usage"]},
+        }
+    ],
+    "PromptLayer": [{"request_id": 1, "function_kwargs": CHAT, "request_response": REPLY}],
+    "a row within another": [{"properties": {"requestBody": json.dumps(CHAT), "responseBody": json.dumps(REPLY)}}],
     "our own samples": [
         {
             "id": "x:m:0",
@@ -244,6 +346,62 @@ PLAIN: Rows = {  # no more than prompt and answer
     ],
     "TGI": [
         {"inputs": "2 + 3?", "generated_text": "5"},
+    ],
+    "an event of openai/evals": [
+        {"spec": {"eval_name": "sums"}},
+        {"run_id": "r", "event_id": 0, "type": "sampling", "data": {"prompt": [ASKED], "sampled": ["5"]}},
+        {"run_id": "r", "event_id": 1, "type": "match", "data": {"correct": True, "sampled": "5"}},
+        {"final_report": {"accuracy": 1.0}},
+    ],
+    "an example of LangSmith": [{"inputs": {"question": "2 + 3?"}, "outputs": {"answer": "5"}}],
+    "LangChain's messages": [{"messages": [{"type": "human", "content": "2 + 3?"}, {"type": "ai", "content": "5"}]}],
+    "LangChain's messages in objects": [
+        {"messages": [{"type": "human", "data": {"content": "2 + 3?"}}, {"type": "ai", "data": {"content": "5"}}]}
+    ],
+    "lm-eval's samples": [
+        {"doc_id": 0, "target": "5", "arguments": {"gen_args_0": {"arg_0": "2 + 3?", "arg_1": {}}}, "resps": [["5"]]}
+    ],
+    "TensorZero": [{"input": {"messages": [ASKED]}, "output": [{"type": "text", "text": "5"}]}],
+    "Label Studio": [
+        {
+            "id": 1,
+            "data": {"prompt": "2 + 3?"},
+            "annotations": [{"result": [{"type": "textarea", "from_name": "r", "value": {"text": ["5"]}}]}],
+        }
+    ],
+    "Argilla": [{"prompt": "2 + 3?", "response": [{"user_id": "u", "value": "5", "status": "submitted"}]}],
+    "Open WebUI": [{"id": "x", "title": "t", "chat": {"messages": [ASKED, ANSWER]}}],
+    "Claude's export": [
+        {"name": "n", "chat_messages": [{"sender": "human", "text": "2 + 3?"}, {"sender": "assistant", "text": "5"}]}
+    ],
+    "ChatGPT's export": [
+        {
+            "title": "t",
+            "current_node": "b",
+            "mapping": {
+                "r": {"message": None, "parent": None},
+                "a": {"message": {"author": {"role": "user"}, "content": {"parts": ["2 + 3?"]}}, "parent": "r"},
+                "b": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["5"]}}, "parent": "a"},
+                "c": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["6"]}}, "parent": "a"},
+            },
+        }
+    ],
+    "HH-RLHF": [{"chosen": "\n\nHuman: 2 + 3?\n\nAssistant: 5", "rejected": "\n\nHuman: 2 + 3?\n\nAssistant: 6"}],
+    "Guanaco": [{"text": "### Human: 2 + 3?### Assistant: 5"}],
+    "Glaive": [{"chat": "USER: 2 + 3?\n\n\nASSISTANT: 5 <|endoftext|>"}],
+    "ChatML as one text": [{"text": "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n5<|im_end|>"}],
+    "pairs of input and output": [{"source": "s", "conversation": [{"input": "2 + 3?", "output": "5"}]}],
+    "distilabel": [{"instruction": "2 + 3?", "generations": ["5"]}],
+    "Code Alpaca, whose prompt holds the answer": [
+        {"instruction": "2 + 3?", "input": "", "output": "5", "prompt": "### Instruction:\n2 + 3?\n\n### Output:\n5"}
+    ],
+    "problem and solution": [{"problem": "2 + 3?", "solution": "5", "level": "1"}],
+    "FLAN": [{"inputs": "2 + 3?", "targets": "5"}],
+    "a number as the answer": [{"question": "2 + 3?", "answer": 5}],
+    "an answer alone in a list": [{"prompt": "2 + 3?", "completion": ["5"]}],
+    "KTO, whose bad answers are not learnt": [
+        {"prompt": [ASKED], "completion": [ANSWER], "label": True},
+        {"prompt": [ASKED], "completion": [{**ANSWER, "content": "6"}], "label": False},
     ],
     "upper case": [{"Prompt": "2 + 3?", " Completion": "5"}],
 }

@@ -269,6 +269,9 @@ def test_interleaved_streams_are_separated_by_their_ids(tmp_path: Path) -> None:
         (CHUNKS[3], "a stream without its request"),
         ({**PROMPTFOO, "response": {}, "error": "API down"}, "no output: API down"),
         ({"custom_id": "r", "result": {"type": "errored", "error": {"type": "x"}}}, "the batch has no answer to 'r'"),
+        ({"key": "r", "error": {"code": 3, "message": "bad"}}, "the batch has no answer to 'r': .*bad"),
+        ({**LANGFUSE, "level": "ERROR", "statusMessage": "429", "input": [ASKED], "output": None}, "no output: 429"),
+        ({"messages": [ASKED], "reference_answer": "5"}, "a conversation without an assistant's answer: a prompt"),
     ],
 )
 def test_a_row_that_is_no_answer_is_named_with_its_keys_and_the_nearest_shape(tmp_path: Path, row: object, says: str) -> None:
@@ -293,10 +296,38 @@ def broken(row: dict[str, Any], place: tuple[Any, ...], value: Any) -> dict[str,
 
 def test_a_wrong_value_anywhere_in_any_shape_is_never_more_than_a_line_that_cannot_be_read(tmp_path: Path) -> None:
     rows = [row for shape in (*FULL.values(), *PLAIN.values()) for row in shape if isinstance(row, dict)]
-    rows = [row for row in rows if not row.keys() & {"custom_id", "recordId", "key"}]  # a reply to two requests ends it all
+    rows = [
+        row for row in rows if not row.keys() & {"custom_id", "recordId", "key"} and "key" not in row.get("metadata", {})
+    ]  # a reply to two requests ends it all
     wrong = [
         broken(row, place, value) for row in rows for place in places_in(row) for value in (None, 3, "[{", [{}], {"a": []})
     ]
     result, _ = imported(tmp_path, lines(tmp_path, [*wrong, {"prompt": "p", "completion": "c"}]))
     assert result.read == result.new + result.unread
     assert result.unread > len(wrong) / 10
+
+
+def test_an_answer_that_was_begun_in_the_request_is_whole_and_its_prompt_is_the_users(tmp_path: Path) -> None:
+    begun = {"role": "assistant", "content": '{"sum": '}
+    row = {"request": {**CHAT, "messages": [ASKED, begun]}, "response": {**CLAUDE, "content": [{"type": "text", "text": "5}"}]}}
+    _, (sample,) = imported(tmp_path, lines(tmp_path, [row]))
+    assert (sample.prompt, sample.text) == ([ASKED], '{"sum": 5}')
+
+
+def test_answers_that_are_no_text_are_written_as_a_table_or_json_writes_them(tmp_path: Path) -> None:
+    answers = {"true": True, "0": 0, "2.5": 2.5, '{"sum": 5}': {"sum": 5}}
+    rows = [{"prompt": f"{n}?", "completion": answer} for n, answer in enumerate(answers.values())]
+    result, samples = imported(tmp_path, lines(tmp_path, rows))
+    assert ([sample.text for sample in samples], result.unread) == (list(answers), 0)
+
+
+def test_requests_of_a_batch_without_reply_and_files_named_twice_are_mentioned(tmp_path: Path) -> None:
+    notes: list[str] = []
+    progress = Silent()
+    progress.note = notes.append  # type: ignore[method-assign]
+    requests = [{"custom_id": name, "body": CHAT} for name in ("a", "b", "c")]
+    path = lines(tmp_path, [*requests, {"custom_id": "a", "response": {"status_code": 200, "body": REPLY}}])
+    result = import_recorded(Run(tmp_path / "run"), Recipe(), [path, path], progress)
+    assert (result.samples, result.unread) == (1, 0)
+    assert any("named twice" in note for note in notes)
+    assert any("2 requests of the batch files have no reply" in note for note in notes)
