@@ -1,6 +1,8 @@
 """`export`: the data in other trainers' shapes, the student's folder, its Modelfile, and the student as draft model."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from chat_server import ChatServer
 from conftest import make_tiny_model
 from finished_runs import finished_run
 from test_api import tables, toml
+from test_train import Listener
 
 from seqdistill import api
 from seqdistill.cards import write_dataset_card
@@ -67,12 +70,57 @@ def test_llama_factory_finds_its_files_by_dataset_info(run: Path, tmp_path: Path
         )
 
 
+def test_rows_in_which_roles_do_not_alternate_are_named_for_llama_factory(tmp_path: Path, tiny_model: Path) -> None:
+    run, listener = finished_run(tmp_path / "run", tiny_model), Listener()
+    user, assistant, system = ({"role": role, "content": "x"} for role in ("user", "assistant", "system"))
+    prompts = [[user], [system, user], [user, assistant, user], [user, user], [system], [user, system, user]]
+    write_jsonl(run.file("filter", "train.jsonl"), [replace(row(n), prompt=one) for n, one in enumerate(prompts)])
+    write_jsonl(run.file("filter", "validation.jsonl"), [row(9)])
+    counts = api.export_data(run.path, "llama-factory", out=tmp_path / "out", progress=listener)
+    assert counts == {"train.json": 6, "validation.json": 1}
+    assert listener.notes == ["export: llama-factory will skip 3 rows, in which user and assistant do not alternate"]
+
+
+def test_axolotl_hears_what_ends_a_turn_where_the_tokenizer_has_another_end(run: Path, tmp_path: Path) -> None:
+    import yaml
+
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    for made, says in ((other, None), (other, ["<|im_start|>"])):
+        api.export_data(made, "axolotl", out=tmp_path / "out")
+        assert yaml.safe_load((tmp_path / "out" / "axolotl.yaml").read_text()).get("eot_tokens") == says
+        config = made / "train" / "model" / "generation_config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token_id": [1, 2]}))
+
+
+def test_trl_trains_on_the_exported_rows_and_on_the_answers_alone(
+    run: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import load_dataset
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    api.export_data(run, "trl", out=tmp_path)
+    rows = load_dataset("json", data_files=str(tmp_path / "train.jsonl"), split="train", cache_dir=str(tmp_path / "cache"))
+    args = SFTConfig(str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=6, use_cpu=True, report_to="none")
+    trainer = SFTTrainer(str(tiny_model), args, train_dataset=rows, processing_class=AutoTokenizer.from_pretrained(tiny_model))
+    (batch,) = trainer.get_train_dataloader()
+    trained = [trainer.processing_class.decode([one for one in labels if one >= 0]) for labels in batch["labels"].tolist()]
+    assert all(f'It is "{number}".\n<|im_end|>' in "".join(trained) for number in range(6))
+    assert not any("Number" in text for text in trained)
+    assert trainer.train().global_step == 1
+
+
 def test_datasets_reads_a_run_as_it_is(run: Path, tmp_path: Path) -> None:
     from datasets import load_dataset
 
     found = load_dataset(str(run), cache_dir=str(tmp_path))
-    assert set(found) >= {"train"} and {"prompt", "completion"} <= set(found["train"].column_names)
-    assert found["train"].num_rows == sum(1 for _ in read_jsonl(run / "filter" / "train.jsonl"))
+    assert {split: part.num_rows for split, part in found.items()} == {"train": 6, "validation": 1}
+    kept = [one for _, one in read_jsonl(run / "filter" / "train.jsonl")]
+    assert list(found["train"]) == kept
+    features = found["train"].features
+    assert list(features) == list(kept[0]) and found["validation"].features == features
+    assert features["reference"].dtype == "string", "though all of them are empty here: a later block may hold some"
 
 
 def test_the_folder_is_the_trained_model(run: Path, tmp_path: Path) -> None:

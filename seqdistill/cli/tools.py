@@ -78,7 +78,7 @@ def _export(
     if push is not None:
         api.check_push(push)
     if data is not None:
-        counts = api.export_data(run.path, data, out=out)
+        counts = api.export_data(run.path, data, out=out, progress=console)
         console.facts(f"export: {data}", {name: f"{count:,} rows" for name, count in counts.items()})
         return dict(counts)
     if draft:
