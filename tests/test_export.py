@@ -15,6 +15,7 @@ from test_train import Listener
 from seqdistill import api
 from seqdistill.cards import write_dataset_card
 from seqdistill.cli import main
+from seqdistill.errors import UsageError
 from seqdistill.export.gguf import write_modelfile
 from seqdistill.records import Sample, read_jsonl, write_json, write_jsonl
 from seqdistill.tasks.templates import PROMPT_TEMPLATE
@@ -129,6 +130,41 @@ def test_the_folder_is_the_trained_model(run: Path, tmp_path: Path) -> None:
     assert {path.name for path in done.path.iterdir()} == names and done.serve.startswith("vllm serve")
 
 
+def test_a_second_export_takes_the_place_of_the_first_but_not_of_a_folder_of_the_users(run: Path, tmp_path: Path) -> None:
+    made = tmp_path / "my run"
+    shutil.copytree(run, made)
+    first, other = api.export(made, "safetensors"), api.export(made, "merged", out=tmp_path / "mine")
+    assert api.export(made, "merged", out=tmp_path / "mine") == other, "the same again is done already"
+    config = made / "train" / "model" / "generation_config.json"
+    write_json(config, {**json.loads(config.read_text()), "trained": "again"})
+    with pytest.raises(UsageError, match="not empty"):
+        api.export(made, "merged", out=tmp_path / "mine")
+    assert api.export(made, "safetensors").path == first.path
+    assert (first.path / config.name).read_bytes() == config.read_bytes()
+    assert first.serve == f"vllm serve '{first.path}'", "a path with a space"
+
+
+def test_an_export_for_which_there_is_no_room_leaves_nothing_and_the_earlier_one_whole(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import resource
+
+    made = tmp_path / "run"
+    shutil.copytree(run, made)
+    folder = api.export(made, "vllm").path
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        assert main(["export", str(made), "--to", "vllm"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert "File too large" in said and "Traceback" not in said
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", "vllm"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -137,6 +173,11 @@ def test_the_folder_is_the_trained_model(run: Path, tmp_path: Path) -> None:
         (["--to", "gguf:q8"], "did you mean 'gguf:q8_0'"),
         (["--data", "axolot"], "did you mean 'axolotl'"),
         (["--to", "vllm", "--out", "full"], "full: not empty"),
+        (["--to", "vllm", "--out", "full/notes.txt"], "notes.txt: a file, and export writes a folder"),
+        (["--to", "gguf:q8_0", "--out", "full/notes.txt"], "notes.txt: a file, and export writes a folder"),
+        (["--data", "trl", "--out", "full/notes.txt"], "notes.txt: a file, and export writes a folder"),
+        (["--to", "adapter"], "has no adapters"),
+        (["--to", "vllm", "--limit", "3"], "--limit is of --draft"),
         (["--to", "safetensors", "--push", "name"], "not OWNER/NAME"),
         (["--draft"], "no teacher is named"),
         (["--draft", "--set", "teacher.model=m", "--set", "teacher.engine=openai"], "[teacher] is an endpoint"),
@@ -154,13 +195,25 @@ def test_what_export_refuses(
     assert says in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_modelfile_names_file_stops_and_system(tmp_path: Path) -> None:
-    write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", ["<|im_end|>", '"'], 'Say "it" briefly.', 64)
+@pytest.mark.parametrize(
+    ("system", "line"),
+    [
+        ('Say "it" briefly.', 'SYSTEM """Say "it" briefly."""'),
+        ("Be brief.\nBe kind.", 'SYSTEM """Be brief.\nBe kind."""'),
+        ('End with "end"', 'SYSTEM """End with "end""""'),
+        ('Quote with """.\nAlways.', 'SYSTEM """Quote with """.\nAlways."""'),
+        ('Quote with """\nAlways.', None),
+        (None, None),
+    ],
+)
+def test_a_modelfile_names_file_stops_and_system(tmp_path: Path, system: str | None, line: str | None) -> None:
+    write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", ["<|im_end|>", "<｜end▁of▁sentence｜>", '"'], system, 64)
     assert (tmp_path / "Modelfile").read_text().splitlines() == [
         "FROM ./student.gguf",
-        'SYSTEM """Say "it" briefly."""',
+        *(line.splitlines() if line else []),
         'PARAMETER stop "<|im_end|>"',
-        'PARAMETER stop "\\""',
+        'PARAMETER stop "<｜end▁of▁sentence｜>"',
+        'PARAMETER stop """""""',
         "PARAMETER temperature 0",
         "PARAMETER num_predict 64",
     ]
