@@ -39,7 +39,7 @@ def text_without_system(messages: Sequence[Message]) -> str:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One thing to ask: the teacher's view, the student's view, and what is known about the answer."""
+    """One prompt: the teacher's view, the student's view, and what is known about the answer."""
 
     id: str
     teacher_messages: list[Message]
@@ -177,7 +177,7 @@ def from_json(text: str | bytes) -> Any:
     not JSON, is nested deeper than MOST_NESTED or holds an integer of thousands of digits.
     """
     text = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
-    text = text.removeprefix("\ufeff").strip(JSON_SPACE)
+    text = text.lstrip("\ufeff" + JSON_SPACE).rstrip(JSON_SPACE)
     value, end = first_json(text)
     if end < len(text):
         raise json.JSONDecodeError("Extra data", text, end)

@@ -6,6 +6,8 @@ Owns how the student is loaded for it, what gets an adapter, the merge, and the 
 import importlib.util
 import json
 import shutil
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +25,8 @@ def check_lora(config: LoraConfig) -> None:
         if config != LoraConfig():
             raise UsageError("[train.lora] has no r, so all weights are trained and its other keys mean nothing", "r = 16")
         return
+    if config.alpha == 0:
+        raise UsageError("[train.lora] alpha = 0: the adapters would have no effect", "leave it out: 2 r")
     if importlib.util.find_spec("peft") is None:
         raise UsageError("[train.lora] needs the package peft, which is not installed", "pip install peft")
     if config.quantize is None:
@@ -41,26 +45,53 @@ def loaded_student(base: ModelConfig, config: LoraConfig, loading: dict[str, Any
 
     Raises UsageError for a model that cannot be loaded, and for target modules that it does not have.
     """
+    quantized = {} if config.r is None else _quantized(config)
+    try:
+        model = load("AutoModelForCausalLM", base, f"student {base.model!r}", **{"dtype": "float32", **quantized, **loading})
+    except UsageError as error:
+        raise with_loading(error, loading) from error
     if config.r is None:
-        return load("AutoModelForCausalLM", base, **{"dtype": "float32", **loading})
+        return model
     import peft
 
-    model = load("AutoModelForCausalLM", base, **{"dtype": "float32", **_quantized(config), **loading})
-    if config.quantize:
-        model = peft.prepare_model_for_kbit_training(model)
+    return adapted(peft.prepare_model_for_kbit_training(model) if config.quantize else model, config)
+
+
+def with_loading(error: UsageError, loading: Mapping[str, Any]) -> UsageError:
+    """An error of loading the student, which the [train.args] that it is loaded with may have caused."""
+    if not loading:
+        return error
+    return UsageError(f"[train.args] model_init_kwargs = {loading}: {error.message}", f"leave them out; else {error.hint}")
+
+
+def adapted(model: Any, config: LoraConfig) -> Any:
+    """The model with adapters. Raises UsageError for target modules that it does not have."""
+    import peft
+
+    rank = config.r or 0
     adapters = peft.LoraConfig(
         task_type="CAUSAL_LM",
-        r=config.r,
-        lora_alpha=2 * config.r if config.alpha is None else config.alpha,
+        r=rank,
+        lora_alpha=2 * rank if config.alpha is None else config.alpha,
         lora_dropout=config.dropout,
         target_modules=config.target_modules or "all-linear",
     )
     try:
-        return peft.get_peft_model(model, adapters)
+        with warnings.catch_warnings():  # of tied tables, which are refused
+            warnings.simplefilter("ignore", UserWarning)
+            found = peft.get_peft_model(model, adapters)
     except ValueError as error:
         listed = ", ".join(config.target_modules) or "all linear layers"
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"[train.lora] target_modules = {listed}: {reason}", "leave it out: all linear layers") from error
+    tables = model.get_input_embeddings(), model.get_output_embeddings()
+    if model.config.get_text_config(decoder=True).tie_word_embeddings and any(hasattr(table, "base_layer") for table in tables):
+        raise UsageError(
+            f"[train.lora] target_modules = {', '.join(config.target_modules)}: embedding and head of this student are one "
+            "table, and an adapter of one of them cannot be merged",
+            "leave the embedding and the head out",
+        )
+    return found
 
 
 def _quantized(config: LoraConfig) -> dict[str, Any]:
