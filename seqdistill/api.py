@@ -382,12 +382,12 @@ def export(
         return export(directory, resolved, form, Path(out) if out else None, progress)
 
 
-def export_data(run: RunPath, shape: str, *, out: RunPath | None = None) -> dict[str, int]:
+def export_data(run: RunPath, shape: str, *, out: RunPath | None = None, progress: Progress = SILENT) -> dict[str, int]:
     """Writes the training data in another trainer's shape; returns the rows of each file."""
     from seqdistill.export.data import export_data
 
     directory = Run(Path(run))
-    return export_data(directory, shape, Path(out) if out else directory.path / "export" / f"data-{shape}")
+    return export_data(directory, shape, Path(out) if out else directory.path / "export" / f"data-{shape}", progress)
 
 
 def draft(run: RunPath, recipe: RecipeLike = None, *, limit: int = 20, progress: Progress = SILENT) -> "Draft":

@@ -19,6 +19,25 @@ from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE
 HUB_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "llama3.1", "llama3.2", "gemma")
 
 
+def _texts(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "dtype": "string"} for name in names]
+
+
+FEATURES: list[dict[str, Any]] = [  # of train and validation; `datasets` guesses wrong where a column begins empty
+    *_texts("id", "prompt_id"),
+    {"name": "sample", "dtype": "int64"},
+    *_texts("teacher"),
+    {"name": "prompt", "list": _texts("role", "content")},
+    {"name": "completion", "list": _texts("role", "content")},
+    *_texts("reasoning", "finish_reason"),
+    {"name": "prompt_tokens", "dtype": "int64"},
+    {"name": "completion_tokens", "dtype": "int64"},
+    *_texts("reference", "slice"),
+    {"name": "tool_calls", "list": _texts("name", "arguments")},
+    *_texts("group"),
+]
+
+
 def write_dataset_card(run: Run) -> Path:
     """Writes RUN/README.md from what generate and filter left, and returns its path. Raises UsageError before generate ran."""
     from huggingface_hub import DatasetCardData
@@ -32,6 +51,7 @@ def write_dataset_card(run: Run) -> Path:
         tags=["synthetic", "distillation", "seqdistill"],
         task_categories=["text-generation"],
         configs=[{"config_name": "default", "data_files": files}] if files else None,
+        dataset_info={"features": FEATURES} if files else None,
         pretty_name=run.path.absolute().name,
     )
     teacher = generate.get("teacher", {})

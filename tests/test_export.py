@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shlex
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,12 @@ from chat_server import ChatServer
 from conftest import make_tiny_model
 from finished_runs import finished_run
 from test_api import tables, toml
+from train_runs import Listener
 
 from seqdistill import api
 from seqdistill.cards import write_dataset_card
 from seqdistill.cli import main
+from seqdistill.errors import UsageError
 from seqdistill.export.draft import vllm_command
 from seqdistill.export.gguf import write_modelfile
 from seqdistill.recipe.tables import ModelConfig
@@ -71,18 +75,98 @@ def test_llama_factory_finds_its_files_by_dataset_info(run: Path, tmp_path: Path
         )
 
 
+def test_rows_in_which_roles_do_not_alternate_are_named_for_llama_factory(tmp_path: Path, tiny_model: Path) -> None:
+    run, listener = finished_run(tmp_path / "run", tiny_model), Listener()
+    user, assistant, system = ({"role": role, "content": "x"} for role in ("user", "assistant", "system"))
+    prompts = [[user], [system, user], [user, assistant, user], [user, user], [system], [user, system, user]]
+    write_jsonl(run.file("filter", "train.jsonl"), [replace(row(n), prompt=one) for n, one in enumerate(prompts)])
+    write_jsonl(run.file("filter", "validation.jsonl"), [row(9)])
+    counts = api.export_data(run.path, "llama-factory", out=tmp_path / "out", progress=listener)
+    assert counts == {"train.json": 6, "validation.json": 1}
+    assert listener.notes == ["export: llama-factory will skip 3 rows, in which user and assistant do not alternate"]
+
+
+def test_axolotl_hears_what_ends_a_turn_where_the_tokenizer_has_another_end(run: Path, tmp_path: Path) -> None:
+    import yaml
+
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    for made, says in ((other, None), (other, ["<|im_start|>"])):
+        api.export_data(made, "axolotl", out=tmp_path / "out")
+        assert yaml.safe_load((tmp_path / "out" / "axolotl.yaml").read_text()).get("eot_tokens") == says
+        config = made / "train" / "model" / "generation_config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token_id": [1, 2]}))
+
+
+def test_trl_trains_on_the_exported_rows_and_on_the_answers_alone(
+    run: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import load_dataset
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    api.export_data(run, "trl", out=tmp_path)
+    rows = load_dataset("json", data_files=str(tmp_path / "train.jsonl"), split="train", cache_dir=str(tmp_path / "cache"))
+    args = SFTConfig(str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=6, use_cpu=True, report_to="none")
+    trainer = SFTTrainer(str(tiny_model), args, train_dataset=rows, processing_class=AutoTokenizer.from_pretrained(tiny_model))
+    (batch,) = trainer.get_train_dataloader()
+    trained = [trainer.processing_class.decode([one for one in labels if one >= 0]) for labels in batch["labels"].tolist()]
+    assert all(f'It is "{number}".\n<|im_end|>' in "".join(trained) for number in range(6))
+    assert not any("Number" in text for text in trained)
+    assert trainer.train().global_step == 1
+
+
 def test_datasets_reads_a_run_as_it_is(run: Path, tmp_path: Path) -> None:
     from datasets import load_dataset
 
     found = load_dataset(str(run), cache_dir=str(tmp_path))
-    assert set(found) >= {"train"} and {"prompt", "completion"} <= set(found["train"].column_names)
-    assert found["train"].num_rows == sum(1 for _ in read_jsonl(run / "filter" / "train.jsonl"))
+    assert {split: part.num_rows for split, part in found.items()} == {"train": 6, "validation": 1}
+    kept = [one for _, one in read_jsonl(run / "filter" / "train.jsonl")]
+    assert list(found["train"]) == kept
+    features = found["train"].features
+    assert list(features) == list(kept[0]) and found["validation"].features == features
+    assert features["reference"].dtype == "string", "though all of them are empty here: a later block may hold some"
 
 
 def test_the_folder_is_the_trained_model(run: Path, tmp_path: Path) -> None:
     done = api.export(run, "vllm", out=tmp_path / "out")
     names = {path.name for path in (run / "train" / "model").iterdir()}
     assert {path.name for path in done.path.iterdir()} == names and done.serve.startswith("vllm serve")
+
+
+def test_a_second_export_takes_the_place_of_the_first_but_not_of_a_folder_of_the_users(run: Path, tmp_path: Path) -> None:
+    made = tmp_path / "my run"
+    shutil.copytree(run, made)
+    first, other = api.export(made, "safetensors"), api.export(made, "merged", out=tmp_path / "mine")
+    assert api.export(made, "merged", out=tmp_path / "mine") == other, "the same again is done already"
+    config = made / "train" / "model" / "generation_config.json"
+    write_json(config, {**json.loads(config.read_text()), "trained": "again"})
+    with pytest.raises(UsageError, match="not empty"):
+        api.export(made, "merged", out=tmp_path / "mine")
+    assert api.export(made, "safetensors").path == first.path
+    assert (first.path / config.name).read_bytes() == config.read_bytes()
+    assert first.serve == f"vllm serve '{first.path}'", "a path with a space"
+
+
+def test_an_export_for_which_there_is_no_room_leaves_nothing_and_the_earlier_one_whole(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import resource
+
+    made = tmp_path / "run"
+    shutil.copytree(run, made)
+    folder = api.export(made, "vllm").path
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        assert main(["export", str(made), "--to", "vllm"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert "File too large" in said and "Traceback" not in said
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", "vllm"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +177,11 @@ def test_the_folder_is_the_trained_model(run: Path, tmp_path: Path) -> None:
         (["--to", "gguf:q8"], "did you mean 'gguf:q8_0'"),
         (["--data", "axolot"], "did you mean 'axolotl'"),
         (["--to", "vllm", "--out", "full"], "full: not empty"),
+        (["--to", "vllm", "--out", "full/notes.txt"], "notes.txt: a file, and export writes a folder"),
+        (["--to", "gguf:q8_0", "--out", "full/notes.txt"], "notes.txt: a file, and export writes a folder"),
+        (["--data", "trl", "--out", "full/notes.txt"], "notes.txt: a file, and export writes a folder"),
+        (["--to", "adapter"], "has no adapters"),
+        (["--to", "vllm", "--limit", "3"], "--limit is of --draft"),
         (["--to", "safetensors", "--push", "name"], "not OWNER/NAME"),
         (["--draft"], "no teacher is named"),
         (["--draft", "--set", "teacher.model=m", "--set", "teacher.engine=openai"], "[teacher] is an endpoint"),
@@ -110,13 +199,25 @@ def test_what_export_refuses(
     assert says in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_modelfile_names_file_stops_and_system(tmp_path: Path) -> None:
-    write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", ["<|im_end|>", '"'], 'Say "it" briefly.', 64)
+@pytest.mark.parametrize(
+    ("system", "line"),
+    [
+        ('Say "it" briefly.', 'SYSTEM """Say "it" briefly."""'),
+        ("Be brief.\nBe kind.", 'SYSTEM """Be brief.\nBe kind."""'),
+        ('End with "end"', 'SYSTEM """End with "end""""'),
+        ('Quote with """.\nAlways.', 'SYSTEM """Quote with """.\nAlways."""'),
+        ('Quote with """\nAlways.', None),
+        (None, None),
+    ],
+)
+def test_a_modelfile_names_file_stops_and_system(tmp_path: Path, system: str | None, line: str | None) -> None:
+    write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", ["<|im_end|>", "<｜end▁of▁sentence｜>", '"'], system, 64)
     assert (tmp_path / "Modelfile").read_text().splitlines() == [
         "FROM ./student.gguf",
-        'SYSTEM """Say "it" briefly."""',
+        *(line.splitlines() if line else []),
         'PARAMETER stop "<|im_end|>"',
-        'PARAMETER stop "\\""',
+        'PARAMETER stop "<｜end▁of▁sentence｜>"',
+        'PARAMETER stop """""""',
         "PARAMETER temperature 0",
         "PARAMETER num_predict 64",
     ]

@@ -234,7 +234,8 @@ def guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) -
             raise
         console.error(
             SeqdistillError(
-                f"{error.filename or place}: {error.strerror}", "free space or fix the path, then run again: it resumes"
+                f"{error.filename2 or error.filename or place}: {error.strerror}",
+                "free space or fix the path, then run again: it resumes",
             )
         )
         raise typer.Exit(1) from None

@@ -76,12 +76,14 @@ def _export(
 ) -> dict[str, Any]:
     if sum((to is not None, data is not None, draft)) != 1:
         raise UsageError("export takes one of --to, --data and --draft", "for example --to gguf:q8_0")
+    if limit is not None and not draft:
+        raise UsageError("--limit is of --draft, which measures on N test prompts", "leave it out")
     if push is not None and to is None:
         raise UsageError("--push uploads what --to has written", "for example --to safetensors --push my-team/notices-student")
     if push is not None:
         api.check_push(push)
     if data is not None:
-        counts = api.export_data(run.path, data, out=out)
+        counts = api.export_data(run.path, data, out=out, progress=console)
         console.facts(f"export: {data}", {name: f"{count:,} rows" for name, count in counts.items()})
         return dict(counts)
     if draft:

@@ -1,13 +1,16 @@
 """The run's training data in the shapes that other trainers read. Copies text; changes none of it."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.loading import generation_config, load
 from seqdistill.errors import UsageError
+from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
+from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Sample, atomic_write, read_samples, write_jsonl
 from seqdistill.runs import Run
 
@@ -16,11 +19,12 @@ SPLITS = ("train", "validation")
 
 @dataclass(frozen=True)
 class Shape:
-    """How one trainer wants its rows, and the file that tells it where they are."""
+    """How one trainer wants its rows, and the files that tell it where they are and what to learn of them."""
 
     row: Callable[[Sample], dict[str, Any]]
-    as_list: bool  # one JSON list instead of JSON lines
-    config: tuple[str, Callable[[], str]] | None  # its name, and its text
+    as_list: bool = False  # one JSON list instead of JSON lines
+    configs: Mapping[str, Callable[[str | None], str]] = field(default_factory=dict)  # name: text, from the end-of-turn token
+    takes: Callable[[Sample], bool] = lambda _: True  # whether the trainer reads the row, and does not skip it
 
 
 def _conversation(sample: Sample) -> list[dict[str, str]]:
@@ -36,13 +40,20 @@ def _messages(sample: Sample) -> dict[str, Any]:
     return {"messages": _conversation(sample)}
 
 
-def _axolotl_config() -> str:
+def _axolotl_config(end: str | None) -> str:
     """https://docs.axolotl.ai/docs/dataset-formats/conversation.html: loss on the last turn alone, as here."""
-    lines = ["# for an axolotl config: loss on the last answer only, as in this run", "datasets:"]
-    lines += ["  - path: train.jsonl", "    type: chat_template", "    field_messages: messages", "    roles_to_train: []"]
-    lines += ["    train_on_eos: last", "    message_field_training: train", "test_datasets:", "  - path: validation.jsonl"]
-    lines += ["    split: train", "    type: chat_template", "    field_messages: messages", "    roles_to_train: []"]
-    return "\n".join([*lines, "    train_on_eos: last", "    message_field_training: train"]) + "\n"
+    how = ["    type: chat_template", "    field_messages: messages", "    roles_to_train: []", "    train_on_eos: last"]
+    how.append("    message_field_training: train")
+    lines = [
+        "# for an axolotl config: loss on the last answer only, as in this run",
+        "datasets:",
+        "  - path: train.jsonl",
+        *how,
+    ]
+    lines += ["  - path: train.jsonl", *how, "test_datasets:", "  - path: validation.jsonl", "    split: train", *how]
+    if end is not None:
+        lines += ["# what ends a turn, which the student must learn to write", f"eot_tokens: [{json.dumps(end)}]"]
+    return "\n".join(lines) + "\n"
 
 
 def _axolotl(sample: Sample) -> dict[str, Any]:
@@ -51,7 +62,7 @@ def _axolotl(sample: Sample) -> dict[str, Any]:
     return {"messages": [{**message, "train": number == last} for number, message in enumerate(messages)]}
 
 
-def _llama_factory_config() -> str:
+def _dataset_info(_: str | None) -> str:
     """https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md: dataset_info.json, OpenAI format."""
     tags = {"role_tag": "role", "content_tag": "content"}
     tags |= {f"{role}_tag": role for role in ("user", "assistant", "system")}
@@ -59,30 +70,66 @@ def _llama_factory_config() -> str:
     return json.dumps({split: {"file_name": f"{split}.json", **entry} for split in SPLITS}, indent=2) + "\n"
 
 
+def _llama_factory_config(_: str | None) -> str:
+    lines = ["# for a LLaMA-Factory config: loss on the last answer only, as in this run", "stage: sft", "dataset_dir: ."]
+    return "\n".join([*lines, "dataset: train", "eval_dataset: validation", "mask_history: true"]) + "\n"
+
+
+def _takes_turns(sample: Sample) -> bool:
+    """Whether user and assistant alternate behind at most one system message: LLaMA-Factory skips other rows."""
+    roles = [message["role"] for message in _conversation(sample)]
+    turns = roles[1:] if roles[0] == "system" else roles
+    return len(turns) % 2 == 0 and turns == ["user", "assistant"] * (len(turns) // 2)
+
+
 SHAPES = {
-    "trl": Shape(_trl, as_list=False, config=None),
-    "axolotl": Shape(_axolotl, as_list=False, config=("axolotl.yaml", _axolotl_config)),
-    "llama-factory": Shape(_messages, as_list=True, config=("dataset_info.json", _llama_factory_config)),
+    "trl": Shape(_trl),
+    "axolotl": Shape(_axolotl, configs={"axolotl.yaml": _axolotl_config}),
+    "llama-factory": Shape(
+        _messages,
+        as_list=True,
+        configs={"dataset_info.json": _dataset_info, "llama-factory.yaml": _llama_factory_config},
+        takes=_takes_turns,
+    ),
 }
 
 
-def export_data(run: Run, name: str, out: Path) -> dict[str, int]:
+def export_data(run: Run, name: str, out: Path, progress: Progress) -> dict[str, int]:
     """Writes train and validation, and what the trainer reads beside them; returns the rows of each file."""
     if name not in SHAPES:
         raise UsageError(f"--data {name!r}{nearest(name, SHAPES)}", f"one of: {', '.join(SHAPES)}")
-    shape, counts = SHAPES[name], {}
+    shape, counts, skipped = SHAPES[name], {}, 0
+    sources = {split: run.need("filter", f"{split}.jsonl") for split in SPLITS}
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: a file, and export writes a folder", "name another one with --out")
     out.mkdir(parents=True, exist_ok=True)
-    for split in SPLITS:
-        samples = read_samples(run.need("filter", f"{split}.jsonl"))
-        if shape.as_list:
-            counts[f"{split}.json"] = _write_list(out / f"{split}.json", (shape.row(sample) for sample in samples))
-        else:
-            counts[f"{split}.jsonl"] = write_jsonl(out / f"{split}.jsonl", (shape.row(sample) for sample in samples))
-    if shape.config:
-        file, text = shape.config
+    for split, source in sources.items():
+        skipped += sum(not shape.takes(sample) for sample in read_samples(source))
+        rows = (shape.row(sample) for sample in read_samples(source))
+        file = f"{split}.json" if shape.as_list else f"{split}.jsonl"
+        counts[file] = _write_list(out / file, rows) if shape.as_list else write_jsonl(out / file, rows)
+    end = _end_of_turn(run)
+    for file, text in shape.configs.items():
         with atomic_write(out / file) as handle:
-            handle.write(text())
+            handle.write(text(end))
+    if skipped:
+        progress.note(f"export: {name} will skip {skipped:,} rows, in which user and assistant do not alternate")
     return counts
+
+
+def _end_of_turn(run: Run) -> str | None:
+    """What ends a turn of the trained student, where that is not its tokenizer's own end; None without a student."""
+    folder = run.file("train", "model")
+    if run.manifest("train") is None or not folder.is_dir():
+        return None
+    model = ModelConfig(model=str(folder))
+    try:
+        tokenizer, settings = load("AutoTokenizer", model), generation_config(model)
+    except UsageError:  # a tokenizer with code of its own; the rows are right without it
+        return None
+    stops = getattr(settings, "eos_token_id", None)
+    first = stops[0] if isinstance(stops, list) else stops
+    return None if first in (None, tokenizer.eos_token_id) else str(tokenizer.convert_ids_to_tokens(first))
 
 
 def _write_list(path: Path, rows: Iterator[dict[str, Any]]) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from seqdistill.cards import ADAPTER, GGUF, write_model_card
 from seqdistill.engines import Completion, Pace, Request
-from seqdistill.engines.loading import generation_config, load
+from seqdistill.engines.loading import files_of, generation_config, load
 from seqdistill.errors import UsageError
 from seqdistill.export import gguf
 from seqdistill.journal.asking import Asker, answers, lacking, run_async
@@ -29,7 +29,6 @@ from seqdistill.records import Prompt, atomic_folder, content_files, file_sha256
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.compare import compare_form, prompts_of
 from seqdistill.stages.evaluate.contestants import student_of
-from seqdistill.stages.train.student import find_student, weights_of
 from seqdistill.stages.train.vocabulary import NOTE
 from seqdistill.tasks.templates import PROMPT_TEMPLATE
 
@@ -100,8 +99,7 @@ def _folder(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, made
     files = {name: path for name, path in files.items() if name not in OF_THE_MODEL and ".safetensors" not in path.suffixes}
     files |= {path.name: path for path in sorted(adapter.iterdir())}
     config = json.loads(files["adapter_config.json"].read_text(encoding="utf-8"))
-    base = run.path / config["base_model_name_or_path"]
-    named = os.path.normpath(base.absolute()) if base.exists() else config["base_model_name_or_path"]
+    named = _base(run)
     write_json(made / "adapter_config.json", {**config, "base_model_name_or_path": named})
     write_model_card(run, _scores(run, recipe), form=ADAPTER, folder=made)
     files |= {path.name: path for path in made.iterdir()}
@@ -138,11 +136,11 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     source = {"model": file_sha256(model), "form": form, "tools": list(gguf.TOOLS)}
     if not file.exists() or _read(note) != source:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in (note, folder / "proof.json"):
+        for stale in (note, folder / "proof.json", *folder.glob(f".{file.name}.*")):  # the last of an export that was killed
             stale.unlink(missing_ok=True)
         progress.note(f"converting {model} to {file}")
-        whole = Path(str(weights_of(find_student(recipe)).model)) if (model / NOTE).exists() else None
-        gguf.convert(model, file, form.partition(":")[2], whole, progress)
+        whole = _uncut(model)
+        gguf.convert(model, file, form.partition(":")[2], None if whole == model else whole, progress)
         write_json(note, source)
     scores = _scores(run, recipe)
     prompts, most = (prompts_of(run), int(scores["max_tokens"])) if scores else ({}, 256)
@@ -167,6 +165,22 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     write_json(folder / "proof.json", {"bytes": exported.bytes, "student_bytes": size, **proof})
     write_model_card(run, scores, **card, more=[f"{form}: {exported.bytes:,} bytes", *proof["verdict"]])
     return Exported(form, file, exported.bytes, size, serve, speed, proof)
+
+
+def _base(run: Run) -> str:
+    """The student before training: a folder, or a hub's name."""
+    base = str((run.manifest("train") or {})["student"]["base"])  # a path is relative to the run
+    return os.path.normpath((run.path / base).absolute()) if (run.path / base).exists() else base
+
+
+def _uncut(model: Path) -> Path:
+    """The folder with the whole vocabulary that a model's was cut from, in its run or in an earlier one; else the model's."""
+    while (model / NOTE).exists():
+        facts = _read(model / "shrink.json")
+        if facts is None:  # a trained one
+            facts = {"source": _base(Run(model.parents[1]))}
+        model = Path(files_of(ModelConfig(model=facts["source"]), "the model whose vocabulary was cut"))
+    return model
 
 
 def _scores(run: Run, recipe: Recipe) -> dict[str, Any] | None:

