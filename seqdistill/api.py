@@ -76,14 +76,29 @@ def _note_stale(run: Run, stage: str, progress: Progress) -> None:
         progress.note(f"{stage}: {text}")
 
 
-def generate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "GenerateResult":
+def _check_answers_wanted(run: Run, recipe: Recipe, progress: Progress) -> None:
+    """Raises UsageError where generate has something to request that could not be trained on as the recipe says."""
+    from seqdistill.run_prompts import run_prompts
+    from seqdistill.stages.generate.stage import is_up_to_date
+    from seqdistill.stages.train import early
+
+    if recipe.student.model and not is_up_to_date(run, recipe):
+        early.check_answers_wanted(recipe, run_prompts(run, recipe, progress, recipe.generate.limit), progress)
+
+
+def generate(
+    run: RunPath, recipe: RecipeLike = None, *, checked: bool = False, progress: Progress = SILENT
+) -> "GenerateResult":
     """Prompts the teacher for what the run's journal lacks and writes generate/samples.jsonl.
 
+    Where the recipe names a student, it is first checked that the answers can be trained on; `checked`: `check_stages` did.
     Raises Incomplete when requests failed or the budget is reached: what was answered is kept.
     """
     from seqdistill.stages.generate.stage import generate
 
     with _resolved(run, recipe, progress) as (directory, resolved):
+        if not checked:
+            _check_answers_wanted(directory, resolved, progress)
         return generate(directory, resolved, progress)
 
 
@@ -105,6 +120,7 @@ def estimate(run: RunPath, recipe: RecipeLike = None, *, probe: int = 0, progres
     from seqdistill.stages.generate.estimate import estimate
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        _check_answers_wanted(directory, resolved, progress)
         return estimate(directory, resolved, progress, probe)
 
 
@@ -221,8 +237,8 @@ def drift(run: RunPath, log: RunPath, recipe: RecipeLike = None, *, progress: Pr
 
 
 def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
-    """Checks a run's hashes, scores and verdict again; needs no GPU and no teacher, and changes nothing."""
-    from seqdistill.stages.evaluate.verification import verify
+    """Checks a run's hashes, scores and verdict again, and those of a sweep or curve in it; runs no model, changes nothing."""
+    from seqdistill.family.verification import verify
 
     return verify(Run(Path(run)), progress)
 
@@ -267,17 +283,19 @@ def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress 
 
     Done only where a stage that may pay has something to do: it takes some seconds.
     """
+    from seqdistill.run_prompts import run_prompts
     from seqdistill.stages.evaluate import inputs as eval_inputs
     from seqdistill.stages.filter import stage as filter_stage
     from seqdistill.stages.generate.stage import is_up_to_date
-    from seqdistill.stages.train import ready
+    from seqdistill.stages.train import early
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         done = all((directory.manifest(stage) or {}).get("status") == "complete" for stage in STAGES)
         if not (done and is_up_to_date(directory, resolved) and filter_stage.is_up_to_date(directory, resolved)):
             filter_stage.check(directory, resolved)
             eval_inputs.check(directory, resolved)
-            ready.check_settings(resolved)
+            prompts = run_prompts(directory, resolved, progress, resolved.generate.limit)
+            early.check_settings(resolved, prompts=prompts, progress=progress)
 
 
 def stages_between(first: str, last: str) -> list[str]:
@@ -380,8 +398,15 @@ def draft(run: RunPath, recipe: RecipeLike = None, *, limit: int = 20, progress:
         return draft(directory, resolved, limit, progress)
 
 
-def push(path: RunPath, repository: str) -> str:
+def check_push(repository: str) -> None:
+    """Raises UsageError for what `push` would refuse at once: a bad name, no key in HF_TOKEN."""
+    from seqdistill.export.hub import check_push
+
+    check_push(repository)
+
+
+def push(path: RunPath, repository: str, *, progress: Progress = SILENT) -> str:
     """Uploads a folder, or a file's folder, to the hub; returns its URL. The key comes from HF_TOKEN alone."""
     from seqdistill.export.hub import push
 
-    return push(Path(path), repository)
+    return push(Path(path), repository, progress)

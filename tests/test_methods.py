@@ -15,8 +15,9 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import TrainConfig
 from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
 from seqdistill.runs import Run
+from seqdistill.stages.train.early import check_settings
 from seqdistill.stages.train.mixing import RATIONALE, mixed
-from seqdistill.stages.train.ready import check, check_settings
+from seqdistill.stages.train.ready import check
 from seqdistill.stages.train.stage import train
 
 SGD = {**ARGS, "max_steps": 2, "optim": "sgd", "learning_rate": 0.05, "shuffle_dataset": False}
@@ -66,6 +67,9 @@ def test_a_rationale_is_a_task_of_its_own_beside_the_answer() -> None:
         ({"rationale": "multitask"}, {"reasoning": None}, "no row has reasoning"),
         ({"teacher_weights": {"t3": 1.0}}, {}, "no row is of the teacher 't3'"),
         ({"teacher_weights": {"t1": "much"}}, {}, "has the weight 'much'"),
+        ({"teacher_weights": {"t0": 0, "t1": 0.0}}, {}, "all rows have the weight 0"),
+        ({"rationale_weight": 2.0}, {}, 'no part without rationale = "multitask"'),
+        ({"references": "replace"}, {}, "no part without reference_weight"),
     ],
 )
 def test_a_mixture_without_rows_is_refused(settings: dict[str, Any], changes: dict[str, Any], message: str) -> None:
@@ -357,6 +361,8 @@ def test_preference_raises_the_teacher_s_answer_over_the_student_s_own(tiny_mode
         ({"method": "preference", "student": "shrink:2"}, {}, r"cut from its teacher and was not trained"),
         ({"method": "on_policy", "reference_weight": 0.5}, {}, r"reference_weight = 0.5 has no part"),
         ({"method": "preference", "features": 0.5}, {}, r"features = 0.5 has no part"),
+        ({"method": "preference", "args": {"beta": -1.0}}, {}, r"beta = -1: the teacher's answer would not be preferred"),
+        ({"method": "preference", "args": {"label_smoothing": 0.6}}, {}, r"label_smoothing = 0.6: the teacher's answer"),
         ({"method": "on_policy", "args": {"betta": 1.0}}, {}, r"DistillationConfig has no such argument.*beta"),
     ],
 )

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from seqdistill.engines.models import identity
+from seqdistill.engines.models import identity, teacher_name
 from seqdistill.recipe.reading import merge, with_paths
 from seqdistill.recipe.tables import ModelConfig, TeacherConfig
-from seqdistill.stages.generate.plan import teacher_name
 
 VLLM = ModelConfig(model="o/name", engine="vllm")
 

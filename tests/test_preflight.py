@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -331,8 +332,17 @@ def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path) -> None:
         ({"batch_size": 4}, "batch_size: TRL's SFTConfig has no such argument$", "per_device_train_batch_size"),
         ({"per_device_train_batch_size": 64, "dataloader_drop_last": True}, "not one step", "smaller batches"),
         ({"learning_rate": -1.0}, r"\[train.args\]: .*-1.0", "SFTConfig"),
-        ({"optim": "adamw_8bit"}, r"\[train.args\]: .*bitsandbytes", "SFTConfig"),
-        ({"per_device_train_batch_size": 0}, r"\[train.args\]: .*batch_size=0", "SFTConfig"),
+        ({"optim": "adamw_8bit"}, r"\[train.args\]: .*bitsandbytes", "install the package"),
+        ({"per_device_train_batch_size": 0}, r"batch_size = 0: less than 1", "from 1"),
+        ({"per_device_eval_batch_size": 0}, r"eval_batch_size = 0: less than 1", "from 1"),
+        ({"gradient_accumulation_steps": 0}, r"accumulation_steps = 0: less than 1", "from 1"),
+        ({"max_length": 0}, r"max_length = 0: less than 1", "from 1"),
+        ({"max_steps": 0}, r"max_steps = 0: nothing would be learnt", "leave it out"),
+        ({"learning_rate": 0.0}, r"learning_rate = 0: nothing would be learnt", "leave it out"),
+        ({"metric_for_best_model": "bleu"}, r"metric_for_best_model: not yours to set", "best"),
+        ({"report_to": "comet_ml"}, r"'comet_ml' is not installed", "leave report_to out"),
+        ({"use_liger_kernel": True}, r"use_liger_kernel: the package is not installed", "pip install"),
+        ({"model_init_kwargs": {"attn_implementation": "sdpaa"}}, r"model_init_kwargs = .*: student .*sdpaa", "leave them out"),
     ],
 )
 def test_a_refused_argument_leaves_the_earlier_student_as_it_was(
@@ -345,6 +355,43 @@ def test_a_refused_argument_leaves_the_earlier_student_as_it_was(
     assert hint in caught.value.hint
     assert train(run, recipe, Silent()).up_to_date
     assert not run.file("train", ".base.new").exists()
+
+
+def _changed(folder: Path, name: str, **values: Any) -> None:
+    known = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**known, **values}))
+
+
+def _nan(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    found = load_file(folder / "model.safetensors")
+    save_file({name: part * float("nan") for name, part in found.items()}, folder / "model.safetensors", {"format": "pt"})
+
+
+def _adapters_alone(folder: Path) -> None:
+    (folder / "config.json").rename(folder / "adapter_config.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda one: _changed(one, "generation_config.json", eos_token_id="2"), r"its eos_token_id is \['2'\]"),
+        (lambda one: _changed(one, "tokenizer_config.json", eos_token=None, pad_token=None), r"no padding token, and no end"),
+        (lambda one: (one / "chat_template.jinja").write_text("{{ range(1000000) | random }}"), r"refuses .* Range too big"),
+        (_nan, r"loss on row .* is nan"),
+        (_adapters_alone, r"the folder holds adapters alone"),
+    ],
+)
+def test_a_broken_student_is_named_before_the_first_step(
+    tiny_model: Path, tmp_path: Path, change: Callable[[Path], Any], message: str
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "student")
+    change(tmp_path / "student")
+    run = a_run(tmp_path / "run")
+    with pytest.raises(UsageError, match=message):
+        train(run, a_recipe(tmp_path / "student"), Silent())
+    assert not run.file("train", ".work").exists()
 
 
 # --- stopped by a signal ------------------------------------------------------------------------------------------------

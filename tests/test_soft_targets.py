@@ -19,8 +19,8 @@ from seqdistill.recipe.tables import GenerateConfig, Recipe, StudentConfig, Task
 from seqdistill.records import Sample, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.generate.stage import generate
+from seqdistill.stages.train.early import check_settings
 from seqdistill.stages.train.methods.soft import soft_loss
-from seqdistill.stages.train.ready import check_settings
 from seqdistill.stages.train.scored_targets import score_targets
 from seqdistill.stages.train.stage import train
 

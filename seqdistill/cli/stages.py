@@ -1,7 +1,9 @@
 """The commands that do stages: each one calls the library and shows what it returns."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -107,6 +109,7 @@ def _generate(
     pool: str | None = None,
     next_: int | None = None,
     pick: str | None = None,
+    checked: bool = False,
 ) -> dict[str, Any]:
     if (pool is None) != (next_ is None) or (pick and pool is None):
         raise UsageError("--pool, --next and --pick belong together", "for example: --pool more.jsonl --next 200")
@@ -121,7 +124,7 @@ def _generate(
     if pool is not None and next_ is not None:
         picked = api.pick(run.path, pool, recipe, count=next_, by=pick or "uncertain", progress=console)
         show.show_picked(console, picked)
-    result = api.generate(run.path, recipe, progress=console)
+    result = api.generate(run.path, recipe, checked=checked, progress=console)
     show.show_generate(console, result)
     return asdict(result) | ({"picked": asdict(picked)} if picked else {})
 
@@ -159,7 +162,7 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
 @command(
     "targets",
     ("task", "teacher"),
-    "Have a local teacher score the rows of filter, for train --method soft.",
+    "Score filter's rows by a local teacher, for train --method soft.",
     [own("top", TopOption, 20), own("model", ModelOption, None)],
 )
 def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | None) -> dict[str, Any]:
@@ -275,7 +278,12 @@ def _run(
     chosen = api.stages_between(from_, until)
     whole, recipe = recipe, recipe if smoke is None else api.smoke_recipe(run.path, recipe, smoke)
     api.check_stages(run.path, recipe, progress=console)
-    acts = {"generate": _generate, "filter": _filter, "train": _train, "eval": _eval}
+    acts: dict[str, Callable[[Run, Recipe, Console], dict[str, Any]]] = {
+        "generate": partial(_generate, checked=True),
+        "filter": _filter,
+        "train": _train,
+        "eval": _eval,
+    }
     results: dict[str, Any] = {}
     for stage in chosen:
         if force:
@@ -311,7 +319,7 @@ def _sweep(
 @command(
     "curve",
     (*SHARED, "student", *OF_EVAL, BUDGET),
-    "Train on 1/8 to all of the rows: will more data do it?",
+    "Train on 1/8 to all of the rows: would more data help?",
     [own("repeats", RepeatsOption, 2)],
 )
 def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str, Any]:

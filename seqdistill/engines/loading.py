@@ -54,6 +54,42 @@ def load(auto: str, model: ModelConfig, what: str = "", **settings: Any) -> Any:
     return loaded
 
 
+def skeleton(model: ModelConfig, **settings: Any) -> Any:
+    """A causal LM's modules without its weights, on torch's meta device. Raises UsageError as `load` does."""
+    import torch
+    import transformers
+
+    config, settings = load("AutoConfig", model), {"trust_remote_code": model.trust_remote_code, **settings}
+    try:
+        with torch.device("meta"):
+            return transformers.AutoModelForCausalLM.from_config(config, **settings)
+    except Exception as error:  # a config that no model can be made of, or a model's own code
+        raise load_failure(error, model, named(model), CHECK_FILES) from error
+
+
+def check_weights(model: ModelConfig, what: str = "") -> None:
+    """Raises UsageError for a folder that lacks weights in safetensors, or has damaged ones. Reads their headers alone.
+
+    Of a model on the hub and of a .gguf file nothing is known before it is loaded.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    what, folder = what or named(model), locate(model.model or "", what)
+    if folder is None or not folder.is_dir() or (folder / "adapter_config.json").exists():
+        return
+    names, index = ["model.safetensors"], folder / "model.safetensors.index.json"
+    try:
+        if not (folder / names[0]).exists() and index.exists():
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        for name in names:
+            if not (folder / name).exists():
+                raise OSError(f"{folder}: no file named {name}")
+            with safe_open(folder / name, framework="pt"):
+                pass
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise load_failure(error, model, what, CHECK_FILES) from error
+
+
 def generation_config(model: ModelConfig, what: str = "") -> Any | None:
     """transformers' generation config of a model, for its stop tokens; None for a model without one. Raises UsageError."""
     what = what or named(model)
@@ -196,7 +232,7 @@ def _read_gguf(gguf: Path, what: str) -> tuple[Any, Any]:
         )
         return model, _from_pretrained("AutoTokenizer", source, gguf_file=gguf.name)
     except Exception as error:  # a broken file makes its reader raise anything
-        hint = "check the .gguf file, or give a Hugging Face folder"
+        hint = "check the .gguf file, or pass a Hugging Face folder"
         raise load_failure(error, ModelConfig(model=str(gguf)), what, hint) from error
 
 
@@ -257,7 +293,7 @@ def _from_hub(name: str, revision: str | None, what: str, meant: str) -> str:
         hint = f"see {constants.ENDPOINT}/{name}/commits/main"
         raise UsageError(f"{what}: the hub has no revision {revision!r} of it", hint) from error
     except EntryNotFoundError as error:
-        hint = "give a Hugging Face model with config.json, or the path of a .gguf file"
+        hint = "pass a Hugging Face model with config.json, or the path of a .gguf file"
         raise UsageError(f"{what}: has no config.json on the hub", hint) from error
     except RepositoryNotFoundError as error:
         private = "; a private model needs HF_TOKEN"

@@ -20,7 +20,7 @@ from seqdistill.runs import Run
 from seqdistill.stages.evaluate import inputs as eval_inputs
 from seqdistill.stages.evaluate.shown import percent
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
-from seqdistill.stages.train import ready
+from seqdistill.stages.train.early import check_settings
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import load_template
 
@@ -105,7 +105,7 @@ def _check(run: Run, recipe: Recipe) -> list[str]:
     """The prompts of the training rows, in the order by hash."""
     files = [run.need("filter", f"{name}.jsonl") for name in ("train", "validation")]
     eval_inputs.check(run, recipe)
-    ready.check_settings(recipe, run)
+    check_settings(recipe, run)
     if recipe.train.limit is not None:
         raise UsageError("[train] limit has no part in a curve: it decides itself how many rows are trained on", "leave it out")
     if recipe.train.steps or (recipe.train.width < 1 and any(getattr(recipe.train, name) for name in WEIGHTS_OF_A_CUT)):

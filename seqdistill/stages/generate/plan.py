@@ -6,16 +6,15 @@ Decides names, ids, seeds and which teacher answers what. Sends no requests.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import Completion, Request, check_able
-from seqdistill.engines.models import identity
+from seqdistill.engines.models import identity, teacher_name
 from seqdistill.engines.options import check_options
 from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.journal.budget import Source, price_of
-from seqdistill.recipe.tables import GenerateConfig, ModelConfig, OneOfTeachers, Recipe, TeacherConfig
+from seqdistill.recipe.tables import GenerateConfig, OneOfTeachers, Recipe, TeacherConfig
 from seqdistill.records import Prompt, request_seed
 from seqdistill.tasks.answer_form import AnswerForm
 
@@ -36,19 +35,6 @@ class Planned:
     number: int
     teacher: Teacher
     request: Request
-
-
-def teacher_name(model: ModelConfig) -> str:
-    """The teacher's name in sample ids: the model as it is named, without this machine's folders.
-
-    What an endpoint calls its model is a name and no path here, unless it is an absolute path.
-    """
-    name = model.model or ""
-    if name.startswith("run:"):
-        return Path(name.removeprefix("run:")).name
-    if model.engine == "openai":
-        return Path(name).name if name.startswith("/") else name
-    return Path(name).name if "/" in name and Path(name).expanduser().exists() else name
 
 
 def teachers_of(recipe: Recipe) -> list[Teacher]:

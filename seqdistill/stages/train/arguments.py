@@ -31,6 +31,7 @@ OURS = {
     ),
     **dict.fromkeys(("completion_only_loss", "assistant_only_loss", "chat_template_path", "eos_token", "pad_token"), _RENDERED),
     **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "truncation_mode"), _RENDERED),
+    **dict.fromkeys(("metric_for_best_model", "greater_is_better"), "set [train] best, and for a quality [task] primary"),
     **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), _PUBLISH),
 }
 LORA = "set r, alpha, dropout or target_modules in [train.lora]"
@@ -47,6 +48,12 @@ ELSEWHERE = {
     "evaluation_strategy": "it is called eval_strategy",
     **dict.fromkeys(("torch_dtype", "dtype", "attn_implementation"), "set it in model_init_kwargs"),
 }  # what people write who know it from another place
+
+FROM_ONE = (  # arguments that TRL takes below 1 too, and then fails late or trains on nothing
+    *("max_length", "max_completion_length", "gradient_accumulation_steps"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size"),
+)
+NEED_A_MODEL = ("galore", "apollo", "lomo")  # optimizers
 
 
 def check_arguments(arguments: dict[str, Any], kind: Any) -> None:
@@ -69,6 +76,10 @@ def check_arguments(arguments: dict[str, Any], kind: Any) -> None:
         if kinds <= {bool, int, float, str, list, dict, type(None)} and type(value) not in accepted:
             wanted = " or ".join(sorted(kind.__name__ for kind in kinds if kind is not type(None)))
             raise UsageError(f"{place} = {value!r}: expected {wanted}", "TOML writes 1e-5, true and 16 without quotes")
+        if name in FROM_ONE and type(value) is int and value < 1:
+            raise UsageError(f"{place} = {value}: less than 1", "give a number from 1, or leave it out")
+        if (name, value) in (("learning_rate", 0), ("max_steps", 0)):
+            raise UsageError(f"{place} = 0: nothing would be learnt", "give more, or leave it out")
 
 
 def trl_arguments(
@@ -88,6 +99,12 @@ def trl_arguments(
     if passed.get("packing_strategy") == "wrapped":
         raise UsageError(
             '[train.args] packing_strategy = "wrapped": cuts rows in two, and their halves are trained apart', 'use "bfd"'
+        )
+    if not validate and (passed.get("eval_strategy", "no") != "no" or passed.get("eval_on_start")):
+        name = "eval_strategy" if "eval_strategy" in passed else "eval_on_start"
+        raise UsageError(
+            f"[train.args] {name} = {passed[name]!r} needs validation rows, and there are none",
+            f"leave {name} out, or set [filter] validation = 0.05",
         )
     on_cpu = bool(passed.get("use_cpu")) or not torch.accelerator.is_available()
     if on_cpu and passed.get("fp16"):
@@ -122,10 +139,52 @@ def trl_arguments(
     try:
         arguments = kind(**{**usual, **defaults, **passed, **ours})
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # OSError: a file that an argument names
-        raise UsageError(f"[train.args]: {str(error).strip()}", f"see TRL's page on {kind.__name__}") from error
+        raise refused(error, kind) from error
     if arguments.max_steps <= 0 and arguments.num_train_epochs <= 0:
         raise UsageError(f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: not one step", "train for longer")
     return arguments
+
+
+def refused(error: Exception, kind: Any) -> UsageError:
+    """The error for [train.args] that TRL's config class, or what is made of it, does not take."""
+    missing = "install the package that is missing, or leave out the argument that needs it"
+    return UsageError(
+        f"[train.args]: {str(error).strip()}",
+        missing if isinstance(error, ImportError) else f"see TRL's page on {kind.__name__}",
+    )
+
+
+def check_usable(arguments: Any) -> None:
+    """Raises UsageError for an optimizer, a schedule or a tracker that TRL's arguments name and that cannot be made here.
+
+    Found without a model. GaLore, APOLLO and LOMO need one, and are left to the trainer.
+    """
+    import torch
+    from transformers import Trainer, get_scheduler
+    from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
+    from transformers.utils import is_liger_kernel_available
+
+    kind = str(getattr(arguments.optim, "value", arguments.optim))
+    try:
+        get_reporting_integration_callbacks(arguments.report_to)
+        if not any(name in kind for name in NEED_A_MODEL):
+            optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
+            get_scheduler(
+                arguments.lr_scheduler_type,
+                optimizer=optimizer([torch.nn.Parameter(torch.zeros(1))], **settings),
+                num_warmup_steps=arguments.get_warmup_steps(1),
+                num_training_steps=1,
+                scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
+            )
+    except (ImportError, RuntimeError, TypeError, ValueError, KeyError) as error:
+        raise refused(error, type(arguments)) from error
+    if arguments.use_liger_kernel and not is_liger_kernel_available():
+        raise UsageError("[train.args] use_liger_kernel: the package is not installed", "pip install liger-kernel")
+    installed = {*get_available_reporting_integrations(), "flyte"}  # of which transformers does not say whether it is
+    if missing := [name for name in arguments.report_to if name not in installed]:
+        raise UsageError(
+            f"[train.args] report_to: the package of {missing[0]!r} is not installed", "install it, or leave report_to out"
+        )
 
 
 def _has_bfloat16() -> bool:

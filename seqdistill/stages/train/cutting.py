@@ -100,13 +100,8 @@ def cut(model: Any, path: str, chosen: Sequence[int]) -> Any:
     types, rotary layers) is right; on a few tokens it computes what the whole model does without the other layers. Raises
     UsageError where the chosen layers cannot stand alone, are not interchangeable, or would compute something else.
     """
-    text = model.config.get_text_config(decoder=True)
-    total = text.num_hidden_layers
-    if missing := missing_layer(text, chosen):
-        some = " or ".join(map(str, missing[0][:4]))
-        raise UsageError(f"layers {','.join(map(str, chosen))}: {missing[1]}", f"keep layer {some} too")
-    config = copy.deepcopy(model.config)
-    shorten(config.get_text_config(decoder=True), chosen)
+    total = model.config.get_text_config(decoder=True).num_hidden_layers
+    config = shortened(model.config, chosen)
     smaller = type(model)(config)
     numbers = {str(old): str(new) for new, old in enumerate(chosen)}
     start = f"{path}."
@@ -130,6 +125,16 @@ def cut(model: Any, path: str, chosen: Sequence[int]) -> Any:
     smaller.eval()
     _check_same(model, path, chosen, smaller)
     return smaller
+
+
+def shortened(config: Any, chosen: Sequence[int]) -> Any:
+    """A model's config with the chosen layers alone. Raises UsageError where they cannot stand alone."""
+    if missing := missing_layer(config.get_text_config(decoder=True), chosen):
+        some = " or ".join(map(str, missing[0][:4]))
+        raise UsageError(f"layers {','.join(map(str, chosen))}: {missing[1]}", f"keep layer {some} too")
+    config = copy.deepcopy(config)
+    shorten(config.get_text_config(decoder=True), chosen)
+    return config
 
 
 def store_in(model: Any, dtypes: Mapping[str, Any]) -> None:

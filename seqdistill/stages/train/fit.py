@@ -14,8 +14,9 @@ from seqdistill.records import read_jsonl
 from seqdistill.stages.train.arguments import logged_beside
 from seqdistill.stages.train.best import keep_best, take_best, validations
 from seqdistill.stages.train.checkpoints import checkpointing, stopping
-from seqdistill.stages.train.lora import loaded_student
+from seqdistill.stages.train.lora import loaded_student, move_base
 from seqdistill.stages.train.loss_log import last_losses, loss_log
+from seqdistill.stages.train.measured import out_of_memory
 from seqdistill.stages.train.methods import Lesson, Method
 from seqdistill.stages.train.saving import write_model
 from seqdistill.stages.train.validation_answers import answering
@@ -60,7 +61,7 @@ def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
         with logged_beside(work):
             trainer = method.trainer(replace(lesson, model=model), callbacks)
     except torch.OutOfMemoryError as error:
-        raise _out_of_memory(error) from error
+        raise out_of_memory(error) from error
     except (ImportError, RuntimeError, ValueError) as error:
         raise _refused(error) from error
     arguments.model_init_kwargs = loading
@@ -89,13 +90,14 @@ def fit(
     import torch
     from safetensors import SafetensorError
 
+    move_base(trainer.model, str(base.model))
     try:
         with stopping(trainer, progress):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         best = take_best(trainer, Path(trainer.args.output_dir), best_by) if best_by else None
         loads_in = write_model(trainer, base, end_of_turn, out)
     except torch.OutOfMemoryError as error:
-        raise _out_of_memory(error) from error
+        raise out_of_memory(error) from error
     except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
         if shutil.disk_usage(log.parent).free > FULL_DISK_BYTES:
             raise
@@ -107,6 +109,8 @@ def fit(
     finally:
         progress.end()
     train_loss, validation_loss = last_losses(trainer.state.log_history)
+    if best_by and best is None:
+        progress.note("train: no validation was done before the training ended, so the last weights were taken")
     if best is not None:
         validation_loss = dict(validations(trainer.state.log_history, "loss"))[best]
     return Fitted(
@@ -123,13 +127,6 @@ def fit(
 
 def _refused(error: Exception) -> UsageError:
     return UsageError(f"[train.args]: no training with these: {str(error).strip()}", "see TRL's page on SFTConfig")
-
-
-def _out_of_memory(error: Exception) -> SeqdistillError:
-    return SeqdistillError(
-        f"out of memory: {str(error).splitlines()[0]}",
-        "in [train.args], halve per_device_train_batch_size and double gradient_accumulation_steps, then run again",
-    )
 
 
 @contextlib.contextmanager

@@ -1,9 +1,13 @@
 """Low-rank adapters in place of all weights (LoRA, https://arxiv.org/abs/2106.09685), by peft; merged when the model is saved.
 
-Owns how the student is loaded for it, what gets an adapter, and the merge. Does not train.
+Owns how the student is loaded for it, what gets an adapter, the merge, and the adapters' own folder. Does not train.
 """
 
 import importlib.util
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +16,7 @@ from typing import Any
 from seqdistill.engines.loading import load, with_adapters
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import LoraConfig, ModelConfig
+from seqdistill.records import write_json
 
 
 def check_lora(config: LoraConfig) -> None:
@@ -20,6 +25,8 @@ def check_lora(config: LoraConfig) -> None:
         if config != LoraConfig():
             raise UsageError("[train.lora] has no r, so all weights are trained and its other keys mean nothing", "r = 16")
         return
+    if config.alpha == 0:
+        raise UsageError("[train.lora] alpha = 0: the adapters would have no effect", "leave it out: 2 r")
     if importlib.util.find_spec("peft") is None:
         raise UsageError("[train.lora] needs the package peft, which is not installed", "pip install peft")
     if config.quantize is None:
@@ -38,26 +45,53 @@ def loaded_student(base: ModelConfig, config: LoraConfig, loading: dict[str, Any
 
     Raises UsageError for a model that cannot be loaded, and for target modules that it does not have.
     """
+    quantized = {} if config.r is None else _quantized(config)
+    try:
+        model = load("AutoModelForCausalLM", base, f"student {base.model!r}", **{"dtype": "float32", **quantized, **loading})
+    except UsageError as error:
+        raise with_loading(error, loading) from error
     if config.r is None:
-        return load("AutoModelForCausalLM", base, **{"dtype": "float32", **loading})
+        return model
     import peft
 
-    model = load("AutoModelForCausalLM", base, **{"dtype": "float32", **_quantized(config), **loading})
-    if config.quantize:
-        model = peft.prepare_model_for_kbit_training(model)
+    return adapted(peft.prepare_model_for_kbit_training(model) if config.quantize else model, config)
+
+
+def with_loading(error: UsageError, loading: Mapping[str, Any]) -> UsageError:
+    """An error of loading the student, which the [train.args] that it is loaded with may have caused."""
+    if not loading:
+        return error
+    return UsageError(f"[train.args] model_init_kwargs = {loading}: {error.message}", f"leave them out; else {error.hint}")
+
+
+def adapted(model: Any, config: LoraConfig) -> Any:
+    """The model with adapters. Raises UsageError for target modules that it does not have."""
+    import peft
+
+    rank = config.r or 0
     adapters = peft.LoraConfig(
         task_type="CAUSAL_LM",
-        r=config.r,
-        lora_alpha=2 * config.r if config.alpha is None else config.alpha,
+        r=rank,
+        lora_alpha=2 * rank if config.alpha is None else config.alpha,
         lora_dropout=config.dropout,
         target_modules=config.target_modules or "all-linear",
     )
     try:
-        return peft.get_peft_model(model, adapters)
+        with warnings.catch_warnings():  # of tied tables, which are refused
+            warnings.simplefilter("ignore", UserWarning)
+            found = peft.get_peft_model(model, adapters)
     except ValueError as error:
         listed = ", ".join(config.target_modules) or "all linear layers"
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"[train.lora] target_modules = {listed}: {reason}", "leave it out: all linear layers") from error
+    tables = model.get_input_embeddings(), model.get_output_embeddings()
+    if model.config.get_text_config(decoder=True).tie_word_embeddings and any(hasattr(table, "base_layer") for table in tables):
+        raise UsageError(
+            f"[train.lora] target_modules = {', '.join(config.target_modules)}: embedding and head of this student are one "
+            "table, and an adapter of one of them cannot be merged",
+            "leave the embedding and the head out",
+        )
+    return found
 
 
 def _quantized(config: LoraConfig) -> dict[str, Any]:
@@ -75,6 +109,27 @@ def _quantized(config: LoraConfig) -> dict[str, Any]:
 def without_adapters(model: Any) -> Any:
     """The model that transformers knows, without peft's wrapper."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def move_base(model: Any, base: str) -> None:
+    """Notes in the adapters where their base is now; peft reads it there whenever it saves."""
+    for config in getattr(model, "peft_config", {}).values():
+        config.base_model_name_or_path = base
+
+
+def save_adapters(model: Any, folder: Path) -> None:
+    """Writes the adapters alone, in peft's format, in place of earlier ones; removes these where there are none now."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty form
+
+
+def name_base(folder: Path, base: str) -> None:
+    """Names the model that a folder of adapters belongs to; nothing where there are none."""
+    path = folder / "adapter_config.json"
+    if path.exists():
+        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": base})
 
 
 def merged(model: Any, base: ModelConfig) -> Any:

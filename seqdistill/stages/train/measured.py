@@ -11,13 +11,53 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.errors import UsageError
+from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.stages.train.lora import without_adapters
 from seqdistill.stages.train.rendering import Row
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 OPTIMIZER_BYTES = {"adamw": 8, "adam": 8, "lion": 4, "sgd": 0, "rmsprop": 4, "adagrad": 4, "adafactor": 0}  # a parameter, fp32
+
+
+def out_of_memory(error: Exception) -> SeqdistillError:
+    """The error for a training that does not fit into memory."""
+    return SeqdistillError(
+        f"out of memory: {str(error).splitlines()[0]}",
+        "in [train.args], halve per_device_train_batch_size and double gradient_accumulation_steps, then run again",
+    )
+
+
+def try_row(trainer: Any, row: Row) -> None:
+    """Computes the loss of one row and its gradients, which shows what the processor or the weights cannot do.
+
+    Raises UsageError for an operation that is not there and for weights that are not finite, SeqdistillError when memory runs
+    out. The trainer stays as it was.
+    """
+    import torch
+
+    model, training = trainer.model, trainer.model.training
+    tokens, labels = (torch.tensor([part], device=model.device) for part in (row.tokens, row.labels))
+    model.train()
+    try:
+        with trainer.compute_loss_context_manager():
+            loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
+        loss.backward()
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(error) from error
+    except (NotImplementedError, ImportError) as error:
+        raise UsageError(
+            f"[train.args]: no training with these on this machine: {str(error).strip()}",
+            "another attn_implementation in model_init_kwargs, or another machine",
+        ) from error
+    finally:
+        model.zero_grad()
+        model.train(training)
+    if not math.isfinite(loss.item()):
+        raise UsageError(
+            f"the untrained student's loss on row {row.id!r} is {loss.item()}: its weights are not finite numbers, or overflow",
+            "use other weights, or in [train.args] model_init_kwargs another dtype",
+        )
 
 
 def planned_steps(trainer: Any) -> int:
@@ -172,6 +212,8 @@ def _available(device: Any) -> int | None:
 
 
 def _seconds(trainer: Any, steps: int) -> float:
+    import torch
+
     model = trainer.model
     batch = next(iter(trainer.get_train_dataloader()))
     batch = _placed(batch, model.device)
@@ -180,6 +222,8 @@ def _seconds(trainer: Any, steps: int) -> float:
     for _ in range(2):
         began = time.perf_counter()
         trainer.compute_loss(model, dict(batch)).backward()
+        if model.device.type != "cpu":
+            torch.accelerator.synchronize(model.device)
         taken.append(time.perf_counter() - began)
         model.zero_grad()
     validation = 0.0

@@ -3,14 +3,14 @@
 Owns what is made of filter's rows before they are rendered. A row's weight multiplies the loss of each of its tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from seqdistill.decisions import HUMAN
 from seqdistill.errors import UsageError
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import TrainConfig
-from seqdistill.records import Message, Sample
+from seqdistill.records import Message, Prompt, Sample
 
 RATIONALE = "[rationale] "  # before the last user text of a row that teaches the reasoning; answers keep the plain prompt
 
@@ -31,7 +31,8 @@ def mixed(samples: Mapping[str, Sequence[Sample]], config: TrainConfig) -> Mixed
     A row that a person edited has finish_reason "human". Raises UsageError where a setting has no row to act on.
     """
     rows, weights, counts = list(samples["train"]), dict[str, float](), dict[str, int]()
-    _check_teachers(config.teacher_weights, rows)
+    _check_used(config)
+    _check_teachers(config.teacher_weights, {row.teacher for row in rows})
     for row in rows:
         weight = float(config.teacher_weights.get(row.teacher, 1.0))
         weights[row.id] = weight * (config.edited_weight if row.finish_reason == HUMAN else 1.0)
@@ -44,6 +45,8 @@ def mixed(samples: Mapping[str, Sequence[Sample]], config: TrainConfig) -> Mixed
             raise UsageError('[train] rationale = "multitask", but no row has reasoning', "use a teacher that reasons")
         weights |= {row.id: config.rationale_weight for row in rationales}
         rows, counts["rationales"] = [*rows, *rationales], len(rationales)
+    if rows and not any(weights.get(row.id, 1) for row in rows):
+        raise UsageError("[train]: all rows have the weight 0, and nothing would be learnt", "give one of the weights more")
     return Mixed(
         rows,
         list(samples["validation"]),
@@ -66,10 +69,7 @@ def _with_references(rows: Sequence[Sample], weights: dict[str, float], config: 
         for name, row in first.items()
     }
     if not references:
-        raise UsageError(
-            f"[train] reference_weight = {config.reference_weight:g}, but no row has a reference",
-            "add a reference to the prompts, or leave reference_weight out",
-        )
+        raise _without_references(config, "row")
     weights |= {row.id: config.reference_weight for row in references.values()}
     if config.references == "replace":
         rows = [row for row in rows if row.prompt_id not in references]
@@ -87,9 +87,42 @@ def _rationale(row: Sample) -> Sample:
     )
 
 
-def _check_teachers(weights: Mapping[str, object], rows: Sequence[Sample]) -> None:
+def check_mixing(config: TrainConfig, prompts: Sequence[Prompt], teachers: Collection[str]) -> None:
+    """Raises UsageError where a setting has nothing to act on in the rows that these teachers will write to these prompts."""
+    _check_used(config)
+    _check_teachers(config.teacher_weights, teachers)
+    if config.reference_weight and not any(prompt.reference for prompt in prompts):
+        raise _without_references(config, "prompt")
+
+
+def _check_used(config: TrainConfig) -> None:
+    """Raises UsageError for a setting that has no part without another one."""
+    default = TrainConfig()
+    for name, needs, given in (
+        ("rationale_weight", 'rationale = "multitask"', config.rationale == "multitask"),
+        ("references", "reference_weight", config.reference_weight > 0),
+    ):
+        if not given and getattr(config, name) != getattr(default, name):
+            raise UsageError(
+                f"[train] {name} = {getattr(config, name)!r} has no part without {needs}", f"set {needs}, or leave {name} out"
+            )
+
+
+def weighs_rows(config: TrainConfig) -> bool:
+    """Whether rows will count more or less than 1. Rows that people edited are not known before they are there."""
+    weights = [config.reference_weight or 1, config.rationale_weight if config.rationale == "multitask" else 1]
+    return any(weight != 1 for weight in (*weights, *config.teacher_weights.values()))
+
+
+def _without_references(config: TrainConfig, what: str) -> UsageError:
+    return UsageError(
+        f"[train] reference_weight = {config.reference_weight:g}, but no {what} has a reference",
+        "add a reference to the prompts, or leave reference_weight out",
+    )
+
+
+def _check_teachers(weights: Mapping[str, object], teachers: Collection[str]) -> None:
     """Raises UsageError for a weight that is not a number from 0, or of a teacher that answered nothing."""
-    teachers = {row.teacher for row in rows}
     for name, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight < 0:
             raise UsageError(f"[train] teacher_weights: {name!r} has the weight {weight!r}", "a number from 0")

@@ -14,8 +14,11 @@ from typing import Any
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import TrainConfig
-from seqdistill.records import Sample
-from seqdistill.stages.train.rendering import Row, Template, Unfit
+from seqdistill.records import Prompt, Sample
+from seqdistill.stages.train.rendering import ANSWER, Row, Template, Unfit
+
+NONE_LEFT = "no row is left to train on: change the prompts, or use another student or [student] chat_template"
+THOUGHT = "They say so."  # the reasoning of a row that stands for others
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def preflight(
     kept = [_fitting(template, samples, config.trains_reasoning, limit, unfit, progress) for samples in (train, validation)]
     progress.end()
     if unfit and (config.unfit == "error" or not kept[0]):
-        dropped = _way_out(config) if kept[0] else "no row is left to train on"
+        dropped = _way_out(config) if kept[0] else NONE_LEFT
         raise UsageError(_summary(unfit, len(train) + len(validation)), dropped)
     with_reasoning = sum(sample.reasoning is not None for sample in [*train, *validation])
     if config.trains_reasoning and not with_reasoning:
@@ -77,6 +80,68 @@ def preflight(
         with_reasoning=sum(one.reasoning is not None and one.id not in unfit for one in [*train, *validation])
         if config.trains_reasoning
         else 0,
+    )
+
+
+def check_prompts(
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    config: TrainConfig,
+    limit: int,
+    progress: Progress,
+    *,
+    stops: Iterable[int] = (),
+    vocabulary: int,
+) -> int:
+    """Checks, before there are answers, that prompts can be trained on; the rest as `preflight`.
+
+    Returns the tokens of the longest row that was rendered, each with an answer of one word. Of prompts with the same roles
+    one is rendered, and all that may be too long: rendering every one of a large file takes minutes.
+    """
+    template = Template(tokenizer, stops)
+    unfit: dict[str, str] = {}
+    alike: dict[tuple[str, ...], list[Sample]] = {}
+    for prompt in prompts:
+        row = _answered(prompt, config.trains_reasoning)
+        alike.setdefault(tuple(message["role"] for message in prompt.messages), []).append(row)
+    rows: list[Row] = []
+    for first, *others in alike.values():
+        found = _fitting(template, [first], config.trains_reasoning, limit, unfit, progress)
+        room = limit - len(found[0].tokens) if found else 0
+        longer = [row for row in others if sum(len(part["content"].encode(errors="replace")) for part in row.prompt) > room]
+        rows += found + _fitting(template, longer, config.trains_reasoning, limit, unfit, progress)
+    if unfit:
+        first_id, reason = next(iter(unfit.items()))
+        said = (
+            f"{len(unfit)} of {len(prompts)} prompts cannot be trained on, whatever the teacher answers; "
+            f"the first is {first_id!r}: {reason}"
+        )
+        if config.unfit == "error" or len(unfit) == len(prompts):
+            longer_rows = "raise max_length in [train.args], " if "max_length" in config.args else ""
+            raise UsageError(
+                said,
+                f'{longer_rows}change or leave out these prompts, or use another student; [train] unfit = "drop" allows some',
+            )
+        progress.note(f"train: {said}")
+    _check_ids(tokenizer, template, [rows], vocabulary)
+    return max((len(row.tokens) for row in rows), default=1)
+
+
+def _answered(prompt: Prompt, reasoning: bool) -> Sample:
+    """A prompt with a short answer, as a row."""
+    return Sample(
+        id=prompt.id,
+        prompt_id=prompt.id,
+        sample=0,
+        teacher="",
+        prompt=prompt.messages,
+        completion=[{"role": "assistant", "content": ANSWER}],
+        reasoning=THOUGHT if reasoning else None,
+        finish_reason="stop",
+        prompt_tokens=0,
+        completion_tokens=0,
+        reference=None,
+        slice=None,
     )
 
 
@@ -113,6 +178,11 @@ def _check_ids(tokenizer: Any, template: Template, kept: Sequence[Sequence[Row]]
     """Raises UsageError for a token id that the model has no embedding for."""
     used = {template.end_of_turn, *(token for rows in kept for row in rows for token in row.tokens)}
     pad = tokenizer.pad_token_id
+    if pad is None and tokenizer.eos_token_id is None:
+        raise UsageError(
+            "the student's tokenizer has no padding token, and no end-of-text token that could pad in its place",
+            "name one in its tokenizer_config.json: eos_token or pad_token",
+        )
     for token in (max(used), *(() if pad is None else (pad,))):
         if token >= vocabulary:
             raise UsageError(

@@ -10,52 +10,30 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.loading import folder_here, generation_config, load, named
+from seqdistill.engines.loading import folder_here, load
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample, read_samples
-from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run
-from seqdistill.stages.train.arguments import check_arguments, trl_arguments
+from seqdistill.stages.train.arguments import check_arguments, check_usable, trl_arguments
 from seqdistill.stages.train.fit import prepared, quiet
-from seqdistill.stages.train.launch import check_accelerate
 from seqdistill.stages.train.lora import check_lora
-from seqdistill.stages.train.measured import Cost, check_isolated, cost, make_savable
+from seqdistill.stages.train.measured import Cost, check_isolated, cost, make_savable, try_row
 from seqdistill.stages.train.methods import Lesson, Method, method_of
 from seqdistill.stages.train.mixing import mixed
 from seqdistill.stages.train.preflight import Checked, preflight
 from seqdistill.stages.train.ranks import shared
-from seqdistill.stages.train.rendering import Row, Template, Unfit, chat_template, with_defaults
-from seqdistill.stages.train.shrink import listed_layers
+from seqdistill.stages.train.reading import Read, read_student
+from seqdistill.stages.train.rendering import Row, Template, Unfit
 from seqdistill.stages.train.steps import first_step, layers_of_steps
 from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained
 from seqdistill.stages.train.task_texts import run_texts, test_texts
-from seqdistill.stages.train.token_batches import token_batches
 from seqdistill.stages.train.validation_answers import check as check_answering
-from seqdistill.stages.train.validation_answers import check_recipe as check_best
-from seqdistill.stages.train.vocabulary import (
-    before_cuts,
-    check_can_be_cut,
-    cut_tokenizer,
-    read_kept,
-    task_vocabulary,
-)
+from seqdistill.stages.train.validation_answers import is_spread
+from seqdistill.stages.train.vocabulary import before_cuts, cut_tokenizer, task_vocabulary
 
 SHOWN = 3  # rows shown with their loss mask
-
-
-@dataclass(frozen=True)
-class Read:
-    """The student as it is before its weights are read."""
-
-    tokenizer: Any
-    limit: int  # tokens; the most a row may have
-    stops: list[int]  # ids in the generation config's eos_token_id
-    vocabulary: int  # token ids that the model has embeddings for
-    kept: list[int] | None = None  # of a vocabulary that is cut for this training: the tokens' ids in the student's source
-    before_cuts: list[int] | None = None  # the tokens' ids before any vocabulary was cut; None where none was
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +70,7 @@ def make_ready(
     method.check(run, recipe, student)
     rows = mixed({name: list(islice(read_samples(path), recipe.train.limit)) for name, path in files.items()}, recipe.train)
     samples = {"train": rows.train, "validation": rows.validation}
-    read = _read_student(student, recipe)
+    read = read_student(student, recipe)
     if student.vocabulary == "task":
         read = _with_task_vocabulary(read, run, recipe, student, [*rows.train, *rows.validation], progress)
     checked = preflight(
@@ -107,6 +85,8 @@ def make_ready(
     )
     kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
+    method.check_arguments(arguments, recipe.train)
+    check_usable(arguments)
     stops = list(dict.fromkeys((checked.end_of_turn, *read.stops)))
     lesson = Lesson(
         run, recipe, student, read.tokenizer, samples, checked, arguments, progress, stops, rows.weights, read.before_cuts
@@ -120,6 +100,8 @@ def make_ready(
         trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
         if getattr(arguments, "packing", False):
             check_isolated(trainer, checked.train)
+        if not is_spread(arguments):
+            try_row(trainer, checked.train[0])
         unlike = _template_notes(recipe, read, samples["train"][0].prompt)
         notes = [
             *checked.notes,
@@ -133,6 +115,11 @@ def make_ready(
     except BaseException:
         discard(run)
         raise
+    if (warming := arguments.get_warmup_steps(expected.steps)) >= expected.steps:
+        notes.append(
+            f"all of {expected.steps} steps are warm-up ({warming} steps): learning_rate is never reached, and little is "
+            "learnt; lower warmup_steps in [train.args]"
+        )
     if expected.available_bytes is not None and expected.memory_bytes > expected.available_bytes:
         notes.append(
             f"training needs about {expected.memory_bytes / 2**30:.1f} GiB, and {expected.available_bytes / 2**30:.1f} GiB are "
@@ -148,31 +135,6 @@ def make_ready(
         notes,
         {"name": method.name, **lesson.found},
         None if unlike is None else not unlike,
-    )
-
-
-def _read_student(student: Student, recipe: Recipe) -> Read:
-    """Raises UsageError for a model that cannot be loaded, or cut so."""
-    what, config = named(student.source), recipe.train
-    tokenizer = load("AutoTokenizer", student.source, what)
-    text = load("AutoConfig", student.source, what).get_text_config(decoder=True)
-    if student.layers is not None:
-        listed_layers(str(student.layers), config.layers, text.num_hidden_layers)
-    if recipe.student.chat_template is not None:
-        tokenizer.chat_template = chat_template(recipe.student.chat_template, recipe.student.chat_template_kwargs)
-    elif isinstance(tokenizer.chat_template, str):
-        tokenizer.chat_template = with_defaults(tokenizer.chat_template, recipe.student.chat_template_kwargs)
-    if student.vocabulary == "task":
-        check_can_be_cut(tokenizer)
-    generation = generation_config(student.source, what)
-    stops = getattr(text if generation is None else generation, "eos_token_id", None)
-    positions = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length  # some models have no limit
-    return Read(
-        tokenizer=tokenizer,
-        limit=min(positions, config.args.get("max_length") or positions),
-        stops=[stops] if isinstance(stops, int) else list(stops or ()),
-        vocabulary=text.vocab_size,
-        before_cuts=read_kept(student.source),
     )
 
 
@@ -284,27 +246,6 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
             return report(ready)
         finally:
             discard(run)
-
-
-def check_settings(recipe: Recipe, run: Run | None = None) -> None:
-    """Raises UsageError for a student, a method or [train.args] that train would refuse, before there are rows.
-
-    With the `run` that has the rows, what the method needs of it is checked in place of what generate would have to store.
-    """
-    check_training_allowed(teachers_in(recipe))
-    student, method = find_student(recipe), method_of(recipe.train)
-    layers_of_steps(recipe)
-    if run is None:
-        method.check_recipe(recipe, student)
-    else:
-        method.check(run, recipe, student)
-    check_best(recipe)
-    token_batches(recipe.train, [1])
-    with quiet():
-        check_lora(recipe.train.lora)
-        check_accelerate(recipe.train)
-        check_arguments(recipe.train.args, method.config_class())
-        _read_student(student, recipe)
 
 
 def report(ready: Ready) -> Preflight:

@@ -218,7 +218,7 @@ class Template:
 
         try:
             return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise Unfit(f"the template refuses the messages: {error}") from None
 
 

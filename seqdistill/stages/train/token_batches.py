@@ -50,10 +50,8 @@ def token_batches(config: TrainConfig, lengths: Sequence[int]) -> TokenBatches |
     for name in ("packing", "per_device_train_batch_size", "train_sampling_strategy", "auto_find_batch_size"):
         if config.args.get(name):
             raise UsageError(f"{place} and [train.args] {name} both say what a batch is", "leave one of them out")
-    if processes() > 1:
-        raise UsageError(
-            f"{place} with {processes()} processes: they take equally many rows in a step", "leave batch_tokens out"
-        )
+    if (count := max(processes(), config.processes)) > 1:
+        raise UsageError(f"{place} with {count} processes: they take equally many rows in a step", "leave batch_tokens out")
     if max(lengths) > config.batch_tokens:
         raise UsageError(f"{place}: the longest row has {max(lengths)} tokens", f"at least {max(lengths)}")
     return TokenBatches(lengths, config.batch_tokens, config.seed)

@@ -117,16 +117,23 @@ def check(lesson: Lesson) -> None:
         return
     if not lesson.checked.validation:
         raise _without_rows(config)
-    if getattr(lesson.arguments.eval_strategy, "value", None) == "no":
+    check_arguments(lesson.arguments, config)
+    if config.best_by == "quality":
+        quality_of(lesson.recipe, [sample for _, sample in chosen(lesson, config.best_prompts)])
+
+
+def check_arguments(arguments: Any, config: TrainConfig) -> None:
+    """Raises UsageError for TRL's arguments with which the best weights cannot be chosen or kept."""
+    if config.best_by is None:
+        return
+    if getattr(arguments.eval_strategy, "value", None) == "no":
         raise UsageError(
             f"[train] {_wanted(config)} needs validations, and [train.args] eval_strategy is no", "leave eval_strategy out"
         )
-    if _is_spread(lesson.arguments):
+    if is_spread(arguments):
         raise UsageError(
             "[train] best and early_stopping keep weights that FSDP and DeepSpeed spread over processes", "leave them out"
         )
-    if config.best_by == "quality":
-        quality_of(lesson.recipe, [sample for _, sample in chosen(lesson, config.best_prompts)])
 
 
 def answering(lesson: Lesson) -> Any:
@@ -136,7 +143,7 @@ def answering(lesson: Lesson) -> Any:
     config, progress = lesson.recipe.train, lesson.progress
     scored = config.best_prompts if config.best_by == "quality" else 0
     pairs = chosen(lesson, max(config.generations, scored))
-    if not pairs or _is_spread(lesson.arguments):
+    if not pairs or is_spread(lesson.arguments):
         return None
     quality = quality_of(lesson.recipe, [sample for _, sample in pairs]) if scored else None
     log = lesson.run.file("train", "log.jsonl")
@@ -244,7 +251,7 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…")
 
 
-def _is_spread(arguments: Any) -> bool:
+def is_spread(arguments: Any) -> bool:
     """Whether the weights are spread over several processes, where the student cannot answer by itself."""
     by_launcher = [os.environ.get(f"ACCELERATE_USE_{name}", "") for name in ("FSDP", "DEEPSPEED")]
     return bool(arguments.fsdp or arguments.deepspeed) or any(value.lower() in ("1", "true") for value in by_launcher)

@@ -53,14 +53,8 @@ def narrow(
     chat template, those with the largest weights. Raises UsageError for a model with experts, or whose neurons are not to be
     found.
     """
-    text = model.config.get_text_config(decoder=True)
-    name, total = _size(model, text)
-    config = copy.deepcopy(model.config)
+    smaller, total, places, outputs = _found(model, width)
     count = neurons_kept(total, width)
-    setattr(config.get_text_config(decoder=True), name, count)
-    smaller = type(model)(config)
-    places = _places(model, smaller, total, count)
-    outputs = {layer: _output(model, layer, places[layer]) for layer in places}
     by = "activation" if prompts and tokenizer.chat_template else "magnitude"
     if by == "activation":
         scores = _activations(model, outputs, tokenizer, prompts, progress)
@@ -70,6 +64,25 @@ def narrow(
     _take(model, smaller, places, kept, total)
     _check_same(model, smaller, outputs, kept)
     return smaller, Narrowed(kept, total, by)
+
+
+def check_can_be_narrowed(model: Any, width: float) -> None:
+    """Raises UsageError where `narrow` would not find the neurons; needs no weights."""
+    import torch
+
+    with torch.device("meta"):
+        _found(model, width)
+
+
+def _found(model: Any, width: float) -> tuple[Any, int, dict[str, dict[str, int]], dict[str, str]]:
+    """(a new model with this share of neurons, their number in the whole one, where they are by layer, what reads them)."""
+    name, total = _size(model, model.config.get_text_config(decoder=True))
+    config = copy.deepcopy(model.config)
+    count = neurons_kept(total, width)
+    setattr(config.get_text_config(decoder=True), name, count)
+    smaller = type(model)(config)
+    places = _places(model, smaller, total, count)
+    return smaller, total, places, {layer: _output(model, layer, places[layer]) for layer in places}
 
 
 def _size(model: Any, text: Any) -> tuple[str, int]:

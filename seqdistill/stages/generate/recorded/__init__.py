@@ -13,14 +13,14 @@ from typing import Any
 
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.engines.logprobs import logprobs_in
-from seqdistill.engines.models import identity
+from seqdistill.engines.models import identity, teacher_name
 from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TeacherConfig
 from seqdistill.records import Prompt, Sample, file_sha256, read_samples, request_seed, write_jsonl
 from seqdistill.runs import Run, StageRecord
-from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests, teacher_name
+from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests
 from seqdistill.stages.generate.recorded.pairs import Pair, Pairs
 from seqdistill.stages.generate.recorded.replies import NONE_RECORDED, chat_reply, messages_in
 from seqdistill.stages.generate.recorded.rows import HINT, Exchange, Row, exchanges, exchanges_in, opened

@@ -14,6 +14,7 @@ from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
 from seqdistill.stages.train.preflight import Checked
+from seqdistill.stages.train.reading import Read
 from seqdistill.stages.train.student import Base, Student
 
 
@@ -54,7 +55,9 @@ class Method:
     """One way to distil.
 
     `check`, before anything is loaded, and `gather`, before the student is cut, raise UsageError for what the run, the rows
-    or the teacher lack. `check_recipe` raises it for what the recipe alone shows, in a run of all four stages before generate.
+    or the teacher lack. The other checks are made before generate too, of what is known then: `check_recipe` of what the recipe
+    shows, `check_stored` of what its generate would not store, `check_files` of tokenizers and configs of teacher and student,
+    `check_arguments` of TRL's arguments.
     """
 
     name: str
@@ -67,6 +70,9 @@ class Method:
     timed: bool = True  # whether a batch of its data can be computed by itself, to estimate the time
     keys: frozenset[str] = frozenset()  # the keys of [train] that change what it does, of those that not every method has
     check_recipe: Callable[[Recipe, Student], None] = lambda _recipe, _student: None
+    check_stored: Callable[[Recipe], None] = lambda _recipe: None
+    check_files: Callable[[Recipe, Student, Read], None] = lambda _recipe, _student, _read: None
+    check_arguments: Callable[[Any, TrainConfig], None] = lambda _arguments, _config: None
 
     def config_class(self) -> Any:
         """TRL's config class."""

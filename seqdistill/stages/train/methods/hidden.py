@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.loading import load
+from seqdistill.engines.loading import load, skeleton
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
 from seqdistill.runs import Run
 from seqdistill.stages.train.cutting import decoder_layers
 from seqdistill.stages.train.methods import Lesson, Step
+from seqdistill.stages.train.reading import Read
 from seqdistill.stages.train.student import Student
 from seqdistill.stages.train.vocabulary import restrict_teacher
 
@@ -135,8 +136,7 @@ def with_terms(lesson: Lesson, loss: Callable[[Step], Any]) -> Callable[[Step], 
     """The loss and the terms that [train] gives a weight. Loads the teacher; `lesson.model` is watched from here on."""
     if not (weights := wanted(lesson.recipe.train)):
         return loss
-    config, arguments = lesson.recipe.train, lesson.arguments
-    _check_arguments(arguments, weights)
+    config = lesson.recipe.train
     layers = lesson.base.layers or recorded_layers(lesson.recipe) or []
     teacher = _teacher(lesson, layers)
     theirs, own = Watched(teacher, layers, weights), Watched(lesson.model, range(len(layers)), weights)
@@ -180,8 +180,10 @@ def _row_vectors(hidden: Any, trained: Any) -> Any:  # (B, T, H), (B, T - 1) -> 
     return (hidden[:, :-1] * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def _check_arguments(arguments: Any, weights: dict[str, float]) -> None:
+def check_arguments(arguments: Any, config: TrainConfig) -> None:
     """Raises UsageError for [train.args] that the wanted terms do not go with."""
+    if not (weights := wanted(config)):
+        return
     first = next(iter(weights))
     for name in ("packing", "padding_free", "gradient_checkpointing"):
         if getattr(arguments, name):
@@ -203,15 +205,37 @@ def _teacher(lesson: Lesson, layers: Sequence[int]) -> Any:
     teacher = load("AutoModelForCausalLM", source, dtype="float32" if device.type == "cpu" else "auto").to(device).eval()
     restrict_teacher(teacher, source, lesson.before_cuts)
     teacher.requires_grad_(False)
-    total, student = len(decoder_layers(teacher)[1]), len(decoder_layers(lesson.model)[1])
-    widths = [model.config.get_text_config(decoder=True).hidden_size for model in (teacher, lesson.model)]
-    if len(layers) != student or max(layers) >= total or widths[0] != widths[1]:
+    texts = [model.config.get_text_config(decoder=True) for model in (teacher, lesson.model)]
+    _check_origin(source.model, layers, *texts)
+    return teacher
+
+
+def check_files(recipe: Recipe, student: Student, _read: Read) -> None:
+    """Raises UsageError for a teacher that the student's layers are not of, or that does not show what a term needs."""
+    if not (terms := wanted(recipe.train)):
+        return
+    source: ModelConfig = recipe.teacher if student.layers is None else student.source
+    if (layers := recorded_layers(recipe)) is not None:
+        _check_origin(
+            source.model, layers, *(load("AutoConfig", one).get_text_config(decoder=True) for one in (source, student.source))
+        )
+    if {"attention", "relations"} & terms.keys():
+        last = decoder_layers(skeleton(source))[1][-1]
+        for term in ("attention", "relations"):
+            if term in terms:
+                _check_projections(_attention_of(last, term), term)
+
+
+def _check_origin(name: str | None, layers: Sequence[int], teacher: Any, student: Any) -> None:
+    """Raises UsageError where layers of a teacher cannot be a student's, by the text configs of both."""
+    total, count = teacher.num_hidden_layers, student.num_hidden_layers
+    widths = teacher.hidden_size, student.hidden_size
+    if len(layers) != count or max(layers) >= total or widths[0] != widths[1]:
         raise UsageError(
-            f"the student's {student} layers of width {widths[1]} were cut from layers {','.join(map(str, layers))} of another "
-            f"teacher than {source.model!r}, which has {total} layers of width {widths[0]}",
+            f"the student's {count} layers of width {widths[1]} were cut from layers {','.join(map(str, layers))} of another "
+            f"teacher than {name!r}, which has {total} layers of width {widths[0]}",
             "name the teacher that the student was cut from",
         )
-    return teacher
 
 
 class Watched:
@@ -233,13 +257,8 @@ class Watched:
                 _attention_of(stack[number], "attention").register_forward_hook(self._keeping(self._attention, place, 1))
         if "relations" in terms:
             attention = _attention_of(stack[layers[-1]], "relations")
+            _check_projections(attention, "relations")
             for name in PROJECTIONS:
-                if not hasattr(attention, name):
-                    raise UsageError(
-                        f"[train] relations: {type(attention).__name__} has no {name}: its queries, keys and values are not "
-                        "apart",
-                        "use features or attention with this model",
-                    )
                 getattr(attention, name).register_forward_hook(self._keeping(self._projections, name, None))
 
     @staticmethod
@@ -262,6 +281,16 @@ class Watched:
 
     def _heads(self, vectors: Any) -> Any:  # (B, T, heads * d) -> (B, heads, T, d)
         return vectors.unflatten(-1, (-1, self._width)).transpose(1, 2)
+
+
+def _check_projections(attention: Any, term: str) -> None:
+    """Raises UsageError where relations are wanted of an attention whose queries, keys and values are not apart."""
+    lacking = next((name for name in PROJECTIONS if not hasattr(attention, name)), None)
+    if term == "relations" and lacking:
+        raise UsageError(
+            f"[train] relations: {type(attention).__name__} has no {lacking}: its queries, keys and values are not apart",
+            "use features or attention with this model",
+        )
 
 
 def _attention_of(layer: Any, term: str) -> Any:

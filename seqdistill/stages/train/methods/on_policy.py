@@ -15,6 +15,7 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample
 from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_unmixed
 from seqdistill.stages.train.methods.targets import student_numbering
+from seqdistill.stages.train.reading import Read
 from seqdistill.stages.train.student import Student
 from seqdistill.stages.train.vocabulary import restrict_teacher
 
@@ -36,6 +37,21 @@ def check_recipe(recipe: Recipe, student: Student) -> None:
     check_can_answer(recipe, student)
 
 
+def check_files(recipe: Recipe, _student: Student, read: Read) -> None:
+    """Raises UsageError for a teacher whose tokens, or the number of them in its embedding, are not the student's."""
+    student_numbering(recipe, read.tokenizer, read.before_cuts)
+    if recipe.train.vocabulary == "all" and read.before_cuts is None:  # of a teacher, the tokens of a cut student are left
+        _check_sizes(load("AutoConfig", recipe.teacher).get_text_config(decoder=True).vocab_size, read.vocabulary)
+
+
+def _check_sizes(teacher: int, student: int) -> None:
+    if teacher != student:
+        raise UsageError(
+            f"[train] method = 'on_policy': the teacher's embedding has {teacher} tokens and the student's {student}",
+            "use method = 'soft', which compares the tokens that both have",
+        )
+
+
 def gather(lesson: Lesson) -> None:
     """Raises UsageError for a teacher whose tokens are not the student's."""
     student_numbering(lesson.recipe, lesson.tokenizer, lesson.before_cuts)
@@ -51,15 +67,18 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
     arguments, checked = lesson.arguments, lesson.checked
     if "max_completion_length" not in lesson.recipe.train.args:
         arguments.max_completion_length = max(len(row.tokens) - row.start for row in checked.train)
+    positions = getattr(lesson.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    longest = max(row.start for row in checked.train)
+    if positions and longest + arguments.max_completion_length > positions:
+        raise UsageError(
+            f"[train.args] max_completion_length = {arguments.max_completion_length}: with the {longest} tokens of the longest "
+            f"prompt that is more than the student's context of {positions}",
+            f"at most {positions - longest}, or leave it out",
+        )
     dtype = "float32" if arguments.device.type == "cpu" else "auto"
     teacher = load("AutoModelForCausalLM", lesson.recipe.teacher, dtype=dtype)
     restrict_teacher(teacher, lesson.recipe.teacher, lesson.before_cuts)
-    sizes = [model.config.get_text_config(decoder=True).vocab_size for model in (teacher, lesson.model)]
-    if sizes[0] != sizes[1]:
-        raise UsageError(
-            f"[train] method = 'on_policy': the teacher's embedding has {sizes[0]} tokens and the student's {sizes[1]}",
-            "use method = 'soft', which compares the tokens that both have",
-        )
+    _check_sizes(*(model.config.get_text_config(decoder=True).vocab_size for model in (teacher, lesson.model)))
     tokenizer = copy.deepcopy(lesson.tokenizer)
     tokenizer.padding_side = "left"
     trainer = DistillationTrainer(
@@ -107,6 +126,7 @@ METHOD = Method(
     build,
     check=lambda _run, recipe, student: check_recipe(recipe, student),
     check_recipe=check_recipe,
+    check_files=check_files,
     gather=gather,
     timed=False,
 )

@@ -11,7 +11,7 @@ from seqdistill.engines import Completion, Request, open_engine
 from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import run_async
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import Sample, request_seed, write_jsonl
 from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_unmixed
 from seqdistill.stages.train.student import Student
@@ -24,6 +24,19 @@ def check_recipe(recipe: Recipe, student: Student) -> None:
     """Raises UsageError for a student that cannot answer yet."""
     check_unmixed(recipe.train)
     check_can_answer(recipe, student)
+
+
+def check_arguments(arguments: Any, _config: TrainConfig) -> None:
+    """Raises UsageError for values with which the student's own answer would be preferred, or neither."""
+    for name, fits, wanted in (
+        ("beta", arguments.beta > 0, "more than 0"),
+        ("label_smoothing", 0 <= arguments.label_smoothing < 0.5, "from 0, and less than 0.5"),
+    ):
+        if not fits:
+            raise UsageError(
+                f"[train.args] {name} = {getattr(arguments, name):g}: the teacher's answer would not be preferred",
+                f"give {wanted}",
+            )
 
 
 def gather(lesson: Lesson) -> dict[str, list[dict[str, Any]]]:
@@ -128,5 +141,6 @@ METHOD = Method(
     build,
     check=lambda _run, recipe, student: check_recipe(recipe, student),
     check_recipe=check_recipe,
+    check_arguments=check_arguments,
     gather=gather,
 )

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import TrainConfig
 from seqdistill.stages.train.methods import Lesson, Method, Step, hidden
+from seqdistill.stages.train.mixing import weighs_rows
 from seqdistill.stages.train.preflight import check_batches
 from seqdistill.stages.train.rendering import Row
 from seqdistill.stages.train.token_batches import TokenBatches, token_batches
@@ -47,8 +49,7 @@ def build_trainer(
     if hidden.wanted(lesson.recipe.train):
         loss = hidden.with_terms(lesson, loss or text_loss)
     if lesson.weights:
-        if arguments.packing:
-            raise UsageError("[train.args] packing with weights of rows", "a packed row has many weights: leave packing out")
+        _check_unpacked(arguments)
         loss, collating = weighted(loss or text_loss), _with_weights(lesson, collating)
     if collating is not None:
         arguments.remove_unused_columns = False  # TRL would drop `row`
@@ -65,6 +66,18 @@ def build_trainer(
     if collating is not None:
         trainer.data_collator = collating(trainer.data_collator)
     return trainer
+
+
+def check_arguments(arguments: Any, config: TrainConfig) -> None:
+    """Raises UsageError for [train.args] that the wanted loss terms and weights of rows do not go with."""
+    hidden.check_arguments(arguments, config)
+    if weighs_rows(config):
+        _check_unpacked(arguments)
+
+
+def _check_unpacked(arguments: Any) -> None:
+    if arguments.packing:
+        raise UsageError("[train.args] packing with weights of rows", "a packed row has many weights: leave packing out")
 
 
 def weighted(loss: Callable[[Step], Any]) -> Callable[[Step], Any]:
@@ -170,6 +183,8 @@ METHOD = Method(
     build,
     check=lambda _run, recipe, student: hidden.check(recipe, student),
     check_recipe=hidden.check,
+    check_files=hidden.check_files,
+    check_arguments=check_arguments,
     defaults=hidden.defaults,
     keys=KEYS | hidden.KEYS,
 )

@@ -9,12 +9,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.logprobs import TEMPERATURES
 from seqdistill.errors import UsageError
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, TrainConfig
+from seqdistill.rights import teachers_in
 from seqdistill.runs import Run
-from seqdistill.stages.train.methods import Lesson, Method, Step, hidden
+from seqdistill.stages.train.methods import Lesson, Method, Step, hidden, sequence
 from seqdistill.stages.train.methods.sequence import build_trainer, text_loss, trained_tokens
-from seqdistill.stages.train.methods.targets import Targets, read_targets, target_files
+from seqdistill.stages.train.methods.targets import (
+    NO_NORMALIZER,
+    WAYS_OUT,
+    Targets,
+    is_same_temperature,
+    read_targets,
+    student_numbering,
+    target_files,
+)
+from seqdistill.stages.train.reading import Read
 from seqdistill.stages.train.student import Student
 
 KEYS = frozenset(("alpha", "temperature", "approximate", "batch_tokens"))
@@ -79,15 +90,14 @@ def collating(targets: Targets) -> Callable[[Any], Any]:
     return wrap
 
 
-def gather(lesson: Lesson) -> Targets:
-    """The rows' targets. Raises UsageError where none can be used, and for [train.args] that targets do not go with."""
-    arguments = lesson.arguments
+def check_arguments(arguments: Any, config: TrainConfig) -> None:
+    """Raises UsageError for [train.args] that targets do not go with."""
     for name, fits in (("packing", not arguments.packing), ("loss_type", arguments.loss_type in ("nll", "chunked_nll"))):
         if not fits:
             raise UsageError(f"[train.args] {name} = {getattr(arguments, name)!r} with method = 'soft'", "leave it out")
     if arguments.label_smoothing_factor:
         raise UsageError("[train.args] label_smoothing_factor with method = 'soft'", "the targets are smooth: leave it out")
-    return read_targets(lesson)
+    sequence.check_arguments(arguments, config)
 
 
 def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
@@ -108,15 +118,31 @@ def check(run: Run, recipe: Recipe, student: Student) -> None:
         )
 
 
-def check_recipe(recipe: Recipe, student: Student) -> None:
-    """Raises UsageError for a run of all four stages whose generate stores no log-probabilities."""
-    hidden.check(recipe, student)
-    if recipe.generate.logprobs is None:
+def check_stored(recipe: Recipe) -> None:
+    """Raises UsageError where what generate stores cannot be learnt from: no log-probabilities, or not at this temperature."""
+    logprobs, temperature = recipe.generate.logprobs, recipe.train.temperature
+    if not logprobs:
+        state = "not set" if logprobs is None else "0, which stores no likeliest tokens"
         raise UsageError(
-            "[train] method = 'soft' learns from the teacher's log-probabilities, and [generate] logprobs is not set",
+            f"[train] method = 'soft' learns from the teacher's log-probabilities, and [generate] logprobs is {state}",
             "set it, for example logprobs = 20; for answers without them, run the stages one by one and `seqdistill targets` "
             "before train",
         )
+    if temperature == 1 or recipe.train.approximate:
+        return
+    teachers = [teacher for teacher in teachers_in(recipe) if teacher.engine == "transformers"]
+    if not teachers or not any(is_same_temperature(known, temperature) for known in TEMPERATURES):
+        kept = f"at the temperatures 1, {', '.join(f'{known:g}' for known in TEMPERATURES)}" if teachers else "at 1 alone"
+        raise UsageError(
+            f"[train] temperature = {temperature:g}: what generate stores of this teacher can be compared {kept}",
+            WAYS_OUT[NO_NORMALIZER].format(run="RUN"),
+        )
+
+
+def check_files(recipe: Recipe, student: Student, read: Read) -> None:
+    """Raises UsageError for a teacher whose tokens are not the student's."""
+    hidden.check_files(recipe, student, read)
+    student_numbering(recipe, read.tokenizer, read.before_cuts)
 
 
 def inputs(run: Run) -> dict[str, Path]:
@@ -129,9 +155,12 @@ METHOD = Method(
     "SFTConfig",
     build,
     check=check,
-    gather=gather,
+    gather=read_targets,
     inputs=inputs,
     defaults=hidden.defaults,
-    check_recipe=check_recipe,
+    check_recipe=hidden.check,
+    check_stored=check_stored,
+    check_files=check_files,
+    check_arguments=check_arguments,
     keys=KEYS | hidden.KEYS,
 )

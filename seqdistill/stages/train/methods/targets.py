@@ -123,9 +123,14 @@ def _fitted(
 def _normalizers(stored: TokenLogprobs, temperature: float) -> list[float] | None:
     """The normaliser at each token for a temperature; None where it was not stored."""
     for place, known in enumerate(stored.temperatures or ()):
-        if math.isclose(known, temperature, rel_tol=1e-6) and stored.log_normalizers:
+        if is_same_temperature(known, temperature) and stored.log_normalizers:
             return [values[place] for values in stored.log_normalizers]
     return None
+
+
+def is_same_temperature(known: float, temperature: float) -> bool:
+    """Whether a normaliser stored at one temperature is that of another."""
+    return math.isclose(known, temperature, rel_tol=1e-6)
 
 
 def _put(targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], numbering: Any, *, cut: bool) -> None:

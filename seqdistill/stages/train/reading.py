@@ -1,0 +1,56 @@
+"""The student before its weights are read: tokenizer, chat template, the most tokens of a row, stop tokens.
+
+Does not load weights and renders nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from seqdistill.engines.loading import generation_config, load, named
+from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import Recipe
+from seqdistill.stages.train.rendering import chat_template, with_defaults
+from seqdistill.stages.train.shrink import listed_layers
+from seqdistill.stages.train.student import Student
+from seqdistill.stages.train.vocabulary import check_can_be_cut, read_kept
+
+
+@dataclass(frozen=True)
+class Read:
+    """The student as it is before its weights are read."""
+
+    tokenizer: Any
+    limit: int  # tokens; the most a row may have
+    stops: list[int]  # ids in the generation config's eos_token_id
+    vocabulary: int  # token ids that the model has embeddings for
+    kept: list[int] | None = None  # of a vocabulary that is cut for this training: the tokens' ids in the student's source
+    before_cuts: list[int] | None = None  # the tokens' ids before any vocabulary was cut; None where none was
+    notes: tuple[str, ...] = ()
+
+
+def read_student(student: Student, recipe: Recipe) -> Read:
+    """Raises UsageError for a model that cannot be loaded, or cut so."""
+    what, config = named(student.source), recipe.train
+    tokenizer = load("AutoTokenizer", student.source, what)
+    text = load("AutoConfig", student.source, what).get_text_config(decoder=True)
+    if student.layers is not None:
+        listed_layers(str(student.layers), config.layers, text.num_hidden_layers)
+    if recipe.student.chat_template is not None:
+        tokenizer.chat_template = chat_template(recipe.student.chat_template, recipe.student.chat_template_kwargs)
+    elif isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = with_defaults(tokenizer.chat_template, recipe.student.chat_template_kwargs)
+    if student.vocabulary == "task":
+        check_can_be_cut(tokenizer)
+    generation = generation_config(student.source, what)
+    stops = getattr(text if generation is None else generation, "eos_token_id", None)
+    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
+    if any(type(stop) is not int for stop in stops):
+        raise UsageError(f"{what}: its eos_token_id is {stops}, which are no token ids", "copy or download the model again")
+    positions = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length  # some models have no limit
+    return Read(
+        tokenizer=tokenizer,
+        limit=min(positions, config.args.get("max_length") or positions),
+        stops=stops,
+        vocabulary=text.vocab_size,
+        before_cuts=read_kept(student.source),
+    )
