@@ -259,9 +259,9 @@ def test_a_budget_that_uncounted_replies_use_up_says_so(tmp_path: Path) -> None:
     def uncounted(body: Body) -> Body:
         return {**says(by_length)(body), "usage": {}}
 
-    with ChatServer(lambda _, body: Wire(200, uncounted(body))) as server:
-        with pytest.raises(Incomplete, match=r"0\.0000 USD are paid, up to 0\.0\d+ USD more may be billed .* in this stage"):
-            ask(server, tmp_path, samples_of(*"abcdefgh"), price={"prompt": 1.0, "completion": 10.0}, budget=0.02)
+    said = r"0\.0000 USD are paid, up to 0\.0\d+ USD more may be billed .* in this stage"
+    with ChatServer(lambda _, body: Wire(200, uncounted(body))) as server, pytest.raises(Incomplete, match=said):
+        ask(server, tmp_path, samples_of(*"abcdefgh"), price={"prompt": 1.0, "completion": 10.0}, budget=0.02)
 
 
 @pytest.mark.parametrize(
