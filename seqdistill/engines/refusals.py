@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from seqdistill.engines.pace import spoken_pause
-from seqdistill.engines.replies import as_dict, choices_in, error_of, has_answer
+from seqdistill.engines.replies import as_dict, choices_in, error_of, has_answer, has_error
 from seqdistill.engines.usage import usage_of
 from seqdistill.errors import SeqdistillError, UsageError
 
@@ -241,14 +241,11 @@ def status_of(error: Mapping[str, Any]) -> int | None:
     return 503 if re.search(r"overloaded|\bbusy\b|at capacity|capacity (?:temporarily )?exceeded", message) else None
 
 
-ERROR_KEYS = ("error", "errors", "detail", "msg", "fault", "base_resp", "error_msg")
-
-
 def no_answer(who: Who, reply: Any, *, proven: bool) -> Failure:
     """What a JSON reply of status 200 without a choice means."""
     body = as_dict(reply)
     of_choice = _error_of_choice(body)
-    beside = error_of(body) if any(body.get(key) for key in ERROR_KEYS) else {}
+    beside = error_of(body) if has_error(body) else {}
     error = of_choice or beside
     code = error_of(body) if not error and "choices" not in body and status_of(body) else error
     began = any(has_answer(choice["message"]) for choice in choices_in(body))
@@ -282,7 +279,7 @@ def is_blocked(reply: Mapping[str, Any]) -> bool:
     ):
         return True
     usage = usage_of(reply)
-    return bool(usage.prompt) and not usage.completion and not reply.get("error")
+    return bool(usage.prompt) and not usage.completion and not has_error(reply)
 
 
 def not_json(who: Who, content: bytes, why: str) -> Failure:

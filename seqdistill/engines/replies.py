@@ -76,6 +76,14 @@ def is_error_alone(reply: Any) -> bool:
     return bool(error) and not any(has_answer(choice["message"]) for choice in choices_in(reply))
 
 
+ERROR_KEYS = ("error", "errors", "detail", "msg", "fault", "error_msg")
+
+
+def has_error(reply: Mapping[str, Any]) -> bool:
+    """Whether a reply of status 200 reports an error of its own."""
+    return any(reply.get(key) for key in ERROR_KEYS) or bool(_minimax_error(reply))
+
+
 def has_answer(message: Mapping[str, Any]) -> bool:
     """Whether anything in a message was generated."""
     return bool(text_of(content_in(message)) or reasoning_in(message) or refusal_in(message) or _tool_calls(message))
