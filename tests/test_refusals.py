@@ -271,8 +271,15 @@ def test_a_day_s_limit_that_is_used_up_ends_the_run_until_then(wire: Wire, answe
     assert caught.value.exit_code == 1 and "run again" in caught.value.hint
 
 
-def test_a_day_s_limit_with_room_in_minutes_is_waited_for() -> None:
-    wire = error(429, "Rate limit reached on requests per day (RPD): Limit 200, Used 200. Please try again in 1.2s.")
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Rate limit reached on requests per day (RPD): Limit 200, Used 200. Please try again in 1.2s.",
+        "Too many requests: 60 per minute, 10000 per day",
+    ],
+)
+def test_a_day_s_limit_with_room_in_minutes_is_waited_for(message: str) -> None:
+    wire = error(429, message)
     with ChatServer(lambda number, _: wire if number < 1 else None) as server:
         assert {one.error for one in answers_of(server).values()} == {None}
 
@@ -283,6 +290,7 @@ BAD_START = {  # a refusal of everything, and what its hint names
     "a gateway's key": (Wire(403, {"error": "Invalid API key"}), "OPENAI_API_KEY"),
     "MiniMax's key": (Wire(200, {"base_resp": {"status_code": 1004, "status_msg": "login fail"}}), "OPENAI_API_KEY"),
     "NestJS": (Wire(401, {"statusCode": 401, "message": "token expired at noon", "error": "Unauthorized"}), "OPENAI_API_KEY"),
+    "NIM": (Wire(401, {"type": "about:blank", "title": "Bad bearer", "status": 401}), "OPENAI_API_KEY"),
     "Apigee": (Wire(401, {"fault": {"faultstring": "Invalid ApiKey"}}), "OPENAI_API_KEY"),
     "DeepSeek's model": (error(400, "Model Not Exist"), "model name"),
     "OpenRouter's model": (error(400, "teacher is not a valid model ID", code=400), "model name"),

@@ -91,6 +91,7 @@ NO_MODEL = re.compile(
 )
 STARTING = re.compile(r"\b(?:loading|starting up|warming up|cold[ -]start|initiali[sz]ing|scaling up)\b", re.I)
 A_DAY = re.compile(r"per[ _-]?day\b|PerDay|\bdaily\b", re.IGNORECASE)
+SOONER = re.compile(r"per[ _-]?(?:second|minute|hour)|\b[RT]PM\b", re.IGNORECASE)
 COMES_BACK = re.compile(r"(?:retry|try again) (?:in|after) \d|per[ _-]?(?:second|minute|hour|day)", re.IGNORECASE)
 TOO_LONG = re.compile(
     r"context.{0,12}(?:length|window|size|limit)|max(?:imum)?[ _](?:input|model|prompt|sequence|seq|allowed input)[ _]?len"
@@ -212,8 +213,9 @@ def _no_money(status: int, codes: list[str], everything: str, pause: float | Non
 
 
 def _is_of_a_day(everything: str, pause: float | None) -> bool:
-    """Whether a day's limit is used up. Gemini asks for half a minute's pause even then, and names the quota."""
-    return "PerDay" in everything or (pause is None and A_DAY.search(everything) is not None)
+    """Whether a day's limit is used up. Gemini requests half a minute's pause even then, and names the quota."""
+    named = A_DAY.search(everything) is not None and not SOONER.search(everything)
+    return "PerDay" in everything or (pause is None and named)
 
 
 def _over_limit(text: str) -> bool:

@@ -136,7 +136,8 @@ def error_of(reply: Any) -> dict[str, Any]:
         places = [[str(part) for part in fault.get("loc") or () if part != "body"] for fault in faults]
         said = [f"{'.'.join(place)}: {fault.get('msg')}" for place, fault in zip(places, faults, strict=True)]
         return {**error, "message": "; ".join(said), "param": places[0][0] if places and places[0] else None}
-    message = next((error[key] for key in ("message", "Message", "msg", "faultstring", "error_msg") if error.get(key)), detail)
+    keys = ("message", "Message", "msg", "faultstring", "error_msg", "detail", "title")
+    message = next((error[key] for key in keys if error.get(key)), None)
     return {**error, "message": message if isinstance(message, str) else json.dumps(message)} if message else error
 
 
