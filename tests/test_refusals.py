@@ -316,6 +316,8 @@ SET_ASIDE: dict[str, Wire] = {
     "no access": error(403, "Forbidden"),
     "a web page": Wire(200, b"<!doctype html><html>Welcome</html>", {"Content-Type": "text/html"}),
     "a bad request": error(400, "something here is wrong"),
+    "a day's limit": error(429, "Rate limit exceeded: free-models-per-day"),
+    "a wrong key as a 400": error(400, "API key not valid. Please pass a valid API key."),
 }
 
 
@@ -328,6 +330,12 @@ def test_one_bad_endpoint_of_two_is_set_aside_with_one_note_and_the_other_does_t
     assert {one.error for one in completions.values()} == {None}
     (note,) = [note for note in notes if "set aside" in note]
     assert bad.url in note
+
+
+def test_a_refusal_that_repeats_a_prompt_about_keys_ends_nothing() -> None:
+    with ChatServer(only(15, error(400, "cannot parse: 'why does it say invalid API key?'"))) as server:
+        completions = answers_of(server, concurrency=1)
+    assert {name: one.error for name, one in completions.items() if one.error} == {"p15": "http 400"}
 
 
 def test_when_every_endpoint_is_out_the_run_ends() -> None:
@@ -405,6 +413,7 @@ def test_an_endpoint_that_answers_nothing_any_more_is_not_sent_each_of_the_rest(
         "Your account has been flagged for violating our policies",
         "This organization is blocked: policy violation",
         "Your access was terminated due to violation of our policies, please check your email for more information.",
+        "This field takes case-sensitive input",
     ],
 )
 def test_a_suspended_account_is_no_answer(message: str) -> None:

@@ -64,7 +64,7 @@ CONTENT_FILTER = re.compile(  # on a prompt
     r"|blocked by .{0,40}(?:safety|filter|guard)"
     r"|guardrails? (?:intervened|blocked|triggered|violat)|(?:for|due to) safety"
     r"|unsafe[_ ](?:prompt|input|message)|harmful content|敏感|不安全|违规"
-    r"|sensitive (?:information|input|prompt)|sensitive_?content|in the blocked list",
+    r"|(?<![\w-])sensitive (?:information|input|prompt)|sensitive_?content|in the blocked list",
     re.IGNORECASE,
 )
 OF_THE_ACCOUNT = re.compile(
@@ -168,7 +168,7 @@ def refusal(
         return failure("content filter", "request", filtered=True)
     if _no_money(status, codes, everything, pause):
         return failure("no money", "endpoint", hint=TOP_UP)
-    if status == 401 or (status in (400, 403) and BAD_KEY.search(everything)):
+    if status == 401 or (not proven and status in (400, 403) and BAD_KEY.search(everything)):
         return failure(scope="endpoint", hint=f"check the key in the environment variable {who.key_env}")
     if status in (429, 413) and _over_limit(text):
         return failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
