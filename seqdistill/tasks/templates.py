@@ -126,6 +126,8 @@ def render_text(text: str, values: Mapping[str, Any], place: str) -> str:
     """A Jinja2 text with its variables filled in. Raises UsageError naming the place for a variable that is not there."""
     import jinja2
 
+    if "{" not in text and "\r" not in text:  # nothing in it is Jinja's
+        return text.strip()
     try:
         return str(_compiled(text).render(values)).strip()
     except jinja2.UndefinedError as error:
