@@ -208,6 +208,46 @@ def test_an_answer_that_no_batch_api_gives_is_reported_and_not_billed_again(tmp_
         assert set(server.answered.values()) == {1}, "whatever was said, it is paid for once"
 
 
+TOKENS = {"prompt_tokens": 6, "completion_tokens": 3}
+WHOLE = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}], "usage": TOKENS}
+GONE = {"code": 502, "message": "upstream gone"}
+
+
+@pytest.mark.parametrize(
+    ("response", "finish", "says"),
+    [
+        ({"status_code": "200", "body": WHOLE}, "stop", ""),
+        (
+            {"status_code": 200, "body": {"choices": [], "usage": {"prompt_tokens": 6, "completion_tokens": 0}}},
+            "content_filter",
+            "",
+        ),
+        ({"status_code": 400, "body": {"error": {"message": "flagged", "code": "content_filter"}}}, "content_filter", ""),
+        ({"status_code": 200, "body": {**WHOLE, "choices": [{**WHOLE["choices"][0], "error": GONE}]}}, None, "upstream gone"),
+        ({"status_code": 200, "body": {"error": {"message": "rate limit", "code": 429}}}, None, "rate limit"),
+        ({"status_code": 400, "body": {"error": {"message": "input is too long"}}}, None, "too long"),
+    ],
+)
+def test_a_line_of_the_answers_is_read_as_a_live_reply(tmp_path: Path, response: Body, finish: str | None, says: str) -> None:
+    class Odd(BatchServer):
+        def _do(self, now: str, parts: list[str], query: str, content: bytes) -> tuple[int, Body | bytes]:
+            status, reply = super()._do(now, parts, query, content)
+            if now != "GET files/ID/content":
+                return status, reply
+            assert isinstance(reply, bytes)
+            first, *others = reply.splitlines()
+            return status, b"\n".join([json.dumps({**json.loads(first), "response": response}).encode(), *others])
+
+    with Odd() as server:
+        if finish is None:
+            with pytest.raises(Incomplete, match=f"1 of 4 requests have no answer.*{says}"):
+                run_it(tmp_path, server, range(4), batch=True)
+        else:
+            result = run_it(tmp_path, server, range(4), batch=True)
+            found = {(one.text, one.finish_reason) for one in read_samples(result.path)}
+            assert ("yes" if finish == "stop" else "", finish) in found
+
+
 @pytest.mark.parametrize("line", [b"[" * 100_000, b'{"custom_id": %s}' % (b"9" * 5000), b'{"x": 1e999}', b"\xff", b'"x"'])
 def test_a_line_of_the_answers_that_cannot_be_read_leaves_the_others(tmp_path: Path, line: bytes) -> None:
     class Odd(BatchServer):

@@ -286,7 +286,7 @@ def test_teachers_are_tables_of_the_recipe(tmp_path: Path) -> None:
     [
         ('[[teachers]]\nmodle = "x"', "teacher 1: unknown key 'modle' in .teachers., did you mean 'model'"),
         ('[[teachers]]\nengine = "openai"', "teacher 1: .* has no model"),
-        ('[[teachers]]\nmodel = "x"\nweight = 1.0\n[[teachers]]\nmodel = "y"', "every teacher a weight, or none"),
+        ('[[teachers]]\nmodel = "x"\nweight = 1.0\n[[teachers]]\nmodel = "y"', "a weight for every teacher, or for none"),
         ('[teachers]\nmodel = "x"', "not a list of tables"),
     ],
 )

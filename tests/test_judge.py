@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import Body, ChatServer, answer, usage
+from chat_server import Body, ChatServer, Wire, answer, usage
 from test_scoring import sample
 
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
@@ -177,6 +177,16 @@ def test_a_judge_none_of_whose_first_replies_can_be_read_is_stopped_and_quoted(t
             assert len(server.requests) == 20, "neither now nor the next time"
 
 
+def test_a_judge_that_is_cut_off_before_its_score_is_said_to_be(tmp_path: Path) -> None:
+    def thinking(body: Body) -> Body:
+        return {**(said := answer(body)), "choices": [{**said["choices"][0], "message": {}, "finish_reason": "length"}]}
+
+    with ChatServer(model="judge", reply=thinking) as server:
+        assert ask(server, tmp_path / "few", samples_of("a", "b")).cut_off == 2
+        with pytest.raises(SeqdistillError, match=r"has a score, 20 were cut off at judge\.max_tokens; the first is ''"):
+            ask(server, tmp_path / "many", samples_of(*map(str, range(30))))
+
+
 def test_an_endpoint_is_sent_the_rubric_s_form(tmp_path: Path) -> None:
     with ChatServer(model="judge", reply=says(by_length)) as server:
         ask(server, tmp_path, samples_of("fine"))
@@ -243,6 +253,15 @@ def test_a_budget_is_never_broken_and_judging_goes_on_with_a_larger_one(budget: 
         judged = ask(server, tmp_path, samples, price=price, budget=1.0)
         assert len(server.requests) == 60
         assert len(judged.scores) == 60
+
+
+def test_a_budget_that_uncounted_replies_use_up_says_so(tmp_path: Path) -> None:
+    def uncounted(body: Body) -> Body:
+        return {**says(by_length)(body), "usage": {}}
+
+    said = r"0\.0000 USD are paid, up to 0\.0\d+ USD more may be billed .* in this stage"
+    with ChatServer(lambda _, body: Wire(200, uncounted(body))) as server, pytest.raises(Incomplete, match=said):
+        ask(server, tmp_path, samples_of(*"abcdefgh"), price={"prompt": 1.0, "completion": 10.0}, budget=0.02)
 
 
 @pytest.mark.parametrize(

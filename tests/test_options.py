@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer
+from chat_server import ChatServer, Wire
 from engine_contract import ask
 
 from seqdistill.cli import main
@@ -125,6 +125,19 @@ def test_azure_s_classic_url_headers_query_and_body_reach_the_endpoint(monkeypat
     assert (server.headers[0]["api-key"], server.headers[0]["x-price"]) == ("secret-0123456789", "$5")
     assert "authorization" not in server.headers[0], "a second key is refused by some, and is another provider's"
     assert (server.requests[0]["top_k"], server.requests[0]["chat_template_kwargs"]) == (5, {"enable_thinking": False})
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_key_in_a_header_is_not_sent_where_a_redirect_leads(elsewhere: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_KEY", "secret-0123456789")
+    with ChatServer() as server, ChatServer() as other:
+        place = f"http://127.0.0.1:{other.port}" if elsewhere else ""
+        moved = Wire(307, b"", {"Location": f"{place}/v1/chat/completions"})
+        server.fault = lambda number, _: moved if number == 0 else None
+        assert answer_of(server, headers={"api-key": "$AZURE_KEY"}).error is None
+        assert ["api-key" in headers for headers in server.headers] == [True] * (1 if elsewhere else 2)
+        assert not any("secret" in value for headers in other.headers for value in headers.values())
+        assert len(other.headers) == elsewhere
 
 
 def test_a_variable_that_is_not_set_is_named_and_a_header_s_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,8 +271,15 @@ def test_a_day_s_limit_that_is_used_up_ends_the_run_until_then(wire: Wire, answe
     assert caught.value.exit_code == 1 and "run again" in caught.value.hint
 
 
-def test_a_day_s_limit_with_room_in_minutes_is_waited_for() -> None:
-    wire = error(429, "Rate limit reached on requests per day (RPD): Limit 200, Used 200. Please try again in 1.2s.")
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Rate limit reached on requests per day (RPD): Limit 200, Used 200. Please try again in 1.2s.",
+        "Too many requests: 60 per minute, 10000 per day",
+    ],
+)
+def test_a_day_s_limit_with_room_in_minutes_is_waited_for(message: str) -> None:
+    wire = error(429, message)
     with ChatServer(lambda number, _: wire if number < 1 else None) as server:
         assert {one.error for one in answers_of(server).values()} == {None}
 
@@ -283,6 +290,7 @@ BAD_START = {  # a refusal of everything, and what its hint names
     "a gateway's key": (Wire(403, {"error": "Invalid API key"}), "OPENAI_API_KEY"),
     "MiniMax's key": (Wire(200, {"base_resp": {"status_code": 1004, "status_msg": "login fail"}}), "OPENAI_API_KEY"),
     "NestJS": (Wire(401, {"statusCode": 401, "message": "token expired at noon", "error": "Unauthorized"}), "OPENAI_API_KEY"),
+    "NIM": (Wire(401, {"type": "about:blank", "title": "Bad bearer", "status": 401}), "OPENAI_API_KEY"),
     "Apigee": (Wire(401, {"fault": {"faultstring": "Invalid ApiKey"}}), "OPENAI_API_KEY"),
     "DeepSeek's model": (error(400, "Model Not Exist"), "model name"),
     "OpenRouter's model": (error(400, "teacher is not a valid model ID", code=400), "model name"),
@@ -308,6 +316,8 @@ SET_ASIDE: dict[str, Wire] = {
     "no access": error(403, "Forbidden"),
     "a web page": Wire(200, b"<!doctype html><html>Welcome</html>", {"Content-Type": "text/html"}),
     "a bad request": error(400, "something here is wrong"),
+    "a day's limit": error(429, "Rate limit exceeded: free-models-per-day"),
+    "a wrong key as a 400": error(400, "API key not valid. Please pass a valid API key."),
 }
 
 
@@ -320,6 +330,12 @@ def test_one_bad_endpoint_of_two_is_set_aside_with_one_note_and_the_other_does_t
     assert {one.error for one in completions.values()} == {None}
     (note,) = [note for note in notes if "set aside" in note]
     assert bad.url in note
+
+
+def test_a_refusal_that_repeats_a_prompt_about_keys_ends_nothing() -> None:
+    with ChatServer(only(15, error(400, "cannot parse: 'why does it say invalid API key?'"))) as server:
+        completions = answers_of(server, concurrency=1)
+    assert {name: one.error for name, one in completions.items() if one.error} == {"p15": "http 400"}
 
 
 def test_when_every_endpoint_is_out_the_run_ends() -> None:
@@ -397,6 +413,7 @@ def test_an_endpoint_that_answers_nothing_any_more_is_not_sent_each_of_the_rest(
         "Your account has been flagged for violating our policies",
         "This organization is blocked: policy violation",
         "Your access was terminated due to violation of our policies, please check your email for more information.",
+        "This field takes case-sensitive input",
     ],
 )
 def test_a_suspended_account_is_no_answer(message: str) -> None:

@@ -131,9 +131,9 @@ async def _parts(content: bytes, size: int) -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("size", range(1, 8))
 def test_lines_are_the_same_wherever_the_network_cuts_them(size: int) -> None:
     async def lines() -> list[str]:
-        return [line async for line in lines_of(_parts("é\r\n\r\nb\rc\n\nd".encode(), size))]
+        return [line async for line in lines_of(_parts("é\r\n\r\nb\rc\n\nd\r\n\ne".encode(), size))]
 
-    assert asyncio.run(lines()) == ["é", "", "b", "c", "", "d"]
+    assert asyncio.run(lines()) == ["é", "", "b", "c", "", "d", "", "e"]
 
 
 def test_a_tool_call_without_numbers_is_put_together() -> None:

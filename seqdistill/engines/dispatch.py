@@ -27,7 +27,7 @@ LONGEST_AWAY_PAUSE_SECONDS = 15.0
 NOTE_EACH_SECONDS = 60.0
 BLOCKED_HINT = (
     "a safety filter seems to take every answer: look into the prompts, or try one of them with another client; "
-    "--ask-again content_filter sends these prompts once more"
+    "in generate, --ask-again content_filter sends these prompts once more"
 )
 TRIES_BEFORE_NOTE = 3
 

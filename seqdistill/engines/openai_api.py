@@ -5,7 +5,7 @@ What goes into a request, and what a reply's choice is as a completion. How requ
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -90,6 +90,7 @@ class OpenAIEngine:
         limits = httpx2.Limits(max_connections=pace.concurrency, max_keepalive_connections=pace.concurrency)
         named = {name.lower() for name in address.headers}
         bare = address.has_key_header and "authorization" not in named
+        hooks = [_headers_stay_at(httpx2.URL(address.url), address.headers), *([_without_placeholder] if bare else [])]
         return openai.AsyncOpenAI(
             api_key=address.key or PLACEHOLDER,
             base_url=address.url,
@@ -100,7 +101,7 @@ class OpenAIEngine:
                 timeout=timeout,
                 limits=limits,
                 verify=_certificates(),
-                event_hooks={"request": [_without_placeholder]} if bare else {},
+                event_hooks={"request": hooks},
             ),
         )
 
@@ -147,6 +148,21 @@ class OpenAIEngine:
     def without_secrets(self, text: str) -> str:
         """What an endpoint said, without the keys, which some repeat."""
         return without_secrets(text, [secret for address in self.addresses for secret in address.secrets])
+
+
+def _headers_stay_at(place: Any, headers: Mapping[str, str]) -> Callable[[Any], Awaitable[None]]:
+    """Takes headers, which may hold a key, out of a request that was redirected away from a place, an httpx2.URL.
+
+    The library does so with its own header alone.
+    """
+
+    async def without_headers(request: Any) -> None:
+        url = request.url
+        if (url.scheme, url.host, url.port) != (place.scheme, place.host, place.port):
+            for name in headers:
+                request.headers.pop(name, None)
+
+    return without_headers
 
 
 async def _without_placeholder(request: Any) -> None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seqdistill.engines import Completion, Pace, Request
+from seqdistill.engines.endpoints import BLOCKED
 from seqdistill.engines.openai_api import OpenAIEngine
-from seqdistill.engines.refusals import Who, refusal
-from seqdistill.engines.replies import as_dict, choices_in, error_of
+from seqdistill.engines.refusals import Who, is_blocked, refusal
+from seqdistill.engines.replies import as_dict, broken_off, choices_in, error_of
+from seqdistill.engines.usage import count
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import from_json
@@ -180,15 +182,19 @@ class BatchEndpoint:
 
     def _completion(self, request: Request, row: dict[str, Any]) -> Completion:
         response = as_dict(row.get("response"))
-        status, body = response.get("status_code"), as_dict(response.get("body"))
+        status, body = count(response.get("status_code")), as_dict(response.get("body"))
+        if status == 200 and is_blocked(body):
+            body = {**body, "choices": [BLOCKED]}
         if status == 200 and choices_in(body):
             completion = self._engine.parse(request, body, 0.0)
             if completion.finish_reason != "error":
                 return completion
-            return replace(completion, error="broken off", message="the endpoint broke this answer off", uncounted=True)
+            ended = broken_off(body, choices_in(body)[0])
+            message = f"the endpoint broke this answer off: {ended}"[:500]
+            return replace(completion, error="broken off", message=message, uncounted=True)
         error = error_of({"error": row["error"]} if row.get("error") else body)
         message = self._engine.without_secrets(str(error.get("message") or f"no answer: {row}"))[:500]
-        if not isinstance(status, int) or status == 200:
+        if status is None or status == 200:
             kind = str(error.get("code") or "no answer")[:80]
             return Completion(request.id, error=kind, message=message, raw=error, uncounted=status == 200)
         failure = refusal(self._who, status, {**error, "message": message}, None, proven=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from seqdistill.engines.pace import spoken_pause
-from seqdistill.engines.replies import as_dict, choices_in, error_of, has_answer
+from seqdistill.engines.replies import as_dict, choices_in, error_of, has_answer, has_error
 from seqdistill.engines.usage import usage_of
 from seqdistill.errors import SeqdistillError, UsageError
 
@@ -64,7 +64,7 @@ CONTENT_FILTER = re.compile(  # on a prompt
     r"|blocked by .{0,40}(?:safety|filter|guard)"
     r"|guardrails? (?:intervened|blocked|triggered|violat)|(?:for|due to) safety"
     r"|unsafe[_ ](?:prompt|input|message)|harmful content|敏感|不安全|违规"
-    r"|sensitive (?:information|input|prompt)|sensitive_?content|in the blocked list",
+    r"|(?<![\w-])sensitive (?:information|input|prompt)|sensitive_?content|in the blocked list",
     re.IGNORECASE,
 )
 OF_THE_ACCOUNT = re.compile(
@@ -91,6 +91,7 @@ NO_MODEL = re.compile(
 )
 STARTING = re.compile(r"\b(?:loading|starting up|warming up|cold[ -]start|initiali[sz]ing|scaling up)\b", re.I)
 A_DAY = re.compile(r"per[ _-]?day\b|PerDay|\bdaily\b", re.IGNORECASE)
+SOONER = re.compile(r"per[ _-]?(?:second|minute|hour)|\b[RT]PM\b", re.IGNORECASE)
 COMES_BACK = re.compile(r"(?:retry|try again) (?:in|after) \d|per[ _-]?(?:second|minute|hour|day)", re.IGNORECASE)
 TOO_LONG = re.compile(
     r"context.{0,12}(?:length|window|size|limit)|max(?:imum)?[ _](?:input|model|prompt|sequence|seq|allowed input)[ _]?len"
@@ -167,7 +168,7 @@ def refusal(
         return failure("content filter", "request", filtered=True)
     if _no_money(status, codes, everything, pause):
         return failure("no money", "endpoint", hint=TOP_UP)
-    if status == 401 or (status in (400, 403) and BAD_KEY.search(everything)):
+    if status == 401 or (not proven and status in (400, 403) and BAD_KEY.search(everything)):
         return failure(scope="endpoint", hint=f"check the key in the environment variable {who.key_env}")
     if status in (429, 413) and _over_limit(text):
         return failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
@@ -212,8 +213,9 @@ def _no_money(status: int, codes: list[str], everything: str, pause: float | Non
 
 
 def _is_of_a_day(everything: str, pause: float | None) -> bool:
-    """Whether a day's limit is used up. Gemini asks for half a minute's pause even then, and names the quota."""
-    return "PerDay" in everything or (pause is None and A_DAY.search(everything) is not None)
+    """Whether a day's limit is used up. Gemini requests half a minute's pause even then, and names the quota."""
+    named = A_DAY.search(everything) is not None and not SOONER.search(everything)
+    return "PerDay" in everything or (pause is None and named)
 
 
 def _over_limit(text: str) -> bool:
@@ -241,14 +243,11 @@ def status_of(error: Mapping[str, Any]) -> int | None:
     return 503 if re.search(r"overloaded|\bbusy\b|at capacity|capacity (?:temporarily )?exceeded", message) else None
 
 
-ERROR_KEYS = ("error", "errors", "detail", "msg", "fault", "base_resp", "error_msg")
-
-
 def no_answer(who: Who, reply: Any, *, proven: bool) -> Failure:
     """What a JSON reply of status 200 without a choice means."""
     body = as_dict(reply)
     of_choice = _error_of_choice(body)
-    beside = error_of(body) if any(body.get(key) for key in ERROR_KEYS) else {}
+    beside = error_of(body) if has_error(body) else {}
     error = of_choice or beside
     code = error_of(body) if not error and "choices" not in body and status_of(body) else error
     began = any(has_answer(choice["message"]) for choice in choices_in(body))
@@ -282,7 +281,7 @@ def is_blocked(reply: Mapping[str, Any]) -> bool:
     ):
         return True
     usage = usage_of(reply)
-    return bool(usage.prompt) and not usage.completion and not reply.get("error")
+    return bool(usage.prompt) and not usage.completion and not has_error(reply)
 
 
 def not_json(who: Who, content: bytes, why: str) -> Failure:

@@ -76,6 +76,14 @@ def is_error_alone(reply: Any) -> bool:
     return bool(error) and not any(has_answer(choice["message"]) for choice in choices_in(reply))
 
 
+ERROR_KEYS = ("error", "errors", "detail", "msg", "fault", "error_msg")
+
+
+def has_error(reply: Mapping[str, Any]) -> bool:
+    """Whether a reply of status 200 reports an error of its own."""
+    return any(reply.get(key) for key in ERROR_KEYS) or bool(_minimax_error(reply))
+
+
 def has_answer(message: Mapping[str, Any]) -> bool:
     """Whether anything in a message was generated."""
     return bool(text_of(content_in(message)) or reasoning_in(message) or refusal_in(message) or _tool_calls(message))
@@ -130,7 +138,8 @@ def error_of(reply: Any) -> dict[str, Any]:
         places = [[str(part) for part in fault.get("loc") or () if part != "body"] for fault in faults]
         said = [f"{'.'.join(place)}: {fault.get('msg')}" for place, fault in zip(places, faults, strict=True)]
         return {**error, "message": "; ".join(said), "param": places[0][0] if places and places[0] else None}
-    message = next((error[key] for key in ("message", "Message", "msg", "faultstring", "error_msg") if error.get(key)), detail)
+    keys = ("message", "Message", "msg", "faultstring", "error_msg", "detail", "title")
+    message = next((error[key] for key in keys if error.get(key)), None)
     return {**error, "message": message if isinstance(message, str) else json.dumps(message)} if message else error
 
 

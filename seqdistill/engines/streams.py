@@ -17,15 +17,18 @@ _LINE_END = re.compile(LINE_END.pattern.encode())
 
 async def lines_of(parts: AsyncIterable[bytes]) -> AsyncIterator[str]:
     """The lines of an event stream, which is UTF-8 whatever its header says. Raises ValueError for what is not."""
-    left = b""
+    begun: list[bytes] = []  # of the line that is not whole yet: a line may be megabytes, in thousands of parts
+    after_cr = False
     async for part in parts:
-        *whole, left = _LINE_END.split(left + part)
-        if not left and part.endswith(b"\r"):  # perhaps half of a line's end
-            left = whole.pop() + b"\r"
-        for line in whole:
-            yield line.decode("utf-8", "surrogatepass")
-    for line in _LINE_END.split(left):
-        yield line.decode("utf-8", "surrogatepass")
+        if after_cr:
+            part = part.removeprefix(b"\n")  # the other half of the line's end
+        after_cr = part.endswith(b"\r")
+        first, *others = _LINE_END.split(part)
+        begun.append(first)
+        for line in others:
+            yield b"".join(begun).decode("utf-8", "surrogatepass")
+            begun = [line]
+    yield b"".join(begun).decode("utf-8", "surrogatepass")
 
 
 class Joined:

@@ -157,12 +157,7 @@ class Budget:
 
     def spent(self) -> str:
         """What was spent, in words: what was paid, and apart from it what may have been billed."""
-        paid = f"{self.paid_usd:.4f} USD are paid"
-        return (
-            f"{paid}, up to {self.held_usd:.4f} USD more may be billed for answers that were lost or not counted"
-            if self.held_usd > 5e-5
-            else paid
-        )
+        return _spent(self.paid_usd, self.held_usd)
 
     def reached(self) -> Incomplete:
         """The error for a next request that could break a cap: the one that has less left."""
@@ -170,7 +165,7 @@ class Budget:
         left = float("inf") if self.cap_usd is None else self.cap_usd - self.paid_usd - self.held_usd
         if self.own_cap_usd is not None and self.own_cap_usd - own.paid_usd - own.held_usd < left:
             return Incomplete(
-                f"the judge's budget is reached: {own.paid_usd:.4f} USD are paid in this stage, and "
+                f"the judge's budget is reached: {_spent(own.paid_usd, own.held_usd)} in this stage, and "
                 "the next request could go over it",
                 "raise --judge-budget and run again; what was answered is kept",
             )
@@ -213,6 +208,14 @@ class Budget:
     def _any_price(self, model: str) -> Price:
         """The model's price, or for one that is not in the recipe any more the dearest known."""
         return self._prices.get(model) or max(self._prices.values(), key=lambda price: price.bound(1000, 1000))
+
+
+def _spent(paid_usd: float, held_usd: float) -> str:
+    paid, held = (
+        f"{paid_usd:.4f} USD are paid",
+        f"up to {held_usd:.4f} USD more may be billed for answers that were lost or not counted",
+    )
+    return f"{paid}, {held}" if held_usd > 5e-5 else paid
 
 
 def _older_under_way(content: bytes, place: str) -> float:

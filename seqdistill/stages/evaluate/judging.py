@@ -228,9 +228,10 @@ async def _ask(
             progress.advance(len(requests))
             readable = [one for _, one in found if one.error is None]
             if len(readable) >= TRIAL and all(rubric.read(one.content) is None for one in readable):
+                cut = sum(one.finish_reason == "length" for one in readable)
                 raise SeqdistillError(
-                    f"none of the judge's first {len(readable)} replies has a choice; the first is "
-                    f"{readable[0].content[:200]!r}",
+                    f"none of the judge's first {len(readable)} replies has a choice, {cut} were cut off at judge.max_tokens; "
+                    f"the first is {readable[0].content[:200]!r}",
                     f"expected a JSON object with one, as {rubric.path} specifies: change the rubric, raise judge.max_tokens "
                     "(--judge-max-tokens), or use another judge; nothing more was requested",
                 )

@@ -144,7 +144,11 @@ class Chooser:
                 f"{self._read(first).id}: {_why_unscored(config, self._read(first))}"
             )
         if unreadable := summary.get("judge", {}).get("unreadable"):
-            yield f"{unreadable:,} of the judge's replies have no score; the first is {summary['judge']['first_unreadable']!r}"
+            cut = summary["judge"].get("cut_off")
+            yield (
+                f"{unreadable:,} of the judge's replies have no score; the first is {summary['judge']['first_unreadable']!r}"
+                + (f"; {cut:,} were cut off: raise judge.max_tokens (--judge-max-tokens)" if cut else "")
+            )
         if config.score.by == "vote" and len(groups := [group for group in self._groups(rows) if len(group) > 1]):
             apart = sum(all(scores[row] is None or scores[row] * len(group) <= 1 for row in group) for group in groups)  # type: ignore[operator]
             if apart > ALL_APART * len(groups):

@@ -41,6 +41,7 @@ class Judged:
     completion_tokens: int = 0
     usd: float | None = None  # of all judgements at the configured price; None without a price
     first_unreadable: str | None = None  # the first unreadable reply, cut short; a model's text
+    cut_off: int = 0  # of the unreadable, those that ended at max_tokens
 
 
 def judge_settings(config: JudgeConfig) -> dict[str, Any]:
@@ -141,7 +142,8 @@ def _check_readable(judged: Judged, rubric: Rubric) -> None:
     """Stops a judge none of whose replies can be read, before more of them are paid for."""
     if judged.unreadable >= TRIAL and not any(score is not None for score in judged.scores.values()):
         raise SeqdistillError(
-            f"none of the judge's first {judged.unreadable} replies has a score; the first is {judged.first_unreadable!r}",
+            f"none of the judge's first {judged.unreadable} replies has a score, {judged.cut_off} were cut off at "
+            f"judge.max_tokens; the first is {judged.first_unreadable!r}",
             f"expected a JSON object with one, as {rubric.path} says: change the rubric, raise judge.max_tokens "
             "(--judge-max-tokens) for a judge that thinks first, or use another judge; nothing more was requested",
         )
@@ -163,5 +165,6 @@ def _note(judged: Judged, rubric: Rubric, request: Request, completion: Completi
         judged.failed += 1
     elif score is None:
         judged.unreadable += 1
+        judged.cut_off += completion.finish_reason == "length"
         judged.first_unreadable = judged.first_unreadable or hidden(completion.content)[:200]
     judged.scores[request.id] = None if score is None else float(score)
