@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,6 +253,39 @@ def test_batches_grouped_by_length_are_the_same_after_resuming(tiny_model: Path,
     with pytest.raises(KeyboardInterrupt):
         train(run, recipe, Impatient(at_step=11))
     assert sha256(train(run, recipe, Silent()).path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+
+
+@pytest.mark.usefixtures("saves_every_step")
+@pytest.mark.parametrize("name", ["trainer_state.json", "model.safetensors", "rng_state.pth"])
+def test_a_damaged_checkpoint_is_named_and_removing_it_begins_anew(tiny_model: Path, tmp_path: Path, name: str) -> None:
+    run, recipe = a_run(tmp_path), a_recipe(tiny_model)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, recipe, Impatient(at_step=5))
+    work = run.file("train", ".work")
+    (checkpoint,) = work.glob("checkpoint-*")
+    (checkpoint / name).write_bytes(bytes((checkpoint / name).stat().st_size))  # as a crash of the machine leaves it
+    (work / "checkpoint-old").mkdir()  # not ours
+    with pytest.raises(SeqdistillError, match=r"checkpoint-4: the checkpoint cannot be read") as caught:
+        train(run, recipe, Silent())
+    assert f"remove {work}" in caught.value.hint
+    shutil.rmtree(work)
+    assert train(run, recipe, Silent()).steps == 16
+
+
+@pytest.mark.usefixtures("saves_every_step")
+@pytest.mark.parametrize(("limit", "reason"), [(20_000, r"ulimit -f"), (250_000, r"could not be written whole")])
+def test_a_file_size_limit_is_named_and_the_training_resumes_without_it(
+    tiny_model: Path, tmp_path: Path, limit: int, reason: str
+) -> None:
+    run, recipe = a_run(tmp_path), a_recipe(tiny_model, args={**ARGS, "max_steps": 2})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(SeqdistillError, match=reason):
+            train(run, recipe, Silent())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert train(run, recipe, Silent()).steps == 2
 
 
 def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def open_work(work: Path, fingerprint: str) -> Path | None:
 
 def _checkpoints(work: Path) -> list[Path]:
     """The checkpoints, whole or not, oldest first."""
-    return sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    return sorted(work.glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:
