@@ -5,7 +5,8 @@ RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
 
-.PHONY: setup distill picture generate filter train eval test test-vllm test-browser test-parity check bench bench-vllm \
+.PHONY: setup distill picture generate filter train eval test test-vllm test-browser test-parity test-transformers-4 test-gguf \
+  check bench bench-vllm \
   experiment clean
 
 setup: .venv/installed  ## .venv with the pinned set and the demo's teacher
@@ -48,6 +49,19 @@ test-parity: .venv-parity/installed  ## metrics and statistics beside sacrebleu,
 	.venv-parity/bin/python -m pip install -q -r requirements-parity.txt
 	.venv-parity/bin/python -m pip install -q --no-deps -e .
 	@touch $@
+
+test-transformers-4: .venv-transformers-4/installed  ## a trained folder answers in transformers 4 as it does in 5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts= -q tests/transformers_4
+
+.venv-transformers-4/installed: .venv/installed requirements-transformers-4.txt
+	$(PYTHON) -m venv .venv-transformers-4
+	.venv-transformers-4/bin/python -m pip install -q --no-deps -r requirements-transformers-4.txt
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$(.venv-transformers-4/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rest.pth
+	@touch $@
+
+test-gguf: setup  ## a trained student as .gguf, by the real converter and llama.cpp, which the first export installs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts= -q tests/gguf
 
 picture: .github/report.png  ## the README's picture: the first screen of the demo's report, by headless Chromium
 

@@ -11,6 +11,7 @@ from seqdistill.api import (
     filter,  # noqa: A004 - the command's name
     generate,
     import_recorded,
+    pick,
     preflight,
     results,
     status,
@@ -29,6 +30,7 @@ __all__ = [
     "filter",
     "generate",
     "import_recorded",
+    "pick",
     "preflight",
     "results",
     "status",

@@ -237,8 +237,8 @@ def drift(run: RunPath, log: RunPath, recipe: RecipeLike = None, *, progress: Pr
 
 
 def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
-    """Checks a run's hashes, scores and verdict again; needs no GPU and no teacher, and changes nothing."""
-    from seqdistill.stages.evaluate.verification import verify
+    """Checks a run's hashes, scores and verdict again, and those of a sweep or curve in it; runs no model, changes nothing."""
+    from seqdistill.family.verification import verify
 
     return verify(Run(Path(run)), progress)
 
@@ -398,8 +398,15 @@ def draft(run: RunPath, recipe: RecipeLike = None, *, limit: int = 20, progress:
         return draft(directory, resolved, limit, progress)
 
 
-def push(path: RunPath, repository: str) -> str:
+def check_push(repository: str) -> None:
+    """Raises UsageError for what `push` would refuse at once: a bad name, no key in HF_TOKEN."""
+    from seqdistill.export.hub import check_push
+
+    check_push(repository)
+
+
+def push(path: RunPath, repository: str, *, progress: Progress = SILENT) -> str:
     """Uploads a folder, or a file's folder, to the hub; returns its URL. The key comes from HF_TOKEN alone."""
     from seqdistill.export.hub import push
 
-    return push(Path(path), repository)
+    return push(Path(path), repository, progress)

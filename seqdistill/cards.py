@@ -6,6 +6,7 @@ What a manifest does not say is not on the card. No model's text is quoted.
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,22 +71,82 @@ def write_dataset_card(run: Run) -> Path:
     return _write(run.path / "README.md", data.to_yaml(), body)
 
 
-def write_model_card(run: Run, scores: dict[str, Any] | None = None) -> Path:
-    """Writes train/model/README.md and returns its path; with `scores`, the content of scores.json, also the results."""
+@dataclass(frozen=True)
+class Form:
+    """One of the forms in which a student is delivered, as its card shows it."""
+
+    relation: str  # to its base model, in the hub's words
+    library: str
+    use: str  # Python or shell code; {messages} and {file} are filled in
+
+
+MODEL = Form(
+    "finetune",
+    "transformers",
+    """```python
+from transformers import pipeline
+
+student = pipeline("text-generation", model="THIS_FOLDER")
+messages = {messages}
+print(student(messages)[0]["generated_text"][-1]["content"])
+```""",
+)
+ADAPTER = Form(
+    "adapter",
+    "peft",
+    """```python
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+student, tokenizer = AutoPeftModelForCausalLM.from_pretrained("THIS_FOLDER"), AutoTokenizer.from_pretrained("THIS_FOLDER")
+messages = {messages}
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(student.generate(**inputs, max_new_tokens=256)[0, inputs["input_ids"].shape[1] :]))
+```""",
+)
+GGUF = Form(
+    "quantized",
+    "gguf",
+    """```sh
+llama-server -m {file}
+```
+
+Messages for its /v1/chat/completions; `Modelfile` is for `ollama create`:
+
+```python
+messages = {messages}
+```""",
+)
+
+
+def write_model_card(
+    run: Run,
+    scores: dict[str, Any] | None = None,
+    *,
+    form: Form = MODEL,
+    folder: Path | None = None,
+    file: str = "",
+    more: Sequence[str] = (),
+) -> Path:
+    """Writes train/model/README.md, or that of another form's folder, and returns its path.
+
+    With `scores`, the content of scores.json, also the results; `more` are further lines of results.
+    """
     from huggingface_hub import ModelCardData
 
-    folder = run.need("train", "model")
+    model = run.need("train", "model")
     train = run.manifest("train") or {}
     generate = run.manifest("generate") or {}
     student, config = train.get("student", {}), train.get("config", {}).get("train", {})
     license_name, teacher = license_in(run), generate.get("teacher", {})
-    base = str(student.get("base", ""))
+    base = str(student.get("cut_from", student.get("base", "")))
     hub_base = base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not (run.path / base).exists() else None
     name = run.path.absolute().name
     data = ModelCardData(
         **_license_fields(license_name),
         base_model=hub_base,
-        library_name="transformers",
+        base_model_relation=form.relation if hub_base else None,
+        library_name=form.library,
         pipeline_tag="text-generation",
         tags=["distillation", "seqdistill"],
         model_name=name,
@@ -94,7 +155,7 @@ def write_model_card(run: Run, scores: dict[str, Any] | None = None) -> Path:
     facts = [
         ("teacher", _code(teacher.get("name", "not stated"))),
         *_terms(run, "teacher's license or terms", "not stated: check them before you publish or sell this model"),
-        ("student before training", _code(base or "not stated")),
+        ("student before training", _code(student.get("base") or "not stated")),
         *((key, _text(str(value))) for key, value in student.items() if key != "base" and isinstance(value, (str, int, list))),
         *(
             (name, f"{student[name]['kept']:,} of {student[name]['of']:,} {unit}")
@@ -118,17 +179,15 @@ def write_model_card(run: Run, scores: dict[str, Any] | None = None) -> Path:
         *_table(("", ""), facts),
         "## Results",
         *(_results(scores) if scores else ["Not evaluated yet."]),
+        *(["\n".join(f"- {_text(line)}" for line in more)] if more else []),
         "## Use",
         f"It was trained on prompts of this form (`{PROMPT_TEMPLATE}` beside the weights, Jinja2): send it the same.",
-        "```python\nfrom transformers import pipeline\n\n"
-        'student = pipeline("text-generation", model="THIS_FOLDER")\n'
-        f"messages = {_messages(folder)}\n"
-        'print(student(messages)[0]["generated_text"][-1]["content"])\n```',
+        form.use.replace("{messages}", _messages(model)).replace("{file}", file),
         "## Limits",
         "It was trained for one task and was measured on that task's prompts alone. It repeats its teacher's mistakes, and "
         "makes some of its own.",
     ]
-    return _write(folder / "README.md", data.to_yaml(), body)
+    return _write((folder or model) / "README.md", data.to_yaml(), body)
 
 
 def _messages(folder: Path) -> str:

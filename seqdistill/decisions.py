@@ -51,7 +51,7 @@ def now() -> str:
 
 
 def decisions_file(run: Run) -> Path:
-    """Where a run's decisions stand; the file may not be there.
+    """Where a run's decisions are; the file may not be there.
 
     Not in a stage's folder, which is deleted to start over. Decisions that an earlier version wrote there are moved.
     """

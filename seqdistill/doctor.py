@@ -1,6 +1,6 @@
 """Whether this machine and these endpoints can do the work: each check with what was found and how to fix it.
 
-Sends nothing that is paid for: an endpoint is asked for its list of models alone.
+Sends nothing that is paid for: of an endpoint it only requests the list of models.
 """
 
 import importlib

@@ -1,7 +1,6 @@
 """The errors a user can act on, each with its exit code. Anything else that escapes is a bug and keeps its traceback."""
 
 import re
-from importlib import metadata
 
 
 class SeqdistillError(Exception):
@@ -32,6 +31,8 @@ class MissingExtra(UsageError):
     """A feature needs a package that is not installed; `hint` is the pip command, right in a checkout and for the wheel."""
 
     def __init__(self, package: str, extra: str, why: str) -> None:
+        from importlib import metadata  # 20 ms that `--help` does not need
+
         wanted = [one for one in metadata.requires("seqdistill") or [] if re.search(rf"extra == ['\"]{extra}['\"]", one)]
         names = " ".join(f"'{one.partition(';')[0].strip()}'" for one in wanted)
         super().__init__(f"{why} needs the package {package}, which is not installed", f"pip install {names or package}")

@@ -63,7 +63,7 @@ def _add(found: list[Finding], more: Iterator[Finding]) -> None:
 
 
 def count(sample: Sample, regions: Sequence[str] = REGIONS) -> dict[str, int]:
-    """How many distinct values of each kind stand in a sample: prompt, completion, reasoning and reference together."""
+    """How many distinct values of each kind are in a sample: prompt, completion, reasoning and reference together."""
     values = {(found.kind, found.value) for text in _texts(sample) for found in find(text, regions)}
     counts = Counter(kind for kind, _ in values)
     return {kind: counts[kind] for kind in KINDS if counts[kind]}
@@ -78,7 +78,7 @@ def mask(sample: Sample, regions: Sequence[str] = REGIONS) -> tuple[Sample, dict
     """The sample with each value replaced by a placeholder such as [EMAIL_1], and the counts by kind.
 
     One value has one placeholder in the whole sample, however it is spelt. Values are numbered from the prompt on, so all
-    samples of a prompt call its values the same. Placeholders that already stand in the text are left alone and their
+    samples of a prompt call its values the same. Placeholders that are already in the text are left alone and their
     numbers are not used again: masking twice changes nothing.
     """
     taken = {match for text in _texts(sample) for match in _PLACEHOLDER.findall(text)}

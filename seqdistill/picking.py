@@ -11,7 +11,6 @@ nothing.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from seqdistill.confidence import confidence_of
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.journal.asking import Asker, answers, lacking, run_async
+from seqdistill.journal.asking import Asker, answers, failures, lacking, run_async
 from seqdistill.journal.budget import Budget, Source, spending
 from seqdistill.journal.storage import Hold, Journal
 from seqdistill.likeness import CHUNK, vectors, whole_text
@@ -256,19 +255,14 @@ def _confidences(
 
 async def _ask(asker: Asker, student: Source, requests: Sequence[Request], progress: Progress) -> dict[str, Completion]:
     """Sends the student what the journal lacks; returns the failures by request id."""
-    failed: dict[str, Completion] = {}
     if not (missing := len(lacking(asker.journal, student.identity, requests))):
-        return failed
+        return {}
     progress.start("prompting the student", missing, "answers")
     try:
-        async with asker, aclosing(asker.ask(student, requests)) as completions:
-            async for completion in completions:
-                progress.advance()
-                if completion.error is not None:
-                    failed[completion.id] = completion
+        async with asker:
+            return await failures(asker, student, requests, progress.advance)
     finally:
         progress.end()
-    return failed
 
 
 # --- the choice -------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ def text_without_system(messages: Sequence[Message]) -> str:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One thing to ask: the teacher's view, the student's view, and what is known about the answer."""
+    """One prompt: the teacher's view, the student's view, and what is known about the answer."""
 
     id: str
     teacher_messages: list[Message]
@@ -176,7 +177,7 @@ def from_json(text: str | bytes) -> Any:
     not JSON, is nested deeper than MOST_NESTED or holds an integer of thousands of digits.
     """
     text = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
-    text = text.removeprefix("\ufeff").strip(JSON_SPACE)
+    text = text.lstrip("\ufeff" + JSON_SPACE).rstrip(JSON_SPACE)
     value, end = first_json(text)
     if end < len(text):
         raise json.JSONDecodeError("Extra data", text, end)
@@ -260,6 +261,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `path` only when the block ends well; an error leaves nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    old = temporary.with_suffix(".old")
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp's 0700 would hide results from the group
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    finally:
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:

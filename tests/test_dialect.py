@@ -49,6 +49,13 @@ REFUSED = {  # field -> the refusal while it is sent
         Wire(422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}),
     ),
     "Groq": ("logprobs", error(400, "`logprobs` is not supported with this model")),
+    "OpenAI, with a 403": ("logprobs", error(403, "You are not allowed to request logprobs from this model.")),
+    "Zhipu": ("temperature", error(400, "temperature 参数非法。取值范围是 (0,1) 开区间,不能等于 0 或 1", code="1210")),
+    "Fireworks": (
+        "seed",
+        Wire(400, {"error": {"object": "error", "message": "Extra inputs are not permitted, field: 'seed', value: 5"}}),
+    ),
+    "a JSON schema": ("seed", error(400, "Additional properties are not allowed ('seed' was unexpected)")),
     "top_logprobs": (
         "top_logprobs",
         error(400, "Unknown parameter: 'top_logprobs'.", param="top_logprobs", code="unknown_parameter"),

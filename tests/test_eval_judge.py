@@ -13,6 +13,7 @@ from chat_server import Body, ChatServer
 from conftest import make_tiny_model
 from finished_runs import finished_run, recipe
 from generate_runs import Notes
+from test_eval_verify import moved, rewritten
 from test_judge import says
 
 from seqdistill.engines import Completion
@@ -80,6 +81,20 @@ def test_both_orders_are_asked_once_and_the_part_of_the_scores_is_whole(run: Run
     said = " ".join(result.verdict)
     assert "The judge judge prefers the student" in said and "3 human labels too few to correct" in said
     assert verify(run, Silent()).whole
+    for name, change, problem in [
+        ("scores.json", moved("judge", "wins"), "does not follow from judgements.jsonl: .judge.wins"),
+        ("scores.json", moved("judge", "length_controlled", "value"), "does not follow from judgements.jsonl"),
+        ("scores.json", moved("judge", "usd"), "does not follow from judgements.jsonl: .judge.usd"),
+        ("judgements.jsonl", lambda text: text.replace('"first"', '"second"', 1), "is not what the judge replied"),
+        ("judgements.jsonl", lambda text: text.partition("\n")[2], "not one line for each prompt"),
+        ("journal.jsonl", lambda text: text.replace('"model": "judge', '"model": "other'), "does not hold the judge's reply"),
+    ]:
+        before = {path: path.read_bytes() for path in run.file("eval", "").glob("*.json*")}
+        rewritten(run, name, change)
+        file = f"{run.file('eval', name)}: "
+        assert any(one.startswith(file) and problem in one for one in verify(run, Silent()).problems), (name, problem)
+        for path, content in before.items():
+            path.write_bytes(content)
 
 
 def test_a_judge_that_prefers_the_first_is_inconsistent_and_all_are_ties(run: Run, tmp_path: Path, tiny_model: Path) -> None:

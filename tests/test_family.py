@@ -13,6 +13,7 @@ from conftest import make_tiny_model
 from filter_runs import sample
 
 import seqdistill
+from seqdistill import api
 from seqdistill.cli import main
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.family.members import member_name
@@ -99,6 +100,47 @@ def test_a_sweep_trains_compares_and_requests_nothing_of_the_teacher_twice(place
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what is up to date is skipped"
     assert json.loads(place.run.file("sweep", "scores.json").read_text()) == scores
     assert "tok/s" in capsys.readouterr().out
+
+
+def numbers_in(value: Any, *above: Any) -> Iterator[tuple[Any, ...]]:
+    """The places of the numbers in a JSON document."""
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if isinstance(part, (dict, list)):
+            yield from numbers_in(part, *above, key)
+        elif isinstance(part, (int, float)):
+            yield (*above, key)
+
+
+def check_that_each_number_is_verified(run: Run, folder: str) -> None:
+    """Changes some of the numbers in the table of a sweep or curve: `verify` must name the file."""
+    path = run.file(folder, "scores.json")
+    text = path.read_text()
+    assert api.verify(run.path).whole
+    places = list(numbers_in(json.loads(text)))
+    for place in places[:: len(places) // 4]:
+        document = json.loads(text)
+        inner = document
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = 1.01 * inner[place[-1]] + 0.01
+        path.write_text(json.dumps(document))
+        found = api.verify(run.path)
+        assert [one for one in found.problems if one.startswith(f"{path}: does not follow from the runs")], place
+    path.write_text(text)
+
+
+def test_a_changed_number_in_the_table_or_in_a_student_s_run_is_named(place: Place, tmp_path: Path) -> None:
+    test_a_sweep_is_there(place)
+    run = Run(tmp_path / "run")
+    shutil.copytree(place.run.path, run.path, symlinks=True)
+    check_that_each_number_is_verified(run, "sweep")
+    scores = next(run.file("sweep", "").glob("*/eval/scores.json"))
+    whole = scores.read_text()
+    scores.write_text(whole.replace("1", "2", 1))
+    assert api.verify(run.path).problems[0].startswith(f"{scores}: ")
+    scores.write_text(whole)
+    shutil.rmtree(scores.parent.parent)
+    assert "missing" in api.verify(run.path).problems[0]
 
 
 def test_a_member_is_a_run_on_which_every_command_works(place: Place, capsys: Any) -> None:
@@ -201,6 +243,7 @@ def test_a_curve_trains_on_nested_parts_and_says_what_more_rows_would_do(place: 
     assert json.loads(run.file("curve", "scores.json").read_text()) == scores
     assert "what more rows would do" in capsys.readouterr().out
     assert main(["verify", str(run.path / "curve" / "eighths-1"), "-q"]) == 0
+    check_that_each_number_is_verified(run, "curve")
 
 
 def part_of(run: Run, name: str) -> set[str]:

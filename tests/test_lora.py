@@ -1,13 +1,16 @@
 """Low-rank adapters: they alone are trained, what is saved is a plain model that computes the same, resuming included."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_preflight import a_recipe, a_run, rows
 from test_train import Impatient, sha256, weights
+from test_vocabulary import bpe_model
 
+from seqdistill import api
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import LoraConfig
@@ -31,7 +34,7 @@ def test_adapters_alone_are_trained_and_a_plain_model_is_saved(tiny_model: Path,
     losses = [json.loads(line)["loss"] for line in run.file("train", "log.jsonl").read_text().splitlines()]
     trained = [loss for loss in losses if loss is not None]
     assert sum(trained[-4:]) < 0.8 * sum(trained[:4])
-    assert not list(result.path.glob("adapter*"))
+    assert not list(result.path.glob("adapter*")), "they lie beside it"
     assert (run.manifest("train") or {})["settings"]["train.lora.r"] == 4
 
 
@@ -52,6 +55,57 @@ def test_the_merged_model_gives_the_adapters_logits(tiny_model: Path) -> None:
     torch.testing.assert_close(one, adapted, rtol=1e-4, atol=1e-4)
     assert float((adapted - plain).abs().max()) > 0.1
     assert without_adapters(plain) is plain
+
+
+def test_exported_adapters_on_their_base_answer_as_the_merged_model(tmp_path: Path) -> None:
+    """The base of one run is a folder of the user's, of the other the student that the run has cut."""
+    import torch
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    base, tokens = bpe_model(tmp_path / "base model"), torch.arange(5, 45)[None]
+    for vocabulary in ("all", "task"):
+        run = a_run(tmp_path / vocabulary)
+        merged_model = train(
+            run, a_recipe(base, {**ARGS, "max_steps": 4}, lora=LoraConfig(r=4), vocabulary=vocabulary), Silent()
+        ).path
+        done = api.export(run.path, "adapter", out=tmp_path / f"adapter {vocabulary}")
+        named = json.loads((done.path / "adapter_config.json").read_text())["base_model_name_or_path"]
+        assert Path(named) == (base if vocabulary == "all" else run.file("train", "base"))
+        words = shlex.split(done.serve)
+        assert words[:3] == ["vllm", "serve", named] and f"{vocabulary}={done.path}" in words
+        with torch.inference_mode():
+            found = AutoPeftModelForCausalLM.from_pretrained(done.path).eval()(tokens).logits
+            wanted = AutoModelForCausalLM.from_pretrained(merged_model).eval()(tokens).logits
+            untrained = AutoModelForCausalLM.from_pretrained(named).eval()(tokens).logits
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+        assert float((wanted - untrained).abs().max()) > 0.1
+        stops = [GenerationConfig.from_pretrained(folder).eos_token_id for folder in (done.path, merged_model)]
+        assert stops[0] == stops[1] and not list(done.path.glob("model*"))
+        assert "AutoPeftModelForCausalLM" in (done.path / "README.md").read_text()
+    train(run, a_recipe(base, {**ARGS, "max_steps": 1}), Silent())
+    assert not run.file("train", "adapter").exists()
+    with pytest.raises(UsageError, match="has no adapters"):
+        api.export(run.path, "adapter")
+
+
+def test_new_adapters_are_trained_on_a_trained_student_and_found_again(tiny_model: Path, tmp_path: Path) -> None:
+    """What peft's users do with a model's folder."""
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = train(a_run(tmp_path), a_recipe(tiny_model, {**ARGS, "max_steps": 1}, lora=LoraConfig(r=4)), Silent()).path
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(folder), peft.LoraConfig(task_type="CAUSAL_LM", r=2))
+    with torch.no_grad():
+        for name, part in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(part, std=0.2)
+    model.save_pretrained(tmp_path / "more")
+    tokens = torch.arange(5, 45)[None]
+    with torch.inference_mode():
+        again = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "more").eval()(tokens).logits
+        torch.testing.assert_close(again, model.eval()(tokens).logits)
 
 
 def test_a_stopped_training_of_adapters_ends_with_the_same_bytes(

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from chat_server import Body, ChatServer, answer
+from chat_server import Body, ChatServer, Wire, answer
 from engine_contract import Holds, ask, check_engine_contract
 
 from seqdistill.engines import UNMETERED, Completion, Meter, Pace, Request, open_engine
@@ -156,6 +156,12 @@ def test_numbers_that_no_float_holds_are_null_and_do_not_break_the_journal() -> 
         (b'{"choices": [null]}', "no answer"),
         (b'{"choices": [{"finish_reason": "error", "error": {"code": 502}}]}', "no answer"),
         (b'{"choices": {"message": {}}}', "no answer"),
+        (b"", "empty reply"),
+        (b'{"choices": [{"message": {"content": ""}, "finish_reason": null, "error": {"code": 502}}]}', "broken off"),
+        (b'{"choices": [{"message": {"content": "half"}, "finish_reason": "stop", "error": {"code": 502}}]}', "broken off"),
+        (b'{"choices": [{"message": {"content": "half"}, "finish_reason": null}], "error": "gone"}', "broken off"),
+        (b'{"choices": [{"message": {"content": ""}}], "error": {"code": 524, "message": "upstream"}}', "http 524"),
+        (b'{"success": true, "errors": [], "result": {"response": "yes"}}', "no answer"),
     ],
 )
 def test_a_reply_that_cannot_be_kept_is_that_request_failure(text: bytes, error: str) -> None:
@@ -191,6 +197,29 @@ def test_an_error_of_any_shape_is_read(text: bytes, error: str | None) -> None:
         ({"prompt_tokens": 10**400, "completion_tokens": 5}, (0, 5, 0), True),
         ({"prompt_tokens": -9, "completion_tokens": None}, (0, 0, 0), True),
         (None, (0, 0, 0), True),
+        ({"prompt_tokens": 0, "completion_tokens": 5}, (0, 5, 0), True),  # no prompt has none
+        ({"prompt_tokens": "9.0", "completion_tokens": "5"}, (9, 5, 0), False),
+        ({"promptTokens": 9, "completionTokens": 5}, (9, 5, 0), False),
+        ({"prompt_tokens": 9, "total_tokens": 14}, (9, 5, 0), False),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "cached_tokens": 8}, (9, 5, 8), False),  # Moonshot, Together
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_cache_hit_tokens": "8"}, (9, 5, 8), False),  # DeepSeek
+        ({"input_tokens": 9, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 8}}, (9, 5, 8), False),
+        # Anthropic counts the cache beside the prompt; LiteLLM puts it in, Portkey into the total alone
+        (
+            {"input_tokens": 1, "output_tokens": 5, "cache_read_input_tokens": 6, "cache_creation_input_tokens": 2},
+            (9, 5, 6),
+            False,
+        ),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "cache_read_input_tokens": 6},
+            (9, 5, 6),
+            False,
+        ),
+        (
+            {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 14, "cache_read_input_tokens": 6},
+            (9, 5, 6),
+            False,
+        ),
     ],
 )
 def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
@@ -198,7 +227,54 @@ def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
 ) -> None:
     completion = said(json.dumps({"choices": [{"message": {"content": "a"}}], "usage": usage}).encode())
     assert (completion.prompt_tokens, completion.completion_tokens, completion.cached_tokens) == tokens
-    assert (completion.error, completion.uncounted) == (None, uncounted)
+    assert (completion.error, completion.uncounted, completion.hidden_tokens) == (None, uncounted, 0)
+
+
+@pytest.mark.parametrize("place", [{"x_groq": {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}}, {}])
+def test_tokens_that_are_reported_beside_the_reply_or_in_its_choice_are_counted(place: Body) -> None:
+    usage = {} if place else {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}
+    completion = said(json.dumps({"choices": [{"message": {"content": "a"}, **usage}], **place}).encode())
+    assert (completion.prompt_tokens, completion.completion_tokens, completion.uncounted) == (9, 5, False)
+
+
+@pytest.mark.parametrize(
+    ("served", "noted"),
+    [
+        ("other-1b", True),
+        ("org/Teacher-2024-08-06", False),
+        ("/models/teacher-Q4_K_M.gguf", False),
+        ("teacher", False),
+        (None, False),
+        (7, False),
+    ],
+)
+def test_another_model_than_was_requested_is_noted_once(served: Any, noted: bool) -> None:
+    notes: list[str] = []
+    with ChatServer(reply=lambda body: {**answer(body), "model": served}) as server:
+        completions = answers_of(server, 5, on_note=notes.append)
+    assert {one.error for one in completions.values()} == {None}
+    assert [served in note for note in notes] == ([True] if noted else [])
+
+
+def test_a_reply_that_cannot_be_read_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
+    wire = Wire(200, b"{}", {"X-Large": "y" * 20_000})
+    with ChatServer(lambda *_: wire) as server:
+        failed = answers_of(server, 1, retries=0)["p0"]
+    assert failed.error == "malformed reply" and "8190 bytes" in str(failed.message)
+    assert "Bearer" not in str(failed.message)
+
+
+def test_log_probabilities_in_lists_are_read() -> None:
+    lists = b'{"tokens": ["a", "b"], "token_logprobs": [-0.5, -1], "token_ids": [1, 2], "top_logprobs": [{"a": -0.5}, null]}'
+    found = logprobs_in(said(b'{"choices": [{"message": {"content": "ab"}, "logprobs": %s}]}' % lists).raw)
+    assert found is not None
+    assert (found.tokens, found.logprobs, found.top_tokens, found.top_logprobs) == (
+        ["a", "b"],
+        [-0.5, -1],
+        [["a"], []],
+        [[-0.5], []],
+    )
 
 
 def test_log_probabilities_of_any_size_fit_their_file() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from seqdistill.engines import Pace
-from seqdistill.engines.pace import CUT, Throttle, backoff
+from seqdistill.engines.pace import CUT, Throttle, backoff, retry_after, spoken_pause
 
 TOKENS = 100  # of each request
 REFUSAL_SECONDS = 0.02
@@ -138,3 +138,43 @@ def test_a_slow_endpoint_that_queues_gets_no_more_than_it_answers_before_the_tim
         throttle.answered(now - sent_at)
         throttle.finished(0)
     assert longest < pace.timeout
+
+
+NOW = 1_795_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "2s"}, 2.0),
+        ({"retry-after": "1795000003"}, 3.0),  # a time in seconds since 1970
+        ({"retry-after": "Wed, 18 Nov 2026 11:06:45 GMT"}, 5.0),
+        ({"retry-after": "Wed, 18 Nov 2026 11:06:45 -0000"}, 5.0),
+        ({"retry-after": "Wed, 18 Nov 2020 11:06:45 GMT"}, 0.0),
+        ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
+        *[({"retry-after": value}, None) for value in ("-1", "soon", "", "nan", "2, 2")],
+        ({}, None),
+    ],
+)
+def test_retry_after_is_read_as_servers_write_it(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Limit 100000, Used 97050, Requested 3619. Please try again in 9m38.016s. Need more?", 578.016),  # Groq
+        ("Please try again in 1.5s", 1.5),
+        ("Please try again in 1500ms.", 1.5),
+        ("Please try again in 9h3m38s", 32618.0),
+        ("Please retry in 37.5s.", 37.5),  # Gemini
+        ('[{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "37s"}]', 37.0),
+        ("Rate limit is exceeded. Try again in 5 seconds.", 5.0),  # Azure
+        ("Please retry after 2 minutes", 120.0),
+        ("try again in 1 hour 2 min", 3720.0),
+        *[(text, None) for text in ("Please try again in 6ms.", "Please try again later.", "Used 3 of 5 s", "")],
+    ],
+)
+def test_a_pause_in_words_is_read(text: str, seconds: float | None) -> None:
+    assert spoken_pause(text) == seconds

@@ -121,11 +121,30 @@ def test_reasoning_beside_an_answer_is_read_whatever_holds_it(message: dict[str,
         {"type": "text", "text": "yes"},
         [{"type": "text", "text": {"value": "yes", "annotations": []}}],
         [{"type": "output_text", "text": "y"}, "es", None, {"type": "image_url"}],
+        "yes",
     ],
 )
 def test_the_text_of_an_answer_is_read_whatever_holds_it(content: object) -> None:
     raw = {"choices": [{"message": {"content": content}, "finish_reason": "stop"}]}
     assert parse_choice("p", raw, 0, 1.0).content == "yes"
+
+
+@pytest.mark.parametrize(
+    ("choice", "content", "reason"),
+    [
+        ({"message": "yes"}, "yes", "stop"),
+        ({"text": "yes"}, "yes", "stop"),  # of /v1/completions
+        ({"delta": {"content": "yes"}}, "yes", "stop"),
+        ({"message": {"content": {"a": [1], "b": "ü"}}}, '{"a": [1], "b": "ü"}', "stop"),  # JSON that the server parsed
+        ({"message": {"content": 42}}, "42", "stop"),
+        ({"message": {"content": False}}, "false", "stop"),
+        ({"message": {"content": None, "refusal": "no"}}, "no", "refusal"),
+        ({"message": {"content": [{"type": "refusal", "refusal": "no"}]}}, "no", "refusal"),
+    ],
+)
+def test_an_answer_is_read_in_whatever_form_it_comes(choice: dict[str, object], content: str, reason: str) -> None:
+    completion = parse_choice("p", {"choices": [{**choice, "finish_reason": "stop"}]}, 0, 1.0)
+    assert (completion.content, completion.finish_reason) == (content, reason)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +163,9 @@ def test_the_text_of_an_answer_is_read_whatever_holds_it(content: object) -> Non
         ),
         ({"prompt_tokens": 20, "completion_tokens": 618, "completion_tokens_details": {"reasoning_tokens": 600}}, 0),
         ({"prompt_tokens": 20, "completion_tokens": 18, "total_tokens": 5}, 0),
+        ({"prompt_tokens": 20, "completion_tokens": 18, "total_tokens": 38, "reasoning_tokens": 600}, 600),  # Perplexity
+        ({"input_tokens": 20, "output_tokens": 18, "output_tokens_details": {"reasoning_tokens": 600}}, 600),
+        ({"prompt_tokens": 20, "completion_tokens": 618, "total_tokens": 638, "reasoning_tokens": 600}, 0),  # Together
     ],
 )
 def test_reasoning_tokens_that_are_not_among_the_completion_s_are_counted_beside_them(
@@ -172,6 +194,9 @@ def test_reasoning_tokens_that_are_not_among_the_completion_s_are_counted_beside
         ],
         *[(word, "tool_calls") for word in ("tool_calls", "tool_use", "function_call")],
         *[(word, "error") for word in ("abort", "error", "insufficient_system_resource", "cancelled")],
+        *[(word, "stop") for word in ("StopSequence", "EndOfText")],
+        *[(word, "error") for word in ("load", "unload", "malformed_model_output", "USER_CANCEL")],  # Ollama, Bedrock, Cohere
+        ({"type": "length", "length": 10}, "length"),  # SGLang
         ("refusal", "refusal"),
         *[(word, "unknown") for word in (None, "", "OTHER", 7, ["stop"])],
     ],

@@ -62,6 +62,10 @@ def chunk(delta: dict[str, Any], reason: str | None = None, name: str = "chatcmp
     return {"id": name, "object": "chat.completion.chunk", "model": "m", "choices": choices}
 
 
+def with_usage(one: dict[str, Any]) -> dict[str, Any]:
+    return {**one, "choices": [{**one["choices"][0], "usage": REPLY["usage"]}]}
+
+
 USAGE = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m", "choices": [], "usage": REPLY["usage"]}
 CHUNKS = [
     chunk({"role": "assistant", "content": ""}),
@@ -160,6 +164,19 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "a Bedrock batch": [{"recordId": "r", "modelInput": {**CHAT, "anthropic_version": "x"}, "modelOutput": CLAUDE}],
     "chunks in a response": [{"request": {**CHAT, "stream": True}, "response": CHUNKS}],
     "an event stream in a response": [{"request": {**CHAT, "stream": True}, "response": SSE}],
+    "chunks with the usage in a choice": [
+        {"request": CHAT, "response": [*CHUNKS[:-2], with_usage(chunk({}, "stop"))]},
+    ],
+    "a message that is a text": [{"request": CHAT, "response": {**REPLY, "choices": [{**CHOICE, "message": "5"}]}}],
+    "JSON that the server parsed": [
+        {"request": CHAT, "response": {**REPLY, "choices": [{**CHOICE, "message": {"content": 5}}]}}
+    ],
+    "a prompt's tokens in a cache": [
+        {
+            "request": CHAT,
+            "response": {**CLAUDE, "usage": {"input_tokens": 2, "cache_read_input_tokens": 5, "output_tokens": 3}},
+        }
+    ],
     "chunks behind their request": [{**CHAT, "stream": True}, *CHUNKS],
     "an event stream behind its request": [json.dumps(CHAT), *SSE.splitlines()],
     "a chunk a line with its request": [{"request": CHAT, "response": one} for one in CHUNKS],
@@ -392,6 +409,31 @@ def test_finish_reasons_are_those_of_one_vocabulary(tmp_path: Path, row: object,
 def test_tool_calls_are_taken_by_name_and_arguments(tmp_path: Path, row: object) -> None:
     _, (sample,) = imported(tmp_path, lines(tmp_path, [row]))
     assert sample.tool_calls == [{"name": "add", "arguments": '{"a": 2}'}]
+
+
+BROKEN = {"code": 502, "message": "upstream gone"}
+
+
+@pytest.mark.parametrize(
+    ("response", "text", "reason"),
+    [
+        ({**REPLY, "choices": [{**CHOICE, "error": BROKEN}]}, "5", "error"),
+        ({**REPLY, "choices": [{**CHOICE, "finish_reason": None}], "error": BROKEN}, "5", "error"),
+        ({**REPLY, "choices": [{**CHOICE, "message": {"content": [{"type": "refusal", "refusal": "no"}]}}]}, "no", "refusal"),
+        ([chunk({"content": "5"}, ""), chunk({"content": "0"}, "null")], "50", "unknown"),
+        ("data: " + json.dumps(chunk({"content": "5\u2028"}, "stop"), ensure_ascii=False) + "\n\n", "5\u2028", "stop"),
+        ({**REPLY, "choices": [{**CHOICE, "message": {"content": ""}}], "error": BROKEN}, None, None),
+        ([chunk({"content": "5"}), {**chunk({}), "error": BROKEN}], None, None),
+    ],
+)
+def test_what_was_broken_off_is_recorded_as_such_or_not_taken(
+    tmp_path: Path, response: object, text: str | None, reason: str | None
+) -> None:
+    result, samples = imported(
+        tmp_path, lines(tmp_path, [{"request": CHAT, "response": REPLY}, {"request": CHAT, "response": response}])
+    )
+    assert [(one.text, one.finish_reason) for one in samples[1:]] == ([] if text is None else [(text, reason)])
+    assert result.unread == (text is None)
 
 
 def test_a_system_message_is_kept_wherever_it_is_written(tmp_path: Path) -> None:

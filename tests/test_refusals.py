@@ -66,6 +66,13 @@ FILTERED = {
     "Gemini": Wire(400, [{"error": {"code": 400, "message": "blockReason: PROHIBITED_CONTENT", "status": "INVALID_ARGUMENT"}}]),
     "Zhipu": error(400, "系统检测到输入或生成内容可能包含不安全或敏感内容", code="1301"),
     "Bedrock": error(403, "blocked by the content guardrail"),
+    "Volcengine": error(400, "The input text may contain sensitive information.", code="InputTextSensitiveContentDetected"),
+    "xAI": Wire(
+        403,
+        {"code": "no permission", "error": "Content violates usage guidelines. API key ID: 1a2, Failed check: SAFETY_CHECK"},
+    ),
+    "Bedrock, enabled": error(400, "Guardrail was enabled and input is in the blocked list: BLOCKED"),
+    "MiniMax": Wire(200, {"choices": None, "base_resp": {"status_code": 1026, "status_msg": "input new_sensitive"}}),
     "in a 200": Wire(200, {"error": {"code": 400, "message": "flagged by the safety system"}}),
     "no choices, and why": Wire(200, {"choices": [], "promptFeedback": {"blockReason": "SAFETY"}}),
     "no choices, but tokens": Wire(
@@ -84,6 +91,20 @@ def test_a_content_filter_is_an_answer_to_one_prompt_and_the_others_are_answered
     flagged = completions.pop(f"p{number}")
     assert (flagged.error, flagged.finish_reason, flagged.content) == (None, "content_filter", "")
     assert {one.finish_reason for one in completions.values()} <= {"stop", "length"}
+
+
+def test_a_filter_that_takes_every_prompt_stops_at_the_start() -> None:
+    with ChatServer(lambda *_: FILTERED["Azure"]) as server:
+        with pytest.raises(UsageError, match="The response was filtered; the first 10 requests all failed so") as caught:
+            answers_of(server, count=500)
+        assert len(server.requests) <= 30
+    assert "safety filter" in caught.value.hint and "--ask-again content_filter" in caught.value.hint
+
+
+def test_a_web_page_judges_no_prompt() -> None:
+    page = b"<html><body>Blocked by your organisation's web filter: content policy</body></html>"
+    with ChatServer(only(3, Wire(403, page))) as server:
+        assert answers_of(server)["p3"].error == "http 403"
 
 
 TOO_LONG = {
@@ -114,6 +135,11 @@ TOO_LONG = {
     "Mistral": error(400, "Prompt contains 40000 tokens, too large for model with 32768 maximum context length"),
     "Cohere": Wire(400, {"message": "too many tokens: total number of tokens in the prompt cannot exceed 4096"}),
     "Bedrock": error(400, "Input is too long for requested model."),
+    "DashScope": error(400, "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 30720]"),
+    "Moonshot": error(400, "Invalid request: Your request exceeded model token limit: 8192"),
+    "Volcengine": error(400, "Total tokens of image and text exceed max message tokens. Request id: 021"),
+    "SGLang, as length": error(400, "Input length (5000 tokens) exceeds the maximum allowed length (4090 tokens)."),
+    "Zhipu": error(400, "Prompt 超长", code="1261"),
     "nginx": Wire(413, b"<html>413 Request Entity Too Large</html>"),
 }
 
@@ -145,7 +171,7 @@ def test_a_request_larger_than_a_minute_s_limit_is_not_waited_for(wire: Wire) ->
 
 def test_a_minute_s_limit_that_is_used_up_is_waited_for_and_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "NOTE_EACH_SECONDS", 1e9)
-    wire = error(429, "Rate limit reached on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000. Try again in 2s.")
+    wire = error(429, "Rate limit reached on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000. Try again in 20ms.")
     notes: list[str] = []
     with ChatServer(lambda number, _: wire if number < 60 else None) as server:
         completions = answers_of(server, notes=notes)
@@ -168,6 +194,13 @@ NO_MONEY = {
     "DeepSeek": error(402, "Insufficient Balance"),
     "Moonshot": error(429, "Your account is suspended, check your balance", type="exceeded_current_quota_error"),
     "in a 200": Wire(200, {"error": {"code": 402, "message": "Insufficient credits"}}),
+    "MiniMax": Wire(200, {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
+    "LiteLLM": error(400, "Budget has been exceeded! Current cost: 10.2, Max budget: 10.0", type="budget_exceeded"),
+    "OpenRouter, of a key": error(403, "Key limit exceeded (total limit).", code=403),
+    "Anthropic, a month's": error(
+        400, "You have reached your specified API usage limits. You will regain access on 2026-12-01."
+    ),
+    "Zhipu": error(429, "余额不足或无可用资源包,请充值。", code="1113"),
 }
 
 
@@ -189,7 +222,7 @@ def test_a_quota_that_comes_back_is_waited_for() -> None:
             {
                 "error": {
                     "code": 429,
-                    "message": "You exceeded your current quota. Please retry in 3s.",
+                    "message": "You exceeded your current quota. Please retry in 1s.",
                     "status": "RESOURCE_EXHAUSTED",
                 }
             }
@@ -197,6 +230,73 @@ def test_a_quota_that_comes_back_is_waited_for() -> None:
     )
     with ChatServer(lambda number, _: wire if number < 3 else None) as server:
         assert {one.error for one in answers_of(server).values()} == {None}
+
+
+def test_a_402_that_names_a_pause_is_waited_for() -> None:
+    wire = Wire(402, {"error": {"message": "In-flight spending budget exhausted", "code": 402}}, {"Retry-After": "0.1"})
+    with ChatServer(lambda number, _: wire if number < 3 else None) as server:
+        assert {one.error for one in answers_of(server).values()} == {None}
+
+
+A_DAY = {
+    "Groq": error(
+        429, "Rate limit reached on tokens per day (TPD): Limit 100000, Used 100000. Please try again in 9h3m38.016s."
+    ),
+    "OpenRouter": error(
+        429, "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 requests per day", code=429
+    ),
+    "Gemini": Wire(
+        429,
+        [
+            {
+                "error": {
+                    "code": 429,
+                    "message": "You exceeded your current quota. Please retry in 37.5s.",
+                    "status": "RESOURCE_EXHAUSTED",
+                    "details": [{"violations": [{"quotaId": "GenerateRequestsPerDayPerProject"}]}, {"retryDelay": "37s"}],
+                }
+            }
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("wire", A_DAY.values(), ids=list(A_DAY))
+@pytest.mark.parametrize("answered", [0, 5])
+def test_a_day_s_limit_that_is_used_up_ends_the_run_until_then(wire: Wire, answered: int) -> None:
+    with ChatServer(lambda number, _: wire if number >= answered else None) as server:
+        with pytest.raises(SeqdistillError) as caught:
+            answers_of(server, count=200)
+        assert len(server.requests) <= answered + 16
+    assert caught.value.exit_code == 1 and "run again" in caught.value.hint
+
+
+def test_a_day_s_limit_with_room_in_minutes_is_waited_for() -> None:
+    wire = error(429, "Rate limit reached on requests per day (RPD): Limit 200, Used 200. Please try again in 1.2s.")
+    with ChatServer(lambda number, _: wire if number < 1 else None) as server:
+        assert {one.error for one in answers_of(server).values()} == {None}
+
+
+BAD_START = {  # a refusal of everything, and what its hint names
+    "Gemini's key": (Wire(400, [{"error": {"message": "API key not valid. Please pass a valid API key."}}]), "OPENAI_API_KEY"),
+    "xAI's key": (Wire(400, {"code": "invalid argument", "error": "Incorrect API key provided: xa***12."}), "OPENAI_API_KEY"),
+    "a gateway's key": (Wire(403, {"error": "Invalid API key"}), "OPENAI_API_KEY"),
+    "MiniMax's key": (Wire(200, {"base_resp": {"status_code": 1004, "status_msg": "login fail"}}), "OPENAI_API_KEY"),
+    "NestJS": (Wire(401, {"statusCode": 401, "message": "token expired at noon", "error": "Unauthorized"}), "OPENAI_API_KEY"),
+    "Apigee": (Wire(401, {"fault": {"faultstring": "Invalid ApiKey"}}), "OPENAI_API_KEY"),
+    "DeepSeek's model": (error(400, "Model Not Exist"), "model name"),
+    "OpenRouter's model": (error(400, "teacher is not a valid model ID", code=400), "model name"),
+}
+
+
+@pytest.mark.parametrize(("wire", "hint"), BAD_START.values(), ids=list(BAD_START))
+def test_a_wrong_key_or_model_stops_at_once_whatever_the_status(wire: Wire, hint: str) -> None:
+    with ChatServer(lambda *_: wire) as server:
+        with pytest.raises(UsageError) as caught:
+            answers_of(server, count=500)
+        assert len(server.requests) <= 8, "what was sent at once"
+    assert hint in caught.value.hint
+    assert not caught.value.message.endswith((": Unauthorized", ": Error code: 401"))
 
 
 SET_ASIDE: dict[str, Wire] = {
@@ -292,7 +392,12 @@ def test_an_endpoint_that_answers_nothing_any_more_is_not_sent_each_of_the_rest(
 
 
 @pytest.mark.parametrize(
-    "message", ["Your account has been flagged for violating our policies", "This organization is blocked: policy violation"]
+    "message",
+    [
+        "Your account has been flagged for violating our policies",
+        "This organization is blocked: policy violation",
+        "Your access was terminated due to violation of our policies, please check your email for more information.",
+    ],
 )
 def test_a_suspended_account_is_no_answer(message: str) -> None:
     with ChatServer(lambda *_: error(403, message)) as server, pytest.raises(UsageError, match="all failed so"):
@@ -325,8 +430,8 @@ def test_a_choice_without_a_message_that_ended_at_the_limit_is_an_empty_answer_t
 
 # --- trouble that passes -------------------------------------------------------------------------------------------------
 
-LATER = [429, 500, 502, 503, 520, 521, 522, 523, 525, 529, 530]
-PERHAPS_BILLED = [408, 504, 524]
+LATER = [404, 429, 500, 502, 503, 520, 521, 522, 523, 525, 529, 530]
+PERHAPS_BILLED = [408, 499, 504, 524]
 
 
 @pytest.mark.parametrize("status", [*LATER, *PERHAPS_BILLED])
@@ -374,6 +479,42 @@ def test_an_endpoint_that_stays_down_ends_the_run_which_can_be_resumed(monkeypat
     ):
         answers_of(server, count=300, retries=100)
     assert caught.value.exit_code == 1
+
+
+IN_A_200 = {  # what says no more than words
+    "Qianfan": {"error_code": 18, "error_msg": "Open api qps request limit reached"},
+    "overloaded": {"error": "The model is overloaded. Please try again later."},
+    "error true": {"error": True, "message": "Server is busy, please try again later", "code": 503},
+    "Cloudflare": {"success": False, "errors": [{"code": 3040, "message": "Capacity temporarily exceeded"}], "result": None},
+    "MiniMax": {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
+    "an empty choice": {"choices": [{"message": {"content": None}}], "error": {"message": "Rate limit exceeded", "code": 429}},
+}
+
+
+@pytest.mark.parametrize("reply", IN_A_200.values(), ids=list(IN_A_200))
+def test_trouble_that_comes_as_a_200_is_waited_for_and_costs_nothing(reply: Body) -> None:
+    with ChatServer(lambda number, _: Wire(200, reply) if number in (3, 4) else None) as server:
+        completions = answers_of(server, meter=(holds := Holds()))
+        assert len(server.requests) == 22
+    assert {one.error for one in completions.values()} == {None}
+    assert set(holds.open) == {one.hold for one in completions.values()}
+
+
+def test_a_server_that_loads_its_model_is_given_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "DOWN_SECONDS", {False: 0.1, True: 60.0})
+    for message, patient in (("Loading model", True), ("no replica", False)):
+        with ChatServer() as server:
+            wire = error(503, message)
+
+            def down(_: int, __: Body, server: ChatServer = server, wire: Wire = wire) -> Wire | None:
+                return wire if server.times[-1] - server.times[0] < 0.5 else None
+
+            server.fault = down
+            if patient:
+                assert {one.error for one in answers_of(server, retries=100).values()} == {None}
+            else:
+                with pytest.raises(SeqdistillError, match=message):
+                    answers_of(server, retries=100)
 
 
 BROKEN_OFF = ["abort", "error", "insufficient_system_resource", "cancelled", "network_error"]

@@ -1,7 +1,8 @@
 """Streamed answers against a real HTTP server: what comes is what would have come without a stream."""
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from chat_server import Body, ChatServer, Wire, answer
 from engine_contract import Holds, ask, check_engine_contract
 
 from seqdistill.engines import Completion, Pace, Request, open_engine
+from seqdistill.engines.streams import Joined, lines_of
 from seqdistill.recipe.tables import ModelConfig
 
 
@@ -80,6 +82,28 @@ def chunk(text: str | None = None, reason: str | None = None, **more: Any) -> Bo
         ),
         ([{**chunk("y"), "usage": {"prompt_tokens": 6, "completion_tokens": 1}}, {**chunk("es", "stop"), "usage": USAGE}], ""),
         ([{"choices": None}, chunk("yes"), {"choices": [], "x_groq": {"usage": USAGE}}], ""),
+        ([chunk("yes"), chunk(reason="stop", usage=USAGE)], ""),  # Moonshot
+        ([{**chunk("yes"), "usage": {"prompt_tokens": 6}}, {**chunk(reason="stop"), "usage": {"completion_tokens": 3}}], ""),
+        (
+            [
+                {**chunk("yes"), "usage": {"input_tokens": 6, "output_tokens": 1}},
+                {"choices": [], "usage": {"output_tokens": 3}},
+            ],
+            "",
+        ),
+        ([chunk("ye", ""), chunk("s", "null"), chunk("", "stop"), {**chunk("", ""), "usage": USAGE}], ""),  # Ollama, KoboldCpp
+        (
+            [
+                {"choices": [{"index": "0", "text": "yes"}]},
+                {"choices": [{"text": "", "finish_reason": "stop"}], "usage": USAGE},
+            ],
+            "",
+        ),
+        (
+            [{**chunk("yes", "stop"), "usage": USAGE}, {"error": {"message": "closing", "code": 500}}],
+            ": a whole answer stays\n\n",
+        ),
+        ([chunk("yes", "stop"), {"choices": [], "usage": USAGE}], 'event: message\ndata: {"choices":\ndata: []}\n\n'),
     ],
 )
 def test_an_answer_is_read_once_and_with_its_tokens_however_it_is_streamed(events: list[Body], start: str) -> None:
@@ -87,6 +111,42 @@ def test_an_answer_is_read_once_and_with_its_tokens_however_it_is_streamed(event
     with ChatServer(lambda *_: Wire(200, text.encode(), {"Content-Type": "text/event-stream"})) as server:
         completion = answer_of(server)
     assert (completion.content, completion.prompt_tokens, completion.completion_tokens) == ("yes", 6, 3)
+
+
+@pytest.mark.parametrize("text", ["a\u2028b\u2029c\u0085d", "größe 日本 😀"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_stream_is_utf_8_and_its_lines_end_where_the_standard_says(text: str, end: str) -> None:
+    events = [json.dumps(chunk(text, "stop"), ensure_ascii=False), json.dumps({"choices": [], "usage": USAGE}), "[DONE]"]
+    content = "".join(f"data: {event}{end}{end}" for event in events).encode()
+    wire = Wire(200, content, {"Content-Type": "text/event-stream; charset=ISO-8859-1"})
+    with ChatServer(lambda *_: wire) as server:
+        assert answer_of(server).content == text
+
+
+async def _parts(content: bytes, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_lines_are_the_same_wherever_the_network_cuts_them(size: int) -> None:
+    async def lines() -> list[str]:
+        return [line async for line in lines_of(_parts("é\r\n\r\nb\rc\n\nd".encode(), size))]
+
+    assert asyncio.run(lines()) == ["é", "", "b", "c", "", "d"]
+
+
+def test_a_tool_call_without_numbers_is_put_together() -> None:
+    calls: list[list[Body]] = [
+        [{"id": "a", "function": {"name": "look", "arguments": '{"at"'}}],
+        [{"function": {"arguments": ": 1}"}}],
+        [{"id": "b", "function": {"name": "stop", "arguments": "{}"}}],
+    ]
+    joined = Joined()
+    for part in calls:
+        joined.add_chunk({"choices": [{"index": 0, "delta": {"tool_calls": part}}]})
+    functions = [call["function"] for call in joined.reply()["choices"][0]["message"]["tool_calls"]]
+    assert functions == [{"name": "look", "arguments": '{"at": 1}'}, {"name": "stop", "arguments": "{}"}]
 
 
 def test_several_answers_come_in_one_stream() -> None:
@@ -123,6 +183,17 @@ def test_silence_within_a_stream_ends_it_but_a_slow_stream_may_take_its_time() -
         (b'{"error": {"code": 429, "message": "slow down"}}', "http 429", 0),
         (b"<html>Welcome</html>", "web page", 1),
         (b"", "connection lost", 1),
+        (b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": ""}]}\n\n', "connection lost", 1),
+        (b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": "null"}]}\n\n', "connection lost", 1),
+        (b'event:error\ndata:{"code": "Throttling.RateQuota", "message": "rate limit exceeded"}\n\n', "http 429", 0),
+        (b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: {"object": "error", "code": 500}\n\n', "http 500", 1),
+        (
+            b'data: {"choices": [{"delta": {"content": ""}, "finish_reason": "error"}], "error": {"code": 502}}\n\n',
+            "http 502",
+            0,
+        ),
+        (b'data: {"choices": [{"delta": {"content": "a"}, "error": {"code": 1}}]}\n\ndata: [DONE]\n\n', "broken off", 1),
+        (b"data: \xff\n\n", "malformed reply", 1),
     ],
 )
 def test_a_stream_that_holds_no_answer_says_why(content: bytes, error: str, held: int) -> None:

@@ -222,16 +222,21 @@ def notices() -> Iterator[tuple[str, int, dict[str, str]]]:
                 yield file, batch, write(rng, frame, facts, slice_name)
 
 
-def main() -> None:
-    """Writes both files, each batch in an order of its own."""
+def files() -> dict[str, list[str]]:
+    """The lines of both files, each batch in an order of its own."""
     batches: dict[tuple[str, int], list[str]] = {}
     for file, batch, row in notices():
         batches.setdefault((file, batch), []).append(json.dumps(row) + "\n")
-    files: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for (file, _), lines in batches.items():
         random.Random(SEED).shuffle(lines)
-        files.setdefault(file, []).extend(lines)
-    for file, lines in files.items():
+        found.setdefault(file, []).extend(lines)
+    return found
+
+
+def main() -> None:
+    """Writes both files."""
+    for file, lines in files().items():
         (Path(__file__).parent / file).write_text("".join(lines), encoding="utf-8")
 
 

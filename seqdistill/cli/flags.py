@@ -7,6 +7,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Optional, Union, get_args, get_origin
@@ -56,17 +57,18 @@ def _settings_in(tables: Sequence[str]) -> Iterator[tuple[str, Setting]]:
                 yield table, setting
 
 
-def _parameters(tables: Sequence[str]) -> list[inspect.Parameter]:
-    """One optional parameter for each key of the tables; what is not passed stays None."""
+@cache
+def _parameters(table_or_key: str) -> list[inspect.Parameter]:
+    """One optional parameter for each key of a table, or for one key; what is not passed stays None."""
     parameters = []
-    for table, setting in _settings_in(tables):
+    for table, setting in _settings_in([table_or_key]):
         plain: Any = _plain(setting)
         if plain is None:
             continue
         default, choices = setting.default, setting.field.metadata["choices"]
         text = setting.field.metadata["help"] + (f": {' | '.join(setting.field.metadata['shown'])}" if choices else "")
         if default not in (None, False, [], ""):
-            text += f" [{' '.join(default) if isinstance(default, list) else default}]"
+            text += f" [{'on' if default is True else ' '.join(default) if isinstance(default, list) else default}]"
         dashed, name = flag(table, *setting.names), _name(table, setting)
         option = typer.Option(
             f"{dashed}/--no-{dashed[2:]}" if plain is bool else dashed,
@@ -144,7 +146,9 @@ def _from_environment(variable: str, setting: Setting) -> Any:
     return text
 
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory")]
+NewRunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
+BEGINNING = ("generate", "import", "run")  # commands that begin a run
 ConfigOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
@@ -197,13 +201,14 @@ def command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspect
 
             guarded(console, run, work)
 
-        positional = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=RunArgument)
+        place = NewRunArgument if name in BEGINNING else RunArgument
+        positional = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=place)
         common = [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for key, (annotation, default) in COMMON.items()
         ]
         named = [parameter.name for parameter in extra]
-        flags = [parameter for parameter in _parameters(tables) if parameter.name not in named]
+        flags = [parameter for name in tables for parameter in _parameters(name) if parameter.name not in named]
         parameters = [positional, *extra, *flags, *common]
         run_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -162,7 +162,7 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
 @command(
     "targets",
     ("task", "teacher"),
-    "Have a local teacher score the rows of filter, for train --method soft.",
+    "Score filter's rows by a local teacher, for train --method soft.",
     [own("top", TopOption, 20), own("model", ModelOption, None)],
 )
 def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | None) -> dict[str, Any]:
@@ -319,7 +319,7 @@ def _sweep(
 @command(
     "curve",
     (*SHARED, "student", *OF_EVAL, BUDGET),
-    "Train on 1/8 to all of the rows: will more data do it?",
+    "Train on 1/8 to all of the rows: would more data help?",
     [own("repeats", RepeatsOption, 2)],
 )
 def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from seqdistill import api, show
 from seqdistill.cli.flags import (
     ConfigOption,
     JsonOption,
-    LimitOption,
     MarkdownOption,
     QuietOption,
     RunArgument,
@@ -29,7 +28,9 @@ from seqdistill.runs import Run
 ToOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        "--to", metavar="FORM", help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm; gguf also f16, q4_1, q5_0, q5_1"
+        "--to",
+        metavar="FORM",
+        help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm | adapter; gguf also f16, q4_1, q5_0, q5_1",
     ),
 ]
 DataOption = Annotated[
@@ -47,17 +48,21 @@ PushOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--push", metavar="OWNER/NAME", help="upload what was written to this hub repository; the key is HF_TOKEN"),
 ]
+PromptsOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--limit", metavar="N", min=1, help="with --draft: measure on the first N test prompts [20]"),
+]
 _EXPORT = [
     own("to", ToOption, None),
     own("data", DataOption, None),
     own("draft", DraftOption, False),
     own("out", OutOption, None),
     own("push", PushOption, None),
-    own("limit", LimitOption, None),
+    own("limit", PromptsOption, None),
 ]
 
 
-@command("export", (), "The student in the form in which it is deployed; or the data for other trainers.", _EXPORT)
+@command("export", (), "Export the student to deploy it, or the data for other trainers.", _EXPORT)
 def _export(
     run: Run,
     recipe: Recipe,
@@ -71,6 +76,10 @@ def _export(
 ) -> dict[str, Any]:
     if sum((to is not None, data is not None, draft)) != 1:
         raise UsageError("export takes one of --to, --data and --draft", "for example --to gguf:q8_0")
+    if push is not None and to is None:
+        raise UsageError("--push uploads what --to has written", "for example --to safetensors --push my-team/notices-student")
+    if push is not None:
+        api.check_push(push)
     if data is not None:
         counts = api.export_data(run.path, data, out=out)
         console.facts(f"export: {data}", {name: f"{count:,} rows" for name, count in counts.items()})
@@ -81,14 +90,17 @@ def _export(
         return asdict(found)
     exported = api.export(run.path, str(to), recipe, out=out, progress=console)
     show.show_export(console, exported)
-    if push:
-        console.facts("", {"pushed": api.push(exported.path, push)})
-    return asdict(exported)
+    pushed = {"pushed": api.push(exported.path, push, progress=console)} if push is not None else {}
+    console.facts("", pushed)
+    return {**asdict(exported), **pushed}
 
 
 @app.command("verify")
 def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = False) -> None:
-    """Check a run's hashes, scores and verdict again, with no GPU and no teacher: exit 0 whole, 1 names the file."""
+    """Check hashes, scores and verdict again; runs no model.
+
+    Of a sweep or curve its table and its students, too. Exit 0: all is as it was written; 1: names what is not.
+    """
     console = Console(as_json=json_, quiet=quiet)
 
     def work() -> dict[str, Any]:
@@ -103,7 +115,10 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
 
 @app.command("status")
 def _status(run: RunArgument, json_: JsonOption = False) -> None:
-    """The stages of a run: done, stale and by which key, running, failed; and the next command."""
+    """The state of each stage, and the next command.
+
+    Done, stale and by which key, running, incomplete or failed.
+    """
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
@@ -124,7 +139,10 @@ def _show(
     markdown: MarkdownOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """What a run has found so far: its stages, the table, the verdict and what to do next. Reads files alone."""
+    """What the run has found so far: table, verdict, what to do next.
+
+    Only reads files.
+    """
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
@@ -154,7 +172,10 @@ def _init(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write a recipe, a template, ten prompts, a test set and a page to start from; asks nothing."""
+    """Write a recipe, template, prompts and test set to start from.
+
+    Beside them a page that says what to change. Not interactive.
+    """
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
@@ -174,9 +195,9 @@ def _doctor(
     config: ConfigOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Check Python, GPU, torch, vLLM, disk, models, endpoints and keys, and say how to fix what fails: exit 1.
+    """Check Python, GPU, packages, disk, models, endpoints and keys.
 
-    Sends no prompt: an endpoint is asked for its list of models alone.
+    Says how to fix what fails, and exits 1. Sends no prompt: of an endpoint it only requests the list of models.
     """
     console = Console(as_json=json_)
 
@@ -276,7 +297,7 @@ def _serve_parameters() -> list[inspect.Parameter]:
 @command(
     "serve",
     ("task.template", "teacher", "student"),
-    "Serve the student at an OpenAI-compatible endpoint, the teacher behind it.",
+    "Serve the student at an OpenAI-compatible endpoint.\n\nWhere it is not sure the teacher answers, within a budget.",
     _serve_parameters(),
 )
 def _serve(run: Run, recipe: Recipe, console: Console, **flags: Any) -> dict[str, Any]:

@@ -15,12 +15,12 @@ LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_t
 _UNKNOWN = re.compile(
     r"unsupported|not? (?:be )?support|n[’']t support|unknown|unrecogni[sz]ed|unexpected|not permitted|extra (?:inputs|fields)"
     r"|not allowed|deprecated|cannot find|not known|no longer|(?<!\d )instead|unavailable|not available|not implemented"
-    r"|not enabled|incompatible|not compatible|does not (?:accept|take)|not accepted",
+    r"|not enabled|incompatible|not compatible|does not (?:accept|take)|not accepted|不支持",
     re.IGNORECASE,
 )
 _WRONG_VALUE = re.compile(
     r"only the default|strictly positive|invalid|cannot (?:both )?be|must (?:be|not)|should be|out of range|too (?:large|big)"
-    r"|greater|less than|maximum|minimum|range|at (?:most|least)",
+    r"|greater|less than|maximum|minimum|range|at (?:most|least)|非法|取值范围",
     re.IGNORECASE,
 )
 _NO_SYSTEM = re.compile(

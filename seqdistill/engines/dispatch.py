@@ -14,8 +14,8 @@ from typing import Any
 from seqdistill.engines import Completion, Meter, Pace, Request
 from seqdistill.engines.endpoints import Endpoint, Reply
 from seqdistill.engines.pace import backoff
-from seqdistill.engines.refusals import Failure
-from seqdistill.engines.replies import choices_in
+from seqdistill.engines.refusals import SHOWN, Failure
+from seqdistill.engines.replies import broken_off, choices_in
 from seqdistill.errors import SeqdistillError
 
 REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
@@ -25,7 +25,10 @@ ALIKE_AT_START = 10  # failures of one kind, and no answer yet: the others would
 ALIKE_LATER = 50  # the same after answers
 LONGEST_AWAY_PAUSE_SECONDS = 15.0
 NOTE_EACH_SECONDS = 60.0
-BLOCKED_HINT = "a safety filter seems to take every answer: look into the prompts, or try one of them with another client"
+BLOCKED_HINT = (
+    "a safety filter seems to take every answer: look into the prompts, or try one of them with another client; "
+    "--ask-again content_filter sends these prompts once more"
+)
 TRIES_BEFORE_NOTE = 3
 
 
@@ -156,7 +159,7 @@ class Dispatcher:
             completions = [self._parse(request, reply, seconds, number) for number, request in enumerate(attempt.requests)]
             completions[0] = replace(completions[0], hidden_tokens=completions[0].hidden_tokens + self._unread(attempt, reply))
             if all(completion.finish_reason == "error" for completion in completions) and completions[0].error is None:
-                ended = str(choices_in(reply.raw)[0].get("finish_reason"))
+                ended = str(broken_off(reply.raw, choices_in(reply.raw)[0]))[:SHOWN]
                 raise Failure("broken off", f"{endpoint.name} broke the answer off: {ended}", lost=True)
         except Failure as failure:
             if not failure.lost:
@@ -169,10 +172,8 @@ class Dispatcher:
                 endpoint.answers += 1
                 endpoint.failures.clear()
             self._report(_settled(completions, hold))
-            if reply.blocked and not endpoint.answers:
-                self._count_alike(
-                    endpoint, Failure("no answer", f"{endpoint.name} answered without a choice", hint=BLOCKED_HINT)
-                )
+            if reply.blocked:
+                self._count_blocked(endpoint, f"{endpoint.name} answered without a choice")
         finally:
             endpoint.throttle.finished(attempt.most_tokens - used)
             self._wake.set()
@@ -225,6 +226,8 @@ class Dispatcher:
             raw=failure.reply,
         )
         self._report([replace(failed, id=request.id) for request in attempt.requests])
+        if failure.filtered:
+            self._count_blocked(endpoint, failure.message)
 
     def _take_note(self, attempt: _Try, endpoint: Endpoint, failure: Failure, sent_at: float, now: float) -> None:
         """What a failure means for the request's further tries and for the endpoint's pace."""
@@ -267,6 +270,11 @@ class Dispatcher:
         if endpoint.failures[failure.kind] >= most:
             self._set_aside(endpoint, failure.fatal(most, proven=bool(endpoint.answers)))
 
+    def _count_blocked(self, endpoint: Endpoint, message: str) -> None:
+        """Sets an endpoint aside where a filter takes everything from the start: it may not be the prompts."""
+        if not endpoint.answers:
+            self._count_alike(endpoint, Failure("no answer", message, hint=BLOCKED_HINT))
+
     def _set_aside(self, endpoint: Endpoint, error: SeqdistillError) -> None:
         """Uses an endpoint no more. Raises the error when it was the last one."""
         if endpoint.out is None:
@@ -286,7 +294,7 @@ class Dispatcher:
             if failure.away or failure.lost or endpoint.away_tries > 1:
                 endpoint.throttle.lost(min(LONGEST_AWAY_PAUSE_SECONDS, backoff(endpoint.away_tries)), now)
         proven = any(other.answers for other in self._endpoints)
-        patience = (DOWN_SECONDS if failure.down else PATIENCE_SECONDS)[proven]
+        patience = (DOWN_SECONDS if failure.down else PATIENCE_SECONDS)[proven or failure.starting]
         if all(other.away_since is not None and now - other.away_since >= patience for other in self._used()):
             raise SeqdistillError(
                 failure.message, "check the base URL and that the server runs, then run again; no answer is lost"

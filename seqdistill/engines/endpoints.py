@@ -7,7 +7,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ from seqdistill.engines import Pace, Request
 from seqdistill.engines.dialect import Dialect
 from seqdistill.engines.options import without_secrets
 from seqdistill.engines.pace import Throttle, retry_after
-from seqdistill.engines.refusals import Failure, Who, is_blocked, no_answer, not_json, refusal
-from seqdistill.engines.replies import as_dict, choices_in, error_in
-from seqdistill.engines.streams import Joined
+from seqdistill.engines.refusals import SHOWN, Failure, Who, is_blocked, no_answer, not_json, refusal
+from seqdistill.engines.replies import as_dict, choices_in, error_in, is_error_alone
+from seqdistill.engines.streams import Joined, lines_of
 from seqdistill.errors import SeqdistillError
 from seqdistill.recipe.secrets import shown_url
 from seqdistill.records import from_json
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PATH = "/chat/completions"
 Hear = Callable[[dict[str, Any]], None]  # receives each chunk of a streamed answer as it comes
+ADAPTABLE = ("http 400", "http 403", "http 404", "http 422")  # refusals that may be about a field
 BLOCKED = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"}
 
 
@@ -57,6 +58,7 @@ class Endpoint:
     away_at: float = 0.0
     away_tries: int = 0
     noted_at: float = float("-inf")
+    served: set[str] = field(default_factory=set)  # the models that its replies name
 
     @property
     def name(self) -> str:
@@ -77,7 +79,7 @@ class Endpoint:
             raise self._timeout() from None
         except Failure as failure:
             failure.message = without_secrets(failure.message, self.secrets)
-            if error_of_reply := failure.reply if failure.kind == "http 400" else None:
+            if error_of_reply := failure.reply if failure.kind in ADAPTABLE else None:
                 raise self._adapted(made, error_of_reply) or failure from None
             raise
 
@@ -100,33 +102,36 @@ class Endpoint:
         except httpx2.TransportError as error:  # while a stream is read
             raise self._broken(error.__cause__ or error) from None
         except aiohttp.ClientError as error:
-            raise Failure("malformed reply", f"{self.name}: {error!r}", lost=True) from None
+            said = getattr(error, "message", "") or str(error)  # its repr shows the request's headers
+            raise Failure(
+                "malformed reply", f"{self.name}: {type(error).__name__}: {said[:SHOWN]}", lost=True, same_again=True
+            ) from None
 
     async def _streamed(self, body: dict[str, Any], hear: Hear | None) -> Reply:
         """A streamed answer. An endpoint that answers without a stream all the same is understood."""
         began, first, joined, plain = time.perf_counter(), None, Joined(), bytearray()
         create = self.client.chat.completions.with_streaming_response.create
         async with create(model=body["model"], messages=body["messages"], stream=True, extra_body=body) as response:
-            async for line in response.iter_lines():
-                if plain or (not joined.begun and line.lstrip().startswith(("{", "[", "<"))):
-                    plain += line.encode() + b"\n"
-                    continue
-                try:
+            try:
+                async for line in lines_of(response.iter_bytes()):
+                    if plain or (not joined.begun and line.lstrip().startswith(("{", "[", "<"))):
+                        plain += line.encode("utf-8", "surrogatepass") + b"\n"
+                        continue
                     chunk = joined.add(line)
-                except ValueError as error:
-                    raise Failure(
-                        "malformed reply", f"{self.name}: an event of the stream is not JSON: {error}", lost=True
-                    ) from None
-                if joined.begun and first is None:
-                    first = time.perf_counter() - began
-                if joined.error:
-                    failure = no_answer(self.who, joined.error, proven=bool(self.answers))
-                    failure.lost = failure.lost or joined.begun
-                    raise failure
-                if hear is not None and chunk is not None:
-                    hear(chunk)
-                if joined.done:
-                    break
+                    if joined.begun and first is None:
+                        first = time.perf_counter() - began
+                    if joined.error:
+                        failure = no_answer(self.who, joined.error, proven=bool(self.answers))
+                        failure.lost = failure.lost or joined.begun
+                        raise failure
+                    if hear is not None and chunk is not None:
+                        hear(chunk)
+                    if joined.done:
+                        break
+            except ValueError as error:
+                raise Failure(
+                    "malformed reply", f"{self.name}: an event of the stream is not JSON: {error}", lost=True
+                ) from None
         if plain:
             return self._read(bytes(plain))
         if not joined.is_whole:
@@ -144,11 +149,22 @@ class Endpoint:
         if isinstance(raw, list) and len(raw) == 1:
             raw = raw[0]
         self.away_since = None
-        if choices_in(raw):
+        if choices_in(raw) and not is_error_alone(raw):
+            self._note_model(raw)
             return Reply(as_dict(raw), first_token_seconds)
         if is_blocked(as_dict(raw)):
             return Reply({**raw, "choices": [BLOCKED]}, blocked=True)
         raise no_answer(self.who, raw, proven=bool(self.answers))
+
+    def _note_model(self, reply: Mapping[str, Any]) -> None:
+        """Notes once that an endpoint answers with a model of another name than was requested."""
+        served = reply.get("model")
+        if isinstance(served, str) and served not in self.served:
+            self.served.add(served)
+            if not _is_same_model(served, self.who.model or ""):
+                self.pace.on_note(
+                    f"{self.name}: the replies say that {served[:80]!r} wrote them, requested is {self.who.model!r}"
+                )
 
     def _broken(self, cause: BaseException | None) -> Failure:
         """What a connection's error means."""
@@ -170,19 +186,17 @@ class Endpoint:
     def _refusal(self, error: Any, made: dict[str, Any]) -> Failure:
         """What an HTTP status outside 2xx means."""
         body = error_in(error.response.content)
-        if error.response.content.lstrip().startswith(b"<"):
-            body = {
-                "message": " ".join(
-                    re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", error.response.text, flags=re.S | re.I).split()
-                )
-            }
+        is_page = error.response.content.lstrip().startswith(b"<")
+        if is_page:
+            words = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", error.response.text, flags=re.S | re.I)
+            body = {"message": " ".join(words.split())}
         body = {**body, "message": without_secrets(str(body.get("message") or error.message), self.secrets)}
         pause = retry_after(error.response.headers, time.time())
-        failure = refusal(self.who, error.status_code, body, pause, proven=bool(self.answers))
+        failure = refusal(self.who, error.status_code, body, pause, proven=bool(self.answers), is_page=is_page)
         failure.hint = _hint(failure, error.response)
         if not failure.down:
             self.away_since = None
-        return self._adapted(made, body) or failure if failure.kind in ("http 400", "http 422", "http 404") else failure
+        return self._adapted(made, body) or failure if failure.kind in ADAPTABLE else failure
 
     def _adapted(self, made: dict[str, Any], error: dict[str, Any]) -> Failure | None:
         """The failure of a request that will be put in other words; None where the error names none."""
@@ -199,3 +213,9 @@ def _hint(failure: Failure, response: Any) -> str:
     place = shown_url(str(response.url)).removesuffix(PATH)
     moved = f"the request was redirected: is {place} the base URL?" if response.history else ""
     return "; ".join(filter(None, (failure.hint, moved)))
+
+
+def _is_same_model(served: str, requested: str) -> bool:
+    """Whether one name is the other with more to it: an owner or a path before it, a date or a quantisation behind it."""
+    names = [re.sub(r"[^a-z0-9]", "", name.lower().rstrip("/").rpartition("/")[2]) for name in (served, requested)]
+    return names[0] in names[1] or names[1] in names[0]

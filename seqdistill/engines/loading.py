@@ -232,7 +232,7 @@ def _read_gguf(gguf: Path, what: str) -> tuple[Any, Any]:
         )
         return model, _from_pretrained("AutoTokenizer", source, gguf_file=gguf.name)
     except Exception as error:  # a broken file makes its reader raise anything
-        hint = "check the .gguf file, or give a Hugging Face folder"
+        hint = "check the .gguf file, or pass a Hugging Face folder"
         raise load_failure(error, ModelConfig(model=str(gguf)), what, hint) from error
 
 
@@ -293,7 +293,7 @@ def _from_hub(name: str, revision: str | None, what: str, meant: str) -> str:
         hint = f"see {constants.ENDPOINT}/{name}/commits/main"
         raise UsageError(f"{what}: the hub has no revision {revision!r} of it", hint) from error
     except EntryNotFoundError as error:
-        hint = "give a Hugging Face model with config.json, or the path of a .gguf file"
+        hint = "pass a Hugging Face model with config.json, or the path of a .gguf file"
         raise UsageError(f"{what}: has no config.json on the hub", hint) from error
     except RepositoryNotFoundError as error:
         private = "; a private model needs HF_TOKEN"

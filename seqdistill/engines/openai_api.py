@@ -18,7 +18,7 @@ from seqdistill.engines.live import LiveEndpoints
 from seqdistill.engines.options import DEFAULT_URL, PLACEHOLDER, Address, addresses, check_options, fields_of, without_secrets
 from seqdistill.engines.pace import Throttle
 from seqdistill.engines.refusals import Who
-from seqdistill.engines.replies import chosen, parse_choice, unfenced
+from seqdistill.engines.replies import chosen, parse_choice, says_end, unfenced
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 
@@ -134,7 +134,7 @@ class OpenAIEngine:
     def parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int = 0) -> Completion:
         """The completion in one choice of the reply to a request."""
         completion = parse_choice(request.id, raw, number, seconds, self._model.reasoning_tags)
-        if completion.finish_reason == "unknown" and not _reports_finish(completion.raw) and not completion.uncounted:
+        if completion.finish_reason == "unknown" and not says_end(completion.raw["choices"][0]) and not completion.uncounted:
             at_limit = completion.completion_tokens >= request.max_tokens
             completion = replace(completion, finish_reason="length" if at_limit else "stop")
         if request.choices:
@@ -152,11 +152,6 @@ class OpenAIEngine:
 async def _without_placeholder(request: Any) -> None:
     """Takes the client's own header out of a request that has another with the key: some refuse two."""
     request.headers.pop("Authorization", None)
-
-
-def _reports_finish(raw: dict[str, Any]) -> bool:
-    """Whether a reply says how its choice ended; some servers write null."""
-    return raw["choices"][0].get("finish_reason") not in (None, "")
 
 
 def _grouped(requests: Sequence[Request], most: int) -> list[list[Request]]:

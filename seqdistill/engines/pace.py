@@ -6,7 +6,9 @@ doi 10.1016/0169-7552(89)90019-6), with HTTP 429 and 503 as the signal. Does not
 
 import email.utils
 import random
+import re
 from collections.abc import Mapping
+from datetime import UTC
 
 from seqdistill.engines import Pace
 
@@ -113,17 +115,37 @@ def backoff(tries: int) -> float:
 def retry_after(headers: Mapping[str, str], wall_clock: float) -> float | None:
     """The seconds in `Retry-After` (seconds or a date) or `retry-after-ms`; None without such a header.
 
-    RFC 9110, section 10.2.3.
+    RFC 9110, section 10.2.3. Some write a unit, and some the time in seconds since 1970.
     """
     for header, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(header, "").strip()
         try:
-            seconds = float(value) * scale
+            seconds = float(value.removesuffix("s")) * scale
         except ValueError:
             continue
         if 0 <= seconds < float("inf"):
-            return seconds
+            return max(0.0, seconds - wall_clock) if seconds > 1e9 else seconds
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - wall_clock)
+        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+        return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - wall_clock)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+_PART = r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|[dhms]|days?|hours?|min(?:ute)?s?|sec(?:ond)?s?)?(?![a-z])"
+_PARTS = re.compile(_PART, re.IGNORECASE)
+_SPOKEN = re.compile(  # "Please try again in 9m38.016s", "retry after 20 seconds", "retryDelay": "37s"
+    rf"(?:(?:try again|retry|available|resets?) (?:in|after)|retryDelay\W{{1,4}})\s*(?P<time>(?:{_PART}\s*)+)", re.IGNORECASE
+)
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
+SHORTEST_SPOKEN_SECONDS = 1.0  # less is the server's arithmetic, not advice
+
+
+def spoken_pause(text: str) -> float | None:
+    """The seconds to wait that an error names in words or in its details; None where it names none."""
+    for match in _SPOKEN.finditer(text):
+        parts = [(float(number), unit.lower()) for number, unit in _PARTS.findall(match["time"])]
+        seconds = sum(number * (0.001 if unit.startswith(("ms", "mil")) else _SECONDS[unit[:1]]) for number, unit in parts)
+        if seconds >= SHORTEST_SPOKEN_SECONDS:
+            return seconds
+    return None

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from seqdistill.engines.replies import as_dict, count, error_of
+from seqdistill.engines.pace import spoken_pause
+from seqdistill.engines.replies import as_dict, choices_in, error_of, has_answer
+from seqdistill.engines.usage import usage_of
 from seqdistill.errors import SeqdistillError, UsageError
 
-PERHAPS_BILLED = (408, 504, 524)  # a gateway gave up waiting: the model behind it may have answered
+PERHAPS_BILLED = (408, 499, 504, 524)  # a gateway gave up waiting: the model behind it may have answered
 LONGEST_PAUSE_SECONDS = 900.0
 SHOWN = 300  # characters of what an endpoint said
 
@@ -33,7 +35,8 @@ class Failure(Exception):
     same_again: bool = False  # the same request fails in the same way again, nearly always
     filtered: bool = False  # on this prompt, by a content filter: an answer
     adapted: bool = False  # the request will be sent in another form
-    pause: float | None = None  # seconds, from Retry-After
+    starting: bool = False  # it says that it is loading its model, which takes minutes
+    pause: float | None = None  # seconds, from Retry-After or in words
     hint: str = ""  # the next action, where all requests fail so
     reply: dict[str, Any] = field(default_factory=dict)
 
@@ -60,27 +63,43 @@ CONTENT_FILTER = re.compile(  # on a prompt
     r"|(?:moderation|prompt)[_ ]block"
     r"|blocked by .{0,40}(?:safety|filter|guard)"
     r"|guardrails? (?:intervened|blocked|triggered|violat)|(?:for|due to) safety"
-    r"|unsafe[_ ](?:prompt|input|message)|harmful content|敏感|不安全|违规",
+    r"|unsafe[_ ](?:prompt|input|message)|harmful content|敏感|不安全|违规"
+    r"|sensitive (?:information|input|prompt)|sensitive_?content|in the blocked list",
     re.IGNORECASE,
 )
 OF_THE_ACCOUNT = re.compile(
-    r"\b(?:account|organi[sz]ation|api key|project|billing)\b.{0,60}(?:flagged|violat|suspend|block|disabl)", re.I
+    r"\b(?:account|organi[sz]ation|api key|project|billing)\b.{0,60}(?:flagged|violat|suspend|block|disabl)"
+    r"|\b(?:access|api key|account)\b.{0,20}(?:terminated|revoked|suspended|banned)",
+    re.I,
 )
 CONTENT_FILTER_CODES = ("safety", "sensitive", "blocked", "recitation", "1301", "cyber_policy_violation")
 NO_MONEY = re.compile(
     r"insufficient[_ ](?:\w+[_ ])?(?:quota|balance|credit|fund)|credit balance|billing[_ ](?:hard[_ ]limit|not[_ ]active)"
     r"|account.{0,30}(?:not active|suspended|overdue|arrears|deactivated|balance)|arrearage|out of credits|payment required"
     r"|exceeded[_ ](?:your[_ ])?current[_ ]quota|no (?:remaining )?credits|not enough (?:credit|balance|quota)|quota_not_enough"
-    r"|(?:spend|spending|monthly|billing|usage) (?:limit|cap|budget).{0,40}(?:reached|exceeded)|余额不足|欠费|额度不足",
+    r"|(?:spend|spending|monthly|billing|usage) (?:limit|cap|budget).{0,40}(?:reached|exceeded)|余额不足|欠费|额度不足"
+    r"|(?:reached|exceeded) your .{0,30}(?:usage|spend\w*) limit|(?:budget|key limit) (?:has been )?exceeded|budget_exceeded",
     re.IGNORECASE,
 )
+BAD_KEY = re.compile(  # where it does not come with a 401
+    r"api[ _-]?key.{0,20}(?:not valid|invalid|not found|expired|incorrect)|(?:incorrect|invalid|expired) api[ _-]?key", re.I
+)
+NO_MODEL = re.compile(
+    r"\bmodel\b.{0,80}(?:not exist|not found|not a valid|no longer available|has been (?:retired|deprecated|decommissioned))"
+    r"|(?:invalid|unknown|no such) model\b|not a valid model",
+    re.IGNORECASE,
+)
+STARTING = re.compile(r"\b(?:loading|starting up|warming up|cold[ -]start|initiali[sz]ing|scaling up)\b", re.I)
+A_DAY = re.compile(r"per[ _-]?day\b|PerDay|\bdaily\b", re.IGNORECASE)
 COMES_BACK = re.compile(r"(?:retry|try again) (?:in|after) \d|per[ _-]?(?:second|minute|hour|day)", re.IGNORECASE)
 TOO_LONG = re.compile(
     r"context.{0,12}(?:length|window|size|limit)|max(?:imum)?[ _](?:input|model|prompt|sequence|seq|allowed input)[ _]?len"
     r"|(?:prompt|input|request|messages?|conversation)s? (?:is |are |was )?too (?:long|large|big)|longer than the (?:max|model)"
     r"|exceeds? (?:the |its |this )?(?:available |maximum |model'?s? )*(?:context|number of (?:input )?tokens|token limit)"
     r"|`?inputs`? (?:tokens \+|must have less than)|too many (?:input |prompt )?tokens|reduce the length"
-    r"|token count.{0,40}exceed|string_above_max_length|max_prompt_tokens|n_ctx|number of tokens to keep",
+    r"|token count.{0,40}exceed|string_above_max_length|max_prompt_tokens|n_ctx|number of tokens to keep"
+    r"|range of input length|超长|过长"
+    r"|exceed\w* (?:the |its )?(?:model )?(?:max\w* )?(?:allowed )?(?:token limit|message tokens|length\b)",
     re.IGNORECASE,
 )
 OVER_LIMIT = re.compile(
@@ -110,9 +129,10 @@ STATUS_OF_CODE = {  # where an error comes with a 200, or with a word only
     **dict.fromkeys(
         ("invalid_request_error", "invalid_argument", "context_length_exceeded", "bad_request", "badrequesterror"), 400
     ),
-    **dict.fromkeys(("content_filter", "content_policy_violation", "invalid_prompt", "datainspectionfailed"), 400),
+    **dict.fromkeys(("content_filter", "content_policy_violation", "invalid_prompt", "datainspectionfailed", "sensitive"), 400),
 }
 DOWN = (500, 502, 503, *range(520, 524), 525, 526, 527, 529, 530)
+TOP_UP = "top up the account or raise its limit, then run again; nothing that was answered is lost"
 NO_V1 = "check the base URL: it often ends in /v1"
 
 
@@ -125,25 +145,29 @@ class Who:
     key_env: str
 
 
-def refusal(who: Who, status: int, error: Mapping[str, Any], pause: float | None, *, proven: bool) -> Failure:
+def refusal(
+    who: Who, status: int, error: Mapping[str, Any], pause: float | None, *, proven: bool, is_page: bool = False
+) -> Failure:
     """What an HTTP status outside 2xx means. `error` is `replies.error_in` it, `pause` Retry-After in seconds.
 
-    `proven` is whether this endpoint has answered a request before.
+    `proven` is whether this endpoint has answered a request before; `is_page`, whether a web page came: it judges no prompt.
     """
     text = str(error.get("message") or "")[:500]
     said = f"{who.endpoint} says {status}: {text}"
     codes = [str(error.get(key) or "").lower() for key in ("code", "type", "status", "reason")]
-    everything = " ".join([*codes, text, json.dumps(error.get("metadata") or error.get("innererror") or "")])
+    further = [json.dumps(error[key])[:2000] for key in ("metadata", "innererror", "details") if error.get(key)]
+    everything = " ".join([*codes, text, *further])
+    pause = spoken_pause(everything) if pause is None and status in (429, 503) else pause
 
     def failure(kind: str = f"http {status}", scope: Scope = "try", **more: Any) -> Failure:
         return Failure(kind, said, scope, reply={**error, "message": text}, **more)
 
     judged = CONTENT_FILTER.search(everything) or any(code in CONTENT_FILTER_CODES for code in codes)
-    if status in (400, 403, 422, 451) and judged and not OF_THE_ACCOUNT.search(text):
+    if status in (400, 403, 422, 451) and judged and not is_page and not OF_THE_ACCOUNT.search(text):
         return failure("content filter", "request", filtered=True)
     if _no_money(status, codes, everything, pause):
-        return failure("no money", "endpoint", hint="top up the account, then run again; nothing that was answered is lost")
-    if status == 401:
+        return failure("no money", "endpoint", hint=TOP_UP)
+    if status == 401 or (status in (400, 403) and BAD_KEY.search(everything)):
         return failure(scope="endpoint", hint=f"check the key in the environment variable {who.key_env}")
     if status in (429, 413) and _over_limit(text):
         return failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
@@ -152,16 +176,22 @@ def refusal(who: Who, status: int, error: Mapping[str, Any], pause: float | None
     if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, 429) or status >= 500):
         wait = f"{who.endpoint} says {status} and requests a pause of {pause / 3600:.1f} hours: {text}"
         return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
-    if status == 429:
+    if status == 429 and _is_of_a_day(everything, pause):
+        return failure(
+            "long wait", "endpoint", hint="run again when the day's limit is over; nothing that was answered is lost"
+        )
+    if status == 429 or (status == 402 and pause is not None):
         return failure(slow=True, pause=pause)
     if status in PERHAPS_BILLED:
         return failure(down=True, lost=True, pause=pause)
     if status in DOWN:
-        return failure(down=True, slow=status != 500, pause=pause)
+        return failure(down=True, slow=status != 500, pause=pause, starting=status == 503 and STARTING.search(text) is not None)
     if status in (409, 425) or status >= 500:
         return failure(down=status >= 500, pause=pause)
-    if status == 404 and not proven:
+    if not proven and (status == 404 or (status in (400, 403) and NO_MODEL.search(text))):
         return failure(scope="endpoint", hint=f"check the model name {who.model!r} and the base URL (it often ends in /v1)")
+    if status == 404:
+        return failure(hint=f"it was answered before: is {who.model!r} still there?")
     if STREAM_ONLY.search(everything):
         return failure(scope="request", hint="set stream = true in the model's table (--teacher-stream)")
     hint = "check [generate] and the model's options against what the endpoint says"
@@ -172,11 +202,18 @@ def refusal(who: Who, status: int, error: Mapping[str, Any], pause: float | None
 
 def _no_money(status: int, codes: list[str], everything: str, pause: float | None) -> bool:
     """Whether the account is empty. Some call a minute's limit a quota, too: that one comes back."""
-    if status == 402 or "insufficient_quota" in codes:
-        return status in (400, 402, 403, 429)
+    if status == 402:
+        return pause is None  # with one, it is for what is under way: OpenRouter's in-flight budget
+    if "insufficient_quota" in codes:
+        return status in (400, 403, 429)
     if status == 429 and (pause is not None or COMES_BACK.search(everything)):
         return False
     return status in (400, 403, 429) and NO_MONEY.search(everything) is not None
+
+
+def _is_of_a_day(everything: str, pause: float | None) -> bool:
+    """Whether a day's limit is used up. Gemini asks for half a minute's pause even then, and names the quota."""
+    return "PerDay" in everything or (pause is None and A_DAY.search(everything) is not None)
 
 
 def _over_limit(text: str) -> bool:
@@ -199,16 +236,23 @@ def status_of(error: Mapping[str, Any]) -> int | None:
         if isinstance(value, str) and (status := STATUS_OF_CODE.get(value.lower())):
             return status
     message = str(error.get("message") or "").lower()
-    return 429 if "rate limit" in message or "too many requests" in message else None
+    if re.search(r"rate limit|too many requests|\bqps\b|request limit", message):
+        return 429
+    return 503 if re.search(r"overloaded|\bbusy\b|at capacity|capacity (?:temporarily )?exceeded", message) else None
+
+
+ERROR_KEYS = ("error", "errors", "detail", "msg", "fault", "base_resp", "error_msg")
 
 
 def no_answer(who: Who, reply: Any, *, proven: bool) -> Failure:
     """What a JSON reply of status 200 without a choice means."""
     body = as_dict(reply)
     of_choice = _error_of_choice(body)
-    error = of_choice or (error_of(body) if body.keys() & {"error", "errors", "detail", "msg"} else {})
+    beside = error_of(body) if any(body.get(key) for key in ERROR_KEYS) else {}
+    error = of_choice or beside
     code = error_of(body) if not error and "choices" not in body and status_of(body) else error
-    billed = bool(body.get("choices") or count(as_dict(body.get("usage")).get("completion_tokens")))
+    began = any(has_answer(choice["message"]) for choice in choices_in(body))
+    billed = bool(usage_of(body).completion or began or (body.get("choices") and not beside))
     if code and (status := status_of(code)):
         failure = refusal(who, status, code, None, proven=proven)
         failure.lost = failure.lost or billed
@@ -232,11 +276,13 @@ def is_blocked(reply: Mapping[str, Any]) -> bool:
     if reply.get("choices"):
         return False
     if re.search(
-        r'"(?:block_?reason|native_finish_reason)": "\w+|"(?:filtered|blocked|flagged)": true', json.dumps(reply), re.I
+        r'"(?:block_?reason|native_finish_reason)": "\w+|"(?:filtered|blocked|flagged|input_sensitive|output_sensitive)": true',
+        json.dumps(reply),
+        re.I,
     ):
         return True
-    usage = as_dict(reply.get("usage"))
-    return bool(count(usage.get("prompt_tokens"))) and not count(usage.get("completion_tokens")) and not reply.get("error")
+    usage = usage_of(reply)
+    return bool(usage.prompt) and not usage.completion and not reply.get("error")
 
 
 def not_json(who: Who, content: bytes, why: str) -> Failure:
@@ -250,6 +296,8 @@ def not_json(who: Who, content: bytes, why: str) -> Failure:
             same_again=True,
             hint="set stream = true in the model's table (--teacher-stream)",
         )
+    if not start:
+        return Failure("empty reply", f"{who.endpoint} answered with nothing", lost=True, same_again=True, hint=NO_V1)
     if start.startswith(b"<"):
         return Failure(
             "web page", f"{who.endpoint} answered with a web page instead of JSON", lost=True, same_again=True, hint=NO_V1

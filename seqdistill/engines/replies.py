@@ -7,6 +7,7 @@ from typing import Any
 
 from seqdistill.engines import Completion
 from seqdistill.engines.reasoning import split_reasoning
+from seqdistill.engines.usage import usage_of
 from seqdistill.records import from_json
 
 REASONING = (  # the keys of a message under which servers put it
@@ -20,18 +21,20 @@ REASONING = (  # the keys of a message under which servers put it
     "summary",
 )
 _WORDS = {  # how servers report the end of an answer, in lower case
-    "stop": "stop eos eos_token eos_found stop_token stop_sequence stop_str stop_word stop_words end end_turn end_of_turn eot "
+    "stop": "stop eos eos_token eos_token_id eos_found stop_token stop_sequence stop_str stop_word stop_words end end_turn "
+    "end_of_turn end_of_text eot "
     "complete completed finish finished done",
     "length": "length max_tokens max_length max_new_tokens max_output_tokens max_completion_tokens max_tokens_reached "
     "model_length token_limit limit context_length context_window_exceeded model_context_window_exceeded truncated incomplete "
-    "not_finished",
+    "not_finished max_output_reached length_limit",
     "content_filter": "content_filter content_filtered safety image_safety recitation blocklist prohibited_content spii "
-    "sensitive guardrail_intervened moderation content_policy error_toxic blocked",
+    "sensitive guardrail_intervened guardrails moderation content_policy error_toxic blocked",
     "tool_calls": "tool_calls tool_call tool_use function_call",
     "refusal": "refusal",
     # what is not an answer: the server broke it off
     "error": "error abort aborted cancel cancelled canceled timeout time_limit preempted interrupted "
-    "insufficient_system_resource engine_error internal_error network_error server_error error_limit malformed_function_call",
+    "insufficient_system_resource engine_error internal_error network_error server_error error_limit malformed_function_call "
+    "malformed_model_output malformed_tool_use user_cancel load unload",  # the last two: Ollama did no more than that
 }
 FINISH_REASONS = {word: reason for reason, words in _WORDS.items() for word in words.split()}
 _FENCED = re.compile(r"\A\s*(?P<fence>`{3,}|~{3,})[ \t]*[\w+-]*[ \t]*\n(?P<inside>.*?)\n?[ \t]*(?P=fence)\s*\Z", re.DOTALL)
@@ -47,16 +50,46 @@ def choices_in(reply: Any) -> list[dict[str, Any]]:
 
 
 def _with_message(raw: Any) -> dict[str, Any] | None:
+    """A choice with its message, which may be a text alone, and in older or streaming forms has another name."""
     choice = as_dict(raw)
-    if isinstance(choice.get("message"), dict):
-        return choice
-    if choice.get("message") is None and finish_reason(choice.get("finish_reason")) in ("length", "content_filter"):
-        return {**choice, "message": {"role": "assistant", "content": None}}
-    return None
+    message = next((choice[key] for key in ("message", "delta", "text") if choice.get(key) is not None), None)
+    if isinstance(message, str):
+        message = {"role": "assistant", "content": message}
+    if message is None and finish_reason(choice.get("finish_reason")) in ("length", "content_filter"):
+        message = {"role": "assistant", "content": None}
+    return {**choice, "message": message} if isinstance(message, dict) else None
+
+
+def broken_off(reply: Mapping[str, Any], choice: Mapping[str, Any]) -> str | None:
+    """Why a choice is no whole answer, where an error says so in it or beside it; None where none does."""
+    ended = finish_reason(choice.get("finish_reason"))
+    beside = reply.get("error") if ended in ("unknown", "error") else None
+    if error := choice.get("error") or beside:
+        return str(error_of({"error": error}).get("message") or json.dumps(error))
+    return str(choice.get("finish_reason")) if ended == "error" else None
+
+
+def is_error_alone(reply: Any) -> bool:
+    """Whether a reply has an error beside its choices, and nothing in them."""
+    body = as_dict(reply)
+    error = body.get("error") or _minimax_error(body)
+    return bool(error) and not any(has_answer(choice["message"]) for choice in choices_in(reply))
+
+
+def has_answer(message: Mapping[str, Any]) -> bool:
+    """Whether anything in a message was generated."""
+    return bool(text_of(content_in(message)) or reasoning_in(message) or refusal_in(message) or _tool_calls(message))
+
+
+def says_end(choice: Mapping[str, Any]) -> bool:
+    """Whether a choice says how it ended: "", null and "null", as some write in a stream's every chunk, do not."""
+    return choice.get("finish_reason") not in (None, "", "null")
 
 
 def finish_reason(reported: Any) -> str:
     """How an answer ended, in our words: a value of FINISH_REASONS, "error" for what is not an answer; else "unknown"."""
+    if isinstance(reported, dict):  # SGLang's own form
+        reported = reported.get("type")
     if not isinstance(reported, str):
         return "unknown"
     words = re.sub(
@@ -78,11 +111,15 @@ def error_in(content: bytes) -> dict[str, Any]:
 def error_of(reply: Any) -> dict[str, Any]:
     """The error in a reply's JSON, under `error` or by itself, in one form; empty for none."""
     body = as_dict(reply)
-    error = body.get("error") or body.get("errors") or body
+    error = body.get("error") or body.get("errors") or body.get("fault") or _minimax_error(body) or body
     if isinstance(error, list):
         error = error[0] if error else {}
+    if error is True:
+        error = {name: value for name, value in body.items() if name != "error"}
     if not isinstance(error, dict):
-        error = {"message": str(error), "code": body.get("code"), "type": body.get("type") or body.get("error_type")}
+        said = body.get("message")
+        words = str(error) if not isinstance(said, str) or str(error) in said else f"{error}: {said}"
+        error = {"message": words, "code": body.get("code"), "type": body.get("type") or body.get("error_type")}
     if isinstance(error.get("message"), dict):
         error = {**error, **error["message"], "code": error.get("code")}
     detail = error.get("detail")
@@ -91,8 +128,25 @@ def error_of(reply: Any) -> dict[str, Any]:
         places = [[str(part) for part in fault.get("loc") or () if part != "body"] for fault in faults]
         said = [f"{'.'.join(place)}: {fault.get('msg')}" for place, fault in zip(places, faults, strict=True)]
         return {**error, "message": "; ".join(said), "param": places[0][0] if places and places[0] else None}
-    message = error.get("message") or error.get("msg") or detail or error.get("error_msg")
+    message = next((error[key] for key in ("message", "Message", "msg", "faultstring", "error_msg") if error.get(key)), detail)
     return {**error, "message": message if isinstance(message, str) else json.dumps(message)} if message else error
+
+
+MINIMAX = {  # https://platform.minimaxi.com/document/ChatCompletion: its errors come with a 200
+    **dict.fromkeys((1002, 1039, 1041), 429),
+    **dict.fromkeys((1004, 2049), 401),
+    1008: 402,
+    **dict.fromkeys((1026, 1027), "sensitive"),
+    1001: 504,
+    **dict.fromkeys((1000, 1013, 1024, 1033), 500),
+    2013: 400,
+}
+
+
+def _minimax_error(body: Mapping[str, Any]) -> dict[str, Any]:
+    status = as_dict(body.get("base_resp"))
+    code = status.get("status_code")
+    return {"message": status.get("status_msg") or f"status {code}", "code": MINIMAX.get(code, code)} if code else {}
 
 
 def thoughts_of(value: Any) -> str:
@@ -117,6 +171,20 @@ def reasoning_in(message: Mapping[str, Any]) -> str:
     return beside or thoughts_of(among)
 
 
+def content_in(message: Mapping[str, Any]) -> Any:
+    """A message's content: a text, or parts. What a server has parsed already, as JSON of an answer, is text again."""
+    content = message.get("content")
+    parsed = isinstance(content, dict) and not content.keys() & {"type", "text", "value"}
+    return json.dumps(content, ensure_ascii=False) if parsed or isinstance(content, (bool, int, float)) else content
+
+
+def refusal_in(message: Mapping[str, Any]) -> str:
+    """The refusal that a message holds beside its content, or as a part of it."""
+    content = message.get("content")
+    parts = [text_of(as_dict(part).get("refusal")) for part in content] if isinstance(content, list) else []
+    return text_of(message.get("refusal")) or "".join(parts)
+
+
 def _is_thought(part: Any) -> bool:
     return any(word in str(as_dict(part).get("type")) for word in ("thinking", "reasoning", "thought"))
 
@@ -129,35 +197,26 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
     """
     choices = choices_in(raw)
     choice, message = choices[number], choices[number]["message"]
-    usage = as_dict(raw.get("usage"))
-    prompted, generated = (
-        next((tokens for key in keys if (tokens := count(usage.get(key))) is not None), None)
-        for keys in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
-    )
-    cached = as_dict(usage.get("prompt_tokens_details")).get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
-    written = generated or 0
-    beside = count(as_dict(usage.get("completion_tokens_details")).get("reasoning_tokens")) or 0
-    hidden = max(
-        (count(usage.get("total_tokens")) or 0) - (prompted or 0) - written,
-        beside if beside > written else 0,  # more than all that was counted: it was not counted
-    )
-    content, reasoning = split_reasoning(text_of(message.get("content")), reasoning_in(message), tags)
-    reason = finish_reason(choice.get("finish_reason"))
-    if not content and (refusal := text_of(message.get("refusal"))):
+    usage, calls = usage_of(raw), _tool_calls(message)
+    content, reasoning = split_reasoning(text_of(content_in(message)), reasoning_in(message), tags)
+    reason = "error" if broken_off(raw, choice) else finish_reason(choice.get("finish_reason"))
+    if not content and (refusal := refusal_in(message)):
         content, reason = refusal, "refusal"
     return Completion(
         id=request_id,
         content=content,
         reasoning=reasoning,
         finish_reason=reason,
-        prompt_tokens=(prompted or 0) if number == 0 else 0,
-        completion_tokens=_share(written, number, len(choices)),
-        hidden_tokens=_share(max(0, hidden), number, len(choices)),
-        cached_tokens=min(count(cached) or 0, prompted or 0) if number == 0 else 0,
+        prompt_tokens=(usage.prompt or 0) if number == 0 else 0,
+        completion_tokens=_share(usage.completion or 0, number, len(choices)),
+        hidden_tokens=_share(usage.hidden, number, len(choices)),
+        cached_tokens=usage.cached if number == 0 else 0,
         seconds=seconds,
         raw={**raw, "choices": [choice]},
-        tool_calls=_tool_calls(message),
-        uncounted=prompted is None or generated is None or (generated == 0 and bool(content or reasoning)),
+        tool_calls=calls,
+        uncounted=not usage.prompt
+        or usage.completion is None
+        or (usage.completion == 0 and bool(content or reasoning or calls)),
     )
 
 
@@ -180,13 +239,6 @@ def chosen(content: str) -> str:
         return unfenced(content)
     choice = as_dict(value).get("choice") if isinstance(value, dict) else value
     return choice if isinstance(choice, str) else content
-
-
-def count(tokens: Any) -> int | None:
-    """A reported count of tokens, also one written as text; None for what is not a count."""
-    if isinstance(tokens, str) and tokens.isascii() and tokens.isdecimal() and len(tokens) < 13:
-        return int(tokens)
-    return int(tokens) if isinstance(tokens, (int, float)) and tokens is not True and 0 <= tokens < 1e12 else None
 
 
 def as_dict(value: Any) -> dict[str, Any]:

@@ -3,10 +3,29 @@
 https://html.spec.whatwg.org/multipage/server-sent-events.html, as chat endpoints use it: one JSON object a `data:` line.
 """
 
+import re
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
-from seqdistill.engines.replies import REASONING, as_dict, count, reasoning_in, text_of
+from seqdistill.engines.replies import REASONING, as_dict, reasoning_in, says_end, text_of
+from seqdistill.engines.usage import count, merged, reported
 from seqdistill.records import from_json
+
+LINE_END = re.compile(r"\r\n|\n|\r")  # U+2028 and its like, at which str.splitlines splits, are text
+_LINE_END = re.compile(LINE_END.pattern.encode())
+
+
+async def lines_of(parts: AsyncIterable[bytes]) -> AsyncIterator[str]:
+    """The lines of an event stream, which is UTF-8 whatever its header says. Raises ValueError for what is not."""
+    left = b""
+    async for part in parts:
+        *whole, left = _LINE_END.split(left + part)
+        if not left and part.endswith(b"\r"):  # perhaps half of a line's end
+            left = whole.pop() + b"\r"
+        for line in whole:
+            yield line.decode("utf-8", "surrogatepass")
+    for line in _LINE_END.split(left):
+        yield line.decode("utf-8", "surrogatepass")
 
 
 class Joined:
@@ -17,43 +36,58 @@ class Joined:
         self.begun = False  # something of an answer has come
         self.error: dict[str, Any] | None = None  # the JSON of an error event
         self._head: dict[str, Any] = {}
-        self._usage: Any = None
+        self._usage: dict[str, Any] | None = None
         self._choices: dict[int, dict[str, Any]] = {}
+        self._event = ""  # the name of the event whose lines come
+        self._part = ""  # of its data, while that is not JSON yet
 
     def add(self, line: str) -> dict[str, Any] | None:
-        """One line of the stream; returns its chunk, if it holds one. Raises ValueError for a `data:` line that is not JSON."""
-        name, colon, value = line.removeprefix("\ufeff").partition(":")
+        """One line of the stream; returns its chunk, if it ends one. Raises ValueError for an event that is not JSON."""
+        line = line.removeprefix("\ufeff")
+        if not line.strip():
+            part, self._event, self._part = self._part, "", ""
+            from_json(part or "null")
+            return None
+        name, colon, value = line.partition(":")
+        if colon and name.strip() == "event":
+            self._event = value.strip()
         if not colon or name.strip() != "data":  # a comment, which keeps a connection open, or an event's name
             return None
         if value.strip() == "[DONE]":
+            from_json(self._part or "null")
             self.done = True
             return None
         if not value.strip():
             return None
-        chunk = as_dict(from_json(value.encode()))
-        self.add_chunk(chunk)
+        try:
+            chunk = as_dict(from_json(self._part + value))
+        except ValueError:
+            self._part += value  # one event may have several lines of data
+            return None
+        self._part = ""
+        self.add_chunk({"error": chunk} if self._event == "error" and not chunk.get("error") else chunk)
         return chunk
 
     def add_chunk(self, chunk: dict[str, Any]) -> None:
         """One chunk of the stream."""
-        if chunk.get("error") and not chunk.get("choices"):
-            self.error = chunk
+        if chunk.get("error") or chunk.get("object") == "error":
+            if not self._all_ended:  # what comes behind a whole answer does not undo it
+                self.error = chunk
             return
         self._head = {**{key: part for key, part in chunk.items() if key not in ("choices", "usage", "object")}, **self._head}
-        usage = chunk.get("usage") or as_dict(chunk.get("x_groq")).get("usage")
-        if _tokens(usage) >= _tokens(self._usage):  # some end with one that counts nothing
-            self._usage = usage or self._usage
+        self._usage = merged(self._usage, reported(chunk))
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else []:
             self._add_choice(as_dict(choice))
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
-        index = choice.get("index")
-        whole = self._choices.setdefault(index if isinstance(index, int) else 0, {"text": "", "thoughts": "", "calls": {}})
+        index = count(choice.get("index")) or 0
+        whole = self._choices.setdefault(index, {"text": "", "thoughts": "", "calls": {}})
         delta = as_dict(choice.get("delta"))
         if not delta and not whole["text"]:  # some send an answer as one, and some repeat it so at the end
             delta = as_dict(choice.get("message"))
-        text, thoughts, refused = text_of(delta.get("content")), _thoughts(delta), text_of(delta.get("refusal"))
+        text = text_of(delta.get("content")) or text_of(choice.get("text"))
+        thoughts, refused = _thoughts(delta), text_of(delta.get("refusal"))
         whole["text"] += text
         whole["thoughts"] += thoughts
         if refused:
@@ -62,37 +96,41 @@ class Joined:
         for call in calls if isinstance(calls, list) else []:
             self._add_call(whole["calls"], as_dict(call))
         self.begun = self.begun or bool(text or thoughts or refused or calls)
-        for key in ("finish_reason", "native_finish_reason", "stop_reason", "error", "content_filter_results"):
+        for key in ("native_finish_reason", "stop_reason", "error", "content_filter_results"):
             if choice.get(key) is not None:
                 whole[key] = choice[key]
+        if says_end(choice):
+            whole["finish_reason"] = choice["finish_reason"]
         places = as_dict(choice.get("logprobs")).get("content")
         if isinstance(places, list):
             whole.setdefault("logprobs", []).extend(places)
 
     def _add_call(self, calls: dict[Any, dict[str, Any]], call: dict[str, Any]) -> None:
-        index = call.get("index", len(calls))
+        function = as_dict(call.get("function"))
+        begins = call.get("id") or function.get("name")
+        index = call.get("index")
+        if index is None:  # without a number a call continues the last one, until another begins
+            index = len(calls) if begins or not calls else list(calls)[-1]
         whole = calls.setdefault(
             str(index), {"id": call.get("id"), "type": "function", "function": {"name": "", "arguments": ""}}
         )
-        function = as_dict(call.get("function"))
         for key in ("name", "arguments"):
             whole["function"][key] += text_of(function.get(key))
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing is missing: the endpoint said that it was done, or every choice has a reason to end."""
-        return self.done or (bool(self._choices) and all("finish_reason" in one for one in self._choices.values()))
+        return self.done or (self._all_ended and not self._part)
+
+    @property
+    def _all_ended(self) -> bool:
+        return bool(self._choices) and all("finish_reason" in one for one in self._choices.values())
 
     def reply(self) -> dict[str, Any]:
         """The reply as one."""
         choices = [_choice(index, self._choices[index]) for index in sorted(self._choices)]
         usage = {} if self._usage is None else {"usage": self._usage}
         return {**self._head, "object": "chat.completion", "choices": choices, **usage}
-
-
-def _tokens(usage: Any) -> int:
-    """How many tokens a usage counts."""
-    return sum(count(as_dict(usage).get(key)) or 0 for key in ("prompt_tokens", "completion_tokens"))
 
 
 def _thoughts(delta: dict[str, Any]) -> str:

@@ -4,13 +4,17 @@ A .gguf answers the run's own test prompts through llama.cpp; the statistics are
 """
 
 import json
+import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from seqdistill.cards import ADAPTER, GGUF, write_model_card
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.loading import generation_config, load
 from seqdistill.errors import UsageError
@@ -21,15 +25,18 @@ from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig, Recipe
-from seqdistill.records import Prompt, content_files, file_sha256, request_seed, write_json, write_jsonl
+from seqdistill.records import Prompt, atomic_folder, content_files, file_sha256, request_seed, write_json, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.compare import compare_form, prompts_of
+from seqdistill.stages.evaluate.contestants import student_of
 from seqdistill.stages.train.student import find_student, weights_of
 from seqdistill.stages.train.vocabulary import NOTE
 from seqdistill.tasks.templates import PROMPT_TEMPLATE
 
 FOLDERS = ("safetensors", "merged", "vllm")  # forms that are the trained folder as it is: adapters are merged when it is saved
-FORMS = (*FOLDERS, *(f"gguf:{kind}" for kind in gguf.KINDS))
+GGUF_FORMS = tuple(f"gguf:{kind}" for kind in gguf.KINDS)
+FORMS = (*FOLDERS, "adapter", *GGUF_FORMS)
+OF_THE_MODEL = ("config.json", "README.md", NOTE)  # what adapters leave to their base
 AT_ONCE = 4  # requests in flight at llama.cpp
 
 
@@ -49,9 +56,8 @@ class Exported:
 def check_quantised(forms: Sequence[str]) -> None:
     """Raises UsageError for a form that is not quantised, or not known."""
     for form in forms:
-        known = [one for one in FORMS if one not in FOLDERS]
-        if form not in known:
-            raise UsageError(f"--form {form!r}{nearest(form, known)}", f"one of: {', '.join(known)}")
+        if form not in GGUF_FORMS:
+            raise UsageError(f"--form {form!r}{nearest(form, GGUF_FORMS)}", f"one of: {', '.join(GGUF_FORMS)}")
 
 
 def proofs(run: Run) -> Iterator[dict[str, Any]]:
@@ -68,15 +74,62 @@ def export(run: Run, recipe: Recipe, form: str, out: Path | None, progress: Prog
     if form not in FORMS:
         raise UsageError(f"--to {form!r}{nearest(form, FORMS)}", f"one of: {', '.join(FORMS)}")
     model = run.need("train", "model")
+    if form == "adapter":
+        _check_adapters(run)
     folder = out or run.path / "export" / form.replace(":", "-")
-    size = _bytes(model)
-    if form in FOLDERS:
-        if folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder}: not empty", "name another folder with --out, or remove this one")
-        shutil.copytree(model, folder, dirs_exist_ok=True)
-        return Exported(form, folder, _bytes(folder), size, f"vllm serve {folder}")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: a file, and export writes a folder", "name another one with --out")
     with run.locked("export"):
-        return _quantised(run, recipe, form, folder, model, size, progress)
+        for left_over in folder.parent.glob(f".{folder.name}.*"):  # of an export that was killed
+            shutil.rmtree(left_over, ignore_errors=True)
+        if form in GGUF_FORMS:
+            return _quantised(run, recipe, form, folder, model, _bytes(model), progress)
+        with TemporaryDirectory(dir=run.path, prefix=".export.") as made:
+            content, serve = _folder(run, recipe, form, folder, model, Path(made))
+            _put(content, folder, replaces=out is None)
+    return Exported(form, folder, _bytes(folder), _bytes(model), serve)
+
+
+def _folder(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, made: Path) -> tuple[Mapping[str, Path], str]:
+    """The files of a folder's form, by name, and the command that serves it; what is not there yet is written to `made`."""
+    files = {path.name: path for path in sorted(model.iterdir())}
+    place = shlex.quote(str(folder))
+    if form != "adapter":
+        return files, f"vllm serve {place}"
+    adapter = run.file("train", "adapter")
+    files = {name: path for name, path in files.items() if name not in OF_THE_MODEL and ".safetensors" not in path.suffixes}
+    files |= {path.name: path for path in sorted(adapter.iterdir())}
+    config = json.loads(files["adapter_config.json"].read_text(encoding="utf-8"))
+    base = run.path / config["base_model_name_or_path"]
+    named = os.path.normpath(base.absolute()) if base.exists() else config["base_model_name_or_path"]
+    write_json(made / "adapter_config.json", {**config, "base_model_name_or_path": named})
+    write_model_card(run, _scores(run, recipe), form=ADAPTER, folder=made)
+    files |= {path.name: path for path in made.iterdir()}
+    chat = f" --chat-template {place}/chat_template.jinja" if "chat_template.jinja" in files else ""
+    name = shlex.quote(run.path.absolute().name)
+    serve = f"vllm serve {shlex.quote(named)} --enable-lora --max-lora-rank {config['r']} --lora-modules {name}={place}"
+    return files, f"{serve} --generation-config {place}{chat}"
+
+
+def _check_adapters(run: Run) -> None:
+    if not run.file("train", "adapter").is_dir():
+        raise UsageError(
+            f"{run.path}: has no adapters: all weights were trained, or by an earlier version that merged them only",
+            "train with [train.lora] r = 16, or export --to safetensors",
+        )
+
+
+def _put(files: Mapping[str, Path], folder: Path, *, replaces: bool) -> None:
+    """Writes the files as a folder. One of the user's own choice (not `replaces`) must be empty, or hold just these already."""
+    if folder.is_dir() and any(folder.iterdir()) and not replaces:
+        if {path.name: file_sha256(path) for path in folder.iterdir()} == {
+            name: file_sha256(one) for name, one in files.items()
+        }:
+            return
+        raise UsageError(f"{folder}: not empty", "name another folder with --out, or remove this one")
+    with atomic_folder(folder) as temporary:
+        for name, path in files.items():
+            shutil.copyfile(path, temporary / name)
 
 
 def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, size: int, progress: Progress) -> Exported:
@@ -85,20 +138,26 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     source = {"model": file_sha256(model), "form": form, "tools": list(gguf.TOOLS)}
     if not file.exists() or _read(note) != source:
         folder.mkdir(parents=True, exist_ok=True)
+        for stale in (note, folder / "proof.json"):
+            stale.unlink(missing_ok=True)
         progress.note(f"converting {model} to {file}")
         whole = Path(str(weights_of(find_student(recipe)).model)) if (model / NOTE).exists() else None
         gguf.convert(model, file, form.partition(":")[2], whole, progress)
         write_json(note, source)
-    prompts = prompts_of(run) if run.manifest("eval") else {}
-    scores = json.loads(run.file("eval", "scores.json").read_text(encoding="utf-8")) if prompts else {}
-    most = int(scores.get("max_tokens", 256))
+    scores = _scores(run, recipe)
+    prompts, most = (prompts_of(run), int(scores["max_tokens"])) if scores else ({}, 256)
     stops, longest = _stops_and_longest(model, prompts)
     gguf.write_modelfile(folder / "Modelfile", file, stops, _system(model), most)
     shutil.copyfile(model / PROMPT_TEMPLATE, folder / PROMPT_TEMPLATE)
-    serve = f"llama-server -m {file}; or: ollama create {run.path.absolute().name} -f {folder / 'Modelfile'}"
+    name = shlex.quote(run.path.absolute().name)
+    serve = f"llama-server -m {shlex.quote(str(file))}; or: ollama create {name} -f {shlex.quote(str(folder / 'Modelfile'))}"
     exported = Exported(form, file, file.stat().st_size, size, serve)
-    if not prompts:
-        progress.note(f"export: without eval there are no test prompts to prove it on: run `seqdistill eval {run.path}` first")
+    card: dict[str, Any] = {"form": GGUF, "folder": folder, "file": file.name}
+    if scores is None:
+        without = "eval is of an earlier student" if run.manifest("eval") else "without eval there are no test prompts"
+        (folder / "proof.json").unlink(missing_ok=True)
+        progress.note(f"export: {without}, so nothing is proven: run `seqdistill eval {run.path}`, then export again")
+        write_model_card(run, None, **card)
         return exported
     found = _answers(run, file, prompts, scores, longest + most + AT_ONCE, progress)
     write_jsonl(folder / "answers.jsonl", (_row(name, one) for name, one in found.items()))
@@ -106,7 +165,16 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     seconds = sum(one.seconds for one in found.values())
     speed = sum(one.completion_tokens for one in found.values()) / seconds if seconds else None
     write_json(folder / "proof.json", {"bytes": exported.bytes, "student_bytes": size, **proof})
+    write_model_card(run, scores, **card, more=[f"{form}: {exported.bytes:,} bytes", *proof["verdict"]])
     return Exported(form, file, exported.bytes, size, serve, speed, proof)
+
+
+def _scores(run: Run, recipe: Recipe) -> dict[str, Any] | None:
+    """What eval found of the student as it is now; None where it has not answered with it."""
+    evaluated = (run.manifest("eval") or {}).get("settings", {}).get("student.model")
+    if evaluated is None or evaluated != student_of(run, recipe).identity:
+        return None
+    return dict(json.loads(run.file("eval", "scores.json").read_text(encoding="utf-8")))
 
 
 def _answers(

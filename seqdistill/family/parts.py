@@ -41,7 +41,7 @@ def parts_of(repeats: int) -> list[Part]:
     Raises UsageError for more repeats than there are other eighths.
     """
     if not 0 <= repeats < WHOLE:
-        raise UsageError(f"repeats = {repeats}: there are {WHOLE - 1} other eighths", f"give 0 to {WHOLE - 1}")
+        raise UsageError(f"repeats = {repeats}: there are {WHOLE - 1} other eighths", f"pass 0 to {WHOLE - 1}")
     nested = [Part("all" if count == WHOLE else f"eighths-{count}", 0, count) for count in NESTED]
     return nested + [Part(f"again-{number}", number, number + 1) for number in range(1, repeats + 1)]
 

@@ -13,6 +13,7 @@ Keys of scores.json:
   cheapest       candidate (the smallest that passes on one half, or null), confirmed, confirming (its verdict on the other
                  half), needed (further prompts for a confirmation; null: no number would do), choose_on, confirm_on (prompts)
   compared_with  whose scores the candidates are held against: ceiling, teacher, or null; teacher: these scores, size, cost
+  students       the path of each student's run, by its name, in the order in which they were trained
   run, primary, heading, phrase, n, margin (points), alpha (one-sided), speed_basis, machine
 """
 
@@ -31,6 +32,7 @@ from seqdistill.records import read_jsonl, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate import inputs as eval_inputs
 from seqdistill.stages.evaluate.shown import count, percent, point, points
+from seqdistill.stages.evaluate.statistics.intervals import rounded, row_of, shared_groups
 from seqdistill.stages.evaluate.statistics.paired import ALPHA, INCONCLUSIVE
 from seqdistill.stages.train.early import check_settings
 
@@ -125,7 +127,7 @@ def _check(run: Run, recipe: Recipe, students: Sequence[str]) -> None:
     for student in students:
         if (other := names.setdefault(member_name(student), student)) != student:
             raise UsageError(
-                f"students {other!r} and {student!r} would have one directory", "give one of them by its full path"
+                f"students {other!r} and {student!r} would have one directory", "pass one of them by its full path"
             )
         check_settings(with_student(recipe, student), run)
 
@@ -184,7 +186,8 @@ def compare(run: Run, members: Sequence[tuple[str, Member]]) -> dict[str, Any]:
     choice = None
     if top_scores:
         settings = measure["share"], whole["margin"], whole["resamples"], whole["seed"]
-        trial = Trial(np.array([top_scores[name] for name in ids]), ids, groups_of_prompts(groups, ids), *settings)
+        shared = shared_groups((name, groups[name]) for name in ids)
+        trial = Trial(np.array([top_scores[name] for name in ids]), ids, shared, *settings)
         ladder = [np.array([one.scores[name] for name in ids]) for one in candidates]
         found_all, choice = [*verdicts(ladder, trial)], choose(ladder, trial)
     choosing = choice.choosing if choice else [None] * len(candidates)
@@ -206,6 +209,7 @@ def compare(run: Run, members: Sequence[tuple[str, Member]]) -> dict[str, Any]:
         ],
         "smallest": next((one.name for one, v in zip(candidates, found_all, strict=True) if v and v.passes), None),
         "cheapest": _cheapest(choice, candidates),
+        "students": {student: str(member.run.path.relative_to(run.path)) for student, member in members},
         "machine": whole["machine"],
     }
     return {"verdict": list(_sentences(document)), **document}
@@ -234,12 +238,6 @@ def read_scores(run: Run, measure: str) -> tuple[dict[str, dict[str, float]], di
     return scores, groups
 
 
-def groups_of_prompts(groups: dict[str, str | None], ids: Sequence[str]) -> list[str] | None:
-    """The group of each prompt, one without being its own; None where no two share one."""
-    names = [f"group {groups[name]}" if groups[name] is not None else f"prompt {name}" for name in ids]
-    return names if len(set(names)) < len(names) else None
-
-
 def _facts(facts: dict[str, Any], primary: str) -> dict[str, Any]:
     names = ("parameters", "disk_bytes", "tokens_per_second", "usd_per_1000")
     return {"score": facts.get(primary), **{name: facts.get(name) for name in names}}
@@ -254,7 +252,7 @@ def _row(one: Candidate, speeds: set[str | None]) -> dict[str, Any]:
     kept = next((cell for cell in one.evaluated["kept"] if cell["metric"] == primary), None)
     if kept and one.role != "student":
         level = one.evaluated["models"][kept["of"]][primary]["value"]
-        kept = {"value": _round(100 * row["score"]["value"] / level) if level else None, "low": None, "high": None}
+        kept = {"value": rounded(100 * row["score"]["value"] / level) if level else None, "low": None, "high": None}
     return row | {"kept": kept}
 
 
@@ -262,8 +260,7 @@ def _shown(one: Verdict | None) -> dict[str, Any]:
     """A verdict as the document holds it."""
     if one is None:
         return {"decision": INCONCLUSIVE, "gap": None, "p": None, "needed": None, "n": 0}
-    gap = {name: None if one.gap is None else _round(getattr(one.gap, name)) for name in ("value", "low", "high")}
-    return {"decision": one.decision, "gap": gap, "p": _round(one.p), "needed": one.needed, "n": one.n}
+    return {"decision": one.decision, "gap": row_of(one.gap), "p": rounded(one.p), "needed": one.needed, "n": one.n}
 
 
 def _cheapest(choice: Choice | None, candidates: Sequence[Candidate]) -> dict[str, Any]:
@@ -313,7 +310,3 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
     smallest = document["smallest"]
     which = f"the smallest that is not inferior is {smallest}" if smallest else "none is shown to be not inferior"
     yield f"On all {document['n']} prompts together {which} (Holm over {many}); measured by {document['phrase']}."
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6) + 0.0

@@ -180,6 +180,19 @@ async def _sync_each_second(journal: Journal) -> None:
         await asyncio.to_thread(journal.sync)
 
 
+async def failures(
+    asker: Asker, source: Source, requests: Sequence[Request], advance: Callable[[], None] = lambda: None
+) -> dict[str, Completion]:
+    """Sends what the journal lacks, and returns the requests that failed, by id. `advance` is called for each reply."""
+    failed: dict[str, Completion] = {}
+    async with contextlib.aclosing(asker.ask(source, requests)) as completions:
+        async for completion in completions:
+            advance()
+            if completion.error is not None:
+                failed[completion.id] = completion
+    return failed
+
+
 def answer(journal: Journal, model: str, request: Request, failed: Mapping[str, Completion]) -> Completion:
     """A request's completion: from the journal, or else from `failed` by id.
 

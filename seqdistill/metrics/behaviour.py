@@ -10,14 +10,14 @@ from seqdistill.metrics.metric import Item, Metric
 MOST_REPEATED = 0.5  # share of an answer that repeats earlier text, from which it "repeats itself"
 
 _BULLET = re.compile(r"\s*(?:[-*+•]|\(?\d{1,3}[.):]|#{1,6})\s+")
-RUN = 3  # lines: a line repeats when it and the two before it, in this order, stood in the text already
+RUN = 3  # lines: a line repeats when it and the two before it, in this order, were in the text already
 
 
 def repetition(text: str) -> float:
-    """The share (0 to 1) of a text that repeats what stood in it before, as a model does that is caught in a loop.
+    """The share (0 to 1) of a text that repeats what was in it before, as a model does that is caught in a loop.
 
     Within a line it is the share of 4-grams of words (of characters where there are no spaces) that an earlier one equals;
-    a line counts whole where it and the lines before it stood there already. Tables, code and lists repeat words and single
+    a line counts whole where it and the lines before it were there already. Tables, code and lists repeat words and single
     lines by their nature, not runs of lines. Lines without letters do not count.
     """
     total, repeated = 0, 0.0

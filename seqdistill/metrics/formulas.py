@@ -1,6 +1,6 @@
 """Formulas: whether two are equal, by math-verify in a process that hostile ones cannot harm.
 
-Owns that process. filter's check and eval's metric both ask it.
+Owns that process. filter's check and eval's metric both use it.
 """
 
 import atexit

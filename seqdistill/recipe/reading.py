@@ -72,7 +72,7 @@ def _check_teachers(content: Any, place: str) -> None:
             raise UsageError(f"{place}: teacher {number}: [[teachers]] has no model", "name each teacher's model")
     weighted = [one for one in content if "weight" in one]
     if weighted and (len(weighted) < len(content) or not sum(one["weight"] for one in content)):
-        raise UsageError(f"{place}: [[teachers]]: give every teacher a weight, or none", "weight = 2.0")
+        raise UsageError(f"{place}: [[teachers]]: set a weight for every teacher, or for none", "weight = 2.0")
 
 
 def _check_table(kind: Any, table: str, content: Any, place: str) -> None:
@@ -124,13 +124,13 @@ def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> Non
         raise UsageError(f"{place} = {value!r}{nearest(str(value), choices)}", f"one of: {', '.join(choices)}")
     bounds = f"{low} or more" if high is None else f"{low} to {high}"
     if low is not None and value < low:
-        raise UsageError(f"{place} = {value!r}: less than {low}", f"give {bounds}: {setting.metadata['help']}")
+        raise UsageError(f"{place} = {value!r}: less than {low}", f"set {bounds}: {setting.metadata['help']}")
     if high is not None and value > high:
-        raise UsageError(f"{place} = {value!r}: more than {high}", f"give {bounds}: {setting.metadata['help']}")
+        raise UsageError(f"{place} = {value!r}: more than {high}", f"set {bounds}: {setting.metadata['help']}")
 
 
 def _plain_form(value: Any) -> str:
-    return "leave it out for no limit, or give a number" if isinstance(value, float) else "write a date in quotes"
+    return "leave it out for no limit, or set a number" if isinstance(value, float) else "write a date in quotes"
 
 
 def _check_plain(value: Any, place: str) -> None:

@@ -124,7 +124,7 @@ def _sealed(memory: Mapping[str, Any], recipe: bytes | None) -> str:
 
 
 def changed_by_hand(run: Path) -> list[Path]:
-    """Of recipe.toml and run.json, those that are not as the last command on the run left them. Older ones cannot be told."""
+    """Of recipe.toml and run.json, those that are not as the last command on the run left them, where that is known."""
     kept, notes = run / "recipe.toml", run / "run.json"
     if not notes.exists():
         return []

@@ -1,4 +1,4 @@
-"""Secrets in a recipe: where they may not stand, and how an environment variable is named in their place.
+"""Secrets in a recipe: where they may not be, and how an environment variable is named in their place.
 
 A header or query value names variables as $NAME or ${NAME}; `$$` is a dollar sign.
 """
@@ -87,7 +87,7 @@ def shown_url(url: str) -> str:
 
 
 def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Each text in a table, with the name it stands under."""
+    """Each text in a table, with its name."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from _texts(part, str(key))

@@ -34,7 +34,7 @@ class AnswerForm:
     def check(self) -> None:
         """Raises UsageError for both at once, an invalid schema, and choices that are empty, the same or never met."""
         if self.schema and self.choices:
-            raise UsageError("[generate] has both schema and choices", "give one: choices are a schema of their own")
+            raise UsageError("[generate] has both schema and choices", "set one of them: choices are a schema of their own")
         if "" in self.choices or len(set(self.choices)) < len(self.choices):
             raise UsageError(
                 f"[generate] choices = {list(self.choices)!r}: an empty or repeated choice", 'choices = ["yes", "no"]'

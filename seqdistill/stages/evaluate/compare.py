@@ -295,7 +295,7 @@ def _moved(pairs: Sequence[tuple[Answer, Answer]], primary: str) -> tuple[list[d
 
 
 def _verdict(document: Mapping[str, Any]) -> Iterator[str]:
-    """The decision and what stands behind it, in sentences."""
+    """The decision and what it rests on, in sentences."""
     mine, others = (document["compared"][role] for role in (STUDENT, OTHER))
     judged, phrase = document["judged"], document["measures"][document["primary"]]["phrase"]
     if judged is None:

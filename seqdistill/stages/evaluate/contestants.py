@@ -104,7 +104,7 @@ def _also(recipe: Recipe) -> list[Contestant]:
             role = entry
         if path.suffix == ".jsonl":
             if not path.is_file():
-                raise UsageError(f"[eval] also = {entry!r}: no such file", "give a file of outputs, or a model")
+                raise UsageError(f"[eval] also = {entry!r}: no such file", "pass a file of outputs, or a model")
             found.append(Contestant(role, role, role, outputs=path))
             continue
         name = str(Run(path).need("train", "model")) if entry.startswith("run:") else entry

@@ -76,15 +76,25 @@ def inputs_of(
         if contestant.role == "ceiling" or not any(one.completion_tokens for one in mine):
             continue
         table = recipe.teacher if contestant.role == "teacher" else recipe.student
-        rate, basis = _rate(contestant, mine, latencies.get(contestant.role, Latencies()), recipe.eval)
+        timed = latencies.get(contestant.role, Latencies())
         found[contestant.role] = {
             "engine": contestant.model.engine if contestant.model else None,
-            "token_usd": _rounded(_token_usd(price_of(table.price), mine)),
             "hourly_usd": table.hourly_usd if contestant.model else None,
-            "requests_per_second": _rounded(rate),
-            "rate_basis": basis,
+            **measured_inputs(contestant, mine, price_of(table.price), timed, recipe.eval),
         }
     return found
+
+
+def measured_inputs(
+    contestant: Contestant, completions: Sequence[Completion], price: Price | None, timed: Latencies, config: EvalConfig
+) -> dict[str, Any]:
+    """Of one contestant's inputs, those that follow from its answers and how long they took."""
+    rate, basis = _rate(contestant, completions, timed, config)
+    return {
+        "token_usd": _rounded(_token_usd(price, completions)),
+        "requests_per_second": _rounded(rate),
+        "rate_basis": basis,
+    }
 
 
 def _token_usd(price: Price | None, completions: Sequence[Completion]) -> float | None:

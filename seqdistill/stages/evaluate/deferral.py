@@ -23,7 +23,7 @@ from seqdistill.stages.evaluate.statistics.guarantee import (
     ranking,
     upper_bound,
 )
-from seqdistill.stages.evaluate.statistics.intervals import FEWEST, share
+from seqdistill.stages.evaluate.statistics.intervals import FEWEST, group_names, rounded, row_of, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,9 +93,9 @@ def deferral(
         return document | {"reason": items}
     document |= {
         "n": len(items.good),
-        "good": _round(float(items.good.mean())),
-        "ece": _round(calibration_error(items.confidence, items.good)),
-        "auroc": _round(ranking(items.confidence, items.good)),
+        "good": rounded(float(items.good.mean())),
+        "ece": rounded(calibration_error(items.confidence, items.good)),
+        "auroc": rounded(ranking(items.confidence, items.good)),
         "curve": items.curve(),
     }
     return document | (items.guarantee(promise.target, promise.risk) if promise.target else {})
@@ -130,7 +130,7 @@ class _Items:
             if mine.confidence is None or scores[0] is None or scores[1] is None:
                 continue
             least = promise.good_enough if promise.good_enough is not None else (scores[2] or 0.0) - margin
-            name = f"group {mine.group}" if mine.group is not None else f"prompt {mine.prompt.id}"
+            (name,) = group_names([(mine.prompt.id, mine.group)])
             found.setdefault(name, (mine.confidence, scores[0] >= least, scores[0], scores[1]))
         if not known:
             return "no log-probabilities of the student's answers are known: its engine or endpoint reports none"
@@ -149,8 +149,8 @@ class _Items:
             return {"needed": None if number is None else max(1, number - len(self.good))}
         return {
             "threshold": found.value,
-            "kept": _round(found.kept / half),
-            "bound": _round(found.bound),
+            "kept": rounded(found.kept / half),
+            "bound": rounded(found.bound),
             "calibration": {"n": half, "kept": found.kept, "broken": found.broken},
             "held_out": self._held_out(half, found, risk),
             "needed": 0,
@@ -160,9 +160,8 @@ class _Items:
         kept = self.confidence[half:] >= threshold.value
         number, broken = int(kept.sum()), int((kept & ~self.good[half:]).sum())
         good = share(number - broken, number) if number else None
-        cell = {name: None if good is None else _round(getattr(good, name)) for name in ("value", "low", "high")}
-        bound = _round(float(upper_bound(broken, number, risk)))
-        return {"n": len(kept), "kept": number, "broken": broken, "bound": bound, "good_percent": {**cell, "n": number}}
+        bound = rounded(float(upper_bound(broken, number, risk)))
+        return {"n": len(kept), "kept": number, "broken": broken, "bound": bound, "good_percent": {**row_of(good), "n": number}}
 
     def curve(self) -> list[dict[str, Any]]:
         """Quality against the share sent to the teacher: the least confident first, at random, and by an oracle that knows
@@ -178,12 +177,12 @@ class _Items:
             kept = by_confidence[sent:]
             points.append(
                 {
-                    "sent": _round(sent / n),
+                    "sent": rounded(sent / n),
                     "threshold": float(self.confidence[kept[0]]) if len(kept) else None,
-                    "quality": _round(self._quality(by_confidence, sent)),
-                    "random": _round(float(self.student.mean() + sent / n * (self.teacher.mean() - self.student.mean()))),
-                    "oracle": _round(self._quality(by_gain, sent)),
-                    "good": _round(float(self.good[kept].mean())) if len(kept) else None,
+                    "quality": rounded(self._quality(by_confidence, sent)),
+                    "random": rounded(float(self.student.mean() + sent / n * (self.teacher.mean() - self.student.mean()))),
+                    "oracle": rounded(self._quality(by_gain, sent)),
+                    "good": rounded(float(self.good[kept].mean())) if len(kept) else None,
                 }
             )
         return points
@@ -212,7 +211,3 @@ def with_cost(document: dict[str, Any], models: Mapping[str, Mapping[str, Any]])
 
 def _place(seed: int, name: str) -> str:
     return hashlib.sha256(f"deferral {seed} {name}".encode()).hexdigest()
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6) + 0.0

@@ -32,7 +32,7 @@ def check_forced(recipe: Recipe) -> None:
     if recipe.eval.teacher_forced and (others or not recipe.teacher.model):
         raise UsageError(
             f"[eval] teacher_forced: {' and '.join(others) or 'no teacher is configured'}: no distribution can be read of it",
-            "leave teacher_forced out, or give both as files with engine = transformers",
+            "leave teacher_forced out, or configure both as files with engine = transformers",
         )
 
 

@@ -87,7 +87,7 @@ class Inputs:
         if teacher.absent and not references:
             raise UsageError(
                 f"there is nothing to compare the student with: {teacher.absent}",
-                "name a teacher (--teacher), import its answers (seqdistill import), or give the test prompts references",
+                "name a teacher (--teacher), import its answers (seqdistill import), or add references to the test prompts",
             )
         name = self.recipe.task.primary or default_metric(self.scoring.kind, own=self.recipe.eval.metric is not None)
         if name in [measure.name for measure in self.scoring.measures]:

@@ -1,23 +1,27 @@
 """The judge in eval: student against teacher on each prompt, in both orders, corrected by human labels where there are any.
 
-Owns the requests, the reading of the replies and the part "judge" of scores.json. The rubric is `tasks.rubrics`', the numbers
-are `statistics.preference`'s. A reply that cannot be read is no preference; it is counted and not requested again.
+Owns the requests, the reading of the replies, judgements.jsonl and the part "judge" of scores.json. The rubric is
+`tasks.rubrics`', the numbers are `statistics.preference`'s. A reply that cannot be read is no preference; it is counted and not
+requested again.
+
+A line of judgements.jsonl, one for each prompt: id; choices, of the reply to each order, the student's answer first and then
+second (null: none that can be read); requests, the keys of these replies in journal.jsonl (null: the request failed), none
+where both answers are the same; label, a person's choice (null: none).
 """
 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import FOR_GOOD, Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.journal.asking import Asker, answers, run_async
-from seqdistill.journal.budget import Source, price_of, spending
-from seqdistill.journal.storage import Journal
+from seqdistill.journal.asking import Asker, answers, failures, run_async
+from seqdistill.journal.budget import Price, Source, price_of, spending
+from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import JudgeConfig, Recipe
 from seqdistill.records import Prompt, conversation_text, file_sha256, read_jsonl
@@ -31,7 +35,7 @@ from seqdistill.tasks.rubrics import Rubric, load_rubric
 TRIAL = 20  # replies: when none of the first can be read, no more are paid for
 REFUSED = ("http 400", "http 422")
 FORMED = ("openai", "vllm")  # engines that hold a reply to a schema
-CHOICES = {"first", "second", "tie"}
+CHOICES = ("first", "second", "tie")
 LABELS = {"student": 1.0, "teacher": 0.0, "tie": 0.5}
 NEXT = 20  # labels to buy that are named
 
@@ -87,7 +91,7 @@ def _rubric(config: JudgeConfig) -> Rubric:
     rubric = load_rubric(config.rubric)
     if rubric.scale is not None:
         return load_rubric("pairwise")
-    if set(rubric.choices) != CHOICES:
+    if set(rubric.choices) != set(CHOICES):
         raise UsageError(
             f"{rubric.path}: choices = {list(rubric.choices)!r}: not those of two answers",
             'choices = ["first", "second", "tie"]',
@@ -127,19 +131,26 @@ def labels_of(recipe: Recipe, prompts: Sequence[Prompt]) -> dict[str, float]:
     return found
 
 
+def pairs_of(answers: Sequence[Answer]) -> list[Pair]:
+    """The pairs to judge: none without answers of the teacher."""
+    by_role = {
+        role: [one for one in answers if one.model == role and one.scores is not None] for role in ("student", "teacher")
+    }
+    return [Pair(*both) for both in zip(by_role["student"], by_role["teacher"], strict=False)]
+
+
 def judge_pairs(
     run: Run, recipe: Recipe, scored: Sequence[Answer], labels: Mapping[str, float], progress: Progress
-) -> dict[str, Any]:
-    """The part "judge" of scores.json. What the journal has is not requested again.
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The part "judge" of scores.json, and the lines of judgements.jsonl. What the journal has is not requested again.
 
     Raises Incomplete when the budget is reached or requests failed, and SeqdistillError when the judge cannot be read.
     """
     config, rubric = recipe.judge, _rubric(recipe.judge)
-    by_role = {role: [one for one in scored if one.model == role and one.scores is not None] for role in ("student", "teacher")}
-    pairs = [Pair(*both) for both in zip(by_role["student"], by_role["teacher"], strict=False)]
+    pairs = pairs_of(scored)
     differing = [pair for pair in pairs if not pair.is_same]
     if not pairs:
-        return {"reason": "there are no answers of the teacher to compare with"}
+        return {"reason": "there are no answers of the teacher to compare with"}, []
     source = Source(f"judge {config.model}", identity(config), config, price_of(config.price, "judge"))
     with Journal(run.file("eval", "journal.jsonl")) as journal:
         own = None if config.budget is None else config.budget + _spent_by_others(journal, source.identity)
@@ -150,23 +161,48 @@ def judge_pairs(
                 replies = run_async(_ask(asker, source, config, rubric, differing, progress))
             finally:
                 progress.end()
-    usd = None if source.price is None else sum(source.price.usd(one) for one in replies)
-    read = [None if one.error else rubric.read(one.content) for one in replies]
-    choices = iter(zip(read[::2], read[1::2], strict=True))
-    document = found_by(pairs, [("tie", "tie") if pair.is_same else next(choices) for pair in pairs], labels)
+    of_pairs = iter(zip(replies[::2], replies[1::2], strict=True))
+    rows = [_row(pair, () if pair.is_same else next(of_pairs), rubric, source.identity, labels) for pair in pairs]
     if family := _family(recipe):
         progress.note(f"eval: {family}")
-    return {
+    facts = {
         "name": Path(config.model or "").name,
         "identity": source.identity,
         "engine": config.engine,
         "rubric": rubric.sha256,
-        "usd": None if usd is None else round(usd, 6),
-        "failed": sum(one.error is not None for one in replies),
-        "unreadable": sum(one.error is None and said is None for one, said in zip(replies, read, strict=True)),
+        "price": None if source.price is None else asdict(source.price),
         "family": family,
-        "same": len(pairs) - len(differing),
-        **document,
+    }
+    return {**facts, **numbers_of(pairs, rows, [reply for _, reply in replies if reply.error is None], source.price)}, rows
+
+
+def _row(
+    pair: Pair, replies: Sequence[tuple[Request, Completion]], rubric: Rubric, judge: str, labels: Mapping[str, float]
+) -> dict[str, Any]:
+    """A line of judgements.jsonl."""
+    name = pair.student.prompt.id
+    return {
+        "id": name,
+        "choices": [None if reply.error else rubric.read(reply.content) for _, reply in replies],
+        "requests": [None if reply.error else request_key(request, judge) for request, reply in replies],
+        "label": next((choice for choice, value in LABELS.items() if labels.get(name) == value), None),
+    }
+
+
+def numbers_of(
+    pairs: Sequence[Pair], rows: Sequence[Mapping[str, Any]], replies: Sequence[Completion], price: Price | None
+) -> dict[str, Any]:
+    """What follows from the lines of judgements.jsonl, one for each pair, and from what the replies to them cost."""
+    labels = {row["id"]: LABELS[row["label"]] for row in rows if row["label"] is not None}
+    choices = [row["choices"] if row["requests"] else ("tie", "tie") for row in rows]
+    said = [both for row in rows for both in zip(row["choices"], row["requests"], strict=True)]
+    usd = None if price is None else sum(price.usd(reply) for reply in replies)
+    return {
+        "usd": None if usd is None else round(usd, 6),
+        "failed": sum(key is None for _, key in said),
+        "unreadable": sum(choice is None and key is not None for choice, key in said),
+        "same": sum(not row["requests"] for row in rows),
+        **found_by(pairs, choices, labels),
     }
 
 
@@ -178,9 +214,9 @@ def _spent_by_others(journal: Journal, judge: str) -> float:
 
 async def _ask(
     asker: Asker, source: Source, config: JudgeConfig, rubric: Rubric, pairs: Sequence[Pair], progress: Progress
-) -> list[Completion]:
-    """Two replies a pair, the student first in the first of them."""
-    found: list[Completion] = []
+) -> list[tuple[Request, Completion]]:
+    """Two requests a pair with their replies, the student first in the first of them."""
+    found: list[tuple[Request, Completion]] = []
     schema = rubric.schema if config.engine in FORMED else None
     async with asker:
         for part in (pairs[: TRIAL // 2], pairs[TRIAL // 2 :]):
@@ -188,9 +224,9 @@ async def _ask(
             if schema and part and len(failed) == len(requests) and all(one.error in REFUSED for one in failed.values()):
                 schema = None  # an endpoint that takes no schema: the rubric says in words what to reply
                 requests, failed = await _send(asker, source, config, rubric, schema, part)
-            found += [completion for _, completion in answers(asker.journal, source.identity, requests, failed)]
+            found += answers(asker.journal, source.identity, requests, failed)
             progress.advance(len(requests))
-            readable = [one for one in found if one.error is None]
+            readable = [one for _, one in found if one.error is None]
             if len(readable) >= TRIAL and all(rubric.read(one.content) is None for one in readable):
                 raise SeqdistillError(
                     f"none of the judge's first {len(readable)} replies has a choice; the first is "
@@ -198,7 +234,7 @@ async def _ask(
                     f"expected a JSON object with one, as {rubric.path} specifies: change the rubric, raise judge.max_tokens "
                     "(--judge-max-tokens), or use another judge; nothing more was requested",
                 )
-    missing = [one for one in found if one.error is not None and one.error not in FOR_GOOD]
+    missing = [one for _, one in found if one.error is not None and one.error not in FOR_GOOD]
     if missing:
         raise Incomplete(
             f"{len(missing)} judgements are missing; the first reason: {missing[0].message}",
@@ -216,19 +252,14 @@ async def _send(
     pairs: Sequence[Pair],
 ) -> tuple[list[Request], dict[str, Completion]]:
     requests = [pair.request(rubric, config, schema, student_first=first) for pair in pairs for first in (True, False)]
-    failed: dict[str, Completion] = {}
-    async with aclosing(asker.ask(source, requests)) as completions:
-        async for completion in completions:
-            if completion.error is not None:
-                failed[completion.id] = completion
-    return requests, failed
+    return requests, await failures(asker, source, requests)
 
 
 # --- what it found ----------------------------------------------------------------------------------------------------
 
 
 def found_by(
-    pairs: Sequence[Pair], choices: Sequence[tuple[int | str | None, int | str | None]], labels: Mapping[str, float]
+    pairs: Sequence[Pair], choices: Sequence[Sequence[int | str | None]], labels: Mapping[str, float]
 ) -> dict[str, Any]:
     """The rates, in percent, from the choices in both orders (the student first, then second), by pair."""
     import numpy as np

@@ -66,7 +66,7 @@ def scores_of(
     for contestant in contestants:
         found["models"][contestant.role] = {
             **_facts(run, recipe, contestant, answers),
-            **_latency(latencies.get(contestant.role)),
+            **times(latencies.get(contestant.role)),
             **found["models"][contestant.role],
         }
     inputs, terms = inputs_of(recipe, contestants, answers, latencies), terms_of(recipe.eval, found["deferral"])
@@ -167,7 +167,6 @@ def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[A
         facts["absent"] = contestant.absent
     if contestant.model is None:
         return facts
-    mine = [answer for answer in answers if answer.model == contestant.role]
     return facts | {
         "name": _name(run, contestant.model.model or ""),
         "identity": contestant.identity,
@@ -175,32 +174,33 @@ def _facts(run: Run, recipe: Recipe, contestant: Contestant, answers: Sequence[A
         "view": contestant.view,
         **({"asked_with": contestant.asked_with} if contestant.asked_with else {}),
         **({"neutralised": neutralised} if (neutralised := neutralised_settings(contestant.model)) else {}),
+        "price": None if contestant.price is None else asdict(contestant.price),
         **asdict(size_of(contestant.model)),
-        "failed": sum(answer.completion.error is not None for answer in mine),
         **usage(contestant, answers),
         "speed_basis": _speed_basis(contestant.model, recipe.eval),
     }
 
 
-def _latency(found: Latencies | None) -> dict[str, Any]:
+def times(found: Latencies | None) -> dict[str, Any]:
     """How long a model takes: p50, p95, first_token_p50, first_token_p95 in seconds, latency_basis; with a limit, at_limit."""
     if found is None or found.latency is None:
         return {}
     row = found.latency.row()
-    times = {name: row[name] for name in ("p50", "p95", "first_token_p50", "first_token_p95")}
-    times["latency_tokens_per_second"] = row["tokens_per_second"]
+    seconds = {name: row[name] for name in ("p50", "p95", "first_token_p50", "first_token_p95")}
+    seconds["latency_tokens_per_second"] = row["tokens_per_second"]
     more = {"at_limit": found.at_limit.row()} if found.at_limit else {}
-    return {**times, "latency_basis": row["basis"], "latency_requests": row["requests"], **more}
+    return {**seconds, "latency_basis": row["basis"], "latency_requests": row["requests"], **more}
 
 
 def usage(contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
-    """Tokens, seconds and cost of one model's answers, as the journal holds them."""
+    """Failures, tokens, seconds and cost of one model's answers, as the journal holds them."""
     mine = [answer.completion for answer in answers if answer.model == contestant.role]
     read, written = sum(c.prompt_tokens for c in mine), sum(c.completion_tokens for c in mine)
     seconds = sum(c.seconds for c in mine)
     price = contestant.price
     usd = None if price in (None, FREE) else sum(price.usd(completion) for completion in mine)
     return {
+        "failed": sum(c.error is not None for c in mine),
         "prompt_tokens": read,
         "completion_tokens": written,
         "seconds": round(seconds, 3),

@@ -68,7 +68,7 @@ def other_way(measure: str) -> str | None:
 
 
 def speed(scores: dict[str, Any], facts: dict[str, Any]) -> str:
-    """A model's tokens/s; a dash where it was not measured as the student's was: such numbers do not stand side by side."""
+    """A model's tokens/s; a dash where it was not measured as the student's was: such numbers are not shown side by side."""
     value = facts.get("tokens_per_second")
     comparable = facts.get("speed_basis") == scores["models"]["student"].get("speed_basis")
     return f"{value:.0f}" if value and comparable else "–"

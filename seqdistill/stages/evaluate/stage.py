@@ -1,7 +1,8 @@
 """Stage 4, the proof: base, student, teacher and ceiling answer the held-out prompts; scores, intervals and a report.
 
 Files: journal.jsonl (every answer ever requested), predictions.jsonl, scores.json, deferral.json,
-report.html, manifest.json; safety.jsonl where [eval.safety] sends something.
+report.html, manifest.json; safety.jsonl where [eval.safety] sends something, forced.jsonl with teacher_forced, judgements.jsonl
+with pairwise.
 """
 
 import time
@@ -42,6 +43,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         *OUTPUTS,
         *(("safety.jsonl",) if inputs.safety else ()),
         *(("forced.jsonl",) if recipe.eval.teacher_forced else ()),
+        *(("judgements.jsonl",) if recipe.eval.pairwise else ()),
     )
     paths = paths_of(run, names)
     if record.up_to_date():
@@ -61,12 +63,14 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         record.begin()
         answers = scored(contestants, prompts, completions, inputs.scoring)
         forced = forced_rows(paths["forced"], contestants, answers, progress) if recipe.eval.teacher_forced else None
-        judged = judge_pairs(run, recipe, answers, labels, progress) if recipe.eval.pairwise else None
+        judge, judgements = judge_pairs(run, recipe, answers, labels, progress) if recipe.eval.pairwise else (None, [])
         safety = safety_rows(inputs.safety, completions)
-        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, latencies, safety, judged, forced)
+        scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, latencies, safety, judge, forced)
         write_jsonl(paths["predictions"], (answer.row() for answer in answers))
         if inputs.safety:
             write_jsonl(paths["safety"], safety)
+        if recipe.eval.pairwise:
+            write_jsonl(paths["judgements"], judgements)
         write_json(paths["scores"], scores)
         write_json(paths["deferral"], scores["deferral"])
         write_report(paths["report"], run, scores, (answer.row() for answer in answers))
@@ -82,7 +86,8 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
             dict.fromkeys(names)
             | {"predictions.jsonl": len(answers)}
             | ({"safety.jsonl": len(safety)} if safety else {})
-            | ({"forced.jsonl": len(forced[0])} if forced else {}),
+            | ({"forced.jsonl": len(forced[0])} if forced else {})
+            | ({"judgements.jsonl": len(judgements)} if recipe.eval.pairwise else {}),
             status="incomplete" if failures or inputs.is_without_teacher(contestants) else "complete",
             config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
             counts={"prompts": len(prompts), "answers": len(completions), "failed": failed.total()},

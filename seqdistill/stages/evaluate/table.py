@@ -5,7 +5,7 @@ The heart of scores.json; verdict, report and terminal only show it. Prompts no 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from seqdistill.metrics import Measure
@@ -21,7 +21,10 @@ from seqdistill.stages.evaluate.statistics.intervals import (
     gap_closed,
     ratio,
     resample,
+    rounded,
+    row_of,
     share,
+    shared_groups,
 )
 from seqdistill.stages.evaluate.statistics.paired import (
     ALPHA,
@@ -30,10 +33,9 @@ from seqdistill.stages.evaluate.statistics.paired import (
     INCONCLUSIVE,
     NON_INFERIOR,
     PairedShares,
-    decide,
     effective,
     holm,
-    needed,
+    outcome,
 )
 
 if TYPE_CHECKING:
@@ -191,21 +193,13 @@ class _Columns:
             p = min(1.0, 2 * min(below, 1 - below))
         sign = gap.sign if gap else 0
         verdict = {1: "higher", -1: "lower", 0: "not shown"}[sign]
-        return {**_rounded(gap), "p": _round(p), **more, "verdict": verdict}
+        return {**row_of(gap), "p": rounded(p), **more, "verdict": verdict}
 
     def judged(self, top: str, margin: float) -> dict[str, Any]:
         """The decision at a margin, and the prompts still needed for one; `p` is one-sided, of "worse by the margin"."""
-        gap = self._gap(top)
-        if self.measure.metric.share:
-            p = self._pair(top).below(-margin)
-        else:
-            p = self.drawn.below(difference(*self._at(top)), -margin)
-        decision = decide(gap, margin)
-        differences = self._column("student") - self._column(top)
-        number = needed(differences, margin, self.groups, shares=self.measure.metric.share)
-        missing = None if number is None else max(number - self.n, 1)
-        missing = missing if decision == INCONCLUSIVE else 0
-        return {"decision": decision, "needed": missing, **_rounded(gap), "p": _round(p)}
+        drawn = None if self.measure.metric.share else self.drawn
+        found = outcome(self._column("student"), self._column(top), margin, self.groups, drawn, self._at(top))
+        return {"decision": found.decision, "needed": found.needed, **row_of(found.gap), "p": rounded(found.p)}
 
     def _gap(self, other: str) -> Interval | None:
         if self.measure.metric.share:
@@ -243,8 +237,7 @@ def _drawn(found: Sequence[_Columns], settings: Settings) -> list[_Columns]:
 
 def groups_of(answers: Sequence[Answer]) -> list[str] | None:
     """The group of each answer's prompt, a prompt without one being its own; None where no two prompts share a group."""
-    groups = [f"group {answer.group}" if answer.group is not None else f"prompt {answer.prompt.id}" for answer in answers]
-    return groups if len(set(groups)) < len(groups) else None
+    return shared_groups((answer.prompt.id, answer.group) for answer in answers)
 
 
 def _adjust(parts: list[dict[str, Any]], margin: float) -> None:
@@ -256,14 +249,14 @@ def _adjust(parts: list[dict[str, Any]], margin: float) -> None:
     for pair in pairs:
         cells = [cell for part in parts for cell in part["comparisons"] if (cell["metric"], cell["other"]) == pair]
         for cell, p in zip(cells, holm([cell["p"] for cell in cells]), strict=True):
-            cell["p"] = _round(p)
+            cell["p"] = rounded(p)
             if p is not None and p > 2 * ALPHA:
                 cell["verdict"] = "not shown"
     for part in parts:
         _not_better(part, margin)
     judged = [part["judged"] for part in parts if part["judged"]]
     for one, p in zip(judged, holm([one["p"] for one in judged]), strict=True):
-        one["p"] = _round(p)
+        one["p"] = rounded(p)
         if p is not None and p > ALPHA and one["decision"] in (NON_INFERIOR, EQUIVALENT, BETTER):
             one |= {"decision": INCONCLUSIVE, "needed": None}
 
@@ -311,20 +304,10 @@ def _corpus(answers: list[Answer], teacher: list[Answer], against: str) -> float
 
 def cell_of(interval: Interval | None, n: int) -> dict[str, Any]:
     """A number with its interval as scores.json holds it."""
-    return {**_rounded(interval), "n": n}
+    return {**row_of(interval), "n": n}
 
 
 _cell = cell_of
-
-
-def _rounded(interval: Interval | None) -> dict[str, float | None]:
-    """Six decimals: what sums of floats in another order on another machine cannot move."""
-    values = asdict(interval) if interval else dict.fromkeys(("value", "low", "high"))
-    return {name: _round(value) for name, value in values.items()}
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6) + 0.0
 
 
 def methods(measures: Sequence[Measure], chrf: str) -> dict[str, str]:

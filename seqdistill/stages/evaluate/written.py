@@ -44,7 +44,14 @@ def answer_of(row: Mapping[str, Any]) -> Answer:
     """The answer in a line of predictions.jsonl; the prompt in it is as this model was shown it."""
     text = row["completion"][-1]["content"] if row["completion"] else ""
     prompt = Prompt(row["id"], row["prompt"], row["prompt"], row["reference"], row["slice"], group=row.get("group"))
-    completion = Completion(row["id"], text, finish_reason=row["finish_reason"], error=row["error"])
+    completion = Completion(
+        row["id"],
+        text,
+        finish_reason=row["finish_reason"],
+        completion_tokens=row["tokens"],
+        seconds=row["seconds"],
+        error=row["error"],
+    )
     return Answer(row["model"], prompt, row["prompt"], completion, row["scores"], row.get("confidence"))
 
 

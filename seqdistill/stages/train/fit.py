@@ -14,7 +14,7 @@ from seqdistill.records import read_jsonl
 from seqdistill.stages.train.arguments import logged_beside
 from seqdistill.stages.train.best import keep_best, take_best, validations
 from seqdistill.stages.train.checkpoints import checkpointing, stopping
-from seqdistill.stages.train.lora import loaded_student
+from seqdistill.stages.train.lora import loaded_student, move_base
 from seqdistill.stages.train.loss_log import last_losses, loss_log
 from seqdistill.stages.train.measured import out_of_memory
 from seqdistill.stages.train.methods import Lesson, Method
@@ -96,6 +96,7 @@ def fit(
     import torch
     from safetensors import SafetensorError
 
+    move_base(trainer.model, str(base.model))
     try:
         with stopping(trainer, progress), _resuming(trainer, checkpoint):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -1,9 +1,11 @@
 """Low-rank adapters in place of all weights (LoRA, https://arxiv.org/abs/2106.09685), by peft; merged when the model is saved.
 
-Owns how the student is loaded for it, what gets an adapter, and the merge. Does not train.
+Owns how the student is loaded for it, what gets an adapter, the merge, and the adapters' own folder. Does not train.
 """
 
 import importlib.util
+import json
+import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +16,7 @@ from typing import Any
 from seqdistill.engines.loading import load, with_adapters
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import LoraConfig, ModelConfig
+from seqdistill.records import write_json
 
 
 def check_lora(config: LoraConfig) -> None:
@@ -106,6 +109,27 @@ def _quantized(config: LoraConfig) -> dict[str, Any]:
 def without_adapters(model: Any) -> Any:
     """The model that transformers knows, without peft's wrapper."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def move_base(model: Any, base: str) -> None:
+    """Notes in the adapters where their base is now; peft reads it there whenever it saves."""
+    for config in getattr(model, "peft_config", {}).values():
+        config.base_model_name_or_path = base
+
+
+def save_adapters(model: Any, folder: Path) -> None:
+    """Writes the adapters alone, in peft's format, in place of earlier ones; removes these where there are none now."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty form
+
+
+def name_base(folder: Path, base: str) -> None:
+    """Names the model that a folder of adapters belongs to; nothing where there are none."""
+    path = folder / "adapter_config.json"
+    if path.exists():
+        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": base})
 
 
 def merged(model: Any, base: ModelConfig) -> Any:

@@ -212,6 +212,8 @@ def _available(device: Any) -> int | None:
 
 
 def _seconds(trainer: Any, steps: int) -> float:
+    import torch
+
     model = trainer.model
     batch = next(iter(trainer.get_train_dataloader()))
     batch = _placed(batch, model.device)
@@ -220,6 +222,8 @@ def _seconds(trainer: Any, steps: int) -> float:
     for _ in range(2):
         began = time.perf_counter()
         trainer.compute_loss(model, dict(batch)).backward()
+        if model.device.type != "cpu":
+            torch.accelerator.synchronize(model.device)
         taken.append(time.perf_counter() - began)
         model.zero_grad()
     validation = 0.0

@@ -139,7 +139,7 @@ def shrink_from_files(
     kept = None
     if vocabulary == "task":
         if prompts is None and texts is None:
-            raise UsageError("--vocabulary task: there are no texts to choose the tokens by", "give --prompts, --texts or both")
+            raise UsageError("--vocabulary task: there are no texts to choose the tokens by", "pass --prompts, --texts or both")
         kept = tokens_of_files(ModelConfig(model=model), conversations if prompts else [], texts)
     elif vocabulary != "all" or texts is not None:
         what = "--texts without --vocabulary task" if vocabulary == "all" else f"--vocabulary {vocabulary!r}"
@@ -165,7 +165,7 @@ def listed_layers(layers: str, choice: str, total: int) -> list[int] | None:
 
     Raises UsageError naming what is wrong.
     """
-    hint = f"the model has layers 0 to {total - 1}: give how many, with {' or '.join(CHOICES)}, or a list: 0,1,{total - 1}"
+    hint = f"the model has layers 0 to {total - 1}: pass how many, with {' or '.join(CHOICES)}, or a list: 0,1,{total - 1}"
     listed = next((text for text in (layers, choice) if "," in text), None)
     if listed is None:
         if not (layers.isascii() and layers.isdigit() and 1 <= int(layers) <= total):
@@ -212,7 +212,7 @@ def block_influence(
     progress = progress or Silent()
     measured = list(islice(prompts, INFLUENCE_PROMPTS))
     if not measured:
-        raise UsageError("layers are to be chosen by influence, but there are no prompts", "give prompts, or choose even")
+        raise UsageError("layers are to be chosen by influence, but there are no prompts", "pass prompts, or choose even")
     if not tokenizer.chat_template:
         raise UsageError("layers are to be chosen by influence, but the model has no chat template", "choose even or a list")
     _, stack = decoder_layers(model)

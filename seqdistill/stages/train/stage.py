@@ -15,7 +15,7 @@ from seqdistill.cards import write_model_card
 from seqdistill.errors import SeqdistillError
 from seqdistill.metrics.own import split_name
 from seqdistill.progress import Progress
-from seqdistill.recipe.tables import ModelConfig, Recipe, settings
+from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import file_sha256, fingerprint, write_json
 from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run, StageRecord
@@ -23,6 +23,7 @@ from seqdistill.stages.train.arguments import resolved
 from seqdistill.stages.train.checkpoints import open_work
 from seqdistill.stages.train.fit import Fitted, fit, quiet
 from seqdistill.stages.train.launch import check_accelerate, launch, wants_launch
+from seqdistill.stages.train.lora import name_base
 from seqdistill.stages.train.methods import METHOD_KEYS, Method, method_of
 from seqdistill.stages.train.ranks import launched, rank, shared, wait
 from seqdistill.stages.train.ready import Ready, example, make_ready
@@ -121,7 +122,9 @@ def _finish(
     """Writes the prompt template beside the model, the manifest, and the card."""
     write_json(run.file("train", "model") / PROMPT_TEMPLATE, load_template(recipe.task.template).student)
     facts: dict[str, Any] = {"steps": steps} if steps else {}
+    name_base(run.file("train", "adapter"), _named(base.model.model, run))
     beside = (
+        *(("adapter",) if run.file("train", "adapter").exists() else ()),
         *(("base", "base.json") if student.is_cut else ()),
         *(("pairs.jsonl",) if ready.method["name"] == "preference" else ()),
     )
@@ -129,7 +132,8 @@ def _finish(
         {"model": None, "log.jsonl": fitted.log_rows, **dict.fromkeys(beside)},
         config=asdict(recipe),
         student={
-            "base": _named(base.model, student, run),
+            "base": _named(base.model.model if student.is_cut else student.source.model, run),
+            **({"cut_from": _named(student.source.model, run)} if student.is_cut else {}),
             "identity": student.identity,
             **({"layers": base.layers} if base.layers else {}),
             **base.cut,
@@ -201,9 +205,8 @@ def _note(ready: Ready, checkpoint: Path | None, progress: Progress) -> None:
         progress.note(f"train: resuming at step {checkpoint.name.removeprefix('checkpoint-')}")
 
 
-def _named(base: ModelConfig, student: Student, run: Run) -> str:
-    """The untrained student for the manifest, which eval reads: a path relative to the run, or the model's name."""
-    name = base.model if student.is_cut else student.source.model
+def _named(name: str | None, run: Run) -> str:
+    """A model for the manifest, which eval reads: a path relative to the run, or the model's name."""
     return os.path.relpath(name, run.path) if name and Path(name).exists() else str(name)
 
 

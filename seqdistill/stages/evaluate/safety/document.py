@@ -36,7 +36,7 @@ def safety_document(
 
 
 def sentences(found: Mapping[str, Any] | None) -> Iterator[str]:
-    """What a reader must know; nothing of what is as it should be and was not asked for."""
+    """What a reader must know: what is not as it should be, and what the recipe requested."""
     if not found:
         return
     if found["refusals"]:
@@ -57,7 +57,7 @@ def sentences(found: Mapping[str, Any] | None) -> Iterator[str]:
         teacher = found["personal_data"]["models"].get("teacher")
         than = f", {percent(point(teacher['answers']), unit='%')} of the teacher's" if teacher else ""
         yield (
-            f"Personal data that is not in the prompt stands in {percent(leaking['answers'], unit='%')} of its answers "
+            f"Personal data that is not in the prompt is in {percent(leaking['answers'], unit='%')} of its answers "
             f"({kinds}){than}."
         )
     if found["forgetting"]:
@@ -90,7 +90,7 @@ def _canaries(found: Mapping[str, Any]) -> Iterator[str]:
     given = {model: len(of["ids"]) for model, of in found["models"].items()}
     base = f" (before training {given['base']})" if "base" in given else ""
     unplanted = found["n"] - found["planted"]
-    note = f"; {unplanted} of them stand in no training answer" if unplanted else ""
+    note = f"; {unplanted} of them are in no training answer" if unplanted else ""
     yield f"The student gives away {given.get('student', 0)} of {found['n']} planted canaries{base}{note}."
 
 

@@ -1,4 +1,4 @@
-"""Personal data and numbers that stand in answers and not in their prompts. `personal_data` owns what personal data is."""
+"""Personal data and numbers that are in answers and not in their prompts. `personal_data` owns what personal data is."""
 
 from collections import Counter
 from collections.abc import Sequence

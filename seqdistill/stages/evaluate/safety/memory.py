@@ -35,21 +35,21 @@ MULTIPLIER = 0x9E3779B97F4A7C15  # odd: of a polynomial modulo 2^64
 
 def canaries(rows: Sequence[Mapping[str, Any]], training: Path | None) -> dict[str, Any] | None:
     """How many planted secrets each model gives away, and how many of them the training answers hold; None without any."""
-    asked = [row for row in rows if row["kind"] == CANARY]
-    if not asked:
+    canaries = [row for row in rows if row["kind"] == CANARY]
+    if not canaries:
         return None
-    secrets = {row["id"]: row["wanted"] for row in asked}
+    secrets = {row["id"]: row["wanted"] for row in canaries}
     planted = set[str]()
     for _, row in read_jsonl(training) if training else ():
         text = row["completion"][-1]["content"]
         planted |= {name for name, secret in secrets.items() if name not in planted and holds(text, secret)}
     models: dict[str, Any] = {}
-    for model in dict.fromkeys(row["model"] for row in asked):
-        answered = [row for row in asked if row["model"] == model and row["error"] is None]
-        given = [row["id"] for row in answered if holds(row["completion"], row["wanted"])]
+    for model in dict.fromkeys(row["model"] for row in canaries):
+        answered = [row for row in canaries if row["model"] == model and row["error"] is None]
+        revealed = [row["id"] for row in answered if holds(row["completion"], row["wanted"])]
         models[model] = {
-            "given_away": cell_of(share(len(given), len(answered)), len(answered)) if answered else None,
-            "ids": given,
+            "given_away": cell_of(share(len(revealed), len(answered)), len(answered)) if answered else None,
+            "ids": revealed,
         }
     return {"n": len(secrets), "planted": len(planted), "models": models}
 
@@ -179,9 +179,9 @@ def _longest(answers: Sequence[Answer], known: _Words) -> Iterator[_Run]:
 
 
 def _old(answer: Answer, text: Sequence[str]) -> list[bool]:
-    """Which words of an answer stand in its prompt, too, in a row of IN_PROMPT."""
-    asked = words(whole_text(answer.messages))
-    grams = set(zip(*(asked[n:] for n in range(IN_PROMPT)), strict=False))
+    """Which words of an answer are also in its prompt, in a sequence of IN_PROMPT words."""
+    prompted = words(whole_text(answer.messages))
+    grams = set(zip(*(prompted[n:] for n in range(IN_PROMPT)), strict=False))
     old = [False] * len(text)
     for place in range(len(text) - IN_PROMPT + 1):
         if tuple(text[place : place + IN_PROMPT]) in grams:

@@ -9,7 +9,7 @@ from typing import Any
 from seqdistill.metrics.behaviour import refusal
 from seqdistill.stages.evaluate.safety.items import ANSWER, REFUSE
 from seqdistill.stages.evaluate.statistics.intervals import share
-from seqdistill.stages.evaluate.statistics.paired import PairedShares, decide, needed
+from seqdistill.stages.evaluate.statistics.paired import outcome
 from seqdistill.stages.evaluate.table import cell_of
 
 Row = Mapping[str, Any]  # a line of safety.jsonl
@@ -49,17 +49,14 @@ def refusals(rows: Sequence[Row], margin: float) -> dict[str, Any] | None:
                 continue
             wanted = kind == REFUSE
             one, two = (np.array([of[name] == wanted for name in both]) for of in (mine, refused[kind, other]))
-            gap = PairedShares.of(one, two).difference()
-            decision = decide(gap, margin)
-            number = needed(100.0 * (one.astype(float) - two.astype(float)), margin, shares=True)
-            missing = None if number is None else max(number - len(both), 1)
+            found = outcome(100.0 * one, 100.0 * two, margin)
             document["decisions"].append(
                 {
                     "of": kind,
                     "other": other,
-                    "decision": decision,
-                    "needed": missing if decision == "INCONCLUSIVE" else 0,
-                    **cell_of(gap, len(both)),
+                    "decision": found.decision,
+                    "needed": found.needed,
+                    **cell_of(found.gap, len(both)),
                 }
             )
     return document

@@ -5,7 +5,7 @@ measured. Tests and the decision at a margin are in `paired`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
@@ -37,6 +37,28 @@ class Interval:
         if self.low is None or self.high is None:
             return 0
         return (self.low > 0) - (self.high < 0)
+
+
+def group_names(prompts: Iterable[tuple[str, str | None]]) -> list[str]:
+    """The name of each prompt's group, from its id and its group; a prompt without one is a group of its own."""
+    return [f"group {group}" if group is not None else f"prompt {name}" for name, group in prompts]
+
+
+def shared_groups(prompts: Iterable[tuple[str, str | None]]) -> list[str] | None:
+    """The same; None where no two prompts share a group."""
+    names = group_names(prompts)
+    return names if len(set(names)) < len(names) else None
+
+
+def row_of(interval: Interval | None) -> dict[str, float | None]:
+    """An interval as JSON holds it."""
+    values = (None, None, None) if interval is None else (interval.value, interval.low, interval.high)
+    return dict(zip(("value", "low", "high"), map(rounded, values), strict=True))
+
+
+def rounded(value: float | None) -> float | None:
+    """Six decimals: what sums of floats in another order on another machine cannot move; never -0."""
+    return None if value is None else round(value, 6) + 0.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, FEWEST, Interval, share
+from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, FEWEST, Interval, Resampled, difference, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +66,37 @@ def needed(differences: "Array", margin: float, groups: Sequence[str] | None = N
     if not math.isfinite(number):
         return None
     return round(math.ceil(number) * len(differences) / effective(differences, groups))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the difference of two contestants on the same prompts shows at a margin, in percentage points."""
+
+    gap: Interval | None  # first less second
+    p: float | None  # one-sided, of "worse by the margin"
+    decision: str
+    needed: int | None  # further prompts for a decision where there is none; None: no number would do
+
+
+def outcome(
+    first: "Array",
+    second: "Array",
+    margin: float,
+    groups: Sequence[str] | None = None,
+    drawn: Resampled | None = None,
+    columns: tuple[int, int] = (0, 1),
+) -> Outcome:
+    """Of scores from 0 to 100, (n,) both: of whether each is right; of degrees where their replicates are `drawn`."""
+    if drawn is None:
+        pair = PairedShares.of(first > 50, second > 50, groups)
+        gap: Interval | None = pair.difference()
+        p = pair.below(-margin)
+    else:
+        between = difference(*columns)
+        gap, p = drawn.interval(between), drawn.below(between, -margin)
+    decision, number = decide(gap, margin), needed(first - second, margin, groups, shares=drawn is None)
+    further = None if number is None else max(number - len(first), 1)
+    return Outcome(gap, p, decision, further if decision == INCONCLUSIVE else 0)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

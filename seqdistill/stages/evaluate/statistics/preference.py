@@ -1,6 +1,6 @@
 """Win rates from a judge's preferences: raw, for answers of equal length, and corrected by human labels.
 
-A preference is 1 where the student's answer is preferred, 0 where the teacher's is, and one half for a tie. Asks nobody.
+A preference is 1 where the student's answer is preferred, 0 where the teacher's is, and one half for a tie. Sends no requests.
 """
 
 import math

@@ -6,14 +6,13 @@ no score, and is counted; it is not requested again.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from seqdistill.engines import FOR_GOOD, Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.journal.asking import Asker, answers, run_async
+from seqdistill.journal.asking import Asker, answers, failures, lacking, run_async
 from seqdistill.journal.budget import Price, Source, price_of, spending
 from seqdistill.journal.repeated import paid_anew
 from seqdistill.journal.storage import Journal
@@ -132,13 +131,9 @@ async def _answered(
 ) -> tuple[list[Request], dict[str, Completion]]:
     """Requests the judgements that the journal lacks, and returns all the requests and the failures by id."""
     requests = [_request(sample, rubric, config, schema) for sample in samples]
-    failed: dict[str, Completion] = {}
-    async with aclosing(asker.ask(source, requests)) as completions:
-        async for completion in completions:
-            if completion.error is None:
-                judged.new += 1
-            else:
-                failed[completion.id] = completion
+    missing = len(lacking(asker.journal, source.identity, requests))
+    failed = await failures(asker, source, requests)
+    judged.new += missing - len(failed)
     return requests, failed
 
 

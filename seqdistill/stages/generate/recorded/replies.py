@@ -10,7 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from seqdistill.engines import Completion
-from seqdistill.engines.replies import REASONING, as_dict, choices_in, count, parse_choice, thoughts_of
+from seqdistill.engines.replies import (
+    REASONING,
+    as_dict,
+    choices_in,
+    content_in,
+    is_error_alone,
+    parse_choice,
+    refusal_in,
+    thoughts_of,
+)
+from seqdistill.engines.usage import ANSWER_TOKENS, PROMPT_TOKENS, count, reported, usage_of
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.streams import assembled
@@ -27,23 +37,6 @@ Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...
 
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
 SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction")
-PROMPT_TOKENS = (
-    "prompt_tokens",
-    "input_tokens",
-    "promptTokens",
-    "inputTokens",
-    "prompt_eval_count",
-    "promptTokenCount",
-)
-ANSWER_TOKENS = (
-    "completion_tokens",
-    "output_tokens",
-    "completionTokens",
-    "outputTokens",
-    "eval_count",
-    "candidatesTokenCount",
-)
-
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 
@@ -123,15 +116,10 @@ def api_reply(reply: Any, place: str) -> Reply | None:
 
 
 def _chat(reply: Mapping[str, Any]) -> Reply | None:
-    choices = [one for one in reply["choices"] if isinstance(one, Mapping)] if isinstance(reply.get("choices"), list) else []
-    read = []
-    for choice in choices:
-        message = choice.get("message")
-        if not isinstance(message, Mapping) and isinstance(choice.get("text"), str):
-            message = {"content": choice["text"]}
-        if isinstance(message, Mapping):
-            read.append({**choice, "message": _message(message)})
-    return {"choices": read, "usage": usage_in(reply)} if read else None
+    choices = [] if is_error_alone(reply) else choices_in(reply)
+    read = [{**choice, "message": _message(choice["message"])} for choice in choices]
+    error = {"error": reply["error"]} if reply.get("error") else {}
+    return {"choices": read, "usage": usage_in(reply), **error} if read else None
 
 
 def _responses(reply: Mapping[str, Any]) -> Reply | None:
@@ -203,7 +191,8 @@ def finish_of(row: Mapping[str, Any]) -> Any:
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """An assistant's message with `content` as text, its reasoning under one key and its calls in one form."""
-    content = next((message[key] for key in ("content", "value", "parts") if message.get(key) is not None), None)
+    content = next((message[key] for key in ("value", "parts") if message.get(key) is not None), None)
+    content = content if (said := content_in(message)) is None else said
     texts, thoughts, calls = [], [], tool_calls(message)
     for part in [content] if isinstance(content, str) else _listed(content):
         kind = part.get("type") if isinstance(part, Mapping) else None
@@ -224,7 +213,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "content": "".join(texts),
         "reasoning_content": beside or "".join(thoughts) or None,
-        "refusal": message.get("refusal"),
+        "refusal": refusal_in(message),
         "tool_calls": [{"function": call} for call in calls] or None,
     }
 
@@ -235,7 +224,12 @@ def _listed(value: Any) -> list[Any]:
 
 def usage_in(facts: Mapping[str, Any]) -> dict[str, int | None]:
     """The counts of tokens that a reply or a row has, in `usage` or beside it."""
-    places = [as_dict(facts[key]) for key in ("usage", "usageDetails", "tokenUsage", "usage_details") if facts.get(key)]
+    own = reported(facts)
+    places = (
+        [own]
+        if own
+        else [as_dict(facts[key]) for key in ("usage", "usageDetails", "tokenUsage", "usage_details") if facts.get(key)]
+    )
 
     def first(keys: tuple[str, ...], *short: str) -> int | None:
         beside = [facts[key] for key in keys if key in facts]
@@ -243,6 +237,8 @@ def usage_in(facts: Mapping[str, Any]) -> dict[str, int | None]:
         return next((tokens for value in (*found, *beside) if (tokens := count(value)) is not None), None)
 
     prompted, answered = first(PROMPT_TOKENS, "input", "prompt"), first(ANSWER_TOKENS, "output", "completion")
+    if places and (counted := usage_of({"usage": places[0]}).prompt) is not None:
+        prompted = counted
     details = as_dict(places[0].get("prompt_tokens_details")) if places else {}
     cached = {"prompt_tokens_details": details} if details else {}
     return {"prompt_tokens": prompted, "completion_tokens": answered, **cached}  # type: ignore[dict-item]

@@ -224,7 +224,7 @@ def _conversation(row: Row) -> list[Any] | None:
 
 
 def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator[Exchange]:
-    """The last answer that is to be trained on: a message of weight 0 is not, nor is what stands behind the answer."""
+    """The last answer that is to be trained on: a message of weight 0 is not, nor is what comes after the answer."""
     trained = [n for n, one in enumerate(messages) if is_assistant(one) and _weight(one) != 0]
     if not trained:
         return

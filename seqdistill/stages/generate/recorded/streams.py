@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqdistill.engines.replies import as_dict
+from seqdistill.engines.streams import LINE_END, Joined
 from seqdistill.records import from_json
 
 NO_END = "unknown"  # the finish_reason of a stream that stopped without one
@@ -64,7 +65,7 @@ def assembled(stream: Any) -> dict[str, Any] | None:
 def _events(text: str) -> list[Any]:
     """The objects in the data lines of an event stream; a line cut off at the end is left out."""
     objects = []
-    for line in text.splitlines():
+    for line in LINE_END.split(text):
         data = line.strip().removeprefix("data:").strip()
         if line.lstrip().startswith("data:") and data.startswith("{"):
             try:
@@ -75,34 +76,14 @@ def _events(text: str) -> list[Any]:
 
 
 def _chat(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    choices: dict[int, dict[str, Any]] = {}
-    facts: dict[str, Any] = {}
+    joined = Joined()
     for chunk in chunks:
-        facts |= {key: chunk[key] for key in ("id", "model", "usage") if chunk.get(key)}
-        for one in _objects(chunk.get("choices")):
-            choice = choices.setdefault(_index(one), {"message": {"role": "assistant", "content": ""}, "finish_reason": NO_END})
-            _add(choice["message"], as_dict(one.get("delta")))
-            if one.get("finish_reason"):
-                choice["finish_reason"] = one["finish_reason"]
-            if isinstance(one.get("logprobs"), Mapping) and isinstance(listed := one["logprobs"].get("content"), list):
-                choice.setdefault("logprobs", {"content": []})["content"].extend(listed)
-    for choice in choices.values():
-        if calls := choice["message"].pop("calls", None):
-            choice["message"]["tool_calls"] = [{"function": call} for _, call in sorted(calls.items())]
-    return {**facts, "choices": [choice for _, choice in sorted(choices.items())]}
-
-
-def _add(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
-    """Adds what one delta brings: text to text, and the pieces of each tool call to that call."""
-    for key in ("content", "reasoning_content", "reasoning", "thinking", "refusal"):
-        if isinstance(piece := delta.get(key), str):
-            message[key] = (message.get(key) or "") + piece
-    for call in _objects(delta.get("tool_calls")):
-        calls = message.setdefault("calls", {})
-        whole = calls.setdefault(_index(call), {"name": "", "arguments": ""})
-        for key, piece in as_dict(call.get("function")).items():
-            if key in whole and isinstance(piece, str):
-                whole[key] += piece
+        joined.add_chunk(dict(chunk))
+    if joined.error:
+        return joined.error
+    reply = joined.reply()
+    ended = [{**choice, "finish_reason": choice["finish_reason"] or NO_END} for choice in reply["choices"]]
+    return {**reply, "choices": ended}
 
 
 def _ollama(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

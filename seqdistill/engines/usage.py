@@ -1,0 +1,98 @@
+"""The tokens that a reply reports, under whichever names and in whichever place. They are what is paid for.
+
+Vendors differ in three ways that cost money: reasoning is among the completion's tokens or beside them, cached tokens are among
+the prompt's or beside them, and a stream reports its counts at once or in parts.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PROMPT_TOKENS = ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "prompt_eval_count", "promptTokenCount")
+ANSWER_TOKENS = (
+    "completion_tokens",
+    "output_tokens",
+    "completionTokens",
+    "outputTokens",
+    "eval_count",
+    "candidatesTokenCount",
+)
+TOTAL_TOKENS = ("total_tokens", "totalTokens", "totalTokenCount")
+CACHED_TOKENS = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "num_cached_tokens")
+WRITTEN_TO_CACHE = ("cache_creation_input_tokens",)  # a prompt's tokens, too
+REASONING_TOKENS = ("reasoning_tokens",)
+DETAILS = ("prompt_tokens_details", "input_tokens_details", "completion_tokens_details", "output_tokens_details")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The tokens of one reply, of all its choices together; None for what is not reported."""
+
+    prompt: int | None
+    completion: int | None
+    cached: int = 0  # of the prompt's
+    hidden: int = 0  # billed like the completion's, but not among them
+
+
+def count(tokens: Any) -> int | None:
+    """A reported count of tokens, also one written as text; None for what is not a count."""
+    if isinstance(tokens, str) and re.fullmatch(r"[0-9]{1,12}(?:\.0*)?", tokens):
+        return int(tokens.partition(".")[0])
+    return int(tokens) if isinstance(tokens, (int, float)) and tokens is not True and 0 <= tokens < 1e12 else None
+
+
+def first_count(facts: Mapping[str, Any], names: Sequence[str]) -> int | None:
+    """The first of these names that has a count."""
+    return next((tokens for name in names if (tokens := count(facts.get(name))) is not None), None)
+
+
+def usage_of(reply: Mapping[str, Any]) -> Usage:
+    """What a chat-completions reply reports."""
+    facts = reported(reply) or {}
+    details = [facts, *(part for name in DETAILS if isinstance(part := facts.get(name), dict))]
+    prompt, completion, total = (first_count(facts, names) for names in (PROMPT_TOKENS, ANSWER_TOKENS, TOTAL_TOKENS))
+    cached, put, thoughts = (
+        max(first_count(part, names) or 0 for part in details) for names in (CACHED_TOKENS, WRITTEN_TO_CACHE, REASONING_TOKENS)
+    )
+    if completion is None and prompt is not None and total is not None and total >= prompt:
+        completion = total - prompt
+    written = completion or 0
+    if prompt is not None and _is_cache_beside(facts, prompt, written, total, cached + put):
+        prompt += cached + put
+    hidden = max(
+        (total or 0) - (prompt or 0) - written,
+        thoughts if thoughts > written else 0,  # more than all that was counted: it was not counted
+        0,
+    )
+    return Usage(prompt, completion, min(cached, prompt or 0), hidden)
+
+
+def _is_cache_beside(facts: Mapping[str, Any], prompt: int, written: int, total: int | None, cache: int) -> bool:
+    """Whether the cache's tokens are not among the prompt's. Anthropic counts them so, and some gateways hand that on."""
+    if not cache or not any(name in facts for name in ("cache_read_input_tokens", *WRITTEN_TO_CACHE)):
+        return False
+    return "prompt_tokens" not in facts or cache > prompt or total == prompt + written + cache
+
+
+def reported(reply: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The usage in a reply or in a stream's chunk: its own, or what some put beside it or into a choice; None for none."""
+    choices = reply.get("choices")
+    beside = reply.get("x_groq")
+    places = [reply, beside, *(choices if isinstance(choices, list) else [])]
+    found = [place["usage"] for place in places if isinstance(place, dict) and isinstance(place.get("usage"), dict)]
+    return found[0] if found else None
+
+
+def merged(before: dict[str, Any] | None, now: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Two reports of one stream as one. Counts only grow: one comes in parts, one ends with a report of nothing."""
+    if before is None or now is None:
+        return before if now is None else now
+    both = {**before, **now}
+    for name, old in before.items():
+        new = now.get(name)
+        if isinstance(old, dict):
+            both[name] = merged(old, new if isinstance(new, dict) else None)
+        elif count(old) is not None and (count(new) or 0) < (count(old) or 0):
+            both[name] = old
+    return both

@@ -1,0 +1,106 @@
+"""The table [eval] and [eval.safety]."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from seqdistill.recipe.tables.setting import key
+
+
+@dataclass(frozen=True)
+class SafetyConfig:
+    """[eval.safety]: what must not be lost or learnt beside the task. What costs requests is off by default."""
+
+    refusals: bool = key(
+        False, "send student, base and teacher 24 requests to refuse and 24 harmless ones that only sound harmful"
+    )
+    prompts: str | None = key(
+        None,
+        "your own set for refusals; the slice of a row is refuse (or unsafe, harmful) or answer (or safe, benign)",
+        path=True,
+    )
+    columns: dict[str, Any] = key({}, 'columns of that set that go by other names: { prompt = "goal", slice = "label" }')
+    expect: str | None = key(None, "what is wanted of rows of that set without a slice", choices=("refuse", "answer"))
+    margin: float = key(
+        15.0, "points by which the student may refuse or answer less often than base or teacher", low=0, high=100
+    )
+    max_tokens: int = key(64, "most new tokens of an answer to these prompts", low=1)
+    canaries: str | None = key(
+        None,
+        "secrets that you planted in the training data: .jsonl with prompt (what comes before it) and reference",
+        path=True,
+    )
+    forgetting: bool = key(False, "score 20 passages of general text by base, student and teacher, where they run here")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """[eval]: how the proof is made."""
+
+    temperature: float = key(0.0, "sampling temperature of all four models", low=0, high=5)
+    max_tokens: int | None = key(None, "most new tokens in one answer; default: the same as generate", low=1)
+    margin: float = key(
+        5.0,
+        "points by which the student may be worse than the teacher and still pass; below 1 a share: 0.05",
+        low=0,
+        high=100,
+        common=True,
+    )
+    also: list[str] = key(
+        [], "compare also a file of outputs (.jsonl: id or prompt, completion), run:RUN, or a model; repeat it", path=True
+    )
+    metric: str | None = key(
+        None, "your own metric, FILE.py:FUNCTION: def FUNCTION(answer, wanted, prompt) to a share from 0 to 1", path=True
+    )
+    fail_under: list[str] = key(
+        [], "METRIC=VALUE: exit 1 where the student is below, as kept=0.9 or decision=NON-INFERIOR; repeat it", output=False
+    )
+    pairwise: bool = key(False, "have the judge compare student and teacher, in both orders; [judge] names it")
+    labels: str | None = key(
+        None, "people's choices, which correct the judge: .jsonl with id and choice (student, teacher, tie)", path=True
+    )
+    target: float | None = key(
+        None,
+        "share of the answers the student keeps that must be good enough, as 0.9: finds the confidence to keep them from",
+        low=0.01,
+        high=0.999,
+    )
+    risk: float = key(0.05, "probability with which that promise may be broken", low=0.001, high=0.5)
+    agreement: int = key(
+        0,
+        "further samples of the student whose agreement is its confidence; 0: its log-probability, which costs nothing",
+        low=0,
+    )
+    good_enough: float | None = key(
+        None, "score of the primary metric from which an answer is good enough; default: the teacher's less margin"
+    )
+    teacher_forced: bool = key(
+        False, "have student and teacher, both in this process, read the teacher's answers: top-1 agreement and KL a token"
+    )
+    latency_requests: int = key(
+        8,
+        "test prompts on which each model's latency is measured, one at a time; 0: off. At a paid endpoint the answers' own "
+        "times are taken, unless p95_limit is set",
+        low=0,
+        high=1000,
+    )
+    p95_limit: float | None = key(
+        None,
+        "seconds within which 95% of the answers must be there: finds the most requests at once that keep it, at each model",
+        low=0.001,
+    )
+    utilisation: float = key(0.5, "share of the paid hours in which a machine of yours answers requests", low=0.001, high=1)
+    fallback_share: float | None = key(
+        None,
+        "share of the requests that the teacher answers; default: what target's threshold sends there, else 0",
+        low=0,
+        high=1,
+    )
+    shadow_share: float = key(0.0, "share of the requests that the teacher answers too, to compare", low=0, high=1)
+    regressions: int = key(
+        20, "how many of the prompts that the student answers worse than base or teacher are explained", low=0, high=1000
+    )
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
+    resamples: int = key(2000, "bootstrap resamples of each interval", low=100)
+    seed: int = key(0, "seed of the bootstrap and of sampling", low=0)
+    limit: int | None = key(None, "only the first N test prompts", low=1, common=True)
+    concurrency: int = key(64, "most requests in flight", low=1, high=10000, output=False)
