@@ -100,6 +100,7 @@ def args(**wanted: Any) -> Change:
     return having(train__args=wanted)
 
 
+MORE = prompts(*(f"What is number {n}?" for n in range(30)))  # of no group, so that some are for validation
 SOFT = having(train__method="soft", generate__logprobs=5)
 BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `generate`, and by `run`: every fourth is tried
     ("no chat template", [student(None)], "has no chat template"),
@@ -131,7 +132,16 @@ BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `generate`, a
         "the teacher's embedding has 300",
     ),
     ("best without validation rows", [having(train__best="loss", filter__validation=0.0)], "needs validation rows"),
-    ("quality without a metric", [having(train__best="quality", task__primary="accuracy")], "accuracy"),
+    (
+        "best of too few prompts",
+        [having(train__best="loss")],
+        "raise [filter] validation (it is 0.1)",
+    ),
+    (
+        "quality without a metric",
+        [having(train__best="quality", task__primary="accuracy", filter__validation=0.4), MORE],
+        "accuracy",
+    ),
     (
         "batch_tokens in two processes",
         [having(train__batch_tokens=500, train__processes=2, train__args={})],
@@ -166,7 +176,12 @@ BEFORE_A_RUN: list[tuple[str, list[Change], str]] = [  # found by `run`, for whi
     ("DeepSpeed's file", [args(deepspeed="none.json")], "install the package"),
     ("fp16 without a GPU", [args(fp16=True)], "CPUs do not train in fp16"),
     ("no epoch", [args(num_train_epochs=0.0)], "not one step"),
-    ("no validation", [having(train__early_stopping=2), args(eval_strategy="no")], "eval_strategy is no"),
+    (
+        "no validation",
+        [having(train__early_stopping=2, filter__validation=0.4), args(eval_strategy="no"), MORE],
+        "eval_strategy is no",
+    ),
+    ("validations of too few prompts", [args(eval_strategy="steps")], "needs validation rows"),
     ("adapters nowhere", [having(train__lora={"r": 4, "target_modules": ["query"]})], "target_modules = query"),
     (
         "a first step with too many layers",
