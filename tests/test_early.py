@@ -157,6 +157,7 @@ BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `generate`, a
 BEFORE_A_RUN: list[tuple[str, list[Change], str]] = [  # found by `run`, for which the training is on this machine
     ("soft without log-probabilities", [having(train__method="soft")], "logprobs is not set"),
     ("soft without likeliest tokens", [SOFT, having(generate__logprobs=0)], "stores no likeliest tokens"),
+    ("soft from OpenAI", [SOFT, having(teacher__base_url=[])], "names them by their texts"),
     ("soft at another temperature", [SOFT, having(train__temperature=2.0)], "can be compared at 1 alone"),
     ("soft at an unstored temperature", [SOFT, local_teacher(), having(train__temperature=2.5)], "1, 1.5, 2, 3, 4"),
     ("soft packed", [SOFT, args(packing=True)], "packing = True with method = 'soft'"),
