@@ -5,7 +5,7 @@ RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
 
-.PHONY: setup distill picture generate filter train eval test test-vllm test-browser test-parity test-transformers-4 test-gguf \
+.PHONY: setup distill picture generate filter train eval test test-vllm test-gpu test-browser test-parity test-transformers-4 test-gguf \
   check bench bench-vllm \
   experiment clean
 
@@ -33,6 +33,9 @@ test-vllm: .venv-vllm/installed  ## real vLLM, CPU build: the offline engine, an
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install -q --no-deps --no-compile -r requirements-vllm.txt -e . ./tests/on_vllm/alias
 	@touch $@
+
+test-gpu: setup  ## what needs a CUDA GPU: methods, quantised adapters, FSDP, DeepSpeed, memory; skipped where there is none
+	$(BIN)/python -m pytest -o addopts= -v tests/on_gpu
 
 test-browser: .venv/browser  ## the review page in headless Chromium; needs: apt-get install chromium chromium-driver
 	$(BIN)/python -m pytest -o addopts= tests/browser

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_preflight import a_recipe, a_run, rows
@@ -12,6 +14,7 @@ from test_train import Listener, weights
 
 from seqdistill.errors import UsageError
 from seqdistill.runs import Run
+from seqdistill.stages.train.launch import keep, keeps_weights_apart
 from seqdistill.stages.train.stage import train
 
 STEPS = {"max_steps": 6, "learning_rate": 0.01}
@@ -106,3 +109,43 @@ def test_an_accelerate_config_that_cannot_be_used_is_refused(
         config.write_text(content)
     with pytest.raises(UsageError, match=rf"\[train\] accelerate_config = .*{message}"):
         train(a_run(tmp_path / "run"), a_recipe(tiny_model, accelerate_config=str(config)), Listener())
+
+
+@pytest.mark.parametrize(
+    ("config", "apart"),
+    [
+        ({"zero_stage": 3, "zero3_save_16bit_model": False}, True),
+        ({"zero_stage": 3}, True),
+        ({"zero_stage": 3, "zero3_save_16bit_model": True}, False),
+        ({"zero_stage": 2, "zero3_save_16bit_model": False}, False),
+        ({"deepspeed_config_file": {"zero_optimization": {"stage": 3}}}, True),
+        (
+            {"deepspeed_config_file": {"zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}}},
+            False,
+        ),
+        ({"deepspeed_config_file": {"zero_optimization": {"stage": 2}}}, False),
+        ({"deepspeed_config_file": {}}, False),
+    ],
+    ids=str,
+)
+def test_a_deepspeed_config_that_would_leave_the_weights_in_parts_is_known(
+    tmp_path: Path, config: dict[str, Any], apart: bool
+) -> None:
+    if "deepspeed_config_file" in config:
+        (tmp_path / "zero.json").write_text(json.dumps(config["deepspeed_config_file"]))
+        config = {"deepspeed_config_file": str(tmp_path / "zero.json")}
+    assert keeps_weights_apart(config) is apart
+
+
+def test_of_a_failed_process_its_own_last_words_are_kept() -> None:
+    failed = [
+        "Traceback (most recent call last):\n",
+        "ZeroDivisionError: division by zero\n",
+        "E1126 17:28:26.331000 15403 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1)\n",
+        *["of the launcher's own\n"] * 40,
+    ]
+    said: deque[str] = deque(maxlen=20)
+    lines = iter(failed)
+    keep(lines, said)
+    assert list(said) == failed[:2]
+    assert list(lines) == []

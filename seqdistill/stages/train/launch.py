@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from seqdistill.runs import Run
 
 MARK = "seqdistill "  # begins a line of the first process that is meant for us
 LAST_LINES = 20  # of what the processes wrote, shown when they fail without a reason of ours
+LAUNCHER = "torch/distributed/elastic/"  # in the first line that torch's launcher writes about a process that failed
 
 
 def launch(run: Run, recipe: Recipe, progress: Progress) -> None:
@@ -43,7 +45,7 @@ def launch(run: Run, recipe: Recipe, progress: Progress) -> None:
             text=True,
             start_new_session=True,  # a Ctrl-C at the terminal comes to us alone, and is passed on once
         ) as process:
-            reader = threading.Thread(target=said.extend, args=(process.stderr,), daemon=True)
+            reader = threading.Thread(target=keep, args=(process.stderr, said), daemon=True)
             reader.start()
             error = _followed(process, progress)
             reader.join()
@@ -61,7 +63,24 @@ def _launcher(config: TrainConfig) -> list[str]:
     if config.accelerate_config is None:
         return ["torch.distributed.run", "--standalone", "--nproc_per_node", str(config.processes)]
     count = ["--num_processes", str(config.processes)] if config.processes > 1 else []
-    return ["accelerate.commands.launch", "--config_file", config.accelerate_config, *count]
+    free = [] if _read(config.accelerate_config).main_process_port else ["--main_process_port", "0"]  # two may train at a time
+    return ["accelerate.commands.launch", "--config_file", config.accelerate_config, *free, *count]
+
+
+def keep(lines: Iterable[str], said: deque[str]) -> None:
+    """Reads what the processes write, and keeps it up to where the launcher reports that one failed."""
+    for line in lines:
+        if LAUNCHER in line:
+            break
+        said.append(line)
+    for _ in lines:  # a full pipe would stop them
+        pass
+
+
+def _read(path: str) -> Any:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    return load_config_from_file(path)
 
 
 def wants_launch(config: TrainConfig) -> bool:
@@ -74,7 +93,6 @@ def check_accelerate(config: TrainConfig) -> None:
     if config.accelerate_config is None:
         return
     import torch
-    from accelerate.commands.config.config_args import load_config_from_file
     from yaml import YAMLError
 
     place, hint = (
@@ -84,16 +102,30 @@ def check_accelerate(config: TrainConfig) -> None:
     if not Path(config.accelerate_config).is_file():
         raise UsageError(f"{place}: no such file", hint)
     try:
-        found = load_config_from_file(config.accelerate_config)
+        found = _read(config.accelerate_config)
     except (ValueError, TypeError, AttributeError, OSError, YAMLError) as error:
         raise UsageError(f"{place}: accelerate cannot read it: {' '.join(str(error).split())}", hint) from error
     kind = str(getattr(found.distributed_type, "value", found.distributed_type))
-    if kind == "NO" or (torch.accelerator.is_available() and not found.use_cpu):
-        return
-    raise UsageError(
-        f"{place}: distributed_type = {kind} needs GPUs, and {'it says use_cpu' if found.use_cpu else 'there are none'}",
-        f"set [train] processes = {getattr(found, 'num_processes', None) or 2} to train in several processes on the CPU",
-    )
+    on_gpus = torch.accelerator.is_available() and not found.use_cpu
+    if kind != "NO" and not on_gpus:
+        raise UsageError(
+            f"{place}: distributed_type = {kind} needs GPUs, and {'it says use_cpu' if found.use_cpu else 'there are none'}",
+            f"set [train] processes = {getattr(found, 'num_processes', None) or 2} to train in several processes on the CPU",
+        )
+    if kind == "DEEPSPEED" and keeps_weights_apart(found.deepspeed_config):
+        raise UsageError(
+            f"{place}: ZeRO stage 3 would leave the trained weights in parts that no one loads",
+            "set zero3_save_16bit_model: true; in a file of DeepSpeed's own stage3_gather_16bit_weights_on_model_save",
+        )
+
+
+def keeps_weights_apart(config: Mapping[str, Any]) -> bool:
+    """Whether DeepSpeed is configured to shard the weights, and not to gather them when the model is saved."""
+    if (file := config.get("deepspeed_config_file")) is not None:
+        path = Path(file)
+        zero = json.loads(path.read_text(encoding="utf-8")).get("zero_optimization", {}) if path.is_file() else {}
+        return bool(zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"))
+    return config.get("zero_stage") == 3 and not config.get("zero3_save_16bit_model")
 
 
 def _followed(process: "subprocess.Popen[str]", progress: Progress) -> BaseException | None:

@@ -10,11 +10,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.loading import load
+from seqdistill.engines.loading import load, with_adapters
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
-from seqdistill.stages.train.lora import merged, save_adapters
+from seqdistill.stages.train.lora import merged, save_adapters, without_adapters
 from seqdistill.stages.train.ranks import rank
 from seqdistill.stages.train.vocabulary import NOTE, read_kept
 
@@ -39,19 +39,26 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
     for folder in (half, old) if rank() == 0 else ():
         shutil.rmtree(folder, ignore_errors=True)
-    if rank() == 0:
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if rank() == 0 and not sharded:
         save_adapters(trainer.model, out.with_name("adapter"))
-    trainer.model = merged(trainer.model, base)
-    if came_in.dtype is not None:
-        trainer.model.to(came_in.dtype)
-    trainer.model.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
-    stops = trainer.model.generation_config.eos_token_id
+    if not sharded:
+        trainer.model = merged(trainer.model, base)
+        if came_in.dtype is not None:
+            trainer.model.to(came_in.dtype)
+    plain = without_adapters(trainer.model)
+    plain.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
+    stops = plain.generation_config.eos_token_id
     stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
     stops = [end_of_turn, *(stop for stop in stops if stop != end_of_turn)]
-    trainer.model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
+    plain.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # of any other nothing is saved
     trainer.save_model(str(half))  # the first process writes; the others may have a part of the weights
     if rank() > 0:
         return ""
+    if sharded:
+        _rewrite_gathered(half, base, plain.generation_config, trainer.processing_class, came_in.dtype)
     if (cut_from := read_kept(base)) is not None:
         write_json(half / NOTE, {"kept": cut_from})
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
@@ -63,6 +70,25 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     half.rename(out)
     shutil.rmtree(old, ignore_errors=True)
     return loads_in
+
+
+def _rewrite_gathered(folder: Path, base: ModelConfig, generation: Any, tokenizer: Any, dtype: Any) -> None:
+    """Writes what was gathered from several GPUs as a whole model: with its adapters merged and its tied weights once."""
+    with_dtype = {} if dtype is None else {"dtype": dtype}
+    if (folder / "adapter_config.json").exists():
+        adapter = folder.with_name("adapter")
+        shutil.rmtree(adapter, ignore_errors=True)
+        folder.rename(adapter)
+        for file in set(adapter.iterdir()) - set(adapter.glob("adapter_*")):
+            file.unlink()
+        model = with_adapters(load("AutoModelForCausalLM", base, dtype="float32"), adapter).merge_and_unload()
+        model = model if dtype is None else model.to(dtype)
+    else:
+        model = load("AutoModelForCausalLM", ModelConfig(model=str(folder)), "the trained model", **with_dtype)
+        shutil.rmtree(folder)
+    model.generation_config = generation
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def write_for_both(folder: Path) -> str:
