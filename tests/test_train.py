@@ -22,7 +22,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, StudentConfig, TeacherConfig, TrainConfig
 from seqdistill.records import Sample, read_jsonl, write_json
 from seqdistill.runs import Run
-from seqdistill.stages.train import checkpoints
+from seqdistill.stages.train import checkpoints, fit
 from seqdistill.stages.train.stage import TrainResult, train
 from seqdistill.stages.train.token_batches import TokenBatches
 
@@ -253,6 +253,33 @@ def test_batches_grouped_by_length_are_the_same_after_resuming(tiny_model: Path,
     with pytest.raises(KeyboardInterrupt):
         train(run, recipe, Impatient(at_step=11))
     assert sha256(train(run, recipe, Silent()).path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+
+
+@pytest.mark.usefixtures("saves_every_step")
+def test_stopped_behind_the_last_step_it_does_no_further_one(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = {**ARGS, "max_steps": 6, "lr_scheduler_type": "constant"}  # 4 steps are an epoch
+    whole = train(a_run(tmp_path / "whole"), a_recipe(tiny_model, args=args), Silent())
+
+    def killed(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    run = a_run(tmp_path / "killed")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit, "write_model", killed)
+        train(run, a_recipe(tiny_model, args=args), Silent())
+    resumed = train(run, a_recipe(tiny_model, args=args), Silent())
+    assert resumed.steps == 6 and sha256(resumed.path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+
+    class Stopping(Listener):
+        def advance(self, count: int = 1, facts: dict[str, str] | None = None) -> None:
+            super().advance(count, facts)
+            if self.total == 6 and self.done == 6 and count:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    stopped = train(a_run(tmp_path / "stopped"), a_recipe(tiny_model, args=args), Stopping())  # what is left is to save it
+    assert sha256(stopped.path / "model.safetensors") == sha256(whole.path / "model.safetensors")
 
 
 @pytest.mark.usefixtures("saves_every_step")
