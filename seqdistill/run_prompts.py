@@ -11,8 +11,8 @@ from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
-from seqdistill.recipe.tables import Recipe
-from seqdistill.records import Prompt, read_jsonl
+from seqdistill.recipe.tables import FilterConfig, Recipe
+from seqdistill.records import Prompt, fingerprint, read_jsonl
 from seqdistill.runs import Run
 from seqdistill.tasks.prompt_files import load_prompts, load_rows
 from seqdistill.tasks.templates import load_template
@@ -57,6 +57,12 @@ def run_prompts(run: Run, recipe: Recipe, progress: Progress, limit: int | None 
                 "give each prompt its own id",
             )
     return list(prompts.values())
+
+
+def is_for_validation(prompt_id: str, group: str | None, config: FilterConfig) -> bool:
+    """Whether filter holds a prompt's rows back for validation, those of its group included; drawn by a hash."""
+    name = [prompt_id] if group is None else ["group", group]
+    return int(fingerprint([config.seed, *name])[:8], 16) < config.validation * 2**32
 
 
 def picks_of(run: Run) -> list[Pick]:

@@ -100,8 +100,9 @@ def args(**wanted: Any) -> Change:
     return having(train__args=wanted)
 
 
+MORE = prompts(*(f"What is number {n}?" for n in range(30)))  # of no group, so that some are for validation
 SOFT = having(train__method="soft", generate__logprobs=5)
-BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `run` and by `generate`
+BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `generate`, and by `run`: every fourth is tried
     ("no chat template", [student(None)], "has no chat template"),
     ("a template that drops the text", [student(DROPPING)], "does not see the user's text"),
     ("a template without an end of turn", [student(NO_END)], "never learn to stop"),
@@ -131,7 +132,16 @@ BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `run` and by 
         "the teacher's embedding has 300",
     ),
     ("best without validation rows", [having(train__best="loss", filter__validation=0.0)], "needs validation rows"),
-    ("quality without a metric", [having(train__best="quality", task__primary="accuracy")], "accuracy"),
+    (
+        "best of too few prompts",
+        [having(train__best="loss")],
+        "raise [filter] validation (it is 0.1)",
+    ),
+    (
+        "quality without a metric",
+        [having(train__best="quality", task__primary="accuracy", filter__validation=0.4), MORE],
+        "accuracy",
+    ),
     (
         "batch_tokens in two processes",
         [having(train__batch_tokens=500, train__processes=2, train__args={})],
@@ -147,6 +157,7 @@ BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `run` and by 
 BEFORE_A_RUN: list[tuple[str, list[Change], str]] = [  # found by `run`, for which the training is on this machine
     ("soft without log-probabilities", [having(train__method="soft")], "logprobs is not set"),
     ("soft without likeliest tokens", [SOFT, having(generate__logprobs=0)], "stores no likeliest tokens"),
+    ("soft from OpenAI", [SOFT, having(teacher__base_url=[])], "names them by their texts"),
     ("soft at another temperature", [SOFT, having(train__temperature=2.0)], "can be compared at 1 alone"),
     ("soft at an unstored temperature", [SOFT, local_teacher(), having(train__temperature=2.5)], "1, 1.5, 2, 3, 4"),
     ("soft packed", [SOFT, args(packing=True)], "packing = True with method = 'soft'"),
@@ -166,7 +177,12 @@ BEFORE_A_RUN: list[tuple[str, list[Change], str]] = [  # found by `run`, for whi
     ("DeepSpeed's file", [args(deepspeed="none.json")], "install the package"),
     ("fp16 without a GPU", [args(fp16=True)], "CPUs do not train in fp16"),
     ("no epoch", [args(num_train_epochs=0.0)], "not one step"),
-    ("no validation", [having(train__early_stopping=2), args(eval_strategy="no")], "eval_strategy is no"),
+    (
+        "no validation",
+        [having(train__early_stopping=2, filter__validation=0.4), args(eval_strategy="no"), MORE],
+        "eval_strategy is no",
+    ),
+    ("validations of too few prompts", [args(eval_strategy="steps")], "needs validation rows"),
     ("adapters nowhere", [having(train__lora={"r": 4, "target_modules": ["query"]})], "target_modules = query"),
     (
         "a first step with too many layers",
@@ -198,8 +214,8 @@ def refused(command: str, changes: list[Change], folder: Path, tiny_model: Path)
         return main([command, str(folder / "run"), "-c", str(folder / "recipe.toml")]), len(server.requests)
 
 
-CASES = [(name, command, changes, says) for name, changes, says in BEFORE_PAYING for command in ("run", "generate")]
-CASES += [(name, "run", changes, says) for name, changes, says in BEFORE_A_RUN]
+CASES = [(name, "generate", changes, says) for name, changes, says in BEFORE_PAYING]
+CASES += [(name, "run", changes, says) for name, changes, says in [*BEFORE_PAYING[::4], *BEFORE_A_RUN]]
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,12 @@ from seqdistill.stages.train.stage import train
         ({"lr_scheduler_type": "sideways"}, "sideways"),
         ({"model_init_kwargs": 3}, "model_init_kwargs = 3: expected dict"),
         ({"num_train_epochs": 0}, "num_train_epochs = 0: not one step"),
-        ({"report_to": "wandb"}, r"\[train.args\]: .*wandb"),
+        ({"report_to": "wandb"}, r"\[train.args\] report_to: the package of .wandb. is not installed"),
         ({"loss_type": "sideways"}, r"\[train.args\]: .*sideways"),
         ({"fsdp": "full_shard", "fsdp_config": "no/such.json"}, r"\[train.args\]: .*no/such.json"),
         ({"deepspeed": "no/such.json"}, r"\[train.args\]: .*(deepspeed|no/such.json)"),
         ({"learning_rate": -1.0}, r"\[train.args\]: .*-1.0"),
-        ({"per_device_train_batch_size": 0}, r"\[train.args\]: .*batch_size=0"),
+        ({"per_device_train_batch_size": 0}, r"per_device_train_batch_size = 0: less than 1"),
     ],
 )
 def test_a_wrong_train_argument_is_named(tiny_model: Path, tmp_path: Path, args: dict[str, Any], message: str) -> None:

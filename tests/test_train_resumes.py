@@ -1,5 +1,8 @@
 """Training that is stopped or killed ends with the same bytes as one that is not, whatever a batch is."""
 
+import os
+import resource
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +12,12 @@ import pytest
 from forked import train_and_kill
 from train_runs import ARGS, Impatient, Listener, a_recipe, a_run, sample, sha256
 
+from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import TrainConfig
 from seqdistill.records import Sample, write_json
 from seqdistill.runs import Run
-from seqdistill.stages.train import checkpoints
+from seqdistill.stages.train import checkpoints, fit
 from seqdistill.stages.train.stage import TrainResult, train
 from seqdistill.stages.train.token_batches import TokenBatches
 
@@ -60,6 +64,66 @@ def test_batches_grouped_by_length_are_the_same_after_resuming(tiny_model: Path,
     with pytest.raises(KeyboardInterrupt):
         train(run, recipe, Impatient(at_step=11))
     assert sha256(train(run, recipe, Silent()).path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+
+
+@pytest.mark.usefixtures("saves_every_step")
+def test_stopped_behind_the_last_step_it_does_no_further_one(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = {**ARGS, "max_steps": 6, "lr_scheduler_type": "constant"}  # 4 steps are an epoch
+    whole = train(a_run(tmp_path / "whole"), a_recipe(tiny_model, args=args), Silent())
+
+    def killed(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    run = a_run(tmp_path / "killed")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit, "write_model", killed)
+        train(run, a_recipe(tiny_model, args=args), Silent())
+    resumed = train(run, a_recipe(tiny_model, args=args), Silent())
+    assert resumed.steps == 6 and sha256(resumed.path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+
+    class Stopping(Listener):
+        def advance(self, count: int = 1, facts: dict[str, str] | None = None) -> None:
+            super().advance(count, facts)
+            if self.total == 6 and self.done == 6 and count:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    stopped = train(a_run(tmp_path / "stopped"), a_recipe(tiny_model, args=args), Stopping())  # what is left is to save it
+    assert sha256(stopped.path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+
+
+@pytest.mark.usefixtures("saves_every_step")
+@pytest.mark.parametrize("name", ["trainer_state.json", "model.safetensors", "rng_state.pth"])
+def test_a_damaged_checkpoint_is_named_and_removing_it_begins_anew(tiny_model: Path, tmp_path: Path, name: str) -> None:
+    run, recipe = a_run(tmp_path), a_recipe(tiny_model)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, recipe, Impatient(at_step=5))
+    work = run.file("train", ".work")
+    (checkpoint,) = work.glob("checkpoint-*")
+    (checkpoint / name).write_bytes(bytes((checkpoint / name).stat().st_size))  # as a crash of the machine leaves it
+    (work / "checkpoint-old").mkdir()  # not ours
+    with pytest.raises(SeqdistillError, match=r"checkpoint-4: the checkpoint cannot be read") as caught:
+        train(run, recipe, Silent())
+    assert f"remove {work}" in caught.value.hint
+    shutil.rmtree(work)
+    assert train(run, recipe, Silent()).steps == 16
+
+
+@pytest.mark.usefixtures("saves_every_step")
+@pytest.mark.parametrize(("limit", "reason"), [(20_000, r"ulimit -f"), (250_000, r"could not be written whole")])
+def test_a_file_size_limit_is_named_and_the_training_resumes_without_it(
+    tiny_model: Path, tmp_path: Path, limit: int, reason: str
+) -> None:
+    run, recipe = a_run(tmp_path), a_recipe(tiny_model, args={**ARGS, "max_steps": 2})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(SeqdistillError, match=reason):
+            train(run, recipe, Silent())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert train(run, recipe, Silent()).steps == 2
 
 
 def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from seqdistill.metrics.behaviour import refusal
 from seqdistill.personal_data import count, hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, PersonalDataConfig
-from seqdistill.records import SAMPLE_KEYS, Sample, fingerprint, read_row, to_line
+from seqdistill.records import SAMPLE_KEYS, Sample, read_row, to_line
+from seqdistill.run_prompts import is_for_validation
 from seqdistill.stages.filter.agreement import agreement, label
 from seqdistill.stages.filter.checks.contamination import Hit, ItemIndex
 from seqdistill.stages.filter.checks.duplicates import digest
@@ -160,7 +161,7 @@ def facts_of(span: Span, config: FilterConfig, form: AnswerForm, index: ItemInde
         samples=np.array([sample.sample for sample in samples], np.int64),
         scores=np.array([row[2] for row in rows]),
         groups=hashes_of([sample.group or "" for sample in samples]),
-        held_out=np.array([_held_out(sample, config) for sample in samples], bool),
+        held_out=np.array([is_for_validation(sample.prompt_id, sample.group, config) for sample in samples], bool),
         plain=np.array([row[3] for row in rows], bool),
         digests=np.frombuffer(b"".join(map(digest, samples)), np.uint64).reshape(-1, 2),
         answers=np.zeros(len(rows), np.uint64) if form else _answers(completion_words),
@@ -228,11 +229,6 @@ def _sets(scope: str, prompt: Words, completion: Words) -> Sets:
         case "prompt":
             return pair_sets(prompt)
     return pair_sets(completion)
-
-
-def _held_out(sample: Sample, config: FilterConfig) -> bool:
-    name = [sample.prompt_id] if sample.group is None else ["group", sample.group]
-    return int(fingerprint([config.seed, *name])[:8], 16) < config.validation * 2**32
 
 
 def hashes_of(names: Sequence[str]) -> Hashes:

@@ -104,7 +104,7 @@ def trl_arguments(
         name = "eval_strategy" if "eval_strategy" in passed else "eval_on_start"
         raise UsageError(
             f"[train.args] {name} = {passed[name]!r} needs validation rows, and there are none",
-            f"leave {name} out, or set [filter] validation = 0.05",
+            f"leave {name} out, or hold back more prompts with [filter] validation",
         )
     on_cpu = bool(passed.get("use_cpu")) or not torch.accelerator.is_available()
     if on_cpu and passed.get("fp16"):

@@ -41,7 +41,7 @@ def open_work(work: Path, fingerprint: str) -> Path | None:
 
 def _checkpoints(work: Path) -> list[Path]:
     """The checkpoints, whole or not, oldest first."""
-    return sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    return sorted(work.glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:
@@ -54,6 +54,11 @@ def _is_whole(checkpoint: Path) -> bool:
         return bool(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")) == _sizes(checkpoint))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return False
+
+
+def _is_over(state: Any) -> bool:
+    """Whether the last step is done, within an epoch: resumed there, the trainer would do one step too many."""
+    return bool(state.global_step >= state.max_steps and not float(state.epoch).is_integer())
 
 
 def checkpointing(work: Path) -> Any:
@@ -82,10 +87,10 @@ def checkpointing(work: Path) -> Any:
 
         def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
             at_epoch_end = float(state.epoch).is_integer()
-            return control if at_epoch_end else self._save_when_due(control)
+            return control if at_epoch_end or _is_over(state) else self._save_when_due(control)
 
-        def on_epoch_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
-            return self._save_when_due(control)
+        def on_epoch_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
+            return control if _is_over(state) else self._save_when_due(control)
 
         def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             wait()  # every process writes a part of it
@@ -122,13 +127,13 @@ def stopping(trainer: Any, progress: Progress) -> Iterator[None]:
 
     class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
         def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
-            if anywhere(bool(caught)):
+            if anywhere(bool(caught)) and not _is_over(state):
                 progress.note(f"train: stopping after step {state.global_step}; a second Ctrl-C stops at once")
                 control.should_save = control.should_save or not float(state.epoch).is_integer()
             return control
 
-        def on_epoch_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
-            control.should_save = control.should_save or anywhere(bool(caught))
+        def on_epoch_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
+            control.should_save = control.should_save or (anywhere(bool(caught)) and not _is_over(state))
             return control
 
         def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:

@@ -51,7 +51,7 @@ def check_settings(
         check_lora(recipe.train.lora)
         check_accelerate(recipe.train)
         read = read_student(student, recipe)
-        _check_values(recipe, method, read)
+        _check_values(recipe, method, read, prompts)
         _check_read(recipe, student, method, read, prompts, progress or Silent())
         check_weights(student.source)
         _check_parts(recipe, student)
@@ -94,7 +94,7 @@ def _checked(recipe: Recipe, prompts: Sequence[Prompt]) -> tuple[Student, Method
     student, method = find_student(recipe), method_of(config)
     layers_of_steps(recipe)
     method.check_recipe(recipe, student)
-    validation_answers.check_recipe(recipe)
+    validation_answers.check_recipe(recipe, prompts)
     if prompts:
         check_mixing(config, prompts, {teacher_name(teacher) for teacher in teachers_in(recipe)})
     token_batches(config, [1])
@@ -102,11 +102,16 @@ def _checked(recipe: Recipe, prompts: Sequence[Prompt]) -> tuple[Student, Method
     return student, method
 
 
-def _check_values(recipe: Recipe, method: Method, read: Read) -> None:
+def _check_values(recipe: Recipe, method: Method, read: Read, prompts: Sequence[Prompt]) -> None:
     """Raises UsageError for values in [train.args] that TRL does not take, or that do not go with others."""
     config = recipe.train
     arguments = trl_arguments(
-        config, method.config_class(), method.defaults(config), read.limit, recipe.filter.validation > 0, WORK
+        config,
+        method.config_class(),
+        method.defaults(config),
+        read.limit,
+        validation_answers.has_validation(recipe, prompts),
+        WORK,
     )
     method.check_arguments(arguments, config)
     validation_answers.check_arguments(arguments, config)

@@ -21,6 +21,12 @@ from seqdistill.stages.train.methods import Lesson, Method
 from seqdistill.stages.train.saving import write_model
 from seqdistill.stages.train.validation_answers import answering
 
+UNWRITABLE = {  # what errors of writing contain: what it means
+    "(os error 27)": "the process may not write files this large (ulimit -f)",
+    "(os error 28)": "the disk is full",
+    "(os error 122)": "the disk quota is used up",
+    "inline_container.cc": "a file could not be written whole: disk, quota or file-size limit",
+}
 FULL_DISK_BYTES = 16 << 20  # a write that failed with less than this left, failed for want of room
 
 
@@ -92,16 +98,19 @@ def fit(
 
     move_base(trainer.model, str(base.model))
     try:
-        with stopping(trainer, progress):
+        with stopping(trainer, progress), _resuming(trainer, checkpoint):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         best = take_best(trainer, Path(trainer.args.output_dir), best_by) if best_by else None
         loads_in = write_model(trainer, base, end_of_turn, out)
     except torch.OutOfMemoryError as error:
         raise out_of_memory(error) from error
-    except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
-        if shutil.disk_usage(log.parent).free > FULL_DISK_BYTES:
+    except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report that they cannot write
+        limited = next((reason for sign, reason in UNWRITABLE.items() if sign in str(error)), None)
+        if shutil.disk_usage(log.parent).free <= FULL_DISK_BYTES:
+            limited = "the disk is full"
+        if limited is None:
             raise
-        raise SeqdistillError(f"{log.parent}: the disk is full", "make room, then run again: it resumes") from error
+        raise SeqdistillError(f"{log.parent}: {limited}", "make room, then run again: it resumes") from error
     except (ValueError, ZeroDivisionError) as error:
         if trainer.state.global_step:
             raise
@@ -123,6 +132,32 @@ def fit(
         best_step=best,
         loads_in=loads_in,
     )
+
+
+@contextlib.contextmanager
+def _resuming(trainer: Any, checkpoint: Path | None) -> Iterator[None]:
+    """While it lasts, what fails before the first step is the checkpoint's fault, where there is one."""
+    import torch
+    from transformers import TrainerCallback
+
+    begun: list[bool] = []
+
+    class Begun(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            begun.append(True)
+
+    trainer.add_callback(Begun())
+    try:
+        yield
+    except (SeqdistillError, MemoryError, OSError):
+        raise
+    except Exception as error:  # its pickles and JSON, damaged, make their readers raise anything
+        if checkpoint is None or begun or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise SeqdistillError(
+            f"{checkpoint}: the checkpoint cannot be read: {' '.join(str(error).split())}",
+            f"remove {checkpoint.parent}, then run again: the training begins anew",
+        ) from error
 
 
 def _refused(error: Exception) -> UsageError:

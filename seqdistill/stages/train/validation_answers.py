@@ -19,7 +19,8 @@ from seqdistill.metrics import METRICS, OWN, Item, Metric, default_metric
 from seqdistill.metrics.own import own_metric
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, TrainConfig
-from seqdistill.records import Sample
+from seqdistill.records import Prompt, Sample
+from seqdistill.run_prompts import is_for_validation
 from seqdistill.stages.train.lora import without_adapters
 from seqdistill.stages.train.loss_log import append
 from seqdistill.stages.train.methods import Lesson
@@ -93,17 +94,29 @@ def chosen(lesson: Lesson, count: int) -> list[tuple[Row, Sample]]:
     return [*found.values()][:count]
 
 
-def check_recipe(recipe: Recipe) -> None:
+def has_validation(recipe: Recipe, prompts: Sequence[Prompt]) -> bool:
+    """Whether filter will hold back rows for validation, as far as is known; `prompts` are the run's, where they are known."""
+    held = [is_for_validation(prompt.id, prompt.group, recipe.filter) for prompt in prompts]
+    return (any(held) and not all(held)) if held else recipe.filter.validation > 0
+
+
+def check_recipe(recipe: Recipe, prompts: Sequence[Prompt] = ()) -> None:
     """Raises UsageError where the best weights would be chosen by what cannot be measured, before there are rows."""
     config = recipe.train
-    if config.best_by is not None and recipe.filter.validation == 0:
-        raise _without_rows(config)
+    if config.best_by is not None and not has_validation(recipe, prompts):
+        raise _without_rows(recipe)
     if config.best_by == "quality":
         quality_of(recipe, [])
 
 
-def _without_rows(config: TrainConfig) -> UsageError:
-    return UsageError(f"[train] {_wanted(config)} needs validation rows, and there are none", "set [filter] validation = 0.05")
+def _without_rows(recipe: Recipe) -> UsageError:
+    share = recipe.filter.validation
+    return UsageError(
+        f"[train] {_wanted(recipe.train)} needs validation rows, and there are none",
+        f"with few prompts, or few groups of them, raise [filter] validation (it is {share:g})"
+        if share
+        else "set [filter] validation = 0.05",
+    )
 
 
 def _wanted(config: TrainConfig) -> str:
@@ -116,7 +129,7 @@ def check(lesson: Lesson) -> None:
     if config.best_by is None:
         return
     if not lesson.checked.validation:
-        raise _without_rows(config)
+        raise _without_rows(lesson.recipe)
     check_arguments(lesson.arguments, config)
     if config.best_by == "quality":
         quality_of(lesson.recipe, [sample for _, sample in chosen(lesson, config.best_prompts)])

@@ -5,6 +5,7 @@ buckets: the teacher's K likeliest tokens, and all others together; a student wi
 The targets come from log-probability files; which of a row's can be trusted, and where they wait, is `targets`.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,13 @@ def check_stored(recipe: Recipe) -> None:
             f"[train] method = 'soft' learns from the teacher's log-probabilities, and [generate] logprobs is {state}",
             "set it, for example logprobs = 20; for answers without them, run the stages one by one and `seqdistill targets` "
             "before train",
+        )
+    if not os.environ.get("OPENAI_BASE_URL") and all(
+        teacher.engine == "openai" and not teacher.base_url for teacher in teachers_in(recipe)
+    ):
+        raise UsageError(
+            "[train] method = 'soft' needs tokens by their ids, and OpenAI's endpoint names them by their texts",
+            "use method = 'sequence' or 'preference', or a teacher in transformers or vLLM",
         )
     if temperature == 1 or recipe.train.approximate:
         return
