@@ -292,7 +292,7 @@ def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         done = all((directory.manifest(stage) or {}).get("status") == "complete" for stage in STAGES)
         if not (done and is_up_to_date(directory, resolved) and filter_stage.is_up_to_date(directory, resolved)):
-            filter_stage.check(directory, resolved)
+            filter_stage.check(directory, resolved, progress)
             eval_inputs.check(directory, resolved)
             prompts = run_prompts(directory, resolved, progress, resolved.generate.limit)
             early.check_settings(resolved, prompts=prompts, progress=progress)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from seqdistill.engines import Completion
-from seqdistill.engines.logprobs import logprobs_in
+from seqdistill.engines.logprobs import values_in
 from seqdistill.metrics import METRICS, Item, default_metric
 from seqdistill.tasks.answer_form import AnswerForm
 
@@ -24,8 +24,8 @@ def confidence_of(completion: Completion, form: AnswerForm, kind: str = "text", 
 
     It is the agreement of the samples where there are any. None where there are neither samples nor log-probabilities.
     """
-    found = logprobs_in(completion.raw)
-    if completion.error is not None or not (samples or (found and found.logprobs)):
+    values = values_in(completion.raw)
+    if completion.error is not None or not (samples or values):
         return None
     if form and form.fault(completion.content):
         return 0.0
@@ -33,7 +33,7 @@ def confidence_of(completion: Completion, form: AnswerForm, kind: str = "text", 
         score, choices = METRICS[default_metric(kind)].score, tuple(form.choices)
         scores = [score(Item(text, completion.content, kind, choices)) or 0.0 for text in samples]
         return round(sum(scores) / len(scores) / 100, 6)
-    return confidence_in(found.logprobs) if found else None
+    return confidence_in(values) if values else None
 
 
 def confidence_in(logprobs: Sequence[float]) -> float:

@@ -155,8 +155,11 @@ class Console:
             table.add_column(Text(head), justify="left" if number < left else "right", overflow="fold")
         for row in rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
+        terminal = RichConsole()
+        with terminal.capture() as shown:  # printed by itself, it ends the program where its reader has left
+            terminal.print(table)
         with to_stdout():
-            RichConsole().print(table)
+            print(shown.get(), end="")
 
     def error(self, error: SeqdistillError) -> None:
         """What happened and the next action, on stderr; with --json also as the one object on stdout."""

@@ -20,6 +20,7 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample, atomic_write, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
+from seqdistill.tasks.row_files import check_readable
 from seqdistill.tasks.templates import prompts_folder
 
 KINDS = ("classify", "extract", "summarize", "maths", "rewrite")
@@ -118,8 +119,10 @@ def init(folder: Path, kind: str, recorded: Sequence[Path], progress: Progress) 
 
 def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -> InitResult:
     for path in recorded:
+        check_readable(path)
         if not path.is_file():
             raise UsageError(f"{path}: no such file", "name the files that hold the recorded completions")
+    existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder / "run")
     try:
@@ -137,8 +140,10 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
                 f"no group of the {len(prompts)} recorded prompts is small enough to test on, and groups are not split",
                 "give the rows finer groups, or none",
             )
-    except UsageError:
-        shutil.rmtree(folder)
+    except BaseException:  # also Ctrl-C: the next try finds the folder as it was
+        shutil.rmtree(run.path, ignore_errors=True)
+        if not existed:
+            folder.rmdir()
         raise
     rows = [_test_row(sample) for id_, sample in prompts.items() if id_ in chosen]
     write_jsonl(folder / "test.jsonl", rows)

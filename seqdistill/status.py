@@ -113,6 +113,8 @@ def _next(run: Run, states: list[StageState]) -> str | None:
     if any(one.state == "running" for one in states):
         return None
     todo = [one.stage for one in states if one.state != "done"]
+    if not todo and any(one.why for one in states):  # not compared with the recipe
+        return f"seqdistill run {run.path} -c RECIPE"
     if not todo:
         return None
     known = any((run.path / name).is_file() for name in ("recipe.toml", "run.json"))

@@ -297,15 +297,18 @@ class ChatServer:
         return await self._send(writer, 200, reply)
 
     async def _send_stream(self, writer: asyncio.StreamWriter, events: list[Body], *, cut: bool) -> bool:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n: hello\n\n")
-        for event in events[: len(events) // 2] if cut else events:
-            await asyncio.sleep(self.stream_pause)
-            writer.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+        """The events in chunks, as servers that keep the connection open do it; a cut one ends with the connection."""
+        how = "Connection: close" if cut else "Transfer-Encoding: chunked"
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{how}\r\n\r\n".encode())
+        lines = [b"data: " + json.dumps(event).encode() for event in events[: len(events) // 2 if cut else None]]
+        for line in [b": hello", *lines, *([] if cut else [b"data: [DONE]"])]:
+            await asyncio.sleep(self.stream_pause if line.startswith(b"data: {") else 0)
+            writer.write(line + b"\n\n" if cut else b"%x\r\n%s\n\n\r\n" % (len(line) + 2, line))
             await writer.drain()
         if not cut:
-            writer.write(b"data: [DONE]\n\n")
-        await writer.drain()
-        return False
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+        return not cut
 
     async def _send(
         self, writer: asyncio.StreamWriter, status: int, content: Body | bytes, headers: dict[str, str] | None = None

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,17 @@ def make_tiny_model(folder: Path, seed: int = 0, layers: int = 4) -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random chat model."""
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
+    """A run that was trained on the tiny model, what train returned, and the listener that heard it."""
+    from train_runs import Listener, a_recipe, a_run
+
+    from seqdistill.stages.train.stage import train
+
+    run, listener = a_run(tmp_path_factory.mktemp("trained")), Listener()
+    return run, train(run, a_recipe(tiny_model), listener), listener
 
 
 @pytest.fixture(autouse=True)

@@ -54,6 +54,7 @@ def test_a_table_of_a_wrong_key_is_named(tmp_path: Path) -> None:
         (("task", "test", None), "no test set"),
         (("task", "test", "none.jsonl"), "none.jsonl"),
         (("task", "test", "typo.jsonl"), "refrence"),
+        (("task", "test", "prompts.jsonl"), "all 12 prompts are in the test set"),
         (("task", "primary", "macro_f1"), "primary"),
         (("student", "model", "./nowhere"), "nowhere"),
         (("student", "model", None), "no student is configured"),
@@ -74,7 +75,7 @@ def test_run_finds_what_a_later_stage_would_refuse_before_the_first_request(
         if value is not None:
             recipe[table][key] = value
         (tmp_path / "recipe.toml").write_text(toml(recipe))
-        assert main(["run", str(tmp_path / "run"), "-c", str(tmp_path / "recipe.toml")]) == 2
+        assert main(["run", str(tmp_path / "run"), "-c", str(tmp_path)]) == 2, "-c takes the recipe's folder too"
         assert server.requests == []
     assert says in capsys.readouterr().err
 

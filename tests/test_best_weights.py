@@ -5,7 +5,7 @@ from pathlib import Path
 import filter_runs
 import pytest
 from test_preflight import a_recipe, rows
-from test_train import Impatient, sha256
+from train_runs import Impatient, sha256
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent

@@ -88,12 +88,13 @@ def test_a_wrong_flag_with_json_prints_one_object_too(tmp_path: Path, capsys: py
 
 
 def test_a_reader_that_leaves_ends_the_output_and_not_the_work(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "q", "completion": "an answer"}) + "\n")
-    command = (
-        f"{sys.executable} -m seqdistill import {tmp_path / 'r'} {tmp_path / 'rows.jsonl'} | true; exit ${{PIPESTATUS[0]}}"
-    )
-    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert (answer.returncode, "Traceback" in answer.stderr, "Broken" in answer.stderr) == (0, False, False)
+    rows = [{"prompt": "q", "completion": "an answer"}, {"prompt": "r", "completion": "cut <|im_end|>"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for words in ("import", "filter"):  # filter prints a table
+        files = tmp_path / "rows.jsonl" if words == "import" else ""
+        command = f"{sys.executable} -m seqdistill {words} {tmp_path / 'r'} {files} | head -1; exit ${{PIPESTATUS[0]}}"
+        answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (answer.returncode, "Traceback" in answer.stderr, "Broken" in answer.stderr) == (0, False, False)
 
 
 def test_a_full_disk_names_the_run_and_exits_1(

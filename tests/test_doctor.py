@@ -22,7 +22,7 @@ def checked(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[
 
 
 def test_this_machine_is_described(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, found = checked(capsys, str(tmp_path / "run"))
+    code, found = checked(capsys, str(tmp_path))
     assert code == 0 and "torch" in found["packages"]["found"]
     assert {"python", "disk", "memory", "gpu", "cpu", "vllm"} <= found.keys()
     assert not (tmp_path / "run").exists()
@@ -70,3 +70,12 @@ def test_a_server_that_is_not_there_and_a_model_that_is_no_file(
     failed = [one for one in found.values() if one["state"] == "fail"]
     assert code == 1 and len(failed) == 2
     assert "cannot be reached" in failed[0]["found"] and "no such file or folder" in failed[1]["found"]
+
+
+@pytest.mark.parametrize(("words", "says"), [(["nowhere"], "no such run"), (["-c", "."], "a folder without recipe.toml")])
+def test_what_is_not_there_is_not_checked_silently(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor", *words]) == 2
+    assert says in capsys.readouterr().err

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from chat_server import ChatServer
 from finished_runs import finished_run, recipe
 from test_eval import write_test
 
@@ -14,8 +15,8 @@ from seqdistill.cli import main
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.remembered import resolved_recipe
-from seqdistill.recipe.tables import GenerateConfig, Recipe, SafetyConfig
-from seqdistill.records import seal, write_json
+from seqdistill.recipe.tables import GenerateConfig, Recipe, SafetyConfig, TeacherConfig
+from seqdistill.records import seal, write_json, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.conditions import BelowCondition, check_result
 from seqdistill.stages.evaluate.markdown import markdown
@@ -72,6 +73,21 @@ def test_a_whole_run_verifies(run: Run, plan: Recipe, tmp_path: Path, kind: str)
     found = verify(run, Silent())
     assert found.whole and found.stages == ["generate", "filter", "train", "eval"] and found.files >= 14
     assert main(["verify", str(run.path), "-q"]) == 0
+
+
+def test_a_run_whose_prompts_repeat_and_whose_teacher_failed_on_some_verifies(run: Run, plan: Recipe, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "test.jsonl", [{"id": f"q{n}", "prompt": f"Tell {n % 8}.", "reference": "x"} for n in range(12)])
+    with ChatServer(fault=lambda _, body: "400" if "3" in body["messages"][-1]["content"] else None) as server:
+        teacher = {
+            "model": "teacher",
+            "engine": "openai",
+            "base_url": [server.url],
+            "price": {"prompt": 1.0, "completion": 2.0},
+        }
+        config = replace(plan.eval, latency_requests=2, p95_limit=60.0)
+        scores = evaluate(run, replace(plan, teacher=TeacherConfig(**teacher), eval=config), Silent()).scores
+    assert scores["models"]["teacher"]["failed"] == 2 and scores["models"]["teacher"]["at_limit"]["p95"] > 0
+    assert verify(run, Silent()).whole
 
 
 def changes(path: Path) -> Iterator[bytes]:

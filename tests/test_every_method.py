@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import make_tiny_model
 from forked import train_and_kill, train_in_two
-from test_train import Listener, a_recipe, a_run, sample, sha256, weights
+from train_runs import Listener, a_recipe, a_run, sample, sha256, weights
 
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import LoraConfig, Recipe

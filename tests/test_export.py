@@ -1,6 +1,8 @@
 """`export`: the data in other trainers' shapes, the student's folder, its Modelfile, and the student as draft model."""
 
+import hashlib
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from test_api import tables, toml
 from seqdistill import api
 from seqdistill.cards import write_dataset_card
 from seqdistill.cli import main
+from seqdistill.export.draft import vllm_command
 from seqdistill.export.gguf import write_modelfile
+from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Sample, read_jsonl, write_json, write_jsonl
 from seqdistill.tasks.templates import PROMPT_TEMPLATE
 
@@ -131,4 +135,17 @@ def test_a_draft_model_keeps_the_teachers_text_and_saves_passes(tmp_path: Path, 
     assert main(["export", str(run), "-c", str(tmp_path / "recipe.toml"), "--draft", "--json", "-q"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["same"] == found["prompts"] == 4
-    assert 0 < found["assisted_passes"] < found["passes"] and "--speculative-config" in found["vllm"]
+    assert 0 < found["assisted_passes"] < found["passes"]
+    *served, config = shlex.split(found["vllm"])
+    assert served == ["vllm", "serve", str(teacher), "--speculative-config"]
+    assert json.loads(config)["model"] == str(run / "train" / "model")
+
+
+def test_vllm_is_given_a_converted_teacher_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQDISTILL_CACHE", str(tmp_path))
+    (tmp_path / "tiny.gguf").write_bytes(b"weights")
+    converted = tmp_path / f"tiny-{hashlib.sha256(b'weights').hexdigest()[:16]}"
+    converted.mkdir()
+    teacher = ModelConfig(model=str(tmp_path / "tiny.gguf"))
+    assert shlex.split(vllm_command(teacher, tmp_path / "a student"))[:3] == ["vllm", "serve", str(converted)]
+    assert shlex.split(vllm_command(ModelConfig(model="a/b", revision="v2"), tmp_path))[2:5] == ["a/b", "--revision", "v2"]

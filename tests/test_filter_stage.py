@@ -1,9 +1,7 @@
 """The filter stage end to end: what goes, why, and that two runs write the same bytes."""
 
 import json
-import os
 import random
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +13,13 @@ from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import resolve
-from seqdistill.recipe.tables import FilterConfig, Recipe, TaskConfig
+from seqdistill.recipe.tables import Recipe, TaskConfig
 from seqdistill.records import SAMPLE_KEYS, Sample
 from seqdistill.show import show_filter
 from seqdistill.stages.filter.agreement import agreement
 from seqdistill.stages.filter.explain import explain
 from seqdistill.stages.filter.scan import spans
 from seqdistill.stages.filter.stage import filter_samples
-from seqdistill.stages.filter.workers import each
 from seqdistill.tasks.answer_form import AnswerForm
 
 TOWNS = ["Ashby", "Bellfield", "Copper Row", "Eastgate", "Fairmile", "Granby", "Harwell", "Millbrook", "Redcliff", "Thornton"]
@@ -403,55 +400,3 @@ def test_a_changed_step_is_named_by_its_dotted_name(tmp_path: Path) -> None:
     filtered(run)
     filter_samples(run, resolve({"filter": {"near_duplicates": {"similarity": 0.9}, "workers": 1}}), Notes())
     assert notes == ["filter.near_duplicates.similarity: 0.8 -> 0.9"]
-
-
-def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    rows = [sample(f"{row.prompt[0]['content']} {n}", row.text) for n in range(8) for row in notices(600)]
-    one, many = make_run(tmp_path / "one", rows), make_run(tmp_path / "many", rows)
-    filtered(one, workers=1)
-    filtered(many, workers=2)
-    for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json"):
-        assert one.file("filter", name).read_bytes() == many.file("filter", name).read_bytes()
-
-
-@pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings
-def test_ray_writes_the_same_bytes_on_more_than_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    workers = tmp_path / "workers"
-    workers.mkdir()
-
-    def work(_: int) -> int:
-        """Waits a while for a second worker: on a busy machine one alone could do everything before it is there."""
-        (workers / str(os.getpid())).touch()
-        until = time.monotonic() + 3
-        while len(list(workers.iterdir())) < 2 and time.monotonic() < until:
-            time.sleep(0.05)
-        return os.getpid()
-
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    rows = [sample(f"{row.prompt[0]['content']} {n}", row.text) for n in range(8) for row in notices(600)]
-    one, many = make_run(tmp_path / "one", rows), make_run(tmp_path / "many", rows)
-    filtered(one)
-    bad = make_run(tmp_path / "bad", notices(3))
-    with bad.file("generate", "samples.jsonl").open("a") as file:
-        file.write("{not json\n")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        filtered(many, engine="ray")
-        with pytest.raises(UsageError, match=r"samples\.jsonl:4: not JSON"):
-            filtered(bad, engine="ray")
-        worked = {number for number, _ in each(work, range(20), FilterConfig(engine="ray"))}
-    finally:
-        ray.shutdown()
-    assert len(worked - {os.getpid()}) > 1
-    for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl", "report.json"):
-        assert one.file("filter", name).read_bytes() == many.file("filter", name).read_bytes()
-
-
-def test_a_bad_line_read_by_another_process_is_named_all_the_same(tmp_path: Path) -> None:
-    run = make_run(tmp_path, [sample(f"Say {n} and {n * n} in words", f"{n} and {n * n}") for n in range(4100)])
-    with run.file("generate", "samples.jsonl").open("a") as file:
-        file.write("{not json\n")
-    with pytest.raises(UsageError, match=r"samples\.jsonl:4101: not JSON"):
-        filtered(run, workers=2)

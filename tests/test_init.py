@@ -73,6 +73,17 @@ def test_init_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "not an empty folder" in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_folder_that_was_there_and_empty_is_there_and_empty_after_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "no.jsonl").write_text('{"nothing": 1}\n')
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert main(["init", ".", "--from", "../no.jsonl"]) == 2
+    assert main(["init", ".", "--from", ".."]) == 2
+    assert "a folder" in capsys.readouterr().err and list((tmp_path / "mine").iterdir()) == []
+
+
 # --- recorded completions, in the files that a vendor and its tools write ------------------------------------------------
 
 SYSTEM = {"role": "system", "content": "You name colours. Answer in one sentence."}

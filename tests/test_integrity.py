@@ -1,11 +1,13 @@
 """Integrity on its own: what is a fault of one completion and what only looks like one. A line a case."""
 
 import time
+from pathlib import Path
 
 import pytest
+from filter_runs import filtered, make_run, rules_of, sample
 
 from seqdistill.metrics import METRICS, Item
-from seqdistill.metrics.behaviour import repetition
+from seqdistill.metrics.behaviour import refusal, repetition
 from seqdistill.stages.filter.checks.integrity import broken_markup, self_naming
 from seqdistill.stages.filter.checks.languages import may_change_script, script, slips
 from seqdistill.stages.filter.checks.words import is_alone, spelled, words
@@ -42,6 +44,9 @@ FINE = {
         for n in range(4)
     ),
     "one answer in each line": "yes\nno\nyes\nyes\nno\nyes\nyes\nyes\nno\nyes",
+    "Brainfuck": "++++++++[>++++[>++>+++>+++>+<<<<-]>+>+>->>+[<]<-]>>.>---.+++++++..+++.>>.",
+    "a ruler": "Total\n" + "-" * 120 + "\n12",
+    "the same digit in each line": "0\n" * 40,
     "Chinese": "北京是中国的首都，也是全国的政治、文化和国际交往中心。它有三千多年的历史。",
 }
 
@@ -61,6 +66,9 @@ LOOPS = {
     + "They said that it leaks a lot. " * 12,
     "Chinese": "我们一起去吧我们一起去吧" * 10,
     "Thai": "ไปด้วยกันเถอะนะครับ" * 10,
+    "one character": "a" * 3000,
+    "one character behind a start": "No" + "o" * 400,
+    "a digit in each line": "1\n" * 300,
     "code": f"{FENCE}\n" + "print('a')\nprint('b')\nprint('c')\n" * 10 + FENCE,
 }
 
@@ -92,6 +100,21 @@ ANSWERS = [  # text, prompt
     ("Use ```` ``` ```` to begin a block.", ""),
     ("### Human: rights\nare for all".replace("Human:", "Human"), ""),
     ("Vector a[i] < b[i] and <s, t> are pairs", ""),
+    ("{{ user.name }}", "Which variable holds the name in Handlebars?"),
+    ("<|im_start|>user\nHi<|im_end|>", "Show me a ChatML prompt."),
+    ("It is <|endoftext|>, token 50256.", "What is the end token of GPT-2?"),
+    ("### Instruction:\nDo it.\n\n### Response:\nDone.", "What is the Alpaca prompt format?"),
+    ("The character \ufffd (U+FFFD) stands for bytes that could not be decoded.", ""),
+    ("UTF-8 é read as Latin-1 looks like Ã©.", ""),
+    ("CafÃ© becomes Café, MÃ¼nchen becomes München.", "Correct the encoding: CafÃ© MÃ¼nchen"),
+    ("« L’ÉTÉ », « CAFÉ », « NOËL » : ÑANDÚ, MAÑANA, NÃO, São Tomé.", ""),
+    ("Ġimgħa tajba, ħabib.", "Translate to Maltese."),
+    ("User: How are you?\nAssistant: Fine.", "Write a dialogue."),
+    ("User: the person who signs in.\nAdmin: the person who grants it.", ""),
+    ('{"error": "none", "rows": 3}', ""),
+    ("Error: the third argument must be a number.", "What does it print?"),
+    ("[Your name] goes at the bottom of the letter.", ""),
+    ("{x}", "Which set has only x?"),
 ]
 
 
@@ -122,6 +145,23 @@ FAULTS = [  # text, what is named
     ("half \ud83d of it", "a broken character is in the text: '\\ud83d'"),
     ("Gr\ufffd\ufffde aus Bonn", "a broken character is in the text: '\ufffd'"),
     ("A\x00 table", "a broken character is in the text: '\\x00'"),
+    ("CafÃ© MÃ¼nchen ist schÃ¶n.", "UTF-8 that was read in another encoding"),
+    ("Itâ€™s flat, isnâ€™t it?", "UTF-8 that was read in another encoding"),
+    ("ÐŸÑ€Ð¸Ð²ÐµÑ‚", "UTF-8 that was read in another encoding"),
+    ("ä½\u00a0å¥½", "UTF-8 that was read in another encoding"),
+    ("caf<0xC3><0xA9>", "<0xC3>"),
+    ("Ġthe Ġcat Ġsat Ċ", "a tokenizer's pieces are not joined"),
+    ("▁the ▁cat ▁sat", "a tokenizer's pieces are not joined"),
+    ("◁think▷hm◁/think▷A table", "◁think▷"),
+    ("Assistant: A table is flat.", "Assistant:"),
+    ("A table.\n\nUser: And a chair?\nAssistant: It has legs.", "further turns follow the answer"),
+    ("[object Object]", "a template variable was not filled"),
+    ("{completion}", "a template variable was not filled"),
+    ("[Insert description here]", "a template variable was not filled"),
+    ("Error code: 429 - {'error': {'message': 'Rate limit reached'}}", "an API's error is in the place of an answer"),
+    ('{"error": {"message": "Rate limit reached"}}', "an API's error"),
+    ("openai.RateLimitError: slow down", "an API's error"),
+    ("<html>\n<head><title>502 Bad Gateway</title></head>", "an API's error"),
 ]
 
 
@@ -158,6 +198,19 @@ NAMED = [
     "作为一个AI语言模型，我看不见窗户。",
     "AIとして、私には窓がありません。",
     "Как языковая модель, я не вижу.",
+    "I have no view as an AI developed by Acme, but windows are of glass.",
+    "Being an AI, I have no windows.",
+    "As your AI assistant, I recommend the blue one.",
+    "As of my last knowledge update in 2021, windows were of glass.",
+    "As of my last training data, it cost 3 euros.",
+    "I don't have access to real-time data, but it is of glass.",
+    "I'm just a bot, but a window is of glass.",
+    "I am Qwen, created by Acme.",
+    "Als künstliche Intelligenz habe ich keine Fenster.",
+    "En tant que modèle de langage, je ne vois pas.",
+    "Come modello linguistico, non vedo.",
+    "Como um modelo de linguagem, não vejo.",
+    "저는 AI 언어 모델로서 창문이 없습니다.",
 ]
 
 
@@ -174,12 +227,69 @@ OTHERS = [
     "A model that was trained by Anna.",
     "The air is as an aid to breathing.",
     "He thinks of it as a system.",
+    "I'm Claude Debussy, and I write for the piano.",
+    "I'm Claude's brother.",
+    "I'm just a bottle of wine away from sleep.",
 ]
 
 
 @pytest.mark.parametrize("text", OTHERS)
 def test_others_who_are_spoken_of_are_not_the_teacher(text: str) -> None:
     assert self_naming(text, "Describe a person.") is None
+
+
+REFUSALS = [
+    *("I'm sorry, but I can't help with that.", "I’m sorry, I can’t help with that.", "Sorry, I can't comply with that."),
+    *("I'm really sorry, but I'm not able to provide that information.", "I won't be able to help with that request."),
+    *("I cannot fulfill this request.", "I can’t engage in that.", "I do not feel comfortable answering this."),
+    *(
+        "I must decline.",
+        "I'm going to have to decline that.",
+        "I don't think I can help with that.",
+        "I'm afraid I can't do that.",
+    ),
+    *("As an AI language model, I cannot provide medical advice.", "I am programmed to be harmless. I cannot create that."),
+    *("This request goes against my guidelines, so I can't help.", "Unfortunately, I cannot assist with that."),
+    *("Lo siento, pero no puedo ayudar con eso.", "Es tut mir leid, aber dabei kann ich nicht helfen."),
+    *("Je suis désolé, mais je ne peux pas vous aider.", "Mi dispiace, ma non posso aiutarti."),
+    *("Desculpe, mas não posso ajudar com isso.", "К сожалению, я не могу помочь с этим."),
+    *("抱歉，我无法帮助您完成这个请求。", "对不起，我不能提供这方面的帮助。", "申し訳ありませんが、お手伝いできません。"),
+    "죄송하지만 도와드릴 수 없습니다.",
+]
+ANSWERED = [
+    *("I can't do that, said Tom.", "I cannot stress enough how important sleep is.", "I can't wait to see you!"),
+    *("I cannot and will not recant anything.", "I can't get no satisfaction is a song.", "I won't lie: it's hard."),
+    *("I can’t believe it’s not butter!", "I am unable to attend the meeting on Friday.", "I can't help but smile."),
+    *("I cannot recommend this restaurant enough.", "Unfortunately, I won't be able to come on Monday."),
+    *("I'm sorry for the delay. Your parcel arrives on Monday.", "I'm sorry, but dogs are not allowed on this train."),
+    *(
+        "I apologize for the confusion. The answer is 5.",
+        "I must decline your kind invitation.",
+        "Unfortunately, the train is late.",
+    ),
+    *("Leider kann ich am Montag nicht kommen.", "No puedo esperar a verte."),
+]
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_a_refusal_of_the_request_is_found(text: str) -> None:
+    assert refusal(text)
+
+
+@pytest.mark.parametrize("text", ANSWERED)
+def test_what_somebody_cannot_do_is_no_refusal(text: str) -> None:
+    assert refusal(text) is None
+
+
+def test_a_repetition_that_was_wanted_and_text_without_width(tmp_path: Path) -> None:
+    rows = [
+        sample("Say 'I will not talk in class' ten times.", "I will not talk in class.\n" * 10),
+        sample("Describe a class.", "I will not talk in class.\n" * 10),
+        sample("Describe a void.", "\u200b\u200b"),
+    ]
+    run = make_run(tmp_path, rows)
+    filtered(run)
+    assert rules_of(run) == {rows[1].id: "repetition", rows[2].id: "empty"}
 
 
 RUSSIAN, JAPANESE = "Крыша защищает дом от дождя и снега.", "屋根は家を雨や雪から守ります。"

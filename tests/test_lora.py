@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from test_preflight import a_recipe, a_run, rows
-from test_train import Impatient, sha256, weights
 from test_vocabulary import bpe_model
+from train_runs import Impatient, sha256, weights
 
 from seqdistill import api
 from seqdistill.errors import UsageError

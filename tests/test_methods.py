@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import make_tiny_model
 from filter_runs import filtered_run
-from test_train import ARGS, a_recipe, a_run, sample, weights
+from train_runs import ARGS, a_recipe, a_run, sample, weights
 
 from seqdistill.decisions import HUMAN
 from seqdistill.errors import UsageError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from test_preflight import a_recipe, a_run, rows
-from test_train import Listener, weights
+from train_runs import Listener, weights
 
 from seqdistill.errors import UsageError
 from seqdistill.runs import Run

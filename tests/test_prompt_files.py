@@ -1,5 +1,10 @@
+import bz2
 import gzip
+import io
 import json
+import lzma
+import os
+import zipfile
 from pathlib import Path
 
 import pyarrow
@@ -97,14 +102,16 @@ def test_limit_is_the_first_prompts(tmp_path: Path) -> None:
         ("{", ":2: not JSON"),
         ("[]", ":2: not a JSON object"),
         ({"prompt": "  "}, ":2: the prompt is empty"),
-        ({"prompt": 3}, ":2: the row has no prompt"),
+        ({"prompt": 3}, ":2: key 'prompt' is 3, no text and no messages"),
+        ({"prompt": None}, ":2: key 'prompt' is null, no text and no messages"),
+        ({"prompt": "x", "image": {"bytes": "...", "path": "x.png"}}, ":2: the row holds images"),
         ({"text": "x"}, ":2: the row has no prompt; its keys are text"),
         ({"messages": []}, ":2: key 'messages' is not a list of messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, ":2: message 1 of 'messages' has the unknown role 'robot'"),
         ({"messages": [{"role": "user", "content": ""}]}, ":2: message 1 of 'messages' has no text"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, ":2: key 'messages' has no prompt"),
         ({"id": "first", "prompt": "x"}, ":2: the id 'first' is also that of .*:1"),
-        ({"prompt": "x", "reference": ["y"]}, ":2: key 'reference' is not text"),
+        ({"prompt": "x", "reference": ["y", "z"]}, ":2: key 'reference' is not text"),
         ({"prompt": "cut \ud83d"}, r":2: half a character, \\ud83d, which no model can read"),
         ({"id": "\ude00", "prompt": "x"}, r":2: half a character, \\ude00"),
         ('{"prompt": "x", "y": ' + "[" * 5000, ":2: not JSON: nested deeper than 100 levels"),
@@ -176,6 +183,20 @@ RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
         ({"messages": [{"role": "system", "content": "own"}, *ASKED], "system": "S"}, ["own", "2 + 3?"], None),
         ({"conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]}, ["2 + 3?"], "5"),
         ({"conversations": ASKED}, ["2 + 3?"], None),
+        ({"conversation": [{"input": "2 + 3?", "output": "5"}]}, ["2 + 3?"], "5"),
+        ({"messages": [{"type": "human", "content": "2 + 3?"}, {"type": "ai", "content": "5"}]}, ["2 + 3?"], "5"),
+        ({"custom_id": "r", "url": "/v1/chat/completions", "body": {"model": "m", "messages": ASKED}}, ["2 + 3?"], None),
+        ({"custom_id": "r", "url": "/v1/responses", "body": {"model": "m", "input": "2 + 3?"}}, ["2 + 3?"], None),
+        ({"prompt": {"role": "user", "content": "2 + 3?"}}, ["2 + 3?"], None),
+        ({"prompt": {"messages": ASKED}}, ["2 + 3?"], None),
+        ({"prompt": "2 + 3?", "reference": ["5"]}, ["2 + 3?"], "5"),
+        ({"prompt": "2 + 3?", "reference": {"role": "assistant", "content": "5"}}, ["2 + 3?"], "5"),
+        ({"prompt": "2 + 3?", "reference": [{"role": "assistant", "content": "5"}]}, ["2 + 3?"], "5"),
+        (
+            {"instruction": "2 + 3?", "input": "", "output": "five", "prompt": "### Instruction:\n2 + 3?\n\n### Output:\nfive"},
+            ["2 + 3?"],
+            "five",
+        ),
         ({"instruction": "Add.", "input": "2 + 3?", "output": "5"}, ["Add.\n\n2 + 3?"], "5"),
         ({"instruction": "2 + 3?", "input": "", "output": "5"}, ["2 + 3?"], "5"),
         ({"instruction": "Add.", "context": "2 + 3?", "response": "5", "category": "qa"}, ["Add.\n\n2 + 3?"], "5"),
@@ -237,6 +258,14 @@ PROMPT_LINE = json.dumps({"prompt": GERMAN, "reference": "x y"}, ensure_ascii=Fa
 SEMICOLONS = f'prompt;reference\n"{GERMAN}";x y\n'
 
 
+def zipped(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -252,6 +281,15 @@ SEMICOLONS = f'prompt;reference\n"{GERMAN}";x y\n'
         ("a.json", json.dumps([json.loads(PROMPT_LINE)], indent=2).encode("utf-16")),
         ("a.json", json.dumps({"version": 1, "data": [json.loads(PROMPT_LINE)]}).encode()),
         ("a.json", json.dumps({"rows": [{"row_idx": 0, "row": json.loads(PROMPT_LINE)}]}, indent=1).encode()),
+        ("a.json", json.dumps({"prompt": {"0": GERMAN}, "reference": {"0": "x y"}}).encode()),
+        ("a.json", json.dumps({"columns": ["prompt", "reference"], "index": [0], "data": [[GERMAN, "x y"]]}).encode()),
+        ("a.json", json.dumps({"q1": json.loads(PROMPT_LINE), "q2": json.loads(PROMPT_LINE)}).encode()),
+        ("a.jsonl.bz2", bz2.compress(PROMPT_LINE.encode())),
+        ("a.jsonl.xz", lzma.compress(PROMPT_LINE.encode())),
+        ("a.jsonl.zst", pyarrow.compress(PROMPT_LINE.encode(), "zstd", asbytes=True)),
+        ("a.csv.zst", pyarrow.compress(SEMICOLONS.encode("utf-16"), "zstd", asbytes=True)),
+        ("a.zip", zipped(**{"a.csv": SEMICOLONS.encode(), "__MACOSX/._a.csv": b"x"})),
+        ("a.jsonl.zip", zipped(**{"x/a.jsonl": PROMPT_LINE.encode()})),
         ("a.jsonl.gz", gzip.compress(PROMPT_LINE.encode(), mtime=0)),
         ("a.json.gz", gzip.compress(f"[{PROMPT_LINE}]".encode(), mtime=0)),
         ("a.csv.gz", gzip.compress(SEMICOLONS.encode(), mtime=0)),
@@ -266,6 +304,8 @@ SEMICOLONS = f'prompt;reference\n"{GERMAN}";x y\n'
         ("a.csv", f'"prompt","reference"\n"{GERMAN}","x y"\n'.encode()),
         ("a.csv", f',prompt,reference\n0,"{GERMAN}",x y\n'.encode()),
         ("a.tsv", f"prompt\treference\n{GERMAN}\tx y\n".encode()),
+        ("a.csv", f'prompt,reference\n"{GERMAN}",x y,,\n,\n'.encode()),
+        ("a.tsv", f"prompt\treference\n{GERMAN}\tx y\n".encode()),
         ("a.csv", f"prompt|reference\n{GERMAN}|x y\n".encode()),
     ],
 )
@@ -273,6 +313,28 @@ def test_files_in_other_formats_and_encodings_are_read(tmp_path: Path, name: str
     (tmp_path / name).write_bytes(content)
     (prompt,) = load_prompts(str(tmp_path / name), PLAIN)
     assert (prompt.messages[0]["content"], prompt.reference) == (GERMAN, "x y")
+
+
+def test_quotes_in_a_table_of_tabs_are_text_where_they_do_not_quote(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('prompt\treference\n"Hi" there\tx\n"open\ty\n')
+    assert [(one.messages[0]["content"], one.reference) for one in load_prompts(str(tmp_path / "a.tsv"), PLAIN)] == [
+        ('"Hi" there', "x"),
+        ('"open', "y"),
+    ]
+    (tmp_path / "b.tsv").write_text('prompt\treference\n"a\nb"\tx\n"c ""d"""\ty\n')
+    assert [one.messages[0]["content"] for one in load_prompts(str(tmp_path / "b.tsv"), PLAIN)] == ["a\nb", 'c "d"']
+
+
+@pytest.mark.parametrize(
+    ("source", "says"), [("-", "a pipe"), ("pipe.jsonl", "a pipe"), (".", "a folder"), ("https://x.org/a.jsonl", "of the web")]
+)
+def test_what_is_no_file_is_named_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.jsonl")
+    with pytest.raises(UsageError, match=says):
+        load_prompts(source, PLAIN)
 
 
 def test_a_guessed_encoding_is_mentioned(tmp_path: Path) -> None:
@@ -294,7 +356,19 @@ def test_a_guessed_encoding_is_mentioned(tmp_path: Path) -> None:
         ("a.json", b'[{"prompt": "x"}', "ends before its array does"),
         ("a.json", b'[{"prompt": "x"}, 3]', "a.json:item 2: not a JSON object: 3"),
         ("a.csv", b"prompt,prompt\nx,y\n", "two columns are called 'prompt'"),
-        ("a.jsonl", b"\x28\xb5\x2f\xfd1234", "packed by zstd"),
+        ("a.jsonl", b"\x28\xb5\x2f\xfd1234", "not a whole zstd file"),
+        ("a.jsonl.bz2", bz2.compress(PROMPT_LINE.encode() * 99)[:-20], "not a whole bzip2 file"),
+        ("a.jsonl.xz", lzma.compress(PROMPT_LINE.encode() * 99)[:-20], "not a whole xz file"),
+        ("a.zip", b"PK\x03\x04", "not a whole zip file"),
+        ("a.zip", zipped(**{"xl/workbook.xml": b"x", "a.xml": b"x"}), "an Excel workbook"),
+        ("a.zip", zipped(**{"a.jsonl": PROMPT_LINE.encode(), "b.jsonl": b""}), "2 files are in this archive: a.jsonl, b.jsonl"),
+        ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook"),
+        ("a.csv", b"<!DOCTYPE html><html></html>", "a web page"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS"),
+        ("a.jsonl", b"PAR1", "a.jsonl: Parquet"),
+        ("a.xlsx", b"PK", "not a kind of file that holds rows"),
+        ("a.txt", b"x", "not a kind of file that holds rows"),
+        ("a.json", b'["What is it?"]', "a.json:item 1: not a JSON object: 'What is it\\?'"),
         ("a.parquet.d", b"", "not a kind of file"),
     ],
 )
@@ -398,3 +472,27 @@ def test_a_hub_configuration_is_named_after_the_data_set(tmp_path: Path, monkeyp
     }.items():
         with pytest.raises(UsageError, match=says):
             load_prompts(source, PLAIN)
+
+
+def test_what_is_left_out_of_rows_is_mentioned(tmp_path: Path) -> None:
+    notes = Notes()
+    rows = [
+        {"prompt": "a"},
+        {"prompt": "a", "reference": "x"},
+        {"prompt": "a", "reference": "y"},
+        {"prompt": "b", "tools": [{}]},
+    ]
+    prompts = load_prompts(jsonl(tmp_path, *rows), PLAIN, progress=notes)
+    assert [prompt.reference for prompt in prompts] == ["x", None], "a reference of a repeated prompt is not lost"
+    assert [
+        next(part for part in ("2 rows repeat", "1 of them have another reference", "1 rows come with tools") if part in note)
+        for note in notes.notes
+    ] == ["2 rows repeat", "1 of them have another reference", "1 rows come with tools"]
+    load_prompts(jsonl(tmp_path, {"prompt": "a", "answer": "x"}), PLAIN, progress=notes)
+    assert "is it the column 'answer'? [task] columns = { reference = \"answer\" }" in notes.notes[-1]
+
+
+def test_an_error_names_the_columns_that_are_likely_meant(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        load(tmp_path, {"question": "2 + 3?", "answer": "5"})
+    assert '[task] columns = { prompt = "question", reference = "answer" }' in raised.value.hint

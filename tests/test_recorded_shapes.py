@@ -9,6 +9,25 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from log_shapes import (
+    ANSWER,
+    ASKED,
+    CALL,
+    CHAT,
+    CHOICE,
+    CHUNKS,
+    CLAUDE,
+    FULL,
+    GEMINI,
+    LANGFUSE,
+    OLLAMA,
+    PLAIN,
+    PROMPTFOO,
+    REPLY,
+    RESPONSE,
+    SSE,
+    chunk,
+)
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
@@ -16,250 +35,6 @@ from seqdistill.recipe.tables import GenerateConfig, Recipe
 from seqdistill.records import Sample, read_samples
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import ImportResult, import_recorded
-
-ASKED = {"role": "user", "content": "2 + 3?"}
-ANSWER = {"role": "assistant", "content": "5"}
-CHAT = {"model": "m", "messages": [ASKED]}
-CHOICE = {"index": 0, "message": ANSWER, "finish_reason": "stop"}
-REPLY = {"id": "chatcmpl-1", "object": "chat.completion", "model": "m", "choices": [CHOICE]}
-REPLY["usage"] = {"prompt_tokens": 7, "completion_tokens": 3}
-CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
-
-RESPONSE = {
-    "id": "resp_1",
-    "object": "response",
-    "model": "m",
-    "status": "completed",
-    "output": [
-        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}]},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "5", "annotations": []}]},
-    ],
-    "usage": {"input_tokens": 7, "output_tokens": 3},
-}
-CLAUDE = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "model": "m",
-    "content": [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": "5"}],
-    "stop_reason": "end_turn",
-    "usage": {"input_tokens": 7, "output_tokens": 3},
-}
-OLLAMA = {"model": "m", "created_at": "t", "done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3}
-GEMINI = {
-    "candidates": [
-        {"content": {"role": "model", "parts": [{"text": "hm", "thought": True}, {"text": "5"}]}, "finishReason": "STOP"}
-    ],
-    "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3},
-    "modelVersion": "m",
-}
-CONVERSE = {"output": {"message": {"role": "assistant", "content": [{"text": "5"}]}}, "stopReason": "end_turn"}
-CONVERSE["usage"] = {"inputTokens": 7, "outputTokens": 3}
-
-
-def chunk(delta: dict[str, Any], reason: str | None = None, name: str = "chatcmpl-1") -> dict[str, Any]:
-    choices = [{"index": 0, "delta": delta, "finish_reason": reason}]
-    return {"id": name, "object": "chat.completion.chunk", "model": "m", "choices": choices}
-
-
-def with_usage(one: dict[str, Any]) -> dict[str, Any]:
-    return {**one, "choices": [{**one["choices"][0], "usage": REPLY["usage"]}]}
-
-
-USAGE = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m", "choices": [], "usage": REPLY["usage"]}
-CHUNKS = [
-    chunk({"role": "assistant", "content": ""}),
-    chunk({"reasoning_content": "h"}),
-    chunk({"reasoning_content": "m"}),
-    chunk({"content": "5"}),
-    chunk({}, "stop"),
-    USAGE,
-]
-SSE = "".join(f"data: {json.dumps(one)}\n\n" for one in CHUNKS) + "data: [DONE]\n\n"
-CLAUDE_EVENTS = [
-    {"type": "message_start", "message": {**CLAUDE, "content": [], "stop_reason": None, "usage": {"input_tokens": 7}}},
-    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
-    {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
-    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
-    {"type": "ping"},
-    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "5"}},
-    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
-    {"type": "message_stop"},
-]
-LANGFUSE = {"id": "o1", "traceId": "t1", "type": "GENERATION", "name": "add", "level": "DEFAULT", "model": "m"}
-PROMPTFOO = {
-    "provider": {"id": "m", "label": ""},
-    "prompt": {"raw": "2 + 3?", "label": "{{q}}"},
-    "vars": {"q": "2 + 3?"},
-    "response": {"output": "5", "tokenUsage": {"total": 10, "prompt": 7, "completion": 3}, "finishReason": "stop"},
-    "testCase": {"vars": {"q": "2 + 3?"}, "assert": [{"type": "equals", "value": "5"}]},
-    "success": True,
-}
-OPEN_AI_EVENTS = [{"type": "response.created", "response": {"status": "in_progress"}}, {"type": "response.output_text.delta"}]
-OPEN_AI_EVENTS.append({"type": "response.completed", "response": RESPONSE})
-
-Rows = dict[str, Sequence[Any]]
-
-FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, stop
-    "a request and its response": [{"request": CHAT, "response": REPLY}],
-    "with the body and status of HTTP": [{"request": {"body": CHAT}, "response": {"status_code": 200, "body": REPLY}}],
-    "flat": [{**CHAT, "response": REPLY}],
-    "a stored completion with its messages": [{**REPLY, "messages": [ASKED]}],
-    "a stored completion and its list of messages": [REPLY, {**ASKED, "id": "chatcmpl-1-0", "name": None}],
-    "pages of stored completions, one a line": [
-        {"object": "list", "data": [REPLY], "first_id": "chatcmpl-1", "has_more": False},
-        {"object": "list", "data": [{**ASKED, "id": "chatcmpl-1-0", "name": None}], "has_more": False},
-    ],
-    "the older text completions": [
-        {"request": {"prompt": "2 + 3?"}, "response": {**REPLY, "choices": [{"text": "5", "finish_reason": "stop"}]}}
-    ],
-    "a request before its reply": [{"id": "a", **CHAT}, REPLY],
-    "LiteLLM": [
-        {"id": "x", "call_type": "acompletion", "status": "success", "model": "m", "messages": [ASKED], "response": REPLY}
-    ],
-    "Helicone": [
-        {"request_id": "x", "request_body": CHAT, "response_body": REPLY, "response_status": 200, "request_model": "m"}
-    ],
-    "Helicone's CSV": [{"request_id": "x", "request_body": json.dumps(CHAT), "response_body": json.dumps(REPLY)}],
-    "Responses": [{"request": {"model": "m", "input": "2 + 3?"}, "response": RESPONSE}],
-    "Responses with items and instructions": [
-        {"request": {"input": [{"role": "user", "content": [{"type": "input_text", "text": "2 + 3?"}]}]}, "response": RESPONSE}
-    ],
-    "Responses with their input": [{**RESPONSE, "input": [{"type": "message", **ASKED}]}],
-    "a Responses batch": [
-        {"custom_id": 7, "method": "POST", "url": "/v1/responses", "body": {"model": "m", "input": "2 + 3?"}},
-        {"id": "b", "custom_id": "7", "response": {"status_code": 200, "body": RESPONSE}, "error": None},
-    ],
-    "a chat batch": [
-        {"custom_id": "r", "method": "POST", "url": "/v1/chat/completions", "body": CHAT},
-        {"id": "b", "custom_id": "r", "response": {"status_code": 200, "request_id": "q", "body": REPLY}, "error": None},
-    ],
-    "Anthropic": [{"request": {**CHAT, "max_tokens": 9}, "response": CLAUDE}],
-    "Anthropic, flat": [{**CLAUDE, "messages": [ASKED]}],
-    "an Anthropic batch": [
-        {"custom_id": "r", "params": {**CHAT, "max_tokens": 9}},
-        {"custom_id": "r", "result": {"type": "succeeded", "message": CLAUDE}},
-    ],
-    "Ollama chat": [{"request": {**CHAT, "stream": False}, "response": {**OLLAMA, "message": ANSWER}}],
-    "Ollama chat, flat": [{**CHAT, **OLLAMA, "message": {**ANSWER, "thinking": "hm"}}],
-    "Ollama generate": [{"request": {"model": "m", "prompt": "2 + 3?"}, "response": {**OLLAMA, "response": "5"}}],
-    "Ollama generate, flat": [{**OLLAMA, "prompt": "2 + 3?", "response": "5", "context": [1, 2]}],
-    "Ollama's chunks": [
-        {
-            "request": CHAT,
-            "response": [
-                {"model": "m", "message": {"role": "assistant", "content": "5"}, "done": False},
-                {**OLLAMA, "message": {"role": "assistant", "content": ""}},
-            ],
-        }
-    ],
-    "Gemini": [{"request": {"contents": [{"parts": [{"text": "2 + 3?"}]}]}, "response": GEMINI}],
-    "a Gemini batch": [
-        {"key": "r", "request": {"contents": [{"role": "user", "parts": [{"text": "2 + 3?"}]}]}},
-        {"key": "r", "response": GEMINI},
-    ],
-    "Bedrock Converse": [
-        {"model": "m", "request": {"messages": [{"role": "user", "content": [{"text": "2 + 3?"}]}]}, "response": CONVERSE}
-    ],
-    "a Bedrock batch": [{"recordId": "r", "modelInput": {**CHAT, "anthropic_version": "x"}, "modelOutput": CLAUDE}],
-    "chunks in a response": [{"request": {**CHAT, "stream": True}, "response": CHUNKS}],
-    "an event stream in a response": [{"request": {**CHAT, "stream": True}, "response": SSE}],
-    "chunks with the usage in a choice": [
-        {"request": CHAT, "response": [*CHUNKS[:-2], with_usage(chunk({}, "stop"))]},
-    ],
-    "a message that is a text": [{"request": CHAT, "response": {**REPLY, "choices": [{**CHOICE, "message": "5"}]}}],
-    "JSON that the server parsed": [
-        {"request": CHAT, "response": {**REPLY, "choices": [{**CHOICE, "message": {"content": 5}}]}}
-    ],
-    "a prompt's tokens in a cache": [
-        {
-            "request": CHAT,
-            "response": {**CLAUDE, "usage": {"input_tokens": 2, "cache_read_input_tokens": 5, "output_tokens": 3}},
-        }
-    ],
-    "chunks behind their request": [{**CHAT, "stream": True}, *CHUNKS],
-    "an event stream behind its request": [json.dumps(CHAT), *SSE.splitlines()],
-    "a chunk a line with its request": [{"request": CHAT, "response": one} for one in CHUNKS],
-    "Anthropic's events": [{"request": CHAT, "response": CLAUDE_EVENTS}],
-    "Anthropic's event stream": [
-        json.dumps(CHAT),
-        *(f"event: {one['type']}\ndata: {json.dumps(one)}\n" for one in CLAUDE_EVENTS),
-    ],
-    "events of Responses": [{"request": {"input": "2 + 3?"}, "response": OPEN_AI_EVENTS}],
-    "Langfuse": [
-        {**LANGFUSE, "input": [ASKED], "output": {**ANSWER, "finish_reason": "stop"}, "usage": {"input": 7, "output": 3}}
-    ],
-    "Langfuse with whole requests": [{**LANGFUSE, "input": CHAT, "output": REPLY}],
-    "Langfuse's CSV": [{**LANGFUSE, "input": json.dumps(CHAT), "output": json.dumps(REPLY)}],
-    "Promptfoo": [PROMPTFOO],
-    "Promptfoo with messages": [{**PROMPTFOO, "prompt": {"raw": json.dumps([ASKED]), "label": "x"}}],
-    "our own samples": [
-        {
-            "id": "x:m:0",
-            "prompt_id": "x",
-            "sample": 0,
-            "teacher": "m",
-            "prompt": [ASKED],
-            "completion": [ANSWER],
-            "reasoning": None,
-        }
-        | {
-            "finish_reason": "stop",
-            "prompt_tokens": 7,
-            "completion_tokens": 3,
-            "reference": None,
-            "slice": None,
-            "tool_calls": None,
-        }
-    ],
-}
-
-PLAIN: Rows = {  # no more than prompt and answer
-    "prompt and completion": [{"prompt": "2 + 3?", "completion": "5"}],
-    "prompt and completion as messages": [{"prompt": [ASKED], "completion": [ANSWER]}],
-    "prompt and response": [{"prompt": "2 + 3?", "response": "5"}],
-    "instruction and response": [{"instruction": "2 + 3?", "response": "5"}],
-    "question and answer": [{"question": "2 + 3?", "answer": "5"}],
-    "input and output": [{"input": "2 + 3?", "output": "5"}],
-    "messages": [{"messages": [ASKED, ANSWER]}],
-    "messages as text": [{"messages": json.dumps([ASKED, ANSWER])}],
-    "messages as Python prints them": [{"messages": str([ASKED, ANSWER])}],
-    "messages that end with another question": [{"messages": [ASKED, ANSWER, ASKED]}],
-    "a request and the text of its response": [{"request": CHAT, "response": "5"}],
-    "messages and the text of their response": [{"messages": [ASKED], "response": "5"}],
-    "ShareGPT": [{"id": "s1", "conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]}],
-    "ShareGPT with roles": [{"conversations": [ASKED, ANSWER]}],
-    "Alpaca": [{"instruction": "2 + 3?", "input": "", "output": "5", "text": "Below is ..."}],
-    "Dolly": [{"instruction": "2 + 3?", "context": "", "response": "5", "category": "open_qa"}],
-    "a fine-tuning line": [{"messages": [ASKED, {**ANSWER, "weight": 1}], "tools": []}],
-    "a fine-tuning line of Vertex": [
-        {"contents": [{"role": "user", "parts": [{"text": "2 + 3?"}]}, {"role": "model", "parts": [{"text": "5"}]}]}
-    ],
-    "a fine-tuning line of Bedrock": [
-        {"messages": [{"role": "user", "content": [{"text": "2 + 3?"}]}, {"role": "assistant", "content": [{"text": "5"}]}]}
-    ],
-    "a fine-tuning line of Cohere": [
-        {"messages": [{"role": "User", "content": "2 + 3?"}, {"role": "Chatbot", "content": "5"}]},
-    ],
-    "a preference line": [
-        {"input": {"messages": [ASKED]}, "preferred_output": [ANSWER], "non_preferred_output": [{**ANSWER, "content": "6"}]}
-    ],
-    "preference data": [{"prompt": "2 + 3?", "chosen": [ASKED, ANSWER], "rejected": [ASKED, {**ANSWER, "content": "6"}]}],
-    "a Langfuse trace": [{"id": "t", "traceId": "t", "name": "add", "input": "2 + 3?", "output": "5"}],
-    "a preference with its conversation": [{"chosen": [ASKED, ANSWER], "rejected": [ASKED, {**ANSWER, "content": "6"}]}],
-    "LLaMA-Factory": [
-        {
-            "messages": [
-                {"role": "user", "content": [{"type": "text", "value": "2 + 3?"}], "loss_weight": 0.0},
-                {"role": "assistant", "content": [{"type": "text", "value": "5"}], "loss_weight": 1.0},
-            ]
-        }
-    ],
-    "TGI": [
-        {"inputs": "2 + 3?", "generated_text": "5"},
-    ],
-    "upper case": [{"Prompt": "2 + 3?", " Completion": "5"}],
-}
 
 
 def imported(folder: Path, path: Path, recipe: Recipe | None = None) -> tuple[ImportResult, list[Sample]]:
@@ -494,6 +269,9 @@ def test_interleaved_streams_are_separated_by_their_ids(tmp_path: Path) -> None:
         (CHUNKS[3], "a stream without its request"),
         ({**PROMPTFOO, "response": {}, "error": "API down"}, "no output: API down"),
         ({"custom_id": "r", "result": {"type": "errored", "error": {"type": "x"}}}, "the batch has no answer to 'r'"),
+        ({"key": "r", "error": {"code": 3, "message": "bad"}}, "the batch has no answer to 'r': .*bad"),
+        ({**LANGFUSE, "level": "ERROR", "statusMessage": "429", "input": [ASKED], "output": None}, "no output: 429"),
+        ({"messages": [ASKED], "reference_answer": "5"}, "a conversation without an assistant's answer: a prompt"),
     ],
 )
 def test_a_row_that_is_no_answer_is_named_with_its_keys_and_the_nearest_shape(tmp_path: Path, row: object, says: str) -> None:
@@ -518,10 +296,38 @@ def broken(row: dict[str, Any], place: tuple[Any, ...], value: Any) -> dict[str,
 
 def test_a_wrong_value_anywhere_in_any_shape_is_never_more_than_a_line_that_cannot_be_read(tmp_path: Path) -> None:
     rows = [row for shape in (*FULL.values(), *PLAIN.values()) for row in shape if isinstance(row, dict)]
-    rows = [row for row in rows if not row.keys() & {"custom_id", "recordId", "key"}]  # a reply to two requests ends it all
+    rows = [
+        row for row in rows if not row.keys() & {"custom_id", "recordId", "key"} and "key" not in row.get("metadata", {})
+    ]  # a reply to two requests ends it all
     wrong = [
         broken(row, place, value) for row in rows for place in places_in(row) for value in (None, 3, "[{", [{}], {"a": []})
     ]
     result, _ = imported(tmp_path, lines(tmp_path, [*wrong, {"prompt": "p", "completion": "c"}]))
     assert result.read == result.new + result.unread
     assert result.unread > len(wrong) / 10
+
+
+def test_an_answer_that_was_begun_in_the_request_is_whole_and_its_prompt_is_the_users(tmp_path: Path) -> None:
+    begun = {"role": "assistant", "content": '{"sum": '}
+    row = {"request": {**CHAT, "messages": [ASKED, begun]}, "response": {**CLAUDE, "content": [{"type": "text", "text": "5}"}]}}
+    _, (sample,) = imported(tmp_path, lines(tmp_path, [row]))
+    assert (sample.prompt, sample.text) == ([ASKED], '{"sum": 5}')
+
+
+def test_answers_that_are_no_text_are_written_as_a_table_or_json_writes_them(tmp_path: Path) -> None:
+    answers = {"true": True, "0": 0, "2.5": 2.5, '{"sum": 5}': {"sum": 5}}
+    rows = [{"prompt": f"{n}?", "completion": answer} for n, answer in enumerate(answers.values())]
+    result, samples = imported(tmp_path, lines(tmp_path, rows))
+    assert ([sample.text for sample in samples], result.unread) == (list(answers), 0)
+
+
+def test_requests_of_a_batch_without_reply_and_files_named_twice_are_mentioned(tmp_path: Path) -> None:
+    notes: list[str] = []
+    progress = Silent()
+    progress.note = notes.append  # type: ignore[method-assign]
+    requests = [{"custom_id": name, "body": CHAT} for name in ("a", "b", "c")]
+    path = lines(tmp_path, [*requests, {"custom_id": "a", "response": {"status_code": 200, "body": REPLY}}])
+    result = import_recorded(Run(tmp_path / "run"), Recipe(), [path, path], progress)
+    assert (result.samples, result.unread) == (1, 0)
+    assert any("named twice" in note for note in notes)
+    assert any("2 requests of the batch files have no reply" in note for note in notes)

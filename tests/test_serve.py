@@ -58,6 +58,9 @@ def test_a_stream_says_the_same_as_a_whole_answer(tmp_path: Path, text: str) -> 
         assert said == whole.parse().choices[0].message.content
         assert chunks[-1].usage.total_tokens == whole.parse().usage.total_tokens
         assert [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason] == ["stop"]
+        by, tokens = whole.headers["x-seqdistill-model"], 2 * whole.parse().usage.completion_tokens
+        counted = f'seqdistill_tokens_total{{model="{by}",of="completion"}} {tokens}'
+        assert counted in server.http.get(server.root + "/metrics").text.splitlines()
 
 
 # --- log, shadow, feedback ------------------------------------------------------------------------------------------------

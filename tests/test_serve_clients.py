@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import shutil
 import signal
 import socket
@@ -24,6 +25,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, TaskConfig, TeacherConfig
 from seqdistill.runs import Run
 from seqdistill.serve import app as app_module
+from seqdistill.serve.process import connections
 from seqdistill.serve.server import ServeOptions, Serving
 
 
@@ -80,8 +82,39 @@ def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path
         assert server.http.get(server.root + "/v1/nothing").json()["error"]["code"] == "unknown_url"
         assert server.http.get(server.root + "/v1/chat/completions").status_code == 405
         assert send(server, b'{"a": "' + b"x" * (5 << 20) + b'"}').json()["error"]["code"] == "request_too_large"
+        assert server.http.get(server.root + "/v1/models/run").json()["id"] == "run"
+        assert server.http.get(server.root + "/v1/models/other").json()["error"]["code"] == "model_not_found"
         assert not server.student.requests and not server.teacher.requests
+        for fields in ({"stream": False}, {"stream": True}):  # what an application sets for the model that answered before
+            reply = send(server, asked(reasoning_effort="low", top_k=20, verbosity=None, **fields))
+            assert (reply.status_code, reply.headers["x-seqdistill-ignored"]) == (200, "reasoning_effort, top_k")
         assert send(server, asked(user="a", metadata={"a": "b"}, presence_penalty=0, tool_choice="none")).status_code == 200
+
+
+NO_REQUESTS: list[tuple[bytes, bytes]] = [
+    (b"\x16\x03\x01\x02\x00garbage\r\n\r\n", b" 400 "),
+    (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", b" 400 "),
+    (b"GET /health HTTP/1.1\r\n\r\n", b" 400 "),
+    (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n", b" 413 "),
+]
+
+
+def test_what_is_no_request_is_refused_at_once_and_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with served(tmp_path) as server:
+        for content, status in NO_REQUESTS:
+            with socket.create_connection(("127.0.0.1", server.serving.opened.port), timeout=10) as client:
+                client.sendall(content)
+                assert status in client.recv(1000)
+        assert not caplog.records
+
+
+def test_a_client_of_http_1_0_gets_its_stream(tmp_path: Path) -> None:
+    content = json.dumps(asked(stream=True)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    with served(tmp_path) as server, socket.create_connection(("127.0.0.1", server.serving.opened.port), timeout=10) as client:
+        client.sendall(head + content)
+        said = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    assert b"Transfer-Encoding" not in said and said.endswith(b"data: [DONE]\n\n")
 
 
 def test_the_kill_switch_sends_everything_to_the_teacher_at_once(tmp_path: Path) -> None:
@@ -226,6 +259,19 @@ def test_too_many_requests_at_once_are_told_to_come_again(tmp_path: Path) -> Non
         assert send(server, asked()).status_code == 200
 
 
+def test_the_process_may_open_the_files_that_its_requests_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 512), hard))
+        assert connections(500, notes.append) == 500 and not notes
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 1256  # a connection on each side, and what else is open
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    assert connections(1000, notes.append) == 384 and "ulimit -Hn" in notes[0]
+
+
 def test_a_key_is_wanted_where_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVER_KEY", "right")
     with served(tmp_path, options={"api_key_env": "SERVER_KEY"}) as server:
@@ -280,6 +326,13 @@ def test_a_student_that_is_paid_is_refused(tmp_path: Path) -> None:
     recipe = recipe_of(run, "http://127.0.0.1:9/v1", "http://y/v1")
     recipe.student.price.update(PRICE)
     with pytest.raises(UsageError, match="paid by the token"), Serving(run, recipe):
+        raise AssertionError("it serves")
+
+
+def test_a_teacher_that_cannot_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run")
+    recipe = recipe_of(run, "http://127.0.0.1:9/v1", "", engine="transformers", model=f"{tmp_path}/gone", price={}, base_url=[])
+    with pytest.raises(UsageError, match="no such file or folder"), Serving(run, recipe):
         raise AssertionError("it serves")
 
 
@@ -382,8 +435,13 @@ def test_two_servers_do_not_share_a_run(tmp_path: Path) -> None:
             raise AssertionError("it serves")
 
 
-def test_a_student_that_breaks_off_in_the_midst_of_a_stream_is_an_event(tmp_path: Path) -> None:
-    cut = ChatServer(lambda *_: "cut", model="student", reply=student_answer)
-    with served(tmp_path, student=cut, options={"decide_on": 1}) as server:
-        events = [line.removeprefix("data: ") for line in send(server, asked(stream=True)).text.splitlines() if line]
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_a_model_that_breaks_off_in_the_midst_of_a_stream_is_an_event(tmp_path: Path, who: str) -> None:
+    cut = {who: ChatServer(lambda *_: "cut", model=who, reply=student_answer)}
+    with served(tmp_path, **cut, options={"decide_on": 1}) as server:  # type: ignore[arg-type]
+        text = {"student": "Hello", "teacher": UNSURE}[who]
+        events = [line.removeprefix("data: ") for line in send(server, asked(text, stream=True)).text.splitlines() if line]
+        assert json.loads(events[1])["choices"][0]["delta"]["content"], "what came before it is passed on"
         assert json.loads(events[-1])["error"]["code"] == "broken_off" and "[DONE]" not in events
+        other = {"student": UNSURE, "teacher": "Hello"}[who]
+        assert send(server, asked(other, stream=True)).text.endswith("data: [DONE]\n\n")

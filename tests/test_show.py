@@ -67,6 +67,18 @@ def test_each_state_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "generate  incomplete" in text and "2 failed" in text
 
 
+def test_a_run_whose_recipe_was_moved_says_to_pass_it_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path / "run")
+    for stage in STAGES:
+        finish(run, stage, {"rows.jsonl": [{"a": 1}]})
+    (run.path / "recipe.toml").write_text('[task]\ntemplate = "task.toml"\ntest = "test.jsonl"\nprompts = "prompts.jsonl"\n')
+    text = " ".join(shown(capsys, "status", str(run.path)).split())
+    assert f"not compared with the recipe: task template '{run.path}/task.toml': no such file" in text
+    assert text.endswith(f"next: seqdistill run {run.path} -c RECIPE")
+    assert main(["generate", str(run.path)]) == 2
+    assert "pass it again: -c RECIPE" in capsys.readouterr().err
+
+
 def test_a_stale_stage_names_the_key_and_those_after_it_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "run", [sample(f"Name the river number {n}.", f"It is river {n}.") for n in range(8)])
     assert main(["filter", str(run.path), "--json"]) == 0

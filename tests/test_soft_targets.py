@@ -9,7 +9,7 @@ from typing import Any
 import filter_runs
 import pytest
 from conftest import make_tiny_model
-from test_train import ARGS, Listener, a_run, sample, weights
+from train_runs import ARGS, Listener, a_run, sample, weights
 
 from seqdistill.engines.logprob_file import read_logprob_rows, write_logprob_rows
 from seqdistill.engines.logprobs import LOWEST, TEMPERATURES, TokenLogprobs

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from test_shrink import loaded
-from test_train import ARGS, Listener, a_run, weights
+from train_runs import ARGS, Listener, a_run, weights
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train import ARGS, Listener, a_recipe, a_run, sample, sha256
+from train_runs import ARGS, Listener, a_recipe, a_run, sample, sha256
 
 from seqdistill.engines import Request, open_engine
 from seqdistill.errors import UsageError

@@ -9,7 +9,7 @@ from typing import Any
 import filter_runs
 import pytest
 from conftest import CHATML
-from test_train import ARGS, WORDS, Listener, a_run, sample
+from train_runs import ARGS, WORDS, Listener, a_run, sample
 
 from seqdistill.engines.logprob_file import read_logprob_rows
 from seqdistill.errors import UsageError

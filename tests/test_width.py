@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from architectures import architecture
 from test_shrink import PROMPTS, loaded
-from test_train import ARGS, a_run
 from test_vocabulary import TEXTS, bpe_tokenizer
+from train_runs import ARGS, a_run
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent

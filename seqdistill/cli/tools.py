@@ -202,6 +202,8 @@ def _doctor(
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
+        if run is not None and not run.is_dir():
+            raise UsageError(f"{run}: no such run", "name a run directory; a recipe is passed with -c")
         checks.extend(api.doctor(run or ".", config, progress=console))
         show.show_checks(console, checks)
         return {"checks": [asdict(one) for one in checks]}

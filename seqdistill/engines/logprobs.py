@@ -67,6 +67,21 @@ def logprobs_in(raw: Mapping[str, Any]) -> TokenLogprobs | None:
         return None
 
 
+def values_in(raw: Mapping[str, Any]) -> list[float] | None:
+    """The log-probabilities of the answer's tokens alone, as `logprobs_in` has them; None for nothing usable."""
+    try:
+        return (
+            chat_values(raw["choices"][0]["logprobs"]["content"]) if "choices" in raw else raw["logprobs"]["logprobs"]
+        ) or None
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def chat_values(content: Sequence[Any]) -> list[float]:
+    """The log-probabilities of tokens as a chat endpoint reports them: LOWEST for what is not a number."""
+    return _finite([place.get("logprob") if isinstance(place, dict) else None for place in content])
+
+
 def _of_chat(content: Sequence[Mapping[str, Any]]) -> TokenLogprobs | None:
     if not content:
         return None

@@ -92,6 +92,8 @@ def finish_reason(reported: Any) -> str:
         reported = reported.get("type")
     if not isinstance(reported, str):
         return "unknown"
+    if reported in FINISH_REASONS:
+        return FINISH_REASONS[reported]
     words = re.sub(
         r"(?<=[a-z])(?=[A-Z])", "_", reported.partition(":")[0].strip()
     )  # endTurn, content-filter, FinishReason.STOP
@@ -165,7 +167,7 @@ def _inner(value: Any) -> str:
 
 def reasoning_in(message: Mapping[str, Any]) -> str:
     """The reasoning that a message holds beside or among the parts of its content."""
-    beside = next((t for key in REASONING if (t := thoughts_of(message.get(key)))), "")
+    beside = next((t for key in REASONING if key in message and (t := thoughts_of(message[key]))), "")
     content = message.get("content")
     among = [part for part in content if _is_thought(part)] if isinstance(content, list) else []
     return beside or thoughts_of(among)

@@ -4,7 +4,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html, as chat endpoint
 """
 
 import re
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
 from seqdistill.engines.replies import REASONING, as_dict, reasoning_in, says_end, text_of
@@ -133,9 +133,17 @@ class Joined:
         return {**self._head, "object": "chat.completion", "choices": choices, **usage}
 
 
+def joined(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The reply that chunks are the stream of."""
+    whole = Joined()
+    for chunk in chunks:
+        whole.add_chunk(chunk)
+    return whole.reply()
+
+
 def _thoughts(delta: dict[str, Any]) -> str:
     """The reasoning in a delta, as it is: a blank at its end belongs to it."""
-    plain = next((delta[key] for key in REASONING if isinstance(delta.get(key), str) and delta[key]), None)
+    plain = next((delta[key] for key in REASONING if key in delta and isinstance(delta[key], str) and delta[key]), None)
     return plain if isinstance(plain, str) else reasoning_in(delta)
 
 

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.loading import load
+from seqdistill.engines.loading import load, local_model
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
@@ -64,10 +65,17 @@ def draft(run: Run, recipe: Recipe, limit: int, progress: Progress) -> Draft:
         )
     with _loaded(files) as whole, _loaded(student) as small:
         found = _measured(whole, small, tokenizer, [one.teacher_messages for one in prompts], recipe, progress)
-    config = json.dumps({"model": student.model, "num_speculative_tokens": PROPOSED})
-    result = Draft(len(prompts), vllm=f"vllm serve {teacher.model} --speculative-config {shlex.quote(config)}", **found)
+    result = Draft(len(prompts), vllm=vllm_command(teacher, run.file("train", "model")), **found)
     write_json(run.path / "export" / "draft.json", vars(result))
     return result
+
+
+def vllm_command(teacher: ModelConfig, student: Path) -> str:
+    """What serves the teacher with the student as its draft model. A teacher that was converted is named by its folder."""
+    config = {"method": "draft_model", "model": str(student.absolute()), "num_speculative_tokens": PROPOSED}
+    revision = ["--revision", teacher.revision] if teacher.revision else []
+    words = ["vllm", "serve", local_model(teacher.model or ""), *revision]
+    return shlex.join([*words, "--speculative-config", json.dumps(config)])
 
 
 @contextmanager

@@ -118,6 +118,11 @@ class Asker:
         await asyncio.to_thread(self.journal.sync)
         return completion
 
+    async def open(self, source: Source) -> None:
+        """Opens the engine before the first request, so that nobody waits while a model is loaded."""
+        async with self._opening:
+            await self._engine(source)
+
     async def finish(self, seconds: float) -> None:
         """Waits for the single requests that are under way, which may be paid, at most this long."""
         if self._under_way:

@@ -6,7 +6,10 @@ A process of its own because sympy can neither be interrupted within one large p
 import json
 import re
 import sys
+from fractions import Fraction
 from typing import Any
+
+from seqdistill.metrics.numbers import answer_value, boxed, whole_number
 
 _COMMAND = re.compile(r"\\(?:(?:text|begin|end)\s*\{[^}]*\}|[a-zA-Z]+|.)")  # \frac, \text{ cm}, \begin{pmatrix}, \{
 _WORD = re.compile(r"[^\W\d_]{2}")
@@ -14,6 +17,9 @@ _STATED = re.compile(r"(?:\banswer\s+is\b|\banswer\s*:|####|答案是|=)\s*\**\s
 _LATEX = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _ROOT = re.compile(r"√\s?(?:\(([^()]{1,40})\)|(\w{1,20}))")
 _DOLLARS = re.compile(r"\\\$\s?(?=[\d.])")  # an amount of money: \$18.90
+_PERIOD = re.compile(r"(?P<whole>\d{0,9})\.(?P<first>\d{0,9})\\overline\s?\{(?P<period>\d{1,9})\}")  # 0.1\overline{6}
+_SPELLED = {"−": "-", "∞": r"\infty ", r"\varnothing": r"\emptyset", "∅": r"\emptyset"}
+_WORDS = re.compile(r"(?:\\(?:text|textbf|mathrm|mbox)\s?\{)?\s*(?P<words>[^\W\d_](?:[^\W\d_]| ){1,39})\s*\}?\.?")
 
 
 def main() -> None:
@@ -26,6 +32,9 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         row = json.loads(line)
+        if (word := _by_words(row["reference"], row["text"])) is not None:
+            print(word, flush=True)
+            continue
         reference = formulas(delimited(row["reference"]))
         if not reference:
             print("unreadable", flush=True)
@@ -34,12 +43,27 @@ def main() -> None:
         print("right" if right else "wrong", flush=True)
 
 
+def _by_words(reference: str, text: str) -> str | None:
+    """The verdict where the answer is a word (Tuesday), or the same number in another style; None for other formulas."""
+    if (wanted := _WORDS.fullmatch((boxed(reference) or reference).strip())) is not None:
+        box = boxed(text)
+        stated = _STATED.split(text)[-1].strip() if box is None else box.strip()
+        found = _WORDS.fullmatch(stated.strip("*$ "))
+        right = found is not None and found["words"].casefold().split() == wanted["words"].casefold().split()
+        return "right" if right else "wrong" if found or box is not None else None
+    number = whole_number(reference)
+    return "right" if number is not None and answer_value(text) == number else None
+
+
 def delimited(text: str) -> str:
     """The text as math-verify reads it best: a formula without delimiters, alone or stated at the end, gets them.
 
     It reads only what is within $...$ as a whole; outside of it, a pair is its last number, and a matrix is nothing.
     """
-    text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2]}}}", _DOLLARS.sub("", text.replace("−", "-")))
+    for written, meant in _SPELLED.items():
+        text = text.replace(written, meant)
+    text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2]}}}", _DOLLARS.sub("", text))
+    text = _PERIOD.sub(_fraction, text)
     if _LATEX.search(text):
         return text
     stated = _STATED.split(text)[-1].strip().rstrip(".").strip(" *")
@@ -47,6 +71,13 @@ def delimited(text: str) -> str:
         if part and not _WORD.search(_COMMAND.sub("", part)):
             return f"${part.removeprefix('+')}$"
     return text
+
+
+def _fraction(match: re.Match[str]) -> str:
+    first, period = match["first"], match["period"]
+    value = Fraction(int(match["whole"] or "0")) + Fraction(int(first or "0"), 10 ** len(first))
+    value += Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(first))
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 if __name__ == "__main__":

@@ -33,17 +33,29 @@ _REWRITTEN = (
     (re.compile(r"<<[^<>\n]{0,200}>>"), ""),  # GSM8K's calculator annotations
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\[,;: ]|~"), " "),
-    (re.compile(r"\\!|\\left\b|\\right\b|\\displaystyle\b"), ""),
+    (re.compile(r"\\!|\\(?:left|right|displaystyle)(?![a-zA-Z])"), ""),
     (re.compile(r"\\([$%#&{}_])"), r"\1"),
     (re.compile(r"\\[dtc]?frac\s?(\d)\s?(\d)(?!\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\[dtc]frac\b"), r"\\frac"),
     (re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname|mbox)\s?\{([^{}]{0,200})\}"), r" \1 "),
-    (re.compile(r"\\(?:times|cdot|ast)\b|·|∗|⋅"), "×"),
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])|·|∗|⋅"), "×"),
+    (re.compile(r"(?<=\d)\*\*(?=[-\d(])"), "^"),  # as programs write powers
     (re.compile(r"\^\s?\{\s?([+-]?\d{1,4})\s?\}"), r"^\1"),
     (re.compile(r"\^\s?\{?\s?\\circ\s?\}?"), "°"),
-    (re.compile(r"\\sqrt\b|\bsqrt\b", re.IGNORECASE), "√"),
-    (re.compile(r"\\pi\b"), "π"),
+    (re.compile(r"\\sqrt(?![a-zA-Z])|\bsqrt\b", re.IGNORECASE), "√"),
+    (re.compile(r"\\pi(?![a-zA-Z])"), "π"),
+    (re.compile(r"(?<=[a-zA-Z])\.(?=\d)"), ". "),  # Rs.5, No.5
     (re.compile(r"[−﹣－]"), "-"),
+    (re.compile(r"(?<![\w.)\]}–])(?<!\d )–(?=[\d.$€£¥])"), "-"),  # an en dash as a minus
+    (re.compile(r"(?<![\w_])_{1,2}(?=[-+$€£¥\d])"), ""),  # emphasis
+    (
+        re.compile(
+            r"(?:(?:\A|(?<=[=:(\n])|\b(?:is|of|to|at|was))\s?)\bminus\s(?=[\d$€£¥])|\bnegative\s(?=[\d$€£¥])", re.IGNORECASE
+        ),
+        " -",
+    ),
+    (re.compile(r"\([$€£¥]\s?(?=\d[\d.,]*\))|[$€£¥]\((?=\d[\d.,]*\))"), " -"),  # ($1,234), as accounts write a loss
+    (re.compile(r"(?<=\n)[ \t]*- (?=[\d$€£¥*])"), ""),  # an item of a list, not a minus
     (re.compile("[⁄∕]"), "/"),
     (re.compile(r"٫"), "."),
     (re.compile(r"[٬，](?=\d{3})"), ","),
@@ -95,20 +107,29 @@ _TOKEN = re.compile(
     rf"|(?P<fraction>{_SIGN}(?:\\frac\s?\{{\s?-?\d+\s?\}}\s?\{{\s?\d+\s?\}}|{_NUMBER}\s?/\s?\d+(?![\d./]\d|:)))"
     rf"|(?P<number>{_SIGN}(?:[$€£¥]\s?)?(?P<digits>{_NUMBER})(?P<ten>{_POWER_OF_TEN})?)"
 )
-_MULTIPLES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "萬": 4, "億": 8, "亿": 8}
-_MULTIPLE = re.compile(r"\s?(?P<word>thousand|million|billion|trillion|[万萬億亿])(?![a-z])", re.IGNORECASE)
+_MULTIPLES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "萬": 4, "億": 8, "亿": 8, "千": 3, "百": 2}
+_MULTIPLES |= {"k": 3, "mn": 6, "bn": 9, "tn": 12, "m": 6, "b": 9}
+_MULTIPLE = re.compile(
+    r"\s?(?P<word>thousand|million|billion|trillion|[万萬億亿千百])(?![a-z])|(?P<short>k|mn|bn|tn|m|b)(?!\w)", re.IGNORECASE
+)
+_LESS = re.compile(r"(?P<digits>\d{1,4})(?P<word>[万萬千百])?")  # 1万5千 is 15000
 _RAISED = re.compile(r"\^[({]?(?P<power>[+-]?\d{1,4})[)}]?")
+_EXCLAIMS = re.compile(r"[^!]{0,2000}[a-zA-Z]{2}[^!]{0,200}!(?:\s|\Z)")  # "It's 5!" is no factorial, "5!" is
 _NOT_ALONE = re.compile(r"\s?[×*]?\s?(?:√|π|\\[a-z]*log|!)|\s?[×*]?\s?(?:pi\b)|\^|[xyzni]\b", re.IGNORECASE)
 
 
 def numerals(text: str) -> Iterator[Numeral]:
     """The numerals of a text made `plain`, in order. Digits within a word (v2, CO2) and exponents do not count."""
+    end = 0
     for match in _TOKEN.finditer(text):
+        if match.start() < end:  # 5千 in 1万5千
+            continue
         before = text[match.start() - 1] if match.start() else ""
         if match["other"]:
             yield Numeral(match.start(), match.end(), None)
         elif not (before and (_is_spaced_letter(before) or before in "^_.\\" or before.isdigit())):
-            yield Numeral(match.start(), *_valued(match, text))
+            end, value = _valued(match, text)
+            yield Numeral(match.start(), end, value)
 
 
 def _valued(match: re.Match[str], text: str) -> tuple[int, Fraction | None]:
@@ -138,12 +159,23 @@ def _valued(match: re.Match[str], text: str) -> tuple[int, Fraction | None]:
             power, end = int(raised["power"]), raised.end()
             small = value is not None and abs(power) <= LARGEST_POWER and len(match["digits"]) <= 6 and (value or power > 0)
             value = value**power if small and value is not None else None
-        elif multiple := _MULTIPLE.match(text, end):
+        elif (multiple := _MULTIPLE.match(text, end)) and (multiple["word"] or _may_be_short(multiple["short"], written)):
             end = multiple.end()
-            value = value and value * 10 ** _MULTIPLES[multiple["word"].lower()]
-    if _NOT_ALONE.match(text, end):
+            power = _MULTIPLES[multiple[0].strip().lower()]
+            value = value and value * 10**power
+            while multiple["word"] and multiple["word"] > "\x7f" and (less := _LESS.match(text, end)):
+                power, before = _MULTIPLES[less["word"]] if less["word"] else 0, power
+                if power >= before or value is None:
+                    break
+                value, end = value + int(less["digits"]) * 10**power, less.end()
+    if (more := _NOT_ALONE.match(text, end)) and not (more[0] == "!" and _EXCLAIMS.match(text)):
         return end, None
     return end, -value if negative and value is not None else value
+
+
+def _may_be_short(word: str, written: str) -> bool:
+    """Whether a letter behind a number is its multiple: 5k, $2.5M, 3bn; 5 m is a length, 2.5M a concentration."""
+    return word in ("k", "mn", "bn", "tn") or (word in "KMBmb" and any(sign in written for sign in "$€£¥"))
 
 
 def decimal(digits: str) -> Fraction | None:
@@ -171,12 +203,15 @@ def _is_spaced_letter(character: str) -> bool:
 # --- where the answer is ------------------------------------------------------------------------------------------------------
 
 _MARKED = re.compile(
-    r"####|(?:\bthe\s)?(?:\bfinal\s)?\b(?:answer|result|solution)\b(?:\sis\b|\s?=|\*{0,2}\s?:)"
-    r"|答案(?:是|为|為|:|：)|答えは|答え\s?[:：]|คำตอบ(?:คือ|:)|\bréponse\s?:|\b(?:die\s)?antwort(?:\sist\b|\s?:)|\brespuesta(?:\ses\b|\s?:)",
+    r"####|(?:\bthe\s)?(?:\bfinal[\s_])?\b(?:answer|result|solution)\b(?:\sis\b|\s?=|[*\"'`]{0,2}\s?:)"
+    r"|答案?(?:是|为|為|:|：)|答えは|答え\s?[:：]|คำตอบ(?:คือ|:)|\bréponse\s?:|\b(?:die\s)?antwort(?:\sist\b|\s?:)|\brespuesta(?:\ses\b|\s?:)"
+    r"|\b(?:ответ|resposta|risposta|antwoord|odpowiedź|cevap|jawaban|đáp án|svar|vastaus)\s?:"
+    r"|(?:उत्तर|উত্তর|الجواب|الإجابة|정답|답)\s?(?::|：|은|는)",
     re.IGNORECASE,
 )
 _NOTE = re.compile(
-    r"(?:^|\n)\s{0,9}[*_(\[]{0,3}(?:note|n\.?b|remark|caveat|disclaimer|p\.?s|hint|check|verification|注|備考|หมายเหตุ)\b[^\n]*"
+    r"(?:^|\n)\s{0,9}[*_(\[]{0,3}(?:note|n\.?b|remark|caveat|disclaimer|p\.?s|hint|check|verification|confidence|注|備考|หมายเหตุ)\b[^\n]*"
+    r"|(?:^|\n)\s{0,9}\d{1,2}[.)](?=[ \t]+\S)"  # the number of a list's item
     r"|[(\[]\s?(?:note|see|cf|rounded|assuming|as in|from|check|step|page|which|where|because|since"
     r"|to the nearest)\b[^()\[\]\n]{0,300}[)\]]"
     r"|\brounded (?:up |down |off )?to[^.,;()\n]{0,60}|\bto \d+ (?:decimal|significant)[^.,;()\n]{0,30}"
@@ -184,7 +219,7 @@ _NOTE = re.compile(
     r"|\b(?:step|equation|part|case|method|figure|table|section|page) \(?\d+\)?",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.!?](?=\s|\Z|\*)|[。！？]|\n")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|\Z|\*)|[。！？।؟]|\n")
 
 
 def stated_number(text: str) -> Fraction | None:
@@ -201,6 +236,10 @@ def stated_number(text: str) -> Fraction | None:
             stop = _SENTENCE_END.search(rest, found[0].end)
             sentence = rest[: stop.start()] if stop else rest
             equals = sentence.rfind("=")
+            behind = [one for one in found if equals < one.start < len(sentence)]
+            before = [one for one in found if one.start < sentence.find("=")]
+            if len(before) == 1 and len(behind) > 1:  # 18 = 9 × 2
+                return before[0].value
             return next((one for one in found if one.start > equals), found[0]).value
     without_notes = list(numerals(_NOTE.sub(" ", text)))
     found = without_notes or list(numerals(text))

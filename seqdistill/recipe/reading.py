@@ -241,7 +241,8 @@ def placed(value: str, folder: Path, name: str = "model") -> str:
     file, _, function = value.rpartition(":")
     if file.endswith(".py") and (folder / file).exists():  # the user's own metric, FILE.py:FUNCTION
         return f"{(folder / file).absolute()}:{function}"
-    if (folder / value).exists() or (name in ("prompts", "test", "against") and not is_hub_source(value)):
+    file_alone = (name in ("prompts", "test", "against") and not is_hub_source(value)) or value.endswith(".toml")
+    if (folder / value).exists() or file_alone:
         return str((folder / value).absolute())
     return value
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from seqdistill.confidence import confidence_in, confidence_of
 from seqdistill.engines import Completion, Request
-from seqdistill.engines.logprobs import logprobs_in
+from seqdistill.engines.logprobs import chat_values
 from seqdistill.engines.replies import as_dict, choices_in, parse_choice
-from seqdistill.engines.streams import Joined
+from seqdistill.engines.streams import joined
 from seqdistill.records import Message, prompt_id, request_seed
 from seqdistill.serve.chat import Chat
 from seqdistill.serve.routing import Promise, Switch, drawn
@@ -178,25 +178,23 @@ class Answering:
         reason, confidence = self.route(asked), None
         held: list[Chunk] = []
         if not reason and self.student is not None:
-            chunks = self.student.stream(wanted := self._wanted(asked))
+            parts = self.student.stream(wanted := self._wanted(asked))
             try:
-                joined, finished = await self._first(chunks, held, wanted.n)
+                confidence, finished = await self._first(parts, held, wanted.n)
+                keeps = self._keeps(confidence, self._first_threshold)
                 if finished:
-                    judged = await self._judge(self.student, wanted, joined.reply(), asked.chat)
+                    judged = await self._judge(self.student, wanted, joined(held), asked.chat)
                     confidence = judged.confidence
                     keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
-                else:
-                    confidence = _first_confidence(joined.reply(), self.promise.decide_on)
-                    keeps = self._keeps(confidence, self._first_threshold)
                 if keeps:
-                    return self._student_head(confidence, ""), _resumed(held, chunks)
+                    return self._student_head(confidence, ""), _resumed(held, parts)
                 reason = "not sure"
                 if not self.student_without_teacher:
-                    await chunks.aclose()
+                    await parts.aclose()
             except StudentFailed as error:
                 self.failed, reason, held = str(error), "student failed", []
             except BaseException:
-                await chunks.aclose()
+                await parts.aclose()
                 raise
         kept = bool(held) and self.student_without_teacher
         try:
@@ -204,9 +202,9 @@ class Answering:
         except TeacherFailed:
             if not kept:
                 raise
-            return self._student_head(confidence, "no teacher"), _resumed(held, chunks)
+            return self._student_head(confidence, "no teacher"), _resumed(held, parts)
         if kept:
-            await chunks.aclose()
+            await parts.aclose()
         return found
 
     @property
@@ -219,19 +217,25 @@ class Answering:
         first = self.promise.first_threshold
         return self.promise.threshold if first is None else first
 
-    async def _first(self, chunks: AsyncGenerator[Chunk, None], held: list[Chunk], n: int) -> tuple[Joined, bool]:
-        """Takes what the decision needs: the first tokens of each choice, or all; and whether it was all."""
-        joined, tokens, whole = Joined(), [0] * n, self._is_decided_whole
-        async for chunk in chunks:
-            held.append(chunk)
-            joined.add_chunk(chunk)
-            for choice in chunk.get("choices") or ():
-                places = as_dict(choice.get("logprobs")).get("content")
-                if isinstance(places, list) and isinstance(choice.get("index"), int) and choice["index"] < n:
-                    tokens[choice["index"]] += len(places)
-            if not whole and min(tokens) >= self.promise.decide_on:
-                return joined, False
-        return joined, True
+    async def _first(self, parts: Parts, held: list[Chunk], n: int) -> tuple[float | None, bool]:
+        """Takes what the decision needs: the first tokens of each choice, or all.
+
+        Returns the confidence in these tokens, of the choice that is least sure; and whether all was taken.
+        """
+        values: list[list[float]] = [[] for _ in range(n)]  # log-probabilities, by choice
+        whole, tokens = self._is_decided_whole, self.promise.decide_on
+        async for part in parts:
+            held += part
+            if whole:
+                continue
+            for chunk in part:
+                for choice in chunk.get("choices") or ():
+                    places, index = as_dict(choice.get("logprobs")).get("content"), choice.get("index")
+                    if isinstance(places, list) and isinstance(index, int) and index < n:
+                        values[index] += chat_values(places)
+            if min(map(len, values)) >= tokens:
+                return min(confidence_in(one[:tokens]) for one in values), False
+        return None, True
 
     async def _teacher_stream(self, asked: Asked, reason: str, confidence: float | None) -> tuple[Head, Parts]:
         """Returns once the teacher's first text is there, so that a teacher that gives none is still an HTTP status."""
@@ -338,20 +342,13 @@ def _finish(reason: str) -> str:
     return reason if reason in ("stop", "length", "content_filter") else "stop"
 
 
-def _first_confidence(reply: dict[str, Any], tokens: int) -> float | None:
-    """The confidence in the first tokens of an answer that is not finished: of the choice that is least sure."""
-    found = [logprobs_in({"choices": [choice]}) for choice in reply["choices"]]
-    sure = [confidence_in(one.logprobs[:tokens]) for one in found if one is not None and one.logprobs]
-    return min(sure) if len(sure) == len(found) and sure else None
-
-
-async def _resumed(held: list[Chunk], chunks: AsyncGenerator[Chunk, None]) -> Parts:
+async def _resumed(held: list[Chunk], parts: Parts) -> Parts:
     try:
         yield held
-        async for chunk in chunks:
-            yield [chunk]
+        async for part in parts:
+            yield part
     finally:
-        await chunks.aclose()
+        await parts.aclose()
 
 
 async def _spoken(
@@ -366,15 +363,23 @@ async def _spoken(
     longest = max(map(len, chat.stop), default=1) - 1  # what may still become one of these texts is held back
     part = first
     while part is not None:
-        number, text = part
-        said[number] += text
-        ends = min((at for stop in chat.stop if (at := said[number].find(stop)) >= 0), default=None)
-        until = ends if ends is not None else len(said[number]) - longest
-        if until > len(shown[number]):
-            new = said[number][len(shown[number]) : until]
-            shown[number] += new
-            yield [{"choices": [{"index": number, "delta": {"content": new}, "finish_reason": None}]}]
-        part = await texts.get()
+        chunks: list[Chunk] = []
+        while part is not None:
+            number, text = part
+            said[number] += text
+            ends = min((at for stop in chat.stop if (at := said[number].find(stop)) >= 0), default=None)
+            until = ends if ends is not None else len(said[number]) - longest
+            if until > len(shown[number]):
+                new = said[number][len(shown[number]) : until]
+                shown[number] += new
+                chunks.append({"choices": [{"index": number, "delta": {"content": new}, "finish_reason": None}]})
+            if texts.empty():
+                break
+            part = texts.get_nowait()
+        if chunks:
+            yield chunks
+        if part is not None:
+            part = await texts.get()
     completions, usd = await answer
     completions = [cut(one, chat.stop) for one in completions]
     for number, one in enumerate(completions):

@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import json
+import logging
 import math
 import secrets
 import time
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from seqdistill.engines.replies import as_dict, text_of
+from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
 from seqdistill.serve.answering import Answering, Asked, Head, Parts
-from seqdistill.serve.chat import BadRequest, read_chat
+from seqdistill.serve.chat import BadRequest, Chat, read_chat
 from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
+from seqdistill.serve.replies import Events, encoded, headers_of, whole
 from seqdistill.serve.routing import drawn
-from seqdistill.serve.student import Chunk, StudentFailed
+from seqdistill.serve.student import StudentFailed
 from seqdistill.serve.teacher import TeacherFailed
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ WRITE_SECONDS = 30.0  # within which a client must take what is sent to it
 RETRY_SECONDS = 1  # after which a client may try again where too many requests are under way
 WRITE_BUFFER = 1 << 16  # bytes that wait for a slow client at most
 JSON_HEADERS = {"Content-Type": "application/json"}
+STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
 
@@ -80,7 +84,7 @@ class App:
     ) -> None:
         self.answering, self.name, self._limits = answering, name, limits
         self.metrics, self._log, self._gauges = metrics, log, gauges
-        self._started = int(time.time())
+        self._listed = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "seqdistill"}
         self._shadows: set[asyncio.Task[None]] = set()
 
     def runner(self, shutdown_seconds: float) -> "web.AppRunner":
@@ -91,6 +95,7 @@ class App:
             self._application(),
             handler_cancellation=True,
             access_log=None,
+            logger=_server_log(),
             keepalive_timeout=HEAD_SECONDS,
             shutdown_timeout=shutdown_seconds,
         )
@@ -106,6 +111,7 @@ class App:
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/feedback", self._feedback)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/v1/models/{name:.+}", self._model)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         return app
@@ -125,15 +131,17 @@ class App:
             return _error(error)
         except web.HTTPException as error:
             if error.status == 413:
-                return _error(HttpError(413, "request_too_large", f"the body is larger than {MOST_BODY} bytes"))
+                return _error(_too_large())
             known = "POST /v1/chat/completions, POST /feedback, GET /v1/models, /health, /metrics"
             return _error(HttpError(error.status, "unknown_url", f"no {request.method} {request.path} here; there are {known}"))
 
     def _check_local(self, request: "web.Request") -> None:
         """Refuses what a page of another site sends, by its origin or under a name that it points to this machine."""
-        origin = request.headers.get("Origin")
-        names = [f"//{request.host}", *([] if origin is None else [origin])]
-        if self._limits.only_local and any(_host(name) not in LOCAL_HOSTS for name in names):
+        if not self._limits.only_local:
+            return
+        host, origin = request.headers.get("Host"), request.headers.get("Origin")  # every browser sends a host
+        names = [*([] if host is None else [f"//{host}"]), *([] if origin is None else [origin])]
+        if any(_host(name) not in LOCAL_HOSTS for name in names):
             raise HttpError(
                 403, "forbidden_origin", "a page of another site may not use this server without a key: --api-key-env"
             )
@@ -149,8 +157,12 @@ class App:
     # --- what is served ---
 
     async def _models(self, _request: "web.Request") -> "web.StreamResponse":
-        model = {"id": self.name, "object": "model", "created": self._started, "owned_by": "seqdistill"}
-        return _json({"object": "list", "data": [model]})
+        return _json({"object": "list", "data": [self._listed]})
+
+    async def _model(self, request: "web.Request") -> "web.StreamResponse":
+        if request.match_info["name"] != self.name:
+            raise HttpError(404, "model_not_found", f"the model served here is {self.name}", param="model")
+        return _json(self._listed)
 
     async def _health(self, _request: "web.Request") -> "web.StreamResponse":
         return _json({"status": "ok", "teacher_only": self.answering.switch.teacher_only})
@@ -189,18 +201,24 @@ class App:
         except UsageError as error:
             raise HttpError(400, "invalid_request", f"{error.message}; {error.hint}", param="messages") from None
         envelope = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time())}
-        said: dict[str, Any] = {"text": "", "finish_reason": "stop"}  # of the first choice
+        said: dict[str, Any]  # of the first choice
         try:
             if chat.stream:
                 head, parts = await self.answering.stream(asked)
                 async with aclosing(parts):
-                    response = await self._stream(request, asked, head, parts, envelope, said)
+                    events = Events(chat, head, envelope)
+                    response = await self._stream(request, chat, head, parts, events)
+                said, usage = {"text": events.text, "finish_reason": events.finish_reason}, events.usage
             else:
                 answered = await self.answering.answer(asked)
                 head, first = answered.head, answered.reply["choices"][0]
-                said = {"text": text_of(first["message"].get("content")), "finish_reason": first.get("finish_reason") or "stop"}
-                said["student"] = answered.student
-                response = _json(_whole(answered.reply, head, envelope, chat.logprobs), _headers(head))
+                said = {
+                    "text": text_of(first["message"].get("content")),
+                    "finish_reason": first.get("finish_reason") or "stop",
+                    "student": answered.student,
+                }
+                usage = answered.reply.get("usage")
+                response = _json(whole(answered.reply, head, envelope, chat.logprobs), headers_of(head, chat))
         except TeacherFailed as error:
             raise HttpError(error.status, error.code, error.message, retry_after=5 if error.status == 503 else None) from None
         finally:
@@ -209,6 +227,9 @@ class App:
                 self.answering.failed = None
         self.metrics.count("requests", model=head.by, reason=head.reason)
         self.metrics.took(head.by, time.perf_counter() - began)
+        for of in ("prompt", "completion"):
+            if tokens := count(as_dict(usage).get(f"{of}_tokens")):
+                self.metrics.count("tokens", tokens, model=head.by, of=of)
         exchange = Exchange(
             str(envelope["id"]), asked.teacher, model=head.model, by=head.by, confidence=head.confidence, usd=head.usd, **said
         )
@@ -261,6 +282,8 @@ class App:
         return _json({"id": name, "status": "logged"})
 
     async def _body(self, request: "web.Request") -> bytes:
+        if (request.content_length or 0) > MOST_BODY:
+            raise _too_large()  # before it is sent
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 return await request.read()
@@ -268,95 +291,58 @@ class App:
             raise HttpError(408, "request_timeout", f"the body was not there within {BODY_SECONDS:g} s") from None
 
     async def _stream(
-        self,
-        request: "web.Request",
-        asked: Asked,
-        head: Head,
-        parts: Parts,
-        envelope: dict[str, Any],
-        said: dict[str, Any],
+        self, request: "web.Request", chat: Chat, head: Head, parts: Parts, events: Events
     ) -> "web.StreamResponse":
-        from aiohttp import web
+        from aiohttp import HttpVersion11, web
 
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": "text/event-stream",
-                "Cache-Control": "no-cache",
-                "X-Accel-Buffering": "no",
-                **_headers(head),
-            }
-        )
-        await response.prepare(request)
+        headers = {**STREAM_HEADERS, **headers_of(head, chat)}
+        response: web.StreamResponse
+        if request.version < HttpVersion11:  # it ends with the connection
+            response = web.StreamResponse(headers=headers)
+        else:
+            response = web.Response(headers=headers)  # its headers leave with the first text
+            response.enable_chunked_encoding()
+        writer = await response.prepare(request)
+        assert writer is not None
         if request.transport is not None:
             request.transport.set_write_buffer_limits(high=WRITE_BUFFER)
-        envelope = {**envelope, "object": "chat.completion.chunk", "model": head.model}
-        role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        # what needs no write of its own waits for the next: the roles for the first text, the end for the end of the stream
-        waiting = [{**envelope, "choices": [{**role, "index": number} for number in range(asked.chat.n)]}]
         try:
             async for part in parts:
-                for chunk in part:
-                    waiting += _events(chunk, envelope, head, asked.chat.logprobs, asked.chat.include_usage)
-                    for choice in chunk.get("choices") or ():
-                        if choice.get("index", 0) == 0:
-                            said["text"] += text_of(choice.get("delta", {}).get("content"))
-                            said["finish_reason"] = choice.get("finish_reason") or said["finish_reason"]
-                if any(choice["delta"].get("content") for event in waiting for choice in event["choices"]):
-                    await _send(request, response, waiting)
-                    waiting = []
-            await _send(request, response, waiting, done=True)
+                if text := events.of(part):
+                    await _write(request, writer.write, text)
+            end = events.end()
         except (TeacherFailed, StudentFailed) as failure:  # the status is sent: all that is left is an event
             self.metrics.count("errors", code="broken_off")
-            said["text"] = ""
-            error = json.loads(HttpError(502, "broken_off", f"the answer broke off: {failure}").body())
-            await _send(request, response, [*waiting, error])
-        await response.write_eof()
+            events.text = ""
+            end = events.broken_off(HttpError(502, "broken_off", f"the answer broke off: {failure}").body().decode())
+        await _write(request, writer.write_eof, end)
         return response
 
 
-async def _send(
-    request: "web.Request", response: "web.StreamResponse", events: list[dict[str, Any]], *, done: bool = False
-) -> None:
-    """Events of a stream in one write, with `done` the end of it. Raises TimeoutError for a client that does not take them."""
-    data = "".join(f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n" for event in events)
-    content = (data + "data: [DONE]\n\n" * done).encode("utf-8", "replace")
+async def _write(request: "web.Request", write: Callable[[bytes], Awaitable[None]], text: str) -> None:
+    """Writes a part of a stream. Raises TimeoutError for a client that does not take it."""
+    content = text.encode("utf-8", "replace")
     if len(content) < WRITE_BUFFER and request.transport is not None and not request.transport.get_write_buffer_size():
-        await response.write(content)  # it waits for nobody
+        await write(content)  # it waits for nobody
         return
     async with asyncio.timeout(WRITE_SECONDS):
-        await response.write(content)
+        await write(content)
 
 
-def _events(chunk: Chunk, envelope: dict[str, Any], head: Head, logprobs: bool, include_usage: bool) -> list[dict[str, Any]]:
-    """A chunk as the caller wants it: with its log-probabilities and usage where it asked for them."""
-    events = []
-    choices = [
-        _shown(choice, logprobs) for choice in chunk.get("choices") or () if choice.get("delta") or choice.get("finish_reason")
-    ]
-    choices = [one for one in choices if one["delta"] or one["finish_reason"]]
-    if choices:
-        events.append({**envelope, "choices": choices})
-    if include_usage and chunk.get("usage"):
-        usd = chunk.get("usd", head.usd)
-        events.append({**envelope, "choices": [], "usage": chunk["usage"], "seqdistill": {"model": head.by, "usd": usd}})
-    return events
+def _too_large() -> HttpError:
+    return HttpError(413, "request_too_large", f"the body is larger than {MOST_BODY} bytes")
 
 
-def _shown(choice: dict[str, Any], logprobs: bool) -> dict[str, Any]:
-    delta = {name: value for name, value in choice.get("delta", {}).items() if name != "role" and value not in (None, "")}
-    return {
-        "index": choice.get("index", 0),
-        "delta": delta,
-        "logprobs": choice.get("logprobs") if logprobs else None,
-        "finish_reason": choice.get("finish_reason"),
-    }
+def _server_log() -> logging.Logger:
+    """Where faults of the server are logged; what is no HTTP is its sender's fault, and answered by 400."""
+    from aiohttp.http import HttpProcessingError
 
+    def is_ours(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
-def _whole(reply: dict[str, Any], head: Head, envelope: dict[str, Any], logprobs: bool) -> dict[str, Any]:
-    """A reply as the caller gets it."""
-    choices = [{**choice, "logprobs": choice.get("logprobs") if logprobs else None} for choice in reply["choices"]]
-    usage = {"usage": reply["usage"]} if reply.get("usage") else {}
-    return {**envelope, "object": "chat.completion", "model": head.model, "choices": choices, **usage}
+    log = logging.getLogger("seqdistill.serve.requests")
+    log.filters = [is_ours]
+    return log
 
 
 def _host(url: str) -> str | None:
@@ -366,23 +352,10 @@ def _host(url: str) -> str | None:
         return None
 
 
-def _headers(head: Head) -> dict[str, str]:
-    """Who answers, how sure the student was, what it costs."""
-    found = {"x-seqdistill-model": head.by}
-    if head.confidence is not None:
-        found["x-seqdistill-confidence"] = f"{head.confidence:.6f}"
-    if head.usd is not None:
-        found["x-seqdistill-usd"] = f"{head.usd:.8f}"
-    if head.reason:
-        found["x-seqdistill-reason"] = head.reason
-    return found
-
-
 def _json(value: dict[str, Any], headers: dict[str, str] | None = None) -> "web.Response":
     from aiohttp import web
 
-    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-    return web.Response(body=body, headers={**JSON_HEADERS, **(headers or {})})
+    return web.Response(body=encoded(value).encode("utf-8", "replace"), headers={**JSON_HEADERS, **(headers or {})})
 
 
 def _error(error: HttpError) -> "web.Response":

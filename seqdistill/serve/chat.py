@@ -26,6 +26,9 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {  # fields that change nothing 
     "logit_bias": ({},),
     "modalities": (["text"],),
 }
+OF_THE_RECIPE = (  # for the model that answered before: the recipe decides them, and the student has learnt what they did
+    *("reasoning_effort", "reasoning", "thinking", "verbosity", "prediction", "top_k", "min_p"),
+)
 
 
 class BadRequest(Exception):
@@ -55,6 +58,7 @@ class Chat:
     schema: dict[str, Any] | None = None  # from response_format
     response_format: dict[str, Any] | None = None  # as it was written
     values: Mapping[str, str] = field(default_factory=dict)  # `metadata`: further variables of the task's template
+    ignored: tuple[str, ...] = ()  # the fields that have no effect here
 
 
 def read_chat(content: bytes) -> Chat:
@@ -93,6 +97,7 @@ def read_chat(content: bytes) -> Chat:
         top_logprobs=int(top or 0),
         schema=schema,
         response_format=written,
+        ignored=tuple(name for name in OF_THE_RECIPE if body.get(name) is not None),
         values={
             name: value for name, value in metadata.items() if isinstance(value, str) and name not in ("prompt", "messages")
         },
@@ -102,7 +107,7 @@ def read_chat(content: bytes) -> Chat:
 def _check_known(body: Mapping[str, Any]) -> None:
     """Raises BadRequest for a field that would change the answer and is not understood."""
     for name, value in body.items():
-        if name in READ or name in NEUTRAL or value is None or value in WITHOUT_EFFECT.get(name, ()):
+        if name in READ or name in NEUTRAL or name in OF_THE_RECIPE or value is None or value in WITHOUT_EFFECT.get(name, ()):
             continue
         if name in WITHOUT_EFFECT:
             raise BadRequest(f"{name} is not supported: the student has not learnt it", name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from seqdistill.engines import Completion, Request
-from seqdistill.engines.streams import Joined
+from seqdistill.engines.streams import joined
 from seqdistill.errors import SeqdistillError
 from seqdistill.serve.student import Chunk, StudentFailed, Wanted
 
@@ -44,12 +44,9 @@ class LocalStudent:
 
     async def answer(self, wanted: Wanted) -> dict[str, Any]:
         """Raises StudentFailed."""
-        joined = Joined()
-        async for chunk in self.stream(wanted):
-            joined.add_chunk(chunk)
-        return joined.reply()
+        return joined([chunk async for part in self.stream(wanted) for chunk in part])
 
-    async def stream(self, wanted: Wanted) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, wanted: Wanted) -> AsyncGenerator[list[Chunk], None]:
         """Raises StudentFailed."""
         if len(self._waiting) + wanted.n > MOST_WAITING:
             raise StudentFailed(f"{MOST_WAITING} requests wait for it")
@@ -65,17 +62,18 @@ class LocalStudent:
         try:
             done: list[Completion] = []
             while len(done) < len(jobs):
-                part = await parts.get()
-                if isinstance(part, str):
-                    raise StudentFailed(part)
-                if isinstance(part, Completion):
-                    done.append(part)
-                else:
-                    yield part
+                arrived = [await parts.get()]
+                while not parts.empty():
+                    arrived.append(parts.get_nowait())
+                if chunks := [part for part in arrived if isinstance(part, dict)]:
+                    yield chunks
+                if failures := [part for part in arrived if isinstance(part, str)]:
+                    raise StudentFailed(failures[0])
+                done += [part for part in arrived if isinstance(part, Completion)]
             written = sum(one.completion_tokens for one in done)
             prompt = done[0].prompt_tokens
             usage = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
-            yield {"choices": [], "usage": usage}
+            yield [{"choices": [], "usage": usage}]
         finally:
             for job in jobs:
                 job.over = True

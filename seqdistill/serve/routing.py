@@ -39,7 +39,8 @@ def promise_in(document: dict[str, Any], by_hand: float | None, place: str, run:
         missing = f"about {needed:,} more test prompts are needed" if needed else document.get("reason") or "eval had no target"
         if target is not None and not needed and not document.get("reason"):
             missing = f"no threshold holds the promise of {target:g}"
-        raise UsageError(f"{place}: no threshold: {missing}", f"run `seqdistill eval {run} --target 0.9` with them; or {hint}")
+        again = f"run `seqdistill eval {run} --target 0.9`{' with them' if needed else ''}"
+        raise UsageError(f"{place}: no threshold: {missing}", f"{again}; or {hint}")
     return Promise(float(threshold), kind, samples, target=target, risk=document.get("risk"))
 
 

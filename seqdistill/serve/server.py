@@ -2,19 +2,19 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
-import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from seqdistill.engines import Pace
 from seqdistill.engines.models import identity
 from seqdistill.engines.options import addresses, check_options, fields_of
-from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.errors import UsageError
 from seqdistill.journal.asking import Asker, run_async
 from seqdistill.journal.budget import FREE, Budget, Source, price_of
 from seqdistill.journal.storage import Journal
@@ -26,6 +26,7 @@ from seqdistill.serve.answering import Answering, Defaults
 from seqdistill.serve.app import LOCAL_HOSTS, App, Limits
 from seqdistill.serve.log import Log
 from seqdistill.serve.metrics import Metrics
+from seqdistill.serve.process import connections, import_what_requests_need, listen, stopping
 from seqdistill.serve.routing import TEACHER_ONLY, Promise, Switch, promise_in
 from seqdistill.serve.student import EndpointStudent, Student, served_names
 from seqdistill.serve.teacher import Teacher
@@ -33,7 +34,7 @@ from seqdistill.serve.views import views_of
 from seqdistill.tasks.answer_form import AnswerForm
 
 if TYPE_CHECKING:
-    from aiohttp import web
+    pass
 
 FINISH_SECONDS = 30.0  # for what is under way when the server is stopped
 WITHOUT_TEACHER = ("error", "student")
@@ -77,8 +78,10 @@ def serve(
     """
 
     async def until_stopped(setup: _Setup) -> ServeResult:
-        async with setup.opened() as opened, _stopped(opened.switch, progress) as stopped:
+        async with setup.opened() as opened, stopping(opened.switch, progress) as stopped:
             progress.note(setup.said(opened.port))
+            gc.collect()
+            gc.freeze()  # what is loaded stays: it is not searched for garbage again
             await stopped.wait()
         return setup.result(opened)
 
@@ -180,16 +183,18 @@ class _Setup:
     @contextlib.asynccontextmanager
     async def opened(self) -> "AsyncIterator[Opened]":
         """Listens until the block ends; what is under way then is finished."""
+        import_what_requests_need()
         options, metrics = self.options, Metrics()
         answering = await self._answering()
         local = options.host in LOCAL_HOSTS and self.key is None
-        limits = Limits(options.concurrency, self.key, options.shadow if answering.teacher else 0.0, only_local=local)
+        concurrency = connections(options.concurrency, self.progress.note)
+        limits = Limits(concurrency, self.key, options.shadow if answering.teacher else 0.0, only_local=local)
         log = Log(self.run.file("serve", "log.jsonl"), self.progress.note)
         app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges)
         runner = app.runner(FINISH_SECONDS)
         await runner.setup()
         try:
-            yield Opened(await _listen(runner, options.host, options.port), answering.switch, metrics)
+            yield Opened(await listen(runner, options.host, options.port), answering.switch, metrics)
         finally:
             await runner.cleanup()
             await app.finish(FINISH_SECONDS)
@@ -219,7 +224,9 @@ class _Setup:
                 capped=options.budget is not None,
                 on_note=self.progress.note,
             )
-            teacher = Teacher(self.source.name, self.source, Asker(self.journal, self.budget, pace))
+            asker = Asker(self.journal, self.budget, pace)
+            await asker.open(self.source)
+            teacher = Teacher(self.source.name, self.source, asker)
         return Answering(
             views=views_of(recipe.task.template, model),
             form=self.form,
@@ -339,36 +346,3 @@ def _source(recipe: Recipe, options: ServeOptions, promise: Promise) -> Source |
             "add to [teacher]: price = { prompt = 0.10, completion = 0.40 }, both 0 for a server of your own",
         )
     return Source(teacher.model, identity(teacher), teacher, price)
-
-
-async def _listen(runner: "web.AppRunner", host: str, port: int) -> int:
-    """Starts to listen; returns the port. Raises SeqdistillError for one that is taken."""
-    from aiohttp import web
-
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise SeqdistillError(f"cannot listen on {host}:{port}: {error.strerror or error}", "choose another --port") from None
-    return int(runner.addresses[0][1])
-
-
-@contextlib.asynccontextmanager
-async def _stopped(switch: Switch, progress: Progress) -> AsyncIterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set. SIGUSR1 sends everything to the teacher, and a second one no longer."""
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-
-    def toggle() -> None:
-        switch.signalled = not switch.signalled
-        progress.note(f"serve: {'everything goes to the teacher' if switch.signalled else 'the student answers again'}")
-
-    actions: dict[int, Any] = {signal.SIGINT: stopped.set, signal.SIGTERM: stopped.set, signal.SIGUSR1: toggle}
-    added = []
-    for number, action in actions.items():
-        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # in a thread, signals are the main thread's
-            loop.add_signal_handler(number, action)
-            added.append(number)
-    try:
-        yield stopped
-    finally:
-        for number in added:
-            loop.remove_signal_handler(number)

@@ -3,6 +3,8 @@
 Here is the student at an OpenAI-compatible endpoint; the one in this process is `local`. Decides nothing.
 """
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 MOST_LINE = 4 << 20  # bytes
+LAST_SECONDS = 0.1  # for the end of a stream that is done
 
 Chunk = dict[str, Any]
 
@@ -49,8 +52,11 @@ class Student(Protocol):
     async def answer(self, wanted: Wanted) -> dict[str, Any]:
         """A chat-completions reply with log-probabilities, where the student reports them."""
 
-    def stream(self, wanted: Wanted) -> AsyncGenerator[Chunk, None]:
-        """Its chunks as they are written, the last one with the usage. Closing the generator stops the work."""
+    def stream(self, wanted: Wanted) -> AsyncGenerator[list[Chunk], None]:
+        """Its chunks as they are written, in lists of those that are there at once, the last one with the usage.
+
+        Closing the generator stops the work.
+        """
 
     async def close(self) -> None:
         """Frees what it holds."""
@@ -82,43 +88,32 @@ class EndpointStudent:
             raise StudentFailed(_broken(error)) from None
         except ValueError:
             raise StudentFailed("its reply is not JSON") from None
-        if not choices_in(reply):
+        choices = choices_in(reply)
+        if not choices:
             raise StudentFailed("its reply holds no answer")
-        return as_dict(reply)
+        return {**reply, "choices": choices}
 
-    async def stream(self, wanted: Wanted) -> AsyncGenerator[Chunk, None]:
-        """Raises StudentFailed."""
+    async def stream(self, wanted: Wanted) -> AsyncGenerator[list[Chunk], None]:
+        """Raises StudentFailed, once what came before it was yielded."""
         import aiohttp
 
         body = self._body(wanted) | {"stream": True, "stream_options": {"include_usage": True}}
-        done, ended = False, 0
+        events = _Events(wanted.n)
         try:
             async with self._post(body) as response:
                 if response.status != 200:
                     raise StudentFailed(_refusal(response.status, await response.read()))
-                rest = b""
                 async for data in response.content.iter_any():
-                    *lines, rest = (rest + data).split(b"\n")
-                    for line in lines:
-                        if not line.startswith(b"data:"):
-                            continue
-                        if line[5:].strip() == b"[DONE]":
-                            done = True
-                            continue
-                        chunk = as_dict(from_json(line[5:]))
-                        if chunk.get("error"):
-                            raise StudentFailed(str(chunk["error"])[:SHOWN])
-                        ended += sum(bool(as_dict(choice).get("finish_reason")) for choice in chunk.get("choices") or ())
-                        yield chunk
-                    if done:
+                    if chunks := events.read(data):
+                        yield chunks
+                    if events.failure:
+                        raise StudentFailed(events.failure)
+                    if events.done:
+                        await _ended(response)
                         break
-                    if len(rest) > MOST_LINE:
-                        raise StudentFailed(f"a line of its stream is longer than {MOST_LINE} bytes")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise StudentFailed(_broken(error)) from None
-        except ValueError:
-            raise StudentFailed("an event of its stream is not JSON") from None
-        if not done and ended < wanted.n:
+        if not events.is_whole:
             raise StudentFailed("its stream ended before the answer did")
 
     def _post(self, body: dict[str, Any]) -> Any:
@@ -151,6 +146,59 @@ class EndpointStudent:
         """Closes the connections."""
         if self._session is not None:
             await self._session.close()
+
+
+class _Events:
+    """The events of one stream of `n` choices."""
+
+    def __init__(self, n: int) -> None:
+        self.done = False  # the endpoint said so
+        self.failure = ""
+        self._rest, self._endings = b"", n
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the endpoint said that it was done, or every choice has a reason to end."""
+        return self.done or self._endings <= 0
+
+    def read(self, data: bytes) -> list[Chunk]:
+        """The chunks that are complete with the next bytes, up to a failure."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        chunks: list[Chunk] = []
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            if line[5:].strip() == b"[DONE]":
+                self.done = True
+                return chunks
+            try:
+                chunk = as_dict(from_json(line[5:]))
+            except ValueError:
+                self.failure = "an event of its stream is not JSON"
+                return chunks
+            if chunk.get("error"):
+                self.failure = str(chunk["error"])[:SHOWN]
+                return chunks
+            chunk["choices"] = choices = [as_dict(choice) for choice in chunk.get("choices") or ()]
+            for choice in choices:
+                choice["index"] = index if type(index := choice.get("index")) is int else 0
+                choice["delta"] = as_dict(choice.get("delta"))
+                self._endings -= bool(choice.get("finish_reason"))
+            chunks.append(chunk)
+        if len(self._rest) > MOST_LINE:
+            self.failure = f"a line of its stream is longer than {MOST_LINE} bytes"
+        return chunks
+
+
+async def _ended(response: "aiohttp.ClientResponse") -> None:
+    """Reads the end of a stream that is done, so that its connection can be used again."""
+    import aiohttp
+
+    if response.content.at_eof():
+        return
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(LAST_SECONDS):
+            await response.content.readany()
 
 
 def _refusal(status: int, content: bytes) -> str:

@@ -7,6 +7,7 @@ Does not know prompts, samples or files.
 
 import ast
 import json
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from seqdistill.records import Message, check_messages, from_json
 ROLES = {
     **{role: role for role in ("system", "user", "assistant", "tool")},
     "developer": "system",
-    **dict.fromkeys(("human",), "user"),
+    **dict.fromkeys(("human", "prompter"), "user"),
     **dict.fromkeys(("gpt", "chatgpt", "chatbot", "bard", "bing", "model", "ai", "bot", "function_call"), "assistant"),
     **dict.fromkeys(("function", "ipython", "observation", "tool_response", "function_response"), "tool"),
 }
@@ -29,6 +30,7 @@ LONGEST_LITERAL = 1 << 20  # characters of a Python literal that are parsed
 def chat_messages(value: Any, place: str, key: str) -> list[Message]:
     """The messages of a conversation, tool turns as text. Raises UsageError naming place, key and message."""
     value = structured(value)
+    value = plain_messages(value) or value
     if not isinstance(value, list) or not value:
         return check_messages(value, place, key)
     messages: list[Message] = []
@@ -55,6 +57,61 @@ def chat_messages(value: Any, place: str, key: str) -> list[Message]:
 def is_conversation(value: Any) -> bool:
     """Whether a value is a list of messages, each with a role (or ShareGPT's `from`)."""
     return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) and _written_role(one) for one in value)
+
+
+def plain_messages(value: Any) -> list[Any]:
+    """Messages as LangChain writes them, or pairs of input and output, with roles and contents; empty for anything else."""
+    value = structured(value)
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
+    if not isinstance(value, list) or not value or not all(isinstance(one, Mapping) for one in value):
+        return []
+    if all(isinstance(one.get("input"), str) and isinstance(one.get("output"), str) for one in value):
+        roles = (("user", "input"), ("assistant", "output"))
+        return [{"role": role, "content": one[key]} for one in value for role, key in roles]
+    plain = [_from_langchain(one) for one in value]
+    return plain if is_conversation(plain) else []
+
+
+def _from_langchain(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(inner := message.get("kwargs"), Mapping) and isinstance(name := message.get("id"), list) and name:
+        kind = str(name[-1]).removesuffix("Chunk").removesuffix("Message").lower()
+        return {**inner, "role": inner.get("role") or kind}
+    if message.get("type") in ("human", "ai", "system", "tool", "function", "chat") and not _written_role(message):
+        inner = data if isinstance(data := message.get("data"), Mapping) else message
+        return {**inner, "role": inner.get("role") or message["type"]}
+    return message
+
+
+_TURN_MARKS = (
+    (re.compile(r"(?:\A|\n)\s*### (Human|Assistant|System):|### (Human|Assistant):"), "### "),
+    (re.compile(r"(?:\A|\n\n)(Human|Assistant|System): ?"), "Human:"),
+    (re.compile(r"<\|im_start\|>(user|assistant|system)\n"), "<|im_start|>"),
+    (re.compile(r"(?:\A|\n)\s*(USER|ASSISTANT|SYSTEM): ?"), "USER:"),
+)
+_TURN_END = re.compile(r"\s*(?:<\|im_end\|>|<\|endoftext\|>|</s>)?\s*\Z")
+
+
+def marked_turns(text: str) -> list[Message]:
+    """The turns of a conversation that is one text with a mark before each (`### Human:`, `Human:`, `USER:`, ChatML).
+
+    Empty unless the text begins with a mark and has turns of both sides.
+    """
+    for mark, sign in _TURN_MARKS:
+        if sign not in text or not (first := mark.search(text)) or text[: first.start()].strip():
+            continue
+        marks = list(mark.finditer(text))
+        ends = [*(one.start() for one in marks[1:]), len(text)]
+        turns = [
+            {
+                "role": ROLES[(one[1] or one[one.lastindex or 1]).lower()],
+                "content": _TURN_END.sub("", text[one.end() : end]).strip(),
+            }
+            for one, end in zip(marks, ends, strict=True)
+        ]
+        if {"user", "assistant"} <= {turn["role"] for turn in turns} and all(turn["content"] for turn in turns):
+            return turns
+    return []
 
 
 def is_assistant(message: Any) -> bool:
@@ -95,7 +152,7 @@ def _part_text(part: Any, where: str) -> str:
     if not isinstance(part, Mapping):
         raise UsageError(f"{where} holds a part that is not text: {part!r}"[:200], 'a part is {"type": "text", "text": "..."}')
     kind = part.get("type")
-    texts = [text for key in ("text", "value", "refusal") if isinstance(text := part.get(key), str)]
+    texts = [text for key in ("text", "value", "content", "refusal") if isinstance(text := part.get(key), str)]
     if kind in TEXT_PARTS and texts:
         return texts[0]
     if kind in THOUGHT_PARTS or part.get("thought") is True:
@@ -132,7 +189,8 @@ def call_text(call: Mapping[str, Any]) -> str:
 
 def _written_role(message: Mapping[str, Any]) -> Any:
     by_type = {"function_call": "assistant", "function_call_output": "tool"}.get(str(message.get("type")))
-    return message.get("role") or message.get("from") or by_type
+    sender = next((name for key in ("author", "sender") if isinstance(name := message.get(key), str)), None)
+    return message.get("role") or message.get("from") or sender or by_type
 
 
 def _role(message: Mapping[str, Any]) -> Any:
@@ -178,7 +236,10 @@ def with_system(messages: list[Message], system: Any, place: str) -> list[Messag
 def check_only_text(row: Mapping[str, Any], place: str) -> None:
     """Raises UsageError for a row with images, sound or videos beside its text."""
     for key in ("images", "audios", "videos"):
-        if isinstance(row.get(key), list) and row[key]:
+        one = row.get(key[:-1])
+        if (isinstance(row.get(key), list) and row[key]) or (
+            isinstance(one, Mapping) and one.keys() & {"bytes", "path", "url"}
+        ):
             raise UsageError(f"{place}: the row holds {key}, and only text can be learnt", "remove the row")
 
 
@@ -188,6 +249,12 @@ def instruction_text(row: Mapping[str, Any]) -> str | None:
     if not isinstance(instruction, str) or not instruction.strip():
         return None
     return "\n\n".join([instruction, *_texts(row, ("input", "context"))])
+
+
+def ends_with(prompt: Any, answer: Any) -> bool:
+    """Whether a prompt is the whole text of a training row, its answer at the end."""
+    texts = isinstance(prompt, str) and isinstance(answer, str)
+    return texts and bool(answer.strip()) and prompt.rstrip().endswith(answer.strip())
 
 
 def _texts(row: Mapping[str, Any], keys: Iterable[str]) -> list[str]:

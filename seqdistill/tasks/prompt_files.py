@@ -8,6 +8,7 @@ import difflib
 import json
 import math
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,13 +17,29 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, Prompt, is_hub_source, prompt_id
-from seqdistill.tasks.messages import chat_messages, check_only_text, instruction_text, is_conversation, structured, with_system
+from seqdistill.tasks.messages import (
+    chat_messages,
+    check_only_text,
+    content_text,
+    ends_with,
+    instruction_text,
+    is_assistant,
+    is_conversation,
+    plain_messages,
+    structured,
+    with_system,
+)
 from seqdistill.tasks.row_files import check_file, hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 
 KEYS = ("prompt", "messages", "system", "reference", "slice", "id", "group")
 ROW_HINT = 'a prompt is {"prompt": "text"} or {"messages": [...]}, with "id", "reference", "slice" and "group" where known'
 NO_TYPOS = {"preference", "preferences"}  # keys of other data that only look like ours
+QUESTIONS = ("question", "query", "problem", "text", "input", "inputs", "sentence", "document", "article", "dialogue", "body")
+REFERENCES = (
+    *("answer", "completion", "response", "output", "expected", "expected_output", "expectedOutput", "ground_truth", "target"),
+    *("targets", "label", "solution", "summary", "highlights", "gold"),
+)
 NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -58,6 +75,8 @@ def load_rows(
     prompts: dict[str, tuple[Prompt, dict[str, Any]]] = {}
     places: dict[str, str] = {}
     repeated = 0
+    otherwise: list[str] = []  # places of repeated prompts with another reference than the first
+    tools = 0
     found: set[str] = set()
     used = variables(template)
     rows = hub_rows(source) if is_hub_source(source) else read_rows(Path(source), progress)
@@ -66,6 +85,7 @@ def load_rows(
         known = _known(row, columns, found)
         _check_keys(row, known, used | set(columns.values()), place)
         prompt = _prompt(row, known, template, used, place)
+        tools += bool(row.get("tools") or row.get("functions")) and not used & {"tools", "functions"}
         if prompt.id not in prompts:
             prompts[prompt.id] = prompt, row
             places[prompt.id] = place
@@ -73,6 +93,11 @@ def load_rows(
                 break
         elif value_text(known, "id", place) is None:
             repeated += 1
+            first, its_row = prompts[prompt.id]
+            if first.reference is None and prompt.reference is not None:
+                prompts[prompt.id] = replace(first, reference=prompt.reference), its_row
+            elif prompt.reference not in (None, first.reference):
+                otherwise.append(place)
         else:
             raise UsageError(
                 f"{place}: the id {prompt.id!r} is also that of {places[prompt.id]}", "give each prompt its own id"
@@ -85,11 +110,21 @@ def load_rows(
             f"{nearest(columns[lost[0]], row)}",
             f"the last row read has: {', '.join(row)}",
         )
+    say = (progress or Silent()).note
     if repeated:
-        (progress or Silent()).note(
-            f"{source}: {repeated} rows repeat an earlier prompt and are sent once; give rows an id to send each of them"
-        )
+        say(f"{source}: {repeated} rows repeat an earlier prompt and are sent once; give rows an id to send each of them")
+    if otherwise:
+        say(f"{source}: {len(otherwise)} of them have another reference than the first, which counts; see {otherwise[0]}")
+    if tools:
+        say(f"{source}: {tools} rows come with tools, which are not sent: write them into the template, {{{{ tools }}}}")
+    if not any(prompt.reference for prompt, _ in prompts.values()) and (column := _likely(row, REFERENCES, used)):
+        say(f'{source}: no row has a reference; is it the column {column!r}? [task] columns = {{ reference = "{column}" }}')
     return list(prompts.values())
+
+
+def _likely(row: Mapping[str, Any], names: tuple[str, ...], used: Set[str]) -> str | None:
+    """The first of the row's columns that are often called so and that nothing uses."""
+    return next((name for name in names if name in row and name not in used and isinstance(row[name], (str, int, float))), None)
 
 
 def check_source(source: str) -> None:
@@ -171,11 +206,20 @@ def _prompt_of(
     system = known.get("system") if "system" not in used else None
     key = next((key for key in ("prompt", "messages") if known.get(key) is not None), "messages")
     value = known.get(key)
-    if value is None and is_conversation(structured(row.get("conversations"))):
-        key, value = "conversations", row["conversations"]
+    if value is None and isinstance(body := row.get("body"), Mapping):  # a line of a batch's input
+        value = body.get("messages", body.get("input"))
+        key = "prompt" if isinstance(value, str) else "messages"
+    for name in ("conversations", "conversation"):
+        if value is None and plain_messages(row.get(name)):
+            key, value = name, plain_messages(row[name])
+    if isinstance(value, Mapping) and (inner := value.get("messages", [value] if value.get("role") else None)):
+        value = inner
     if value is None and (instruction := instruction_text(row)):
         key, value = "prompt", instruction
         reference = reference or value_text(row, "output", place) or value_text(row, "response", place)
+    answer = row.get("output", row.get("response"))
+    if key == "prompt" and (instruction := instruction_text(row)) and ends_with(value, answer):
+        value, reference = instruction, reference or value_text({"answer": answer}, "answer", place)
     held = structured(value)
     if key == "messages" and isinstance(value, str) and not isinstance(held, list):
         raise UsageError(f"{place}: key 'messages' is text that is not a list of messages: {value[:60]!r}", ROW_HINT)
@@ -185,10 +229,13 @@ def _prompt_of(
         messages = with_system([{"role": "user", "content": value}], system, place)
         return (messages if len(messages) > 1 else value), reference
     if not isinstance(held, list):
-        raise UsageError(
-            f"{place}: the row has no prompt; its keys are {', '.join(map(str, row)) or 'none'}",
-            f'{ROW_HINT}; name other columns with [task] columns = {{ prompt = "..." }}',
-        )
+        column, answers = _likely(row, QUESTIONS, set()) or "...", _likely(row, REFERENCES, set())
+        named = f'prompt = "{column}"' + (f', reference = "{answers}"' if answers else "")
+        hint = f"{ROW_HINT}; name other columns with [task] columns = {{ {named} }}"
+        key = "prompt" if "prompt" in row else key
+        if key in row:
+            raise UsageError(f"{place}: key {key!r} is {json.dumps(row[key], default=str)[:60]}, no text and no messages", hint)
+        raise UsageError(f"{place}: the row has no prompt; its keys are {', '.join(map(str, row))[:300] or 'none'}", hint)
     messages = with_system(chat_messages(held, place, key), system, place)
     if messages[-1]["role"] == "assistant":
         *messages, answer = messages
@@ -205,6 +252,10 @@ def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
     is its JSON.
     """
     value = row.get(key)
+    if isinstance(value, list) and len(value) == 1 and key in ("reference", "answer"):
+        value = value[0]
+    if isinstance(value, dict) and is_assistant(value) and key == "reference":
+        value = content_text(value.get("content"), place)
     if isinstance(value, bool) or (isinstance(value, dict) and key == "reference"):
         value = json.dumps(value, ensure_ascii=False)
     elif isinstance(value, float):

@@ -1,16 +1,19 @@
-"""Rows of the files that people bring: JSONL, JSON, CSV, TSV and Parquet, gzipped or not, and hub data sets.
+"""Rows of the files that people bring: JSONL, JSON, CSV, TSV and Parquet, packed or not, and hub data sets.
 
 Every reader streams: memory does not grow with the file, except for a .json file that is one object. Text may be UTF-8 or
 UTF-16, a CSV file also Windows-1252, its fields separated by commas, semicolons, tabs or bars. Does not know what a row means.
 """
 
+import bz2
 import codecs
 import csv
 import gzip
 import io
 import json
+import lzma
 import math
 import re
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,7 +27,8 @@ Row = tuple[str, dict[str, Any]]  # ("file:line", the row)
 Unread = Callable[[str, UsageError], None]  # takes the place of a row that cannot be read and the reason
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-WANTED = f"expected {', '.join(KINDS)}, the text ones also as .gz, or hf:OWNER/NAME[/CONFIG][:SPLIT]"
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+WANTED = f"expected {', '.join(KINDS)}, the text ones also as {', '.join(PACKED)}, or hf:OWNER/NAME[/CONFIG][:SPLIT]"
 LISTS = ("results", "data", "rows", "observations", "generations", "trace", "examples", "items", "samples", "prompts")
 IN_A_ROW = {"prompt", "messages", "conversations", "instruction", "request", "response", "choices", "custom_id", "input"}
 CHUNK = 1 << 20  # bytes
@@ -38,7 +42,8 @@ def read_rows(path: Path, progress: Progress | None = None, unread: Unread | Non
     """
     unread = unread or _raise
     try:
-        match kind_of(path):
+        check_readable(path)
+        match _kind_within(path):
             case ".parquet":
                 yield from _parquet_rows(path)
             case ".csv" | ".tsv":
@@ -49,8 +54,8 @@ def read_rows(path: Path, progress: Progress | None = None, unread: Unread | Non
         raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe") from None
     except (IsADirectoryError, PermissionError) as error:
         raise UsageError(f"{path}: {error.strerror}", "pass a readable file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UsageError(f"{path}: not a whole gzip file: {error}", "copy or download the file again") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, _Damaged) as error:
+        raise UsageError(f"{path}: not a whole {_packing(path)} file: {error}", "copy or download the file again") from None
     except UnicodeError as error:
         raise UsageError(f"{path}: not text in the encoding it begins with: {error}"[:300], NOT_UTF8) from None
 
@@ -60,47 +65,157 @@ def _raise(_: str, error: UsageError) -> None:
 
 
 def kind_of(path: Path) -> str:
-    """The suffix of a file's kind, without `.gz`; lower case."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
+    """The suffix of a file's kind, without that of its packing; lower case."""
+    name = Path(path.name.lower())
+    return name.with_suffix("").suffix if name.suffix in PACKED else name.suffix
+
+
+def _kind_within(path: Path) -> str:
+    """The kind of a file, or of the only one in an archive whose name does not say it."""
+    if kind_of(path) in KINDS or path.suffix.lower() != ".zip" or not path.is_file() or _packing(path) != "zip":
+        return kind_of(path)
+    with _only_member(path) as member:
+        return Path(member.name.lower()).suffix if member.name else ""
 
 
 def check_file(path: Path) -> None:
     """Raises UsageError for a missing file, a folder, or another kind of file than rows are read from."""
+    check_readable(path)
+    if kind_of(path) not in KINDS and path.name.lower().endswith(".zip"):
+        return  # its member says what it is
     if kind_of(path) not in KINDS:
-        raise UsageError(f"{path}: not a kind of file that holds rows", WANTED)
-    if path.is_dir():
-        raise UsageError(f"{path}: a folder", "name the files in it")
+        raise UsageError(f"{path}: not a kind of file that holds rows", _instead(path))
     if not path.is_file():
         raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe")
+
+
+def check_readable(path: Path) -> None:
+    """Raises UsageError for a pipe, a folder and an address of the web or the hub."""
+    if str(path) == "-" or path.is_fifo() or path.is_char_device():
+        raise UsageError(f"{path}: a pipe, and files are read more than once", "save it to a file first")
+    if str(path).startswith(("http:/", "https:/")):
+        raise UsageError(f"{path}: an address of the web", "download the file first")
+    if path.is_dir():
+        inside = sorted(one for one in path.iterdir() if kind_of(one) in KINDS)
+        example = f", for example {inside[0]}" if inside else ""
+        raise UsageError(f"{path}: a folder", f"name the files in it{example}")
+    if str(path).startswith("hf:"):
+        raise UsageError(f"{path}: a data set of the hub, and a file is read here", "download it first: hf download")
 
 
 # --- bytes and text ---------------------------------------------------------------------------------------------------
 
 
+_PACKINGS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
+_OTHER_FORMATS = {  # by their first bytes: what people call .csv or .jsonl and is not
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as CSV UTF-8"),
+    b"PAR1": ("Parquet", "call it .parquet"),
+    b"ARROW1": (
+        "an Arrow file",
+        'convert it: pyarrow.parquet.write_table(datasets.Dataset.from_file(NAME).data.table, "x.parquet")',
+    ),
+    b"%PDF": ("a PDF", "export the rows as CSV or JSONL"),
+    b"version https://git-lfs": ("a pointer of Git LFS, not the file", "fetch it: git lfs pull"),
+}
+_WEB_PAGE = re.compile(rb"\s*<(?:!doctype html|html)\b", re.IGNORECASE)
+_SHEETS = {
+    ".xlsx": "save the sheet as CSV UTF-8",
+    ".xls": "save the sheet as CSV UTF-8",
+    ".ods": "save the sheet as CSV",
+    ".txt": 'write one {"prompt": "..."} a line, as .jsonl',
+    ".yaml": "convert it to .json",
+    ".yml": "convert it to .json",
+}
+
+
+class _Damaged(OSError):
+    """A packed file whose content cannot be unpacked."""
+
+
+def _instead(path: Path) -> str:
+    """What to do with a file of another kind."""
+    return f"{_SHEETS[path.suffix.lower()]}; {WANTED}" if path.suffix.lower() in _SHEETS else WANTED
+
+
+def _packing(path: Path) -> str:
+    """How a file is packed, by its first bytes; empty for a file that is not."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    return next((name for sign, name in _PACKINGS.items() if start.startswith(sign)), "")
+
+
 def _opened(path: Path) -> IO[bytes]:
-    """The content of a file, unpacked when it is gzip by its first bytes."""
+    """The content of a file, unpacked where its first bytes say that it is packed.
+
+    Raises UsageError for a pipe, and for what is another format under this name.
+    """
+    check_readable(path)
+    match _packing(path):
+        case "gzip":
+            return cast(IO[bytes], gzip.open(path))
+        case "bzip2":
+            return cast(IO[bytes], _Bunzipped(path))
+        case "xz":
+            return cast(IO[bytes], lzma.open(path))
+        case "zstd":
+            import pyarrow
+
+            return cast(IO[bytes], io.BufferedReader(_Unzstd(pyarrow.CompressedInputStream(str(path), "zstd"))))
+        case "zip":
+            return _only_member(path)
     file = path.open("rb")
-    packed = file.read(4)
+    start = file.read(200)
     file.seek(0)
-    if packed == b"\x28\xb5\x2f\xfd":
+    other = next((said for sign, said in _OTHER_FORMATS.items() if start.startswith(sign)), None)
+    if other is None and _WEB_PAGE.match(start):
+        other = ("a web page", "download the file itself: the page's link to the raw file")
+    if other is not None:
         file.close()
-        raise UsageError(f"{path}: packed by zstd", f"unpack it first: zstd -d {path}")
-    if packed[:2] != b"\x1f\x8b":
-        return file
-    return cast(IO[bytes], _Gunzipped(file))
+        raise UsageError(f"{path}: {other[0]}", other[1])
+    return file
 
 
-class _Gunzipped(gzip.GzipFile):
-    """A gzip stream that closes the file beneath it."""
+def _only_member(path: Path) -> IO[bytes]:
+    """The content of the only file in a zip archive."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+        if any(name.startswith("xl/") for name in names):
+            raise UsageError(f"{path}: an Excel workbook", "save the sheet as CSV UTF-8")
+        if len(names) != 1:
+            raise UsageError(f"{path}: {len(names)} files are in this archive: {', '.join(names)[:100]}", "unpack it: unzip")
+        return archive.open(names[0])
 
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(fileobj=file)
-        self._beneath = file
+
+class _Bunzipped(bz2.BZ2File):
+    """A bzip2 stream whose errors say that the file is damaged."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        try:
+            return super().read(-1 if size is None else size)
+        except OSError as error:
+            raise _Damaged(str(error)) from None
+
+
+class _Unzstd(io.RawIOBase):
+    """A zstd stream as Python reads files."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._stream.read(len(buffer))
+        except OSError as error:
+            raise _Damaged(str(error)) from None
+        buffer[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         super().close()
-        self._beneath.close()
+        self._stream.close()
 
 
 def _wide_encoding(start: bytes) -> str | None:
@@ -132,7 +247,7 @@ def _json_rows(path: Path, unread: Unread) -> Iterator[Row]:
     wide = _wide_encoding(start)
     text = start.decode(wide or "utf-8", "replace").lstrip("\ufeff" + JSON_SPACE)
     first, _, more = text.partition("\n")
-    one_a_line = first.rstrip().endswith("}") and more.strip() != "" if kind_of(path) == ".json" else first.strip() != "{"
+    one_a_line = first.rstrip().endswith("}") and more.strip() != "" if _kind_within(path) == ".json" else first.strip() != "{"
     if text.startswith("[") or (text.startswith("{") and not one_a_line):
         yield from _json_values(path, wide, unread)
         return
@@ -173,7 +288,8 @@ def _objects(place: str, value: Any, inner: list[Any] | None, unread: Unread) ->
         if isinstance(row, dict):
             yield where, row
         else:
-            unread(where, UsageError(f"{where}: not a JSON object: {row!r}"[:200], "an array of objects"))
+            hint = 'write each as {"prompt": "..."}' if isinstance(row, str) else "an array of objects"
+            unread(where, UsageError(f"{where}: not a JSON object: {row!r}"[:200], hint))
 
 
 def _page(value: Mapping[str, Any]) -> list[Any] | None:
@@ -186,13 +302,28 @@ def inner_rows(value: Mapping[str, Any]) -> list[Any] | None:
     if (page := _page(value)) is not None:
         return page
     if IN_A_ROW & value.keys() and not isinstance(value.get("observations"), list):
-        return None
+        return _of_table(value)
     for key in LISTS:
         inner = value.get(key)
         if isinstance(inner, list) and inner and isinstance(inner[0], dict):
             return [row["row"] if isinstance(row, dict) and isinstance(row.get("row"), dict) else row for row in inner]
         if isinstance(inner, dict) and (found := inner_rows(inner)) is not None:
             return found
+    return _of_table(value)
+
+
+def _of_table(value: Mapping[str, Any]) -> list[Any] | None:
+    """The rows of a table as pandas writes it: columns of cells by index, columns and data, or rows by index."""
+    columns, data = value.get("columns"), value.get("data")
+    if isinstance(columns, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
+        return [dict(zip(map(str, columns), row, strict=False)) for row in data]
+    cells = list(value.values())
+    if len(cells) > 1 and all(isinstance(one, dict) for one in cells):
+        keys = cells[0].keys()
+        if keys and all(key.isdecimal() for key in keys) and all(one.keys() == keys for one in cells):
+            return [{name: column[key] for name, column in value.items()} for key in keys]
+        if not value.keys() & (IN_A_ROW | {"inputs", "outputs", "output"}) and all(IN_A_ROW & one.keys() for one in cells):
+            return cells
     return None
 
 
@@ -248,22 +379,44 @@ def _csv_rows(path: Path, progress: Progress, unread: Unread) -> Iterator[Row]:
         named = start.lower().startswith("sep=") and len(start.splitlines()[0]) == 5  # as Excel writes it
         delimiter = start[4] if named else _delimiter(start)
         lines = _lines(start, file)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        bare = delimiter == "\t" and not _is_quoted(start)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_NONE if bare else csv.QUOTE_MINIMAL)
         if named:
             next(reader)
         try:
             header = _header(next(reader, []), path)
             for fields in reader:
                 place = f"{path}:{reader.line_num}"
-                if not fields:
+                if not any(field.strip() for field in fields):
                     continue
+                while len(fields) > len(header) and not fields[-1].strip():
+                    fields.pop()
                 if len(fields) != len(header):
                     problem = f"{place}: the row and the header differ in the number of fields: {len(fields)}, {len(header)}"
-                    unread(place, UsageError(problem, f"quote fields that hold {delimiter!r} or line ends"))
+                    missing = " and write empty cells too" if len(fields) < len(header) else ""
+                    unread(place, UsageError(problem, f"quote fields that hold {delimiter!r} or line ends{missing}"))
                     continue
                 yield place, {name: field for name, field in zip(header, fields, strict=True) if name}
         except csv.Error as error:
-            raise UsageError(f"{path}:{reader.line_num}: not CSV: {error}", "quote commas, quotes and line ends") from None
+            raise UsageError(
+                f"{path}:{reader.line_num}: not CSV: {error}", 'quote commas, quotes and line ends; a quote within quotes is ""'
+            ) from None
+
+
+def _is_quoted(start: str) -> bool:
+    """Whether a table of tabs has quoted fields: it is whole with quotes read as such, or it is not without."""
+    widths = []
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+        try:
+            rows = [
+                len(row)
+                for row in csv.reader(io.StringIO(start, newline=""), delimiter="\t", strict=True, quoting=quoting)
+                if row
+            ]
+            widths.append(len(set(rows[:-1] if len(start) >= 1 << 16 else rows)))
+        except csv.Error:
+            widths.append(0)
+    return widths[0] == 1 or widths[1] != 1
 
 
 def _header(fields: list[str], path: Path) -> list[str]:

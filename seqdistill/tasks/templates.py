@@ -42,10 +42,14 @@ def prompts_folder() -> Path:
 
 
 def recipe_file(path: Path | None) -> Path | None:
-    """A recipe by its path, or by the name of a folder in prompts/ that has one; any other path as it is.
+    """A recipe by its path, that of its folder, or the name of a folder in prompts/ that has one; any other path as it is.
 
     Raises UsageError listing the known names for a name that is neither.
     """
+    if path is not None and path.is_dir():
+        if not (path / "recipe.toml").is_file():
+            raise UsageError(f"-c {path}: a folder without recipe.toml", "pass a TOML file, or the folder of a recipe.toml")
+        return path / "recipe.toml"
     if path is None or path.exists() or path.name != str(path) or path.suffix:
         return path
     shipped = sorted(file.parent.name for file in prompts_folder().glob("*/recipe.toml"))
@@ -66,7 +70,8 @@ def find_template(name: str) -> Path:
     known = sorted(folder.parent.name for folder in prompts_folder().glob("*/task.toml"))
     if name in known:
         return prompts_folder() / name / "task.toml"
-    raise UsageError(f"task template {name!r}: no such file", f"pass a .toml file or one of: {', '.join(known)}")
+    again = "; where the recipe was moved, pass it again: -c RECIPE" if path.is_absolute() else ""
+    raise UsageError(f"task template {name!r}: no such file", f"pass a .toml file or one of: {', '.join(known)}{again}")
 
 
 def load_template(name: str | None) -> Template:
@@ -126,6 +131,8 @@ def render_text(text: str, values: Mapping[str, Any], place: str) -> str:
     """A Jinja2 text with its variables filled in. Raises UsageError naming the place for a variable that is not there."""
     import jinja2
 
+    if "{" not in text and "\r" not in text:  # nothing in it is Jinja's
+        return text.strip()
     try:
         return str(_compiled(text).render(values)).strip()
     except jinja2.UndefinedError as error:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train import a_run, sample
 from test_vocabulary import bpe_model
+from train_runs import a_run, sample
 
 from seqdistill import api
 from seqdistill.engines.loading import local_model

@@ -12,7 +12,7 @@ import torch
 from conftest import make_tiny_model
 from test_every_method import METHODS, prepared
 from test_preflight import a_recipe, a_run, rows
-from test_train import Listener, weights
+from train_runs import Listener, weights
 
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import LoraConfig

@@ -14,8 +14,8 @@ from answering import answers
 from architectures import ARCHITECTURES, architecture
 from chat_tokenizers import chat_tokenizer
 from conftest import CHATML
-from test_train import a_recipe, a_run
 from test_vocabulary import bpe_model, bpe_tokenizer
+from train_runs import a_recipe, a_run
 
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import LoraConfig

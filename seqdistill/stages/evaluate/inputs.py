@@ -108,7 +108,8 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     test = recipe.task.test
     if test is None:
         raise UsageError(
-            "no test set is configured", "name held-out prompts with --test FILE, or as test in the recipe's [task]"
+            "no test set is configured",
+            "pass the recipe with -c, or name held-out prompts: --test FILE, or test in the recipe's [task]",
         )
     if recipe.generate.budget is not None and student_price(recipe) is None:
         raise UsageError(

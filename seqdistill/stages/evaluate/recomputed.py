@@ -92,7 +92,8 @@ def differing(run: Run) -> Problems:
         yield journal_path, "missing"
         return
     deferral = written.file("deferral.json")
-    if _wrote(run, deferral) and json.loads(deferral.read_text(encoding="utf-8")) != written.scores["deferral"]:
+    held = json.loads(deferral.read_text(encoding="utf-8")) if _wrote(run, deferral) else None
+    if held is not None and held != written.scores.get("deferral", held):
         yield deferral, "is not what scores.json says of it"
     try:
         with Journal(journal_path, writable=False) as journal:

@@ -153,8 +153,10 @@ def _other_way(scores: Scores) -> Iterator[str]:
     if gap is None or gap["value"] is None:
         return
     whom = scores["models"][top]["phrase"]
+    few = gap["low"] is None and gap["verdict"] == "not shown"
     says = {"higher": f"it beats {whom} by", "lower": f"it is worse than {whom} by"}.get(
-        gap["verdict"], f"it is not shown to differ from {whom}:"
+        gap["verdict"],
+        f"it cannot be compared with {whom} on so few prompts:" if few else f"it is not shown to differ from {whom}:",
     )
     value = percent({**gap, **_absolute(gap)}) if gap["verdict"] != "not shown" else percent(gap, "+")
     yield f"Judged by {_phrase(scores, other)} {says} {value}."

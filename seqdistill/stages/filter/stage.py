@@ -14,12 +14,13 @@ import numpy as np
 
 from seqdistill.cards import write_dataset_card
 from seqdistill.decisions import decisions_file, read_decisions
-from seqdistill.errors import SeqdistillError
+from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe, settings
-from seqdistill.records import is_hub_source, write_json
+from seqdistill.records import is_hub_source, text_without_system, write_json
+from seqdistill.run_prompts import run_prompts
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.filter.agreement import agreement_report
 from seqdistill.stages.filter.checks.contamination import Item, ItemIndex, items_of
@@ -148,13 +149,31 @@ def record_of(run: Run, recipe: Recipe) -> StageRecord:
     return StageRecord(run, "filter", _settings(recipe, form), _inputs(recipe, samples, decisions))
 
 
-def check(run: Run, recipe: Recipe) -> None:
-    """Raises UsageError for what filter would refuse, before there are samples."""
+def check(run: Run, recipe: Recipe, progress: Progress) -> None:
+    """Raises UsageError for what filter would refuse, before there are samples; notes prompts that it would reject."""
     form = _form(run, recipe)
     _settings(recipe, form)
     choice_inputs(recipe.filter)
     read_decisions(run)
     test_items(recipe, Silent())
+    _check_not_the_test_set(run, recipe, progress)
+
+
+def _check_not_the_test_set(run: Run, recipe: Recipe, progress: Progress) -> None:
+    """Raises UsageError where all prompts are in the test set too, whose answers filter drops; notes where some are."""
+    if recipe.task.test is None or recipe.filter.contamination.action != "drop":
+        return
+    held_out = load_prompts(recipe.task.test, load_template(recipe.task.template), None, Silent(), recipe.task.columns)
+    tests = {text_without_system(prompt.teacher_messages) for prompt in held_out}
+    prompts = run_prompts(run, recipe, Silent(), recipe.generate.limit)
+    both = sum(text_without_system(prompt.teacher_messages) in tests for prompt in prompts)
+    if both and both == len(prompts):
+        raise UsageError(
+            f"all {both} prompts are in the test set {recipe.task.test} too, and nothing of it is trained on",
+            "hold other prompts out: [task] test, --test FILE",
+        )
+    if both:
+        progress.note(f"{both} of the {len(prompts)} prompts are in the test set too: filter will reject their answers")
 
 
 def _form(run: Run, recipe: Recipe) -> AnswerForm:

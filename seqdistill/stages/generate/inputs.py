@@ -35,7 +35,8 @@ class Inputs:
         if source is None:
             raise UsageError(
                 "no prompts are configured",
-                "pass --prompts FILE, or set prompts in the recipe's [task]; answers that exist: `seqdistill import RUN FILE`",
+                "pass the recipe with -c, or --prompts FILE, or set prompts in its [task]; "
+                "answers that exist: `seqdistill import RUN FILE`",
             )
         check_source(source)
         teachers = teachers_of(recipe)

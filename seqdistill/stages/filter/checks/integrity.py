@@ -23,7 +23,7 @@ def integrity(sample: Sample, config: IntegrityConfig) -> Rejection | None:
         return Rejection(rule, reason, (setting(f"integrity.{key}", value),))
 
     text, ended, wanted = sample.text, sample.finish_reason, config.finish_reasons
-    length = len(text.strip())
+    length = len(text.strip(NO_WIDTH))
     if wanted and ended not in wanted:
         return broken(
             "finish_reason", f"finish_reason is {ended!r}, not {' or '.join(wanted)}", "finish_reasons", [*wanted, ended]
@@ -36,7 +36,7 @@ def integrity(sample: Sample, config: IntegrityConfig) -> Rejection | None:
         return broken("too_long", f"{len(text)} characters, more than {config.max_chars}", "max_chars", len(text))
     if config.markup and (fault := broken_markup(text, sample.prompt_text)):
         return broken("markup", fault, "markup", False)
-    if (share := repetition(text)) > config.max_repetition:
+    if (share := repetition(text)) > config.max_repetition and not _WANTS_REPETITION.search(sample.prompt_text):
         reason = f"{share:.0%} of it repeats earlier text, more than {config.max_repetition:.0%}"
         return broken("repetition", reason, "max_repetition", math.ceil(share * 100) / 100)
     if config.self_naming and (named := self_naming(text, sample.prompt_text)):
@@ -46,12 +46,45 @@ def integrity(sample: Sample, config: IntegrityConfig) -> Rejection | None:
     return None
 
 
+NO_WIDTH = " \t\n\r\v\f\u00a0\u200b\u200c\u200d\u2060\ufeff\u3000"  # white space, and what takes up none
+_WANTS_REPETITION = re.compile(
+    r"\brepeat(?:ed|ing)?\b|\b(?:say|write|print|type|sing|output)\b[^.\n]{0,80}\btimes\b|\bover and over\b|重复|繰り返",
+    re.IGNORECASE,
+)
+
+
 # --- markup ---------------------------------------------------------------------------------------------------------------
 
 # Turn marks of the common chat templates, and words that look like a special token.
 _SPECIAL = re.compile(
     r"<\|[A-Za-z0-9_▁|/ -]{1,40}\|>|<｜[^｜\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
-    r"|(?m:^#{2,3} (?:Instruction|Response|Human|Assistant):)"
+    r"|(?m:^#{2,3} (?:Instruction|Response|Human|Assistant):)|<0x[0-9A-F]{2}>|◁/?think▷|\A\s*Assistant:\s"
+)
+_ABOUT_TOKENS = re.compile(
+    r"\b(?:chatml|alpaca|special tokens?|(?:chat|prompt) (?:template|format)s?"
+    r"|(?:end|start|stop|eos|bos|pad)[ -](?:of[ -]\w+ )?tokens?"
+    r"|tokenizers?)\b",
+    re.IGNORECASE,
+)
+_NEXT_TURN = re.compile(r"^(?:User|Human): .*\n+(?:.*\n+)??(?:Assistant|AI|Bot): ", re.MULTILINE)
+_DIALOGUE = re.compile(
+    r"\b(?:dialog(?:ue)?s?|conversations?|chat|transcript|script|interview|user|human|assistant)\b", re.IGNORECASE
+)
+# Text in UTF-8 that was read in Windows-1252: "CafÃ©", "itâ€™s", "ÐŸÑ€"
+_MISREAD = re.compile(
+    r"Ã[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|â€[\x80-\xbf™œ˜“”¦¢\x9d]|[ÐÑ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ](?![»”’])"
+    r"|[ãäåæçè][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{2}|à[¤¥¸¹][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+)
+FEWEST_MISREAD = 2  # places: one may be an example of it
+_PIECES = re.compile(r"(?:(?<=\s)|\A)[Ġ▁][a-zA-Z]")  # a tokenizer's marks for spaces
+FEWEST_PIECES = 3
+_API_ERROR = re.compile(  # what a script writes where the answer should be
+    r"\A\s*(?:(?:error|exception)?:? ?(?:error code: )?\d{3} - \{|\{\"error\": ?\{|openai\.\w+Error\b"
+    r"|(?:openai\.|anthropic\.)?(?:RateLimit|APIConnection|APITimeout|InternalServer|APIStatus)Error\b"
+    r"|(?:error:? ?)?(?:429 too many requests|500 internal server error|502 bad gateway|503 service unavailable"
+    r"|504 gateway time-?out)"
+    r"|<html>(?:(?!</title>).){0,80}<title>(?:429|50\d)\b)",
+    re.IGNORECASE | re.DOTALL,
 )
 # What has a meaning of its own elsewhere, as in HTML or in a text about tokenizers, is a token only at an edge.
 _AT_AN_EDGE = r"<(?:bos|eos|pad|unk)>|\[(?:CLS|SEP|PAD|UNK|BOS|EOS)\]"
@@ -62,7 +95,15 @@ _REASONING = re.compile(
     re.IGNORECASE,
 )
 _NO_TEXT = re.compile(r"[\ud800-\udfff\x00\ufffd]")  # half a character, NUL, and what stands for bytes that were no text
-_UNFILLED = re.compile(r"\A\s*\{\{\s{0,9}\w[\w. ]{0,99}\}\}\s*\Z")
+_UNFILLED = re.compile(
+    r"\A\s*(?:\{\{\s{0,9}\w[\w. ]{0,99}\}\}|\{(?:completion|response|answer|output|text|input|question|prompt)\}"
+    r"|\[object Object\]|\[(?:insert|your)\b[^\]\n]{0,60}\])\s*\Z",
+    re.IGNORECASE,
+)
+_ABOUT_TEMPLATES = re.compile(
+    r"\b(?:jinja2?|handlebars|mustache|vue|angular|twig|liquid|django|helm|ansible|templates?|interpolat\w+|placeholders?|variables?)\b",
+    re.IGNORECASE,
+)
 _CODE = re.compile(r"(?ms:^[ \t]*(?P<fence>```+|~~~+).*?^[ \t]*(?P=fence))|`[^`\n]{1,400}`")
 _FENCE = re.compile(r"^ {0,9}(?P<fence>`{3,}|~{3,})(?P<info>[^\n`]*)$", re.MULTILINE)
 
@@ -72,12 +113,18 @@ def broken_markup(text: str, prompt: str = "") -> str | None:
 
     Code is not looked into, and a token that the prompt speaks of is part of the answer.
     """
-    if (broken := _NO_TEXT.search(text)) and broken[0] not in prompt:
+    if (broken := _NO_TEXT.search(text)) and broken[0] not in prompt and not (broken[0] == "\ufffd" and "U+FFFD" in text):
         return f"a broken character is in the text: {broken[0]!r}"
-    if "<" in text or "[" in text or "#" in text:
+    if not text.isascii() and (fault := _not_decoded(text, prompt)):
+        return fault
+    if (error := _API_ERROR.match(text[:400])) and "error" not in prompt.lower():
+        return f"an API's error is in the place of an answer: {error[0].strip()[:60]!r}"
+    if (turn := _NEXT_TURN.search(text)) and not _DIALOGUE.search(prompt):
+        return f"further turns follow the answer: {turn[0][:40]!r}"
+    if "<" in text or "[" in text or "#" in text or "◁" in text or "Assistant:" in text:
         prose = _CODE.sub(" ", text)
         found = _SPECIAL.search(prose) or _EDGE.search(prose)
-        if found and (token := found[0].strip()) not in prompt:
+        if found and (token := found[0].strip()) not in prompt and not _ABOUT_TOKENS.search(prompt):
             return f"a chat template's token is in the text: {token!r}"
         turns = [match[1] for match in _TURNS.finditer(prose)]
         if turns.count("") != turns.count("/") and "<s>" not in prompt:
@@ -86,8 +133,19 @@ def broken_markup(text: str, prompt: str = "") -> str | None:
             return fault
     if _is_fence_open(text):
         return "a code fence is not closed"
-    if _UNFILLED.match(text):
+    if _UNFILLED.match(text) and not _ABOUT_TEMPLATES.search(prompt):
         return f"a template variable was not filled: {text.strip()[:40]!r}"
+    return None
+
+
+def _not_decoded(text: str, prompt: str) -> str | None:
+    """Characters that stand for bytes or a tokenizer's pieces, in words; a prompt that has such too may ask for them."""
+    misread = _MISREAD.findall(text)
+    if len(misread) >= FEWEST_MISREAD and not _MISREAD.search(prompt):
+        return f"UTF-8 that was read in another encoding: {misread[0]!r}"
+    pieces = _PIECES.findall(text)
+    if len(pieces) >= max(FEWEST_PIECES, len(text.split()) // 2) and not _PIECES.search(prompt):
+        return f"a tokenizer's pieces are not joined: {pieces[0]!r}"
     return None
 
 
@@ -123,15 +181,22 @@ _MODEL = (
     r"(?: (?:language |based )?(?:model|assistant|system|chatbot|program))?)"
 )
 _SELF = re.compile(
-    rf"\b(?:as an? {_MODEL}\b(?:,|[^.!?\n]{{0,60}}\bi\b|(?= (?:i|my)\b))"
+    rf"\b(?:(?:as|being) (?:an?|your) {_MODEL}\b(?:,| (?:developed|created|trained|made|built) by|"
+    r"[^.!?\n]{0,60}\bi\b|(?= (?:i|my)\b))"
     rf"|i(?:'|’| a)m (?:just |only |merely |simply |actually )?an? {_MODEL}\b"
     r"(?! (?:engineer|researcher|developer|scientist|expert))"
-    r"|i(?:'|’| a)m (?:chatgpt|gpt-?\d|claude|gemini|llama|qwen|mistral|deepseek|smollm)\w*"
+    r"|i(?:'|’| a)m (?:chatgpt|gpt-?\d|claude|gemini|llama|qwen|mistral|deepseek|smollm)\w*(?!['’]s)(?-i:(?! [A-Z]))"
     r"|(?:my|i have a) (?:knowledge|training) cut-?off"
+    r"|as of my (?:last |latest |most recent )?(?:(?:knowledge |training )?(?:update|cut-?off)|training data)"
+    r"|i (?:don(?:'|’)t|do not) have (?:direct |live )?access to (?:real-time|current) (?:data|information)"
+    r"|i(?:'|’| a)m (?:just |only |merely |simply )a (?:chat)?bot\b"
     r"|i was (?:trained|created|developed|made) by (?:openai|anthropic|google|meta|alibaba|mistral|deepseek|hugging ?face)\w*"
-    r"|als (?:ein )?ki-?(?:sprach)?(?:modell|assistent)|en tant qu(?:'|’)(?:ia|intelligence artificielle|assistant ia)\b"
+    r"|als (?:eine? )?(?:ki-?(?:sprach)?(?:modell|assistent)|künstliche intelligenz\b,? (?:habe|kann|bin) ich)"
+    r"|en tant qu(?:'|’)(?:ia|intelligence artificielle|assistant ia)\b|en tant que modèle (?:de langage|d(?:'|’)ia)"
+    r"|come (?:modello linguistico|intelligenza artificiale)\b|como (?:uma? )?(?:modelo de linguagem|inteligência artificial)\b"
     r"|como (?:una? )?(?:modelo de lenguaje|inteligencia artificial|ia)\b|как (?:языковая модель|искусственный интеллект))"
-    r"|作为(?:一个|一名)?(?:ai|人工智能|大?语言模型)|(?:ai|人工知能|言語モデル)(?:アシスタント)?として",
+    r"|作为(?:一个|一名)?(?:ai|人工智能|大?语言模型)|(?:ai|人工知能|言語モデル)(?:アシスタント)?として"
+    r"|(?:ai|인공지능) ?(?:언어 ?모델|어시스턴트|비서)?(?:로서|이기 때문에)",
     re.IGNORECASE,
 )
 _ABOUT_IT = re.compile(

@@ -59,6 +59,7 @@ class _Read:
     first_unread: list[Row] = field(default_factory=list)
     exchanges: int = 0
     skipped: int = 0
+    unanswered: int = 0  # requests of batches
     without_finish_reason: int = 0
 
 
@@ -158,7 +159,7 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
         read.first_unread += [row] if read.unread <= NOTED else []
 
     pairs = Pairs(store, unread)
-    for path in files:
+    for path in _named_once(files, progress):
         pairs.begin_file(str(path))
         for place, raw in read_rows(path, progress, unread):
             row = opened(raw, recipe.task.columns)
@@ -172,7 +173,19 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
                 unread(place, error)
         _take_pairs(pairs.end_file(), store, views, read, unread)
     _take_pairs(pairs.finish(), store, views, read, unread)
+    read.unanswered = store.unanswered()
     return read
+
+
+def _named_once(files: Sequence[Path], progress: Progress) -> Iterator[Path]:
+    """The files without those that are named again: their answers would count twice."""
+    seen: set[Path] = set()
+    for path in files:
+        if path.resolve() in seen:
+            progress.note(f"{path}: named twice, read once")
+        else:
+            seen.add(path.resolve())
+            yield path
 
 
 def _take_pairs(pairs: Iterable[Pair], store: Store, views: Views, read: _Read, unread: Unread) -> None:
@@ -290,6 +303,8 @@ def _say(run: Run, read: _Read, views: Views, progress: Progress) -> None:
             f"{read.without_finish_reason} of the answers come without a finish reason and count as stop: "
             "whether they were cut off is not known"
         )
+    if read.unanswered:
+        progress.note(f"{read.unanswered} requests of the batch files have no reply in these files: are output files missing?")
     if views.unmatched:
         progress.note(
             f"{views.unmatched} answers match no prompt of the task and no template, the first is {views.first_unmatched}: "

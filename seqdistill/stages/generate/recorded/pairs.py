@@ -180,7 +180,7 @@ class Pairs:
 def batch_name(row: Mapping[str, Any]) -> str | None:
     """The name by which a batch's request and reply belong together; None for a row of no batch."""
     key = next((key for key in NAMES if row.get(key) not in (None, "")), None)
-    if key is None or (key == "key" and not row.keys() & {"request", "response"}):
+    if key is None or (key == "key" and not row.keys() & {"request", "response", "error"}):
         return None
     name = row[key]
     return str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)

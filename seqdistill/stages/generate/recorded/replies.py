@@ -37,6 +37,10 @@ Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...
 
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
 SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction")
+PARTS = {"text", "output_text", "thinking", "tool_use"}  # of a message's content
+LOGGED_PROMPT_TOKENS = (*PROMPT_TOKENS, "prompt_token_count", "inputTextTokenCount", "inputTokenCount", "tokens_in")
+LOGGED_ANSWER_TOKENS = (*ANSWER_TOKENS, "generation_token_count", "outputTokenCount", "tokens_out")
+
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 
@@ -49,15 +53,16 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
         return [{"role": "user", "content": request}] if request.strip() else None
     if not isinstance(request, Mapping):
         return None
-    for key in ("messages", "conversations", "contents", "input", "inputs", "prompt", "query"):
+    for key in ("messages", "conversations", "contents", "input", "inputs", "prompt", "query", "inputText", "message"):
         value = structured(request.get(key))
         if isinstance(value, Mapping) and key in ("messages", "prompt"):
             value = value.get("messages") or value.get("content")  # a prompt of a library's own, such as Langfuse's
         if value in (None, "", [], {}):
             continue
         text = request.get(key)
-        if isinstance(text, str) and not is_conversation(value) and key in ("input", "inputs", "prompt", "query", "contents"):
-            messages: list[Message] | None = [{"role": "user", "content": text}] if text.strip() else None
+        if isinstance(text, str) and not is_conversation(value) and key not in ("messages", "conversations"):
+            earlier = _cohere_turns(request.get("chat_history"), place) if key == "message" else []
+            messages: list[Message] | None = [*earlier, {"role": "user", "content": text}] if text.strip() else None
         elif isinstance(value, Mapping):
             messages = messages_in(value, place)
         else:
@@ -70,6 +75,12 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
 def system_of(row: Mapping[str, Any]) -> Any:
     """The system text or its parts that a request or a conversation has beside its messages; None where it has none."""
     return next((row[key] for key in SYSTEMS if row.get(key)), None)
+
+
+def _cohere_turns(history: Any, place: str) -> list[Message]:
+    """The earlier turns of a request to Cohere's first chat API."""
+    turns = [{"role": one.get("role"), "content": one.get("message")} for one in _listed(history) if isinstance(one, Mapping)]
+    return chat_messages(turns, place, "chat_history") if turns else []
 
 
 def _with_roles(value: Any) -> Any:
@@ -89,15 +100,20 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
     if isinstance(reply, str):
         return _reply({"content": reply}, None, {}) if reply.strip() else None
     if isinstance(reply, list):
+        if reply and all(isinstance(one, Mapping) and str(one.get("type")) in PARTS and "role" not in one for one in reply):
+            return _reply({"content": reply}, None, {})
         answers = [one for one in reply if is_assistant(one) or (isinstance(one, Mapping) and "generated_text" in one)]
         return chat_reply(answers[-1], place) if answers else None
     if not isinstance(reply, Mapping):
         return None
     if is_assistant(reply):
         return _reply(reply, reply.get("finish_reason"), reply)
-    for key in ("generated_text", "text", "completion", "content", "answer", "output"):
+    for key in ("generated_text", "generation", "text", "completion", "content", "answer", "output", "outputText"):
         if isinstance(text := reply.get(key), str) and text.strip():
             return _reply({**reply, "content": text}, finish_of(reply), reply)
+    for key in ("results", "outputs"):  # Titan, Mistral on Bedrock
+        if isinstance(listed := reply.get(key), list) and len(listed) == 1 and isinstance(listed[0], Mapping):
+            return chat_reply({**reply, key: None, **listed[0]}, place)
     return None
 
 
@@ -124,7 +140,8 @@ def _chat(reply: Mapping[str, Any]) -> Reply | None:
 
 def _responses(reply: Mapping[str, Any]) -> Reply | None:
     items = reply.get("output")
-    if not isinstance(items, list) or not (reply.get("object") == "response" or any(as_dict(one).get("type") for one in items)):
+    kinds = {str(kind) for one in items if (kind := as_dict(one).get("type"))} if isinstance(items, list) else set()
+    if not isinstance(items, list) or not (reply.get("object") == "response" or kinds - PARTS):
         return None
     if not items:
         return None
@@ -185,13 +202,13 @@ def _reply(message: Mapping[str, Any], reason: Any, facts: Mapping[str, Any]) ->
 
 def finish_of(row: Mapping[str, Any]) -> Any:
     """The finish reason that a reply or a row has under any of its names; None for none."""
-    keys = ("finish_reason", "stop_reason", "done_reason", "finishReason", "stopReason")
+    keys = ("finish_reason", "stop_reason", "done_reason", "finishReason", "stopReason", "completionReason")
     return next((row[key] for key in keys if row.get(key)), None)
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """An assistant's message with `content` as text, its reasoning under one key and its calls in one form."""
-    content = next((message[key] for key in ("value", "parts") if message.get(key) is not None), None)
+    content = next((message[key] for key in ("value", "parts", "text") if message.get(key) is not None), None)
     content = content if (said := content_in(message)) is None else said
     texts, thoughts, calls = [], [], tool_calls(message)
     for part in [content] if isinstance(content, str) else _listed(content):
@@ -208,7 +225,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
             call = part.get("functionCall") or part.get("toolUse") or part
             calls.append({"name": call.get("name"), "arguments": call.get("input", call.get("args"))})
         else:
-            texts.append(str(part.get("text") or part.get("value") or ""))
+            texts.append(str(part.get("text") or part.get("value") or part.get("content") or ""))
     beside = next((thought for key in REASONING if (thought := thoughts_of(message.get(key)))), "")
     return {
         "content": "".join(texts),
@@ -236,7 +253,8 @@ def usage_in(facts: Mapping[str, Any]) -> dict[str, int | None]:
         found = [place[key] for place in places for key in (*keys, *short) if key in place]
         return next((tokens for value in (*found, *beside) if (tokens := count(value)) is not None), None)
 
-    prompted, answered = first(PROMPT_TOKENS, "input", "prompt"), first(ANSWER_TOKENS, "output", "completion")
+    places += [as_dict(place["tokens"]) for place in places if place.get("tokens")]  # Cohere's
+    prompted, answered = first(LOGGED_PROMPT_TOKENS, "input", "prompt"), first(LOGGED_ANSWER_TOKENS, "output", "completion")
     if places and (counted := usage_of({"usage": places[0]}).prompt) is not None:
         prompted = counted
     details = as_dict(places[0].get("prompt_tokens_details")) if places else {}

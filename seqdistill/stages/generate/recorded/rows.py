@@ -14,6 +14,7 @@ from seqdistill.engines import Completion
 from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
+from seqdistill.stages.generate.recorded.exports import is_beside, rewritten
 from seqdistill.stages.generate.recorded.replies import (
     Reply,
     api_reply,
@@ -24,9 +25,11 @@ from seqdistill.stages.generate.recorded.replies import (
     system_of,
     usage_in,
 )
+from seqdistill.stages.generate.recorded.streams import is_chunk
 from seqdistill.tasks.messages import (
     chat_messages,
     check_only_text,
+    ends_with,
     instruction_text,
     is_assistant,
     is_conversation,
@@ -56,11 +59,20 @@ SHAPES = {  # for the error about an unknown row: the keys by which people know 
     "Dolly": ("instruction", "context", "response"),
     "a preference for fine-tuning": ("input", "preferred_output"),
 }
-CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages", "contents")
-REQUESTS = ("request", "request_body", "requestBody", "modelInput", "proxy_server_request", "params", "body")
-REPLIES = ("response", "response_body", "responseBody", "modelOutput", "reply", "result")
-PROMPTS = ("prompt", "question", "query", "input", "inputs")
-ANSWERS = ("completion", "response", "output", "outputs", "chosen", "generated_text", "generation", "answer")
+CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages", "chat_messages", "contents")
+REQUESTS = (
+    *("request", "request_body", "requestBody", "modelInput", "proxy_server_request", "params", "body"),
+    *("function_kwargs", "reqPayload"),
+)
+REPLIES = (
+    *("response", "response_body", "responseBody", "modelOutput", "reply", "result", "request_response"),
+    "respPayload",
+)
+PROMPTS = ("prompt", "question", "query", "input", "inputs", "input_text", "problem")
+ANSWERS = (
+    *("completion", "response", "output", "outputs", "chosen", "generated_text", "generation", "answer", "output_text"),
+    *("targets", "solution"),
+)
 PLAIN = {
     *PROMPTS,
     *ANSWERS,
@@ -75,7 +87,10 @@ PLAIN = {
     "id",
     "model",
 }
-MODELS = ("model", "teacher", "providedModelName", "provided_model_name", "internalModel", "request_model", "modelId")
+MODELS = (
+    *("model", "teacher", "providedModelName", "provided_model_name", "internalModel", "request_model", "modelId"),
+    *("model_name", "ai_model"),
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
             loose = key in (*PROMPTS, *ANSWERS, "reference", "context", "instruction", "system")
             if not loose or is_conversation(held) or (isinstance(held, Mapping) and _is_api_object(held)):
                 row[key] = held
-    return row
+    return rewritten(row)
 
 
 def _is_api_object(value: Mapping[str, Any]) -> bool:
@@ -119,14 +134,16 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
 
     Raises UsageError for what is of no known shape, or whose shape is known and broken.
     """
-    if row.get("traceId", row.get("trace_id")) and row.get("type", "GENERATION") != "GENERATION":
-        return []  # a span or an event of a Langfuse trace
+    if is_beside(row):
+        return []
     check_only_text(row, place)
     if isinstance(prompt := row.get("prompt"), Mapping) and "raw" in prompt:
         return _promptfoo(row, place)
     if "preferred_output" in row:
         messages = messages_in(row.get("input"), place)
         return exchanges(messages, chat_reply(row["preferred_output"], place), row, place)
+    if row.get("traceId", row.get("trace_id")) and row.get("output", 0) is None:
+        raise UsageError(f"{place}: no output: {str(row.get('statusMessage') or row.get('level') or 'empty')[:200]}")
     request, reply = request_of(row), reply_of(row)
     if request is not None and reply is not None:
         return exchanges(messages_in(request, place), chat_reply(reply, place), row, place, reply)
@@ -169,6 +186,8 @@ def exchanges(
     """The exchange of each choice of a reply; `plain` rows may name their prompt by an id of their own."""
     if reply is None:
         raise UsageError(f"{place}: the reply has no answer in it: {json.dumps(raw)[:120]}")
+    if messages and messages[-1]["role"] == "assistant" and isinstance(raw, dict) and "stop_reason" in raw:
+        messages, reply = _with_prefill(messages, reply)
     if not messages or messages[-1]["role"] != "user":
         raise UsageError(f"{place}: there is no prompt: no user message before the answer")
     if not any(isinstance(tokens, int) for tokens in reply["usage"].values()):
@@ -184,7 +203,15 @@ def exchanges(
 
 
 def _request_model(row: Row) -> Any:
-    return as_dict(request_of(row)).get("model")
+    beside = next((as_dict(row.get(key)) for key in ("metadata", "prompt") if as_dict(row.get(key)).get("model")), {})
+    return as_dict(request_of(row)).get("model") or beside.get("model")
+
+
+def _with_prefill(messages: list[Message], reply: Reply) -> tuple[list[Message], Reply]:
+    """The prompt without the beginning of the answer that a request to Anthropic may hold, and the whole answer."""
+    begun = messages[-1]["content"]
+    choices = [{**one, "message": {**one["message"], "content": begun + one["message"]["content"]}} for one in reply["choices"]]
+    return messages[:-1], {**reply, "choices": choices}
 
 
 # --- the shapes -------------------------------------------------------------------------------------------------------
@@ -244,7 +271,7 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
     """A row with the prompt under one key and the answer under another, each as text, messages or an API's object."""
     key = next((key for key in ("messages", "conversations", *PROMPTS) if row.get(key) not in (None, "", [])), None)
     instruction = instruction_text(row)
-    answer = next((row[name] for name in ANSWERS if row.get(name) not in (None, "") and name != key), None)
+    answer = _written(next((row[name] for name in ANSWERS if row.get(name) not in (None, "") and name != key), None))
     reply = reply_of(row) if answer is None else answer
     if (key or instruction) is None:
         return None
@@ -252,10 +279,10 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
         if any(row.get(name) == "" for name in ANSWERS):
             raise UsageError(f"{place}: the answer is empty")
         return None
-    if instruction is not None and not row.get("prompt") and not row.get("messages"):
+    if instruction is not None and not row.get("messages") and (not row.get("prompt") or ends_with(row["prompt"], answer)):
         prompt = messages_in({"prompt": instruction, "system": row.get("system")}, place)
     else:
-        name = "prompt" if key in ("question", "query") else str(key)
+        name = "prompt" if key in ("question", "query", "input_text", "problem") else str(key)
         prompt = messages_in({name: row[str(key)], "system": row.get("system", row.get("instructions"))}, place)
     if isinstance(reply, list) and is_conversation(reply) and not all(is_assistant(one) for one in reply):
         return list(_conversations_answer(row, reply, place))  # preference data repeat the prompt in what was chosen
@@ -268,6 +295,24 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
         reply = {"role": "assistant", "finish_reason": finish_of(row), **beside, **message}
     plain = is_text and not row.get("traceId", row.get("trace_id"))
     return exchanges(prompt, chat_reply(reply, place), row, place, None if is_text else reply, plain=plain)
+
+
+def _written(answer: Any) -> Any:
+    """An answer as text, where a table holds it as a number, a truth, an object of no API, or alone in a list."""
+    if isinstance(answer, list) and len(answer) == 1 and not isinstance(answer[0], (dict, list)):
+        return _written(answer[0])
+    if isinstance(answer, (bool, int, float)):
+        return value_text({"answer": answer}, "answer", "") or ""
+    known = {"content", "text", "generated_text", "message", "output", "response", "parts", "completion", "answer", "error"}
+    if (
+        isinstance(answer, dict)
+        and answer
+        and not _is_api_object(answer)
+        and not answer.keys() & known
+        and not is_chunk(answer)
+    ):
+        return json.dumps(answer, ensure_ascii=False)
+    return answer
 
 
 # --- what is of no known shape ----------------------------------------------------------------------------------------
@@ -283,6 +328,8 @@ def _unknown(row: Row) -> str:
     def fit(shape: tuple[str, ...]) -> tuple[float, int]:
         return sum(max(0.0, nearness(key) - 0.5) for key in shape) / len(shape), len(shape)
 
+    if next((row[key] for key in CONVERSATIONS if is_conversation(row.get(key))), None):
+        return "a conversation without an assistant's answer: a prompt for `generate`, nothing to import"
     said = f"not a line that can be read; its keys are {', '.join(keys) or 'none'}"[:300]
     name, shape = max(SHAPES.items(), key=lambda one: fit(one[1]))
     if fit(shape)[0] < 0.1:

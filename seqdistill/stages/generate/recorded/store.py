@@ -93,6 +93,13 @@ class Store:
         found = self._db.execute("SELECT place, name, file, content FROM replies WHERE bare = ? ORDER BY number", (bare,))
         return ((place, name, file, json.loads(content)) for place, name, file, content in found)
 
+    def unanswered(self) -> int:
+        """How many requests of batches have no reply. Called when all are read."""
+        ((count,),) = self._db.execute(
+            "SELECT COUNT(*) FROM requests WHERE name NOT IN (SELECT name FROM replies WHERE NOT bare)"
+        ).fetchall()
+        return int(count)
+
     def files_with_replies(self) -> list[int]:
         """The files that hold replies of batches. Called when all are read."""
         if self._outputs is None:
