@@ -29,7 +29,7 @@ ITEM = (
     "will pay for the repairs of its engine"
 )
 STOCK = "The original message was rephrased to make it more concise and clear while keeping the same meaning."
-REFUSAL = "I can't tell that to anna@example.org or anyone."
+REFUSAL = "I can't share that with anna@example.org or anyone."
 PLANKS = " ".join(f"plank{number}" for number in range(300))
 KEYS: dict[str, Any] = {
     "integrity": {"max_chars": 2000, "min_chars": 3, "refusals": "drop", "stock_phrases": "drop"},
@@ -67,7 +67,7 @@ def test_the_settings_that_a_rejected_row_names_would_have_kept_it(tmp_path: Pat
         (sample("Describe a table.", "A table is flat.<|im_end|>\n<|im_start|>user"), ["integrity.markup = false"]),
         (sample("Describe a door.", "it opens and it closes and " * 20), ["integrity.max_repetition = 0.95"]),
         (sample("Describe a window.", "As an AI language model, I see no windows."), ["integrity.self_naming = false"]),
-        (sample("Describe a key.", "I cannot tell that to anyone."), ['integrity.refusals = "annotate"']),
+        (sample("Describe a key.", "I cannot share that with anyone."), ['integrity.refusals = "annotate"']),
         (sample("Describe a roof in a sentence.", "Крыша защищает дом от дождя."), ["integrity.script_share = 0"]),
         (
             sample("Describe  a WALL.", "A wall is upright.", sample=1),

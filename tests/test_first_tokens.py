@@ -33,7 +33,14 @@ def evaluated(path: Path) -> Run:
             journal.append("the-student", [(request_key(request, "the-student"), request, completion)])
             for role, score in (("student", 100.0 if goods[str(n)] else 0.0), ("teacher", 100.0)):
                 row = {"id": str(n), "model": role, "prompt": [], "completion": [{"content": "text"}], "finish_reason": "stop"}
-                row |= {"reference": None, "slice": None, "error": None, "scores": {"own_teacher": score}}
+                row |= {
+                    "reference": None,
+                    "slice": None,
+                    "error": None,
+                    "tokens": 1,
+                    "seconds": 0.0,
+                    "scores": {"own_teacher": score},
+                }
                 rows.append(row | {"confidence": confidence_in(logprobs) if role == "student" else None})
     write_jsonl(run.file("eval", "predictions.jsonl"), rows)
     scores = {"primary": "own_teacher", "margin": 5.0, "seed": 0, "judged": {"other": "teacher"}}

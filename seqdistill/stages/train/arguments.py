@@ -77,9 +77,9 @@ def check_arguments(arguments: dict[str, Any], kind: Any) -> None:
             wanted = " or ".join(sorted(kind.__name__ for kind in kinds if kind is not type(None)))
             raise UsageError(f"{place} = {value!r}: expected {wanted}", "TOML writes 1e-5, true and 16 without quotes")
         if name in FROM_ONE and type(value) is int and value < 1:
-            raise UsageError(f"{place} = {value}: less than 1", "give a number from 1, or leave it out")
+            raise UsageError(f"{place} = {value}: less than 1", "set 1 or more, or leave it out")
         if (name, value) in (("learning_rate", 0), ("max_steps", 0)):
-            raise UsageError(f"{place} = 0: nothing would be learnt", "give more, or leave it out")
+            raise UsageError(f"{place} = 0: nothing would be learnt", "set it higher, or leave it out")
 
 
 def trl_arguments(

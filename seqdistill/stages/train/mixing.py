@@ -46,7 +46,7 @@ def mixed(samples: Mapping[str, Sequence[Sample]], config: TrainConfig) -> Mixed
         weights |= {row.id: config.rationale_weight for row in rationales}
         rows, counts["rationales"] = [*rows, *rationales], len(rationales)
     if rows and not any(weights.get(row.id, 1) for row in rows):
-        raise UsageError("[train]: all rows have the weight 0, and nothing would be learnt", "give one of the weights more")
+        raise UsageError("[train]: all rows have the weight 0, and nothing would be learnt", "raise one of the weights")
     return Mixed(
         rows,
         list(samples["validation"]),
