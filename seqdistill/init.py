@@ -20,7 +20,7 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample, atomic_write, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
-from seqdistill.tasks.row_files import check_readable
+from seqdistill.tasks.brought_files import check_readable
 from seqdistill.tasks.templates import prompts_folder
 
 KINDS = ("classify", "extract", "summarize", "maths", "rewrite")

@@ -17,6 +17,7 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, Prompt, is_hub_source, prompt_id
+from seqdistill.tasks.brought_files import check_file
 from seqdistill.tasks.messages import (
     chat_messages,
     check_only_text,
@@ -29,7 +30,7 @@ from seqdistill.tasks.messages import (
     structured,
     with_system,
 )
-from seqdistill.tasks.row_files import check_file, hub_rows, read_rows
+from seqdistill.tasks.row_files import hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 
 KEYS = ("prompt", "messages", "system", "reference", "slice", "id", "group")
