@@ -155,7 +155,7 @@ def test_without_a_script_the_first_items_are_a_list(page: Path) -> None:
     browser = started("--blink-settings=scriptEnabled=false")
     try:
         opened(browser, page)
-        assert len(browser.find_elements(By.CSS_SELECTOR, "#list .case")) == 20
+        WebDriverWait(browser, 20).until(lambda _: len(browser.find_elements(By.CSS_SELECTOR, "#list .case")) == 20)
         assert not browser.find_element(By.ID, "find").is_displayed()
         assert "The first 20" in browser.find_element(By.ID, "found").text
     finally:
