@@ -3,7 +3,7 @@
 A prompt's worth is (1 - confidence) * novelty. Confidence is the student's in its own greedy answer: exp(mean log-probability
 of its tokens). Novelty is 1 - cosine (TF-IDF) to the nearest prompt of the run or of this choice, so that prompts that are
 alike are not chosen together. Without a student it is novelty alone. Whether this beats a choice at random depends on the
-task, and was not measured here: `by = "random"` chooses as many of the same candidates, to compare with.
+task; on the demo's it does not (tests/experiments/pool.py). `by = "random"` chooses as many of the same candidates.
 
 Chosen rows are appended to RUN/generate/pool.jsonl, which generate reads beside [task] prompts from then on. Sends the teacher
 nothing.
