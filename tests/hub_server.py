@@ -1,4 +1,4 @@
-"""A small model hub: the endpoints that an upload by huggingface_hub calls, over real HTTP. Fails as it is told to."""
+"""A small model hub: the endpoints that an upload by huggingface_hub calls, over real HTTP. Fails as configured."""
 
 import base64
 import hashlib

@@ -1,7 +1,7 @@
 """Writes the demo task's data, prompts.jsonl and test.jsonl, beside this file: `python write_notices.py`.
 
 A notice is drawn from a frame: a place, what is known about it, a reason, a time, what to do, and a gold sentence made of the
-same facts. The news never stands in the first words (the reason or the background does), so copying the start is no summary.
+same facts. The news is never in the first words (the reason or the background does), so copying the start is no summary.
 Slices: `normal`; `hard` (with a distractor: news that is none); `critical` (safety: a sentence that loses the place, the time
 or what to do does harm). A pair of place and reason is used once over both files, so no test pair is trained on. The same
 bytes come out of every run. The teacher's answers are not here: `seqdistill generate` gets them.

@@ -1,6 +1,6 @@
 """One request answered: by the student, or where it is not sure enough by the teacher. Does not know HTTP.
 
-The parts of an answer are those of a chat-completions stream. What the caller is told of an answer is its `Head`.
+The parts of an answer are those of a chat-completions stream. What its caller learns about an answer is its `Head`.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ FURTHER = {"max_steps": 100, "learning_rate": 1e-4, "max_completion_length": 64}
 
 
 def rows(count: int, epochs: float | None = None) -> Mapping[str, Mapping[str, object]]:
-    """The keys of training on so many rows, for as many epochs."""
+    """The keys of training on `count` rows, for `epochs` epochs."""
     return {"generate": {"limit": count}} | ({} if epochs is None else {"train": {"args": {"num_train_epochs": epochs}}})
 
 

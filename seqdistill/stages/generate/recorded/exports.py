@@ -69,12 +69,12 @@ def _langsmith(row: Row) -> Row | None:
     if generations := outputs.get("generations"):
         first = generations[0] if isinstance(generations, list) else None
         one = as_dict(first[0] if isinstance(first, list) and first else first)
-        told = plain_messages([one.get("message")]) or [{"role": "assistant", "content": one.get("text")}]
+        said = plain_messages([one.get("message")]) or [{"role": "assistant", "content": one.get("text")}]
         facts = as_dict(outputs.get("llm_output"))
         facts = {**facts, **as_dict(one.get("generation_info")), "model": facts.get("model_name")}
-        return {"request": request, "response": _reply(told, {**facts, "usage": facts.get("token_usage")})}
-    if told := plain_messages(outputs.get("messages", outputs.get("output"))):
-        return {"request": request, "response": _reply(told[-1:], outputs)}
+        return {"request": request, "response": _reply(said, {**facts, "usage": facts.get("token_usage")})}
+    if said := plain_messages(outputs.get("messages", outputs.get("output"))):
+        return {"request": request, "response": _reply(said[-1:], outputs)}
     if outputs.keys() & {"choices", "candidates", "content", "stop_reason"}:
         return {"request": request, "response": outputs}
     answers = [value for value in outputs.values() if isinstance(value, str)]
