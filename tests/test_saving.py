@@ -11,7 +11,9 @@ import pytest
 from chat_tokenizers import chat_tokenizer
 from conftest import CHATML
 
-from seqdistill.stages.train.saving import BOTH, FIVE, write_for_both
+from seqdistill.recipe.tables import LoraConfig, ModelConfig
+from seqdistill.stages.train.lora import loaded_student, without_adapters
+from seqdistill.stages.train.saving import BOTH, FIVE, rewrite_gathered, write_for_both
 
 SIZES = {
     "vocab_size": 300,
@@ -129,3 +131,34 @@ def test_the_tokenizer_s_class_and_further_tokens_have_the_names_that_both_know(
     text = "one<|odd|>two<|im_end|>"
     assert loaded.encode(text) == tokenizer.encode(text)
     assert loaded.all_special_tokens == tokenizer.all_special_tokens
+
+
+@pytest.mark.parametrize("rank", [None, 4], ids=["weights", "adapters"])
+def test_what_several_gpus_gathered_becomes_one_whole_model(tiny_model: Path, tmp_path: Path, rank: int | None) -> None:
+    """FSDP and DeepSpeed gather a tied head twice, and of adapters the adapters alone."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    base, half = ModelConfig(model=str(tiny_model)), tmp_path / ".model.new"
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "of-an-earlier-training").touch()
+    model = loaded_student(base, LoraConfig(r=rank), {})
+    if rank is None:
+        model.save_pretrained(half)
+        tensors = load_file(half / "model.safetensors")
+        head = {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}
+        save_file({**tensors, **head}, half / "model.safetensors", {"format": "pt"})
+    else:
+        torch.nn.init.normal_(next(part for name, part in model.named_parameters() if "lora_B" in name), std=0.2)
+        model.save_pretrained(half)
+    tokens = torch.arange(5, 45)[None]
+    with torch.inference_mode():
+        wanted = model.eval()(tokens).logits
+        generation = without_adapters(model).generation_config
+        rewrite_gathered(half, base, generation, AutoTokenizer.from_pretrained(tiny_model), torch.float32)
+        found = loaded_student(ModelConfig(model=str(half)), LoraConfig(), {}).eval()(tokens).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert load_file(half / "model.safetensors").keys() == load_file(tiny_model / "model.safetensors").keys()
+    kept = sorted(path.name for path in tmp_path.glob("adapter/*"))
+    assert kept == ([] if rank is None else ["adapter_config.json", "adapter_model.safetensors"])

@@ -58,7 +58,7 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     if rank() > 0:
         return ""
     if sharded:
-        _rewrite_gathered(half, base, plain.generation_config, trainer.processing_class, came_in.dtype)
+        rewrite_gathered(half, base, plain.generation_config, trainer.processing_class, came_in.dtype)
     if (cut_from := read_kept(base)) is not None:
         write_json(half / NOTE, {"kept": cut_from})
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
@@ -72,19 +72,18 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     return loads_in
 
 
-def _rewrite_gathered(folder: Path, base: ModelConfig, generation: Any, tokenizer: Any, dtype: Any) -> None:
+def rewrite_gathered(folder: Path, base: ModelConfig, generation: Any, tokenizer: Any, dtype: Any) -> None:
     """Writes what was gathered from several GPUs as a whole model: with its adapters merged and its tied weights once."""
-    with_dtype = {} if dtype is None else {"dtype": dtype}
+    adapter = folder.with_name("adapter")
+    shutil.rmtree(adapter, ignore_errors=True)  # an earlier training's
     if (folder / "adapter_config.json").exists():
-        adapter = folder.with_name("adapter")
-        shutil.rmtree(adapter, ignore_errors=True)
         folder.rename(adapter)
         for file in set(adapter.iterdir()) - set(adapter.glob("adapter_*")):
             file.unlink()
         model = with_adapters(load("AutoModelForCausalLM", base, dtype="float32"), adapter).merge_and_unload()
         model = model if dtype is None else model.to(dtype)
     else:
-        model = load("AutoModelForCausalLM", ModelConfig(model=str(folder)), "the trained model", **with_dtype)
+        model = load("AutoModelForCausalLM", ModelConfig(model=str(folder)), "the trained model", dtype=dtype or "auto")
         shutil.rmtree(folder)
     model.generation_config = generation
     model.save_pretrained(folder)
