@@ -1,6 +1,7 @@
 """The HTTP side: an OpenAI-compatible endpoint with its errors, limits and headers. Decides nothing about answers."""
 
 import asyncio
+import functools
 import hmac
 import json
 import logging
@@ -234,7 +235,8 @@ class App:
             str(envelope["id"]), asked.teacher, model=head.model, by=head.by, confidence=head.confidence, usd=head.usd, **said
         )
         self._log.answered(exchange)
-        if exchange.text and head.by == "student" and drawn("shadow", [], exchange.id) < self._limits.shadow:
+        may_be_checked = self._limits.shadow > 0 and head.by == "student" and exchange.text
+        if may_be_checked and drawn("shadow", [], exchange.id) < self._limits.shadow:
             self._shadow(asked, exchange)
         return response
 
@@ -284,6 +286,8 @@ class App:
     async def _body(self, request: "web.Request") -> bytes:
         if (request.content_length or 0) > MOST_BODY:
             raise _too_large()  # before it is sent
+        if request.content.is_eof():  # it came with its head, as nearly all do: nothing is waited for
+            return await request.read()
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 return await request.read()
@@ -345,6 +349,7 @@ def _server_log() -> logging.Logger:
     return log
 
 
+@functools.lru_cache(maxsize=256)
 def _host(url: str) -> str | None:
     try:
         return urlsplit(url).hostname
