@@ -215,7 +215,7 @@ def test_every_setting_is_a_flag_and_a_key_of_the_same_name(capsys: pytest.Captu
 
 
 def test_every_command_and_flag_in_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    readme, _, _ = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").partition("## Measured")
+    readme, _, _ = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").partition("## Benchmarks")
     commands = set(re.findall(r"^`?seqdistill ([a-z]+) +[A-Zrms]", readme.replace("`", "\n`"), re.MULTILINE))
     assert {"run", "generate", "shrink", "review"} <= commands
     assert {command: main([command, "-h"]) for command in commands} == dict.fromkeys(commands, 0)
