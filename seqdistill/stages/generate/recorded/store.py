@@ -136,9 +136,11 @@ class Store:
 
     def take_back(self, call: str, text: str | None = None) -> None:
         """What answered this request so far is a wrong answer to its prompt: all of it, or what says the text."""
-        rated, said = ("", ()) if text is None else (" AND said = ?", (_digest(text),))
-        found = f"SELECT prompt_id, said FROM exchanges WHERE call = ?{rated}"
-        self._db.execute(f"INSERT OR IGNORE INTO taken_back {found}", (call, *said))
+        said = None if text is None else _digest(text)
+        self._db.execute(
+            "INSERT OR IGNORE INTO taken_back SELECT prompt_id, said FROM exchanges WHERE call = ? AND (? IS NULL OR said = ?)",
+            (call, said, said),
+        )
 
     def taken_back(self) -> int:
         """How many of the answers were taken back; removes those from the samples of earlier imports."""
