@@ -96,7 +96,7 @@ def pick(run: Run, recipe: Recipe, source: str, count: int, by: str, progress: P
         earlier = picks_of(run)
         if _is_unanswered(run):
             progress.note(
-                "generate: the prompts chosen last are not all answered: they come first, and nothing more is chosen; run the "
+                "generate: not all prompts of the last choice are answered: these come first, and no more are chosen; run the "
                 "same command again for the next"
             )
             return Picked(earlier[-1].round if earlier else 1, by, resumes=True)

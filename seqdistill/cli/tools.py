@@ -61,7 +61,7 @@ def _export(
     if sum((to is not None, data is not None, draft)) != 1:
         raise UsageError("export takes one of --to, --data and --draft", "for example --to gguf:q8_0")
     if limit is not None and not draft:
-        raise UsageError("--limit is of --draft, which measures on N test prompts", "leave it out")
+        raise UsageError("--limit belongs to --draft, which measures on N test prompts", "leave it out")
     if push is not None and to is None:
         raise UsageError("--push uploads what --to has written", "for example --to safetensors --push my-team/notices-student")
     if push is not None:

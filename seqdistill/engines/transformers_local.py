@@ -52,7 +52,7 @@ class TransformersEngine:
             known = "batch_size, batch_tokens, dtype, device"
             raise UsageError(f"unknown option {next(iter(options))!r} for the transformers engine", f"options are {known}")
         if dtype != "auto" and not isinstance(getattr(torch, str(dtype), None), torch.dtype):
-            raise UsageError(f"the engine's option dtype = {dtype!r}: torch has none of this name", "for example float32")
+            raise UsageError(f"the engine's option dtype = {dtype!r}: torch has no such dtype", "for example float32")
         try:
             self._device = torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
         except (RuntimeError, AssertionError, TypeError) as error:

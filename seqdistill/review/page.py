@@ -223,7 +223,7 @@ class Review:
         seen = seen_text(row.sample, self._decisions().get(row.sample.id))
         decision = Decision(row.sample.id, word, completion, seen, self.reviewer, now())
         if not overrules(decision, row.rule):
-            raise UsageError(f"the rule {row.rule} is not overruled", "what is in the test set is never trained on")
+            raise UsageError(f"the rule {row.rule} cannot be overruled", "what is in the test set is never trained on")
         try:
             self._append(decision)
         except ValueError as error:

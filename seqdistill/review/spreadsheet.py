@@ -29,7 +29,7 @@ def export_csv(run: Run, path: Path) -> int:
     """
     if path.exists():
         raise UsageError(
-            f"--export {path}: the file is there already, perhaps filled in",
+            f"--export {path}: the file exists already, and may be filled in",
             "import it first, then name another file or remove it",
         )
     decisions = read_decisions(run)
@@ -105,7 +105,7 @@ def _decisions(path: Path, rows: FilteredRows, held: dict[str, Decision], review
         elif before and decision.time == before.time:
             decision = replace(decision, time=now())
         if not overrules(decision, row.rule):
-            raise UsageError(f"{place}: the rule {row.rule!r} is not overruled", "empty the cell in the column decision")
+            raise UsageError(f"{place}: the rule {row.rule!r} cannot be overruled", "empty the cell in the column decision")
         try:
             yield None if decision == before else checked(decision)
         except ValueError as error:

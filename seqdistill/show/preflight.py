@@ -36,7 +36,7 @@ def show_preflight(console: Console, found: "Preflight") -> None:
             "targets": f"of {targets['rows']:,} rows" if (targets := found.method.get("targets")) else None,
             "pairs": f"{pairs['train']:,} to train on" if (pairs := found.method.get("pairs")) else None,
             "parameters": f"{found.parameters:,}{trained}",
-            "packed rows": "do not read one another (measured)" if found.packing_isolated else None,
+            "packed rows": "do not attend to one another (measured)" if found.packing_isolated else None,
             "steps": f"{found.steps:,}",
             "memory": memory,
             "time": "not measured with this method" if found.seconds is None else f"about {seconds(found.seconds)}",

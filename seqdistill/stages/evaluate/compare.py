@@ -232,7 +232,7 @@ def _check_same(here: _Written, there: _Written, shared: Sequence[str], primary:
     headings = [written.scores["measures"].get(primary, {}).get("heading") for written in (here, there)]
     if primary not in [measure.name for measure in measures] or headings[0] != headings[1]:
         raise UsageError(
-            f"{there.run.path}: its eval has no {primary} as that of {here.run.path} has",
+            f"{there.run.path}: its eval has no {primary}, which {here.run.path} has",
             f"--primary names one of: {', '.join(measure.name for measure in measures)}",
         )
     for name in shared:

@@ -47,9 +47,13 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
             "a beam search gives one answer, without sampling: leave temperature at 0 and samples at 1",
         )
     if config.beams > 1 and config.logprobs is not None:
-        raise UsageError("beams and logprobs at once", "a beam search gives no log-probabilities of its tokens: leave one out")
+        raise UsageError(
+            "beams and logprobs cannot be combined", "a beam search gives no log-probabilities of its tokens: leave one out"
+        )
     if config.samples_per_request > 1 and config.batch:
-        raise UsageError("samples_per_request and batch at once", "a Batch endpoint gets one request a sample: leave one out")
+        raise UsageError(
+            "samples_per_request and batch cannot be combined", "a Batch endpoint gets one request a sample: leave one out"
+        )
     if config.retry_truncated is not None and config.retry_truncated <= config.max_tokens:
         raise UsageError(
             f"retry_truncated = {config.retry_truncated} is not more than max_tokens = {config.max_tokens}",

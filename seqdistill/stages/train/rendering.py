@@ -67,7 +67,7 @@ class Template:
         try:
             row = self._rendered("a probe", PROBE, ANSWER, None)
         except Unfit as error:
-            raise UsageError(f"the student's chat template cannot be trained with: {error}", self._way_out) from None
+            raise UsageError(f"the student's chat template cannot be used for training: {error}", self._way_out) from None
         self.end_of_turn = row.tokens[-1]
 
     def render(self, sample: Sample, reasoning: bool) -> Row:
@@ -188,7 +188,7 @@ class Template:
 
     @property
     def _way_out(self) -> str:
-        """What to do about a template that cannot be trained with: TRL's training version of it, where there is one."""
+        """What to do about a template that cannot be used for training: TRL's training version of it, where there is one."""
         known = {path.read_text(encoding="utf-8"): path for path in shipped_templates().values()}
         path = known.get(str(self._tokenizer.chat_template))
         training = path and path.with_name(f"{path.stem}_training.jinja")

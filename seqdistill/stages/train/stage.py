@@ -82,7 +82,7 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
             end, best_by = ready.checked.end_of_turn, recipe.train.best_by
             fitted = fit(ready.trainer, base.model, end, checkpoint, log, out, progress, best_by=best_by)
         if fitted.steps == 0:
-            raise SeqdistillError("train: not one step was done", "see num_train_epochs and max_steps in [train.args]")
+            raise SeqdistillError("train: no training step was done", "see num_train_epochs and max_steps in [train.args]")
         if rank() == 0:
             _finish(run, record, recipe, student, ready, base, fitted, step_facts(before and before[0]))
             shutil.rmtree(work)

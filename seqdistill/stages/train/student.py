@@ -63,7 +63,7 @@ def _named(recipe: Recipe) -> Student:
         source = _weights(recipe.teacher)
         if recipe.teacher.engine == "openai" and "/" not in recipe.teacher.model and not Path(recipe.teacher.model).exists():
             raise UsageError(
-                f"[student] model = {name!r}: the teacher {recipe.teacher.model!r} is an endpoint's, its layers are not here",
+                f"[student] model = {name!r}: the teacher {recipe.teacher.model!r} is at an endpoint: its layers are not here",
                 "name a student of its own: a hub id or a folder",
             )
         return Student(source, int(rest), f"shrink:{rest} of {identity(source)}")
