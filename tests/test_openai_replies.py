@@ -103,7 +103,7 @@ def test_an_error_of_any_shape_is_read(text: bytes, error: str | None) -> None:
         # Anthropic counts the cache beside the prompt; LiteLLM puts it in, Portkey into the total alone
         (
             {"input_tokens": 1, "output_tokens": 5, "cache_read_input_tokens": 6, "cache_creation_input_tokens": 2},
-            (9, 5, 6),
+            (9, 5, 6, 2),
             False,
         ),
         (
@@ -116,13 +116,69 @@ def test_an_error_of_any_shape_is_read(text: bytes, error: str | None) -> None:
             (9, 5, 6),
             False,
         ),
+        # what is written to the cache, and of that for an hour
+        (
+            {
+                "input_tokens": 2,
+                "output_tokens": 5,
+                "cache_creation_input_tokens": 7,
+                "cache_creation": {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 3},
+            },
+            (9, 5, 0, 7, 3),
+            False,
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {
+                    "cache_creation_tokens": 7,
+                    "cache_creation_token_details": {"ephemeral_1h_input_tokens": 7},
+                },
+                "cache_creation_input_tokens": 7,
+            },
+            (9, 5, 0, 7, 7),
+            False,
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 6, "cache_write_tokens": 2},
+            },
+            (9, 5, 6, 2),
+            False,
+        ),
+        (
+            {
+                "inputTokens": 1,
+                "outputTokens": 5,
+                "totalTokens": 14,
+                "cacheReadInputTokens": 6,
+                "cacheWriteInputTokens": 2,
+            },
+            (9, 5, 6, 2),
+            False,
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "cache_write_tokens": 10**9}, (9, 5, 0, 9), False),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 8},
+                "cache_creation": {"ephemeral_1h_input_tokens": 8},
+            },
+            (9, 5, 8, 1, 1),
+            False,
+        ),
     ],
 )
 def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
-    usage: Any, tokens: tuple[int, int, int], uncounted: bool
+    usage: Any, tokens: tuple[int, ...], uncounted: bool
 ) -> None:
     completion = said(json.dumps({"choices": [{"message": {"content": "a"}}], "usage": usage}).encode())
-    assert (completion.prompt_tokens, completion.completion_tokens, completion.cached_tokens) == tokens
+    found = (completion.prompt_tokens, completion.completion_tokens, completion.cached_tokens)
+    assert (*found, completion.cache_write_tokens, completion.cache_write_1h_tokens) == (*tokens, 0, 0)[:5]
     assert (completion.error, completion.uncounted, completion.hidden_tokens) == (None, uncounted, 0)
 
 

@@ -51,7 +51,7 @@ class TeacherConfig(ModelConfig):
     despite_terms: str | None = key(
         None, "the teacher's name, to train on its answers although training_allowed is false", output=False
     )
-    price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, completion", output=False)
+    price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, cache_write, completion", output=False)
     hourly_usd: float | None = key(None, "cost of your own machine that runs the teacher, in USD per hour", low=0, output=False)
 
 
@@ -75,7 +75,9 @@ class StudentConfig(ModelConfig):
         common=True,
     )
     price: dict[str, Any] = key(
-        {}, "USD per million tokens where the student's endpoint is paid: prompt, cached_prompt, completion", output=False
+        {},
+        "USD per million tokens where the student's endpoint is paid: prompt, cached_prompt, cache_write, completion",
+        output=False,
     )
     hourly_usd: float | None = key(None, "cost of the machine that runs the student, in USD per hour", low=0, output=False)
     chat_template: str | None = key(
@@ -92,6 +94,6 @@ class JudgeConfig(ModelConfig):
     )
     rubric: str = key("score", "the judge's rubric: a .toml file, or the name of one in prompts/judge/", path=True)
     max_tokens: int = key(512, "maximum new tokens per judgement", low=1)
-    price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, completion", output=False)
+    price: dict[str, Any] = key({}, "USD per million tokens: prompt, cached_prompt, cache_write, completion", output=False)
     budget: float | None = key(None, "hard cap on the cost of judging in this run, in USD; needs a price", low=0, output=False)
     concurrency: int = key(64, "maximum requests in flight per endpoint", low=1, high=10000, output=False)

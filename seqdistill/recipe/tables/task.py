@@ -17,7 +17,9 @@ class TaskConfig:
     )
     test: str | None = key(None, "held-out prompts for eval, in the same formats; never trained on", path=True, common=True)
     columns: dict[str, Any] = key(
-        {}, 'columns of prompts and test with other names: { prompt = "question", reference = "answer", slice = ... }'
+        {},
+        'columns of prompts, test and imported files with other names: { prompt = "question", reference = "answer" }; '
+        'for import also { completion = "answer" }',
     )
     primary: str | None = key(
         None,

@@ -110,23 +110,53 @@ class Exchange:
 def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     """The row with names as `columns` maps them, plain keys also in upper case, and lists and objects that a text holds.
 
-    A prompt stays text, unless it is a list of messages.
+    A prompt stays text, unless it is a list of messages. Where the answer's column is named, the row is no more than what is
+    named and what is known beside it.
     """
     row = {str(key).strip(): value for key, value in raw.items()}
     row |= {key.casefold(): row[key] for key in reversed(row) if key.casefold() in PLAIN - row.keys()}
-    row |= {key: row[column] for key, column in columns.items() if column in row}
+    named = {key: row[column.strip()] for key, column in columns.items() if column.strip() in row}
+    if "completion" in named:
+        rivals = {*ANSWERS, *REPLIES, *REQUESTS, "choices", "message"}
+        if named.keys() & {"prompt", "messages"}:
+            rivals |= {*PROMPTS, *CONVERSATIONS, "instruction", "context"}
+        row = {key: value for key, value in row.items() if key not in rivals}
+    row |= named
     for key, value in row.items():
         if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
             held = structured(value)
             loose = key in (*PROMPTS, *ANSWERS, "reference", "context", "instruction", "system")
             if not loose or is_conversation(held) or (isinstance(held, Mapping) and _is_api_object(held)):
                 row[key] = held
-    return rewritten(row)
+    return row if "completion" in named else rewritten(row)
+
+
+def columns_in(raw: Mapping[str, Any], columns: Mapping[str, str]) -> set[str]:
+    """The keys of `columns` that a row has, in their column or under their own name."""
+    names = {str(key).strip() for key in raw}
+    folded = {name.casefold() for name in names}
+    return {key for key, column in columns.items() if column.strip() in names or key in folded}
 
 
 def _is_api_object(value: Mapping[str, Any]) -> bool:
     """Whether an object is a request, a reply or a message, and not an answer that is itself JSON."""
     return bool(value.keys() & {"messages", "choices", "candidates", "role", "stop_reason", "contents"}) or "raw" in value
+
+
+def call_in(row: Row) -> str | None:
+    """The id of the request that a line of `serve`'s log is about; None for any other row."""
+    in_log = row.get("kind") in ("teacher", "shadow", "feedback") and isinstance(row.get("id"), str) and "prompt_id" in row
+    return str(row["id"]) if in_log else None
+
+
+def takes_back(row: Row) -> bool | str:
+    """Whether feedback in `serve`'s log takes back what was answered before: all, or the text that was rated below 0."""
+    messages, rating = row.get("messages"), row.get("rating")
+    if call_in(row) is None or row["kind"] != "feedback" or not is_conversation(messages) or messages is None:
+        return False
+    if _weight(messages[-1]) != 0:
+        return True
+    return str(messages[-1].get("content")) if isinstance(rating, (int, float)) and rating < 0 else False
 
 
 def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
