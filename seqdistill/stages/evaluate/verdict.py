@@ -45,7 +45,7 @@ def verdict(scores: Scores) -> list[str]:
 
 def headline(scores: Scores) -> str:
     """The decision in one sentence, with one interval."""
-    judged, kept = scores["judged"], _kept(scores)
+    judged, kept = scores["judged"], _kept_cell(scores)
     share = f"it keeps {percent(kept, unit='%')} of the teacher" if kept and kept["value"] is not None else None
     if judged is None:
         level = f"it reaches {percent(scores['models']['student'][scores['primary']], unit='%')}"
@@ -70,7 +70,7 @@ def headline(scores: Scores) -> str:
     )
 
 
-def _kept(part: Scores, metric: str | None = None) -> dict[str, Any] | None:
+def _kept_cell(part: Scores, metric: str | None = None) -> dict[str, Any] | None:
     metric = metric or part["primary"]
     return next((cell for cell in part["kept"] if cell["metric"] == metric), None)
 
@@ -332,7 +332,7 @@ def _slices(scores: Scores) -> Iterator[str]:
     for part in scores["slices"]:
         if not any(cell["metric"] == scores["primary"] for cell in part["comparisons"]):
             continue
-        kept = _kept(part, scores["primary"])
+        kept = _kept_cell(part, scores["primary"])
         share = f"keeps {percent(kept, unit='%')} of the teacher" if kept and kept["value"] is not None else ""
         share = share or f"reaches {percent(part['models']['student'][scores['primary']], unit='%')}"
         decision = f"{part['judged']['decision']}, " if part["judged"] else ""

@@ -146,12 +146,12 @@ def _logits(trainer: Any, parts: Sequence[list[int]]) -> Any:
     """The logits (T, V) of rows packed into one."""
     tokens = [token for part in parts for token in part]
     example = {"input_ids": tokens, "labels": tokens, "seq_lengths": [len(part) for part in parts]}
-    batch = _placed(trainer.data_collator([example]), trainer.model.device)
+    batch = _on_device(trainer.data_collator([example]), trainer.model.device)
     batch.pop("labels")
     return trainer.model(**batch, use_cache=False).logits[0]
 
 
-def _placed(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
+def _on_device(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
     return {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
 
 
@@ -216,7 +216,7 @@ def _seconds(trainer: Any, steps: int) -> float:
 
     model = trainer.model
     batch = next(iter(trainer.get_train_dataloader()))
-    batch = _placed(batch, model.device)
+    batch = _on_device(batch, model.device)
     taken = []
     model.train()
     for _ in range(2):

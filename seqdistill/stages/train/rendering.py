@@ -177,13 +177,13 @@ class Template:
         user = next((str(message["content"]) for message in reversed(messages) if message["role"] == "user"), "")
         if _bare(user) not in prompt:
             raise Unfit(
-                f"the student does not see the user's text: it is prompted with ...{self._shown(row.tokens[: row.start])}"
+                f"the student does not see the user's text: it is prompted with ...{self._end_of(row.tokens[: row.start])}"
             )
         place = said.find(_bare(thought)) if thought else 0
         if place < 0 or _bare(answer) not in said[place:]:
-            raise Unfit(f"the student would not be trained on the answer, but on {self._shown(row.tokens[row.start :])}")
+            raise Unfit(f"the student would not be trained on the answer, but on {self._end_of(row.tokens[row.start :])}")
 
-    def _shown(self, tokens: list[int]) -> str:
+    def _end_of(self, tokens: list[int]) -> str:
         return repr(self.decode(tokens)[-80:])
 
     @property

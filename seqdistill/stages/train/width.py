@@ -53,7 +53,7 @@ def narrow(
     chat template, those with the largest weights. Raises UsageError for a model with experts, or whose neurons are not to be
     found.
     """
-    smaller, total, places, outputs = _found(model, width)
+    smaller, total, places, outputs = _neuron_places(model, width)
     count = neurons_kept(total, width)
     by = "activation" if prompts and tokenizer.chat_template else "magnitude"
     if by == "activation":
@@ -71,10 +71,10 @@ def check_can_be_narrowed(model: Any, width: float) -> None:
     import torch
 
     with torch.device("meta"):
-        _found(model, width)
+        _neuron_places(model, width)
 
 
-def _found(model: Any, width: float) -> tuple[Any, int, dict[str, dict[str, int]], dict[str, str]]:
+def _neuron_places(model: Any, width: float) -> tuple[Any, int, dict[str, dict[str, int]], dict[str, str]]:
     """(a new model with this share of neurons, their number in the whole one, where they are by layer, what reads them)."""
     name, total = _size(model, model.config.get_text_config(decoder=True))
     config = copy.deepcopy(model.config)
