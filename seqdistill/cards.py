@@ -204,7 +204,7 @@ def write_model_card(
         f"It was trained on prompts of this form (`{PROMPT_TEMPLATE}` beside the weights, Jinja2): send it the same.",
         form.use.replace("{messages}", _messages(model)).replace("{file}", file),
         "## Limits",
-        "It was trained for one task and was measured on that task's prompts alone. It repeats its teacher's mistakes, and "
+        "It was trained for one task and was measured only on prompts of that task. It repeats its teacher's mistakes, and "
         "makes some of its own.",
     ]
     return _write((folder or model) / "README.md", data.to_yaml(), body)

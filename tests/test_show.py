@@ -192,7 +192,7 @@ SAFETY = {
 def test_quality_alone_ships_nothing_that_fails_on_safety(scores: dict[str, Any], name: str) -> None:
     safety, said = SAFETY[name]
     found = recommend(with_decisions(scores, "BETTER", safety=safety), "runs/mine")
-    assert (found.answer, found.ship.short) == ("partly", "Not before safety is looked at") and said in found.ship.more
+    assert (found.answer, found.ship.short) == ("partly", "Not before safety is reviewed") and said in found.ship.more
     worse = recommend(with_decisions(scores, "INFERIOR", safety=safety), "runs/mine")
     assert worse.answer == "no" and said in worse.ship.more
     fine = {"canaries": {"models": {"student": {"ids": []}}}, "refusals": None}

@@ -48,8 +48,8 @@ def show_preflight(console: Console, found: "Preflight") -> None:
 
 def _template_fact(same: bool | None) -> str:
     if same is None:
-        return "not compared: the teacher's is not here"
-    return f"the teacher's writes the first prompt {'alike' if same else 'otherwise: see below'}"
+        return "not compared: the teacher's is not on this machine"
+    return "renders the first prompt as the teacher's does" if same else "renders the first prompt differently: see below"
 
 
 def _print_masked(console: Console, rows: Sequence[Mapping[str, str]]) -> None:

@@ -29,7 +29,7 @@ def show_generate(console: Console, result: "GenerateResult") -> None:
             "empty": _empty_fact(result),
             "log-probabilities": None
             if not result.without_logprobs
-            else f"{result.without_logprobs:,} of {result.samples:,} answers have none: the endpoint leaves them out, "
+            else f"{result.without_logprobs:,} of {result.samples:,} answers have none: the endpoint omits them, "
             "and soft targets cannot be made of these",
             "tokens": tokens,
             "cost": None if result.usd is None else f"{result.usd:.4f} USD for these samples",

@@ -323,5 +323,5 @@ def _inconclusive(judged: Mapping[str, Any], within: str) -> str:
     if judged["low"] is None:
         return f"{judged['n']} prompts are too few for an interval"
     if judged["needed"] is None:
-        return f"the student is not shown to be within {within}, and as it is no more prompts will"
+        return f"the student is not shown to be within {within}, and more prompts would not show it"
     return f"the student is not shown to be within {within}; {judged['needed']:,} more prompts are needed"

@@ -169,7 +169,7 @@ def _check_not_the_test_set(run: Run, recipe: Recipe, progress: Progress) -> Non
     both = sum(text_without_system(prompt.teacher_messages) in tests for prompt in prompts)
     if both and both == len(prompts):
         raise UsageError(
-            f"all {both} prompts are in the test set {recipe.task.test} too, and nothing of it is trained on",
+            f"all {both} prompts are in the test set {recipe.task.test} too, whose prompts are never trained on",
             "hold other prompts out: [task] test, --test FILE",
         )
     if both:
