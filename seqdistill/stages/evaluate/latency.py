@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from seqdistill.engines import Completion, Request
-from seqdistill.journal.asking import Asker, failures, lacking
+from seqdistill.journal.asking import Asker, failures, missing_requests
 from seqdistill.journal.budget import FREE, Source
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
@@ -82,7 +82,9 @@ async def measure(asker: Asker, source: Source, requests: Sequence[Request], con
         source = replace(source, config=replace(source.config, stream=True))
     warm = False
     for level in levels(requests, config):
-        missing = [group for group in groups(requests, config, level) if lacking(asker.journal, source.identity, group)]
+        missing = [
+            group for group in groups(requests, config, level) if missing_requests(asker.journal, source.identity, group)
+        ]
         if missing:
             progress.start(f"timing {source.name}, {level} at once", sum(map(len, missing)), "requests")
             try:

@@ -101,8 +101,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         warnings = [*warnings_of(facts, rejections), *_repeated_warnings(repeated, read), *choice.warnings]
         if shared:
             warnings.append(
-                f"{len(shared):,} rows share most of their wording with a test item, as rows of many prompts do: taken for a "
-                "template, and kept"
+                f"{len(shared):,} rows share most of their wording with a test item, as rows of many prompts do: this is "
+                "taken to be the template, and they are kept"
             )
         for warning in warnings:
             progress.note(f"warning: {warning}")

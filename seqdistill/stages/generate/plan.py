@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
-from seqdistill.engines import Completion, Request, check_able
+from seqdistill.engines import Completion, Request, check_supported
 from seqdistill.engines.models import identity, teacher_name
 from seqdistill.engines.options import check_options
 from seqdistill.engines.replies import as_dict
@@ -103,7 +103,7 @@ def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], config
                     beams=config.beams,
                     logprobs=config.logprobs,
                 )
-                check_able(teacher.config.engine, request)
+                check_supported(teacher.config.engine, request)
                 plan.append(Planned(prompt, number, teacher, request))
     return plan
 
