@@ -14,6 +14,7 @@ from typing import Any
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.engines.models import identity, teacher_name
+from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
@@ -23,7 +24,7 @@ from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests
 from seqdistill.stages.generate.recorded.pairs import Pair, Pairs
 from seqdistill.stages.generate.recorded.replies import NONE_RECORDED, chat_reply, messages_in
-from seqdistill.stages.generate.recorded.rows import HINT, Exchange, Row, columns_in, exchanges, exchanges_in, opened
+from seqdistill.stages.generate.recorded.rows import HINT, Exchange, Row, columns_in, exchanges, exchanges_in, has_tools, opened
 from seqdistill.stages.generate.recorded.store import Store
 from seqdistill.stages.generate.recorded.views import Views, views_of
 from seqdistill.stages.generate.samples import sample_of
@@ -60,6 +61,7 @@ class _Read:
     exchanges: int = 0
     skipped: int = 0
     unanswered: int = 0  # requests of batches
+    with_tools: int = 0  # rows whose request names tools
     without_finish_reason: int = 0
 
 
@@ -164,21 +166,23 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
         pairs.begin_file(str(path))
         for place, last in read_rows(path, progress, unread):
             columns_found |= columns_in(last, columns)
-            row = opened(last, columns)
-            try:
-                found = None if pairs.takes(row) else exchanges_in(row, place)
-                if found is None:
-                    _take_pairs(pairs.add(row, place), store, views, read, unread)
-                read.skipped += found == []
-                _take(found or (), store, views, read)
-            except UsageError as error:
-                unread(place, error)
+            for row in opened(last, columns):
+                try:
+                    found = None if pairs.takes(row) else exchanges_in(row, place)
+                    if found is None:
+                        _take_pairs(pairs.add(row, place), store, views, read, unread)
+                    read.skipped += found == []
+                    _take(found or (), store, views, read)
+                    read.with_tools += bool(found) and has_tools(row)
+                except UsageError as error:
+                    unread(place, error)
         _take_pairs(pairs.end_file(), store, views, read, unread)
     if last:
         others = recipe.task.prompts or recipe.task.test  # files that the rest of the columns may be those of
         wanted = {key: column for key, column in columns.items() if key in RECORDED_KEYS or not others}
         check_found(wanted, columns_found, last, str(path))
     _take_pairs(pairs.finish(), store, views, read, unread)
+    read.skipped += pairs.skipped
     read.unanswered = store.unanswered()
     return read
 
@@ -198,6 +202,7 @@ def _take_pairs(pairs: Iterable[Pair], store: Store, views: Views, read: _Read, 
     for place, request, reply, row in pairs:
         try:
             _take(exchanges(messages_in(request, place), chat_reply(reply, place), row, place, reply), store, views, read)
+            read.with_tools += has_tools(as_dict(request))
         except UsageError as error:
             unread(place, error)
 
@@ -311,6 +316,10 @@ def _say(run: Run, read: _Read, views: Views, progress: Progress) -> None:
         )
     if read.unanswered:
         progress.note(f"{read.unanswered} requests of the batch files have no reply in these files: are output files missing?")
+    if read.with_tools:
+        progress.note(
+            f"{read.with_tools} answers were given with tools, which are no part of the prompts: the student does not see them"
+        )
     if views.unmatched:
         progress.note(
             f"{views.unmatched} answers match no prompt of the task and no template, the first is {views.first_unmatched}: "
