@@ -136,9 +136,10 @@ class Store:
 
     def take_back(self, call: str, text: str | None = None) -> None:
         """What answered this request so far is a wrong answer to its prompt: all of it, or what says the text."""
-        rated, said = ("", ()) if text is None else (" AND said = ?", (_digest(text),))
-        found = f"SELECT prompt_id, said FROM exchanges WHERE call = ?{rated}"
-        self._db.execute(f"INSERT OR IGNORE INTO taken_back {found}", (call, *said))
+        self._db.execute(
+            "INSERT OR IGNORE INTO taken_back SELECT prompt_id, said FROM exchanges WHERE call = ? AND (? OR said = ?)",
+            (call, text is None, _digest(text or "")),
+        )
 
     def taken_back(self) -> int:
         """How many of the answers were taken back; removes those from the samples of earlier imports."""
