@@ -92,14 +92,16 @@ def generate(
     """Prompts the teacher for what the run's journal lacks and writes generate/samples.jsonl.
 
     Where the recipe names a student, it is first checked that the answers can be trained on; `checked`: `check_stages` did.
+    What only answers show, like the teacher's reasoning, is checked on the first few.
     Raises Incomplete when requests failed or the budget is reached: what was answered is kept.
     """
     from seqdistill.stages.generate.stage import generate
+    from seqdistill.stages.train.first_answers import check_of
 
     with _resolved(run, recipe, progress) as (directory, resolved):
         if not checked:
             _check_answers_wanted(directory, resolved, progress)
-        return generate(directory, resolved, progress)
+        return generate(directory, resolved, progress, check_of(resolved))
 
 
 def pick(
@@ -118,10 +120,11 @@ def pick(
 def estimate(run: RunPath, recipe: RecipeLike = None, *, probe: int = 0, progress: Progress = SILENT) -> "Estimate":
     """What generate would send, and what it would cost; with `probe`, from this many real answers, which are kept."""
     from seqdistill.stages.generate.estimate import estimate
+    from seqdistill.stages.train.first_answers import check_of
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         _check_answers_wanted(directory, resolved, progress)
-        return estimate(directory, resolved, progress, probe)
+        return estimate(directory, resolved, progress, probe, check_of(resolved))
 
 
 def import_recorded(

@@ -20,26 +20,27 @@ from seqdistill.runs import STAGES, Run
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; send nothing")]
 ProbeOption = Annotated[
-    int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really sends N requests, for a better estimate")
+    int,
+    typer.Option("--probe", metavar="N", min=0, help="send N requests and estimate tokens, cost and time from the answers"),
 ]
 PoolOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         "--pool",
         metavar="FILE",
-        help="first choose prompts from here, where the student is unsure and what is new; they become prompts of the run",
+        help="choose the next prompts from this file first: new ones, on which the student is unsure",
     ),
 ]
 NextOption = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--next", metavar="N", min=1, help="with --pool: how many are chosen, under the budget"),
+    typer.Option("--next", metavar="N", min=1, help="with --pool: how many to choose, within the budget"),
 ]
 PickOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         "--pick",
         metavar="HOW",
-        help="with --pool: uncertain | random, to compare with [uncertain]",
+        help="with --pool: uncertain | random [uncertain]",
         autocompletion=completions(("uncertain", "random")),
     ),
 ]
@@ -51,7 +52,7 @@ ExplainOption = Annotated[
     typer.Option(
         "--explain",
         metavar="ID",
-        help="explain a row, or a prompt's rows, instead: steps, rule, reason, what kept it",
+        help="only explain one row, or the rows of one prompt: which rule rejected it, and why",
     ),
 ]
 CompareOption = Annotated[
@@ -59,7 +60,7 @@ CompareOption = Annotated[
     typer.Option(
         "--compare",
         metavar="OTHER_RUN",
-        help="compare the students of two finished evals instead, paired by prompt; runs no model",
+        help="only compare the students of two evaluated runs, paired by prompt; runs no model",
     ),
 ]
 ShadowOption = Annotated[
@@ -67,38 +68,48 @@ ShadowOption = Annotated[
     typer.Option(
         "--shadow",
         metavar="LOG",
-        help="check eval's promise on a server's log instead, RUN/serve/log.jsonl; runs no model; exit 1 where it is broken",
+        help="only check the promise of --target on a server's log, RUN/serve/log.jsonl; exit 1 where it is broken",
     ),
 ]
-TopOption = Annotated[int, typer.Option("--top", metavar="K", min=1, help="likeliest tokens stored at each token")]
+TopOption = Annotated[int, typer.Option("--top", metavar="K", min=1, help="likeliest tokens to store for each token [20]")]
 ModelOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--model", metavar="MODEL", help="the teacher's files, where the recipe's teacher is an endpoint"),
 ]
 PreflightOption = Annotated[
-    bool, typer.Option("--preflight", help="check all that is trained on, show rows, memory and time; train nothing")
+    bool, typer.Option("--preflight", help="check and show what would be trained on, with memory and time; train nothing")
 ]
 StudentsOption = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--student", metavar="MODEL", help="a student: shrink:N, a hub id, a folder, run:RUN; name several"),
+    typer.Option("--student", metavar="MODEL", help="a student: shrink:N, hub id, folder, or run:RUN; takes several"),
 ]
 FormOption = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--form", metavar="FORM", help="each student also in this form of export, like gguf:q4_0; repeat it"),
+    typer.Option("--form", metavar="FORM", help="also evaluate each student in this form of export, as gguf:q4_0; repeatable"),
 ]
 RepeatsOption = Annotated[
     int,
-    typer.Option("--repeats", metavar="N", min=0, max=7, help="further trainings on other eighths: the noise of a training"),
+    typer.Option(
+        "--repeats",
+        metavar="N",
+        min=0,
+        max=7,
+        help="further trainings on other eighths: how much one varies by chance [2]",
+    ),
 ]
-MoreStudentsArgument = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="further students")]  # noqa: UP045
+MoreStudentsArgument = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL...", help="further students")]  # noqa: UP045
 _ESTIMATE = [own("dry_run", DryRunOption, False), own("probe", ProbeOption, 0)]
 
 
 @command(
     "generate",
     (*SHARED, "generate"),
-    "Sample the teacher's answers; none is requested twice.",
+    "Get the teacher's answers; nothing is paid for twice.\n\n"
+    "Every answer is journalled before it is parsed. After a crash, or with more prompts, only what is missing is requested.",
     [*_ESTIMATE, own("pool", PoolOption, None), own("next_", NextOption, None), own("pick", PickOption, None)],
+    examples="seqdistill generate runs/mine -c mytask/recipe.toml --dry-run\n"
+    "seqdistill generate runs/mine -c mytask/recipe.toml --budget 25\n"
+    "seqdistill generate runs/mine --ask-again empty",
 )
 def _generate(
     run: Run,
@@ -132,8 +143,11 @@ def _generate(
 @command(
     "import",
     (*SHARED, "generate"),
-    "Take recorded completions as the teacher's; filter comes next.",
+    "Use recorded completions as the teacher's answers.\n\n"
+    "Reads logs, batch files, fine-tuning files, chat exports. Adds to earlier imports; never replaces generated samples.",
     [own("files", FilesArgument)],
+    examples="seqdistill import runs/recorded requests-and-responses.jsonl\n"
+    "seqdistill import runs/recorded batch-input.jsonl batch-output.jsonl",
 )
 def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> dict[str, Any]:
     result = api.import_recorded(run.path, files, recipe, progress=console)
@@ -144,8 +158,11 @@ def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> di
 @command(
     "filter",
     ("task", "filter", "judge", BUDGET),
-    "Keep what is worth learning, with reasons for the rest.",
+    "Keep the samples worth training on; each rejection has a reason.",
     [own("explain", ExplainOption, None)],
+    examples="seqdistill filter runs/mine\n"
+    "seqdistill filter runs/mine --score-by reference\n"
+    "seqdistill filter runs/mine --explain ID",
 )
 def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = None) -> dict[str, Any]:
     if explain is not None:
@@ -162,8 +179,10 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
 @command(
     "targets",
     ("task", "teacher"),
-    "Score filter's rows by a local teacher, for train --method soft.",
+    "Store a teacher's token distributions, for train --method soft.\n\n"
+    "For rows that came without log-probabilities; the teacher runs on this machine.",
     [own("top", TopOption, 20), own("model", ModelOption, None)],
+    examples="seqdistill targets runs/recorded --model Qwen/Qwen3-8B",
 )
 def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | None) -> dict[str, Any]:
     result = api.targets(run.path, recipe, top=top, model=model, progress=console)
@@ -174,8 +193,11 @@ def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | 
 @command(
     "train",
     ("task", "teacher", "student", "train"),
-    "Train the student on the teacher's completions.",
+    "Train the student on the rows that filter kept.\n\nCtrl-C saves the current step; the same command resumes there.",
     [own("preflight", PreflightOption, False)],
+    examples="seqdistill train runs/mine --preflight\n"
+    "seqdistill train runs/mine --student shrink:8 --method soft\n"
+    "seqdistill train runs/mine --set train.args.learning_rate=1e-4",
 )
 def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) -> dict[str, Any]:
     if preflight:
@@ -194,8 +216,13 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
 @command(
     "eval",
     (*SHARED, "student", "judge", "eval", BUDGET),
-    "Base, student, teacher and ceiling side by side.",
+    "Compare base, student, teacher and ceiling on the test prompts.\n\n"
+    "The base is the student before training, the ceiling the teacher prompted again. Prints tables and a verdict, and writes "
+    "RUN/eval/report.html.",
     [own("markdown", MarkdownOption, None), own("compare", CompareOption, None), own("shadow", ShadowOption, None)],
+    examples="seqdistill eval runs/mine --target 0.9\n"
+    "seqdistill eval runs/mine --fail-under kept=0.9 --markdown result.md\n"
+    "seqdistill eval runs/new --compare runs/old",
 )
 def _eval(
     run: Run,
@@ -233,22 +260,24 @@ def _eval(
 
 FromOption = Annotated[
     str,
-    typer.Option("--from", metavar="STAGE", help=f"first stage: {' | '.join(STAGES)}", autocompletion=completions(STAGES)),
+    typer.Option(
+        "--from", metavar="STAGE", help=f"first stage: {' | '.join(STAGES)} [{STAGES[0]}]", autocompletion=completions(STAGES)
+    ),
 ]
 UntilOption = Annotated[
     str,
-    typer.Option("--until", metavar="STAGE", help=f"last stage: {' | '.join(STAGES)}", autocompletion=completions(STAGES)),
+    typer.Option(
+        "--until", metavar="STAGE", help=f"last stage: {' | '.join(STAGES)} [{STAGES[-1]}]", autocompletion=completions(STAGES)
+    ),
 ]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="do the stages again although they are up to date; no paid answer is requested again")
-]
+ForceOption = Annotated[bool, typer.Option("--force", help="redo stages that are up to date; pays for no answer again")]
 SmokeOption = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
         "--smoke",
         metavar="N",
         min=1,
-        help="N prompts through the stages, 10 training steps at most; then time, cost and disk of the whole run",
+        help="N prompts through all stages, at most 10 training steps; then estimate time, cost and disk of the whole run",
     ),
 ]
 
@@ -256,7 +285,7 @@ SmokeOption = Annotated[
 @command(
     "run",
     (*SHARED, "student", BUDGET),
-    "All four stages; what is up to date is skipped.",
+    "Run all four stages; skip what is up to date.\n\nAll stages are checked before the first request is paid.",
     [
         own("limit", LimitOption, None),
         own("from_", FromOption, STAGES[0]),
@@ -264,6 +293,9 @@ SmokeOption = Annotated[
         own("force", ForceOption, False),
         own("smoke", SmokeOption, None),
     ],
+    examples="seqdistill run runs/notices -c notices\n"
+    "seqdistill run runs/smoke -c mytask/recipe.toml --smoke 20\n"
+    "seqdistill run runs/mine -c mytask/recipe.toml --budget 25",
 )
 def _run(
     run: Run,
@@ -299,8 +331,10 @@ def _run(
 @command(
     "sweep",
     (*SHARED, "student", *OF_EVAL, BUDGET),
-    "Train several students on the answers: the cheapest that passes.",
+    "Train several students; name the cheapest that passes.\n\n"
+    "All learn from the same answers; nothing is requested of the teacher twice.",
     [own("more", MoreStudentsArgument, None), own("student", StudentsOption, None), own("form", FormOption, None)],
+    examples="seqdistill sweep runs/mine --student shrink:4 shrink:8 shrink:12",
 )
 def _sweep(
     run: Run,
@@ -321,6 +355,7 @@ def _sweep(
     (*SHARED, "student", *OF_EVAL, BUDGET),
     "Train on 1/8 to all of the rows: would more data help?",
     [own("repeats", RepeatsOption, 2)],
+    examples="seqdistill curve runs/mine",
 )
 def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str, Any]:
     result = api.curve(run.path, recipe, repeats=repeats, progress=console)

@@ -22,6 +22,7 @@ from seqdistill.cli.flags import (
 )
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.help_panels import PanelCommand
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 
@@ -30,27 +31,27 @@ ToOption = Annotated[
     typer.Option(
         "--to",
         metavar="FORM",
-        help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm | adapter; gguf also f16, q4_1, q5_0, q5_1",
+        help="safetensors | merged | vllm | adapter | gguf:KIND, where KIND is q8_0, q5_1, q5_0, q4_1, q4_0 or f16",
     ),
 ]
 DataOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--data", metavar="SHAPE", help="the training data instead, as trl | axolotl | llama-factory read it"),
+    typer.Option("--data", metavar="SHAPE", help="export the training data instead, for trl | axolotl | llama-factory"),
 ]
 DraftOption = Annotated[
-    bool, typer.Option("--draft", help="measure the student as its teacher's draft model: same text, fewer teacher passes")
+    bool, typer.Option("--draft", help="measure the student as its teacher's draft model (speculative decoding)")
 ]
 OutOption = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--out", metavar="FOLDER", help="where to write; default: RUN/export/FORM"),
+    typer.Option("--out", metavar="FOLDER", help="where to write [RUN/export/FORM]"),
 ]
 PushOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--push", metavar="OWNER/NAME", help="upload what was written to this hub repository; the key is HF_TOKEN"),
+    typer.Option("--push", metavar="OWNER/NAME", help="upload the result to this private hub repository; the key is HF_TOKEN"),
 ]
 PromptsOption = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--limit", metavar="N", min=1, help="with --draft: measure on the first N test prompts [20]"),
+    typer.Option("--limit", metavar="N", min=1, help="with --draft: the first N test prompts [20]"),
 ]
 _EXPORT = [
     own("to", ToOption, None),
@@ -62,7 +63,15 @@ _EXPORT = [
 ]
 
 
-@command("export", (), "Export the student to deploy it, or the data for other trainers.", _EXPORT)
+@command(
+    "export",
+    (),
+    "Export the student for deployment, or its training data.",
+    _EXPORT,
+    examples="seqdistill export runs/mine --to gguf:q4_0\n"
+    "seqdistill export runs/mine --to safetensors --push my-team/my-student\n"
+    "seqdistill export runs/mine --data axolotl",
+)
 def _export(
     run: Run,
     recipe: Recipe,
@@ -97,11 +106,11 @@ def _export(
     return {**asdict(exported), **pushed}
 
 
-@app.command("verify")
+@app.command("verify", cls=PanelCommand, epilog="seqdistill verify runs/mine")
 def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = False) -> None:
-    """Check hashes, scores and verdict again; runs no model.
+    """Recompute hashes, scores and verdict; runs no model.
 
-    Of a sweep or curve its table and its students, too. Exit 0: all is as it was written; 1: names what is not.
+    Also those of a sweep's or curve's students. Exits 1 and names each file that does not match.
     """
     console = Console(as_json=json_, quiet=quiet)
 
@@ -115,11 +124,11 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
     guarded(console, run, work)
 
 
-@app.command("status")
+@app.command("status", cls=PanelCommand, epilog="seqdistill status runs/mine")
 def _status(run: RunArgument, json_: JsonOption = False) -> None:
-    """The state of each stage, and the next command.
+    """Show the state of each stage and the next command.
 
-    Done, stale and by which key, running, incomplete or failed.
+    A stage is done, stale (because of which key), running, incomplete or failed.
     """
     console = Console(as_json=json_)
 
@@ -131,20 +140,17 @@ def _status(run: RunArgument, json_: JsonOption = False) -> None:
     guarded(console, run, work)
 
 
-@app.command("show")
+@app.command("show", cls=PanelCommand, epilog="seqdistill show runs/mine --markdown result.md")
 def _show(
     run: RunArgument,
     report: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--report", metavar="FILE", help="write the HTML report to FILE: of a run of an older version, today's"),
+        typer.Option("--report", metavar="FILE", help="write the HTML report to FILE, in the form of this version"),
     ] = None,
     markdown: MarkdownOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """What the run has found so far: table, verdict, what to do next.
-
-    Only reads files.
-    """
+    """Show the results so far: table, verdict, what to do next."""
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
@@ -162,21 +168,27 @@ def _show(
     guarded(console, run, work)
 
 
-@app.command("init")
+@app.command(
+    "init",
+    cls=PanelCommand,
+    epilog="seqdistill init mytask --kind extract\nseqdistill init sunset --from requests-and-responses.jsonl",
+)
 def _init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="new folder")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder to create")],
     kind: Annotated[
-        str, typer.Option("--kind", help="the task: classify | extract | summarize | maths | rewrite", show_default=True)
+        str, typer.Option("--kind", metavar="KIND", help="classify | extract | summarize | maths | rewrite [summarize]")
     ] = "summarize",
     from_: Annotated[
         Optional[list[Path]],  # noqa: UP045
-        typer.Option("--from", metavar="LOG", help="recorded completions to learn from instead, as `import` reads; repeat it"),
+        typer.Option(
+            "--from", metavar="LOG", help="recorded completions to learn from, in any form that import reads; repeatable"
+        ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write a recipe, template, prompts and test set to start from.
+    """Create a recipe, template, prompts and test set to start from.
 
-    Beside them a page that says what to change. Not interactive.
+    A README beside them says what to change.
     """
     console = Console(as_json=json_)
 
@@ -188,18 +200,18 @@ def _init(
     guarded(console, folder, work)
 
 
-@app.command("doctor")
+@app.command("doctor", cls=PanelCommand, epilog="seqdistill doctor\nseqdistill doctor -c mytask/recipe.toml")
 def _doctor(
     run: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(metavar="[RUN]", help="run directory whose models and endpoints are checked too", show_default=False),
+        typer.Argument(metavar="RUN", help="run directory, to check its models and endpoints too", show_default=False),
     ] = None,
     config: ConfigOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Check Python, GPU, packages, disk, models, endpoints and keys.
 
-    Says how to fix what fails, and exits 1. Sends no prompt: of an endpoint it only requests the list of models.
+    Says how to fix what fails, and exits 1. Sends no prompt; of an endpoint it requests the list of models only.
     """
     console = Console(as_json=json_)
 
@@ -227,19 +239,20 @@ def _serve_parameters() -> list[inspect.Parameter]:
         own("port", Annotated[int, number("--port", "port; 0 is a free one [8080]", "N", min=0, max=65535)], 8080),
         own(
             "host",
-            Annotated[str, typer.Option("--host", help="address to listen on [127.0.0.1]", show_default=False)],
+            Annotated[str, typer.Option("--host", metavar="ADDRESS", help="address to listen on [127.0.0.1]")],
             "127.0.0.1",
         ),
         own(
             "api_key_env",
             Annotated[
-                text, typer.Option("--api-key-env", metavar="NAME", help="environment variable with the key that clients send")
+                text,
+                typer.Option("--api-key-env", metavar="NAME", help="environment variable with the key that clients must send"),
             ],
             None,
         ),
         own(
             "no_key",
-            Annotated[bool, typer.Option("--no-key", help="listen on another host than this one without a key")],
+            Annotated[bool, typer.Option("--no-key", help="allow a --host other than this machine without a key")],
             False,
         ),
         own(
@@ -262,13 +275,18 @@ def _serve_parameters() -> list[inspect.Parameter]:
         ),
         own(
             "decide_on",
-            Annotated[int, number("--decide-on", "tokens of a stream on which it is decided; 0: all of them [16]", "N", min=0)],
+            Annotated[
+                int,
+                number(
+                    "--decide-on", "after how many tokens of a stream the student's confidence decides; 0: all [16]", "N", min=0
+                ),
+            ],
             16,
         ),
         own(
             "threshold",
             Annotated[
-                usd, number("--threshold", "confidence to keep answers from, in place of eval's; no promise", "X", min=0, max=1)
+                usd, number("--threshold", "lowest confidence of the student, instead of eval's; no promise", "X", min=0, max=1)
             ],
             None,
         ),
@@ -278,8 +296,8 @@ def _serve_parameters() -> list[inspect.Parameter]:
                 str,
                 typer.Option(
                     "--without-teacher",
-                    help="when the teacher cannot answer, or its budget is reached: error | student [error]",
-                    show_default=False,
+                    metavar="HOW",
+                    help="who answers when the teacher cannot or its budget is spent: error | student [error]",
                     autocompletion=completions(("error", "student")),
                 ),
             ],
@@ -287,12 +305,12 @@ def _serve_parameters() -> list[inspect.Parameter]:
         ),
         own(
             "record",
-            Annotated[bool, typer.Option("--record", help="no student: the teacher answers, and the log is data to import")],
+            Annotated[bool, typer.Option("--record", help="no student: the teacher answers all, and the log can be imported")],
             False,
         ),
         own(
             "concurrency",
-            Annotated[int, number("--concurrency", "most requests under way at once; more get a 429 [1024]", "N", min=1)],
+            Annotated[int, number("--concurrency", "most requests in flight; more get a 429 [1024]", "N", min=1)],
             1024,
         ),
     ]
@@ -301,8 +319,10 @@ def _serve_parameters() -> list[inspect.Parameter]:
 @command(
     "serve",
     ("task.template", "teacher", "student"),
-    "Serve the student at an OpenAI-compatible endpoint.\n\nWhere it is not sure the teacher answers, within a budget.",
+    "Serve the student, the teacher as fallback, with OpenAI's API.\n\nThe teacher answers where the student is less sure than "
+    "the threshold of eval --target, within a budget.",
     _serve_parameters(),
+    examples="seqdistill serve runs/mine --port 8080\nseqdistill serve runs/mine --share 0.1 --shadow 0.02 --budget 5",
 )
 def _serve(run: Run, recipe: Recipe, console: Console, **flags: Any) -> dict[str, Any]:
     from seqdistill.serve.server import ServeOptions
@@ -312,25 +332,31 @@ def _serve(run: Run, recipe: Recipe, console: Console, **flags: Any) -> dict[str
     return asdict(result)
 
 
-@app.command("shrink")
+@app.command("shrink", cls=PanelCommand, epilog="seqdistill shrink Qwen/Qwen3-0.6B small --layers 8 --prompts prompts.jsonl")
 def _shrink(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="model to cut: hub id, folder, .gguf or package:NAME")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the smaller model; must not exist")],
-    layers: Annotated[str, typer.Option("--layers", help="how many layers to keep, or which: 8, or 0,1,2,20, or all")] = "8",
-    choice: Annotated[str, typer.Option("--choice", help="how a number chooses: influence | even")] = "influence",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="model to cut: hub id, folder, .gguf file or package:NAME")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder to create for the smaller model")],
+    layers: Annotated[
+        str, typer.Option("--layers", metavar="N|LIST", help="how many layers, or which: 8, 0,1,2,20 or all [8]")
+    ] = "8",
+    choice: Annotated[
+        str, typer.Option("--choice", metavar="HOW", help="how N are chosen: influence | even [influence]")
+    ] = "influence",
     width: Annotated[
-        float, typer.Option("--width", min=0.01, max=1.0, help="share of each feed-forward layer's neurons to keep")
+        float,
+        typer.Option("--width", metavar="X", min=0.01, max=1.0, help="share of the feed-forward neurons to keep [1]"),
     ] = 1.0,
     vocabulary: Annotated[
-        str, typer.Option("--vocabulary", help="tokens to keep: all | task, those of --prompts and --texts")
+        str,
+        typer.Option("--vocabulary", metavar="WHICH", help="all | task: those of --prompts and --texts [all]"),
     ] = "all",
     prompts: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--prompts", help="prompts of the task: influence is measured on them (JSONL)"),
+        typer.Option("--prompts", metavar="FILE", help="the task's prompts (.jsonl), on which influence is measured"),
     ] = None,
     texts: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--texts", help="further texts of the task, for its vocabulary: RUN/filter/train.jsonl"),
+        typer.Option("--texts", metavar="FILE", help="further texts for --vocabulary task, as RUN/filter/train.jsonl"),
     ] = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
@@ -347,7 +373,7 @@ def _shrink(
     guarded(console, out, work)
 
 
-@app.command("review")
+@app.command("review", cls=PanelCommand, epilog="seqdistill review runs/mine\nseqdistill review runs/mine --export rows.csv")
 def _review(
     run: RunArgument,
     port: Annotated[
@@ -355,7 +381,7 @@ def _review(
     ] = 0,
     export: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--export", metavar="FILE", help="write the rows as CSV, to be reviewed in a spreadsheet"),
+        typer.Option("--export", metavar="FILE", help="write the rows as CSV, to review them in a spreadsheet"),
     ] = None,
     import_: Annotated[
         Optional[Path],  # noqa: UP045
@@ -369,7 +395,7 @@ def _review(
 ) -> None:
     """Accept, edit or reject rows by hand, on a page in your browser.
 
-    Filter then applies the decisions.
+    The next filter applies the decisions.
     """
     console = Console(as_json=json_)
 

@@ -59,6 +59,8 @@ class Completion:
     hidden_tokens: int = 0  # billed like completion tokens, but not among them: reasoning that some endpoints leave out
     hold: str | None = None  # the `Meter`'s hold of the try that brought it
     uncounted: bool = False  # the reply does not report its tokens, so what it cost is not known
+    cache_write_tokens: int = 0  # of the prompt tokens, those the endpoint put into its cache, which may cost more
+    cache_write_1h_tokens: int = 0  # of those, the ones it keeps for an hour, which may cost more still
     batched: bool = False  # requested through a Batch endpoint, at its lower price
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 

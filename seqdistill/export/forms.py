@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,7 @@ from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.loading import files_of, generation_config, load
 from seqdistill.errors import UsageError
 from seqdistill.export import gguf
-from seqdistill.journal.asking import Asker, answers, lacking, run_async
+from seqdistill.journal.asking import Asker, answers, failures, lacking, run_async
 from seqdistill.journal.budget import FREE, Source, spending
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
@@ -220,21 +219,16 @@ def _answers(
                 with spending(run, journal, [source], None, progress, note_spent=False) as budget:
                     progress.start(f"prompting {file.name}", missing, "answers")
                     try:
-                        failed = run_async(_ask(Asker(journal, budget, Pace(concurrency=AT_ONCE)), source, requests, progress))
+                        asker = Asker(journal, budget, Pace(concurrency=AT_ONCE))
+                        failed = run_async(_failures(asker, source, requests, progress))
                     finally:
                         progress.end()
         return {request.id: completion for request, completion in answers(journal, identity, requests, failed)}
 
 
-async def _ask(asker: Asker, source: Source, requests: Sequence[Request], progress: Progress) -> dict[str, Completion]:
-    """The failures, by request id."""
-    failed = {}
-    async with asker, aclosing(asker.ask(source, requests)) as completions:
-        async for completion in completions:
-            progress.advance()
-            if completion.error is not None:
-                failed[completion.id] = completion
-    return failed
+async def _failures(asker: Asker, source: Source, requests: Sequence[Request], progress: Progress) -> dict[str, Completion]:
+    async with asker:
+        return await failures(asker, source, requests, progress.advance)
 
 
 def _stops_and_longest(model: Path, prompts: Mapping[str, Prompt]) -> tuple[list[str], int]:

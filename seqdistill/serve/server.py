@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from seqdistill.engines import Pace
 from seqdistill.engines.models import identity
@@ -32,9 +32,6 @@ from seqdistill.serve.student import EndpointStudent, Student, served_names
 from seqdistill.serve.teacher import Teacher
 from seqdistill.serve.views import views_of
 from seqdistill.tasks.answer_form import AnswerForm
-
-if TYPE_CHECKING:
-    pass
 
 FINISH_SECONDS = 30.0  # for what is under way when the server is stopped
 WITHOUT_TEACHER = ("error", "student")

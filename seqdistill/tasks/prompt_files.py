@@ -34,6 +34,7 @@ from seqdistill.tasks.row_files import hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 
 KEYS = ("prompt", "messages", "system", "reference", "slice", "id", "group")
+RECORDED_KEYS = ("completion",)  # that only the rows of an import have
 ROW_HINT = 'a prompt is {"prompt": "text"} or {"messages": [...]}, with "id", "reference", "slice" and "group" where known'
 NO_TYPOS = {"preference", "preferences"}  # keys of other data that only look like ours
 QUESTIONS = ("question", "query", "problem", "text", "input", "inputs", "sentence", "document", "article", "dialogue", "body")
@@ -105,12 +106,8 @@ def load_rows(
             )
     if not prompts:
         raise UsageError(f"{source}: no prompts in it", ROW_HINT)
-    if not may_lack and (lost := sorted(set(columns) - found)):
-        raise UsageError(
-            f"{source}: no row has the column {columns[lost[0]]!r}, which [task] columns gives for {lost[0]!r}"
-            f"{nearest(columns[lost[0]], row)}",
-            f"the last row read has: {', '.join(row)}",
-        )
+    if not may_lack:
+        check_found({key: column for key, column in columns.items() if key not in RECORDED_KEYS}, found, row, source)
     say = (progress or Silent()).note
     if repeated:
         say(f"{source}: {repeated} rows repeat an earlier prompt and are sent once; give rows an id to send each of them")
@@ -137,13 +134,24 @@ def check_source(source: str) -> None:
 def check_columns(columns: Mapping[str, Any]) -> None:
     """Raises UsageError for a [task] columns that names no key of ours or maps it to what is not a column's name."""
     example = '[task] columns = { prompt = "question", reference = "answer" }'
+    keys = (*KEYS, *RECORDED_KEYS)
     for key, column in columns.items():
-        if key not in KEYS:
+        if key not in keys:
             raise UsageError(
-                f"[task] columns: unknown key {key!r}{nearest(key, KEYS)}", f"keys are {', '.join(KEYS)}: {example}"
+                f"[task] columns: unknown key {key!r}{nearest(key, keys)}", f"keys are {', '.join(keys)}: {example}"
             )
         if not isinstance(column, str) or not column.strip():
             raise UsageError(f"[task] columns: {key} = {column!r} is not the name of a column", example)
+
+
+def check_found(columns: Mapping[str, str], found: Set[str], row: Mapping[str, Any], source: str) -> None:
+    """Raises UsageError for a column of [task] columns that no row had; `row` is the last one read."""
+    if lost := sorted(columns.keys() - found):
+        raise UsageError(
+            f"{source}: no row has the column {columns[lost[0]]!r}, which [task] columns gives for {lost[0]!r}"
+            f"{nearest(columns[lost[0]].strip(), row)}",
+            f"the last row read has: {', '.join(row)}",
+        )
 
 
 # --- one row ----------------------------------------------------------------------------------------------------------

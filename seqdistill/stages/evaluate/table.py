@@ -271,7 +271,7 @@ def _not_better(part: dict[str, Any], margin: float) -> None:
         judged["decision"] = EQUIVALENT if judged["high"] < margin else NON_INFERIOR
 
 
-def warning(n: int, groups: Sequence[str] | None = None) -> str | None:
+def warning(n: int, groups: Sequence[str] | None) -> str | None:
     """What to say of intervals from few prompts, or few groups of them; None where there are enough."""
     many, what = (n, f"{n} prompts") if groups is None else (len(set(groups)), f"{n} prompts in {len(set(groups))} groups")
     return f"{what}: below {ENOUGH} an interval is a rough guide" if many < ENOUGH else None

@@ -101,7 +101,7 @@ def untrained(
     choice: str,
     prompts: Iterable[list[Message]],
     progress: Progress,
-    kept: Sequence[int] | None = None,
+    kept: Sequence[int] | None,
 ) -> Base:
     """The student before training. Nothing that an earlier training left is touched: see `kept`.
 

@@ -12,7 +12,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.records import Message
-from seqdistill.stages.train.cutting import TRIED_TOKENS, check_close, decoder_layers, in_float32, store_in, watched
+from seqdistill.stages.train.cutting import check_hooked, decoder_layers, store_in, watched
 
 SIZES = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")  # what configs call the number of neurons
 MULTIPLE = 32  # of which the number stays one: quantised formats have blocks of it
@@ -192,9 +192,6 @@ def _check_same(model: Any, smaller: Any, outputs: Mapping[str, str], kept: Mapp
     """Raises UsageError unless the smaller model computes what the whole one does with its other neurons at zero."""
     import torch
 
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    tokens = torch.arange(TRIED_TOKENS, device=model.device)[None] * 7 % vocabulary
-
     def silence(neurons: Sequence[int]) -> Any:
         def hook(_: Any, args: Any) -> Any:
             silent = torch.zeros_like(args[0])
@@ -204,10 +201,4 @@ def _check_same(model: Any, smaller: Any, outputs: Mapping[str, str], kept: Mapp
         return hook
 
     hooks = [model.get_submodule(outputs[layer]).register_forward_pre_hook(silence(kept[layer])) for layer in outputs]
-    try:
-        with in_float32(model, smaller), torch.inference_mode():
-            whole, part = (one(tokens, use_cache=False).logits.float() for one in (model.eval(), smaller))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    check_close(model, whole, part, "the chosen neurons", HINT)
+    check_hooked(model, hooks, smaller, "the chosen neurons", HINT)

@@ -28,6 +28,7 @@ from seqdistill.stages.generate.recorded.rows import (
     Exchange,
     Row,
     call_in,
+    columns_in,
     exchanges,
     exchanges_in,
     opened,
@@ -36,7 +37,7 @@ from seqdistill.stages.generate.recorded.rows import (
 from seqdistill.stages.generate.recorded.store import Store
 from seqdistill.stages.generate.recorded.views import Views, views_of
 from seqdistill.stages.generate.samples import sample_of
-from seqdistill.tasks.prompt_files import check_columns
+from seqdistill.tasks.prompt_files import RECORDED_KEYS, check_columns, check_found
 from seqdistill.tasks.row_files import Unread, read_rows
 
 NOTED = 3  # lines that could not be read, of which a note says why; all are in failures.jsonl
@@ -171,10 +172,12 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
         read.first_unread += [row] if read.unread <= NOTED else []
 
     pairs = Pairs(store, unread)
+    columns, columns_found, last = recipe.task.columns, set[str](), dict[str, Any]()
     for path in _named_once(files, progress):
         pairs.begin_file(str(path))
-        for place, raw in read_rows(path, progress, unread):
-            row = opened(raw, recipe.task.columns)
+        for place, last in read_rows(path, progress, unread):
+            columns_found |= columns_in(last, columns)
+            row = opened(last, columns)
             try:
                 corrects = takes_back(row)
                 if corrects is not False:
@@ -187,6 +190,10 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
             except UsageError as error:
                 unread(place, error)
         _take_pairs(pairs.end_file(), store, views, read, unread)
+    if last:
+        others = recipe.task.prompts or recipe.task.test  # files that the rest of the columns may be those of
+        wanted = {key: column for key, column in columns.items() if key in RECORDED_KEYS or not others}
+        check_found(wanted, columns_found, last, str(path))
     _take_pairs(pairs.finish(), store, views, read, unread)
     read.unanswered = store.unanswered()
     return read

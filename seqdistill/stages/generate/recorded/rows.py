@@ -110,18 +110,32 @@ class Exchange:
 def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     """The row with names as `columns` maps them, plain keys also in upper case, and lists and objects that a text holds.
 
-    A prompt stays text, unless it is a list of messages.
+    A prompt stays text, unless it is a list of messages. Where the answer's column is named, the row is no more than what is
+    named and what is known beside it.
     """
     row = {str(key).strip(): value for key, value in raw.items()}
     row |= {key.casefold(): row[key] for key in reversed(row) if key.casefold() in PLAIN - row.keys()}
-    row |= {key: row[column] for key, column in columns.items() if column in row}
+    named = {key: row[column.strip()] for key, column in columns.items() if column.strip() in row}
+    if "completion" in named:
+        rivals = {*ANSWERS, *REPLIES, *REQUESTS, "choices", "message"}
+        if named.keys() & {"prompt", "messages"}:
+            rivals |= {*PROMPTS, *CONVERSATIONS, "instruction", "context"}
+        row = {key: value for key, value in row.items() if key not in rivals}
+    row |= named
     for key, value in row.items():
         if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
             held = structured(value)
             loose = key in (*PROMPTS, *ANSWERS, "reference", "context", "instruction", "system")
             if not loose or is_conversation(held) or (isinstance(held, Mapping) and _is_api_object(held)):
                 row[key] = held
-    return rewritten(row)
+    return row if "completion" in named else rewritten(row)
+
+
+def columns_in(raw: Mapping[str, Any], columns: Mapping[str, str]) -> set[str]:
+    """The keys of `columns` that a row has, in their column or under their own name."""
+    names = {str(key).strip() for key in raw}
+    folded = {name.casefold() for name in names}
+    return {key for key, column in columns.items() if column.strip() in names or key in folded}
 
 
 def _is_api_object(value: Mapping[str, Any]) -> bool:
