@@ -81,7 +81,8 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
     The teacher is the recipe's, or else the model that each answer names, or else "recorded". A plain line's own `id` is its
     prompt's. An import adds to earlier imports; an answer that one of them brought is not taken again, only what is newly known
     of it. What feedback in a log of `serve` corrects or rates below 0 is left out. Raises UsageError, before anything is
-    written, when no line can be read, when a batch's reply could answer several requests, and for a run of generated samples.
+    written, when no line can be read, when a batch's reply could belong to several requests, and for a run whose samples were
+    generated.
     """
     _check_not_generated(run)
     check_columns(recipe.task.columns)

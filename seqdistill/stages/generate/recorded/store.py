@@ -136,9 +136,10 @@ class Store:
 
     def take_back(self, call: str, text: str | None = None) -> None:
         """What answered this request so far is a wrong answer to its prompt: all of it, or what says the text."""
+        said = None if text is None else _digest(text)
         self._db.execute(
-            "INSERT OR IGNORE INTO taken_back SELECT prompt_id, said FROM exchanges WHERE call = ? AND (? OR said = ?)",
-            (call, text is None, _digest(text or "")),
+            "INSERT OR IGNORE INTO taken_back SELECT prompt_id, said FROM exchanges WHERE call = ? AND (? IS NULL OR said = ?)",
+            (call, said, said),
         )
 
     def taken_back(self) -> int:
