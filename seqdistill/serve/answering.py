@@ -44,6 +44,7 @@ class Head:
     confidence: float | None
     usd: float | None
     reason: str  # why not the other one
+    decided_on: int = 0  # the first tokens of a stream in which the student was so sure; 0: the whole answer
 
 
 @dataclass(frozen=True)
@@ -178,19 +179,20 @@ class Answering:
 
         Raises TeacherFailed where nobody can answer; the generator raises it, or StudentFailed, where an answer breaks off.
         """
-        reason, confidence = self.route(asked), None
+        reason, confidence, decided_on = self.route(asked), None, 0
         held: list[Chunk] = []
         if not reason and self.student is not None:
             parts = self.student.stream(wanted := self._wanted(asked))
             try:
                 confidence, finished = await self._first(parts, held, wanted.n)
-                keeps = self._keeps(confidence, self._first_threshold)
+                keeps, decided_on = self._keeps(confidence, self._first_threshold), self.promise.decide_on
                 if finished:
                     judged = await self._judge(self.student, wanted, joined(held), asked.chat)
                     confidence = judged.confidence
                     keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
+                    decided_on = 0
                 if keeps:
-                    return self._student_head(confidence, ""), _resumed(held, parts)
+                    return replace(self._student_head(confidence, ""), decided_on=decided_on), _resumed(held, parts)
                 reason = "not sure"
                 if not self.student_without_teacher:
                     await parts.aclose()

@@ -239,9 +239,8 @@ class App:
         for of in ("prompt", "completion"):
             if tokens := count(as_dict(usage).get(f"{of}_tokens")):
                 self.metrics.count("tokens", tokens, model=head.by, of=of)
-        exchange = Exchange(
-            str(envelope["id"]), asked.teacher, model=head.model, by=head.by, confidence=head.confidence, usd=head.usd, **said
-        )
+        about = {name: getattr(head, name) for name in ("model", "by", "confidence", "decided_on", "usd")}
+        exchange = Exchange(str(envelope["id"]), asked.teacher, **about, **said)
         self._log.answered(exchange)
         if exchange.text and head.by == "student" and drawn("shadow", [], exchange.id) < self._limits.shadow:
             self._shadow(asked, exchange)
