@@ -229,6 +229,8 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
         completion_tokens=_share(usage.completion or 0, number, len(choices)),
         hidden_tokens=_share(usage.hidden, number, len(choices)),
         cached_tokens=usage.cached if number == 0 else 0,
+        cache_write_tokens=usage.cache_writes if number == 0 else 0,
+        cache_write_1h_tokens=usage.cache_writes_1h if number == 0 else 0,
         seconds=seconds,
         raw={**raw, "choices": [choice]},
         tool_calls=calls,

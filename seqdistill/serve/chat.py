@@ -1,5 +1,6 @@
 """What a chat-completions request says, read and checked. Knows neither models nor HTTP."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {  # fields that change nothing 
     "logit_bias": ({},),
     "modalities": (["text"],),
 }
+SURROGATES = (b"\\ud", b"\\uD", b"\xed")  # what is in the bytes of half a character, and of some whole ones
 OF_THE_RECIPE = (  # for the model that answered before: the recipe decides them, and the student has learnt what they did
     *("reasoning_effort", "reasoning", "thinking", "verbosity", "prediction", "top_k", "min_p"),
 )
@@ -64,6 +66,8 @@ def read_chat(content: bytes) -> Chat:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise BadRequest("the body is not a JSON object")
+    if any(sign in content for sign in SURROGATES):
+        _check_characters(body)
     messages = _messages(body.pop("messages", None))
     fields: dict[str, Any] = {}
     ignored = []
@@ -100,6 +104,16 @@ def _messages(value: Any) -> list[Message]:
     if messages[-1]["role"] != "user":
         raise BadRequest("the last message is not the user's", "messages")
     return messages
+
+
+def _check_characters(body: Mapping[str, Any]) -> None:
+    """Raises BadRequest for half a character, which no model can read."""
+    for name, value in body.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            raise BadRequest(f"{half} is half a character: a text was cut in the middle of it", name) from None
 
 
 Read = Callable[[str, Any], Any]  # a field's value by its name and what the body holds. Raises BadRequest
