@@ -235,7 +235,7 @@ def _run(
 ) -> dict[str, Any]:
     chosen = api.stages_between(from_, until)
     whole, recipe = recipe, recipe if smoke is None else api.smoke_recipe(run.path, recipe, smoke)
-    api.check_stages(run.path, recipe, progress=console)
+    api.check_stages(run.path, recipe, first=from_, progress=console)
     acts: dict[str, Callable[[Run, Recipe, Console], dict[str, Any]]] = {
         "generate": partial(_generate, checked=True),
         "filter": _filter,

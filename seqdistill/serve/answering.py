@@ -12,7 +12,7 @@ from typing import Any
 from seqdistill.confidence import confidence_in, confidence_of
 from seqdistill.engines import Completion, Request
 from seqdistill.engines.logprobs import chat_values
-from seqdistill.engines.replies import as_dict, choices_in, parse_choice
+from seqdistill.engines.replies import answer_in, as_dict, choices_in
 from seqdistill.engines.streams import joined
 from seqdistill.records import Message, prompt_id, request_seed
 from seqdistill.serve.chat import Chat
@@ -44,6 +44,7 @@ class Head:
     confidence: float | None
     usd: float | None
     reason: str  # why not the other one
+    decided_on: int = 0  # the first tokens of a stream in which the student was so sure; 0: the whole answer
 
 
 @dataclass(frozen=True)
@@ -178,19 +179,20 @@ class Answering:
 
         Raises TeacherFailed where nobody can answer; the generator raises it, or StudentFailed, where an answer breaks off.
         """
-        reason, confidence = self.route(asked), None
+        reason, confidence, decided_on = self.route(asked), None, 0
         held: list[Chunk] = []
         if not reason and self.student is not None:
             parts = self.student.stream(wanted := self._wanted(asked))
             try:
                 confidence, finished = await self._first(parts, held, wanted.n)
-                keeps = self._keeps(confidence, self._first_threshold)
+                keeps, decided_on = self._keeps(confidence, self._first_threshold), self.promise.decide_on
                 if finished:
                     judged = await self._judge(self.student, wanted, joined(held), asked.chat)
                     confidence = judged.confidence
                     keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
+                    decided_on = 0
                 if keeps:
-                    return self._student_head(confidence, ""), _resumed(held, parts)
+                    return replace(self._student_head(confidence, ""), decided_on=decided_on), _resumed(held, parts)
                 reason = "not sure"
                 if not self.student_without_teacher:
                     await parts.aclose()
@@ -232,10 +234,11 @@ class Answering:
             if whole:
                 continue
             for chunk in part:
-                for choice in chunk.get("choices") or ():
-                    places, index = as_dict(choice.get("logprobs")).get("content"), choice.get("index")
-                    if isinstance(places, list) and isinstance(index, int) and index < n:
-                        values[index] += chat_values(places)
+                for choice in chunk["choices"]:
+                    if (index := choice["index"]) >= n or len(values[index]) >= tokens:
+                        continue
+                    places = as_dict(choice.get("logprobs")).get("content")
+                    values[index] += chat_values(places) if isinstance(places, list) else ()
             if min(map(len, values)) >= tokens:
                 return min(confidence_in(one[:tokens]) for one in values), False
         return None, True
@@ -275,7 +278,7 @@ class Answering:
         return Wanted(
             messages=asked.student,
             **how,
-            seed=self._seed(asked, 0),
+            seed=self._seed(asked, 0) if how["temperature"] > 0 or self.promise.samples else self.defaults.seed,
             n=chat.n,
             stop=chat.stop,
             top_logprobs=chat.top_logprobs,
@@ -321,8 +324,8 @@ class Answering:
 
 
 def completions_in(reply: dict[str, Any]) -> list[Completion]:
-    """The completions of a chat-completions reply."""
-    return [parse_choice("", reply, number, 0.0) for number in range(len(choices_in(reply)))]
+    """The answers of a student's reply with their log-probabilities; their tokens are not counted."""
+    return [Completion("", content=answer_in(one["message"])[0], raw={"choices": [one]}) for one in reply["choices"]]
 
 
 def reply_of(completions: Sequence[Completion], *, with_logprobs: bool = False) -> dict[str, Any]:

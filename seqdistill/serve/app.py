@@ -1,6 +1,7 @@
 """The HTTP side: an OpenAI-compatible endpoint with its errors, limits and headers. Decides nothing about answers."""
 
 import asyncio
+import functools
 import hmac
 import json
 import logging
@@ -239,11 +240,11 @@ class App:
         for of in ("prompt", "completion"):
             if tokens := count(as_dict(usage).get(f"{of}_tokens")):
                 self.metrics.count("tokens", tokens, model=head.by, of=of)
-        exchange = Exchange(
-            str(envelope["id"]), asked.teacher, model=head.model, by=head.by, confidence=head.confidence, usd=head.usd, **said
-        )
+        about = {name: getattr(head, name) for name in ("model", "by", "confidence", "decided_on", "usd")}
+        exchange = Exchange(str(envelope["id"]), asked.teacher, **about, **said)
         self._log.answered(exchange)
-        if exchange.text and head.by == "student" and drawn("shadow", [], exchange.id) < self._limits.shadow:
+        may_be_checked = self._limits.shadow > 0 and head.by == "student" and exchange.text
+        if may_be_checked and drawn("shadow", [], exchange.id) < self._limits.shadow:
             self._shadow(asked, exchange)
         return response
 
@@ -302,6 +303,8 @@ class App:
 
         if (request.content_length or 0) > MOST_BODY:
             raise _too_large()  # before it is sent
+        if request.content.is_eof():  # it came with its head, as nearly all do: nothing is waited for
+            return await request.read()
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 return await request.read()
@@ -367,6 +370,7 @@ def _server_log() -> logging.Logger:
     return log
 
 
+@functools.lru_cache(maxsize=256)
 def _host(url: str) -> str | None:
     try:
         return urlsplit(url).hostname

@@ -1,8 +1,8 @@
 """RUN/serve/log.jsonl: what the teacher answered, what it says to answers of the student, and what people corrected.
 
 A line is a conversation as fine-tuning files hold it, so `seqdistill import` reads the log: {"id", "prompt_id", "time", "kind",
-"messages", "model", "finish_reason", "student", "confidence", "rating", "usd"}. `messages` are the teacher's view and an answer
-of `model`, whose weight is 0 where it is not to be learnt, as is that of earlier answers. Kinds:
+"messages", "model", "finish_reason", "student", "confidence", "decided_on", "rating", "usd"}. `messages` are the teacher's view
+and an answer of `model`, whose weight is 0 where it is not to be learnt, as is that of earlier answers. Kinds:
 teacher   the teacher answered the caller; `student` is what the student would have said, where that is known
 shadow    the student answered the caller; `messages` hold what the teacher says
 feedback  a caller's correction, or with weight 0 its rating of what was answered
@@ -37,6 +37,7 @@ class Exchange:
     confidence: float | None
     usd: float | None
     student: str | None = None  # what the student would have said
+    decided_on: int = 0  # first tokens of a stream, in which `confidence` is; 0: in the whole answer
 
 
 class Log:
@@ -87,6 +88,7 @@ class Log:
             "finish_reason": exchange.finish_reason,
             "student": None,
             "confidence": exchange.confidence,
+            "decided_on": exchange.decided_on,
             "rating": None,
             "usd": exchange.usd,
         }

@@ -3,7 +3,6 @@
 The statistics are those of `table`, with the other student in the teacher's place. Decides what can be compared at all.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,7 @@ from seqdistill.stages.evaluate.scores import described, margin_points
 from seqdistill.stages.evaluate.shown import other_way, percent, point, points
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, tabulate
-from seqdistill.stages.evaluate.written import answer_of, form_in, measures_in, own_measures_in
+from seqdistill.stages.evaluate.written import answer_of, document_of, form_in, measures_in, own_measures_in
 
 STUDENT, OTHER = "student", "other"
 SETTINGS = ("temperature", "max_tokens")  # of eval: what answers depend on
@@ -191,7 +190,8 @@ class _Written:
     @classmethod
     def of(cls, run: Run) -> "_Written":
         path = run.need("eval", "predictions.jsonl")
-        scores = json.loads(run.need("eval", "scores.json").read_text(encoding="utf-8"))
+        run.need("eval", "scores.json")
+        scores = document_of(run, "scores.json")
         template = (run.manifest("eval") or {}).get("settings", {}).get("task.template", "")
         answers: dict[str, Answer] = {}
         teacher: dict[str, str] = {}

@@ -56,11 +56,7 @@ def contestants_of(run: Run, recipe: Recipe, kind: str) -> list[Contestant]:
 
     Without a teacher, its recorded answers are the teacher. Raises UsageError before train ran.
     """
-    student = student_of(run, recipe)
-    base = str((run.manifest("train") or {})["student"]["base"])  # a path is relative to the run
-    if (run.path / base).exists():
-        base = os.path.normpath(run.path / base)
-    untrained = replace(recipe.student, model=base, revision=None if Path(base).exists() else recipe.student.revision)
+    student, untrained = student_of(run, recipe), untrained_of(run, recipe)
     copy = Contestant("copy", "copy of the prompt", "copying the prompt", write=baselines.copies)
     majority = Contestant("majority", "majority class", "always saying the most frequent class", write=baselines.majority)
     nearest = Contestant("nearest", "nearest training answer", "the nearest training answer", write=baselines.nearest)
@@ -72,6 +68,27 @@ def contestants_of(run: Run, recipe: Recipe, kind: str) -> list[Contestant]:
         *([nearest] if baselines.training_file(run) else []),
         *_also(recipe),
     ]
+
+
+def untrained_of(run: Run, recipe: Recipe) -> ModelConfig:
+    """The student before it was trained. Raises UsageError where a run was moved away from it, and the recipe has another."""
+    trained = (run.manifest("train") or {})["student"]
+    base = str(trained["base"])  # a path is relative to the run
+    if (run.path / base).exists():
+        base = os.path.normpath(run.path / base)
+    elif base.startswith(os.pardir):
+        named = recipe.student.model
+        if (
+            not named
+            or not Path(named).exists()
+            or identity(replace(recipe.student, engine="transformers")) != trained["identity"]
+        ):
+            raise UsageError(
+                f"{run.path / base}: the untrained student is not there; was the run moved?",
+                f"pass the folder of {trained['identity'].partition('@')[0]} with --student",
+            )
+        base = named
+    return replace(recipe.student, model=base, revision=None if Path(base).exists() else recipe.student.revision)
 
 
 def student_of(run: Run, recipe: Recipe) -> Contestant:

@@ -4,7 +4,6 @@ The confidence in some first tokens is another number than that in all: its thre
 same halves of the test prompts, from the log-probabilities in eval's journal. Runs no model.
 """
 
-import json
 from dataclasses import replace
 
 from seqdistill.confidence import confidence_in
@@ -15,7 +14,7 @@ from seqdistill.records import read_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer
 from seqdistill.stages.evaluate.deferral import Promise, deferral
-from seqdistill.stages.evaluate.written import answer_of
+from seqdistill.stages.evaluate.written import answer_of, document_of
 
 
 def first_tokens_threshold(run: Run, tokens: int) -> float | None:
@@ -26,16 +25,16 @@ def first_tokens_threshold(run: Run, tokens: int) -> float | None:
     files = {name: run.file("eval", name) for name in ("deferral.json", "scores.json", "predictions.jsonl", "journal.jsonl")}
     if not all(path.is_file() for path in files.values()):
         return None
+    written, scores = document_of(run, "deferral.json"), document_of(run, "scores.json")
     try:
-        written = json.loads(files["deferral.json"].read_text(encoding="utf-8"))
-        scores = json.loads(files["scores.json"].read_text(encoding="utf-8"))
         if written["target"] is None or written["confidence"] != "logprob":
             return None
         promise = Promise(*(written[name] for name in ("target", "risk", "good_enough", "samples")))
         identity = scores["models"]["student"]["identity"]
-    except (ValueError, LookupError, TypeError):
+    except (LookupError, TypeError) as error:
         raise UsageError(
-            f"{run.file('eval', 'deferral.json')} or scores.json beside it: damaged", f"run `seqdistill eval {run.path}` again"
+            f"{files['deferral.json']}, or scores.json beside it: damaged: {error} is not there",
+            f"run `seqdistill eval {run.path}` again",
         ) from None
     with Journal(files["journal.jsonl"], writable=False) as journal:
         first = {
