@@ -248,6 +248,8 @@ def _prompt_of(
     for name in ("conversations", "conversation"):
         if value is None and plain_messages(row.get(name)):
             key, value = name, plain_messages(row[name])
+    if isinstance(value, Mapping) and (turns := plain_messages(value)):
+        value = turns
     if isinstance(value, Mapping) and (inner := value.get("messages", [value] if value.get("role") else None)):
         value = inner
     if value is None and (instruction := instruction_text(row)):

@@ -116,7 +116,7 @@ def _turns(row: Row) -> Row | None:
             if isinstance(system := beside.get("system"), str):
                 beside["system"] = system.removeprefix("SYSTEM:").strip()
             return {**beside, "messages": messages}
-        if isinstance(value, list) and (messages := plain_messages(value)) and messages != value:
+        if isinstance(value, (list, dict)) and (messages := plain_messages(value)) and messages != value:
             return {**row, key: messages}
     return None
 

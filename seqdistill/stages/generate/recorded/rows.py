@@ -144,7 +144,7 @@ def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
         row = {key: value for key, value in row.items() if key not in rivals}
     row |= named
     for key, value in row.items():
-        if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        if isinstance(value, str) and value.lstrip()[:6].startswith(("[", "{", "array(")):
             held = structured(value)
             loose = key in (*PROMPTS, *ANSWERS, "reference", "context", "instruction", "system")
             if not loose or is_conversation(held) or (isinstance(held, Mapping) and _is_api_object(held)):
@@ -192,6 +192,8 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
         return found
     if whole is not None or request is not None or _is_request(row):
         return None
+    if any(row.get(key) for key in (*PROMPTS, "instruction")) and any(row[key] is None for key in ANSWERS if key in row):
+        raise UsageError(f"{place}: the answer is empty")
     raise UsageError(f"{place}: {unknown(row)}", HINT)
 
 
