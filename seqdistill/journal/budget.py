@@ -107,8 +107,13 @@ class Source:
     def cost(self, completion: Completion) -> float | None:
         """What one answer cost in USD; None where an endpoint's price is not known."""
         if self.price is None:
-            return None if self.config.engine == "openai" else 0.0
+            return 0.0 if self.is_free else None
         return self.price.usd(completion)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it runs in this process, and has no price."""
+        return self.price is None and self.config.engine != "openai"
 
 
 def prompt_bound(request: Request) -> int:

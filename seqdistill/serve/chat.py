@@ -1,6 +1,8 @@
 """What a chat-completions request says, read and checked. Knows neither models nor HTTP."""
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +28,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {  # fields that change nothing 
     "logit_bias": ({},),
     "modalities": (["text"],),
 }
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")  # half a character, or the escape of a whole one
 OF_THE_RECIPE = (  # for the model that answered before: the recipe decides them, and the student has learnt what they did
     *("reasoning_effort", "reasoning", "thinking", "verbosity", "prediction", "top_k", "min_p"),
 )
@@ -69,6 +72,8 @@ def read_chat(content: bytes) -> Chat:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise BadRequest("the body is not a JSON object")
+    if SURROGATE.search(content):
+        _check_characters(body)
     _check_known(body)
     try:
         messages = chat_messages(body.get("messages"), "the request", "messages")
@@ -102,6 +107,16 @@ def read_chat(content: bytes) -> Chat:
             name: value for name, value in metadata.items() if isinstance(value, str) and name not in ("prompt", "messages")
         },
     )
+
+
+def _check_characters(body: Mapping[str, Any]) -> None:
+    """Raises BadRequest for half a character, which no model can read."""
+    for name, value in body.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            raise BadRequest(f"{half} is half a character: a text was cut in the middle of it", name) from None
 
 
 def _check_known(body: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from seqdistill.errors import UsageError
+from seqdistill.records import NO_FILE
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -67,7 +68,7 @@ def check_file(path: Path) -> None:
     if kind_of(path) not in KINDS:
         raise UsageError(f"{path}: not a kind of file that holds rows", _instead(path))
     if not path.is_file():
-        raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe")
+        raise UsageError(f"{path}: no such file", NO_FILE)
 
 
 def check_readable(path: Path) -> None:

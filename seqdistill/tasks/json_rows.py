@@ -96,18 +96,15 @@ def _objects(place: str, value: Any, inner: list[Any] | None, unread: Unread) ->
 
 def _page(value: Mapping[str, Any]) -> list[Any] | None:
     """The rows of a page as OpenAI's API lists them, or of a table with a list for each column; None for any other object."""
-    if value.get("object") == "list" and isinstance(value.get("data"), list):
-        return value["data"]
+    if value.get("object") == "list" and isinstance(page := value.get("data"), list):
+        return page
     columns = list(value.values())
     if not columns or not IN_A_ROW & value.keys() or not all(isinstance(one, list) and one for one in columns):
         return None
     if len({len(one) for one in columns}) > 1 or any(isinstance(one[0], dict) for one in columns):
         return None  # a row: of messages, or of lists that have nothing to do with each other
-    if (
-        len(columns) == 1
-        and not is_conversation(columns[0][0])
-        and not (len(columns[0]) > 1 and isinstance(columns[0][0], str))
-    ):
+    first = columns[0][0]
+    if len(columns) == 1 and not is_conversation(first) and not (isinstance(first, str) and len(columns[0]) > 1):
         return None
     return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
 

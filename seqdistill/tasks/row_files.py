@@ -15,7 +15,7 @@ from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
-from seqdistill.records import NOT_UTF8
+from seqdistill.records import NO_FILE, NOT_UTF8
 from seqdistill.tasks.brought_files import Damaged, check_readable, kind_within, packing
 from seqdistill.tasks.csv_rows import csv_rows
 from seqdistill.tasks.json_rows import Row, Unread, json_rows
@@ -39,7 +39,7 @@ def read_rows(path: Path, progress: Progress | None = None, unread: Unread | Non
             case _:
                 yield from json_rows(path, unread)
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe") from None
+        raise UsageError(f"{path}: no such file", NO_FILE) from None
     except (IsADirectoryError, PermissionError) as error:
         raise UsageError(f"{path}: {error.strerror}", "pass a readable file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, Damaged) as error:

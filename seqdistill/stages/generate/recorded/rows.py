@@ -164,6 +164,22 @@ def _is_api_object(value: Mapping[str, Any]) -> bool:
     return bool(value.keys() & {"messages", "choices", "candidates", "role", "stop_reason", "contents"}) or "raw" in value
 
 
+def call_in(row: Row) -> str | None:
+    """The id of the request that a line of `serve`'s log is about; None for any other row."""
+    in_log = row.get("kind") in ("teacher", "shadow", "feedback") and isinstance(row.get("id"), str) and "prompt_id" in row
+    return str(row["id"]) if in_log else None
+
+
+def takes_back(row: Row) -> bool | str:
+    """Whether feedback in `serve`'s log takes back what was answered before: all, or the text that was rated below 0."""
+    messages, rating = row.get("messages"), row.get("rating")
+    if call_in(row) is None or row["kind"] != "feedback" or not is_conversation(messages) or messages is None:
+        return False
+    if _weight(messages[-1]) != 0:
+        return True
+    return str(messages[-1].get("content")) if isinstance(rating, (int, float)) and rating < 0 else False
+
+
 def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     """The answers in a row; none where it holds nothing to be learnt; None where it holds only one half of an exchange.
 

@@ -26,7 +26,9 @@ CREATE TABLE nodes (name TEXT PRIMARY KEY, parent TEXT, place TEXT, role TEXT, r
 CREATE INDEX node_parent ON nodes (parent);
 CREATE TABLE unread (number INTEGER PRIMARY KEY, content TEXT);
 CREATE TABLE prompts (id TEXT PRIMARY KEY, said TEXT);
-CREATE TABLE exchanges (number INTEGER PRIMARY KEY, prompt TEXT, content TEXT);
+CREATE TABLE exchanges (number INTEGER PRIMARY KEY, call TEXT, prompt_id TEXT, said BLOB, prompt TEXT, content TEXT);
+CREATE INDEX exchange_call ON exchanges (call);
+CREATE TABLE taken_back (prompt TEXT, said BLOB, PRIMARY KEY (prompt, said));
 CREATE TABLE samples (position INTEGER PRIMARY KEY, id TEXT, prompt TEXT, teacher TEXT, said BLOB, number INTEGER,
                       earlier INTEGER, content TEXT);
 CREATE INDEX sample_id ON samples (id);
@@ -145,16 +147,36 @@ class Store:
 
     # --- exchanges ----------------------------------------------------------------------------------------------------
 
-    def add_exchange(self, exchange: Exchange, prompt: Prompt) -> None:
-        """An answer with the prompt that it answers."""
+    def add_exchange(self, exchange: Exchange, prompt: Prompt, call: str | None = None, *, corrects: bool = False) -> None:
+        """An answer with the prompt that it answers, and the id of the request by which it can be taken back."""
         content = {**vars(exchange), "completion": vars(exchange.completion)}
+        said = _digest(exchange.completion.content)
+        self._db.execute("DELETE FROM taken_back WHERE ? AND prompt = ? AND said = ?", (corrects, prompt.id, said))
         self._db.execute(
-            "INSERT INTO exchanges (prompt, content) VALUES (?, ?)", (json.dumps(vars(prompt)), json.dumps(content))
+            "INSERT INTO exchanges (call, prompt_id, said, prompt, content) VALUES (?, ?, ?, ?, ?)",
+            (call, prompt.id, said, json.dumps(vars(prompt)), json.dumps(content)),
         )
 
+    def take_back(self, call: str, text: str | None = None) -> None:
+        """What answered this request so far is a wrong answer to its prompt: all of it, or what says the text."""
+        said = None if text is None else _digest(text)
+        self._db.execute(
+            "INSERT OR IGNORE INTO taken_back SELECT prompt_id, said FROM exchanges WHERE call = ? AND (? IS NULL OR said = ?)",
+            (call, said, said),
+        )
+
+    def taken_back(self) -> int:
+        """How many of the answers were taken back; removes those from the samples of earlier imports."""
+        self._db.execute("DELETE FROM samples WHERE earlier AND (prompt, said) IN (SELECT prompt, said FROM taken_back)")
+        ((count,),) = self._db.execute(
+            "SELECT COUNT(*) FROM exchanges WHERE (prompt_id, said) IN (SELECT prompt, said FROM taken_back)"
+        ).fetchall()
+        return int(count)
+
     def exchanges(self) -> Iterator[tuple[Exchange, Prompt]]:
-        """Every answer, in the order in which they were read."""
-        for prompt, content in self._db.execute("SELECT prompt, content FROM exchanges ORDER BY number"):
+        """Every answer that was not taken back, in the order in which they were read."""
+        query = "SELECT prompt, content FROM exchanges WHERE (prompt_id, said) NOT IN (SELECT prompt, said FROM taken_back)"
+        for prompt, content in self._db.execute(f"{query} ORDER BY number"):
             said = json.loads(content)
             exchange = Exchange(**{**said, "completion": Completion(**said["completion"])})
             yield exchange, Prompt(**json.loads(prompt))
