@@ -18,13 +18,13 @@ from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
-from seqdistill.serve.answering import Answering, Asked, Head, Parts
-from seqdistill.serve.chat import BadRequest, Chat, read_chat
+from seqdistill.serve.answering import Answering, Asked, Parts
+from seqdistill.serve.chat import BadRequest, read_chat
 from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
 from seqdistill.serve.replies import Events, encoded, headers_of, whole
 from seqdistill.serve.routing import drawn
-from seqdistill.serve.student import StudentFailed
+from seqdistill.serve.student import Chunk, StudentFailed
 from seqdistill.serve.teacher import TeacherFailed
 
 if TYPE_CHECKING:
@@ -214,10 +214,10 @@ class App:
         said: dict[str, Any]  # of the first choice
         try:
             if chat.stream:
-                head, parts = await self.answering.stream(asked)
+                head, there, parts = await self.answering.stream(asked)
                 async with aclosing(parts):
                     events = Events(chat, head, envelope)
-                    response = await self._stream(request, chat, head, parts, events)
+                    response = await self._stream(request, headers_of(head, chat), there, parts, events)
                 said, usage = {"text": events.text, "finish_reason": events.finish_reason}, events.usage
             else:
                 answered = await self.answering.answer(asked)
@@ -316,11 +316,11 @@ class App:
             raise HttpError(400, "invalid_request", f"the body cannot be read: {error}") from None
 
     async def _stream(
-        self, request: "web.Request", chat: Chat, head: Head, parts: Parts, events: Events
+        self, request: "web.Request", headers: dict[str, str], there: list[Chunk], parts: Parts, events: Events
     ) -> "web.StreamResponse":
         from aiohttp import HttpVersion11, web
 
-        headers = {**STREAM_HEADERS, **headers_of(head, chat)}
+        headers = {**STREAM_HEADERS, **headers}
         response: web.StreamResponse
         if request.version < HttpVersion11:  # it ends with the connection
             response = web.StreamResponse(headers=headers)
@@ -332,9 +332,9 @@ class App:
         if request.transport is not None:
             request.transport.set_write_buffer_limits(high=WRITE_BUFFER)
         try:
+            await _write(request, writer.write, events.of(there))
             async for part in parts:
-                if text := events.of(part):
-                    await _write(request, writer.write, text)
+                await _write(request, writer.write, events.of(part))
             end = events.end()
         except (TeacherFailed, StudentFailed) as failure:  # the status is sent: all that is left is an event
             self.metrics.count("errors", code="broken_off")
@@ -345,9 +345,11 @@ class App:
 
 
 async def _write(request: "web.Request", write: Callable[[bytes], Awaitable[None]], text: str) -> None:
-    """Writes a part of a stream. Raises TimeoutError for a client that does not take it."""
-    content = text.encode("utf-8", "replace")
-    if len(content) < WRITE_BUFFER and request.transport is not None and not request.transport.get_write_buffer_size():
+    """Writes a part of a stream, if there is any. Raises TimeoutError for a client that does not take it."""
+    content, transport = text.encode("utf-8", "replace"), request.transport
+    if not content:
+        return
+    if len(content) < WRITE_BUFFER and transport is not None and not transport.get_write_buffer_size():
         await write(content)  # it waits for nobody
         return
     async with asyncio.timeout(WRITE_SECONDS):

@@ -1,7 +1,6 @@
 """What a chat-completions request says, read and checked. Knows neither models nor HTTP."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +22,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {  # fields that change nothing 
     "logit_bias": ({},),
     "modalities": (["text"],),
 }
-SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")  # half a character, or the escape of a whole one
+SURROGATES = (b"\\ud", b"\\uD", b"\xed")  # what is in the bytes of half a character, and of some whole ones
 OF_THE_RECIPE = (  # for the model that answered before: the recipe decides them, and the student has learnt what they did
     *("reasoning_effort", "reasoning", "thinking", "verbosity", "prediction", "top_k", "min_p"),
 )
@@ -67,7 +66,7 @@ def read_chat(content: bytes) -> Chat:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise BadRequest("the body is not a JSON object")
-    if SURROGATE.search(content):
+    if any(sign in content for sign in SURROGATES):
         _check_characters(body)
     messages = _messages(body.pop("messages", None))
     fields: dict[str, Any] = {}

@@ -54,8 +54,8 @@ class Events:
         self._chat, self._head = chat, head
         kind, model = "chat.completion.chunk", encoded(head.model)
         self._start = f'data: {{"id":"{envelope["id"]}","created":{envelope["created"]},"object":"{kind}","model":{model},'
-        role = {"role": "assistant", "content": ""}
-        self._waiting = self._event(",".join(self._choice(number, role, None, None) for number in range(chat.n)))
+        role = '{"role":"assistant","content":""}'
+        self._waiting = self._event(",".join(_choice(number, role) for number in range(chat.n)))
 
     def of(self, chunks: Sequence[Chunk]) -> str:
         """What is to be written now that some chunks are there; empty where it can wait."""
@@ -64,11 +64,20 @@ class Events:
             for choice in chunk["choices"]:
                 index, finish = choice["index"], choice.get("finish_reason")
                 shown = {name: part for name, part in choice["delta"].items() if part and name != "role"}
-                if shown or finish:
-                    events.append(self._event(self._choice(index, shown, choice.get("logprobs"), finish)))
-                    ready = ready or bool(shown)
+                if not (shown or finish):
+                    continue
+                text = shown.get("content")
+                if (
+                    isinstance(text, str) and len(shown) == 1
+                ):  # nearly all: the encoder takes longer for an object than for a text
+                    delta = f'{{"content":{_encode(text)}}}'
+                else:
+                    delta, text = encoded(shown), text_of(text)
+                logprobs = choice.get("logprobs") if self._chat.logprobs else None
+                events.append(self._event(_choice(index, delta, logprobs, finish)))
+                ready = ready or bool(shown)
                 if index == 0:
-                    self.text += text_of(shown.get("content"))
+                    self.text += text
                     self.finish_reason = finish or self.finish_reason
             if usage := chunk.get("usage"):
                 self.usage = usage
@@ -86,12 +95,12 @@ class Events:
         """What is written at the end of an answer that broke off: `error` is JSON."""
         return f"{self._waiting}data: {error}\n\n"
 
-    def _choice(self, index: int, delta: dict[str, Any], logprobs: Any, finish: Any) -> str:
-        """A choice as JSON, put together by hand: there is one for every token, and the encoder takes several times as long."""
-        text = delta.get("content")
-        said = f'{{"content":{encoded(text)}}}' if isinstance(text, str) and len(delta) == 1 else encoded(delta)
-        shown = encoded(logprobs) if logprobs and self._chat.logprobs else "null"
-        return f'{{"index":{index},"delta":{said},"logprobs":{shown},"finish_reason":{encoded(finish) if finish else "null"}}}'
-
     def _event(self, choices: str, more: str = "") -> str:
         return f'{self._start}"choices":[{choices}]{more}}}\n\n'
+
+
+def _choice(index: int, delta: str, logprobs: Any = None, finish: Any = None) -> str:
+    """A choice of an event as JSON; `delta` is JSON already."""
+    found = encoded(logprobs) if logprobs else "null"
+    ended = encoded(finish) if finish else "null"
+    return f'{{"index":{index},"delta":{delta},"logprobs":{found},"finish_reason":{ended}}}'
