@@ -221,6 +221,18 @@ def test_columns_by_other_names_are_mapped_and_the_rest_are_variables(tmp_path: 
     assert asked.messages == ASKED
 
 
+def test_a_column_within_an_object_is_named_by_its_path(tmp_path: Path) -> None:
+    row = {"prompt": "2 + 3?", "reward_model": {"ground_truth": "5"}, "a.b": "x", "": "y"}
+    for columns, reference, kind in (
+        ({"reference": "reward_model.ground_truth"}, "5", None),
+        ({"reference": "reward_model.ground_truth", "slice": "a.b"}, "5", "x"),
+    ):
+        (prompt,) = load_prompts(jsonl(tmp_path, row), PLAIN, columns=columns)
+        assert (prompt.messages[0]["content"], prompt.reference, prompt.slice) == ("2 + 3?", reference, kind)
+    with pytest.raises(UsageError, match=r"no row has the column 'reward_model\.truth'"):
+        load_prompts(jsonl(tmp_path, row), PLAIN, columns={"reference": "reward_model.truth"})
+
+
 def test_a_file_with_our_own_keys_needs_no_mapping_although_another_does(tmp_path: Path) -> None:
     (prompt,) = load_prompts(
         jsonl(tmp_path, {"prompt": "Why?", "reference": "So."}), PLAIN, columns={"prompt": "question", "reference": "answer"}

@@ -76,6 +76,11 @@ def is_conversation(value: Any) -> bool:
 def plain_messages(value: Any) -> list[Any]:
     """Messages as LangChain writes them, or pairs of input and output, with roles and contents; empty for anything else."""
     value = structured(value)
+    if isinstance(value, Mapping) and value.keys() & {"role", "from"}:  # a list for each key, as `datasets` keeps sequences
+        columns = list(value.values())
+        if not all(isinstance(one, list) for one in columns) or len({len(one) for one in columns}) != 1:
+            return []
+        value = [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]
     if not isinstance(value, list) or not value or not all(isinstance(one, Mapping) for one in value):
@@ -283,8 +288,14 @@ def _content(message: Mapping[str, Any]) -> Any:
     return next((message[key] for key in ("content", "value", "parts", "text") if message.get(key) is not None), None)
 
 
+_NUMPY_ARRAY = re.compile(r"\s*array\((\[.*\]),\s*dtype=object\)\s*", re.DOTALL)  # as pandas writes a cell that holds an array
+_BETWEEN_OBJECTS = re.compile(r"\}\s*\n\s*\{")  # numpy prints no commas; a line end within a text is escaped
+
+
 def structured(value: Any) -> Any:
     """The list or object that a text holds, as JSON or as Python prints it; any other value as it is."""
+    if isinstance(value, str) and (array := _NUMPY_ARRAY.fullmatch(value)):
+        value = array[1]
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
@@ -295,7 +306,7 @@ def structured(value: Any) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SyntaxWarning)
-                literal = ast.literal_eval(value.strip())
+                literal = ast.literal_eval(_BETWEEN_OBJECTS.sub("}, {", value.strip()))
             return from_json(json.dumps(literal)) if isinstance(literal, (list, dict)) else value
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             pass

@@ -169,6 +169,26 @@ def check_columns(columns: Mapping[str, Any]) -> None:
             raise UsageError(f"[task] columns: {key} = {column!r} is not the name of a column", example)
 
 
+def has_column(row: Mapping[str, Any], column: str) -> bool:
+    """Whether a row has the column that [task] columns names: by its name, or by its path as in `reward_model.ground_truth`."""
+    return column_value(row, column, row) is not row
+
+
+def column_value(row: Mapping[str, Any], column: str, without: Any = None) -> Any:
+    """What a row has in a column that [task] columns names; `without` where it has no such column."""
+    value: Any = row
+    name = column.strip()
+    parts = [name] if name in row else name.split(".")
+    if not name:
+        return without
+    for part in parts:
+        held = structured(value)
+        if not isinstance(held, Mapping) or part not in held:
+            return without
+        value = held[part]
+    return value
+
+
 def check_found(columns: Mapping[str, str], found: Set[str], row: Mapping[str, Any], source: str) -> None:
     """Raises UsageError for a column of [task] columns that no row had; `row` is the last one read."""
     if lost := sorted(columns.keys() - found):
@@ -189,10 +209,13 @@ def _known(row: Mapping[str, Any], columns: Mapping[str, str], found: set[str]) 
     if is_tree_message(row):
         known["prompt"] = row["text"]
     for key in KEYS:
-        column = columns.get(key, "").strip()
-        name = column if column in row else key if key in row else folded.get(key)
-        if name is not None:
+        column = columns.get(key, "")
+        name = key if key in row else folded.get(key)
+        if has_column(row, column):
+            known[key] = column_value(row, column)
+        elif name is not None:
             known[key] = row[name]
+        if has_column(row, column) or name is not None:
             found.add(key)
     if "messages" in columns and "prompt" not in columns:
         known.pop("prompt", None)
@@ -248,6 +271,8 @@ def _prompt_of(
     for name in ("conversations", "conversation"):
         if value is None and plain_messages(row.get(name)):
             key, value = name, plain_messages(row[name])
+    if isinstance(value, Mapping) and (turns := plain_messages(value)):
+        value = turns
     if isinstance(value, Mapping) and (inner := value.get("messages", [value] if value.get("role") else None)):
         value = inner
     if value is None and (instruction := instruction_text(row)):

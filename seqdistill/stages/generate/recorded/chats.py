@@ -45,9 +45,9 @@ def _chatgpt(row: Row) -> Row | None:
         elif role in ("user", "assistant", "system", "tool"):
             messages.append({"role": role, "content": "".join(said) if all(isinstance(one, str) for one in said) else said})
         if role == "assistant":
-            if thoughts:
-                messages[-1]["reasoning_content"] = thoughts
-            model, thoughts = as_dict(message.get("metadata")).get("model_slug") or model, ""
+            facts = as_dict(message.get("metadata"))
+            messages[-1] |= {"finish_reason": as_dict(facts.get("finish_details")).get("type"), "reasoning_content": thoughts}
+            model, thoughts = facts.get("model_slug") or model, ""
     return {"messages": messages, "model": model}
 
 
@@ -85,7 +85,7 @@ def _open_webui(row: Row) -> Row | None:
     messages = branch or chat.get("messages")
     if not isinstance(messages, list) or not is_conversation(messages):
         return None
-    if as_dict(row.get("data")).get("rating") == -1:
+    if as_dict(row.get("data")).get("rating") == -1 or messages[-1].get("error"):
         return {"prompt": messages[:-1], "completion": messages[-1:], "label": False}
     models = chat.get("models")
     model = models[0] if isinstance(models, list) and len(models) == 1 else None
@@ -116,7 +116,7 @@ def _turns(row: Row) -> Row | None:
             if isinstance(system := beside.get("system"), str):
                 beside["system"] = system.removeprefix("SYSTEM:").strip()
             return {**beside, "messages": messages}
-        if isinstance(value, list) and (messages := plain_messages(value)) and messages != value:
+        if isinstance(value, (list, dict)) and (messages := plain_messages(value)) and messages != value:
             return {**row, key: messages}
     return None
 

@@ -115,8 +115,9 @@ def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: A
         first = generations[0] if isinstance(generations, list) else None
         one = as_dict(first[0] if isinstance(first, list) and first else first)
         said = plain_messages([one.get("message")]) or [{"role": "assistant", "content": one.get("text")}]
-        facts = as_dict(outputs.get("llm_output"))
-        facts = {**facts, **as_dict(one.get("generation_info")), "model": facts.get("model_name")}
+        recorded = as_dict(as_dict(as_dict(one.get("message")).get("kwargs")).get("response_metadata"))
+        facts = {**recorded, **as_dict(outputs.get("llm_output")), **as_dict(one.get("generation_info"))}
+        facts["model"] = facts.get("model_name")
         return {"request": request, "response": _reply(said, {**facts, "usage": facts.get("token_usage")})}
     if said := plain_messages(outputs.get("messages", outputs.get("output"))):
         return {"request": request, "response": _reply(said[-1:], outputs)}

@@ -39,6 +39,7 @@ Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
 SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction", "preamble")
 PARTS = {"text", "output_text", "thinking", "tool_use"}  # of a message's content
+USAGES = ("usage", "usageDetails", "tokenUsage", "usage_details", "token_usage", "usage_metadata")
 LOGGED_PROMPT_TOKENS = (*PROMPT_TOKENS, "prompt_token_count", "inputTextTokenCount", "inputTokenCount", "tokens_in")
 LOGGED_ANSWER_TOKENS = (*ANSWER_TOKENS, "generation_token_count", "outputTokenCount", "tokens_out", "tokenCount")
 
@@ -123,7 +124,8 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
     if not isinstance(reply, Mapping):
         return None
     if is_assistant(reply):
-        return _reply(reply, reply.get("finish_reason"), reply)
+        facts = {**as_dict(reply.get("response_metadata")), **reply}  # the former is LangChain's
+        return {"model": facts.get("model") or facts.get("model_name"), **_reply(reply, finish_of(facts), facts)}
     for key in ("generated_text", "generation", "text", "completion", "content", "answer", "output", "outputText"):
         if isinstance(text := reply.get(key), str) and text.strip():
             return _reply({**reply, "content": text}, finish_of(reply), reply)
@@ -258,11 +260,7 @@ def _listed(value: Any) -> list[Any]:
 def usage_in(facts: Mapping[str, Any]) -> dict[str, int | None]:
     """The counts of tokens that a reply or a row has, in `usage` or beside it."""
     own = reported(facts)
-    places = (
-        [own]
-        if own
-        else [as_dict(facts[key]) for key in ("usage", "usageDetails", "tokenUsage", "usage_details") if facts.get(key)]
-    )
+    places = [own] if own else [as_dict(facts[key]) for key in USAGES if facts.get(key)]
 
     def first(keys: tuple[str, ...], *short: str) -> int | None:
         beside = [facts[key] for key in keys if key in facts]

@@ -38,7 +38,7 @@ from seqdistill.tasks.messages import (
     structured,
     with_system,
 )
-from seqdistill.tasks.prompt_files import value_text
+from seqdistill.tasks.prompt_files import column_value, has_column, value_text
 
 Row = dict[str, Any]
 
@@ -55,19 +55,8 @@ REPLIES = (
     *("response", "response_body", "responseBody", "modelOutput", "reply", "result", "request_response"),
     *("respPayload", "completion_message"),
 )
-TEXTS = ("question", "query", "input_text", "problem", "user_input", "user_prompt", "user_message")  # prompts that are text
-PROMPTS = (
-    "prompt",
-    "question",
-    "query",
-    "input",
-    "inputs",
-    "input_text",
-    "problem",
-    "user_input",
-    "user_prompt",
-    "user_message",
-)
+TEXTS = ("question", "query", "input_text", "problem", "user_input", "user_prompt", "user_message", "text_input")  # are text
+PROMPTS = ("prompt", "question", "query", "input", "inputs", *TEXTS[2:])
 ANSWERS = (
     *("completion", "response", "output", "outputs", "chosen", "generated_text", "generation", "answer", "output_text"),
     *("targets", "solution", "actual_output", "model_output", "model_response", "model_answer", "prediction"),
@@ -135,7 +124,7 @@ def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     """
     row = {str(key).strip(): value for key, value in raw.items()}
     row |= {key.casefold(): row[key] for key in reversed(row) if key.casefold() in PLAIN - row.keys()}
-    named = {key: row[column.strip()] for key, column in columns.items() if column.strip() in row}
+    named = {key: column_value(row, column) for key, column in columns.items() if has_column(row, column)}
     if "completion" in named:
         named["completion"] = "" if named["completion"] is None else named["completion"]
         rivals = {*ANSWERS, *REPLIES, *REQUESTS, "choices", "message"}
@@ -144,7 +133,7 @@ def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
         row = {key: value for key, value in row.items() if key not in rivals}
     row |= named
     for key, value in row.items():
-        if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        if isinstance(value, str) and value.lstrip()[:6].startswith(("[", "{", "array(")):
             held = structured(value)
             loose = key in (*PROMPTS, *ANSWERS, "reference", "context", "instruction", "system")
             if not loose or is_conversation(held) or (isinstance(held, Mapping) and _is_api_object(held)):
@@ -154,9 +143,9 @@ def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
 
 def columns_in(raw: Mapping[str, Any], columns: Mapping[str, str]) -> set[str]:
     """The keys of `columns` that a row has, in their column or under their own name."""
-    names = {str(key).strip() for key in raw}
-    folded = {name.casefold() for name in names}
-    return {key for key, column in columns.items() if column.strip() in names or key in folded}
+    row = {str(key).strip(): value for key, value in raw.items()}
+    folded = {name.casefold() for name in row}
+    return {key for key, column in columns.items() if has_column(row, column) or key in folded}
 
 
 def _is_api_object(value: Mapping[str, Any]) -> bool:
@@ -208,6 +197,8 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
         return found
     if whole is not None or request is not None or _is_request(row):
         return None
+    if any(row.get(key) for key in (*PROMPTS, "instruction")) and any(row[key] is None for key in ANSWERS if key in row):
+        raise UsageError(f"{place}: the answer is empty")
     raise UsageError(f"{place}: {unknown(row)}", HINT)
 
 
@@ -339,9 +330,9 @@ def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator
         return
     last = trained[-1]
     prompt = with_system(chat_messages(messages[:last], place, "messages"), system_of(row), place) if last else []
-    reply = chat_reply({"finish_reason": finish_of(row), **_beside(row), **messages[last]}, place)
-    named = {"model": next((row[key] for key in MODELS if row.get(key)), None) or messages[last].get("model")}
-    yield from exchanges(prompt, reply, {**row, **named}, place, plain=True)
+    ended = {"finish_reason": reason} if (reason := finish_of(row)) else {}
+    reply = chat_reply({**ended, **_beside(row), **messages[last]}, place)
+    yield from exchanges(prompt, reply, row, place, plain=True)
 
 
 def _weight(message: Mapping[str, Any]) -> float:
