@@ -14,6 +14,7 @@ from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
+from seqdistill.tasks.messages import tools_text
 
 
 def node(name: str, parent: str | None, role: str, text: str, rank: int | None = None, **more: Any) -> dict[str, Any]:
@@ -461,15 +462,29 @@ XLAM = {
 }
 
 
-def test_function_calls_of_a_data_set_are_calls_and_their_tools_are_mentioned(tmp_path: Path) -> None:
+def test_function_calls_of_a_data_set_are_text_and_its_functions_are_in_the_system_message(tmp_path: Path) -> None:
+    _, (sample,) = imported(tmp_path, lines(tmp_path, [XLAM]))
+    system, asked = sample.prompt
+    assert '<tools>\n{"name": "add"}\n</tools>' in system["content"] and asked == ASKED
+    assert (sample.text, sample.finish_reason) == ('<tool_call>\n{"name": "add", "arguments": {"a": 2}}\n</tool_call>', "stop")
+
+
+def test_the_functions_are_described_in_the_words_of_a_chat_template() -> None:
+    import trl
+    from jinja2 import Environment
+
+    folder = Path(trl.__file__).parent / "chat_templates"
+    template = Environment().from_string((folder / "qwen2_5.jinja").read_text())
+    rendered = template.render(messages=[ASKED], tools=[{"name": "add"}], add_generation_prompt=True)
+    assert tools_text([{"name": "add"}]) in rendered
+
+
+def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> None:
     notes = Notes()
-    path = lines(
-        tmp_path, [XLAM, {**CHAT, "tools": [{"type": "function"}], "response": REPLY}, {**CHAT, "tools": [], "response": REPLY}]
-    )
-    result = import_recorded(Run(tmp_path / "run"), Recipe(), [path], notes)
-    assert (result.samples, result.unread) == (3, 0)
-    assert any("2 answers were given with tools, which are no part of the prompts" in note for note in notes.notes)
-    assert '"tool_calls": [{"name": "add", "arguments": "{\\"a\\": 2}"}]' in result.path.read_text().splitlines()[0]
+    rows = [{**CHAT, "tools": tools, "response": REPLY} for tools in ([{"type": "function"}], [])]
+    result = import_recorded(Run(tmp_path / "run"), Recipe(), [lines(tmp_path, rows)], notes)
+    assert (result.samples, result.unread) == (2, 0)
+    assert any("1 answers were given with tools, which are no part of the prompts" in note for note in notes.notes)
 
 
 @pytest.mark.parametrize(
