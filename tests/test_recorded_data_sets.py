@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from generate_runs import Notes
-from log_shapes import ANSWER, ASKED, CHAT, REPLY
+from log_shapes import ANSWER, ASKED, CHAT, GEMINI, REPLY
 from test_recorded_shapes import broken, imported, lines, places_in
 
 from seqdistill.errors import UsageError
@@ -358,6 +358,106 @@ CASES: dict[
         [SUM],
         0,
     ),
+    "Vercel's AI SDK": (
+        [
+            {
+                "name": "ai.generateText.doGenerate",
+                "attributes": {
+                    "ai.prompt.messages": json.dumps([{"role": "user", "content": [{"type": "text", "text": "2 + 3?"}]}]),
+                    "ai.response.text": "5",
+                    "ai.response.finishReason": "stop",
+                },
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Logfire": (
+        [{"attributes": {"request_data": json.dumps(CHAT), "response_data": json.dumps({"message": ANSWER})}}],
+        [SUM],
+        0,
+    ),
+    "Logfire's events": (
+        [
+            {
+                "attributes": {
+                    "events": json.dumps(
+                        [
+                            {"event.name": "gen_ai.user.message", **ASKED},
+                            {"event.name": "gen_ai.choice", "index": 0, "message": ANSWER, "finish_reason": "stop"},
+                        ]
+                    )
+                }
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Opik": (
+        [
+            {"trace_id": "t", "type": "llm", "input": {"messages": [ASKED]}, "output": {"choices": REPLY["choices"]}},
+            {"trace_id": "t", "type": "tool", "input": {"a": 1}, "output": {"b": 2}},
+        ],
+        [SUM],
+        1,
+    ),
+    "LangWatch": (
+        [
+            {
+                "trace_id": "t",
+                "type": "llm",
+                "input": {"type": "chat_messages", "value": [ASKED]},
+                "output": {"type": "chat_messages", "value": [ANSWER]},
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Datadog": ([{"span_id": "s", "meta": {"input": {"messages": [ASKED]}, "output": {"messages": [ANSWER]}}}], [SUM], 0),
+    "OpenAI's Agents SDK": (
+        [
+            {"object": "trace.span", "span_data": {"type": "generation", "input": [ASKED], "output": [ANSWER], "model": "m"}},
+            {"object": "trace.span", "span_data": {"type": "function", "input": "x", "output": "y"}},
+        ],
+        [SUM],
+        1,
+    ),
+    "an HTTP archive": (
+        [
+            {
+                "log": {
+                    "entries": [
+                        {"request": {"method": "GET", "url": "x"}, "response": {"status": 200, "content": {"text": "<html>"}}},
+                        {
+                            "request": {"method": "POST", "postData": {"text": json.dumps(CHAT)}},
+                            "response": {"status": 200, "content": {"text": json.dumps(REPLY)}},
+                        },
+                    ]
+                }
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Vertex's log of requests": ([{"full_request": {"contents": "2 + 3?"}, "full_response": GEMINI}], [SUM], 0),
+    "the command llm, a later turn": (
+        [
+            {
+                "prompt": "And 1?",
+                "prompt_json": {"messages": [ASKED, ANSWER, {**ASKED, "content": "And 1?"}]},
+                "response": "6",
+                "response_json": {"content": "6", "finish_reason": "stop"},
+            }
+        ],
+        [(["2 + 3?", "5", "And 1?"], "6")],
+        0,
+    ),
+    "Argilla 2": ([{"fields": {"prompt": "2 + 3?"}, "responses": {"answer": [{"value": "5", "user_id": "u"}]}}], [SUM], 0),
+    "Argilla's feedback": (
+        [{"fields": {"prompt": "2 + 3?"}, "responses": [{"values": {"answer": {"value": "5"}}, "status": "submitted"}]}],
+        [SUM],
+        0,
+    ),
     "OpenInference with no more than input and output": (
         [{"attributes": {"openinference": {"span": {"kind": "LLM"}}, "input": {"value": "2 + 3?"}, "output": {"value": "5"}}}],
         [SUM],
@@ -510,6 +610,14 @@ def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> Non
             },
             "a part of type 'image_asset_pointer': only text can be learnt",
         ),
+        (
+            {"status_code": 429, "request": json.dumps(CHAT), "response": json.dumps({"error_code": "LIMIT"})},
+            "the reply is an error of status 429: .*LIMIT",
+        ),
+        ({"request": CHAT, "response": {"status": 500, "body": {"detail": "down"}}}, "the reply is an error of status 500"),
+        ({"prompt": "2 + 3?", "completion": "Rate limit", "error": "429"}, "the answer is that of an error: .*429"),
+        ({"request": CHAT, "response": "ChatCompletion(id='x', choices=[])"}, "an object as Python prints it"),
+        ({"prompt": "2 + 3?", "response": "content='5' additional_kwargs={}"}, "an object as Python prints it"),
         ({"document": "long", "summary": "short"}, r'columns = { prompt = "document", completion = "summary" }'),
         (node("b", "a", "assistant", "5"), "the message that it answers, 'a', is not in these files"),
         ({"question": "q", "context": "c", "answers": {"text": [], "answer_start": []}}, "the answer is empty"),

@@ -10,19 +10,25 @@ from typing import Any
 
 from seqdistill.engines.replies import as_dict
 from seqdistill.records import from_json
-from seqdistill.stages.generate.recorded.chats import CHATS, CHATS_WITHIN
+from seqdistill.stages.generate.recorded.chats import CHATS, CHATS_WITHIN, objects
 from seqdistill.stages.generate.recorded.data_sets import DATA_SETS, DATA_SETS_WITHIN
 from seqdistill.tasks.messages import is_assistant, is_conversation, plain_messages, structured
 
 Row = dict[str, Any]
 
-WRAPPERS = ("properties", "chat", "data")  # hold the row itself
+WRAPPERS = ("properties", "chat", "data", "meta", "span_data", "http")  # hold the row itself
 INSIDE = {"messages", "requestBody", "request", "input", "history"}
 REFERENCES = ("reference", "ground_truth", "expected", "expected_output", "target", "ideal", "label", "correct_answer")
 QUESTIONS = ("prompt", "question", "query", "instruction", "text", "input", "inputs")
-SPANS = ("llm.", "gen_ai.", "openinference.", "input.", "output.", "traceloop.", "mlflow.")
+SPANS = ("llm.", "gen_ai.", "openinference.", "input.", "output.", "traceloop.", "mlflow.", "ai.")
 SPAN_KINDS = ("openinference.span.kind", "traceloop.span.kind", "mlflow.spanType")
-WHOLE = ("mlflow.spanInputs", "mlflow.spanOutputs", "input.value", "output.value")  # attributes that hold an object
+CALLED = (  # attributes that hold what a call was put and what it returned, as objects
+    ("mlflow.spanInputs", "mlflow.spanOutputs"),
+    ("request_data", "response_data"),  # Logfire's
+    ("ai.prompt.messages", "ai.response.text"),  # of Vercel's AI SDK
+    ("input.value", "output.value"),
+)
+WHOLE = frozenset(name for pair in CALLED for name in pair)
 OF_MODELS = ("LLM", "CHAT_MODEL")
 BRAINTRUST_BESIDE = ("score", "function", "tool", "automation", "facet", "preprocessor", "classifier")
 NOT_ANSWERS = ("tool", "retriever", "prompt", "parser", "embedding")  # runs of LangSmith that no model answered
@@ -30,7 +36,9 @@ NOT_ANSWERS = ("tool", "retriever", "prompt", "parser", "embedding")  # runs of 
 
 def is_beside(row: Mapping[str, Any]) -> bool:
     """Whether a row of an export holds nothing to be learnt: a span of a trace, a grade, an answer marked as bad."""
-    if row.get("traceId", row.get("trace_id")) and row.get("type", "GENERATION") != "GENERATION":
+    if row.get("traceId", row.get("trace_id")) and str(row.get("type", "GENERATION")).upper() not in ("GENERATION", "LLM"):
+        return True
+    if as_dict(row.get("span_data")).get("type", "generation") not in ("generation", "response"):  # OpenAI's Agents SDK
         return True
     if str(row.get("run_type")) in NOT_ANSWERS:
         return True
@@ -47,7 +55,7 @@ def is_beside(row: Mapping[str, Any]) -> bool:
 
 def rows_within(row: Row) -> list[Row] | None:
     """The rows that a row of an export holds: a trace's spans, a tree's answers; None for a row that is one itself."""
-    for read in (_traced, *CHATS_WITHIN, *DATA_SETS_WITHIN):
+    for read in (_traced, _archived, *CHATS_WITHIN, *DATA_SETS_WITHIN):
         if (found := read(row)) is not None:
             return found
     return None
@@ -89,6 +97,21 @@ def _traced(row: Row) -> list[Row] | None:
         return spans
     facts = _attributes(spans[0])
     return [{**spans[0], "attributes": {**facts, "mlflow.spanType": "LLM"}}] if "mlflow.spanType" in facts else spans
+
+
+def _archived(row: Row) -> list[Row] | None:
+    """The exchanges in an HTTP archive (HAR), as browsers and proxies write it: those whose request is JSON."""
+    entries = as_dict(row.get("log")).get("entries")
+    if not isinstance(entries, list):
+        return None
+    rows = []
+    for entry in objects(entries):
+        request = structured(as_dict(as_dict(entry.get("request")).get("postData")).get("text"))
+        response = as_dict(entry.get("response"))
+        if isinstance(request, Mapping):
+            body = as_dict(response.get("content")).get("text")
+            rows.append({"request": request, "response": structured(body), "status_code": response.get("status")})
+    return rows
 
 
 def _listed(holder: Mapping[str, Any], *keys: str) -> list[Any]:
@@ -140,8 +163,11 @@ def _span(row: Row) -> Row | None:
         ("llm.input_messages", "llm.output_messages"),
         ("gen_ai.input.messages", "gen_ai.output.messages"),
         ("gen_ai.prompt", "gen_ai.completion"),
+        ("events", "events"),
     ):
         prompt, answers = _span_messages(facts, asked), _span_messages(facts, answered)
+        if asked == answered:
+            prompt, answers = _span_events(facts)
         if prompt and answers:
             usage = {
                 "input_tokens": facts.get("llm.token_count.prompt", facts.get("gen_ai.usage.input_tokens")),
@@ -153,9 +179,11 @@ def _span(row: Row) -> Row | None:
                 "messages": prompt,
                 "response": _reply(answers[-1:], {"model": model, "usage": usage, "finish_reason": reason}),
             }
-    for asked, answered in (WHOLE[:2], WHOLE[2:]):
-        if facts.get(asked) and facts.get(answered):
-            return _called(facts[asked], facts[answered], model)
+    for asked, answered in CALLED:
+        if facts.get(asked) and facts.get(answered) and (found := _called(facts[asked], facts[answered], model)):
+            counts = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
+            usage = {"input_tokens": facts.get(counts[0]), "output_tokens": facts.get(counts[1])}
+            return {"finish_reason": facts.get("ai.response.finishReason"), "usage": usage, **found}
     return None
 
 
@@ -187,7 +215,8 @@ def _attributes(row: Mapping[str, Any]) -> Row:
         for key, value in held.items():
             found |= _flat(str(key), value)
     for key, value in row.items():
-        if isinstance(key, str) and (name := key.removeprefix("attributes.")).startswith(SPANS):
+        name = str(key).removeprefix("attributes.")
+        if name.startswith(SPANS) or (name in WHOLE and name != key):
             found |= _flat(name, value)
     return found
 
@@ -219,12 +248,26 @@ def unquoted(value: Any) -> Any:
     return held if isinstance(held, str) else value
 
 
+def _plain_value(value: Any) -> Any:
+    """A text without the quotes of JSON, or what LangWatch names the type of."""
+    typed = value if isinstance(value, Mapping) and value.keys() == {"type", "value"} else None
+    return unquoted(value) if typed is None else typed["value"]
+
+
 def _langfuse(row: Row) -> Row | None:
-    """A row of Langfuse's tables, whose input and output are JSON also where they are a text."""
+    """A row of a trace whose input and output are JSON also where they are a text (Langfuse), or have a type (LangWatch)."""
     if not row.get("traceId", row.get("trace_id")) or not {"input", "output"} <= row.keys():
         return None
-    plain = {key: unquoted(row[key]) for key in ("input", "output")}
+    plain = {key: _plain_value(row[key]) for key in ("input", "output")}
     return {**row, **plain} if any(plain[key] is not row[key] for key in plain) else None
+
+
+def _span_events(facts: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """The messages before the choice, and the choice's, where a span keeps them as events (Logfire)."""
+    events = objects(facts.get("events"))
+    chosen = [one for one in events if one.get("event.name") == "gen_ai.choice"]
+    before = [one for one in events if one.get("role") and one not in chosen]
+    return before, [{**as_dict(one.get("message")), "finish_reason": one.get("finish_reason")} for one in chosen]
 
 
 def _span_messages(facts: Mapping[str, Any], name: str) -> list[Any]:
@@ -307,12 +350,38 @@ def _annotated(row: Row) -> Row | None:
                 if as_dict(one).get("type") == "textarea" and text:
                     return {"prompt": asked, "completion": text}
         return None
+    fields = as_dict(row.get("fields"))
+    if fields and (written := _submitted(row.get("responses"))) is not None:
+        return {
+            "prompt": next((fields[key] for key in ("messages", *QUESTIONS) if fields.get(key)), None),
+            "completion": written,
+        }
     for key in ("response", "completion", "answer"):
         given = row.get(key)
         if isinstance(given, list) and given and all({"value", "status"} <= as_dict(one).keys() for one in given):
             submitted = [one["value"] for one in given if one["status"] == "submitted"]
             return {**row, key: submitted[0] if submitted else None}
     return None
+
+
+def _submitted(responses: Any) -> str | None:
+    """The first text that a person submitted in Argilla: answers by question, or questions by answer."""
+    if isinstance(responses, Mapping):
+        found = [one.get("value") for given in responses.values() for one in objects(given)]
+    else:
+        submitted = [as_dict(one.get("values")) for one in objects(responses) if one.get("status", "submitted") == "submitted"]
+        found = [as_dict(one).get("value") for given in submitted for one in given.values()]
+    return next((one for one in found if isinstance(one, str)), None)
+
+
+def _llm_log(row: Row) -> Row | None:
+    """A row of the logs of the command `llm`: the whole conversation is in what was sent."""
+    asked, answered = as_dict(row.get("prompt_json")), as_dict(row.get("response_json"))
+    if not isinstance(row.get("response"), str) or not ({"prompt_json", "response_json"} & row.keys()):
+        return None
+    request = asked if asked.get("messages") else {"prompt": row.get("prompt"), "system": row.get("system")}
+    reply = {"role": "assistant", "content": row["response"], "finish_reason": answered.get("finish_reason")}
+    return {**row, "id": None, "request": request, "response": {**reply, "usage": answered.get("usage")}}
 
 
 def _wrapped(row: Row) -> Row | None:
@@ -340,6 +409,7 @@ def _reference(row: Mapping[str, Any]) -> Any:
 EXPORTS: tuple[Callable[[Row], Row | None], ...] = (
     _openai_eval,
     _langfuse,
+    _llm_log,
     _langsmith,
     _span,
     _braintrust,
