@@ -397,16 +397,23 @@ def test_a_broken_student_is_named_before_the_first_step(
 # --- stopped by a signal ------------------------------------------------------------------------------------------------
 
 COMMAND = """
-import sys
+import sys, threading
 from pathlib import Path
 from seqdistill.cli import main
 from seqdistill.console import Console
-start = Console.start
-def started(self, what, total, unit):
-    start(self, what, total, unit)
-    if what.startswith("training"):
-        Path(sys.argv[1]).write_text("")
-Console.start = started
+advance, note, heard, steps = Console.advance, Console.note, threading.Event(), []
+def advanced(self, count=1, facts=None):
+    advance(self, count, facts)
+    if self._what.startswith("training"):
+        steps.append(count)
+        if sum(steps) >= 20 and not heard.is_set():
+            Path(sys.argv[1]).write_text("")
+            heard.wait(60)
+def noted(self, text):
+    note(self, text)
+    if "stopping after step" in text:
+        heard.set()
+Console.advance, Console.note = advanced, noted
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -424,7 +431,6 @@ def test_signals_save_the_step_and_the_training_resumes_there(tiny_model: Path, 
         )
         while not started.exists() and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(0.3)
         process.send_signal(number)
         said = process.communicate()[1]
         assert process.returncode == code, said

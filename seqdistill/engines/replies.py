@@ -54,6 +54,8 @@ def choices_in(reply: Any) -> list[dict[str, Any]]:
 def _with_message(raw: Any) -> dict[str, Any] | None:
     """A choice with its message, which may be a text alone, and in older or streaming forms has another name."""
     choice = as_dict(raw)
+    if isinstance(choice.get("message"), dict):
+        return choice
     message = next((choice[key] for key in ("message", "delta", "text") if choice.get(key) is not None), None)
     if isinstance(message, str):
         message = {"role": "assistant", "content": message}
@@ -202,6 +204,11 @@ def _is_thought(part: Any) -> bool:
     return any(word in str(as_dict(part).get("type")) for word in ("thinking", "reasoning", "thought"))
 
 
+def answer_in(message: Mapping[str, Any], tags: Sequence[str] = ()) -> tuple[str, str | None]:
+    """(answer, reasoning) of a message; `tags` are those of `split_reasoning`."""
+    return split_reasoning(text_of(content_in(message)), reasoning_in(message), tags)
+
+
 def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: float, tags: Sequence[str] = ()) -> Completion:
     """The completion in one of `choices_in` a chat-completions reply; `tags` are those of `split_reasoning`.
 
@@ -211,7 +218,7 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
     choices = choices_in(raw)
     choice, message = choices[number], choices[number]["message"]
     usage, calls = usage_of(raw), _tool_calls(message)
-    content, reasoning = split_reasoning(text_of(content_in(message)), reasoning_in(message), tags)
+    content, reasoning = answer_in(message, tags)
     reason = "error" if broken_off(raw, choice) else finish_reason(choice.get("finish_reason"))
     if not content and (refusal := refusal_in(message)):
         content, reason = refusal, "refusal"

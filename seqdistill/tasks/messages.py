@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from seqdistill.errors import UsageError
+from seqdistill.records import ROLES as KEPT_ROLES
 from seqdistill.records import Message, check_messages, from_json
 
 ROLES = {
@@ -29,6 +30,8 @@ LONGEST_LITERAL = 1 << 20  # characters of a Python literal that are parsed
 
 def chat_messages(value: Any, place: str, key: str) -> list[Message]:
     """The messages of a conversation, tool turns as text. Raises UsageError naming place, key and message."""
+    if _is_plain(value):
+        return check_messages([{"role": one["role"], "content": one["content"]} for one in value], place, key)
     value = structured(value)
     value = plain_messages(value) or value
     if not isinstance(value, list) or not value:
@@ -52,6 +55,17 @@ def chat_messages(value: Any, place: str, key: str) -> list[Message]:
             messages.append({"role": role, "content": content})
         results = role == "tool"
     return check_messages(messages, place, key)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether messages are written as they are kept, as nearly all are: then there is nothing to look for in them."""
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and one.keys() == {"role", "content"}
+        and one["role"] in KEPT_ROLES
+        and isinstance(one["content"], str)
+        for one in value
+    )
 
 
 def is_conversation(value: Any) -> bool:
