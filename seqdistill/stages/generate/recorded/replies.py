@@ -42,8 +42,8 @@ NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
 SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction", "preamble")
 PARTS = {"text", "output_text", "thinking", "tool_use"}  # of a message's content
 PRINTED = re.compile(  # an SDK's object
-    r"(?:ChatCompletion|Completion|ModelResponse|Message|Response|GenerateContentResponse|AIMessage)\((?:id|choices|content|candidates)="
-    r"|content='.*' (?:additional_kwargs|response_metadata)=\{",
+    r"(?:ChatCompletion|Completion|ModelResponse|Message|Response|GenerateContentResponse|AIMessage)"
+    r"\((?:id|choices|content|candidates)=|content='.*' (?:additional_kwargs|response_metadata)=\{",
     re.DOTALL,
 )
 USAGES = ("usage", "usageDetails", "tokenUsage", "usage_details", "token_usage", "usage_metadata")
