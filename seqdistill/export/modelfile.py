@@ -7,6 +7,7 @@ so the template is written out, and only where it gives the very text of the tok
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from seqdistill.records import Message, atomic_write
@@ -132,7 +133,7 @@ def _turn(
         before_prompt, after_system = first, after_system.removesuffix(first)
     elif first.startswith(before_system) and first.endswith(after_system):  # a system message of its own where there is none
         default = first[len(before_system) : len(first) - len(after_system)]
-        before_prompt = _common_end(after_system, next_turn)
+        before_prompt = _beginning_alike(_common_end(after_system, next_turn), before_system)
         after_system = after_system[: len(after_system) - len(before_prompt)]
     else:
         return None
@@ -155,6 +156,12 @@ def _common_end(one: str, other: str) -> str:
     while length < min(len(one), len(other)) and one[-length - 1] == other[-length - 1]:
         length += 1
     return one[len(one) - length :]
+
+
+def _beginning_alike(text: str, other: str) -> str:
+    """The end of a text that begins as another does for as long as possible: prompts begin much as system messages do."""
+    ends = [text[at:] for at in range(len(text))] or [""]
+    return max(ends, key=lambda end: sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(end, other, strict=False))))
 
 
 def _quoted(text: str, mark: str) -> str | None:
