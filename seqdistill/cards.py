@@ -16,79 +16,15 @@ from seqdistill.rights import license_in
 from seqdistill.runs import Run
 from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE
 
-HUB_LICENSES = [
-    "apache-2.0",
-    "mit",
-    "openrail",
-    "bigscience-openrail-m",
-    "creativeml-openrail-m",
-    "bigscience-bloom-rail-1.0",
-    "bigcode-openrail-m",
-    "afl-3.0",
-    "artistic-2.0",
-    "bsl-1.0",
-    "bsd",
-    "bsd-2-clause",
-    "bsd-3-clause",
-    "bsd-3-clause-clear",
-    "c-uda",
-    "cc",
-    "cc0-1.0",
-    "cc-by-2.0",
-    "cc-by-2.5",
-    "cc-by-3.0",
-    "cc-by-4.0",
-    "cc-by-sa-3.0",
-    "cc-by-sa-4.0",
-    "cc-by-nc-2.0",
-    "cc-by-nc-3.0",
-    "cc-by-nc-4.0",
-    "cc-by-nd-4.0",
-    "cc-by-nc-nd-3.0",
-    "cc-by-nc-nd-4.0",
-    "cc-by-nc-sa-2.0",
-    "cc-by-nc-sa-3.0",
-    "cc-by-nc-sa-4.0",
-    "cdla-sharing-1.0",
-    "cdla-permissive-1.0",
-    "cdla-permissive-2.0",
-    "wtfpl",
-    "ecl-2.0",
-    "epl-1.0",
-    "epl-2.0",
-    "etalab-2.0",
-    "eupl-1.1",
-    "agpl-3.0",
-    "gfdl",
-    "gpl",
-    "gpl-2.0",
-    "gpl-3.0",
-    "lgpl",
-    "lgpl-2.1",
-    "lgpl-3.0",
-    "isc",
-    "lppl-1.3c",
-    "ms-pl",
-    "mpl-2.0",
-    "odc-by",
-    "odbl",
-    "openrail++",
-    "osl-3.0",
-    "postgresql",
-    "ofl-1.1",
-    "ncsa",
-    "unlicense",
-    "zlib",
-    "pddl",
-    "lgpl-lr",
-    "deepfloyd-if-license",
-    "llama2",
-    "llama3",
-    "llama3.1",
-    "llama3.2",
-    "llama3.3",
-    "gemma",
-]  # https://huggingface.co/docs/hub/repositories-licenses
+HUB_LICENSES = """
+apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m afl-3.0
+artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0
+cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0
+etalab-2.0 eupl-1.1 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl
+openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license llama2 llama3 llama3.1 llama3.2
+llama3.3 gemma
+"""  # https://huggingface.co/docs/hub/repositories-licenses
 
 
 def _texts(*names: str) -> list[dict[str, Any]]:
@@ -351,11 +287,11 @@ def _terms(run: Run, heading: str, not_stated: str) -> Iterable[tuple[str, str]]
 
 
 def _license_fields(run: Run) -> dict[str, Any]:
-    """What the hub understands as a license; anything else is `other` with a name in its alphabet, and the link of its terms."""
+    """What the hub understands as a license; else `other` with a name in its alphabet, and the link of its terms."""
     name = license_in(run)
     if name is None:
         return {}
-    if name.lower() in HUB_LICENSES:
+    if name.lower() in HUB_LICENSES.split():
         return {"license": name.lower()}
     teacher = (run.manifest("generate") or {}).get("teacher", {})
     links = [one["terms_url"] for one in teacher.get("each", [teacher]) if one.get("terms_url")]
