@@ -62,7 +62,8 @@ def test_axolotl_trains_on_the_last_answer_alone(run: Path, tmp_path: Path) -> N
         assert [message["train"] for message in one["messages"]] == [False, False, True]
         assert one["messages"][-1]["role"] == "assistant"
     config = yaml.safe_load((tmp_path / "axolotl.yaml").read_text())
-    dataset = config["datasets"][0]
+    (dataset,), (test,) = config["datasets"], config["test_datasets"]
+    assert test["path"] == "validation.jsonl"
     assert (tmp_path / dataset["path"]).exists() and dataset["message_field_training"] == "train"
 
 
