@@ -281,10 +281,11 @@ def write_results(run: RunPath, *, report: RunPath | None = None, markdown: RunP
         write_markdown(Path(markdown), result, directory.path.absolute().name)
 
 
-def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> None:
-    """Raises UsageError for what any of the four stages would refuse, while nothing is paid yet.
+def check_stages(run: RunPath, recipe: RecipeLike = None, *, first: str = STAGES[0], progress: Progress = SILENT) -> None:
+    """Raises UsageError for what any stage from `first` on would refuse, while nothing is paid yet.
 
-    Done only where a stage that may pay has something to do: it takes some seconds.
+    Done only where a stage that may pay has something to do: it takes some seconds. Behind generate no prompts are needed: the
+    run has the answers.
     """
     from seqdistill.run_prompts import run_prompts
     from seqdistill.stages.evaluate import inputs as eval_inputs
@@ -293,12 +294,19 @@ def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress 
     from seqdistill.stages.train import early
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        generates, filters, trains = (STAGES.index(first) <= STAGES.index(stage) for stage in STAGES[:3])
         done = all((directory.manifest(stage) or {}).get("status") == "complete" for stage in STAGES)
-        if not (done and is_up_to_date(directory, resolved) and filter_stage.is_up_to_date(directory, resolved)):
-            filter_stage.check(directory, resolved, progress)
-            eval_inputs.check(directory, resolved)
+        done = done and (not generates or is_up_to_date(directory, resolved))
+        if done and (not filters or filter_stage.is_up_to_date(directory, resolved)):
+            return
+        if filters:
+            filter_stage.check(directory, resolved, progress, prompts=generates)
+        eval_inputs.check(directory, resolved)
+        if generates:
             prompts = run_prompts(directory, resolved, progress, resolved.generate.limit)
             early.check_settings(resolved, prompts=prompts, progress=progress)
+        elif trains:
+            early.check_settings(resolved, directory, progress=progress)
 
 
 def stages_between(first: str, last: str) -> list[str]:

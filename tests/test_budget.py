@@ -205,7 +205,7 @@ def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path
     assert probed.usd == pytest.approx(result.usd, rel=0.2)
     assert blind.usd is not None
     assert blind.usd > result.usd
-    assert "the estimate rested on 30 answers" in notes.notes[-1]
+    assert "the estimate was based on 30 answers" in notes.notes[-1]
 
 
 def test_another_run_s_answers_are_taken_and_cost_nothing(tmp_path: Path) -> None:

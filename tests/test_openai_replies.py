@@ -161,6 +161,21 @@ def test_an_error_of_any_shape_is_read(text: bytes, error: str | None) -> None:
             False,
         ),
         ({"prompt_tokens": 9, "completion_tokens": 5, "cache_write_tokens": 10**9}, (9, 5, 0, 9), False),
+        ({"inputTokens": 9, "outputTokens": 5, "cachedInputTokens": 8}, (9, 5, 8), False),
+        (
+            {  # Alibaba
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "total_tokens": 14,
+                "prompt_tokens_details": {
+                    "cached_tokens": 1,
+                    "cache_creation_input_tokens": 8,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 8},
+                },
+            },
+            (9, 5, 1, 8),
+            False,
+        ),
         (
             {
                 "prompt_tokens": 9,

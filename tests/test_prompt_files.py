@@ -143,6 +143,18 @@ RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
             "five",
         ),
         ({"instruction": "Add.", "input": "2 + 3?", "output": "5"}, ["Add.\n\n2 + 3?"], "5"),
+        ({"instruction": "2 + 3?", "output": "5", "history": [["hi", "hello"]]}, ["hi", "hello", "2 + 3?"], "5"),
+        ({"instruction": "2 + 3?", "output": "5", "history": []}, ["2 + 3?"], "5"),
+        ({"prompt": "2 + 3?", "system_prompt": "S"}, ["S", "2 + 3?"], None),
+        ({"prompt": "2 + 3?", "reference": {"text": ["5", "five"], "answer_start": [0, 4]}}, ["2 + 3?"], "5"),
+        ({"prompt": "2 + 3?", "reference": {"text": [], "answer_start": []}}, ["2 + 3?"], None),
+        ({"message_id": "a", "parent_id": None, "role": "prompter", "text": "2 + 3?", "rank": None}, ["2 + 3?"], None),
+        ({"message_tree_id": "a", "prompt": {"message_id": "a", "role": "prompter", "text": "2 + 3?"}}, ["2 + 3?"], None),
+        (
+            {"messages": [*ASKED, {"role": "assistant", "content": CALL_TEXT}, {"role": "tool", "content": RESULT_TEXT}]},
+            ["2 + 3?", CALL_TEXT, RESULT_TEXT],
+            None,
+        ),
         ({"instruction": "2 + 3?", "input": "", "output": "5"}, ["2 + 3?"], "5"),
         ({"instruction": "Add.", "context": "2 + 3?", "response": "5", "category": "qa"}, ["Add.\n\n2 + 3?"], "5"),
         (
@@ -209,6 +221,18 @@ def test_columns_by_other_names_are_mapped_and_the_rest_are_variables(tmp_path: 
     assert asked.messages == ASKED
 
 
+def test_a_column_within_an_object_is_named_by_its_path(tmp_path: Path) -> None:
+    row = {"prompt": "2 + 3?", "reward_model": {"ground_truth": "5"}, "a.b": "x", "": "y"}
+    for columns, reference, kind in (
+        ({"reference": "reward_model.ground_truth"}, "5", None),
+        ({"reference": "reward_model.ground_truth", "slice": "a.b"}, "5", "x"),
+    ):
+        (prompt,) = load_prompts(jsonl(tmp_path, row), PLAIN, columns=columns)
+        assert (prompt.messages[0]["content"], prompt.reference, prompt.slice) == ("2 + 3?", reference, kind)
+    with pytest.raises(UsageError, match=r"no row has the column 'reward_model\.truth'"):
+        load_prompts(jsonl(tmp_path, row), PLAIN, columns={"reference": "reward_model.truth"})
+
+
 def test_a_file_with_our_own_keys_needs_no_mapping_although_another_does(tmp_path: Path) -> None:
     (prompt,) = load_prompts(
         jsonl(tmp_path, {"prompt": "Why?", "reference": "So."}), PLAIN, columns={"prompt": "question", "reference": "answer"}
@@ -273,6 +297,33 @@ def test_what_is_left_out_of_rows_is_mentioned(tmp_path: Path) -> None:
     ] == ["2 rows repeat", "1 of them have another reference", "1 rows come with tools"]
     load_prompts(jsonl(tmp_path, {"prompt": "a", "answer": "x"}), PLAIN, progress=notes)
     assert "is it the column 'answer'? [task] columns = { reference = \"answer\" }" in notes.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("row", "template", "says"),
+    [
+        ({"question": "Who?", "context": "Ann did."}, "{{ prompt }}", "the column 'context' is in no prompt"),
+        ({"question": "Which?", "choices": ["a", "b"]}, "{{ prompt }}", "the column 'choices' is in no prompt"),
+        ({"question": "Who?", "context": "Ann did."}, "{{ prompt }} {{ context }}", None),
+        ({"question": "Who?", "context": ""}, "{{ prompt }}", None),
+    ],
+)
+def test_what_a_question_is_about_and_no_prompt_holds_is_mentioned(
+    tmp_path: Path, row: dict[str, object], template: str, says: str | None
+) -> None:
+    notes, view = Notes(), {"user": template}
+    load_prompts(jsonl(tmp_path, row), Template(None, None, view, view), None, notes, {"prompt": "question"})
+    assert [says in note for note in notes.notes if says] == ([True] if says else []) and bool(notes.notes) == bool(says)
+
+
+def test_answers_and_later_questions_in_trees_are_no_prompts(tmp_path: Path) -> None:
+    notes = Notes()
+    roles = {"a": (None, "prompter"), "b": ("a", "assistant"), "c": ("b", "prompter"), "d": (None, "prompter")}
+    rows = [{"message_id": name, "parent_id": parent, "role": role, "text": name} for name, (parent, role) in roles.items()]
+    for columns in {}, {"prompt": "text"}:
+        prompts = load_prompts(jsonl(tmp_path, *rows), PLAIN, None, notes, columns)
+        assert [prompt.messages[0]["content"] for prompt in prompts] == ["a", "d"]
+        assert "2 messages further down in trees" in notes.notes[-1]
 
 
 def test_an_error_names_the_columns_that_are_likely_meant(tmp_path: Path) -> None:

@@ -177,6 +177,10 @@ def test_what_has_no_finish_reason_is_mentioned(tmp_path: Path) -> None:
             {"prompt": "question", "completion": "model_answer", "reference": "answer", "slice": "s"},
             "question;model_answer;answer;s\nWarum?;Darum.;42;Physik\n",
         ),
+        (  # a path within objects
+            {"prompt": "in.q", "completion": "out.a", "reference": "out.r", "slice": "in.s"},
+            'in;out\n"{""q"": ""Warum?"", ""s"": ""Physik""}";"{""a"": ""Darum."", ""r"": 42}"\n',
+        ),
         ({"completion": "a "}, "prompt;a;reference;slice;response\nWarum?;Darum.;42;Physik;no\n"),
         (
             {"messages": "turns", "completion": "a"},

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -72,7 +73,30 @@ GERMAN = "Straße, für Öl; €5?"
 PROMPT_LINE = json.dumps({"prompt": GERMAN, "reference": "x y"}, ensure_ascii=False) + "\n"
 
 
+TALK = [{"role": "user", "content": GERMAN}, {"role": "assistant", "content": "x y"}]
+MAPS = pyarrow.list_(pyarrow.map_("string", "string"))
+
+
 SEMICOLONS = f'prompt;reference\n"{GERMAN}";x y\n'
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def parquet(**columns: object) -> bytes:
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def tarred(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        member = tarfile.TarInfo("a.jsonl")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 def zipped(**files: bytes) -> bytes:
@@ -124,12 +148,37 @@ def zipped(**files: bytes) -> bytes:
         ("a.csv", f'prompt,reference\n"{GERMAN}",x y,,\n,\n'.encode()),
         ("a.tsv", f"prompt\treference\n{GERMAN}\tx y\n".encode()),
         ("a.csv", f"prompt|reference\n{GERMAN}|x y\n".encode()),
+        ("a.jsonl", f"\ufeff\r\n{PROMPT_LINE}".encode()),
+        ("a.jsonl", PROMPT_LINE.replace("}", "},").encode()),
+        ("a.jsonl", f"\x1e{PROMPT_LINE}".encode()),
+        ("a.jsonl", f"[\n{PROMPT_LINE},\n]".encode()),
+        ("a.jsonl", (PROMPT_LINE.strip() * 2).encode()),
+        ("a.json", (PROMPT_LINE.strip() * 2).encode()),
+        ("a.json", json.dumps({"prompt": [GERMAN], "reference": ["x y"]}).encode()),
+        ("a.jsonl", json.dumps({"prompt": [GERMAN, GERMAN], "reference": ["x y", "x y"]}).encode()),
+        ("a.json", json.dumps({"messages": [TALK, TALK]}).encode()),
+        ("a.json", json.dumps([TALK, TALK]).encode()),
+        ("a.json", json.dumps(TALK, indent=1).encode()),
+        ("a.jsonl", f"{json.dumps(TALK)}\n{json.dumps(TALK)}\n".encode()),
+        ("a.csv", f"conversations\n{quoted(json.dumps(TALK))}\n".encode()),
+        ("a.csv", f"messages\n{quoted(str(TALK).replace('}, {', chr(10).join(('}', ' {'))))}\n".encode()),  # numpy's
+        ("a.csv", f"messages\n{quoted(f'array({TALK}, dtype=object)')}\n".encode()),
+        ("a.parquet", parquet(messages=[TALK])),
+        ("a.parquet", parquet(conversations=[{"from": ["human", "gpt"], "value": [GERMAN, "x y"]}])),
+        ("a.parquet", parquet(messages=pyarrow.array([[list(one.items()) for one in TALK]], MAPS))),
+        ("a.parquet", parquet(prompt=pyarrow.array([GERMAN]).dictionary_encode(), reference=pyarrow.array([b"x y"]))),
     ],
 )
 def test_files_in_other_formats_and_encodings_are_read(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     (prompt,) = load_prompts(str(tmp_path / name), PLAIN)
     assert (prompt.messages[0]["content"], prompt.reference) == (GERMAN, "x y")
+
+
+def test_a_column_of_texts_without_quotes_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('prompt\nHello, world\n"Hi, ""you"""\nplain\n')
+    prompts = load_prompts(str(tmp_path / "a.csv"), PLAIN)
+    assert [one.messages[0]["content"] for one in prompts] == ["Hello, world", 'Hi, "you"', "plain"]
 
 
 def test_quotes_in_a_table_of_tabs_are_text_where_they_do_not_quote(tmp_path: Path) -> None:
@@ -173,6 +222,15 @@ def test_a_guessed_encoding_is_mentioned(tmp_path: Path) -> None:
         ("a.json", b'[{"prompt": "x"}', "ends before its array does"),
         ("a.json", b'[{"prompt": "x"}, 3]', "a.json:item 2: not a JSON object: 3"),
         ("a.csv", b"prompt,prompt\nx,y\n", "two columns are called 'prompt'"),
+        ("a.jsonl.gz", tarred(b'{"prompt": "x"}\n'), "a tar archive"),
+        ("a.json", b'[{"message_id": "a", "role": "assistant", "text": "x"}]', "no prompts in it"),
+        (
+            "a.json",
+            b'{"train": [{"prompt": "x"}], "test": [{"prompt": "y"}]}',
+            "the row has no prompt; its keys are train, test",
+        ),
+        ("a.jsonl", b'{"prompt": "x"} {"prompt": 5', "not JSON"),
+        ("a.jsonl", b'// a comment\n{"prompt": "x"}\n', "not JSON"),
         ("a.jsonl", b"\x28\xb5\x2f\xfd1234", "not a whole zstd file"),
         ("a.jsonl.bz2", bz2.compress(PROMPT_LINE.encode() * 99)[:-20], "not a whole bzip2 file"),
         ("a.jsonl.xz", lzma.compress(PROMPT_LINE.encode() * 99)[:-20], "not a whole xz file"),

@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from chat_server import Body, ChatServer
+from chat_server import Body, ChatServer, Wire
 from generate_runs import Notes
 from served_runs import PRICE, UNSURE, Served, recipe_of, run_to_serve, served, student_answer
 
@@ -482,6 +482,35 @@ def test_two_servers_do_not_share_a_run(tmp_path: Path) -> None:
         recipe = recipe_of(server.run, server.student.url, server.teacher.url)
         with pytest.raises(SeqdistillError, match="another process"), Serving(Run(server.run.path), recipe, progress=Silent()):
             raise AssertionError("it serves")
+
+
+HOSTILE: list[tuple[bytes, str]] = [  # events of a student, and who answers
+    (b'{"choices": 5}', "teacher"),
+    (b'{"choices": [5]}', "teacher"),
+    (b"[1]", "teacher"),
+    (b'{"choices": [{"index": -7, "delta": {"content": "a"}, "finish_reason": "stop"}]}', "teacher"),
+    (b'{"choices": [{"delta": 5, "logprobs": 5, "finish_reason": "stop"}]}', "teacher"),
+    (b'{"choices": [{"delta": {"content": "a"}, "logprobs": {"content": [{"logprob": NaN}]}}]}', "teacher"),
+    (b'{"choices": [{"delta": {"content": "a"}, "logprobs": {"content": [{"logprob": -1e999}]}}]}', "teacher"),
+    (
+        b'{"choices": [{"delta": {"content": "a", "x": 1e999}, "logprobs": {"content": [{"logprob": 0, "x": 1e999}]}}],'
+        b' "usage": {"total_tokens": 1e999}}',
+        "student",
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "by"), HOSTILE)
+def test_whatever_a_student_streams_the_caller_gets_json(tmp_path: Path, event: bytes, by: str) -> None:
+    wire = Wire(200, b"data: " + event + b"\n\ndata: [DONE]\n\n", {"Content-Type": "text/event-stream"})
+    student = ChatServer(lambda *_: wire, model="student")
+    with served(tmp_path, student=student, options={"decide_on": 1}) as server:
+        reply = send(server, asked(stream=True, logprobs=True, stream_options={"include_usage": True}))
+        assert (reply.status_code, reply.headers["x-seqdistill-model"]) == (200, by)
+        events = [line.removeprefix("data: ") for line in reply.text.splitlines() if line]
+        assert events.pop() == "[DONE]"
+        for one in events:
+            json.loads(one, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
 @pytest.mark.parametrize("who", ["student", "teacher"])

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Optional, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
@@ -73,7 +73,7 @@ def _parameters(table_or_key: str) -> list[inspect.Parameter]:
         if default not in (None, False, [], ""):
             on = f"on; off with {dashed.replace('--', '--no-', 1)}"
             text += f" [{on if default is True else ' '.join(default) if isinstance(default, list) else default}]"
-        option = typer.Option(
+        found = typer.Option(
             f"{dashed}/--no-{dashed[2:]}" if plain is bool else dashed,
             help=text,
             show_default=False,
@@ -81,7 +81,7 @@ def _parameters(table_or_key: str) -> list[inspect.Parameter]:
             rich_help_panel=COMMON if setting.field.metadata["common"] else f"[{'.'.join((table, *setting.names[:-1]))}]",
             metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
         )
-        annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
+        annotation = Annotated[plain | None, found]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
 
@@ -153,7 +153,7 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory"
 NewRunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
 BEGINNING = ("generate", "import", "run")  # commands that begin a run
 ConfigOption = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(
         "--config",
         "-c",
@@ -162,7 +162,7 @@ ConfigOption = Annotated[
     ),
 ]
 SetOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--set",
         rich_help_panel=COMMON,
@@ -176,8 +176,32 @@ SEVERAL_STAGES = ("run", "sweep", "curve")  # commands that do not take the flag
 
 
 def own(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    """A parameter that is no setting of a table."""
+    """A parameter of a command that is no setting of a table."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def option(
+    name: str,
+    kind: Any,
+    default: Any,
+    text: str,
+    metavar: str | None = None,
+    *,
+    choices: Sequence[str] = (),
+    **bounds: float,
+) -> inspect.Parameter:
+    """An option of one command alone: `--name`. Its help text names the default, `choices` are completed by the shell."""
+    flag_ = "--" + name.strip("_").replace("_", "-")
+    completed = completions(choices) if choices else None
+    found = typer.Option(flag_, metavar=metavar, help=text, autocompletion=completed, **bounds)  # type: ignore[arg-type]
+    return own(name, Annotated[kind if default is not None else kind | None, found], default)
+
+
+def argument(name: str, kind: Any, metavar: str, text: str, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """A positional argument of one command alone; with a default it may be left out."""
+    return own(
+        name, Annotated[kind if default is not None else kind | None, typer.Argument(metavar=metavar, help=text)], default
+    )
 
 
 def command(
@@ -248,13 +272,5 @@ def guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) -
 SHARED = ("task", "teacher")
 OF_EVAL = ("eval.margin", "eval.also")  # of the commands that do several stages; the other keys of theirs with --set
 BUDGET = "generate.budget"  # the run's: every command that can pay takes it
-
-
-LimitOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--limit", metavar="N", min=1, help="only the first N prompts and N test prompts"),
-]
-MarkdownOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--markdown", metavar="FILE", help="also write the result as Markdown, for a pull request"),
-]
+MARKDOWN = "also write the result as Markdown, for a pull request"
+MarkdownOption = Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help=MARKDOWN)]

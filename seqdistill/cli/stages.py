@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Any
 
 import typer
 
 from seqdistill import api, show
-from seqdistill.cli.flags import BUDGET, OF_EVAL, SHARED, LimitOption, MarkdownOption, command, completions, own
+from seqdistill.cli.flags import BUDGET, MARKDOWN, OF_EVAL, SHARED, argument, command, option
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
@@ -18,95 +18,19 @@ from seqdistill.recipe.reading import placed
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import STAGES, Run
 
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; send nothing")]
-ProbeOption = Annotated[
-    int,
-    typer.Option("--probe", metavar="N", min=0, help="send N requests and estimate tokens, cost and time from the answers"),
-]
-PoolOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--pool",
-        metavar="FILE",
-        help="choose the next prompts from this file first: new ones, on which the student is unsure",
-    ),
-]
-NextOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--next", metavar="N", min=1, help="with --pool: how many to choose, within the budget"),
-]
-PickOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--pick",
-        metavar="HOW",
-        help="with --pool: uncertain | random [uncertain]",
-        autocompletion=completions(("uncertain", "random")),
-    ),
-]
-FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="JSONL, JSON, CSV or Parquet: logs, exports, data sets")
-]
-ExplainOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--explain",
-        metavar="ID",
-        help="only explain one row, or the rows of one prompt: which rule rejected it, and why",
-    ),
-]
-CompareOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(
-        "--compare",
-        metavar="OTHER_RUN",
-        help="only compare the students of two evaluated runs, paired by prompt; runs no model",
-    ),
-]
-ShadowOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(
-        "--shadow",
-        metavar="LOG",
-        help="only check the promise of --target on a server's log, RUN/serve/log.jsonl; exit 1 where it is broken",
-    ),
-]
-TopOption = Annotated[int, typer.Option("--top", metavar="K", min=1, help="likeliest tokens to store for each token [20]")]
-ModelOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--model", metavar="MODEL", help="the teacher's files, where the recipe's teacher is an endpoint"),
-]
-PreflightOption = Annotated[
-    bool, typer.Option("--preflight", help="check and show what would be trained on, with memory and time; train nothing")
-]
-StudentsOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--student", metavar="MODEL", help="a student: shrink:N, hub id, folder, or run:RUN; takes several"),
-]
-FormOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--form", metavar="FORM", help="also evaluate each student in this form of export, as gguf:q4_0; repeatable"),
-]
-RepeatsOption = Annotated[
-    int,
-    typer.Option(
-        "--repeats",
-        metavar="N",
-        min=0,
-        max=7,
-        help="further trainings on other eighths: how much one varies by chance [2]",
-    ),
-]
-MoreStudentsArgument = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL...", help="further students")]  # noqa: UP045
-_ESTIMATE = [own("dry_run", DryRunOption, False), own("probe", ProbeOption, 0)]
-
 
 @command(
     "generate",
     (*SHARED, "generate"),
     "Get the teacher's answers; nothing is paid for twice.\n\n"
     "Every answer is journalled before it is parsed. After a crash, or with more prompts, only what is missing is requested.",
-    [*_ESTIMATE, own("pool", PoolOption, None), own("next_", NextOption, None), own("pick", PickOption, None)],
+    [
+        option("dry_run", bool, False, "show the first prompt, tokens, cost and time; send nothing"),
+        option("probe", int, 0, "send N requests and estimate tokens, cost and time from the answers", "N", min=0),
+        option("pool", str, None, "first choose prompts from this file: new ones, on which the student is unsure", "FILE"),
+        option("next_", int, None, "with --pool: how many to choose, within the budget", "N", min=1),
+        option("pick", str, None, "with --pool: uncertain | random [uncertain]", "HOW", choices=("uncertain", "random")),
+    ],
     examples="seqdistill generate runs/mine -c mytask/recipe.toml --dry-run\n"
     "seqdistill generate runs/mine -c mytask/recipe.toml --budget 25\n"
     "seqdistill generate runs/mine --ask-again empty",
@@ -145,7 +69,7 @@ def _generate(
     (*SHARED, "generate"),
     "Use recorded completions as the teacher's answers.\n\n"
     "Reads logs, batch files, fine-tuning files, chat exports. Adds to earlier imports; never replaces generated samples.",
-    [own("files", FilesArgument)],
+    [argument("files", list[Path], "FILE...", "JSONL, JSON, CSV or Parquet: logs, exports, data sets")],
     examples="seqdistill import runs/recorded requests-and-responses.jsonl\n"
     "seqdistill import runs/recorded batch-input.jsonl batch-output.jsonl",
 )
@@ -159,7 +83,7 @@ def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> di
     "filter",
     ("task", "filter", "judge", BUDGET),
     "Keep the samples worth training on; each rejection has a reason.",
-    [own("explain", ExplainOption, None)],
+    [option("explain", str, None, "only explain one row, or the rows of one prompt: which rule rejected it, and why", "ID")],
     examples="seqdistill filter runs/mine\n"
     "seqdistill filter runs/mine --score-by reference\n"
     "seqdistill filter runs/mine --explain ID",
@@ -181,7 +105,10 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
     ("task", "teacher"),
     "Store a teacher's token distributions, for train --method soft.\n\n"
     "For rows that came without log-probabilities; the teacher runs on this machine.",
-    [own("top", TopOption, 20), own("model", ModelOption, None)],
+    [
+        option("top", int, 20, "likeliest tokens to store for each token [20]", "K", min=1),
+        option("model", str, None, "the teacher's files, where the recipe's teacher is an endpoint", "MODEL"),
+    ],
     examples="seqdistill targets runs/recorded --model Qwen/Qwen3-8B",
 )
 def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | None) -> dict[str, Any]:
@@ -194,7 +121,7 @@ def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | 
     "train",
     ("task", "teacher", "student", "train"),
     "Train the student on the rows that filter kept.\n\nCtrl-C saves the current step; the same command resumes there.",
-    [own("preflight", PreflightOption, False)],
+    [option("preflight", bool, False, "check and show what would be trained on, with memory and time; train nothing")],
     examples="seqdistill train runs/mine --preflight\n"
     "seqdistill train runs/mine --student shrink:8 --method soft\n"
     "seqdistill train runs/mine --set train.args.learning_rate=1e-4",
@@ -219,7 +146,23 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
     "Compare base, student, teacher and ceiling on the test prompts.\n\n"
     "The base is the student before training, the ceiling the teacher prompted again. Prints tables and a verdict, and writes "
     "RUN/eval/report.html.",
-    [own("markdown", MarkdownOption, None), own("compare", CompareOption, None), own("shadow", ShadowOption, None)],
+    [
+        option("markdown", Path, None, MARKDOWN, "FILE"),
+        option(
+            "compare",
+            Path,
+            None,
+            "only compare the students of two evaluated runs, paired by prompt",
+            "OTHER_RUN",
+        ),
+        option(
+            "shadow",
+            Path,
+            None,
+            "only check the promise of --target on a server's log, RUN/serve/log.jsonl; exit 1 where it is broken",
+            "LOG",
+        ),
+    ],
     examples="seqdistill eval runs/mine --target 0.9\n"
     "seqdistill eval runs/mine --fail-under kept=0.9 --markdown result.md\n"
     "seqdistill eval runs/new --compare runs/old",
@@ -258,40 +201,23 @@ def _eval(
     return result.named | asdict(result)
 
 
-FromOption = Annotated[
-    str,
-    typer.Option(
-        "--from", metavar="STAGE", help=f"first stage: {' | '.join(STAGES)} [{STAGES[0]}]", autocompletion=completions(STAGES)
-    ),
-]
-UntilOption = Annotated[
-    str,
-    typer.Option(
-        "--until", metavar="STAGE", help=f"last stage: {' | '.join(STAGES)} [{STAGES[-1]}]", autocompletion=completions(STAGES)
-    ),
-]
-ForceOption = Annotated[bool, typer.Option("--force", help="redo stages that are up to date; pays for no answer again")]
-SmokeOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(
-        "--smoke",
-        metavar="N",
-        min=1,
-        help="N prompts through all stages, at most 10 training steps; then estimate time, cost and disk of the whole run",
-    ),
-]
-
-
 @command(
     "run",
     (*SHARED, "student", BUDGET),
     "Run all four stages; skip what is up to date.\n\nAll stages are checked before the first request is paid.",
     [
-        own("limit", LimitOption, None),
-        own("from_", FromOption, STAGES[0]),
-        own("until", UntilOption, STAGES[-1]),
-        own("force", ForceOption, False),
-        own("smoke", SmokeOption, None),
+        option("limit", int, None, "only the first N prompts and N test prompts", "N", min=1),
+        option("from_", str, STAGES[0], f"first stage: {' | '.join(STAGES)} [{STAGES[0]}]", "STAGE", choices=STAGES),
+        option("until", str, STAGES[-1], f"last stage: {' | '.join(STAGES)} [{STAGES[-1]}]", "STAGE", choices=STAGES),
+        option("force", bool, False, "redo stages that are up to date; pays for no answer again"),
+        option(
+            "smoke",
+            int,
+            None,
+            "N prompts through all stages, at most 10 training steps; then estimate time, cost and disk of the whole run",
+            "N",
+            min=1,
+        ),
     ],
     examples="seqdistill run runs/notices -c notices\n"
     "seqdistill run runs/smoke -c mytask/recipe.toml --smoke 20\n"
@@ -309,7 +235,7 @@ def _run(
 ) -> dict[str, Any]:
     chosen = api.stages_between(from_, until)
     whole, recipe = recipe, recipe if smoke is None else api.smoke_recipe(run.path, recipe, smoke)
-    api.check_stages(run.path, recipe, progress=console)
+    api.check_stages(run.path, recipe, first=from_, progress=console)
     acts: dict[str, Callable[[Run, Recipe, Console], dict[str, Any]]] = {
         "generate": partial(_generate, checked=True),
         "filter": _filter,
@@ -333,7 +259,11 @@ def _run(
     (*SHARED, "student", *OF_EVAL, BUDGET),
     "Train several students; name the cheapest that passes.\n\n"
     "All learn from the same answers; nothing is requested of the teacher twice.",
-    [own("more", MoreStudentsArgument, None), own("student", StudentsOption, None), own("form", FormOption, None)],
+    [
+        argument("more", list[str], "MODEL...", "further students", None),
+        option("student", list[str], None, "a student: shrink:N, hub id, folder, or run:RUN; takes several", "MODEL"),
+        option("form", list[str], None, "also evaluate each student in this form of export, as gguf:q4_0; repeatable", "FORM"),
+    ],
     examples="seqdistill sweep runs/mine --student shrink:4 shrink:8 shrink:12",
 )
 def _sweep(
@@ -354,7 +284,7 @@ def _sweep(
     "curve",
     (*SHARED, "student", *OF_EVAL, BUDGET),
     "Train on 1/8 to all of the rows: would more data help?",
-    [own("repeats", RepeatsOption, 2)],
+    [option("repeats", int, 2, "further trainings on other eighths: how much one varies by chance [2]", "N", min=0, max=7)],
     examples="seqdistill curve runs/mine",
 )
 def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str, Any]:

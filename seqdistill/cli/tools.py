@@ -1,9 +1,8 @@
 """The commands beside the stages: export, serve, verify, status, show, init, doctor, shrink, review."""
 
-import inspect
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -16,9 +15,8 @@ from seqdistill.cli.flags import (
     RunArgument,
     app,
     command,
-    completions,
     guarded,
-    own,
+    option,
 )
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
@@ -26,48 +24,25 @@ from seqdistill.help_panels import PanelCommand
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 
-ToOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--to",
-        metavar="FORM",
-        help="safetensors | merged | vllm | adapter | gguf:KIND, where KIND is q8_0, q5_1, q5_0, q4_1, q4_0 or f16",
-    ),
-]
-DataOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--data", metavar="SHAPE", help="export the training data instead, for trl | axolotl | llama-factory"),
-]
-DraftOption = Annotated[
-    bool, typer.Option("--draft", help="measure the student as its teacher's draft model (speculative decoding)")
-]
-OutOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--out", metavar="FOLDER", help="where to write [RUN/export/FORM]"),
-]
-PushOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--push", metavar="OWNER/NAME", help="upload the result to this private hub repository; the key is HF_TOKEN"),
-]
-PromptsOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--limit", metavar="N", min=1, help="with --draft: the first N test prompts [20]"),
-]
-_EXPORT = [
-    own("to", ToOption, None),
-    own("data", DataOption, None),
-    own("draft", DraftOption, False),
-    own("out", OutOption, None),
-    own("push", PushOption, None),
-    own("limit", PromptsOption, None),
-]
-
 
 @command(
     "export",
     (),
     "Export the student for deployment, or its training data.",
-    _EXPORT,
+    [
+        option(
+            "to",
+            str,
+            None,
+            "safetensors | merged | vllm | adapter | gguf:KIND, where KIND is q8_0, q5_1, q5_0, q4_1, q4_0 or f16",
+            "FORM",
+        ),
+        option("data", str, None, "export the training data instead, for trl | axolotl | llama-factory", "SHAPE"),
+        option("draft", bool, False, "measure the student as its teacher's draft model (speculative decoding)"),
+        option("out", Path, None, "where to write [RUN/export/FORM]", "FOLDER"),
+        option("push", str, None, "upload the result to this private hub repository; the key is HF_TOKEN", "OWNER/NAME"),
+        option("limit", int, None, "with --draft: the first N test prompts [20]", "N", min=1),
+    ],
     examples="seqdistill export runs/mine --to gguf:q4_0\n"
     "seqdistill export runs/mine --to safetensors --push my-team/my-student\n"
     "seqdistill export runs/mine --data axolotl",
@@ -86,7 +61,7 @@ def _export(
     if sum((to is not None, data is not None, draft)) != 1:
         raise UsageError("export takes one of --to, --data and --draft", "for example --to gguf:q8_0")
     if limit is not None and not draft:
-        raise UsageError("--limit is of --draft, which measures on N test prompts", "leave it out")
+        raise UsageError("--limit belongs to --draft, which measures on N test prompts", "leave it out")
     if push is not None and to is None:
         raise UsageError("--push uploads what --to has written", "for example --to safetensors --push my-team/notices-student")
     if push is not None:
@@ -145,7 +120,7 @@ def _status(run: RunArgument, json_: JsonOption = False) -> None:
 def _show(
     run: RunArgument,
     report: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--report", metavar="FILE", help="write the HTML report to FILE, in the form of this version"),
     ] = None,
     markdown: MarkdownOption = None,
@@ -180,7 +155,7 @@ def _init(
         str, typer.Option("--kind", metavar="KIND", help="classify | extract | summarize | maths | rewrite [summarize]")
     ] = "summarize",
     from_: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        list[Path] | None,
         typer.Option(
             "--from", metavar="LOG", help="recorded completions to learn from, in any form that import reads; repeatable"
         ),
@@ -204,7 +179,7 @@ def _init(
 @app.command("doctor", cls=PanelCommand, epilog="seqdistill doctor\nseqdistill doctor -c mytask/recipe.toml")
 def _doctor(
     run: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Argument(metavar="RUN", help="run directory, to check its models and endpoints too", show_default=False),
     ] = None,
     config: ConfigOption = None,
@@ -229,100 +204,32 @@ def _doctor(
         raise typer.Exit(1)
 
 
-def _serve_parameters() -> list[inspect.Parameter]:
-    """The flags of `serve`, which are no settings of a recipe: they change no file of the run."""
-
-    def number(flag_: str, text: str, metavar: str, **bounds: Any) -> Any:
-        return typer.Option(flag_, metavar=metavar, help=text, show_default=False, **bounds)
-
-    text, usd = Optional[str], Optional[float]  # noqa: UP045
-    return [
-        own("port", Annotated[int, number("--port", "port; 0 is a free one [8080]", "N", min=0, max=65535)], 8080),
-        own(
-            "host",
-            Annotated[str, typer.Option("--host", metavar="ADDRESS", help="address to listen on [127.0.0.1]")],
-            "127.0.0.1",
-        ),
-        own(
-            "api_key_env",
-            Annotated[
-                text,
-                typer.Option("--api-key-env", metavar="NAME", help="environment variable with the key that clients must send"),
-            ],
-            None,
-        ),
-        own(
-            "no_key",
-            Annotated[bool, typer.Option("--no-key", help="allow a --host other than this machine without a key")],
-            False,
-        ),
-        own(
-            "budget",
-            Annotated[usd, number("--budget", "hard cap in USD on this server's teacher, over restarts", "X", min=0)],
-            None,
-        ),
-        own(
-            "share",
-            Annotated[float, number("--share", "share of the requests that the student may answer [1]", "X", min=0, max=1)],
-            1.0,
-        ),
-        own(
-            "shadow",
-            Annotated[
-                float,
-                number("--shadow", "share of the student's answers that the teacher checks afterwards [0]", "X", min=0, max=1),
-            ],
-            0.0,
-        ),
-        own(
-            "decide_on",
-            Annotated[
-                int,
-                number(
-                    "--decide-on", "after how many tokens of a stream the student's confidence decides; 0: all [16]", "N", min=0
-                ),
-            ],
-            16,
-        ),
-        own(
-            "threshold",
-            Annotated[
-                usd, number("--threshold", "lowest confidence of the student, instead of eval's; no promise", "X", min=0, max=1)
-            ],
-            None,
-        ),
-        own(
-            "without_teacher",
-            Annotated[
-                str,
-                typer.Option(
-                    "--without-teacher",
-                    metavar="HOW",
-                    help="who answers when the teacher cannot or its budget is spent: error | student [error]",
-                    autocompletion=completions(("error", "student")),
-                ),
-            ],
-            "error",
-        ),
-        own(
-            "record",
-            Annotated[bool, typer.Option("--record", help="no student: the teacher answers all, and the log can be imported")],
-            False,
-        ),
-        own(
-            "concurrency",
-            Annotated[int, number("--concurrency", "most requests in flight; more get a 429 [1024]", "N", min=1)],
-            1024,
-        ),
-    ]
-
-
 @command(
     "serve",
     ("task.template", "teacher", "student"),
     "Serve the student, the teacher as fallback, with OpenAI's API.\n\nThe teacher answers where the student is less sure than "
     "the threshold of eval --target, within a budget.",
-    _serve_parameters(),
+    [
+        option("port", int, 8080, "port; 0 is a free one [8080]", "N", min=0, max=65535),
+        option("host", str, "127.0.0.1", "address to listen on [127.0.0.1]", "ADDRESS"),
+        option("api_key_env", str, None, "environment variable with the key that clients must send", "NAME"),
+        option("no_key", bool, False, "allow a --host other than this machine without a key"),
+        option("budget", float, None, "hard cap in USD on this server's teacher, over restarts", "X", min=0),
+        option("share", float, 1.0, "share of the requests that the student may answer [1]", "X", min=0, max=1),
+        option("shadow", float, 0.0, "share of the student's answers that the teacher checks later [0]", "X", min=0, max=1),
+        option("decide_on", int, 16, "tokens of a stream on which the student's confidence is taken; 0: all [16]", "N", min=0),
+        option("threshold", float, None, "lowest confidence of the student, instead of eval's; no promise", "X", min=0, max=1),
+        option(
+            "without_teacher",
+            str,
+            "error",
+            "who answers when the teacher cannot or its budget is spent: error | student [error]",
+            "HOW",
+            choices=("error", "student"),
+        ),
+        option("record", bool, False, "no student: the teacher answers all, and the log can be imported"),
+        option("concurrency", int, 1024, "most requests in flight; more get a 429 [1024]", "N", min=1),
+    ],
     examples="seqdistill serve runs/mine --port 8080\nseqdistill serve runs/mine --share 0.1 --shadow 0.02 --budget 5",
 )
 def _serve(run: Run, recipe: Recipe, console: Console, **flags: Any) -> dict[str, Any]:
@@ -352,11 +259,11 @@ def _shrink(
         typer.Option("--vocabulary", metavar="WHICH", help="all | task: those of --prompts and --texts [all]"),
     ] = "all",
     prompts: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--prompts", metavar="FILE", help="the task's prompts (.jsonl), on which influence is measured"),
     ] = None,
     texts: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--texts", metavar="FILE", help="further texts for --vocabulary task, as RUN/filter/train.jsonl"),
     ] = None,
     json_: JsonOption = False,
@@ -381,15 +288,15 @@ def _review(
         int, typer.Option("--port", metavar="N", min=0, max=65535, show_default=False, help="port of 127.0.0.1 [a free one]")
     ] = 0,
     export: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--export", metavar="FILE", help="write the rows as CSV, to review them in a spreadsheet"),
     ] = None,
     import_: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--import", metavar="FILE", help="take the decisions from a CSV that --export wrote"),
     ] = None,
     reviewer: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--reviewer", metavar="NAME", help="who decides [the login name]"),
     ] = None,
     json_: JsonOption = False,

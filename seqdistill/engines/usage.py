@@ -29,7 +29,7 @@ CACHE_WRITES = (  # a prompt's tokens, too, and dearer: Anthropic, LiteLLM, Open
 )
 CACHE_WRITES_BY_TIME = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")  # Anthropic's, and of those who hand it on
 CACHE_BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens")
-REASONING_TOKENS = ("reasoning_tokens",)
+REASONING_TOKENS = ("reasoning_tokens", "reasoningTokens", "thoughtsTokenCount")
 DETAILS = (
     *("prompt_tokens_details", "input_tokens_details", "completion_tokens_details", "output_tokens_details"),
     *("cache_creation", "cache_creation_token_details"),

@@ -19,7 +19,7 @@ from seqdistill.engines.loading import files_of, generation_config, load
 from seqdistill.errors import UsageError
 from seqdistill.export import gguf
 from seqdistill.export.modelfile import Rendered, write_modelfile
-from seqdistill.journal.asking import Asker, answers, failures, lacking, run_async
+from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
 from seqdistill.journal.budget import FREE, Source, spending
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
@@ -158,7 +158,7 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     if scores is None:
         without = "eval is of an earlier student" if run.manifest("eval") else "without eval there are no test prompts"
         (folder / "proof.json").unlink(missing_ok=True)
-        progress.note(f"export: {without}, so nothing is proven: run `seqdistill eval {run.path}`, then export again")
+        progress.note(f"export: {without}, so the export is not evaluated: run `seqdistill eval {run.path}`, then export again")
         write_model_card(run, None, **card)
         return exported
     found = _answers(run, file, prompts, scores, longest + most + AT_ONCE, progress)
@@ -217,7 +217,7 @@ def _answers(
     ]
     with Journal(file.parent / "journal.jsonl") as journal:
         failed: dict[str, Completion] = {}
-        if missing := len(lacking(journal, identity, requests)):
+        if missing := len(missing_requests(journal, identity, requests)):
             with gguf.serving(file, context, AT_ONCE, progress) as url:
                 config = ModelConfig(model=file.name, engine="openai", base_url=[url], api_key_env="SEQDISTILL_NO_KEY")
                 source = Source(file.name, identity, config, FREE)

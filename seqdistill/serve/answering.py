@@ -12,7 +12,7 @@ from typing import Any
 from seqdistill.confidence import confidence_in, confidence_of
 from seqdistill.engines import Completion, Request
 from seqdistill.engines.logprobs import chat_values
-from seqdistill.engines.replies import as_dict, choices_in, parse_choice
+from seqdistill.engines.replies import answer_in, as_dict, choices_in
 from seqdistill.engines.streams import joined
 from seqdistill.records import Message, prompt_id, request_seed
 from seqdistill.serve.chat import Chat
@@ -174,8 +174,8 @@ class Answering:
 
     # --- streams ---
 
-    async def stream(self, asked: Asked) -> tuple[Head, Parts]:
-        """Who answers, and the chunks of the answer, those together that are there at once; the last one has the usage.
+    async def stream(self, asked: Asked) -> tuple[Head, list[Chunk], Parts]:
+        """Who answers, the chunks that are there already, and those to come, which are to be closed; the last has the usage.
 
         Raises TeacherFailed where nobody can answer; the generator raises it, or StudentFailed, where an answer breaks off.
         """
@@ -192,7 +192,7 @@ class Answering:
                     keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
                     decided_on = 0
                 if keeps:
-                    return replace(self._student_head(confidence, ""), decided_on=decided_on), _resumed(held, parts)
+                    return self._student_head(confidence, "", decided_on), held, parts
                 reason = "not sure"
                 if not self.student_without_teacher:
                     await parts.aclose()
@@ -203,14 +203,14 @@ class Answering:
                 raise
         kept = bool(held) and self.student_without_teacher
         try:
-            found = await self._teacher_stream(asked, reason, confidence)
+            head, answer = await self._teacher_stream(asked, reason, confidence)
         except TeacherFailed:
             if not kept:
                 raise
-            return self._student_head(confidence, "no teacher"), _resumed(held, parts)
+            return self._student_head(confidence, "no teacher"), held, parts
         if kept:
             await parts.aclose()
-        return found
+        return head, [], answer
 
     @property
     def _is_decided_whole(self) -> bool:
@@ -234,10 +234,11 @@ class Answering:
             if whole:
                 continue
             for chunk in part:
-                for choice in chunk.get("choices") or ():
-                    places, index = as_dict(choice.get("logprobs")).get("content"), choice.get("index")
-                    if isinstance(places, list) and isinstance(index, int) and index < n:
-                        values[index] += chat_values(places)
+                for choice in chunk["choices"]:
+                    if (index := choice["index"]) >= n or len(values[index]) >= tokens:
+                        continue
+                    places = as_dict(choice.get("logprobs")).get("content")
+                    values[index] += chat_values(places) if isinstance(places, list) else ()
             if min(map(len, values)) >= tokens:
                 return min(confidence_in(one[:tokens]) for one in values), False
         return None, True
@@ -268,16 +269,16 @@ class Answering:
 
     # --- what is sent ---
 
-    def _student_head(self, confidence: float | None, reason: str) -> Head:
+    def _student_head(self, confidence: float | None, reason: str, decided_on: int = 0) -> Head:
         assert self.student is not None
-        return Head("student", self.student.name, confidence, 0.0, reason)
+        return Head("student", self.student.name, confidence, 0.0, reason, decided_on)
 
     def _wanted(self, asked: Asked) -> Wanted:
         chat, how = asked.chat, self._how(asked.chat)
         return Wanted(
             messages=asked.student,
             **how,
-            seed=self._seed(asked, 0),
+            seed=self._seed(asked, 0) if how["temperature"] > 0 or self.promise.samples else self.defaults.seed,
             n=chat.n,
             stop=chat.stop,
             top_logprobs=chat.top_logprobs,
@@ -323,8 +324,8 @@ class Answering:
 
 
 def completions_in(reply: dict[str, Any]) -> list[Completion]:
-    """The completions of a chat-completions reply."""
-    return [parse_choice("", reply, number, 0.0) for number in range(len(choices_in(reply)))]
+    """The answers of a student's reply with their log-probabilities; their tokens are not counted."""
+    return [Completion("", content=answer_in(one["message"])[0], raw={"choices": [one]}) for one in reply["choices"]]
 
 
 def reply_of(completions: Sequence[Completion], *, with_logprobs: bool = False) -> dict[str, Any]:
@@ -348,15 +349,6 @@ def usage_of(completions: Sequence[Completion]) -> dict[str, int]:
 def _finish(reason: str) -> str:
     """A finish reason as OpenAI writes it."""
     return reason if reason in ("stop", "length", "content_filter") else "stop"
-
-
-async def _resumed(held: list[Chunk], parts: Parts) -> Parts:
-    try:
-        yield held
-        async for part in parts:
-            yield part
-    finally:
-        await parts.aclose()
 
 
 async def _spoken(

@@ -1,6 +1,7 @@
 """The HTTP side: an OpenAI-compatible endpoint with its errors, limits and headers. Decides nothing about answers."""
 
 import asyncio
+import functools
 import hmac
 import json
 import logging
@@ -17,13 +18,13 @@ from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
-from seqdistill.serve.answering import Answering, Asked, Head, Parts
-from seqdistill.serve.chat import BadRequest, Chat, read_chat
+from seqdistill.serve.answering import Answering, Asked, Parts
+from seqdistill.serve.chat import BadRequest, read_chat
 from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
 from seqdistill.serve.replies import Events, encoded, headers_of, whole
 from seqdistill.serve.routing import drawn
-from seqdistill.serve.student import StudentFailed
+from seqdistill.serve.student import Chunk, StudentFailed
 from seqdistill.serve.teacher import TeacherFailed
 
 if TYPE_CHECKING:
@@ -213,10 +214,10 @@ class App:
         said: dict[str, Any]  # of the first choice
         try:
             if chat.stream:
-                head, parts = await self.answering.stream(asked)
+                head, there, parts = await self.answering.stream(asked)
                 async with aclosing(parts):
                     events = Events(chat, head, envelope)
-                    response = await self._stream(request, chat, head, parts, events)
+                    response = await self._stream(request, headers_of(head, chat), there, parts, events)
                 said, usage = {"text": events.text, "finish_reason": events.finish_reason}, events.usage
             else:
                 answered = await self.answering.answer(asked)
@@ -242,7 +243,8 @@ class App:
         about = {name: getattr(head, name) for name in ("model", "by", "confidence", "decided_on", "usd")}
         exchange = Exchange(str(envelope["id"]), asked.teacher, **about, **said)
         self._log.answered(exchange)
-        if exchange.text and head.by == "student" and drawn("shadow", [], exchange.id) < self._limits.shadow:
+        may_be_checked = self._limits.shadow > 0 and head.by == "student" and exchange.text
+        if may_be_checked and drawn("shadow", [], exchange.id) < self._limits.shadow:
             self._shadow(asked, exchange)
         return response
 
@@ -301,6 +303,8 @@ class App:
 
         if (request.content_length or 0) > MOST_BODY:
             raise _too_large()  # before it is sent
+        if request.content.is_eof():  # it came with its head, as nearly all do: nothing is waited for
+            return await request.read()
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 return await request.read()
@@ -312,11 +316,11 @@ class App:
             raise HttpError(400, "invalid_request", f"the body cannot be read: {error}") from None
 
     async def _stream(
-        self, request: "web.Request", chat: Chat, head: Head, parts: Parts, events: Events
+        self, request: "web.Request", headers: dict[str, str], there: list[Chunk], parts: Parts, events: Events
     ) -> "web.StreamResponse":
         from aiohttp import HttpVersion11, web
 
-        headers = {**STREAM_HEADERS, **headers_of(head, chat)}
+        headers = {**STREAM_HEADERS, **headers}
         response: web.StreamResponse
         if request.version < HttpVersion11:  # it ends with the connection
             response = web.StreamResponse(headers=headers)
@@ -328,9 +332,9 @@ class App:
         if request.transport is not None:
             request.transport.set_write_buffer_limits(high=WRITE_BUFFER)
         try:
+            await _write(request, writer.write, events.of(there))
             async for part in parts:
-                if text := events.of(part):
-                    await _write(request, writer.write, text)
+                await _write(request, writer.write, events.of(part))
             end = events.end()
         except (TeacherFailed, StudentFailed) as failure:  # the status is sent: all that is left is an event
             self.metrics.count("errors", code="broken_off")
@@ -341,9 +345,11 @@ class App:
 
 
 async def _write(request: "web.Request", write: Callable[[bytes], Awaitable[None]], text: str) -> None:
-    """Writes a part of a stream. Raises TimeoutError for a client that does not take it."""
-    content = text.encode("utf-8", "replace")
-    if len(content) < WRITE_BUFFER and request.transport is not None and not request.transport.get_write_buffer_size():
+    """Writes a part of a stream, if there is any. Raises TimeoutError for a client that does not take it."""
+    content, transport = text.encode("utf-8", "replace"), request.transport
+    if not content:
+        return
+    if len(content) < WRITE_BUFFER and transport is not None and not transport.get_write_buffer_size():
         await write(content)  # it waits for nobody
         return
     async with asyncio.timeout(WRITE_SECONDS):
@@ -366,6 +372,7 @@ def _server_log() -> logging.Logger:
     return log
 
 
+@functools.lru_cache(maxsize=256)
 def _host(url: str) -> str | None:
     try:
         return urlsplit(url).hostname

@@ -12,7 +12,7 @@ from seqdistill.engines import FOR_GOOD, Completion, Request
 from seqdistill.engines.reasoning import TAGS, split_reasoning
 from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.errors import Incomplete, SeqdistillError
-from seqdistill.journal.asking import Asker, lacking
+from seqdistill.journal.asking import Asker, missing_requests
 from seqdistill.journal.budget import Source
 from seqdistill.journal.storage import Hold
 
@@ -61,7 +61,7 @@ class Teacher:
 
     def _fit(self, requests: list[Request]) -> bool:
         """Whether the budget has room for all of these requests that the journal lacks."""
-        missing = [request for _, request in lacking(self._asker.journal, self._source.identity, requests)]
+        missing = [request for _, request in missing_requests(self._asker.journal, self._source.identity, requests)]
         return self._asker.budget.fits(Hold(self.bound_usd(missing), 0, 0))
 
     async def finish(self, seconds: float) -> None:

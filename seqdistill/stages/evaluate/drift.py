@@ -107,7 +107,7 @@ def _metric(scores: Mapping[str, Any], recipe: Recipe) -> Metric:
     name = str(scores["primary"]).removesuffix("_teacher").removesuffix("_reference")
     if name == OWN:
         if not recipe.eval.metric:
-            raise UsageError("the run was evaluated by a metric of yours", "name it again: --metric FILE.py:FUNCTION")
+            raise UsageError("the run was evaluated with your own metric", "pass it again: --metric FILE.py:FUNCTION")
         return own_metric(recipe.eval.metric)
     return next(measure.metric for measure in measures_in(scores) if measure.metric.name == name)
 

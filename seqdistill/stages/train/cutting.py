@@ -112,7 +112,7 @@ def cut(model: Any, path: str, chosen: Sequence[int]) -> Any:
             if number not in numbers:
                 continue
             name = f"{start}{numbers[number]}.{rest}"
-        weights[name] = _taken(weight, wanted[name].shape if name in wanted else weight.shape, total, chosen)
+        weights[name] = _chosen_parts(weight, wanted[name].shape if name in wanted else weight.shape, total, chosen)
     try:
         smaller.load_state_dict(weights)
     except RuntimeError as error:
@@ -242,7 +242,7 @@ def _period(own: Sequence[bool], name: str) -> tuple[int, int]:
     )
 
 
-def _taken(weight: Any, wanted: Any, total: int, chosen: Sequence[int]) -> Any:
+def _chosen_parts(weight: Any, wanted: Any, total: int, chosen: Sequence[int]) -> Any:
     """A weight outside the layers that holds a part for each of them, as Gemma-3n's embeddings do: the chosen parts."""
     differing = [place for place, (old, new) in enumerate(zip(weight.shape, wanted, strict=True)) if old != new]
     if len(differing) != 1 or weight.shape[differing[0]] % total:

@@ -14,6 +14,7 @@ from typing import Any
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.engines.models import identity, teacher_name
+from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
@@ -31,6 +32,7 @@ from seqdistill.stages.generate.recorded.rows import (
     columns_in,
     exchanges,
     exchanges_in,
+    has_tools,
     opened,
     takes_back,
 )
@@ -71,6 +73,7 @@ class _Read:
     exchanges: int = 0
     skipped: int = 0
     unanswered: int = 0  # requests of batches
+    with_tools: int = 0  # rows whose request names tools
     without_finish_reason: int = 0
     taken_back: int = 0
 
@@ -178,24 +181,26 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
         pairs.begin_file(str(path))
         for place, last in read_rows(path, progress, unread):
             columns_found |= columns_in(last, columns)
-            row = opened(last, columns)
-            try:
-                corrects = takes_back(row)
-                if corrects is not False:
-                    store.take_back(str(call_in(row)), None if corrects is True else corrects)
-                found = None if pairs.takes(row) else exchanges_in(row, place)
-                if found is None:
-                    _take_pairs(pairs.add(row, place), store, views, read, unread)
-                read.skipped += found == []
-                _take(found or (), store, views, read, call_in(row), corrects=corrects is True)
-            except UsageError as error:
-                unread(place, error)
+            for row in opened(last, columns):
+                try:
+                    corrects = takes_back(row)
+                    if corrects is not False:
+                        store.take_back(str(call_in(row)), None if corrects is True else corrects)
+                    found = None if pairs.takes(row) else exchanges_in(row, place)
+                    if found is None:
+                        _take_pairs(pairs.add(row, place), store, views, read, unread)
+                    read.skipped += found == []
+                    _take(found or (), store, views, read, call_in(row), corrects=corrects is True)
+                    read.with_tools += bool(found) and has_tools(row)
+                except UsageError as error:
+                    unread(place, error)
         _take_pairs(pairs.end_file(), store, views, read, unread)
     if last:
         others = recipe.task.prompts or recipe.task.test  # files that the rest of the columns may be those of
         wanted = {key: column for key, column in columns.items() if key in RECORDED_KEYS or not others}
         check_found(wanted, columns_found, last, str(path))
     _take_pairs(pairs.finish(), store, views, read, unread)
+    read.skipped += pairs.skipped
     read.unanswered = store.unanswered()
     return read
 
@@ -215,6 +220,7 @@ def _take_pairs(pairs: Iterable[Pair], store: Store, views: Views, read: _Read, 
     for place, request, reply, row in pairs:
         try:
             _take(exchanges(messages_in(request, place), chat_reply(reply, place), row, place, reply), store, views, read)
+            read.with_tools += has_tools(as_dict(request))
         except UsageError as error:
             unread(place, error)
 
@@ -331,6 +337,10 @@ def _say(run: Run, read: _Read, views: Views, progress: Progress) -> None:
         )
     if read.unanswered:
         progress.note(f"{read.unanswered} requests of the batch files have no reply in these files: are output files missing?")
+    if read.with_tools:
+        progress.note(
+            f"{read.with_tools} answers were given with tools, which are no part of the prompts: the student does not see them"
+        )
     if views.unmatched:
         progress.note(
             f"{views.unmatched} answers match no prompt of the task and no template, the first is {views.first_unmatched}: "

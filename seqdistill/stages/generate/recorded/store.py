@@ -22,6 +22,8 @@ CREATE INDEX request_name ON requests (name);
 CREATE TABLE replies (number INTEGER PRIMARY KEY, bare INTEGER, name TEXT, file INTEGER, place TEXT, content TEXT);
 CREATE TABLE messages (name TEXT, number INTEGER, content TEXT);
 CREATE INDEX message_name ON messages (name);
+CREATE TABLE nodes (name TEXT PRIMARY KEY, parent TEXT, place TEXT, role TEXT, rank REAL, content TEXT);
+CREATE INDEX node_parent ON nodes (parent);
 CREATE TABLE unread (number INTEGER PRIMARY KEY, content TEXT);
 CREATE TABLE prompts (id TEXT PRIMARY KEY, said TEXT);
 CREATE TABLE exchanges (number INTEGER PRIMARY KEY, call TEXT, prompt_id TEXT, said BLOB, prompt TEXT, content TEXT);
@@ -113,6 +115,27 @@ class Store:
         """The messages of a stored completion, in order."""
         found = self._db.execute("SELECT content FROM messages WHERE name = ? ORDER BY number", (name,))
         return [json.loads(content) for (content,) in found]
+
+    def add_node(self, place: str, row: Any) -> None:
+        """A message of a tree. One that is there already stays."""
+        rank = row.get("rank") if isinstance(row.get("rank"), (int, float)) else None
+        self._db.execute(
+            "INSERT OR IGNORE INTO nodes (name, parent, place, role, rank, content) VALUES (?, ?, ?, ?, ?, ?)",
+            (row["message_id"], row.get("parent_id"), place, row["role"], rank, json.dumps(row)),
+        )
+
+    def answers_in_trees(self) -> Iterator[tuple[str, Any, bool]]:
+        """(place, message, whether none of its siblings has a better rank) of each answer in a tree, in order."""
+        found = self._db.execute(
+            "SELECT place, content, rank IS (SELECT MIN(rank) FROM nodes s WHERE s.parent = n.parent AND s.role = n.role) "
+            "FROM nodes n WHERE role = 'assistant' ORDER BY rowid"
+        )
+        return ((place, json.loads(content), bool(best)) for place, content, best in found)
+
+    def node(self, name: str) -> Any:
+        """A message of a tree by its id; None for one that is not there."""
+        found = self._db.execute("SELECT content FROM nodes WHERE name = ?", (name,)).fetchone()
+        return None if found is None else json.loads(found[0])
 
     def add_unread(self, row: Any) -> None:
         """A line that could not be read."""
