@@ -54,7 +54,7 @@ def check_smoke(run: Run, count: int) -> None:
         if settings and stage in ("generate", "eval") and not limits:
             raise UsageError(
                 f"{run.path}: holds a finished {stage} of all prompts; a smoke run would replace it",
-                f"name another directory: seqdistill run {run.path}-smoke -c {run.path / 'recipe.toml'} --smoke {count}",
+                f"name another directory: seqdistill run {run.shell}-smoke -c {run.shell}/recipe.toml --smoke {count}",
             )
 
 

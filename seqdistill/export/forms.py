@@ -158,7 +158,9 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     if scores is None:
         without = "eval is of an earlier student" if run.manifest("eval") else "without eval there are no test prompts"
         (folder / "proof.json").unlink(missing_ok=True)
-        progress.note(f"export: {without}, so the export is not evaluated: run `seqdistill eval {run.path}`, then export again")
+        progress.note(
+            f"export: {without}, so the export is not evaluated: run `seqdistill eval {run.shell}`, then export again"
+        )
         write_model_card(run, None, **card)
         return exported
     found = _answers(run, file, prompts, scores, longest + most + AT_ONCE, progress)
