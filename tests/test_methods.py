@@ -68,8 +68,8 @@ def test_a_rationale_is_a_task_of_its_own_beside_the_answer() -> None:
         ({"teacher_weights": {"t3": 1.0}}, {}, "no row is of the teacher 't3'"),
         ({"teacher_weights": {"t1": "much"}}, {}, "has the weight 'much'"),
         ({"teacher_weights": {"t0": 0, "t1": 0.0}}, {}, "all rows have the weight 0"),
-        ({"rationale_weight": 2.0}, {}, 'no part without rationale = "multitask"'),
-        ({"references": "replace"}, {}, "no part without reference_weight"),
+        ({"rationale_weight": 2.0}, {}, 'no effect without rationale = "multitask"'),
+        ({"references": "replace"}, {}, "no effect without reference_weight"),
     ],
 )
 def test_a_mixture_without_rows_is_refused(settings: dict[str, Any], changes: dict[str, Any], message: str) -> None:
