@@ -54,6 +54,18 @@ class Run:
             raise UsageError(f"{path}: not a manifest", "remove the file; the stage's work is then checked again")
         return loaded
 
+    def forget(self, stage: str) -> None:
+        """Has a stage's next command do its work again. What it left stays usable; a damaged manifest goes."""
+        path = self.file(stage, "manifest.json")
+        try:
+            manifest = self.manifest(stage)
+        except UsageError:
+            path.unlink()
+            return
+        if manifest is not None:
+            manifest["fingerprint"] = ""
+            write_json(path, {**manifest, "seal": seal(manifest)})
+
     def need(self, stage: str, name: str) -> Path:
         """The path of a file that an earlier stage must have written. Raises UsageError naming the command to run."""
         path = self.file(stage, name)
@@ -163,7 +175,10 @@ class StageRecord:
         ]
 
     def begin(self) -> None:
-        """Removes the old manifest: from here on the stage is not done."""
+        """Removes the old manifest: from here on the stage is not done.
+
+        To be called when all that replaces an earlier result is there: whatever fails before leaves that result usable.
+        """
         with contextlib.suppress(FileNotFoundError):
             self.run.file(self.stage, "manifest.json").unlink()
 
