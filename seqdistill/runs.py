@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import content_files, file_sha256, fingerprint, seal, write_json
-from seqdistill.version import __version__
+from seqdistill.version import __version__, source_sha256
 
 STAGES = ("generate", "filter", "train", "eval")
 PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "accelerate", "sacrebleu", "tokenizers")
@@ -214,6 +214,7 @@ class StageRecord:
             "outputs": written,
             **facts,
             "seqdistill": __version__,
+            "source": source_sha256(),
             "git": _git_revision(),
             "packages": _package_versions(),
             "host": {
