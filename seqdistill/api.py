@@ -361,9 +361,6 @@ def serve(
 
         first = first_tokens_threshold(Run(Path(run)), options.decide_on)
         if first is None and Run(Path(run)).file("eval", "deferral.json").exists():
-            progress.note(
-                f"streams are decided on whole answers: for {options.decide_on} tokens no threshold holds the promise"
-            )
             options = replace(options, decide_on=0)
     with _resolved(run, recipe, progress, keep=options.record) as (directory, resolved):
         return serve(directory, resolved, options, progress, first)

@@ -335,8 +335,10 @@ def visible(text: str) -> str:
 
 def fingerprint(value: Any) -> str:
     """The SHA-256 (hex) of a JSON value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+
+
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def prompt_id(messages: list[Message]) -> str:

@@ -313,7 +313,7 @@ def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path) -> None:
     )
     model.save_pretrained(tmp_path / "student")
     tokenizer.save_pretrained(tmp_path / "student")
-    with pytest.raises(UsageError, match="packed rows read one another"):
+    with pytest.raises(UsageError, match="packed rows attend to one another"):
         check(a_run(tmp_path / "run"), a_recipe(tmp_path / "student", {**ARGS, "packing": True, "max_length": 400}), Silent())
 
 
@@ -330,7 +330,7 @@ def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path) -> None:
         ({"load_in_4bit": True}, "load_in_4bit: TRL's SFTConfig has no such argument$", "train.lora"),
         ({"lr": 1e-3}, "lr: TRL's SFTConfig has no such argument$", "learning_rate"),
         ({"batch_size": 4}, "batch_size: TRL's SFTConfig has no such argument$", "per_device_train_batch_size"),
-        ({"per_device_train_batch_size": 64, "dataloader_drop_last": True}, "not one step", "smaller batches"),
+        ({"per_device_train_batch_size": 64, "dataloader_drop_last": True}, "no training step", "smaller batches"),
         ({"learning_rate": -1.0}, r"\[train.args\]: .*-1.0", "SFTConfig"),
         ({"optim": "adamw_8bit"}, r"\[train.args\]: .*bitsandbytes", "install the package"),
         ({"per_device_train_batch_size": 0}, r"batch_size = 0: less than 1", "1 or more"),
@@ -339,7 +339,7 @@ def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path) -> None:
         ({"max_length": 0}, r"max_length = 0: less than 1", "1 or more"),
         ({"max_steps": 0}, r"max_steps = 0: nothing would be learnt", "leave it out"),
         ({"learning_rate": 0.0}, r"learning_rate = 0: nothing would be learnt", "leave it out"),
-        ({"metric_for_best_model": "bleu"}, r"metric_for_best_model: not yours to set", "best"),
+        ({"metric_for_best_model": "bleu"}, r"metric_for_best_model: seqdistill sets it", "best"),
         ({"report_to": "comet_ml"}, r"'comet_ml' is not installed", "leave report_to out"),
         ({"use_liger_kernel": True}, r"use_liger_kernel: the package is not installed", "pip install"),
         ({"model_init_kwargs": {"attn_implementation": "sdpaa"}}, r"model_init_kwargs = .*: student .*sdpaa", "leave them out"),
@@ -380,7 +380,7 @@ def _adapters_alone(folder: Path) -> None:
         (lambda one: _changed(one, "tokenizer_config.json", eos_token=None, pad_token=None), r"no padding token, and no end"),
         (lambda one: (one / "chat_template.jinja").write_text("{{ range(1000000) | random }}"), r"refuses .* Range too big"),
         (_nan, r"loss on row .* is nan"),
-        (_adapters_alone, r"the folder holds adapters alone"),
+        (_adapters_alone, r"the folder holds only adapters"),
     ],
 )
 def test_a_broken_student_is_named_before_the_first_step(

@@ -40,7 +40,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}", "pass a TOML file with -c") from None
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not TOML: {error}", "see the recipe chapter of the README") from None
+        raise UsageError(f"{path}: not TOML: {error}", "see the recipe reference in the README") from None
     check_tables(raw, str(path))
     return raw
 

@@ -96,6 +96,8 @@ def _from_arrow(value: Any, inside: bool = False) -> Any:
     """
     if isinstance(value, Mapping):
         return {str(key): _from_arrow(one, inside=True) for key, one in value.items() if one is not None or not inside}
+    if isinstance(value, list) and value and all(isinstance(one, tuple) for one in value):  # a map
+        return {str(key): _from_arrow(one, inside=True) for key, one in value if one is not None}
     if isinstance(value, (list, tuple)):
         return [_from_arrow(one, inside=True) for one in value]
     if isinstance(value, float):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import can
+from seqdistill.engines import supports
 from seqdistill.engines.models import identity
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.errors import UsageError
@@ -158,7 +158,7 @@ def _as_in_generate(recipe: Recipe) -> dict[str, Any]:
     wanted: dict[str, Any] = {"schema": generate.schema, "choices": generate.choices}
     if generate.beams > 1 and recipe.eval.temperature == 0:
         wanted["beams"] = generate.beams
-    return {name: value for name, value in wanted.items() if value and can(recipe.teacher.engine, name)}
+    return {name: value for name, value in wanted.items() if value and supports(recipe.teacher.engine, name)}
 
 
 def in_other_batches(contestant: Contestant, prompts: int) -> Contestant:

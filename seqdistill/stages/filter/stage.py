@@ -101,8 +101,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         warnings = [*warnings_of(facts, rejections), *_repeated_warnings(repeated, read), *choice.warnings]
         if shared:
             warnings.append(
-                f"{len(shared):,} rows share most of their wording with a test item, as rows of many prompts do: taken for a "
-                "template, and kept"
+                f"{len(shared):,} rows share most of their wording with a test item, as rows of many prompts do: this is "
+                "taken to be the template, and they are kept"
             )
         for warning in warnings:
             progress.note(f"warning: {warning}")
@@ -171,7 +171,7 @@ def _check_not_the_test_set(run: Run, recipe: Recipe, progress: Progress) -> Non
     both = sum(text_without_system(prompt.teacher_messages) in tests for prompt in prompts)
     if both and both == len(prompts):
         raise UsageError(
-            f"all {both} prompts are in the test set {recipe.task.test} too, and nothing of it is trained on",
+            f"all {both} prompts are in the test set {recipe.task.test} too, whose prompts are never trained on",
             "hold other prompts out: [task] test, --test FILE",
         )
     if both:

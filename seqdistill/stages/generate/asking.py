@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.openai_batch import BatchEndpoint
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.journal.asking import Asker, Missing, answer, lacking, run_async
+from seqdistill.journal.asking import Asker, Missing, answer, missing_requests, run_async
 from seqdistill.journal.batches import BatchAsking, Ledger
 from seqdistill.journal.budget import Budget
 from seqdistill.journal.storage import Journal
@@ -125,7 +125,7 @@ class _Asking:
         todo: list[tuple[Teacher, Missing]] = []
         for teacher in {planned.teacher.name: planned.teacher for planned in plan}.values():
             requests = [planned.request for planned in plan if planned.teacher is teacher]
-            if missing := lacking(self.asker.journal, teacher.identity, requests, others):
+            if missing := missing_requests(self.asker.journal, teacher.identity, requests, others):
                 todo.append((teacher, missing))
         if in_batches:
             await self._in_batches(todo)

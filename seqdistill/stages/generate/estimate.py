@@ -91,7 +91,7 @@ def compare(run: Run, fingerprint: str, counts: Counts, progress: Progress) -> N
         for unit, was, now in pairs
         if was is not None and now
     ]
-    progress.note(f"generate: {'; '.join(errors)}; the estimate rested on {estimated['answers']} answers")
+    progress.note(f"generate: {'; '.join(errors)}; the estimate was based on {estimated['answers']} answers")
 
 
 def _read(path: Path) -> dict[str, Any]:

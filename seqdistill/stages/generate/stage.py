@@ -15,7 +15,7 @@ from seqdistill.engines import FOR_GOOD
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.errors import Incomplete
 from seqdistill.journal.budget import spending
-from seqdistill.journal.repeated import paid_anew
+from seqdistill.journal.repeated import cost_of_repeats
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
@@ -77,7 +77,7 @@ def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFir
         budget = stack.enter_context(
             spending(run, journal, inputs.teachers, recipe.generate.budget, progress, note_spent=False)
         )
-        if again := paid_anew(journal, ((planned.teacher, planned.request) for planned in plan), place):
+        if again := cost_of_repeats(journal, ((planned.teacher, planned.request) for planned in plan), place):
             progress.note(f"generate: {again}")
         outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others, check_first)
         if error := _keeping_earlier(run, journal, plan, recipe, outcome):

@@ -119,7 +119,7 @@ def fit(
         progress.end()
     train_loss, validation_loss = last_losses(trainer.state.log_history)
     if best_by and best is None:
-        progress.note("train: no validation was done before the training ended, so the last weights were taken")
+        progress.note("train: no validation was done before the training ended, so the last weights were kept")
     if best is not None:
         validation_loss = dict(validations(trainer.state.log_history, "loss"))[best]
     return Fitted(
@@ -161,7 +161,7 @@ def _resuming(trainer: Any, checkpoint: Path | None) -> Iterator[None]:
 
 
 def _refused(error: Exception) -> UsageError:
-    return UsageError(f"[train.args]: no training with these: {str(error).strip()}", "see TRL's page on SFTConfig")
+    return UsageError(f"[train.args]: training is not possible with these: {str(error).strip()}", "see TRL's page on SFTConfig")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ Finds what is wrong before anything that an earlier training left is touched. Do
 that is cut from its teacher.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -66,6 +66,34 @@ def make_ready(
 
     Raises UsageError for a student, rows or [train.args] that cannot be trained with; nothing is left behind then.
     """
+    read, lesson = _lesson(run, recipe, student, method, files, progress)
+    checked, arguments, samples = lesson.checked, lesson.arguments, lesson.samples
+    prompts = {row.prompt_id: row.prompt for row in samples["train"]}
+    try:
+        base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress, read.kept))
+        trainer = prepared(method, replace(lesson, base=base), work_folder(run) / "log.jsonl")
+        if getattr(arguments, "packing", False):
+            check_isolated(trainer, checked.train)
+        if not is_spread(arguments):
+            try_row(trainer, checked.train[0])
+        unlike = _template_notes(recipe, read, samples["train"][0].prompt)
+        notes = [*checked.notes, *read.notes, *make_savable(trainer.model), *(unlike or [])]
+        completion = max(len(row.tokens) - row.start for row in checked.train)
+        tokens = recipe.train.batch_tokens
+        expected = cost(trainer, checked.max_length, completion, tokens, measure=measure and method.timed)
+    except BaseException:
+        discard(run)
+        raise
+    notes += _cost_notes(arguments, expected)
+    same_template = None if unlike is None else not unlike
+    found = {"name": method.name, **lesson.found}
+    return Ready(read, checked, arguments, base, trainer, expected, notes, found, same_template)
+
+
+def _lesson(
+    run: Run, recipe: Recipe, student: Student, method: Method, files: Mapping[str, Path], progress: Progress
+) -> tuple[Read, Lesson]:
+    """The student's files, and the lesson that the trainer is built from, both checked. Raises UsageError."""
     check_lora(recipe.train.lora)
     check_arguments(recipe.train.args, method.config_class())
     method.check(run, recipe, student)
@@ -94,49 +122,21 @@ def make_ready(
     )
     check_answering(lesson)
     lesson.found.update(rows.counts)
-    lesson = replace(lesson, material=method.gather(lesson))
-    prompts = {row.prompt_id: row.prompt for row in samples["train"]}
-    try:
-        base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress, read.kept))
-        trainer = prepared(method, replace(lesson, base=base), work / "log.jsonl")
-        if getattr(arguments, "packing", False):
-            check_isolated(trainer, checked.train)
-        if not is_spread(arguments):
-            try_row(trainer, checked.train[0])
-        unlike = _template_notes(recipe, read, samples["train"][0].prompt)
-        notes = [
-            *checked.notes,
-            *read.notes,
-            *make_savable(trainer.model),
-            *([] if unlike is None else unlike),
-        ]
-        completion = max(len(row.tokens) - row.start for row in checked.train)
-        tokens = recipe.train.batch_tokens
-        expected = cost(trainer, checked.max_length, completion, tokens, measure=measure and method.timed)
-    except BaseException:
-        discard(run)
-        raise
+    return read, replace(lesson, material=method.gather(lesson))
+
+
+def _cost_notes(arguments: Any, expected: Cost) -> Iterator[str]:
+    """What is wrong with the length of the training, or with the memory that it needs."""
     if (warming := arguments.get_warmup_steps(expected.steps)) >= expected.steps:
-        notes.append(
+        yield (
             f"all of {expected.steps} steps are warm-up ({warming} steps): learning_rate is never reached, and little is "
             "learnt; lower warmup_steps in [train.args]"
         )
     if expected.available_bytes is not None and expected.memory_bytes > expected.available_bytes:
-        notes.append(
+        yield (
             f"training needs about {expected.memory_bytes / 2**30:.1f} GiB, and {expected.available_bytes / 2**30:.1f} GiB are "
             "free: halve per_device_train_batch_size and double gradient_accumulation_steps, or gradient_checkpointing = true"
         )
-    return Ready(
-        read,
-        checked,
-        arguments,
-        base,
-        trainer,
-        expected,
-        notes,
-        {"name": method.name, **lesson.found},
-        None if unlike is None else not unlike,
-    )
 
 
 def _with_task_vocabulary(

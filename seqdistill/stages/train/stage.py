@@ -29,7 +29,7 @@ from seqdistill.stages.train.ranks import launched, rank, shared, wait
 from seqdistill.stages.train.ready import Ready, example, make_ready
 from seqdistill.stages.train.rendering import chat_template
 from seqdistill.stages.train.steps import cut_from, remove_other_steps, step_before, step_facts
-from seqdistill.stages.train.student import Base, Student, find_student, kept, put_in_place
+from seqdistill.stages.train.student import Base, Student, find_student, move_to_run, put_in_place
 from seqdistill.stages.train.task_texts import text_files
 from seqdistill.tasks.templates import PROMPT_TEMPLATE, Template, load_template
 
@@ -81,7 +81,7 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
                 student = cut_from(student, before[0])
             ready = make_ready(run, recipe, student, method, files, progress)
             checkpoint = shared(lambda: open_work(work, record.fingerprint))
-            base = shared(lambda: kept(ready.base, run))
+            base = shared(lambda: move_to_run(ready.base, run))
             _note(ready, checkpoint, progress)
             if run.manifest("train") is not None:
                 progress.note("train: the earlier student stays until this training is finished")
@@ -89,7 +89,7 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
             log, model = work / "log.jsonl", work / "model"
             fitted = fit(ready.trainer, base.model, end, checkpoint, log, model, progress, best_by=best_by)
         if fitted.steps == 0:
-            raise SeqdistillError("train: not one step was done", "see num_train_epochs and max_steps in [train.args]")
+            raise SeqdistillError("train: no training step was done", "see num_train_epochs and max_steps in [train.args]")
         if rank() == 0:
             _finish(run, record, recipe, student, ready, base, fitted, template, step_facts(before and before[0]))
             shutil.rmtree(work)

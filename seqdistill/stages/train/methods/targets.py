@@ -87,7 +87,7 @@ def read_targets(lesson: Lesson) -> Targets:
             fitted = _fitted(rows[number], stored, numbering, name in thoughts, config.temperature, config.approximate)
             if not isinstance(fitted, str):
                 why_not.pop(number, None)
-                _put(targets, targets.starts[number], *fitted, numbering, cut=lesson.before_cuts is not None)
+                _write_row(targets, targets.starts[number], *fitted, numbering, cut=lesson.before_cuts is not None)
             elif number in why_not:
                 why_not[number] = fitted
     _report(lesson, rows, why_not)
@@ -162,7 +162,9 @@ def is_same_temperature(known: float, temperature: float) -> bool:
     return math.isclose(known, temperature, rel_tol=1e-6)
 
 
-def _put(targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], numbering: Any, *, cut: bool) -> None:
+def _write_row(
+    targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], numbering: Any, *, cut: bool
+) -> None:
     """Writes a row's targets to their place. What fills up to K, and a token that the student lacks, gets the probability 0.
 
     Of a vocabulary that was cut, the likeliest tokens that are left share what the teacher gave to others, which are nearly all
