@@ -1,4 +1,4 @@
-"""A real `vllm serve`, CPU build, that serves the embedded teacher as "teacher"."""
+"""A real `vllm serve`, CPU build: the embedded teacher as "teacher", or what another command serves."""
 
 import contextlib
 import os
@@ -27,16 +27,26 @@ START_SECONDS = 900  # measured: 120 on two busy cores, far more under other loa
 
 @contextlib.contextmanager
 def serving(log: Path) -> Iterator[str]:
-    """The server's base URL, once it answers. Raises RuntimeError with the end of its log when it does not start."""
+    """The base URL of the embedded teacher's server."""
+    template = log.with_suffix(".jinja")
+    template.write_text(HINT + (Path(local_model(TEACHER)) / "chat_template.jinja").read_text())
+    command = ["vllm", "serve", local_model(TEACHER), "--served-model-name=teacher", "--generation-config=vllm"]
+    with running(log, [*command, f"--chat-template={template}"]) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def running(log: Path, command: list[str]) -> Iterator[str]:
+    """The base URL of `vllm serve`, with the options of this machine, once it answers.
+
+    Raises RuntimeError with the end of its log when it does not start.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    vllm, *words = command
     flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in OPTIONS.items()]
-    command = [str(Path(sys.executable).with_name("vllm")), "serve", local_model(TEACHER), *flags]
-    command += ["--host=127.0.0.1", f"--port={port}", "--served-model-name=teacher", "--generation-config=vllm"]
-    template = log.with_suffix(".jinja")
-    template.write_text(HINT + (Path(local_model(TEACHER)) / "chat_template.jinja").read_text())
-    command.append(f"--chat-template={template}")
+    command = [str(Path(sys.executable).with_name(vllm)), *words, *flags, "--host=127.0.0.1", f"--port={port}"]
     with log.open("w") as out:
         server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
     try:
