@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import content_files, file_sha256, fingerprint, seal, write_json
-from seqdistill.version import __version__
+from seqdistill.version import __version__, source_sha256
 
 STAGES = ("generate", "filter", "train", "eval")
 PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "accelerate", "sacrebleu", "tokenizers")
@@ -59,6 +59,18 @@ class Run:
         if not isinstance(loaded, dict) or not {"status", "seconds", "fingerprint", "outputs"} <= loaded.keys():
             raise UsageError(f"{path}: not a manifest", "remove the file; the stage's work is then checked again")
         return loaded
+
+    def forget(self, stage: str) -> None:
+        """Has a stage's next command do its work again. What it left stays usable; a damaged manifest goes."""
+        path = self.file(stage, "manifest.json")
+        try:
+            manifest = self.manifest(stage)
+        except UsageError:
+            path.unlink()
+            return
+        if manifest is not None:
+            manifest["fingerprint"] = ""
+            write_json(path, {**manifest, "seal": seal(manifest)})
 
     def need(self, stage: str, name: str) -> Path:
         """The path of a file that an earlier stage must have written. Raises UsageError naming the command to run."""
@@ -169,7 +181,10 @@ class StageRecord:
         ]
 
     def begin(self) -> None:
-        """Removes the old manifest: from here on the stage is not done."""
+        """Removes the old manifest: from here on the stage is not done.
+
+        To be called when all that replaces an earlier result is there: whatever fails before leaves that result usable.
+        """
         with contextlib.suppress(FileNotFoundError):
             self.run.file(self.stage, "manifest.json").unlink()
 
@@ -205,6 +220,7 @@ class StageRecord:
             "outputs": written,
             **facts,
             "seqdistill": __version__,
+            "source": source_sha256(),
             "git": _git_revision(),
             "packages": _package_versions(),
             "host": {
