@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from seqdistill.status import Status
 
 
+MIXED = ("references", "rationales", "edited")  # of the rows that train mixes in or weighs otherwise
+BEST = {"loss": "lowest validation loss", "quality": "best answers to validation prompts", None: "best validation"}
+
+
 def show_generate(console: Console, result: "GenerateResult") -> None:
     tokens = f"{result.prompt_tokens:,} prompt + {result.completion_tokens:,} completion"
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.finish_reasons.items())
@@ -193,9 +197,12 @@ def show_preflight(console: Console, found: "Preflight") -> None:
             "generation config": "can be saved with the student",
             "method": found.method["name"],
             "targets": f"of {targets['rows']:,} rows" if (targets := found.method.get("targets")) else None,
+            "mixed in": ", ".join(f"{count:,} {name}" for name in MIXED if (count := found.method.get(name))) or None,
             "pairs": f"{pairs['train']:,} to train on" if (pairs := found.method.get("pairs")) else None,
             "parameters": f"{found.parameters:,}{trained}",
-            "packed rows": "do not read one another (measured)" if found.packing_isolated else None,
+            "packed rows": f"in {found.packed_sequences:,} sequences, and do not read one another (measured)"
+            if found.packing_isolated
+            else None,
             "steps": f"{found.steps:,}",
             "memory": memory,
             "time": "not measured with this method" if found.seconds is None else f"about {seconds(found.seconds)}",
@@ -235,7 +242,7 @@ def show_train(console: Console, result: "TrainResult") -> None:
         {
             "rows": f"{result.rows:,}",
             "steps": f"{result.steps:,} ({result.epochs:g} epochs)",
-            "best step": f"{result.best_step:,} (lowest validation loss)" if result.best_step else None,
+            "best step": f"{result.best_step:,} ({BEST[result.best_by]})" if result.best_step else None,
             "longest row": f"{result.max_length:,} tokens",
             "parameters": f"{result.parameters:,}",
             "loss": ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None) or "not logged",

@@ -194,7 +194,9 @@ def command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspect
                 for stage in ("generate", "eval"):
                     if name == "run" and own.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": own["limit"]}})
-                keep = own.get("record", True) and not any(own.get(one) for one in ("dry_run", "probe", "compare", "shadow"))
+                keep = own.get("record", True) and not any(
+                    own.get(one) for one in ("dry_run", "probe", "preflight", "compare", "shadow")
+                )
                 file = recipe_file(values["config"])
                 with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
                     return act(directory, recipe, console, **own)

@@ -88,6 +88,13 @@ def wants_launch(config: TrainConfig) -> bool:
     return config.processes > 1 or config.accelerate_config is not None
 
 
+def processes_of(config: TrainConfig) -> int:
+    """How many processes on this machine the launcher starts; 1 where there is none."""
+    if config.accelerate_config is None or config.processes > 1:
+        return config.processes
+    return int(getattr(_read(config.accelerate_config), "num_processes", None) or 1)
+
+
 def check_accelerate(config: TrainConfig) -> None:
     """Raises UsageError for a [train] accelerate_config that accelerate cannot read or that does not do here what it says."""
     if config.accelerate_config is None:

@@ -18,21 +18,24 @@ from seqdistill.records import Sample, read_samples
 from seqdistill.runs import Run
 from seqdistill.stages.train.arguments import check_arguments, check_usable, trl_arguments
 from seqdistill.stages.train.fit import prepared, quiet
+from seqdistill.stages.train.launch import processes_of
 from seqdistill.stages.train.lora import check_lora
 from seqdistill.stages.train.measured import Cost, check_isolated, cost, make_savable, try_row
 from seqdistill.stages.train.methods import Lesson, Method, method_of
+from seqdistill.stages.train.methods.sequence import trained_tokens
 from seqdistill.stages.train.mixing import mixed
 from seqdistill.stages.train.preflight import Checked, preflight
-from seqdistill.stages.train.ranks import shared
+from seqdistill.stages.train.ranks import launched, shared
 from seqdistill.stages.train.reading import Read, read_student
 from seqdistill.stages.train.rendering import Row, Template, Unfit
 from seqdistill.stages.train.steps import first_step, layers_of_steps
-from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained
+from seqdistill.stages.train.student import Base, Student, check_not_itself, discard, find_student, untrained
 from seqdistill.stages.train.task_texts import run_texts, test_texts
 from seqdistill.stages.train.validation_answers import check as check_answering
 from seqdistill.stages.train.validation_answers import is_spread
 from seqdistill.stages.train.vocabulary import before_cuts, cut_tokenizer, task_vocabulary
 
+FEW_JOINED = 0.8  # of the rows: with more packed sequences than this, packing hardly joins any
 SHOWN = 3  # rows shown with their loss mask
 
 
@@ -49,6 +52,7 @@ class Ready:
     notes: list[str]
     method: dict[str, Any]  # its name, and what it found
     same_template: bool | None = None  # whether the teacher's chat template writes the first prompt alike; None: not compared
+    packed: int | None = None  # sequences that the rows are packed into; None: they are not packed
 
 
 def make_ready(
@@ -87,6 +91,8 @@ def make_ready(
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
     method.check_arguments(arguments, recipe.train)
     check_usable(arguments)
+    if recipe.train.edited_weight != 1 and not rows.counts.get("edited"):
+        checked.notes.append(f"edited_weight = {recipe.train.edited_weight:g}: a person edited none of the rows")
     stops = list(dict.fromkeys((checked.end_of_turn, *read.stops)))
     lesson = Lesson(
         run, recipe, student, read.tokenizer, samples, checked, arguments, progress, stops, rows.weights, read.before_cuts
@@ -95,11 +101,13 @@ def make_ready(
     lesson.found.update(rows.counts)
     lesson = replace(lesson, material=method.gather(lesson))
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
+    packed = None
     try:
         base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress, read.kept))
         trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
         if getattr(arguments, "packing", False):
             check_isolated(trainer, checked.train)
+            packed = len(trainer.train_dataset)
         if not is_spread(arguments):
             try_row(trainer, checked.train[0])
         unlike = _template_notes(recipe, read, samples["train"][0].prompt)
@@ -109,9 +117,21 @@ def make_ready(
             *make_savable(trainer.model),
             *([] if unlike is None else unlike),
         ]
-        completion = max(len(row.tokens) - row.start for row in checked.train)
+        sizes = [(len(row.tokens), len(row.tokens) - row.start) for row in checked.train]
+        if packed is not None:
+            sizes = [(len(one["input_ids"]), trained_tokens(one)) for one in trainer.train_dataset]
+        longest, completion = (max(counts) for counts in zip(*sizes, strict=True))
         tokens = recipe.train.batch_tokens
-        expected = cost(trainer, checked.max_length, completion, tokens, measure=measure and method.timed)
+        timed, coming = measure and method.timed, 1 if launched() else processes_of(recipe.train)
+        expected = cost(
+            trainer,
+            method.sequences * longest,
+            method.sequences * completion,
+            tokens,
+            measure=timed,
+            beside=lesson.beside,
+            processes=coming,
+        )
     except BaseException:
         discard(run)
         raise
@@ -119,6 +139,11 @@ def make_ready(
         notes.append(
             f"all of {expected.steps} steps are warm-up ({warming} steps): learning_rate is never reached, and little is "
             "learnt; lower warmup_steps in [train.args]"
+        )
+    if packed is not None and packed > FEW_JOINED * len(checked.train):
+        notes.append(
+            f"packing makes {packed:,} sequences of {len(checked.train):,} rows: raise max_length in [train.args], the most "
+            f"tokens of a sequence (it is {arguments.max_length})"
         )
     if expected.available_bytes is not None and expected.memory_bytes > expected.available_bytes:
         notes.append(
@@ -135,6 +160,7 @@ def make_ready(
         notes,
         {"name": method.name, **lesson.found},
         None if unlike is None else not unlike,
+        packed,
     )
 
 
@@ -216,6 +242,7 @@ class Preflight:
     parameters: int
     trained_parameters: int
     packing_isolated: bool | None  # measured; None: rows are not packed
+    packed_sequences: int | None  # that the rows are packed into
     largest_id: int  # of the rows' tokens
     embeddings: int  # ids that the model knows; no token has a larger one
     reasoning_rows: int  # whose reasoning is trained, and was found in the row's tokens before the answer
@@ -234,6 +261,7 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
 
     Where the student is cut in steps, the first of them is checked: the others start from what it trains.
     """
+    check_not_itself(run, recipe)
     steps, recipe = layers_of_steps(recipe), first_step(run, recipe)
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
@@ -265,7 +293,8 @@ def report(ready: Ready) -> Preflight:
         pad=tokenizer.pad_token,
         parameters=model.num_parameters(),
         trained_parameters=model.num_parameters(only_trainable=True),
-        packing_isolated=True if getattr(ready.arguments, "packing", False) else None,
+        packing_isolated=None if ready.packed is None else True,
+        packed_sequences=ready.packed,
         largest_id=max(token for row in [*checked.train, *checked.validation] for token in row.tokens),
         embeddings=ready.read.vocabulary,
         reasoning_rows=checked.with_reasoning,

@@ -139,6 +139,7 @@ def with_terms(lesson: Lesson, loss: Callable[[Step], Any]) -> Callable[[Step], 
     config = lesson.recipe.train
     layers = lesson.base.layers or recorded_layers(lesson.recipe) or []
     teacher = _teacher(lesson, layers)
+    lesson.beside.append(teacher)
     theirs, own = Watched(teacher, layers, weights), Watched(lesson.model, range(len(layers)), weights)
 
     def losses(step: Step) -> Any:  # -> (N)
@@ -190,10 +191,19 @@ def check_arguments(arguments: Any, config: TrainConfig) -> None:
             raise UsageError(
                 f"[train.args] {name} with [train] {first}", f"its layers are compared row by row: leave {name} out"
             )
-    if "distances" in weights and arguments.per_device_train_batch_size < FEWEST_ROWS:
+    if config.batch_tokens is None:
+        check_rows(config, arguments.per_device_train_batch_size)
+
+
+def check_rows(config: TrainConfig, rows: int) -> None:
+    """Raises UsageError where distances are wanted between the rows of batches that have at most `rows`."""
+    if config.distances and rows < FEWEST_ROWS:
+        name, size = (
+            ("per_device_train_batch_size", rows) if config.batch_tokens is None else ("batch_tokens", config.batch_tokens)
+        )
         raise UsageError(
-            f"[train] distances with per_device_train_batch_size = {arguments.per_device_train_batch_size}",
-            f"distances are between the rows of a batch: at least {FEWEST_ROWS}",
+            f"[train] distances with {name} = {size}: they are between the rows of a batch, which has {rows}",
+            f"raise {name}: at least {FEWEST_ROWS} rows a batch",
         )
 
 

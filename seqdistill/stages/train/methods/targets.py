@@ -7,7 +7,6 @@ A row's targets count when the stored token ids are the row's trained tokens, on
 data or another tokenizer make other tokens; such a row is trained on its text alone, and counted.
 """
 
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 from seqdistill.engines.loading import load
 from seqdistill.engines.logprob_file import read_logprob_rows
-from seqdistill.engines.logprobs import LOWEST, TokenLogprobs
+from seqdistill.engines.logprobs import LOWEST, TEMPERATURES, TokenLogprobs, is_same_temperature
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TeacherConfig
 from seqdistill.runs import Run
@@ -27,14 +26,15 @@ from seqdistill.stages.train.vocabulary import read_kept
 
 STALE = "its tokens are not those that the teacher wrote: edited, masked, or another tokenizer's"
 TEXTS = "the endpoint named the tokens by their texts, not by their ids"
-NO_NORMALIZER = "no normaliser is stored at this temperature"
+NO_NORMALIZER = "no normaliser is stored at [train] temperature"
 NO_LIKELIEST = "no likeliest tokens are stored"
 MISSING = "nothing is stored for it"
 WAYS_OUT = {
     STALE: "`seqdistill targets {run}` has a local teacher score the rows as they are now",
     TEXTS: "with vLLM's server, set [teacher.options] return_tokens_as_token_ids = true and generate again",
-    NO_NORMALIZER: "set [train] temperature = 1, or have a teacher in transformers score the rows: `seqdistill targets {run}`; "
-    "[train] approximate = true compares the likeliest tokens alone, at any temperature",
+    NO_NORMALIZER: "set [train] temperature = 1, or have a teacher in transformers score the rows at "
+    f"{', '.join(f'{known:g}' for known in TEMPERATURES[:-1])} and {TEMPERATURES[-1]:g}: "
+    "`seqdistill targets {run}`; [train] approximate = true compares the likeliest tokens alone, at any temperature",
     NO_LIKELIEST: "`seqdistill generate {run} --logprobs 20` stores 20 at each token",
     MISSING: "`seqdistill generate {run} --logprobs 20`, or `seqdistill targets {run}` for a local teacher",
 }
@@ -126,11 +126,6 @@ def _normalizers(stored: TokenLogprobs, temperature: float) -> list[float] | Non
         if is_same_temperature(known, temperature) and stored.log_normalizers:
             return [values[place] for values in stored.log_normalizers]
     return None
-
-
-def is_same_temperature(known: float, temperature: float) -> bool:
-    """Whether a normaliser stored at one temperature is that of another."""
-    return math.isclose(known, temperature, rel_tol=1e-6)
 
 
 def _put(targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], numbering: Any, *, cut: bool) -> None:
@@ -230,7 +225,7 @@ def _report(lesson: Lesson, rows: Sequence[Row], why_not: dict[int, str]) -> Non
         first = next(rows[number].id for number, found in without.items() if found == reason)
         raise UsageError(
             f"[train] method = 'soft': none of {trained} rows has targets that can be used; of {count} rows, the first is "
-            f"{first!r}: {reason}",
+            f"{first!r}: {reason}{f' = {lesson.recipe.train.temperature:g}' if reason == NO_NORMALIZER else ''}",
             WAYS_OUT[reason].format(run=lesson.run.path),
         )
     reasons = dict(sorted(Counter(why_not.values()).items()))
