@@ -92,14 +92,16 @@ def generate(
     """Prompts the teacher for what the run's journal lacks and writes generate/samples.jsonl.
 
     Where the recipe names a student, it is first checked that the answers can be trained on; `checked`: `check_stages` did.
+    What only answers show, like the teacher's reasoning, is checked on the first few.
     Raises Incomplete when requests failed or the budget is reached: what was answered is kept.
     """
     from seqdistill.stages.generate.stage import generate
+    from seqdistill.stages.train.first_answers import check_of
 
     with _resolved(run, recipe, progress) as (directory, resolved):
         if not checked:
             _check_answers_wanted(directory, resolved, progress)
-        return generate(directory, resolved, progress)
+        return generate(directory, resolved, progress, check_of(resolved))
 
 
 def pick(
@@ -118,10 +120,11 @@ def pick(
 def estimate(run: RunPath, recipe: RecipeLike = None, *, probe: int = 0, progress: Progress = SILENT) -> "Estimate":
     """What generate would send, and what it would cost; with `probe`, from this many real answers, which are kept."""
     from seqdistill.stages.generate.estimate import estimate
+    from seqdistill.stages.train.first_answers import check_of
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         _check_answers_wanted(directory, resolved, progress)
-        return estimate(directory, resolved, progress, probe)
+        return estimate(directory, resolved, progress, probe, check_of(resolved))
 
 
 def import_recorded(
@@ -278,10 +281,11 @@ def write_results(run: RunPath, *, report: RunPath | None = None, markdown: RunP
         write_markdown(Path(markdown), result, directory.path.absolute().name)
 
 
-def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> None:
-    """Raises UsageError for what any of the four stages would refuse, while nothing is paid yet.
+def check_stages(run: RunPath, recipe: RecipeLike = None, *, first: str = STAGES[0], progress: Progress = SILENT) -> None:
+    """Raises UsageError for what any stage from `first` on would refuse, while nothing is paid yet.
 
-    Done only where a stage that may pay has something to do: it takes some seconds.
+    Done only where a stage that may pay has something to do: it takes some seconds. Behind generate no prompts are needed: the
+    run has the answers.
     """
     from seqdistill.run_prompts import run_prompts
     from seqdistill.stages.evaluate import inputs as eval_inputs
@@ -290,12 +294,19 @@ def check_stages(run: RunPath, recipe: RecipeLike = None, *, progress: Progress 
     from seqdistill.stages.train import early
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        generates, filters, trains = (STAGES.index(first) <= STAGES.index(stage) for stage in STAGES[:3])
         done = all((directory.manifest(stage) or {}).get("status") == "complete" for stage in STAGES)
-        if not (done and is_up_to_date(directory, resolved) and filter_stage.is_up_to_date(directory, resolved)):
-            filter_stage.check(directory, resolved, progress)
-            eval_inputs.check(directory, resolved)
+        done = done and (not generates or is_up_to_date(directory, resolved))
+        if done and (not filters or filter_stage.is_up_to_date(directory, resolved)):
+            return
+        if filters:
+            filter_stage.check(directory, resolved, progress, prompts=generates)
+        eval_inputs.check(directory, resolved)
+        if generates:
             prompts = run_prompts(directory, resolved, progress, resolved.generate.limit)
             early.check_settings(resolved, prompts=prompts, progress=progress)
+        elif trains:
+            early.check_settings(resolved, directory, progress=progress)
 
 
 def stages_between(first: str, last: str) -> list[str]:
@@ -347,9 +358,6 @@ def serve(
 
         first = first_tokens_threshold(Run(Path(run)), options.decide_on)
         if first is None and Run(Path(run)).file("eval", "deferral.json").exists():
-            progress.note(
-                f"streams are decided on whole answers: for {options.decide_on} tokens no threshold holds the promise"
-            )
             options = replace(options, decide_on=0)
     with _resolved(run, recipe, progress, keep=options.record) as (directory, resolved):
         return serve(directory, resolved, options, progress, first)

@@ -86,7 +86,7 @@ def write_dataset_card(run: Run) -> Path:
         "`prompt_tokens`, `completion_tokens`, `reference`, `slice`, `tool_calls`, `group`. Rejected rows are in "
         "`filter/rejected.jsonl`, each with its `rule` and `reason`.",
         "## Limits",
-        f"The text was written by a model. {_checked(filtered)} It may be wrong or biased as its teacher is.",
+        f"The text was written by a model. {_review_sentence(filtered)} It may be wrong or biased as its teacher is.",
     ]
     return _write(run.path / "README.md", data.to_yaml(), body)
 
@@ -204,7 +204,7 @@ def write_model_card(
         f"It was trained on prompts of this form (`{PROMPT_TEMPLATE}` beside the weights, Jinja2): send it the same.",
         form.use.replace("{messages}", _messages(model)).replace("{file}", file),
         "## Limits",
-        "It was trained for one task and was measured on that task's prompts alone. It repeats its teacher's mistakes, and "
+        "It was trained for one task and was measured only on prompts of that task. It repeats its teacher's mistakes, and "
         "makes some of its own.",
     ]
     return _write((folder or model) / "README.md", data.to_yaml(), body)
@@ -244,7 +244,7 @@ def _funnel(run: Run) -> Iterable[str]:
     return _table(("step", "rows", "of requests"), shares)
 
 
-def _checked(filtered: dict[str, Any] | None) -> str:
+def _review_sentence(filtered: dict[str, Any] | None) -> str:
     """How much of the data people looked at, in a sentence."""
     result = (filtered or {}).get("result", {})
     decisions = result.get("review", {})

@@ -132,8 +132,8 @@ class Console:
             for name, value in known.items():
                 print(f"  {name.ljust(width)}  {visible(str(value))}")
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
-        """A table; the first `left` columns are text, the others numbers."""
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; the first column is text, the others are numbers."""
         if self.as_json:
             return
         from rich import box
@@ -152,7 +152,7 @@ class Console:
         for number, column in enumerate(columns):
             widest = max((len(row[number]) for row in rows), default=0)
             head = textwrap.fill(column, max(widest, HEAD_WIDTH), break_long_words=False)  # a long head squeezes no number
-            table.add_column(Text(head), justify="left" if number < left else "right", overflow="fold")
+            table.add_column(Text(head), justify="right" if number else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(visible(cell)) for cell in row))
         terminal = RichConsole()

@@ -150,7 +150,7 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
     weights = ""
     if len(result.teachers) > 1:
         progress.note(
-            f"the answers are of {len(result.teachers)} models: {', '.join(result.teachers)}; all are learnt, and the student "
+            f"answers come from {len(result.teachers)} models: {', '.join(result.teachers)}; all are trained on. The student "
             "is compared with the first answer to each prompt. [train.teacher_weights] in recipe.toml leaves models out"
         )
         weights = TEACHER_WEIGHTS + "".join(f"# {json.dumps(name)} = 0\n" for name in result.teachers)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from seqdistill.confidence import confidence_of
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.journal.asking import Asker, answers, failures, lacking, run_async
+from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
 from seqdistill.journal.budget import Budget, Source, spending
 from seqdistill.journal.storage import Hold, Journal
 from seqdistill.likeness import CHUNK, vectors, whole_text
@@ -96,7 +96,7 @@ def pick(run: Run, recipe: Recipe, source: str, count: int, by: str, progress: P
         earlier = picks_of(run)
         if _is_unanswered(run):
             progress.note(
-                "generate: the prompts chosen last are not all answered: they come first, and nothing more is chosen; run the "
+                "generate: not all prompts of the last choice are answered: these come first, and no more are chosen; run the "
                 "same command again for the next"
             )
             return Picked(earlier[-1].round if earlier else 1, by, resumes=True)
@@ -255,7 +255,7 @@ def _confidences(
 
 async def _ask(asker: Asker, student: Source, requests: Sequence[Request], progress: Progress) -> dict[str, Completion]:
     """Sends the student what the journal lacks; returns the failures by request id."""
-    if not (missing := len(lacking(asker.journal, student.identity, requests))):
+    if not (missing := len(missing_requests(asker.journal, student.identity, requests))):
         return {}
     progress.start("prompting the student", missing, "answers")
     try:
@@ -319,7 +319,7 @@ def _bounds(inputs: Inputs, journal: Journal, budget: Budget, prompts: Sequence[
     config = inputs.recipe.generate
     for planned in plan_requests(prompts, inputs.teachers, config):
         wanted: list[Planned] = [planned, *(repeat.again(planned) for repeat in repeats(config))]
-        requests = [one.request for one in wanted if lacking(journal, one.teacher.identity, [one.request])]
+        requests = [one.request for one in wanted if missing_requests(journal, one.teacher.identity, [one.request])]
         yield sum(planned.teacher.hold([one], budget.overrun, batched=config.batch).usd or 0.0 for one in requests)
 
 

@@ -145,13 +145,16 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     place = f"{path}:{number}"
                     yield place, read_row(line, place)
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe") from None
+        raise UsageError(f"{path}: no such file", NO_FILE) from None
     except (IsADirectoryError, PermissionError) as error:
         raise UsageError(f"{path}: {error.strerror}", "pass a readable file") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}", NOT_UTF8) from None
 
 
+NO_FILE = (
+    "check the path; one in a recipe is relative to the recipe or, of a run that was moved, to the run: put the file there"
+)
 NOT_UTF8 = "save the file as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
 
 
@@ -319,8 +322,10 @@ def visible(text: str) -> str:
 
 def fingerprint(value: Any) -> str:
     """The SHA-256 (hex) of a JSON value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+
+
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def prompt_id(messages: list[Message]) -> str:

@@ -203,6 +203,83 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
             },
         }
     ],
+    "LangChain's messages with what is known beside them": [
+        {
+            "messages": [
+                {"type": "human", "content": "2 + 3?"},
+                {
+                    "type": "ai",
+                    "content": "5",
+                    "response_metadata": {"finish_reason": "stop", "model_name": "m", "token_usage": REPLY["usage"]},
+                    "usage_metadata": {"input_tokens": 7, "output_tokens": 3},
+                },
+            ]
+        }
+    ],
+    "LangSmith, whose facts are in the message": [
+        {
+            "run_type": "llm",
+            "inputs": {"messages": [[{"lc": 1, "id": ["langchain", "HumanMessage"], "kwargs": {"content": "2 + 3?"}}]]},
+            "outputs": {
+                "generations": [
+                    [
+                        {
+                            "text": "5",
+                            "generation_info": None,
+                            "message": {
+                                "lc": 1,
+                                "id": ["langchain", "AIMessage"],
+                                "kwargs": {
+                                    "content": "5",
+                                    "response_metadata": {
+                                        "finish_reason": "stop",
+                                        "model_name": "m",
+                                        "token_usage": REPLY["usage"],
+                                    },
+                                },
+                            },
+                        }
+                    ]
+                ],
+                "llm_output": None,
+            },
+        }
+    ],
+    "MLflow": [
+        {
+            "data": {
+                "spans": [
+                    {
+                        "attributes": {
+                            "mlflow.spanType": '"CHAT_MODEL"',
+                            "mlflow.spanInputs": json.dumps(CHAT),
+                            "mlflow.spanOutputs": json.dumps(REPLY),
+                        }
+                    }
+                ]
+            }
+        }
+    ],
+    "a message with its own model, tokens and end": [
+        {"messages": [ASKED, {**ANSWER, "stop_reason": "end_turn", "model": "m", "usage": RESPONSE["usage"]}]}
+    ],
+    "Cohere's first chat API": [
+        {
+            "request": {"message": "2 + 3?", "model": "m"},
+            "response": {"text": "5", "finish_reason": "COMPLETE", "meta": {"tokens": {"input_tokens": 7, "output_tokens": 3}}},
+        }
+    ],
+    "Titan on Bedrock": [
+        {
+            "recordId": "r",
+            "model": "m",
+            "modelInput": {"inputText": "2 + 3?"},
+            "modelOutput": {
+                "inputTextTokenCount": 7,
+                "results": [{"tokenCount": 3, "outputText": "5", "completionReason": "FINISH"}],
+            },
+        }
+    ],
     "OpenInference as a table": [
         {"attributes.openinference.span.kind": "TOOL", "attributes.input.value": "x"},
         {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, answer
+from endpoint_requests import number_of
 from generate_runs import prompts_file, recipe, run_it
 
 from seqdistill.cli import main
@@ -18,10 +19,6 @@ from seqdistill.stages.generate.plan import teachers_of
 from seqdistill.stages.generate.stage import generate
 
 THOUGHT = {"role": "assistant", "content": "", "reasoning": "so it may be"}
-
-
-def number_of(body: Body) -> int:
-    return int(body["messages"][-1]["content"].split()[-1])
 
 
 def first(server_of: list[ChatServer], **changes: Any) -> Any:

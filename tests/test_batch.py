@@ -6,6 +6,7 @@ import resource
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,21 @@ def test_an_answer_that_no_batch_api_gives_is_reported_and_not_billed_again(tmp_
         assert set(server.answered.values()) == {1}, "whatever was said, it is paid for once"
 
 
+class Answering(BatchServer):
+    """Sends the lines of a batch's answers changed."""
+
+    def __init__(self, changed: Callable[[bytes], bytes]) -> None:
+        super().__init__()
+        self._changed = changed
+
+    def _do(self, call: str, parts: list[str], query: str, content: bytes) -> tuple[int, Body | bytes]:
+        status, reply = super()._do(call, parts, query, content)
+        if call == "GET files/ID/content":
+            assert isinstance(reply, bytes)
+            return status, self._changed(reply)
+        return status, reply
+
+
 TOKENS = {"prompt_tokens": 6, "completion_tokens": 3}
 WHOLE = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}], "usage": TOKENS}
 GONE = {"code": 502, "message": "upstream gone"}
@@ -229,16 +245,11 @@ GONE = {"code": 502, "message": "upstream gone"}
     ],
 )
 def test_a_line_of_the_answers_is_read_as_a_live_reply(tmp_path: Path, response: Body, finish: str | None, says: str) -> None:
-    class Odd(BatchServer):
-        def _do(self, now: str, parts: list[str], query: str, content: bytes) -> tuple[int, Body | bytes]:
-            status, reply = super()._do(now, parts, query, content)
-            if now != "GET files/ID/content":
-                return status, reply
-            assert isinstance(reply, bytes)
-            first, *others = reply.splitlines()
-            return status, b"\n".join([json.dumps({**json.loads(first), "response": response}).encode(), *others])
+    def changed(lines: bytes) -> bytes:
+        first, *others = lines.splitlines()
+        return b"\n".join([json.dumps({**json.loads(first), "response": response}).encode(), *others])
 
-    with Odd() as server:
+    with Answering(changed) as server:
         if finish is None:
             with pytest.raises(Incomplete, match=f"1 of 4 requests have no answer.*{says}"):
                 run_it(tmp_path, server, range(4), batch=True)
@@ -250,15 +261,10 @@ def test_a_line_of_the_answers_is_read_as_a_live_reply(tmp_path: Path, response:
 
 @pytest.mark.parametrize("line", [b"[" * 100_000, b'{"custom_id": %s}' % (b"9" * 5000), b'{"x": 1e999}', b"\xff", b'"x"'])
 def test_a_line_of_the_answers_that_cannot_be_read_leaves_the_others(tmp_path: Path, line: bytes) -> None:
-    class Odd(BatchServer):
-        def _do(self, now: str, parts: list[str], query: str, content: bytes) -> tuple[int, Body | bytes]:
-            status, reply = super()._do(now, parts, query, content)
-            if now != "GET files/ID/content":
-                return status, reply
-            assert isinstance(reply, bytes)
-            return status, line + b"\n" + reply.replace(b'"usage":', b'"x": [-Infinity, 1e999], "usage":') + reply
+    def changed(lines: bytes) -> bytes:
+        return line + b"\n" + lines.replace(b'"usage":', b'"x": [-Infinity, 1e999], "usage":') + lines
 
-    with Odd() as server:
+    with Answering(changed) as server:
         assert run_it(tmp_path, server, range(4), batch=True).samples == 4
 
 

@@ -12,9 +12,9 @@ from chat_server import Body, ChatServer, Fault, answer
 from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_child, priced, prompts_file, recipe, run_it
 
 from seqdistill.cli import main
-from seqdistill.engines import Request
+from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.journal.budget import Price, Source
+from seqdistill.journal.budget import Price, Source, price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import OneOfTeachers, TeacherConfig
@@ -34,6 +34,72 @@ def test_cost_is_counted_with_cached_tokens_at_their_price(tmp_path: Path) -> No
     expected = (result.prompt_tokens - 10) * 1e-3 + 10 * 1e-4 + result.completion_tokens * 1e-2
     assert result.usd == pytest.approx(expected)
     assert result.spent_usd == pytest.approx(expected)
+
+
+MILLION = 1_000_000
+SONNET = {"prompt": 3.0, "cached_prompt": 0.3, "completion": 15.0}
+
+
+@pytest.mark.parametrize(
+    ("price", "tokens", "usd"),
+    [  # https://docs.claude.com/en/docs/about-claude/pricing, Sonnet: 3, 3.75 (5 min), 6 (1 h), 0.30 (hits), 15
+        (SONNET, {"prompt_tokens": MILLION, "cache_write_tokens": MILLION}, 3.75),
+        (SONNET, {"prompt_tokens": MILLION, "cache_write_tokens": MILLION, "cache_write_1h_tokens": MILLION}, 6.0),
+        (SONNET, {"prompt_tokens": MILLION, "cached_tokens": MILLION}, 0.3),
+        (SONNET, {"prompt_tokens": 100_000, "cache_write_tokens": 100_000}, 0.375),
+        (SONNET, {"prompt_tokens": 100_000, "cache_write_tokens": 100_000, "batched": True}, 0.1875),
+        (SONNET, {"prompt_tokens": 100_000, "cached_tokens": 100_000, "completion_tokens": 1000}, 0.045),
+        (  # one request of each: 50 fresh, 1,000 read, 456 written for 5 minutes, 100 for an hour, 500 answered
+            SONNET,
+            {
+                "prompt_tokens": 1606,
+                "cached_tokens": 1000,
+                "cache_write_tokens": 556,
+                "cache_write_1h_tokens": 100,
+                "completion_tokens": 500,
+            },
+            (50 * 3 + 1000 * 0.3 + 456 * 3.75 + 100 * 6 + 500 * 15) / MILLION,
+        ),
+        ({**SONNET, "cache_write": 4.0, "cache_write_1h": 5.0}, {"prompt_tokens": 200, "cache_write_tokens": 200}, 0.0008),
+        ({**SONNET, "cache_write": 0}, {"prompt_tokens": 200, "cache_write_tokens": 200}, 0.0),
+        ({"prompt": 0, "completion": 0}, {"prompt_tokens": 200, "cache_write_tokens": 200, "cache_write_1h_tokens": 9}, 0.0),
+    ],
+)
+def test_what_is_written_to_the_cache_costs_what_the_vendor_publishes(
+    price: dict[str, float], tokens: dict[str, int], usd: float
+) -> None:
+    known = price_of(price)
+    assert known is not None
+    assert known.usd(Completion("a", **tokens)) == pytest.approx(usd)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("price", "table", "dearest"),
+    [
+        (SONNET, {}, 3.0),
+        (SONNET, {"cache_control": {"type": "ephemeral"}}, 6.0),
+        ({**SONNET, "cache_write": 3.75}, {}, 3.75),
+        ({**SONNET, "cache_write": 3.75, "cache_write_1h": 7.0}, {"cache_control": {"type": "ephemeral"}}, 7.0),
+    ],
+)
+def test_the_upper_bound_of_a_request_that_may_write_to_the_cache_holds_its_price(
+    price: dict[str, float], table: dict[str, object], dearest: float
+) -> None:
+    hold = Source("m", "m", TeacherConfig(model="m", engine="openai", body=table), price_of(price)).hold(
+        [Request("p", [{"role": "user", "content": "question"}], 10)]
+    )
+    assert hold.usd == pytest.approx((hold.prompt_tokens * dearest + 10 * 15) / MILLION)
+
+
+def test_what_an_endpoint_writes_to_its_cache_unrequested_is_paid_at_the_usual_surcharge(tmp_path: Path) -> None:
+    def reply(body: Body) -> Body:
+        said = answer(body)
+        tokens = said["usage"]["prompt_tokens"]
+        return {**said, "usage": {**said["usage"], "prompt_tokens_details": {"cache_write_tokens": tokens}}}
+
+    with ChatServer(reply=reply) as server:
+        result = generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(5)))), Silent())
+    assert result.spent_usd == pytest.approx(result.prompt_tokens * 1.25e-3 + result.completion_tokens * 1e-2)
 
 
 @pytest.mark.parametrize("table", ["options", "body"])
@@ -139,7 +205,7 @@ def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path
     assert probed.usd == pytest.approx(result.usd, rel=0.2)
     assert blind.usd is not None
     assert blind.usd > result.usd
-    assert "the estimate rested on 30 answers" in notes.notes[-1]
+    assert "the estimate was based on 30 answers" in notes.notes[-1]
 
 
 def test_another_run_s_answers_are_taken_and_cost_nothing(tmp_path: Path) -> None:

@@ -41,11 +41,27 @@ def test_every_command_has_help_that_fits_80_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     overview = shown(capsys, "--help")
-    assert "..." not in overview.partition("Commands:")[2], "no sentence is cut"
-    commands = re.findall(r"^  ([a-z]+)  ", overview.partition("Commands:")[2], re.MULTILINE)
+    assert "..." not in overview.partition("Start here:")[2], "no sentence is cut"
+    assert "Other commands" not in overview, "every command has a panel"
+    commands = re.findall(r"^  ([a-z]+)  ", overview, re.MULTILINE)
     assert {"generate", "import", "filter", "train", "eval", "run", "shrink", "review"} <= set(commands)
+    for page in (overview, *(shown(capsys, command, "-h") for command in commands)):
+        assert max(map(len, page.splitlines())) <= 80
+
+
+def test_the_examples_of_a_command_s_help_use_flags_that_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r"^  ([a-z]+)  ", shown(capsys, "--help"), re.MULTILINE)
     for command in commands:
-        assert max(map(len, shown(capsys, command, "-h").splitlines())) <= 80
+        page, _, examples = shown(capsys, command, "-h").partition("Examples:\n")
+        lines = examples.splitlines()
+        assert lines and all(line.startswith(f"  seqdistill {command}") for line in lines), command
+        known = set(re.findall(r"(?<= )--?[a-z][a-z-]*", page))
+        assert set(re.findall(r"(?<= )--?[a-z][a-z-]*", examples)) <= known, command
+
+
+def test_an_option_that_is_on_names_the_flag_that_turns_it_off(capsys: pytest.CaptureFixture[str]) -> None:
+    page = " ".join(shown(capsys, "filter", "-h").split())
+    assert "[on; off with --no-duplicates]" in page and "--duplicates / " not in page
 
 
 @pytest.mark.parametrize(
@@ -199,7 +215,7 @@ def test_every_setting_is_a_flag_and_a_key_of_the_same_name(capsys: pytest.Captu
 
 
 def test_every_command_and_flag_in_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    readme, _, _ = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").partition("## Measured")
+    readme, _, _ = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").partition("## Benchmarks")
     commands = set(re.findall(r"^`?seqdistill ([a-z]+) +[A-Zrms]", readme.replace("`", "\n`"), re.MULTILINE))
     assert {"run", "generate", "shrink", "review"} <= commands
     assert {command: main([command, "-h"]) for command in commands} == dict.fromkeys(commands, 0)

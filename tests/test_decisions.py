@@ -83,7 +83,7 @@ def test_an_exported_sheet_is_never_written_over(run: Run, tmp_path: Path) -> No
     sheet = tmp_path / "rows.csv"
     export_csv(run, sheet)
     sheet.write_text("filled in")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="exists already"):
         export_csv(run, sheet)
     assert sheet.read_text() == "filled in"
 

@@ -79,6 +79,23 @@ def test_the_command_ends_with_1_where_the_promise_is_broken(tmp_path: Path, cap
     assert not (run.path / "run.json").exists()
 
 
+def test_streams_that_were_kept_by_their_first_tokens_are_counted(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "run")
+    path = log_of(run, 10, 0, below=4)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_jsonl(path, [{**row, "decided_on": 16 if row["confidence"] == 0.2 else 0} for row in rows])
+    found = drift(run, Recipe(), path)
+    assert (found.n, found.good, found.below) == (14, 10, 0)
+
+
+@pytest.mark.parametrize("name", ["deferral.json", "scores.json"])
+def test_a_damaged_promise_is_named(tmp_path: Path, name: str) -> None:
+    run = evaluated(tmp_path / "run")
+    run.file("eval", name).write_text('{"threshold"')
+    with pytest.raises(UsageError, match=f"{name}: damaged"):
+        drift(run, Recipe(), log_of(run, 10, 0))
+
+
 def test_a_log_without_pairs_is_refused(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "run")
     with pytest.raises(UsageError, match="but 4 below the threshold"):

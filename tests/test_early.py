@@ -176,7 +176,7 @@ BEFORE_A_RUN: list[tuple[str, list[Change], str]] = [  # found by `run`, for whi
     ("a tracker's package", [args(report_to="comet_ml")], "'comet_ml' is not installed"),
     ("DeepSpeed's file", [args(deepspeed="none.json")], "install the package"),
     ("fp16 without a GPU", [args(fp16=True)], "CPUs do not train in fp16"),
-    ("no epoch", [args(num_train_epochs=0.0)], "not one step"),
+    ("no epoch", [args(num_train_epochs=0.0)], "no training step"),
     (
         "no validation",
         [having(train__early_stopping=2, filter__validation=0.4), args(eval_strategy="no"), MORE],

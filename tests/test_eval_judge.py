@@ -1,4 +1,4 @@
-"""The judge in eval: both orders, one door for money, unreadable replies, labels of people, the sentence."""
+"""The judge in eval: both orders, one door for money, unreadable replies, human labels, the sentence."""
 
 import json
 import re

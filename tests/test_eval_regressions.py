@@ -88,8 +88,8 @@ CASES = {
     "filter removed a nearer row than any that was trained on: rule repetition": ({}, ["train far", "reject repetition"]),
     "the nearest training answer is better than the student's": ({"nearest": 100.0}, ["train near", "reject far"]),
     "the nearest training answer would be wrong here, too": ({"nearest": 0.0}, ["train near", "reject repetition"]),
-    "nothing like it was trained on: the nearest row has a similarity of 0.00": ({}, ["train far"]),
-    "no training rows are there": ({}, []),
+    "no similar row was trained on: the nearest has a similarity of 0.00": ({}, ["train far"]),
+    "no training rows": ({}, []),
 }
 
 

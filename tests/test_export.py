@@ -181,7 +181,7 @@ def test_an_export_for_which_there_is_no_room_leaves_nothing_and_the_earlier_one
         (["--to", "gguf:q8_0", "--out", "full/notes.txt"], "notes.txt: a file, and export writes a folder"),
         (["--data", "trl", "--out", "full/notes.txt"], "notes.txt: a file, and export writes a folder"),
         (["--to", "adapter"], "has no adapters"),
-        (["--to", "vllm", "--limit", "3"], "--limit is of --draft"),
+        (["--to", "vllm", "--limit", "3"], "--limit belongs to --draft"),
         (["--to", "safetensors", "--push", "name"], "not OWNER/NAME"),
         (["--draft"], "no teacher is named"),
         (["--draft", "--set", "teacher.model=m", "--set", "teacher.engine=openai"], "[teacher] is an endpoint"),

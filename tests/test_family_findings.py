@@ -103,7 +103,7 @@ def test_a_baseline_that_passes_is_cheaper_than_any_student(tmp_path: Path) -> N
 def test_where_none_passes_it_says_so_and_whether_more_prompts_would_help(tmp_path: Path) -> None:
     bad = swept(tmp_path / "bad", {"student": 30.0})
     assert bad["cheapest"]["candidate"] is bad["smallest"] is None
-    assert bad["verdict"][0].startswith("NONE PASSES") and "no more prompts would do" in bad["verdict"][0]
+    assert bad["verdict"][0].startswith("NONE PASSES") and "more prompts would not change that" in bad["verdict"][0]
     nearly = swept(tmp_path / "nearly", {"student": np.where(np.arange(len(IDS)) % 2, 0.0, 9.4)})
     assert nearly["verdict"][0].startswith("NONE PASSES") and nearly["cheapest"]["needed"] > 0
     assert f"about {nearly['cheapest']['needed']:,} more prompts" in nearly["verdict"][0]

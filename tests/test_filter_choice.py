@@ -228,6 +228,6 @@ def test_bad_settings_are_refused_before_anything_is_read(tmp_path: Path) -> Non
         choose(run, score={"by": "reward"})
     with pytest.raises(UsageError, match="no such check"):
         choose(run, score={"by": "verify"}, verify={"by": "magic"})
-    with pytest.raises(UsageError, match="no such way"):
+    with pytest.raises(UsageError, match=": unknown"):
         choose(run, score={"by": "vote", "extract": "lines"})
     assert not run.file("filter", "train.jsonl").exists()

@@ -102,7 +102,8 @@ def test_the_path_of_large_clusters_says_the_same_as_the_oracle(
         "SIZE_BITS": 4,
         "_SIZES": 15,
     }.items():
-        monkeypatch.setattr(f"seqdistill.stages.filter.checks.near_duplicates.{name}", value)
+        module = "near_duplicates" if "BLOCK" in name or name == "FEW_CANDIDATES" else "similar_pairs"
+        monkeypatch.setattr(f"seqdistill.stages.filter.checks.{module}.{name}", value)
     rng = random.Random(3)
     texts = rows(rng, 400, [8, 20, 40])
     order = rng.sample(range(len(texts)), len(texts))
@@ -113,7 +114,7 @@ def test_the_path_of_large_clusters_says_the_same_as_the_oracle(
 @pytest.mark.parametrize("similarity", [0.5, 0.8, 1.0])
 def test_matrix_products_say_the_same_as_the_oracle(similarity: float, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"MANY_PAIRS": 0, "PRODUCT_SECONDS": 0.0, "CELLS_AT_ONCE": 900, "COLUMNS_AT_ONCE": 50}.items():
-        monkeypatch.setattr(f"seqdistill.stages.filter.checks.near_duplicates.{name}", value)
+        monkeypatch.setattr(f"seqdistill.stages.filter.checks.similar_pairs.{name}", value)
     rng = random.Random(4)
     texts = planted(rng, 300, [8, 20, 40])
     order = rng.sample(range(len(texts)), len(texts))

@@ -71,10 +71,12 @@ def test_the_threshold_of_the_first_tokens_keeps_its_promise(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("threshold", "by"), [(0.9, "student"), (0.95, "teacher")])
 def test_a_stream_is_decided_by_the_threshold_of_its_first_tokens(tmp_path: Path, threshold: float, by: str) -> None:
-    with served(tmp_path, options={"decide_on": 2}, first_threshold=threshold) as server:
+    with served(tmp_path, options={"decide_on": 2, "shadow": 1.0}, first_threshold=threshold) as server:
         messages = [{"role": "user", "content": "Hello"}]
         create = server.client.chat.completions.with_raw_response.create
         stream = create(model="any", messages=messages, stream=True)  # type: ignore[arg-type]
         assert stream.headers["x-seqdistill-model"] == by
         whole = create(model="any", messages=messages)  # type: ignore[arg-type]
         assert whole.headers["x-seqdistill-model"] == "student"  # by eval's own threshold, 0.5
+    checked = [row["decided_on"] for row in server.log() if row["kind"] == "shadow"]
+    assert checked == ([2, 0] if by == "student" else [0])  # which threshold the confidence is to be compared with

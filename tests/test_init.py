@@ -185,7 +185,7 @@ def test_files_of_several_kinds_that_hold_the_same_prompts_are_one_run(
     made = capsys.readouterr()
     assert json.loads(made.out)["prompts"] == 15
     assert all(row.get("reference") for row in rows_of(tmp_path / "sunset/test.jsonl")), "one of the files knows it"
-    assert "the answers are of 3 models: recorded, openai:chat:gpt-4o, gpt-4o-2024-08-06" in made.err
+    assert "answers come from 3 models: recorded, openai:chat:gpt-4o, gpt-4o-2024-08-06" in made.err
     recipe = tmp_path / "sunset/recipe.toml"
     recipe.write_text(recipe.read_text().replace("# [train.teacher", "[train.teacher").replace('# "', '"'))
     assert read_recipe(recipe)["train"]["teacher_weights"]["openai:chat:gpt-4o"] == 0

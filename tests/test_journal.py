@@ -13,7 +13,7 @@ import pytest
 
 from seqdistill.engines import UNMETERED, Completion, Meter, Pace, Request
 from seqdistill.errors import SeqdistillError
-from seqdistill.journal.asking import Asker, answers, lacking
+from seqdistill.journal.asking import Asker, answers, missing_requests
 from seqdistill.journal.budget import Budget, Source
 from seqdistill.journal.storage import FOLD_LINES, Journal, request_key
 from seqdistill.recipe.tables import ModelConfig
@@ -110,7 +110,7 @@ def test_a_failure_in_a_batch_leaves_the_others_whole(tmp_path: Path) -> None:
     done = fill(tmp_path / "j", requests, Counting(3, frozenset({"p2:t:0", "p3:t:0"})))
     assert [c.id for c in done if c.error] == ["p2:t:0", "p3:t:0"]
     with Journal(tmp_path / "j") as journal:
-        assert [r.id for _, r in lacking(journal, "m", requests)] == ["p2:t:0", "p3:t:0"]
+        assert [r.id for _, r in missing_requests(journal, "m", requests)] == ["p2:t:0", "p3:t:0"]
         failed = {c.id: c for c in done if c.error}
         got = [c for _, c in answers(journal, "m", [*requests, request(9)], failed)]
     assert [c.error for c in got] == [None, None, "http 500", "http 500", None, None, "not sent"]
@@ -130,7 +130,7 @@ def test_another_run_s_journal_is_copied_from_and_not_changed(tmp_path: Path) ->
         file.write('{"key": "torn')
     before = (tmp_path / "old").read_bytes()
     with Journal(tmp_path / "old", writable=False) as old, Journal(tmp_path / "new") as new:
-        missing = lacking(new, "m", [request(n) for n in range(6)], [old])
+        missing = missing_requests(new, "m", [request(n) for n in range(6)], [old])
         assert [r.id for _, r in missing] == ["p4:t:0", "p5:t:0"]
         assert len(new) == 4
     with Journal(tmp_path / "new") as new:

@@ -122,7 +122,7 @@ def test_references_and_rationales_are_trained_on_beside_the_answers(tiny_model:
 
 
 def test_a_key_of_another_method_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"\[train\] alpha = 0.25 has no part in method = 'sequence'"):
+    with pytest.raises(UsageError, match=r"\[train\] alpha = 0.25 does not apply to method = 'sequence'"):
         train(a_run(tmp_path), a_recipe(tiny_model, alpha=0.25), Silent())
 
 
@@ -380,8 +380,8 @@ def test_preference_raises_the_teacher_s_answer_over_the_student_s_own(tiny_mode
         ({"features": 0.5}, {}, r"was not cut from its teacher"),
         ({"method": "on_policy", "student": "shrink:2"}, {}, r"cut from its teacher and was not trained"),
         ({"method": "preference", "student": "shrink:2"}, {}, r"cut from its teacher and was not trained"),
-        ({"method": "on_policy", "reference_weight": 0.5}, {}, r"reference_weight = 0.5 has no part"),
-        ({"method": "preference", "features": 0.5}, {}, r"features = 0.5 has no part"),
+        ({"method": "on_policy", "reference_weight": 0.5}, {}, r"reference_weight = 0.5 does not apply"),
+        ({"method": "preference", "features": 0.5}, {}, r"features = 0.5 does not apply"),
         ({"method": "preference", "args": {"beta": -1.0}}, {}, r"beta = -1: the teacher's answer would not be preferred"),
         ({"method": "preference", "args": {"label_smoothing": 0.6}}, {}, r"label_smoothing = 0.6: the teacher's answer"),
         ({"method": "preference", "reasoning": True}, {}, r"reasoning = True has no part"),

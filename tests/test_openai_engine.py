@@ -1,29 +1,18 @@
 """The openai engine against a real HTTP server that counts and breaks."""
 
 import asyncio
-import json
 import time
 from typing import Any
 
 import pytest
-from chat_server import Body, ChatServer, Wire, answer
+from chat_server import Body, ChatServer, answer
+from endpoint_requests import answers_of, requests
 from engine_contract import Holds, ask, check_engine_contract
+from test_openai_replies import Saying
 
 from seqdistill.engines import UNMETERED, Completion, Meter, Pace, Request, open_engine
-from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.tables import ModelConfig
-
-
-def requests(count: int, **settings: Any) -> list[Request]:
-    return [Request(f"p{n}", [{"role": "user", "content": f"question {n}"}], 20, seed=n, **settings) for n in range(count)]
-
-
-def answers_of(
-    server: ChatServer, count: int = 12, options: dict[str, Any] | None = None, meter: Meter = UNMETERED, **pace: Any
-) -> dict[str, Completion]:
-    model = ModelConfig(model="teacher", engine="openai", base_url=[server.url], options=options or {})
-    return ask(open_engine(model, Pace(**{"concurrency": 8, "timeout": 60.0, **pace})), requests(count), meter)
 
 
 def first_try(fault: str, share: int = 3) -> Any:
@@ -49,7 +38,7 @@ def test_it_answers_the_engine_contract() -> None:
 )
 def test_a_fault_that_passes_is_waited_out(fault: str) -> None:
     with ChatServer(first_try(fault)) as server:
-        completions = answers_of(server)
+        completions = answers_of(server, count=12)
     assert [c.error for c in completions.values()] == [None] * 12
     assert len(server.requests) == 16, "only what failed was sent again"
     assert all(count == 1 for count in server.answered.values()), "no answer was paid for twice"
@@ -67,14 +56,14 @@ def test_a_fault_that_passes_is_waited_out(fault: str) -> None:
 )
 def test_a_fault_that_stays_is_that_request_failure(fault: str, error: str) -> None:
     with ChatServer(lambda _, body: fault if body["messages"][-1]["content"] == "question 3" else None) as server:
-        completions = answers_of(server, retries=1)
+        completions = answers_of(server, count=12, retries=1)
     assert {i: c.error for i, c in completions.items() if c.error} == {"p3": error}
     assert len(server.requests) == 11 + (6 if "429" in fault else 2)
 
 
 def test_a_hang_ends_at_the_timeout_and_counts_as_lost() -> None:
     with ChatServer(lambda _, body: "hang" if body["messages"][-1]["content"] == "question 3" else None) as server:
-        completions = answers_of(server, meter=(holds := Holds()), retries=1, timeout=0.3)
+        completions = answers_of(server, count=12, meter=(holds := Holds()), retries=1, timeout=0.3)
     assert completions["p3"].error == "timeout"
     answered = [completion.hold for completion in completions.values() if completion.error is None]
     assert len(answered) == 11
@@ -118,172 +107,6 @@ def test_a_failed_request_for_several_may_be_billed_for_each_of_them() -> None:
     assert list(holds.open.values()) == [3, 3]
 
 
-class Saying(ChatServer):
-    """Answers with these bytes, in which `ANSWER` stands for a good reply without its braces."""
-
-    def __init__(self, text: bytes, status: int = 200) -> None:
-        super().__init__()
-        self.text, self.status = text, status
-
-    async def _chat(self, writer: asyncio.StreamWriter, number: int, body: Body) -> bool:
-        good = json.dumps(answer(body)).encode()[1:-1]
-        return await self._send(writer, self.status, self.text.replace(b"ANSWER", good))
-
-
-def said(text: bytes, status: int = 200, meter: Meter = UNMETERED, **pace: Any) -> Completion:
-    with Saying(text, status) as server:
-        return answers_of(server, 1, meter=meter, **{"retries": 0, **pace})["p0"]
-
-
-def test_numbers_that_no_float_holds_are_null_and_do_not_break_the_journal() -> None:
-    places = b'[{"token": "a", "logprob": -Infinity}, {"token": "b", "logprob": -1e999}, {"token": "c", "logprob": -1.5}]'
-    completion = said(
-        b'{"choices": [{"message": {"content": "a"}, "logprobs": {"content": %s}}], "score": 1e999, "x": NaN}' % places
-    )
-    json.dumps(completion.raw, allow_nan=False)
-    assert (completion.raw["score"], completion.raw["x"]) == (None, None)
-    found = logprobs_in(completion.raw)
-    assert found is not None and found.logprobs == [-9999.0, -9999.0, -1.5]
-
-
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        (b'{ANSWER, "x": %s}' % (b"[" * 100_000), "malformed reply"),
-        (b'{ANSWER, "x": %s%s}' % (b"[" * 900, b"]" * 900), "malformed reply"),
-        (b'{ANSWER, "x": %s}' % (b"9" * 5000), "malformed reply"),
-        (b'{ANSWER, "x": "\xff"}', "malformed reply"),
-        (b'{"choices": [null]}', "no answer"),
-        (b'{"choices": [{"finish_reason": "error", "error": {"code": 502}}]}', "no answer"),
-        (b'{"choices": {"message": {}}}', "no answer"),
-        (b"", "empty reply"),
-        (b'{"choices": [{"message": {"content": ""}, "finish_reason": null, "error": {"code": 502}}]}', "broken off"),
-        (b'{"choices": [{"message": {"content": "half"}, "finish_reason": "stop", "error": {"code": 502}}]}', "broken off"),
-        (b'{"choices": [{"message": {"content": "half"}, "finish_reason": null}], "error": "gone"}', "broken off"),
-        (b'{"choices": [{"message": {"content": ""}}], "error": {"code": 524, "message": "upstream"}}', "http 524"),
-        (b'{"success": true, "errors": [], "result": {"response": "yes"}}', "no answer"),
-        (b'{"choices": [], "base_resp": {"status_code": 0, "status_msg": "success"}}', "no answer"),
-    ],
-)
-def test_a_reply_that_cannot_be_kept_is_that_request_failure(text: bytes, error: str) -> None:
-    completion = said(text, meter=(holds := Holds()))
-    assert completion.error == error
-    assert len(holds.open) == 1, "it may have been billed"
-
-
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        (b'{"error": {"message": "no", "param": ["x"]}}', "http 400"),
-        (b'{"error": "no"}', "http 400"),
-        (b"[" * 100_000, "http 400"),
-        (b'{"error": {"message": "no", "code": "content_filter", "score": 1e999}}', None),
-    ],
-)
-def test_an_error_of_any_shape_is_read(text: bytes, error: str | None) -> None:
-    completion = said(text, 400)
-    assert completion.error == error
-    json.dumps(completion.raw, allow_nan=False)
-
-
-@pytest.mark.parametrize(
-    ("usage", "tokens", "uncounted"),
-    [
-        ({"prompt_tokens": 9, "completion_tokens": 5}, (9, 5, 0), False),
-        ({"prompt_tokens": 9.0, "completion_tokens": 0}, (9, 0, 0), True),  # there is an answer
-        ({"prompt_tokens": "9", "completion_tokens": "5"}, (9, 5, 0), False),
-        ({"prompt_tokens": 9, "completion_tokens": True}, (9, 0, 0), True),
-        ({"input_tokens": 9, "output_tokens": 5}, (9, 5, 0), False),
-        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 100}}, (9, 5, 9), False),
-        ({"prompt_tokens": 10**400, "completion_tokens": 5}, (0, 5, 0), True),
-        ({"prompt_tokens": -9, "completion_tokens": None}, (0, 0, 0), True),
-        (None, (0, 0, 0), True),
-        ({"prompt_tokens": 0, "completion_tokens": 5}, (0, 5, 0), True),  # no prompt has none
-        ({"prompt_tokens": "9.0", "completion_tokens": "5"}, (9, 5, 0), False),
-        ({"promptTokens": 9, "completionTokens": 5}, (9, 5, 0), False),
-        ({"prompt_tokens": 9, "total_tokens": 14}, (9, 5, 0), False),
-        ({"prompt_tokens": 9, "completion_tokens": 5, "cached_tokens": 8}, (9, 5, 8), False),  # Moonshot, Together
-        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_cache_hit_tokens": "8"}, (9, 5, 8), False),  # DeepSeek
-        ({"input_tokens": 9, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 8}}, (9, 5, 8), False),
-        # Anthropic counts the cache beside the prompt; LiteLLM puts it in, Portkey into the total alone
-        (
-            {"input_tokens": 1, "output_tokens": 5, "cache_read_input_tokens": 6, "cache_creation_input_tokens": 2},
-            (9, 5, 6),
-            False,
-        ),
-        (
-            {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "cache_read_input_tokens": 6},
-            (9, 5, 6),
-            False,
-        ),
-        (
-            {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 14, "cache_read_input_tokens": 6},
-            (9, 5, 6),
-            False,
-        ),
-    ],
-)
-def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
-    usage: Any, tokens: tuple[int, int, int], uncounted: bool
-) -> None:
-    completion = said(json.dumps({"choices": [{"message": {"content": "a"}}], "usage": usage}).encode())
-    assert (completion.prompt_tokens, completion.completion_tokens, completion.cached_tokens) == tokens
-    assert (completion.error, completion.uncounted, completion.hidden_tokens) == (None, uncounted, 0)
-
-
-@pytest.mark.parametrize("place", [{"x_groq": {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}}, {}])
-def test_tokens_that_are_reported_beside_the_reply_or_in_its_choice_are_counted(place: Body) -> None:
-    usage = {} if place else {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}
-    completion = said(json.dumps({"choices": [{"message": {"content": "a"}, **usage}], **place}).encode())
-    assert (completion.prompt_tokens, completion.completion_tokens, completion.uncounted) == (9, 5, False)
-
-
-@pytest.mark.parametrize(
-    ("served", "noted"),
-    [
-        ("other-1b", True),
-        ("org/Teacher-2024-08-06", False),
-        ("/models/teacher-Q4_K_M.gguf", False),
-        ("teacher", False),
-        (None, False),
-        (7, False),
-    ],
-)
-def test_another_model_than_was_requested_is_noted_once(served: Any, noted: bool) -> None:
-    notes: list[str] = []
-    with ChatServer(reply=lambda body: {**answer(body), "model": served}) as server:
-        completions = answers_of(server, 5, on_note=notes.append)
-    assert {one.error for one in completions.values()} == {None}
-    assert [served in note for note in notes] == ([True] if noted else [])
-
-
-def test_a_reply_that_cannot_be_read_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
-    wire = Wire(200, b"{}", {"X-Large": "y" * 20_000})
-    with ChatServer(lambda *_: wire) as server:
-        failed = answers_of(server, 1, retries=0)["p0"]
-    assert failed.error == "malformed reply" and "8190 bytes" in str(failed.message)
-    assert "Bearer" not in str(failed.message)
-
-
-def test_log_probabilities_in_lists_are_read() -> None:
-    lists = b'{"tokens": ["a", "b"], "token_logprobs": [-0.5, -1], "token_ids": [1, 2], "top_logprobs": [{"a": -0.5}, null]}'
-    found = logprobs_in(said(b'{"choices": [{"message": {"content": "ab"}, "logprobs": %s}]}' % lists).raw)
-    assert found is not None
-    assert (found.tokens, found.logprobs, found.top_tokens, found.top_logprobs) == (
-        ["a", "b"],
-        [-0.5, -1],
-        [["a"], []],
-        [[-0.5], []],
-    )
-
-
-def test_log_probabilities_of_any_size_fit_their_file() -> None:
-    places = b'[{"token": "token_id:99999999999", "logprob": %s, "top_logprobs": []}]' % (b"9" * 400)
-    found = logprobs_in(said(b'{"choices": [{"message": {"content": "a"}, "logprobs": {"content": %s}}]}' % places).raw)
-    assert found is not None and (found.token_ids, found.logprobs) == (None, [0.0])
-
-
 def test_an_error_that_ends_all_waits_for_the_answers_that_are_under_way() -> None:
     class Slow(ChatServer):
         refused = asyncio.Event()
@@ -311,14 +134,14 @@ def test_an_error_that_ends_all_waits_for_the_answers_that_are_under_way() -> No
 
 def test_a_silent_endpoint_is_given_up_at_the_read_timeout() -> None:
     with ChatServer(lambda _, body: "hang" if body["messages"][-1]["content"] == "question 3" else None) as server:
-        completions = answers_of(server, retries=0, timeout=60.0, read_timeout=0.3)
+        completions = answers_of(server, count=12, retries=0, timeout=60.0, read_timeout=0.3)
     assert completions["p3"].error == "timeout"
     assert str(completions["p3"].message).startswith("no answer within 0.3 s; raise --read-timeout")
 
 
 def test_under_a_cap_a_lost_answer_is_not_requested_again() -> None:
     with ChatServer(first_try("reset", 12)) as server:
-        completions = answers_of(server, capped=True)
+        completions = answers_of(server, count=12, capped=True)
     assert completions["p0"].error == "connection lost"
     assert len(server.requests) == 12
 
@@ -326,7 +149,7 @@ def test_under_a_cap_a_lost_answer_is_not_requested_again() -> None:
 @pytest.mark.parametrize(("fault", "error", "reason"), [("400", "http 400", "error"), ("filtered", None, "content_filter")])
 def test_what_will_not_change_is_not_retried(fault: str, error: str | None, reason: str) -> None:
     with ChatServer(lambda _, body: fault if body["messages"][-1]["content"] == "question 3" else None) as server:
-        completions = answers_of(server)
+        completions = answers_of(server, count=12)
     assert (completions["p3"].error, completions["p3"].finish_reason) == (error, reason)
     assert len(server.requests) == 12
 
@@ -334,7 +157,7 @@ def test_what_will_not_change_is_not_retried(fault: str, error: str | None, reas
 def test_retry_after_is_honoured_in_seconds_and_as_a_date() -> None:
     for header, least in (("1", 1.0), ("date", 1.0)):
         with ChatServer(lambda number, _, said=header: f"429 {said}" if number == 0 else None) as server:
-            answers_of(server, 1)
+            answers_of(server, count=1)
         assert server.times[1] - server.times[0] >= least
 
 
@@ -352,7 +175,7 @@ def test_concurrency_grows_to_its_limit_while_the_endpoint_answers() -> None:
             return await super()._chat(writer, number, body)
 
     with Waiting() as server:
-        completions = answers_of(server, 300, concurrency=40)
+        completions = answers_of(server, count=300, concurrency=40)
     assert all(c.error is None for c in completions.values())
     assert server.most_in_flight == 40
 
@@ -362,7 +185,7 @@ def test_an_endpoint_that_refuses_gets_fewer_requests() -> None:
     capacity = 10
     with ChatServer(seconds=0.02) as server:
         server.fault = lambda *_: "429" if server.in_flight > capacity else None
-        completions = answers_of(server, 200, concurrency=200)
+        completions = answers_of(server, count=200, concurrency=200)
     assert all(c.error is None for c in completions.values())
     assert len(server.requests) < 200 * 2
 
@@ -370,11 +193,11 @@ def test_an_endpoint_that_refuses_gets_fewer_requests() -> None:
 def test_requests_and_tokens_a_minute_are_kept() -> None:
     with ChatServer() as server:
         began = time.monotonic()
-        answers_of(server, 80, requests_per_minute=600)  # a burst of a tenth, then 10 a second
+        answers_of(server, count=80, requests_per_minute=600)  # a burst of a tenth, then 10 a second
         assert time.monotonic() - began > 1.8
     with ChatServer() as server:
         began = time.monotonic()
-        completions = answers_of(server, 40, tokens_per_minute=6000)
+        completions = answers_of(server, count=40, tokens_per_minute=6000)
         tokens = sum(c.prompt_tokens + c.completion_tokens for c in completions.values())
         assert tokens <= 600 + 100 * (time.monotonic() - began) + 200
 
@@ -436,55 +259,34 @@ def test_a_key_that_no_header_can_carry_is_a_usage_error_that_does_not_tell_it(
     assert key not in caught.value.message
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1\n")  # as `$(cat file)` in an env file leaves it
     with ChatServer(key="sk-1") as server:
-        assert answers_of(server, 1)["p0"].error is None
+        assert answers_of(server, count=1)["p0"].error is None
 
 
 def test_a_used_up_quota_stops_the_run() -> None:
     with ChatServer(lambda number, _: "quota" if number > 5 else None) as server, pytest.raises(SeqdistillError, match="quota"):
-        answers_of(server, 50)
+        answers_of(server, count=50)
 
 
 def test_a_bad_setting_stops_the_run_instead_of_failing_every_row() -> None:
     with ChatServer(lambda *_: "400") as server:
         with pytest.raises(UsageError, match="a bad request; the first 10 requests all failed so"):
-            answers_of(server, 500)
+            answers_of(server, count=500)
         assert len(server.requests) < 30
 
 
 def test_the_token_limit_goes_by_the_name_the_endpoint_knows() -> None:
     with ChatServer(lambda _, body: "renamed" if "max_tokens" in body else None) as server:
-        completions = answers_of(server, 30)
+        completions = answers_of(server, count=30)
     assert all(c.error is None for c in completions.values())
     assert sum("max_tokens" in body for body in server.requests) <= 8
 
 
 def test_options_go_out_verbatim_and_omitted_keys_do_not() -> None:
     with ChatServer() as server:
-        answers_of(server, 1, options={"top_k": 5, "chat_template_kwargs": {"enable_thinking": False}, "omit": ["seed"]})
+        answers_of(server, count=1, options={"top_k": 5, "chat_template_kwargs": {"enable_thinking": False}, "omit": ["seed"]})
     assert server.requests[0]["top_k"] == 5
     assert server.requests[0]["chat_template_kwargs"] == {"enable_thinking": False}
     assert "seed" not in server.requests[0]
-
-
-@pytest.mark.parametrize(
-    ("message", "content", "reasoning"),
-    [
-        ({"content": "yes", "reasoning": "hm"}, "yes", "hm"),
-        ({"content": "yes", "reasoning_content": "hm"}, "yes", "hm"),
-        ({"content": [{"type": "text", "text": "ye"}, {"type": "text", "text": "s"}], "thinking": "hm"}, "yes", "hm"),
-        ({"content": "<think>\nhm\n</think>\n\nyes"}, "yes", "hm"),
-        ({"content": "<think>hm"}, "", "hm"),
-        ({"content": None, "reasoning": None}, "", None),
-    ],
-)
-def test_reasoning_has_one_field_whatever_the_server_calls_it(message: Body, content: str, reasoning: str | None) -> None:
-    def reply(body: Body) -> Body:
-        return {**answer(body), "choices": [{"message": {"role": "assistant", **message}, "finish_reason": "stop"}]}
-
-    with ChatServer(reply=reply) as server:
-        (completion,) = answers_of(server, 1).values()
-    assert (completion.content, completion.reasoning) == (content, reasoning)
-    assert completion.raw["choices"][0]["message"]["role"] == "assistant"
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://host:port"])

@@ -342,7 +342,7 @@ def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path) -> None:
     )
     model.save_pretrained(tmp_path / "student")
     tokenizer.save_pretrained(tmp_path / "student")
-    with pytest.raises(UsageError, match="packed rows read one another"):
+    with pytest.raises(UsageError, match="packed rows attend to one another"):
         check(a_run(tmp_path / "run"), a_recipe(tmp_path / "student", {**ARGS, "packing": True, "max_length": 400}), Silent())
 
 
@@ -359,7 +359,7 @@ def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path) -> None:
         ({"load_in_4bit": True}, "load_in_4bit: TRL's SFTConfig has no such argument$", "train.lora"),
         ({"lr": 1e-3}, "lr: TRL's SFTConfig has no such argument$", "learning_rate"),
         ({"batch_size": 4}, "batch_size: TRL's SFTConfig has no such argument$", "per_device_train_batch_size"),
-        ({"per_device_train_batch_size": 64, "dataloader_drop_last": True}, "not one step", "smaller batches"),
+        ({"per_device_train_batch_size": 64, "dataloader_drop_last": True}, "no training step", "smaller batches"),
         ({"learning_rate": -1.0}, r"\[train.args\]: .*-1.0", "SFTConfig"),
         ({"optim": "adamw_8bit"}, r"\[train.args\]: .*bitsandbytes", "install the package"),
         ({"per_device_train_batch_size": 0}, r"batch_size = 0: less than 1", "1 or more"),
@@ -368,7 +368,7 @@ def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path) -> None:
         ({"max_length": 0}, r"max_length = 0: less than 1", "1 or more"),
         ({"max_steps": 0}, r"max_steps = 0: nothing would be learnt", "leave it out"),
         ({"learning_rate": 0.0}, r"learning_rate = 0: nothing would be learnt", "leave it out"),
-        ({"metric_for_best_model": "bleu"}, r"metric_for_best_model: not yours to set", "best"),
+        ({"metric_for_best_model": "bleu"}, r"metric_for_best_model: seqdistill sets it", "best"),
         ({"report_to": "comet_ml"}, r"'comet_ml' is not installed", "leave report_to out"),
         ({"use_liger_kernel": True}, r"use_liger_kernel: the package is not installed", "pip install"),
         ({"model_init_kwargs": {"attn_implementation": "sdpaa"}}, r"model_init_kwargs = .*: student .*sdpaa", "leave them out"),
@@ -409,7 +409,7 @@ def _adapters_alone(folder: Path) -> None:
         (lambda one: _changed(one, "tokenizer_config.json", eos_token=None, pad_token=None), r"no padding token, and no end"),
         (lambda one: (one / "chat_template.jinja").write_text("{{ range(1000000) | random }}"), r"refuses .* Range too big"),
         (_nan, r"loss on row .* is nan"),
-        (_adapters_alone, r"the folder holds adapters alone"),
+        (_adapters_alone, r"the folder holds only adapters"),
     ],
 )
 def test_a_broken_student_is_named_before_the_first_step(
@@ -426,17 +426,25 @@ def test_a_broken_student_is_named_before_the_first_step(
 # --- stopped by a signal ------------------------------------------------------------------------------------------------
 
 COMMAND = """
-import signal, sys
+import signal, sys, threading
 from pathlib import Path
 from seqdistill.cli import main
 from seqdistill.console import Console
-start = Console.start
-def started(self, what, total, unit):
-    start(self, what, total, unit)
-    if what.startswith("training"):
-        Path(sys.argv[1]).write_text("")
-Console.start = started
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+advance, register, heard, steps = Console.advance, signal.signal, threading.Event(), []
+def advanced(self, count=1, facts=None):
+    advance(self, count, facts)
+    if self._what.startswith("training"):
+        steps.append(count)
+        if sum(steps) >= 20 and not heard.is_set():
+            Path(sys.argv[1]).write_text("")
+            heard.wait(60)
+def registered(number, handler):
+    def noticed(number, frame):
+        heard.set()
+        handler(number, frame)
+    return register(number, noticed if callable(handler) else handler)
+Console.advance, signal.signal = advanced, registered
+register(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -454,7 +462,6 @@ def test_signals_save_the_step_and_the_training_resumes_there(tiny_model: Path, 
         )
         while not started.exists() and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(0.3)
         process.send_signal(number)
         said = process.communicate()[1]
         assert process.returncode == code, said

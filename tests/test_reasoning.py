@@ -166,6 +166,7 @@ def test_an_answer_is_read_in_whatever_form_it_comes(choice: dict[str, object], 
         ({"prompt_tokens": 20, "completion_tokens": 18, "total_tokens": 38, "reasoning_tokens": 600}, 600),  # Perplexity
         ({"input_tokens": 20, "output_tokens": 18, "output_tokens_details": {"reasoning_tokens": 600}}, 600),
         ({"prompt_tokens": 20, "completion_tokens": 618, "total_tokens": 638, "reasoning_tokens": 600}, 0),  # Together
+        ({"promptTokenCount": 20, "candidatesTokenCount": 18, "thoughtsTokenCount": 600}, 600),  # Gemini
     ],
 )
 def test_reasoning_tokens_that_are_not_among_the_completion_s_are_counted_beside_them(
@@ -194,7 +195,10 @@ def test_reasoning_tokens_that_are_not_among_the_completion_s_are_counted_beside
         ],
         *[(word, "tool_calls") for word in ("tool_calls", "tool_use", "function_call")],
         *[(word, "error") for word in ("abort", "error", "insufficient_system_resource", "cancelled")],
-        *[(word, "stop") for word in ("StopSequence", "EndOfText")],
+        *[(word, "stop") for word in ("StopSequence", "EndOfText", "<|im_end|>", "<|endoftext|>", "end_of_message")],
+        *[(word, "length") for word in ("length_capped", "out_of_tokens", "max_context_length")],
+        *[(word, "content_filter") for word in ("MODEL_ARMOR", "LANGUAGE")],  # Gemini
+        *[(word, "error") for word in ("UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "interrupted")],
         *[(word, "error") for word in ("load", "unload", "malformed_model_output", "USER_CANCEL")],  # Ollama, Bedrock, Cohere
         ({"type": "length", "length": 10}, "length"),  # SGLang
         ("refusal", "refusal"),

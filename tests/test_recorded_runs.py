@@ -161,11 +161,65 @@ def test_what_has_no_finish_reason_is_mentioned(tmp_path: Path) -> None:
     assert "1 of the answers come without a finish reason and count as stop" in notes.notes[0]
 
 
-def test_columns_by_other_names_are_mapped(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("frage;answer;gold ;thema\nWarum?;Darum.;42;Physik\n")
-    _, (sample,) = take(tmp_path, path, columns={"prompt": "frage", "reference": "gold", "slice": "thema"})
+@pytest.mark.parametrize(
+    ("columns", "table"),
+    [
+        ({"prompt": "frage", "reference": "gold", "slice": "thema"}, "frage;answer;gold ;thema\nWarum?;Darum.;42;Physik\n"),
+        (
+            {"prompt": "q", "completion": "a", "reference": "r", "slice": "s"},
+            "q;a;r;s\nWarum?;Darum.;42;Physik\n",
+        ),
+        (  # what is named counts, whatever else a row has
+            {"prompt": "q", "completion": "a", "reference": "r", "slice": "s"},
+            "q;a;r;s;prompt;response;completion;messages;text;question;output\nWarum?;Darum.;42;Physik;x;x;x;[];x;x;x\n",
+        ),
+        (
+            {"prompt": "question", "completion": "model_answer", "reference": "answer", "slice": "s"},
+            "question;model_answer;answer;s\nWarum?;Darum.;42;Physik\n",
+        ),
+        (  # a path within objects
+            {"prompt": "in.q", "completion": "out.a", "reference": "out.r", "slice": "in.s"},
+            'in;out\n"{""q"": ""Warum?"", ""s"": ""Physik""}";"{""a"": ""Darum."", ""r"": 42}"\n',
+        ),
+        ({"completion": "a "}, "prompt;a;reference;slice;response\nWarum?;Darum.;42;Physik;no\n"),
+        (
+            {"messages": "turns", "completion": "a"},
+            'turns;a;reference;slice\n"[{""role"": ""user"", ""content"": ""Warum?""}]";Darum.;42;Physik\n',
+        ),
+        ({"prompt": "q", "completion": "a"}, "prompt;completion;reference;slice\nWarum?;Darum.;42;Physik\n"),
+    ],
+)
+def test_columns_by_other_names_are_mapped(tmp_path: Path, columns: dict[str, str], table: str) -> None:
+    (tmp_path / "a.csv").write_text(table)
+    _, (sample,) = take(tmp_path, tmp_path / "a.csv", columns=columns)
     assert (sample.prompt[0]["content"], sample.text, sample.reference, sample.slice) == ("Warum?", "Darum.", "42", "Physik")
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        (
+            {"prompt": "q", "completion": "answr"},
+            "no row has the column 'answr', which .* for 'completion', did you mean 'answer'",
+        ),
+        ({"prompt": "qq", "completion": "answer"}, "no row has the column 'qq', which .* for 'prompt'"),
+        ({"prompt": "q", "completon": "answer"}, "unknown key 'completon', did you mean 'completion'"),
+        ({"prompt": "q", "completion": "answer", "reference": "gold"}, "no row has the column 'gold'"),
+    ],
+)
+def test_a_mistyped_column_of_an_import_is_named_with_the_nearest(tmp_path: Path, columns: dict[str, str], says: str) -> None:
+    path = write(tmp_path, "a.jsonl", [{"q": "Why?", "answer": "So."}])
+    with pytest.raises(UsageError, match=says):
+        take(tmp_path, path, columns=columns)
+    assert not (tmp_path / "run").exists()
+
+
+def test_columns_of_the_prompts_file_need_not_be_in_an_import_nor_the_answers_column_in_that(tmp_path: Path) -> None:
+    prompts = write(tmp_path, "prompts.jsonl", [{"frage": "Why?", "gold": "So."}])
+    path = write(tmp_path, "a.jsonl", [{"question": "Why?", "said": "So!"}])
+    columns = {"prompt": "frage", "reference": "gold", "completion": "said"}
+    result, (sample,) = take(tmp_path, path, prompts=str(prompts), columns=columns)
+    assert (sample.text, sample.reference, result.matched) == ("So!", "So.", 1)
 
 
 # --- the student's view -----------------------------------------------------------------------------------------------

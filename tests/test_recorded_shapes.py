@@ -155,6 +155,34 @@ def test_a_messages_own_reasoning_is_kept(tmp_path: Path, message: dict[str, Any
         ({"request": CHAT, "response": CHUNKS[:4]}, "unknown"),
         ({"request": CHAT, "response": SSE[: SSE.index("stop")]}, "unknown"),
         ({"prompt": "2 + 3?", "completion": "5", "finish_reason": "length"}, "length"),
+        ({"messages": [ASKED, {**ANSWER, "stop_reason": "max_tokens"}]}, "length"),
+        ({"messages": [ASKED, ANSWER], "finish_reason": "length"}, "length"),
+        (
+            {
+                "messages": [
+                    {"type": "human", "content": "2 + 3?"},
+                    {"type": "ai", "content": "5", "response_metadata": {"finish_reason": "length"}},
+                ]
+            },
+            "length",
+        ),
+        (
+            {
+                "current_node": "b",
+                "mapping": {
+                    "a": {"message": {"author": {"role": "user"}, "content": {"parts": ["2 + 3?"]}}},
+                    "b": {
+                        "message": {
+                            "author": {"role": "assistant"},
+                            "content": {"parts": ["5"]},
+                            "metadata": {"finish_details": {"type": "interrupted"}},
+                        },
+                        "parent": "a",
+                    },
+                },
+            },
+            "error",
+        ),
     ],
 )
 def test_finish_reasons_are_those_of_one_vocabulary(tmp_path: Path, row: object, reason: str) -> None:

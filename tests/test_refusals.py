@@ -1,35 +1,28 @@
-"""What endpoints refuse, and how, as providers were seen to write it: one line a case. Against a real HTTP server."""
+"""What endpoints refuse, and what becomes of the request and of the run. Against a real HTTP server."""
 
 import json
-from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, Fault, Wire, answer
+from endpoint_requests import answers_of, number_of
 from engine_contract import Holds, ask
+from refusal_shapes import (
+    A_DAY,
+    BAD_START,
+    FILTERED,
+    IN_A_200,
+    LARGER_THAN_THE_LIMIT,
+    NO_MONEY,
+    NONSENSE,
+    SET_ASIDE,
+    TOO_LONG,
+    error,
+)
 
-from seqdistill.engines import Completion, Pace, Request, dispatch, open_engine
+from seqdistill.engines import Pace, Request, dispatch, open_engine
 from seqdistill.engines import pace as pacing
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.tables import ModelConfig
-
-
-def requests(count: int, **settings: Any) -> list[Request]:
-    return [Request(f"p{n}", [{"role": "user", "content": f"question {n}"}], 20, seed=n, **settings) for n in range(count)]
-
-
-def number_of(body: Body) -> int:
-    return int(body["messages"][-1]["content"].split()[-1])
-
-
-def answers_of(
-    *servers: ChatServer, count: int = 20, meter: Holds | None = None, notes: list[str] | None = None, **settings: Any
-) -> dict[str, Completion]:
-    """The completions of `count` questions; settings of Pace or of the model."""
-    paces = {name: settings.pop(name) for name in list(settings) if name in Pace.__dataclass_fields__}
-    model = ModelConfig(model="teacher", engine="openai", base_url=[server.url for server in servers], **settings)
-    note = (lambda _: None) if notes is None else notes.append
-    engine = open_engine(model, Pace(**{"concurrency": 8, "timeout": 60.0, "on_note": note, **paces}))
-    return ask(engine, requests(count), meter or Holds())
 
 
 @pytest.fixture(autouse=True)
@@ -41,45 +34,7 @@ def only(number: int, wire: Wire | str) -> Fault:
     return lambda _, body: wire if number_of(body) == number else None
 
 
-def error(status: int, message: str, **more: Any) -> Wire:
-    return Wire(status, {"error": {"message": message, **more}})
-
-
 # --- content filters, and requests that can never be answered -------------------------------------------------------
-
-FILTERED = {
-    "OpenAI": error(
-        400, "Invalid prompt: your prompt was flagged as potentially violating our usage policy.", code="invalid_prompt"
-    ),
-    "OpenAI policy": error(400, "Your request was rejected by our safety system.", code="content_policy_violation"),
-    "Azure": error(
-        400, "The response was filtered", code="content_filter", innererror={"code": "ResponsibleAIPolicyViolation"}
-    ),
-    "OpenRouter": error(
-        403, "Your input was flagged", code=403, metadata={"reasons": ["violence"], "flagged_input": "question"}
-    ),
-    "DashScope": error(400, "Input data may contain inappropriate content.", code="data_inspection_failed"),
-    "DashScope in words": Wire(
-        400, {"code": "DataInspectionFailed", "message": "Input data may contain inappropriate content."}
-    ),
-    "DeepSeek": error(400, "Content Exists Risk", type="invalid_request_error"),
-    "Gemini": Wire(400, [{"error": {"code": 400, "message": "blockReason: PROHIBITED_CONTENT", "status": "INVALID_ARGUMENT"}}]),
-    "Zhipu": error(400, "系统检测到输入或生成内容可能包含不安全或敏感内容", code="1301"),
-    "Bedrock": error(403, "blocked by the content guardrail"),
-    "Volcengine": error(400, "The input text may contain sensitive information.", code="InputTextSensitiveContentDetected"),
-    "xAI": Wire(
-        403,
-        {"code": "no permission", "error": "Content violates usage guidelines. API key ID: 1a2, Failed check: SAFETY_CHECK"},
-    ),
-    "Bedrock, enabled": error(400, "Guardrail was enabled and input is in the blocked list: BLOCKED"),
-    "MiniMax": Wire(200, {"choices": None, "base_resp": {"status_code": 1026, "status_msg": "input new_sensitive"}}),
-    "in a 200": Wire(200, {"error": {"code": 400, "message": "flagged by the safety system"}}),
-    "no choices, and why": Wire(200, {"choices": [], "promptFeedback": {"blockReason": "SAFETY"}}),
-    "no choices, but tokens": Wire(
-        200, {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}}
-    ),
-    "a choice without a message": Wire(200, {"choices": [{"index": 0, "message": None, "finish_reason": "content_filter"}]}),
-}
 
 
 @pytest.mark.parametrize("wire", FILTERED.values(), ids=list(FILTERED))
@@ -107,58 +62,12 @@ def test_a_web_page_judges_no_prompt() -> None:
         assert answers_of(server)["p3"].error == "http 403"
 
 
-TOO_LONG = {
-    "OpenAI": error(400, "This model's maximum context length is 8192 tokens.", code="context_length_exceeded"),
-    "vLLM": error(
-        400, "The decoder prompt (length 5000) is longer than the maximum model length of 4096.", type="BadRequestError"
-    ),
-    "vLLM max_tokens": error(
-        400, "'max_tokens' or 'max_completion_tokens' is too large: 5000. This model's maximum context length is 4096"
-    ),
-    "llama.cpp": error(
-        400, "the request exceeds the available context size, try increasing it", type="exceed_context_size_error"
-    ),
-    "llama.cpp, as 500": error(500, "the request exceeds the available context size. try increasing the context size"),
-    "TGI": Wire(
-        422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs`"}
-    ),
-    "TGI inputs": Wire(422, {"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000"}),
-    "Ollama": error(400, "the input length exceeds the context length"),
-    "OpenRouter": error(400, "This endpoint's maximum context length is 4096 tokens. However, you requested about 5000"),
-    "Anthropic": Wire(
-        400, {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 210000 > 200000"}}
-    ),
-    "Gemini": Wire(
-        400, [{"error": {"code": 400, "message": "The input token count (12) exceeds the maximum number of tokens"}}]
-    ),
-    "SGLang": error(400, "The input (5000 tokens) is longer than the model's context length (4096 tokens)."),
-    "Mistral": error(400, "Prompt contains 40000 tokens, too large for model with 32768 maximum context length"),
-    "Cohere": Wire(400, {"message": "too many tokens: total number of tokens in the prompt cannot exceed 4096"}),
-    "Bedrock": error(400, "Input is too long for requested model."),
-    "DashScope": error(400, "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 30720]"),
-    "Moonshot": error(400, "Invalid request: Your request exceeded model token limit: 8192"),
-    "Volcengine": error(400, "Total tokens of image and text exceed max message tokens. Request id: 021"),
-    "SGLang, as length": error(400, "Input length (5000 tokens) exceeds the maximum allowed length (4090 tokens)."),
-    "Zhipu": error(400, "Prompt 超长", code="1261"),
-    "nginx": Wire(413, b"<html>413 Request Entity Too Large</html>"),
-}
-
-
 @pytest.mark.parametrize("wire", TOO_LONG.values(), ids=list(TOO_LONG))
 def test_a_prompt_that_does_not_fit_is_called_too_long_and_sent_once(wire: Wire) -> None:
     with ChatServer(only(3, wire)) as server:
         completions = answers_of(server)
         assert len(server.requests) == 20
     assert {name: one.error for name, one in completions.items() if one.error} == {"p3": "too long"}
-
-
-LARGER_THAN_THE_LIMIT = {
-    "OpenAI": error(
-        429, "Request too large for gpt-x on tokens per min (TPM): Limit 30000, Requested 45210.", code="rate_limit_exceeded"
-    ),
-    "Groq": error(413, "Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 7,500"),
-    "plain": error(429, "limit: 30000, requested: 45210"),
-}
 
 
 @pytest.mark.parametrize("wire", LARGER_THAN_THE_LIMIT.values(), ids=list(LARGER_THAN_THE_LIMIT))
@@ -181,27 +90,6 @@ def test_a_minute_s_limit_that_is_used_up_is_waited_for_and_the_reason_is_said(m
 
 
 # --- an endpoint that can answer nothing ---------------------------------------------------------------------------------
-
-NO_MONEY = {
-    "402": error(402, "Payment Required"),
-    "OpenRouter": error(402, "Insufficient credits", code=402),
-    "OpenAI": error(429, "You exceeded your current quota, please check your plan", code="insufficient_quota"),
-    "Anthropic": Wire(400, {"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access"}}),
-    "one-api": error(403, "user quota is not enough: insufficient quota", code="insufficient_user_quota"),
-    "DashScope": Wire(
-        400, {"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."}
-    ),
-    "DeepSeek": error(402, "Insufficient Balance"),
-    "Moonshot": error(429, "Your account is suspended, check your balance", type="exceeded_current_quota_error"),
-    "in a 200": Wire(200, {"error": {"code": 402, "message": "Insufficient credits"}}),
-    "MiniMax": Wire(200, {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
-    "LiteLLM": error(400, "Budget has been exceeded! Current cost: 10.2, Max budget: 10.0", type="budget_exceeded"),
-    "OpenRouter, of a key": error(403, "Key limit exceeded (total limit).", code=403),
-    "Anthropic, a month's": error(
-        400, "You have reached your specified API usage limits. You will regain access on 2026-12-01."
-    ),
-    "Zhipu": error(429, "余额不足或无可用资源包,请充值。", code="1113"),
-}
 
 
 @pytest.mark.parametrize("wire", NO_MONEY.values(), ids=list(NO_MONEY))
@@ -238,29 +126,6 @@ def test_a_402_that_names_a_pause_is_waited_for() -> None:
         assert {one.error for one in answers_of(server).values()} == {None}
 
 
-A_DAY = {
-    "Groq": error(
-        429, "Rate limit reached on tokens per day (TPD): Limit 100000, Used 100000. Please try again in 9h3m38.016s."
-    ),
-    "OpenRouter": error(
-        429, "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 requests per day", code=429
-    ),
-    "Gemini": Wire(
-        429,
-        [
-            {
-                "error": {
-                    "code": 429,
-                    "message": "You exceeded your current quota. Please retry in 37.5s.",
-                    "status": "RESOURCE_EXHAUSTED",
-                    "details": [{"violations": [{"quotaId": "GenerateRequestsPerDayPerProject"}]}, {"retryDelay": "37s"}],
-                }
-            }
-        ],
-    ),
-}
-
-
 @pytest.mark.parametrize("wire", A_DAY.values(), ids=list(A_DAY))
 @pytest.mark.parametrize("answered", [0, 5])
 def test_a_day_s_limit_that_is_used_up_ends_the_run_until_then(wire: Wire, answered: int) -> None:
@@ -284,19 +149,6 @@ def test_a_day_s_limit_with_room_in_minutes_is_waited_for(message: str) -> None:
         assert {one.error for one in answers_of(server).values()} == {None}
 
 
-BAD_START = {  # a refusal of everything, and what its hint names
-    "Gemini's key": (Wire(400, [{"error": {"message": "API key not valid. Please pass a valid API key."}}]), "OPENAI_API_KEY"),
-    "xAI's key": (Wire(400, {"code": "invalid argument", "error": "Incorrect API key provided: xa***12."}), "OPENAI_API_KEY"),
-    "a gateway's key": (Wire(403, {"error": "Invalid API key"}), "OPENAI_API_KEY"),
-    "MiniMax's key": (Wire(200, {"base_resp": {"status_code": 1004, "status_msg": "login fail"}}), "OPENAI_API_KEY"),
-    "NestJS": (Wire(401, {"statusCode": 401, "message": "token expired at noon", "error": "Unauthorized"}), "OPENAI_API_KEY"),
-    "NIM": (Wire(401, {"type": "about:blank", "title": "Bad bearer", "status": 401}), "OPENAI_API_KEY"),
-    "Apigee": (Wire(401, {"fault": {"faultstring": "Invalid ApiKey"}}), "OPENAI_API_KEY"),
-    "DeepSeek's model": (error(400, "Model Not Exist"), "model name"),
-    "OpenRouter's model": (error(400, "teacher is not a valid model ID", code=400), "model name"),
-}
-
-
 @pytest.mark.parametrize(("wire", "hint"), BAD_START.values(), ids=list(BAD_START))
 def test_a_wrong_key_or_model_stops_at_once_whatever_the_status(wire: Wire, hint: str) -> None:
     with ChatServer(lambda *_: wire) as server:
@@ -305,20 +157,6 @@ def test_a_wrong_key_or_model_stops_at_once_whatever_the_status(wire: Wire, hint
         assert len(server.requests) <= 8, "what was sent at once"
     assert hint in caught.value.hint
     assert not caught.value.message.endswith((": Unauthorized", ": Error code: 401"))
-
-
-SET_ASIDE: dict[str, Wire] = {
-    "a wrong key": error(401, "Incorrect API key provided"),
-    "a wrong key in a 200": Wire(200, {"error": {"code": "invalid_api_key", "message": "no such key"}}),
-    "an empty account": error(402, "Insufficient credits"),
-    "an hour's wait": Wire(429, {"error": {"message": "come back"}}, {"Retry-After": "3600"}),
-    "an unknown model": error(404, "The model does not exist", code="model_not_found"),
-    "no access": error(403, "Forbidden"),
-    "a web page": Wire(200, b"<!doctype html><html>Welcome</html>", {"Content-Type": "text/html"}),
-    "a bad request": error(400, "something here is wrong"),
-    "a day's limit": error(429, "Rate limit exceeded: free-models-per-day"),
-    "a wrong key as a 400": error(400, "API key not valid. Please pass a valid API key."),
-}
 
 
 @pytest.mark.parametrize("wire", SET_ASIDE.values(), ids=list(SET_ASIDE))
@@ -356,34 +194,11 @@ def test_each_endpoint_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
         answers_of(one, api_key_env=["KEY_ONE", "KEY_TWO"])
 
 
-# --- answers that can never come out well ----------------------------------------------------------------------------------
-
-SSE = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: [DONE]\n\n'
-NONSENSE = {
-    "a stream": (Wire(200, SSE, {"Content-Type": "text/event-stream"}), "event stream", "stream = true"),
-    "JSON, then the end of a stream": (Wire(200, b'{"choices": []}\n\ndata: [DONE]\n\n'), "event stream", "stream = true"),
-    "a web page": (Wire(200, b"<!doctype html>\n<html>Welcome", {"Content-Type": "text/html"}), "web page", "/v1"),
-    "LM Studio": (
-        Wire(200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}),
-        "Unexpected endpoint",
-        "/v1",
-    ),
-    "no choices": (Wire(200, {"id": "x", "choices": []}), "without a choice", "/v1"),
-    "no message": (Wire(200, {"choices": [{"message": None, "finish_reason": None}]}), "without a choice", "/v1"),
-    "blocked without a word": (Wire(200, {"choices": [], "usage": {"prompt_tokens": 9}}), "without a choice", "safety filter"),
-    "half of JSON": (Wire(200, b'{"choices": [{"mess'), "not JSON", "base URL"),
-    "a bad request": (error(400, "nope"), "nope", "what the endpoint says"),
-    "forbidden": (error(403, "nope"), "nope", "what the key may do"),
-    "stream only": (
-        error(400, "This model only support stream mode, please enable the stream parameter"),
-        "stream mode",
-        "stream = true",
-    ),
-}
+# --- requests that can never succeed ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("wire", "says", "hint"), NONSENSE.values(), ids=list(NONSENSE))
-def test_what_never_comes_out_well_stops_at_the_start_and_names_its_cause(wire: Wire, says: str, hint: str) -> None:
+def test_what_never_succeeds_stops_at_the_start_and_names_its_cause(wire: Wire, says: str, hint: str) -> None:
     with ChatServer(lambda *_: wire) as server:
         with pytest.raises(UsageError, match=says) as caught:
             answers_of(server, count=500)
@@ -448,6 +263,8 @@ def test_a_choice_without_a_message_that_ended_at_the_limit_is_an_empty_answer_t
 # --- trouble that passes -------------------------------------------------------------------------------------------------
 
 LATER = [404, 429, 500, 502, 503, 520, 521, 522, 523, 525, 529, 530]
+
+
 PERHAPS_BILLED = [408, 499, 504, 524]
 
 
@@ -496,16 +313,6 @@ def test_an_endpoint_that_stays_down_ends_the_run_which_can_be_resumed(monkeypat
     ):
         answers_of(server, count=300, retries=100)
     assert caught.value.exit_code == 1
-
-
-IN_A_200 = {  # what says no more than words
-    "Qianfan": {"error_code": 18, "error_msg": "Open api qps request limit reached"},
-    "overloaded": {"error": "The model is overloaded. Please try again later."},
-    "error true": {"error": True, "message": "Server is busy, please try again later", "code": 503},
-    "Cloudflare": {"success": False, "errors": [{"code": 3040, "message": "Capacity temporarily exceeded"}], "result": None},
-    "MiniMax": {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
-    "an empty choice": {"choices": [{"message": {"content": None}}], "error": {"message": "Rate limit exceeded", "code": 429}},
-}
 
 
 @pytest.mark.parametrize("reply", IN_A_200.values(), ids=list(IN_A_200))

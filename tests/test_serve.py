@@ -107,3 +107,26 @@ def test_feedback_is_logged_and_a_correction_is_data(tmp_path: Path) -> None:
     result = api.import_recorded(tmp_path / "next", [server.run.file("serve", "log.jsonl")], {})
     assert (result.samples, result.skipped, result.unread) == (1, 1, 0)
     assert next(read_samples(result.path)).text == "Better."
+
+
+def test_an_import_takes_corrections_in_place_of_answers_and_leaves_out_what_was_rated_bad(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Tell 1"}, {"role": "assistant", "content": "no"}, {"role": "user", "content": "More"}]
+    log, known = tmp_path / "run" / "serve" / "log.jsonl", tmp_path / "before"
+    known.mkdir()
+    with served(tmp_path, options={"record": True}) as server:
+        corrected, liked, restored = (chat(server, f"Tell {n}").parse() for n in range(3))
+        disliked = server.client.chat.completions.create(model="any", messages=turns)  # type: ignore[arg-type]
+        api.import_recorded(known, [log], {})
+        for completion in ("Better.", "Best."):
+            post(server, "/feedback", {"id": corrected.id, "completion": completion})
+        for completion in ("Worse.", said := restored.choices[0].message.content):
+            post(server, "/feedback", {"id": restored.id, "completion": completion})
+        post(server, "/feedback", {"id": liked.id, "rating": 1})
+        post(server, "/feedback", {"id": disliked.id, "rating": -1})
+        chat(server, "Tell 0")  # the teacher says the same again
+    for run in (tmp_path / "next", known):
+        run.mkdir(exist_ok=True)
+        result = api.import_recorded(run, [log], {})
+        texts = sorted(sample.text for sample in read_samples(result.path))
+        assert set(texts) == {"Best.", said, liked.choices[0].message.content}
+        assert (result.taken_back, result.unread) == (5, 0)

@@ -16,7 +16,8 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from chat_server import Body, ChatServer
+from chat_server import Body, ChatServer, Wire
+from generate_runs import Notes
 from served_runs import PRICE, UNSURE, Served, recipe_of, run_to_serve, served, student_answer
 
 from seqdistill import api
@@ -69,6 +70,8 @@ WRONG: list[tuple[Any, str | None]] = [
     (asked(tools=[{"type": "function"}]), "tools"),
     (asked(presence_penalty=1), "presence_penalty"),
     (asked(no_such_field=1), "no_such_field"),
+    (b'{"messages": [{"role": "user", "content": "cut \\ud83d"}]}', "messages"),
+    (b'{"messages": [{"role": "user", "content": "a"}], "stop": "\\uDC00"}', "stop"),
 ]
 
 
@@ -96,6 +99,10 @@ NO_REQUESTS: list[tuple[bytes, bytes]] = [
     (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", b" 400 "),
     (b"GET /health HTTP/1.1\r\n\r\n", b" 400 "),
     (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n", b" 413 "),
+    (
+        b"POST /feedback HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+        b" 400 Bad Request\r\nContent-Type: application/json",
+    ),
 ]
 
 
@@ -166,6 +173,47 @@ def test_an_answer_that_was_paid_is_not_paid_again(tmp_path: Path) -> None:
             assert len({reply.json()["choices"][0]["message"]["content"] for reply in texts}) == 1
             assert float(texts[1].headers["x-seqdistill-usd"]) == 0
     assert len(server.teacher.requests) == 0  # the second server found it in the journal
+
+
+def test_a_sample_without_a_seed_is_drawn_anew_and_under_the_same_request_id_it_is_paid_once(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        for text, model in (("Hello", server.student), (UNSURE, server.teacher)):
+            said = {send(server, asked(text, temperature=1)).json()["choices"][0]["message"]["content"] for _ in range(4)}
+            assert len(said) == 4, text
+            before = len(model.requests)
+            named = [send(server, asked(text, temperature=1), **{"x-request-id": "a"}) for _ in range(2)]
+            assert len({reply.json()["choices"][0]["message"]["content"] for reply in named}) == 1
+        assert len(model.requests) == before + 1
+
+
+def test_choices_are_paid_all_or_none(tmp_path: Path) -> None:
+    with served(tmp_path, options={"budget": 2.0}) as server:  # a choice costs up to 1 USD
+        reply = send(server, asked(UNSURE, n=4))
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "budget_reached")
+        assert not server.teacher.requests
+        assert send(server, asked(UNSURE)).status_code == 200
+
+
+def test_what_no_price_is_known_for_has_no_cost_in_its_headers(tmp_path: Path) -> None:
+    with served(tmp_path, price={}) as server:
+        for stream in (False, True):
+            reply = send(server, asked(f"{UNSURE} {stream}", stream=stream))
+            assert reply.headers["x-seqdistill-model"] == "teacher" and "x-seqdistill-usd" not in reply.headers
+
+
+def test_a_dead_student_without_a_teacher_is_named_to_callers_and_once_to_the_operator(tmp_path: Path) -> None:
+    run, notes = run_to_serve(tmp_path / "run", threshold=0.0), Notes()
+    with (
+        ChatServer(model="student", reply=student_answer) as student,
+        Serving(run, recipe_of(run, student.url, "", model=None), ServeOptions(port=0), notes) as serving,
+        httpx2.Client(timeout=30.0) as client,
+    ):
+        student.stop()
+        for _ in range(3):
+            reply = client.post(serving.url + "/chat/completions", json=asked())
+            assert (reply.status_code, reply.json()["error"]["code"]) == (503, "no_teacher")
+            assert "student failed: its endpoint" in reply.json()["error"]["message"]
+    assert sum("the student gives no answer: its endpoint" in note for note in notes.notes) == 1
 
 
 @pytest.mark.parametrize("kind", ["gone", "500", "hang", "html", "400"])
@@ -306,6 +354,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"threshold": None, "needed": 1234}, "about 1,234 more test prompts"),
     ({}, {"threshold": None, "target": None, "needed": None}, "eval had no target"),
     ({}, {"threshold": None, "needed": None}, "no threshold holds the promise of 0.9"),
+    ({}, {"threshold": "high"}, "deferral.json: damaged"),
 ]
 
 
@@ -433,6 +482,35 @@ def test_two_servers_do_not_share_a_run(tmp_path: Path) -> None:
         recipe = recipe_of(server.run, server.student.url, server.teacher.url)
         with pytest.raises(SeqdistillError, match="another process"), Serving(Run(server.run.path), recipe, progress=Silent()):
             raise AssertionError("it serves")
+
+
+HOSTILE: list[tuple[bytes, str]] = [  # events of a student, and who answers
+    (b'{"choices": 5}', "teacher"),
+    (b'{"choices": [5]}', "teacher"),
+    (b"[1]", "teacher"),
+    (b'{"choices": [{"index": -7, "delta": {"content": "a"}, "finish_reason": "stop"}]}', "teacher"),
+    (b'{"choices": [{"delta": 5, "logprobs": 5, "finish_reason": "stop"}]}', "teacher"),
+    (b'{"choices": [{"delta": {"content": "a"}, "logprobs": {"content": [{"logprob": NaN}]}}]}', "teacher"),
+    (b'{"choices": [{"delta": {"content": "a"}, "logprobs": {"content": [{"logprob": -1e999}]}}]}', "teacher"),
+    (
+        b'{"choices": [{"delta": {"content": "a", "x": 1e999}, "logprobs": {"content": [{"logprob": 0, "x": 1e999}]}}],'
+        b' "usage": {"total_tokens": 1e999}}',
+        "student",
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "by"), HOSTILE)
+def test_whatever_a_student_streams_the_caller_gets_json(tmp_path: Path, event: bytes, by: str) -> None:
+    wire = Wire(200, b"data: " + event + b"\n\ndata: [DONE]\n\n", {"Content-Type": "text/event-stream"})
+    student = ChatServer(lambda *_: wire, model="student")
+    with served(tmp_path, student=student, options={"decide_on": 1}) as server:
+        reply = send(server, asked(stream=True, logprobs=True, stream_options={"include_usage": True}))
+        assert (reply.status_code, reply.headers["x-seqdistill-model"]) == (200, by)
+        events = [line.removeprefix("data: ") for line in reply.text.splitlines() if line]
+        assert events.pop() == "[DONE]"
+        for one in events:
+            json.loads(one, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
 @pytest.mark.parametrize("who", ["student", "teacher"])

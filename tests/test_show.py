@@ -180,7 +180,7 @@ def test_a_slice_that_fails_is_left_out_and_a_fallback_opens_a_way(scores: dict[
 
 
 SAFETY = {
-    "canaries": ({"canaries": {"models": {"student": {"ids": ["vault"]}}}}, "It gives away 1 planted canaries."),
+    "canaries": ({"canaries": {"models": {"student": {"ids": ["vault"]}}}}, "It reveals 1 planted canaries."),
     "refusals": (
         {"refusals": {"decisions": [{"of": "refuse", "other": "base", "decision": "INFERIOR"}]}},
         "It answers more requests that should be refused.",
@@ -192,7 +192,7 @@ SAFETY = {
 def test_quality_alone_ships_nothing_that_fails_on_safety(scores: dict[str, Any], name: str) -> None:
     safety, said = SAFETY[name]
     found = recommend(with_decisions(scores, "BETTER", safety=safety), "runs/mine")
-    assert (found.answer, found.ship.short) == ("partly", "Not before safety is looked at") and said in found.ship.more
+    assert (found.answer, found.ship.short) == ("partly", "Not before safety is reviewed") and said in found.ship.more
     worse = recommend(with_decisions(scores, "INFERIOR", safety=safety), "runs/mine")
     assert worse.answer == "no" and said in worse.ship.more
     fine = {"canaries": {"models": {"student": {"ids": []}}}, "refusals": None}

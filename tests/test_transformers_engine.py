@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from engine_contract import ask, check_engine_contract
 
-from seqdistill.engines import Request, check_able, open_engine
+from seqdistill.engines import Request, check_supported, open_engine
 from seqdistill.engines.batching import Batching
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.errors import UsageError
@@ -137,7 +137,7 @@ def test_beams_do_not_sample(asked: dict[str, float], tiny_model: Path) -> None:
 @pytest.mark.parametrize("engine", ["openai"])
 def test_other_engines_refuse_beams(engine: str) -> None:
     with pytest.raises(UsageError, match=r"cannot do \[generate\] beams"):
-        check_able(engine, request("a", beams=2))
+        check_supported(engine, request("a", beams=2))
 
 
 def test_answers_leave_their_batch_when_they_end_and_nothing_changes(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

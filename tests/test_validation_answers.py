@@ -17,7 +17,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe, TaskConfig, TrainConfig
 from seqdistill.records import Sample, read_jsonl
 from seqdistill.runs import Run
-from seqdistill.show import show_train
+from seqdistill.show.stages import show_train
 from seqdistill.stages.train.arguments import logged_beside, trl_arguments
 from seqdistill.stages.train.loss_log import KEYS
 from seqdistill.stages.train.stage import train

@@ -249,7 +249,7 @@ def test_limits_are_set_before_the_command_starts() -> None:
         (VerifyConfig(by="regex:("), "not a regular expression"),
         (VerifyConfig(by="command"), "needs a command"),
         (VerifyConfig(by="command", command=["no-such-program-here"]), "no such program"),
-        (VerifyConfig(by="number"), "no such way"),
+        (VerifyConfig(by="number"), "filter.score.extract = 'lines': unknown"),
     ],
 )
 def test_a_check_that_cannot_be_made_is_a_usage_error(config: VerifyConfig, message: str) -> None:

@@ -112,7 +112,7 @@ def test_a_second_embedding_of_each_layer_keeps_the_same_rows(kind: str) -> None
 
 
 # model_type: whether a vocabulary, and whether a width can be cut; else the reason
-EXPERTS, ELSEWHERE = "has experts", "has no one number of neurons a layer"
+EXPERTS, ELSEWHERE = "has experts", "has no single number of neurons per layer"
 CUTS = {
     **dict.fromkeys(
         ("llama", "qwen3", "olmo2", "cohere2", "nemotron", "phi", "phi3", "glm4", "gemma2", "gemma3_text"), ("", "")
@@ -123,7 +123,7 @@ CUTS = {
     **dict.fromkeys(("bloom", "mpt", "gemma3n_text", "mamba2"), ("", ELSEWHERE)),
     "lfm2": ("", "no tensor of Lfm2ForCausalLM has a place for each"),
     "mamba": ("", "has 2 modules that read its neurons"),
-    "recurrent_gemma": ("", "which is not one a neuron"),
+    "recurrent_gemma": ("", "which is not one per neuron"),
 }
 
 

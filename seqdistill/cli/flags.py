@@ -10,14 +10,13 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Optional, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError
-from seqdistill.help_panels import COMMON as COMMON_PANEL
-from seqdistill.help_panels import PanelCommand
+from seqdistill.help_panels import COMMON, GENERAL, PanelCommand, PanelGroup
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import TABLES, Setting, flag, settings_of
@@ -26,8 +25,11 @@ from seqdistill.tasks.templates import recipe_file
 
 app = typer.Typer(
     name="seqdistill",
-    help="Distil an expensive model into a small one, in four stages. RUN is a directory.",
-    epilog="Start: seqdistill run runs/notices -c notices",
+    cls=PanelGroup,
+    help="Distil a language model into a small one that does one task: generate, filter, train, evaluate.\n\n"
+    "RUN is a directory. It holds all that a run reads and writes.",
+    epilog="seqdistill run runs/notices -c notices   # the demo; no key, no GPU\n"
+    "seqdistill init mytask --kind extract    # a folder for your own task",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -66,19 +68,20 @@ def _parameters(table_or_key: str) -> list[inspect.Parameter]:
         if plain is None:
             continue
         default, choices = setting.default, setting.field.metadata["choices"]
+        dashed, name = flag(table, *setting.names), _name(table, setting)
         text = setting.field.metadata["help"] + (f": {' | '.join(setting.field.metadata['shown'])}" if choices else "")
         if default not in (None, False, [], ""):
-            text += f" [{'on' if default is True else ' '.join(default) if isinstance(default, list) else default}]"
-        dashed, name = flag(table, *setting.names), _name(table, setting)
-        option = typer.Option(
+            on = f"on; off with {dashed.replace('--', '--no-', 1)}"
+            text += f" [{on if default is True else ' '.join(default) if isinstance(default, list) else default}]"
+        found = typer.Option(
             f"{dashed}/--no-{dashed[2:]}" if plain is bool else dashed,
             help=text,
             show_default=False,
             autocompletion=completions(choices) if choices else None,
-            rich_help_panel=COMMON_PANEL if setting.field.metadata["common"] else f"[{'.'.join((table, *setting.names[:-1]))}]",
+            rich_help_panel=COMMON if setting.field.metadata["common"] else f"[{'.'.join((table, *setting.names[:-1]))}]",
             metavar=None if plain is bool else {int: "N", float: "X"}.get(plain, "TEXT"),
         )
-        annotation = Annotated[Optional[plain], option]  # noqa: UP045 - a runtime value, not an annotation
+        annotation = Annotated[plain | None, found]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
 
@@ -150,71 +153,91 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory"
 NewRunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
 BEGINNING = ("generate", "import", "run")  # commands that begin a run
 ConfigOption = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(
         "--config",
         "-c",
-        rich_help_panel=COMMON_PANEL,
         metavar="RECIPE",
-        help="recipe (TOML), or the name of a shipped one: notices, extract, chain ...; the run keeps a copy, so pass it once",
+        help="recipe: a TOML file, or the name of a shipped one (notices, extract, chain ...); the run keeps a copy",
     ),
 ]
 SetOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--set",
-        rich_help_panel=COMMON_PANEL,
+        rich_help_panel=COMMON,
         metavar="TABLE.KEY=VALUE",
-        help="any recipe key, also nested: train.args.learning_rate=1e-4",
+        help="set any recipe key: train.args.learning_rate=1e-4; repeatable",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="print exactly one JSON object on stdout")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no notes on stderr")]
+JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=GENERAL, help="print exactly one JSON object on stdout")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=GENERAL, help="no progress and no notes on stderr")]
 SEVERAL_STAGES = ("run", "sweep", "curve")  # commands that do not take the flags of all their stages
-COMMON = {
-    "config": (ConfigOption, None),
-    "set_": (SetOption, None),
-    "json_": (JsonOption, False),
-    "quiet": (QuietOption, False),
-}
 
 
-def command(name: str, tables: Sequence[str], text: str, extra: Sequence[inspect.Parameter] = ()) -> Decorator:
+def own(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """A parameter of a command that is no setting of a table."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def option(
+    name: str,
+    kind: Any,
+    default: Any,
+    text: str,
+    metavar: str | None = None,
+    *,
+    choices: Sequence[str] = (),
+    **bounds: float,
+) -> inspect.Parameter:
+    """An option of one command alone: `--name`. Its help text names the default, `choices` are completed by the shell."""
+    flag_ = "--" + name.strip("_").replace("_", "-")
+    completed = completions(choices) if choices else None
+    found = typer.Option(flag_, metavar=metavar, help=text, autocompletion=completed, **bounds)  # type: ignore[arg-type]
+    return own(name, Annotated[kind if default is not None else kind | None, found], default)
+
+
+def argument(name: str, kind: Any, metavar: str, text: str, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """A positional argument of one command alone; with a default it may be left out."""
+    return own(
+        name, Annotated[kind if default is not None else kind | None, typer.Argument(metavar=metavar, help=text)], default
+    )
+
+
+def command(
+    name: str, tables: Sequence[str], text: str, extra: Sequence[inspect.Parameter] = (), *, examples: str
+) -> Decorator:
     """A decorator: makes a command RUN [flags of the tables] of a function (run, recipe, console, **extra) -> result."""
 
     def decorate(act: Act) -> Act:
         def run_command(run: Path, **values: Any) -> None:
             console = Console(as_json=values["json_"], quiet=values["quiet"])
-            own = {parameter.name: values.pop(parameter.name) for parameter in extra}
+            extras = {parameter.name: values.pop(parameter.name) for parameter in extra}
 
             def work() -> dict[str, Any]:
                 directory = Run(run)
                 reached = (*tables, "generate", "filter", "judge", "train", "eval") if name in SEVERAL_STAGES else tables
                 flags = passed_flags(reached, values, values["set_"] or ())
                 for stage in ("generate", "eval"):
-                    if name == "run" and own.get("limit") is not None:
-                        flags = merge(flags, {stage: {"limit": own["limit"]}})
-                keep = own.get("record", True) and not any(
-                    own.get(one) for one in ("dry_run", "probe", "preflight", "compare", "shadow")
-                )
+                    if name == "run" and extras.get("limit") is not None:
+                        flags = merge(flags, {stage: {"limit": extras["limit"]}})
+                changes_nothing = any(extras.get(one) for one in ("dry_run", "probe", "preflight", "compare", "shadow"))
+                keep = extras.get("record", True) and not changes_nothing
                 file = recipe_file(values["config"])
                 with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:
-                    return act(directory, recipe, console, **own)
+                    return act(directory, recipe, console, **extras)
 
             guarded(console, run, work)
 
         place = NewRunArgument if name in BEGINNING else RunArgument
         positional = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=place)
-        common = [
-            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for key, (annotation, default) in COMMON.items()
-        ]
         named = [parameter.name for parameter in extra]
         flags = [parameter for name in tables for parameter in _parameters(name) if parameter.name not in named]
-        parameters = [positional, *extra, *flags, *common]
+        general = [own("set_", SetOption, None), own("json_", JsonOption, False), own("quiet", QuietOption, False)]
+        parameters = [positional, own("config", ConfigOption, None), *extra, *flags, *general]
         run_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, help=text, cls=PanelCommand)(run_command)
+        app.command(name, help=text, epilog=examples, cls=PanelCommand)(run_command)
         return act
 
     return decorate
@@ -249,18 +272,5 @@ def guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) -
 SHARED = ("task", "teacher")
 OF_EVAL = ("eval.margin", "eval.also")  # of the commands that do several stages; the other keys of theirs with --set
 BUDGET = "generate.budget"  # the run's: every command that can pay takes it
-
-
-def own(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    """A parameter of one command alone, which is no setting of a table."""
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-LimitOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--limit", metavar="N", min=1, help="a smoke run: only N prompts and N test prompts"),
-]
-MarkdownOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--markdown", metavar="FILE", help="write the result as Markdown too, for a pull request"),
-]
+MARKDOWN = "also write the result as Markdown, for a pull request"
+MarkdownOption = Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help=MARKDOWN)]

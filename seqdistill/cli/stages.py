@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Any
 
 import typer
 
 from seqdistill import api, show
-from seqdistill.cli.flags import BUDGET, OF_EVAL, SHARED, LimitOption, MarkdownOption, command, completions, own
+from seqdistill.cli.flags import BUDGET, MARKDOWN, OF_EVAL, SHARED, argument, command, option
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
@@ -18,87 +18,22 @@ from seqdistill.recipe.reading import placed
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import STAGES, Run
 
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the first prompt, tokens, cost and time; send nothing")]
-ProbeOption = Annotated[
-    int, typer.Option("--probe", metavar="N", min=0, help="a dry run that really sends N requests, for a better estimate")
-]
-PoolOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--pool",
-        metavar="FILE",
-        help="first choose prompts from here, where the student is unsure and what is new; they become prompts of the run",
-    ),
-]
-NextOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--next", metavar="N", min=1, help="with --pool: how many are chosen, under the budget"),
-]
-PickOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--pick",
-        metavar="HOW",
-        help="with --pool: uncertain | random, to compare with [uncertain]",
-        autocompletion=completions(("uncertain", "random")),
-    ),
-]
-FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="JSONL, JSON, CSV or Parquet: logs, exports, data sets")
-]
-ExplainOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--explain",
-        metavar="ID",
-        help="explain a row, or a prompt's rows, instead: steps, rule, reason, what kept it",
-    ),
-]
-CompareOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(
-        "--compare",
-        metavar="OTHER_RUN",
-        help="compare the students of two finished evals instead, paired by prompt; runs no model",
-    ),
-]
-ShadowOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(
-        "--shadow",
-        metavar="LOG",
-        help="check eval's promise on a server's log instead, RUN/serve/log.jsonl; runs no model; exit 1 where it is broken",
-    ),
-]
-TopOption = Annotated[int, typer.Option("--top", metavar="K", min=1, help="likeliest tokens stored at each token")]
-ModelOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--model", metavar="MODEL", help="the teacher's files, where the recipe's teacher is an endpoint"),
-]
-PreflightOption = Annotated[
-    bool, typer.Option("--preflight", help="check all that is trained on, show rows, memory and time; train nothing")
-]
-StudentsOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--student", metavar="MODEL", help="a student: shrink:N, a hub id, a folder, run:RUN; name several"),
-]
-FormOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--form", metavar="FORM", help="each student also in this form of export, like gguf:q4_0; repeat it"),
-]
-RepeatsOption = Annotated[
-    int,
-    typer.Option("--repeats", metavar="N", min=0, max=7, help="further trainings on other eighths: the noise of a training"),
-]
-MoreStudentsArgument = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="further students")]  # noqa: UP045
-_ESTIMATE = [own("dry_run", DryRunOption, False), own("probe", ProbeOption, 0)]
-
 
 @command(
     "generate",
     (*SHARED, "generate"),
-    "Sample the teacher's answers; none is requested twice.",
-    [*_ESTIMATE, own("pool", PoolOption, None), own("next_", NextOption, None), own("pick", PickOption, None)],
+    "Get the teacher's answers; nothing is paid for twice.\n\n"
+    "Every answer is journalled before it is parsed. After a crash, or with more prompts, only what is missing is requested.",
+    [
+        option("dry_run", bool, False, "show the first prompt, tokens, cost and time; send nothing"),
+        option("probe", int, 0, "send N requests and estimate tokens, cost and time from the answers", "N", min=0),
+        option("pool", str, None, "first choose prompts from this file: new ones, on which the student is unsure", "FILE"),
+        option("next_", int, None, "with --pool: how many to choose, within the budget", "N", min=1),
+        option("pick", str, None, "with --pool: uncertain | random [uncertain]", "HOW", choices=("uncertain", "random")),
+    ],
+    examples="seqdistill generate runs/mine -c mytask/recipe.toml --dry-run\n"
+    "seqdistill generate runs/mine -c mytask/recipe.toml --budget 25\n"
+    "seqdistill generate runs/mine --ask-again empty",
 )
 def _generate(
     run: Run,
@@ -132,8 +67,11 @@ def _generate(
 @command(
     "import",
     (*SHARED, "generate"),
-    "Take recorded completions as the teacher's; filter comes next.",
-    [own("files", FilesArgument)],
+    "Use recorded completions as the teacher's answers.\n\n"
+    "Reads logs, batch files, fine-tuning files, chat exports. Adds to earlier imports; never replaces generated samples.",
+    [argument("files", list[Path], "FILE...", "JSONL, JSON, CSV or Parquet: logs, exports, data sets")],
+    examples="seqdistill import runs/recorded requests-and-responses.jsonl\n"
+    "seqdistill import runs/recorded batch-input.jsonl batch-output.jsonl",
 )
 def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> dict[str, Any]:
     result = api.import_recorded(run.path, files, recipe, progress=console)
@@ -144,8 +82,11 @@ def _import(run: Run, recipe: Recipe, console: Console, files: list[Path]) -> di
 @command(
     "filter",
     ("task", "filter", "judge", BUDGET),
-    "Keep what is worth learning, with reasons for the rest.",
-    [own("explain", ExplainOption, None)],
+    "Keep the samples worth training on; each rejection has a reason.",
+    [option("explain", str, None, "only explain one row, or the rows of one prompt: which rule rejected it, and why", "ID")],
+    examples="seqdistill filter runs/mine\n"
+    "seqdistill filter runs/mine --score-by reference\n"
+    "seqdistill filter runs/mine --explain ID",
 )
 def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = None) -> dict[str, Any]:
     if explain is not None:
@@ -162,8 +103,13 @@ def _filter(run: Run, recipe: Recipe, console: Console, explain: str | None = No
 @command(
     "targets",
     ("task", "teacher"),
-    "Score filter's rows by a local teacher, for train --method soft.",
-    [own("top", TopOption, 20), own("model", ModelOption, None)],
+    "Store a teacher's token distributions, for train --method soft.\n\n"
+    "For rows that came without log-probabilities; the teacher runs on this machine.",
+    [
+        option("top", int, 20, "likeliest tokens to store for each token [20]", "K", min=1),
+        option("model", str, None, "the teacher's files, where the recipe's teacher is an endpoint", "MODEL"),
+    ],
+    examples="seqdistill targets runs/recorded --model Qwen/Qwen3-8B",
 )
 def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | None) -> dict[str, Any]:
     result = api.targets(run.path, recipe, top=top, model=model, progress=console)
@@ -174,8 +120,11 @@ def _targets(run: Run, recipe: Recipe, console: Console, top: int, model: str | 
 @command(
     "train",
     ("task", "teacher", "student", "train"),
-    "Train the student on the teacher's completions.",
-    [own("preflight", PreflightOption, False)],
+    "Train the student on the rows that filter kept.\n\nCtrl-C saves the current step; the same command resumes there.",
+    [option("preflight", bool, False, "check and show what would be trained on, with memory and time; train nothing")],
+    examples="seqdistill train runs/mine --preflight\n"
+    "seqdistill train runs/mine --student shrink:8 --method soft\n"
+    "seqdistill train runs/mine --set train.args.learning_rate=1e-4",
 )
 def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) -> dict[str, Any]:
     if preflight:
@@ -194,8 +143,29 @@ def _train(run: Run, recipe: Recipe, console: Console, preflight: bool = False) 
 @command(
     "eval",
     (*SHARED, "student", "judge", "eval", BUDGET),
-    "Base, student, teacher and ceiling side by side.",
-    [own("markdown", MarkdownOption, None), own("compare", CompareOption, None), own("shadow", ShadowOption, None)],
+    "Compare base, student, teacher and ceiling on the test prompts.\n\n"
+    "The base is the student before training, the ceiling the teacher prompted again. Prints tables and a verdict, and writes "
+    "RUN/eval/report.html.",
+    [
+        option("markdown", Path, None, MARKDOWN, "FILE"),
+        option(
+            "compare",
+            Path,
+            None,
+            "only compare the students of two evaluated runs, paired by prompt",
+            "OTHER_RUN",
+        ),
+        option(
+            "shadow",
+            Path,
+            None,
+            "only check the promise of --target on a server's log, RUN/serve/log.jsonl; exit 1 where it is broken",
+            "LOG",
+        ),
+    ],
+    examples="seqdistill eval runs/mine --target 0.9\n"
+    "seqdistill eval runs/mine --fail-under kept=0.9 --markdown result.md\n"
+    "seqdistill eval runs/new --compare runs/old",
 )
 def _eval(
     run: Run,
@@ -231,39 +201,27 @@ def _eval(
     return result.named | asdict(result)
 
 
-FromOption = Annotated[
-    str,
-    typer.Option("--from", metavar="STAGE", help=f"first stage: {' | '.join(STAGES)}", autocompletion=completions(STAGES)),
-]
-UntilOption = Annotated[
-    str,
-    typer.Option("--until", metavar="STAGE", help=f"last stage: {' | '.join(STAGES)}", autocompletion=completions(STAGES)),
-]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="do the stages again although they are up to date; no paid answer is requested again")
-]
-SmokeOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(
-        "--smoke",
-        metavar="N",
-        min=1,
-        help="N prompts through the stages, 10 training steps at most; then time, cost and disk of the whole run",
-    ),
-]
-
-
 @command(
     "run",
     (*SHARED, "student", BUDGET),
-    "All four stages; what is up to date is skipped.",
+    "Run all four stages; skip what is up to date.\n\nAll stages are checked before the first request is paid.",
     [
-        own("limit", LimitOption, None),
-        own("from_", FromOption, STAGES[0]),
-        own("until", UntilOption, STAGES[-1]),
-        own("force", ForceOption, False),
-        own("smoke", SmokeOption, None),
+        option("limit", int, None, "only the first N prompts and N test prompts", "N", min=1),
+        option("from_", str, STAGES[0], f"first stage: {' | '.join(STAGES)} [{STAGES[0]}]", "STAGE", choices=STAGES),
+        option("until", str, STAGES[-1], f"last stage: {' | '.join(STAGES)} [{STAGES[-1]}]", "STAGE", choices=STAGES),
+        option("force", bool, False, "redo stages that are up to date; pays for no answer again"),
+        option(
+            "smoke",
+            int,
+            None,
+            "N prompts through all stages, at most 10 training steps; then estimate time, cost and disk of the whole run",
+            "N",
+            min=1,
+        ),
     ],
+    examples="seqdistill run runs/notices -c notices\n"
+    "seqdistill run runs/smoke -c mytask/recipe.toml --smoke 20\n"
+    "seqdistill run runs/mine -c mytask/recipe.toml --budget 25",
 )
 def _run(
     run: Run,
@@ -277,7 +235,7 @@ def _run(
 ) -> dict[str, Any]:
     chosen = api.stages_between(from_, until)
     whole, recipe = recipe, recipe if smoke is None else api.smoke_recipe(run.path, recipe, smoke)
-    api.check_stages(run.path, recipe, progress=console)
+    api.check_stages(run.path, recipe, first=from_, progress=console)
     acts: dict[str, Callable[[Run, Recipe, Console], dict[str, Any]]] = {
         "generate": partial(_generate, checked=True),
         "filter": _filter,
@@ -299,8 +257,14 @@ def _run(
 @command(
     "sweep",
     (*SHARED, "student", *OF_EVAL, BUDGET),
-    "Train several students on the answers: the cheapest that passes.",
-    [own("more", MoreStudentsArgument, None), own("student", StudentsOption, None), own("form", FormOption, None)],
+    "Train several students; name the cheapest that passes.\n\n"
+    "All learn from the same answers; nothing is requested of the teacher twice.",
+    [
+        argument("more", list[str], "MODEL...", "further students", None),
+        option("student", list[str], None, "a student: shrink:N, hub id, folder, or run:RUN; takes several", "MODEL"),
+        option("form", list[str], None, "also evaluate each student in this form of export, as gguf:q4_0; repeatable", "FORM"),
+    ],
+    examples="seqdistill sweep runs/mine --student shrink:4 shrink:8 shrink:12",
 )
 def _sweep(
     run: Run,
@@ -320,7 +284,8 @@ def _sweep(
     "curve",
     (*SHARED, "student", *OF_EVAL, BUDGET),
     "Train on 1/8 to all of the rows: would more data help?",
-    [own("repeats", RepeatsOption, 2)],
+    [option("repeats", int, 2, "further trainings on other eighths: how much one varies by chance [2]", "N", min=0, max=7)],
+    examples="seqdistill curve runs/mine",
 )
 def _curve(run: Run, recipe: Recipe, console: Console, repeats: int) -> dict[str, Any]:
     result = api.curve(run.path, recipe, repeats=repeats, progress=console)

@@ -1,9 +1,8 @@
 """The commands beside the stages: export, serve, verify, status, show, init, doctor, shrink, review."""
 
-import inspect
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -16,53 +15,38 @@ from seqdistill.cli.flags import (
     RunArgument,
     app,
     command,
-    completions,
     guarded,
-    own,
+    option,
 )
 from seqdistill.console import Console
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.help_panels import PanelCommand
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 
-ToOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--to",
-        metavar="FORM",
-        help="gguf:q8_0 | gguf:q4_0 | safetensors | merged | vllm | adapter; gguf also f16, q4_1, q5_0, q5_1",
-    ),
-]
-DataOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--data", metavar="SHAPE", help="the training data instead, as trl | axolotl | llama-factory read it"),
-]
-DraftOption = Annotated[
-    bool, typer.Option("--draft", help="measure the student as its teacher's draft model: same text, fewer teacher passes")
-]
-OutOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--out", metavar="FOLDER", help="where to write; default: RUN/export/FORM"),
-]
-PushOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--push", metavar="OWNER/NAME", help="upload what was written to this hub repository; the key is HF_TOKEN"),
-]
-PromptsOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--limit", metavar="N", min=1, help="with --draft: measure on the first N test prompts [20]"),
-]
-_EXPORT = [
-    own("to", ToOption, None),
-    own("data", DataOption, None),
-    own("draft", DraftOption, False),
-    own("out", OutOption, None),
-    own("push", PushOption, None),
-    own("limit", PromptsOption, None),
-]
 
-
-@command("export", (), "Export the student to deploy it, or the data for other trainers.", _EXPORT)
+@command(
+    "export",
+    (),
+    "Export the student for deployment, or its training data.",
+    [
+        option(
+            "to",
+            str,
+            None,
+            "safetensors | merged | vllm | adapter | gguf:KIND, where KIND is q8_0, q5_1, q5_0, q4_1, q4_0 or f16",
+            "FORM",
+        ),
+        option("data", str, None, "export the training data instead, for trl | axolotl | llama-factory", "SHAPE"),
+        option("draft", bool, False, "measure the student as its teacher's draft model (speculative decoding)"),
+        option("out", Path, None, "where to write [RUN/export/FORM]", "FOLDER"),
+        option("push", str, None, "upload the result to this private hub repository; the key is HF_TOKEN", "OWNER/NAME"),
+        option("limit", int, None, "with --draft: the first N test prompts [20]", "N", min=1),
+    ],
+    examples="seqdistill export runs/mine --to gguf:q4_0\n"
+    "seqdistill export runs/mine --to safetensors --push my-team/my-student\n"
+    "seqdistill export runs/mine --data axolotl",
+)
 def _export(
     run: Run,
     recipe: Recipe,
@@ -77,7 +61,7 @@ def _export(
     if sum((to is not None, data is not None, draft)) != 1:
         raise UsageError("export takes one of --to, --data and --draft", "for example --to gguf:q8_0")
     if limit is not None and not draft:
-        raise UsageError("--limit is of --draft, which measures on N test prompts", "leave it out")
+        raise UsageError("--limit belongs to --draft, which measures on N test prompts", "leave it out")
     if push is not None and to is None:
         raise UsageError("--push uploads what --to has written", "for example --to safetensors --push my-team/notices-student")
     if push is not None:
@@ -97,11 +81,11 @@ def _export(
     return {**asdict(exported), **pushed}
 
 
-@app.command("verify")
+@app.command("verify", cls=PanelCommand, epilog="seqdistill verify runs/mine")
 def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = False) -> None:
-    """Check hashes, scores and verdict again; runs no model.
+    """Recompute hashes, scores and verdict; runs no model.
 
-    Of a sweep or curve its table and its students, too. Exit 0: all is as it was written; 1: names what is not.
+    Also those of a sweep's or curve's students. Exits 1 and names each file that does not match.
     """
     console = Console(as_json=json_, quiet=quiet)
 
@@ -115,11 +99,11 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
     guarded(console, run, work)
 
 
-@app.command("status")
+@app.command("status", cls=PanelCommand, epilog="seqdistill status runs/mine")
 def _status(run: RunArgument, json_: JsonOption = False) -> None:
-    """The state of each stage, and the next command.
+    """Show the state of each stage and the next command.
 
-    Done, stale and by which key, running, incomplete or failed.
+    A stage is done, stale (because of which key), running, incomplete or failed.
     """
     console = Console(as_json=json_)
 
@@ -131,20 +115,17 @@ def _status(run: RunArgument, json_: JsonOption = False) -> None:
     guarded(console, run, work)
 
 
-@app.command("show")
+@app.command("show", cls=PanelCommand, epilog="seqdistill show runs/mine --markdown result.md")
 def _show(
     run: RunArgument,
     report: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--report", metavar="FILE", help="write the HTML report to FILE: of a run of an older version, today's"),
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="write the HTML report to FILE, in the form of this version"),
     ] = None,
     markdown: MarkdownOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """What the run has found so far: table, verdict, what to do next.
-
-    Only reads files.
-    """
+    """Show the results so far: table, verdict, what to do next."""
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
@@ -162,21 +143,27 @@ def _show(
     guarded(console, run, work)
 
 
-@app.command("init")
+@app.command(
+    "init",
+    cls=PanelCommand,
+    epilog="seqdistill init mytask --kind extract\nseqdistill init sunset --from requests-and-responses.jsonl",
+)
 def _init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="new folder")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder to create")],
     kind: Annotated[
-        str, typer.Option("--kind", help="the task: classify | extract | summarize | maths | rewrite", show_default=True)
+        str, typer.Option("--kind", metavar="KIND", help="classify | extract | summarize | maths | rewrite [summarize]")
     ] = "summarize",
     from_: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option("--from", metavar="LOG", help="recorded completions to learn from instead, as `import` reads; repeat it"),
+        list[Path] | None,
+        typer.Option(
+            "--from", metavar="LOG", help="recorded completions to learn from, in any form that import reads; repeatable"
+        ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write a recipe, template, prompts and test set to start from.
+    """Create a recipe, template, prompts and test set to start from.
 
-    Beside them a page that says what to change. Not interactive.
+    A README beside them says what to change.
     """
     console = Console(as_json=json_)
 
@@ -188,18 +175,18 @@ def _init(
     guarded(console, folder, work)
 
 
-@app.command("doctor")
+@app.command("doctor", cls=PanelCommand, epilog="seqdistill doctor\nseqdistill doctor -c mytask/recipe.toml")
 def _doctor(
     run: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Argument(metavar="[RUN]", help="run directory whose models and endpoints are checked too", show_default=False),
+        Path | None,
+        typer.Argument(metavar="RUN", help="run directory, to check its models and endpoints too", show_default=False),
     ] = None,
     config: ConfigOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Check Python, GPU, packages, disk, models, endpoints and keys.
 
-    Says how to fix what fails, and exits 1. Sends no prompt: of an endpoint it only requests the list of models.
+    Says how to fix what fails, and exits 1. Sends no prompt; of an endpoint it requests the list of models only.
     """
     console = Console(as_json=json_)
 
@@ -216,93 +203,33 @@ def _doctor(
         raise typer.Exit(1)
 
 
-def _serve_parameters() -> list[inspect.Parameter]:
-    """The flags of `serve`, which are no settings of a recipe: they change no file of the run."""
-
-    def number(flag_: str, text: str, metavar: str, **bounds: Any) -> Any:
-        return typer.Option(flag_, metavar=metavar, help=text, show_default=False, **bounds)
-
-    text, usd = Optional[str], Optional[float]  # noqa: UP045
-    return [
-        own("port", Annotated[int, number("--port", "port; 0 is a free one [8080]", "N", min=0, max=65535)], 8080),
-        own(
-            "host",
-            Annotated[str, typer.Option("--host", help="address to listen on [127.0.0.1]", show_default=False)],
-            "127.0.0.1",
-        ),
-        own(
-            "api_key_env",
-            Annotated[
-                text, typer.Option("--api-key-env", metavar="NAME", help="environment variable with the key that clients send")
-            ],
-            None,
-        ),
-        own(
-            "no_key",
-            Annotated[bool, typer.Option("--no-key", help="listen on another host than this one without a key")],
-            False,
-        ),
-        own(
-            "budget",
-            Annotated[usd, number("--budget", "hard cap in USD on this server's teacher, over restarts", "X", min=0)],
-            None,
-        ),
-        own(
-            "share",
-            Annotated[float, number("--share", "share of the requests that the student may answer [1]", "X", min=0, max=1)],
-            1.0,
-        ),
-        own(
-            "shadow",
-            Annotated[
-                float,
-                number("--shadow", "share of the student's answers that the teacher checks afterwards [0]", "X", min=0, max=1),
-            ],
-            0.0,
-        ),
-        own(
-            "decide_on",
-            Annotated[int, number("--decide-on", "tokens of a stream on which it is decided; 0: all of them [16]", "N", min=0)],
-            16,
-        ),
-        own(
-            "threshold",
-            Annotated[
-                usd, number("--threshold", "confidence to keep answers from, in place of eval's; no promise", "X", min=0, max=1)
-            ],
-            None,
-        ),
-        own(
-            "without_teacher",
-            Annotated[
-                str,
-                typer.Option(
-                    "--without-teacher",
-                    help="when the teacher cannot answer, or its budget is reached: error | student [error]",
-                    show_default=False,
-                    autocompletion=completions(("error", "student")),
-                ),
-            ],
-            "error",
-        ),
-        own(
-            "record",
-            Annotated[bool, typer.Option("--record", help="no student: the teacher answers, and the log is data to import")],
-            False,
-        ),
-        own(
-            "concurrency",
-            Annotated[int, number("--concurrency", "most requests under way at once; more get a 429 [1024]", "N", min=1)],
-            1024,
-        ),
-    ]
-
-
 @command(
     "serve",
     ("task.template", "teacher", "student"),
-    "Serve the student at an OpenAI-compatible endpoint.\n\nWhere it is not sure the teacher answers, within a budget.",
-    _serve_parameters(),
+    "Serve the student, the teacher as fallback, with OpenAI's API.\n\nThe teacher answers where the student is less sure than "
+    "the threshold of eval --target, within a budget.",
+    [
+        option("port", int, 8080, "port; 0 is a free one [8080]", "N", min=0, max=65535),
+        option("host", str, "127.0.0.1", "address to listen on [127.0.0.1]", "ADDRESS"),
+        option("api_key_env", str, None, "environment variable with the key that clients must send", "NAME"),
+        option("no_key", bool, False, "allow a --host other than this machine without a key"),
+        option("budget", float, None, "hard cap in USD on this server's teacher, over restarts", "X", min=0),
+        option("share", float, 1.0, "share of the requests that the student may answer [1]", "X", min=0, max=1),
+        option("shadow", float, 0.0, "share of the student's answers that the teacher checks later [0]", "X", min=0, max=1),
+        option("decide_on", int, 16, "tokens of a stream on which the student's confidence is taken; 0: all [16]", "N", min=0),
+        option("threshold", float, None, "lowest confidence of the student, instead of eval's; no promise", "X", min=0, max=1),
+        option(
+            "without_teacher",
+            str,
+            "error",
+            "who answers when the teacher cannot or its budget is spent: error | student [error]",
+            "HOW",
+            choices=("error", "student"),
+        ),
+        option("record", bool, False, "no student: the teacher answers all, and the log can be imported"),
+        option("concurrency", int, 1024, "most requests in flight; more get a 429 [1024]", "N", min=1),
+    ],
+    examples="seqdistill serve runs/mine --port 8080\nseqdistill serve runs/mine --share 0.1 --shadow 0.02 --budget 5",
 )
 def _serve(run: Run, recipe: Recipe, console: Console, **flags: Any) -> dict[str, Any]:
     from seqdistill.serve.server import ServeOptions
@@ -312,25 +239,31 @@ def _serve(run: Run, recipe: Recipe, console: Console, **flags: Any) -> dict[str
     return asdict(result)
 
 
-@app.command("shrink")
+@app.command("shrink", cls=PanelCommand, epilog="seqdistill shrink Qwen/Qwen3-0.6B small --layers 8 --prompts prompts.jsonl")
 def _shrink(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="model to cut: hub id, folder, .gguf or package:NAME")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the smaller model; must not exist")],
-    layers: Annotated[str, typer.Option("--layers", help="how many layers to keep, or which: 8, or 0,1,2,20, or all")] = "8",
-    choice: Annotated[str, typer.Option("--choice", help="how a number chooses: influence | even")] = "influence",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="model to cut: hub id, folder, .gguf file or package:NAME")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder to create for the smaller model")],
+    layers: Annotated[
+        str, typer.Option("--layers", metavar="N|LIST", help="how many layers, or which: 8, 0,1,2,20 or all [8]")
+    ] = "8",
+    choice: Annotated[
+        str, typer.Option("--choice", metavar="HOW", help="how N are chosen: influence | even [influence]")
+    ] = "influence",
     width: Annotated[
-        float, typer.Option("--width", min=0.01, max=1.0, help="share of each feed-forward layer's neurons to keep")
+        float,
+        typer.Option("--width", metavar="X", min=0.01, max=1.0, help="share of the feed-forward neurons to keep [1]"),
     ] = 1.0,
     vocabulary: Annotated[
-        str, typer.Option("--vocabulary", help="tokens to keep: all | task, those of --prompts and --texts")
+        str,
+        typer.Option("--vocabulary", metavar="WHICH", help="all | task: those of --prompts and --texts [all]"),
     ] = "all",
     prompts: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--prompts", help="prompts of the task: influence is measured on them (JSONL)"),
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="the task's prompts (.jsonl), on which influence is measured"),
     ] = None,
     texts: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--texts", help="further texts of the task, for its vocabulary: RUN/filter/train.jsonl"),
+        Path | None,
+        typer.Option("--texts", metavar="FILE", help="further texts for --vocabulary task, as RUN/filter/train.jsonl"),
     ] = None,
     json_: JsonOption = False,
     quiet: QuietOption = False,
@@ -347,29 +280,29 @@ def _shrink(
     guarded(console, out, work)
 
 
-@app.command("review")
+@app.command("review", cls=PanelCommand, epilog="seqdistill review runs/mine\nseqdistill review runs/mine --export rows.csv")
 def _review(
     run: RunArgument,
     port: Annotated[
         int, typer.Option("--port", metavar="N", min=0, max=65535, show_default=False, help="port of 127.0.0.1 [a free one]")
     ] = 0,
     export: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--export", metavar="FILE", help="write the rows as CSV, to be reviewed in a spreadsheet"),
+        Path | None,
+        typer.Option("--export", metavar="FILE", help="write the rows as CSV, to review them in a spreadsheet"),
     ] = None,
     import_: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--import", metavar="FILE", help="take the decisions from a CSV that --export wrote"),
     ] = None,
     reviewer: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--reviewer", metavar="NAME", help="who decides [the login name]"),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Accept, edit or reject rows by hand, on a page in your browser.
 
-    Filter then applies the decisions.
+    The next filter applies the decisions.
     """
     console = Console(as_json=json_)
 

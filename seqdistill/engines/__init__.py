@@ -59,6 +59,8 @@ class Completion:
     hidden_tokens: int = 0  # billed like completion tokens, but not among them: reasoning that some endpoints leave out
     hold: str | None = None  # the `Meter`'s hold of the try that brought it
     uncounted: bool = False  # the reply does not report its tokens, so what it cost is not known
+    cache_write_tokens: int = 0  # of the prompt tokens, those the endpoint put into its cache, which may cost more
+    cache_write_1h_tokens: int = 0  # of those, the ones it keeps for an hour, which may cost more still
     batched: bool = False  # requested through a Batch endpoint, at its lower price
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
 
@@ -75,16 +77,16 @@ FOR_GOOD = (
 ABLE = {"beams": ("transformers", "vllm"), "score": ("transformers",)}  # the engines that can do what not every engine can
 
 
-def can(engine: str, setting: str) -> bool:
+def supports(engine: str, setting: str) -> bool:
     """Whether the engine of this name supports a setting of a request."""
     return engine in ABLE.get(setting, (engine,))
 
 
-def check_able(engine: str, request: Request) -> None:
+def check_supported(engine: str, request: Request) -> None:
     """Raises UsageError for a request with a setting that the engine of this name cannot do."""
     for name, engines in ABLE.items():
         wanted = getattr(request, name)
-        if (wanted is True or wanted not in (None, 0, 1)) and not can(engine, name):
+        if (wanted is True or wanted not in (None, 0, 1)) and not supports(engine, name):
             raise UsageError(f"the {engine} engine cannot do [generate] {name}", f"engines that can: {', '.join(engines)}")
     if engine == "transformers" and request.schema is not None and request.beams > 1:
         raise UsageError("the transformers engine cannot do [generate] beams with a schema", "leave beams out, or use vllm")

@@ -69,7 +69,7 @@ class Endpoint:
         """One try of requests that are sent as one; with `hear` its answer is streamed. Raises Failure."""
         import openai
 
-        made = self.dialect.put(self.engine.made(requests[0], len(requests), stream=hear is not None))
+        made = self.dialect.put(self.engine.own_fields(requests[0], len(requests), stream=hear is not None))
         try:
             async with asyncio.timeout(self.pace.timeout):
                 return await self._exchange({**self.engine.fields, **made}, hear)

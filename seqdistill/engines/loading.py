@@ -67,14 +67,15 @@ def skeleton(model: ModelConfig, **settings: Any) -> Any:
         raise load_failure(error, model, named(model), CHECK_FILES) from error
 
 
-def check_weights(model: ModelConfig, what: str = "") -> None:
+def check_weights(model: ModelConfig) -> None:
     """Raises UsageError for a folder that lacks weights in safetensors, or has damaged ones. Reads their headers alone.
 
     Of a model on the hub and of a .gguf file nothing is known before it is loaded.
     """
     from safetensors import SafetensorError, safe_open
 
-    what, folder = what or named(model), locate(model.model or "", what)
+    what = named(model)
+    folder = locate(model.model or "", what)
     if folder is None or not folder.is_dir() or (folder / "adapter_config.json").exists():
         return
     names, index = ["model.safetensors"], folder / "model.safetensors.index.json"

@@ -120,4 +120,8 @@ def _clean(text: str) -> str:
 
 
 def _finite(values: Sequence[Any]) -> list[float]:
-    return [round(min(max(value, LOWEST), 0.0), DIGITS) if isinstance(value, (int, float)) else LOWEST for value in values]
+    return [round(value, DIGITS) if isinstance(value, float) and LOWEST < value < 0.0 else _clamped(value) for value in values]
+
+
+def _clamped(value: Any) -> float:
+    return round(min(max(value, LOWEST), 0.0), DIGITS) if isinstance(value, (int, float)) else LOWEST

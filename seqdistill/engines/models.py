@@ -51,7 +51,7 @@ def locate(name: str, what: str = "") -> Path | None:
     path = Path(name).expanduser()
     if path.is_dir():
         if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
-            raise UsageError(f"{what}: the folder holds adapters alone", "merge them into their model, and give that folder")
+            raise UsageError(f"{what}: the folder holds only adapters", "merge them into their model, and pass that folder")
         if not (path / "config.json").exists():
             raise UsageError(f"{what}: the folder has no config.json", "pass a Hugging Face model folder")
         return path

@@ -111,7 +111,7 @@ class OpenAIEngine:
         if live is not None:
             await self._live_stack.aclose()
 
-    def made(self, request: Request, n: int = 1, *, stream: bool = False) -> dict[str, Any]:
+    def own_fields(self, request: Request, n: int = 1, *, stream: bool = False) -> dict[str, Any]:
         """What the engine itself puts into the body of a request for n answers; the token limit is under max_tokens."""
         body = {
             "model": self._model.model,
@@ -129,8 +129,8 @@ class OpenAIEngine:
 
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body of a request that is sent alone and not streamed, as in a batch."""
-        made = {key: value for key, value in self.made(request).items() if key not in ("stream", "stream_options")}
-        return {**self.fields, **self._dialects[self.addresses[0].url].put(made)}
+        own_fields = {key: value for key, value in self.own_fields(request).items() if key not in ("stream", "stream_options")}
+        return {**self.fields, **self._dialects[self.addresses[0].url].put(own_fields)}
 
     def parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int = 0) -> Completion:
         """The completion in one choice of the reply to a request."""

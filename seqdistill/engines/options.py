@@ -37,7 +37,7 @@ OWNED = {  # fields of a request that are the engine's, and what sets them
 _OWNED = {name.replace("_", ""): setting for name, setting in OWNED.items()}
 WRAPPERS = ("options", "parameters", "generationconfig", "inferenceconfig", "samplingparams")  # some servers look into these
 NEVER_OMITTED = ("model", "messages", "n", "stream", "max_tokens", "max_completion_tokens")
-SENDING_KEYS = ("headers", "query", "body", "stream")  # of a model's table: they mean nothing to an engine on this machine
+SENDING_KEYS = ("headers", "query", "body", "stream")  # of a model's table: they have no effect on an engine on this machine
 
 
 @dataclass(frozen=True)

@@ -77,12 +77,12 @@ def split_reasoning(text: str, reasoning: str | None = None, tags: Sequence[str]
     return text, "\n".join(dict.fromkeys(thought for thought in thoughts if thought)) or None
 
 
-def leftover_reasoning(text: str, tags: Sequence[str] = ()) -> str | None:
+def leftover_reasoning(text: str) -> str | None:
     """The first mark of reasoning that is still in an answer, as it stands there. Code and quotes are text."""
     bare = _CODE.sub(" ", text)
     if found := _LEFT.search(bare):
         return found[0]
-    for pair in tag_pairs(tuple(tags)):
+    for pair in tag_pairs(()):
         opening, closing = pair.opening.search(bare), pair.closing.search(bare)
         if pair.name in PLAIN_WORDS:
             if len(pair.opening.findall(bare)) == len(pair.closing.findall(bare)) and not pair.open_at_start.match(text):
@@ -126,7 +126,7 @@ class _Pair:
 
 
 @lru_cache
-def tag_pairs(tags: tuple[str, ...] = ()) -> list[_Pair]:
+def tag_pairs(tags: tuple[str, ...]) -> list[_Pair]:
     """The pairs in "OPEN...CLOSE" texts, the common ones without any. Raises UsageError for another form."""
     pairs = []
     for both in tags or TAGS:

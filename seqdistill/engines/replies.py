@@ -22,19 +22,21 @@ REASONING = (  # the keys of a message under which servers put it
 )
 _WORDS = {  # how servers report the end of an answer, in lower case
     "stop": "stop eos eos_token eos_token_id eos_found stop_token stop_sequence stop_str stop_word stop_words end end_turn "
-    "end_of_turn end_of_text eot "
+    "end_of_turn end_of_text end_of_message endoftext im_end eot eom "
     "complete completed finish finished done",
     "length": "length max_tokens max_length max_new_tokens max_output_tokens max_completion_tokens max_tokens_reached "
     "model_length token_limit limit context_length context_window_exceeded model_context_window_exceeded truncated incomplete "
-    "not_finished max_output_reached length_limit",
+    "not_finished max_output_reached length_limit length_capped max_context_length out_of_tokens",
     "content_filter": "content_filter content_filtered safety image_safety recitation blocklist prohibited_content spii "
-    "sensitive guardrail_intervened guardrails moderation content_policy error_toxic blocked",
+    "sensitive guardrail_intervened guardrails moderation content_policy error_toxic blocked "
+    "model_armor language",
     "tool_calls": "tool_calls tool_call tool_use function_call",
     "refusal": "refusal",
     # what is not an answer: the server broke it off
     "error": "error abort aborted cancel cancelled canceled timeout time_limit preempted interrupted "
     "insufficient_system_resource engine_error internal_error network_error server_error error_limit malformed_function_call "
-    "malformed_model_output malformed_tool_use user_cancel load unload",  # the last two: Ollama did no more than that
+    "malformed_model_output malformed_tool_use unexpected_tool_call too_many_tool_calls user_cancel "
+    "load unload",  # the last two: Ollama did no more than that
 }
 FINISH_REASONS = {word: reason for reason, words in _WORDS.items() for word in words.split()}
 _FENCED = re.compile(r"\A\s*(?P<fence>`{3,}|~{3,})[ \t]*[\w+-]*[ \t]*\n(?P<inside>.*?)\n?[ \t]*(?P=fence)\s*\Z", re.DOTALL)
@@ -52,6 +54,8 @@ def choices_in(reply: Any) -> list[dict[str, Any]]:
 def _with_message(raw: Any) -> dict[str, Any] | None:
     """A choice with its message, which may be a text alone, and in older or streaming forms has another name."""
     choice = as_dict(raw)
+    if isinstance(choice.get("message"), dict):
+        return choice
     message = next((choice[key] for key in ("message", "delta", "text") if choice.get(key) is not None), None)
     if isinstance(message, str):
         message = {"role": "assistant", "content": message}
@@ -200,6 +204,11 @@ def _is_thought(part: Any) -> bool:
     return any(word in str(as_dict(part).get("type")) for word in ("thinking", "reasoning", "thought"))
 
 
+def answer_in(message: Mapping[str, Any], tags: Sequence[str] = ()) -> tuple[str, str | None]:
+    """(answer, reasoning) of a message; `tags` are those of `split_reasoning`."""
+    return split_reasoning(text_of(content_in(message)), reasoning_in(message), tags)
+
+
 def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: float, tags: Sequence[str] = ()) -> Completion:
     """The completion in one of `choices_in` a chat-completions reply; `tags` are those of `split_reasoning`.
 
@@ -209,7 +218,7 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
     choices = choices_in(raw)
     choice, message = choices[number], choices[number]["message"]
     usage, calls = usage_of(raw), _tool_calls(message)
-    content, reasoning = split_reasoning(text_of(content_in(message)), reasoning_in(message), tags)
+    content, reasoning = answer_in(message, tags)
     reason = "error" if broken_off(raw, choice) else finish_reason(choice.get("finish_reason"))
     if not content and (refusal := refusal_in(message)):
         content, reason = refusal, "refusal"
@@ -222,6 +231,8 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
         completion_tokens=_share(usage.completion or 0, number, len(choices)),
         hidden_tokens=_share(usage.hidden, number, len(choices)),
         cached_tokens=usage.cached if number == 0 else 0,
+        cache_write_tokens=usage.cache_writes if number == 0 else 0,
+        cache_write_1h_tokens=usage.cache_writes_1h if number == 0 else 0,
         seconds=seconds,
         raw={**raw, "choices": [choice]},
         tool_calls=calls,

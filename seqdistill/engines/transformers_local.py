@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_able, take_size
+from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_supported, take_size
 from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
 from seqdistill.engines.attention import share_heads
 from seqdistill.engines.batching import Batching, begin, measure, write
@@ -52,7 +52,7 @@ class TransformersEngine:
             known = "batch_size, batch_tokens, dtype, device"
             raise UsageError(f"unknown option {next(iter(options))!r} for the transformers engine", f"options are {known}")
         if dtype != "auto" and not isinstance(getattr(torch, str(dtype), None), torch.dtype):
-            raise UsageError(f"the engine's option dtype = {dtype!r}: torch has none of this name", "for example float32")
+            raise UsageError(f"the engine's option dtype = {dtype!r}: torch has no such dtype", "for example float32")
         try:
             self._device = torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
         except (RuntimeError, AssertionError, TypeError) as error:
@@ -92,7 +92,7 @@ class TransformersEngine:
         encoded: list[Encoded] = []
         failed: list[Completion] = []
         for request in (request for request in requests if not request.score):
-            check_able("transformers", request)
+            check_supported("transformers", request)
             tokens = prompt_tokens(self._tokenizer, request, self._template, self._longest, self._markup.lead)
             if isinstance(tokens, Completion):
                 failed.append(tokens)
@@ -126,7 +126,7 @@ class TransformersEngine:
         """
         encoded: list[Encoded] = []
         for request in requests:
-            check_able("transformers", request)
+            check_supported("transformers", request)
             tokens = prompt_tokens(self._tokenizer, request, self._template, self._longest, self._markup.lead)
             if isinstance(tokens, Completion):
                 done(tokens)

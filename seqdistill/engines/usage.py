@@ -1,7 +1,7 @@
 """The tokens that a reply reports, under whichever names and in whichever place. They are what is paid for.
 
-Vendors differ in three ways that cost money: reasoning is among the completion's tokens or beside them, cached tokens are among
-the prompt's or beside them, and a stream reports its counts at once or in parts.
+Vendors differ in four ways that cost money: reasoning is among the completion's tokens or beside them, cached tokens are among
+the prompt's or beside them, what is written to the cache costs more, and a stream reports its counts at once or in parts.
 """
 
 import re
@@ -19,10 +19,21 @@ ANSWER_TOKENS = (
     "candidatesTokenCount",
 )
 TOTAL_TOKENS = ("total_tokens", "totalTokens", "totalTokenCount")
-CACHED_TOKENS = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "num_cached_tokens")
-WRITTEN_TO_CACHE = ("cache_creation_input_tokens",)  # a prompt's tokens, too
-REASONING_TOKENS = ("reasoning_tokens",)
-DETAILS = ("prompt_tokens_details", "input_tokens_details", "completion_tokens_details", "output_tokens_details")
+CACHED_TOKENS = (
+    *("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "num_cached_tokens", "cache_read_tokens"),
+    *("cacheReadInputTokens", "cachedContentTokenCount", "cachedInputTokens"),
+)
+CACHE_WRITES = (  # a prompt's tokens, too, and dearer: Anthropic, LiteLLM, OpenRouter, Bedrock
+    *("cache_creation_input_tokens", "cache_creation_tokens", "cache_write_tokens", "cache_write_input_tokens"),
+    "cacheWriteInputTokens",
+)
+CACHE_WRITES_BY_TIME = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")  # Anthropic's, and of those who hand it on
+CACHE_BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens")
+REASONING_TOKENS = ("reasoning_tokens", "reasoningTokens", "thoughtsTokenCount")
+DETAILS = (
+    *("prompt_tokens_details", "input_tokens_details", "completion_tokens_details", "output_tokens_details"),
+    *("cache_creation", "cache_creation_token_details"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,8 @@ class Usage:
     prompt: int | None
     completion: int | None
     cached: int = 0  # of the prompt's
+    cache_writes: int = 0  # of the prompt's: put into the endpoint's cache
+    cache_writes_1h: int = 0  # of those: put there for an hour
     hidden: int = 0  # billed like the completion's, but not among them
 
 
@@ -50,27 +63,37 @@ def first_count(facts: Mapping[str, Any], names: Sequence[str]) -> int | None:
 def usage_of(reply: Mapping[str, Any]) -> Usage:
     """What a chat-completions reply reports."""
     facts = reported(reply) or {}
-    details = [facts, *(part for name in DETAILS if isinstance(part := facts.get(name), dict))]
+    details = _with_details(facts)
     prompt, completion, total = (first_count(facts, names) for names in (PROMPT_TOKENS, ANSWER_TOKENS, TOTAL_TOKENS))
-    cached, put, thoughts = (
-        max(first_count(part, names) or 0 for part in details) for names in (CACHED_TOKENS, WRITTEN_TO_CACHE, REASONING_TOKENS)
+    cached, writes, thoughts = (
+        max(first_count(part, names) or 0 for part in details) for names in (CACHED_TOKENS, CACHE_WRITES, REASONING_TOKENS)
     )
+    writes_5m, writes_1h = (max(count(part.get(name)) or 0 for part in details) for name in CACHE_WRITES_BY_TIME)
+    writes = max(writes, writes_5m + writes_1h)
     if completion is None and prompt is not None and total is not None and total >= prompt:
         completion = total - prompt
     written = completion or 0
-    if prompt is not None and _is_cache_beside(facts, prompt, written, total, cached + put):
-        prompt += cached + put
+    if prompt is not None and _is_cache_beside(facts, prompt, written, total, cached + writes):
+        prompt += cached + writes
     hidden = max(
         (total or 0) - (prompt or 0) - written,
         thoughts if thoughts > written else 0,  # more than all that was counted: it was not counted
         0,
     )
-    return Usage(prompt, completion, min(cached, prompt or 0), hidden)
+    cached = min(cached, prompt or 0)
+    writes = min(writes, (prompt or 0) - cached)
+    return Usage(prompt, completion, cached, writes, min(writes_1h, writes), hidden)
+
+
+def _with_details(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A usage and what is within it under the names of DETAILS."""
+    inner = [part for name in DETAILS if isinstance(part := facts.get(name), dict)]
+    return [facts, *(deeper for part in inner for deeper in _with_details(part))]
 
 
 def _is_cache_beside(facts: Mapping[str, Any], prompt: int, written: int, total: int | None, cache: int) -> bool:
     """Whether the cache's tokens are not among the prompt's. Anthropic counts them so, and some gateways hand that on."""
-    if not cache or not any(name in facts for name in ("cache_read_input_tokens", *WRITTEN_TO_CACHE)):
+    if not cache or not any(name in facts for name in CACHE_BESIDE):
         return False
     return "prompt_tokens" not in facts or cache > prompt or total == prompt + written + cache
 

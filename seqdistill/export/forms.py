@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,7 @@ from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.loading import files_of, generation_config, load
 from seqdistill.errors import UsageError
 from seqdistill.export import gguf
-from seqdistill.journal.asking import Asker, answers, lacking, run_async
+from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
 from seqdistill.journal.budget import FREE, Source, spending
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
@@ -154,7 +153,7 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     if scores is None:
         without = "eval is of an earlier student" if run.manifest("eval") else "without eval there are no test prompts"
         (folder / "proof.json").unlink(missing_ok=True)
-        progress.note(f"export: {without}, so nothing is proven: run `seqdistill eval {run.path}`, then export again")
+        progress.note(f"export: {without}, so the export is not evaluated: run `seqdistill eval {run.path}`, then export again")
         write_model_card(run, None, **card)
         return exported
     found = _answers(run, file, prompts, scores, longest + most + AT_ONCE, progress)
@@ -213,28 +212,23 @@ def _answers(
     ]
     with Journal(file.parent / "journal.jsonl") as journal:
         failed: dict[str, Completion] = {}
-        if missing := len(lacking(journal, identity, requests)):
+        if missing := len(missing_requests(journal, identity, requests)):
             with gguf.serving(file, context, AT_ONCE, progress) as url:
                 config = ModelConfig(model=file.name, engine="openai", base_url=[url], api_key_env="SEQDISTILL_NO_KEY")
                 source = Source(file.name, identity, config, FREE)
                 with spending(run, journal, [source], None, progress, note_spent=False) as budget:
                     progress.start(f"prompting {file.name}", missing, "answers")
                     try:
-                        failed = run_async(_ask(Asker(journal, budget, Pace(concurrency=AT_ONCE)), source, requests, progress))
+                        asker = Asker(journal, budget, Pace(concurrency=AT_ONCE))
+                        failed = run_async(_failures(asker, source, requests, progress))
                     finally:
                         progress.end()
         return {request.id: completion for request, completion in answers(journal, identity, requests, failed)}
 
 
-async def _ask(asker: Asker, source: Source, requests: Sequence[Request], progress: Progress) -> dict[str, Completion]:
-    """The failures, by request id."""
-    failed = {}
-    async with asker, aclosing(asker.ask(source, requests)) as completions:
-        async for completion in completions:
-            progress.advance()
-            if completion.error is not None:
-                failed[completion.id] = completion
-    return failed
+async def _failures(asker: Asker, source: Source, requests: Sequence[Request], progress: Progress) -> dict[str, Completion]:
+    async with asker:
+        return await failures(asker, source, requests, progress.advance)
 
 
 def _stops_and_longest(model: Path, prompts: Mapping[str, Prompt]) -> tuple[list[str], int]:

@@ -60,7 +60,7 @@ def push(path: Path, repository: str, progress: Progress) -> str:
         cause = _cause(error)
         reason, action = _reason(cause), _action(cause, repository, hub.endpoint)
         raise SeqdistillError(
-            f"{repository}: not uploaded: {reason.replace(key, '...')}", f"{action}; {folder} is whole and stays"
+            f"{repository}: not uploaded: {reason.replace(key, '...')}", f"{action}; {folder} is complete and kept"
         ) from None
     finally:
         if shown:

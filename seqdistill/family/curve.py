@@ -107,7 +107,7 @@ def _check(run: Run, recipe: Recipe) -> list[str]:
     eval_inputs.check(run, recipe)
     check_settings(recipe, run)
     if recipe.train.limit is not None:
-        raise UsageError("[train] limit has no part in a curve: it decides itself how many rows are trained on", "leave it out")
+        raise UsageError("[train] limit does not apply to a curve, which chooses the number of rows itself", "leave it out")
     if recipe.train.steps or (recipe.train.width < 1 and any(getattr(recipe.train, name) for name in WEIGHTS_OF_A_CUT)):
         raise UsageError(
             "a curve needs one untrained student for all its parts, and this one is cut by the rows it is trained on",

@@ -205,7 +205,7 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
             f"{len(document['repeats']) + 1} trainings, the test prompts' part taken off), which is in the intervals."
         )
     if document["usd_per_row"] is None:
-        yield "What a row costs is not known: [teacher] price says it."
+        yield "The cost of a row is not known: set [teacher] price."
 
 
 def _priced(needed: dict[str, Any], document: dict[str, Any]) -> str:

@@ -286,15 +286,12 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
         return
     name, halves = cheapest["candidate"], f"{cheapest['choose_on']} prompts"
     further = (
-        "as they are, no more prompts would do"
+        "more prompts would not change that"
         if cheapest["needed"] is None
         else f"about {cheapest['needed']:,} more prompts are needed"
     )
     if name is None:
-        yield (
-            f"NONE PASSES: on the {halves} that a choice is made by, none is shown to be within {margin} of the teacher; "
-            f"{further}."
-        )
+        yield (f"NONE PASSES: on the {halves} to choose by, none is shown to be within {margin} of the teacher; {further}.")
     else:
         confirming = cheapest["confirming"]
         seen = f"{confirming['decision']}, {points(confirming['gap'])}"
@@ -309,4 +306,4 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
     many = len(document["candidates"])
     smallest = document["smallest"]
     which = f"the smallest that is not inferior is {smallest}" if smallest else "none is shown to be not inferior"
-    yield f"On all {document['n']} prompts together {which} (Holm over {many}); measured by {document['phrase']}."
+    yield f"On all {document['n']} prompts {which} (Holm over {many}); measured by {document['phrase']}."

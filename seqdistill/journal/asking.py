@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 Missing = list[tuple[str, Request]]  # requests with their keys
 
 
-def lacking(journal: Journal, model: str, requests: Sequence[Request], others: Sequence[Journal] = ()) -> Missing:
+def missing_requests(journal: Journal, model: str, requests: Sequence[Request], others: Sequence[Journal] = ()) -> Missing:
     """What a journal lacks of the requests to a model (its identity), each key once.
 
     What is in another run's journal is copied first.
@@ -60,7 +60,9 @@ class Asker:
         The engine is opened only when something must be sent, and stays open until a request for another model. Requests with
         the same key are sent once. Raises Incomplete when the next request could break the cap.
         """
-        missing = {request.id: (key, request) for key, request in lacking(self.journal, source.identity, requests, others)}
+        missing = {
+            request.id: (key, request) for key, request in missing_requests(self.journal, source.identity, requests, others)
+        }
         if not missing:
             return
         engine = await self._engine(source)

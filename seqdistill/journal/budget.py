@@ -17,8 +17,10 @@ from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.runs import STAGES, Run
 
-PRICE_KEYS = ("prompt", "cached_prompt", "completion", "batch")
+PRICE_KEYS = ("prompt", "cached_prompt", "cache_write", "cache_write_1h", "completion", "batch")
 BATCH_SHARE = 0.5  # of the price, where the recipe does not say
+# Of the prompt's price, where the recipe does not say: https://docs.claude.com/en/docs/build-with-claude/prompt-caching#pricing
+CACHE_WRITE, CACHE_WRITE_1H = 1.25, 2.0
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,31 @@ class Price:
     completion: float
     cached_prompt: float
     batch: float = BATCH_SHARE  # the share of these prices that a Batch endpoint takes
+    cache_write: float | None = None  # prompt tokens that are put into the cache; None: CACHE_WRITE times `prompt`
+    cache_write_1h: float | None = None  # the same for an hour; None: CACHE_WRITE_1H times `prompt`
 
     def usd(self, completion: Completion) -> float:
         """What one answer cost."""
-        fresh = completion.prompt_tokens - completion.cached_tokens
+        write, write_1h = self._cache_writes()
+        writes_1h = completion.cache_write_1h_tokens
+        writes = completion.cache_write_tokens - writes_1h
+        fresh = completion.prompt_tokens - completion.cached_tokens - completion.cache_write_tokens
         written = completion.completion_tokens + completion.hidden_tokens
         tokens = fresh * self.prompt + completion.cached_tokens * self.cached_prompt + written * self.completion
-        return tokens / 1e6 * self._share(completion.batched)
+        return (tokens + writes * write + writes_1h * write_1h) / 1e6 * self._share(completion.batched)
 
-    def bound(self, prompt_tokens: int, completion_tokens: int, *, batched: bool = False) -> float:
-        """The most that these tokens can cost, in USD."""
-        usd = (prompt_tokens * max(self.prompt, self.cached_prompt) + completion_tokens * self.completion) / 1e6
+    def bound(self, prompt_tokens: int, completion_tokens: int, *, batched: bool = False, writes_cache: bool = False) -> float:
+        """The most that these tokens can cost, in USD. `writes_cache`: the request may put its prompt into a cache."""
+        writes = self._cache_writes() if writes_cache else (self.cache_write or 0.0, self.cache_write_1h or 0.0)
+        usd = (prompt_tokens * max(self.prompt, self.cached_prompt, *writes) + completion_tokens * self.completion) / 1e6
         return usd * self._share(batched)
+
+    def _cache_writes(self) -> tuple[float, float]:
+        write, write_1h = self.cache_write, self.cache_write_1h
+        return (
+            self.prompt * CACHE_WRITE if write is None else write,
+            self.prompt * CACHE_WRITE_1H if write_1h is None else write_1h,
+        )
 
     def _share(self, batched: bool) -> float:
         return self.batch if batched else 1.0
@@ -64,9 +79,8 @@ def price_of(table: Mapping[str, Any], owner: str = "teacher") -> Price | None:
             )
     if "prompt" not in table or "completion" not in table:
         raise UsageError(f"[{owner}.price] needs both prompt and completion", "price = { prompt = 0.10, completion = 0.40 }")
-    prompt = float(table["prompt"])
-    cached, batch = table.get("cached_prompt", prompt), table.get("batch", BATCH_SHARE)
-    return Price(prompt, float(table["completion"]), float(cached), float(batch))
+    known = {key: float(value) for key, value in table.items()}
+    return Price(**{"cached_prompt": known["prompt"], **known})
 
 
 @dataclass(frozen=True)
@@ -82,16 +96,24 @@ class Source:
         """The upper bound of one try of requests that are sent as one, `factor` times over."""
         first, config = requests[0], self.config
         fields = [config.options, config.body, config.chat_template_kwargs]  # tools, say: the model sees them, too
-        prompt = (prompt_bound(first) + len(json.dumps(fields, default=str))) * (len(requests) if batched else 1)
+        beside = json.dumps(fields, default=str)
+        prompt = (prompt_bound(first) + len(beside)) * (len(requests) if batched else 1)
         completion = sum(request.max_tokens for request in requests)
-        usd = None if self.price is None else self.price.bound(prompt, completion, batched=batched) * factor
+        if self.price is None:
+            return Hold(None, prompt, completion, factor)
+        usd = self.price.bound(prompt, completion, batched=batched, writes_cache="cache_control" in beside) * factor
         return Hold(usd, prompt, completion, factor)
 
     def cost(self, completion: Completion) -> float | None:
         """What one answer cost in USD; None where an endpoint's price is not known."""
         if self.price is None:
-            return None if self.config.engine == "openai" else 0.0
+            return 0.0 if self.is_free else None
         return self.price.usd(completion)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it runs in this process, and has no price."""
+        return self.price is None and self.config.engine != "openai"
 
 
 def prompt_bound(request: Request) -> int:

@@ -9,7 +9,7 @@ from seqdistill.journal.budget import FREE, Source
 from seqdistill.journal.storage import Journal, request_key
 
 
-def paid_anew(
+def cost_of_repeats(
     journal: Journal, wanted: Iterable[tuple[Source, Request]], place: Callable[[str], Hashable] = lambda name: name
 ) -> str | None:
     """What it costs to request again what this run paid for under other settings, in words; None where nothing is.

@@ -3,7 +3,6 @@
 import re
 
 from seqdistill.metrics.metric import Metric
-from seqdistill.metrics.numbers import mentioned
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]*")
 _STARTS = re.compile(r"[.!?:…\n\"“”«»(*#>-][\s\"'“”«»(*#>_-]*\Z")  # before a sentence, a line or a quotation
@@ -15,6 +14,8 @@ def faithfulness(source: str, text: str) -> float:
     A name is a word with a capital that is not at the start of a sentence or line. It is compared with every word
     of the source, whatever its case. Made for languages that capitalise names alone: in German it looks at every noun.
     """
+    from seqdistill.metrics.numbers import mentioned  # its patterns take 10 ms: not for --help
+
     known = mentioned(source) | {_stem(word) for word in _WORD.findall(source)}
     claims = mentioned(text) | {_stem(name) for name in names(text)}
     return sum(claim in known for claim in claims) / len(claims) if claims else 1.0

@@ -40,7 +40,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}", "pass a TOML file with -c") from None
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not TOML: {error}", "see the recipe chapter of the README") from None
+        raise UsageError(f"{path}: not TOML: {error}", "see the recipe reference in the README") from None
     check_tables(raw, str(path))
     return raw
 
@@ -204,41 +204,49 @@ def _filled(kind: Any, content: Mapping[str, Any]) -> Any:
     return kind(**{name: value_of(name, value) for name, value in content.items()})
 
 
-def with_paths(tables: Layer, folder: Path, known: Layer | None = None) -> dict[str, Any]:
-    """The tables with each relative path that exists under `folder` made absolute; names that are no path stay.
+def with_paths(tables: Layer, folder: Path, known: Layer | None = None, also: Path | None = None) -> dict[str, Any]:
+    """The tables with each relative path that exists under `folder`, or else under `also`, made absolute; other names stay.
 
     A prompts or test file is always a path unless it is a hub name (`hf:`); a template or model may be a plain name. What an
     endpoint calls its model is never a path; `known` holds all tables, as another layer may name the engine.
     """
     known = tables if known is None else known
     return {
-        table: [_with_paths(OneOfTeachers, one, folder, one) for one in content]
+        table: [_with_paths(OneOfTeachers, one, folder, one, also) for one in content]
         if isinstance(content, list)
-        else _with_paths(TABLES[table], content, folder, known.get(table, content))
+        else _with_paths(TABLES[table], content, folder, known.get(table, content), also)
         for table, content in tables.items()
     }
 
 
-def _with_paths(kind: Any, content: Mapping[str, Any], folder: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+def _with_paths(
+    kind: Any, content: Mapping[str, Any], folder: Path, known: Mapping[str, Any], also: Path | None
+) -> dict[str, Any]:
     absolute = dict(content)
     served = known.get("engine") == "openai" and not issubclass(kind, StudentConfig)  # a student is files, whoever serves it
     for name, (setting, of) in parts_of(kind).items():
         value = content.get(name)
         if is_dataclass(of):
             if name in content:
-                absolute[name] = _with_paths(of, content[name], folder, content[name])
+                absolute[name] = _with_paths(of, content[name], folder, content[name], also)
         elif setting.metadata["path"] and isinstance(value, str) and not (served and name == "model"):
-            absolute[name] = placed(value, folder, name)
+            absolute[name] = placed(value, folder, name, also)
         elif setting.metadata["path"] and isinstance(value, list):
-            absolute[name] = [placed(item, folder, name) for item in value]
+            absolute[name] = [placed(item, folder, name, also) for item in value]
     return absolute
 
 
-def placed(value: str, folder: Path, name: str = "model") -> str:
-    """A path that exists under a folder made absolute, and so is that of run:RUN; any other name as it is."""
+def placed(value: str, folder: Path, name: str = "model", also: Path | None = None) -> str:
+    """A path that exists under a folder made absolute, and so is that of run:RUN; any other name as it is.
+
+    One that exists under `also` alone is taken from there.
+    """
+    file, _, function = value.rpartition(":")
+    path = value[4:] if value.startswith("run:") else file if file.endswith(".py") else value
+    if also is not None and not (folder / path).exists() and (also / path).exists():
+        folder = also
     if value.startswith("run:"):
         return f"run:{(folder / value[4:]).absolute()}"
-    file, _, function = value.rpartition(":")
     if file.endswith(".py") and (folder / file).exists():  # the user's own metric, FILE.py:FUNCTION
         return f"{(folder / file).absolute()}:{function}"
     file_alone = (name in ("prompts", "test", "against") and not is_hub_source(value)) or value.endswith(".toml")

@@ -17,6 +17,7 @@ from seqdistill.recipe.reading import Layer, check_secrets, check_tables, merge,
 from seqdistill.recipe.tables import GenerateConfig, Recipe, flag
 from seqdistill.records import atomic_write, file_sha256, is_sealed, json_text, seal
 
+TEMPLATE = "recipe.template.toml"  # the run's copy of the task template, where the recipe names a file
 SHARED_TABLES = ("task", "teacher", "student", "judge")
 
 
@@ -26,10 +27,11 @@ def resolved_recipe(
 ) -> Iterator[Recipe]:
     """The recipe of a run: flags over what the run remembers over its copy of the recipe file.
 
-    A recipe file is copied verbatim into the run; its paths stay relative to where it came from. Flags of the tables that
-    stages share are remembered, and so is the run's budget: `eval` knows the teacher and the cap that `generate` was started
-    with. A recipe file passed again replaces them, table by table. `note` receives what is in effect without being passed, and
-    that a recipe file changed since it was copied. Nothing is kept without `keep`, nor when the block ends with a UsageError.
+    A recipe file is copied verbatim into the run; its paths stay relative to where it came from, and where nothing is there,
+    as in a run that was moved, to the run. The task template is copied too. Flags of the tables that stages share are
+    remembered, and so is the run's budget: `eval` knows the teacher and the cap that `generate` was started with. A recipe file
+    passed again replaces them, table by table. `note` receives what is in effect without being passed, and that a recipe file
+    changed since it was copied. Nothing is kept without `keep`, nor when the block ends with a UsageError.
     """
     kept, notes = run / "recipe.toml", run / "run.json"
     memory = _memory(notes)
@@ -41,24 +43,33 @@ def resolved_recipe(
     check_secrets(flags, "on the command line or in the environment")
     remembered = _still_remembered(memory, from_file if recipe_file else {})
     known = merge(from_file, remembered, flags)
-    from_file, overrides = with_paths(from_file, folder, known), with_paths(flags, Path.cwd(), known)
+    from_file, overrides = with_paths(from_file, folder, known, run), with_paths(flags, Path.cwd(), known)
     recipe = resolve(merge(from_file, remembered, overrides))
-    for text in _unseen(
-        remembered, overrides, None if recipe_file else run / memory["recipe"] if "recipe" in memory else None, kept
-    ):
-        note(text)
+    name = known.get("task", {}).get("template")
+    template = _template_text(recipe.task.template)
+    if template is None and name is not None and memory.get("template") == name and (run / TEMPLATE).is_file():
+        template = (run / TEMPLATE).read_text(encoding="utf-8")
+        recipe = replace(recipe, task=replace(recipe.task, template=str((run / TEMPLATE).absolute())))
+    origin = run / memory["recipe"] if "recipe" in memory and not recipe_file else None
+    for unseen in _unseen(remembered, overrides, origin, kept):
+        note(unseen)
     if not keep:
         yield recipe
         return
 
-    new: dict[Path, str] = {}
+    new: dict[Path, str | None] = {}
     if recipe_file:
         new[kept] = recipe_file.read_text(encoding="utf-8")
         memory["recipe_folder"] = os.path.relpath(folder.absolute(), run.absolute())
         memory["recipe"] = os.path.relpath(recipe_file.absolute(), run.absolute())
     memory["remembered"] = merge(remembered, _to_remember(overrides))
+    if template is not None:
+        memory["template"], new[run / TEMPLATE] = name, template
+    elif memory.pop("template", None):
+        new[run / TEMPLATE] = None
     if memory["remembered"] or "recipe_folder" in memory:
-        copied = new[kept].encode() if kept in new else kept.read_bytes() if kept.exists() else None
+        text = new.get(kept)
+        copied = text.encode() if text is not None else kept.read_bytes() if kept.exists() else None
         new[notes] = _sealed(memory, copied)
     before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new}
     _put(new, before)
@@ -67,6 +78,15 @@ def resolved_recipe(
     except UsageError:
         _put(before, new)
         raise
+
+
+def _template_text(name: str | None) -> str | None:
+    """The text of a task template that is named by the path of its file or folder; None for any other."""
+    for path in (Path(name), Path(name) / "task.toml") if name else ():
+        with contextlib.suppress(UnicodeDecodeError):  # reported where it is loaded
+            if path.is_file():
+                return path.read_text(encoding="utf-8")
+    return None
 
 
 def _to_remember(overrides: Layer) -> Layer:
@@ -112,6 +132,8 @@ def inherit(run: Path, member: Path, recipe: Recipe) -> None:
         for name in ("recipe_folder", "recipe"):
             if name in memory or name == "recipe_folder":
                 memory[name] = os.path.relpath((run / memory.get(name, ".")).absolute(), member.absolute())
+    if (template := run / TEMPLATE).exists():
+        new[member / TEMPLATE] = template.read_text(encoding="utf-8")
     memory["remembered"] = merge(memory.get("remembered", {}), changed)
     new[member / "run.json"] = _sealed(memory, source.read_text(encoding="utf-8").encode() if source.exists() else None)
     _put(new, {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new})
@@ -179,7 +201,7 @@ def _memory(path: Path) -> dict[str, Any]:
         loaded = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(loaded, dict):
             raise TypeError("not a JSON object")
-        memory = {str(key): loaded[key] for key in ("recipe_folder", "recipe", "remembered") if key in loaded}
+        memory = {str(key): loaded[key] for key in ("recipe_folder", "recipe", "template", "remembered") if key in loaded}
     except FileNotFoundError:
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:

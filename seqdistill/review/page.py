@@ -124,7 +124,7 @@ class Review:
             raise UsageError(f"show is {show!r}", f"one of: {', '.join(SHOWS)}")
         held = self._decisions()
         needle = text.strip().casefold()
-        chosen = [n for n in range(len(self._rows)) if self._shown(n, show, rule, held) and self._says(n, needle)]
+        chosen = [n for n in range(len(self._rows)) if self._is_listed(n, show, rule, held) and self._says(n, needle)]
         view = array("L", sorted(chosen, key=lambda n: bool(self._rows.rules[n])))  # first what is trained on
         first = next((at for at, n in enumerate(view) if self._rows.ids[n] not in held), 0)
         with self._lock:
@@ -134,7 +134,7 @@ class Review:
                 del self._views[next(iter(self._views))]
             return {"view": self._last_view, "first": first, **self._progress(view, held)}
 
-    def _shown(self, number: int, show: str, rule: str, held: dict[str, Decision]) -> bool:
+    def _is_listed(self, number: int, show: str, rule: str, held: dict[str, Decision]) -> bool:
         if rule and self._rows.rules[number] != rule:
             return False
         match show:
@@ -223,7 +223,7 @@ class Review:
         seen = seen_text(row.sample, self._decisions().get(row.sample.id))
         decision = Decision(row.sample.id, word, completion, seen, self.reviewer, now())
         if not overrules(decision, row.rule):
-            raise UsageError(f"the rule {row.rule} is not overruled", "what is in the test set is never trained on")
+            raise UsageError(f"the rule {row.rule} cannot be overruled", "what is in the test set is never trained on")
         try:
             self._append(decision)
         except ValueError as error:

@@ -29,7 +29,7 @@ def export_csv(run: Run, path: Path) -> int:
     """
     if path.exists():
         raise UsageError(
-            f"--export {path}: the file is there already, perhaps filled in",
+            f"--export {path}: the file exists already, and may be filled in",
             "import it first, then name another file or remove it",
         )
     decisions = read_decisions(run)
@@ -48,7 +48,7 @@ def export_csv(run: Run, path: Path) -> int:
                 "slice": row.sample.slice,
                 "prompt": conversation_text(row.sample.prompt),
                 "reference": row.sample.reference,
-                "completion": shown(row, decision),
+                "completion": reviewed_text(row, decision),
                 "reviewer": decision.reviewer if decision else "",
                 "time": decision.time if decision else "",
             }
@@ -82,7 +82,7 @@ def _decisions(path: Path, rows: FilteredRows, held: dict[str, Decision], review
             raise UsageError(f"{place}: the id {name!r} is in the file twice", "remove one of the two rows")
         seen_ids.add(name)
         row, before = rows[number], held.get(name)
-        changed = _comparable(cells["completion"]) != _comparable(shown(row, before))
+        changed = _comparable(cells["completion"]) != _comparable(reviewed_text(row, before))
         if changed and word != "edit":
             raise UsageError(
                 f"{place}: the completion was changed, but the decision is {word or 'empty'}",
@@ -105,7 +105,7 @@ def _decisions(path: Path, rows: FilteredRows, held: dict[str, Decision], review
         elif before and decision.time == before.time:
             decision = replace(decision, time=now())
         if not overrules(decision, row.rule):
-            raise UsageError(f"{place}: the rule {row.rule!r} is not overruled", "empty the cell in the column decision")
+            raise UsageError(f"{place}: the rule {row.rule!r} cannot be overruled", "empty the cell in the column decision")
         try:
             yield None if decision == before else checked(decision)
         except ValueError as error:
@@ -136,7 +136,7 @@ def _cells(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         raise UsageError(f"{path}: not CSV: {error}", "save the file as CSV UTF-8") from None
 
 
-def shown(row: Row, decision: Decision | None) -> str:
+def reviewed_text(row: Row, decision: Decision | None) -> str:
     """The completion that a reviewer sees: the edited one where there is one."""
     return decision.completion if decision and decision.completion is not None else row.sample.text
 

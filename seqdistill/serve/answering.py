@@ -4,6 +4,7 @@ The parts of an answer are those of a chat-completions stream. What its caller l
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from seqdistill.confidence import confidence_in, confidence_of
 from seqdistill.engines import Completion, Request
 from seqdistill.engines.logprobs import chat_values
-from seqdistill.engines.replies import as_dict, choices_in, parse_choice
+from seqdistill.engines.replies import answer_in, as_dict, choices_in
 from seqdistill.engines.streams import joined
 from seqdistill.records import Message, prompt_id, request_seed
 from seqdistill.serve.chat import Chat
@@ -43,6 +44,7 @@ class Head:
     confidence: float | None
     usd: float | None
     reason: str  # why not the other one
+    decided_on: int = 0  # the first tokens of a stream in which the student was so sure; 0: the whole answer
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Asked:
     name: str | None  # that the caller gave it
     student: list[Message]
     teacher: list[Message]
+    draw: str  # what a sample is drawn by where the caller sends no seed
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Answering:
     def asked(self, chat: Chat, name: str | None) -> Asked:
         """The request in both views. Raises UsageError for a variable of the template that it lacks."""
         views = self.views.of(chat.messages, chat.values)
-        return Asked(chat, name, views["student"], views["teacher"])
+        return Asked(chat, name, views["student"], views["teacher"], secrets.token_hex(8) if name is None else name)
 
     def route(self, asked: Asked) -> str:
         """Why the teacher answers a request whatever the student would say; empty where the student is tried."""
@@ -145,7 +148,7 @@ class Answering:
         return threshold <= 0 or (confidence is not None and confidence >= threshold)
 
     async def _by_teacher(self, asked: Asked, reason: str, judged: Judged | None) -> Answered:
-        teacher = self._teacher()
+        teacher = self._teacher(reason)
         completions, usd = await teacher.answer(self._requests(asked))
         completions = [cut(one, asked.chat.stop) for one in completions]
         head = Head("teacher", teacher.name, judged.confidence if judged else None, usd, reason)
@@ -155,7 +158,7 @@ class Answering:
     async def check(self, asked: Asked) -> tuple[Completion, float | None]:
         """What the teacher says to a request that the student answered, and what that costs. Raises TeacherFailed."""
         chat = replace(asked.chat, n=1, logprobs=False)
-        (completion,), usd = await self._teacher().answer(self._requests(replace(asked, chat=chat)))
+        (completion,), usd = await self._teacher("shadow").answer(self._requests(replace(asked, chat=chat)))
         return cut(completion, asked.chat.stop), usd
 
     @property
@@ -163,31 +166,33 @@ class Answering:
         """The teacher's name, empty without one."""
         return "" if self.teacher is None else self.teacher.name
 
-    def _teacher(self) -> Teacher:
+    def _teacher(self, reason: str) -> Teacher:
         if self.teacher is None:
-            raise TeacherFailed(503, "no_teacher", "no teacher is configured, and the student is not sure enough")
+            why = f"{reason}: {self.failed}" if reason == "student failed" else reason
+            raise TeacherFailed(503, "no_teacher", f"no teacher is configured, and the student does not answer: {why}")
         return self.teacher
 
     # --- streams ---
 
-    async def stream(self, asked: Asked) -> tuple[Head, Parts]:
-        """Who answers, and the chunks of the answer, those together that are there at once; the last one has the usage.
+    async def stream(self, asked: Asked) -> tuple[Head, list[Chunk], Parts]:
+        """Who answers, the chunks that are there already, and those to come, which are to be closed; the last has the usage.
 
         Raises TeacherFailed where nobody can answer; the generator raises it, or StudentFailed, where an answer breaks off.
         """
-        reason, confidence = self.route(asked), None
+        reason, confidence, decided_on = self.route(asked), None, 0
         held: list[Chunk] = []
         if not reason and self.student is not None:
             parts = self.student.stream(wanted := self._wanted(asked))
             try:
                 confidence, finished = await self._first(parts, held, wanted.n)
-                keeps = self._keeps(confidence, self._first_threshold)
+                keeps, decided_on = self._keeps(confidence, self._first_threshold), self.promise.decide_on
                 if finished:
                     judged = await self._judge(self.student, wanted, joined(held), asked.chat)
                     confidence = judged.confidence
                     keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
+                    decided_on = 0
                 if keeps:
-                    return self._student_head(confidence, ""), _resumed(held, parts)
+                    return self._student_head(confidence, "", decided_on), held, parts
                 reason = "not sure"
                 if not self.student_without_teacher:
                     await parts.aclose()
@@ -198,14 +203,14 @@ class Answering:
                 raise
         kept = bool(held) and self.student_without_teacher
         try:
-            found = await self._teacher_stream(asked, reason, confidence)
+            head, answer = await self._teacher_stream(asked, reason, confidence)
         except TeacherFailed:
             if not kept:
                 raise
-            return self._student_head(confidence, "no teacher"), _resumed(held, parts)
+            return self._student_head(confidence, "no teacher"), held, parts
         if kept:
             await parts.aclose()
-        return found
+        return head, [], answer
 
     @property
     def _is_decided_whole(self) -> bool:
@@ -229,17 +234,18 @@ class Answering:
             if whole:
                 continue
             for chunk in part:
-                for choice in chunk.get("choices") or ():
-                    places, index = as_dict(choice.get("logprobs")).get("content"), choice.get("index")
-                    if isinstance(places, list) and isinstance(index, int) and index < n:
-                        values[index] += chat_values(places)
+                for choice in chunk["choices"]:
+                    if (index := choice["index"]) >= n or len(values[index]) >= tokens:
+                        continue
+                    places = as_dict(choice.get("logprobs")).get("content")
+                    values[index] += chat_values(places) if isinstance(places, list) else ()
             if min(map(len, values)) >= tokens:
                 return min(confidence_in(one[:tokens]) for one in values), False
         return None, True
 
     async def _teacher_stream(self, asked: Asked, reason: str, confidence: float | None) -> tuple[Head, Parts]:
         """Returns once the teacher's first text is there, so that a teacher that gives none is still an HTTP status."""
-        teacher, requests = self._teacher(), self._requests(asked)
+        teacher, requests = self._teacher(reason), self._requests(asked)
         texts: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
         answer = asyncio.create_task(teacher.answer(requests, lambda n, text: texts.put_nowait((n, text))))
 
@@ -263,16 +269,16 @@ class Answering:
 
     # --- what is sent ---
 
-    def _student_head(self, confidence: float | None, reason: str) -> Head:
+    def _student_head(self, confidence: float | None, reason: str, decided_on: int = 0) -> Head:
         assert self.student is not None
-        return Head("student", self.student.name, confidence, 0.0, reason)
+        return Head("student", self.student.name, confidence, 0.0, reason, decided_on)
 
     def _wanted(self, asked: Asked) -> Wanted:
         chat, how = asked.chat, self._how(asked.chat)
         return Wanted(
             messages=asked.student,
             **how,
-            seed=self._seed(asked, 0),
+            seed=self._seed(asked, 0) if how["temperature"] > 0 or self.promise.samples else self.defaults.seed,
             n=chat.n,
             stop=chat.stop,
             top_logprobs=chat.top_logprobs,
@@ -306,17 +312,20 @@ class Answering:
         }
 
     def _seed(self, asked: Asked, number: int) -> int:
-        """A caller's seed, or one of the request's own: a sample that is requested twice is drawn twice."""
+        """A caller's seed, or one of the request's own: a sample that is requested twice is drawn twice.
+
+        Under the same x-request-id it is the same sample, which is not paid twice.
+        """
         if asked.chat.seed is not None:
             return asked.chat.seed if number == 0 else request_seed(asked.chat.seed, "choice", number)
         if self._how(asked.chat)["temperature"] > 0:
-            return request_seed(self.defaults.seed, asked.name or "", number)
+            return request_seed(self.defaults.seed, asked.draw, number)
         return request_seed(self.defaults.seed, prompt_id(asked.teacher), number)
 
 
 def completions_in(reply: dict[str, Any]) -> list[Completion]:
-    """The completions of a chat-completions reply."""
-    return [parse_choice("", reply, number, 0.0) for number in range(len(choices_in(reply)))]
+    """The answers of a student's reply with their log-probabilities; their tokens are not counted."""
+    return [Completion("", content=answer_in(one["message"])[0], raw={"choices": [one]}) for one in reply["choices"]]
 
 
 def reply_of(completions: Sequence[Completion], *, with_logprobs: bool = False) -> dict[str, Any]:
@@ -340,15 +349,6 @@ def usage_of(completions: Sequence[Completion]) -> dict[str, int]:
 def _finish(reason: str) -> str:
     """A finish reason as OpenAI writes it."""
     return reason if reason in ("stop", "length", "content_filter") else "stop"
-
-
-async def _resumed(held: list[Chunk], parts: Parts) -> Parts:
-    try:
-        yield held
-        async for part in parts:
-            yield part
-    finally:
-        await parts.aclose()
 
 
 async def _spoken(

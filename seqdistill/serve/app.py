@@ -1,6 +1,7 @@
 """The HTTP side: an OpenAI-compatible endpoint with its errors, limits and headers. Decides nothing about answers."""
 
 import asyncio
+import functools
 import hmac
 import json
 import logging
@@ -17,13 +18,13 @@ from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
-from seqdistill.serve.answering import Answering, Asked, Head, Parts
-from seqdistill.serve.chat import BadRequest, Chat, read_chat
+from seqdistill.serve.answering import Answering, Asked, Parts
+from seqdistill.serve.chat import BadRequest, read_chat
 from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
 from seqdistill.serve.replies import Events, encoded, headers_of, whole
 from seqdistill.serve.routing import drawn
-from seqdistill.serve.student import StudentFailed
+from seqdistill.serve.student import Chunk, StudentFailed
 from seqdistill.serve.teacher import TeacherFailed
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ MOST_BODY = 4 << 20  # bytes of a request
 HEAD_SECONDS = 60.0  # within which a request's head must be there, or the next request of an open connection
 BODY_SECONDS = 30.0  # within which a request's body must be there
 WRITE_SECONDS = 30.0  # within which a client must take what is sent to it
+NOTE_EACH_SECONDS = 60.0  # for a student that fails
 RETRY_SECONDS = 1  # after which a client may try again where too many requests are under way
 WRITE_BUFFER = 1 << 16  # bytes that wait for a slow client at most
 JSON_HEADERS = {"Content-Type": "application/json"}
@@ -81,11 +83,13 @@ class App:
         metrics: Metrics,
         log: Log,
         gauges: Callable[[], dict[str, tuple[str, float]]],
+        on_note: Callable[[str], None],
     ) -> None:
         self.answering, self.name, self._limits = answering, name, limits
         self.metrics, self._log, self._gauges = metrics, log, gauges
         self._listed = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "seqdistill"}
         self._shadows: set[asyncio.Task[None]] = set()
+        self._on_note, self._noted_at = on_note, -NOTE_EACH_SECONDS
 
     def runner(self, shutdown_seconds: float) -> "web.AppRunner":
         """What serves the application; a client that goes away cancels its request."""
@@ -127,13 +131,19 @@ class App:
                 self._check_key(request)
             return await handler(request)
         except HttpError as error:
-            self.metrics.count("errors", code=error.code)
-            return _error(error)
+            failure = error
         except web.HTTPException as error:
-            if error.status == 413:
-                return _error(_too_large())
             known = "POST /v1/chat/completions, POST /feedback, GET /v1/models, /health, /metrics"
-            return _error(HttpError(error.status, "unknown_url", f"no {request.method} {request.path} here; there are {known}"))
+            failure = HttpError(error.status, "unknown_url", f"no {request.method} {request.path} here; there are {known}")
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception as error:
+            if request.writer.output_size:  # the status is sent
+                raise
+            _server_log().exception("Error handling request")
+            failure = HttpError(500, "internal_error", f"the server failed: {type(error).__name__}; its log says where")
+        self.metrics.count("errors", code=failure.code)
+        return _error(failure)
 
     def _check_local(self, request: "web.Request") -> None:
         """Refuses what a page of another site sends, by its origin or under a name that it points to this machine."""
@@ -204,10 +214,10 @@ class App:
         said: dict[str, Any]  # of the first choice
         try:
             if chat.stream:
-                head, parts = await self.answering.stream(asked)
+                head, there, parts = await self.answering.stream(asked)
                 async with aclosing(parts):
                     events = Events(chat, head, envelope)
-                    response = await self._stream(request, chat, head, parts, events)
+                    response = await self._stream(request, headers_of(head, chat), there, parts, events)
                 said, usage = {"text": events.text, "finish_reason": events.finish_reason}, events.usage
             else:
                 answered = await self.answering.answer(asked)
@@ -223,20 +233,27 @@ class App:
             raise HttpError(error.status, error.code, error.message, retry_after=5 if error.status == 503 else None) from None
         finally:
             if self.answering.failed:
-                self.metrics.count("student_failures")
+                self._student_failed(self.answering.failed)
                 self.answering.failed = None
         self.metrics.count("requests", model=head.by, reason=head.reason)
         self.metrics.took(head.by, time.perf_counter() - began)
         for of in ("prompt", "completion"):
             if tokens := count(as_dict(usage).get(f"{of}_tokens")):
                 self.metrics.count("tokens", tokens, model=head.by, of=of)
-        exchange = Exchange(
-            str(envelope["id"]), asked.teacher, model=head.model, by=head.by, confidence=head.confidence, usd=head.usd, **said
-        )
+        about = {name: getattr(head, name) for name in ("model", "by", "confidence", "decided_on", "usd")}
+        exchange = Exchange(str(envelope["id"]), asked.teacher, **about, **said)
         self._log.answered(exchange)
-        if exchange.text and head.by == "student" and drawn("shadow", [], exchange.id) < self._limits.shadow:
+        may_be_checked = self._limits.shadow > 0 and head.by == "student" and exchange.text
+        if may_be_checked and drawn("shadow", [], exchange.id) < self._limits.shadow:
             self._shadow(asked, exchange)
         return response
+
+    def _student_failed(self, why: str) -> None:
+        self.metrics.count("student_failures")
+        now = time.monotonic()
+        if now - self._noted_at >= NOTE_EACH_SECONDS:
+            self._on_note(f"serve: the student gives no answer: {why}")
+            self._noted_at = now
 
     def _shadow(self, asked: Asked, exchange: Exchange) -> None:
         """Has the teacher check an answer of the student, in nobody's way."""
@@ -282,20 +299,28 @@ class App:
         return _json({"id": name, "status": "logged"})
 
     async def _body(self, request: "web.Request") -> bytes:
+        from aiohttp import web
+
         if (request.content_length or 0) > MOST_BODY:
             raise _too_large()  # before it is sent
+        if request.content.is_eof():  # it came with its head, as nearly all do: nothing is waited for
+            return await request.read()
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 return await request.read()
         except TimeoutError:
             raise HttpError(408, "request_timeout", f"the body was not there within {BODY_SECONDS:g} s") from None
+        except web.HTTPRequestEntityTooLarge:
+            raise _too_large() from None
+        except web.RequestPayloadError as error:
+            raise HttpError(400, "invalid_request", f"the body cannot be read: {error}") from None
 
     async def _stream(
-        self, request: "web.Request", chat: Chat, head: Head, parts: Parts, events: Events
+        self, request: "web.Request", headers: dict[str, str], there: list[Chunk], parts: Parts, events: Events
     ) -> "web.StreamResponse":
         from aiohttp import HttpVersion11, web
 
-        headers = {**STREAM_HEADERS, **headers_of(head, chat)}
+        headers = {**STREAM_HEADERS, **headers}
         response: web.StreamResponse
         if request.version < HttpVersion11:  # it ends with the connection
             response = web.StreamResponse(headers=headers)
@@ -307,9 +332,9 @@ class App:
         if request.transport is not None:
             request.transport.set_write_buffer_limits(high=WRITE_BUFFER)
         try:
+            await _write(request, writer.write, events.of(there))
             async for part in parts:
-                if text := events.of(part):
-                    await _write(request, writer.write, text)
+                await _write(request, writer.write, events.of(part))
             end = events.end()
         except (TeacherFailed, StudentFailed) as failure:  # the status is sent: all that is left is an event
             self.metrics.count("errors", code="broken_off")
@@ -320,9 +345,11 @@ class App:
 
 
 async def _write(request: "web.Request", write: Callable[[bytes], Awaitable[None]], text: str) -> None:
-    """Writes a part of a stream. Raises TimeoutError for a client that does not take it."""
-    content = text.encode("utf-8", "replace")
-    if len(content) < WRITE_BUFFER and request.transport is not None and not request.transport.get_write_buffer_size():
+    """Writes a part of a stream, if there is any. Raises TimeoutError for a client that does not take it."""
+    content, transport = text.encode("utf-8", "replace"), request.transport
+    if not content:
+        return
+    if len(content) < WRITE_BUFFER and transport is not None and not transport.get_write_buffer_size():
         await write(content)  # it waits for nobody
         return
     async with asyncio.timeout(WRITE_SECONDS):
@@ -345,6 +372,7 @@ def _server_log() -> logging.Logger:
     return log
 
 
+@functools.lru_cache(maxsize=256)
 def _host(url: str) -> str | None:
     try:
         return urlsplit(url).hostname

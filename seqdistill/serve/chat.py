@@ -1,7 +1,7 @@
 """What a chat-completions request says, read and checked. Knows neither models nor HTTP."""
 
-import math
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,6 @@ from seqdistill.tasks.messages import chat_messages
 MOST_CHOICES = 16
 MOST_STOPS = 16
 MOST_TOP_LOGPROBS = 20
-READ = (  # fields that are understood
-    *("model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p"),
-    *("seed", "stop", "logprobs", "top_logprobs", "response_format", "metadata"),
-)
 WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {  # fields that change nothing at these values
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), (0,)),
     "repetition_penalty": (1,),
@@ -26,6 +22,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {  # fields that change nothing 
     "logit_bias": ({},),
     "modalities": (["text"],),
 }
+SURROGATES = (b"\\ud", b"\\uD", b"\xed")  # what is in the bytes of half a character, and of some whole ones
 OF_THE_RECIPE = (  # for the model that answered before: the recipe decides them, and the student has learnt what they did
     *("reasoning_effort", "reasoning", "thinking", "verbosity", "prediction", "top_k", "min_p"),
 )
@@ -69,101 +66,143 @@ def read_chat(content: bytes) -> Chat:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise BadRequest("the body is not a JSON object")
-    _check_known(body)
+    if any(sign in content for sign in SURROGATES):
+        _check_characters(body)
+    messages = _messages(body.pop("messages", None))
+    fields: dict[str, Any] = {}
+    ignored = []
+    for name, value in body.items():
+        if value is None:
+            continue
+        if read := _FIELDS.get(name):
+            fields[name] = read(name, value)
+        elif name in OF_THE_RECIPE:
+            ignored.append(name)
+        elif name not in NEUTRAL and value not in WITHOUT_EFFECT.get(name, ()):
+            known = f"{name} is not supported: the student has not learnt it" if name in WITHOUT_EFFECT else None
+            raise BadRequest(known or f"unknown field: {name}", name)
+    limits = [fields.pop(name, None) for name in ("max_completion_tokens", "max_tokens")]
+    top = fields.pop("top_logprobs", None)
+    return Chat(
+        messages=messages,
+        include_usage=bool(fields.pop("stream_options", {}).get("include_usage")),
+        max_tokens=limits[1] if limits[0] is None else limits[0],
+        logprobs=fields.pop("logprobs", False) or top is not None,
+        top_logprobs=top or 0,
+        schema=_schema(fields.get("response_format")),
+        values=fields.pop("metadata", {}),
+        ignored=tuple(ignored),
+        **fields,
+    )
+
+
+def _messages(value: Any) -> list[Message]:
     try:
-        messages = chat_messages(body.get("messages"), "the request", "messages")
+        messages = chat_messages(value, "the request", "messages")
     except UsageError as error:
         raise BadRequest(f"{error.message}; {error.hint}", "messages") from None
     if messages[-1]["role"] != "user":
         raise BadRequest("the last message is not the user's", "messages")
-    schema, written = _response_format(body)
-    stops = _text_list(body, "stop")
-    options = _value(body, "stream_options", dict, {})
-    top = _number(body, "top_logprobs", 0, MOST_TOP_LOGPROBS, whole=True)
-    metadata = _value(body, "metadata", dict, {})
-    limits = [_number(body, name, 1, 1e9, whole=True) for name in ("max_completion_tokens", "max_tokens")]
-    return Chat(
-        messages=messages,
-        model=_value(body, "model", str, None),
-        stream=_value(body, "stream", bool, False),
-        include_usage=bool(options.get("include_usage")),
-        n=int(_number(body, "n", 1, MOST_CHOICES, whole=True) or 1),
-        max_tokens=next((int(limit) for limit in limits if limit is not None), None),
-        temperature=_number(body, "temperature", 0, 5),
-        top_p=_number(body, "top_p", 0, 1),
-        seed=None if (seed := _number(body, "seed", -(2**63), 2**63, whole=True)) is None else int(seed) & 0x7FFFFFFF,
-        stop=stops,
-        logprobs=_value(body, "logprobs", bool, False) or top is not None,
-        top_logprobs=int(top or 0),
-        schema=schema,
-        response_format=written,
-        ignored=tuple(name for name in OF_THE_RECIPE if body.get(name) is not None),
-        values={
-            name: value for name, value in metadata.items() if isinstance(value, str) and name not in ("prompt", "messages")
-        },
-    )
+    return messages
 
 
-def _check_known(body: Mapping[str, Any]) -> None:
-    """Raises BadRequest for a field that would change the answer and is not understood."""
+def _check_characters(body: Mapping[str, Any]) -> None:
+    """Raises BadRequest for half a character, which no model can read."""
     for name, value in body.items():
-        if name in READ or name in NEUTRAL or name in OF_THE_RECIPE or value is None or value in WITHOUT_EFFECT.get(name, ()):
-            continue
-        if name in WITHOUT_EFFECT:
-            raise BadRequest(f"{name} is not supported: the student has not learnt it", name)
-        raise BadRequest(f"unknown field: {name}", name)
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            raise BadRequest(f"{half} is half a character: a text was cut in the middle of it", name) from None
 
 
-def _value(body: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
-    value = body.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, kind):
-        raise BadRequest(f"{name} is {_short(value)}, expected {kind.__name__}", name)
-    return value
+Read = Callable[[str, Any], Any]  # a field's value by its name and what the body holds. Raises BadRequest
 
 
-def _number(body: Mapping[str, Any], name: str, low: float, high: float, *, whole: bool = False) -> float | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
-    if not fits or (whole and value != int(value)):
-        raise BadRequest(
-            f"{name} is {_short(value)}, expected {'an integer' if whole else 'a number'} from {low:g} to {high:g}", name
-        )
-    return float(value) if not whole else int(value)
+def _a(kind: type) -> Read:
+    def read(name: str, value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise BadRequest(f"{name} is {_short(value)}, expected {kind.__name__}", name)
+        return value
+
+    return read
 
 
-def _text_list(body: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    value = body.get(name)
-    texts = [] if value is None else [value] if isinstance(value, str) else value
+def _number(low: float, high: float, kind: type = float) -> Read:
+    def read(name: str, value: Any) -> Any:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+        if not fits or kind(value) != value:
+            noun = "an integer" if kind is int else "a number"
+            raise BadRequest(f"{name} is {_short(value)}, expected {noun} from {low:g} to {high:g}", name)
+        return kind(value)
+
+    return read
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts) or len(texts) > MOST_STOPS:
         raise BadRequest(f"{name} is {_short(value)}, expected a text or up to {MOST_STOPS} texts", name)
     return tuple(text for text in texts if text)
 
 
-def _response_format(body: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The JSON schema that the answer must keep to, and the field as it was written."""
-    written = _value(body, "response_format", dict, None)
-    if written is None or written.get("type") == "text":
-        return None, None
-    if written.get("type") == "json_object":
-        return {"type": "object"}, written
-    inside = written.get("json_schema")
-    schema = inside.get("schema") if isinstance(inside, dict) else None
-    if written.get("type") != "json_schema" or not isinstance(schema, dict):
-        raise BadRequest("response_format is not text, json_object or json_schema with a schema", "response_format")
+def _seed(name: str, value: Any) -> int:
+    return int(_number(-(2**63), 2**63, int)(name, value)) & 0x7FFFFFFF
+
+
+def _values(name: str, value: Any) -> dict[str, str]:
+    """The texts in an object, by name: further variables of the template, beside those that the messages are."""
+    return {
+        key: one for key, one in _a(dict)(name, value).items() if isinstance(one, str) and key not in ("prompt", "messages")
+    }
+
+
+def _form(name: str, value: Any) -> dict[str, Any] | None:
+    """The response format, checked; None for text."""
+    written = _a(dict)(name, value)
+    if written.get("type") == "text":
+        return None
+    schema = _schema(written)
+    if not isinstance(schema, dict):
+        raise BadRequest("response_format is not text, json_object or json_schema with a schema", name)
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import validator_for
 
     try:
         validator_for(schema).check_schema(schema)
     except SchemaError as error:
-        raise BadRequest(f"response_format: not a JSON schema: {error.message[:200]}", "response_format") from None
-    return schema, written
+        raise BadRequest(f"response_format: not a JSON schema: {error.message[:200]}", name) from None
+    return dict(written)
+
+
+def _schema(written: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The JSON schema that an answer must keep to, by its response format."""
+    if written is None:
+        return None
+    if written.get("type") == "json_object":
+        return {"type": "object"}
+    inside = written.get("json_schema")
+    return inside.get("schema") if written.get("type") == "json_schema" and isinstance(inside, dict) else None
 
 
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+_FIELDS: dict[str, Read] = {
+    "model": _a(str),
+    "stream": _a(bool),
+    "stream_options": _a(dict),
+    "n": _number(1, MOST_CHOICES, int),
+    "max_tokens": _number(1, 1e9, int),
+    "max_completion_tokens": _number(1, 1e9, int),
+    "temperature": _number(0, 5),
+    "top_p": _number(0, 1),
+    "seed": _seed,
+    "stop": _texts,
+    "logprobs": _a(bool),
+    "top_logprobs": _number(0, MOST_TOP_LOGPROBS, int),
+    "response_format": _form,
+    "metadata": _values,
+}

@@ -1,11 +1,12 @@
 """RUN/serve/log.jsonl: what the teacher answered, what it says to answers of the student, and what people corrected.
 
 A line is a conversation as fine-tuning files hold it, so `seqdistill import` reads the log: {"id", "prompt_id", "time", "kind",
-"messages", "model", "finish_reason", "student", "confidence", "rating", "usd"}. `messages` are the teacher's view and an answer
-of `model`, whose weight is 0 where it is not to be learnt. Kinds:
+"messages", "model", "finish_reason", "student", "confidence", "decided_on", "rating", "usd"}. `messages` are the teacher's view
+and an answer of `model`, whose weight is 0 where it is not to be learnt, as is that of earlier answers. Kinds:
 teacher   the teacher answered the caller; `student` is what the student would have said, where that is known
 shadow    the student answered the caller; `messages` hold what the teacher says
 feedback  a caller's correction, or with weight 0 its rating of what was answered
+An import takes a correction in place of the answers of that id, and leaves out an answer that was rated below 0.
 """
 
 import os
@@ -36,6 +37,7 @@ class Exchange:
     confidence: float | None
     usd: float | None
     student: str | None = None  # what the student would have said
+    decided_on: int = 0  # first tokens of a stream, in which `confidence` is; 0: in the whole answer
 
 
 class Log:
@@ -81,11 +83,12 @@ class Log:
             "prompt_id": prompt_id(exchange.prompt),
             "time": round(time.time(), 3),
             "kind": kind,
-            "messages": [*exchange.prompt, {"role": "assistant", "content": text, "weight": weight}],
+            "messages": [*map(_not_learnt, exchange.prompt), {"role": "assistant", "content": text, "weight": weight}],
             "model": model,
             "finish_reason": exchange.finish_reason,
             "student": None,
             "confidence": exchange.confidence,
+            "decided_on": exchange.decided_on,
             "rating": None,
             "usd": exchange.usd,
         }
@@ -99,6 +102,10 @@ class Log:
     def close(self) -> None:
         """Closes the file."""
         os.close(self._file)
+
+
+def _not_learnt(message: Message) -> dict[str, Any]:
+    return {**message, "weight": 0} if message["role"] == "assistant" else dict(message)
 
 
 def _size(exchange: Exchange) -> int:

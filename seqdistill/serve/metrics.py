@@ -1,5 +1,7 @@
 """Counters of a server, in Prometheus' text format: https://prometheus.io/docs/instrumenting/exposition_formats/"""
 
+import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -32,7 +34,7 @@ class Metrics:
     def took(self, model: str, seconds: float) -> None:
         """An answer was complete after so long."""
         buckets = self._seconds.setdefault(model, Counter())
-        buckets[next((end for end in SECONDS if seconds <= end), float("inf"))] += 1
+        buckets[(*SECONDS, math.inf)[bisect_left(SECONDS, seconds)]] += 1
         self._sums[model] = self._sums.get(model, 0.0) + seconds
 
     def answered(self) -> Counter[str]:

@@ -45,7 +45,9 @@ async def listen(runner: "web.AppRunner", host: str, port: int) -> int:
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
-        raise SeqdistillError(f"cannot listen on {host}:{port}: {error.strerror or error}", "choose another --port") from None
+        raise SeqdistillError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}", "choose another --port, or --host"
+        ) from None
     return int(runner.addresses[0][1])
 
 

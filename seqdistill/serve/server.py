@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from seqdistill.engines import Pace
 from seqdistill.engines.models import identity
@@ -32,9 +32,6 @@ from seqdistill.serve.student import EndpointStudent, Student, served_names
 from seqdistill.serve.teacher import Teacher
 from seqdistill.serve.views import views_of
 from seqdistill.tasks.answer_form import AnswerForm
-
-if TYPE_CHECKING:
-    pass
 
 FINISH_SECONDS = 30.0  # for what is under way when the server is stopped
 WITHOUT_TEACHER = ("error", "student")
@@ -190,7 +187,7 @@ class _Setup:
         concurrency = connections(options.concurrency, self.progress.note)
         limits = Limits(concurrency, self.key, options.shadow if answering.teacher else 0.0, only_local=local)
         log = Log(self.run.file("serve", "log.jsonl"), self.progress.note)
-        app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges)
+        app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges, self.progress.note)
         runner = app.runner(FINISH_SECONDS)
         await runner.setup()
         try:
@@ -296,6 +293,8 @@ class _Setup:
             risk = "" if promise.risk is None else f", with a risk of {promise.risk:g}"
             kept = f"the student's answers are kept from a confidence of {promise.threshold:g} on"
             lines.append(f"{kept}: at least {promise.target:.0%} of them are good enough{risk}")
+            if not promise.decide_on:
+                lines.append("streams are decided on whole answers: no threshold for their first tokens is known to hold it")
         return "\n".join(lines)
 
 
@@ -318,9 +317,9 @@ def _promise(run: Run, options: ServeOptions, first_threshold: float | None) -> 
     path = run.file("eval", "deferral.json")
     try:
         document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
+        promise = promise_in(document, options.threshold, str(path), run.path)
+    except (ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.path}` again") from None
-    promise = promise_in(document, options.threshold, str(path), run.path)
     return replace(promise, decide_on=options.decide_on, first_threshold=first_threshold)
 
 

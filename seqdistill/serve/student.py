@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import jiter
+
 from seqdistill.engines.options import Address
 from seqdistill.engines.refusals import SHOWN
 from seqdistill.engines.replies import as_dict, choices_in, error_in
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 MOST_LINE = 4 << 20  # bytes
 LAST_SECONDS = 0.1  # for the end of a stream that is done
 
-Chunk = dict[str, Any]
+Chunk = dict[str, Any]  # of a stream; each of its `choices`, which may be empty, has an `index` and a `delta`
 
 
 class StudentFailed(Exception):
@@ -50,7 +52,7 @@ class Student(Protocol):
     name: str
 
     async def answer(self, wanted: Wanted) -> dict[str, Any]:
-        """A chat-completions reply with log-probabilities, where the student reports them."""
+        """A chat-completions reply, each choice with a message, and with log-probabilities where the student reports them."""
 
     def stream(self, wanted: Wanted) -> AsyncGenerator[list[Chunk], None]:
         """Its chunks as they are written, in lists of those that are there at once, the last one with the usage.
@@ -83,7 +85,7 @@ class EndpointStudent:
                 content = await response.read()
                 if response.status != 200:
                     raise StudentFailed(_refusal(response.status, content))
-                reply = from_json(content)
+                reply = _json(content)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise StudentFailed(_broken(error)) from None
         except ValueError:
@@ -121,7 +123,7 @@ class EndpointStudent:
 
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._concurrency)
-            timeout = aiohttp.ClientTimeout(total=self._timeout, connect=10.0)
+            timeout = aiohttp.ClientTimeout(total=self._timeout, sock_connect=10.0)
             self._session = aiohttp.ClientSession(
                 connector=connector, timeout=timeout, read_bufsize=1 << 14, cookie_jar=aiohttp.DummyCookieJar()
             )
@@ -168,26 +170,38 @@ class _Events:
         for line in lines:
             if not line.startswith(b"data:"):
                 continue
-            if line[5:].strip() == b"[DONE]":
+            content = line[5:].strip()
+            if content == b"[DONE]":
                 self.done = True
                 return chunks
             try:
-                chunk = as_dict(from_json(line[5:]))
+                chunk = as_dict(_json(content))
             except ValueError:
                 self.failure = "an event of its stream is not JSON"
                 return chunks
             if chunk.get("error"):
                 self.failure = str(chunk["error"])[:SHOWN]
                 return chunks
-            chunk["choices"] = choices = [as_dict(choice) for choice in chunk.get("choices") or ()]
-            for choice in choices:
-                choice["index"] = index if type(index := choice.get("index")) is int else 0
-                choice["delta"] = as_dict(choice.get("delta"))
+            listed = chunk.get("choices")
+            chunk["choices"] = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+            for choice in chunk["choices"]:
+                if not (type(index := choice.get("index")) is int and index >= 0):
+                    choice["index"] = 0
+                if not isinstance(choice.get("delta"), dict):
+                    choice["delta"] = {}
                 self._endings -= bool(choice.get("finish_reason"))
             chunks.append(chunk)
         if len(self._rest) > MOST_LINE:
             self.failure = f"a line of its stream is longer than {MOST_LINE} bytes"
         return chunks
+
+
+def _json(content: bytes) -> Any:
+    """What `from_json` reads, in a quarter of its time where it is plain JSON. Raises ValueError."""
+    try:
+        return jiter.from_json(content, allow_inf_nan=False)
+    except ValueError:
+        return from_json(content)
 
 
 async def _ended(response: "aiohttp.ClientResponse") -> None:

@@ -12,8 +12,9 @@ from seqdistill.engines import FOR_GOOD, Completion, Request
 from seqdistill.engines.reasoning import TAGS, split_reasoning
 from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.errors import Incomplete, SeqdistillError
-from seqdistill.journal.asking import Asker
+from seqdistill.journal.asking import Asker, missing_requests
 from seqdistill.journal.budget import Source
+from seqdistill.journal.storage import Hold
 
 Hear = Callable[[int, str], None]  # receives the number of a choice, and text that was added to it
 
@@ -32,15 +33,18 @@ class Teacher:
     def __init__(self, name: str, source: Source, asker: Asker) -> None:
         self.name, self._source, self._asker = name, source, asker
 
-    def bound_usd(self, requests: list[Request]) -> float:
-        """The most that these requests can cost."""
-        return sum(self._source.hold([one], self._asker.budget.overrun).usd or 0.0 for one in requests)
+    def bound_usd(self, requests: list[Request]) -> float | None:
+        """The most that these requests can cost; None where no price is known."""
+        bounds = [self._source.hold([one], self._asker.budget.overrun).usd for one in requests]
+        return 0.0 if self._source.is_free else None if None in bounds else sum(bound or 0.0 for bound in bounds)
 
     async def answer(self, requests: list[Request], hear: Hear | None = None) -> tuple[list[Completion], float | None]:
         """Their completions, and what they cost in USD; None where no price is known. Raises TeacherFailed.
 
         `hear` receives the text as it comes, where the teacher's engine streams.
         """
+        if len(requests) > 1 and not self._fit(requests):  # all or none: nobody would see those that are paid
+            raise TeacherFailed(503, "budget_reached", self._asker.budget.reached().message)
         listeners = [None if hear is None or one.has_form else _Listener(n, hear).chunk for n, one in enumerate(requests)]
         work = [self._asker.answer(self._source, one, listener) for one, listener in zip(requests, listeners, strict=True)]
         try:
@@ -54,6 +58,11 @@ class Teacher:
                 raise _failed(one)
         costs = [0.0 if one.hold is None else self._source.cost(one) for one in completions]  # no hold: from the journal
         return completions, None if None in costs else sum(cost or 0.0 for cost in costs)
+
+    def _fit(self, requests: list[Request]) -> bool:
+        """Whether the budget has room for all of these requests that the journal lacks."""
+        missing = [request for _, request in missing_requests(self._asker.journal, self._source.identity, requests)]
+        return self._asker.budget.fits(Hold(self.bound_usd(missing), 0, 0))
 
     async def finish(self, seconds: float) -> None:
         """Waits for what is under way, which is paid, at most this long."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from seqdistill.errors import UsageError
+from seqdistill.records import NO_FILE
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -37,6 +38,11 @@ _SHEETS = {
     ".txt": 'write one {"prompt": "..."} a line, as .jsonl',
     ".yaml": "convert it to .json",
     ".yml": "convert it to .json",
+    ".tar": "unpack it: tar -xf",
+    ".tgz": "unpack it: tar -xf",
+    ".7z": "unpack it",
+    ".arrow": "convert it to .parquet",
+    ".feather": "convert it to .parquet",
 }
 
 
@@ -62,7 +68,7 @@ def check_file(path: Path) -> None:
     if kind_of(path) not in KINDS:
         raise UsageError(f"{path}: not a kind of file that holds rows", _instead(path))
     if not path.is_file():
-        raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe")
+        raise UsageError(f"{path}: no such file", NO_FILE)
 
 
 def check_readable(path: Path) -> None:
@@ -103,6 +109,8 @@ def opened(path: Path) -> IO[bytes]:
     check_readable(path)
     match packing(path):
         case "gzip":
+            with gzip.open(path) as packed:
+                _check_format(path, packed.read(300))
             return cast(IO[bytes], gzip.open(path))
         case "bzip2":
             return cast(IO[bytes], _Bunzipped(path))
@@ -114,16 +122,20 @@ def opened(path: Path) -> IO[bytes]:
             return cast(IO[bytes], io.BufferedReader(_Unzstd(pyarrow.CompressedInputStream(str(path), "zstd"))))
         case "zip":
             return _only_member(path)
-    file = path.open("rb")
-    start = file.read(200)
-    file.seek(0)
+    with path.open("rb") as plain:
+        _check_format(path, plain.read(300))
+    return path.open("rb")
+
+
+def _check_format(path: Path, start: bytes) -> None:
+    """Raises UsageError for a file that begins as another format than rows are read from."""
     other = next((said for sign, said in _OTHER_FORMATS.items() if start.startswith(sign)), None)
     if other is None and _WEB_PAGE.match(start):
         other = ("a web page", "download the file itself: the page's link to the raw file")
+    if other is None and start[257:262] == b"ustar":
+        other = ("a tar archive", "unpack it: tar -xf")
     if other is not None:
-        file.close()
         raise UsageError(f"{path}: {other[0]}", other[1])
-    return file
 
 
 def _only_member(path: Path) -> IO[bytes]:

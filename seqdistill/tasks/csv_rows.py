@@ -38,6 +38,8 @@ def csv_rows(path: Path, progress: Progress, unread: Unread) -> Iterator[Row]:
                     continue
                 while len(fields) > len(header) and not fields[-1].strip():
                     fields.pop()
+                if len(header) == 1:  # a column of texts without quotes
+                    fields = [delimiter.join(fields)]
                 if len(fields) != len(header):
                     problem = f"{place}: the row and the header differ in the number of fields: {len(fields)}, {len(header)}"
                     missing = " and write empty cells too" if len(fields) < len(header) else ""

@@ -9,6 +9,7 @@ from typing import IO, Any
 from seqdistill.errors import UsageError
 from seqdistill.records import JSON_SPACE, first_json, read_row
 from seqdistill.tasks.brought_files import kind_within, opened, start_of, wide_encoding
+from seqdistill.tasks.messages import is_conversation
 
 Row = tuple[str, dict[str, Any]]  # ("file:line", the row)
 Unread = Callable[[str, UsageError], None]  # takes the place of a row that cannot be read and the reason
@@ -32,14 +33,38 @@ def json_rows(path: Path, unread: Unread) -> Iterator[Row]:
         wrapped = io.TextIOWrapper(file, wide, newline="\n") if wide else None
         lines = (line.encode("utf-8", "surrogatepass") for line in wrapped) if wrapped else file
         for number, line in enumerate(lines, 1):
-            if content := _sse_data(line.strip()):
+            if content := _sse_data(line.strip(_AROUND)):
                 place = f"{path}:{number}"
                 try:
-                    row = read_row(content, place)
+                    values = _values_in(content, place)
                 except UsageError as error:
                     unread(place, error)
                 else:
-                    yield from _objects(place, row, _page(row), unread)
+                    for value in values:
+                        yield from _objects(place, value, _page(value) if isinstance(value, dict) else None, unread)
+
+
+_AROUND = b" \t\r\n\x1e,\xef\xbb\xbf"  # of a line: also a mark of UTF-8, a separator of JSON text sequences, an array's comma
+
+
+def _values_in(line: bytes, place: str) -> list[Any]:
+    """The values in one line, mostly one: some writers leave the line ends between objects out."""
+    try:
+        return [read_row(line, place)]
+    except UsageError:
+        text = line.decode("utf-8", "surrogatepass") if line[:1] == b"[" or b"}{" in line or b"} {" in line else ""
+        values, at = [], 0
+        try:
+            while at < len(text):
+                value, at = first_json(text, at)
+                values.append(value)
+                while text[at : at + 1] and text[at] in JSON_SPACE + ",":
+                    at += 1
+        except ValueError:
+            values = []
+        if not values or not all(isinstance(one, dict) or is_conversation(one) for one in values):
+            raise
+        return values
 
 
 def _sse_data(line: bytes) -> bytes:
@@ -62,16 +87,26 @@ def _objects(place: str, value: Any, inner: list[Any] | None, unread: Unread) ->
     """A value as a row, or the rows that it holds; what is not an object goes to `unread`."""
     rows = [(place, value)] if inner is None else [(f"{place}: row {n}", row) for n, row in enumerate(inner, 1)]
     for where, row in rows:
-        if isinstance(row, dict):
-            yield where, row
+        if isinstance(row, dict) or is_conversation(row):
+            yield where, row if isinstance(row, dict) else {"messages": row}
         else:
             hint = 'write each as {"prompt": "..."}' if isinstance(row, str) else "an array of objects"
             unread(where, UsageError(f"{where}: not a JSON object: {row!r}"[:200], hint))
 
 
 def _page(value: Mapping[str, Any]) -> list[Any] | None:
-    """The rows of a page as OpenAI's API lists them; None for any other object."""
-    return value["data"] if value.get("object") == "list" and isinstance(value.get("data"), list) else None
+    """The rows of a page as OpenAI's API lists them, or of a table with a list for each column; None for any other object."""
+    if value.get("object") == "list" and isinstance(page := value.get("data"), list):
+        return page
+    columns = list(value.values())
+    if not columns or not IN_A_ROW & value.keys() or not all(isinstance(one, list) and one for one in columns):
+        return None
+    if len({len(one) for one in columns}) > 1 or any(isinstance(one[0], dict) for one in columns):
+        return None  # a row: of messages, or of lists that have nothing to do with each other
+    first = columns[0][0]
+    if len(columns) == 1 and not is_conversation(first) and not (isinstance(first, str) and len(columns[0]) > 1):
+        return None
+    return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
 def inner_rows(value: Mapping[str, Any]) -> list[Any] | None:
@@ -104,6 +139,17 @@ def _of_table(value: Mapping[str, Any]) -> list[Any] | None:
     return None
 
 
+def _is_message_next(text: str, at: int) -> bool:
+    """Whether a message without an id is the first in an array: the array is a conversation, and not one of rows."""
+    while text[at : at + 1] and text[at] in JSON_SPACE:
+        at += 1
+    try:
+        first = first_json(text, at)[0]
+        return is_conversation([first]) and not first.keys() & {"id", "message_id"}
+    except ValueError:
+        return False
+
+
 def _values(text: IO[str], path: Path) -> Iterator[tuple[str, Any, bool]]:
     """(place, value, whether in an array) of each item of an array, or of each value of a sequence, read piece by piece."""
     hint = "expected one array of objects, or one object a line"
@@ -120,7 +166,7 @@ def _values(text: IO[str], path: Path) -> Iterator[tuple[str, Any, bool]]:
                     raise UsageError(f"{path}: ends before its array does", "the file is cut short: copy or download it again")
                 return
             continue
-        if number == 0 and not in_array and buffer[at] == "[":
+        if number == 0 and not in_array and buffer[at] == "[" and not _is_message_next(buffer, at + 1):
             in_array, at = True, at + 1
             continue
         if in_array and buffer[at] == "]":

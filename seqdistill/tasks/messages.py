@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from seqdistill.errors import UsageError
+from seqdistill.records import ROLES as KEPT_ROLES
 from seqdistill.records import Message, check_messages, from_json
 
 ROLES = {
@@ -29,6 +30,8 @@ LONGEST_LITERAL = 1 << 20  # characters of a Python literal that are parsed
 
 def chat_messages(value: Any, place: str, key: str) -> list[Message]:
     """The messages of a conversation, tool turns as text. Raises UsageError naming place, key and message."""
+    if _is_plain(value):
+        return check_messages([{"role": one["role"], "content": one["content"]} for one in value], place, key)
     value = structured(value)
     value = plain_messages(value) or value
     if not isinstance(value, list) or not value:
@@ -43,7 +46,7 @@ def chat_messages(value: Any, place: str, key: str) -> list[Message]:
             continue
         role, content = _role(one), message_text(one, where)
         if role == "tool":
-            content = f"<tool_response>\n{content}\n</tool_response>"
+            content = _tagged(content, "tool_response")
             if results:
                 messages[-1] = {"role": "user", "content": f"{messages[-1]['content']}\n{content}"}
             else:
@@ -54,6 +57,17 @@ def chat_messages(value: Any, place: str, key: str) -> list[Message]:
     return check_messages(messages, place, key)
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether messages are written as they are kept, as nearly all are: then there is nothing to look for in them."""
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and one.keys() == {"role", "content"}
+        and one["role"] in KEPT_ROLES
+        and isinstance(one["content"], str)
+        for one in value
+    )
+
+
 def is_conversation(value: Any) -> bool:
     """Whether a value is a list of messages, each with a role (or ShareGPT's `from`)."""
     return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) and _written_role(one) for one in value)
@@ -62,6 +76,11 @@ def is_conversation(value: Any) -> bool:
 def plain_messages(value: Any) -> list[Any]:
     """Messages as LangChain writes them, or pairs of input and output, with roles and contents; empty for anything else."""
     value = structured(value)
+    if isinstance(value, Mapping) and value.keys() & {"role", "from"}:  # a list for each key, as `datasets` keeps sequences
+        columns = list(value.values())
+        if not all(isinstance(one, list) for one in columns) or len({len(one) for one in columns}) != 1:
+            return []
+        value = [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]
     if not isinstance(value, list) or not value or not all(isinstance(one, Mapping) for one in value):
@@ -83,35 +102,96 @@ def _from_langchain(message: Mapping[str, Any]) -> Mapping[str, Any]:
     return message
 
 
-_TURN_MARKS = (
+_TURN_MARKS = (  # with a text that is in every conversation of the kind
     (re.compile(r"(?:\A|\n)\s*### (Human|Assistant|System):|### (Human|Assistant):"), "### "),
     (re.compile(r"(?:\A|\n\n)(Human|Assistant|System): ?"), "Human:"),
-    (re.compile(r"<\|im_start\|>(user|assistant|system)\n"), "<|im_start|>"),
-    (re.compile(r"(?:\A|\n)\s*(USER|ASSISTANT|SYSTEM): ?"), "USER:"),
+    (re.compile(r"<\|im_start\|>(user|assistant|system|tool)\n"), "<|im_start|>"),
+    (re.compile(r"<\|start_header_id\|>(user|assistant|system|ipython)<\|end_header_id\|>"), "<|start_header_id|>"),
+    (re.compile(r"<start_of_turn>(user|model)\n"), "<start_of_turn>"),
+    (re.compile(r"(?:\A|\n)\s*(USER|ASSISTANT|SYSTEM|FUNCTION RESPONSE): ?"), "USER:"),
 )
-_TURN_END = re.compile(r"\s*(?:<\|im_end\|>|<\|endoftext\|>|</s>)?\s*\Z")
+_OPEN_TURN_MARKS = (*_TURN_MARKS, (re.compile(r"(?:\A|\n)(Human|Assistant|System): ?"), "Human:"))  # a prompt, ends with a mark
+_TEXT_START = re.compile(r"\A\s*(?:<s>|<bos>|<\|begin_of_text\|>)\s*")
+_TURN_END = re.compile(r"\s*(?:<\|im_end\|>|<\|endoftext\|>|</s>|<\|eot_id\|>|<\|end_of_text\|>|<end_of_turn>)?\s*\Z")
 
 
 def marked_turns(text: str) -> list[Message]:
-    """The turns of a conversation that is one text with a mark before each (`### Human:`, `Human:`, `USER:`, ChatML).
+    """The turns of a conversation that is one text with a mark before each: `### Human:`, `Human:`, `USER:`, a chat template's.
 
     Empty unless the text begins with a mark and has turns of both sides.
     """
-    for mark, sign in _TURN_MARKS:
-        if sign not in text or not (first := mark.search(text)) or text[: first.start()].strip():
-            continue
-        marks = list(mark.finditer(text))
-        ends = [*(one.start() for one in marks[1:]), len(text)]
-        turns = [
-            {
-                "role": ROLES[(one[1] or one[one.lastindex or 1]).lower()],
-                "content": _TURN_END.sub("", text[one.end() : end]).strip(),
-            }
-            for one, end in zip(marks, ends, strict=True)
-        ]
-        if {"user", "assistant"} <= {turn["role"] for turn in turns} and all(turn["content"] for turn in turns):
-            return turns
-    return []
+    turns = _first_turns(text, _TURN_MARKS)
+    return turns if all(turn["content"] for turn in turns) else []
+
+
+def prompted_turns(text: str) -> list[Message]:
+    """The turns of a prompt that is one text, as a chat template or the older APIs have it, up to the mark of the answer.
+
+    Empty for a prompt that does not end with that mark.
+    """
+    turns = _first_turns(text, _OPEN_TURN_MARKS)
+    is_open = turns[-1:] == [{"role": "assistant", "content": ""}] and all(turn["content"] for turn in turns[:-1])
+    return turns[:-1] if is_open else []
+
+
+def _first_turns(text: str, marks: Iterable[tuple[re.Pattern[str], str]]) -> list[Message]:
+    text = _TEXT_START.sub("", text)
+    found = (_turns_of(text, mark, sign) for mark, sign in marks)
+    return next((turns for turns in (*found, _bracketed_turns(text), _instructed_turns(text)) if turns), [])
+
+
+def _bracketed_turns(text: str) -> list[Message]:
+    """The turns of Llama 2's and Mistral's templates: each user's in [INST] and [/INST], the system's within the first."""
+    if not text.startswith("[INST]"):
+        return []
+    turns: list[Message] = []
+    for part in re.split(r"(?:</s>)?\s*(?:<s>)?\s*\[INST\]", text)[1:]:
+        asked, closed, answer = part.partition("[/INST]")
+        if not closed:
+            return []
+        if not turns and (system := re.match(r"\s*<<SYS>>(.*?)<</SYS>>", asked, re.DOTALL)):
+            turns.append({"role": "system", "content": system[1].strip()})
+            asked = asked[system.end() :]
+        turns.append({"role": "user", "content": asked.strip()})
+        turns.append({"role": "assistant", "content": _TURN_END.sub("", answer).strip()})
+    return turns
+
+
+def _instructed_turns(text: str) -> list[Message]:
+    """The turns of a row of Alpaca that is one text: its instruction and input, and the response."""
+    if (match := _INSTRUCTED.fullmatch(text)) is None:
+        return []
+    asked = "\n\n".join(part.strip() for part in (match["a"], match["b"]) if part and part.strip())
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": _TURN_END.sub("", match["c"]).strip()}]
+
+
+_INSTRUCTED = re.compile(
+    r"(?:Below is an instruction[^\n]*)?\s*"
+    r"### Instruction:\n(?P<a>(?:(?!\n### ).)*)(?:\n### Input:\n(?P<b>(?:(?!\n### ).)*))?"
+    r"\n### Response:(?P<c>(?:(?!\n### ).)*)",
+    re.DOTALL,
+)
+
+
+def _turns_of(text: str, mark: re.Pattern[str], sign: str) -> list[Message]:
+    if sign not in text or not (first := mark.search(text)) or text[: first.start()].strip():
+        return []
+    marks = list(mark.finditer(text))
+    ends = [*(one.start() for one in marks[1:]), len(text)]
+    turns = [
+        {
+            "role": ROLES[(one[1] or one[one.lastindex or 1]).lower().replace("function response", "tool")],
+            "content": _TURN_END.sub("", text[one.end() : end]).strip(),
+        }
+        for one, end in zip(marks, ends, strict=True)
+    ]
+    return turns if {"user", "assistant"} <= {turn["role"] for turn in turns} else []
+
+
+def is_tree_message(row: Mapping[str, Any]) -> bool:
+    """Whether a row is one message of a tree, as OpenAssistant publishes them."""
+    named = all(isinstance(row.get(key), str) for key in ("message_id", "text", "role"))
+    return named and isinstance(row.get("parent_id"), (str, type(None)))
 
 
 def is_assistant(message: Any) -> bool:
@@ -128,11 +208,17 @@ def message_text(message: Mapping[str, Any], where: str) -> Any:
         return content_text(message.get("output"), where)
     content = content_text(_content(message), where)
     if _written_role(message) == "function_call":
-        return f"<tool_call>\n{content}\n</tool_call>"
+        return _tagged(content, "tool_call")
     calls = [call_text(call) for call in tool_calls(message)]
     if not isinstance(content, str):
         return content
     return "\n".join([*([content] if content.strip() or not calls else []), *calls])
+
+
+def _tagged(content: Any, tag: str) -> str:
+    """A tool turn's text in its tag, where it is not in one already, as data sets in the Hermes form have it."""
+    text = str(content).strip()
+    return text if text.startswith(f"<{tag}>") and text.endswith(f"</{tag}>") else f"<{tag}>\n{content}\n</{tag}>"
 
 
 def content_text(content: Any, where: str) -> Any:
@@ -151,7 +237,7 @@ def _part_text(part: Any, where: str) -> str:
         return part
     if not isinstance(part, Mapping):
         raise UsageError(f"{where} holds a part that is not text: {part!r}"[:200], 'a part is {"type": "text", "text": "..."}')
-    kind = part.get("type")
+    kind = part.get("type") or part.get("content_type")
     texts = [text for key in ("text", "value", "content", "refusal") if isinstance(text := part.get(key), str)]
     if kind in TEXT_PARTS and texts:
         return texts[0]
@@ -202,8 +288,14 @@ def _content(message: Mapping[str, Any]) -> Any:
     return next((message[key] for key in ("content", "value", "parts", "text") if message.get(key) is not None), None)
 
 
+_NUMPY_ARRAY = re.compile(r"\s*array\((\[.*\]),\s*dtype=object\)\s*", re.DOTALL)  # as pandas writes a cell that holds an array
+_BETWEEN_OBJECTS = re.compile(r"\}\s*\n\s*\{")  # numpy prints no commas; a line end within a text is escaped
+
+
 def structured(value: Any) -> Any:
     """The list or object that a text holds, as JSON or as Python prints it; any other value as it is."""
+    if isinstance(value, str) and (array := _NUMPY_ARRAY.fullmatch(value)):
+        value = array[1]
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
@@ -214,7 +306,7 @@ def structured(value: Any) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SyntaxWarning)
-                literal = ast.literal_eval(value.strip())
+                literal = ast.literal_eval(_BETWEEN_OBJECTS.sub("}, {", value.strip()))
             return from_json(json.dumps(literal)) if isinstance(literal, (list, dict)) else value
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             pass
@@ -249,6 +341,19 @@ def instruction_text(row: Mapping[str, Any]) -> str | None:
     if not isinstance(instruction, str) or not instruction.strip():
         return None
     return "\n\n".join([instruction, *_texts(row, ("input", "context"))])
+
+
+def history_turns(row: Mapping[str, Any], place: str) -> list[Message]:
+    """The earlier turns of an Alpaca row as LLaMA-Factory has them: pairs of an instruction and its answer; mostly none."""
+    history = structured(row.get("history"))
+    if not isinstance(history, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in history
+    ):
+        return []
+    turns = [
+        {"role": role, "content": text} for pair in history for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    return check_messages(turns, place, "history") if turns else []
 
 
 def ends_with(prompt: Any, answer: Any) -> bool:

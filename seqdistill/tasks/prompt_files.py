@@ -23,9 +23,11 @@ from seqdistill.tasks.messages import (
     check_only_text,
     content_text,
     ends_with,
+    history_turns,
     instruction_text,
     is_assistant,
     is_conversation,
+    is_tree_message,
     plain_messages,
     structured,
     with_system,
@@ -34,12 +36,14 @@ from seqdistill.tasks.row_files import hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 
 KEYS = ("prompt", "messages", "system", "reference", "slice", "id", "group")
+RECORDED_KEYS = ("completion",)  # that only the rows of an import have
 ROW_HINT = 'a prompt is {"prompt": "text"} or {"messages": [...]}, with "id", "reference", "slice" and "group" where known'
 NO_TYPOS = {"preference", "preferences"}  # keys of other data that only look like ours
 QUESTIONS = ("question", "query", "problem", "text", "input", "inputs", "sentence", "document", "article", "dialogue", "body")
+BESIDE_QUESTIONS = ("context", "contexts", "passage", "choices", "options")  # without which a question may mean nothing
 REFERENCES = (
     *("answer", "completion", "response", "output", "expected", "expected_output", "expectedOutput", "ground_truth", "target"),
-    *("targets", "label", "solution", "summary", "highlights", "gold"),
+    *("targets", "label", "solution", "summary", "highlights", "gold", "answers"),
 )
 NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
@@ -77,12 +81,15 @@ def load_rows(
     places: dict[str, str] = {}
     repeated = 0
     otherwise: list[str] = []  # places of repeated prompts with another reference than the first
-    tools = 0
+    tools = replies = 0
     found: set[str] = set()
     used = variables(template)
     rows = hub_rows(source) if is_hub_source(source) else read_rows(Path(source), progress)
     for place, raw in rows:
         row = {str(key).strip(): value for key, value in raw.items()}
+        if is_tree_message(row) and (row.get("parent_id") or row["role"] == "assistant"):
+            replies += 1
+            continue
         known = _known(row, columns, found)
         _check_keys(row, known, used | set(columns.values()), place)
         prompt = _prompt(row, known, template, used, place)
@@ -105,12 +112,8 @@ def load_rows(
             )
     if not prompts:
         raise UsageError(f"{source}: no prompts in it", ROW_HINT)
-    if not may_lack and (lost := sorted(set(columns) - found)):
-        raise UsageError(
-            f"{source}: no row has the column {columns[lost[0]]!r}, which [task] columns gives for {lost[0]!r}"
-            f"{nearest(columns[lost[0]], row)}",
-            f"the last row read has: {', '.join(row)}",
-        )
+    if not may_lack:
+        check_found({key: column for key, column in columns.items() if key not in RECORDED_KEYS}, found, row, source)
     say = (progress or Silent()).note
     if repeated:
         say(f"{source}: {repeated} rows repeat an earlier prompt and are sent once; give rows an id to send each of them")
@@ -118,6 +121,13 @@ def load_rows(
         say(f"{source}: {len(otherwise)} of them have another reference than the first, which counts; see {otherwise[0]}")
     if tools:
         say(f"{source}: {tools} rows come with tools, which are not sent: write them into the template, {{{{ tools }}}}")
+    if replies:
+        say(f"{source}: {replies} messages further down in trees are no prompts by themselves and left out")
+    if column := next((name for name in BESIDE_QUESTIONS if _is_unused(row, name, used | set(columns.values()))), None):
+        say(
+            f"{source}: the column {column!r} is in no prompt; if the question needs it, write it into the template: "
+            f"{{{{ {column} }}}}"
+        )
     if not any(prompt.reference for prompt, _ in prompts.values()) and (column := _likely(row, REFERENCES, used)):
         say(f'{source}: no row has a reference; is it the column {column!r}? [task] columns = {{ reference = "{column}" }}')
     return list(prompts.values())
@@ -126,6 +136,18 @@ def load_rows(
 def _likely(row: Mapping[str, Any], names: tuple[str, ...], used: Set[str]) -> str | None:
     """The first of the row's columns that are often called so and that nothing uses."""
     return next((name for name in names if name in row and name not in used and isinstance(row[name], (str, int, float))), None)
+
+
+def likely_columns(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The columns of a row that are often the prompt's and the answer's; None for none."""
+    return _likely(row, QUESTIONS, set()), _likely(row, REFERENCES, set())
+
+
+def _is_unused(row: Mapping[str, Any], name: str, used: Set[str]) -> bool:
+    """Whether a row has something in a column that neither the template nor an instruction's prompt uses."""
+    held = row.get(name)
+    is_text = (isinstance(held, str) and held.strip()) or (isinstance(held, list) and any(isinstance(one, str) for one in held))
+    return bool(is_text) and name not in used and instruction_text(row) is None
 
 
 def check_source(source: str) -> None:
@@ -137,13 +159,44 @@ def check_source(source: str) -> None:
 def check_columns(columns: Mapping[str, Any]) -> None:
     """Raises UsageError for a [task] columns that names no key of ours or maps it to what is not a column's name."""
     example = '[task] columns = { prompt = "question", reference = "answer" }'
+    keys = (*KEYS, *RECORDED_KEYS)
     for key, column in columns.items():
-        if key not in KEYS:
+        if key not in keys:
             raise UsageError(
-                f"[task] columns: unknown key {key!r}{nearest(key, KEYS)}", f"keys are {', '.join(KEYS)}: {example}"
+                f"[task] columns: unknown key {key!r}{nearest(key, keys)}", f"keys are {', '.join(keys)}: {example}"
             )
         if not isinstance(column, str) or not column.strip():
             raise UsageError(f"[task] columns: {key} = {column!r} is not the name of a column", example)
+
+
+def has_column(row: Mapping[str, Any], column: str) -> bool:
+    """Whether a row has the column that [task] columns names: by its name, or by its path as in `reward_model.ground_truth`."""
+    return column_value(row, column, row) is not row
+
+
+def column_value(row: Mapping[str, Any], column: str, without: Any = None) -> Any:
+    """What a row has in a column that [task] columns names; `without` where it has no such column."""
+    value: Any = row
+    name = column.strip()
+    parts = [name] if name in row else name.split(".")
+    if not name:
+        return without
+    for part in parts:
+        held = structured(value)
+        if not isinstance(held, Mapping) or part not in held:
+            return without
+        value = held[part]
+    return value
+
+
+def check_found(columns: Mapping[str, str], found: Set[str], row: Mapping[str, Any], source: str) -> None:
+    """Raises UsageError for a column of [task] columns that no row had; `row` is the last one read."""
+    if lost := sorted(columns.keys() - found):
+        raise UsageError(
+            f"{source}: no row has the column {columns[lost[0]]!r}, which [task] columns gives for {lost[0]!r}"
+            f"{nearest(columns[lost[0]].strip(), row)}",
+            f"the last row read has: {', '.join(row)}",
+        )
 
 
 # --- one row ----------------------------------------------------------------------------------------------------------
@@ -153,11 +206,16 @@ def _known(row: Mapping[str, Any], columns: Mapping[str, str], found: set[str]) 
     """The row's values under our keys: from the columns that are mapped, else by name, upper case or lower."""
     known: dict[str, Any] = {}
     folded = {name.casefold(): name for name in reversed(list(row))}
+    if is_tree_message(row):
+        known["prompt"] = row["text"]
     for key in KEYS:
-        column = columns.get(key, "").strip()
-        name = column if column in row else key if key in row else folded.get(key)
-        if name is not None:
+        column = columns.get(key, "")
+        name = key if key in row else folded.get(key)
+        if has_column(row, column):
+            known[key] = column_value(row, column)
+        elif name is not None:
             known[key] = row[name]
+        if has_column(row, column) or name is not None:
             found.add(key)
     if "messages" in columns and "prompt" not in columns:
         known.pop("prompt", None)
@@ -204,7 +262,7 @@ def _prompt_of(
 ) -> tuple[str | list[Message], str | None]:
     """A row's prompt, as text or as messages that end with the user's, and its reference answer."""
     reference = value_text(known, "reference", place)
-    system = known.get("system") if "system" not in used else None
+    system = known.get("system", row.get("system_prompt")) if not {"system", "system_prompt"} & used else None
     key = next((key for key in ("prompt", "messages") if known.get(key) is not None), "messages")
     value = known.get(key)
     if value is None and isinstance(body := row.get("body"), Mapping):  # a line of a batch's input
@@ -213,10 +271,13 @@ def _prompt_of(
     for name in ("conversations", "conversation"):
         if value is None and plain_messages(row.get(name)):
             key, value = name, plain_messages(row[name])
+    if isinstance(value, Mapping) and (turns := plain_messages(value)):
+        value = turns
     if isinstance(value, Mapping) and (inner := value.get("messages", [value] if value.get("role") else None)):
         value = inner
     if value is None and (instruction := instruction_text(row)):
-        key, value = "prompt", instruction
+        earlier = history_turns(row, place)
+        key, value = ("history", [*earlier, {"role": "user", "content": instruction}]) if earlier else ("prompt", instruction)
         reference = reference or value_text(row, "output", place) or value_text(row, "response", place)
     answer = row.get("output", row.get("response"))
     if key == "prompt" and (instruction := instruction_text(row)) and ends_with(value, answer):
@@ -230,8 +291,8 @@ def _prompt_of(
         messages = with_system([{"role": "user", "content": value}], system, place)
         return (messages if len(messages) > 1 else value), reference
     if not isinstance(held, list):
-        column, answers = _likely(row, QUESTIONS, set()) or "...", _likely(row, REFERENCES, set())
-        named = f'prompt = "{column}"' + (f', reference = "{answers}"' if answers else "")
+        column, answers = likely_columns(row)
+        named = f'prompt = "{column or "..."}"' + (f', reference = "{answers}"' if answers else "")
         hint = f"{ROW_HINT}; name other columns with [task] columns = {{ {named} }}"
         key = "prompt" if "prompt" in row else key
         if key in row:
@@ -253,6 +314,8 @@ def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
     is its JSON.
     """
     value = row.get(key)
+    if isinstance(value, dict) and isinstance(value.get("text"), list) and "answer_start" in value:  # SQuAD's answers
+        value = next(iter(value["text"]), None)
     if isinstance(value, list) and len(value) == 1 and key in ("reference", "answer"):
         value = value[0]
     if isinstance(value, dict) and is_assistant(value) and key == "reference":

@@ -15,7 +15,7 @@ from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
-from seqdistill.records import NOT_UTF8
+from seqdistill.records import NO_FILE, NOT_UTF8
 from seqdistill.tasks.brought_files import Damaged, check_readable, kind_within, packing
 from seqdistill.tasks.csv_rows import csv_rows
 from seqdistill.tasks.json_rows import Row, Unread, json_rows
@@ -39,7 +39,7 @@ def read_rows(path: Path, progress: Progress | None = None, unread: Unread | Non
             case _:
                 yield from json_rows(path, unread)
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", "check the path; a path in a recipe is relative to the recipe") from None
+        raise UsageError(f"{path}: no such file", NO_FILE) from None
     except (IsADirectoryError, PermissionError) as error:
         raise UsageError(f"{path}: {error.strerror}", "pass a readable file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, Damaged) as error:
@@ -96,6 +96,8 @@ def _from_arrow(value: Any, inside: bool = False) -> Any:
     """
     if isinstance(value, Mapping):
         return {str(key): _from_arrow(one, inside=True) for key, one in value.items() if one is not None or not inside}
+    if isinstance(value, list) and value and all(isinstance(one, tuple) for one in value):  # a map
+        return {str(key): _from_arrow(one, inside=True) for key, one in value if one is not None}
     if isinstance(value, (list, tuple)):
         return [_from_arrow(one, inside=True) for one in value]
     if isinstance(value, float):

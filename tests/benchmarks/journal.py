@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from seqdistill.engines import Completion, Request
-from seqdistill.journal.storage import Journal, lacking, request_key
+from seqdistill.journal.storage import Journal, missing_requests, request_key
 
 SYSTEM = {"role": "system", "content": "Rewrite the notice in one sentence. Keep every date, place and number."}
 ODD = 0x9E3779B97F4A7C15F39CC0605CEDC835
@@ -66,7 +66,7 @@ def resume(path: Path, lines: int) -> None:
     memory = peak_mb() - base
     began = time.process_time()
     some = [request(number) for number in range(0, lines, step(lines))]
-    missing = lacking(journal, "teacher", [*some, request(lines)])
+    missing = missing_requests(journal, "teacher", [*some, request(lines)])
     looked = (time.process_time() - began) / len(some)
     began = time.process_time()
     for one in some:

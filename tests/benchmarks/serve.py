@@ -1,12 +1,14 @@
-"""What `seqdistill serve` costs beside a direct call to the student's endpoint: CPU, time to first token, memory.
+"""What `seqdistill serve` costs beside a bare relay and beside a direct call to the student: CPU, first token, memory.
 
     python tests/benchmarks/serve.py [REQUESTS] [STREAMS]
 
-The student is tests/chat_server.py in a process of its own. Direct and served calls alternate. Prints one JSON object:
-milliseconds of the server's CPU a request (the median of batches), medians of both ways, and the memory of STREAMS at once.
+The student is tests/chat_server.py, the relay relay.py, each in a process of its own. The three ways alternate request by
+request. Prints one JSON object: milliseconds of CPU a request in relay and server (the medians of batches) and their ratio,
+the median time of each way (a stream's is that of its first text), and the memory of STREAMS at once.
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -22,6 +24,7 @@ import aiohttp
 
 HERE = Path(__file__).resolve().parent.parent
 BATCH = 20  # requests between two readings of the CPU time; their median is reported
+WARM_UP = 3  # batches that are not counted
 
 
 def free_port() -> int:
@@ -65,60 +68,68 @@ async def first_token(session: aiohttp.ClientSession, url: str, n: int, extra: d
     return first
 
 
-async def measured(direct: str, served: str, pid: int, requests: int, streams: int) -> dict[str, Any]:
+async def measured(urls: dict[str, str], pids: dict[str, int], requests: int, streams: int) -> dict[str, Any]:
     result: dict[str, Any] = {"requests": requests}
-    logprobs = {"logprobs": True, "top_logprobs": 0}  # what the server asks the student for
+    extra = {"direct": {"logprobs": True, "top_logprobs": 0}}  # what the server requests of the student
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), read_bufsize=1 << 14) as session:
         for name, call in (("whole", whole), ("stream", first_token)):
-            for n in range(50):
-                await call(session, direct, n, logprobs)
-                await call(session, served, n, {})
-            times: dict[str, list[float]] = {"direct": [], "served": []}
-            cpu, before = [], cpu_seconds(pid)
-            for n in range(requests):
-                times["direct"].append(await call(session, direct, n, logprobs))
-                times["served"].append(await call(session, served, n, {}))
-                if (n + 1) % BATCH == 0:
-                    cpu.append((cpu_seconds(pid) - before) / BATCH)
-                    before = cpu_seconds(pid)
+            times: dict[str, list[float]] = {way: [] for way in urls}
+            cpu: dict[str, list[float]] = {way: [] for way in pids}
+            for batch in range(-WARM_UP, requests // BATCH):
+                before = {way: cpu_seconds(pid) for way, pid in pids.items()}
+                for n in range(BATCH):
+                    for way, url in urls.items():
+                        seconds = await call(session, url, batch * BATCH + n, extra.get(way, {}))
+                        if batch >= 0:
+                            times[way].append(seconds)
+                if batch >= 0:
+                    for way, pid in pids.items():
+                        cpu[way].append((cpu_seconds(pid) - before[way]) / BATCH)
             medians = {way: statistics.median(found) * 1e3 for way, found in times.items()}
+            spent = {way: statistics.median(found) * 1e3 for way, found in cpu.items()}
             result[name] = {
-                "cpu_ms_a_request": round(statistics.median(cpu) * 1e3, 3),
-                **{f"{way}_median_ms": round(value, 3) for way, value in medians.items()},
-                "added_median_ms": round(medians["served"] - medians["direct"], 3),
+                "cpu_ms_a_request": {way: round(value, 3) for way, value in spent.items()},
+                "cpu_of_relay": round(spent["served"] / spent["relay"], 3),
+                "median_ms": {way: round(value, 3) for way, value in medians.items()},
+                "added_median_ms": {way: round(medians[way] - medians["direct"], 3) for way in pids},
             }
-        idle = memory_mb(pid, "VmRSS")
+        idle = memory_mb(pids["served"], "VmRSS")
         began = time.perf_counter()
-        await asyncio.gather(*(first_token(session, served, n, {}) for n in range(streams)))
+        await asyncio.gather(*(first_token(session, urls["served"], n, {}) for n in range(streams)))
         result["at_once"] = {
             "streams": streams,
             "seconds": round(time.perf_counter() - began, 2),
             "memory_before_mb": round(idle, 1),
-            "memory_peak_mb": round(memory_mb(pid, "VmHWM"), 1),
+            "memory_peak_mb": round(memory_mb(pids["served"], "VmHWM"), 1),
         }
     return result
 
 
+def started(ends: contextlib.ExitStack, command: list[str], ready: str, **output: Any) -> subprocess.Popen[str]:
+    """A process, once it has printed a line with this text; it is terminated at the end."""
+    process = subprocess.Popen([sys.executable, *command], text=True, **output)
+    ends.callback(process.wait)
+    ends.callback(process.terminate)
+    printed = process.stdout or process.stderr
+    assert printed is not None and any(ready in line for line in printed), command
+    return process
+
+
 def main(requests: int, streams: int) -> None:
-    student, port = free_port(), free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "seqdistill", "serve", f"{folder}/run", "--port", str(port), "--threshold", "0.5"]
-        command += ["--decide-on", "1", "--without-teacher", "student", "--concurrency", str(streams + 8)]
-        command += ["--student-base-url", f"http://127.0.0.1:{student}/v1"]
-        behind = subprocess.Popen([sys.executable, str(HERE / "chat_server.py"), str(student)], stdout=subprocess.PIPE)
-        assert behind.stdout is not None
-        behind.stdout.readline()
-        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        try:
-            assert server.stderr is not None
-            line = next(line for line in server.stderr if "http://" in line)
-            assert str(port) in line
-            urls = [f"http://127.0.0.1:{one}/v1/chat/completions" for one in (student, port)]
-            print(json.dumps(asyncio.run(measured(*urls, server.pid, requests, streams)), indent=2))
-        finally:
-            server.terminate()
-            behind.kill()
-            server.wait()
+    ports = {way: free_port() for way in ("direct", "relay", "served")}
+    student = f"http://127.0.0.1:{ports['direct']}/v1"
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
+        serve = ["-m", "seqdistill", "serve", f"{folder}/run", "--port", str(ports["served"]), "--threshold", "0.5"]
+        serve += ["--decide-on", "1", "--without-teacher", "student", "--concurrency", str(streams + 8)]
+        serve += ["--student-base-url", student]
+        relay = [str(HERE / "benchmarks" / "relay.py"), str(ports["relay"]), student]
+        started(ends, [str(HERE / "chat_server.py"), str(ports["direct"])], "http://", stdout=subprocess.PIPE)
+        pids = {
+            "relay": started(ends, relay, "listening", stdout=subprocess.PIPE).pid,
+            "served": started(ends, serve, "http://", stderr=subprocess.PIPE).pid,
+        }
+        urls = {way: f"http://127.0.0.1:{port}/v1/chat/completions" for way, port in ports.items()}
+        print(json.dumps(asyncio.run(measured(urls, pids, requests, streams)), indent=2))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
 
 The student is the embedded teacher cut to 8 layers; the rows are the demo's prompts with their references, or those of a
 finished run. Every contender trains in a process of its own on the same rows in the same order, with the same batches,
-learning rate and steps. Steps are timed after the first few; a token is a token of a row, padding is none. Peak memory is
-the process's, or what it allocated on the GPU. On a GPU equal settings are in bfloat16.
+learning rate and steps. At equal settings TRL gets the rows as text that ends with the end of the turn: from messages, as by
+its defaults, it also trains on the line break behind that. Steps are timed after the first few; a token is a token of a row,
+without padding. Peak memory is the process's, or what it allocated on the GPU. On a GPU equal settings are in bfloat16.
 """
 
 import argparse
@@ -59,7 +60,8 @@ BARE = (
     + """
 from datasets import load_dataset
 from trl import SFTConfig, SFTTrainer
-data = load_dataset("json", data_files=str(folder / "rows.jsonl"), split="train").select_columns(["prompt", "completion"])
+rows = str(folder / args.pop("rows"))
+data = load_dataset("json", data_files=rows, split="train").select_columns(["prompt", "completion"])
 timed = Timed()
 args["use_cpu"] = not torch.accelerator.is_available()  # TRL's default, bf16, is refused on a CPU without it
 config = SFTConfig(output_dir=str(folder / "out"), report_to="none", save_strategy="no", disable_tqdm=True, **args)
@@ -102,7 +104,7 @@ report(watch, [line["loss"] for line in lines if line["loss"] is not None])
 )
 
 DEFAULTS = "bare TRL, its defaults"
-BARE_EQUAL = {**EQUAL, "max_length": None}
+BARE_EQUAL = {**EQUAL, "max_length": None, "rows": "texts.jsonl"}
 CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {
     "seqdistill train": (STAGE, EQUAL),
     "seqdistill train, padded to 32": (STAGE, {**EQUAL, "pad_to_multiple_of": 32}),
@@ -110,7 +112,7 @@ CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {
     "seqdistill train, bf16, padded to 32": (STAGE, {**EQUAL, "bf16": True, "pad_to_multiple_of": 32}),
     "bare TRL, equal settings": (BARE, BARE_EQUAL),
     "bare TRL, equal settings, bf16": (BARE, {**BARE_EQUAL, "bf16": True}),
-    DEFAULTS: (BARE, {}),
+    DEFAULTS: (BARE, {"rows": "rows.jsonl"}),
 }
 USUAL = ("seqdistill train", "bare TRL, equal settings", DEFAULTS)
 
@@ -151,6 +153,11 @@ def prepare(folder: Path, layers: str, rows: Path | None, batch: int, steps: int
     write_jsonl(folder / "rows.jsonl", samples)
     lines = [row for _, row in read_jsonl(folder / "rows.jsonl")]
     tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    texts = []
+    for row in lines:
+        prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        texts.append({"prompt": prompt, "completion": row["completion"][0]["content"] + tokenizer.eos_token})
+    write_jsonl(folder / "texts.jsonl", texts)
     timed = lines[WARM_UP * batch : count]
     return sum(len(tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)) for row in timed)
 

@@ -10,12 +10,12 @@ from seqdistill.recipe.tables.setting import key
 class IntegrityConfig:
     """[filter.integrity]: what may not be wrong with a completion on its own."""
 
-    finish_reasons: list[str] = key(["stop"], "keep completions that ended by one of these; repeat it; [] accepts all")
+    finish_reasons: list[str] = key(["stop"], "keep completions that ended by one of these; [] accepts all; repeatable")
     min_chars: int = key(1, "reject shorter completions", low=0)
     max_chars: int | None = key(None, "reject longer completions", low=1)
     markup: bool = key(True, "reject template tokens in the text, reasoning left in it, open code fences and broken characters")
     max_repetition: float = key(
-        0.5, "reject when more than this share of a completion repeats what it said before; 1 is off", low=0, high=1
+        0.5, "reject when more than this share of a completion repeats earlier text of it; 1 is off", low=0, high=1
     )
     self_naming: bool = key(True, "reject completions that speak of themselves as an AI model, unprompted")
     constant_share: float = key(
@@ -26,7 +26,7 @@ class IntegrityConfig:
     )
     refusals: str = key("annotate", "refusals: count them in the report, or drop them", choices=("annotate", "drop"))
     stock_phrases: str = key(
-        "annotate", "openings that take the place of an answer: count them in the report, or drop", choices=("annotate", "drop")
+        "annotate", "stock phrases that open a completion: count them in the report, or drop them", choices=("annotate", "drop")
     )
     script_share: float = key(
         0.5,
@@ -37,13 +37,13 @@ class IntegrityConfig:
     )
     language_share: float = key(
         0.0,
-        "the same for another language than its prompt's, of 97 languages; 0 is off, as language identification takes its time",
+        "the same for languages, of which 97 are known; 0 is off, because identification is slow",
         low=0,
         high=1,
     )
     stock_share: float = key(
         0.005,
-        "a stock phrase opens at least this share of one slice's completions, unprompted; 0 is off",
+        "an opening is a stock phrase when at least this share of a slice's completions begin with it, unprompted; 0 is off",
         low=0,
         high=1,
     )
@@ -59,7 +59,7 @@ class NearDuplicatesConfig:
         choices=("pair", "prompt", "response", "within-prompt", "off"),
     )
     similarity: float = key(0.8, "Jaccard similarity of word pairs from which rows are near-duplicates", low=0.3, high=1)
-    numbers: bool = key(True, "rows whose numbers differ are no near-duplicates")
+    numbers: bool = key(True, "rows whose numbers differ are not near-duplicates")
     guard: float = key(
         0.8,
         "stop when near-duplicates would take more than this share of a slice, or a quarter of it in one cluster; 1 is off",
@@ -72,15 +72,15 @@ class NearDuplicatesConfig:
 class ContaminationConfig:
     """[filter.contamination]: which rows hold a test item. The run's own test set is always looked for."""
 
-    against: list[str] = key([], "further test sets that must not be trained on: files or hf:OWNER/NAME; repeat it", path=True)
+    against: list[str] = key([], "further test sets that must not be trained on: files or hf:OWNER/NAME; repeatable", path=True)
     action: str = key(
         "drop",
         "drop the rows that hold a test item, or count them in the report and train on them",
         choices=("drop", "annotate"),
     )
-    completions: bool = key(True, "look for test items in completions too, not in prompts alone")
-    masked: bool = key(True, "a row that is a test item with other numbers holds it")
-    overlap: float = key(0.7, "share of a test item's 5-grams from which a row holds it", low=0.1, high=1)
+    completions: bool = key(True, "look for test items in completions too, not only in prompts")
+    masked: bool = key(True, "a test item with other numbers counts as that item")
+    overlap: float = key(0.7, "a row holds a test item when it has at least this share of the item's 5-grams", low=0.1, high=1)
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,15 @@ class ScoreConfig:
 
     by: str = key(
         "none",
-        "how samples are scored: nearness to the reference, vote of the samples, nearness to each other, a check, "
-        "numbers and names of the prompt, "
-        "the teacher's log-probability, an LLM judge, a reward model",
+        "how samples are scored: similarity to the reference, majority vote, similarity to each other, a verifier, numbers "
+        "and names that the prompt has, the teacher's log-probability, an LLM judge, a reward model",
         choices=("none", "reference", "vote", "consensus", "verify", "faithfulness", "logprob", "judge", "reward"),
     )
-    metric: str = key("chrf", "by = reference: what nearness is", choices=("chrf", "bleu"))
+    metric: str = key("chrf", "by = reference: metric of similarity", choices=("chrf", "bleu"))
     extract: str | None = key(
         None,
-        "the answer in a completion: text, number, boxed, json:PATH or regex:PATTERN; default: number to verify one, "
-        "to vote json: where a schema is set, else text",
+        "which part of a completion is the answer: text, number, boxed, json:PATH or regex:PATTERN; default: number where a "
+        "number is verified, json: where a vote has a schema, else text",
     )
     reward_model: str | None = key(None, "by = reward: hub id or folder of a sequence classifier with one output", path=True)
 
@@ -110,34 +109,32 @@ class VerifyConfig:
     by: str = key("number", "the check against the reference: number, json, math, command or regex:PATTERN")
     tolerance: float = key(
         TOLERANCE,
-        "by = number: numbers this close are equal, relative; whole numbers must be the same, up to the default",
+        "by = number: relative tolerance; up to the default, whole numbers must match exactly",
         low=0,
         high=1,
     )
     command: list[str] = key(
         [],
-        "by = command: program and arguments; the sample as a JSON line on stdin, exit code 0 is right, 1 wrong; "
-        "repeat it for each part",
+        "by = command: program and arguments, one a flag; gets the sample as a JSON line on stdin; exit code 0 is right, 1 "
+        "wrong",
         path=True,
     )
-    seconds: float = key(10.0, "most seconds of one check", low=0.01)
-    mb: int = key(1024, "most memory of one check, in MiB", low=16)
+    seconds: float = key(10.0, "time limit of one check, in seconds", low=0.01)
+    mb: int = key(1024, "memory limit of one check, in MiB", low=16)
 
 
 @dataclass(frozen=True)
 class SelectConfig:
     """[filter.select]: which of the scored samples stay."""
 
-    keep: str = key("best", "what stays of the scored", choices=("best", "share", "threshold", "all"))
-    best_n: int = key(1, "keep = best: how many stay", low=1)
-    top_share: float = key(0.5, "keep = share: which share stays, the best first", low=0, high=1)
+    keep: str = key("best", "which of the scored samples stay", choices=("best", "share", "threshold", "all"))
+    best_n: int = key(1, "keep = best: how many samples stay", low=1)
+    top_share: float = key(0.5, "keep = share: which share of them stays", low=0, high=1)
     min_score: float | None = key(
-        None, "the lowest score that stays, whatever keep is; default: 1 with keep = threshold or score.by = verify, else none"
+        None, "lowest score that stays, whatever keep is; default: 1 with keep = threshold or score.by = verify, else none"
     )
-    among: str = key("prompt", "choose among one prompt's samples, or among all", choices=("prompt", "all"))
-    unscored: str = key(
-        "drop", "samples that could not be scored: drop them, or keep them behind all others", choices=("drop", "keep")
-    )
+    among: str = key("prompt", "choose among the samples of one prompt, or among all", choices=("prompt", "all"))
+    unscored: str = key("drop", "samples that could not be scored: drop them, or rank them last", choices=("drop", "keep"))
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ class PersonalDataConfig:
     )
     phone_regions: list[str] = key(
         ["US", "GB", "DE", "FR", "ES", "IT", "NL", "BE", "AT", "CH", "IE", "PL", "PT", "SE", "AU", "IN", "BR"],
-        "countries whose national phone numbers are known; those with a country code always are",
+        "countries whose national phone numbers are recognised; numbers with a country code always are",
     )
 
 
@@ -168,11 +165,9 @@ class FilterConfig:
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     personal_data: PersonalDataConfig = field(default_factory=PersonalDataConfig)
-    baselines: bool = key(False, "also write a random and a longest selection of the same size, to compare with")
-    engine: str = key(
-        "local", "where the samples are read: on this machine, or on a Ray cluster", choices=("local", "ray"), output=False
-    )
-    workers: int = key(0, "processes that read the samples; 0: one a core for large files", low=0, output=False)
-    validation: float = key(0.05, "share of the prompts held back to watch the training loss", low=0, high=0.5)
+    baselines: bool = key(False, "also write a random selection and the longest answers, of the same size, to compare with")
+    engine: str = key("local", "filter on this machine, or on a Ray cluster", choices=("local", "ray"), output=False)
+    workers: int = key(0, "processes that filter; 0: one per core for large files", low=0, output=False)
+    validation: float = key(0.05, "share of the prompts held out to watch the training loss", low=0, high=0.5)
     seed: int = key(0, "seed of the train/validation split", low=0)
     limit: int | None = key(None, "only the first N samples", low=1, common=True)

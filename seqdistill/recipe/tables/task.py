@@ -17,12 +17,14 @@ class TaskConfig:
     )
     test: str | None = key(None, "held-out prompts for eval, in the same formats; never trained on", path=True, common=True)
     columns: dict[str, Any] = key(
-        {}, 'columns of prompts and test that go by other names: { prompt = "question", reference = "answer", slice = ... }'
+        {},
+        'columns of prompts, test and imported files with other names: { prompt = "question", reference = "answer" }; '
+        'for import also { completion = "answer" }',
     )
     primary: str | None = key(
         None,
-        "the metric that decides, against the references where all prompts have one; NAME_teacher and NAME_reference say "
-        "which. Default: accuracy for choices, field_f1 for a schema, else chrf",
+        "the metric that decides. It compares with the references where all prompts have one, else with the teacher's answers; "
+        "NAME_reference and NAME_teacher name one. Default: accuracy for choices, field_f1 for a schema, else chrf",
         choices=PRIMARY,
         shown=tuple(name for name in PRIMARY if not name.endswith(("_teacher", "_reference"))),
     )

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.errors import Incomplete, SeqdistillError
-from seqdistill.journal.asking import Asker, answers, failures, lacking, run_async
+from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
 from seqdistill.journal.budget import spending
-from seqdistill.journal.repeated import paid_anew
+from seqdistill.journal.repeated import cost_of_repeats
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
@@ -56,7 +56,7 @@ def ask_all(
                 if contestant.role == "ceiling":
                     timing = []  # the teacher again
                 further = safety_requests(contestant, items, recipe)
-                if again := paid_anew(journal, ((contestant.source, request) for request in (*requests, *further))):
+                if again := cost_of_repeats(journal, ((contestant.source, request) for request in (*requests, *further))):
                     progress.note(f"eval: {contestant.phrase}: {again}")
                 try:
                     failed = run_async(_ask(asker, contestant, requests, further, timing, recipe, progress))
@@ -154,7 +154,7 @@ async def _ask(
     failed: dict[str, Completion] = {}
     async with asker:
         for part, what in ((requests, "answers"), (further, "safety answers")):
-            if missing := len(lacking(asker.journal, contestant.identity, part)):
+            if missing := len(missing_requests(asker.journal, contestant.identity, part)):
                 progress.start(f"prompting {contestant.phrase}", missing, what)
                 try:
                     failed |= await failures(asker, contestant.source, part, progress.advance)

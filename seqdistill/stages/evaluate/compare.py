@@ -3,7 +3,6 @@
 The statistics are those of `table`, with the other student in the teacher's place. Decides what can be compared at all.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,7 @@ from seqdistill.stages.evaluate.scores import described, margin_points
 from seqdistill.stages.evaluate.shown import other_way, percent, point, points
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, tabulate
-from seqdistill.stages.evaluate.written import answer_of, form_in, measures_in, own_measures_in
+from seqdistill.stages.evaluate.written import answer_of, document_of, form_in, measures_in, own_measures_in
 
 STUDENT, OTHER = "student", "other"
 SETTINGS = ("temperature", "max_tokens")  # of eval: what answers depend on
@@ -106,7 +105,7 @@ def compare(run: Run, other: Run, recipe: Recipe) -> Comparison:
     settings = Settings((STUDENT, OTHER), measures, primary, margin, recipe.eval.resamples, recipe.eval.seed, rival=OTHER)
     found = tabulate(answers, settings)
     judged = found["judged"] or {}
-    better, worse = _moved(pairs, primary)
+    better, worse = _changed_items(pairs, primary)
     document = {
         "decision": judged.get("decision", "INCONCLUSIVE"),
         "margin": margin,
@@ -191,7 +190,8 @@ class _Written:
     @classmethod
     def of(cls, run: Run) -> "_Written":
         path = run.need("eval", "predictions.jsonl")
-        scores = json.loads(run.need("eval", "scores.json").read_text(encoding="utf-8"))
+        run.need("eval", "scores.json")
+        scores = document_of(run, "scores.json")
         template = (run.manifest("eval") or {}).get("settings", {}).get("task.template", "")
         answers: dict[str, Answer] = {}
         teacher: dict[str, str] = {}
@@ -232,7 +232,7 @@ def _check_same(here: _Written, there: _Written, shared: Sequence[str], primary:
     headings = [written.scores["measures"].get(primary, {}).get("heading") for written in (here, there)]
     if primary not in [measure.name for measure in measures] or headings[0] != headings[1]:
         raise UsageError(
-            f"{there.run.path}: its eval has no {primary} as that of {here.run.path} has",
+            f"{there.run.path}: its eval has no {primary}, which {here.run.path} has",
             f"--primary names one of: {', '.join(measure.name for measure in measures)}",
         )
     for name in shared:
@@ -271,7 +271,7 @@ def _notes(here: _Written, there: _Written, shared: Sequence[str], primary: str)
             yield f"The teachers answered {unlike} of these prompts differently: each student is measured against its own."
 
 
-def _moved(pairs: Sequence[tuple[Answer, Answer]], primary: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _changed_items(pairs: Sequence[tuple[Answer, Answer]], primary: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What got better and what got worse from the other student to this one, the largest difference first."""
     better: list[dict[str, Any]] = []
     worse: list[dict[str, Any]] = []
@@ -307,7 +307,7 @@ def _verdict(document: Mapping[str, Any]) -> Iterator[str]:
         "EQUIVALENT": f"EQUIVALENT: the student of {mine} is within {within} of that of {others}, up or down: {by}.",
         "NON-INFERIOR": f"NON-INFERIOR: the student of {mine} is at most {within} worse than that of {others}: {by}.",
         "INFERIOR": f"INFERIOR: the student of {mine} is more than {within} worse than that of {others}: {by}.",
-    }.get(judged["decision"], f"INCONCLUSIVE: {_open(judged, within)}: {by}.")
+    }.get(judged["decision"], f"INCONCLUSIVE: {_inconclusive(judged, within)}: {by}.")
     cell = next(one for one in document["comparisons"] if one["metric"] == document["primary"])
     line = f"Measured by {phrase}, on {judged['n']} held-out prompt{'s' * (judged['n'] != 1)} that both answered"
     if "only_student" in cell:
@@ -319,9 +319,9 @@ def _verdict(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{document['warning']}."
 
 
-def _open(judged: Mapping[str, Any], within: str) -> str:
+def _inconclusive(judged: Mapping[str, Any], within: str) -> str:
     if judged["low"] is None:
         return f"{judged['n']} prompts are too few for an interval"
     if judged["needed"] is None:
-        return f"the student is not shown to be within {within}, and as it is no more prompts will"
+        return f"the student is not shown to be within {within}, and more prompts would not show it"
     return f"the student is not shown to be within {within}; {judged['needed']:,} more prompts are needed"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import can
+from seqdistill.engines import supports
 from seqdistill.engines.models import identity
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.errors import UsageError
@@ -56,11 +56,7 @@ def contestants_of(run: Run, recipe: Recipe, kind: str) -> list[Contestant]:
 
     Without a teacher, its recorded answers are the teacher. Raises UsageError before train ran.
     """
-    student = student_of(run, recipe)
-    base = str((run.manifest("train") or {})["student"]["base"])  # a path is relative to the run
-    if (run.path / base).exists():
-        base = os.path.normpath(run.path / base)
-    untrained = replace(recipe.student, model=base, revision=None if Path(base).exists() else recipe.student.revision)
+    student, untrained = student_of(run, recipe), untrained_of(run, recipe)
     copy = Contestant("copy", "copy of the prompt", "copying the prompt", write=baselines.copies)
     majority = Contestant("majority", "majority class", "always saying the most frequent class", write=baselines.majority)
     nearest = Contestant("nearest", "nearest training answer", "the nearest training answer", write=baselines.nearest)
@@ -72,6 +68,27 @@ def contestants_of(run: Run, recipe: Recipe, kind: str) -> list[Contestant]:
         *([nearest] if baselines.training_file(run) else []),
         *_also(recipe),
     ]
+
+
+def untrained_of(run: Run, recipe: Recipe) -> ModelConfig:
+    """The student before it was trained. Raises UsageError where a run was moved away from it, and the recipe has another."""
+    trained = (run.manifest("train") or {})["student"]
+    base = str(trained["base"])  # a path is relative to the run
+    if (run.path / base).exists():
+        base = os.path.normpath(run.path / base)
+    elif base.startswith(os.pardir):
+        named = recipe.student.model
+        if (
+            not named
+            or not Path(named).exists()
+            or identity(replace(recipe.student, engine="transformers")) != trained["identity"]
+        ):
+            raise UsageError(
+                f"{run.path / base}: the untrained student is not there; was the run moved?",
+                f"pass the folder of {trained['identity'].partition('@')[0]} with --student",
+            )
+        base = named
+    return replace(recipe.student, model=base, revision=None if Path(base).exists() else recipe.student.revision)
 
 
 def student_of(run: Run, recipe: Recipe) -> Contestant:
@@ -141,7 +158,7 @@ def _as_in_generate(recipe: Recipe) -> dict[str, Any]:
     wanted: dict[str, Any] = {"schema": generate.schema, "choices": generate.choices}
     if generate.beams > 1 and recipe.eval.temperature == 0:
         wanted["beams"] = generate.beams
-    return {name: value for name, value in wanted.items() if value and can(recipe.teacher.engine, name)}
+    return {name: value for name, value in wanted.items() if value and supports(recipe.teacher.engine, name)}
 
 
 def in_other_batches(contestant: Contestant, prompts: int) -> Contestant:

@@ -4,7 +4,6 @@ The log holds pairs: what the student answered to a caller, and what the teacher
 primary metric, and the share of bad ones is bounded as the promise was. Runs no model.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_jsonl, text_without_system
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.statistics.guarantee import more_needed, upper_bound
-from seqdistill.stages.evaluate.written import form_in, measures_in
+from seqdistill.stages.evaluate.written import document_of, form_in, measures_in
 
 HOLDS, BROKEN, OPEN = "holds", "broken", "undecided"
 TARGET, RISK = 0.9, 0.05  # of a run whose eval had none: named in the result
@@ -39,14 +38,15 @@ class Drift:
     good_enough: float  # score from which an answer is good
     mean: float  # score
     needed: int | None  # further checked answers for a decision; None: as it is, none will do
-    below: int  # further pairs that were not kept at today's threshold, and are not counted
+    below: int  # further pairs that were not kept at today's threshold, and are not counted; of streams it is not known
     says: str
 
 
 def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
     """Scores a server's log. Raises UsageError for a log without pairs, and before eval has run."""
-    deferral = json.loads(run.need("eval", "deferral.json").read_text(encoding="utf-8"))
-    scores = json.loads(run.need("eval", "scores.json").read_text(encoding="utf-8"))
+    for name in ("deferral.json", "scores.json"):
+        run.need("eval", name)
+    deferral, scores = document_of(run, "deferral.json"), document_of(run, "scores.json")
     metric, form = _metric(scores, recipe), form_in(scores)
     least = deferral["good_enough"]
     if least is None:
@@ -56,7 +56,7 @@ def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
     threshold, below = deferral["threshold"], 0
     found: list[float] = []
     for row in _pairs(log):
-        if threshold is not None and row["confidence"] is not None and row["confidence"] < threshold:
+        if threshold is not None and row["confidence"] is not None and not row["decided_on"] and row["confidence"] < threshold:
             below += 1
             continue
         *prompt, wanted = row["messages"]
@@ -99,7 +99,7 @@ def _pairs(log: Path) -> Iterator[Mapping[str, Any]]:
         whole = isinstance(row.get("student"), str) and isinstance(messages, list) and len(messages) > 1
         if not whole or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages or ()):
             raise UsageError(f"{place}: not a pair of answers as a server logs it", "pass RUN/serve/log.jsonl")
-        yield {"confidence": None, **row}
+        yield {"confidence": None, "decided_on": 0, **row}
 
 
 def _metric(scores: Mapping[str, Any], recipe: Recipe) -> Metric:
@@ -107,7 +107,7 @@ def _metric(scores: Mapping[str, Any], recipe: Recipe) -> Metric:
     name = str(scores["primary"]).removesuffix("_teacher").removesuffix("_reference")
     if name == OWN:
         if not recipe.eval.metric:
-            raise UsageError("the run was evaluated by a metric of yours", "name it again: --metric FILE.py:FUNCTION")
+            raise UsageError("the run was evaluated with your own metric", "pass it again: --metric FILE.py:FUNCTION")
         return own_metric(recipe.eval.metric)
     return next(measure.metric for measure in measures_in(scores) if measure.metric.name == name)
 

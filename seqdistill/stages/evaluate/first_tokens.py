@@ -4,30 +4,39 @@ The confidence in some first tokens is another number than that in all: its thre
 same halves of the test prompts, from the log-probabilities in eval's journal. Runs no model.
 """
 
-import json
 from dataclasses import replace
 
 from seqdistill.confidence import confidence_in
 from seqdistill.engines.logprobs import logprobs_in
+from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal, completion_of
 from seqdistill.records import read_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer
 from seqdistill.stages.evaluate.deferral import Promise, deferral
-from seqdistill.stages.evaluate.written import answer_of
+from seqdistill.stages.evaluate.written import answer_of, document_of
 
 
 def first_tokens_threshold(run: Run, tokens: int) -> float | None:
-    """The threshold of the confidence in the first `tokens` tokens; None where none holds the promise, or none was made."""
+    """The threshold of the confidence in the first `tokens` tokens; None where none holds the promise, or none was made.
+
+    Raises UsageError for damaged files.
+    """
     files = {name: run.file("eval", name) for name in ("deferral.json", "scores.json", "predictions.jsonl", "journal.jsonl")}
     if not all(path.is_file() for path in files.values()):
         return None
-    written = json.loads(files["deferral.json"].read_text(encoding="utf-8"))
-    scores = json.loads(files["scores.json"].read_text(encoding="utf-8"))
-    if written["target"] is None or written["confidence"] != "logprob":
-        return None
-    with Journal(files["journal.jsonl"], writable=False) as journal:
+    written, scores = document_of(run, "deferral.json"), document_of(run, "scores.json")
+    try:
+        if written["target"] is None or written["confidence"] != "logprob":
+            return None
+        promise = Promise(*(written[name] for name in ("target", "risk", "good_enough", "samples")))
         identity = scores["models"]["student"]["identity"]
+    except (LookupError, TypeError) as error:
+        raise UsageError(
+            f"{files['deferral.json']}, or scores.json beside it: damaged: {error} is not there",
+            f"run `seqdistill eval {run.path}` again",
+        ) from None
+    with Journal(files["journal.jsonl"], writable=False) as journal:
         first = {
             row["id"]: confidence_in(found.logprobs[:tokens])
             for row in journal.rows()
@@ -41,7 +50,6 @@ def first_tokens_threshold(run: Run, tokens: int) -> float | None:
         if answer.model == "student" and answer.confidence:
             answer = replace(answer, confidence=first.get(f"{answer.prompt.id}:student"))
         by_role[answer.model].append(answer)
-    promise = Promise(*(written[name] for name in ("target", "risk", "good_enough", "samples")))
     top = (scores["judged"] or {}).get("other")
     threshold = deferral(by_role, scores["primary"], top, scores["margin"], promise, scores["seed"])["threshold"]
     return None if threshold is None else float(threshold)

@@ -31,7 +31,7 @@ def check_forced(recipe: Recipe) -> None:
     others = [f"[{name}] engine = {engine!r}" for name, engine in engines.items() if engine != "transformers"]
     if recipe.eval.teacher_forced and (others or not recipe.teacher.model):
         raise UsageError(
-            f"[eval] teacher_forced: {' and '.join(others) or 'no teacher is configured'}: no distribution can be read of it",
+            f"[eval] teacher_forced: {' and '.join(others) or 'no teacher is configured'}: no token distributions",
             "leave teacher_forced out, or configure both as files with engine = transformers",
         )
 

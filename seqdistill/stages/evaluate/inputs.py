@@ -27,7 +27,7 @@ from seqdistill.stages.evaluate.forced import check_forced
 from seqdistill.stages.evaluate.judging import judge_inputs
 from seqdistill.stages.evaluate.safety.items import SafetyItem, files_of, items_of
 from seqdistill.tasks.answer_form import AnswerForm
-from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.prompt_files import check_source, load_prompts
 from seqdistill.tasks.templates import Template, load_template
 
 NOT_AS_WRITTEN = ("max_tokens", "also", "metric", "labels", "safety.prompts", "safety.canaries")  # paths, or filled in
@@ -111,6 +111,7 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
             "no test set is configured",
             "pass the recipe with -c, or name held-out prompts: --test FILE, or test in the recipe's [task]",
         )
+    check_source(test)
     if recipe.generate.budget is not None and student_price(recipe) is None:
         raise UsageError(
             "a budget needs the price of the student, which is at an endpoint",

@@ -5,13 +5,12 @@ paid within the cap, and taken again only where the model or the request changed
 """
 
 import itertools
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from seqdistill.engines import Completion, Request
-from seqdistill.journal.asking import Asker, lacking
+from seqdistill.journal.asking import Asker, failures, missing_requests
 from seqdistill.journal.budget import FREE, Source
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
@@ -83,19 +82,21 @@ async def measure(asker: Asker, source: Source, requests: Sequence[Request], con
         source = replace(source, config=replace(source.config, stream=True))
     warm = False
     for level in levels(requests, config):
-        missing = [group for group in groups(requests, config, level) if lacking(asker.journal, source.identity, group)]
+        missing = [
+            group for group in groups(requests, config, level) if missing_requests(asker.journal, source.identity, group)
+        ]
         if missing:
             progress.start(f"timing {source.name}, {level} at once", sum(map(len, missing)), "requests")
             try:
-                async with _in_step(asker, source, level) as mine:
+                async with _GroupAsker(asker, source, level) as mine:
                     if not warm:
-                        await _all(mine.ask(source, [_warm_up(asker.journal, source, requests[0])]))
+                        await failures(mine, source, [_warm_up(asker.journal, source, requests[0])])
                     for group in missing:
-                        await _all(mine.ask(source, group), progress.advance)
+                        await failures(mine, source, group, progress.advance)
             finally:
                 progress.end()
             warm = True
-        found = _at(asker.journal, source, requests, config, level)
+        found = _latency_at(asker.journal, source, requests, config, level)
         if found is None or (config.p95_limit is not None and found.p95 > config.p95_limit):
             return
 
@@ -111,7 +112,7 @@ def latencies(
     seen = _of_answers(source, answers, config) if config.latency_requests else None
     if not is_measured(source, config):
         return Latencies(seen)
-    tried = [_at(journal, source, requests, config, level) for level in levels(requests, config)]
+    tried = [_latency_at(journal, source, requests, config, level) for level in levels(requests, config)]
     within = [one for one in tried if one is not None and config.p95_limit is not None and one.p95 <= config.p95_limit]
     return Latencies(tried[0] or seen, max(within, key=lambda one: one.requests_per_second or 0.0, default=None))
 
@@ -127,7 +128,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
-class _in_step:  # noqa: N801 - read as a phrase
+class _GroupAsker:
     """The asker for groups of `level` requests: an endpoint gets them all at once, without a second try."""
 
     def __init__(self, asker: Asker, source: Source, level: int) -> None:
@@ -143,12 +144,6 @@ class _in_step:  # noqa: N801 - read as a phrase
             await self._asker.close()
 
 
-async def _all(completions: AsyncGenerator[Completion, None], advance: Callable[[], None] = lambda: None) -> None:
-    async with aclosing(completions) as coming:
-        async for _ in coming:
-            advance()
-
-
 def _warm_up(journal: Journal, source: Source, request: Request) -> Request:
     """A request that was not sent yet: the first one of a process is slow, and is not counted."""
     tries = (replace(request, id=f"{request.id}:warm-up", again=again, logprobs=None) for again in itertools.count(WARM_UP))
@@ -158,7 +153,9 @@ def _warm_up(journal: Journal, source: Source, request: Request) -> Request:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _at(journal: Journal, source: Source, requests: Sequence[Request], config: EvalConfig, level: int) -> Latency | None:
+def _latency_at(
+    journal: Journal, source: Source, requests: Sequence[Request], config: EvalConfig, level: int
+) -> Latency | None:
     measured = [group for group in _answered(journal, source, groups(requests, config, level)) if group]
     if not measured:
         return None

@@ -17,11 +17,11 @@ from seqdistill.tasks.templates import Template, render
 HINT = 'a line is {"id" or "prompt": ..., "completion": "text"}; the id is the prompt\'s in the test set'
 
 
-def read_outputs(path: Path, prompts: Sequence[Prompt], template: Template, model: str | None = None) -> dict[str, Completion]:
+def read_outputs(path: Path, prompts: Sequence[Prompt], template: Template) -> dict[str, Completion]:
     """The answers of a file by prompt id, the first of several; lines of other prompts are left out.
 
-    `model` keeps those lines of a predictions.jsonl. A prompt is matched by its id, by either view of its messages, by the
-    user's last message, or by what the task's template makes of the line. Raises UsageError naming file and line.
+    A prompt is matched by its id, by either view of its messages, by the user's last message, or by what the task's template
+    makes of the line. Raises UsageError naming file and line.
     """
     ids = {prompt.id for prompt in prompts}
     by_view = {prompt_id(view): prompt.id for prompt in prompts for view in (prompt.teacher_messages, prompt.messages)}
@@ -30,8 +30,6 @@ def read_outputs(path: Path, prompts: Sequence[Prompt], template: Template, mode
     for place, row in read_jsonl(path):
         if "completion" not in row:
             raise UsageError(f"{place}: the line has no completion; its keys are {', '.join(row) or 'none'}", HINT)
-        if model is not None and row.get("model", model) != model:
-            continue
         own = [str(row[key]) for key in ("prompt_id", "id") if row.get(key) is not None]
         name = next((one for one in own if one in ids), None) or _by_prompt(row, by_view, by_text, template)
         if name is not None and name not in found and (text := _text(row["completion"], place)) is not None:

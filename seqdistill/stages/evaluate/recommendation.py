@@ -89,14 +89,14 @@ def _with_safety(scores: Scores, answer: Answer, ship: Fact) -> tuple[Answer, Fa
         return answer, ship
     said = f"{_listed(alarms)[:1].upper()}{_listed(alarms)[1:]}."
     if answer in ("yes", "partly"):
-        return "partly", Fact("Not before safety is looked at", f"{said} By quality: {ship.short}. {ship.more}")
+        return "partly", Fact("Not before safety is reviewed", f"{said} By quality: {ship.short}. {ship.more}")
     return answer, Fact(ship.short, f"{ship.more} {said}")
 
 
 def _alarms(safety: Scores) -> Iterator[str]:
     given = (safety.get("canaries") or {}).get("models", {}).get("student", {}).get("ids", [])
     if given:
-        yield f"it gives away {len(given)} planted canaries"
+        yield f"it reveals {len(given)} planted canaries"
     worse = {one["of"] for one in (safety.get("refusals") or {}).get("decisions", []) if one["decision"] == "INFERIOR"}
     if "refuse" in worse:
         yield "it answers more requests that should be refused"
@@ -118,7 +118,7 @@ def _fallback(scores: Scores) -> str | None:
     found = scores.get("deferral") or {}
     if found.get("threshold") is None:
         return None
-    return f"It can keep {100 * found['kept']:.0f}% of the prompts, those from a confidence of {found['threshold']:.3g} on."
+    return f"It can answer {100 * found['kept']:.0f}% of the prompts, those from a confidence of {found['threshold']:.3g} on."
 
 
 def _slice(part: Scores, primary: str) -> SliceAnswer:
@@ -153,7 +153,7 @@ def _saves(scores: Scores) -> Fact:
 def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) -> Iterator[Step]:
     """What to do, the most useful first."""
     if any(facts.get("failed") for facts in scores["models"].values()):
-        yield Step("Some requests failed: run eval again, it sends those alone.", f"seqdistill eval {run}")
+        yield Step("Some requests failed: run eval again; it sends only those.", f"seqdistill eval {run}")
     needed = scores["needed"] if answer == "open" else None
     if needed:
         yield Step(f"Add about {needed:,} test prompts and evaluate again.", _eval(run))
@@ -161,7 +161,7 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
     if answer == "yes":
         yield Step("Serve it where the teacher answers today, at the same kind of endpoint:", f"seqdistill serve {run}")
     elif answer == "partly" and deferral.get("threshold") is not None:
-        yield Step("Serve it with the teacher behind it, under the threshold that was found:", f"seqdistill serve {run}")
+        yield Step("Serve it, with the teacher as fallback below the threshold:", f"seqdistill serve {run}")
     elif not needed:
         worst = [one.name for one in slices if one.answer == "no"] or [one.name for one in slices if one.answer == "open"]
         of = f" of {_listed(worst)}" if 0 < len(worst) < len(slices) else ""

@@ -1,6 +1,6 @@
 """Eval's numbers, computed again from the answers in predictions.jsonl and the replies in journal.jsonl. Runs no model.
 
-Taken as written: the scores of a user's own metric, which is code; the labels of people; facts of a model (its size, its
+Taken as written: the scores of a user's own metric, which is code; the human labels; facts of a model (its size, its
 price), of the machine and of the run's cost before eval.
 """
 

@@ -144,9 +144,9 @@ def _why(
     if missed and missed[0]["similarity"] > max(nearest, FAR):
         return f"filter removed a nearer row than any that was trained on: rule {missed[0]['rule']}"
     if not training:
-        return "no training rows are there to look at"
+        return "there are no training rows"
     if nearest < FAR:
-        return f"nothing like it was trained on: the nearest row has a similarity of {nearest:.2f}"
+        return f"no similar row was trained on: the nearest has a similarity of {nearest:.2f}"
     copied, mine = _score(of_prompt, "nearest", primary), _score(of_prompt, "student", primary)
     if copied is not None and mine is not None and copied > mine:
         return "the nearest training answer is better than the student's: it was trained on, and not learnt"

@@ -128,7 +128,7 @@ class EvalResult:
 
     @property
     def safety_columns(self) -> list[str]:
-        """The heads of `safety_rows`: percent refused and over-refused, canaries given away, longest run of words from a
+        """The heads of `safety_rows`: percent refused and over-refused, canaries revealed, longest run of words from a
         training answer, percent of answers with personal data, nats per token of general text.
         """
         return ["model", "refuses", "over-refuses", "canaries", "longest run", "personal data", "general text"]

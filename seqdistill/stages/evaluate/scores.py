@@ -43,9 +43,9 @@ def scores_of(
     primary: str,
     answers: Sequence[Answer],
     latencies: Mapping[str, Latencies],
-    safety: Sequence[Mapping[str, Any]] = (),
-    judge: Mapping[str, Any] | None = None,
-    forced: tuple[Sequence[Mapping[str, Any]], str | None] | None = None,
+    safety: Sequence[Mapping[str, Any]],
+    judge: Mapping[str, Any] | None,
+    forced: tuple[Sequence[Mapping[str, Any]], str | None] | None,
 ) -> dict[str, Any]:
     """The document, with how long each model takes by role, the lines of safety.jsonl, and what the judge found, if used.
     `forced` are the lines of forced.jsonl, and why there are none.

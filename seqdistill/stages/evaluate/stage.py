@@ -123,5 +123,5 @@ def without_teacher(
     taken, found = with_outputs(competing, prompts, inputs.template)
     if any(contestant.role == "teacher" and contestant.absent for contestant in taken):
         raise unreachable.error
-    progress.note(f"eval: {why}; its recorded answers are compared with, and the next run tries again")
+    progress.note(f"eval: {why}; the student is compared with its recorded answers; the next run tries again")
     return taken, found

@@ -72,7 +72,7 @@ def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     """
     scored = [answer for answer in answers if answer.scores is not None]
     slices = Counter(answer.prompt.slice for answer in scored if answer.model == "student")
-    document = _part(scored, settings)
+    document = _scores_of_part(scored, settings)
     by_role = {role: [answer for answer in scored if answer.model == role] for role in settings.roles}
     for against in ("teacher", "reference"):
         for role in settings.roles:
@@ -81,13 +81,13 @@ def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     document["slices"] = []
     if len(slices) > 1 or None not in slices:
         for name in sorted(slices, key=lambda s: (s is None, s)):
-            part = _part([answer for answer in scored if answer.prompt.slice == name], settings)
+            part = _scores_of_part([answer for answer in scored if answer.prompt.slice == name], settings)
             document["slices"].append({"slice": name, **part})
         _adjust(document["slices"], settings.margin)
     return document
 
 
-def _part(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
+def _scores_of_part(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     by_role = {role: [answer for answer in answers if answer.model == role] for role in settings.roles}
     n = len(by_role["student"])
     models: dict[str, dict[str, Any]] = {role: {} for role in settings.roles}
@@ -96,7 +96,7 @@ def _part(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
     for measure in settings.measures:
         for role in settings.roles:
             models[role][measure.name] = None
-    for columns in _drawn(
+    for columns in _with_replicates(
         [found for measure in settings.measures if (found := _Columns.of(by_role, measure, settings.rival))], settings
     ):
         measure, name = columns.measure, columns.measure.name
@@ -181,7 +181,7 @@ class _Columns:
 
     def kept(self, top: str) -> Interval | None:
         """The student over `top`, in percent."""
-        return self._pair(top).ratio() if self.measure.metric.share else self.drawn.interval(ratio(*self._at(top), 100.0))
+        return self._pair(top).ratio() if self.measure.metric.share else self.drawn.interval(ratio(*self._indices(top), 100.0))
 
     def compared(self, other: str) -> dict[str, Any]:
         """The student less another, with the two-sided p of no difference; for shares also the discordant prompts."""
@@ -189,7 +189,7 @@ class _Columns:
         if self.measure.metric.share:
             pair = self._pair(other)
             p, more = pair.p(), {"only_student": pair.only_first, "only_other": pair.only_second}
-        elif (below := self.drawn.below(difference(*self._at(other)), 0.0)) is not None:
+        elif (below := self.drawn.below(difference(*self._indices(other)), 0.0)) is not None:
             p = min(1.0, 2 * min(below, 1 - below))
         sign = gap.sign if gap else 0
         verdict = {1: "higher", -1: "lower", 0: "not shown"}[sign]
@@ -198,25 +198,25 @@ class _Columns:
     def judged(self, top: str, margin: float) -> dict[str, Any]:
         """The decision at a margin, and the prompts still needed for one; `p` is one-sided, of "worse by the margin"."""
         drawn = None if self.measure.metric.share else self.drawn
-        found = outcome(self._column("student"), self._column(top), margin, self.groups, drawn, self._at(top))
+        found = outcome(self._column("student"), self._column(top), margin, self.groups, drawn, self._indices(top))
         return {"decision": found.decision, "needed": found.needed, **row_of(found.gap), "p": rounded(found.p)}
 
     def _gap(self, other: str) -> Interval | None:
         if self.measure.metric.share:
             return self._pair(other).difference()
-        return self.drawn.interval(difference(*self._at(other)))
+        return self.drawn.interval(difference(*self._indices(other)))
 
     def _pair(self, other: str) -> PairedShares:
         return PairedShares.of(self._column("student") > 50, self._column(other) > 50, self.groups)
 
-    def _at(self, other: str) -> tuple[int, int]:
+    def _indices(self, other: str) -> tuple[int, int]:
         return self.roles.index("student"), self.roles.index(other)
 
     def _column(self, role: str) -> "Array":
         return self.scores[:, self.roles.index(role)]
 
 
-def _drawn(found: Sequence[_Columns], settings: Settings) -> list[_Columns]:
+def _with_replicates(found: Sequence[_Columns], settings: Settings) -> list[_Columns]:
     """The columns with their bootstrap replicates: measures of the same prompts are drawn together, once."""
     import numpy as np
 
@@ -271,7 +271,7 @@ def _not_better(part: dict[str, Any], margin: float) -> None:
         judged["decision"] = EQUIVALENT if judged["high"] < margin else NON_INFERIOR
 
 
-def warning(n: int, groups: Sequence[str] | None = None) -> str | None:
+def warning(n: int, groups: Sequence[str] | None) -> str | None:
     """What to say of intervals from few prompts, or few groups of them; None where there are enough."""
     many, what = (n, f"{n} prompts") if groups is None else (len(set(groups)), f"{n} prompts in {len(set(groups))} groups")
     return f"{what}: below {ENOUGH} an interval is a rough guide" if many < ENOUGH else None

@@ -45,7 +45,7 @@ def verdict(scores: Scores) -> list[str]:
 
 def headline(scores: Scores) -> str:
     """The decision in one sentence, with one interval."""
-    judged, kept = scores["judged"], _kept(scores)
+    judged, kept = scores["judged"], _kept_cell(scores)
     share = f"it keeps {percent(kept, unit='%')} of the teacher" if kept and kept["value"] is not None else None
     if judged is None:
         level = f"it reaches {percent(scores['models']['student'][scores['primary']], unit='%')}"
@@ -64,13 +64,13 @@ def headline(scores: Scores) -> str:
     if judged["low"] is None:
         return f"INCONCLUSIVE: {_prompts(judged['n'])} are too few for an interval; {share}."
     if judged["needed"] is None:
-        return f"INCONCLUSIVE: the student is not shown to be within {within}, and as it is no more prompts will; {share}."
+        return f"INCONCLUSIVE: the student is not shown to be within {within}, and more prompts would not show it; {share}."
     return (
         f"INCONCLUSIVE: the student is not shown to be within {within}; {judged['needed']:,} more prompts are needed; {share}."
     )
 
 
-def _kept(part: Scores, metric: str | None = None) -> dict[str, Any] | None:
+def _kept_cell(part: Scores, metric: str | None = None) -> dict[str, Any] | None:
     metric = metric or part["primary"]
     return next((cell for cell in part["kept"] if cell["metric"] == metric), None)
 
@@ -191,7 +191,7 @@ def _classes(scores: Scores) -> Iterator[str]:
     ]
     if missed:
         recall, name = min(missed)
-        yield f"The class found least is {name!r}: {recall:.0f}% of its prompts."
+        yield f"The class with the lowest recall is {name!r}: {recall:.0f}% of its prompts."
 
 
 def _form(scores: Scores) -> list[str]:
@@ -239,21 +239,21 @@ def _judge(scores: Scores) -> Iterator[str]:
     if not found:
         return
     if found["reason"]:
-        yield f"The judge says nothing: {found['reason']}."
+        yield f"The judge gives no result: {found['reason']}."
         return
     rate = percent(found["win_rate"], unit="%")
-    line = f"The judge {found['name']} prefers the student to the teacher in {rate}, a tie being half"
+    line = f"The judge {found['name']} prefers the student to the teacher in {rate}, a tie counting half"
     if found["length_controlled"]["value"] is not None:
         line += f", {percent(found['length_controlled'], unit='%')} for answers of equal length"
     yield f"{line}; it keeps to its choice in the other order on {percent(found['consistency'], unit='%')}."
     if found["labels"]:
         cell = found["corrected"]
         what = "too few to correct the judge" if cell["value"] is None else f"the corrected rate is {percent(cell, unit='%')}"
-        yield f"With {found['labels']} human labels {what}; the next to buy are in scores.json, judge.next_labels."
+        yield f"With {found['labels']} human labels {what}; the next to get are in scores.json, judge.next_labels."
     else:
-        yield "No human labels correct the judge ([eval] labels); which to buy first is in scores.json, judge.next_labels."
+        yield "No human labels correct the judge ([eval] labels); the first to get are in scores.json, judge.next_labels."
     if found["unreadable"] or found["failed"]:
-        yield f"Not counted of the judge's replies: {found['unreadable']} that cannot be read, {found['failed']} that failed."
+        yield f"Of the judge's replies {found['unreadable']} could not be read, {found['failed']} failed; none is counted."
     if found["family"]:
         yield f"{found['family'][:1].upper()}{found['family'][1:]}."
 
@@ -288,7 +288,7 @@ def _fallback(scores: Scores) -> Iterator[str]:
             f"prompts {seen}. The rest goes to the teacher."
         )
     elif found["needed"] is None:
-        yield f"No confidence is found from which {promise}, and as the student is no number of prompts will do."
+        yield f"No confidence is found from which {promise}, and more prompts would not change that."
     else:
         yield f"Not with {found['n']} prompts: about {found['needed']:,} more are needed to show that {promise}."
 
@@ -332,7 +332,7 @@ def _slices(scores: Scores) -> Iterator[str]:
     for part in scores["slices"]:
         if not any(cell["metric"] == scores["primary"] for cell in part["comparisons"]):
             continue
-        kept = _kept(part, scores["primary"])
+        kept = _kept_cell(part, scores["primary"])
         share = f"keeps {percent(kept, unit='%')} of the teacher" if kept and kept["value"] is not None else ""
         share = share or f"reaches {percent(part['models']['student'][scores['primary']], unit='%')}"
         decision = f"{part['judged']['decision']}, " if part["judged"] else ""

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import Completion
-from seqdistill.errors import SeqdistillError
+from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.metrics import OWN, Item, Measure, Metric, measures
 from seqdistill.records import Prompt
+from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.statistics.paired import INCONCLUSIVE
@@ -31,6 +32,15 @@ LATER: dict[str, Any] = {
 def scores_in(path: Path) -> dict[str, Any]:
     """The document of scores.json, `completed`. Raises ValueError for a text that is not JSON."""
     return completed(json.loads(path.read_text(encoding="utf-8")))
+
+
+def document_of(run: Run, name: str) -> dict[str, Any]:
+    """A JSON document that eval wrote and that is there. Raises UsageError for a damaged one."""
+    path = run.file("eval", name)
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.path}` again") from None
 
 
 def completed(scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,8 +111,8 @@ def report(
         "rejected": len(facts) - left,
         "funnel": funnel,
         "by_rule": by_rule,
-        "by_slice": _by(facts.slices, rejections),
-        "by_teacher": _by(facts.teachers, rejections),
+        "by_slice": _counts_by(facts.slices, rejections),
+        "by_teacher": _counts_by(facts.teachers, rejections),
         "annotated": {
             "refusals": int(facts.refused[kept].sum()),
             "stock_phrases": int(np.isin(kept, np.concatenate([*(phrase.rows for phrase in phrases), kept[:0]])).sum()),
@@ -153,7 +153,7 @@ def warnings_of(facts: Facts, rejections: Rejections) -> list[str]:
     return found
 
 
-def _by(names: Sequence[str], rejections: Rejections) -> dict[str, dict[str, int]]:
+def _counts_by(names: Sequence[str], rejections: Rejections) -> dict[str, dict[str, int]]:
     read = Counter(names)
     gone: dict[str, Counter[str]] = {name: Counter() for name in read}
     for row, rejection in rejections.by_row.items():

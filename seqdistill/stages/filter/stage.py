@@ -41,7 +41,7 @@ from seqdistill.stages.filter.rules import (
 from seqdistill.stages.filter.scan import Facts, Rows, scan
 from seqdistill.stages.filter.scoring.choice import Choice, Chooser, choice_inputs, choice_settings
 from seqdistill.tasks.answer_form import AnswerForm
-from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.prompt_files import check_source, load_prompts
 from seqdistill.tasks.templates import PLAIN, load_template
 
 
@@ -101,8 +101,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         warnings = [*warnings_of(facts, rejections), *_repeated_warnings(repeated, read), *choice.warnings]
         if shared:
             warnings.append(
-                f"{len(shared):,} rows share most of their wording with a test item, as rows of many prompts do: taken for a "
-                "template, and kept"
+                f"{len(shared):,} rows share most of their wording with a test item, as rows of many prompts do: this is "
+                "taken to be the template, and they are kept"
             )
         for warning in warnings:
             progress.note(f"warning: {warning}")
@@ -143,20 +143,23 @@ def is_up_to_date(run: Run, recipe: Recipe) -> bool:
 
 
 def record_of(run: Run, recipe: Recipe) -> StageRecord:
-    """What decides whether filter has something to do. Raises UsageError before generate ran."""
+    """What decides whether filter has something to do. Raises UsageError before generate ran and without the test set."""
     samples, form = run.need("generate", "samples.jsonl"), _form(run, recipe)
+    if recipe.task.test is not None:
+        check_source(recipe.task.test)
     decisions = decisions_file(run) if read_decisions(run) else None
     return StageRecord(run, "filter", _settings(recipe, form), _inputs(recipe, samples, decisions))
 
 
-def check(run: Run, recipe: Recipe, progress: Progress) -> None:
-    """Raises UsageError for what filter would refuse, before there are samples; notes prompts that it would reject."""
+def check(run: Run, recipe: Recipe, progress: Progress, *, prompts: bool = True) -> None:
+    """Raises UsageError for what filter would refuse; before there are samples, notes `prompts` that it would reject."""
     form = _form(run, recipe)
     _settings(recipe, form)
     choice_inputs(recipe.filter)
     read_decisions(run)
     test_items(recipe, Silent())
-    _check_not_the_test_set(run, recipe, progress)
+    if prompts:
+        _check_not_the_test_set(run, recipe, progress)
 
 
 def _check_not_the_test_set(run: Run, recipe: Recipe, progress: Progress) -> None:
@@ -169,7 +172,7 @@ def _check_not_the_test_set(run: Run, recipe: Recipe, progress: Progress) -> Non
     both = sum(text_without_system(prompt.teacher_messages) in tests for prompt in prompts)
     if both and both == len(prompts):
         raise UsageError(
-            f"all {both} prompts are in the test set {recipe.task.test} too, and nothing of it is trained on",
+            f"all {both} prompts are in the test set {recipe.task.test} too, whose prompts are never trained on",
             "hold other prompts out: [task] test, --test FILE",
         )
     if both:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.openai_batch import BatchEndpoint
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.journal.asking import Asker, Missing, answer, lacking, run_async
+from seqdistill.journal.asking import Asker, Missing, answer, missing_requests, run_async
 from seqdistill.journal.batches import BatchAsking, Ledger
 from seqdistill.journal.budget import Budget
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import GenerateConfig
+from seqdistill.stages.generate.first_answers import CheckFirst, FirstAnswers
 from seqdistill.stages.generate.plan import Planned, Teacher, repeats
 
 
@@ -36,9 +37,14 @@ def ask_teachers(
     budget: Budget,
     progress: Progress,
     others: Sequence[Journal] = (),
+    check_first: CheckFirst | None = None,
 ) -> Outcome:
-    """Requests what neither the journal nor another run's has. Raises UsageError for what no request can survive."""
-    asking = _Asking(Asker(journal, budget, replace(pace_of(config), on_note=progress.note)), config, progress, Ledger(journal))
+    """Requests what neither the journal nor another run's has. Raises UsageError for what no request can survive.
+
+    Raises what `check_first` says of the first answers, before the others are requested; they are in the journal.
+    """
+    asker = Asker(journal, budget, replace(pace_of(config), on_note=progress.note))
+    asking = _Asking(asker, config, progress, Ledger(journal), FirstAnswers(plan, check_first))
     run_async(asking.rounds(plan, others))
     return asking.result
 
@@ -64,12 +70,19 @@ class _Asking:
     config: GenerateConfig
     progress: Progress
     ledger: Ledger
+    first: FirstAnswers
     result: Outcome = field(default_factory=Outcome)
 
     async def rounds(self, plan: Sequence[Planned], others: Sequence[Journal]) -> None:
         """Requests every planned sample, and then once more what is to be repeated."""
         async with self.asker:
-            await self._round(plan, others)
+            await self._try_first(plan, others)
+            if self.result.stopped is None:
+                await self._round(plan, others, in_batches=self.config.batch)
+            if self.result.stopped is None and not self.result.failed and not self.first.is_decided:
+                self.first.decide()
+            if self.first.problem:
+                raise self.first.problem
             current = list(plan)
             rounds = repeats(self.config)
             for repeat in rounds:
@@ -77,26 +90,50 @@ class _Asking:
                     changed = {n: repeat.again(one) for n, one in enumerate(current) if repeat.applies(self._answer(one))}
                     if not changed and self.config.ask_again and repeat is rounds[0]:
                         self.progress.note(f"ask_again: no answer ended by {' or '.join(self.config.ask_again)}")
-                    await self._round(list(changed.values()), others)
+                    await self._round(list(changed.values()), others, in_batches=self.config.batch)
                     current = [changed.get(n, one) for n, one in enumerate(current)]
+
+    async def _try_first(self, plan: Sequence[Planned], others: Sequence[Journal]) -> None:
+        """Has the first answers seen: the journal's, or else an endpoint's, before the others are requested.
+
+        What a model in this process writes costs nothing to wait for, and is seen as it comes. Raises what is wrong with them.
+        """
+        journal = self.asker.journal
+        for planned in plan if len(journal) else ():
+            if self.first.is_decided:
+                break
+            if journal.holds(planned.teacher.identity, planned.request):
+                self.first.see(self._answer(planned))
+        if not self.first.is_decided and not self.ledger.open and any(one.teacher.config.engine == "openai" for one in plan):
+            trial = self.first.trial
+            if self.config.batch:
+                self.progress.note(
+                    f"generate: the first {len(trial)} are requested at once, and not in a batch: only answers show whether "
+                    "they can be trained on"
+                )
+            await self._round(trial, others, in_batches=False)
+            for planned in trial:
+                self.first.see(self._answer(planned))
+        if self.first.problem:
+            raise self.first.problem
 
     def _answer(self, planned: Planned) -> Completion:
         return answer(self.asker.journal, planned.teacher.identity, planned.request, self.result.failed)
 
-    async def _round(self, plan: Sequence[Planned], others: Sequence[Journal]) -> None:
+    async def _round(self, plan: Sequence[Planned], others: Sequence[Journal], *, in_batches: bool) -> None:
         """One request for each planned sample: teacher by teacher, or all their batches at once."""
         todo: list[tuple[Teacher, Missing]] = []
         for teacher in {planned.teacher.name: planned.teacher for planned in plan}.values():
             requests = [planned.request for planned in plan if planned.teacher is teacher]
-            if missing := lacking(self.asker.journal, teacher.identity, requests, others):
+            if missing := missing_requests(self.asker.journal, teacher.identity, requests, others):
                 todo.append((teacher, missing))
-        if self.config.batch:
+        if in_batches:
             await self._in_batches(todo)
             return
         for _, missing in todo:
             self.ledger.refuse_live(missing)
         for teacher, missing in todo:
-            if self.result.stopped is None:
+            if self.result.stopped is None and self.first.problem is None:
                 await self._at_once(teacher, [request for _, request in missing])
 
     async def _at_once(self, teacher: Teacher, requests: Sequence[Request]) -> None:
@@ -130,6 +167,9 @@ class _Asking:
                         self.result.failed[completion.id] = completion
                     tally.done += 1
                     self.progress.advance(1, tally.cost())
+                    self.first.see(completion)
+                    if self.first.problem:
+                        return
         except UsageError:
             raise
         except SeqdistillError as error:

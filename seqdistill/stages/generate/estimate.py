@@ -23,6 +23,7 @@ from seqdistill.recipe.tables import GenerateConfig, Recipe
 from seqdistill.records import Message, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.generate.asking import ask_teachers
+from seqdistill.stages.generate.first_answers import CheckFirst
 from seqdistill.stages.generate.inputs import Inputs
 from seqdistill.stages.generate.plan import Planned
 from seqdistill.stages.generate.samples import Counts
@@ -47,10 +48,11 @@ class Estimate:
     missing_seconds: float | None  # None without real answers, and for batches
 
 
-def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0) -> Estimate:
+def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0, check_first: CheckFirst | None = None) -> Estimate:
     """The estimate; kept beside the samples, so that the run can say how wrong it was.
 
-    With `probe`, that many requests, evenly spread over the plan, are really sent first, within the budget.
+    With `probe`, that many requests, evenly spread over the plan, are really sent first, within the budget; raises what
+    `check_first` says of the first answers.
     """
     inputs = Inputs.of(run, recipe)
     plan = inputs.plan(progress)
@@ -62,7 +64,8 @@ def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0) -> Es
         if probe or path.exists():
             journals.insert(0, stack.enter_context(Journal(path, writable=probe > 0)))
         if probe:
-            _probe(run, journals[0], inputs, _spread([one for one in plan if not _holding(journals, one)], probe), progress)
+            some = _spread([one for one in plan if not _holding(journals, one)], probe)
+            _probe(run, journals[0], inputs, some, progress, check_first)
         known = [
             (one, answer(journal, one.teacher.identity, one.request, {}))
             for one in _spread([one for one in plan if _holding(journals, one)], MOST_ANSWERS_READ)
@@ -88,7 +91,7 @@ def compare(run: Run, fingerprint: str, counts: Counts, progress: Progress) -> N
         for unit, was, now in pairs
         if was is not None and now
     ]
-    progress.note(f"generate: {'; '.join(errors)}; the estimate rested on {estimated['answers']} answers")
+    progress.note(f"generate: {'; '.join(errors)}; the estimate was based on {estimated['answers']} answers")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -110,10 +113,12 @@ def _holding(journals: Sequence[Journal], planned: Planned) -> list[Journal]:
     return [journal for journal in journals if journal.holds(planned.teacher.identity, planned.request)]
 
 
-def _probe(run: Run, journal: Journal, inputs: Inputs, some: Sequence[Planned], progress: Progress) -> None:
+def _probe(
+    run: Run, journal: Journal, inputs: Inputs, some: Sequence[Planned], progress: Progress, check_first: CheckFirst | None
+) -> None:
     at_once = replace(inputs.recipe.generate, batch=False)  # a probe is not waited for a day
     with spending(run, journal, inputs.teachers, at_once.budget, progress) as budget:
-        outcome = ask_teachers(journal, some, at_once, budget, progress)
+        outcome = ask_teachers(journal, some, at_once, budget, progress, check_first=check_first)
     if outcome.stopped:
         raise outcome.stopped
     if some and not outcome.new:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
-from seqdistill.engines import Completion, Request, check_able
+from seqdistill.engines import Completion, Request, check_supported
 from seqdistill.engines.models import identity, teacher_name
 from seqdistill.engines.options import check_options
 from seqdistill.engines.replies import as_dict
@@ -47,9 +47,13 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
             "a beam search gives one answer, without sampling: leave temperature at 0 and samples at 1",
         )
     if config.beams > 1 and config.logprobs is not None:
-        raise UsageError("beams and logprobs at once", "a beam search gives no log-probabilities of its tokens: leave one out")
+        raise UsageError(
+            "beams and logprobs cannot be combined", "a beam search gives no log-probabilities of its tokens: leave one out"
+        )
     if config.samples_per_request > 1 and config.batch:
-        raise UsageError("samples_per_request and batch at once", "a Batch endpoint gets one request a sample: leave one out")
+        raise UsageError(
+            "samples_per_request and batch cannot be combined", "a Batch endpoint gets one request a sample: leave one out"
+        )
     if config.retry_truncated is not None and config.retry_truncated <= config.max_tokens:
         raise UsageError(
             f"retry_truncated = {config.retry_truncated} is not more than max_tokens = {config.max_tokens}",
@@ -99,7 +103,7 @@ def plan_requests(prompts: Sequence[Prompt], teachers: Sequence[Teacher], config
                     beams=config.beams,
                     logprobs=config.logprobs,
                 )
-                check_able(teacher.config.engine, request)
+                check_supported(teacher.config.engine, request)
                 plan.append(Planned(prompt, number, teacher, request))
     return plan
 

@@ -15,7 +15,7 @@ from seqdistill.engines import FOR_GOOD
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.errors import Incomplete
 from seqdistill.journal.budget import spending
-from seqdistill.journal.repeated import paid_anew
+from seqdistill.journal.repeated import cost_of_repeats
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
@@ -24,6 +24,7 @@ from seqdistill.run_prompts import rounds_of
 from seqdistill.runs import Run
 from seqdistill.stages.generate.asking import Outcome, ask_teachers
 from seqdistill.stages.generate.estimate import compare, place
+from seqdistill.stages.generate.first_answers import CheckFirst
 from seqdistill.stages.generate.inputs import Inputs
 from seqdistill.stages.generate.samples import write_samples, write_token_logprobs
 
@@ -51,11 +52,12 @@ class GenerateResult:
     without_logprobs: int = 0  # answers for which log-probabilities were requested in vain
 
 
-def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
+def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFirst | None = None) -> GenerateResult:
     """Prompts the teacher and writes samples.jsonl, failures.jsonl and the manifest.
 
-    Raises UsageError for bad input before any request, and Incomplete when more requests failed than may, or the budget
-    is reached: the others are written, and running again requests only what is missing.
+    Raises UsageError for bad input before any request, what `check_first` says of the first answers before the others are
+    requested, and Incomplete when more requests failed than may, or the budget is reached: the others are written, and
+    running again requests only what is missing.
     """
     nothing_to_send = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
     if nothing_to_send and (run.manifest("generate") or {}).get("imported"):
@@ -74,9 +76,9 @@ def generate(run: Run, recipe: Recipe, progress: Progress) -> GenerateResult:
         budget = stack.enter_context(
             spending(run, journal, inputs.teachers, recipe.generate.budget, progress, note_spent=False)
         )
-        if again := paid_anew(journal, ((planned.teacher, planned.request) for planned in plan), place):
+        if again := cost_of_repeats(journal, ((planned.teacher, planned.request) for planned in plan), place):
             progress.note(f"generate: {again}")
-        outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others)
+        outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others, check_first)
         inputs.record.begin()
         counts = write_samples(run, journal, plan, recipe.generate, outcome.failed)
         logprobs = write_token_logprobs(run, journal, plan, recipe.generate)

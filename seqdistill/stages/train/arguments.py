@@ -63,7 +63,7 @@ def check_arguments(arguments: dict[str, Any], kind: Any) -> None:
     for name, value in arguments.items():
         place = f"[train.args] {name}"
         if name in OURS:
-            raise UsageError(f"{place}: not yours to set", OURS[name])
+            raise UsageError(f"{place}: seqdistill sets it", OURS[name])
         if name not in known:
             hint = ELSEWHERE.get(name) or (LORA if name.startswith("lora_") else None)
             close = "" if hint else nearest(name, known, 0.75)
@@ -143,7 +143,9 @@ def trl_arguments(
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # OSError: a file that an argument names
         raise refused(error, kind) from error
     if arguments.max_steps <= 0 and arguments.num_train_epochs <= 0:
-        raise UsageError(f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: not one step", "train for longer")
+        raise UsageError(
+            f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: no training step", "train for longer"
+        )
     return arguments
 
 

@@ -123,7 +123,7 @@ def cut(model: Any, path: str, chosen: Sequence[int]) -> Any:
             if number not in numbers:
                 continue
             name = f"{start}{numbers[number]}.{rest}"
-        weights[name] = _taken(weight, wanted[name].shape if name in wanted else weight.shape, total, chosen)
+        weights[name] = _chosen_parts(weight, wanted[name].shape if name in wanted else weight.shape, total, chosen)
     try:
         smaller.load_state_dict(weights)
     except RuntimeError as error:
@@ -275,7 +275,7 @@ def _period(own: Sequence[bool], name: str) -> tuple[int, int]:
     )
 
 
-def _taken(weight: Any, wanted: Any, total: int, chosen: Sequence[int]) -> Any:
+def _chosen_parts(weight: Any, wanted: Any, total: int, chosen: Sequence[int]) -> Any:
     """A weight outside the layers that holds a part for each of them, as Gemma-3n's embeddings do: the chosen parts."""
     differing = [place for place, (old, new) in enumerate(zip(weight.shape, wanted, strict=True)) if old != new]
     if len(differing) != 1 or weight.shape[differing[0]] % total:
@@ -287,10 +287,6 @@ def _taken(weight: Any, wanted: Any, total: int, chosen: Sequence[int]) -> Any:
 
 def _check_same(model: Any, path: str, chosen: Sequence[int], smaller: Any) -> None:
     """Raises UsageError unless the smaller model computes what the whole one does when the other layers pass on their input."""
-    import torch
-
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    tokens = torch.arange(TRIED_TOKENS, device=model.device)[None] * 7 % vocabulary
     kept = set(chosen)
 
     def pass_on(_: Any, args: Any, kwargs: Any, output: Any) -> Any:
@@ -301,13 +297,24 @@ def _check_same(model: Any, path: str, chosen: Sequence[int], smaller: Any) -> N
     hooks = [
         layer.register_forward_hook(pass_on, with_kwargs=True) for number, layer in enumerate(layers) if number not in kept
     ]
+    check_hooked(
+        model, hooks, smaller, "the chosen layers", "choose other layers, or use a smaller model of this family as it is"
+    )
+
+
+def check_hooked(model: Any, hooks: Sequence[Any], smaller: Any, what: str, hint: str) -> None:
+    """Raises UsageError unless a cut model computes what the whole one does under these hooks, which are removed."""
+    import torch
+
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    tokens = torch.arange(TRIED_TOKENS, device=model.device)[None] * 7 % vocabulary
     try:
         with in_float32(model, smaller), torch.inference_mode():
             whole, part = (one(tokens, use_cache=False).logits.float() for one in (model.eval(), smaller))
     finally:
         for hook in hooks:
             hook.remove()
-    check_close(model, whole, part, "the chosen layers", "choose other layers, or use a smaller model of this family as it is")
+    check_close(model, whole, part, what, hint)
 
 
 def check_close(model: Any, whole: Any, part: Any, what: str, hint: str) -> None:

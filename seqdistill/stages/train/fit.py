@@ -120,7 +120,7 @@ def fit(
         progress.end()
     train_loss, validation_loss = last_losses(trainer.state.log_history)
     if best_by and best is None:
-        progress.note("train: no validation was done before the training ended, so the last weights were taken")
+        progress.note("train: no validation was done before the training ended, so the last weights were kept")
     if best is not None:
         validation_loss = dict(validations(trainer.state.log_history, "loss"))[best]
     return Fitted(
@@ -164,7 +164,8 @@ def _resuming(trainer: Any, checkpoint: Path | None) -> Iterator[None]:
 
 def _refused(error: Exception, arguments: Any) -> UsageError:
     return UsageError(
-        f"[train.args]: no training with these: {str(error).strip()}", f"see TRL's page on {type(arguments).__name__}"
+        f"[train.args]: training is not possible with these: {str(error).strip()}",
+        f"see TRL's page on {type(arguments).__name__}",
     )
 
 

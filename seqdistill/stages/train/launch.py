@@ -121,7 +121,7 @@ def check_accelerate(config: TrainConfig) -> None:
         )
     if kind == "DEEPSPEED" and keeps_weights_apart(found.deepspeed_config):
         raise UsageError(
-            f"{place}: ZeRO stage 3 would leave the trained weights in parts that no one loads",
+            f"{place}: ZeRO stage 3 would leave the trained weights in parts that cannot be loaded",
             "set zero3_save_16bit_model: true; in a file of DeepSpeed's own stage3_gather_16bit_weights_on_model_save",
         )
 

@@ -20,10 +20,10 @@ from seqdistill.records import write_json
 
 
 def check_lora(config: LoraConfig) -> None:
-    """Raises UsageError for keys that mean nothing without a rank, and for a quantised base that cannot be here."""
+    """Raises UsageError for keys that have no effect without a rank, and for a quantised base that cannot be here."""
     if config.r is None:
         if config != LoraConfig():
-            raise UsageError("[train.lora] has no r, so all weights are trained and its other keys mean nothing", "r = 16")
+            raise UsageError("[train.lora] has no r, so all weights are trained and its other keys have no effect", "r = 16")
         return
     if config.alpha == 0:
         raise UsageError("[train.lora] alpha = 0: the adapters would have no effect", "leave it out: 2 r")

@@ -47,7 +47,7 @@ def try_row(trainer: Any, row: Row) -> None:
         raise out_of_memory(error) from error
     except (NotImplementedError, ImportError) as error:
         raise UsageError(
-            f"[train.args]: no training with these on this machine: {str(error).strip()}",
+            f"[train.args]: training is not possible with these on this machine: {str(error).strip()}",
             "another attn_implementation in model_init_kwargs, or another machine",
         ) from error
     finally:
@@ -75,7 +75,7 @@ def planned_steps(trainer: Any, processes: int = 1) -> int:
     if batches == 0:
         rows, size = len(trainer.train_dataset), arguments.train_batch_size
         raise UsageError(
-            f"[train.args] leave not one step: {rows} rows, batches of {size}, and dataloader_drop_last drops what is short",
+            f"[train.args] leave no training step: {rows} rows, batches of {size}, and dataloader_drop_last drops the rest",
             "use smaller batches, or leave dataloader_drop_last out",
         )
     per_epoch = max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
@@ -121,7 +121,7 @@ def check_isolated(trainer: Any, rows: Sequence[Row]) -> None:
     """Raises UsageError when a packed row changes what the model computes for the row packed behind it.
 
     Measured by the trainer's own collator and model, as nothing else shows it: with some attention implementations and with
-    recurrent layers, rows packed together read one another, and the loss alone looks well.
+    recurrent layers, rows packed together attend to one another, and the loss alone looks right.
     """
     import torch
 
@@ -137,7 +137,7 @@ def check_isolated(trainer: Any, rows: Sequence[Row]) -> None:
     if not torch.allclose(packed, alone, rtol=0.05, atol=0.05 * float(alone.abs().max())):
         apart = float((packed - alone).abs().max())
         raise UsageError(
-            f"[train.args] packing: with this student, packed rows read one another (its logits move by up to {apart:.3g})",
+            f"[train.args] packing: with this student, packed rows attend to one another (logits move by up to {apart:.3g})",
             "leave packing out, or set attn_implementation in model_init_kwargs to one that keeps rows apart",
         )
 
@@ -146,12 +146,12 @@ def _logits(trainer: Any, parts: Sequence[list[int]]) -> Any:
     """The logits (T, V) of rows packed into one."""
     tokens = [token for part in parts for token in part]
     example = {"input_ids": tokens, "labels": tokens, "seq_lengths": [len(part) for part in parts]}
-    batch = _placed(trainer.data_collator([example]), trainer.model.device)
+    batch = _on_device(trainer.data_collator([example]), trainer.model.device)
     batch.pop("labels")
     return trainer.model(**batch, use_cache=False).logits[0]
 
 
-def _placed(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
+def _on_device(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
     return {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
 
 
@@ -234,7 +234,7 @@ def _seconds(trainer: Any, steps: int) -> float:
 
     model = trainer.model
     batch = next(iter(trainer.get_train_dataloader()))
-    batch = _placed(batch, model.device)
+    batch = _on_device(batch, model.device)
     taken = []
     model.train()
     for _ in range(2):

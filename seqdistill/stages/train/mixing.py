@@ -96,7 +96,7 @@ def check_mixing(config: TrainConfig, prompts: Sequence[Prompt], teachers: Colle
 
 
 def _check_used(config: TrainConfig) -> None:
-    """Raises UsageError for a setting that has no part without another one."""
+    """Raises UsageError for a setting that has no effect without another one."""
     default = TrainConfig()
     for name, needs, given in (
         ("rationale_weight", 'rationale = "multitask"', config.rationale == "multitask"),
@@ -104,7 +104,7 @@ def _check_used(config: TrainConfig) -> None:
     ):
         if not given and getattr(config, name) != getattr(default, name):
             raise UsageError(
-                f"[train] {name} = {getattr(config, name)!r} has no part without {needs}", f"set {needs}, or leave {name} out"
+                f"[train] {name} = {getattr(config, name)!r} has no effect without {needs}", f"set {needs}, or leave {name} out"
             )
 
 

@@ -4,7 +4,7 @@ Finds what is wrong before anything that an earlier training left is touched. Do
 that is cut from its teacher.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -69,6 +69,39 @@ def make_ready(
 
     Raises UsageError for a student, rows or [train.args] that cannot be trained with; nothing is left behind then.
     """
+    read, lesson = _lesson(run, recipe, student, method, files, progress)
+    checked, arguments, samples = lesson.checked, lesson.arguments, lesson.samples
+    prompts = {row.prompt_id: row.prompt for row in samples["train"]}
+    try:
+        base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress, read.kept))
+        trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
+        packed = None
+        if getattr(arguments, "packing", False):
+            check_isolated(trainer, checked.train)
+            packed = len(trainer.train_dataset)
+        if not is_spread(arguments):
+            try_row(trainer, checked.train[0])
+        unlike = _template_notes(recipe, read, samples["train"][0].prompt)
+        notes = [*checked.notes, *read.notes, *make_savable(trainer.model), *(unlike or [])]
+        expected = _expected(trainer, lesson, method, packed=packed is not None, measure=measure)
+    except BaseException:
+        discard(run)
+        raise
+    notes += _cost_notes(arguments, expected)
+    if packed is not None and packed > FEW_JOINED * len(checked.train):
+        notes.append(
+            f"packing makes {packed:,} sequences of {len(checked.train):,} rows: raise max_length in [train.args], the most "
+            f"tokens of a sequence (it is {arguments.max_length})"
+        )
+    same_template = None if unlike is None else not unlike
+    found = {"name": method.name, **lesson.found}
+    return Ready(read, checked, arguments, base, trainer, expected, notes, found, same_template, packed)
+
+
+def _lesson(
+    run: Run, recipe: Recipe, student: Student, method: Method, files: Mapping[str, Path], progress: Progress
+) -> tuple[Read, Lesson]:
+    """The student's files, and the lesson that the trainer is built from, both checked. Raises UsageError."""
     check_lora(recipe.train.lora)
     check_arguments(recipe.train.args, method.config_class())
     method.check(run, recipe, student)
@@ -99,69 +132,33 @@ def make_ready(
     )
     check_answering(lesson)
     lesson.found.update(rows.counts)
-    lesson = replace(lesson, material=method.gather(lesson))
-    prompts = {row.prompt_id: row.prompt for row in samples["train"]}
-    packed = None
-    try:
-        base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress, read.kept))
-        trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
-        if getattr(arguments, "packing", False):
-            check_isolated(trainer, checked.train)
-            packed = len(trainer.train_dataset)
-        if not is_spread(arguments):
-            try_row(trainer, checked.train[0])
-        unlike = _template_notes(recipe, read, samples["train"][0].prompt)
-        notes = [
-            *checked.notes,
-            *read.notes,
-            *make_savable(trainer.model),
-            *([] if unlike is None else unlike),
-        ]
-        sizes = [(len(row.tokens), len(row.tokens) - row.start) for row in checked.train]
-        if packed is not None:
-            sizes = [(len(one["input_ids"]), trained_tokens(one)) for one in trainer.train_dataset]
-        longest, completion = (max(counts) for counts in zip(*sizes, strict=True))
-        tokens = recipe.train.batch_tokens
-        timed, coming = measure and method.timed, 1 if launched() else processes_of(recipe.train)
-        expected = cost(
-            trainer,
-            method.sequences * longest,
-            method.sequences * completion,
-            tokens,
-            measure=timed,
-            beside=lesson.beside,
-            processes=coming,
-        )
-    except BaseException:
-        discard(run)
-        raise
+    return read, replace(lesson, material=method.gather(lesson))
+
+
+def _expected(trainer: Any, lesson: Lesson, method: Method, *, packed: bool, measure: bool) -> Cost:
+    """What the training takes, from the longest sequences that it trains on."""
+    config = lesson.recipe.train
+    sizes = [(len(row.tokens), len(row.tokens) - row.start) for row in lesson.checked.train]
+    if packed:
+        sizes = [(len(one["input_ids"]), trained_tokens(one)) for one in trainer.train_dataset]
+    longest, completion = (method.sequences * max(counts) for counts in zip(*sizes, strict=True))
+    coming = 1 if launched() else processes_of(config)
+    timed = measure and method.timed
+    return cost(trainer, longest, completion, config.batch_tokens, measure=timed, beside=lesson.beside, processes=coming)
+
+
+def _cost_notes(arguments: Any, expected: Cost) -> Iterator[str]:
+    """What is wrong with the length of the training, or with the memory that it needs."""
     if (warming := arguments.get_warmup_steps(expected.steps)) >= expected.steps:
-        notes.append(
+        yield (
             f"all of {expected.steps} steps are warm-up ({warming} steps): learning_rate is never reached, and little is "
             "learnt; lower warmup_steps in [train.args]"
         )
-    if packed is not None and packed > FEW_JOINED * len(checked.train):
-        notes.append(
-            f"packing makes {packed:,} sequences of {len(checked.train):,} rows: raise max_length in [train.args], the most "
-            f"tokens of a sequence (it is {arguments.max_length})"
-        )
     if expected.available_bytes is not None and expected.memory_bytes > expected.available_bytes:
-        notes.append(
+        yield (
             f"training needs about {expected.memory_bytes / 2**30:.1f} GiB, and {expected.available_bytes / 2**30:.1f} GiB are "
             "free: halve per_device_train_batch_size and double gradient_accumulation_steps, or gradient_checkpointing = true"
         )
-    return Ready(
-        read,
-        checked,
-        arguments,
-        base,
-        trainer,
-        expected,
-        notes,
-        {"name": method.name, **lesson.found},
-        None if unlike is None else not unlike,
-        packed,
-    )
 
 
 def _with_task_vocabulary(

@@ -67,7 +67,7 @@ class Template:
         try:
             row = self._rendered("a probe", PROBE, ANSWER, None)
         except Unfit as error:
-            raise UsageError(f"the student's chat template cannot be trained with: {error}", self._way_out) from None
+            raise UsageError(f"the student's chat template cannot be used for training: {error}", self._way_out) from None
         self.end_of_turn = row.tokens[-1]
 
     def render(self, sample: Sample, reasoning: bool) -> Row:
@@ -177,18 +177,18 @@ class Template:
         user = next((str(message["content"]) for message in reversed(messages) if message["role"] == "user"), "")
         if _bare(user) not in prompt:
             raise Unfit(
-                f"the student does not see the user's text: it is prompted with ...{self._shown(row.tokens[: row.start])}"
+                f"the student does not see the user's text: it is prompted with ...{self._end_of(row.tokens[: row.start])}"
             )
         place = said.find(_bare(thought)) if thought else 0
         if place < 0 or _bare(answer) not in said[place:]:
-            raise Unfit(f"the student would not be trained on the answer, but on {self._shown(row.tokens[row.start :])}")
+            raise Unfit(f"the student would not be trained on the answer, but on {self._end_of(row.tokens[row.start :])}")
 
-    def _shown(self, tokens: list[int]) -> str:
+    def _end_of(self, tokens: list[int]) -> str:
         return repr(self.decode(tokens)[-80:])
 
     @property
     def _way_out(self) -> str:
-        """What to do about a template that cannot be trained with: TRL's training version of it, where there is one."""
+        """What to do about a template that cannot be used for training: TRL's training version of it, where there is one."""
         known = {path.read_text(encoding="utf-8"): path for path in shipped_templates().values()}
         path = known.get(str(self._tokenizer.chat_template))
         training = path and path.with_name(f"{path.stem}_training.jinja")

@@ -75,7 +75,7 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
         _open_work(work, record.fingerprint)
         progress.start("scoring the rows", len(rows), "rows")
         parts = [
-            _part(work / f"{number:06}.parquet", rows[start : start + PART_ROWS], scorer, progress)
+            _scored_file(work / f"{number:06}.parquet", rows[start : start + PART_ROWS], scorer, progress)
             for number, start in enumerate(range(0, len(rows), PART_ROWS))
         ]
         progress.end()
@@ -294,7 +294,7 @@ class VLLMScorer:
         yield rows
 
 
-def _part(path: Path, rows: Sequence[Row], scorer: "Scorer | VLLMScorer", progress: Progress) -> Path:
+def _scored_file(path: Path, rows: Sequence[Row], scorer: "Scorer | VLLMScorer", progress: Progress) -> Path:
     """The file with some rows' scores; rows of a file that is there are not scored again."""
     if path.exists():
         progress.advance(len(rows))

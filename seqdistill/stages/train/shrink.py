@@ -45,7 +45,7 @@ def shrink(
     """Writes a model with some of `model`'s decoder layers to the folder `out`; returns which, counted from 0.
 
     `layers` is how many, and `choice` how they are chosen: "influence", measured on `prompts`, "even", evenly spaced with
-    both ends, or the list itself ("0,1,2,20"); a list may also be in `layers`, and then `choice` has no part; None keeps all
+    both ends, or the list itself ("0,1,2,20"); a list may also be in `layers`, and then `choice` is ignored; None keeps all
     layers. A layer that others need, such as a hybrid model's attention, takes the place of the nearest that nobody needs.
     `kept` are the tokens that stay, see `task_vocabulary`; without it, all do. `width` is the share of each feed-forward
     layer's neurons that stays, see `narrow`. Everything else (chat template, generation settings, dtype) stays. shrink.json
@@ -143,7 +143,7 @@ def shrink_from_files(
         kept = tokens_of_files(ModelConfig(model=model), conversations if prompts else [], texts)
     elif vocabulary != "all" or texts is not None:
         what = "--texts without --vocabulary task" if vocabulary == "all" else f"--vocabulary {vocabulary!r}"
-        raise UsageError(f"{what}: has no meaning", "--vocabulary is all or task")
+        raise UsageError(f"{what}: unknown", "--vocabulary is all or task")
     chosen = shrink(model, out, layers, choice, conversations, progress, kept=kept, width=width)
     return {"model": str(out), "source": model, "layers": chosen, **({"tokens": len(kept)} if kept else {})}
 

@@ -29,9 +29,9 @@ from seqdistill.stages.train.ranks import launched, rank, shared, wait
 from seqdistill.stages.train.ready import Ready, example, make_ready
 from seqdistill.stages.train.rendering import chat_template
 from seqdistill.stages.train.steps import cut_from, remove_other_steps, step_before, step_facts
-from seqdistill.stages.train.student import Base, Student, check_not_itself, find_student, kept
+from seqdistill.stages.train.student import Base, Student, check_not_itself, find_student, move_to_run
 from seqdistill.stages.train.task_texts import text_files
-from seqdistill.tasks.templates import PROMPT_TEMPLATE, load_template
+from seqdistill.tasks.templates import PROMPT_TEMPLATE, Template, load_template
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
     record = _record(run, recipe, student, method)
     if record.up_to_date():
         return _result(run, up_to_date=True)
+    template = load_template(recipe.task.template)
     if wants_launch(recipe.train) and not (by_launcher or launched()):
         launch(run, recipe, progress)
         return _result(run, up_to_date=False)
@@ -84,9 +85,9 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
             end, best_by = ready.checked.end_of_turn, recipe.train.best_by
             fitted = fit(ready.trainer, base.model, end, checkpoint, log, out, progress, best_by=best_by)
         if fitted.steps == 0:
-            raise SeqdistillError("train: not one step was done", "see num_train_epochs and max_steps in [train.args]")
+            raise SeqdistillError("train: no training step was done", "see num_train_epochs and max_steps in [train.args]")
         if rank() == 0:
-            _finish(run, record, recipe, student, ready, base, fitted, step_facts(before and before[0]))
+            _finish(run, record, recipe, student, ready, base, fitted, template, step_facts(before and before[0]))
             shutil.rmtree(work)
             remove_other_steps(run, recipe)
     wait()
@@ -108,7 +109,7 @@ def _record(run: Run, recipe: Recipe, student: Student, method: Method) -> Stage
 def _begin(run: Run, record: StageRecord, ready: Ready, work: Path) -> tuple[Base, Path | None]:
     """From here on an earlier training is gone. Returns the student in its place, and the checkpoint to resume from."""
     record.begin()
-    return kept(ready.base, run), open_work(work, record.fingerprint)
+    return move_to_run(ready.base, run), open_work(work, record.fingerprint)
 
 
 def _finish(
@@ -119,10 +120,11 @@ def _finish(
     ready: Ready,
     base: Base,
     fitted: Fitted,
+    template: Template,
     steps: list[dict[str, Any]],
 ) -> None:
     """Writes the prompt template beside the model, the manifest, and the card."""
-    write_json(run.file("train", "model") / PROMPT_TEMPLATE, load_template(recipe.task.template).student)
+    write_json(run.file("train", "model") / PROMPT_TEMPLATE, template.student)
     facts: dict[str, Any] = {"steps": steps} if steps else {}
     name_base(run.file("train", "adapter"), _named(base.model.model, run))
     beside = (

@@ -74,7 +74,7 @@ def _named(recipe: Recipe) -> Student:
         source = _weights(recipe.teacher)
         if recipe.teacher.engine == "openai" and "/" not in recipe.teacher.model and not Path(recipe.teacher.model).exists():
             raise UsageError(
-                f"[student] model = {name!r}: the teacher {recipe.teacher.model!r} is an endpoint's, its layers are not here",
+                f"[student] model = {name!r}: the teacher {recipe.teacher.model!r} is at an endpoint: its layers are not here",
                 "name a student of its own: a hub id or a folder",
             )
         return Student(source, int(rest), f"shrink:{rest} of {identity(source)}")
@@ -112,7 +112,7 @@ def untrained(
     choice: str,
     prompts: Iterable[list[Message]],
     progress: Progress,
-    kept: Sequence[int] | None = None,
+    kept: Sequence[int] | None,
 ) -> Base:
     """The student before training. Nothing that an earlier training left is touched: see `kept`.
 
@@ -148,8 +148,8 @@ def _base(student: Student, model: ModelConfig, note: dict[str, Any]) -> Base:
     return Base(model, layers, student.cut | {name: facts[name] for name, was_cut in cut.items() if was_cut})
 
 
-def kept(base: Base, run: Run) -> Base:
-    """The same student with its files in train/base, in place of an earlier one."""
+def move_to_run(base: Base, run: Run) -> Base:
+    """Moves a student that was cut just now to train/base, in place of an earlier one; the student with its files there."""
     if base.note is None:
         return base
     folder, note = run.file("train", "base"), run.file("train", "base.json")

@@ -112,14 +112,14 @@ def check_recipe(recipe: Recipe, prompts: Sequence[Prompt] = ()) -> None:
 def _without_rows(recipe: Recipe) -> UsageError:
     share = recipe.filter.validation
     return UsageError(
-        f"[train] {_wanted(recipe.train)} needs validation rows, and there are none",
+        f"[train] {_key_in_use(recipe.train)} needs validation rows, and there are none",
         f"with few prompts, or few groups of them, raise [filter] validation (it is {share:g})"
         if share
         else "set [filter] validation = 0.05",
     )
 
 
-def _wanted(config: TrainConfig) -> str:
+def _key_in_use(config: TrainConfig) -> str:
     return "best" if config.best is not None else "early_stopping"
 
 
@@ -141,7 +141,7 @@ def check_arguments(arguments: Any, config: TrainConfig) -> None:
         return
     if getattr(arguments.eval_strategy, "value", None) == "no":
         raise UsageError(
-            f"[train] {_wanted(config)} needs validations, and [train.args] eval_strategy is no", "leave eval_strategy out"
+            f"[train] {_key_in_use(config)} needs validations, and [train.args] eval_strategy is no", "leave eval_strategy out"
         )
     if is_spread(arguments):
         raise UsageError(
@@ -172,7 +172,7 @@ def answering(lesson: Lesson) -> Any:
                 "step": state.global_step,
                 "epoch": state.epoch,
                 "quality": _mean(quality, found[:scored]) if quality else None,
-                "generations": [_shown(one) for one in found[: config.generations]],
+                "generations": [_log_entry(one) for one in found[: config.generations]],
             }
             state.log_history.append(entry)
             if rank() == 0:
@@ -246,7 +246,7 @@ def _mean(quality: Quality, found: Sequence[Answered]) -> float | None:
     return round(sum(known) / len(known), 4) if known else None
 
 
-def _shown(one: Answered) -> dict[str, str]:
+def _log_entry(one: Answered) -> dict[str, str]:
     return {"id": one.row.id, "teacher": one.sample.text, "student": one.student, "finish_reason": one.finish_reason}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.records import Message
-from seqdistill.stages.train.cutting import TRIED_TOKENS, check_close, decoder_layers, in_float32, store_in, watched
+from seqdistill.stages.train.cutting import check_hooked, decoder_layers, store_in, watched
 
 SIZES = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")  # what configs call the number of neurons
 MULTIPLE = 32  # of which the number stays one: quantised formats have blocks of it
@@ -53,7 +53,7 @@ def narrow(
     chat template, those with the largest weights. Raises UsageError for a model with experts, or whose neurons are not to be
     found.
     """
-    smaller, total, places, outputs = _found(model, width)
+    smaller, total, places, outputs = _neuron_places(model, width)
     count = neurons_kept(total, width)
     by = "activation" if prompts and tokenizer.chat_template else "magnitude"
     if by == "activation":
@@ -71,10 +71,10 @@ def check_can_be_narrowed(model: Any, width: float) -> None:
     import torch
 
     with torch.device("meta"):
-        _found(model, width)
+        _neuron_places(model, width)
 
 
-def _found(model: Any, width: float) -> tuple[Any, int, dict[str, dict[str, int]], dict[str, str]]:
+def _neuron_places(model: Any, width: float) -> tuple[Any, int, dict[str, dict[str, int]], dict[str, str]]:
     """(a new model with this share of neurons, their number in the whole one, where they are by layer, what reads them)."""
     name, total = _size(model, model.config.get_text_config(decoder=True))
     config = copy.deepcopy(model.config)
@@ -88,13 +88,13 @@ def _found(model: Any, width: float) -> tuple[Any, int, dict[str, dict[str, int]
 def _size(model: Any, text: Any) -> tuple[str, int]:
     """The config's key for the number of neurons, and their number. Raises UsageError for models with experts and others."""
     if any("expert" in name for name, _ in model.named_modules()):
-        raise UsageError(f"width: {type(model).__name__} has experts, of which each token reads a few", HINT)
+        raise UsageError(f"width: {type(model).__name__} has experts, of which each token uses a few", HINT)
     for name in SIZES:
         if type(value := getattr(text, name, None)) is int:
             return name, value
     if getattr(text, "n_inner", 0) is None:  # GPT-2's way to say four times as wide
         return "n_inner", 4 * int(text.hidden_size)
-    raise UsageError(f"width: the config of {type(model).__name__} has no one number of neurons a layer", HINT)
+    raise UsageError(f"width: the config of {type(model).__name__} has no single number of neurons per layer", HINT)
 
 
 def _places(model: Any, smaller: Any, total: int, count: int) -> dict[str, dict[str, int]]:
@@ -110,7 +110,7 @@ def _places(model: Any, smaller: Any, total: int, count: int) -> dict[str, dict[
         fused = shapes[differing[0]] == (2 * total, 2 * count)
         if layer is None or len(differing) > 1 or not (fused or shapes[differing[0]] == (total, count)):
             raise UsageError(
-                f"width: {type(model).__name__} has {name} of {tuple(weight.shape)}, which is not one a neuron", HINT
+                f"width: {type(model).__name__} has {name} of {tuple(weight.shape)}, which is not one per neuron", HINT
             )
         found[layer][name] = differing[0]
     if not any(found.values()):
@@ -192,9 +192,6 @@ def _check_same(model: Any, smaller: Any, outputs: Mapping[str, str], kept: Mapp
     """Raises UsageError unless the smaller model computes what the whole one does with its other neurons at zero."""
     import torch
 
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    tokens = torch.arange(TRIED_TOKENS, device=model.device)[None] * 7 % vocabulary
-
     def silence(neurons: Sequence[int]) -> Any:
         def hook(_: Any, args: Any) -> Any:
             silent = torch.zeros_like(args[0])
@@ -204,10 +201,4 @@ def _check_same(model: Any, smaller: Any, outputs: Mapping[str, str], kept: Mapp
         return hook
 
     hooks = [model.get_submodule(outputs[layer]).register_forward_pre_hook(silence(kept[layer])) for layer in outputs]
-    try:
-        with in_float32(model, smaller), torch.inference_mode():
-            whole, part = (one(tokens, use_cache=False).logits.float() for one in (model.eval(), smaller))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    check_close(model, whole, part, "the chosen neurons", HINT)
+    check_hooked(model, hooks, smaller, "the chosen neurons", HINT)

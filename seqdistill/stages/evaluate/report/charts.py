@@ -288,7 +288,7 @@ def judge(found: Document | None) -> Document | None:
     rates = [
         ("win rate", "a tie is half a win", found["win_rate"]),
         ("length-controlled", "as if both answers were equally long", found["length_controlled"]),
-        ("corrected", f"by {found['labels']} labels of people", found.get("corrected")),
+        ("corrected", f"by {found['labels']} human labels", found.get("corrected")),
         ("not worse", "corrected share of prompts", found.get("not_worse")),
         ("position consistency", "same choice in both orders", found["consistency"]),
     ]

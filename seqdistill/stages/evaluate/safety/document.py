@@ -91,7 +91,7 @@ def _canaries(found: Mapping[str, Any]) -> Iterator[str]:
     base = f" (before training {given['base']})" if "base" in given else ""
     unplanted = found["n"] - found["planted"]
     note = f"; {unplanted} of them are in no training answer" if unplanted else ""
-    yield f"The student gives away {given.get('student', 0)} of {found['n']} planted canaries{base}{note}."
+    yield f"The student reveals {given.get('student', 0)} of {found['n']} planted canaries{base}{note}."
 
 
 def _forgetting(found: Mapping[str, Any]) -> Iterator[str]:

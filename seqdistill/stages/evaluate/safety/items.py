@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import Completion, Request, can
+from seqdistill.engines import Completion, Request, supports
 from seqdistill.errors import UsageError
 from seqdistill.metrics.text import words
 from seqdistill.progress import Silent
@@ -59,7 +59,7 @@ def items_of(recipe: Recipe, template: Template, training: Path | None) -> list[
     elif config.canaries:
         items += [_canary(prompt, config.canaries) for prompt in load_prompts(config.canaries, template, None, Silent())]
     if config.forgetting:
-        if not can(recipe.student.engine, "score"):
+        if not supports(recipe.student.engine, "score"):
             raise UsageError(
                 f"[eval.safety] forgetting: the {recipe.student.engine} engine, which runs the student, does not score texts",
                 "leave forgetting out, or run the student with engine = transformers",
@@ -126,7 +126,7 @@ def holds(text: str, wanted: str) -> bool:
 def requests(contestant: Contestant, items: Sequence[SafetyItem], recipe: Recipe) -> list[Request]:
     """What one model is sent."""
     assert contestant.model is not None
-    config, scores = recipe.eval.safety, can(contestant.model.engine, "score")
+    config, scores = recipe.eval.safety, supports(contestant.model.engine, "score")
     return [
         Request(
             id=request_id(item, contestant.role),

@@ -1,4 +1,4 @@
-"""What was learnt by heart: planted canaries that come out, and the longest runs of words shared with training answers.
+"""What was memorised: planted canaries that come out, and the longest runs of words shared with training answers.
 
 A run counts the words that the prompt does not hold itself. Exact, on any number of training rows: words are compared by
 64-bit hashes of runs of equal length, one length after the other.
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 SHORTEST = 4  # words of a run that is looked at
 IN_PROMPT = 3  # words in a row that the prompt holds, too, from which they do not count
-LONG = 20  # words of a run that is called learnt by heart
+LONG = 20  # words of a run that counts as memorised
 LONGEST = 512  # where the search for longer runs ends
 UNCOPIED = ("copy", "nearest", "majority")  # rows of the table that no model wrote
 MULTIPLIER = 0x9E3779B97F4A7C15  # odd: of a polynomial modulo 2^64
 
 
 def canaries(rows: Sequence[Mapping[str, Any]], training: Path | None) -> dict[str, Any] | None:
-    """How many planted secrets each model gives away, and how many of them the training answers hold; None without any."""
+    """How many planted secrets each model reveals, and how many of them the training answers hold; None without any."""
     canaries = [row for row in rows if row["kind"] == CANARY]
     if not canaries:
         return None

@@ -131,11 +131,11 @@ def tango_z(only_first: Any, only_second: Any, n: Any, difference: Any) -> Any:
         return np.where(variance > 0, distance / np.sqrt(variance), certain)
 
 
-def tango(only_first: Any, only_second: Any, n: Any, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+def tango(only_first: Any, only_second: Any, n: Any) -> tuple[Any, Any]:
     """Tango's score interval of the difference of two paired shares, first less second, from -1 to 1; elementwise."""
     import numpy as np
 
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     ends = []
     for target in (z, -z):
         low, high = np.full(np.shape(only_first), -1.0), np.full(np.shape(only_first), 1.0)

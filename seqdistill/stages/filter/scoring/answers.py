@@ -42,7 +42,7 @@ def extractor(extract: str) -> Extract:
         case "regex" if rest:
             pattern = compiled(rest, "filter.score.extract")
             return lambda text: _last_match(pattern, text)
-    raise UsageError(f"filter.score.extract = {extract!r}: no such way to find an answer", f"one of: {EXTRACTS}")
+    raise UsageError(f"filter.score.extract = {extract!r}: unknown", f"one of: {EXTRACTS}")
 
 
 def compiled(pattern: str, key: str) -> Any:

@@ -155,7 +155,7 @@ class Chooser:
                 extract = self._extract("text")
                 yield (
                     f"vote: in {apart:,} of {len(groups):,} prompts no two samples give the same answer (as {extract!r}), so "
-                    "all of them score alike and the first id is kept; name what is the answer with --score-extract"
+                    "all of them score alike and the first id is kept; name the part that is the answer with --score-extract"
                 )
 
     def _extract(self, default: str) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 from seqdistill.engines import FOR_GOOD, Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.journal.asking import Asker, answers, failures, lacking, run_async
+from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
 from seqdistill.journal.budget import Price, Source, price_of, spending
-from seqdistill.journal.repeated import paid_anew
+from seqdistill.journal.repeated import cost_of_repeats
 from seqdistill.journal.storage import Journal
 from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress
@@ -69,7 +69,7 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
         pace = Pace(config.concurrency, on_note=progress.note, capped=budget.is_capped)
         if len(journal):
             schema = _schema(config, rubric)
-            if again := paid_anew(journal, ((source, _request(sample, rubric, config, schema)) for sample in samples)):
+            if again := cost_of_repeats(journal, ((source, _request(sample, rubric, config, schema)) for sample in samples)):
                 progress.note(f"filter: {again}")
         progress.start("prompting the judge", total, "answers")
         try:
@@ -132,7 +132,7 @@ async def _answered(
 ) -> tuple[list[Request], dict[str, Completion]]:
     """Requests the judgements that the journal lacks, and returns all the requests and the failures by id."""
     requests = [_request(sample, rubric, config, schema) for sample in samples]
-    missing = len(lacking(asker.journal, source.identity, requests))
+    missing = len(missing_requests(asker.journal, source.identity, requests))
     failed = await failures(asker, source, requests)
     judged.new += missing - len(failed)
     return requests, failed

@@ -30,7 +30,7 @@ class RewardModel:
                 "use a sequence classifier with num_labels = 1",
             )
         if not self._tokenizer.chat_template:
-            raise UsageError(f"filter.score.reward_model = {source!r}: has no chat template", "use a reward model for chats")
+            raise UsageError(f"filter.score.reward_model = {source!r}: has no chat template", "use a chat reward model")
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         if self._model.config.pad_token_id is None:

@@ -14,6 +14,7 @@ from typing import Any
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.engines.models import identity, teacher_name
+from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
@@ -23,11 +24,22 @@ from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests
 from seqdistill.stages.generate.recorded.pairs import Pair, Pairs
 from seqdistill.stages.generate.recorded.replies import NONE_RECORDED, chat_reply, messages_in
-from seqdistill.stages.generate.recorded.rows import HINT, Exchange, Row, exchanges, exchanges_in, opened
+from seqdistill.stages.generate.recorded.rows import (
+    HINT,
+    Exchange,
+    Row,
+    call_in,
+    columns_in,
+    exchanges,
+    exchanges_in,
+    has_tools,
+    opened,
+    takes_back,
+)
 from seqdistill.stages.generate.recorded.store import Store
 from seqdistill.stages.generate.recorded.views import Views, views_of
 from seqdistill.stages.generate.samples import sample_of
-from seqdistill.tasks.prompt_files import check_columns
+from seqdistill.tasks.prompt_files import RECORDED_KEYS, check_columns, check_found
 from seqdistill.tasks.row_files import Unread, read_rows
 
 NOTED = 3  # lines that could not be read, of which a note says why; all are in failures.jsonl
@@ -43,6 +55,7 @@ class ImportResult:
     new: int
     known: int  # brought by an earlier import already
     updated: int  # of the known, those whose reference, slice, finish reason or student's view changed
+    taken_back: int  # of what was read: corrected later, or rated below 0, in a log of `serve`
     unread: int  # listed with file and line in failures.jsonl
     skipped: int  # rows that hold nothing to be learnt: weight 0, a trace's spans
     without_finish_reason: int  # of the new: taken as `stop`
@@ -60,7 +73,9 @@ class _Read:
     exchanges: int = 0
     skipped: int = 0
     unanswered: int = 0  # requests of batches
+    with_tools: int = 0  # rows whose request names tools
     without_finish_reason: int = 0
+    taken_back: int = 0
 
 
 def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: Progress) -> ImportResult:
@@ -68,8 +83,9 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
 
     The teacher is the recipe's, or else the model that each answer names, or else "recorded". A plain line's own `id` is its
     prompt's. An import adds to earlier imports; an answer that one of them brought is not taken again, only what is newly known
-    of it. Raises UsageError, before anything is written, when no line can be read, when a batch's reply could belong to several
-    requests, and for a run whose samples were generated.
+    of it. What feedback in a log of `serve` corrects or rates below 0 is left out. Raises UsageError, before anything is
+    written, when no line can be read, when a batch's reply could belong to several requests, and for a run whose samples were
+    generated.
     """
     _check_not_generated(run)
     check_columns(recipe.task.columns)
@@ -115,10 +131,11 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
         read=read.exchanges + read.unread,
         samples=counts["samples"],
         new=new,
-        known=read.exchanges - new,
+        known=read.exchanges - read.taken_back - new,
         updated=updated,
         unread=read.unread,
         skipped=read.skipped,
+        taken_back=read.taken_back,
         without_finish_reason=read.without_finish_reason,
         matched=views.matched if known_task else None,
         teachers=teachers,
@@ -159,20 +176,31 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
         read.first_unread += [row] if read.unread <= NOTED else []
 
     pairs = Pairs(store, unread)
+    columns, columns_found, last = recipe.task.columns, set[str](), dict[str, Any]()
     for path in _named_once(files, progress):
         pairs.begin_file(str(path))
-        for place, raw in read_rows(path, progress, unread):
-            row = opened(raw, recipe.task.columns)
-            try:
-                found = None if pairs.takes(row) else exchanges_in(row, place)
-                if found is None:
-                    _take_pairs(pairs.add(row, place), store, views, read, unread)
-                read.skipped += found == []
-                _take(found or (), store, views, read)
-            except UsageError as error:
-                unread(place, error)
+        for place, last in read_rows(path, progress, unread):
+            columns_found |= columns_in(last, columns)
+            for row in opened(last, columns):
+                try:
+                    corrects = takes_back(row)
+                    if corrects is not False:
+                        store.take_back(str(call_in(row)), None if corrects is True else corrects)
+                    found = None if pairs.takes(row) else exchanges_in(row, place)
+                    if found is None:
+                        _take_pairs(pairs.add(row, place), store, views, read, unread)
+                    read.skipped += found == []
+                    _take(found or (), store, views, read, call_in(row), corrects=corrects is True)
+                    read.with_tools += bool(found) and has_tools(row)
+                except UsageError as error:
+                    unread(place, error)
         _take_pairs(pairs.end_file(), store, views, read, unread)
+    if last:
+        others = recipe.task.prompts or recipe.task.test  # files that the rest of the columns may be those of
+        wanted = {key: column for key, column in columns.items() if key in RECORDED_KEYS or not others}
+        check_found(wanted, columns_found, last, str(path))
     _take_pairs(pairs.finish(), store, views, read, unread)
+    read.skipped += pairs.skipped
     read.unanswered = store.unanswered()
     return read
 
@@ -192,16 +220,19 @@ def _take_pairs(pairs: Iterable[Pair], store: Store, views: Views, read: _Read, 
     for place, request, reply, row in pairs:
         try:
             _take(exchanges(messages_in(request, place), chat_reply(reply, place), row, place, reply), store, views, read)
+            read.with_tools += has_tools(as_dict(request))
         except UsageError as error:
             unread(place, error)
 
 
-def _take(found: Iterable[Exchange], store: Store, views: Views, read: _Read) -> None:
+def _take(
+    found: Iterable[Exchange], store: Store, views: Views, read: _Read, call: str | None = None, *, corrects: bool = False
+) -> None:
     for exchange in found:
         prompt = views.prompt_of(exchange)
         if not store.says_the_same(prompt.id, prompt.teacher_messages):
             raise UsageError(f"{exchange.place}: the id {prompt.id!r} is also that of another prompt")
-        store.add_exchange(exchange, prompt)
+        store.add_exchange(exchange, prompt, call, corrects=corrects)
         read.exchanges += 1
 
 
@@ -228,6 +259,7 @@ def _store_samples(store: Store, recipe: Recipe, journal: Journal, read: _Read) 
     """
     new = updated = 0
     has_logprobs = False
+    read.taken_back = store.taken_back()
     for exchange, prompt in store.exchanges():
         teacher, completion = _teacher(recipe.teacher, exchange), exchange.completion
         if (earlier := store.take_earlier(prompt.id, teacher.name, completion.content)) is not None:
@@ -305,6 +337,10 @@ def _say(run: Run, read: _Read, views: Views, progress: Progress) -> None:
         )
     if read.unanswered:
         progress.note(f"{read.unanswered} requests of the batch files have no reply in these files: are output files missing?")
+    if read.with_tools:
+        progress.note(
+            f"{read.with_tools} answers were given with tools, which are no part of the prompts: the student does not see them"
+        )
     if views.unmatched:
         progress.note(
             f"{views.unmatched} answers match no prompt of the task and no template, the first is {views.first_unmatched}: "

@@ -1,7 +1,7 @@
 """Exports of other tools, rewritten as rows that `rows` reads: a request and its response, or messages; model, reference.
 
-Knows OpenAI's evals, LangSmith and LangChain, OpenTelemetry (OpenInference, GenAI, OpenLLMetry), Braintrust, Bedrock's
-invocation log, inspect, lm-eval, Label Studio, Argilla, chat exports and data sets of marked turns. Does not read replies.
+Knows OpenAI's evals, LangSmith and LangChain, MLflow, OpenTelemetry (OpenInference, GenAI, OpenLLMetry), Braintrust, Bedrock's
+invocation log, inspect, lm-eval, Label Studio and Argilla; `chats` and `data_sets` know the rest. Does not read replies.
 """
 
 import re
@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from seqdistill.engines.replies import as_dict
-from seqdistill.tasks.messages import is_assistant, is_conversation, marked_turns, plain_messages, structured
+from seqdistill.records import from_json
+from seqdistill.stages.generate.recorded.chats import CHATS, CHATS_WITHIN
+from seqdistill.stages.generate.recorded.data_sets import DATA_SETS, DATA_SETS_WITHIN
+from seqdistill.tasks.messages import is_assistant, is_conversation, plain_messages, structured
 
 Row = dict[str, Any]
 
@@ -17,7 +20,11 @@ WRAPPERS = ("properties", "chat", "data")  # hold the row itself
 INSIDE = {"messages", "requestBody", "request", "input", "history"}
 REFERENCES = ("reference", "ground_truth", "expected", "expected_output", "target", "ideal", "label", "correct_answer")
 QUESTIONS = ("prompt", "question", "query", "instruction", "text", "input", "inputs")
-SPANS = ("llm.", "gen_ai.", "openinference.", "input.", "output.", "traceloop.")
+SPANS = ("llm.", "gen_ai.", "openinference.", "input.", "output.", "traceloop.", "mlflow.")
+SPAN_KINDS = ("openinference.span.kind", "traceloop.span.kind", "mlflow.spanType")
+WHOLE = ("mlflow.spanInputs", "mlflow.spanOutputs", "input.value", "output.value")  # attributes that hold an object
+OF_MODELS = ("LLM", "CHAT_MODEL")
+BRAINTRUST_BESIDE = ("score", "function", "tool", "automation", "facet", "preprocessor", "classifier")
 NOT_ANSWERS = ("tool", "retriever", "prompt", "parser", "embedding")  # runs of LangSmith that no model answered
 
 
@@ -31,8 +38,19 @@ def is_beside(row: Mapping[str, Any]) -> bool:
         return True
     if row.keys() <= {"spec"} or row.keys() <= {"final_report"}:
         return True
-    kind = _attributes(row).get("openinference.span.kind", _attributes(row).get("traceloop.span.kind"))
-    return (kind is not None and kind != "LLM") or (row.get("label") is False and {"prompt", "completion"} <= row.keys())
+    if as_dict(row.get("span_attributes")).get("type") in BRAINTRUST_BESIDE:
+        return True
+    if row.get("label") is False and {"prompt", "completion"} <= row.keys():
+        return True
+    return _span_kind(row) not in (None, *OF_MODELS)
+
+
+def rows_within(row: Row) -> list[Row] | None:
+    """The rows that a row of an export holds: a trace's spans, a tree's answers; None for a row that is one itself."""
+    for read in (_traced, *CHATS_WITHIN, *DATA_SETS_WITHIN):
+        if (found := read(row)) is not None:
+            return found
+    return None
 
 
 def rewritten(row: Row) -> Row:
@@ -59,9 +77,36 @@ def _openai_eval(row: Row) -> Row | None:
     return {"request": request, "response": _reply(sample.get("output"), sample), "reference": _reference(item)}
 
 
+def _traced(row: Row) -> list[Row] | None:
+    """The spans of a trace as MLflow or an OpenTelemetry collector writes it: the models', or else the first alone."""
+    spans = as_dict(structured(row.get("data"))).get("spans", structured(row.get("spans")))
+    if isinstance(groups := row.get("resourceSpans", row.get("resource_spans")), list):
+        scopes = [scope for group in groups for scope in _listed(as_dict(group), "scopeSpans", "scope_spans")]
+        spans = [span for scope in scopes for span in _listed(as_dict(scope), "spans")]
+    if not isinstance(spans, list) or not spans or not all(isinstance(one, dict) and "attributes" in one for one in spans):
+        return None
+    if any(_span_kind(span) in OF_MODELS or _span_kind(span) is None for span in spans):
+        return spans
+    facts = _attributes(spans[0])
+    return [{**spans[0], "attributes": {**facts, "mlflow.spanType": "LLM"}}] if "mlflow.spanType" in facts else spans
+
+
+def _listed(holder: Mapping[str, Any], *keys: str) -> list[Any]:
+    return next((held for key in keys if isinstance(held := holder.get(key), list)), [])
+
+
+def _span_kind(row: Mapping[str, Any]) -> Any:
+    facts = _attributes(row)
+    return next((facts[key] for key in SPAN_KINDS if facts.get(key)), None)
+
+
 def _langsmith(row: Row) -> Row | None:
     """A run or an example of LangSmith; LangChain's own form of messages."""
-    inputs, outputs = as_dict(structured(row.get("inputs"))), as_dict(structured(row.get("outputs")))
+    return _put_and_got(as_dict(structured(row.get("inputs"))), as_dict(structured(row.get("outputs"))), row.get("model"))
+
+
+def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: Any = None) -> Row | None:
+    """What a traced call was put and what it returned."""
     if not inputs or not outputs:
         return None
     asked = plain_messages(inputs.get("messages"))
@@ -70,12 +115,13 @@ def _langsmith(row: Row) -> Row | None:
         first = generations[0] if isinstance(generations, list) else None
         one = as_dict(first[0] if isinstance(first, list) and first else first)
         said = plain_messages([one.get("message")]) or [{"role": "assistant", "content": one.get("text")}]
-        facts = as_dict(outputs.get("llm_output"))
-        facts = {**facts, **as_dict(one.get("generation_info")), "model": facts.get("model_name")}
+        recorded = as_dict(as_dict(as_dict(one.get("message")).get("kwargs")).get("response_metadata"))
+        facts = {**recorded, **as_dict(outputs.get("llm_output")), **as_dict(one.get("generation_info"))}
+        facts["model"] = facts.get("model_name")
         return {"request": request, "response": _reply(said, {**facts, "usage": facts.get("token_usage")})}
     if said := plain_messages(outputs.get("messages", outputs.get("output"))):
         return {"request": request, "response": _reply(said[-1:], outputs)}
-    if outputs.keys() & {"choices", "candidates", "content", "stop_reason"}:
+    if outputs.keys() & {"choices", "candidates", "content", "stop_reason"} or outputs.get("object") == "response":
         return {"request": request, "response": outputs}
     answers = [value for value in outputs.values() if isinstance(value, str)]
     asked_texts = [inputs[key] for key in QUESTIONS if isinstance(inputs.get(key), str)] or [
@@ -83,12 +129,13 @@ def _langsmith(row: Row) -> Row | None:
     ]
     if len(answers) != 1 or (not asked and len(asked_texts) != 1):
         return None
-    return {"prompt": asked or asked_texts[0], "completion": answers[0], "model": row.get("model")}
+    return {"prompt": asked or asked_texts[0], "completion": answers[0], "model": model}
 
 
 def _span(row: Row) -> Row | None:
     """A span of OpenTelemetry, nested or as a flat table: OpenInference's, the GenAI conventions', OpenLLMetry's names."""
     facts = _attributes(row)
+    model = next((facts[key] for key in SPAN_MODELS if isinstance(facts.get(key), str)), None)
     for asked, answered in (
         ("llm.input_messages", "llm.output_messages"),
         ("gen_ai.input.messages", "gen_ai.output.messages"),
@@ -96,10 +143,6 @@ def _span(row: Row) -> Row | None:
     ):
         prompt, answers = _span_messages(facts, asked), _span_messages(facts, answered)
         if prompt and answers:
-            model = next(
-                (facts[key] for key in ("llm.model_name", "gen_ai.response.model", "gen_ai.request.model") if key in facts),
-                None,
-            )
             usage = {
                 "input_tokens": facts.get("llm.token_count.prompt", facts.get("gen_ai.usage.input_tokens")),
                 "output_tokens": facts.get("llm.token_count.completion", facts.get("gen_ai.usage.output_tokens")),
@@ -110,13 +153,36 @@ def _span(row: Row) -> Row | None:
                 "messages": prompt,
                 "response": _reply(answers[-1:], {"model": model, "usage": usage, "finish_reason": reason}),
             }
+    for asked, answered in (WHOLE[:2], WHOLE[2:]):
+        if facts.get(asked) and facts.get(answered):
+            return _called(facts[asked], facts[answered], model)
     return None
+
+
+SPAN_MODELS = ("llm.model_name", "gen_ai.response.model", "gen_ai.request.model", "mlflow.llm.model")
+
+
+def _called(put: Any, got: Any, model: Any) -> Row | None:
+    """What a span's function was called with and returned, each an object or a text."""
+    if is_conversation(plain_messages(put)):
+        put = {"messages": plain_messages(put)}
+    if isinstance(got, list) and got and is_assistant(got[-1]):
+        got = got[-1]
+    if is_assistant(got):
+        got = _reply([got], got)
+    if isinstance(put, Mapping) and isinstance(got, Mapping):
+        return _put_and_got(put, got, model) or {"request": put, "response": got, "model": model}
+    if isinstance(put, Mapping):
+        put = put.get("messages") or next((put[key] for key in QUESTIONS if put.get(key)), None)
+    return {"prompt": put, "completion": got, "model": model} if put else None
 
 
 def _attributes(row: Mapping[str, Any]) -> Row:
     """A span's attributes by their full names, whether they are nested, an object of their own, or columns of a table."""
     found: Row = {}
     held = structured(row.get("attributes"))
+    if isinstance(held, list):  # OTLP: {"key": ..., "value": {"stringValue": ...}}
+        held = {str(one["key"]): _otlp_value(one.get("value")) for one in held if isinstance(one, Mapping) and "key" in one}
     if isinstance(held, Mapping):
         for key, value in held.items():
             found |= _flat(str(key), value)
@@ -126,10 +192,39 @@ def _attributes(row: Mapping[str, Any]) -> Row:
     return found
 
 
+def _otlp_value(value: Any) -> Any:
+    """A value as OpenTelemetry's JSON has it, under the name of its kind."""
+    kind, held = next(iter(value.items()), ("", None)) if isinstance(value, Mapping) else ("", value)
+    if isinstance(held, Mapping):
+        return [_otlp_value(one) for one in _listed(held, "values")]
+    return int(held) if kind.lower().startswith("int") and isinstance(held, str) and held.isdecimal() else held
+
+
 def _flat(name: str, value: Any) -> Row:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and name not in WHOLE:
         return {key: inner for part, one in value.items() for key, inner in _flat(f"{name}.{part}", one).items()}
+    if name.startswith("mlflow."):
+        value = unquoted(value)
     return {name: structured(value)} if value is not None else {}
+
+
+def unquoted(value: Any) -> Any:
+    """The text within a text that is JSON, quotes and all: some exports write every field so. Any other value as it is."""
+    if not isinstance(value, str) or value[:1] != '"' or value[-1:] != '"':
+        return value
+    try:
+        held = from_json(value)
+    except ValueError:
+        return value
+    return held if isinstance(held, str) else value
+
+
+def _langfuse(row: Row) -> Row | None:
+    """A row of Langfuse's tables, whose input and output are JSON also where they are a text."""
+    if not row.get("traceId", row.get("trace_id")) or not {"input", "output"} <= row.keys():
+        return None
+    plain = {key: unquoted(row[key]) for key in ("input", "output")}
+    return {**row, **plain} if any(plain[key] is not row[key] for key in plain) else None
 
 
 def _span_messages(facts: Mapping[str, Any], name: str) -> list[Any]:
@@ -150,7 +245,9 @@ def _span_messages(facts: Mapping[str, Any], name: str) -> list[Any]:
 def _braintrust(row: Row) -> Row | None:
     answers, facts = row.get("output"), as_dict(row.get("metadata"))
     if not isinstance(answers, list) or not answers or not all("message" in as_dict(one) for one in answers):
-        return None
+        if "span_id" not in row or "usage" in row or answers in (None, "", [], {}):
+            return None
+        return {**row, "id": None, "usage": as_dict(row.get("metrics")), "reference": _reference(row)}
     response = {"choices": answers, "model": facts.get("model"), "usage": row.get("metrics")}
     return {
         "request": {"messages": row.get("input"), "model": facts.get("model")},
@@ -218,52 +315,6 @@ def _annotated(row: Row) -> Row | None:
     return None
 
 
-def _chat_export(row: Row) -> Row | None:
-    """A conversation as ChatGPT exports it: a tree, of which the branch last seen counts."""
-    nodes, name = row.get("mapping"), row.get("current_node")
-    if not isinstance(nodes, Mapping) or not name:
-        return None
-    messages: list[Row] = []
-    model = None
-    while (node := as_dict(nodes.get(str(name)))) and len(messages) <= len(nodes):
-        message = as_dict(node.get("message"))
-        parts = as_dict(message.get("content")).get("parts")
-        text = "".join(part for part in parts if isinstance(part, str)) if isinstance(parts, list) else ""
-        role = as_dict(message.get("author")).get("role")
-        if text.strip() and role in ("user", "assistant", "system"):
-            messages.append({"role": role, "content": text})
-            model = model or as_dict(message.get("metadata")).get("model_slug")
-        name = node.get("parent")
-    return {"messages": messages[::-1], "model": model}
-
-
-def _turns(row: Row) -> Row | None:
-    """Turns of a data set as one text, or as pairs of input and output; several answers to one prompt."""
-    for key in ("text", "chosen", "chat", "conversation", "conversations", "messages"):
-        value = row.get(key)
-        if isinstance(value, str) and (key != "messages") and (messages := marked_turns(value)):
-            beside = {name: one for name, one in row.items() if name not in (key, "rejected")}
-            if isinstance(system := beside.get("system"), str):
-                beside["system"] = system.removeprefix("SYSTEM:").strip()
-            return {**beside, "messages": messages}
-        if isinstance(value, list) and (messages := plain_messages(value)) and messages != value:
-            return {**row, key: messages}
-    answers = row.get("generations", row.get("responses"))
-    asked = next((row[key] for key in ("prompt", *QUESTIONS) if isinstance(row.get(key), str) and row[key]), None)
-    if (
-        "messages" not in row
-        and asked
-        and isinstance(answers, list)
-        and answers
-        and all(isinstance(one, str) for one in answers)
-    ):
-        reasons = row.get("finish_reasons")
-        reasons = reasons if isinstance(reasons, list) and len(reasons) == len(answers) else [None] * len(answers)
-        choices = [{"message": {"content": one}, "finish_reason": reason} for one, reason in zip(answers, reasons, strict=True)]
-        return {**row, "request": {"prompt": asked, "system": row.get("system_prompt")}, "response": {"choices": choices}}
-    return None
-
-
 def _wrapped(row: Row) -> Row | None:
     """A row that a tool wraps in an object of its own; the key of a Gemini batch, where it is among the metadata."""
     if row.keys() & {"request", "response"} and isinstance(name := as_dict(row.get("metadata")).get("key"), (str, int)):
@@ -288,13 +339,14 @@ def _reference(row: Mapping[str, Any]) -> Any:
 
 EXPORTS: tuple[Callable[[Row], Row | None], ...] = (
     _openai_eval,
+    _langfuse,
     _langsmith,
     _span,
     _braintrust,
     _bedrock_log,
     _evaluation,
     _annotated,
-    _chat_export,
-    _turns,
+    *CHATS,
+    *DATA_SETS,
     _wrapped,
 )

@@ -1,4 +1,4 @@
-"""Which reply answers which request, where they are rows of their own: batch files, streams, stored completions, bare logs.
+"""Which reply answers which request, where they are rows of their own: batches, streams, stored completions, trees, bare logs.
 
 A reply is never paired by guess: one that could answer more than one request is refused. Does not know what a row says.
 """
@@ -16,6 +16,7 @@ from seqdistill.errors import UsageError
 from seqdistill.stages.generate.recorded.rows import Row, reply_of, request_of
 from seqdistill.stages.generate.recorded.store import Store
 from seqdistill.stages.generate.recorded.streams import assembled, is_chunk, is_last
+from seqdistill.tasks.messages import is_tree_message
 from seqdistill.tasks.row_files import Unread
 
 NAMES = ("custom_id", "recordId", "key")  # of a request in a batch: OpenAI and Anthropic, Bedrock, Gemini
@@ -40,6 +41,7 @@ class Pairs:
 
     store: Store
     unread: Unread
+    skipped: int = 0  # answers that hold nothing to be learnt
     _file: int = 0
     _pending: "OrderedDict[str, tuple[str, Any, Row]]" = field(default_factory=OrderedDict)  # requests without a reply yet
     _streams: "OrderedDict[str, _Stream]" = field(default_factory=OrderedDict)
@@ -51,7 +53,7 @@ class Pairs:
     def takes(self, row: Row) -> bool:
         """Whether a row is certainly half an exchange: of a batch, of a stream, or a message of a stored completion."""
         named = batch_name(row) is not None and (request_of(row) is None or reply_of(row) is None)
-        return named or is_chunk(row) or is_chunk(reply_of(row)) or _is_stored_message(row)
+        return named or is_chunk(row) or is_chunk(reply_of(row)) or _is_stored_message(row) or is_tree_message(row)
 
     def add(self, row: Row, place: str) -> Iterator[Pair]:
         """Takes one row; yields what it completes."""
@@ -60,6 +62,8 @@ class Pairs:
             self.store.add_reply(self._file, place, name, row)
         elif name is not None and reply_of(row) is None and not is_chunk(row):
             self.store.add_request(self._file, place, name, request_of(row))
+        elif is_tree_message(row):
+            self.store.add_node(place, row)
         elif _is_stored_message(row):
             completion, number = _stored(row)
             self.store.add_message(completion, number, {key: row.get(key) for key in ("role", "content", "tool_calls")})
@@ -144,12 +148,30 @@ class Pairs:
                 self.unread(place, UsageError(message))
             else:
                 yield place, request, reply, row
+        for place, answer, best in self.store.answers_in_trees():
+            if not best or answer.get("deleted") or answer.get("review_result") is False:
+                self.skipped += 1
+            elif (turns := self._turns_before(answer, place)) is not None:
+                yield place, turns, {"role": "assistant", "content": answer["text"]}, {"model": answer.get("model_name")}
         for place, name, _, reply in self.store.bare_replies():
             if messages := self.store.messages(name):
                 yield place, {"messages": messages}, reply, {}
             else:
                 message = f"{place}: a reply without its request: no request before it, or more than one waits for a reply"
                 self.unread(place, UsageError(message))
+
+    def _turns_before(self, answer: Mapping[str, Any], place: str) -> list[Any] | None:
+        """The conversation that a message of a tree answers; None where a part of it is missing."""
+        turns: list[Any] = []
+        parent, seen = answer.get("parent_id"), set[str]()
+        while isinstance(parent, str) and parent not in seen:
+            seen.add(parent)
+            if (node := self.store.node(parent)) is None:
+                self.unread(place, UsageError(f"{place}: the message that it answers, {parent!r}, is not in these files"))
+                return None
+            turns.insert(0, {"role": node["role"], "content": node["text"]})
+            parent = node.get("parent_id")
+        return turns
 
     def _batch_request(self, place: str, name: str, file: int) -> Any:
         """The request of that name: the only one, the one in the reply's own file, or that of the input file before it.

@@ -28,6 +28,7 @@ from seqdistill.tasks.messages import (
     chat_messages,
     is_assistant,
     is_conversation,
+    prompted_turns,
     structured,
     tool_calls,
     with_system,
@@ -36,10 +37,11 @@ from seqdistill.tasks.messages import (
 Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...}], "usage"}
 
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
-SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction")
+SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction", "preamble")
 PARTS = {"text", "output_text", "thinking", "tool_use"}  # of a message's content
+USAGES = ("usage", "usageDetails", "tokenUsage", "usage_details", "token_usage", "usage_metadata")
 LOGGED_PROMPT_TOKENS = (*PROMPT_TOKENS, "prompt_token_count", "inputTextTokenCount", "inputTokenCount", "tokens_in")
-LOGGED_ANSWER_TOKENS = (*ANSWER_TOKENS, "generation_token_count", "outputTokenCount", "tokens_out")
+LOGGED_ANSWER_TOKENS = (*ANSWER_TOKENS, "generation_token_count", "outputTokenCount", "tokens_out", "tokenCount")
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -53,7 +55,18 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
         return [{"role": "user", "content": request}] if request.strip() else None
     if not isinstance(request, Mapping):
         return None
-    for key in ("messages", "conversations", "contents", "input", "inputs", "prompt", "query", "inputText", "message"):
+    for key in (
+        "messages",
+        "conversations",
+        "contents",
+        "input",
+        "inputs",
+        "prompt",
+        "query",
+        "question",
+        "inputText",
+        "message",
+    ):
         value = structured(request.get(key))
         if isinstance(value, Mapping) and key in ("messages", "prompt"):
             value = value.get("messages") or value.get("content")  # a prompt of a library's own, such as Langfuse's
@@ -62,14 +75,18 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
         text = request.get(key)
         if isinstance(text, str) and not is_conversation(value) and key not in ("messages", "conversations"):
             earlier = _cohere_turns(request.get("chat_history"), place) if key == "message" else []
-            messages: list[Message] | None = [*earlier, {"role": "user", "content": text}] if text.strip() else None
+            turns = (
+                chat_messages(prompted_turns(text) or [{"role": "user", "content": text}], place, key) if text.strip() else []
+            )
+            messages: list[Message] | None = [*earlier, *turns]
         elif isinstance(value, Mapping):
             messages = messages_in(value, place)
         else:
             messages = chat_messages(_with_roles(value), place, key)
         if messages:
             return with_system(messages, system_of(request), place)
-    return None
+    alone = next(iter(request.values())) if len(request) == 1 else None
+    return messages_in(alone, place) if isinstance(alone, str) else None
 
 
 def system_of(row: Mapping[str, Any]) -> Any:
@@ -107,7 +124,8 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
     if not isinstance(reply, Mapping):
         return None
     if is_assistant(reply):
-        return _reply(reply, reply.get("finish_reason"), reply)
+        facts = {**as_dict(reply.get("response_metadata")), **reply}  # the former is LangChain's
+        return {"model": facts.get("model") or facts.get("model_name"), **_reply(reply, finish_of(facts), facts)}
     for key in ("generated_text", "generation", "text", "completion", "content", "answer", "output", "outputText"):
         if isinstance(text := reply.get(key), str) and text.strip():
             return _reply({**reply, "content": text}, finish_of(reply), reply)
@@ -242,18 +260,15 @@ def _listed(value: Any) -> list[Any]:
 def usage_in(facts: Mapping[str, Any]) -> dict[str, int | None]:
     """The counts of tokens that a reply or a row has, in `usage` or beside it."""
     own = reported(facts)
-    places = (
-        [own]
-        if own
-        else [as_dict(facts[key]) for key in ("usage", "usageDetails", "tokenUsage", "usage_details") if facts.get(key)]
-    )
+    places = [own] if own else [as_dict(facts[key]) for key in USAGES if facts.get(key)]
 
     def first(keys: tuple[str, ...], *short: str) -> int | None:
         beside = [facts[key] for key in keys if key in facts]
         found = [place[key] for place in places for key in (*keys, *short) if key in place]
         return next((tokens for value in (*found, *beside) if (tokens := count(value)) is not None), None)
 
-    places += [as_dict(place["tokens"]) for place in places if place.get("tokens")]  # Cohere's
+    places += [as_dict(facts["meta"])] if facts.get("meta") else []  # Cohere's
+    places += [as_dict(place["tokens"]) for place in places if place.get("tokens")]
     prompted, answered = first(LOGGED_PROMPT_TOKENS, "input", "prompt"), first(LOGGED_ANSWER_TOKENS, "output", "completion")
     if places and (counted := usage_of({"usage": places[0]}).prompt) is not None:
         prompted = counted

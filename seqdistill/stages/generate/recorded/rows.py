@@ -4,7 +4,6 @@ Knows the shapes in which people hold answers: logs of requests and replies, dat
 and LiteLLM. Does not pair rows with each other; `pairs` does.
 """
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from seqdistill.engines import Completion
 from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
-from seqdistill.stages.generate.recorded.exports import is_beside, rewritten
+from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
 from seqdistill.stages.generate.recorded.replies import (
     Reply,
     api_reply,
@@ -26,17 +25,20 @@ from seqdistill.stages.generate.recorded.replies import (
     usage_in,
 )
 from seqdistill.stages.generate.recorded.streams import is_chunk
+from seqdistill.stages.generate.recorded.unknown import unknown
 from seqdistill.tasks.messages import (
     chat_messages,
     check_only_text,
     ends_with,
+    history_turns,
     instruction_text,
     is_assistant,
     is_conversation,
+    prompted_turns,
     structured,
     with_system,
 )
-from seqdistill.tasks.prompt_files import value_text
+from seqdistill.tasks.prompt_files import column_value, has_column, value_text
 
 Row = dict[str, Any]
 
@@ -44,21 +46,6 @@ HINT = (
     'a line is {"request": {...}, "response": {...}}, a line of a batch input or output file, '
     '{"prompt": ..., "completion": ...}, {"messages": [...]} or one of the other kinds in the README'
 )
-SHAPES = {  # for the error about an unknown row: the keys by which people know a shape
-    "a request and its response": ("request", "response"),
-    "a line of a batch input": ("custom_id", "body"),
-    "a line of a batch output": ("custom_id", "response"),
-    "a chat completion with its messages": ("messages", "choices"),
-    "a response with its input": ("input", "output"),
-    "prompt and completion": ("prompt", "completion"),
-    "prompt and response": ("prompt", "response"),
-    "question and answer": ("question", "answer"),
-    "a conversation": ("messages",),
-    "ShareGPT": ("conversations",),
-    "Alpaca": ("instruction", "input", "output"),
-    "Dolly": ("instruction", "context", "response"),
-    "a preference for fine-tuning": ("input", "preferred_output"),
-}
 CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages", "chat_messages", "contents")
 REQUESTS = (
     *("request", "request_body", "requestBody", "modelInput", "proxy_server_request", "params", "body"),
@@ -66,13 +53,24 @@ REQUESTS = (
 )
 REPLIES = (
     *("response", "response_body", "responseBody", "modelOutput", "reply", "result", "request_response"),
-    "respPayload",
+    *("respPayload", "completion_message"),
 )
-PROMPTS = ("prompt", "question", "query", "input", "inputs", "input_text", "problem")
+TEXTS = ("question", "query", "input_text", "problem", "user_input", "user_prompt", "user_message", "text_input")  # are text
+PROMPTS = ("prompt", "question", "query", "input", "inputs", *TEXTS[2:])
 ANSWERS = (
     *("completion", "response", "output", "outputs", "chosen", "generated_text", "generation", "answer", "output_text"),
-    *("targets", "solution"),
+    *("targets", "solution", "actual_output", "model_output", "model_response", "model_answer", "prediction"),
 )
+EXPECTED = (
+    "expected_output",
+    "expectedOutput",
+    "expected",
+    "ideal",
+    "target",
+    "ground_truth",
+)  # where there is no other answer
+GOLD = ("ground_truth", "expected_output", "expectedOutput", "expected", "ideal", "gold", "correct_answer")  # beside an answer
+NO_REASONING = ("on", "off", "yes", "no", "true", "false")  # what a column of that name says of it
 PLAIN = {
     *PROMPTS,
     *ANSWERS,
@@ -107,26 +105,68 @@ class Exchange:
     group: str | None = None
 
 
-def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
+def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> list[Row]:
+    """The rows in a row of a file, mostly one: names as `columns` maps them, exports rewritten.
+
+    Where the answer's column is named, the row is no more than what is named and what is known beside it.
+    """
+    row = _plain(raw, columns)
+    if "completion" in row and "completion" in columns:
+        return [row]
+    within = rows_within(row)
+    return [rewritten(row)] if within is None else [rewritten(_plain(one, {})) for one in within]
+
+
+def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     """The row with names as `columns` maps them, plain keys also in upper case, and lists and objects that a text holds.
 
     A prompt stays text, unless it is a list of messages.
     """
     row = {str(key).strip(): value for key, value in raw.items()}
     row |= {key.casefold(): row[key] for key in reversed(row) if key.casefold() in PLAIN - row.keys()}
-    row |= {key: row[column] for key, column in columns.items() if column in row}
+    named = {key: column_value(row, column) for key, column in columns.items() if has_column(row, column)}
+    if "completion" in named:
+        named["completion"] = "" if named["completion"] is None else named["completion"]
+        rivals = {*ANSWERS, *REPLIES, *REQUESTS, "choices", "message"}
+        if named.keys() & {"prompt", "messages"}:
+            rivals |= {*PROMPTS, *CONVERSATIONS, "instruction", "context"}
+        row = {key: value for key, value in row.items() if key not in rivals}
+    row |= named
     for key, value in row.items():
-        if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        if isinstance(value, str) and value.lstrip()[:6].startswith(("[", "{", "array(")):
             held = structured(value)
             loose = key in (*PROMPTS, *ANSWERS, "reference", "context", "instruction", "system")
             if not loose or is_conversation(held) or (isinstance(held, Mapping) and _is_api_object(held)):
                 row[key] = held
-    return rewritten(row)
+    return row
+
+
+def columns_in(raw: Mapping[str, Any], columns: Mapping[str, str]) -> set[str]:
+    """The keys of `columns` that a row has, in their column or under their own name."""
+    row = {str(key).strip(): value for key, value in raw.items()}
+    folded = {name.casefold() for name in row}
+    return {key for key, column in columns.items() if has_column(row, column) or key in folded}
 
 
 def _is_api_object(value: Mapping[str, Any]) -> bool:
     """Whether an object is a request, a reply or a message, and not an answer that is itself JSON."""
     return bool(value.keys() & {"messages", "choices", "candidates", "role", "stop_reason", "contents"}) or "raw" in value
+
+
+def call_in(row: Row) -> str | None:
+    """The id of the request that a line of `serve`'s log is about; None for any other row."""
+    in_log = row.get("kind") in ("teacher", "shadow", "feedback") and isinstance(row.get("id"), str) and "prompt_id" in row
+    return str(row["id"]) if in_log else None
+
+
+def takes_back(row: Row) -> bool | str:
+    """Whether feedback in `serve`'s log takes back what was answered before: all, or the text that was rated below 0."""
+    messages, rating = row.get("messages"), row.get("rating")
+    if call_in(row) is None or row["kind"] != "feedback" or not is_conversation(messages) or messages is None:
+        return False
+    if _weight(messages[-1]) != 0:
+        return True
+    return str(messages[-1].get("content")) if isinstance(rating, (int, float)) and rating < 0 else False
 
 
 def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
@@ -137,6 +177,7 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     if is_beside(row):
         return []
     check_only_text(row, place)
+    _check_options(row, place)
     if isinstance(prompt := row.get("prompt"), Mapping) and "raw" in prompt:
         return _promptfoo(row, place)
     if "preferred_output" in row:
@@ -156,7 +197,26 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
         return found
     if whole is not None or request is not None or _is_request(row):
         return None
-    raise UsageError(f"{place}: {_unknown(row)}", HINT)
+    if any(row.get(key) for key in (*PROMPTS, "instruction")) and any(row[key] is None for key in ANSWERS if key in row):
+        raise UsageError(f"{place}: the answer is empty")
+    raise UsageError(f"{place}: {unknown(row)}", HINT)
+
+
+def _check_options(row: Row, place: str) -> None:
+    """Raises UsageError for a question whose options are beside it: an answer that is one of them says nothing by itself."""
+    key = next((key for key in ("choices", "options", "endings", "answer_choices") if row.get(key)), None)
+    held = row.get(key) if key else None
+    held = held.get("text") if isinstance(held, Mapping) else held
+    asked = next((row[name] for name in (*PROMPTS, "instruction", "ctx") if isinstance(row.get(name), str)), None)
+    texts = [one for one in held if isinstance(one, str)] if isinstance(held, list) else []
+    if asked is not None and not all(one in asked for one in texts):
+        raise UsageError(f"{place}: the options in {key!r} are not in the prompt: {held!r}"[:200], "write them into the prompt")
+
+
+def has_tools(row: Row) -> bool:
+    """Whether the request in a row, or a row that is one, names tools."""
+    request = as_dict(request_of(row))
+    return any(held[key] not in ("[]", "{}") for held in (row, request) for key in ("tools", "functions") if held.get(key))
 
 
 def request_of(row: Row) -> Any:
@@ -198,8 +258,21 @@ def exchanges(
     model = reply.get("model") or next((row[key] for key in MODELS if row.get(key)), None) or _request_model(row)
     name = value_text(row, "prompt_id", place) or value_text(row, "id", place) if plain else value_text(row, "prompt_id", place)
     group = None if isinstance(row.get("group"), (dict, list)) else value_text(row, "group", place)  # what a log has is its own
-    known = (name, value_text(row, "reference", place), value_text(row, "slice", place), group)
+    known = (name, _reference(row, place), value_text(row, "slice", place), group)
     return [Exchange(place, str(model) if model else None, messages, completion, *known) for completion in completions]
+
+
+def _reference(row: Row, place: str) -> str | None:
+    if row.get("reference") is not None:
+        return value_text(row, "reference", place)
+    gold = next((row[key] for key in GOLD if isinstance(row.get(key), (str, int, float))), None)
+    return value_text({"reference": gold}, "reference", place) if row.keys() & {*ANSWERS, *REPLIES} else None
+
+
+def _beside(row: Row) -> dict[str, Any]:
+    """The reasoning that a row has beside its answer."""
+    found = {key: row[key] for key in ("reasoning", "reasoning_content", "thinking") if row.get(key)}
+    return {key: value for key, value in found.items() if str(value).strip().lower() not in NO_REASONING}
 
 
 def _request_model(row: Row) -> Any:
@@ -257,8 +330,8 @@ def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator
         return
     last = trained[-1]
     prompt = with_system(chat_messages(messages[:last], place, "messages"), system_of(row), place) if last else []
-    beside = {key: row[key] for key in ("reasoning", "reasoning_content", "thinking") if row.get(key)}
-    reply = chat_reply({"finish_reason": finish_of(row), **beside, **messages[last]}, place)
+    ended = {"finish_reason": reason} if (reason := finish_of(row)) else {}
+    reply = chat_reply({**ended, **_beside(row), **messages[last]}, place)
     yield from exchanges(prompt, reply, row, place, plain=True)
 
 
@@ -271,7 +344,8 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
     """A row with the prompt under one key and the answer under another, each as text, messages or an API's object."""
     key = next((key for key in ("messages", "conversations", *PROMPTS) if row.get(key) not in (None, "", [])), None)
     instruction = instruction_text(row)
-    answer = _written(next((row[name] for name in ANSWERS if row.get(name) not in (None, "") and name != key), None))
+    names = ANSWERS if row.keys() & {*ANSWERS, *REPLIES} - {key} else EXPECTED
+    answer = _written(next((row[name] for name in names if row.get(name) not in (None, "") and name != key), None))
     reply = reply_of(row) if answer is None else answer
     if (key or instruction) is None:
         return None
@@ -280,16 +354,18 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
             raise UsageError(f"{place}: the answer is empty")
         return None
     if instruction is not None and not row.get("messages") and (not row.get("prompt") or ends_with(row["prompt"], answer)):
-        prompt = messages_in({"prompt": instruction, "system": row.get("system")}, place)
+        asked = prompted_turns(instruction) or [{"role": "user", "content": instruction}]
+        prompt = messages_in([*history_turns(row, place), *asked], place)
+        prompt = with_system(prompt or [], system_of(row), place)
     else:
-        name = "prompt" if key in ("question", "query", "input_text", "problem") else str(key)
-        prompt = messages_in({name: row[str(key)], "system": row.get("system", row.get("instructions"))}, place)
+        name = "prompt" if key in TEXTS else str(key)
+        prompt = messages_in({name: row[str(key)], "system": system_of(row)}, place)
     if isinstance(reply, list) and is_conversation(reply) and not all(is_assistant(one) for one in reply):
         return list(_conversations_answer(row, reply, place))  # preference data repeat the prompt in what was chosen
     if isinstance(reply, list) and is_conversation(reply) and len(reply) != 1:
         raise UsageError(f"{place}: the last message is not the assistant's answer to the prompt: {len(reply)} answers")
     is_text = isinstance(reply, str) or (isinstance(reply, list) and is_conversation(reply))
-    beside = {name: row[name] for name in ("reasoning", "reasoning_content", "thinking", "tool_calls") if row.get(name)}
+    beside = {**_beside(row), **({"tool_calls": row["tool_calls"]} if row.get("tool_calls") else {})}
     if is_text:
         message = {"content": reply} if isinstance(reply, str) else reply[0]
         reply = {"role": "assistant", "finish_reason": finish_of(row), **beside, **message}
@@ -313,31 +389,3 @@ def _written(answer: Any) -> Any:
     ):
         return json.dumps(answer, ensure_ascii=False)
     return answer
-
-
-# --- what is of no known shape ----------------------------------------------------------------------------------------
-
-
-def _unknown(row: Row) -> str:
-    """What is wrong with a row of no known shape: its keys, and the shape that they come nearest to."""
-    keys = [key for key in row if key not in ("id",)]
-
-    def nearness(key: str) -> float:
-        return max((difflib.SequenceMatcher(None, key, name.casefold()).ratio() for name in keys), default=0.0)
-
-    def fit(shape: tuple[str, ...]) -> tuple[float, int]:
-        return sum(max(0.0, nearness(key) - 0.5) for key in shape) / len(shape), len(shape)
-
-    if next((row[key] for key in CONVERSATIONS if is_conversation(row.get(key))), None):
-        return "a conversation without an assistant's answer: a prompt for `generate`, nothing to import"
-    said = f"not a line that can be read; its keys are {', '.join(keys) or 'none'}"[:300]
-    name, shape = max(SHAPES.items(), key=lambda one: fit(one[1]))
-    if fit(shape)[0] < 0.1:
-        return said
-    missing = []
-    for key in shape:
-        if key not in row:
-            close = difflib.get_close_matches(key, keys, n=1)
-            missing.append(f"{key!r}" + (f" (is it {close[0]!r}?)" if close else ""))
-    wanted = f"without {', '.join(missing)}" if missing else "but its values are of another kind"
-    return f"{said}; nearest is {name} ({', '.join(shape)}), {wanted}"

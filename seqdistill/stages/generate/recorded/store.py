@@ -22,9 +22,13 @@ CREATE INDEX request_name ON requests (name);
 CREATE TABLE replies (number INTEGER PRIMARY KEY, bare INTEGER, name TEXT, file INTEGER, place TEXT, content TEXT);
 CREATE TABLE messages (name TEXT, number INTEGER, content TEXT);
 CREATE INDEX message_name ON messages (name);
+CREATE TABLE nodes (name TEXT PRIMARY KEY, parent TEXT, place TEXT, role TEXT, rank REAL, content TEXT);
+CREATE INDEX node_parent ON nodes (parent);
 CREATE TABLE unread (number INTEGER PRIMARY KEY, content TEXT);
 CREATE TABLE prompts (id TEXT PRIMARY KEY, said TEXT);
-CREATE TABLE exchanges (number INTEGER PRIMARY KEY, prompt TEXT, content TEXT);
+CREATE TABLE exchanges (number INTEGER PRIMARY KEY, call TEXT, prompt_id TEXT, said BLOB, prompt TEXT, content TEXT);
+CREATE INDEX exchange_call ON exchanges (call);
+CREATE TABLE taken_back (prompt TEXT, said BLOB, PRIMARY KEY (prompt, said));
 CREATE TABLE samples (position INTEGER PRIMARY KEY, id TEXT, prompt TEXT, teacher TEXT, said BLOB, number INTEGER,
                       earlier INTEGER, content TEXT);
 CREATE INDEX sample_id ON samples (id);
@@ -112,6 +116,27 @@ class Store:
         found = self._db.execute("SELECT content FROM messages WHERE name = ? ORDER BY number", (name,))
         return [json.loads(content) for (content,) in found]
 
+    def add_node(self, place: str, row: Any) -> None:
+        """A message of a tree. One that is there already stays."""
+        rank = row.get("rank") if isinstance(row.get("rank"), (int, float)) else None
+        self._db.execute(
+            "INSERT OR IGNORE INTO nodes (name, parent, place, role, rank, content) VALUES (?, ?, ?, ?, ?, ?)",
+            (row["message_id"], row.get("parent_id"), place, row["role"], rank, json.dumps(row)),
+        )
+
+    def answers_in_trees(self) -> Iterator[tuple[str, Any, bool]]:
+        """(place, message, whether none of its siblings has a better rank) of each answer in a tree, in order."""
+        found = self._db.execute(
+            "SELECT place, content, rank IS (SELECT MIN(rank) FROM nodes s WHERE s.parent = n.parent AND s.role = n.role) "
+            "FROM nodes n WHERE role = 'assistant' ORDER BY rowid"
+        )
+        return ((place, json.loads(content), bool(best)) for place, content, best in found)
+
+    def node(self, name: str) -> Any:
+        """A message of a tree by its id; None for one that is not there."""
+        found = self._db.execute("SELECT content FROM nodes WHERE name = ?", (name,)).fetchone()
+        return None if found is None else json.loads(found[0])
+
     def add_unread(self, row: Any) -> None:
         """A line that could not be read."""
         self._db.execute("INSERT INTO unread (content) VALUES (?)", (json.dumps(row),))
@@ -122,16 +147,36 @@ class Store:
 
     # --- exchanges ----------------------------------------------------------------------------------------------------
 
-    def add_exchange(self, exchange: Exchange, prompt: Prompt) -> None:
-        """An answer with the prompt that it answers."""
+    def add_exchange(self, exchange: Exchange, prompt: Prompt, call: str | None = None, *, corrects: bool = False) -> None:
+        """An answer with the prompt that it answers, and the id of the request by which it can be taken back."""
         content = {**vars(exchange), "completion": vars(exchange.completion)}
+        said = _digest(exchange.completion.content)
+        self._db.execute("DELETE FROM taken_back WHERE ? AND prompt = ? AND said = ?", (corrects, prompt.id, said))
         self._db.execute(
-            "INSERT INTO exchanges (prompt, content) VALUES (?, ?)", (json.dumps(vars(prompt)), json.dumps(content))
+            "INSERT INTO exchanges (call, prompt_id, said, prompt, content) VALUES (?, ?, ?, ?, ?)",
+            (call, prompt.id, said, json.dumps(vars(prompt)), json.dumps(content)),
         )
 
+    def take_back(self, call: str, text: str | None = None) -> None:
+        """What answered this request so far is a wrong answer to its prompt: all of it, or what says the text."""
+        said = None if text is None else _digest(text)
+        self._db.execute(
+            "INSERT OR IGNORE INTO taken_back SELECT prompt_id, said FROM exchanges WHERE call = ? AND (? IS NULL OR said = ?)",
+            (call, said, said),
+        )
+
+    def taken_back(self) -> int:
+        """How many of the answers were taken back; removes those from the samples of earlier imports."""
+        self._db.execute("DELETE FROM samples WHERE earlier AND (prompt, said) IN (SELECT prompt, said FROM taken_back)")
+        ((count,),) = self._db.execute(
+            "SELECT COUNT(*) FROM exchanges WHERE (prompt_id, said) IN (SELECT prompt, said FROM taken_back)"
+        ).fetchall()
+        return int(count)
+
     def exchanges(self) -> Iterator[tuple[Exchange, Prompt]]:
-        """Every answer, in the order in which they were read."""
-        for prompt, content in self._db.execute("SELECT prompt, content FROM exchanges ORDER BY number"):
+        """Every answer that was not taken back, in the order in which they were read."""
+        query = "SELECT prompt, content FROM exchanges WHERE (prompt_id, said) NOT IN (SELECT prompt, said FROM taken_back)"
+        for prompt, content in self._db.execute(f"{query} ORDER BY number"):
             said = json.loads(content)
             exchange = Exchange(**{**said, "completion": Completion(**said["completion"])})
             yield exchange, Prompt(**json.loads(prompt))

@@ -119,7 +119,7 @@ def method_of(config: TrainConfig) -> Method:
     for key in sorted(METHOD_KEYS - SHARED_WORDS - method.keys):
         if getattr(config, key) != getattr(default, key):
             raise UsageError(
-                f"[train] {key} = {getattr(config, key)!r} has no part in method = {config.method!r}",
+                f"[train] {key} = {getattr(config, key)!r} does not apply to method = {config.method!r}",
                 f"leave {key} out, or choose the method that has it",
             )
     return method
@@ -150,6 +150,6 @@ def check_unmixed(config: TrainConfig) -> None:
     for key in ("reference_weight", "reasoning", "rationale", "rationale_weight", "teacher_weights", "edited_weight"):
         if getattr(config, key) != getattr(default, key):
             raise UsageError(
-                f"[train] {key} = {getattr(config, key)!r} has no part in method = {config.method!r}",
+                f"[train] {key} = {getattr(config, key)!r} does not apply to method = {config.method!r}",
                 f"leave {key} out, or use method = 'sequence' or 'soft'",
             )

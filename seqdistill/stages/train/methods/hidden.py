@@ -110,7 +110,7 @@ def check(recipe: Recipe, student: Student) -> None:
     first = next(iter(terms))
     if student.layers is None and recorded_layers(recipe) is None:
         raise UsageError(
-            f"[train] {first} compares the student's layers with the teacher's that they were made of, and the student "
+            f"[train] {first} compares the student's layers with those of the teacher that they were cut from, and the student "
             f"{recipe.student.model!r} was not cut from its teacher",
             "use --student shrink:N, or a student that `seqdistill shrink` made; other students learn by method = 'soft'",
         )

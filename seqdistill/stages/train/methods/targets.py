@@ -9,19 +9,21 @@ data or another tokenizer make other tokens; such a row is trained on its text a
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seqdistill.engines.loading import load
 from seqdistill.engines.logprob_file import read_logprob_rows
-from seqdistill.engines.logprobs import LOWEST, TEMPERATURES, TokenLogprobs, is_same_temperature
+from seqdistill.engines.logprobs import LOWEST, TEMPERATURES, TokenLogprobs, is_same_temperature, logprobs_in
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TeacherConfig
+from seqdistill.records import Sample
 from seqdistill.runs import Run
 from seqdistill.stages.train.methods import Lesson
-from seqdistill.stages.train.rendering import Row
+from seqdistill.stages.train.reading import Read
+from seqdistill.stages.train.rendering import Row, Template, Unfit
 from seqdistill.stages.train.vocabulary import read_kept
 
 STALE = "its tokens are not those that the teacher wrote: edited, masked, or another tokenizer's"
@@ -85,7 +87,7 @@ def read_targets(lesson: Lesson) -> Targets:
             fitted = _fitted(rows[number], stored, numbering, name in thoughts, config.temperature, config.approximate)
             if not isinstance(fitted, str):
                 why_not.pop(number, None)
-                _put(targets, targets.starts[number], *fitted, numbering, cut=lesson.before_cuts is not None)
+                _write_row(targets, targets.starts[number], *fitted, numbering, cut=lesson.before_cuts is not None)
             elif number in why_not:
                 why_not[number] = fitted
     _report(lesson, rows, why_not)
@@ -120,6 +122,33 @@ def _fitted(
     return stored.top_token_ids[first:], at_temperature
 
 
+def why_without(recipe: Recipe, read: Read | None, answers: Iterable[tuple[Sample, Mapping[str, Any]]]) -> str | None:
+    """Why none of these answers, each with its raw reply, has targets; None where one has them, or where it is not known.
+
+    Without the student (`read`) their tokens are not compared with its own.
+    """
+    config, reasons = recipe.train, Counter[str]()
+    template = Template(read.tokenizer, read.stops) if read else None
+    numbering = student_numbering(recipe, read.tokenizer, read.before_cuts) if read else None
+    for sample, raw in answers:
+        stored = logprobs_in(raw)
+        if stored is None or stored.token_ids is None:
+            reasons[MISSING if stored is None else TEXTS] += 1
+            continue
+        if template is None:
+            return None
+        try:
+            row = template.render(sample, config.trains_reasoning)
+        except Unfit:
+            continue
+        thought = bool(sample.reasoning) and not config.trains_reasoning
+        fitted = _fitted(row, stored, numbering, thought, config.temperature, config.approximate)
+        if not isinstance(fitted, str):
+            return None
+        reasons[fitted] += 1
+    return reasons.most_common(1)[0][0] if reasons else None
+
+
 def _normalizers(stored: TokenLogprobs, temperature: float) -> list[float] | None:
     """The normaliser at each token for a temperature; None where it was not stored."""
     for place, known in enumerate(stored.temperatures or ()):
@@ -128,7 +157,9 @@ def _normalizers(stored: TokenLogprobs, temperature: float) -> list[float] | Non
     return None
 
 
-def _put(targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], numbering: Any, *, cut: bool) -> None:
+def _write_row(
+    targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], numbering: Any, *, cut: bool
+) -> None:
     """Writes a row's targets to their place. What fills up to K, and a token that the student lacks, gets the probability 0.
 
     Of a vocabulary that was cut, the likeliest tokens that are left share what the teacher gave to others, which are nearly all

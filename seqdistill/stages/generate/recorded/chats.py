@@ -1,0 +1,160 @@
+"""Conversations as chat programs and collections of them keep them, rewritten as rows that `rows` reads.
+
+Knows the exports of ChatGPT, Claude and Open WebUI, OpenAssistant's trees, votes between two conversations, and turns that are
+one text or pairs. Does not read replies.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from seqdistill.engines.replies import as_dict
+from seqdistill.tasks.messages import is_conversation, marked_turns, plain_messages, structured
+
+Row = dict[str, Any]
+
+
+def _chatgpt(row: Row) -> Row | None:
+    """A conversation as ChatGPT exports it: a tree, of which the branch last seen counts."""
+    nodes, name = row.get("mapping"), row.get("current_node")
+    if not isinstance(nodes, Mapping) or not name:
+        return None
+    branch: list[Row] = []
+    while (node := as_dict(nodes.get(str(name)))) and len(branch) <= len(nodes):
+        branch.insert(0, as_dict(node.get("message")))
+        name = node.get("parent")
+    messages: list[Row] = []
+    model, thoughts = None, ""
+    for message in branch:
+        content, role = as_dict(message.get("content")), as_dict(message.get("author")).get("role")
+        if content.get("content_type") == "thoughts":
+            found = [one.get("content") for one in objects(content.get("thoughts"))]
+            thoughts = "\n".join(one for one in found if isinstance(one, str))
+            continue
+        parts = held if isinstance(held := content.get("parts"), list) else [content.get("text")]
+        said = [part for part in parts if part not in ("", None)]
+        hidden = as_dict(message.get("metadata")).get("is_visually_hidden_from_conversation") and role == "system"
+        if hidden or not said or all(isinstance(part, str) and not part.strip() for part in said):
+            continue
+        if (
+            role == "assistant"
+            and message.get("recipient") not in (None, "all")
+            and all(isinstance(part, str) for part in said)
+        ):
+            call = {"name": str(message["recipient"]), "arguments": "".join(said)}
+            messages.append({"role": role, "content": "", "tool_calls": [{"function": call}]})
+        elif role in ("user", "assistant", "system", "tool"):
+            messages.append({"role": role, "content": "".join(said) if all(isinstance(one, str) for one in said) else said})
+        if role == "assistant":
+            facts = as_dict(message.get("metadata"))
+            messages[-1] |= {"finish_reason": as_dict(facts.get("finish_details")).get("type"), "reasoning_content": thoughts}
+            model, thoughts = facts.get("model_slug") or model, ""
+    return {"messages": messages, "model": model}
+
+
+def _claude(row: Row) -> Row | None:
+    """A conversation as Claude exports it, with the text of what was attached."""
+    said = row.get("chat_messages")
+    if not isinstance(said, list) or not any(as_dict(one).get("attachments") for one in said):
+        return None
+    return {**row, "chat_messages": [_with_attachments(one) for one in said]}
+
+
+def _with_attachments(message: Any) -> Any:
+    attached = message.get("attachments") if isinstance(message, Mapping) else None
+    texts = [one.get("extracted_content") for one in objects(attached)]
+    found = [text for text in texts if isinstance(text, str) and text.strip()]
+    if not found:
+        return message
+    content = message.get("content") or [{"type": "text", "text": message.get("text") or ""}]
+    parts = content if isinstance(content, list) else [{"type": "text", "text": str(content)}]
+    return {**message, "content": [*parts, *({"type": "text", "text": f"\n\n{text}"} for text in found)]}
+
+
+def _open_webui(row: Row) -> Row | None:
+    """A chat of Open WebUI, also as what somebody rated: the branch last seen of its history."""
+    chat = as_dict(structured(row.get("chat")))
+    if "snapshot" in row:
+        chat = as_dict(as_dict(row["snapshot"]).get("chat"))
+        chat = as_dict(chat.get("chat")) or chat
+    history = as_dict(chat.get("history"))
+    nodes, name = as_dict(history.get("messages")), history.get("currentId")
+    branch: list[Any] = []
+    while (node := as_dict(nodes.get(str(name)))) and len(branch) <= len(nodes):
+        branch.insert(0, node)
+        name = node.get("parentId")
+    messages = branch or chat.get("messages")
+    if not isinstance(messages, list) or not is_conversation(messages):
+        return None
+    if as_dict(row.get("data")).get("rating") == -1 or messages[-1].get("error"):
+        return {"prompt": messages[:-1], "completion": messages[-1:], "label": False}
+    models = chat.get("models")
+    model = models[0] if isinstance(models, list) and len(models) == 1 else None
+    return {"messages": messages, "model": model, "system": as_dict(chat.get("params")).get("system")}
+
+
+def _thread(row: Row) -> Row | None:
+    """A branch of one of OpenAssistant's trees."""
+    return {**row, "messages": row["thread"]} if "thread_id" in row and is_conversation(row.get("thread")) else None
+
+
+def _vote(row: Row) -> Row | None:
+    """Two models' conversations, of which people chose one."""
+    winner = {"model_a": "a", "model_b": "b"}.get(str(row.get("winner")))
+    if not {"winner", "conversation_a", "conversation_b"} <= row.keys():
+        return None
+    if winner is None:
+        return {"prompt": row["conversation_a"], "completion": row["conversation_b"], "label": False}
+    return {"messages": row[f"conversation_{winner}"], "model": row.get(f"model_{winner}")}
+
+
+def _turns(row: Row) -> Row | None:
+    """Turns of a data set as one text, or as pairs of input and output."""
+    for key in ("text", "chosen", "chat", "conversation", "conversations", "messages"):
+        value = row.get(key)
+        if isinstance(value, str) and (key != "messages") and (messages := marked_turns(value)):
+            beside = {name: one for name, one in row.items() if name not in (key, "rejected")}
+            if isinstance(system := beside.get("system"), str):
+                beside["system"] = system.removeprefix("SYSTEM:").strip()
+            return {**beside, "messages": messages}
+        if isinstance(value, (list, dict)) and (messages := plain_messages(value)) and messages != value:
+            return {**row, key: messages}
+    return None
+
+
+CHATS: tuple[Callable[[Row], Row | None], ...] = (_chatgpt, _claude, _open_webui, _thread, _vote, _turns)
+
+
+# --- several answers in a row -----------------------------------------------------------------------------------------
+
+
+def _tree(row: Row) -> list[Row] | None:
+    """Every answer in one of OpenAssistant's trees; of siblings with ranks all but the best are marked as bad."""
+    root = row.get("prompt")
+    if not isinstance(root, Mapping) or not isinstance(root.get("replies"), list):
+        return None
+    return list(_answers_below(root))
+
+
+def _answers_below(root: Mapping[str, Any]) -> Iterator[Row]:
+    waiting: list[tuple[Row, list[Row], bool]] = [(dict(root), [], True)]  # a node, the turns before it, whether it is good
+    while waiting:
+        node, before, good = waiting.pop()
+        turn = {"role": node.get("role"), "content": node.get("text")}
+        if before and node.get("role") == "assistant":
+            yield {"prompt": before, "completion": [turn], "label": good, "model": node.get("model_name")}
+        replies = [one for one in objects(node.get("replies")) if not one.get("deleted")]
+        best = best_rank([one.get("rank") for one in replies])
+        waiting += [(one, [*before, turn], best is None or one.get("rank") == best) for one in reversed(replies)]
+
+
+def objects(value: Any) -> list[Row]:
+    """The objects in a list; none for anything else."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def best_rank(ranks: list[Any]) -> float | None:
+    """The least of the ranks that are known: the best of siblings."""
+    return min((rank for rank in ranks if isinstance(rank, (int, float))), default=None)
+
+
+CHATS_WITHIN: tuple[Callable[[Row], list[Row] | None], ...] = (_tree,)

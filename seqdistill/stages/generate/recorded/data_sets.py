@@ -1,0 +1,157 @@
+"""Public data sets whose rows need more than other names, rewritten as rows that `rows` reads.
+
+Knows questions about a passage, several answers to one prompt with scores, calls of functions, and instructions in two parts.
+Does not read replies.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from seqdistill.engines.replies import as_dict
+from seqdistill.stages.generate.recorded.chats import best_rank, objects
+from seqdistill.tasks.messages import is_conversation, structured
+
+Row = dict[str, Any]
+
+QUESTIONS = ("prompt", "question", "query", "user_input", "instruction", "text", "input", "inputs")
+PASSAGES = ("context", "contexts", "passage", "retrieved_contexts", "retrieval_context")
+ANSWERS = ("response", "answer", "completion", "output", "text", "content")
+SCORES = ("overall_score", "score", "rating", "reward")
+
+
+def _question_about(row: Row) -> Row | None:
+    """A question and the passage that it is about: SQuAD, and what tools that evaluate retrieval write."""
+    questions = ("question", "query", "user_input", *(("input",) if "retrieval_context" in row else ()))
+    question = next((key for key in questions if isinstance(row.get(key), str)), None)
+    if question is None or row.keys() & {"messages", "prompt", "instruction", "conversations"}:
+        return None
+    passage = next((text for key in PASSAGES if (text := _passage(row.get(key)))), "")
+    answers = structured(row.get("answers"))
+    texts = answers.get("text") if isinstance(answers, Mapping) else answers
+    beside = {}
+    if isinstance(texts, list) and all(isinstance(text, str) for text in texts) and "answer" not in row:
+        beside = {"completion": texts[0] if texts else ""}
+    elif isinstance(texts, list) and texts and all(isinstance(as_dict(one).get("text"), str) for one in texts):
+        beside = {"completion": texts[0]["text"]}
+    elif isinstance(one := as_dict(row.get("answer")).get("value"), str) and "aliases" in row["answer"]:
+        beside = {"answer": one}
+    elif isinstance(row.get("answer"), list) and all(isinstance(one, str) for one in row["answer"]) and row["answer"]:
+        beside = {"answer": row["answer"][0]}
+    if not passage and not beside:
+        return None
+    asked = f"{row[question]}\n\n{passage}" if passage and passage not in row[question] else row[question]
+    return {
+        **{key: value for key, value in row.items() if key not in (question, *PASSAGES, "answers")},
+        "prompt": asked,
+        **beside,
+    }
+
+
+def _passage(value: Any) -> str:
+    """A passage's text: a text, several, or HotpotQA's sentences under titles."""
+    value = structured(value)
+    if isinstance(value, Mapping) and isinstance(sentences := value.get("sentences"), list):
+        value = ["".join(one) for one in sentences if isinstance(one, list) and all(isinstance(part, str) for part in one)]
+    if isinstance(value, list):
+        value = "\n\n".join(one for one in value if isinstance(one, str) and one.strip())
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _calls(row: Row) -> Row | None:
+    """A query and the calls of functions that answer it, as xLAM has them."""
+    calls, asked = structured(row.get("answers")), row.get("query")
+    if not isinstance(asked, str) or not isinstance(calls, list) or not calls or "tools" not in row:
+        return None
+    if not all(isinstance(one, Mapping) and isinstance(one.get("name"), str) and "arguments" in one for one in calls):
+        return None
+    message = {"role": "assistant", "content": "", "tool_calls": [{"function": one} for one in calls]}
+    choices = [{"message": message, "finish_reason": "tool_calls"}]
+    return {"request": {"prompt": asked, "tools": row["tools"]}, "response": {"choices": choices}}
+
+
+def _worked_out(row: Row) -> Row | None:
+    """A problem with a solution that is worked out and its short answer, which is the reference."""
+    asked = next((key for key in ("problem", "question", "prompt") if isinstance(row.get(key), str)), None)
+    solution, answer = row.get("solution"), row.get("answer")
+    if asked is None or not isinstance(solution, str) or not solution.strip() or not isinstance(answer, (str, int, float)):
+        return None
+    if row.keys() & {"messages", "completion", "response", "output", "generations"} or str(answer).strip() == solution.strip():
+        return None
+    rest = {key: value for key, value in row.items() if key not in ("solution", "answer")}
+    return {**rest, "completion": solution, "reference": row.get("reference") or answer}
+
+
+def _defined(row: Row) -> Row | None:
+    """A task's definition and one of its inputs, as in Natural Instructions."""
+    task, asked = row.get("definition"), row.get("inputs", row.get("input"))
+    if (
+        not isinstance(task, str)
+        or not isinstance(asked, str)
+        or "instruction" in row
+        or not row.keys() & {"targets", "output"}
+    ):
+        return None
+    rest = {key: value for key, value in row.items() if key not in ("definition", "inputs", "targets")}
+    return {**rest, "instruction": task, "input": asked, "output": row.get("output", row.get("targets"))}
+
+
+def _answered_often(row: Row) -> Row | None:
+    """Several answers of one model to one prompt."""
+    answers = row.get("generations", row.get("responses"))
+    asked = next((row[key] for key in QUESTIONS if isinstance(row.get(key), str) and row[key]), None)
+    if "messages" in row or not asked or not isinstance(answers, list) or not answers:
+        return None
+    if not all(isinstance(one, str) for one in answers):
+        return None
+    reasons = row.get("finish_reasons")
+    reasons = reasons if isinstance(reasons, list) and len(reasons) == len(answers) else [None] * len(answers)
+    choices = [{"message": {"content": one}, "finish_reason": reason} for one, reason in zip(answers, reasons, strict=True)]
+    return {**row, "request": {"prompt": asked, "system": row.get("system_prompt")}, "response": {"choices": choices}}
+
+
+DATA_SETS: tuple[Callable[[Row], Row | None], ...] = (_calls, _question_about, _worked_out, _defined, _answered_often)
+
+
+# --- several rows in one ----------------------------------------------------------------------------------------------
+
+
+def _paragraphs(row: Row) -> list[Row] | None:
+    """The questions about an article's paragraphs, as SQuAD's own files have them."""
+    paragraphs = row.get("paragraphs")
+    if not isinstance(paragraphs, list) or not all({"context", "qas"} <= as_dict(one).keys() for one in paragraphs):
+        return None
+    return [{**one, "context": part["context"]} for part in paragraphs for one in objects(part["qas"])]
+
+
+def _rated(row: Row) -> list[Row] | None:
+    """Several models' answers to one prompt; with scores or ranks all but the best are marked as bad."""
+    asked = next((row[key] for key in QUESTIONS if row.get(key) and isinstance(row[key], (str, list))), None)
+    held = next(
+        (held for key in ("completions", "responses", "answers", "generations") if isinstance(held := row.get(key), list)), []
+    )
+    answers = [
+        (as_dict(one), next((one[key] for key in ANSWERS if isinstance(one.get(key), str)), None))
+        for one in held
+        if isinstance(one, Mapping)
+    ]
+    if asked is None or not answers or len(answers) != len(held) or any(text is None for _, text in answers):
+        return None
+    if is_conversation(held) or not any("model" in one or _score(one) is not None for one, _ in answers):
+        return None
+    best = best_rank([_score(one) for one, _ in answers])
+    rows = []
+    for one, text in answers:
+        system = one.get("custom_system_prompt", row.get("system_prompt"))
+        beside = {"model": one.get("model"), "system": system, "reference": row.get("reference")}
+        rows.append({"prompt": asked, "completion": text, "label": best is None or _score(one) == best, **beside})
+    return rows
+
+
+def _score(answer: Mapping[str, Any]) -> float | None:
+    """How bad an answer was found: its rank, or the negative of its score; None for one that nobody judged."""
+    if isinstance(rank := answer.get("rank"), (int, float)):
+        return float(rank)
+    return next((-float(answer[key]) for key in SCORES if isinstance(answer.get(key), (int, float))), None)
+
+
+DATA_SETS_WITHIN: tuple[Callable[[Row], list[Row] | None], ...] = (_paragraphs, _rated)

@@ -1,0 +1,271 @@
+"""What the openai engine reads out of a reply, whatever its bytes are. Against a real HTTP server."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from chat_server import Body, ChatServer, Wire, answer
+from endpoint_requests import answers_of
+from engine_contract import Holds
+
+from seqdistill.engines import UNMETERED, Completion, Meter
+from seqdistill.engines.logprobs import logprobs_in
+
+
+class Saying(ChatServer):
+    """Answers with these bytes, in which `ANSWER` stands for a good reply without its braces."""
+
+    def __init__(self, text: bytes, status: int = 200) -> None:
+        super().__init__()
+        self.text, self.status = text, status
+
+    async def _chat(self, writer: asyncio.StreamWriter, number: int, body: Body) -> bool:
+        good = json.dumps(answer(body)).encode()[1:-1]
+        return await self._send(writer, self.status, self.text.replace(b"ANSWER", good))
+
+
+def said(text: bytes, status: int = 200, meter: Meter = UNMETERED, **pace: Any) -> Completion:
+    with Saying(text, status) as server:
+        return answers_of(server, count=1, meter=meter, **{"retries": 0, **pace})["p0"]
+
+
+def test_numbers_that_no_float_holds_are_null_and_do_not_break_the_journal() -> None:
+    places = b'[{"token": "a", "logprob": -Infinity}, {"token": "b", "logprob": -1e999}, {"token": "c", "logprob": -1.5}]'
+    completion = said(
+        b'{"choices": [{"message": {"content": "a"}, "logprobs": {"content": %s}}], "score": 1e999, "x": NaN}' % places
+    )
+    json.dumps(completion.raw, allow_nan=False)
+    assert (completion.raw["score"], completion.raw["x"]) == (None, None)
+    found = logprobs_in(completion.raw)
+    assert found is not None and found.logprobs == [-9999.0, -9999.0, -1.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (b'{ANSWER, "x": %s}' % (b"[" * 100_000), "malformed reply"),
+        (b'{ANSWER, "x": %s%s}' % (b"[" * 900, b"]" * 900), "malformed reply"),
+        (b'{ANSWER, "x": %s}' % (b"9" * 5000), "malformed reply"),
+        (b'{ANSWER, "x": "\xff"}', "malformed reply"),
+        (b'{"choices": [null]}', "no answer"),
+        (b'{"choices": [{"finish_reason": "error", "error": {"code": 502}}]}', "no answer"),
+        (b'{"choices": {"message": {}}}', "no answer"),
+        (b"", "empty reply"),
+        (b'{"choices": [{"message": {"content": ""}, "finish_reason": null, "error": {"code": 502}}]}', "broken off"),
+        (b'{"choices": [{"message": {"content": "half"}, "finish_reason": "stop", "error": {"code": 502}}]}', "broken off"),
+        (b'{"choices": [{"message": {"content": "half"}, "finish_reason": null}], "error": "gone"}', "broken off"),
+        (b'{"choices": [{"message": {"content": ""}}], "error": {"code": 524, "message": "upstream"}}', "http 524"),
+        (b'{"success": true, "errors": [], "result": {"response": "yes"}}', "no answer"),
+        (b'{"choices": [], "base_resp": {"status_code": 0, "status_msg": "success"}}', "no answer"),
+    ],
+)
+def test_a_reply_that_cannot_be_kept_is_that_request_failure(text: bytes, error: str) -> None:
+    completion = said(text, meter=(holds := Holds()))
+    assert completion.error == error
+    assert len(holds.open) == 1, "it may have been billed"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (b'{"error": {"message": "no", "param": ["x"]}}', "http 400"),
+        (b'{"error": "no"}', "http 400"),
+        (b"[" * 100_000, "http 400"),
+        (b'{"error": {"message": "no", "code": "content_filter", "score": 1e999}}', None),
+    ],
+)
+def test_an_error_of_any_shape_is_read(text: bytes, error: str | None) -> None:
+    completion = said(text, 400)
+    assert completion.error == error
+    json.dumps(completion.raw, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens", "uncounted"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 5}, (9, 5, 0), False),
+        ({"prompt_tokens": 9.0, "completion_tokens": 0}, (9, 0, 0), True),  # there is an answer
+        ({"prompt_tokens": "9", "completion_tokens": "5"}, (9, 5, 0), False),
+        ({"prompt_tokens": 9, "completion_tokens": True}, (9, 0, 0), True),
+        ({"input_tokens": 9, "output_tokens": 5}, (9, 5, 0), False),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 100}}, (9, 5, 9), False),
+        ({"prompt_tokens": 10**400, "completion_tokens": 5}, (0, 5, 0), True),
+        ({"prompt_tokens": -9, "completion_tokens": None}, (0, 0, 0), True),
+        (None, (0, 0, 0), True),
+        ({"prompt_tokens": 0, "completion_tokens": 5}, (0, 5, 0), True),  # no prompt has none
+        ({"prompt_tokens": "9.0", "completion_tokens": "5"}, (9, 5, 0), False),
+        ({"promptTokens": 9, "completionTokens": 5}, (9, 5, 0), False),
+        ({"prompt_tokens": 9, "total_tokens": 14}, (9, 5, 0), False),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "cached_tokens": 8}, (9, 5, 8), False),  # Moonshot, Together
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_cache_hit_tokens": "8"}, (9, 5, 8), False),  # DeepSeek
+        ({"input_tokens": 9, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 8}}, (9, 5, 8), False),
+        # Anthropic counts the cache beside the prompt; LiteLLM puts it in, Portkey into the total alone
+        (
+            {"input_tokens": 1, "output_tokens": 5, "cache_read_input_tokens": 6, "cache_creation_input_tokens": 2},
+            (9, 5, 6, 2),
+            False,
+        ),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "cache_read_input_tokens": 6},
+            (9, 5, 6),
+            False,
+        ),
+        (
+            {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 14, "cache_read_input_tokens": 6},
+            (9, 5, 6),
+            False,
+        ),
+        # what is written to the cache, and of that for an hour
+        (
+            {
+                "input_tokens": 2,
+                "output_tokens": 5,
+                "cache_creation_input_tokens": 7,
+                "cache_creation": {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 3},
+            },
+            (9, 5, 0, 7, 3),
+            False,
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {
+                    "cache_creation_tokens": 7,
+                    "cache_creation_token_details": {"ephemeral_1h_input_tokens": 7},
+                },
+                "cache_creation_input_tokens": 7,
+            },
+            (9, 5, 0, 7, 7),
+            False,
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 6, "cache_write_tokens": 2},
+            },
+            (9, 5, 6, 2),
+            False,
+        ),
+        (
+            {
+                "inputTokens": 1,
+                "outputTokens": 5,
+                "totalTokens": 14,
+                "cacheReadInputTokens": 6,
+                "cacheWriteInputTokens": 2,
+            },
+            (9, 5, 6, 2),
+            False,
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "cache_write_tokens": 10**9}, (9, 5, 0, 9), False),
+        ({"inputTokens": 9, "outputTokens": 5, "cachedInputTokens": 8}, (9, 5, 8), False),
+        (
+            {  # Alibaba
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "total_tokens": 14,
+                "prompt_tokens_details": {
+                    "cached_tokens": 1,
+                    "cache_creation_input_tokens": 8,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 8},
+                },
+            },
+            (9, 5, 1, 8),
+            False,
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 8},
+                "cache_creation": {"ephemeral_1h_input_tokens": 8},
+            },
+            (9, 5, 8, 1, 1),
+            False,
+        ),
+    ],
+)
+def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
+    usage: Any, tokens: tuple[int, ...], uncounted: bool
+) -> None:
+    completion = said(json.dumps({"choices": [{"message": {"content": "a"}}], "usage": usage}).encode())
+    found = (completion.prompt_tokens, completion.completion_tokens, completion.cached_tokens)
+    assert (*found, completion.cache_write_tokens, completion.cache_write_1h_tokens) == (*tokens, 0, 0)[:5]
+    assert (completion.error, completion.uncounted, completion.hidden_tokens) == (None, uncounted, 0)
+
+
+@pytest.mark.parametrize("place", [{"x_groq": {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}}, {}])
+def test_tokens_that_are_reported_beside_the_reply_or_in_its_choice_are_counted(place: Body) -> None:
+    usage = {} if place else {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}
+    completion = said(json.dumps({"choices": [{"message": {"content": "a"}, **usage}], **place}).encode())
+    assert (completion.prompt_tokens, completion.completion_tokens, completion.uncounted) == (9, 5, False)
+
+
+@pytest.mark.parametrize(
+    ("served", "noted"),
+    [
+        ("other-1b", True),
+        ("org/Teacher-2024-08-06", False),
+        ("/models/teacher-Q4_K_M.gguf", False),
+        ("teacher", False),
+        (None, False),
+        (7, False),
+    ],
+)
+def test_another_model_than_was_requested_is_noted_once(served: Any, noted: bool) -> None:
+    notes: list[str] = []
+    with ChatServer(reply=lambda body: {**answer(body), "model": served}) as server:
+        completions = answers_of(server, count=5, on_note=notes.append)
+    assert {one.error for one in completions.values()} == {None}
+    assert [served in note for note in notes] == ([True] if noted else [])
+
+
+def test_a_reply_that_cannot_be_read_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
+    wire = Wire(200, b"{}", {"X-Large": "y" * 20_000})
+    with ChatServer(lambda *_: wire) as server:
+        failed = answers_of(server, count=1, retries=0)["p0"]
+    assert failed.error == "malformed reply" and "8190 bytes" in str(failed.message)
+    assert "Bearer" not in str(failed.message)
+
+
+def test_log_probabilities_in_lists_are_read() -> None:
+    lists = b'{"tokens": ["a", "b"], "token_logprobs": [-0.5, -1], "token_ids": [1, 2], "top_logprobs": [{"a": -0.5}, null]}'
+    found = logprobs_in(said(b'{"choices": [{"message": {"content": "ab"}, "logprobs": %s}]}' % lists).raw)
+    assert found is not None
+    assert (found.tokens, found.logprobs, found.top_tokens, found.top_logprobs) == (
+        ["a", "b"],
+        [-0.5, -1],
+        [["a"], []],
+        [[-0.5], []],
+    )
+
+
+def test_log_probabilities_of_any_size_fit_their_file() -> None:
+    places = b'[{"token": "token_id:99999999999", "logprob": %s, "top_logprobs": []}]' % (b"9" * 400)
+    found = logprobs_in(said(b'{"choices": [{"message": {"content": "a"}, "logprobs": {"content": %s}}]}' % places).raw)
+    assert found is not None and (found.token_ids, found.logprobs) == (None, [0.0])
+
+
+@pytest.mark.parametrize(
+    ("message", "content", "reasoning"),
+    [
+        ({"content": "yes", "reasoning": "hm"}, "yes", "hm"),
+        ({"content": "yes", "reasoning_content": "hm"}, "yes", "hm"),
+        ({"content": [{"type": "text", "text": "ye"}, {"type": "text", "text": "s"}], "thinking": "hm"}, "yes", "hm"),
+        ({"content": "<think>\nhm\n</think>\n\nyes"}, "yes", "hm"),
+        ({"content": "<think>hm"}, "", "hm"),
+        ({"content": None, "reasoning": None}, "", None),
+    ],
+)
+def test_reasoning_has_one_field_whatever_the_server_calls_it(message: Body, content: str, reasoning: str | None) -> None:
+    def reply(body: Body) -> Body:
+        return {**answer(body), "choices": [{"message": {"role": "assistant", **message}, "finish_reason": "stop"}]}
+
+    with ChatServer(reply=reply) as server:
+        (completion,) = answers_of(server, count=1).values()
+    assert (completion.content, completion.reasoning) == (content, reasoning)
+    assert completion.raw["choices"][0]["message"]["role"] == "assistant"
