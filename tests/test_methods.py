@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_tiny_model
+from architectures import make_architecture
+from chat_tokenizers import chat_tokenizer
+from conftest import CHATML, make_tiny_model
 from filter_runs import filtered_run
 from train_runs import ARGS, a_recipe, a_run, sample, weights
 
@@ -288,6 +290,23 @@ def test_a_student_that_seqdistill_shrink_made_is_compared_too(tmp_path: Path) -
     other = a_recipe(tmp_path / "student", str(make_tiny_model(tmp_path / "small", layers=2)), ARGS, features=1.0)
     with pytest.raises(UsageError, match="of another teacher than"):
         train(a_run(tmp_path / "other"), other, Silent())
+
+
+@pytest.mark.parametrize(
+    ("kind", "terms"), [("gemma4_text", {"features": 1.0, "relations": 1.0}), ("mamba", {"features": 1.0})]
+)
+def test_terms_of_a_family_whose_config_has_no_one_head_size(tmp_path: Path, kind: str, terms: dict[str, float]) -> None:
+    tokenizer = chat_tokenizer(CHATML, eos="<|im_end|>")
+    teacher = make_architecture(kind, tokenizer, tmp_path / kind, [tokenizer.eos_token_id])
+    run = a_run(tmp_path / "run", [sample(n) for n in range(3)], [])
+    recipe = a_recipe("shrink:2", str(teacher), {"max_steps": 1}, layers="0,3", **terms)
+    assert check(run, recipe, Silent()).steps == 1
+    plain = train(
+        a_run(tmp_path / "plain", [sample(n) for n in range(3)], []),
+        a_recipe("shrink:2", str(teacher), {"max_steps": 1}, layers="0,3"),
+        Silent(),
+    )
+    assert train(run, recipe, Silent()).train_loss > plain.train_loss
 
 
 @pytest.mark.parametrize(

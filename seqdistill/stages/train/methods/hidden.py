@@ -256,8 +256,7 @@ class Watched:
         self._hidden: dict[int, Any] = {}
         self._attention: dict[int, Any] = {}
         self._projections: dict[str, Any] = {}
-        text = model.config.get_text_config(decoder=True)
-        self._width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        self._width = 0  # of a head
         stack = decoder_layers(model)[1]
         if "attention" in terms:
             model.set_attn_implementation("eager")  # the others keep no attention
@@ -268,6 +267,8 @@ class Watched:
         if "relations" in terms:
             attention = _attention_of(stack[layers[-1]], "relations")
             _check_projections(attention, "relations")
+            text = model.config.get_text_config(decoder=True)
+            self._width = getattr(attention, "head_dim", None) or text.hidden_size // text.num_attention_heads
             for name in PROJECTIONS:
                 getattr(attention, name).register_forward_hook(self._keeping(self._projections, name, None))
 
@@ -308,4 +309,6 @@ def _attention_of(layer: Any, term: str) -> Any:
     for name in ATTENTION:
         if hasattr(layer, name):
             return getattr(layer, name)
-    raise UsageError(f"[train] {term}: {type(layer).__name__} has no attention", "use features with this model")
+    raise UsageError(
+        f"[train] {term}: {type(layer).__name__} has no {', '.join(ATTENTION[:-1])} or {ATTENTION[-1]}", "use features"
+    )
