@@ -183,9 +183,12 @@ def train(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILEN
 def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "EvalResult":
     """Compares student, teacher and baselines on the test set and writes eval/scores.json and report.html."""
     from seqdistill.stages.evaluate.stage import evaluate
+    from seqdistill.stages.train.checkpoints import is_unfinished
 
     with _resolved(run, recipe, progress) as (directory, resolved):
         _note_stale(directory, "eval", progress)
+        if is_unfinished(directory):
+            progress.note("eval: of the student that was trained before: the training that is to replace it is not finished")
         return evaluate(directory, resolved, progress)
 
 
@@ -320,10 +323,10 @@ def stages_between(first: str, last: str) -> list[str]:
 
 
 def undo(run: RunPath, stage: str) -> None:
-    """Has a stage done again by its next command. Answers in its journal are kept and not requested again."""
+    """Has a stage done again by its next command. Its files stay until then; what its journal has is not requested again."""
     directory = Run(Path(run))
     with directory.locked(stage):
-        directory.file(stage, "manifest.json").unlink(missing_ok=True)
+        directory.forget(stage)
 
 
 def smoke_recipe(run: RunPath, recipe: Recipe, count: int) -> Recipe:

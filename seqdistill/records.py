@@ -283,6 +283,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def replace_path(path: Path, new: Path) -> None:
+    """Puts a file or folder in the place of another one; where the new one is not there, the other one goes."""
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.is_dir():
+        path.rename(old)
+    if new.exists():
+        os.replace(new, path)
+    elif path.is_file():
+        path.unlink()
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     """Writes the rows atomically, one line each; returns how many."""
     count = 0

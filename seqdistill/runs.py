@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from typing import IO, Any
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import content_files, file_sha256, fingerprint, seal, write_json
-from seqdistill.version import __version__
+from seqdistill.version import __version__, source_sha256
 
 STAGES = ("generate", "filter", "train", "eval")
 PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "accelerate", "sacrebleu", "tokenizers")
@@ -36,6 +37,11 @@ class Run:
     def __post_init__(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path}: a file, not a run directory", "name a directory; it is created when missing")
+
+    @property
+    def shell(self) -> str:
+        """The directory as a word of a shell command."""
+        return shlex.quote(str(self.path))
 
     def file(self, stage: str, name: str) -> Path:
         """The path of one of a stage's files."""
@@ -54,11 +60,23 @@ class Run:
             raise UsageError(f"{path}: not a manifest", "remove the file; the stage's work is then checked again")
         return loaded
 
+    def forget(self, stage: str) -> None:
+        """Has a stage's next command do its work again. What it left stays usable; a damaged manifest goes."""
+        path = self.file(stage, "manifest.json")
+        try:
+            manifest = self.manifest(stage)
+        except UsageError:
+            path.unlink()
+            return
+        if manifest is not None:
+            manifest["fingerprint"] = ""
+            write_json(path, {**manifest, "seal": seal(manifest)})
+
     def need(self, stage: str, name: str) -> Path:
         """The path of a file that an earlier stage must have written. Raises UsageError naming the command to run."""
         path = self.file(stage, name)
         if self.manifest(stage) is None or not path.exists():
-            raise UsageError(f"{path}: not there yet", f"run `seqdistill {stage} {self.path}` first")
+            raise UsageError(f"{path}: not there yet", f"run `seqdistill {stage} {self.shell}` first")
         return path
 
     def hash_of(self, path: Path) -> str:
@@ -77,7 +95,7 @@ class Run:
             for entry in ((self.manifest(earlier) or {}).get("inputs") or {}).values():
                 path = Path(os.path.normpath(self.path / entry["path"]))
                 if path.is_relative_to(self.path) and path.exists() and self.hash_of(path) != entry["sha256"]:
-                    found.append(f"{path} has changed since {earlier} ran: run `seqdistill {earlier} {self.path}` again")
+                    found.append(f"{path} has changed since {earlier} ran: run `seqdistill {earlier} {self.shell}` again")
         return list(dict.fromkeys(found))
 
     def locked(self, stage: str) -> contextlib.AbstractContextManager[None]:
@@ -163,7 +181,10 @@ class StageRecord:
         ]
 
     def begin(self) -> None:
-        """Removes the old manifest: from here on the stage is not done."""
+        """Removes the old manifest: from here on the stage is not done.
+
+        To be called when all that replaces an earlier result is there: whatever fails before leaves that result usable.
+        """
         with contextlib.suppress(FileNotFoundError):
             self.run.file(self.stage, "manifest.json").unlink()
 
@@ -199,6 +220,7 @@ class StageRecord:
             "outputs": written,
             **facts,
             "seqdistill": __version__,
+            "source": source_sha256(),
             "git": _git_revision(),
             "packages": _package_versions(),
             "host": {

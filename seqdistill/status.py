@@ -46,6 +46,8 @@ def _state(run: Run, recipe: Recipe, stage: str, first: str | None) -> StageStat
     """The state of one stage; `first` is the earlier one that has something to do, if any."""
     if who := run.at_work(stage):
         return StageState(stage, "running", [who], _progress(run, stage))
+    from seqdistill.stages.train.checkpoints import is_unfinished
+
     manifest = run.manifest(stage)
     if manifest is None:
         left = run.file(stage, "").is_dir() and any(path.name != ".lock" for path in run.file(stage, "").iterdir())
@@ -60,6 +62,8 @@ def _state(run: Run, recipe: Recipe, stage: str, first: str | None) -> StageStat
             why = [*(record.differences() or ["its files have changed since"]), *why]
     except UsageError as error:  # a run that was moved, without its prompts: what is there is still done
         return StageState(stage, "stale" if why else "done", [f"not compared with the recipe: {error.message}", *why], **facts)
+    if why and stage == "train" and is_unfinished(run):
+        why.append("a training that was to replace it stopped before its end, and what it did is kept")
     return StageState(stage, "stale" if why else "done", why, **facts)
 
 
@@ -101,7 +105,7 @@ def _facts(stage: str, manifest: dict[str, Any]) -> str:
 
 def _progress(run: Run, stage: str) -> str:
     """How far a running stage is: the lines of what it appends to."""
-    path = run.file(stage, "log.jsonl" if stage == "train" else "journal.jsonl")
+    path = run.file("train", ".work/log.jsonl") if stage == "train" else run.file(stage, "journal.jsonl")
     if not path.is_file():
         return ""
     with path.open("rb") as file:
@@ -114,10 +118,10 @@ def _next(run: Run, states: list[StageState]) -> str | None:
         return None
     todo = [one.stage for one in states if one.state != "done"]
     if not todo and any(one.why for one in states):  # not compared with the recipe
-        return f"seqdistill run {run.path} -c RECIPE"
+        return f"seqdistill run {run.shell} -c RECIPE"
     if not todo:
         return None
     known = any((run.path / name).is_file() for name in ("recipe.toml", "run.json"))
     if todo == list(STAGES) and not known and all(one.state == "not run" for one in states):
-        return f"seqdistill run {run.path} -c RECIPE"
-    return f"seqdistill {todo[0] if len(todo) == 1 else 'run'} {run.path}"
+        return f"seqdistill run {run.shell} -c RECIPE"
+    return f"seqdistill {todo[0] if len(todo) == 1 else 'run'} {run.shell}"

@@ -233,3 +233,14 @@ def test_no_two_keys_of_a_command_have_one_flag() -> None:
 def test_a_terminal_never_obeys_a_models_text() -> None:
     assert visible("\x1b[2Jgone\x07\u202eabc\x9b1m\r") == "\\x1b[2Jgone\\x07\\u202eabc\\x9b1m\\r"
     assert visible("two\nlines\tand ü 漢") == "two\nlines\tand ü 漢"
+
+
+def test_a_ctrl_c_before_the_command_begins_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def impatient(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.main.get_params_from_function", impatient)  # while Typer reads what the commands take
+    assert main(["status", "nowhere"]) == 130
+    assert "interrupted" in capsys.readouterr().err

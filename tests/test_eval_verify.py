@@ -108,7 +108,8 @@ def test_one_changed_byte_in_any_file_names_it(
     run: Run, plan: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "canaries.jsonl").write_text('{"id": "v", "prompt": "How do I open it?", "reference": "XK-4471-QZ"}\n')
-    (tmp_path / "recipe.toml").write_text("[generate]\nsamples = 1\n")
+    (tmp_path / "recipe.toml").write_text('[generate]\nsamples = 1\n[task]\ntemplate = "mine.toml"\n')
+    (tmp_path / "mine.toml").write_text('[teacher]\nuser = "Say: {{ prompt }}"\n')
     with resolved_recipe(run.path, tmp_path / "recipe.toml", {}):
         pass
     safety = SafetyConfig(canaries=str(tmp_path / "canaries.jsonl"))
@@ -171,6 +172,8 @@ def moved(*place: str | int) -> Callable[[str], str]:
         ("scores.json", moved("models", "student", "p95"), "does not follow from journal.jsonl"),
         ("scores.json", moved("models", "student", "latency_tokens_per_second"), "does not follow from journal.jsonl"),
         ("scores.json", moved("p50"), "does not follow from journal.jsonl: .p50"),
+        ("scores.json", moved("safety", "margin"), "is not what the recipe in manifest.json says: .safety.margin"),
+        ("scores.json", moved("deferral", "risk"), "is not what the recipe in manifest.json says: .deferral.risk"),
         ("predictions.jsonl", moved("seconds"), "seconds of base's answer to"),
         ("predictions.jsonl", moved("tokens"), "tokens or seconds of base's answer"),
         ("predictions.jsonl", lambda text: text.replace('"stopped": 0.0', '"stopped": 100.0', 1), "do not follow from the"),
@@ -184,7 +187,19 @@ def test_what_does_not_follow_from_the_answers_is_found_though_its_hash_fits(
     shutil.copytree(evaluated.path, run.path, symlinks=True)
     rewritten(run, name, change)
     found = verify(run, Silent())
-    assert not found.whole and str(run.file("eval", name)) in found.problems[0] and problem in found.problems[0]
+    assert any(str(run.file("eval", name)) in one and problem in one for one in found.problems)
+
+
+def test_sentences_of_another_checkout_of_this_version_are_not_compared(evaluated: Run, tmp_path: Path) -> None:
+    run = Run(tmp_path / "copy")
+    shutil.copytree(evaluated.path, run.path, symlinks=True)
+    manifest = json.loads(run.file("eval", "manifest.json").read_text())
+    manifest["source"] = "0" * 64
+    write_json(run.file("eval", "manifest.json"), {**manifest, "seal": seal(manifest)})
+    rewritten(run, "scores.json", lambda text: text.replace("The student", "The pupil"))
+    assert verify(run, Silent()).whole
+    rewritten(run, "scores.json", moved("margin"))
+    assert not verify(run, Silent()).whole
 
 
 def test_a_metric_of_the_prompt_is_of_what_the_student_is_shown(run: Run, plan: Recipe, tmp_path: Path) -> None:

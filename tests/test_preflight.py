@@ -426,31 +426,30 @@ def test_a_broken_student_is_named_before_the_first_step(
 # --- stopped by a signal ------------------------------------------------------------------------------------------------
 
 COMMAND = """
-import signal, sys, threading
+import signal, sys, time
 from pathlib import Path
 from seqdistill.cli import main
 from seqdistill.console import Console
-advance, register, heard, steps = Console.advance, signal.signal, threading.Event(), []
+start, advance, steps = Console.start, Console.advance, [-1000]
+def started(self, what, total, unit):
+    start(self, what, total, unit)
+    steps[0] = 0 if what.startswith("training") else -1000
 def advanced(self, count=1, facts=None):
     advance(self, count, facts)
-    if self._what.startswith("training"):
-        steps.append(count)
-        if sum(steps) >= 20 and not heard.is_set():
-            Path(sys.argv[1]).write_text("")
-            heard.wait(60)
-def registered(number, handler):
-    def noticed(number, frame):
-        heard.set()
-        handler(number, frame)
-    return register(number, noticed if callable(handler) else handler)
-Console.advance, signal.signal = advanced, registered
-register(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    steps[0] += count == 1
+    if steps[0] == 5:
+        steps[0] = -1000
+        Path(sys.argv[1]).write_text("")
+        while not Path(sys.argv[1] + ".sent").exists():  # so that it comes in the midst, however slow the machine
+            time.sleep(0.01)
+Console.start, Console.advance = started, advanced
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.exit(main(sys.argv[2:]))
 """
 
 
 def test_signals_save_the_step_and_the_training_resumes_there(tiny_model: Path, tmp_path: Path) -> None:
-    args = ["max_steps=200", "per_device_train_batch_size=1", "learning_rate=0.01"]
+    args = ["max_steps=40", "per_device_train_batch_size=1", "learning_rate=0.01"]
     flags = [part for arg in args for part in ("--set", f"train.args.{arg}")]
     whole, stopped = (a_run(tmp_path / name, rows(16)) for name in ("whole", "stopped"))
     command = ["train", str(stopped.path), "--student", str(tiny_model), *flags]
@@ -463,13 +462,14 @@ def test_signals_save_the_step_and_the_training_resumes_there(tiny_model: Path, 
         while not started.exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
+        Path(f"{started}.sent").write_text("")
         said = process.communicate()[1]
         assert process.returncode == code, said
         assert "stopping after step" in said
         (checkpoint,) = stopped.file("train", ".work").glob("checkpoint-*")
         steps.append(int(checkpoint.name.removeprefix("checkpoint-")))
         assert stopped.manifest("train") is None
-    assert 0 < steps[0] < steps[1] < 200
+    assert 0 < steps[0] < steps[1] < 40
     assert main([*command, "-q"]) == main(["train", str(whole.path), *command[2:], "-q"]) == 0
     for file in ("model/model.safetensors", "log.jsonl"):
         assert whole.file("train", file).read_bytes() == stopped.file("train", file).read_bytes()

@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from seqdistill.cli import stages, tools  # noqa: F401 - they register their commands
-from seqdistill.cli.flags import app
+from seqdistill.cli.flags import app, interrupted
 from seqdistill.console import Console
 from seqdistill.errors import UsageError
 from seqdistill.version import __version__
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         wrong.show()
         Console(as_json="--json" in words).json_result(UsageError(wrong.format_message(), "see --help").as_dict())
         code = UsageError.exit_code
+    except KeyboardInterrupt:  # before the command began, or behind it
+        code = interrupted(Console(as_json="--json" in words))
     return code if isinstance(code, int) else 0
 
 

@@ -243,14 +243,19 @@ def command(
     return decorate
 
 
+def interrupted(console: Console) -> int:
+    """Says that a Ctrl-C ended the command; returns its exit code."""
+    error = Interrupted("interrupted; what was finished is kept", "run the same command again to resume")
+    console.error(error)
+    return error.exit_code
+
+
 def guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) -> None:
     """Runs one command's work on `place`: its result as JSON with --json, its error as a message and exit code."""
     try:
         result = work()
     except KeyboardInterrupt:
-        error = Interrupted("interrupted; what was finished is kept", "run the same command again to resume")
-        console.error(error)
-        raise typer.Exit(error.exit_code) from None
+        raise typer.Exit(interrupted(console)) from None
     except SeqdistillError as error:
         console.error(error)
         raise typer.Exit(error.exit_code) from None

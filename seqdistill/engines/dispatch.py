@@ -78,7 +78,13 @@ class Dispatcher:
         """
         dispatching = self._start(self._dispatch())
         while self._left and (self._fatal is None or self._tasks or not self._done.empty()):
-            done = await self._done.get()
+            try:
+                done = await self._done.get()
+            except asyncio.CancelledError:  # what has come is paid: it is handed on to be stored, and then the work ends
+                while not self._done.empty():
+                    if isinstance(left := self._done.get_nowait(), Completion):
+                        yield left
+                raise
             if isinstance(done, Completion):
                 self._left -= 1
                 yield done

@@ -16,9 +16,8 @@ from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate import verification
-from seqdistill.stages.evaluate.recomputed import difference
+from seqdistill.stages.evaluate.recomputed import difference, is_in_our_words
 from seqdistill.stages.evaluate.verification import Verification
-from seqdistill.version import __version__
 
 FOLDERS = (sweep.FOLDER, parts.FOLDER)
 
@@ -75,8 +74,8 @@ def _table(run: Run, folder: str, members: list[Member]) -> Iterator[tuple[Path,
         yield path, f"cannot be computed again: {error}"
         return
     known = {name: value for name, value in found.items() if name in written}
-    if any((member.run.manifest("eval") or {}).get("seqdistill") != __version__ for member in members):
-        known.pop("verdict")  # another version may say it in other words
+    if not all(is_in_our_words(member.run) for member in members):
+        known.pop("verdict")
     if place := difference(json.loads(json.dumps(known)), written):
         yield path, f"does not follow from the runs in {path.parent}: {place}"
 

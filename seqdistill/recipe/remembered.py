@@ -18,6 +18,7 @@ from seqdistill.recipe.tables import GenerateConfig, Recipe, flag
 from seqdistill.records import atomic_write, file_sha256, is_sealed, json_text, seal
 
 TEMPLATE = "recipe.template.toml"  # the run's copy of the task template, where the recipe names a file
+KNOWN = ("recipe_folder", "recipe", "template", "template_sha256", "remembered")  # what run.json holds beside its hashes
 SHARED_TABLES = ("task", "teacher", "student", "judge")
 
 
@@ -48,7 +49,7 @@ def resolved_recipe(
     name = known.get("task", {}).get("template")
     template = _template_text(recipe.task.template)
     if template is None and name is not None and memory.get("template") == name and (run / TEMPLATE).is_file():
-        template = (run / TEMPLATE).read_text(encoding="utf-8")
+        template = _verbatim(run / TEMPLATE)
         recipe = replace(recipe, task=replace(recipe.task, template=str((run / TEMPLATE).absolute())))
     origin = run / memory["recipe"] if "recipe" in memory and not recipe_file else None
     for unseen in _unseen(remembered, overrides, origin, kept):
@@ -59,19 +60,21 @@ def resolved_recipe(
 
     new: dict[Path, str | None] = {}
     if recipe_file:
-        new[kept] = recipe_file.read_text(encoding="utf-8")
+        new[kept] = _verbatim(recipe_file)
         memory["recipe_folder"] = os.path.relpath(folder.absolute(), run.absolute())
         memory["recipe"] = os.path.relpath(recipe_file.absolute(), run.absolute())
     memory["remembered"] = merge(remembered, _to_remember(overrides))
     if template is not None:
-        memory["template"], new[run / TEMPLATE] = name, template
+        memory |= {"template": name, "template_sha256": hashlib.sha256(template.encode()).hexdigest()}
+        new[run / TEMPLATE] = template
     elif memory.pop("template", None):
+        del memory["template_sha256"]
         new[run / TEMPLATE] = None
     if memory["remembered"] or "recipe_folder" in memory:
         text = new.get(kept)
         copied = text.encode() if text is not None else kept.read_bytes() if kept.exists() else None
         new[notes] = _sealed(memory, copied)
-    before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new}
+    before = {path: _verbatim(path) if path.exists() else None for path in new}
     _put(new, before)
     try:
         yield recipe
@@ -85,8 +88,13 @@ def _template_text(name: str | None) -> str | None:
     for path in (Path(name), Path(name) / "task.toml") if name else ():
         with contextlib.suppress(UnicodeDecodeError):  # reported where it is loaded
             if path.is_file():
-                return path.read_text(encoding="utf-8")
+                return _verbatim(path)
     return None
+
+
+def _verbatim(path: Path) -> str:
+    """A file's text with its line ends as they are: its hash is that of the file."""
+    return path.read_bytes().decode("utf-8")
 
 
 def _to_remember(overrides: Layer) -> Layer:
@@ -128,15 +136,15 @@ def inherit(run: Path, member: Path, recipe: Recipe) -> None:
     memory = _memory(run / "run.json")
     new: dict[Path, str] = {}
     if (source := run / "recipe.toml").exists():
-        new[member / "recipe.toml"] = source.read_text(encoding="utf-8")
+        new[member / "recipe.toml"] = _verbatim(source)
         for name in ("recipe_folder", "recipe"):
             if name in memory or name == "recipe_folder":
                 memory[name] = os.path.relpath((run / memory.get(name, ".")).absolute(), member.absolute())
     if (template := run / TEMPLATE).exists():
-        new[member / TEMPLATE] = template.read_text(encoding="utf-8")
+        new[member / TEMPLATE] = _verbatim(template)
     memory["remembered"] = merge(memory.get("remembered", {}), changed)
-    new[member / "run.json"] = _sealed(memory, source.read_text(encoding="utf-8").encode() if source.exists() else None)
-    _put(new, {path: path.read_text(encoding="utf-8") if path.exists() else None for path in new})
+    new[member / "run.json"] = _sealed(memory, source.read_bytes() if source.exists() else None)
+    _put(new, {path: _verbatim(path) if path.exists() else None for path in new})
 
 
 def _sealed(memory: Mapping[str, Any], recipe: bytes | None) -> str:
@@ -146,7 +154,7 @@ def _sealed(memory: Mapping[str, Any], recipe: bytes | None) -> str:
 
 
 def changed_by_hand(run: Path) -> list[Path]:
-    """Of recipe.toml and run.json, those that are not as the last command on the run left them, where that is known."""
+    """Of run.json and the files that it knows, those that are not as the last command on the run left them."""
     kept, notes = run / "recipe.toml", run / "run.json"
     if not notes.exists():
         return []
@@ -156,8 +164,8 @@ def changed_by_hand(run: Path) -> list[Path]:
         return [notes]
     if not isinstance(memory, dict) or not is_sealed(notes, memory):
         return [notes]
-    wanted = memory.get("recipe_sha256")
-    return [kept] if wanted and (not kept.exists() or file_sha256(kept) != wanted) else []
+    wanted = {kept: memory.get("recipe_sha256"), run / TEMPLATE: memory.get("template_sha256")}
+    return [path for path, sha256 in wanted.items() if sha256 and (not path.exists() or file_sha256(path) != sha256)]
 
 
 def _different(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +209,7 @@ def _memory(path: Path) -> dict[str, Any]:
         loaded = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(loaded, dict):
             raise TypeError("not a JSON object")
-        memory = {str(key): loaded[key] for key in ("recipe_folder", "recipe", "template", "remembered") if key in loaded}
+        memory = {str(key): loaded[key] for key in KNOWN if key in loaded}
     except FileNotFoundError:
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:

@@ -53,7 +53,8 @@ def forced_rows(
     pairs = [of for of in given.values() if of["teacher"].text][:MOST]
     identities = [models[role].identity for role in ("student", "teacher")]
     keys = [fingerprint([*identities, of["student"].messages, of["teacher"].messages, of["teacher"].text])[:32] for of in pairs]
-    known = _read(path)
+    partial = _partial(path)
+    known = _read(path) | _read(partial)
     missing = [(key, of) for key, of in zip(keys, pairs, strict=True) if key not in known]
     if missing:
         student, teacher = (_Reader(models[role].model) for role in ("student", "teacher"))
@@ -61,8 +62,8 @@ def forced_rows(
             return [], "student and teacher do not have the same tokens"
         progress.start("reading the teacher's answers", len(missing), "prompts")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
+            write_jsonl(partial, known.values())  # less a last line that was cut short
+            with partial.open("a", encoding="utf-8") as file:
                 for key, of in missing:
                     known[key] = {"key": key, "id": of["teacher"].prompt.id, "group": of["teacher"].group} | _compared(
                         student, teacher, of
@@ -73,8 +74,18 @@ def forced_rows(
         finally:
             progress.end()
     rows = [known[key] for key in keys]
-    write_jsonl(path, rows)
     return rows, None if rows else "the teacher answered nothing"
+
+
+def keep_forced_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes forced.jsonl; what was read for it is no longer kept beside it."""
+    write_jsonl(path, rows)
+    _partial(path).unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    """Where the lines wait until all are there: an earlier eval's file stays as it is."""
+    return path.with_name(f".{path.name}")
 
 
 def forced_document(rows: Sequence[Mapping[str, Any]], reason: str | None, resamples: int, seed: int) -> dict[str, Any]:
@@ -99,8 +110,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    write_jsonl(path, rows := [json.loads(line) for line in whole.splitlines()])
-    return {row["key"]: row for row in rows}
+    return {row["key"]: row for row in map(json.loads, whole.splitlines())}
 
 
 class _Reader:

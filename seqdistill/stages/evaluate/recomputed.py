@@ -31,7 +31,7 @@ from seqdistill.stages.evaluate.table import Settings
 from seqdistill.stages.evaluate.verdict import verdict
 from seqdistill.stages.evaluate.written import answer_of, completed, form_in, measures_in, own_measures_in
 from seqdistill.tasks.rubrics import choice_in
-from seqdistill.version import __version__
+from seqdistill.version import source_sha256
 
 CLOSE, LEAST = 1e-4, 2e-6  # relative and absolute: what sums in another order on another machine can move
 TIMES = (
@@ -85,7 +85,7 @@ def differing(run: Run) -> Problems:
         yield path, f"does not follow from predictions.jsonl: {place}"
     elif place := difference(_costs(written.scores), written.scores, exact=True):
         yield path, f"does not follow from its own cost.inputs, cost.terms and cost.upfront: {place}"
-    elif (run.manifest("eval") or {}).get("seqdistill") == __version__ and verdict(written.scores) != written.scores["verdict"]:
+    elif is_in_our_words(run) and verdict(written.scores) != written.scores["verdict"]:
         yield path, "the verdict does not follow from the scores"
     journal_path = written.file("journal.jsonl")
     if not journal_path.is_file():
@@ -172,7 +172,23 @@ def _configured(written: Written) -> dict[str, Any]:
     if cost := written.scores.get("cost"):
         terms = terms_of(config, written.scores.get("deferral"))
         found["cost"] = {"terms": {name: value for name, value in terms.items() if name in cost["terms"]}}
+    for part, configured in (
+        ("safety", {"margin": (table.get("safety") or {}).get("margin")}),
+        (
+            "deferral",
+            {"samples": table.get("agreement"), **{name: table.get(name) for name in ("target", "risk", "good_enough")}},
+        ),
+        ("regressions", {"most": table.get("regressions")}),
+    ):
+        known = written.scores.get(part) or {}
+        if said := {name: value for name, value in configured.items() if value is not None and name in known}:
+            found[part] = said
     return {name: value for name, value in found.items() if name in written.names}
+
+
+def is_in_our_words(run: Run) -> bool:
+    """Whether eval's sentences were written by this very code: another version, or another checkout of it, has other words."""
+    return bool((run.manifest("eval") or {}).get("source") == source_sha256())
 
 
 def _has_inputs(run: Run, *names: str) -> bool:

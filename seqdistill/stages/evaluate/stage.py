@@ -20,7 +20,7 @@ from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import scored
 from seqdistill.stages.evaluate.asking import Unreachable, ask_all
 from seqdistill.stages.evaluate.contestants import Contestant, recorded_teacher
-from seqdistill.stages.evaluate.forced import forced_rows
+from seqdistill.stages.evaluate.forced import forced_rows, keep_forced_rows
 from seqdistill.stages.evaluate.inputs import Inputs
 from seqdistill.stages.evaluate.judging import judge_pairs, labels_of
 from seqdistill.stages.evaluate.outputs import with_outputs
@@ -60,13 +60,15 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         except Unreachable as unreachable:
             contestants, recorded = without_teacher(run, inputs, contestants, prompts, unreachable, progress)
             completions, latencies = ask_all(run, recipe, contestants, prompts, progress, recorded, inputs.safety)
-        record.begin()
         answers = scored(contestants, prompts, completions, inputs.scoring)
         forced = forced_rows(paths["forced"], contestants, answers, progress) if recipe.eval.teacher_forced else None
         judge, judgements = judge_pairs(run, recipe, answers, labels, progress) if recipe.eval.pairwise else (None, [])
         safety = safety_rows(inputs.safety, completions)
         scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, latencies, safety, judge, forced)
+        record.begin()  # an earlier eval's result is whole up to here, so that a judge that fails leaves it as it was
         write_jsonl(paths["predictions"], (answer.row() for answer in answers))
+        if forced:
+            keep_forced_rows(paths["forced"], forced[0])
         if inputs.safety:
             write_jsonl(paths["safety"], safety)
         if recipe.eval.pairwise:

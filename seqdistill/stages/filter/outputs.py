@@ -1,5 +1,6 @@
 """The files that filter writes: each row as it was read, rejected ones with the reason. Decides nothing but the split."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 
@@ -15,8 +16,11 @@ from seqdistill.stages.filter.scoring.choice import Choice
 OUTPUTS = ("train.jsonl", "validation.jsonl", "rejected.jsonl")
 
 
-def write(run: Run, facts: Facts, rejections: Rejections, read: Rows) -> dict[str, int]:
-    """Writes the three files in the order of the samples; returns their row counts."""
+def write(run: Run, facts: Facts, rejections: Rejections, read: Rows, begin: Callable[[], None]) -> dict[str, int]:
+    """Writes the three files in the order of the samples; returns their row counts.
+
+    `begin` is called when all is written, before an earlier filter's files are replaced.
+    """
     held_out = _held_out(facts, rejections)
     names = {row: read(row).id for row in sorted(set(rejections.kept_by.values()))}
     counts = dict.fromkeys(OUTPUTS, 0)
@@ -32,6 +36,7 @@ def write(run: Run, facts: Facts, rejections: Rejections, read: Rows) -> dict[st
                 name = "validation.jsonl" if held_out[row] else "train.jsonl"
             files[name].write(line)
             counts[name] += 1
+        begin()
     return counts
 
 

@@ -114,8 +114,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "personal_data": personal,
             "review": reviewed.counts,
         }
-        counts = write(run, facts, rejections, read) | write_baselines(run, facts, rejections, choice, read)
-        record.begin()  # nothing of an earlier filter is touched before, so that a judge that fails leaves it as it was
+        counts = write(run, facts, rejections, read, record.begin) | write_baselines(run, facts, rejections, choice, read)
         write_json(run.file("filter", "report.json"), document)
         kept = counts["train.jsonl"] + counts["validation.jsonl"]
         assert len(facts) == kept + counts["rejected.jsonl"] == document["read"] and kept == document["kept"]

@@ -3,7 +3,7 @@
 Decides what a sample's line holds and what is counted. Sends no requests.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,9 +34,17 @@ class Counts:
 
 
 def write_samples(
-    run: Run, journal: Journal, plan: Sequence[Planned], config: GenerateConfig, failed: Mapping[str, Completion]
+    run: Run,
+    journal: Journal,
+    plan: Sequence[Planned],
+    config: GenerateConfig,
+    failed: Mapping[str, Completion],
+    begin: Callable[[], None],
 ) -> Counts:
-    """Writes both files in the plan's order and counts; `failed` is by request id."""
+    """Writes both files in the plan's order and counts; `failed` is by request id.
+
+    `begin` is called when all is written, before an earlier run's files are replaced.
+    """
     counts = Counts()
     with (
         atomic_write(run.file("generate", "samples.jsonl")) as samples,
@@ -54,6 +62,7 @@ def write_samples(
                 failures.write(to_line(_failure(planned, completion)))
                 counts.failed += 1
                 _add(counts.errors, completion.error)
+        begin()
     return counts
 
 

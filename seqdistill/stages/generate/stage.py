@@ -5,7 +5,7 @@ interrupted and resumed run equals an uninterrupted one byte for byte.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from seqdistill.stages.generate.asking import Outcome, ask_teachers
 from seqdistill.stages.generate.estimate import compare, place
 from seqdistill.stages.generate.first_answers import CheckFirst
 from seqdistill.stages.generate.inputs import Inputs
+from seqdistill.stages.generate.plan import Planned
 from seqdistill.stages.generate.samples import write_samples, write_token_logprobs
 
 
@@ -79,8 +80,9 @@ def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFir
         if again := cost_of_repeats(journal, ((planned.teacher, planned.request) for planned in plan), place):
             progress.note(f"generate: {again}")
         outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others, check_first)
-        inputs.record.begin()
-        counts = write_samples(run, journal, plan, recipe.generate, outcome.failed)
+        if error := _keeping_earlier(run, journal, plan, recipe, outcome):
+            raise error
+        counts = write_samples(run, journal, plan, recipe.generate, outcome.failed, inputs.record.begin)
         logprobs = write_token_logprobs(run, journal, plan, recipe.generate)
         counts.without_logprobs = counts.samples - logprobs if recipe.generate.logprobs is not None else 0
         prompts = len({planned.prompt.id for planned in plan})
@@ -105,6 +107,25 @@ def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFir
     if counts.failed:
         progress.note(f"generate: {counts.failed} of {len(plan)} requests have no answer, as may_fail allows")
     return _result(run, up_to_date=False)
+
+
+def _keeping_earlier(
+    run: Run, journal: Journal, plan: Sequence[Planned], recipe: Recipe, outcome: Outcome
+) -> Incomplete | None:
+    """The error of an unfinished attempt with fewer answers than the finished run before it, whose samples then stay."""
+    manifest = run.manifest("generate") or {}
+    if manifest.get("status") != "complete":
+        return None
+    answered = sum(journal.holds(planned.teacher.identity, planned.request) for planned in plan)
+    failed, earlier = len(plan) - answered, int(manifest["counts"]["samples"])
+    if failed <= (0 if outcome.stopped else recipe.generate.may_fail * len(plan)) or answered >= earlier:
+        return None
+    reason = outcome.stopped or next(iter(outcome.failed.values()))
+    return Incomplete(
+        f"{failed} of {len(plan)} requests have no answer; the first reason: {reason.message}; the {earlier} samples of the "
+        "finished run before it are kept",
+        (outcome.stopped.hint if outcome.stopped else "") or f"run again to retry {failed}",
+    )
 
 
 def is_up_to_date(run: Run, recipe: Recipe) -> bool:

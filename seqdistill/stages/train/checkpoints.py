@@ -18,11 +18,23 @@ from typing import Any
 from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Progress
 from seqdistill.records import write_json
+from seqdistill.runs import Run
 from seqdistill.stages.train.ranks import anywhere, rank, wait
 
 SAVE_SECONDS = 60.0  # at most this much work is lost
 SAVE_SHARE = 0.05  # at most this share of the time goes into checkpoints
 COMPLETE = "complete.json"
+
+
+def work_folder(run: Run) -> Path:
+    """Where a training is until it is finished: checkpoints, log, model. What an earlier one left stays as it is until then."""
+    return run.file("train", ".work")
+
+
+def is_unfinished(run: Run) -> bool:
+    """Whether a training was begun and not finished, after the one that the run's student is of."""
+    owner, manifest = work_folder(run) / "fingerprint", run.manifest("train")
+    return manifest is not None and owner.is_file() and owner.read_text(encoding="utf-8") != manifest["fingerprint"]
 
 
 def open_work(work: Path, fingerprint: str) -> Path | None:

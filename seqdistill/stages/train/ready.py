@@ -17,6 +17,7 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample, read_samples
 from seqdistill.runs import Run
 from seqdistill.stages.train.arguments import check_arguments, check_usable, trl_arguments
+from seqdistill.stages.train.checkpoints import work_folder
 from seqdistill.stages.train.fit import prepared, quiet
 from seqdistill.stages.train.launch import processes_of
 from seqdistill.stages.train.lora import check_lora
@@ -74,7 +75,7 @@ def make_ready(
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
     try:
         base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress, read.kept))
-        trainer = prepared(method, replace(lesson, base=base), run.file("train", "log.jsonl"))
+        trainer = prepared(method, replace(lesson, base=base), work_folder(run) / "log.jsonl")
         packed = None
         if getattr(arguments, "packing", False):
             check_isolated(trainer, checked.train)
@@ -120,7 +121,7 @@ def _lesson(
         stops=read.stops,
         vocabulary=read.vocabulary,
     )
-    kind, defaults, work = method.config_class(), method.defaults(recipe.train), run.file("train", ".work")
+    kind, defaults, work = method.config_class(), method.defaults(recipe.train), work_folder(run)
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
     method.check_arguments(arguments, recipe.train)
     check_usable(arguments)
@@ -184,11 +185,6 @@ def _with_task_vocabulary(
         before_cuts=before_cuts(source, kept),
         notes=(note,),
     )
-
-
-def _width_notes(base: Base) -> list[str]:
-    cut = base.cut.get("width")
-    return [f"each feed-forward layer keeps {cut['kept']:,} of {cut['of']:,} neurons, by {cut['by']}"] if cut else []
 
 
 def _template_notes(recipe: Recipe, read: Read, prompt: list[dict[str, str]]) -> list[str] | None:

@@ -71,7 +71,6 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
             progress.note(f"targets: {len(left_out)} of {len(samples)} rows cannot be scored, the first is {name!r}: {reason}")
         if not rows:
             raise UsageError(f"none of {len(samples)} rows can be scored", next(iter(left_out.values()), "see filter/"))
-        record.begin()
         _open_work(work, record.fingerprint)
         progress.start("scoring the rows", len(rows), "rows")
         parts = [
@@ -80,6 +79,7 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
         ]
         progress.end()
         scorer.close()
+        record.begin()
         write_logprob_rows(path, (row for part in parts for row in read_logprob_rows(part)))
         record.finish(
             {"targets.parquet": len(rows)},

@@ -16,11 +16,11 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.metrics.own import split_name
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, settings
-from seqdistill.records import file_sha256, fingerprint, write_json
+from seqdistill.records import file_sha256, fingerprint, replace_path, write_json
 from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train.arguments import resolved
-from seqdistill.stages.train.checkpoints import open_work
+from seqdistill.stages.train.checkpoints import open_work, work_folder
 from seqdistill.stages.train.fit import Fitted, fit, quiet
 from seqdistill.stages.train.launch import check_accelerate, launch, wants_launch
 from seqdistill.stages.train.lora import name_base
@@ -29,9 +29,11 @@ from seqdistill.stages.train.ranks import launched, rank, shared, wait
 from seqdistill.stages.train.ready import Ready, example, make_ready
 from seqdistill.stages.train.rendering import chat_template
 from seqdistill.stages.train.steps import cut_from, remove_other_steps, step_before, step_facts
-from seqdistill.stages.train.student import Base, Student, check_not_itself, find_student, move_to_run
+from seqdistill.stages.train.student import Base, Student, check_not_itself, find_student, move_to_run, put_in_place
 from seqdistill.stages.train.task_texts import text_files
 from seqdistill.tasks.templates import PROMPT_TEMPLATE, Template, load_template
+
+TRAINED = ("model", "adapter", "log.jsonl", "pairs.jsonl")  # what a training leaves, where it has it
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
     """Trains the student and writes model/, log.jsonl and the manifest. `by_launcher`: this process was started by `launch`.
 
     Raises UsageError, before the first step, for a student, rows or [train.args] that cannot be trained with, and
-    SeqdistillError when the training diverges or runs out of memory. What is refused leaves an earlier student as it is.
+    SeqdistillError when the training diverges or runs out of memory. An earlier student stays until the new one is trained.
     """
     check_training_allowed(teachers_in(recipe))
     check_accelerate(recipe.train)
@@ -73,17 +75,21 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
     with run.locked("train") if rank() == 0 else contextlib.nullcontext():
         for difference in record.differences():
             progress.note(f"train: {difference}")
-        work, log, out = (run.file("train", name) for name in (".work", "log.jsonl", "model"))
+        work = work_folder(run)
         with quiet():
             before = step_before(run, recipe)
             if before is not None:
                 train(*before, progress, by_launcher=True)
                 student = cut_from(student, before[0])
             ready = make_ready(run, recipe, student, method, files, progress)
-            base, checkpoint = shared(lambda: _begin(run, record, ready, work))
+            checkpoint = shared(lambda: open_work(work, record.fingerprint))
+            base = shared(lambda: move_to_run(ready.base, run))
             _note(ready, checkpoint, progress)
+            if run.manifest("train") is not None:
+                progress.note("train: the earlier student stays until this training is finished")
             end, best_by = ready.checked.end_of_turn, recipe.train.best_by
-            fitted = fit(ready.trainer, base.model, end, checkpoint, log, out, progress, best_by=best_by)
+            log, model = work / "log.jsonl", work / "model"
+            fitted = fit(ready.trainer, base.model, end, checkpoint, log, model, progress, best_by=best_by)
         if fitted.steps == 0:
             raise SeqdistillError("train: no training step was done", "see num_train_epochs and max_steps in [train.args]")
         if rank() == 0:
@@ -106,12 +112,6 @@ def _record(run: Run, recipe: Recipe, student: Student, method: Method) -> Stage
     return StageRecord(run, "train", _settings(recipe, student, method), inputs)
 
 
-def _begin(run: Run, record: StageRecord, ready: Ready, work: Path) -> tuple[Base, Path | None]:
-    """From here on an earlier training is gone. Returns the student in its place, and the checkpoint to resume from."""
-    record.begin()
-    return move_to_run(ready.base, run), open_work(work, record.fingerprint)
-
-
 def _finish(
     run: Run,
     record: StageRecord,
@@ -123,8 +123,13 @@ def _finish(
     template: Template,
     steps: list[dict[str, Any]],
 ) -> None:
-    """Writes the prompt template beside the model, the manifest, and the card."""
-    write_json(run.file("train", "model") / PROMPT_TEMPLATE, template.student)
+    """Puts what was trained in the place of an earlier student, and writes the manifest and the card."""
+    work = work_folder(run)
+    write_json(work / "model" / PROMPT_TEMPLATE, template.student)
+    record.begin()
+    base = put_in_place(base, run)
+    for name in TRAINED:
+        replace_path(run.file("train", name), work / name)
     facts: dict[str, Any] = {"steps": steps} if steps else {}
     name_base(run.file("train", "adapter"), _named(base.model.model, run))
     beside = (

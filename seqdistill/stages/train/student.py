@@ -22,6 +22,8 @@ from seqdistill.runs import Run
 from seqdistill.stages.train.ranks import rank
 from seqdistill.stages.train.shrink import INFLUENCE_PROMPTS, shrink
 
+COMING = ".base"  # the folder of a cut student that is being trained
+
 
 @dataclass(frozen=True)
 class Student:
@@ -114,22 +116,24 @@ def untrained(
     progress: Progress,
     kept: Sequence[int] | None,
 ) -> Base:
-    """The student before training. Nothing that an earlier training left is touched: see `kept`.
+    """The student before training. Nothing that an earlier training left is touched: see `move_to_run`.
 
-    A cut student stays in train/base, because eval compares with it. It is cut again only when the teacher, the number, the
+    A cut student is in train/.base while it is trained, and in train/base from then on, because eval compares with it. It is
+    cut again only when the teacher, the number, the
     choice, the width, the tokens that are `kept` or, where the choice depends on them, the prompts are others.
     """
     source = weights_of(student)
     if not student.is_cut:
         return Base(source)
-    base, new = run.file("train", "base"), run.file("train", ".base.new")
+    new = run.file("train", ".base.new")
     measures = (choice == "influence" and student.layers is not None) or student.width < 1
     measured = list(islice(prompts, INFLUENCE_PROMPTS)) if measures else []
     more = [] if kept is None and student.width == 1 else [kept, student.width]
     key = fingerprint([student.identity, choice, measured, *more])
-    note = _read(run.file("train", "base.json"))
-    if note and note["key"] == key and base.is_dir() and file_sha256(base) == note["sha256"]:
-        return _base(student, replace(source, model=str(base), revision=None), note)
+    for name in ("base", COMING):
+        base, note = run.file("train", name), _read(run.file("train", f"{name}.json"))
+        if note and note["key"] == key and base.is_dir() and file_sha256(base) == note["sha256"]:
+            return _base(student, replace(source, model=str(base), revision=None), note)
     shutil.rmtree(new, ignore_errors=True)
     how: dict[str, Any] = {"kept": kept, "width": student.width}
     how |= {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
@@ -149,15 +153,30 @@ def _base(student: Student, model: ModelConfig, note: dict[str, Any]) -> Base:
 
 
 def move_to_run(base: Base, run: Run) -> Base:
-    """Moves a student that was cut just now to train/base, in place of an earlier one; the student with its files there."""
+    """Moves a student that was cut just now to where it stays while it is trained; the student with its files there."""
     if base.note is None:
         return base
-    folder, note = run.file("train", "base"), run.file("train", "base.json")
+    folder, note = run.file("train", COMING), run.file("train", f"{COMING}.json")
     note.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     Path(str(base.model.model)).rename(folder)
     write_json(note, base.note)
     return replace(base, model=replace(base.model, model=str(folder)), note=None)
+
+
+def put_in_place(base: Base, run: Run) -> Base:
+    """The same student, now trained, with its files in train/base, in place of an earlier one."""
+    coming = run.file("train", COMING)
+    if base.model.model == str(coming):
+        folder, note = run.file("train", "base"), run.file("train", "base.json")
+        note.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        coming.rename(folder)
+        run.file("train", f"{COMING}.json").rename(note)
+        return replace(base, model=replace(base.model, model=str(folder)))
+    shutil.rmtree(coming, ignore_errors=True)
+    run.file("train", f"{COMING}.json").unlink(missing_ok=True)
+    return base
 
 
 def discard(run: Run) -> None:

@@ -21,6 +21,7 @@ from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import Prompt, Sample
 from seqdistill.run_prompts import is_for_validation
+from seqdistill.stages.train.checkpoints import work_folder
 from seqdistill.stages.train.lora import without_adapters
 from seqdistill.stages.train.loss_log import append
 from seqdistill.stages.train.methods import Lesson
@@ -159,7 +160,7 @@ def answering(lesson: Lesson) -> Any:
     if not pairs or is_spread(lesson.arguments):
         return None
     quality = quality_of(lesson.recipe, [sample for _, sample in pairs]) if scored else None
-    log = lesson.run.file("train", "log.jsonl")
+    log = work_folder(lesson.run) / "log.jsonl"
     longest = max(len(row.tokens) - row.start for row in lesson.checked.train)
 
     class Answering(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped

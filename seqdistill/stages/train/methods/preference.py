@@ -13,6 +13,7 @@ from seqdistill.errors import UsageError
 from seqdistill.journal.asking import run_async
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import Sample, request_seed, write_jsonl
+from seqdistill.stages.train.checkpoints import work_folder
 from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_smoothing, check_unmixed
 from seqdistill.stages.train.student import Student
 
@@ -57,14 +58,14 @@ def gather(lesson: Lesson) -> dict[str, list[dict[str, Any]]]:
 
 
 def _keeping(lesson: Lesson) -> Any:
-    """A trainer callback that writes train/pairs.jsonl when the training begins: a check leaves an earlier student's alone."""
+    """A trainer callback that writes pairs.jsonl when the training begins, where its log is."""
     from transformers import TrainerCallback
 
     class Keeping(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
         def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             if state.is_world_process_zero:
                 pairs = (pair for part in lesson.material.values() for pair in part)
-                write_jsonl(lesson.run.file("train", "pairs.jsonl"), pairs)
+                write_jsonl(work_folder(lesson.run) / "pairs.jsonl", pairs)
 
     return Keeping()
 
