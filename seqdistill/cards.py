@@ -16,7 +16,15 @@ from seqdistill.rights import license_in
 from seqdistill.runs import Run
 from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE
 
-HUB_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "llama3.1", "llama3.2", "gemma")
+HUB_LICENSES = """
+apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m afl-3.0
+artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0
+cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0
+etalab-2.0 eupl-1.1 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl
+openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license llama2 llama3 llama3.1 llama3.2
+llama3.3 gemma
+"""  # https://huggingface.co/docs/hub/repositories-licenses
 
 
 def _texts(*names: str) -> list[dict[str, Any]]:
@@ -44,10 +52,9 @@ def write_dataset_card(run: Run) -> Path:
 
     run.need("generate", "samples.jsonl")
     generate, filtered = run.manifest("generate") or {}, run.manifest("filter")
-    license_name = license_in(run)
     files = [{"split": split, "path": f"filter/{split}.jsonl"} for split in ("train", "validation") if filtered]
     data = DatasetCardData(
-        **_license_fields(license_name),
+        **_license_fields(run),
         tags=["synthetic", "distillation", "seqdistill"],
         task_categories=["text-generation"],
         configs=[{"config_name": "default", "data_files": files}] if files else None,
@@ -158,12 +165,12 @@ def write_model_card(
     train = run.manifest("train") or {}
     generate = run.manifest("generate") or {}
     student, config = train.get("student", {}), train.get("config", {}).get("train", {})
-    license_name, teacher = license_in(run), generate.get("teacher", {})
+    teacher = generate.get("teacher", {})
     base = str(student.get("cut_from", student.get("base", "")))
     hub_base = base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not (run.path / base).exists() else None
     name = run.path.absolute().name
     data = ModelCardData(
-        **_license_fields(license_name),
+        **_license_fields(run),
         base_model=hub_base,
         base_model_relation=form.relation if hub_base else None,
         library_name=form.library,
@@ -279,11 +286,17 @@ def _terms(run: Run, heading: str, not_stated: str) -> Iterable[tuple[str, str]]
             yield f"training on its answers{name}", allowed
 
 
-def _license_fields(name: str | None) -> dict[str, Any]:
-    """What the hub understands as a license; anything else is `other` with its name."""
+def _license_fields(run: Run) -> dict[str, Any]:
+    """What the hub understands as a license; else `other` with a name in its alphabet, and the link of its terms."""
+    name = license_in(run)
     if name is None:
         return {}
-    return {"license": name.lower()} if name.lower() in HUB_LICENSES else {"license": "other", "license_name": name}
+    if name.lower() in HUB_LICENSES.split():
+        return {"license": name.lower()}
+    teacher = (run.manifest("generate") or {}).get("teacher", {})
+    links = [one["terms_url"] for one in teacher.get("each", [teacher]) if one.get("terms_url")]
+    fields = {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "other"}
+    return {**fields, **({"license_link": links[0]} if len(links) == 1 else {})}
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -4,7 +4,8 @@ Does not know thresholds, prompts or files.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from seqdistill.engines import Completion
 from seqdistill.engines.logprobs import values_in
@@ -24,14 +25,23 @@ def confidence_of(completion: Completion, form: AnswerForm, kind: str = "text", 
 
     It is the agreement of the samples where there are any. None where there are neither samples nor log-probabilities.
     """
-    values = values_in(completion.raw)
-    if completion.error is not None or not (samples or values):
+    if completion.error is not None:
         return None
-    if form and form.fault(completion.content):
+    return confidence_of_text(completion.content, completion.raw, form, kind, samples)
+
+
+def confidence_of_text(
+    text: str, raw: Mapping[str, Any], form: AnswerForm, kind: str = "text", samples: Sequence[str] = ()
+) -> float | None:
+    """`confidence_of` an answer's text, with the log-probabilities in its raw reply."""
+    values = values_in(raw)
+    if not (samples or values):
+        return None
+    if form and form.fault(text):
         return 0.0
     if samples:
         score, choices = METRICS[default_metric(kind)].score, tuple(form.choices)
-        scores = [score(Item(text, completion.content, kind, choices)) or 0.0 for text in samples]
+        scores = [score(Item(one, text, kind, choices)) or 0.0 for one in samples]
         return round(sum(scores) / len(scores) / 100, 6)
     return confidence_in(values) if values else None
 

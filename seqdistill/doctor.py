@@ -81,23 +81,28 @@ def _memory() -> Check:
 
 def _packages() -> Iterator[Check]:
     """The packages of training, really imported: an installation can be broken although every version fits."""
-    found = []
+    found, first = [], ""
     for name in NEEDED:
         try:
             importlib.import_module(name)
             found.append(f"{name} {metadata.version(name)}")
-        except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        except ModuleNotFoundError as error:
+            missing = error.name or name
+            yield Check(name, "fail", f"cannot be imported: {missing} is not installed", f"pip install {missing}")
+        except Exception as error:  # noqa: BLE001 - a package that is broken raises what it likes
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             fix = f"pip install --force-reinstall --no-deps {name}; torchvision must fit torch, or be uninstalled"
-            yield Check(name, "fail", f"cannot be imported: {reason}", fix)
-    yield Check("packages", "ok", ", ".join(found))
+            yield Check(name, "fail", f"cannot be imported: {reason}", f"repair {first} first" if first else fix)
+            first = first or name
+    if found:
+        yield Check("packages", "ok", ", ".join(found))
 
 
 def _accelerator() -> Iterator[Check]:
     """The GPU as torch sees it, and as the driver does."""
     try:
         import torch
-    except (ImportError, OSError):
+    except Exception:  # noqa: BLE001 - it is among the packages that cannot be imported
         return
     driver = _driver()
     if torch.cuda.is_available():

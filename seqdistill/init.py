@@ -7,6 +7,7 @@ test set is a part of their prompts. Requests nothing.
 import hashlib
 import json
 import math
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,9 +39,9 @@ PAGE = """# {name}
 
 ```sh
 export OPENAI_API_KEY=...
-seqdistill doctor -c {path}/recipe.toml
-seqdistill run runs/smoke -c {path}/recipe.toml --smoke 8
-seqdistill run runs/{name} -c {path}/recipe.toml --budget 10
+seqdistill doctor -c {recipe}
+seqdistill run runs/smoke -c {recipe} --smoke 8
+seqdistill run {run} -c {recipe} --budget 10
 ```
 
 The first run goes through all four stages on eight prompts and says what the whole run will take. The report is
@@ -53,7 +54,7 @@ RECORDED_PAGE = """# {name}
 in `test.jsonl`. Nothing is requested from the model that wrote them: its recorded answers are the teacher.
 
 ```sh
-seqdistill run {path}/run
+seqdistill run {run}
 ```
 
 trains the student that `recipe.toml` names (`--student FOLDER` for one on this machine) on the other prompts and compares it
@@ -111,10 +112,11 @@ def init(folder: Path, kind: str, recorded: Sequence[Path], progress: Progress) 
     if kind not in KINDS:
         raise UsageError(f"--kind {kind!r}{nearest(kind, KINDS)}", f"one of: {', '.join(KINDS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        shutil.copyfile(prompts_folder() / kind / name, folder / name)
-    _write(folder / "README.md", PAGE.format(name=folder.resolve().name, path=folder))
-    return InitResult(folder, [*FILES, "README.md"], f"seqdistill run runs/smoke -c {folder}/recipe.toml --smoke 8")
+    for file in FILES:
+        shutil.copyfile(prompts_folder() / kind / file, folder / file)
+    name, recipe = folder.resolve().name, shlex.quote(str(folder / "recipe.toml"))
+    _write(folder / "README.md", PAGE.format(name=name, recipe=recipe, run=shlex.quote(f"runs/{name}")))
+    return InitResult(folder, [*FILES, "README.md"], f"seqdistill run runs/smoke -c {recipe} --smoke 8")
 
 
 def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -> InitResult:
@@ -158,9 +160,9 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
     with resolved_recipe(run.path, folder / "recipe.toml", {}, progress.note):
         pass  # the run keeps a copy
     facts = {"answers": result.samples, "prompts": len(prompts), "tests": len(rows)}
-    _write(folder / "README.md", RECORDED_PAGE.format(name=folder.resolve().name, path=folder, **facts))
+    _write(folder / "README.md", RECORDED_PAGE.format(name=folder.resolve().name, path=folder, run=run.shell, **facts))
     files = ["recipe.toml", "test.jsonl", "README.md"]
-    return InitResult(folder, files, f"seqdistill run {run.path}", len(prompts), len(rows), run.path)
+    return InitResult(folder, files, f"seqdistill run {run.shell}", len(prompts), len(rows), run.path)
 
 
 def _prompts_of(samples: Iterable[Sample]) -> dict[str, Sample]:

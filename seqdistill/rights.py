@@ -116,4 +116,5 @@ def _license_in_card(card: Path) -> str | None:
     with suppress(ValueError, yaml.YAMLError, OSError):  # a card is anybody's text
         content = vars(ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data)
     found = content.get("license_name" if content.get("license") == "other" else "license")
+    found = ", ".join(map(str, found)) if isinstance(found, list) else found
     return found if isinstance(found, str) and found.strip() else None

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -36,6 +37,11 @@ class Run:
     def __post_init__(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path}: a file, not a run directory", "name a directory; it is created when missing")
+
+    @property
+    def shell(self) -> str:
+        """The directory as a word of a shell command."""
+        return shlex.quote(str(self.path))
 
     def file(self, stage: str, name: str) -> Path:
         """The path of one of a stage's files."""
@@ -70,7 +76,7 @@ class Run:
         """The path of a file that an earlier stage must have written. Raises UsageError naming the command to run."""
         path = self.file(stage, name)
         if self.manifest(stage) is None or not path.exists():
-            raise UsageError(f"{path}: not there yet", f"run `seqdistill {stage} {self.path}` first")
+            raise UsageError(f"{path}: not there yet", f"run `seqdistill {stage} {self.shell}` first")
         return path
 
     def hash_of(self, path: Path) -> str:
@@ -89,7 +95,7 @@ class Run:
             for entry in ((self.manifest(earlier) or {}).get("inputs") or {}).values():
                 path = Path(os.path.normpath(self.path / entry["path"]))
                 if path.is_relative_to(self.path) and path.exists() and self.hash_of(path) != entry["sha256"]:
-                    found.append(f"{path} has changed since {earlier} ran: run `seqdistill {earlier} {self.path}` again")
+                    found.append(f"{path} has changed since {earlier} ran: run `seqdistill {earlier} {self.shell}` again")
         return list(dict.fromkeys(found))
 
     def locked(self, stage: str) -> contextlib.AbstractContextManager[None]:

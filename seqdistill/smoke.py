@@ -52,9 +52,10 @@ def check_smoke(run: Run, count: int) -> None:
         settings = (run.manifest(stage) or {}).get("settings", {})
         limits = {settings.get("generate.limit"), settings.get("eval.limit")} - {None}
         if settings and stage in ("generate", "eval") and not limits:
+            recipe = f"{run.shell}/recipe.toml" if (run.path / "recipe.toml").is_file() else "RECIPE"
             raise UsageError(
                 f"{run.path}: holds a finished {stage} of all prompts; a smoke run would replace it",
-                f"name another directory: seqdistill run {run.path}-smoke -c {run.path / 'recipe.toml'} --smoke {count}",
+                f"name another directory: seqdistill run {run.shell}-smoke -c {recipe} --smoke {count}",
             )
 
 

@@ -118,10 +118,10 @@ def _next(run: Run, states: list[StageState]) -> str | None:
         return None
     todo = [one.stage for one in states if one.state != "done"]
     if not todo and any(one.why for one in states):  # not compared with the recipe
-        return f"seqdistill run {run.path} -c RECIPE"
+        return f"seqdistill run {run.shell} -c RECIPE"
     if not todo:
         return None
     known = any((run.path / name).is_file() for name in ("recipe.toml", "run.json"))
     if todo == list(STAGES) and not known and all(one.state == "not run" for one in states):
-        return f"seqdistill run {run.path} -c RECIPE"
-    return f"seqdistill {todo[0] if len(todo) == 1 else 'run'} {run.path}"
+        return f"seqdistill run {run.shell} -c RECIPE"
+    return f"seqdistill {todo[0] if len(todo) == 1 else 'run'} {run.shell}"

@@ -46,7 +46,9 @@ def test_the_data_set_card_tells_teacher_license_funnel_and_cost(tmp_path: Path,
 
 def test_terms_that_the_hub_does_not_know_are_named_as_other(tmp_path: Path, tiny_model: Path) -> None:
     card = front(write_dataset_card(finished_run(tmp_path / "run", tiny_model, license="Vendor terms | 2026")))
-    assert (card["license"], card["license_name"]) == ("other", "Vendor terms | 2026")
+    assert (card["license"], card["license_name"]) == ("other", "vendor-terms-2026")
+    known = front(write_dataset_card(finished_run(tmp_path / "known", tiny_model, license="BSD-3-Clause")))
+    assert known["license"] == "bsd-3-clause" and "license_name" not in known
     unstated = write_dataset_card(finished_run(tmp_path / "other", tiny_model))
     assert "license" not in front(unstated) and "check them before you publish" in unstated.read_text()
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from chat_server import ChatServer
 
+from seqdistill import doctor
 from seqdistill.cli import main
+from seqdistill.recipe.tables import Recipe
 
 
 def recipe(folder: Path, url: str, model: str = "teacher") -> Path:
@@ -79,3 +81,17 @@ def test_what_is_not_there_is_not_checked_silently(
     monkeypatch.chdir(tmp_path)
     assert main(["doctor", *words]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_package_that_is_missing_or_raises_anything_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, line in (("broken_first", "raise NameError('torch')"), ("broken_too", "import broken_first")):
+        (tmp_path / f"{name}.py").write_text(line)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(doctor, "NEEDED", ("not_there", "broken_first", "broken_too"))
+    found = {one.name: (one.state, one.found, one.fix) for one in doctor.examine(Recipe(), tmp_path)}
+    assert found["not_there"] == ("fail", "cannot be imported: not_there is not installed", "pip install not_there")
+    assert found["broken_first"][1] == "cannot be imported: torch" and "--force-reinstall" in found["broken_first"][2]
+    assert found["broken_too"][2] == "repair broken_first first"
+    assert "packages" not in found

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trl
 from chat_server import ChatServer
-from conftest import make_tiny_model
+from chat_tokenizers import chat_tokenizer
+from conftest import CHATML, make_tiny_model
 from finished_runs import finished_run
 from test_api import tables, toml
 from train_runs import Listener
@@ -19,9 +22,9 @@ from seqdistill.cards import write_dataset_card
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
 from seqdistill.export.draft import vllm_command
-from seqdistill.export.gguf import write_modelfile
+from seqdistill.export.modelfile import write_modelfile
 from seqdistill.recipe.tables import ModelConfig
-from seqdistill.records import Sample, read_jsonl, write_json, write_jsonl
+from seqdistill.records import Message, Sample, read_jsonl, write_json, write_jsonl
 from seqdistill.tasks.templates import PROMPT_TEMPLATE
 
 
@@ -59,7 +62,8 @@ def test_axolotl_trains_on_the_last_answer_alone(run: Path, tmp_path: Path) -> N
         assert [message["train"] for message in one["messages"]] == [False, False, True]
         assert one["messages"][-1]["role"] == "assistant"
     config = yaml.safe_load((tmp_path / "axolotl.yaml").read_text())
-    dataset = config["datasets"][0]
+    (dataset,), (test,) = config["datasets"], config["test_datasets"]
+    assert test["path"] == "validation.jsonl"
     assert (tmp_path / dataset["path"]).exists() and dataset["message_field_training"] == "train"
 
 
@@ -221,6 +225,70 @@ def test_a_modelfile_names_file_stops_and_system(tmp_path: Path, system: str | N
         "PARAMETER temperature 0",
         "PARAMETER num_predict 64",
     ]
+
+
+DEFAULT = (  # a system message of its own where the conversation has none, as SmolLM2's and Qwen2.5's templates write it
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}" + CHATML
+)
+GEMMA = (  # the system message in the first prompt
+    "{% set first = messages[0]['content'] + '\n\n' if messages[0]['role'] == 'system' else '' %}"
+    "{% for m in (messages[1:] if first else messages) %}<start_of_turn>{{ 'model' if m['role'] == 'assistant' else 'user' }}\n"
+    "{{ first if loop.first else '' }}{{ m['content'] }}<end_of_turn>\n{% endfor %}{{ '<start_of_turn>model\n' }}"
+)
+PLAIN_TURNS = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+
+
+def as_ollama_reads(modelfile: str, messages: list[Message]) -> str:
+    """The prompt by the rules of Ollama's template.go for a template without .Messages, which is executed turn by turn."""
+    template = modelfile.split('TEMPLATE """')[1].split('"""')[0]
+    default = modelfile.split('SYSTEM """')[1].split('"""')[0] if "SYSTEM" in modelfile else ""
+
+    def executed(template: str, **values: str) -> str:
+        kept = re.sub(r"\{\{ if \.System \}\}(.*?)\{\{ end \}\}", r"\1" if values["System"] else "", template, flags=re.S)
+        return re.sub(r"\{\{ \.(\w+) \}\}", lambda found: values[found[1]], kept)
+
+    if messages[0]["role"] != "system" and default:
+        messages = [{"role": "system", "content": default}, *messages]
+    said, values = "", dict.fromkeys(("System", "Prompt", "Response"), "")
+    for message in messages:
+        name = {"system": "System", "user": "Prompt", "assistant": "Response"}[message["role"]]
+        if values["Response"]:
+            said, values = said + executed(template, **values), dict.fromkeys(values, "")
+        values[name] = message["content"]
+    return said + executed(template.split("{{ .Response }}")[0], **values)
+
+
+@pytest.mark.parametrize(
+    ("source", "turns"), [*((one, 4) for one in (CHATML, DEFAULT, GEMMA, "phi3", "qwen2_5", "llama3")), (PLAIN_TURNS, 2)]
+)
+def test_ollama_sends_the_student_what_its_own_template_writes(tmp_path: Path, source: str, turns: int) -> None:
+    file = Path(trl.__file__).parent / "chat_templates" / f"{source}.jinja"
+    tokenizer = chat_tokenizer(file.read_text() if len(source) < 9 else source)
+
+    def rendered(messages: list[Message]) -> str:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return str(text).removeprefix("<bos>")
+
+    template = write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", [], None, 64, rendered)
+    assert template is not None and template.for_one_answer == (turns == 2)
+    contents = [("system", "Be kind."), ("user", "Say it."), ("assistant", "It."), ("user", "Again.")]
+    said: list[Message] = [{"role": role, "content": content} for role, content in contents]
+    for messages in (said[1:2], said[:2], said[1:], said)[:turns]:
+        assert as_ollama_reads((tmp_path / "Modelfile").read_text(), messages) == rendered(messages)
+
+
+LAST = "{{ messages[-1]['content'] }}"
+
+
+@pytest.mark.parametrize("source", [f"{LAST}{LAST}", f"[{LAST}{{{{ '{{{{' }}}}", "{{ messages[-1]['content'] | upper }}"])
+def test_a_template_that_is_no_turn_is_left_out(tmp_path: Path, source: str) -> None:
+    tokenizer = chat_tokenizer(source)
+
+    def rendered(messages: list[Message]) -> str:
+        return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+    assert write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", [], None, 64, rendered) is None
+    assert "TEMPLATE" not in (tmp_path / "Modelfile").read_text()
 
 
 def test_a_draft_model_keeps_the_teachers_text_and_saves_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """`init`: a folder to start from for each kind of task, and from recorded completions a student and a verdict."""
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from chat_server import ChatServer
 
+from seqdistill import api
 from seqdistill.cli import main
 from seqdistill.init import FILES, KINDS
 from seqdistill.recipe.reading import read_recipe
@@ -65,6 +67,18 @@ def test_what_init_refuses_leaves_nothing_behind(
     (tmp_path / "no.jsonl").write_text('{"nothing": 1}\n')
     assert main(["init", "mine", *words]) == 2
     assert says in " ".join(capsys.readouterr().err.split()) and not (tmp_path / "mine").exists()
+
+
+def test_commands_of_a_folder_with_spaces_can_be_pasted(tmp_path: Path) -> None:
+    folder, log = tmp_path / "it's mine", tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps({"prompt": f"Number {n}", "completion": f"It is {n}"}) + "\n" for n in range(20)))
+    recipe = str(folder / "recipe.toml")
+    assert shlex.split(api.init(folder).next) == ["seqdistill", "run", "runs/smoke", "-c", recipe, "--smoke", "8"]
+    page = [shlex.split(line) for line in (folder / "README.md").read_text().splitlines() if line.startswith("seqdistill ")]
+    assert ["seqdistill", "doctor", "-c", recipe] in page and page[2][2] == "runs/it's mine"
+    recorded = api.init(tmp_path / "from a log", recorded=[log])
+    assert shlex.split(recorded.next) == ["seqdistill", "run", str(tmp_path / "from a log" / "run")]
+    assert shlex.split(str(api.status(tmp_path / "from a log" / "run").next)) == shlex.split(recorded.next)
 
 
 def test_init_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,8 @@ RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
         ({"prompt": {"role": "user", "content": "2 + 3?"}}, ["2 + 3?"], None),
         ({"prompt": {"messages": ASKED}}, ["2 + 3?"], None),
         ({"prompt": "2 + 3?", "reference": ["5"]}, ["2 + 3?"], "5"),
+        ({"messages": [*ASKED, {"role": "assistant", "content": "<think>\nhm\n</think>\n\n5"}]}, ["2 + 3?"], "5"),
+        ({"messages": [*ASKED, {"role": "assistant", "content": "<think>\nhm"}]}, ["2 + 3?"], None),
         ({"prompt": "2 + 3?", "reference": {"role": "assistant", "content": "5"}}, ["2 + 3?"], "5"),
         ({"prompt": "2 + 3?", "reference": [{"role": "assistant", "content": "5"}]}, ["2 + 3?"], "5"),
         (

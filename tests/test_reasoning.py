@@ -2,9 +2,9 @@
 
 import pytest
 
-from seqdistill.engines.reasoning import leftover_reasoning, split_reasoning
 from seqdistill.engines.replies import chosen, finish_reason, parse_choice, unfenced
 from seqdistill.errors import UsageError
+from seqdistill.reasoning import leftover_reasoning, split_reasoning
 
 FINAL = "<|start|>assistant<|channel|>final<|message|>yes<|return|>"
 SPLIT = [  # text, answer, reasoning

@@ -181,7 +181,7 @@ def test_what_people_edit_is_learnt_and_what_they_reject_is_not(server: BatchSer
 
 
 def test_the_readme_names_every_shipped_recipe_and_each_is_run_by_a_test() -> None:
-    table = README[README.index("### Recipes") :].split("\n### ")[0]
+    table = README[README.index("### Ready-made recipes") :].split("\n### ")[0]
     named = {name for cell in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE) for name in re.findall(r"`([a-z-]+)`", cell)}
     source = Path(__file__).read_text(encoding="utf-8")
     assert named == SHIPPED == {name for name in SHIPPED if name in KINDS or f'"{name}"' in source}

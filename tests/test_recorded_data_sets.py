@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from generate_runs import Notes
-from log_shapes import ANSWER, ASKED, CHAT, REPLY
+from log_shapes import ANSWER, ASKED, CHAT, GEMINI, REPLY
 from test_recorded_shapes import broken, imported, lines, places_in
 
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
+from seqdistill.tasks.messages import tools_text
 
 
 def node(name: str, parent: str | None, role: str, text: str, rank: int | None = None, **more: Any) -> dict[str, Any]:
@@ -357,6 +358,106 @@ CASES: dict[
         [SUM],
         0,
     ),
+    "Vercel's AI SDK": (
+        [
+            {
+                "name": "ai.generateText.doGenerate",
+                "attributes": {
+                    "ai.prompt.messages": json.dumps([{"role": "user", "content": [{"type": "text", "text": "2 + 3?"}]}]),
+                    "ai.response.text": "5",
+                    "ai.response.finishReason": "stop",
+                },
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Logfire": (
+        [{"attributes": {"request_data": json.dumps(CHAT), "response_data": json.dumps({"message": ANSWER})}}],
+        [SUM],
+        0,
+    ),
+    "Logfire's events": (
+        [
+            {
+                "attributes": {
+                    "events": json.dumps(
+                        [
+                            {"event.name": "gen_ai.user.message", **ASKED},
+                            {"event.name": "gen_ai.choice", "index": 0, "message": ANSWER, "finish_reason": "stop"},
+                        ]
+                    )
+                }
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Opik": (
+        [
+            {"trace_id": "t", "type": "llm", "input": {"messages": [ASKED]}, "output": {"choices": REPLY["choices"]}},
+            {"trace_id": "t", "type": "tool", "input": {"a": 1}, "output": {"b": 2}},
+        ],
+        [SUM],
+        1,
+    ),
+    "LangWatch": (
+        [
+            {
+                "trace_id": "t",
+                "type": "llm",
+                "input": {"type": "chat_messages", "value": [ASKED]},
+                "output": {"type": "chat_messages", "value": [ANSWER]},
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Datadog": ([{"span_id": "s", "meta": {"input": {"messages": [ASKED]}, "output": {"messages": [ANSWER]}}}], [SUM], 0),
+    "OpenAI's Agents SDK": (
+        [
+            {"object": "trace.span", "span_data": {"type": "generation", "input": [ASKED], "output": [ANSWER], "model": "m"}},
+            {"object": "trace.span", "span_data": {"type": "function", "input": "x", "output": "y"}},
+        ],
+        [SUM],
+        1,
+    ),
+    "an HTTP archive": (
+        [
+            {
+                "log": {
+                    "entries": [
+                        {"request": {"method": "GET", "url": "x"}, "response": {"status": 200, "content": {"text": "<html>"}}},
+                        {
+                            "request": {"method": "POST", "postData": {"text": json.dumps(CHAT)}},
+                            "response": {"status": 200, "content": {"text": json.dumps(REPLY)}},
+                        },
+                    ]
+                }
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Vertex's log of requests": ([{"full_request": {"contents": "2 + 3?"}, "full_response": GEMINI}], [SUM], 0),
+    "the command llm, a later turn": (
+        [
+            {
+                "prompt": "And 1?",
+                "prompt_json": {"messages": [ASKED, ANSWER, {**ASKED, "content": "And 1?"}]},
+                "response": "6",
+                "response_json": {"content": "6", "finish_reason": "stop"},
+            }
+        ],
+        [(["2 + 3?", "5", "And 1?"], "6")],
+        0,
+    ),
+    "Argilla 2": ([{"fields": {"prompt": "2 + 3?"}, "responses": {"answer": [{"value": "5", "user_id": "u"}]}}], [SUM], 0),
+    "Argilla's feedback": (
+        [{"fields": {"prompt": "2 + 3?"}, "responses": [{"values": {"answer": {"value": "5"}}, "status": "submitted"}]}],
+        [SUM],
+        0,
+    ),
     "OpenInference with no more than input and output": (
         [{"attributes": {"openinference": {"span": {"kind": "LLM"}}, "input": {"value": "2 + 3?"}, "output": {"value": "5"}}}],
         [SUM],
@@ -461,15 +562,29 @@ XLAM = {
 }
 
 
-def test_function_calls_of_a_data_set_are_calls_and_their_tools_are_mentioned(tmp_path: Path) -> None:
+def test_function_calls_of_a_data_set_are_text_and_its_functions_are_in_the_system_message(tmp_path: Path) -> None:
+    _, (sample,) = imported(tmp_path, lines(tmp_path, [XLAM]))
+    system, asked = sample.prompt
+    assert '<tools>\n{"name": "add"}\n</tools>' in system["content"] and asked == ASKED
+    assert (sample.text, sample.finish_reason) == ('<tool_call>\n{"name": "add", "arguments": {"a": 2}}\n</tool_call>', "stop")
+
+
+def test_the_functions_are_described_in_the_words_of_a_chat_template() -> None:
+    import trl
+    from jinja2 import Environment
+
+    folder = Path(trl.__file__).parent / "chat_templates"
+    template = Environment().from_string((folder / "qwen2_5.jinja").read_text())
+    rendered = template.render(messages=[ASKED], tools=[{"name": "add"}], add_generation_prompt=True)
+    assert tools_text([{"name": "add"}]) in rendered
+
+
+def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> None:
     notes = Notes()
-    path = lines(
-        tmp_path, [XLAM, {**CHAT, "tools": [{"type": "function"}], "response": REPLY}, {**CHAT, "tools": [], "response": REPLY}]
-    )
-    result = import_recorded(Run(tmp_path / "run"), Recipe(), [path], notes)
-    assert (result.samples, result.unread) == (3, 0)
-    assert any("2 answers were given with tools, which are no part of the prompts" in note for note in notes.notes)
-    assert '"tool_calls": [{"name": "add", "arguments": "{\\"a\\": 2}"}]' in result.path.read_text().splitlines()[0]
+    rows = [{**CHAT, "tools": tools, "response": REPLY} for tools in ([{"type": "function"}], [])]
+    result = import_recorded(Run(tmp_path / "run"), Recipe(), [lines(tmp_path, rows)], notes)
+    assert (result.samples, result.unread) == (2, 0)
+    assert any("1 answers were given with tools, which are no part of the prompts" in note for note in notes.notes)
 
 
 @pytest.mark.parametrize(
@@ -495,6 +610,14 @@ def test_function_calls_of_a_data_set_are_calls_and_their_tools_are_mentioned(tm
             },
             "a part of type 'image_asset_pointer': only text can be learnt",
         ),
+        (
+            {"status_code": 429, "request": json.dumps(CHAT), "response": json.dumps({"error_code": "LIMIT"})},
+            "the reply is an error of status 429: .*LIMIT",
+        ),
+        ({"request": CHAT, "response": {"status": 500, "body": {"detail": "down"}}}, "the reply is an error of status 500"),
+        ({"prompt": "2 + 3?", "completion": "Rate limit", "error": "429"}, "the answer is that of an error: .*429"),
+        ({"request": CHAT, "response": "ChatCompletion(id='x', choices=[])"}, "an object as Python prints it"),
+        ({"prompt": "2 + 3?", "response": "content='5' additional_kwargs={}"}, "an object as Python prints it"),
         ({"document": "long", "summary": "short"}, r'columns = { prompt = "document", completion = "summary" }'),
         (node("b", "a", "assistant", "5"), "the message that it answers, 'a', is not in these files"),
         ({"question": "q", "context": "c", "answers": {"text": [], "answer_start": []}}, "the answer is empty"),

@@ -68,7 +68,8 @@ def _export(
         api.check_push(push)
     if data is not None:
         counts = api.export_data(run.path, data, out=out, progress=console)
-        console.facts(f"export: {data}", {name: f"{count:,} rows" for name, count in counts.items()})
+        rows = {name: f"{count:,} rows" for name, count in counts.items()}
+        console.facts(f"export: {data}", {**rows, "folder": out or run.path / "export" / f"data-{data}"})
         return dict(counts)
     if draft:
         found = api.draft(run.path, recipe, limit=limit or 20, progress=console)

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqdistill.engines import split_reasoning
-from seqdistill.engines.reasoning import tag_pairs
+from seqdistill.reasoning import split_reasoning, tag_pairs
 
 ANSWER, THOUGHT = "ANSWERWORD", "THOUGHTWORD"  # in no template
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")

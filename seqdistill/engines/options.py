@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqdistill.engines.reasoning import tag_pairs
 from seqdistill.errors import UsageError
+from seqdistill.reasoning import tag_pairs
 from seqdistill.recipe.secrets import check_no_secret, check_url, shown_url, with_variables
 from seqdistill.recipe.tables import ModelConfig
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqdistill.engines import Completion
-from seqdistill.engines.reasoning import split_reasoning
 from seqdistill.engines.usage import usage_of
+from seqdistill.reasoning import split_reasoning
 from seqdistill.records import from_json
 
 REASONING = (  # the keys of a message under which servers put it
@@ -109,7 +109,7 @@ def finish_reason(reported: Any) -> str:
     words = re.sub(
         r"(?<=[a-z])(?=[A-Z])", "_", reported.partition(":")[0].strip()
     )  # endTurn, content-filter, FinishReason.STOP
-    word = re.sub(r"[^a-z0-9]+", "_", words.lower()).removeprefix("finish_reason_")
+    word = re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_").removeprefix("finish_reason_")
     return FINISH_REASONS.get(word, "unknown")
 
 

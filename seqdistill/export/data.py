@@ -44,12 +44,7 @@ def _axolotl_config(end: str | None) -> str:
     """https://docs.axolotl.ai/docs/dataset-formats/conversation.html: loss on the last turn alone, as here."""
     how = ["    type: chat_template", "    field_messages: messages", "    roles_to_train: []", "    train_on_eos: last"]
     how.append("    message_field_training: train")
-    lines = [
-        "# for an axolotl config: loss on the last answer only, as in this run",
-        "datasets:",
-        "  - path: train.jsonl",
-        *how,
-    ]
+    lines = ["# for an axolotl config: loss on the last answer only, as in this run", "datasets:"]
     lines += ["  - path: train.jsonl", *how, "test_datasets:", "  - path: validation.jsonl", "    split: train", *how]
     if end is not None:
         lines += ["# what ends a turn, which the student must learn to write", f"eot_tokens: [{json.dumps(end)}]"]

@@ -18,13 +18,14 @@ from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.loading import files_of, generation_config, load
 from seqdistill.errors import UsageError
 from seqdistill.export import gguf
+from seqdistill.export.modelfile import Rendered, write_modelfile
 from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
 from seqdistill.journal.budget import FREE, Source, spending
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig, Recipe
-from seqdistill.records import Prompt, atomic_folder, content_files, file_sha256, request_seed, write_json, write_jsonl
+from seqdistill.records import Message, Prompt, atomic_folder, content_files, file_sha256, request_seed, write_json, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.compare import compare_form, prompts_of
 from seqdistill.stages.evaluate.contestants import student_of
@@ -144,7 +145,11 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     scores = _scores(run, recipe)
     prompts, most = (prompts_of(run), int(scores["max_tokens"])) if scores else ({}, 256)
     stops, longest = _stops_and_longest(model, prompts)
-    gguf.write_modelfile(folder / "Modelfile", file, stops, _system(model), most)
+    template = write_modelfile(folder / "Modelfile", file, stops, _system(model), most, _rendered(model))
+    if template is None:
+        progress.note("Modelfile: the chat template cannot be written for Ollama: llama-server reads it from the .gguf")
+    elif template.for_one_answer:
+        progress.note("Modelfile: its template is right for single prompts; later turns of a conversation differ from training")
     shutil.copyfile(model / PROMPT_TEMPLATE, folder / PROMPT_TEMPLATE)
     name = shlex.quote(run.path.absolute().name)
     serve = f"llama-server -m {shlex.quote(str(file))}; or: ollama create {name} -f {shlex.quote(str(folder / 'Modelfile'))}"
@@ -153,7 +158,9 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     if scores is None:
         without = "eval is of an earlier student" if run.manifest("eval") else "without eval there are no test prompts"
         (folder / "proof.json").unlink(missing_ok=True)
-        progress.note(f"export: {without}, so the export is not evaluated: run `seqdistill eval {run.path}`, then export again")
+        progress.note(
+            f"export: {without}, so the export is not evaluated: run `seqdistill eval {run.shell}`, then export again"
+        )
         write_model_card(run, None, **card)
         return exported
     found = _answers(run, file, prompts, scores, longest + most + AT_ONCE, progress)
@@ -240,6 +247,21 @@ def _stops_and_longest(model: Path, prompts: Mapping[str, Prompt]) -> tuple[list
     how = {"add_generation_prompt": True, "tokenize": False}
     texts = [tokenizer.apply_chat_template(prompt.messages, **how) for prompt in prompts.values()]
     return stops, max((len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts), default=1024)
+
+
+def _rendered(model: Path) -> Rendered:
+    """The student's chat template, without the token that begins every text where the tokenizer puts it there by itself."""
+    tokenizer = load("AutoTokenizer", ModelConfig(model=str(model)))
+    begins = tokenizer.bos_token if tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id] else None
+
+    def rendered(messages: list[Message]) -> str:
+        try:
+            text = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        except Exception as error:  # noqa: BLE001 - a template raises what it likes for messages that it does not take
+            raise ValueError(str(error)) from None
+        return text.removeprefix(begins or "")
+
+    return rendered
 
 
 def _listed(value: Any) -> list[int]:

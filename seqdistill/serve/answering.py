@@ -1,18 +1,19 @@
 """One request answered: by the student, or where it is not sure enough by the teacher. Does not know HTTP.
 
 The parts of an answer are those of a chat-completions stream. What its caller learns about an answer is its `Head`.
+Records that every request has are named tuples here: a frozen dataclass takes ten times as long to make.
 """
 
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from seqdistill.confidence import confidence_in, confidence_of
+from seqdistill.confidence import confidence_in, confidence_of_text
 from seqdistill.engines import Completion, Request
 from seqdistill.engines.logprobs import chat_values
-from seqdistill.engines.replies import answer_in, as_dict, choices_in
+from seqdistill.engines.replies import answer_in, as_dict, choices_in, refusal_in
 from seqdistill.engines.streams import joined
 from seqdistill.records import Message, prompt_id, request_seed
 from seqdistill.serve.chat import Chat
@@ -35,8 +36,7 @@ class Defaults:
     timeout: float
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """Who answers, how sure the student was, what it costs in USD: in a stream of the teacher, its upper bound."""
 
     by: str  # student | teacher
@@ -47,8 +47,7 @@ class Head:
     decided_on: int = 0  # the first tokens of a stream in which the student was so sure; 0: the whole answer
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(NamedTuple):
     """An answer as a whole."""
 
     head: Head
@@ -56,8 +55,7 @@ class Answered:
     student: str | None = None  # what the student would have said
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """A request, and what is made of it."""
 
     chat: Chat
@@ -67,8 +65,7 @@ class Asked:
     draw: str  # what a sample is drawn by where the caller sends no seed
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """What the student answered, and how sure it is."""
 
     reply: dict[str, Any]
@@ -133,13 +130,13 @@ class Answering:
         return await self._judge(student, wanted, reply, asked.chat)
 
     async def _judge(self, student: Student, wanted: Wanted, reply: dict[str, Any], chat: Chat) -> Judged:
-        completions = completions_in(reply)
         samples: list[str] = []
         if self.promise.kind == "agreement" and self.promise.samples:
-            further = replace(wanted, n=self.promise.samples, temperature=1.0, top_logprobs=None, response_format=None)
-            samples = [one.content for one in completions_in(await student.answer(further))]
+            further = wanted._replace(n=self.promise.samples, temperature=1.0, top_logprobs=None, response_format=None)
+            samples = texts_in(await student.answer(further))
         form = AnswerForm(chat.schema) if chat.schema is not None else self.form
-        sure = [confidence_of(one, form, form.kind, samples) for one in completions]
+        answers = zip(reply["choices"], texts_in(reply), strict=True)
+        sure = [confidence_of_text(text, {"choices": [one]}, form, form.kind, samples) for one, text in answers]
         confidence = None if None in sure or not sure else min(one for one in sure if one is not None)
         return Judged(reply, confidence, self._keeps(confidence, self.promise.threshold))
 
@@ -152,13 +149,13 @@ class Answering:
         completions, usd = await teacher.answer(self._requests(asked))
         completions = [cut(one, asked.chat.stop) for one in completions]
         head = Head("teacher", teacher.name, judged.confidence if judged else None, usd, reason)
-        said = None if judged is None else next((one.content for one in completions_in(judged.reply)), None)
+        said = None if judged is None else texts_in(judged.reply)[0]
         return Answered(head, reply_of(completions, with_logprobs=asked.chat.logprobs), said)
 
     async def check(self, asked: Asked) -> tuple[Completion, float | None]:
         """What the teacher says to a request that the student answered, and what that costs. Raises TeacherFailed."""
-        chat = replace(asked.chat, n=1, logprobs=False)
-        (completion,), usd = await self._teacher("shadow").answer(self._requests(replace(asked, chat=chat)))
+        chat = asked.chat._replace(n=1, logprobs=False)
+        (completion,), usd = await self._teacher("shadow").answer(self._requests(asked._replace(chat=chat)))
         return cut(completion, asked.chat.stop), usd
 
     @property
@@ -323,9 +320,10 @@ class Answering:
         return request_seed(self.defaults.seed, prompt_id(asked.teacher), number)
 
 
-def completions_in(reply: dict[str, Any]) -> list[Completion]:
-    """The answers of a student's reply with their log-probabilities; their tokens are not counted."""
-    return [Completion("", content=answer_in(one["message"])[0], raw={"choices": [one]}) for one in reply["choices"]]
+def texts_in(reply: dict[str, Any]) -> list[str]:
+    """The answers in a student's reply, without reasoning."""
+    messages = [one["message"] for one in reply["choices"]]
+    return [answer_in(message)[0] or refusal_in(message) for message in messages]
 
 
 def reply_of(completions: Sequence[Completion], *, with_logprobs: bool = False) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from seqdistill.engines.models import NEUTRAL
 from seqdistill.errors import UsageError
@@ -36,8 +36,7 @@ class BadRequest(Exception):
         self.message, self.param = message, param
 
 
-@dataclass(frozen=True)
-class Chat:
+class Chat(NamedTuple):
     """One request. None: the caller leaves it to the server."""
 
     messages: list[Message]
@@ -54,7 +53,7 @@ class Chat:
     top_logprobs: int = 0
     schema: dict[str, Any] | None = None  # from response_format
     response_format: dict[str, Any] | None = None  # as it was written
-    values: Mapping[str, str] = field(default_factory=dict)  # `metadata`: further variables of the task's template
+    values: Mapping[str, str] = MappingProxyType({})  # `metadata`: further variables of the task's template
     ignored: tuple[str, ...] = ()  # the fields that have no effect here
 
 

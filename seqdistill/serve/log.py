@@ -13,9 +13,8 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from seqdistill.records import Message, prompt_id, to_line
 
@@ -24,8 +23,7 @@ MOST_REMEMBERED = 64 << 20  # characters of answers that feedback can name
 PEOPLE = "people"  # the model of a correction
 
 
-@dataclass(frozen=True)
-class Exchange:
+class Exchange(NamedTuple):
     """One answer that a caller got."""
 
     id: str

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,15 @@ def promise_in(document: dict[str, Any], by_hand: float | None, place: str, run:
     threshold, target = document.get("threshold"), document.get("target")
     hint = "--threshold 0.9 keeps what the student is that sure of, --threshold 0 all that it says; neither is a promise"
     if not document:
-        raise UsageError(f"{place}: not there yet", f"run `seqdistill eval {run} --target 0.9` first; or {hint}")
+        raise UsageError(
+            f"{place}: not there yet", f"run `seqdistill eval {shlex.quote(str(run))} --target 0.9` first; or {hint}"
+        )
     if threshold is None:
         needed = document.get("needed")
         missing = f"about {needed:,} more test prompts are needed" if needed else document.get("reason") or "eval had no target"
         if target is not None and not needed and not document.get("reason"):
             missing = f"no threshold holds the promise of {target:g}"
-        again = f"run `seqdistill eval {run} --target 0.9`{' with them' if needed else ''}"
+        again = f"run `seqdistill eval {shlex.quote(str(run))} --target 0.9`{' with them' if needed else ''}"
         raise UsageError(f"{place}: no threshold: {missing}", f"{again}; or {hint}")
     return Promise(float(threshold), kind, samples, target=target, risk=document.get("risk"))
 

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import json
 import os
+import shlex
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
@@ -286,7 +287,7 @@ class _Setup:
     def said(self, port: int) -> str:
         """The address, and what is promised."""
         shown = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
-        file = self.run.file("serve", TEACHER_ONLY)
+        file = shlex.quote(str(self.run.file("serve", TEACHER_ONLY)))
         lines = [f"serve: http://{shown}:{port}/v1; Ctrl-C stops it, `touch {file}` sends everything to the teacher"]
         promise = self.promise
         if promise.target is not None:
@@ -319,7 +320,7 @@ def _promise(run: Run, options: ServeOptions, first_threshold: float | None) -> 
         document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         promise = promise_in(document, options.threshold, str(path), run.path)
     except (ValueError, AttributeError, TypeError) as error:
-        raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.path}` again") from None
+        raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.shell}` again") from None
     return replace(promise, decide_on=options.decide_on, first_threshold=first_threshold)
 
 

@@ -6,8 +6,7 @@ Here is the student at an OpenAI-compatible endpoint; the one in this process is
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jiter
 
@@ -30,8 +29,7 @@ class StudentFailed(Exception):
     """The student gave no answer; the message says why."""
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What the student is sent."""
 
     messages: list[Message]

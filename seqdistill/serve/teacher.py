@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from seqdistill.engines import FOR_GOOD, Completion, Request
-from seqdistill.engines.reasoning import TAGS, split_reasoning
 from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.errors import Incomplete, SeqdistillError
 from seqdistill.journal.asking import Asker, missing_requests
 from seqdistill.journal.budget import Source
 from seqdistill.journal.storage import Hold
+from seqdistill.reasoning import TAGS, split_reasoning
 
 Hear = Callable[[int, str], None]  # receives the number of a choice, and text that was added to it
 

@@ -273,6 +273,17 @@ def call_text(call: Mapping[str, Any]) -> str:
     return f"<tool_call>\n{json.dumps(called, ensure_ascii=False)}\n</tool_call>"
 
 
+def tools_text(tools: Iterable[Any]) -> str:
+    """The system text that describes tools to a model, in the words of Qwen's chat templates, which follow Hermes."""
+    signatures = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+    return (
+        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+        f"You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n{signatures}\n</tools>\n\n"
+        "For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML "
+        'tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+    )
+
+
 def _written_role(message: Mapping[str, Any]) -> Any:
     by_type = {"function_call": "assistant", "function_call_output": "tool"}.get(str(message.get("type")))
     sender = next((name for key in ("author", "sender") if isinstance(name := message.get(key), str)), None)

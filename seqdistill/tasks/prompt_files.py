@@ -15,6 +15,7 @@ from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
+from seqdistill.reasoning import split_reasoning
 from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, Prompt, is_hub_source, prompt_id
 from seqdistill.tasks.brought_files import check_file
@@ -301,7 +302,7 @@ def _prompt_of(
     messages = with_system(chat_messages(held, place, key), system, place)
     if messages[-1]["role"] == "assistant":
         *messages, answer = messages
-        reference = reference or answer["content"]
+        reference = reference or split_reasoning(answer["content"])[0].strip() or None
     if not messages or messages[-1]["role"] != "user":
         raise UsageError(f"{place}: key {key!r} has no prompt: no user message before the answer", ROW_HINT)
     return messages, reference

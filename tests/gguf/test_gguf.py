@@ -86,6 +86,7 @@ def test_it_carries_template_stops_and_system_message(run: tuple[Run, dict[str, 
     assert fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert len(fields["tokenizer.ggml.tokens"].contents()) == len(tokenizer)
     modelfile = (exported.path.parent / "Modelfile").read_text().splitlines()
+    assert any(line.startswith("TEMPLATE ") for line in modelfile)
     assert {'PARAMETER stop "<|im_end|>"', f'SYSTEM """{SYSTEM}"""', "FROM ./student-q8_0.gguf"} <= set(modelfile)
     journal = [row for _, row in read_jsonl(exported.path.parent / "journal.jsonl") if row.get("completion")]
     chats = {row["id"]: row["request"]["messages"] for row in journal}

@@ -202,7 +202,7 @@ class _Written:
                 elif row["model"] == "teacher" and row["completion"]:
                     teacher[row["id"]] = row["completion"][-1]["content"]
             except (KeyError, TypeError, IndexError):
-                raise UsageError(f"{place}: no line that eval wrote", f"run `seqdistill eval {run.path}` again") from None
+                raise UsageError(f"{place}: no line that eval wrote", f"run `seqdistill eval {run.shell}` again") from None
         return cls(run, scores, template, answers, teacher)
 
     @property

@@ -34,7 +34,7 @@ def first_tokens_threshold(run: Run, tokens: int) -> float | None:
     except (LookupError, TypeError) as error:
         raise UsageError(
             f"{files['deferral.json']}, or scores.json beside it: damaged: {error} is not there",
-            f"run `seqdistill eval {run.path}` again",
+            f"run `seqdistill eval {run.shell}` again",
         ) from None
     with Journal(files["journal.jsonl"], writable=False) as journal:
         first = {

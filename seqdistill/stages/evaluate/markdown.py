@@ -1,6 +1,7 @@
 """The result as Markdown for a pull request: decision, table, slices. No model's text is quoted."""
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def _lines(result: EvalResult, name: str) -> Iterator[str]:
 
 def _advice(result: EvalResult) -> Iterator[str]:
     """Whether to ship, what it saves and the first thing to do."""
-    advice = recommend(result.scores, run_name(result.run))
+    advice = recommend(result.scores, shlex.quote(run_name(result.run)))
     yield f"- **Ship it?** {_text(f'{advice.ship.short}. {advice.ship.more}')}"
     yield f"- **Saves** {_text(f'{advice.saves.short}. {advice.saves.more}')}"
     for step in advice.next[:1]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import Completion, split_reasoning
+from seqdistill.engines import Completion
 from seqdistill.errors import UsageError
+from seqdistill.reasoning import split_reasoning
 from seqdistill.records import Message, Prompt, prompt_id, read_jsonl
 from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.tasks.templates import Template, render

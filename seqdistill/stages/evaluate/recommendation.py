@@ -141,7 +141,8 @@ def _saves(scores: Scores) -> Fact:
     mine, teachers = (thousand(scores, role) for role in ("student", "teacher"))
     if mine is None or not teachers:
         short = f"{facts[0][:1].upper()}{facts[0][1:]}" if facts else "Not known"
-        return Fact(short, "; ".join([*facts[1:], "in USD not known, as the recipe has no prices"]) + ".")
+        rest = "; ".join([*facts[1:], "what it saves in USD is not known: the recipe lacks prices"])
+        return Fact(short, f"{rest[:1].upper()}{rest[1:]}.")
     less = 100 * (1 - mine / teachers)
     short = f"{less:.0f}% of the cost" if less >= 0 else f"Nothing: it costs {-less:.0f}% more"
     costs = f"{usd(mine)} instead of {usd(teachers)} USD for 1,000 requests"

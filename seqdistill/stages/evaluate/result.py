@@ -1,5 +1,6 @@
 """What eval returns: the content of scores.json, and the rows of the two tables that the terminal prints."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class EvalResult:
     @property
     def advice(self) -> Recommendation:
         """What to make of it, and what to do next, with commands as this machine takes them."""
-        return recommend(self.scores, str(self.run))
+        return recommend(self.scores, shlex.quote(str(self.run)))
 
     @property
     def columns(self) -> list[str]:
@@ -216,5 +217,5 @@ def read_result(run: Run) -> EvalResult | None:
     try:
         scores = scores_in(paths["scores"])
     except ValueError as error:
-        raise UsageError(f"{paths['scores']}: damaged: {error}", f"run `seqdistill eval {run.path}` again") from None
+        raise UsageError(f"{paths['scores']}: damaged: {error}", f"run `seqdistill eval {run.shell}` again") from None
     return EvalResult(scores, paths, 0.0, up_to_date=True)

@@ -40,7 +40,7 @@ def document_of(run: Run, name: str) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.path}` again") from None
+        raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.shell}` again") from None
 
 
 def completed(scores: Mapping[str, Any]) -> dict[str, Any]:

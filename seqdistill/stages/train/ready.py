@@ -164,11 +164,6 @@ def _with_task_vocabulary(
     )
 
 
-def _width_notes(base: Base) -> list[str]:
-    cut = base.cut.get("width")
-    return [f"each feed-forward layer keeps {cut['kept']:,} of {cut['of']:,} neurons, by {cut['by']}"] if cut else []
-
-
 def _template_notes(recipe: Recipe, read: Read, prompt: list[dict[str, str]]) -> list[str] | None:
     """A note when the teacher is another model and its template writes the same prompt otherwise; None: it is not here."""
     if recipe.teacher.engine == "openai" or not recipe.teacher.model:

@@ -6,6 +6,7 @@ resources and every style and script but its own, by their hashes. A part whose 
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
         "decision": decision,
         "headline": f"{headline[:1].upper()}{headline[1:]}",
         "said": scores["verdict"][1:],
-        "advice": recommend(scores, run_name(run.path)),
+        "advice": recommend(scores, shlex.quote(run_name(run.path))),
         "figures": _figures(scores),
         "measure": measures[primary]["phrase"],
         "levels": [charts.levels(scores["models"], metric, measures[metric]["heading"]) for metric in metrics],

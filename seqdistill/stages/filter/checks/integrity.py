@@ -8,9 +8,9 @@ import math
 import re
 from typing import Any
 
-from seqdistill.engines.reasoning import leftover_reasoning
 from seqdistill.metrics.behaviour import refusal, repetition
 from seqdistill.personal_data import hidden
+from seqdistill.reasoning import leftover_reasoning
 from seqdistill.recipe.tables import IntegrityConfig
 from seqdistill.records import Sample
 from seqdistill.stages.filter.rejection import Rejection, setting

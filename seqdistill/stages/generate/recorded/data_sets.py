@@ -9,7 +9,7 @@ from typing import Any
 
 from seqdistill.engines.replies import as_dict
 from seqdistill.stages.generate.recorded.chats import best_rank, objects
-from seqdistill.tasks.messages import is_conversation, structured
+from seqdistill.tasks.messages import call_text, is_conversation, structured, tools_text
 
 Row = dict[str, Any]
 
@@ -58,15 +58,19 @@ def _passage(value: Any) -> str:
 
 
 def _calls(row: Row) -> Row | None:
-    """A query and the calls of functions that answer it, as xLAM has them."""
+    """A query and the calls of functions that answer it, as xLAM has them; as text, the functions in a system message."""
     calls, asked = structured(row.get("answers")), row.get("query")
     if not isinstance(asked, str) or not isinstance(calls, list) or not calls or "tools" not in row:
         return None
     if not all(isinstance(one, Mapping) and isinstance(one.get("name"), str) and "arguments" in one for one in calls):
         return None
-    message = {"role": "assistant", "content": "", "tool_calls": [{"function": one} for one in calls]}
-    choices = [{"message": message, "finish_reason": "tool_calls"}]
-    return {"request": {"prompt": asked, "tools": row["tools"]}, "response": {"choices": choices}}
+    tools = structured(row["tools"])
+    return {
+        "id": row.get("id"),
+        "system": tools_text(tools if isinstance(tools, list) else [tools]),
+        "prompt": asked,
+        "completion": "\n".join(map(call_text, calls)),
+    }
 
 
 def _worked_out(row: Row) -> Row | None:

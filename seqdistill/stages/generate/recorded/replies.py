@@ -5,6 +5,7 @@ Does not know files, lines or which request a reply answers.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from seqdistill.engines.replies import (
 from seqdistill.engines.usage import ANSWER_TOKENS, PROMPT_TOKENS, count, reported, usage_of
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
+from seqdistill.stages.generate.recorded.chats import objects
 from seqdistill.stages.generate.recorded.streams import assembled
 from seqdistill.tasks.messages import (
     chat_messages,
@@ -39,6 +41,11 @@ Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
 SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction", "preamble")
 PARTS = {"text", "output_text", "thinking", "tool_use"}  # of a message's content
+PRINTED = re.compile(  # an SDK's object
+    r"(?:ChatCompletion|Completion|ModelResponse|Message|Response|GenerateContentResponse|AIMessage)"
+    r"\((?:id|choices|content|candidates)=|content='.*' (?:additional_kwargs|response_metadata)=\{",
+    re.DOTALL,
+)
 USAGES = ("usage", "usageDetails", "tokenUsage", "usage_details", "token_usage", "usage_metadata")
 LOGGED_PROMPT_TOKENS = (*PROMPT_TOKENS, "prompt_token_count", "inputTextTokenCount", "inputTokenCount", "tokens_in")
 LOGGED_ANSWER_TOKENS = (*ANSWER_TOKENS, "generation_token_count", "outputTokenCount", "tokens_out", "tokenCount")
@@ -129,6 +136,8 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
     for key in ("generated_text", "generation", "text", "completion", "content", "answer", "output", "outputText"):
         if isinstance(text := reply.get(key), str) and text.strip():
             return _reply({**reply, "content": text}, finish_of(reply), reply)
+    if answers := [one for one in objects(reply.get("messages")) if is_assistant(one)]:
+        return chat_reply({**{key: value for key, value in reply.items() if key != "messages"}, **answers[-1]}, place)
     for key in ("results", "outputs"):  # Titan, Mistral on Bedrock
         if isinstance(listed := reply.get(key), list) and len(listed) == 1 and isinstance(listed[0], Mapping):
             return chat_reply({**reply, key: None, **listed[0]}, place)

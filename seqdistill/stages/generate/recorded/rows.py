@@ -15,6 +15,7 @@ from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
 from seqdistill.stages.generate.recorded.replies import (
+    PRINTED,
     Reply,
     api_reply,
     chat_reply,
@@ -49,11 +50,11 @@ HINT = (
 CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages", "chat_messages", "contents")
 REQUESTS = (
     *("request", "request_body", "requestBody", "modelInput", "proxy_server_request", "params", "body"),
-    *("function_kwargs", "reqPayload"),
+    *("function_kwargs", "reqPayload", "full_request"),
 )
 REPLIES = (
     *("response", "response_body", "responseBody", "modelOutput", "reply", "result", "request_response"),
-    *("respPayload", "completion_message"),
+    *("respPayload", "completion_message", "full_response"),
 )
 TEXTS = ("question", "query", "input_text", "problem", "user_input", "user_prompt", "user_message", "text_input")  # are text
 PROMPTS = ("prompt", "question", "query", "input", "inputs", *TEXTS[2:])
@@ -178,6 +179,7 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
         return []
     check_only_text(row, place)
     _check_options(row, place)
+    _check_status(row, place)
     if isinstance(prompt := row.get("prompt"), Mapping) and "raw" in prompt:
         return _promptfoo(row, place)
     if "preferred_output" in row:
@@ -200,6 +202,16 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     if any(row.get(key) for key in (*PROMPTS, "instruction")) and any(row[key] is None for key in ANSWERS if key in row):
         raise UsageError(f"{place}: the answer is empty")
     raise UsageError(f"{place}: {unknown(row)}", HINT)
+
+
+def _check_status(row: Row, place: str) -> None:
+    """Raises UsageError for a row whose request failed: its status of HTTP says so."""
+    held: Row = next((row[key] for key in REPLIES if isinstance(row.get(key), dict)), {})
+    found = (row.get("status_code"), row.get("response_status"), held.get("status"))
+    status = next((one for one in found if isinstance(one, int) and 400 <= one < 600), None)
+    if status is not None:
+        said = as_dict(held.get("body")) or held or reply_of(row)
+        raise UsageError(f"{place}: the reply is an error of status {status}: {json.dumps(said, default=str)[:200]}")
 
 
 def _check_options(row: Row, place: str) -> None:
@@ -253,6 +265,8 @@ def exchanges(
     if not any(isinstance(tokens, int) for tokens in reply["usage"].values()):
         reply = {**reply, "usage": usage_in(row)}
     completions = completions_of(reply, raw if isinstance(raw, dict) else row)
+    if printed := next((one.content for one in completions if PRINTED.match(one.content)), None):
+        raise UsageError(f"{place}: an object as Python prints it, and not its JSON: {printed[:60]}", "log its model_dump()")
     if not any(one.content.strip() or one.reasoning or one.tool_calls for one in completions) and plain:
         raise UsageError(f"{place}: the answer is empty")
     model = reply.get("model") or next((row[key] for key in MODELS if row.get(key)), None) or _request_model(row)
@@ -349,6 +363,8 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
     reply = reply_of(row) if answer is None else answer
     if (key or instruction) is None:
         return None
+    if (error := row.get("error")) and not isinstance(error, bool) and reply is not None:
+        raise UsageError(f"{place}: the answer is that of an error: {json.dumps(error, default=str)[:200]}")
     if reply is None:
         if any(row.get(name) == "" for name in ANSWERS):
             raise UsageError(f"{place}: the answer is empty")

@@ -114,7 +114,7 @@ def check(run: Run, recipe: Recipe, student: Student) -> None:
     if not target_files(run):
         raise UsageError(
             f"[train] method = 'soft' learns from the teacher's log-probabilities, and {run.path} has none",
-            f"`seqdistill generate {run.path} --logprobs 20` requests them, or `seqdistill targets {run.path}` "
+            f"`seqdistill generate {run.shell} --logprobs 20` requests them, or `seqdistill targets {run.shell}` "
             "has a local teacher score the rows of filter",
         )
 

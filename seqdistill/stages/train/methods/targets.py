@@ -262,7 +262,7 @@ def _report(lesson: Lesson, rows: Sequence[Row], why_not: dict[int, str]) -> Non
         raise UsageError(
             f"[train] method = 'soft': none of {trained} rows has targets that can be used; of {count} rows, the first is "
             f"{first!r}: {reason}",
-            WAYS_OUT[reason].format(run=lesson.run.path),
+            WAYS_OUT[reason].format(run=lesson.run.shell),
         )
     reasons = dict(sorted(Counter(why_not.values()).items()))
     lesson.found["targets"] = {"rows": len(rows) - len(why_not), "text_only": reasons}

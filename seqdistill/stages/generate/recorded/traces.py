@@ -1,0 +1,220 @@
+"""Spans of traces, as observability tools and OpenTelemetry export them, rewritten as rows that `rows` reads.
+
+Knows MLflow, OpenInference, the GenAI conventions, OpenLLMetry, Logfire, Vercel's AI SDK, LangSmith and LangChain, Langfuse and
+LangWatch. Does not read replies.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from seqdistill.engines.replies import as_dict
+from seqdistill.records import from_json
+from seqdistill.stages.generate.recorded.chats import objects
+from seqdistill.tasks.messages import is_assistant, is_conversation, plain_messages, structured
+
+Row = dict[str, Any]
+
+SPANS = ("llm.", "gen_ai.", "openinference.", "input.", "output.", "traceloop.", "mlflow.", "ai.")
+SPAN_KINDS = ("openinference.span.kind", "traceloop.span.kind", "mlflow.spanType")
+OF_MODELS = ("LLM", "CHAT_MODEL")
+SPAN_MODELS = ("llm.model_name", "gen_ai.response.model", "gen_ai.request.model", "mlflow.llm.model")
+CALLED = (  # attributes that hold what a call was put and what it returned, as objects
+    ("mlflow.spanInputs", "mlflow.spanOutputs"),
+    ("request_data", "response_data"),  # Logfire's
+    ("ai.prompt.messages", "ai.response.text"),  # of Vercel's AI SDK
+    ("input.value", "output.value"),
+)
+WHOLE = frozenset(name for pair in CALLED for name in pair)
+QUESTIONS = ("prompt", "question", "query", "instruction", "text", "input", "inputs")
+
+
+def spans_within(row: Row) -> list[Row] | None:
+    """The spans of a trace as MLflow or an OpenTelemetry collector writes it: the models', or else the first alone."""
+    spans = as_dict(structured(row.get("data"))).get("spans", structured(row.get("spans")))
+    if isinstance(groups := row.get("resourceSpans", row.get("resource_spans")), list):
+        scopes = [scope for group in groups for scope in _listed(as_dict(group), "scopeSpans", "scope_spans")]
+        spans = [span for scope in scopes for span in _listed(as_dict(scope), "spans")]
+    if not isinstance(spans, list) or not spans or not all(isinstance(one, dict) and "attributes" in one for one in spans):
+        return None
+    if any(span_kind(span) in OF_MODELS or span_kind(span) is None for span in spans):
+        return spans
+    facts = _attributes(spans[0])
+    return [{**spans[0], "attributes": {**facts, "mlflow.spanType": "LLM"}}] if "mlflow.spanType" in facts else spans
+
+
+def _listed(holder: Mapping[str, Any], *keys: str) -> list[Any]:
+    return next((held for key in keys if isinstance(held := holder.get(key), list)), [])
+
+
+def span_kind(row: Mapping[str, Any]) -> Any:
+    """What kind of call a span is of, in the words of its tool; None for a row that is no span or does not say."""
+    facts = _attributes(row)
+    return next((facts[key] for key in SPAN_KINDS if facts.get(key)), None)
+
+
+def called(row: Row) -> Row | None:
+    """A run or an example of LangSmith; LangChain's own form of messages."""
+    return _put_and_got(as_dict(structured(row.get("inputs"))), as_dict(structured(row.get("outputs"))), row.get("model"))
+
+
+def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: Any = None) -> Row | None:
+    """What a traced call was put and what it returned."""
+    if not inputs or not outputs:
+        return None
+    asked = plain_messages(inputs.get("messages"))
+    request = {**inputs, "messages": asked} if asked else inputs
+    if generations := outputs.get("generations"):
+        first = generations[0] if isinstance(generations, list) else None
+        one = as_dict(first[0] if isinstance(first, list) and first else first)
+        said = plain_messages([one.get("message")]) or [{"role": "assistant", "content": one.get("text")}]
+        recorded = as_dict(as_dict(as_dict(one.get("message")).get("kwargs")).get("response_metadata"))
+        facts = {**recorded, **as_dict(outputs.get("llm_output")), **as_dict(one.get("generation_info"))}
+        facts["model"] = facts.get("model_name")
+        return {"request": request, "response": reply_of_messages(said, {**facts, "usage": facts.get("token_usage")})}
+    if said := plain_messages(outputs.get("messages", outputs.get("output"))):
+        return {"request": request, "response": reply_of_messages(said[-1:], outputs)}
+    if outputs.keys() & {"choices", "candidates", "content", "stop_reason"} or outputs.get("object") == "response":
+        return {"request": request, "response": outputs}
+    answers = [value for value in outputs.values() if isinstance(value, str)]
+    asked_texts = [inputs[key] for key in QUESTIONS if isinstance(inputs.get(key), str)] or [
+        value for value in inputs.values() if isinstance(value, str)
+    ]
+    if len(answers) != 1 or (not asked and len(asked_texts) != 1):
+        return None
+    return {"prompt": asked or asked_texts[0], "completion": answers[0], "model": model}
+
+
+def span(row: Row) -> Row | None:
+    """A span of OpenTelemetry, nested or as a flat table: OpenInference's, the GenAI conventions', OpenLLMetry's names."""
+    facts = _attributes(row)
+    model = next((facts[key] for key in SPAN_MODELS if isinstance(facts.get(key), str)), None)
+    for asked, answered in (
+        ("llm.input_messages", "llm.output_messages"),
+        ("gen_ai.input.messages", "gen_ai.output.messages"),
+        ("gen_ai.prompt", "gen_ai.completion"),
+        ("events", "events"),
+    ):
+        prompt, answers = _span_messages(facts, asked), _span_messages(facts, answered)
+        if asked == answered:
+            prompt, answers = _span_events(facts)
+        if prompt and answers:
+            usage = {
+                "input_tokens": facts.get("llm.token_count.prompt", facts.get("gen_ai.usage.input_tokens")),
+                "output_tokens": facts.get("llm.token_count.completion", facts.get("gen_ai.usage.output_tokens")),
+            }
+            reason = as_dict(answers[-1]).get("finish_reason") or facts.get("gen_ai.response.finish_reasons")
+            reason = reason[0] if isinstance(reason, list) and reason else reason
+            return {
+                "messages": prompt,
+                "response": reply_of_messages(answers[-1:], {"model": model, "usage": usage, "finish_reason": reason}),
+            }
+    for asked, answered in CALLED:
+        if facts.get(asked) and facts.get(answered) and (found := _called(facts[asked], facts[answered], model)):
+            counts = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
+            usage = {"input_tokens": facts.get(counts[0]), "output_tokens": facts.get(counts[1])}
+            return {"finish_reason": facts.get("ai.response.finishReason"), "usage": usage, **found}
+    return None
+
+
+def _called(put: Any, got: Any, model: Any) -> Row | None:
+    """What a span's function was called with and returned, each an object or a text."""
+    if is_conversation(plain_messages(put)):
+        put = {"messages": plain_messages(put)}
+    if isinstance(got, list) and got and is_assistant(got[-1]):
+        got = got[-1]
+    if is_assistant(got):
+        got = reply_of_messages([got], got)
+    if isinstance(put, Mapping) and isinstance(got, Mapping):
+        return _put_and_got(put, got, model) or {"request": put, "response": got, "model": model}
+    if isinstance(put, Mapping):
+        put = put.get("messages") or next((put[key] for key in QUESTIONS if put.get(key)), None)
+    return {"prompt": put, "completion": got, "model": model} if put else None
+
+
+def _attributes(row: Mapping[str, Any]) -> Row:
+    """A span's attributes by their full names, whether they are nested, an object of their own, or columns of a table."""
+    found: Row = {}
+    held = structured(row.get("attributes"))
+    if isinstance(held, list):  # OTLP: {"key": ..., "value": {"stringValue": ...}}
+        held = {str(one["key"]): _otlp_value(one.get("value")) for one in held if isinstance(one, Mapping) and "key" in one}
+    if isinstance(held, Mapping):
+        for key, value in held.items():
+            found |= _flat(str(key), value)
+    for key, value in row.items():
+        name = str(key).removeprefix("attributes.")
+        if name.startswith(SPANS) or (name in WHOLE and name != key):
+            found |= _flat(name, value)
+    return found
+
+
+def _otlp_value(value: Any) -> Any:
+    """A value as OpenTelemetry's JSON has it, under the name of its kind."""
+    kind, held = next(iter(value.items()), ("", None)) if isinstance(value, Mapping) else ("", value)
+    if isinstance(held, Mapping):
+        return [_otlp_value(one) for one in _listed(held, "values")]
+    return int(held) if kind.lower().startswith("int") and isinstance(held, str) and held.isdecimal() else held
+
+
+def _flat(name: str, value: Any) -> Row:
+    if isinstance(value, Mapping) and name not in WHOLE:
+        return {key: inner for part, one in value.items() for key, inner in _flat(f"{name}.{part}", one).items()}
+    if name.startswith("mlflow."):
+        value = unquoted(value)
+    return {name: structured(value)} if value is not None else {}
+
+
+def unquoted(value: Any) -> Any:
+    """The text within a text that is JSON, quotes and all: some exports write every field so. Any other value as it is."""
+    if not isinstance(value, str) or value[:1] != '"' or value[-1:] != '"':
+        return value
+    try:
+        held = from_json(value)
+    except ValueError:
+        return value
+    return held if isinstance(held, str) else value
+
+
+def _plain_value(value: Any) -> Any:
+    """A text without the quotes of JSON, or what LangWatch names the type of."""
+    typed = value if isinstance(value, Mapping) and value.keys() == {"type", "value"} else None
+    return unquoted(value) if typed is None else typed["value"]
+
+
+def with_plain_values(row: Row) -> Row | None:
+    """A row of a trace whose input and output are JSON also where they are a text (Langfuse), or have a type (LangWatch)."""
+    if not row.get("traceId", row.get("trace_id")) or not {"input", "output"} <= row.keys():
+        return None
+    plain = {key: _plain_value(row[key]) for key in ("input", "output")}
+    return {**row, **plain} if any(plain[key] is not row[key] for key in plain) else None
+
+
+def _span_events(facts: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """The messages before the choice, and the choice's, where a span keeps them as events (Logfire)."""
+    events = objects(facts.get("events"))
+    chosen = [one for one in events if one.get("event.name") == "gen_ai.choice"]
+    before = [one for one in events if one.get("role") and one not in chosen]
+    return before, [{**as_dict(one.get("message")), "finish_reason": one.get("finish_reason")} for one in chosen]
+
+
+def _span_messages(facts: Mapping[str, Any], name: str) -> list[Any]:
+    """The messages under a name: a list, or one attribute for each field of each message."""
+    held = facts.get(name)
+    if isinstance(held, list):
+        named = [
+            {key.removeprefix("message."): value for key, value in one.items()} for one in held if isinstance(one, Mapping)
+        ]
+        return [as_dict(one.get("message")) or one for one in named]
+    messages: dict[int, Row] = {}
+    for key, value in facts.items():
+        if match := re.fullmatch(rf"{re.escape(name)}\.(\d{{1,4}})\.(?:message\.)?(\w+)", key):
+            messages.setdefault(int(match[1]), {})[match[2]] = value
+    return [message for _, message in sorted(messages.items()) if message.get("role")]
+
+
+def reply_of_messages(answers: Any, facts: Mapping[str, Any]) -> Row | None:
+    """A chat-completions reply of one message."""
+    if not isinstance(answers, list) or not answers:
+        return None
+    choice = {"message": answers[-1], "finish_reason": facts.get("finish_reason")}
+    return {"model": facts.get("model"), "choices": [choice], "usage": facts.get("usage") or {}}
