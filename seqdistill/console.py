@@ -80,7 +80,7 @@ class Console:
 
     def _heartbeat(self, over: threading.Event) -> None:
         while not over.wait(HEARTBEAT_SECONDS):
-            left = "no end in sight yet"
+            left = "time left not known yet"
             if self._done:
                 left = seconds((self._total - self._done) * (time.monotonic() - self._began) / self._done) + " left"
             self._say(f"{self._what}: {', '.join([self._place(), self._rate(), left, *self._fact_texts()])}")

@@ -180,7 +180,10 @@ def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
     with ChatServer() as server:
         with pytest.raises(UsageError, match="a budget needs the price of teacher"):
             run_it(tmp_path, server, range(3), budget=1.0)
-        for price, says in ({"prompt": 1.0}, "both prompt and completion"), ({**PRICE, "cached": 1}, "cached = 1: not a price"):
+        for price, says in (
+            ({"prompt": 1.0}, "both prompt and completion"),
+            ({**PRICE, "cached": 1}, "cached = 1: not a price, did you"),
+        ):
             with pytest.raises(UsageError, match=says):
                 generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(3))), price), Silent())
         assert server.requests == []

@@ -50,6 +50,13 @@ GEMMA_3N = {
     "intermediate_size": [48] * 10,
     "activation_sparsity_pattern": [0.5] * 3 + [0.0] * 7,
 }
+GEMMA_4 = {
+    "num_kv_shared_layers": 4,
+    "sliding_window": 8,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 64,
+    "global_head_dim": 16,
+}
 LLAMA_4 = {"intermediate_size_mlp": 48, "num_local_experts": 4, "attention_chunk_size": 16}
 HYBRID = ["mamba", "mamba", "attention"] * 2
 
@@ -126,6 +133,8 @@ FAMILIES = [
     ("Lfm2", "Lfm2", 6, SIZES | {"layer_types": ["conv", "conv", "full_attention"] * 2}, [0, 2, 4], {}),
     ("Cohere2", "Cohere2", 8, PLAIN | {"sliding_window": 8}, [0, 3, 5], {}),
     ("Gemma2", "Gemma2", 6, SIZES | {"sliding_window": 8}, [0, 3, 5], {}),
+    ("Gemma4", "Gemma4Text", 12, SIZES | GEMMA_4, [0, 5, 7, 9, 11], {"num_kv_shared_layers": 2}),
+    ("OlmoHybrid", "OlmoHybrid", 8, SIZES | LINEAR, [0, 3, 4], {}),
 ]
 
 
@@ -211,6 +220,8 @@ def test_layers_that_read_another_s_keys_bring_it_along() -> None:
         (1, [0, 1, 2], "without an attention layer a hybrid model does not work", "keep layer 3 or 7 too"),
         (5, [0, 1, 8], "layer 8 reads the keys and values of layer 5", "keep layer 5 too"),
         (10, [0, 2, 3, 6, 7], "do not repeat regularly", "equal distances"),
+        (-2, [0, 1], "the last layer of this family attends to all tokens", "keep layer 5 or 11 too"),
+        (-1, [3, 7], "cannot be made of layers 3,7 alone: .*linear_attention", "choose other layers"),
     ],
 )
 def test_listed_layers_that_cannot_stand_alone_are_refused(case: int, chosen: list[int], message: str, hint: str) -> None:

@@ -66,7 +66,13 @@ def test_the_log_says_whether_the_promise_holds(tmp_path: Path, good: int, bad: 
 
 def test_without_a_score_that_is_good_enough_it_is_the_teacher_s_less_the_margin(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "run", good_enough=None)
-    assert drift(run, Recipe(), log_of(run, 10, 0)).good_enough == 75.0
+    found = drift(run, Recipe(), log_of(run, 10, 0))
+    assert found.good_enough == 75.0 and "no promise" not in found.says
+
+
+def test_a_promise_that_eval_did_not_make_is_said_to_be_assumed(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "run", target=None)
+    assert "Eval made no promise, so 90% with a risk of 0.05 is assumed" in drift(run, Recipe(), log_of(run, 10, 0)).says
 
 
 def test_the_command_ends_with_1_where_the_promise_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,8 +137,10 @@ def test_more_repeats_than_there_are_other_eighths_are_refused(repeats: int) -> 
 # --- curve ------------------------------------------------------------------------------------------------------------
 
 
-def curved(folder: Path, truth: tuple[float, float, float], *, repeats: int = 2, usd: float | None = 3.2) -> dict[str, Any]:
-    """A curve's document, of a student whose gap falls as `truth` says."""
+def curved(
+    folder: Path, truth: tuple[float, float, float], *, repeats: int = 2, usd: float | None = 3.2, off: float = 0.0
+) -> dict[str, Any]:
+    """A curve's document, of a student whose gap falls as `truth` says, and is `off` by that many points at all rows."""
     run = Run(folder / "run")
     a, b, c = truth
     write_jsonl(run.file("generate", "samples.jsonl"), [])
@@ -149,7 +151,8 @@ def curved(folder: Path, truth: tuple[float, float, float], *, repeats: int = 2,
     members = {}
     for part in (parts := parts_of(repeats)):
         rows = 100 * (part.end - part.first)
-        member = evaluated(Run(run.path / "curve" / part.name), {"student": a + b * rows**-c})
+        gap = a + b * rows**-c + (off if rows == 800 else 0.0)
+        member = evaluated(Run(run.path / "curve" / part.name), {"student": gap})
         write_jsonl(member.file("train", "log.jsonl"), [])
         counts = {"rows": rows, "steps": rows // 8, "epochs": 1.0}
         StageRecord(member, "train", {}, {}).finish({"log.jsonl": 0}, config={}, counts=counts)
@@ -171,6 +174,13 @@ def test_the_headline_says_whether_more_rows_would_do(tmp_path: Path, truth: Any
     assert found["verdict"][0].startswith(headline)
     assert (len(found["points"]), len(found["repeats"])) == (4, 2)
     assert found["half"]["covers"] and "within the interval" in " ".join(found["verdict"])
+
+
+def test_a_curve_whose_half_does_not_predict_the_whole_promises_nothing(tmp_path: Path) -> None:
+    found = curved(tmp_path, (0.0, 240.0, 0.5), off=20.0)
+    assert not found["half"]["covers"]
+    assert found["verdict"][0].startswith("NOT KNOWN: a fit on half of the rows does not predict")
+    assert "OUTSIDE of the interval" in " ".join(found["verdict"])
 
 
 def test_more_rows_have_their_number_and_price(tmp_path: Path) -> None:

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_tiny_model
+from architectures import make_architecture
+from chat_tokenizers import chat_tokenizer
+from conftest import CHATML, make_tiny_model
 from filter_runs import filtered_run
 from train_runs import ARGS, a_recipe, a_run, sample, weights
 
 from seqdistill.decisions import HUMAN
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import TrainConfig
+from seqdistill.recipe.tables import LoraConfig, TrainConfig
 from seqdistill.records import Sample, read_jsonl, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.train.early import check_settings
@@ -70,6 +72,7 @@ def test_a_rationale_is_a_task_of_its_own_beside_the_answer() -> None:
         ({"teacher_weights": {"t0": 0, "t1": 0.0}}, {}, "all rows have the weight 0"),
         ({"rationale_weight": 2.0}, {}, 'no effect without rationale = "multitask"'),
         ({"references": "replace"}, {}, "no effect without reference_weight"),
+        ({"reference_weight": 0.5}, {"reference": " \n"}, "no row has a reference"),
     ],
 )
 def test_a_mixture_without_rows_is_refused(settings: dict[str, Any], changes: dict[str, Any], message: str) -> None:
@@ -290,12 +293,32 @@ def test_a_student_that_seqdistill_shrink_made_is_compared_too(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("kind", "terms"), [("gemma4_text", {"features": 1.0, "relations": 1.0}), ("mamba", {"features": 1.0})]
+)
+def test_terms_of_a_family_whose_config_has_no_one_head_size(tmp_path: Path, kind: str, terms: dict[str, float]) -> None:
+    tokenizer = chat_tokenizer(CHATML, eos="<|im_end|>")
+    teacher = make_architecture(kind, tokenizer, tmp_path / kind, [tokenizer.eos_token_id])
+    run = a_run(tmp_path / "run", [sample(n) for n in range(3)], [])
+    recipe = a_recipe("shrink:2", str(teacher), {"max_steps": 1}, layers="0,3", **terms)
+    assert check(run, recipe, Silent()).steps == 1
+    plain = train(
+        a_run(tmp_path / "plain", [sample(n) for n in range(3)], []),
+        a_recipe("shrink:2", str(teacher), {"max_steps": 1}, layers="0,3"),
+        Silent(),
+    )
+    assert train(run, recipe, Silent()).train_loss > plain.train_loss
+
+
+@pytest.mark.parametrize(
     ("student", "settings", "message"),
     [
         ("{teacher}", {"features": 1.0}, r"features compares .* was not cut from its teacher"),
         ("shrink:2", {"attention": 1.0, "args": {**ARGS, "packing": True}}, r"packing with \[train\] attention"),
         ("shrink:2", {"relations": 1.0, "args": {**ARGS, "gradient_checkpointing": True}}, r"gradient_checkpointing with"),
         ("shrink:2", {"distances": 1.0, "args": {**ARGS, "per_device_train_batch_size": 2}}, r"at least 3|per_device_train"),
+        ("shrink:2", {"distances": 1.0, "batch_tokens": 150, "args": {}}, r"batch_tokens = 150: .*, which has 1"),
+        ("shrink:2", {"features": 1.0, "args": {"loss_type": "dft"}}, r"loss_type = 'dft' with \[train\] features"),
+        ("shrink:2", {"relations": 1.0, "args": {"label_smoothing_factor": 0.1}}, r"label_smoothing_factor = 0.1 with"),
         ("shrink:2", {"method": "soft", "features": 1.0}, r"--logprobs|has none"),
     ],
 )
@@ -322,6 +345,23 @@ def test_on_policy_brings_the_student_s_distribution_to_its_teacher_s(tiny_model
     held_out = [sample(20), sample(21)]
     assert divergence(result.path, teacher, held_out) < 0.9 * divergence(tiny_model, teacher, held_out)
     assert (run.manifest("train") or {})["method"] == {"name": "on_policy"}
+
+
+def test_on_policy_computes_its_loss_in_bfloat16_where_that_is_wanted(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    teacher = str(make_tiny_model(tmp_path / "teacher", seed=7))
+    once = {"max_steps": 1, "per_device_train_batch_size": 4, "max_completion_length": 4}
+    settings = {"method": "on_policy", "lora": LoraConfig(r=2)}  # what is sampled is computed in float32
+    losses = [
+        train(a_run(tmp_path / str(bf16)), a_recipe(tiny_model, teacher, {**once, "bf16": bf16}, **settings), Silent())
+        for bf16 in (False, True)
+    ]
+    whole, half = (result.train_loss for result in losses)
+    assert half == pytest.approx(whole, rel=0.05) and half != whole
 
 
 def test_preference_raises_the_teacher_s_answer_over_the_student_s_own(tiny_model: Path, tmp_path: Path) -> None:
@@ -363,6 +403,11 @@ def test_preference_raises_the_teacher_s_answer_over_the_student_s_own(tiny_mode
         ({"method": "preference", "features": 0.5}, {}, r"features = 0.5 does not apply"),
         ({"method": "preference", "args": {"beta": -1.0}}, {}, r"beta = -1: the teacher's answer would not be preferred"),
         ({"method": "preference", "args": {"label_smoothing": 0.6}}, {}, r"label_smoothing = 0.6: the teacher's answer"),
+        ({"method": "preference", "reasoning": True}, {}, r"reasoning = True"),
+        ({"method": "on_policy", "args": {"label_smoothing_factor": 0.1}}, {}, r"no part of method = 'on_policy'"),
+        ({"method": "preference", "args": {"label_smoothing_factor": 0.1}}, {}, r"no part of method = 'preference'"),
+        ({"method": "preference", "args": {"loss_type": "ipo"}}, {}, r"expected list"),
+        ({"teacher_weights": {"t": 0.5}, "args": {"loss_type": "dft"}}, {}, r"loss_type = 'dft' with weights of rows"),
         ({"method": "on_policy", "args": {"betta": 1.0}}, {}, r"DistillationConfig has no such argument.*beta"),
     ],
 )

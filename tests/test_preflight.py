@@ -102,6 +102,34 @@ def test_the_predicted_steps_are_the_steps_done(tiny_model: Path, tmp_path: Path
         assert check(run, recipe, Silent()).steps == train(run, recipe, Silent()).steps, args
 
 
+def test_steps_and_memory_are_those_of_all_processes_and_models(tiny_model: Path, tmp_path: Path) -> None:
+    args = {"num_train_epochs": 2, "per_device_train_batch_size": 2}
+    alone, three = (
+        check(a_run(tmp_path / f"{count}", rows(16)), a_recipe(tiny_model, args, processes=count), Silent()) for count in (1, 3)
+    )
+    assert (alone.steps, three.steps) == (16, 6), "three batches of 2 at a time"
+    assert three.memory_bytes == 3 * alone.memory_bytes, "on a CPU they share it"
+    found = [
+        check(a_run(tmp_path / name, rows(16)), a_recipe("shrink:2", args, teacher=tiny_model, **terms), Silent())
+        for name, terms in (("text", {}), ("features", {"features": 1.0}))
+    ]
+    from transformers import AutoModelForCausalLM
+
+    teacher = 4 * AutoModelForCausalLM.from_pretrained(tiny_model).num_parameters()
+    assert found[1].memory_bytes - found[0].memory_bytes == teacher
+
+
+def test_packing_that_joins_no_rows_is_said_and_its_sequences_are_counted(tiny_model: Path, tmp_path: Path) -> None:
+    packed = {**ARGS, "packing": True}
+    found = [
+        check(a_run(tmp_path / f"{number}", rows(16)), a_recipe(tiny_model, {**packed, **more}), Silent())
+        for number, more in enumerate(({}, {"max_length": 500}))
+    ]
+    assert [one.packed_sequences for one in found] == [16, 2]
+    assert ["raise max_length in" in " ".join(one.notes) for one in found] == [True, False]
+    assert found[1].memory_bytes > 2 * found[0].memory_bytes, "a batch is of longer sequences"
+
+
 def test_the_command_prints_the_report_or_one_json_object(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +137,7 @@ def test_the_command_prints_the_report_or_one_json_object(
     run = a_run(tmp_path / "run")
     command = ["train", str(run.path), "--student", str(tiny_model), "--set", "train.args.max_steps=2", "--preflight"]
     assert main(command) == 0
+    assert not (run.path / "run.json").exists(), "a later command knows nothing of its flags"
     shown = capsys.readouterr().out
     assert ">>>Number 0 is it.<|im_end|><<<" in shown
     assert "preflight: ready to train" in shown
@@ -397,7 +426,7 @@ def test_a_broken_student_is_named_before_the_first_step(
 # --- stopped by a signal ------------------------------------------------------------------------------------------------
 
 COMMAND = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from seqdistill.cli import main
 from seqdistill.console import Console
@@ -414,6 +443,7 @@ def advanced(self, count=1, facts=None):
         while not Path(sys.argv[1] + ".sent").exists():  # so that it comes in the midst, however slow the machine
             time.sleep(0.01)
 Console.start, Console.advance = started, advanced
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.exit(main(sys.argv[2:]))
 """
 

@@ -98,6 +98,7 @@ def test_a_training_that_accelerate_starts_is_the_same(one: Run, tiny_model: Pat
         ("distributed_type: FSDP\nnum_proceses: 2\n", "accelerate cannot read it: .*num_proceses"),
         ("distributed_type: [", "accelerate cannot read it"),
         ("nothing", "accelerate cannot read it"),
+        ("distributed_type: MULTI_GPU\nnum_processes: many\n", "num_processes = 'many': expected a whole number"),
         (FSDP, "distributed_type = FSDP needs GPUs, and there are none"),
     ],
 )
@@ -149,3 +150,12 @@ def test_of_a_failed_process_its_own_last_words_are_kept() -> None:
     keep(lines, said)
     assert list(said) == failed[:2]
     assert list(lines) == []
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]"])
+def test_a_file_of_deepspeed_s_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "zero.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UsageError, match=r"deepspeed_config_file = '.*zero\.json': cannot be read"):
+        keeps_weights_apart({"deepspeed_config_file": str(file)})

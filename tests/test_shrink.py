@@ -11,6 +11,7 @@ from seqdistill.stages.train.shrink import (
     block_influence,
     even_layers,
     influential_layers,
+    listed_layers,
     shrink,
     shrink_from_files,
 )
@@ -160,3 +161,10 @@ def test_an_unknown_model_and_a_taken_folder_are_refused(tiny_model: Path, tmp_p
         shrink(str(tmp_path / "missing-folder"), tmp_path / "out", "2", "even")
     with pytest.raises(UsageError, match="exists already"):
         shrink(str(tiny_model), tmp_path, "2", "even")
+
+
+def test_a_list_of_one_layer_is_a_list() -> None:
+    assert listed_layers("1", "2", 4) == [2]
+    for layers, choice in (("2", "2"), ("1", "4")):
+        with pytest.raises(UsageError, match="layers"):
+            listed_layers(layers, choice, 4)

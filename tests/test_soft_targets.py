@@ -254,7 +254,7 @@ TEXTS_ONLY = {"token_ids": None, "tokens": ["a"], "top_token_ids": None, "top_to
 @pytest.mark.parametrize(
     ("stored", "settings", "message"),
     [
-        ({}, {"temperature": 2.5}, r"no normaliser is stored at this temperature"),
+        ({}, {"temperature": 2.5}, r"no normaliser is stored at \[train\] temperature = 2.5"),
         ({"temperatures": None, "log_normalizers": None}, {"temperature": 2.0}, r"no normaliser is stored"),
         ({"token_ids": [5, 6]}, {}, r"not those that the teacher wrote"),
         (TEXTS_ONLY, {}, r"by their texts"),
@@ -407,6 +407,15 @@ def test_a_scoring_that_was_stopped_continues_where_it_was(
     uninterrupted = score_targets(whole, recipe(tiny_model, teacher), 3, None, Silent())
     assert resumed.path.read_bytes() == uninterrupted.path.read_bytes()
     assert not run.file("targets", ".work").exists()
+
+
+def test_nothing_is_scored_for_a_temperature_that_no_normaliser_is_stored_at(
+    teacher: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    run = a_run(tmp_path / "run")
+    with pytest.raises(UsageError, match=r"temperature = 2\.5: normalisers are stored at 1\.5, 2, 3, 4"):
+        score_targets(run, recipe(tiny_model, teacher, temperature=2.5), 3, None, Silent())
+    assert not run.file("targets", "").exists()
 
 
 def test_an_endpoint_scores_nothing_and_its_files_do(tiny_model: Path, teacher: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, StudentConfig, TeacherConfig, TrainConfig
 from seqdistill.records import Sample
+from seqdistill.runs import Run
 from seqdistill.stages.train.stage import train
 
 
@@ -159,6 +160,17 @@ def test_an_endpoint_s_teacher_cannot_be_cut(tmp_path: Path) -> None:
     recipe = Recipe(student=StudentConfig(model="shrink:2"), teacher=TeacherConfig(model="gpt-9", engine="openai"))
     with pytest.raises(UsageError, match="at an endpoint"):
         train(a_run(tmp_path), recipe, Silent())
+
+
+@pytest.mark.parametrize("table", ["student", "teacher"])
+def test_a_run_s_own_training_is_neither_its_student_nor_its_teacher(
+    trained: tuple[Run, Any, Any], tiny_model: Path, table: str
+) -> None:
+    run = trained[0]
+    models = {"student": tiny_model, "teacher": str(tiny_model), table: f"run:{run.path}"}
+    with pytest.raises(UsageError, match=rf"\[{table}\] model = 'run:.*this run itself"):
+        train(run, a_recipe(**models), Silent())
+    assert run.manifest("train") is not None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from train_runs import ARGS, Listener, a_recipe, a_run, sample, sha256
 
+from seqdistill.console import Console
 from seqdistill.engines import Request, open_engine
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import run_async
@@ -16,6 +17,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe, TaskConfig, TrainConfig
 from seqdistill.records import Sample, read_jsonl
 from seqdistill.runs import Run
+from seqdistill.show.stages import show_train
 from seqdistill.stages.train.arguments import logged_beside, trl_arguments
 from seqdistill.stages.train.loss_log import KEYS
 from seqdistill.stages.train.stage import train
@@ -78,7 +80,7 @@ def unlike(answer, wanted):
 
 
 def test_the_best_weights_by_quality_are_those_of_the_best_answers_and_not_of_the_lowest_loss(
-    tiny_model: Path, tmp_path: Path
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Planted: a metric of the user's own that likes what the student writes before it has learnt how answers begin."""
     metric = tmp_path / "metric.py"
@@ -95,7 +97,9 @@ def test_the_best_weights_by_quality_are_those_of_the_best_answers_and_not_of_th
             assert line["quality"] == pytest.approx(sum(scores) / 4, abs=1e-3)
     best = max(quality, key=lambda step: quality[step])
     assert best < min(loss, key=lambda step: loss[step]), "the two disagree"
-    assert result.best_step == best and result.validation_loss == loss[best]
+    assert (result.best_step, result.best_by) == (best, "quality") and result.validation_loss == loss[best]
+    show_train(Console(), result)
+    assert f"{best} (best answers to validation prompts)" in capsys.readouterr().out
     until = train(a_run(tmp_path / "until"), a_recipe(tiny_model, args={**args, "max_steps": best}), Silent())
     assert sha256(until.path / "model.safetensors") == sha256(result.path / "model.safetensors")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import filter_runs
 import pytest
+from architectures import architecture
 from conftest import CHATML
 from train_runs import ARGS, WORDS, Listener, a_run, sample
 
@@ -22,7 +23,15 @@ from seqdistill.stages.train.ready import check
 from seqdistill.stages.train.scored_targets import score_targets
 from seqdistill.stages.train.shrink import shrink_from_files
 from seqdistill.stages.train.stage import train
-from seqdistill.stages.train.vocabulary import FOREIGN, NOTE, byte_characters, cut_tokenizer, needed_tokens, task_vocabulary
+from seqdistill.stages.train.vocabulary import (
+    FOREIGN,
+    NOTE,
+    byte_characters,
+    cut_tokenizer,
+    needed_tokens,
+    restrict,
+    task_vocabulary,
+)
 
 TEXTS = [f"The {word} is shut on Monday, say it short: notice {number}." for number, word in enumerate(WORDS)]
 OTHER = ["A parliament of owls debated quietly; nobody understood them!", FOREIGN]
@@ -209,6 +218,13 @@ def with_dropout() -> Any:
 def test_a_tokenizer_whose_segmentation_would_change_is_refused(tokenizer: Callable[[], Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         task_vocabulary(ModelConfig(), tokenizer(), TEXTS)
+
+
+def test_a_model_with_a_further_table_of_its_tokens_is_refused() -> None:
+    """DeepSeek 4 chooses experts by the token's id."""
+    model = architecture("deepseek_v4", bpe_tokenizer(), [2])
+    with pytest.raises(UsageError, match=r"has model\.layers\.0\.mlp\.gate\.tid2eid of \(\d+, 2\), one for each of its tokens"):
+        restrict(model, range(100))
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def command(
                 for stage in ("generate", "eval"):
                     if name == "run" and extras.get("limit") is not None:
                         flags = merge(flags, {stage: {"limit": extras["limit"]}})
-                changes_nothing = any(extras.get(one) for one in ("dry_run", "probe", "compare", "shadow"))
+                changes_nothing = any(extras.get(one) for one in ("dry_run", "probe", "preflight", "compare", "shadow"))
                 keep = extras.get("record", True) and not changes_nothing
                 file = recipe_file(values["config"])
                 with resolved_recipe(directory.path, file, flags, console.note, keep=keep) as recipe:

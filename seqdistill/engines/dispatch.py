@@ -80,7 +80,8 @@ class Dispatcher:
         while self._left and (self._fatal is None or self._tasks or not self._done.empty()):
             try:
                 done = await self._done.get()
-            except asyncio.CancelledError:  # what has come is paid: it is handed on to be stored, and then the work ends
+            except asyncio.CancelledError:  # what has come is paid: it is handed on to be stored, and nothing more is sent
+                dispatching.cancel()
                 while not self._done.empty():
                     if isinstance(left := self._done.get_nowait(), Completion):
                         yield left

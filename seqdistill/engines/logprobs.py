@@ -4,6 +4,7 @@ They are natural logarithms of the model's own distribution, before temperature 
 their raw reply; what a chat endpoint replied is read into it.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,11 @@ LOWEST = -9999.0  # stands for "impossible", as OpenAI writes it; JSON has no in
 DIGITS = 6
 NORMALIZER_DIGITS = 8  # a temperature's square multiplies its loss, and this error with it
 _TOKEN_ID = re.compile(r"token_id:(\d{1,9})\Z")  # vLLM's server, with return_tokens_as_token_ids
+
+
+def is_same_temperature(known: float, temperature: float) -> bool:
+    """Whether a normaliser stored at one temperature is that of another."""
+    return math.isclose(known, temperature, rel_tol=1e-6)
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,11 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
     if document["chance_now"] >= LIKELY:
         now = f"with a chance of {document['chance_now']:.0%}"
         yield f"ENOUGH: with its {rows:,} rows the student is within {margin} of {whom}, {now}."
+    elif not document["half"]["covers"]:
+        yield (
+            "NOT KNOWN: a fit on half of the rows does not predict the score at all of them, so this curve does not tell what "
+            "more rows would do; more --repeats show how much a training varies by chance."
+        )
     elif likely["more"] is not None:
         half = "" if even["more"] is None else f", {even['more']:,} more with one of 50%"
         yield (

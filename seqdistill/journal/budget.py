@@ -14,6 +14,7 @@ from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal.storage import Hold, Journal, completion_of
 from seqdistill.progress import Progress
+from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.runs import STAGES, Run
 
@@ -74,7 +75,7 @@ def price_of(table: Mapping[str, Any], owner: str = "teacher") -> Price | None:
     for key, value in table.items():
         if key not in PRICE_KEYS or isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
             raise UsageError(
-                f"[{owner}.price] {key} = {value!r}: not a price",
+                f"[{owner}.price] {key} = {value!r}: not a price{'' if key in PRICE_KEYS else nearest(key, PRICE_KEYS)}",
                 f"USD per million tokens (batch: a share of them), under: {', '.join(PRICE_KEYS)}",
             )
     if "prompt" not in table or "completion" not in table:

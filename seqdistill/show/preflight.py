@@ -9,6 +9,8 @@ from seqdistill.records import visible
 if TYPE_CHECKING:
     from seqdistill.stages.train.ready import Preflight
 
+MIXED = ("references", "rationales", "edited")  # of the rows that train mixes in or weighs otherwise
+
 
 def show_preflight(console: Console, found: "Preflight") -> None:
     _print_masked(console, found.first_rows)
@@ -34,9 +36,12 @@ def show_preflight(console: Console, found: "Preflight") -> None:
             "generation config": "can be saved with the student",
             "method": found.method["name"],
             "targets": f"of {targets['rows']:,} rows" if (targets := found.method.get("targets")) else None,
+            "mixed in": ", ".join(f"{count:,} {name}" for name in MIXED if (count := found.method.get(name))) or None,
             "pairs": f"{pairs['train']:,} to train on" if (pairs := found.method.get("pairs")) else None,
             "parameters": f"{found.parameters:,}{trained}",
-            "packed rows": "do not attend to one another (measured)" if found.packing_isolated else None,
+            "packed rows": f"in {found.packed_sequences:,} sequences, do not attend to one another (measured)"
+            if found.packing_isolated
+            else None,
             "steps": f"{found.steps:,}",
             "memory": memory,
             "time": "not measured with this method" if found.seconds is None else f"about {seconds(found.seconds)}",

@@ -176,6 +176,9 @@ def show_targets(console: Console, result: "TargetsResult") -> None:
     )
 
 
+BEST = {"loss": "lowest validation loss", "quality": "best answers to validation prompts", None: "best validation"}
+
+
 def show_train(console: Console, result: "TrainResult") -> None:
     losses = {"train": result.train_loss, "validation": result.validation_loss}
     console.facts(
@@ -183,7 +186,7 @@ def show_train(console: Console, result: "TrainResult") -> None:
         {
             "rows": f"{result.rows:,}",
             "steps": f"{result.steps:,} ({result.epochs:g} epochs)",
-            "best step": f"{result.best_step:,} (lowest validation loss)" if result.best_step else None,
+            "best step": f"{result.best_step:,} ({BEST[result.best_by]})" if result.best_step else None,
             "longest row": f"{result.max_length:,} tokens",
             "parameters": f"{result.parameters:,}",
             "loss": ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None) or "not logged",

@@ -5,7 +5,7 @@ primary metric, and the share of bad ones is bounded as the promise was. Runs no
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,11 @@ def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
             f"serve with --shadow 0.02 first; its log is {run.file('serve', 'log.jsonl')}",
         )
     good = sum(score >= least for score in found)
-    return _judged(len(found), good, target, risk, metric.name, least, sum(found) / len(found), below)
+    judged = _judged(len(found), good, target, risk, metric.name, least, sum(found) / len(found), below)
+    if deferral["target"] is None:
+        assumed = f"Eval made no promise, so {target:.0%} with a risk of {risk:g} is assumed: `eval --target` makes one."
+        judged = replace(judged, says=f"{judged.says} {assumed}")
+    return judged
 
 
 def _judged(n: int, good: int, target: float, risk: float, metric: str, least: float, mean: float, below: int) -> Drift:

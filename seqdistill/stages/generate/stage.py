@@ -117,7 +117,7 @@ def _keeping_earlier(
     if manifest.get("status") != "complete":
         return None
     answered = sum(journal.holds(planned.teacher.identity, planned.request) for planned in plan)
-    failed, earlier = len(plan) - answered, int(manifest["counts"]["samples"])
+    failed, earlier = len(plan) - answered, int(manifest["counts"].get("samples", 0))
     if failed <= (0 if outcome.stopped else recipe.generate.may_fail * len(plan)) or answered >= earlier:
         return None
     reason = outcome.stopped or next(iter(outcome.failed.values()))

@@ -75,7 +75,9 @@ def check_arguments(arguments: dict[str, Any], kind: Any) -> None:
         accepted = kinds | ({int} if float in kinds else set())
         if kinds <= {bool, int, float, str, list, dict, type(None)} and type(value) not in accepted:
             wanted = " or ".join(sorted(kind.__name__ for kind in kinds if kind is not type(None)))
-            raise UsageError(f"{place} = {value!r}: expected {wanted}", "TOML writes 1e-5, true and 16 without quotes")
+            listed = kinds - {type(None)} == {list}
+            hint = f"in brackets: [{value!r}]" if listed else "TOML writes 1e-5, true and 16 without quotes"
+            raise UsageError(f"{place} = {value!r}: expected {wanted}", hint)
         if name in FROM_ONE and type(value) is int and value < 1:
             raise UsageError(f"{place} = {value}: less than 1", "set 1 or more, or leave it out")
         if (name, value) in (("learning_rate", 0), ("max_steps", 0)):

@@ -15,6 +15,15 @@ from seqdistill.records import Message
 PERIODS = (("attn_layer_period", "attn_layer_offset"), ("expert_layer_period", "expert_layer_offset"))
 INDEX_LISTS = ("_layers", "_idxs", "_ids", "_indices")  # names of lists that hold layers' numbers end so
 NO_LAYERS = ("multipliers", "limit", "token_id", "token_ids", "section")  # and those that are as long as the model by chance
+ENDS_WHOLE = ("gemma4",)  # model types whose config makes the last layer one of full attention, whatever it was
+UNBUILT = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+)  # how transformers refuses a config
 TRIED_TOKENS = 24  # on which the cut model is compared with the whole one
 CLOSE = 1e-3  # the share of the largest logit by which float32 may move them
 
@@ -62,6 +71,9 @@ def missing_layer(config: Any, chosen: Sequence[int]) -> tuple[list[int], str] |
     if attending and not set(attending) & set(chosen):
         whole = [layer for layer in attending if kinds[layer] == "full_attention"]
         return whole or attending, "without an attention layer a hybrid model does not work"
+    if chosen and str(config.model_type).startswith(ENDS_WHOLE) and kinds[chosen[-1]] != "full_attention":
+        later = [layer for layer in attending if layer > chosen[-1] and kinds[layer] == "full_attention"]
+        return later or [total - 1], "the last layer of this family attends to all tokens"
     own = total - (getattr(config, "num_kv_shared_layers", None) or 0)  # the later layers read an earlier one's keys and values
     for layer in chosen:
         if layer >= own:
@@ -101,8 +113,7 @@ def cut(model: Any, path: str, chosen: Sequence[int]) -> Any:
     UsageError where the chosen layers cannot stand alone, are not interchangeable, or would compute something else.
     """
     total = model.config.get_text_config(decoder=True).num_hidden_layers
-    config = shortened(model.config, chosen)
-    smaller = type(model)(config)
+    smaller = _built(type(model), shortened(model.config, chosen), chosen)
     numbers = {str(old): str(new) for new, old in enumerate(chosen)}
     start = f"{path}."
     weights, wanted = {}, smaller.state_dict()
@@ -125,6 +136,23 @@ def cut(model: Any, path: str, chosen: Sequence[int]) -> Any:
     smaller.eval()
     _check_same(model, path, chosen, smaller)
     return smaller
+
+
+def _built(kind: Any, config: Any, chosen: Sequence[int]) -> Any:
+    """A model of this config, which must mean the same when it is read from a file. Raises UsageError where there is none."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        read = type(config).from_dict(config.to_dict())
+        same = layer_kinds(read.get_text_config(decoder=True)) == layer_kinds(config.get_text_config(decoder=True))
+        model = kind(config) if same else None
+        reason = "its config would make layers of another kind of them"
+    except (StrictDataclassError, *UNBUILT) as error:
+        model, reason = None, str(error).strip().splitlines()[-1].strip()
+    if model is None:
+        listed = ",".join(map(str, chosen))
+        raise UsageError(f"{kind.__name__} cannot be made of layers {listed} alone: {reason}", "choose other layers")
+    return model
 
 
 def shortened(config: Any, chosen: Sequence[int]) -> Any:
@@ -217,10 +245,15 @@ def shorten(text: Any, chosen: Sequence[int]) -> None:
         if getattr(text, period, None) is not None:
             own = [layer % getattr(text, period) == getattr(text, offset) for layer in chosen]
             changes[period], changes[offset] = _period(own, period)
+    apart = text.to_dict().get("per_layer_config")  # what some layers have otherwise than the config says
+    if apart:
+        text.per_layer_config = None
     for name, value in changes.items():
         setattr(text, name, value)
     if text.num_hidden_layers != count:
         text.num_hidden_layers = count
+    if apart:
+        text.per_layer_config = {new[int(layer)]: own for layer, own in apart.items() if int(layer) in new}
 
 
 def _holds_numbers(name: str, value: list[Any], total: int) -> bool:

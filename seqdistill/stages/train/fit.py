@@ -41,6 +41,7 @@ class Fitted:
     parameters: int
     log_rows: int
     best_step: int | None  # whose weights were taken, where the best are; None: the last one's
+    best_by: str | None  # by what they are the best: "loss" or "quality"
     loads_in: str  # the versions of transformers that load the model
 
 
@@ -69,7 +70,7 @@ def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
     except torch.OutOfMemoryError as error:
         raise out_of_memory(error) from error
     except (ImportError, RuntimeError, ValueError) as error:
-        raise _refused(error) from error
+        raise _refused(error, arguments) from error
     arguments.model_init_kwargs = loading
     trainer.remove_callback(PrinterCallback)  # it prints on stdout
     return trainer
@@ -114,7 +115,7 @@ def fit(
     except (ValueError, ZeroDivisionError) as error:
         if trainer.state.global_step:
             raise
-        raise _refused(error) from error
+        raise _refused(error, trainer.args) from error
     finally:
         progress.end()
     train_loss, validation_loss = last_losses(trainer.state.log_history)
@@ -130,6 +131,7 @@ def fit(
         parameters=trainer.model.num_parameters(),
         log_rows=sum(1 for _ in read_jsonl(log)),
         best_step=best,
+        best_by=None if best is None else best_by,
         loads_in=loads_in,
     )
 
@@ -160,8 +162,11 @@ def _resuming(trainer: Any, checkpoint: Path | None) -> Iterator[None]:
         ) from error
 
 
-def _refused(error: Exception) -> UsageError:
-    return UsageError(f"[train.args]: training is not possible with these: {str(error).strip()}", "see TRL's page on SFTConfig")
+def _refused(error: Exception, arguments: Any) -> UsageError:
+    return UsageError(
+        f"[train.args]: training is not possible with these: {str(error).strip()}",
+        f"see TRL's page on {type(arguments).__name__}",
+    )
 
 
 @contextlib.contextmanager

@@ -88,6 +88,13 @@ def wants_launch(config: TrainConfig) -> bool:
     return config.processes > 1 or config.accelerate_config is not None
 
 
+def processes_of(config: TrainConfig) -> int:
+    """How many processes on this machine the launcher starts; 1 where there is none."""
+    if config.accelerate_config is None or config.processes > 1:
+        return config.processes
+    return int(getattr(_read(config.accelerate_config), "num_processes", None) or 1)
+
+
 def check_accelerate(config: TrainConfig) -> None:
     """Raises UsageError for a [train] accelerate_config that accelerate cannot read or that does not do here what it says."""
     if config.accelerate_config is None:
@@ -105,12 +112,15 @@ def check_accelerate(config: TrainConfig) -> None:
         found = _read(config.accelerate_config)
     except (ValueError, TypeError, AttributeError, OSError, YAMLError) as error:
         raise UsageError(f"{place}: accelerate cannot read it: {' '.join(str(error).split())}", hint) from error
+    count = getattr(found, "num_processes", None)
+    if count is not None and type(count) is not int:
+        raise UsageError(f"{place}: num_processes = {count!r}: expected a whole number", hint)
     kind = str(getattr(found.distributed_type, "value", found.distributed_type))
     on_gpus = torch.accelerator.is_available() and not found.use_cpu
     if kind != "NO" and not on_gpus:
         raise UsageError(
             f"{place}: distributed_type = {kind} needs GPUs, and {'it says use_cpu' if found.use_cpu else 'there are none'}",
-            f"set [train] processes = {getattr(found, 'num_processes', None) or 2} to train in several processes on the CPU",
+            f"set [train] processes = {count or 2} to train in several processes on the CPU",
         )
     if kind == "DEEPSPEED" and keeps_weights_apart(found.deepspeed_config):
         raise UsageError(
@@ -120,10 +130,17 @@ def check_accelerate(config: TrainConfig) -> None:
 
 
 def keeps_weights_apart(config: Mapping[str, Any]) -> bool:
-    """Whether DeepSpeed is configured to shard the weights, and not to gather them when the model is saved."""
+    """Whether DeepSpeed is configured to shard the weights, and not to gather them when the model is saved.
+
+    Raises UsageError for a file of DeepSpeed's own that cannot be read.
+    """
     if (file := config.get("deepspeed_config_file")) is not None:
-        path = Path(file)
-        zero = json.loads(path.read_text(encoding="utf-8")).get("zero_optimization", {}) if path.is_file() else {}
+        try:
+            zero = dict(json.loads(Path(file).read_text(encoding="utf-8"))).get("zero_optimization") or {}
+        except (OSError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"deepspeed_config_file = {file!r}: cannot be read: {error}", "name a JSON file with DeepSpeed's settings"
+            ) from error
         return bool(zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"))
     return config.get("zero_stage") == 3 and not config.get("zero3_save_16bit_model")
 

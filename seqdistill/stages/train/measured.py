@@ -60,17 +60,17 @@ def try_row(trainer: Any, row: Row) -> None:
         )
 
 
-def planned_steps(trainer: Any) -> int:
-    """How many optimizer steps the training takes.
+def planned_steps(trainer: Any, processes: int = 1) -> int:
+    """How many optimizer steps the training takes in as many processes, each of which takes a batch of its own.
 
     Raises UsageError when there would be none, and for an optimizer, schedule or batch that cannot be made.
     """
     arguments = trainer.args
     try:
-        batches = len(trainer.get_train_dataloader())
+        batches = math.ceil(len(trainer.get_train_dataloader()) / processes)
         trainer.create_optimizer_and_scheduler(num_training_steps=1)
     except (ImportError, RuntimeError, TypeError, ValueError) as error:
-        raise UsageError(f"[train.args]: {str(error).strip()}", "see TRL's page on SFTConfig") from error
+        raise UsageError(f"[train.args]: {str(error).strip()}", f"see TRL's page on {type(arguments).__name__}") from error
     trainer.optimizer = trainer.lr_scheduler = None  # the training makes its own, with its own number of steps
     if batches == 0:
         rows, size = len(trainer.train_dataset), arguments.train_batch_size
@@ -160,31 +160,49 @@ class Cost:
     """What the training will take, estimated."""
 
     steps: int
-    memory_bytes: int  # weights, gradients, optimizer and activations of one batch
-    available_bytes: int | None  # free where the model is; None where that is not known
+    memory_bytes: int  # weights, gradients, optimizer and activations of one batch, and the models beside the student
+    available_bytes: int | None  # free where the models are, without them; None where that is not known
     seconds: float | None  # None: not measured
 
 
-def cost(trainer: Any, longest: int, completion: int, tokens: int | None, *, measure: bool) -> Cost:
+def cost(
+    trainer: Any,
+    longest: int,
+    completion: int,
+    tokens: int | None,
+    *,
+    measure: bool,
+    beside: Sequence[Any] = (),
+    processes: int = 1,
+) -> Cost:
     """The estimate; `longest` and `completion` are the tokens of the longest row and of the longest completion, `tokens` of a
     batch where [train] batch_tokens says it.
 
-    With `measure`, one batch is computed forward and backward, twice, and the faster one counts.
+    `beside` are models that are loaded beside the student. `processes` will be started; on a CPU they share its memory and its
+    cores. With `measure`, one batch is computed forward and backward, twice, and the faster one counts.
     """
-    steps = planned_steps(trainer)
+    steps, device = planned_steps(trainer, processes), trainer.args.device
+    shared = processes if device.type == "cpu" else 1
+    loaded = [_weight_bytes(model) for model in (trainer.model, *beside)]
+    available = _available(device)
+    seconds = _seconds(trainer, steps) if measure else None
     return Cost(
         steps=steps,
-        memory_bytes=_memory(trainer, longest, completion, tokens),
-        available_bytes=_available(trainer.args.device),
-        seconds=_seconds(trainer, steps) if measure else None,
+        memory_bytes=shared * (_memory(trainer, longest, completion, tokens) + sum(loaded[1:])),
+        available_bytes=None if available is None else available + sum(loaded),
+        seconds=None if seconds is None else shared * seconds,
     )
+
+
+def _weight_bytes(model: Any) -> int:
+    return sum(part.numel() * part.element_size() for part in model.parameters())
 
 
 def _memory(trainer: Any, longest: int, completion: int, tokens: int | None) -> int:
     """Bytes at the peak of a step. On small Llamas on a CPU, three shapes, it is 0.96 to 0.98 of what was measured."""
     model, arguments = trainer.model, trainer.args
     text = model.config.get_text_config(decoder=True)
-    weights = sum(part.numel() * part.element_size() for part in model.parameters())
+    weights = _weight_bytes(model)
     trained = [part for part in model.parameters() if part.requires_grad]
     gradients = sum(part.numel() * part.element_size() for part in trained)
     kind = str(getattr(arguments.optim, "value", arguments.optim)).split("_")[0]

@@ -57,7 +57,7 @@ def mixed(samples: Mapping[str, Sequence[Sample]], config: TrainConfig) -> Mixed
 
 def _with_references(rows: Sequence[Sample], weights: dict[str, float], config: TrainConfig) -> tuple[list[Sample], int]:
     """(the rows with the prompts' references, how many of these there are): one for each prompt that has one."""
-    first = {row.prompt_id: row for row in reversed(rows) if row.reference}
+    first = {row.prompt_id: row for row in reversed(rows) if (row.reference or "").strip()}
     references = {
         name: replace(
             row,
@@ -91,7 +91,7 @@ def check_mixing(config: TrainConfig, prompts: Sequence[Prompt], teachers: Colle
     """Raises UsageError where a setting has nothing to act on in the rows that these teachers will write to these prompts."""
     _check_used(config)
     _check_teachers(config.teacher_weights, teachers)
-    if config.reference_weight and not any(prompt.reference for prompt in prompts):
+    if config.reference_weight and not any((prompt.reference or "").strip() for prompt in prompts):
         raise _without_references(config, "prompt")
 
 

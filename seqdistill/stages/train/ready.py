@@ -19,21 +19,24 @@ from seqdistill.runs import Run
 from seqdistill.stages.train.arguments import check_arguments, check_usable, trl_arguments
 from seqdistill.stages.train.checkpoints import work_folder
 from seqdistill.stages.train.fit import prepared, quiet
+from seqdistill.stages.train.launch import processes_of
 from seqdistill.stages.train.lora import check_lora
 from seqdistill.stages.train.measured import Cost, check_isolated, cost, make_savable, try_row
 from seqdistill.stages.train.methods import Lesson, Method, method_of
+from seqdistill.stages.train.methods.sequence import trained_tokens
 from seqdistill.stages.train.mixing import mixed
 from seqdistill.stages.train.preflight import Checked, preflight
-from seqdistill.stages.train.ranks import shared
+from seqdistill.stages.train.ranks import launched, shared
 from seqdistill.stages.train.reading import Read, read_student
 from seqdistill.stages.train.rendering import Row, Template, Unfit
 from seqdistill.stages.train.steps import first_step, layers_of_steps
-from seqdistill.stages.train.student import Base, Student, discard, find_student, untrained
+from seqdistill.stages.train.student import Base, Student, check_not_itself, discard, find_student, untrained
 from seqdistill.stages.train.task_texts import run_texts, test_texts
 from seqdistill.stages.train.validation_answers import check as check_answering
 from seqdistill.stages.train.validation_answers import is_spread
 from seqdistill.stages.train.vocabulary import before_cuts, cut_tokenizer, task_vocabulary
 
+FEW_JOINED = 0.8  # of the rows: with more packed sequences than this, packing hardly joins any
 SHOWN = 3  # rows shown with their loss mask
 
 
@@ -50,6 +53,7 @@ class Ready:
     notes: list[str]
     method: dict[str, Any]  # its name, and what it found
     same_template: bool | None = None  # whether the teacher's chat template writes the first prompt alike; None: not compared
+    packed: int | None = None  # sequences that the rows are packed into; None: they are not packed
 
 
 def make_ready(
@@ -72,22 +76,27 @@ def make_ready(
     try:
         base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress, read.kept))
         trainer = prepared(method, replace(lesson, base=base), work_folder(run) / "log.jsonl")
+        packed = None
         if getattr(arguments, "packing", False):
             check_isolated(trainer, checked.train)
+            packed = len(trainer.train_dataset)
         if not is_spread(arguments):
             try_row(trainer, checked.train[0])
         unlike = _template_notes(recipe, read, samples["train"][0].prompt)
         notes = [*checked.notes, *read.notes, *make_savable(trainer.model), *(unlike or [])]
-        completion = max(len(row.tokens) - row.start for row in checked.train)
-        tokens = recipe.train.batch_tokens
-        expected = cost(trainer, checked.max_length, completion, tokens, measure=measure and method.timed)
+        expected = _expected(trainer, lesson, method, packed=packed is not None, measure=measure)
     except BaseException:
         discard(run)
         raise
     notes += _cost_notes(arguments, expected)
+    if packed is not None and packed > FEW_JOINED * len(checked.train):
+        notes.append(
+            f"packing makes {packed:,} sequences of {len(checked.train):,} rows: raise max_length in [train.args], the most "
+            f"tokens of a sequence (it is {arguments.max_length})"
+        )
     same_template = None if unlike is None else not unlike
     found = {"name": method.name, **lesson.found}
-    return Ready(read, checked, arguments, base, trainer, expected, notes, found, same_template)
+    return Ready(read, checked, arguments, base, trainer, expected, notes, found, same_template, packed)
 
 
 def _lesson(
@@ -116,6 +125,8 @@ def _lesson(
     arguments = trl_arguments(recipe.train, kind, defaults, checked.max_length, bool(checked.validation), work)
     method.check_arguments(arguments, recipe.train)
     check_usable(arguments)
+    if recipe.train.edited_weight != 1 and not rows.counts.get("edited"):
+        checked.notes.append(f"edited_weight = {recipe.train.edited_weight:g}: a person edited none of the rows")
     stops = list(dict.fromkeys((checked.end_of_turn, *read.stops)))
     lesson = Lesson(
         run, recipe, student, read.tokenizer, samples, checked, arguments, progress, stops, rows.weights, read.before_cuts
@@ -123,6 +134,18 @@ def _lesson(
     check_answering(lesson)
     lesson.found.update(rows.counts)
     return read, replace(lesson, material=method.gather(lesson))
+
+
+def _expected(trainer: Any, lesson: Lesson, method: Method, *, packed: bool, measure: bool) -> Cost:
+    """What the training takes, from the longest sequences that it trains on."""
+    config = lesson.recipe.train
+    sizes = [(len(row.tokens), len(row.tokens) - row.start) for row in lesson.checked.train]
+    if packed:
+        sizes = [(len(one["input_ids"]), trained_tokens(one)) for one in trainer.train_dataset]
+    longest, completion = (method.sequences * max(counts) for counts in zip(*sizes, strict=True))
+    coming = 1 if launched() else processes_of(config)
+    timed = measure and method.timed
+    return cost(trainer, longest, completion, config.batch_tokens, measure=timed, beside=lesson.beside, processes=coming)
 
 
 def _cost_notes(arguments: Any, expected: Cost) -> Iterator[str]:
@@ -212,6 +235,7 @@ class Preflight:
     parameters: int
     trained_parameters: int
     packing_isolated: bool | None  # measured; None: rows are not packed
+    packed_sequences: int | None  # that the rows are packed into
     largest_id: int  # of the rows' tokens
     embeddings: int  # ids that the model knows; no token has a larger one
     reasoning_rows: int  # whose reasoning is trained, and was found in the row's tokens before the answer
@@ -230,6 +254,7 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
 
     Where the student is cut in steps, the first of them is checked: the others start from what it trains.
     """
+    check_not_itself(run, recipe)
     steps, recipe = layers_of_steps(recipe), first_step(run, recipe)
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
@@ -261,7 +286,8 @@ def report(ready: Ready) -> Preflight:
         pad=tokenizer.pad_token,
         parameters=model.num_parameters(),
         trained_parameters=model.num_parameters(only_trainable=True),
-        packing_isolated=True if getattr(ready.arguments, "packing", False) else None,
+        packing_isolated=None if ready.packed is None else True,
+        packed_sequences=ready.packed,
         largest_id=max(token for row in [*checked.train, *checked.validation] for token in row.tokens),
         embeddings=ready.read.vocabulary,
         reasoning_rows=checked.with_reasoning,

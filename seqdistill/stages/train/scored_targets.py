@@ -16,7 +16,7 @@ from seqdistill.engines import take_size
 from seqdistill.engines.loading import load
 from seqdistill.engines.logits import log_normalizers
 from seqdistill.engines.logprob_file import read_logprob_rows, write_logprob_rows
-from seqdistill.engines.logprobs import TokenLogprobs, by_ids
+from seqdistill.engines.logprobs import TEMPERATURES, TokenLogprobs, by_ids, is_same_temperature
 from seqdistill.engines.models import identity
 from seqdistill.engines.vllm_offline import load_llm
 from seqdistill.errors import UsageError
@@ -119,7 +119,15 @@ def _local_teacher(recipe: Recipe, model: str | None) -> ModelConfig:
 def _check_temperature(recipe: Recipe, teacher: ModelConfig) -> None:
     """Raises UsageError where the targets are wanted at a temperature at which this teacher's would not be exact."""
     config = recipe.train
-    if teacher.engine == "vllm" and config.method == "soft" and config.temperature != 1 and not config.approximate:
+    if config.method != "soft" or config.temperature == 1 or config.approximate:
+        return
+    if teacher.engine != "vllm" and not any(is_same_temperature(known, config.temperature) for known in TEMPERATURES):
+        known = ", ".join(f"{known:g}" for known in TEMPERATURES)
+        raise UsageError(
+            f"[train] temperature = {config.temperature:g}: normalisers are stored at {known}",
+            "set it to 1 or to one of these; approximate = true compares the likeliest tokens alone, at any temperature",
+        )
+    if teacher.engine == "vllm":
         raise UsageError(
             f"[train] temperature = {config.temperature:g} needs normalisers, and vLLM gives none: its targets are exact at 1",
             "set temperature = 1, or --teacher-engine transformers; approximate = true compares the likeliest tokens alone",

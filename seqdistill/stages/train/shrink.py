@@ -166,7 +166,8 @@ def listed_layers(layers: str, choice: str, total: int) -> list[int] | None:
     Raises UsageError naming what is wrong.
     """
     hint = f"the model has layers 0 to {total - 1}: pass how many, with {' or '.join(CHOICES)}, or a list: 0,1,{total - 1}"
-    listed = next((text for text in (layers, choice) if "," in text), None)
+    one = choice if choice.isascii() and choice.isdigit() else None  # a list of one layer
+    listed = next((text for text in (layers, choice) if "," in text), one)
     if listed is None:
         if not (layers.isascii() and layers.isdigit() and 1 <= int(layers) <= total):
             raise UsageError(f"layers {layers!r}: not a number from 1 to {total}", hint)

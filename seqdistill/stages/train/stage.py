@@ -29,7 +29,7 @@ from seqdistill.stages.train.ranks import launched, rank, shared, wait
 from seqdistill.stages.train.ready import Ready, example, make_ready
 from seqdistill.stages.train.rendering import chat_template
 from seqdistill.stages.train.steps import cut_from, remove_other_steps, step_before, step_facts
-from seqdistill.stages.train.student import Base, Student, find_student, move_to_run, put_in_place
+from seqdistill.stages.train.student import Base, Student, check_not_itself, find_student, move_to_run, put_in_place
 from seqdistill.stages.train.task_texts import text_files
 from seqdistill.tasks.templates import PROMPT_TEMPLATE, Template, load_template
 
@@ -51,6 +51,7 @@ class TrainResult:
     up_to_date: bool
     path: Path
     best_step: int | None = None  # whose weights were taken, where the best are
+    best_by: str | None = None  # by what they are the best: "loss" or "quality"
 
 
 def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = False) -> TrainResult:
@@ -61,6 +62,7 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
     """
     check_training_allowed(teachers_in(recipe))
     check_accelerate(recipe.train)
+    check_not_itself(run, recipe)
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     record = _record(run, recipe, student, method)
@@ -148,6 +150,7 @@ def _finish(
         },
         counts={"rows": len(ready.checked.train), "max_length": ready.checked.max_length, **_numbers(fitted)},
         **facts,
+        **({} if fitted.best_by is None else {"best_by": fitted.best_by}),
         method=ready.method,
         unfit=ready.checked.unfit,
         notes=ready.notes,
@@ -218,12 +221,16 @@ def _named(name: str | None, run: Run) -> str:
 
 
 def _numbers(fitted: Fitted) -> dict[str, Any]:
-    return {name: value for name, value in asdict(fitted).items() if name not in ("log_rows", "loads_in")}
+    return {name: value for name, value in asdict(fitted).items() if name not in ("log_rows", "loads_in", "best_by")}
 
 
 def _result(run: Run, *, up_to_date: bool) -> TrainResult:
     """The result as the manifest holds it."""
     manifest: Mapping[str, Any] = run.manifest("train") or {}
     return TrainResult(
-        **manifest["counts"], seconds=manifest["seconds"], up_to_date=up_to_date, path=run.file("train", "model")
+        **manifest["counts"],
+        seconds=manifest["seconds"],
+        up_to_date=up_to_date,
+        path=run.file("train", "model"),
+        best_by=manifest.get("best_by"),
     )

@@ -48,6 +48,17 @@ def find_student(recipe: Recipe) -> Student:
     return replace(_named(recipe), vocabulary=recipe.train.vocabulary, width=recipe.train.width)
 
 
+def check_not_itself(run: Run, recipe: Recipe) -> None:
+    """Raises UsageError for a student or teacher that is what this run trains: it would be replaced by what is made of it."""
+    for table in ("student", "teacher"):
+        name = getattr(recipe, table).model or ""
+        if name.startswith("run:") and Path(name.removeprefix("run:")).resolve() == run.path.resolve():
+            raise UsageError(
+                f"[{table}] model = {name!r}: that is this run itself, whose training would replace it",
+                "train in a run of its own, or copy RUN/train/model and name the copy",
+            )
+
+
 def _named(recipe: Recipe) -> Student:
     name = recipe.student.model
     if not name:

@@ -26,6 +26,11 @@ class TokenBatches:
             self._batches[-1].append(row)
         self._seed, self._epoch = seed, 0
 
+    @property
+    def most_rows(self) -> int:
+        """The rows of the batch with the most of them."""
+        return max(map(len, self._batches))
+
     def set_epoch(self, epoch: int) -> None:
         """The order of the epoch that comes next."""
         self._epoch = epoch

@@ -255,11 +255,27 @@ def restrict(model: Any, kept: Sequence[int]) -> None:
     for config in (model.config, model.generation_config):
         if config is not None:
             _renumber(config, number)
+    _check_shapes(model)
     embeddings = model.get_input_embeddings()
     embeddings.padding_idx = getattr(model.config.get_text_config(decoder=True), "pad_token_id", None)
     with in_float32(model), torch.inference_mode():
         smaller = model(tried, use_cache=False).logits.float()
     check_close(model, whole, smaller, "a smaller vocabulary", "leave vocabulary out, or use another model")
+
+
+def _check_shapes(model: Any) -> None:
+    """Raises UsageError for a model that has further tensors with a place for each token, which its config now denies."""
+    import torch
+
+    own = model.state_dict()
+    with torch.device("meta"):
+        wanted = type(model)(model.config).state_dict()
+    for name, weight in wanted.items():
+        if name in own and own[name].shape != weight.shape:
+            raise UsageError(
+                f"vocabulary = task: {type(model).__name__} has {name} of {tuple(own[name].shape)}, one for each of its tokens",
+                "leave vocabulary out",
+            )
 
 
 def restrict_teacher(model: Any, teacher: ModelConfig, before_cuts: Sequence[int] | None) -> None:

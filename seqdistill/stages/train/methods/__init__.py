@@ -35,6 +35,7 @@ class Lesson:
     before_cuts: list[int] | None = None  # the ids that the student's tokens had before its vocabulary was cut, if it was
     base: Base = field(default_factory=lambda: Base(ModelConfig()))  # the untrained student
     model: Any = None  # the same, loaded
+    beside: list[Any] = field(default_factory=list)  # models that are loaded beside it: a teacher, a reference
     material: Any = None  # what the method's `gather` found
     found: dict[str, Any] = field(default_factory=dict)  # what the method reports of itself, for the manifest
 
@@ -67,6 +68,7 @@ class Method:
     gather: Callable[[Lesson], Any] = lambda _lesson: None  # what the trainer needs beside the rows
     inputs: Callable[[Run], dict[str, Path]] = lambda _run: {}  # files beside filter's that decide the result
     defaults: Callable[[TrainConfig], dict[str, Any]] = lambda _config: {}  # of TRL's arguments, where [train.args] has none
+    sequences: int = 1  # that a row of a batch makes: of a pair two
     timed: bool = True  # whether a batch of its data can be computed by itself, to estimate the time
     keys: frozenset[str] = frozenset()  # the keys of [train] that change what it does, of those that not every method has
     check_recipe: Callable[[Recipe, Student], None] = lambda _recipe, _student: None
@@ -133,10 +135,19 @@ def check_can_answer(recipe: Recipe, student: Student) -> None:
         )
 
 
+def check_smoothing(arguments: Any, method: str) -> None:
+    """Raises UsageError for label smoothing, which this method's trainer takes and never applies."""
+    if arguments.label_smoothing_factor:
+        raise UsageError(
+            f"[train.args] label_smoothing_factor = {arguments.label_smoothing_factor:g}: no part of method = {method!r}",
+            "leave label_smoothing_factor out",
+        )
+
+
 def check_unmixed(config: TrainConfig) -> None:
     """Raises UsageError for references, rationales or weights where a method does not learn from the rows' text."""
     default = TrainConfig()
-    for key in ("reference_weight", "rationale", "rationale_weight", "teacher_weights", "edited_weight"):
+    for key in ("reference_weight", "reasoning", "rationale", "rationale_weight", "teacher_weights", "edited_weight"):
         if getattr(config, key) != getattr(default, key):
             raise UsageError(
                 f"[train] {key} = {getattr(config, key)!r} does not apply to method = {config.method!r}",

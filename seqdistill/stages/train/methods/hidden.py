@@ -139,6 +139,7 @@ def with_terms(lesson: Lesson, loss: Callable[[Step], Any]) -> Callable[[Step], 
     config = lesson.recipe.train
     layers = lesson.base.layers or recorded_layers(lesson.recipe) or []
     teacher = _teacher(lesson, layers)
+    lesson.beside.append(teacher)
     theirs, own = Watched(teacher, layers, weights), Watched(lesson.model, range(len(layers)), weights)
 
     def losses(step: Step) -> Any:  # -> (N)
@@ -190,10 +191,19 @@ def check_arguments(arguments: Any, config: TrainConfig) -> None:
             raise UsageError(
                 f"[train.args] {name} with [train] {first}", f"its layers are compared row by row: leave {name} out"
             )
-    if "distances" in weights and arguments.per_device_train_batch_size < FEWEST_ROWS:
+    if config.batch_tokens is None:
+        check_rows(config, arguments.per_device_train_batch_size)
+
+
+def check_rows(config: TrainConfig, rows: int) -> None:
+    """Raises UsageError where distances are wanted between the rows of batches that have at most `rows`."""
+    if config.distances and rows < FEWEST_ROWS:
+        name, size = (
+            ("per_device_train_batch_size", rows) if config.batch_tokens is None else ("batch_tokens", config.batch_tokens)
+        )
         raise UsageError(
-            f"[train] distances with per_device_train_batch_size = {arguments.per_device_train_batch_size}",
-            f"distances are between the rows of a batch: at least {FEWEST_ROWS}",
+            f"[train] distances with {name} = {size}: they are between the rows of a batch, which has {rows}",
+            f"raise {name}: at least {FEWEST_ROWS} rows a batch",
         )
 
 
@@ -246,8 +256,7 @@ class Watched:
         self._hidden: dict[int, Any] = {}
         self._attention: dict[int, Any] = {}
         self._projections: dict[str, Any] = {}
-        text = model.config.get_text_config(decoder=True)
-        self._width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        self._width = 0  # of a head
         stack = decoder_layers(model)[1]
         if "attention" in terms:
             model.set_attn_implementation("eager")  # the others keep no attention
@@ -258,6 +267,8 @@ class Watched:
         if "relations" in terms:
             attention = _attention_of(stack[layers[-1]], "relations")
             _check_projections(attention, "relations")
+            text = model.config.get_text_config(decoder=True)
+            self._width = getattr(attention, "head_dim", None) or text.hidden_size // text.num_attention_heads
             for name in PROJECTIONS:
                 getattr(attention, name).register_forward_hook(self._keeping(self._projections, name, None))
 
@@ -298,4 +309,6 @@ def _attention_of(layer: Any, term: str) -> Any:
     for name in ATTENTION:
         if hasattr(layer, name):
             return getattr(layer, name)
-    raise UsageError(f"[train] {term}: {type(layer).__name__} has no attention", "use features with this model")
+    raise UsageError(
+        f"[train] {term}: {type(layer).__name__} has no {', '.join(ATTENTION[:-1])} or {ATTENTION[-1]}", "use features"
+    )

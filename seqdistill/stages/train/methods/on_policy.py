@@ -11,9 +11,9 @@ from typing import Any
 
 from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import Sample
-from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_unmixed
+from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_smoothing, check_unmixed
 from seqdistill.stages.train.methods.targets import student_numbering
 from seqdistill.stages.train.reading import Read
 from seqdistill.stages.train.student import Student
@@ -57,13 +57,16 @@ def gather(lesson: Lesson) -> None:
     student_numbering(lesson.recipe, lesson.tokenizer, lesson.before_cuts)
 
 
+def check_arguments(arguments: Any, _config: TrainConfig) -> None:
+    """Raises UsageError for [train.args] that TRL takes and has no use for."""
+    check_smoothing(arguments, "on_policy")
+
+
 def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
     """TRL's trainer on the prompts of the rows, the teacher beside it.
 
     An answer of the student ends at the latest where the longest one of the rows does, unless [train.args] says otherwise.
     """
-    from trl import DistillationTrainer
-
     arguments, checked = lesson.arguments, lesson.checked
     if "max_completion_length" not in lesson.recipe.train.args:
         arguments.max_completion_length = max(len(row.tokens) - row.start for row in checked.train)
@@ -79,9 +82,10 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
     teacher = load("AutoModelForCausalLM", lesson.recipe.teacher, dtype=dtype)
     restrict_teacher(teacher, lesson.recipe.teacher, lesson.before_cuts)
     _check_sizes(*(model.config.get_text_config(decoder=True).vocab_size for model in (teacher, lesson.model)))
+    lesson.beside.append(teacher)
     tokenizer = copy.deepcopy(lesson.tokenizer)
     tokenizer.padding_side = "left"
-    trainer = DistillationTrainer(
+    trainer = _trainer()(
         model=lesson.model,
         teacher_model=teacher,
         args=arguments,
@@ -92,6 +96,18 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
     )
     tokenizer.padding_side = lesson.tokenizer.padding_side  # it is saved with the student
     return trainer
+
+
+def _trainer() -> Any:
+    """TRL's trainer, whose loss is computed in bfloat16 where the arguments say so: it goes around the model's own autocast."""
+    from trl import DistillationTrainer
+
+    class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]  # trl is read untyped
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            with self.accelerator.autocast():
+                return super().compute_loss(*args, **kwargs)
+
+    return OnPolicyTrainer
 
 
 def _order_by_epoch() -> Any:
@@ -127,6 +143,7 @@ METHOD = Method(
     check=lambda _run, recipe, student: check_recipe(recipe, student),
     check_recipe=check_recipe,
     check_files=check_files,
+    check_arguments=check_arguments,
     gather=gather,
     timed=False,
 )

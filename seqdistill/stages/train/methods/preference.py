@@ -14,7 +14,7 @@ from seqdistill.journal.asking import run_async
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import Sample, request_seed, write_jsonl
 from seqdistill.stages.train.checkpoints import work_folder
-from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_unmixed
+from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_smoothing, check_unmixed
 from seqdistill.stages.train.student import Student
 
 TEMPERATURE = 1.0  # the student's own distribution
@@ -29,6 +29,7 @@ def check_recipe(recipe: Recipe, student: Student) -> None:
 
 def check_arguments(arguments: Any, _config: TrainConfig) -> None:
     """Raises UsageError for values with which the student's own answer would be preferred, or neither."""
+    check_smoothing(arguments, "preference")
     for name, fits, wanted in (
         ("beta", arguments.beta > 0, "more than 0"),
         ("label_smoothing", 0 <= arguments.label_smoothing < 0.5, "from 0, and less than 0.5"),
@@ -125,6 +126,7 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
     reference = None  # a model with adapters is its own, without them
     if not hasattr(lesson.model, "peft_config"):
         reference = load("AutoModelForCausalLM", lesson.base.model, dtype=str(lesson.model.dtype).removeprefix("torch."))
+        lesson.beside.append(reference)
     return DPOTrainer(
         model=lesson.model,
         ref_model=reference,
@@ -144,4 +146,5 @@ METHOD = Method(
     check_recipe=check_recipe,
     check_arguments=check_arguments,
     gather=gather,
+    sequences=2,
 )

@@ -49,11 +49,13 @@ def build_trainer(
     if hidden.wanted(lesson.recipe.train):
         loss = hidden.with_terms(lesson, loss or text_loss)
     if lesson.weights:
-        _check_unpacked(arguments)
+        _check_weighted(arguments)
         loss, collating = weighted(loss or text_loss), _with_weights(lesson, collating)
     if collating is not None:
         arguments.remove_unused_columns = False  # TRL would drop `row`
     batches = token_batches(lesson.recipe.train, [len(row.tokens) for row in checked.train])
+    if batches is not None:
+        hidden.check_rows(lesson.recipe.train, batches.most_rows)
     trainer = completion_trainer(loss, batches)(
         model=lesson.model,
         args=arguments,
@@ -71,13 +73,28 @@ def build_trainer(
 def check_arguments(arguments: Any, config: TrainConfig) -> None:
     """Raises UsageError for [train.args] that the wanted loss terms and weights of rows do not go with."""
     hidden.check_arguments(arguments, config)
+    if weights := hidden.wanted(config):
+        check_plain_loss(arguments, f"[train] {next(iter(weights))}")
     if weighs_rows(config):
-        _check_unpacked(arguments)
+        _check_weighted(arguments)
 
 
-def _check_unpacked(arguments: Any) -> None:
+def _check_weighted(arguments: Any) -> None:
     if arguments.packing:
         raise UsageError("[train.args] packing with weights of rows", "a packed row has many weights: leave packing out")
+    check_plain_loss(arguments, "weights of rows")
+
+
+def check_plain_loss(arguments: Any, what: str) -> None:
+    """Raises UsageError for [train.args] that make TRL's loss another than the cross-entropy that `what` is added to."""
+    for name, fits in (
+        ("loss_type", arguments.loss_type in ("nll", "chunked_nll")),
+        ("label_smoothing_factor", not arguments.label_smoothing_factor),
+    ):
+        if not fits:
+            raise UsageError(
+                f"[train.args] {name} = {getattr(arguments, name)!r} with {what}: without effect", f"leave {name} out"
+            )
 
 
 def weighted(loss: Callable[[Step], Any]) -> Callable[[Step], Any]:

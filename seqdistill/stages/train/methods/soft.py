@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.logprobs import TEMPERATURES
+from seqdistill.engines.logprobs import TEMPERATURES, is_same_temperature
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.rights import teachers_in
@@ -21,7 +21,6 @@ from seqdistill.stages.train.methods.targets import (
     NO_NORMALIZER,
     WAYS_OUT,
     Targets,
-    is_same_temperature,
     read_targets,
     student_numbering,
     target_files,
@@ -93,11 +92,9 @@ def collating(targets: Targets) -> Callable[[Any], Any]:
 
 def check_arguments(arguments: Any, config: TrainConfig) -> None:
     """Raises UsageError for [train.args] that targets do not go with."""
-    for name, fits in (("packing", not arguments.packing), ("loss_type", arguments.loss_type in ("nll", "chunked_nll"))):
-        if not fits:
-            raise UsageError(f"[train.args] {name} = {getattr(arguments, name)!r} with method = 'soft'", "leave it out")
-    if arguments.label_smoothing_factor:
-        raise UsageError("[train.args] label_smoothing_factor with method = 'soft'", "the targets are smooth: leave it out")
+    if arguments.packing:
+        raise UsageError("[train.args] packing = True with method = 'soft'", "leave it out")
+    sequence.check_plain_loss(arguments, "method = 'soft'")
     sequence.check_arguments(arguments, config)
 
 

@@ -7,7 +7,6 @@ A row's targets count when the stored token ids are the row's trained tokens, on
 data or another tokenizer make other tokens; such a row is trained on its text alone, and counted.
 """
 
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 from seqdistill.engines.loading import load
 from seqdistill.engines.logprob_file import read_logprob_rows
-from seqdistill.engines.logprobs import LOWEST, TokenLogprobs, logprobs_in
+from seqdistill.engines.logprobs import LOWEST, TEMPERATURES, TokenLogprobs, is_same_temperature, logprobs_in
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TeacherConfig
 from seqdistill.records import Sample
@@ -29,14 +28,15 @@ from seqdistill.stages.train.vocabulary import read_kept
 
 STALE = "its tokens are not those that the teacher wrote: edited, masked, or another tokenizer's"
 TEXTS = "the endpoint named the tokens by their texts, not by their ids"
-NO_NORMALIZER = "no normaliser is stored at this temperature"
+NO_NORMALIZER = "no normaliser is stored at [train] temperature"
 NO_LIKELIEST = "no likeliest tokens are stored"
 MISSING = "nothing is stored for it"
 WAYS_OUT = {
     STALE: "`seqdistill targets {run}` has a local teacher score the rows as they are now",
     TEXTS: "with vLLM's server, set [teacher.options] return_tokens_as_token_ids = true and generate again",
-    NO_NORMALIZER: "set [train] temperature = 1, or have a teacher in transformers score the rows: `seqdistill targets {run}`; "
-    "[train] approximate = true compares the likeliest tokens alone, at any temperature",
+    NO_NORMALIZER: "set [train] temperature = 1, or have a teacher in transformers score the rows at "
+    f"{', '.join(f'{known:g}' for known in TEMPERATURES[:-1])} and {TEMPERATURES[-1]:g}: "
+    "`seqdistill targets {run}`; [train] approximate = true compares the likeliest tokens alone, at any temperature",
     NO_LIKELIEST: "`seqdistill generate {run} --logprobs 20` stores 20 at each token",
     MISSING: "`seqdistill generate {run} --logprobs 20`, or `seqdistill targets {run}` for a local teacher",
 }
@@ -157,11 +157,6 @@ def _normalizers(stored: TokenLogprobs, temperature: float) -> list[float] | Non
     return None
 
 
-def is_same_temperature(known: float, temperature: float) -> bool:
-    """Whether a normaliser stored at one temperature is that of another."""
-    return math.isclose(known, temperature, rel_tol=1e-6)
-
-
 def _write_row(
     targets: Targets, start: int, ids: list[list[int]], logprobs: Sequence[Any], numbering: Any, *, cut: bool
 ) -> None:
@@ -261,7 +256,7 @@ def _report(lesson: Lesson, rows: Sequence[Row], why_not: dict[int, str]) -> Non
         first = next(rows[number].id for number, found in without.items() if found == reason)
         raise UsageError(
             f"[train] method = 'soft': none of {trained} rows has targets that can be used; of {count} rows, the first is "
-            f"{first!r}: {reason}",
+            f"{first!r}: {reason}{f' = {lesson.recipe.train.temperature:g}' if reason == NO_NORMALIZER else ''}",
             WAYS_OUT[reason].format(run=lesson.run.shell),
         )
     reasons = dict(sorted(Counter(why_not.values()).items()))
