@@ -1,5 +1,6 @@
 """Asking through a real Batch endpoint: nothing is billed twice, whatever is killed when; half the price; parts and budget."""
 
+import contextlib
 import json
 import os
 import resource
@@ -366,8 +367,9 @@ def main_until_a_file_is_big(arguments: list[str], size: int) -> None:
 
 
 def child_dead(child: Any) -> None:
-    while (stat := Path(f"/proc/{child.pid}/stat")).exists() and stat.read_text().split()[2] != "Z":
-        time.sleep(0.001)
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # reaped meanwhile
+        while Path(f"/proc/{child.pid}/stat").read_text().split()[2] != "Z":
+            time.sleep(0.001)
 
 
 MOMENTS = [

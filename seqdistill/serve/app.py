@@ -363,9 +363,10 @@ def _too_large() -> HttpError:
 def _server_log() -> logging.Logger:
     """Where faults of the server are logged; what is no HTTP is its sender's fault, and answered by 400."""
     from aiohttp.http import HttpProcessingError
+    from aiohttp.web import RequestPayloadError
 
     def is_ours(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | RequestPayloadError))
 
     log = logging.getLogger("seqdistill.serve.requests")
     log.filters = [is_ours]
