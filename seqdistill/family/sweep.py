@@ -291,7 +291,7 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
         else f"about {cheapest['needed']:,} more prompts are needed"
     )
     if name is None:
-        yield (f"NONE PASSES: on the {halves} to choose by, none is shown to be within {margin} of the teacher; {further}.")
+        yield f"NONE PASSES: on the {halves} to choose by, none is shown to be within {margin} of the teacher; {further}."
     else:
         confirming = cheapest["confirming"]
         seen = f"{confirming['decision']}, {points(confirming['gap'])}"

@@ -35,8 +35,9 @@ class Teacher:
 
     def bound_usd(self, requests: list[Request]) -> float | None:
         """The most that these requests can cost; None where no price is known."""
-        bounds = [self._source.hold([one], self._asker.budget.overrun).usd for one in requests]
-        return 0.0 if self._source.is_free else None if None in bounds else sum(bound or 0.0 for bound in bounds)
+        if self._source.price is None:
+            return 0.0 if self._source.is_free else None
+        return sum(self._source.hold([one], self._asker.budget.overrun).usd or 0.0 for one in requests)
 
     async def answer(self, requests: list[Request], hear: Hear | None = None) -> tuple[list[Completion], float | None]:
         """Their completions, and what they cost in USD; None where no price is known. Raises TeacherFailed.
