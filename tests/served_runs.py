@@ -1,7 +1,8 @@
 """Runs that can be served: a template, what eval found, a student and a teacher that are real HTTP servers."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,3 +106,19 @@ def served(
         httpx2.Client(timeout=30.0) as http,
     ):
         yield Served(run, serving.url, small, large, serving, client, http)
+
+
+def send(server: Served, content: bytes | dict[str, Any], path: str = "/v1/chat/completions", **headers: str) -> Any:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return server.http.post(server.root + path, content=body, headers=headers)
+
+
+def asked(text: str = "Hello", **fields: Any) -> dict[str, Any]:
+    return {"model": "any", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What clients do to a server: wrong requests, slow ones, ones that go away, too many, without a key; and a dead teacher."""
+"""What clients do to a server: wrong requests, slow ones, ones that go away, too many, without a key."""
 
 import asyncio
 import json
@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,7 @@ import httpx2
 import openai
 import pytest
 from chat_server import Body, ChatServer, Wire
-from generate_runs import Notes
-from served_runs import PRICE, UNSURE, Served, recipe_of, run_to_serve, served, student_answer
+from served_runs import PRICE, UNSURE, asked, recipe_of, run_to_serve, send, served, student_answer, until
 
 from seqdistill import api
 from seqdistill.errors import SeqdistillError, UsageError
@@ -28,23 +25,6 @@ from seqdistill.runs import Run
 from seqdistill.serve import app as app_module
 from seqdistill.serve.process import connections
 from seqdistill.serve.server import ServeOptions, Serving
-
-
-def send(server: Served, content: bytes | dict[str, Any], path: str = "/v1/chat/completions", **headers: str) -> Any:
-    body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return server.http.post(server.root + path, content=body, headers=headers)
-
-
-def asked(text: str = "Hello", **fields: Any) -> dict[str, Any]:
-    return {"model": "any", "messages": [{"role": "user", "content": text}], **fields}
-
-
-def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-
 
 WRONG: list[tuple[Any, str | None]] = [
     (b"{", None),
@@ -122,124 +102,6 @@ def test_a_client_of_http_1_0_gets_its_stream(tmp_path: Path) -> None:
         client.sendall(head + content)
         said = b"".join(iter(lambda: client.recv(1 << 16), b""))
     assert b"Transfer-Encoding" not in said and said.endswith(b"data: [DONE]\n\n")
-
-
-def test_the_kill_switch_sends_everything_to_the_teacher_at_once(tmp_path: Path) -> None:
-    with served(tmp_path) as server:
-        switch = server.run.file("serve", "teacher_only")
-        by = [send(server, asked()).headers["x-seqdistill-model"]]
-        switch.touch()
-        by.append(send(server, asked()).headers["x-seqdistill-model"])
-        assert server.http.get(server.root + "/health").json()["teacher_only"] is True
-        switch.unlink()
-        by.append(send(server, asked()).headers["x-seqdistill-model"])
-        assert by == ["student", "teacher", "student"] and len(server.student.requests) == 2
-
-
-def test_a_share_of_the_traffic_goes_to_the_student_the_same_each_time(tmp_path: Path) -> None:
-    with served(tmp_path, options={"share": 0.3}) as server:
-        first, again = ([send(server, asked(f"Tell {n}")).headers["x-seqdistill-model"] for n in range(60)] for _ in range(2))
-        assert first == again and 8 <= first.count("student") <= 28
-        named = {send(server, asked(), **{"x-request-id": str(n)}).headers["x-seqdistill-model"] for n in range(30)}
-        assert named == {"student", "teacher"}  # the caller's own id is what is drawn by
-
-
-def test_the_budget_is_a_hard_cap_over_restarts_and_the_student_continues(tmp_path: Path) -> None:
-    run, statuses = run_to_serve(tmp_path / "run"), []
-    billed = 0.0
-    for restart in range(2):
-        with served(tmp_path, run=run, options={"budget": 0.8}) as server:
-            for n in range(8):
-                reply = send(server, asked(f"{UNSURE} {restart} {n}", max_tokens=16))
-                statuses.append(reply.status_code)
-            assert reply.json()["error"]["code"] == "budget_reached"
-            assert send(server, asked("Hello")).headers["x-seqdistill-model"] == "student"
-            billed += server.teacher.billed_usd(PRICE)
-    assert 200 in statuses[:8] and 503 in statuses[:8]
-    assert billed <= 0.8
-    with served(tmp_path, run=run, options={"budget": 0.8, "without_teacher": "student"}) as server:
-        reply = send(server, asked(f"{UNSURE} again", max_tokens=16))
-        assert (reply.status_code, reply.headers["x-seqdistill-model"]) == (200, "student")
-        assert reply.headers["x-seqdistill-reason"] == "no teacher"
-        streamed = send(server, asked(f"{UNSURE} again", max_tokens=16, stream=True))
-        assert streamed.headers["x-seqdistill-model"] == "student" and streamed.text.endswith("data: [DONE]\n\n")
-
-
-def test_an_answer_that_was_paid_is_not_paid_again(tmp_path: Path) -> None:
-    run = run_to_serve(tmp_path / "run")
-    for _ in range(2):
-        with served(tmp_path, run=run) as server:
-            texts = [send(server, asked(UNSURE)) for _ in range(2)]
-            assert len({reply.json()["choices"][0]["message"]["content"] for reply in texts}) == 1
-            assert float(texts[1].headers["x-seqdistill-usd"]) == 0
-    assert len(server.teacher.requests) == 0  # the second server found it in the journal
-
-
-def test_a_sample_without_a_seed_is_drawn_anew_and_under_the_same_request_id_it_is_paid_once(tmp_path: Path) -> None:
-    with served(tmp_path) as server:
-        for text, model in (("Hello", server.student), (UNSURE, server.teacher)):
-            said = {send(server, asked(text, temperature=1)).json()["choices"][0]["message"]["content"] for _ in range(4)}
-            assert len(said) == 4, text
-            before = len(model.requests)
-            named = [send(server, asked(text, temperature=1), **{"x-request-id": "a"}) for _ in range(2)]
-            assert len({reply.json()["choices"][0]["message"]["content"] for reply in named}) == 1
-        assert len(model.requests) == before + 1
-
-
-def test_choices_are_paid_all_or_none(tmp_path: Path) -> None:
-    with served(tmp_path, options={"budget": 2.0}) as server:  # a choice costs up to 1 USD
-        reply = send(server, asked(UNSURE, n=4))
-        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "budget_reached")
-        assert not server.teacher.requests
-        assert send(server, asked(UNSURE)).status_code == 200
-
-
-def test_what_no_price_is_known_for_has_no_cost_in_its_headers(tmp_path: Path) -> None:
-    with served(tmp_path, price={}) as server:
-        for stream in (False, True):
-            reply = send(server, asked(f"{UNSURE} {stream}", stream=stream))
-            assert reply.headers["x-seqdistill-model"] == "teacher" and "x-seqdistill-usd" not in reply.headers
-
-
-def test_a_dead_student_without_a_teacher_is_named_to_callers_and_once_to_the_operator(tmp_path: Path) -> None:
-    run, notes = run_to_serve(tmp_path / "run", threshold=0.0), Notes()
-    with (
-        ChatServer(model="student", reply=student_answer) as student,
-        Serving(run, recipe_of(run, student.url, "", model=None), ServeOptions(port=0), notes) as serving,
-        httpx2.Client(timeout=30.0) as client,
-    ):
-        student.stop()
-        for _ in range(3):
-            reply = client.post(serving.url + "/chat/completions", json=asked())
-            assert (reply.status_code, reply.json()["error"]["code"]) == (503, "no_teacher")
-            assert "student failed: its endpoint" in reply.json()["error"]["message"]
-    assert sum("the student gives no answer: its endpoint" in note for note in notes.notes) == 1
-
-
-@pytest.mark.parametrize("kind", ["gone", "500", "hang", "html", "400"])
-def test_a_dead_teacher_is_a_clear_error_while_the_student_continues(tmp_path: Path, kind: str) -> None:
-    teacher = ChatServer(lambda *_: None if kind == "gone" else kind)
-    with served(tmp_path, teacher=teacher, generate={"timeout": 0.5, "retries": 0}, options={"budget": 9.0}) as server:
-        if kind == "gone":
-            server.teacher.stop()
-        for stream in (False, True):
-            reply = send(server, asked(UNSURE, stream=stream))
-            error = reply.json()["error"]
-            expected = {"gone": (502,), "500": (502, 503), "hang": (504,), "html": (502,), "400": (400,)}[kind]
-            assert reply.status_code in expected, error
-            assert "the teacher gives no answer" in error["message"] and error["code"].startswith("teacher_")
-            assert send(server, asked("Hello", stream=stream)).headers["x-seqdistill-model"] == "student"
-
-
-def test_a_dead_student_leaves_the_work_to_the_teacher(tmp_path: Path) -> None:
-    with served(tmp_path) as server:
-        server.student.stop()
-        for stream in (False, True):
-            reply = send(server, asked("Hello", stream=stream))
-            assert (reply.headers["x-seqdistill-model"], reply.headers["x-seqdistill-reason"]) == ("teacher", "student failed")
-        page = server.http.get(server.root + "/metrics").text
-        assert "seqdistill_student_failures_total 2" in page.splitlines()
-        assert 'seqdistill_requests_total{model="teacher",reason="student failed"} 2' in page.splitlines()
 
 
 def test_a_client_that_goes_away_ends_the_student_s_work_and_what_was_paid_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,508 @@
+"""Rows of public data sets and of other tools' exports, each with the prompts and answers that an import reads from them."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from log_shapes import ANSWER, ASKED, CHAT, GEMINI, REPLY
+
+
+def node(name: str, parent: str | None, role: str, text: str, rank: int | None = None, **more: Any) -> dict[str, Any]:
+    return {"message_id": name, "parent_id": parent, "text": text, "role": role, "lang": "en", "rank": rank, **more}
+
+
+def span(kind: str, put: Any, got: Any, **more: Any) -> dict[str, Any]:
+    facts = {"mlflow.spanType": kind, "mlflow.spanInputs": put, "mlflow.spanOutputs": got, **more}
+    return {"name": "x", "parent_id": None, "attributes": {key: json.dumps(value) for key, value in facts.items()}}
+
+
+def otlp(**facts: Any) -> list[dict[str, Any]]:
+    return [
+        {"key": key, "value": {"intValue": str(v)} if isinstance(v, int) else {"stringValue": v}} for key, v in facts.items()
+    ]
+
+
+OASST = [
+    node("a", None, "prompter", "2 + 3?"),
+    node("b", "a", "assistant", "6", 1),
+    node("c", "a", "assistant", "5", 0),
+    node("d", "c", "prompter", "And 1?"),
+    node("e", "d", "assistant", "6"),
+]
+BELOW = {"role": "prompter", "text": "And 1?", "replies": [{"role": "assistant", "text": "6", "replies": []}]}
+TREE = {
+    "message_tree_id": "a",
+    "tree_state": "ready_for_export",
+    "prompt": {
+        "message_id": "a",
+        "role": "prompter",
+        "text": "2 + 3?",
+        "replies": [
+            {"role": "assistant", "text": "6", "rank": 1, "replies": []},
+            {"role": "assistant", "text": "5", "rank": 0, "replies": [BELOW]},
+        ],
+    },
+}
+LONGER = [(["2 + 3?"], "5"), (["2 + 3?", "5", "And 1?"], "6")]
+QA = (["Capital?\n\nParis is the capital."], "Paris")
+RATED = [
+    {"model": "x", "response": "6", "overall_score": 4.0, "annotations": {"helpfulness": {"Rating": "4"}}},
+    {"model": "m", "response": "5", "overall_score": 8.0, "annotations": {}},
+]
+MAPPING = {
+    "a": {"message": {"author": {"role": "user"}, "content": {"parts": ["2 + 3?"]}}, "parent": None},
+    "b": {
+        "message": {"author": {"role": "assistant"}, "recipient": "python", "content": {"content_type": "code", "text": "2+3"}},
+        "parent": "a",
+    },
+    "c": {"message": {"author": {"role": "tool"}, "content": {"content_type": "execution_output", "text": "5"}}, "parent": "b"},
+    "d": {
+        "message": {
+            "author": {"role": "assistant"},
+            "content": {"content_type": "thoughts", "thoughts": [{"summary": "s", "content": "hm"}]},
+        },
+        "parent": "c",
+    },
+    "e": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["It is 5."]}}, "parent": "d"},
+}
+PYTHON = '<tool_call>\n{"name": "python", "arguments": "2+3"}\n</tool_call>'
+FIVE = "<tool_response>\n5\n</tool_response>"
+HISTORY = {
+    "currentId": "b",
+    "messages": {
+        "a": {"parentId": None, "role": "user", "content": "2 + 3?"},
+        "b": {"parentId": "a", "role": "assistant", "content": "5", "model": "m"},
+        "c": {"parentId": "a", "role": "assistant", "content": "6", "model": "m"},
+    },
+}
+SUM = (["2 + 3?"], "5")
+
+GLAIVE = (
+    "USER: 2 + 3?\n\n\nASSISTANT: <functioncall> add <|endoftext|>\n\n\nFUNCTION RESPONSE: 5\n\n\nASSISTANT: 5 <|endoftext|>"
+)
+
+CASES: dict[
+    str, tuple[Sequence[Any], Sequence[tuple[list[str], str]], int]
+] = {  # rows; prompts and answers; how many are skipped
+    "OpenAssistant's messages": (OASST, LONGER, 1),
+    "OpenAssistant's messages, the children first": (OASST[::-1], LONGER[::-1], 1),
+    "OpenAssistant's messages without ranks": (
+        [{key: one[key] for key in ("message_id", "parent_id", "text", "role")} for one in OASST[:3]],
+        [(["2 + 3?"], "6"), SUM],
+        0,
+    ),
+    "a message that was deleted": ([OASST[0], {**OASST[2], "deleted": True}, OASST[1] | {"rank": 0}], [(["2 + 3?"], "6")], 1),
+    "OpenAssistant's trees": ([TREE], LONGER, 1),
+    "a thread of OpenAssistant's": ([{"thread_id": "c", "thread": [OASST[0], OASST[2]]}], [SUM], 0),
+    "UltraFeedback": ([{"source": "s", "instruction": "2 + 3?", "models": ["x", "m"], "completions": RATED}], [SUM], 1),
+    "UltraFeedback, whose principle was sent": (
+        [{"instruction": "2 + 3?", "completions": [{**RATED[1], "custom_system_prompt": "Be kind."}]}],
+        [(["Be kind.", "2 + 3?"], "5")],
+        0,
+    ),
+    "Nectar": (
+        [
+            {
+                "prompt": "\n\nHuman: 2 + 3?\n\nAssistant: ",
+                "answers": [{"answer": "5", "model": "m", "rank": 1.0}, {"answer": "6", "model": "x", "rank": 2.0}],
+            }
+        ],
+        [SUM],
+        1,
+    ),
+    "answers of several models that nobody judged": (
+        [{"prompt": "2 + 3?", "responses": [{"model": "m", "response": "5"}, {"model": "m", "response": "five"}]}],
+        [SUM, (["2 + 3?"], "five")],
+        0,
+    ),
+    "SQuAD": (
+        [
+            {
+                "id": "1",
+                "title": "France",
+                "context": "Paris is the capital.",
+                "question": "Capital?",
+                "answers": {"text": ["Paris", "paris"], "answer_start": [0]},
+            }
+        ],
+        [QA],
+        0,
+    ),
+    "SQuAD's own file": (
+        [
+            {
+                "title": "France",
+                "paragraphs": [
+                    {
+                        "context": "Paris is the capital.",
+                        "qas": [{"id": "1", "question": "Capital?", "answers": [{"text": "Paris", "answer_start": 0}]}],
+                    }
+                ],
+            }
+        ],
+        [QA],
+        0,
+    ),
+    "a passage beside the question": (
+        [{"question": "Capital?", "passage": "Paris is the capital.", "answer": "Paris"}],
+        [QA],
+        0,
+    ),
+    "HotpotQA": (
+        [
+            {
+                "question": "Capital?",
+                "context": {"title": ["a"], "sentences": [["Paris ", "is the capital."]]},
+                "answer": "Paris",
+            }
+        ],
+        [QA],
+        0,
+    ),
+    "Ragas": (
+        [
+            {
+                "user_input": "Capital?",
+                "retrieved_contexts": ["Paris is the capital."],
+                "response": "Paris",
+                "reference": "Paris",
+            }
+        ],
+        [QA],
+        0,
+    ),
+    "Ragas, older": (
+        [{"question": "Capital?", "contexts": ["Paris is the capital."], "answer": "Paris", "ground_truth": "Paris"}],
+        [QA],
+        0,
+    ),
+    "DeepEval": (
+        [{"input": "Capital?", "actual_output": "Paris", "retrieval_context": ["Paris is the capital."]}],
+        [QA],
+        0,
+    ),
+    "TriviaQA": ([{"question": "2 + 3?", "answer": {"value": "5", "aliases": ["five"]}}], [SUM], 0),
+    "several accepted answers": ([{"question": "2 + 3?", "answer": ["5", "five"]}], [SUM], 0),
+    "a problem with its solution and its answer": (
+        [{"problem": "2 + 3?", "solution": "So: 5", "answer": "5"}],
+        [(["2 + 3?"], "So: 5")],
+        0,
+    ),
+    "Natural Instructions": ([{"definition": "Add.", "inputs": "2 + 3?", "targets": "5"}], [(["Add.\n\n2 + 3?"], "5")], 0),
+    "an Alpaca row with earlier turns": (
+        [{"instruction": "2 + 3?", "input": "", "output": "5", "system": "S", "history": [["hi", "hello"]]}],
+        [(["S", "hi", "hello", "2 + 3?"], "5")],
+        0,
+    ),
+    "OpenOrca": ([{"system_prompt": "S", "question": "2 + 3?", "response": "5"}], [(["S", "2 + 3?"], "5")], 0),
+    "a system prompt of Cohere's": (
+        [{"request": {"message": "2 + 3?", "preamble": "S"}, "response": {"text": "5"}}],
+        [(["S", "2 + 3?"], "5")],
+        0,
+    ),
+    "OpenAI's evals, what is ideal": ([{"input": [ASKED], "ideal": "5"}], [SUM], 0),
+    "an item of a data set of Langfuse": (
+        [{"id": "i", "datasetId": "d", "input": {"question": "2 + 3?"}, "expectedOutput": "5"}],
+        [SUM],
+        0,
+    ),
+    "an item of a data set of Braintrust": ([{"input": "2 + 3?", "expected": "5", "metadata": {}}], [SUM], 0),
+    "Firefly": ([{"kind": "Sum", "input": "2 + 3?", "target": "5"}], [SUM], 0),
+    "two conversations and a vote": (
+        [
+            {
+                "model_a": "x",
+                "model_b": "m",
+                "winner": "model_b",
+                "conversation_a": [ASKED, {**ANSWER, "content": "6"}],
+                "conversation_b": [ASKED, ANSWER],
+            },
+            {
+                "model_a": "x",
+                "model_b": "m",
+                "winner": "tie",
+                "conversation_a": [ASKED, ANSWER],
+                "conversation_b": [ASKED, ANSWER],
+            },
+        ],
+        [SUM],
+        1,
+    ),
+    "Glaive with a function's result": (
+        [{"chat": GLAIVE}],
+        [(["2 + 3?", "<functioncall> add", FIVE], "5")],
+        0,
+    ),
+    "Hermes' tool turns, in their tags already": (
+        [
+            {
+                "conversations": [
+                    {"from": "human", "value": "2 + 3?"},
+                    {"from": "gpt", "value": "<tool_call>\n{}\n</tool_call>"},
+                    {"from": "tool", "value": FIVE},
+                    {"from": "gpt", "value": "5"},
+                ]
+            }
+        ],
+        [(["2 + 3?", "<tool_call>\n{}\n</tool_call>", FIVE], "5")],
+        0,
+    ),
+    "Llama 2's template as one text": (
+        [{"text": "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\n2 + 3? [/INST] 5 </s>"}],
+        [(["S", "2 + 3?"], "5")],
+        0,
+    ),
+    "Llama 3's template as one text": (
+        [
+            {
+                "text": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n2 + 3?<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\n5<|eot_id|>"
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Gemma's template as one text": (
+        [{"text": "<bos><start_of_turn>user\n2 + 3?<end_of_turn>\n<start_of_turn>model\n5<end_of_turn>"}],
+        [SUM],
+        0,
+    ),
+    "Alpaca as one text": (
+        [{"text": "Below is an instruction.\n\n### Instruction:\nAdd.\n\n### Input:\n2 + 3?\n\n### Response:\n5"}],
+        [(["Add.\n\n2 + 3?"], "5")],
+        0,
+    ),
+    "a prompt as Claude's older API had it": (
+        [{"recordId": "1", "modelInput": {"prompt": "\n\nHuman: 2 + 3?\n\nAssistant:"}, "modelOutput": {"completion": "5"}}],
+        [SUM],
+        0,
+    ),
+    "a prompt in Llama's template": (
+        [
+            {
+                "prompt": "<|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
+                "<|start_header_id|>user<|end_header_id|>\n\n2 + 3?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+                "completion": "5",
+            }
+        ],
+        [(["S", "2 + 3?"], "5")],
+        0,
+    ),
+    "a prompt in Mistral's template": ([{"prompt": "<s>[INST] 2 + 3? [/INST]", "completion": "5"}], [SUM], 0),
+    "BELLE": ([{"instruction": "Human:2 + 3?\nAssistant:", "input": "", "output": "5"}], [SUM], 0),
+    "a text that only has such marks": (
+        [{"prompt": "Continue.\nHuman: hi\nAssistant:", "completion": "5"}],
+        [(["Continue.\nHuman: hi\nAssistant:"], "5")],
+        0,
+    ),
+    "MLflow's trace": (
+        [{"info": {"request_id": "t"}, "data": {"spans": [span("CHAIN", {"q": "x"}, "y"), span("CHAT_MODEL", CHAT, REPLY)]}}],
+        [SUM],
+        1,
+    ),
+    "MLflow's span": ([span("TOOL", "x", "y"), span("LLM", CHAT, REPLY)], [SUM], 1),
+    "MLflow's trace of a function": ([{"data": {"spans": [span("UNKNOWN", {"question": "2 + 3?"}, "5")]}}], [SUM], 0),
+    "MLflow's span of messages": ([span("LLM", {"messages": [ASKED]}, {"messages": [ASKED, ANSWER]})], [SUM], 0),
+    "MLflow's span of LangChain": (
+        [
+            span(
+                "CHAT_MODEL", [[{"type": "human", "content": "2 + 3?"}]], {"generations": [[{"text": "5"}]], "llm_output": None}
+            )
+        ],
+        [SUM],
+        0,
+    ),
+    "MLflow's table of traces": (
+        [{"request_id": "t", "request": json.dumps(CHAT), "spans": [span("CHAT_MODEL", CHAT, REPLY)]}],
+        [SUM],
+        0,
+    ),
+    "a collector's file of OpenTelemetry": (
+        [
+            {
+                "resourceSpans": [
+                    {
+                        "scopeSpans": [
+                            {
+                                "spans": [
+                                    {
+                                        "name": "chat m",
+                                        "attributes": otlp(
+                                            **{
+                                                "gen_ai.request.model": "m",
+                                                "gen_ai.prompt.0.role": "user",
+                                                "gen_ai.prompt.0.content": "2 + 3?",
+                                                "gen_ai.completion.0.role": "assistant",
+                                                "gen_ai.completion.0.content": "5",
+                                                "gen_ai.usage.input_tokens": 7,
+                                            }
+                                        ),
+                                    }
+                                ]
+                            }
+                        ]
+                    }
+                ]
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Vercel's AI SDK": (
+        [
+            {
+                "name": "ai.generateText.doGenerate",
+                "attributes": {
+                    "ai.prompt.messages": json.dumps([{"role": "user", "content": [{"type": "text", "text": "2 + 3?"}]}]),
+                    "ai.response.text": "5",
+                    "ai.response.finishReason": "stop",
+                },
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Logfire": (
+        [{"attributes": {"request_data": json.dumps(CHAT), "response_data": json.dumps({"message": ANSWER})}}],
+        [SUM],
+        0,
+    ),
+    "Logfire's events": (
+        [
+            {
+                "attributes": {
+                    "events": json.dumps(
+                        [
+                            {"event.name": "gen_ai.user.message", **ASKED},
+                            {"event.name": "gen_ai.choice", "index": 0, "message": ANSWER, "finish_reason": "stop"},
+                        ]
+                    )
+                }
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Opik": (
+        [
+            {"trace_id": "t", "type": "llm", "input": {"messages": [ASKED]}, "output": {"choices": REPLY["choices"]}},
+            {"trace_id": "t", "type": "tool", "input": {"a": 1}, "output": {"b": 2}},
+        ],
+        [SUM],
+        1,
+    ),
+    "LangWatch": (
+        [
+            {
+                "trace_id": "t",
+                "type": "llm",
+                "input": {"type": "chat_messages", "value": [ASKED]},
+                "output": {"type": "chat_messages", "value": [ANSWER]},
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Datadog": ([{"span_id": "s", "meta": {"input": {"messages": [ASKED]}, "output": {"messages": [ANSWER]}}}], [SUM], 0),
+    "OpenAI's Agents SDK": (
+        [
+            {"object": "trace.span", "span_data": {"type": "generation", "input": [ASKED], "output": [ANSWER], "model": "m"}},
+            {"object": "trace.span", "span_data": {"type": "function", "input": "x", "output": "y"}},
+        ],
+        [SUM],
+        1,
+    ),
+    "an HTTP archive": (
+        [
+            {
+                "log": {
+                    "entries": [
+                        {"request": {"method": "GET", "url": "x"}, "response": {"status": 200, "content": {"text": "<html>"}}},
+                        {
+                            "request": {"method": "POST", "postData": {"text": json.dumps(CHAT)}},
+                            "response": {"status": 200, "content": {"text": json.dumps(REPLY)}},
+                        },
+                    ]
+                }
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Vertex's log of requests": ([{"full_request": {"contents": "2 + 3?"}, "full_response": GEMINI}], [SUM], 0),
+    "the command llm, a later turn": (
+        [
+            {
+                "prompt": "And 1?",
+                "prompt_json": {"messages": [ASKED, ANSWER, {**ASKED, "content": "And 1?"}]},
+                "response": "6",
+                "response_json": {"content": "6", "finish_reason": "stop"},
+            }
+        ],
+        [(["2 + 3?", "5", "And 1?"], "6")],
+        0,
+    ),
+    "Argilla 2": ([{"fields": {"prompt": "2 + 3?"}, "responses": {"answer": [{"value": "5", "user_id": "u"}]}}], [SUM], 0),
+    "Argilla's feedback": (
+        [{"fields": {"prompt": "2 + 3?"}, "responses": [{"values": {"answer": {"value": "5"}}, "status": "submitted"}]}],
+        [SUM],
+        0,
+    ),
+    "OpenInference with no more than input and output": (
+        [{"attributes": {"openinference": {"span": {"kind": "LLM"}}, "input": {"value": "2 + 3?"}, "output": {"value": "5"}}}],
+        [SUM],
+        0,
+    ),
+    "OpenInference with a whole request": (
+        [
+            {
+                "attributes.openinference.span.kind": "LLM",
+                "attributes.input.value": json.dumps(CHAT),
+                "attributes.output.value": json.dumps(REPLY),
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "Braintrust's spans of scores": (
+        [
+            {"span_id": "s", "input": [ASKED], "output": "5", "span_attributes": {"type": "llm"}},
+            {"span_id": "t", "input": "x", "output": 0.5, "span_attributes": {"type": "score"}},
+        ],
+        [SUM],
+        1,
+    ),
+    "Langfuse's CSV, whose texts are JSON": (
+        [{"traceId": "t", "type": "GENERATION", "input": '"2 + 3?"', "output": '"5"'}],
+        [SUM],
+        0,
+    ),
+    "ChatGPT's export with a tool": (
+        [{"current_node": "e", "mapping": MAPPING}],
+        [(["2 + 3?", PYTHON, FIVE], "It is 5.")],
+        0,
+    ),
+    "Claude's export with what was attached": (
+        [
+            {
+                "chat_messages": [
+                    {"sender": "human", "text": "Add.", "attachments": [{"file_name": "a", "extracted_content": "2 + 3?"}]},
+                    {"sender": "assistant", "text": "5"},
+                ]
+            }
+        ],
+        [(["Add.\n\n2 + 3?"], "5")],
+        0,
+    ),
+    "Open WebUI's history": ([{"id": "x", "chat": {"models": ["m"], "history": HISTORY}}], [SUM], 0),
+    "what people rated in Open WebUI": (
+        [
+            {"data": {"rating": rating}, "snapshot": {"chat": {"chat": {"messages": [ASKED, {**ANSWER, "content": text}]}}}}
+            for rating, text in ((1, "5"), (-1, "6"))
+        ],
+        [SUM],
+        1,
+    ),
+    "Llama Stack's log": ([{"messages": [ASKED], "completion_message": {**ANSWER, "stop_reason": "end_of_turn"}}], [SUM], 0),
+    "a column that says whether there is reasoning": ([{"input": [ASKED], "output": "5", "reasoning": "off"}], [SUM], 0),
+}
