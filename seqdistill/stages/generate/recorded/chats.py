@@ -18,13 +18,9 @@ def _chatgpt(row: Row) -> Row | None:
     nodes, name = row.get("mapping"), row.get("current_node")
     if not isinstance(nodes, Mapping) or not name:
         return None
-    branch: list[Row] = []
-    while (node := as_dict(nodes.get(str(name)))) and len(branch) <= len(nodes):
-        branch.insert(0, as_dict(node.get("message")))
-        name = node.get("parent")
     messages: list[Row] = []
     model, thoughts = None, ""
-    for message in branch:
+    for message in (as_dict(node.get("message")) for node in _branch(nodes, name, "parent")):
         content, role = as_dict(message.get("content")), as_dict(message.get("author")).get("role")
         if content.get("content_type") == "thoughts":
             found = [one.get("content") for one in objects(content.get("thoughts"))]
@@ -49,6 +45,15 @@ def _chatgpt(row: Row) -> Row | None:
             messages[-1] |= {"finish_reason": as_dict(facts.get("finish_details")).get("type"), "reasoning_content": thoughts}
             model, thoughts = facts.get("model_slug") or model, ""
     return {"messages": messages, "model": model}
+
+
+def _branch(nodes: Mapping[str, Any], name: Any, parent: str) -> list[Row]:
+    """The nodes of a tree from its root to the named one; `parent` is the key of a node's parent. Ends in a circle, too."""
+    branch: list[Row] = []
+    while (node := as_dict(nodes.get(str(name)))) and len(branch) <= len(nodes):
+        branch.insert(0, node)
+        name = node.get(parent)
+    return branch
 
 
 def _claude(row: Row) -> Row | None:
@@ -77,11 +82,7 @@ def _open_webui(row: Row) -> Row | None:
         chat = as_dict(as_dict(row["snapshot"]).get("chat"))
         chat = as_dict(chat.get("chat")) or chat
     history = as_dict(chat.get("history"))
-    nodes, name = as_dict(history.get("messages")), history.get("currentId")
-    branch: list[Any] = []
-    while (node := as_dict(nodes.get(str(name)))) and len(branch) <= len(nodes):
-        branch.insert(0, node)
-        name = node.get("parentId")
+    branch = _branch(as_dict(history.get("messages")), history.get("currentId"), "parentId")
     messages = branch or chat.get("messages")
     if not isinstance(messages, list) or not is_conversation(messages):
         return None
