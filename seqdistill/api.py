@@ -375,7 +375,7 @@ def doctor(run: RunPath = ".", recipe: RecipeLike = None, *, progress: Progress 
 
 
 def init(
-    folder: RunPath, kind: str = "summarize", recorded: Sequence[RunPath] = (), *, progress: Progress = SILENT
+    folder: RunPath, kind: str | None = None, recorded: Sequence[RunPath] = (), *, progress: Progress = SILENT
 ) -> "InitResult":
     """A folder to start from; with recorded completions, a run that has imported them too. Requests nothing."""
     from seqdistill.init import init

@@ -103,12 +103,21 @@ class InitResult:
     run: Path | None = None
 
 
-def init(folder: Path, kind: str, recorded: Sequence[Path], progress: Progress) -> InitResult:
-    """Writes the folder. Raises UsageError where it holds anything, for an unknown kind, and for too few recorded prompts."""
+def init(folder: Path, kind: str | None, recorded: Sequence[Path], progress: Progress) -> InitResult:
+    """Writes the folder, of a summary task if neither is passed.
+
+    Raises UsageError where it holds anything, for an unknown kind, a kind beside recorded completions, and too few of them.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: not an empty folder", "name a new one; nothing is overwritten")
+    if recorded and kind is not None:
+        raise UsageError(
+            f"--kind {kind} with --from: the recorded prompts are the task, and a kind would be another one",
+            "pass one of the two",
+        )
     if recorded:
         return _from_recorded(folder, recorded, progress)
+    kind = "summarize" if kind is None else kind
     if kind not in KINDS:
         raise UsageError(f"--kind {kind!r}{nearest(kind, KINDS)}", f"one of: {', '.join(KINDS)}")
     folder.mkdir(parents=True, exist_ok=True)

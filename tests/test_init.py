@@ -57,6 +57,7 @@ def test_a_kinds_recipe_goes_through_all_four_stages(kind: str, tmp_path: Path, 
         (["--from", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--from", "few.jsonl"], "too few to learn from"),
         (["--from", "no.jsonl"], "no.jsonl"),
+        (["--from", "few.jsonl", "--kind", "extract"], "--kind extract with --from"),
     ],
 )
 def test_what_init_refuses_leaves_nothing_behind(

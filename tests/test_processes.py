@@ -99,6 +99,10 @@ def test_a_training_that_accelerate_starts_is_the_same(one: Run, tiny_model: Pat
         ("distributed_type: [", "accelerate cannot read it"),
         ("nothing", "accelerate cannot read it"),
         ("distributed_type: MULTI_GPU\nnum_processes: many\n", "num_processes = 'many': expected a whole number"),
+        (
+            "distributed_type: MULTI_GPU\nnum_processes: 4\nnum_machines: 2\n",
+            "num_machines = 2: a run is trained on one machine",
+        ),
         (FSDP, "distributed_type = FSDP needs GPUs, and there are none"),
     ],
 )

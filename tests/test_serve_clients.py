@@ -53,6 +53,12 @@ WRONG: list[tuple[Any, str | None]] = [
     (b'{"messages": [{"role": "user", "content": "cut \\ud83d"}]}', "messages"),
     (b'{"messages": [{"role": "user", "content": "a"}], "stop": "\\uDC00"}', "stop"),
 ]
+WITHOUT_EFFECT: list[dict[str, Any]] = [
+    {"user": "a", "metadata": {"a": "b"}, "presence_penalty": 0, "tool_choice": "none"},
+    {"tools": [{"type": "function", "function": {"name": "find"}}], "tool_choice": "none"},
+    {"functions": [{"name": "find"}], "function_call": "none"},
+    {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
+]
 
 
 def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path: Path) -> None:
@@ -71,7 +77,8 @@ def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path
         for fields in ({"stream": False}, {"stream": True}):  # what an application sets for the model that answered before
             reply = send(server, asked(reasoning_effort="low", top_k=20, verbosity=None, **fields))
             assert (reply.status_code, reply.headers["x-seqdistill-ignored"]) == (200, "reasoning_effort, top_k")
-        assert send(server, asked(user="a", metadata={"a": "b"}, presence_penalty=0, tool_choice="none")).status_code == 200
+        for fields in WITHOUT_EFFECT:
+            assert send(server, asked(**fields)).status_code == 200, fields
 
 
 NO_REQUESTS: list[tuple[bytes, bytes]] = [
@@ -337,6 +344,18 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
         assert process.returncode == 0, err
         assert json.loads(out)["by_student"] == 1
     assert not (run.path / "run.json").exists()  # its flags change nothing of the run
+
+
+def test_a_port_that_is_taken_is_noticed_before_a_model_is_loaded(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run")
+    recipe = recipe_of(run, "http://127.0.0.1:9/v1", "http://y/v1")  # nobody is at the student's address
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}"),
+            Serving(run, recipe, ServeOptions(port=port)),
+        ):
+            raise AssertionError("it serves")
 
 
 def test_two_servers_do_not_share_a_run(tmp_path: Path) -> None:

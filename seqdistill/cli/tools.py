@@ -152,8 +152,8 @@ def _show(
 def _init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder to create")],
     kind: Annotated[
-        str, typer.Option("--kind", metavar="KIND", help="classify | extract | summarize | maths | rewrite [summarize]")
-    ] = "summarize",
+        str | None, typer.Option("--kind", metavar="KIND", help="classify | extract | summarize | maths | rewrite [summarize]")
+    ] = None,
     from_: Annotated[
         list[Path] | None,
         typer.Option(

@@ -13,11 +13,12 @@ from seqdistill.tasks.messages import chat_messages
 MOST_CHOICES = 16
 MOST_STOPS = 16
 MOST_TOP_LOGPROBS = 20
+CALLED_BY = {"tool_choice": "tools", "function_call": "functions"}  # what says whether the functions of a request are called
 WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {  # fields that change nothing at these values
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), (0,)),
     "repetition_penalty": (1,),
-    **dict.fromkeys(("tools", "functions"), ([],)),
-    **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
+    **dict.fromkeys(CALLED_BY.values(), ([],)),
+    **dict.fromkeys(CALLED_BY, ("none", "auto")),
     "parallel_tool_calls": (True, False),
     "logit_bias": ({},),
     "modalities": (["text"],),
@@ -68,6 +69,9 @@ def read_chat(content: bytes) -> Chat:
     if any(sign in content for sign in SURROGATES):
         _check_characters(body)
     messages = _messages(body.pop("messages", None))
+    for choice, functions in CALLED_BY.items():
+        if body.get(choice) == "none":
+            body.pop(functions, None)  # none of them is called
     fields: dict[str, Any] = {}
     ignored = []
     for name, value in body.items():

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.errors import SeqdistillError
+from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.serve.routing import Switch
 
@@ -38,17 +38,30 @@ def connections(concurrency: int, on_note: Callable[[str], None]) -> int:
     return fit
 
 
+async def check_free(host: str, port: int) -> None:
+    """Raises UsageError for an address that is taken, before a model is loaded to listen on it."""
+    with _free(host, port):
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port, start_serving=False)
+    server.close()
+
+
 async def listen(runner: "web.AppRunner", host: str, port: int) -> int:
-    """Starts to listen; returns the port. Raises SeqdistillError for one that is taken."""
+    """Starts to listen; returns the port. Raises UsageError for one that is taken."""
     from aiohttp import web
 
-    try:
+    with _free(host, port):
         await web.TCPSite(runner, host, port).start()
+    return int(runner.addresses[0][1])
+
+
+@contextlib.contextmanager
+def _free(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise SeqdistillError(
+        raise UsageError(
             f"cannot listen on {host}:{port}: {error.strerror or error}", "choose another --port, or --host"
         ) from None
-    return int(runner.addresses[0][1])
 
 
 @contextlib.asynccontextmanager

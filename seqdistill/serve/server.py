@@ -27,7 +27,7 @@ from seqdistill.serve.answering import Answering, Defaults
 from seqdistill.serve.app import LOCAL_HOSTS, App, Limits
 from seqdistill.serve.log import Log
 from seqdistill.serve.metrics import Metrics
-from seqdistill.serve.process import connections, import_what_requests_need, listen, stopping
+from seqdistill.serve.process import check_free, connections, import_what_requests_need, listen, stopping
 from seqdistill.serve.routing import TEACHER_ONLY, Promise, Switch, promise_in
 from seqdistill.serve.student import EndpointStudent, Student, served_names
 from seqdistill.serve.teacher import Teacher
@@ -181,8 +181,9 @@ class _Setup:
     @contextlib.asynccontextmanager
     async def opened(self) -> "AsyncIterator[Opened]":
         """Listens until the block ends; what is under way then is finished."""
-        import_what_requests_need()
         options, metrics = self.options, Metrics()
+        await check_free(options.host, options.port)
+        import_what_requests_need()
         answering = await self._answering()
         local = options.host in LOCAL_HOSTS and self.key is None
         concurrency = connections(options.concurrency, self.progress.note)

@@ -115,6 +115,11 @@ def check_accelerate(config: TrainConfig) -> None:
     count = getattr(found, "num_processes", None)
     if count is not None and type(count) is not int:
         raise UsageError(f"{place}: num_processes = {count!r}: expected a whole number", hint)
+    if (machines := getattr(found, "num_machines", 1)) not in (None, 1):
+        raise UsageError(
+            f"{place}: num_machines = {machines!r}: a run is trained on one machine, and would wait for the others for ever",
+            "set num_machines: 1",
+        )
     kind = str(getattr(found.distributed_type, "value", found.distributed_type))
     on_gpus = torch.accelerator.is_available() and not found.use_cpu
     if kind != "NO" and not on_gpus:
