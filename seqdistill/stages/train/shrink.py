@@ -4,10 +4,12 @@ Cutting and then fine-tuning on the teacher's outputs is Shleifer & Rush's recip
 measure of what a layer does is ShortGPT's block influence (https://arxiv.org/abs/2403.03853). Does not train.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -63,52 +65,50 @@ def shrink(
     whole = load("AutoModelForCausalLM", source, dtype="auto").eval()
     measured = list(islice(prompts, INFLUENCE_PROMPTS))
     path, stack = decoder_layers(whole)
-    text = whole.config.get_text_config(decoder=True)
-    scores: list[float] | None = None
-    chosen = None if layers is None else listed_layers(str(layers), choice, len(stack))
+    of = len(stack)
     if layers is None:
-        choice, chosen = "all", list(range(len(stack)))
-    elif chosen is not None:
-        choice = "list"
-    elif choice == "even":
-        chosen = completed(text, even_layers(int(layers), len(stack)))
+        chosen = LayerChoice("all", list(range(of)))
     else:
-        scores = block_influence(whole, tokenizer, measured, progress)
-        chosen = completed(text, influential_layers(int(layers), scores), scores)
-    if layers is not None:
-        progress.note(f"{model}: keeping layers {','.join(map(str, chosen))} of {len(stack)} ({choice})")
+        chosen = choose_layers(str(layers), choice, whole, tokenizer, measured, progress)
+        progress.note(f"{model}: keeping layers {','.join(map(str, chosen.layers))} of {of} ({chosen.by})")
     narrowed = None
     if width < 1:
         whole, narrowed = narrow(whole, width, tokenizer, measured, progress)
         progress.note(f"{model}: keeping {narrowed.count:,} of {narrowed.of:,} neurons a layer, by {narrowed.by}")
-    smaller = whole if layers is None else cut(whole, path, chosen)
+    smaller = whole if layers is None else cut(whole, path, chosen.layers)
     vocabulary = {"kept": len(kept or tokenizer), "of": len(tokenizer)}
     if kept is not None:
         progress.note(f"{model}: keeping {vocabulary['kept']:,} of {vocabulary['of']:,} tokens")
         restrict(smaller, kept)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    facts = {
+        "source": model,
+        "layers": chosen.layers,
+        "of": of,
+        "choice": chosen.by,
+        "vocabulary": vocabulary,
+        **({"width": narrowed.facts} if narrowed else {}),
+        "influence": chosen.influence and [round(score, 6) for score in chosen.influence],
+        "parameters": smaller.num_parameters(),
+    }
+    with _whole_or_not_at_all(out) as half:
         with torch.no_grad():
             smaller.save_pretrained(half)
         write_vocabulary(source, tokenizer, kept, half)
-        facts = {
-            "source": model,
-            "layers": chosen,
-            "of": len(stack),
-            "choice": choice,
-            "vocabulary": vocabulary,
-            **({"width": narrowed.facts} if narrowed else {}),
-            "influence": scores and [round(score, 6) for score in scores],
-            "parameters": smaller.num_parameters(),
-            "sha256": file_sha256(half),
-        }
-        write_json(half / "shrink.json", facts)
+        write_json(half / "shrink.json", {**facts, "sha256": file_sha256(half)})
+    return chosen.layers
+
+
+@contextlib.contextmanager
+def _whole_or_not_at_all(out: Path) -> Iterator[Path]:
+    """A folder that takes the name `out` at the end, and is removed where the block fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        yield half
         half.chmod(0o755)
         os.replace(half, out)
     finally:
         shutil.rmtree(half, ignore_errors=True)
-    return chosen
 
 
 def shrink_from_files(
@@ -158,6 +158,30 @@ def tokens_of_files(source: ModelConfig, prompts: Iterable[list[Message]], texts
 
 
 # --- which layers -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The layers that are kept, and how they were chosen."""
+
+    by: str  # influence | even | list | all
+    layers: list[int]
+    influence: list[float] | None = None  # of every layer, where it was measured
+
+
+def choose_layers(
+    layers: str, choice: str, model: Any, tokenizer: Any, prompts: Sequence[list[Message]], progress: Progress
+) -> LayerChoice:
+    """The layers of `model` that `layers` and `choice` of `shrink` name. Raises UsageError as it does."""
+    total = len(decoder_layers(model)[1])
+    text = model.config.get_text_config(decoder=True)
+    listed = listed_layers(layers, choice, total)
+    if listed is not None:
+        return LayerChoice("list", listed)
+    if choice == "even":
+        return LayerChoice(choice, completed(text, even_layers(int(layers), total)))
+    scores = block_influence(model, tokenizer, prompts, progress)
+    return LayerChoice(choice, completed(text, influential_layers(int(layers), scores), scores), scores)
 
 
 def listed_layers(layers: str, choice: str, total: int) -> list[int] | None:
