@@ -5,6 +5,7 @@ Does not know what a stage does.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -26,6 +27,7 @@ from seqdistill.version import __version__, source_sha256
 
 STAGES = ("generate", "filter", "train", "eval")
 PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "accelerate", "sacrebleu", "tokenizers")
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system, as Lustre and NFS are often mounted
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,9 @@ class Run:
                     fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
                     return handle.read().strip() or "an unknown process"
-        except FileNotFoundError:
-            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, *NO_LOCKS):
+                raise
         return None
 
     def spending(self) -> contextlib.AbstractContextManager[None]:
@@ -122,7 +125,16 @@ class Run:
     def _held(self, path: Path, activity: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+") as handle:
-            if not _locks(handle):
+            try:
+                locked = _locks(handle)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                raise SeqdistillError(
+                    f"{path}: this file system cannot lock files ({error.strerror}), and two processes could pay twice",
+                    "put the run on a local disk, or mount the file system with locks (Lustre: -o flock; NFS: a lock daemon)",
+                ) from None
+            if not locked:
                 handle.seek(0)
                 raise SeqdistillError(
                     f"{self.path}: another process ({handle.read().strip() or 'unknown'}) {activity}",
@@ -281,9 +293,9 @@ def _by_dotted_name(settings: Mapping[str, Any], above: str = "") -> dict[str, A
 
 
 def _stamp(path: Path) -> list[int]:
-    """Size and modification time (ns) of a file, or of a folder's content together: a cheap sign of change."""
+    """The size of a file or of a folder's content, and the modification time (ns) of each file: a cheap sign of change."""
     parts = [part.stat() for part in content_files(path)]
-    return [sum(part.st_size for part in parts), max((part.st_mtime_ns for part in parts), default=0)]
+    return [sum(part.st_size for part in parts), *(part.st_mtime_ns for part in parts)]
 
 
 def _unchanged(path: Path, output: Mapping[str, Any]) -> bool:

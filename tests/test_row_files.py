@@ -77,6 +77,7 @@ TALK = [{"role": "user", "content": GERMAN}, {"role": "assistant", "content": "x
 MAPS = pyarrow.list_(pyarrow.map_("string", "string"))
 
 
+SKIPPED_FRAME = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"  # of zstd, as pzstd writes one first
 SEMICOLONS = f'prompt;reference\n"{GERMAN}";x y\n'
 
 
@@ -88,6 +89,25 @@ def parquet(**columns: object) -> bytes:
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
     return buffer.getvalue()
+
+
+FAR_DAY = pyarrow.array([2**31 - 1], pyarrow.int32()).cast(pyarrow.date32())
+
+
+def damaged_page() -> bytes:
+    """A Parquet file of which the metadata is whole, and a packed page is not."""
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": [f"{n} and {n * n}" for n in range(999)]}), buffer, compression="gzip")
+    content = buffer.getvalue()
+    return content[:60] + bytes(200) + content[260:]
+
+
+def other_zip(flags: int = 0, method: int = 0) -> bytes:
+    """An archive whose member is said to be packed otherwise than it is, at the places where the format has it."""
+    content = bytearray(zipped(**{"a.jsonl": PROMPT_LINE.encode()}))
+    for at in (content.index(b"PK\x03\x04") + 6, content.index(b"PK\x01\x02") + 8):
+        content[at], content[at + 2] = flags, method
+    return bytes(content)
 
 
 def tarred(content: bytes) -> bytes:
@@ -128,6 +148,7 @@ def zipped(**files: bytes) -> bytes:
         ("a.jsonl.bz2", bz2.compress(PROMPT_LINE.encode())),
         ("a.jsonl.xz", lzma.compress(PROMPT_LINE.encode())),
         ("a.jsonl.zst", pyarrow.compress(PROMPT_LINE.encode(), "zstd", asbytes=True)),
+        ("a.jsonl.zst", SKIPPED_FRAME + pyarrow.compress(PROMPT_LINE.encode(), "zstd", asbytes=True)),
         ("a.csv.zst", pyarrow.compress(SEMICOLONS.encode("utf-16"), "zstd", asbytes=True)),
         ("a.zip", zipped(**{"a.csv": SEMICOLONS.encode(), "__MACOSX/._a.csv": b"x"})),
         ("a.jsonl.zip", zipped(**{"x/a.jsonl": PROMPT_LINE.encode()})),
@@ -152,6 +173,7 @@ def zipped(**files: bytes) -> bytes:
         ("a.jsonl", PROMPT_LINE.replace("}", "},").encode()),
         ("a.jsonl", f"\x1e{PROMPT_LINE}".encode()),
         ("a.jsonl", f"[\n{PROMPT_LINE},\n]".encode()),
+        ("a.jsonl", f"[]\n[{PROMPT_LINE}]\n".encode()),
         ("a.jsonl", (PROMPT_LINE.strip() * 2).encode()),
         ("a.json", (PROMPT_LINE.strip() * 2).encode()),
         ("a.json", json.dumps({"prompt": [GERMAN], "reference": ["x y"]}).encode()),
@@ -220,6 +242,8 @@ def test_a_guessed_encoding_is_mentioned(tmp_path: Path) -> None:
         ("a.json", b'[{"prompt": "x"}, {"prompt": ', "not JSON"),
         ("a.json", b'[{"prompt": "x"},\n\n{"prompt": 1 2}, ' + b" " * 99 + b"]", "a.json:3: not JSON"),
         ("a.json", b'[{"prompt": "x"}', "ends before its array does"),
+        ("a.json", b'[{"prompt": "x"}] y', "a.json:1: not JSON"),
+        ("a.json", b'[{"prompt": "x"}]\n[{"prompt": "y"}', "ends before its array does"),
         ("a.json", b'[{"prompt": "x"}, 3]', "a.json:item 2: not a JSON object: 3"),
         ("a.csv", b"prompt,prompt\nx,y\n", "two columns are called 'prompt'"),
         ("a.jsonl.gz", tarred(b'{"prompt": "x"}\n'), "a tar archive"),
@@ -237,6 +261,11 @@ def test_a_guessed_encoding_is_mentioned(tmp_path: Path) -> None:
         ("a.zip", b"PK\x03\x04", "not a whole zip file"),
         ("a.zip", zipped(**{"xl/workbook.xml": b"x", "a.xml": b"x"}), "an Excel workbook"),
         ("a.zip", zipped(**{"a.jsonl": PROMPT_LINE.encode(), "b.jsonl": b""}), "2 files are in this archive: a.jsonl, b.jsonl"),
+        ("a.zip", other_zip(flags=1), "a.zip: encrypted"),
+        ("a.zip", other_zip(method=9), "a.zip: packed by a method that Python lacks"),
+        ("a.parquet", parquet(prompt=["x"])[:-9], "a.parquet: not Parquet"),
+        ("a.parquet", damaged_page(), "a.parquet: damaged"),
+        ("a.parquet", parquet(prompt=["x"], day=FAR_DAY), "a.parquet:rows 1 to 1: a value that Python does not have"),
         ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook"),
         ("a.csv", b"<!DOCTYPE html><html></html>", "a web page"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS"),
@@ -252,6 +281,13 @@ def test_a_file_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path, nam
     with pytest.raises(UsageError, match=says) as raised:
         load_prompts(str(tmp_path / name), PLAIN)
     assert raised.value.hint
+
+
+@pytest.mark.parametrize("between", ["\n", "", ",\n", "\n\n"])
+def test_every_array_of_a_file_is_read(tmp_path: Path, between: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('[{"prompt": "a"}, {"prompt": "b"}]' + between + '[{"prompt": "c"}]' + between + '{"prompt": "d"}')
+    assert [prompt.messages[0]["content"] for prompt in load_prompts(str(path), PLAIN)] == ["a", "b", "c", "d"]
 
 
 def test_missing_references_in_parquet_are_none(tmp_path: Path) -> None:

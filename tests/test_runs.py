@@ -1,5 +1,7 @@
 """The run directory: done means done, changes are named, two processes never share a stage."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +69,36 @@ def test_a_second_process_on_a_stage_is_refused_by_name(tmp_path: Path) -> None:
         other.stdin.close()
     with Run(tmp_path).locked("generate"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def without_locks(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("seqdistill.runs.fcntl.flock", without_locks)
+    run = Run(tmp_path)
+    for held in (run.locked("generate"), run.spending()):
+        with pytest.raises(SeqdistillError, match="cannot lock files") as caught, held:
+            pass
+        assert "local disk" in caught.value.hint
+    assert run.at_work("generate") is None  # so that `status` can be asked
+
+
+def test_a_folder_s_older_file_in_another_s_place_is_a_change(tmp_path: Path) -> None:
+    data, run, model = tmp_path / "in.jsonl", Run(tmp_path / "run"), tmp_path / "run" / "filter" / "model"
+    data.write_text("a")
+    model.mkdir(parents=True)
+    for name in ("a", "b"):
+        (model / name).write_text(name)
+    record = StageRecord(run, "filter", {}, {"data": data})
+    record.finish({"model": None}, config={})
+    assert record.up_to_date()
+    stand_in = tmp_path / "older"
+    stand_in.write_text("x")
+    os.utime(stand_in, (1, 1))
+    stand_in.rename(model / "a")
+    assert not record.up_to_date()
 
 
 def test_a_manifest_holds_no_secret_and_says_what_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

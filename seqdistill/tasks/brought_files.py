@@ -20,6 +20,7 @@ KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 WANTED = f"expected {', '.join(KINDS)}, the text ones also as {', '.join(PACKED)}, or hf:OWNER/NAME[/CONFIG][:SPLIT]"
 _PACKINGS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
+_PACKINGS |= {bytes([low, 0x2A, 0x4D, 0x18]): "zstd" for low in range(0x50, 0x60)}  # its first frame is to be skipped
 _OTHER_FORMATS = {  # by their first bytes: what people call .csv or .jsonl and is not
     b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as CSV UTF-8"),
     b"PAR1": ("Parquet", "call it .parquet"),
@@ -146,7 +147,11 @@ def _only_member(path: Path) -> IO[bytes]:
             raise UsageError(f"{path}: an Excel workbook", "save the sheet as CSV UTF-8")
         if len(names) != 1:
             raise UsageError(f"{path}: {len(names)} files are in this archive: {', '.join(names)[:100]}", "unpack it: unzip")
-        return archive.open(names[0])
+        try:
+            return archive.open(names[0])
+        except RuntimeError as error:  # NotImplementedError is one
+            reason = "packed by a method that Python lacks" if isinstance(error, NotImplementedError) else "encrypted"
+            raise UsageError(f"{path}: {reason}", "unpack it: unzip, or 7z x") from None
 
 
 class _Bunzipped(bz2.BZ2File):

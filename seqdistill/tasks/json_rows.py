@@ -151,7 +151,7 @@ def _is_message_next(text: str, at: int) -> bool:
 
 
 def _values(text: IO[str], path: Path) -> Iterator[tuple[str, Any, bool]]:
-    """(place, value, whether in an array) of each item of an array, or of each value of a sequence, read piece by piece."""
+    """(place, value, whether in an array) of each item of arrays and each value between them, read piece by piece."""
     hint = "expected one array of objects, or one object a line"
     buffer, at, line, number = "", 0, 1, 0
     ended = in_array = False
@@ -166,11 +166,12 @@ def _values(text: IO[str], path: Path) -> Iterator[tuple[str, Any, bool]]:
                     raise UsageError(f"{path}: ends before its array does", "the file is cut short: copy or download it again")
                 return
             continue
-        if number == 0 and not in_array and buffer[at] == "[" and not _is_message_next(buffer, at + 1):
+        if not in_array and buffer[at] == "[" and not _is_message_next(buffer, at + 1):
             in_array, at = True, at + 1
             continue
         if in_array and buffer[at] == "]":
-            return
+            in_array, at = False, at + 1
+            continue
         try:
             value, end = first_json(buffer, at)
         except json.JSONDecodeError as error:

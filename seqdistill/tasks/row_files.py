@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
@@ -60,11 +60,22 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         with path.open("rb") as file:
             number = 0
             for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=256):
-                for row in batch.to_pylist():
+                for row in _rows_of(batch, f"{path}:rows {number + 1} to {number + batch.num_rows}"):
                     number += 1
                     yield f"{path}:row {number}", _from_arrow(row)
     except pyarrow.ArrowException as error:
         raise UsageError(f"{path}: not Parquet: {error}", "pass a Parquet file") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise UsageError(f"{path}: damaged: {error}", "copy or download the file again") from None
+
+
+def _rows_of(batch: Any, place: str) -> list[dict[str, Any]]:
+    try:
+        return cast(list[dict[str, Any]], batch.to_pylist())
+    except (OverflowError, ValueError) as error:  # a date before year 1 or after 9999
+        raise UsageError(f"{place}: a value that Python does not have: {error}", "write the column as text") from None
 
 
 def hub_rows(source: str) -> Iterator[Row]:

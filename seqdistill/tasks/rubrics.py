@@ -17,7 +17,7 @@ from seqdistill.errors import UsageError
 from seqdistill.records import Message, file_sha256, fingerprint
 from seqdistill.tasks.templates import prompts_folder, render_text
 
-MOST_OBJECTS = 50  # opening braces of a reply that are looked at, from its end
+MOST_OBJECTS = 200  # opening braces of a reply that are looked at, the last ones
 
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)
 _WRITTEN = re.compile(r"(?P<score>-?\d{1,6}(?:\.0*)?)(?:\s?/\s?(?P<of>\d{1,6}))?")
@@ -76,19 +76,21 @@ def choice_in(reply: str, choices: Sequence[str]) -> str | None:
 
 
 def _last_value(reply: str, key: str) -> Any:
-    """The value of this key in the last JSON object of a text that has it; None for none."""
-    end = len(reply)
-    for _ in range(MOST_OBJECTS):
-        end = reply.rfind("{", 0, end)
-        if end < 0:
-            return None
+    """The value of this key in the last JSON object of a text that has it; None for none.
+
+    Of nested objects the outermost that has it counts: the score of a whole, and not of one of its criteria.
+    """
+    found, after = None, 0
+    for start in [brace.start() for brace in re.finditer("{", reply)][-MOST_OBJECTS:]:
+        if start < after:
+            continue  # within the last one
         try:
-            value, _ = _DECODER.raw_decode(reply, end)
+            value, end = _DECODER.raw_decode(reply, start)
         except (ValueError, RecursionError):
             continue
         if key in value:
-            return value[key]
-    return None
+            found, after = value[key], end
+    return found
 
 
 def load_rubric(name: str) -> Rubric:
