@@ -183,11 +183,20 @@ def _cards(text: str, runs: list[re.Match[str]]) -> Iterator[Finding]:
 # --- phone ----------------------------------------------------------------------------------------------------------------
 
 _GROUP = re.compile(r"\+? ?\(\+?\d+\)|\+ ?\d+|\d+")
+# A word for calling. Those of the second group are everyday words as well: they count where the number follows at once.
 _PHONE_WORD = re.compile(
-    r"(?:\b(?:tele?(?:ph|f)ono?e?n?|tel|fon|phone|call(?:ing)?|ring|dial|mobile?|cell(?:ulare|phone)?|handy|fax|hotline|whatsapp"
-    r"|sms|text|rufnummer|tél|t[ée]l[ée]phone|portable|appel(?:er|ez)|llam(?:e|ar|a)|m[oó]vil|telefon[eo]?|telefoon|bel|ligue|ph|contact)\b"
-    r"|тел(?:ефон)?|电话|手机|電話)[^\d\n]{0,24}$",
+    r"(?:\b(?:(?:tele?(?:ph|f)ono?e?n?|tel|fon|calling|cellulare|cellphone|fax|hotline|whatsapp|rufnummer|tél|t[ée]l[ée]phone"
+    r"|appel(?:er|ez)|llam(?:e|ar|a)|m[oó]vil|telefon[eo]?|telefoon)"
+    r"|(?P<everyday>phone|call|ring|dial|mobile?|cell|handy|sms|text|portable|bel|ligue|ph|contact))\b"
+    r"|тел(?:ефон)?|电话|手机|電話)(?P<between>[^\d\n]{0,24})$",
     re.IGNORECASE,
+)
+_AT_ONCE = re.compile(
+    r"(?:\W|\b(?:us|me|him|her|them|it|at|on|no|nr|number|is|now|al|aan|auf|au|le|unter|via)\b)*|.*:\s*", re.IGNORECASE
+)
+_COUNTS = re.compile(  # after an everyday word: small numbers, thousands, years, decimals, long series
+    r"\d{1,2}(?:[ /-]\d{1,2})+|\d{1,2}(?:[ ,.]\d{3})+|(?:19|20)\d\d(?:[ /-](?:19|20)\d\d)+|\d+\.\d+(?:[ –-]+\d+\.\d+)+"
+    r"|\d{3,4}(?: \d{3,4}){3,}|\d+(?:/\d+){2,}"
 )
 _NUMBER_WORD = re.compile(
     r"(?:\b(?:order|invoice|ref(?:erence)?|ticket|account|case|id|no|nr|isbn|issn|serial|sku|code|part|lot|permit|file)\b|#)\W{0,3}$",
@@ -214,12 +223,21 @@ def _phones(text: str, runs: list[re.Match[str]], regions: tuple[str, ...]) -> I
         groups = [group.span() for group in _GROUP.finditer(text, first, run.end())]
         for number, (start, _) in enumerate(groups):
             if start >= end:
-                called, numbered = (_PHONE_WORD.search(before), _NUMBER_WORD.search(before)) if number == 0 else (None, None)
+                called = number == 0 and _is_called(before, text[start : groups[-1][1]])
+                numbered = number == 0 and _NUMBER_WORD.search(before) is not None
                 ends = [after for _, after in groups[number : number + _MOST_GROUPS]]
-                found = _longest(text, start, ends, bool(called), bool(numbered), regions)
+                found = _longest(text, start, ends, called, numbered, regions)
                 if found:
                     yield found
                     end = found.end
+
+
+def _is_called(before: str, digits: str) -> bool:
+    """Whether the words before these groups of digits say that they are dialled."""
+    word = _PHONE_WORD.search(before)
+    if word is None or word["everyday"] is None:
+        return word is not None
+    return _AT_ONCE.fullmatch(word["between"]) is not None and not _COUNTS.fullmatch(digits)
 
 
 def _longest(text: str, start: int, ends: list[int], called: bool, numbered: bool, regions: tuple[str, ...]) -> Finding | None:
@@ -340,7 +358,10 @@ _ASSIGNED = re.compile(
     re.IGNORECASE,
 )
 _ASSIGNED_SIGNS = ("key", "secret", "token", "pass", "pwd", "kennwort", "contraseña")
-_STAND_IN = re.compile(r"x{4,}|\*{3,}|\.{3}|example|your|changeme|placeholder|redacted|^\$|^%|://", re.IGNORECASE)
+_STAND_IN = re.compile(
+    r"x{4,}|\*{3,}|\.{3}|example|your|changeme|placeholder|redacted|^\$|^%|^[<{\[].*[>}\]]$|://|^(?:user(?:name)?:)?(?:pass(?:word|wd)?|pwd|secret)$",
+    re.IGNORECASE,
+)
 
 
 def _secrets(text: str) -> Iterator[Finding]:
@@ -349,9 +370,10 @@ def _secrets(text: str) -> Iterator[Finding]:
     if any(sign in text for sign in _ISSUED_SIGNS):
         yield from (_secret(match, 0) for match in _ISSUED.finditer(text) if re.search(r"\d", match[0]))
     if "://" in text and "@" in text:
-        yield from (_secret(match, 0) for match in _IN_URL.finditer(text))
+        found = (match for match in _IN_URL.finditer(text) if not _STAND_IN.search(match[0].partition(":")[2]))
+        yield from (_secret(match, 0) for match in found)
     if "Bearer" in text or "Basic" in text:
-        yield from (_secret(match, 1) for match in _BEARER.finditer(text))
+        yield from (_secret(match, 1) for match in _BEARER.finditer(text) if not _STAND_IN.search(match[1]))
     lower = text.lower()
     if ("=" in text or ":" in text) and any(sign in lower for sign in _ASSIGNED_SIGNS):
         yield from (_secret(match, "value") for match in _ASSIGNED.finditer(text) if _looks_random(match))

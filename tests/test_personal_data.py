@@ -75,7 +75,7 @@ PHONES = (
 CALLED = (
     """
 Call 555-0143|Rufnummer 0221 2210|Tel 01 58858|Tel. 694 75 00 12|Phone: 2125550143|tel 612 34 56 78|Telefon 694 750 012|Fax: 914 56 78 90|llame al 912 345 678
-Mobil: 98765 43210|call us at 9265 9333|WhatsApp 11 91234-5678|Tél : 2 33 44 55 66|телефон 8 (495) 123-45-67|tel:+12125550143|Tel.:030 901820
+Mobil: 98765 43210|call us at 9265 9333|WhatsApp 11 91234-5678|Tél : 2 33 44 55 66|телефон 8 (495) 123-45-67|Phone number of the office: 555 0143|Call 212 555 0143|text us on 9265 9333|tel:+12125550143|Tel.:030 901820
 """.replace("\n", "|")
     .strip("|")
     .split("|")
@@ -173,6 +173,13 @@ def negatives() -> list[str]:
     """Texts full of digits, at signs and hashes that name nobody and open nothing."""
     texts = [
         "Meeting on 12.05.2024 at 14:30 in room 214.",
+        "Keep the pH 7.35-7.45 6.8-7.0 in cell 1 2 3 4 5 6 7.",
+        "Sold by mobile: 1 200 000, by text lengths 128 256 512 1024, text: 128 256 512 1024.",
+        "Phone sales 2019 2020 2021; phone: 2019/2020/2021; contact angle 10 20 30 40.",
+        "Call option strike 100/105/110, call options: 100/105/110, ring sizes 110 112 114 116.",
+        "postgresql://username:password@localhost/db, mongodb://<username>:<password>@host, ftp://user:pass@host",
+        "https://x-access-token:${TOKEN}@github.com and https://user:{password}@host, redis://:YOUR_PASSWORD@cache",
+        "Authorization: Bearer YOUR_ACCESS_TOKEN_HERE_PLEASE or Bearer xxxxxxxxxxxxxxxxxxxxxxxx",
         "Closed from 2024-05-12 to 2024-06-30, daily 08:00-17:00.",
         "Closed 2024-05-12 14:00 – 2024-05-13 09:30.",
         "Open 08.00-12.00 and 13.00-17.00; call before 05.12.2024.",
