@@ -8,12 +8,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from batch_server import BatchServer
 from chat_server import Body, ChatServer, Fault, answer
 from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_child, priced, prompts_file, recipe, run_it
 
 from seqdistill.cli import main
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.journal import batches
 from seqdistill.journal.budget import Price, Source, price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
@@ -280,12 +282,17 @@ def test_a_journal_of_an_older_version_is_paid_at_today_s_price(tmp_path: Path) 
             generate(Run(tmp_path / "run"), replace(more, generate=replace(more.generate, samples=3)), Silent())
 
 
-def test_tokens_beyond_the_limit_raise_what_the_next_requests_are_taken_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [False, True])
+def test_tokens_beyond_the_limit_raise_what_the_next_requests_are_taken_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: bool
+) -> None:
     """Reasoning that the endpoint bills beside max_tokens: the first answer shows it, and the cap holds from there."""
+    monkeypatch.setattr(batches, "FIRST_PAUSE_SECONDS", 0.01)
     hidden = {"prompt_tokens": 20, "completion_tokens": 18, "total_tokens": 620}
-    with ChatServer(reply=lambda body: {**answer(body), "usage": hidden}) as server:
-        asked = recipe(server, prompts_file(tmp_path, range(60)), max_tokens=20, budget=20.0)
-        with pytest.raises(Incomplete, match="the budget of 20 USD is reached") as caught:
+    with BatchServer(reply=lambda body: {**answer(body), "usage": hidden}) as server:
+        budget = 10.0 if batch else 20.0  # a batch costs half
+        asked = recipe(server, prompts_file(tmp_path, range(60)), max_tokens=20, budget=budget, batch=batch)
+        with pytest.raises(Incomplete, match=f"the budget of {budget:g} USD is reached") as caught:
             generate(Run(tmp_path / "run"), priced(asked), Silent())
         assert re.search(r"\(the endpoint bills up to \d\d\.\d times what max_tokens allows\)", caught.value.message)
         assert pytest.approx(len(server.usages) * (20 * 1e-3 + 600 * 1e-2)) == 3 * 6.02, "as many as fit"

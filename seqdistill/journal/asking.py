@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from seqdistill.engines import Answering, Completion, Engine, Pace, Request, neutralised, open_engine
 from seqdistill.journal.budget import Budget, Source
-from seqdistill.journal.storage import Journal, request_key
+from seqdistill.journal.storage import Hold, Journal, request_key
 from seqdistill.recipe.tables import ModelConfig
 
 SYNC_SECONDS = 1.0
@@ -132,8 +132,11 @@ class Asker:
         for task in [*self._under_way.values()]:
             task.cancel()
 
-    def store(self, source: Source, batch: Sequence[tuple[str, Request, Completion]]) -> None:
-        """Puts completions that belong together into the journal, with what they cost; failures are not in it."""
+    def store(self, source: Source, batch: Sequence[tuple[str, Request, Completion]], settles: Hold | None = None) -> None:
+        """Puts completions that belong together into the journal, with what they cost; failures are not in it.
+
+        `settles` is their own upper bound, where they were sent under a hold of many.
+        """
         answered = [
             (key, request, replace(completion, hold=None) if completion.uncounted else completion)
             for key, request, completion in batch
@@ -141,7 +144,7 @@ class Asker:
         ]
         if answered:
             usd = [source.cost(completion) for _, _, completion in answered]
-            self.journal.append(source.identity, answered, usd=usd)
+            self.journal.append(source.identity, answered, usd=usd, settles=settles)
 
     async def _engine(self, source: Source) -> Engine:
         if self._open is not None and self._open[0] == source:
