@@ -172,6 +172,30 @@ def test_the_budget_holds_at_an_endpoint_that_counts_no_tokens_or_wrong_ones(tmp
             assert 0 < len(server.requests) <= 7, "each may have cost 0.2 USD and more"
 
 
+def test_the_budget_holds_where_the_endpoint_bills_more_than_the_price_comes_to(tmp_path: Path) -> None:
+    def dear(body: Body) -> Body:
+        reply = answer(body)
+        return {**reply, "usage": {**reply["usage"], "cost": 0.02}}
+
+    def spent(folder: str) -> float:
+        with Journal(tmp_path / folder / "generate/journal.jsonl", writable=False) as journal:
+            return journal.spending.paid_usd
+
+    with ChatServer(reply=dear) as server:
+        asked = recipe(server, prompts_file(tmp_path, range(40)), budget=0.05)
+        with pytest.raises(Incomplete, match=r"the budget of 0\.05 USD is reached: 0\.0400 USD are paid"):
+            generate(Run(tmp_path / "cheap"), priced(asked, {"prompt": 0.1, "completion": 0.4}), notes := Notes())
+        assert (len(server.usages), spent("cheap")) == (2, pytest.approx(0.04))
+        assert sum("the endpoint reports a bill of 0.02" in note for note in notes.notes) == 1
+        free = priced(asked, {"prompt": 0.0, "completion": 0.0})
+        with pytest.raises(UsageError, match=r"a bill of 0\.020000 USD for an answer, and the configured price is 0"):
+            generate(Run(tmp_path / "free"), free, Silent())
+        assert (len(server.usages), spent("free")) == (3, 0.02)
+        uncapped = replace(free, generate=replace(free.generate, budget=None))
+        generate(Run(tmp_path / "free"), uncapped, Silent())
+        assert spent("free") == pytest.approx(40 * 0.02)
+
+
 def test_choices_that_nobody_requested_are_paid_all_the_same(tmp_path: Path) -> None:
     with ChatServer(reply=lambda body: answer({**body, "n": 3})) as server:
         result = generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(5)))), Silent())

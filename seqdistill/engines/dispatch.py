@@ -164,7 +164,7 @@ class Dispatcher:
             reply = await endpoint.send(attempt.requests)
             seconds = time.perf_counter() - began
             completions = [self._parse(request, reply, seconds, number) for number, request in enumerate(attempt.requests)]
-            completions[0] = replace(completions[0], hidden_tokens=completions[0].hidden_tokens + self._unread(attempt, reply))
+            completions[0] = completions[0].also_billed(self._unread(attempt, reply))
             if all(completion.finish_reason == "error" for completion in completions) and completions[0].error is None:
                 ended = str(broken_off(reply.raw, choices_in(reply.raw)[0]))[:SHOWN]
                 raise Failure("broken off", f"{endpoint.name} broke the answer off: {ended}", lost=True)
@@ -196,11 +196,10 @@ class Dispatcher:
             "does it know `n`? Run again without --samples-per-request",
         )
 
-    def _unread(self, attempt: _Try, reply: Reply) -> int:
-        """The tokens of choices that nobody requested, which are billed all the same."""
+    def _unread(self, attempt: _Try, reply: Reply) -> list[Completion]:
+        """The choices that nobody requested."""
         beyond = range(len(attempt.requests), len(choices_in(reply.raw)))
-        unread = [self._parse_one(attempt.requests[0], reply, 0.0, number) for number in beyond]
-        return sum(one.completion_tokens + one.hidden_tokens for one in unread)
+        return [self._parse_one(attempt.requests[0], reply, 0.0, number) for number in beyond]
 
     def _used(self) -> list[Endpoint]:
         """The endpoints that are not set aside."""
@@ -311,12 +310,11 @@ class Dispatcher:
 def _settled(completions: list[Completion], hold: str) -> list[Completion]:
     """The completions of one try with its hold. What a choice cost that was broken off is counted with one that was not."""
     broken = [one for one in completions if one.finish_reason == "error" and one.error is None]
-    extra = sum(one.completion_tokens + one.hidden_tokens for one in broken)
-    settled = []
+    beside, settled = broken, []
     for one in completions:
         if one in broken:
-            settled.append(replace(one, error="broken off", message="the endpoint broke this answer off", hold=hold))
-        else:
-            settled.append(replace(one, hold=hold, hidden_tokens=one.hidden_tokens + (0 if one.error else extra)))
-            extra = extra if one.error else 0
+            one = replace(one, error="broken off", message="the endpoint broke this answer off")
+        elif one.error is None:
+            one, beside = one.also_billed(beside), []
+        settled.append(replace(one, hold=hold))
     return settled

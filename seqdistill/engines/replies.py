@@ -213,7 +213,8 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
     """The completion in one of `choices_in` a chat-completions reply; `tags` are those of `split_reasoning`.
 
     The prompt's tokens are counted with the first choice; completion tokens are shared evenly among the choices, and so are
-    hidden ones: what the total holds beside prompt and completion. `raw` is the reply with this choice alone.
+    hidden ones, what the total holds beside prompt and completion, and what the endpoint says that it bills.
+    `raw` is the reply with this choice alone.
     """
     choices = choices_in(raw)
     choice, message = choices[number], choices[number]["message"]
@@ -230,6 +231,7 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
         prompt_tokens=(usage.prompt or 0) if number == 0 else 0,
         completion_tokens=_share(usage.completion or 0, number, len(choices)),
         hidden_tokens=_share(usage.hidden, number, len(choices)),
+        billed_usd=None if usage.billed_usd is None else usage.billed_usd / len(choices),
         cached_tokens=usage.cached if number == 0 else 0,
         cache_write_tokens=usage.cache_writes if number == 0 else 0,
         cache_write_1h_tokens=usage.cache_writes_1h if number == 0 else 0,

@@ -36,7 +36,14 @@ class Price:
     cache_write_1h: float | None = None  # the same for an hour; None: CACHE_WRITE_1H times `prompt`
 
     def usd(self, completion: Completion) -> float:
-        """What one answer cost."""
+        """What one answer cost: at these prices, or what the endpoint says that it bills, if that is more.
+
+        That holds at a price of 0, too: a server of one's own reports no bill.
+        """
+        return max(self.tokens_usd(completion), completion.billed_usd or 0.0)
+
+    def tokens_usd(self, completion: Completion) -> float:
+        """What the tokens of one answer cost at these prices."""
         write, write_1h = self._cache_writes()
         writes_1h = completion.cache_write_1h_tokens
         writes = completion.cache_write_tokens - writes_1h
@@ -106,9 +113,9 @@ class Source:
         return Hold(usd, prompt, completion, factor)
 
     def cost(self, completion: Completion) -> float | None:
-        """What one answer cost in USD; None where an endpoint's price is not known."""
+        """What one answer cost in USD; None where an endpoint's price is not known, and it does not report what it bills."""
         if self.price is None:
-            return 0.0 if self.is_free else None
+            return 0.0 if self.is_free else completion.billed_usd
         return self.price.usd(completion)
 
     @property
