@@ -61,6 +61,14 @@ REFUSED = {  # field -> the refusal while it is sent
         error(400, "Unknown parameter: 'top_logprobs'.", param="top_logprobs", code="unknown_parameter"),
     ),
     "DeepSeek": ("response_format", error(400, "This response_format type is unavailable now", type="invalid_request_error")),
+    "OpenAI, an older model": (
+        "response_format",
+        error(400, "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."),
+    ),
+    "the kinds of form it has": (
+        "response_format",
+        error(400, "'response_format.type' : value must be one of ['text', 'json_object']", param="response_format"),
+    ),
     "top_p": ("top_p", error(400, "Unsupported parameter: 'top_p' is not supported with this model.", param="top_p")),
     "Anthropic": ("top_p", error(400, "`temperature` and `top_p` cannot both be specified for this model.")),
     "max_tokens": (
@@ -127,6 +135,36 @@ STAYS = {
         "message": "Invalid 'top_logprobs': integer above maximum value. Expected a value <= 20, but got 50 instead.",
         "param": "top_logprobs",
     },
+    "OpenAI, a schema": {
+        "message": "Invalid schema for response_format 'answer': In context=(), 'additionalProperties' is required to be "
+        "supplied and to be false.",
+        "param": "response_format",
+    },
+    "OpenAI, a schema's keyword": {
+        "message": "Invalid schema for response_format 'answer': In context=('properties', 'age'), 'minimum' is not permitted.",
+        "param": "response_format",
+    },
+    "OpenAI, too many choices": {
+        "message": "Invalid schema for response_format 'answer': Expected at most 1000 enum values, but received 1200.",
+        "param": "response_format",
+    },
+    "Groq, a schema": {
+        "message": "invalid JSON schema for response_format: 'answer': /additionalProperties: `additionalProperties:false` "
+        "must be set on every object",
+        "param": "response_format",
+    },
+    "LiteLLM, a schema": {
+        "message": "litellm.BadRequestError: litellm.ContentPolicyViolationError: AzureException - Invalid schema for "
+        "response_format 'answer': In context=(), 'required' is required to be supplied and to be an array.",
+        "param": None,
+        "code": "400",
+    },
+    "a schema, by its place": {
+        "message": "Input should be a valid dictionary",
+        "param": "response_format.json_schema.schema",
+    },
+    "vLLM, a schema": {"message": "The provided JSON schema contains features not supported by xgrammar (response_format)."},
+    "llama.cpp, a schema": {"message": 'JSON schema conversion failed: Unrecognized schema: {"type":"x"}'},
     "too large a limit": {"message": "max_tokens is too large: 20. This model supports at most 16.", "param": "max_tokens"},
 }
 
@@ -135,7 +173,7 @@ STAYS = {
 def test_what_the_user_configured_is_never_left_out_silently_and_seed_is_no_guess(error: dict[str, Any]) -> None:
     with ChatServer(lambda *_: Wire(400, {"error": error})) as server:
         with pytest.raises(UsageError) as caught:
-            asked(server, count=100, temperature=1.5, logprobs=50, options={"reasoning_effort": "low"})
-        kept = {"temperature", "seed", "reasoning_effort", "max_tokens", "logprobs", "top_logprobs"}
+            asked(server, count=100, temperature=1.5, logprobs=50, choices=["yes"], options={"reasoning_effort": "low"})
+        kept = {"temperature", "seed", "reasoning_effort", "max_tokens", "logprobs", "top_logprobs", "response_format"}
         assert all(kept <= body.keys() for body in server.requests)
     assert "seed" not in caught.value.message + caught.value.hint

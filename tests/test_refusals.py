@@ -56,6 +56,12 @@ def test_a_filter_that_takes_every_prompt_stops_at_the_start() -> None:
     assert "safety filter" in caught.value.hint and "--ask-again content_filter" in caught.value.hint
 
 
+def test_a_schema_that_is_refused_is_no_verdict_on_the_prompt() -> None:
+    said = "litellm.ContentPolicyViolationError: AzureException - Invalid schema for response_format 'answer': In context=()"
+    with ChatServer(only(3, error(400, said))) as server:
+        assert answers_of(server)["p3"].error == "http 400"
+
+
 def test_a_web_page_judges_no_prompt() -> None:
     page = b"<html><body>Blocked by your organisation's web filter: content policy</body></html>"
     with ChatServer(only(3, Wire(403, page))) as server:

@@ -10,7 +10,7 @@ from typing import Any
 from seqdistill.records import Message
 
 DROPPABLE = ("top_logprobs", "logprobs", "temperature", "top_p", "seed", "response_format", "stream_options")
-CHOSEN = ("temperature", "top_p", "logprobs", "top_logprobs")  # whose value is the recipe's
+CHOSEN = ("temperature", "top_p", "logprobs", "top_logprobs", "response_format")  # whose value is the recipe's
 LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _UNKNOWN = re.compile(
     r"unsupported|not? (?:be )?support|n[’']t support|unknown|unrecogni[sz]ed|unexpected|not permitted|extra (?:inputs|fields)"
@@ -23,6 +23,12 @@ _WRONG_VALUE = re.compile(
     r"|greater|less than|maximum|minimum|range|at (?:most|least)|非法|取值范围",
     re.IGNORECASE,
 )
+WRONG_SCHEMA = re.compile(
+    r"invalid (?:\w+ )?schema|invalid_json_schema|In context=\(|schema (?:is invalid|conversion failed)|invalid grammar"
+    r"|schema contains features|response_schema",
+    re.IGNORECASE,
+)
+_FORM_TYPE = re.compile(r"json_object|response_format['’`\"]?\.type")  # the kind of form is ours; the schema is the recipe's
 _NO_SYSTEM = re.compile(
     r"(?:system|developer)['’`\"]? ?(?:role|message|prompt|instruction)s?\b.{0,80}(?:not|n[’']t|unsupported|disallow)"
     r"|(?:does not|doesn[’']t|do not|cannot|no) (?:support|accept|allow|take|handle)?.{0,20}['’`\"]?(?:system|developer)"
@@ -83,6 +89,8 @@ class Dialect:
 
 def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: str) -> str | None:
     """The field that a refusal is about, of those that may be left out."""
+    if WRONG_SCHEMA.search(reason):
+        return None
     if param is not None and param not in DROPPABLE:
         return None
     named = [param] if param is not None else [name for name in DROPPABLE if _names(message, name)]
@@ -93,7 +101,8 @@ def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: s
         return None
     if _UNKNOWN.search(reason):
         return name
-    chosen = name in CHOSEN and sent[name] != 0  # a value of the user's: wrong, not unknown
+    ours = sent[name] == 0 or _FORM_TYPE.search(message)
+    chosen = name in CHOSEN and not ours  # a value of the user's: wrong, not unknown
     return None if chosen or not _WRONG_VALUE.search(reason) else name
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from seqdistill.engines.dialect import WRONG_SCHEMA
 from seqdistill.engines.pace import spoken_pause
 from seqdistill.engines.replies import as_dict, choices_in, error_of, has_answer, has_error
 from seqdistill.engines.usage import usage_of
@@ -163,6 +164,8 @@ def refusal(
     def failure(kind: str = f"http {status}", scope: Scope = "try", **more: Any) -> Failure:
         return Failure(kind, said, scope, reply={**error, "message": text}, **more)
 
+    if status in (400, 422) and WRONG_SCHEMA.search(everything):  # LiteLLM calls it a content policy's violation
+        return failure(scope="request", hint="change the schema, or the choices, as the endpoint says")
     judged = CONTENT_FILTER.search(everything) or any(code in CONTENT_FILTER_CODES for code in codes)
     if status in (400, 403, 422, 451) and judged and not is_page and not OF_THE_ACCOUNT.search(text):
         return failure("content filter", "request", filtered=True)
