@@ -21,10 +21,10 @@ def asked(
     server: ChatServer, count: int = 30, meter: Holds | None = None, **settings: Any
 ) -> tuple[dict[str, Completion], list[str]]:
     notes: list[str] = []
-    options = settings.pop("options", {})
+    options, first = settings.pop("options", {}), settings.pop("first", [SYSTEM])
     model = ModelConfig(model="teacher", engine="openai", base_url=[server.url], options=options)
     requests = [
-        Request(f"p{n}", [SYSTEM, {"role": "user", "content": f"question {n}"}], **{"max_tokens": 20, "seed": n, **settings})
+        Request(f"p{n}", [*first, {"role": "user", "content": f"question {n}"}], **{"max_tokens": 20, "seed": n, **settings})
         for n in range(count)
     ]
     return ask(open_engine(model, Pace(concurrency=8, timeout=60.0, on_note=notes.append)), requests, meter or Holds()), notes
@@ -107,6 +107,40 @@ def test_a_system_message_that_is_refused_goes_into_the_first_user_message(messa
         assert server.requests[-1]["messages"][0]["content"].startswith("Be brief.\n\nquestion")
     assert {one.error for one in completions.values()} == {None}
     assert len(notes) == 1
+
+
+GREETING = {"role": "assistant", "content": "Hello, how can I help?"}
+
+
+@pytest.mark.parametrize(
+    ("first", "sent"),
+    [
+        ([SYSTEM, GREETING], [GREETING, "Be brief.\n\nquestion"]),
+        ([SYSTEM, SYSTEM], ["Be brief.\n\nBe brief.\n\nquestion"]),
+        ([GREETING, SYSTEM], [GREETING, "Be brief.\n\nquestion"]),
+        ([{"role": "developer", "content": "Be brief."}], ["Be brief.\n\nquestion"]),
+    ],
+)
+def test_system_messages_anywhere_go_into_the_first_user_message(first: list[Body], sent: list[Any]) -> None:
+    def fault(_: int, body: Body) -> Wire | None:
+        refused = any(message["role"] in ("system", "developer") for message in body["messages"])
+        return error(400, "System role not supported") if refused else None
+
+    with ChatServer(fault) as server:
+        completions, _ = asked(server, first=first, count=3)
+        found = [one if one == GREETING else one["content"].rpartition(" ")[0] for one in server.requests[-1]["messages"]]
+    assert ({one.error for one in completions.values()}, found) == ({None}, sent)
+
+
+@pytest.mark.parametrize("message", ["System role not supported", "unknown role: system"])
+def test_what_no_other_words_can_help_is_not_sent_for_ever(message: str) -> None:
+    with ChatServer(lambda *_: error(400, message)) as server:
+        model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
+        alone = ask(open_engine(model, Pace()), [Request("p0", [SYSTEM], 20)], Holds())["p0"]
+        assert (alone.error, len(server.requests)) == ("http 400", 1), "there is no user message to put it into"
+        with pytest.raises(UsageError, match="the first 10 requests all failed so"):
+            asked(server)
+        assert len(server.requests) < 60
 
 
 def test_several_refused_fields_are_left_out_one_after_the_other() -> None:

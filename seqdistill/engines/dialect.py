@@ -64,7 +64,8 @@ class Dialect:
         reason = f"{error.get('code')} {error.get('type')} {message}"
         if (limit := self._other_limit(sent, param, message, reason)) is not None:
             return limit
-        if _has_system(sent) and (param is None or param == "messages") and _NO_SYSTEM.search(message):
+        foldable = _folded(sent["messages"]) != sent["messages"]
+        if foldable and (param is None or param == "messages") and _NO_SYSTEM.search(message):
             known, self._without_system = self._without_system, True
             return "" if known else "the system message goes at the head of the first user message"
         name = _refused(sent, param, message, reason)
@@ -116,13 +117,12 @@ def _names(message: str, name: str) -> bool:
     return re.search(rf"(?<![\w-]){name}(?![\w-])", message) is not None
 
 
-def _has_system(sent: Mapping[str, Any]) -> bool:
-    return bool(sent["messages"]) and sent["messages"][0]["role"] in ("system", "developer")
-
-
 def _folded(messages: list[Message]) -> list[Message]:
-    """The messages with the system message at the head of the first user message."""
-    if len(messages) < 2 or messages[0]["role"] not in ("system", "developer") or messages[1]["role"] != "user":
+    """The messages with the system messages at the head of the first user message, wherever it is; as they are without one."""
+    system = [message["content"] for message in messages if message["role"] in ("system", "developer")]
+    others = [message for message in messages if message["role"] not in ("system", "developer")]
+    place = next((number for number, message in enumerate(others) if message["role"] == "user"), None)
+    if not system or place is None:
         return messages
-    first = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-    return [{"role": "user", "content": first}, *messages[2:]]
+    others[place] = {"role": "user", "content": "\n\n".join([*system, others[place]["content"]])}
+    return others

@@ -18,6 +18,7 @@ from seqdistill.engines.refusals import SHOWN, Failure
 from seqdistill.engines.replies import broken_off, choices_in
 from seqdistill.errors import SeqdistillError
 
+ADAPTIONS = 10  # further tries of one request in other words: there are not more words to change
 REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be out of reach: at the start, and once it has answered
 DOWN_SECONDS = {False: 30.0, True: 600.0}  # how long it may say that what is behind it is down
@@ -41,6 +42,7 @@ class _Try:
     requests: list[Request] = field(compare=False)  # the same but for id and seed: one request with the first one's seed
     failures: int = field(default=0, compare=False)
     refusals: int = field(default=0, compare=False)
+    adaptions: int = field(default=0, compare=False)
 
     @property
     def most_tokens(self) -> int:
@@ -213,6 +215,9 @@ class Dispatcher:
     def _failed(self, attempt: _Try, endpoint: Endpoint, failure: Failure, sent_at: float) -> None:
         """Plans another try, or reports the failure. Raises SeqdistillError for what no request can survive."""
         now = time.monotonic()
+        attempt.adaptions += failure.adapted
+        if attempt.adaptions > ADAPTIONS:
+            failure.adapted, failure.scope = False, "request"
         self._take_note(attempt, endpoint, failure, sent_at, now)
         if failure.scope == "endpoint":
             self._set_aside(endpoint, failure.fatal(proven=bool(endpoint.answers)))
