@@ -109,6 +109,11 @@ NO_MONEY = {
 }
 
 A_DAY = {
+    "Cohere, a month's": Wire(429, {"message": "You are using a Trial key, which is limited to 1000 API calls / month."}),
+    "Mistral, a month's": Wire(429, {"message": "You have exceeded your monthly token quota"}),
+    "Hugging Face, a month's": Wire(429, {"error": "You have reached the free monthly usage limit for x. Subscribe to PRO"}),
+    "a month's": error(429, "Too many requests: 1000 requests per month"),
+    "Bedrock": Wire(429, {"message": "Too many tokens per day, please wait before trying again."}),
     "Groq": error(
         429, "Rate limit reached on tokens per day (TPD): Limit 100000, Used 100000. Please try again in 9h3m38.016s."
     ),

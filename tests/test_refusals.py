@@ -330,6 +330,23 @@ def test_trouble_that_comes_as_a_200_is_waited_for_and_costs_nothing(reply: Body
     assert set(holds.open) == {one.hold for one in completions.values()}
 
 
+def test_an_endpoint_that_refuses_for_load_and_never_answers_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "REFUSING_SECONDS", 0.2)
+    with (
+        ChatServer(lambda number, _: error(429, "Rate limit reached") if number >= 5 else None) as server,
+        pytest.raises(SeqdistillError, match="Rate limit reached; it has answered nothing for") as caught,
+    ):
+        answers_of(server, count=300, timeout=0.2)
+    assert caught.value.exit_code == 1 and "run again later" in caught.value.hint
+
+
+def test_a_slow_pace_is_not_taken_for_a_refusal_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "REFUSING_SECONDS", 0.0)
+    with ChatServer(lambda number, _: error(429, "Rate limit reached") if number % 3 else None) as server:
+        completions = answers_of(server, count=20)
+    assert {one.error for one in completions.values()} == {None}
+
+
 def test_a_server_that_loads_its_model_is_given_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "DOWN_SECONDS", {False: 0.1, True: 60.0})
     for message, patient in (("Loading model", True), ("no replica", False)):

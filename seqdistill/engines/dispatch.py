@@ -22,6 +22,7 @@ ADAPTIONS = 10  # further tries of one request in other words: there are not mor
 REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be out of reach: at the start, and once it has answered
 DOWN_SECONDS = {False: 30.0, True: 600.0}  # how long it may say that what is behind it is down
+REFUSING_SECONDS = 600.0  # how long it may refuse everything for load; longer where it names long pauses or answers take long
 ALIKE_AT_START = 10  # failures of one kind, and no answer yet: the others would fail so, too
 ALIKE_LATER = 50  # the same after answers
 LONGEST_AWAY_PAUSE_SECONDS = 15.0
@@ -177,6 +178,7 @@ class Dispatcher:
         else:
             used = sum(completion.prompt_tokens + completion.completion_tokens for completion in completions)
             endpoint.throttle.answered(seconds)
+            endpoint.refusing_since = None
             if not reply.blocked:
                 endpoint.answers += 1
                 endpoint.failures.clear()
@@ -246,6 +248,8 @@ class Dispatcher:
             return
         if failure.down or failure.away:
             self._away(endpoint, failure, sent_at, now)
+        elif failure.slow:
+            self._refused(endpoint, failure, now)
         if failure.slow or failure.down:
             endpoint.throttle.refused(sent_at, failure.pause or 0.0, now)
         else:
@@ -294,6 +298,15 @@ class Dispatcher:
                 self._pace.on_note(f"{endpoint.name} is set aside, the others continue: {error.message}; {error.hint}")
         if not self._used():
             raise error
+
+    def _refused(self, endpoint: Endpoint, failure: Failure, now: float) -> None:
+        """Sets an endpoint aside that refuses for load for so long, with no answer, that it is not the pace."""
+        since = endpoint.refusing_since = now if endpoint.refusing_since is None else endpoint.refusing_since
+        patience = max(REFUSING_SECONDS, 3 * (failure.pause or 0.0), self._pace.timeout)
+        if now - since > patience:
+            minutes = f"; it has answered nothing for {(now - since) / 60:.0f} minutes"
+            hint = "its limit may be a longer one than it says: run again later; nothing that was answered is lost"
+            self._set_aside(endpoint, SeqdistillError(failure.message + minutes, hint))
 
     def _away(self, endpoint: Endpoint, failure: Failure, sent_at: float, now: float) -> None:
         """Leaves an endpoint alone for a while. Raises SeqdistillError when all of them have been away for too long."""

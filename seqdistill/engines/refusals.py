@@ -91,7 +91,7 @@ NO_MODEL = re.compile(
     re.IGNORECASE,
 )
 STARTING = re.compile(r"\b(?:loading|starting up|warming up|cold[ -]start|initiali[sz]ing|scaling up)\b", re.I)
-A_DAY = re.compile(r"per[ _-]?day\b|PerDay|\bdaily\b", re.IGNORECASE)
+A_DAY = re.compile(r"(?:per[ _-]?|/ ?|a )(?:day|month)\b|PerDay|\b(?:daily|monthly)\b", re.IGNORECASE)  # or a month
 SOONER = re.compile(r"per[ _-]?(?:second|minute|hour)|\b[RT]PM\b", re.IGNORECASE)
 COMES_BACK = re.compile(r"(?:retry|try again) (?:in|after) \d|per[ _-]?(?:second|minute|hour|day)", re.IGNORECASE)
 TOO_LONG = re.compile(
@@ -181,9 +181,7 @@ def refusal(
         wait = f"{who.endpoint} says {status} and requests a pause of {pause / 3600:.1f} hours: {text}"
         return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
     if status == 429 and _is_of_a_day(everything, pause):
-        return failure(
-            "long wait", "endpoint", hint="run again when the day's limit is over; nothing that was answered is lost"
-        )
+        return failure("long wait", "endpoint", hint="run again when that limit is over; nothing that was answered is lost")
     if status == 429 or (status == 402 and pause is not None):
         return failure(slow=True, pause=pause)
     if status in PERHAPS_BILLED:
@@ -216,7 +214,7 @@ def _no_money(status: int, codes: list[str], everything: str, pause: float | Non
 
 
 def _is_of_a_day(everything: str, pause: float | None) -> bool:
-    """Whether a day's limit is used up. Gemini requests half a minute's pause even then, and names the quota."""
+    """Whether a day's or a month's limit is used up. Gemini requests half a minute's pause even then, and names the quota."""
     named = A_DAY.search(everything) is not None and not SOONER.search(everything)
     return "PerDay" in everything or (pause is None and named)
 
