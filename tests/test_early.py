@@ -19,12 +19,20 @@ from seqdistill.records import Prompt, write_jsonl
 from seqdistill.stages.train.preflight import check_prompts
 
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
+NO_SYSTEM_TEXT = CHATML.replace("{% for message in messages %}", "{% for message in messages if message['role'] != 'system' %}")
+LAST_USER = (
+    "{% for m in messages if m['role'] == 'user' %}{% if loop.last %}{% set place.at = messages.index(m) %}{% endif %}"
+    "{% endfor %}"
+)
+LAST_TURN = "{% set place = namespace(at=0) %}" + LAST_USER + CHATML.replace("in messages %}", "in messages[place.at:] %}")
 DROPPING = CHATML.replace("{{ message['content'] }}", "{{ message['content'][:4] }}")
 NO_END = CHATML.replace("<|im_end|>", "")
 LATE_PREFIX = CHATML.replace("assistant\n{% endif %}", "assistant\nAnswer: {% endif %}")
 FORGETFUL = CHATML.replace("message['content']", "message['content'].split('</think>')[-1].strip()")
 LONG = "a notice of the town " * 60  # more tokens than the tiny model's 1,024
 SYSTEM = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is shut?"}]
+
+TURNS = [{"role": role, "content": text} for role, text in (("user", "First?"), ("assistant", "Yes."), ("user", "Then?"))]
 
 Change = Callable[[Path, dict[str, Any]], None]  # (the folder of the test, the recipe)
 
@@ -105,6 +113,8 @@ SOFT = having(train__method="soft", generate__logprobs=5)
 BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `generate`, and by `run`: every fourth is tried
     ("no chat template", [student(None)], "has no chat template"),
     ("a template that drops the text", [student(DROPPING)], "does not see the user's text"),
+    ("a template that drops the system message", [student(NO_SYSTEM_TEXT), prompts(SYSTEM)], "does not see the system's text"),
+    ("a template that drops earlier turns", [student(LAST_TURN), prompts(TURNS)], "does not see the user's text 'First?'"),
     ("a template without an end of turn", [student(NO_END)], "never learn to stop"),
     ("another prefix when an answer follows", [student(LATE_PREFIX)], "renders the prompt differently"),
     ("a role that the template refuses", [student(NO_SYSTEM), prompts(SYSTEM)], "1 of 13 prompts cannot be trained on"),

@@ -229,18 +229,37 @@ STRICT = CHATML.replace(
 )
 
 
+def with_system(text: str) -> Sample:
+    prompt = [{"role": "system", "content": text}, {"role": "user", "content": "u"}]
+    return replace(filter_runs.sample("x", "y"), prompt=prompt)
+
+
+SILENT = CHATML.replace("{% for message in messages %}", "{% for message in messages if message['role'] != 'system' %}")
+
+
+@pytest.mark.parametrize(("template", "text", "sees"), [(SILENT, "Be brief.", False), (CHATML, "Be brief.", True)])
+@pytest.mark.parametrize("switch", ["", " /no_think", "/think\n"])
+def test_what_the_template_leaves_out_of_the_prompt_is_found_but_for_switches(
+    template: str, text: str, sees: bool, switch: str
+) -> None:
+    obeying = template.replace("message['content']", "message['content'].replace('/no_think', '').replace('/think', '')")
+    row = with_system(switch + text if switch.endswith("\n") else text + switch)
+    for one in (template, obeying):
+        try:
+            assert Template(chat_tokenizer(one)).render(row, reasoning=False).start > 0
+        except Unfit as reason:
+            assert not sees and "does not see the system's text" in str(reason)
+        else:
+            assert sees
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         (filter_runs.sample("Hm?", "  \n"), "the answer is empty"),
         (filter_runs.sample("Hm?", "a<|im_end|>b"), "the answer holds control tokens"),
         (filter_runs.sample("Hm?", "word " * 300), "tokens, more than 1024"),
-        (
-            replace(
-                filter_runs.sample("x", "y"), prompt=[{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
-            ),
-            "the template refuses the messages: no system role",
-        ),
+        (with_system("s"), "the template refuses the messages: no system role"),
     ],
 )
 def test_a_row_that_cannot_be_trained_on_is_named_and_can_be_left_out(tmp_path: Path, row: Sample, reason: str) -> None:

@@ -53,6 +53,15 @@ FROM_ONE = (  # arguments that TRL takes below 1 too, and then fails late or tra
     *("max_length", "max_completion_length", "gradient_accumulation_steps"),
     *("per_device_train_batch_size", "per_device_eval_batch_size"),
 )
+WITHOUT_EFFECT = frozenset(  # on the weights: these say what is reported, and how fast rows are read
+    (
+        *("report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+        *("logging_steps", "logging_strategy", "logging_first_step", "log_level", "log_level_replica", "log_on_each_node"),
+        *("log_completions", "log_unique_prompts", "num_completions_to_print"),
+        *("include_num_input_tokens_seen", "skip_memory_metrics", "ddp_timeout", "torch_empty_cache_steps"),
+        *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "dataset_num_proc"),
+    )
+)
 NEED_A_MODEL = ("galore", "apollo", "lomo")  # optimizers
 
 

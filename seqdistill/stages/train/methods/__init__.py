@@ -75,6 +75,7 @@ class Method:
     check_stored: Callable[[Recipe], None] = lambda _recipe: None
     check_files: Callable[[Recipe, Student, Read], None] = lambda _recipe, _student, _read: None
     check_arguments: Callable[[Any, TrainConfig], None] = lambda _arguments, _config: None
+    reads_teacher: Callable[[Recipe, Student], bool] = lambda _recipe, _student: False  # [teacher] itself, as it trains
 
     def config_class(self) -> Any:
         """TRL's config class."""

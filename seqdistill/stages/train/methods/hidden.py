@@ -98,6 +98,11 @@ def wanted(config: TrainConfig) -> dict[str, float]:
     return {name: weight for name in TERMS if (weight := getattr(config, name))}
 
 
+def reads_teacher(recipe: Recipe, student: Student) -> bool:
+    """Whether the terms' teacher is another model than the student's own source, which `Student.identity` tells already."""
+    return bool(wanted(recipe.train)) and student.layers is None
+
+
 def defaults(config: TrainConfig) -> dict[str, Any]:
     """TRL's arguments that the wanted terms need: a layer's output is compared once, not computed anew."""
     return {"gradient_checkpointing": False} if wanted(config) else {}

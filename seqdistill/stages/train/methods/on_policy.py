@@ -146,4 +146,5 @@ METHOD = Method(
     check_arguments=check_arguments,
     gather=gather,
     timed=False,
+    reads_teacher=lambda _recipe, _student: True,
 )

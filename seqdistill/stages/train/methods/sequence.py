@@ -204,4 +204,5 @@ METHOD = Method(
     check_arguments=check_arguments,
     defaults=hidden.defaults,
     keys=KEYS | hidden.KEYS,
+    reads_teacher=hidden.reads_teacher,
 )

@@ -168,4 +168,5 @@ METHOD = Method(
     check_files=check_files,
     check_arguments=check_arguments,
     keys=KEYS | hidden.KEYS,
+    reads_teacher=hidden.reads_teacher,
 )
