@@ -1,10 +1,13 @@
 """Who answers a served request, and what it costs: the switch, the share, the budget, a student or a teacher that is dead."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
-from chat_server import ChatServer
+from chat_server import Body, ChatServer, answer
 from generate_runs import Notes
 from served_runs import PRICE, UNSURE, asked, recipe_of, run_to_serve, send, served, student_answer
 
@@ -100,7 +103,7 @@ def test_a_dead_student_without_a_teacher_is_named_to_callers_and_once_to_the_op
             reply = client.post(serving.url + "/chat/completions", json=asked())
             assert (reply.status_code, reply.json()["error"]["code"]) == (503, "no_teacher")
             assert "student failed: its endpoint" in reply.json()["error"]["message"]
-    assert sum("the student gives no answer: its endpoint" in note for note in notes.notes) == 1
+    assert sum("the student failed: its endpoint" in note for note in notes.notes) == 1
 
 
 @pytest.mark.parametrize("kind", ["gone", "500", "hang", "html", "400"])
@@ -127,3 +130,86 @@ def test_a_dead_student_leaves_the_work_to_the_teacher(tmp_path: Path) -> None:
         page = server.http.get(server.root + "/metrics").text
         assert "seqdistill_student_failures_total 2" in page.splitlines()
         assert 'seqdistill_requests_total{model="teacher",reason="student failed"} 2' in page.splitlines()
+
+
+# --- student endpoints that leave out, silently, what they do not know -----------------------------------------------------
+
+
+def without_n(body: Body) -> Body:
+    return student_answer({**body, "n": 1})
+
+
+def without_logprobs(body: Body) -> Body:
+    reply = student_answer(body)
+    for choice in reply["choices"]:
+        choice.pop("logprobs", None)
+    return reply
+
+
+def empty_logprobs(body: Body) -> Body:
+    reply = student_answer(body)
+    return {**reply, "choices": [{**choice, "logprobs": {"content": []}} for choice in reply["choices"]]}
+
+
+def one_without_logprobs(body: Body) -> Body:
+    reply = student_answer(body)
+    reply["choices"][-1]["logprobs"] = None
+    return reply
+
+
+def without_endings(body: Body) -> Body:
+    reply = student_answer(body)
+    return {**reply, "choices": [{**choice, "finish_reason": None} for choice in reply["choices"]]}
+
+
+DEAF: list[tuple[Callable[[Body], Body], dict[str, Any], str, str]] = [  # reply, fields of the request, who answers, why
+    (without_logprobs, {}, "teacher", "no log-probabilities"),
+    (without_logprobs, {"stream": True}, "teacher", "no log-probabilities"),
+    (empty_logprobs, {}, "teacher", "no log-probabilities"),
+    (one_without_logprobs, {"n": 2}, "teacher", "no log-probabilities"),
+    (without_n, {"n": 3}, "student", ""),
+    (without_n, {"n": 3, "temperature": 1.0, "seed": 5}, "student", ""),
+    (without_n, {"n": 3, "stream": True}, "teacher", "1 of 3 choices"),
+    (without_endings, {"n": 2}, "student", ""),
+    (without_endings, {"n": 2, "stream": True}, "student", ""),
+]
+
+
+@pytest.mark.parametrize(("reply", "fields", "by", "why"), DEAF)
+def test_what_a_student_leaves_out_is_named_and_its_caller_gets_whole_answers(
+    tmp_path: Path, reply: Callable[[Body], Body], fields: dict[str, Any], by: str, why: str
+) -> None:
+    run, notes = run_to_serve(tmp_path / "run"), Notes()
+    with (
+        ChatServer(model="student", reply=reply) as student,
+        ChatServer() as teacher,
+        Serving(run, recipe_of(run, student.url, teacher.url), ServeOptions(port=0), notes) as serving,
+        httpx2.Client(timeout=30.0) as client,
+    ):
+        got = client.post(serving.url + "/chat/completions", json=asked(**fields))
+    assert (got.status_code, got.headers["x-seqdistill-model"]) == (200, by)
+    lines = [line.removeprefix("data: ") for line in got.text.splitlines() if line and "[DONE]" not in line]
+    endings = [c["index"] for line in lines for c in json.loads(line)["choices"] if c["finish_reason"]]
+    assert endings == list(range(fields.get("n", 1)))
+    assert [why in note for note in notes.notes if "the student failed" in note] == ([True] if why else [])
+    if by == "student" and not fields.get("stream"):
+        written = sum(one["completion_tokens"] for one in student.usages)
+        assert json.loads(got.text)["usage"]["completion_tokens"] == written
+        texts = {choice["message"]["content"] for choice in got.json()["choices"]}
+        assert len(texts) == (fields["n"] if fields.get("temperature") or reply is without_endings else 1)
+
+
+@pytest.mark.parametrize("knows_n", [True, False])
+def test_agreement_is_that_of_all_the_samples_from_an_endpoint_that_knows_n_or_not(tmp_path: Path, knows_n: bool) -> None:
+    def reply(body: Body) -> Body:
+        said = answer(body if knows_n else {**body, "n": 1})
+        for choice in said["choices"]:
+            text = "yes" if not body["temperature"] or choice["message"]["content"] < "n" else "no way at all"
+            choice["message"]["content"] = text
+        return said
+
+    run = run_to_serve(tmp_path / "run", confidence="agreement", samples=5, threshold=0.99)
+    with served(tmp_path, run=run, student=ChatServer(model="student", reply=reply)) as server:
+        got = send(server, asked())
+        assert got.headers["x-seqdistill-model"] == "teacher"
+        assert len(server.student.requests) == (2 if knows_n else 6)
