@@ -1,5 +1,6 @@
 """Who answers a served request, and what it costs: the switch, the share, the budget, a student or a teacher that is dead."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,29 @@ def test_choices_are_paid_all_or_none(tmp_path: Path) -> None:
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "budget_reached")
         assert not server.teacher.requests
         assert send(server, asked(UNSURE)).status_code == 200
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 1000])
+@pytest.mark.parametrize(("budget", "whole"), [(6.3, 1), (8.2, 2), (3.9, 0)])
+def test_choices_of_overlapping_requests_are_paid_all_or_none(
+    tmp_path: Path, concurrency: int, budget: float, whole: int
+) -> None:
+    def dear(body: Body) -> Body:  # 0.94 of the 1 USD that it may cost
+        return {**answer(body), "usage": {"prompt_tokens": 300, "completion_tokens": 64, "total_tokens": 364}}
+
+    async def several(url: str) -> list[httpx2.Response]:
+        async with httpx2.AsyncClient(timeout=30.0) as client:
+            bodies = [asked(f"Tell {n}", n=4, temperature=1) for n in range(2)]
+            return await asyncio.gather(*(client.post(url + "/chat/completions", json=body) for body in bodies))
+
+    options, generate = {"budget": budget, "record": True}, {"concurrency": concurrency}
+    with served(tmp_path, teacher=ChatServer(seconds=0.05, reply=dear), options=options, generate=generate) as server:
+        replies = asyncio.run(several(server.url))
+        assert sorted(reply.status_code for reply in replies) == [200] * whole + [503] * (2 - whole)
+        in_headers = sum(float(reply.headers.get("x-seqdistill-usd", 0)) for reply in replies)
+        assert server.teacher.billed_usd(PRICE) == pytest.approx(in_headers)
+        last = send(server, asked("Tell 9"))  # what was set aside is free again
+        assert (last.status_code == 200) == (in_headers + 1 < budget)
 
 
 def test_what_no_price_is_known_for_has_no_cost_in_its_headers(tmp_path: Path) -> None:
