@@ -127,6 +127,21 @@ STAYS = {
         "message": "Invalid 'top_logprobs': integer above maximum value. Expected a value <= 20, but got 50 instead.",
         "param": "top_logprobs",
     },
+    "OpenAI, one request's schema": {
+        "message": "Invalid schema for response_format 'answer': In context=(), 'additionalProperties' is required to be "
+        "supplied and to be false.",
+        "param": "response_format",
+    },
+    "OpenAI, a keyword of it": {
+        "message": "Invalid schema for response_format 'answer': In context=('properties', 'a'), 'minLength' is not permitted.",
+    },
+    "OpenAI, its name": {
+        "message": "Invalid 'response_format.json_schema.name': string does not match pattern.",
+        "param": "response_format.json_schema.name",
+    },
+    "Groq, one request's schema": {
+        "message": "invalid JSON schema for response_format: 'answer': /additionalProperties must be false on every object",
+    },
     "too large a limit": {"message": "max_tokens is too large: 20. This model supports at most 16.", "param": "max_tokens"},
 }
 
@@ -135,7 +150,7 @@ STAYS = {
 def test_what_the_user_configured_is_never_left_out_silently_and_seed_is_no_guess(error: dict[str, Any]) -> None:
     with ChatServer(lambda *_: Wire(400, {"error": error})) as server:
         with pytest.raises(UsageError) as caught:
-            asked(server, count=100, temperature=1.5, logprobs=50, options={"reasoning_effort": "low"})
-        kept = {"temperature", "seed", "reasoning_effort", "max_tokens", "logprobs", "top_logprobs"}
+            asked(server, count=100, temperature=1.5, logprobs=50, choices=["a"], options={"reasoning_effort": "low"})
+        kept = {"temperature", "seed", "reasoning_effort", "max_tokens", "logprobs", "top_logprobs", "response_format"}
         assert all(kept <= body.keys() for body in server.requests)
     assert "seed" not in caught.value.message + caught.value.hint

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from chat_server import Body, ChatServer, answer
+from chat_server import Body, ChatServer, Wire, answer
 from generate_runs import Notes
 from served_runs import PRICE, UNSURE, asked, recipe_of, run_to_serve, send, served, student_answer
 
@@ -237,3 +237,68 @@ def test_agreement_is_that_of_all_the_samples_from_an_endpoint_that_knows_n_or_n
         got = send(server, asked())
         assert got.headers["x-seqdistill-model"] == "teacher"
         assert len(server.student.requests) == (2 if knows_n else 6)
+
+
+# --- the form that one caller wants ---------------------------------------------------------------------------------------
+
+OPEN_SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+STRICT = {
+    "type": "json_schema",
+    "json_schema": {"name": "p", "strict": True, "schema": {**OPEN_SCHEMA, "additionalProperties": False}},
+}
+INVALID = "Invalid schema for response_format 'p': 'additionalProperties' is required to be supplied and to be false."
+
+
+def openai_s_teacher(_: int, body: Body) -> Wire | None:
+    """Refuses what OpenAI refuses, https://platform.openai.com/docs/guides/structured-outputs."""
+    written = body.get("response_format") or {}
+    inside = written.get("json_schema") or {}
+    if inside.get("strict") and inside["schema"].get("additionalProperties") is not False:
+        return Wire(400, {"error": {"message": INVALID, "type": "invalid_request_error", "param": "response_format"}})
+    return None
+
+
+def in_its_form(body: Body) -> Body:
+    reply = answer(body)
+    written = json.dumps(body.get("response_format") or {})
+    if written != "{}":
+        reply["choices"][0]["message"]["content"] = '{"choice": "yes"}' if "choice" in written else '{"name": "Ann"}'
+    return reply
+
+
+FORMS: list[tuple[dict[str, Any], int]] = [  # what another caller wants, and the status it gets
+    ({"type": "json_object"}, 200),
+    ({"type": "json_schema", "json_schema": {"name": "p", "strict": False, "schema": OPEN_SCHEMA}}, 200),
+    ({"type": "json_schema", "json_schema": {"name": "p", "schema": OPEN_SCHEMA, "description": "A name."}}, 200),
+    ({"type": "json_schema", "json_schema": {"name": "p", "strict": True, "schema": OPEN_SCHEMA}}, 400),
+    ({"type": "text"}, 200),
+]
+
+
+@pytest.mark.parametrize(("form", "status"), FORMS)
+def test_one_caller_s_form_is_sent_as_written_and_changes_nobody_else_s(
+    tmp_path: Path, form: dict[str, Any], status: int
+) -> None:
+    teacher = ChatServer(openai_s_teacher, reply=in_its_form)
+    with served(tmp_path, teacher=teacher, options={"record": True}, generate={"choices": ["yes", "no"]}) as server:
+        other = send(server, asked("first", response_format=form))
+        assert other.status_code == status, other.text
+        wanted = None if form["type"] == "text" else form
+        assert wanted is None or server.teacher.requests[-1]["response_format"] == wanted
+        if status == 400:
+            assert INVALID in other.json()["error"]["message"]
+        for text, fields, said in (("then", {"response_format": STRICT}, '{"name": "Ann"}'), ("last", {}, "yes")):
+            assert send(server, asked(text, **fields)).json()["choices"][0]["message"]["content"] == said
+
+
+def test_an_endpoint_that_knows_one_type_of_form_is_still_sent_that(tmp_path: Path) -> None:
+    def deepseek_s(_: int, body: Body) -> Wire | None:
+        kind = (body.get("response_format") or {}).get("type")
+        error = {"message": "This response_format type is unavailable now", "type": "invalid_request_error"}
+        return Wire(400, {"error": error}) if kind == "json_schema" else None
+
+    with served(tmp_path, teacher=ChatServer(deepseek_s), options={"record": True}) as server:
+        for number, form in enumerate((STRICT, {"type": "json_object"}, STRICT)):
+            assert send(server, asked(f"Tell {number}", response_format=form)).status_code == 200
+            assert server.teacher.requests[-1].get("response_format") == (None if form is STRICT else form)
+        assert len(server.teacher.requests) == 4

@@ -23,6 +23,9 @@ _WRONG_VALUE = re.compile(
     r"|greater|less than|maximum|minimum|range|at (?:most|least)|非法|取值范围",
     re.IGNORECASE,
 )
+_OF_THE_SCHEMA = re.compile(  # that one request brings: the next may have another
+    r"invalid (?:json[ _-]?)?schema\b|invalid .{0,3}response_format\.json_schema\.", re.IGNORECASE
+)
 _NO_SYSTEM = re.compile(
     r"(?:system|developer)['’`\"]? ?(?:role|message|prompt|instruction)s?\b.{0,80}(?:not|n[’']t|unsupported|disallow)"
     r"|(?:does not|doesn[’']t|do not|cannot|no) (?:support|accept|allow|take|handle)?.{0,20}['’`\"]?(?:system|developer)"
@@ -47,7 +50,7 @@ class Dialect:
         said = {self._limit if name == "max_tokens" else name: value for name, value in body.items()}
         if self._without_system:
             said["messages"] = _folded(said["messages"])
-        return {name: value for name, value in said.items() if name not in self._dropped}
+        return {name: value for name, value in said.items() if _kind(name, said) not in self._dropped}
 
     def learn(self, sent: Mapping[str, Any], error: Mapping[str, Any]) -> str | None:
         """What is new in what a refusal of a sent body says, in words, "" for what is known; None where it names nothing.
@@ -64,10 +67,10 @@ class Dialect:
         name = _refused(sent, param, message, reason)
         if name is None:
             return None
-        fields = {name, "top_logprobs"} if name == "logprobs" else {name}
-        known = name in self._dropped
-        self._dropped |= fields
-        return "" if known else f"{name} is left out"
+        kind = _kind(name, sent)
+        known = kind in self._dropped
+        self._dropped |= {kind, "top_logprobs"} if name == "logprobs" else {kind}
+        return "" if known else f"{kind} is left out"
 
     def _other_limit(self, sent: Mapping[str, Any], param: str | None, message: str, reason: str) -> str | None:
         name = next(limit for limit in LIMITS if limit in sent) if LIMITS.keys() & sent.keys() else None
@@ -83,7 +86,7 @@ class Dialect:
 
 def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: str) -> str | None:
     """The field that a refusal is about, of those that may be left out."""
-    if param is not None and param not in DROPPABLE:
+    if (param is not None and param not in DROPPABLE) or _OF_THE_SCHEMA.search(message):
         return None
     named = [param] if param is not None else [name for name in DROPPABLE if _names(message, name)]
     if re.search(r"\bboth\b", message) and "temperature" in named and "top_p" in sent:
@@ -95,6 +98,11 @@ def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: s
         return name
     chosen = name in CHOSEN and sent[name] != 0  # a value of the user's: wrong, not unknown
     return None if chosen or not _WRONG_VALUE.search(reason) else name
+
+
+def _kind(name: str, body: Mapping[str, Any]) -> str:
+    """What of a field is left out: all of it, of a response format its type: many endpoints know one and not the other."""
+    return f"{name} {body[name].get('type')}" if name == "response_format" else name
 
 
 def _name(param: Any) -> str | None:

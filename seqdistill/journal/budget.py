@@ -120,7 +120,9 @@ class Source:
 def prompt_bound(request: Request) -> int:
     """The most tokens a prompt can have: a token is at least one byte, and a chat template adds a few."""
     tokens = sum(len(message["content"].encode(errors="replace")) + 16 for message in request.messages) + 256
-    return tokens + len(json.dumps(request.schema or request.choices or ""))  # some endpoints show it to the model, and bill it
+    return tokens + len(
+        json.dumps(request.response_format or request.schema or request.choices or "")
+    )  # some endpoints show it to the model, and bill it
 
 
 class Budget:

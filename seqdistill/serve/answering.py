@@ -297,6 +297,7 @@ class Answering:
                 **self._how(chat),
                 seed=self._seed(asked, number),
                 schema=(dict(self.form.schema) or None) if formed else chat.schema,
+                response_format=chat.response_format,
                 choices=(list(self.form.choices) or None) if formed else None,
                 logprobs=chat.top_logprobs if chat.logprobs else None,
             )
