@@ -252,7 +252,7 @@ class App:
         self.metrics.count("student_failures")
         now = time.monotonic()
         if now - self._noted_at >= NOTE_EACH_SECONDS:
-            self._on_note(f"serve: the student gives no answer: {why}")
+            self._on_note(f"serve: the student failed: {why}")
             self._noted_at = now
 
     def _shadow(self, asked: Asked, exchange: Exchange) -> None:
