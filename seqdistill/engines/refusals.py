@@ -18,6 +18,8 @@ from seqdistill.errors import SeqdistillError, UsageError
 PERHAPS_BILLED = (408, 499, 504, 524)  # a gateway gave up waiting: the model behind it may have answered
 LONGEST_PAUSE_SECONDS = 900.0
 SHOWN = 300  # characters of what an endpoint said
+READ = {429: 4000}  # characters that are read of a message; other refusals may repeat the prompt in theirs, which says nothing
+READ_OF_OTHERS = 500
 
 Scope = Literal["try", "request", "endpoint"]
 
@@ -154,11 +156,12 @@ def refusal(
 
     `proven` is whether this endpoint has answered a request before; `is_page`, whether a web page came: it judges no prompt.
     """
-    text = str(error.get("message") or "")[:500]
+    message = str(error.get("message") or "")
+    text, whole = message[:READ_OF_OTHERS], message[: READ.get(status, READ_OF_OTHERS)]
     said = f"{who.endpoint} says {status}: {text}"
     codes = [str(error.get(key) or "").lower() for key in ("code", "type", "status", "reason")]
     further = [json.dumps(error[key])[:2000] for key in ("metadata", "innererror", "details") if error.get(key)]
-    everything = " ".join([*codes, text, *further])
+    everything = " ".join([*codes, whole, *further])
     pause = spoken_pause(everything) if pause is None and status in (429, 503) else pause
 
     def failure(kind: str = f"http {status}", scope: Scope = "try", **more: Any) -> Failure:
