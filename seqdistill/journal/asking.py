@@ -50,6 +50,7 @@ class Asker:
         """Opens no engine yet."""
         self.journal, self.budget, self.pace, self._opener = journal, budget, pace, opener
         self._open: tuple[Source, Engine] | None = None
+        self._endpoints: list[tuple[Source, Engine]] = []  # kept for what they have learnt; they hold nothing while closed
         self._opening = asyncio.Lock()
         self._under_way: dict[str, asyncio.Task[Completion]] = {}  # single requests, by key
         self._overbilled = set[str]()  # model identities
@@ -172,11 +173,17 @@ class Asker:
                 "comes to; its bill is what counts against the budget: correct the price"
             )
 
+    def endpoint(self, source: Source) -> Engine | None:
+        """The engine of an endpoint that was used before, with what it has learnt of it."""
+        return next((engine for known, engine in self._endpoints if known == source), None)
+
     async def _engine(self, source: Source) -> Engine:
         if self._open is not None and self._open[0] == source:
             return self._open[1]
         await self.close()
-        engine = self._opener(source.config, self.pace)
+        engine = self.endpoint(source) or self._opener(source.config, self.pace)
+        if isinstance(engine, Answering) and self.endpoint(source) is None:
+            self._endpoints.append((source, engine))
         self._open = source, engine
         if (settings := neutralised(engine)) and source.identity not in self.neutralised:
             self.neutralised[source.identity] = settings

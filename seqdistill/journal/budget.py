@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from seqdistill.engines import Completion, Request
@@ -122,6 +123,17 @@ class Source:
     def is_free(self) -> bool:
         """Whether it runs in this process, and has no price."""
         return self.price is None and self.config.engine != "openai"
+
+
+def typical(completions: Sequence[Completion]) -> Completion:
+    """A completion with the mean of what some cost: their tokens, and what their endpoint says that it bills."""
+    return Completion(
+        "",
+        prompt_tokens=round(fmean(one.prompt_tokens for one in completions)),
+        completion_tokens=round(fmean(one.completion_tokens for one in completions)),
+        hidden_tokens=round(fmean(one.hidden_tokens for one in completions)),
+        billed_usd=fmean(one.billed_usd or 0.0 for one in completions),
+    )
 
 
 def prompt_bound(request: Request) -> int:
