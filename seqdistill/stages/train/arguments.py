@@ -30,6 +30,9 @@ OURS = {
         ("resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit", "save_only_model"), _CHECKPOINTS
     ),
     **dict.fromkeys(("completion_only_loss", "assistant_only_loss", "chat_template_path", "eos_token", "pad_token"), _RENDERED),
+    "chat_template_kwargs": "set [student] chat_template_kwargs",
+    **dict.fromkeys(("teacher_model_name_or_path", "teacher_model_init_kwargs"), "set [teacher] model and its options"),
+    "teacher_model_revision": "set [teacher] revision",
     **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "truncation_mode"), _RENDERED),
     **dict.fromkeys(("metric_for_best_model", "greater_is_better"), "set [train] best, and for a quality [task] primary"),
     **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), _PUBLISH),
