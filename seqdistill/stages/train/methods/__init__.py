@@ -55,6 +55,7 @@ class Step:
     labels: Any  # (N) the tokens that are learnt there
     logits: Any  # (N, V) the student's
     extras: dict[str, Any]  # what the collator added
+    balance: Any = None  # a mixture of experts' load-balancing loss, where it is trained with
 
 
 @dataclass(frozen=True)
