@@ -315,6 +315,7 @@ def test_terms_of_a_family_whose_config_has_no_one_head_size(tmp_path: Path, kin
     [
         ("{teacher}", {"features": 1.0}, r"features compares .* was not cut from its teacher"),
         ("shrink:2", {"attention": 1.0, "args": {**ARGS, "packing": True}}, r"packing with \[train\] attention"),
+        ("shrink:2", {"attention": 1.0, "args": {**ARGS, "eval_packing": True}}, r"eval_packing with \[train\] attention"),
         ("shrink:2", {"relations": 1.0, "args": {**ARGS, "gradient_checkpointing": True}}, r"gradient_checkpointing with"),
         ("shrink:2", {"distances": 1.0, "args": {**ARGS, "per_device_train_batch_size": 2}}, r"at least 3|per_device_train"),
         ("shrink:2", {"distances": 1.0, "batch_tokens": 150, "args": {}}, r"batch_tokens = 150: .*, which has 1"),

@@ -340,7 +340,30 @@ def test_packed_rows_that_do_not_read_one_another_are_trained(tiny_model: Path, 
     assert found.packing_isolated is True
 
 
-def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "joining", [{"padding_free": True}, {"packing": True, "eval_packing": True}, {"packing": True, "eval_packing": False}]
+)
+def test_rows_in_one_sequence_are_trained_where_the_student_keeps_them_apart(
+    tiny_model: Path, tmp_path: Path, joining: dict[str, Any]
+) -> None:
+    assert train(a_run(tmp_path / "run"), a_recipe(tiny_model, {**ARGS, **joining}), Silent()).steps == 2
+
+
+def test_validation_rows_that_are_packed_into_padded_batches_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    """No model keeps them apart then: they come with a mask of ones and without their places."""
+    with pytest.raises(UsageError, match=r"\[train.args\] eval_packing: with this student, packed rows attend to one another"):
+        check(a_run(tmp_path / "run"), a_recipe(tiny_model, {**ARGS, "eval_packing": True}), Silent())
+
+
+@pytest.mark.parametrize(
+    ("name", "joining"),
+    [
+        ("packing", {"packing": True, "max_length": 400}),
+        ("padding_free", {"padding_free": True}),
+        ("eval_packing", {"eval_packing": True, "max_length": 400}),
+    ],
+)
+def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path, name: str, joining: dict[str, Any]) -> None:
     import torch
     from transformers import Mamba2Config, Mamba2ForCausalLM
 
@@ -361,8 +384,8 @@ def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path) -> None:
     )
     model.save_pretrained(tmp_path / "student")
     tokenizer.save_pretrained(tmp_path / "student")
-    with pytest.raises(UsageError, match="packed rows attend to one another"):
-        check(a_run(tmp_path / "run"), a_recipe(tmp_path / "student", {**ARGS, "packing": True, "max_length": 400}), Silent())
+    with pytest.raises(UsageError, match=rf"\[train.args\] {name}: .* packed rows attend to one another"):
+        check(a_run(tmp_path / "run"), a_recipe(tmp_path / "student", {**ARGS, **joining}), Silent())
 
 
 # --- [train.args] -----------------------------------------------------------------------------------------------------

@@ -117,8 +117,8 @@ def _can_be_saved(config: Any) -> bool:
     return True
 
 
-def check_isolated(trainer: Any, rows: Sequence[Row]) -> None:
-    """Raises UsageError when a packed row changes what the model computes for the row packed behind it.
+def check_isolated(trainer: Any, rows: Sequence[Row], argument: str) -> None:
+    """Raises UsageError when a packed row changes what the model computes for the row behind it; `argument` packs the rows.
 
     Measured by the trainer's own collator and model, as nothing else shows it: with some attention implementations and with
     recurrent layers, rows packed together attend to one another, and the loss alone looks right.
@@ -137,8 +137,8 @@ def check_isolated(trainer: Any, rows: Sequence[Row]) -> None:
     if not torch.allclose(packed, alone, rtol=0.05, atol=0.05 * float(alone.abs().max())):
         apart = float((packed - alone).abs().max())
         raise UsageError(
-            f"[train.args] packing: with this student, packed rows attend to one another (logits move by up to {apart:.3g})",
-            "leave packing out, or set attn_implementation in model_init_kwargs to one that keeps rows apart",
+            f"[train.args] {argument}: with this student, packed rows attend to one another (logits move by up to {apart:.3g})",
+            f"leave {argument} out, or set attn_implementation in model_init_kwargs to one that keeps rows apart",
         )
 
 

@@ -80,9 +80,15 @@ def check_arguments(arguments: Any, config: TrainConfig) -> None:
 
 
 def _check_weighted(arguments: Any) -> None:
-    if arguments.packing:
-        raise UsageError("[train.args] packing with weights of rows", "a packed row has many weights: leave packing out")
+    check_unpacked(arguments, "weights of rows")
     check_plain_loss(arguments, "weights of rows")
+
+
+def check_unpacked(arguments: Any, what: str) -> None:
+    """Raises UsageError for [train.args] that pack rows, of which each has its own of `what`."""
+    for name in ("packing", "eval_packing"):
+        if getattr(arguments, name):
+            raise UsageError(f"[train.args] {name} = True with {what}", f"they belong to single rows: leave {name} out")
 
 
 def check_plain_loss(arguments: Any, what: str) -> None:
