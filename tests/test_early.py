@@ -202,7 +202,11 @@ BEFORE_A_RUN: list[tuple[str, list[Change], str]] = [  # found by `run`, for whi
         [having(train__early_stopping=2, filter__validation=0.4), args(eval_strategy="no"), MORE],
         "eval_strategy is no",
     ),
-    ("validations of too few prompts", [args(eval_strategy="steps")], "needs validation rows"),
+    ("validations of too few prompts", [args(eval_strategy="steps", eval_steps=2)], "needs validation rows"),
+    ("validation steps of too few prompts", [args(eval_steps=2)], "eval_steps = 2 needs validation rows"),
+    ("model_init_kwargs in quotes", [args(model_init_kwargs='{"dtype": "bfloat16"}')], "expected a table"),
+    ("another revision of the weights", [args(model_init_kwargs={"revision": "v2"})], "does not belong here"),
+    ("validations of no number", [args(eval_strategy="steps")], "without eval_steps"),
     ("adapters nowhere", [having(train__lora={"r": 4, "target_modules": ["query"]})], "target_modules = query"),
     (
         "a first step with too many layers",
