@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from seqdistill.errors import UsageError
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import TrainConfig
+from seqdistill.stages.train.launch import PRECISIONS, launcher_arguments
 from seqdistill.stages.train.ranks import processes
 
 _RENDERED = "rows are rendered with the student's own chat template, and the loss is on the completion"
@@ -141,7 +142,9 @@ def trl_arguments(
     """
     import torch
 
-    passed = dict(config.args)
+    launched = launcher_arguments(config)
+    passed = {**launched, **config.args}
+    place = "accelerate's mixed_precision:" if launched.keys() & {*PRECISIONS} else "[train.args]"
     if passed.get("packing_strategy") == "wrapped":
         raise UsageError(
             '[train.args] packing_strategy = "wrapped": cuts rows in two, and their halves are trained apart', 'use "bfd"'
@@ -157,10 +160,10 @@ def trl_arguments(
         )
     on_cpu = bool(passed.get("use_cpu")) or not torch.accelerator.is_available()
     if on_cpu and passed.get("fp16"):
-        raise UsageError("[train.args] fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
+        raise UsageError(f"{place} fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
     if on_cpu and passed.get("bf16") and not _has_bfloat16():
         raise UsageError(
-            "[train.args] bf16 = true: this processor has no bfloat16 arithmetic and would emulate it, many times slower",
+            f"{place} bf16 = true: this processor has no bfloat16 arithmetic and would emulate it, many times slower",
             "leave bf16 out: the training is in float32",
         )
     if on_cpu:
