@@ -167,7 +167,7 @@ def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any
     own: dict[str, Any] = {f"train.{name}": value for name, value in values.items()}
     own["train.method"] = method.name
     own["train.args"] = {name: value for name, value in recipe.train.args.items() if name not in WITHOUT_EFFECT}
-    if method.reads_teacher(recipe, student):
+    if recipe.teacher.model and method.reads_teacher(recipe, student):
         own["teacher.identity"] = identity(recipe.teacher)
     if recipe.train.lora.r is None:
         own = {name: value for name, value in own.items() if not name.startswith("train.lora.")}
