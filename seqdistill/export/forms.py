@@ -28,7 +28,7 @@ from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Message, Prompt, atomic_folder, content_files, file_sha256, request_seed, write_json, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.compare import compare_form, prompts_of
-from seqdistill.stages.evaluate.contestants import student_of
+from seqdistill.stages.evaluate.contestants import is_evaluated
 from seqdistill.stages.train.vocabulary import NOTE
 from seqdistill.tasks.templates import PROMPT_TEMPLATE
 
@@ -191,8 +191,7 @@ def _uncut(model: Path) -> Path:
 
 def _scores(run: Run, recipe: Recipe) -> dict[str, Any] | None:
     """What eval found of the student as it is now; None where it has not answered with it."""
-    evaluated = (run.manifest("eval") or {}).get("settings", {}).get("student.model")
-    if evaluated is None or evaluated != student_of(run, recipe).identity:
+    if not is_evaluated(run, recipe):
         return None
     return dict(json.loads(run.file("eval", "scores.json").read_text(encoding="utf-8")))
 
