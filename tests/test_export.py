@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from seqdistill import api
 from seqdistill.cards import write_dataset_card
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
+from seqdistill.export import gguf
 from seqdistill.export.draft import vllm_command
 from seqdistill.export.modelfile import write_modelfile
 from seqdistill.recipe.tables import ModelConfig
@@ -96,8 +98,9 @@ def test_axolotl_hears_what_ends_a_turn_where_the_tokenizer_has_another_end(run:
     other = tmp_path / "run"
     shutil.copytree(run, other)
     for made, says in ((other, None), (other, ["<|im_start|>"])):
-        api.export_data(made, "axolotl", out=tmp_path / "out")
-        assert yaml.safe_load((tmp_path / "out" / "axolotl.yaml").read_text()).get("eot_tokens") == says
+        api.export_data(made, "axolotl")
+        config = made / "export" / "data-axolotl" / "axolotl.yaml"
+        assert yaml.safe_load(config.read_text()).get("eot_tokens") == says
         config = made / "train" / "model" / "generation_config.json"
         config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token_id": [1, 2]}))
 
@@ -171,6 +174,52 @@ def test_an_export_for_which_there_is_no_room_leaves_nothing_and_the_earlier_one
     assert "File too large" in said and "Traceback" not in said
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", "vllm"]
+
+
+OF_THE_USER: list[tuple[str, str, str, str | None]] = [  # form, name and content of a file that is there, what is refused
+    ("gguf:q8_0", "secrets.env", "KEY=1", "it holds secrets.env"),
+    ("gguf:q8_0", "README.md", "my notes", "it holds README.md"),
+    ("gguf:q8_0", "Modelfile", "FROM mine", "it holds Modelfile"),
+    ("gguf:q8_0", "source.json", '{"my": 1}', "it holds source.json"),
+    ("gguf:q8_0", "source.json", "not JSON", "it holds source.json"),
+    ("gguf:q8_0", "source.json", '{"model": null, "form": "gguf:q4_0", "tools": []}', "it holds source.json"),
+    ("gguf:q8_0", "student-q4_0.gguf", "another form's", "it holds student-q4_0.gguf"),
+    ("llama-factory", "dataset_info.json", '{"alpaca_en_demo": {}}', "dataset_info.json: is there already"),
+    ("llama-factory", "train.json", '["mine"]', "train.json: is there already"),
+    ("llama-factory", "identity.json", "[]", None),
+    ("trl", "validation.jsonl", "{}", "validation.jsonl: is there already"),
+    ("axolotl", "axolotl.yaml", "base_model: mine", "axolotl.yaml: is there already"),
+]
+
+
+@pytest.mark.parametrize(("form", "name", "content", "says"), OF_THE_USER)
+def test_export_writes_over_nothing_of_the_users(
+    form: str, name: str, content: str, says: str | None, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf, "convert", lambda *_: pytest.fail("the model is converted"))
+    (tmp_path / name).write_text(content)
+    refused = pytest.raises(UsageError, match=re.escape(says)) if says else nullcontext()
+    with refused:
+        (api.export if form.startswith("gguf") else api.export_data)(run, form, out=tmp_path)
+    assert (tmp_path / name).read_text() == content
+    assert (len([*tmp_path.iterdir()]) == 1) == bool(says)
+
+
+def test_an_export_that_was_killed_or_is_repeated_takes_its_own_folder_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_model: Path, file: Path, *_: object) -> None:
+        file.with_name(f".{file.name}.1.tmp").write_bytes(b"GG")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gguf, "convert", killed)
+    with pytest.raises(KeyboardInterrupt):
+        api.export(run, "gguf:q8_0", out=tmp_path / "mine")
+    monkeypatch.setattr(gguf, "convert", lambda _model, file, *_: file.write_bytes(b"GGUF"))
+    for _ in range(2):
+        assert api.export(run, "gguf:q8_0", out=tmp_path / "mine").path.read_bytes() == b"GGUF"
+        assert not [*(tmp_path / "mine").glob(".student*")]
+        api.export_data(run, "trl", out=tmp_path / "data")
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ def export(run: Run, recipe: Recipe, form: str, out: Path | None, progress: Prog
         for left_over in folder.parent.glob(f".{folder.name}.*"):  # of an export that was killed
             shutil.rmtree(left_over, ignore_errors=True)
         if form in GGUF_FORMS:
+            if out is not None:
+                _check_own(folder, form)
             return _quantised(run, recipe, form, folder, model, _bytes(model), progress)
         with TemporaryDirectory(dir=run.path, prefix=".export.") as made:
             content, serve = _folder(run, recipe, form, folder, model, Path(made))
@@ -130,13 +132,39 @@ def _put(files: Mapping[str, Path], folder: Path, *, replaces: bool) -> None:
             shutil.copyfile(path, temporary / name)
 
 
+def _check_own(folder: Path, form: str) -> None:
+    """Raises UsageError for a folder of the user's own choice with anything in it but an earlier export in this form."""
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    file = _file(form)
+    others = {name for name in held - {file, *gguf.BESIDE, *gguf.OF_THE_RUN} if not name.startswith(f".{file}.")}
+    if others or (held and not _is_source(folder / "source.json", form)):
+        raise UsageError(
+            f"{folder}: not empty, and no earlier export to {form}: it holds {min(others or held)}",
+            "name another folder with --out, or remove this one",
+        )
+
+
+def _is_source(note: Path, form: str) -> bool:
+    """Whether a file is the note that an export in a form leaves of what it was made from."""
+    try:
+        source = _read(note)
+    except ValueError:
+        return False
+    return isinstance(source, dict) and source.keys() == {"model", "form", "tools"} and source["form"] == form
+
+
+def _file(form: str) -> str:
+    return f"student-{form.partition(':')[2]}.gguf"
+
+
 def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, size: int, progress: Progress) -> Exported:
-    file = folder / f"student-{form.partition(':')[2]}.gguf"
+    file = folder / _file(form)
     note = folder / "source.json"
     source = {"model": file_sha256(model), "form": form, "tools": list(gguf.TOOLS)}
     if not file.exists() or _read(note) != source:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in (note, folder / "proof.json", *folder.glob(f".{file.name}.*")):  # the last of an export that was killed
+        write_json(note, {**source, "model": None})  # from here on the folder is this export's, if it is killed, too
+        for stale in (folder / "proof.json", *folder.glob(f".{file.name}.*")):  # the last of an export that was killed
             stale.unlink(missing_ok=True)
         progress.note(f"converting {model} to {file}")
         whole = _uncut(model)
