@@ -22,7 +22,7 @@ from seqdistill import api
 from seqdistill.cards import write_dataset_card
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
-from seqdistill.export import gguf
+from seqdistill.export import forms, gguf
 from seqdistill.export.draft import vllm_command
 from seqdistill.export.modelfile import write_modelfile
 from seqdistill.recipe.tables import ModelConfig
@@ -253,6 +253,21 @@ def test_what_export_refuses(
 
 
 @pytest.mark.parametrize(
+    ("longest", "positions", "context"),
+    [(100, 131072, 4096), (9000, 131072, 9000), (9000, 8192, 8192), (100, 512, 512), (9000, None, 9000), (100, None, 4096)],
+)
+def test_a_modelfile_has_room_for_the_test_prompts_and_no_more_than_the_model(
+    tmp_path: Path, longest: int, positions: int | None, context: int
+) -> None:
+    write_json(
+        tmp_path / "config.json", {"model_type": "llama", **({"max_position_embeddings": positions} if positions else {})}
+    )
+    if positions is None:
+        write_json(tmp_path / "config.json", {"model_type": "mamba"})
+    assert forms._context(tmp_path, longest) == context
+
+
+@pytest.mark.parametrize(
     ("system", "line"),
     [
         ('Say "it" briefly.', 'SYSTEM """Say "it" briefly."""'),
@@ -264,7 +279,9 @@ def test_what_export_refuses(
     ],
 )
 def test_a_modelfile_names_file_stops_and_system(tmp_path: Path, system: str | None, line: str | None) -> None:
-    write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", ["<|im_end|>", "<｜end▁of▁sentence｜>", '"'], system, 64)
+    write_modelfile(
+        tmp_path / "Modelfile", tmp_path / "student.gguf", ["<|im_end|>", "<｜end▁of▁sentence｜>", '"'], system, 64, 900
+    )
     assert (tmp_path / "Modelfile").read_text().splitlines() == [
         "FROM ./student.gguf",
         *(line.splitlines() if line else []),
@@ -272,7 +289,9 @@ def test_a_modelfile_names_file_stops_and_system(tmp_path: Path, system: str | N
         'PARAMETER stop "<｜end▁of▁sentence｜>"',
         'PARAMETER stop """""""',
         "PARAMETER temperature 0",
+        "PARAMETER repeat_penalty 1",
         "PARAMETER num_predict 64",
+        "PARAMETER num_ctx 900",
     ]
 
 
@@ -318,7 +337,7 @@ def test_ollama_sends_the_student_what_its_own_template_writes(tmp_path: Path, s
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return str(text).removeprefix("<bos>")
 
-    template = write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", [], None, 64, rendered)
+    template = write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", [], None, 64, 900, rendered)
     assert template is not None and template.for_one_answer == (turns == 2)
     contents = [("system", "Be kind."), ("user", "Say it."), ("assistant", "It."), ("user", "Again.")]
     said: list[Message] = [{"role": role, "content": content} for role, content in contents]
@@ -336,7 +355,7 @@ def test_a_template_that_is_no_turn_is_left_out(tmp_path: Path, source: str) -> 
     def rendered(messages: list[Message]) -> str:
         return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
-    assert write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", [], None, 64, rendered) is None
+    assert write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", [], None, 64, 900, rendered) is None
     assert "TEMPLATE" not in (tmp_path / "Modelfile").read_text()
 
 

@@ -36,6 +36,7 @@ FOLDERS = ("safetensors", "merged", "vllm")  # forms that are the trained folder
 GGUF_FORMS = tuple(f"gguf:{kind}" for kind in gguf.KINDS)
 FORMS = (*FOLDERS, "adapter", *GGUF_FORMS)
 OF_THE_MODEL = ("config.json", "README.md", NOTE)  # what adapters leave to their base
+LEAST_CONTEXT = 4096  # tokens
 AT_ONCE = 4  # requests in flight at llama.cpp
 
 
@@ -173,7 +174,8 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     scores = _scores(run, recipe)
     prompts, most = (prompts_of(run), int(scores["max_tokens"])) if scores else ({}, 256)
     stops, longest = _stops_and_longest(model, prompts)
-    template = write_modelfile(folder / "Modelfile", file, stops, _system(model), most, _rendered(model))
+    context = _context(model, longest + most)
+    template = write_modelfile(folder / "Modelfile", file, stops, _system(model), most, context, _rendered(model))
     if template is None:
         progress.note("Modelfile: the chat template cannot be written for Ollama: llama-server reads it from the .gguf")
     elif template.for_one_answer:
@@ -274,6 +276,13 @@ def _stops_and_longest(model: Path, prompts: Mapping[str, Prompt]) -> tuple[list
     how = {"add_generation_prompt": True, "tokenize": False}
     texts = [tokenizer.apply_chat_template(prompt.messages, **how) for prompt in prompts.values()]
     return stops, max((len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts), default=1024)
+
+
+def _context(model: Path, tokens: int) -> int:
+    """The context that a server needs for so many tokens; prompts may be longer than the test's, but not than the model's own."""
+    config = load("AutoConfig", ModelConfig(model=str(model))).get_text_config(decoder=True)
+    needed = max(tokens, LEAST_CONTEXT)
+    return min(needed, getattr(config, "max_position_embeddings", None) or needed)
 
 
 def _rendered(model: Path) -> Rendered:
