@@ -97,13 +97,13 @@ def _shared_items(one: list[Any], other: list[Any]) -> int:
     shared = sum(map(_leaves, one)) - sum(map(_leaves, left))
     if len(left) * len(right) > MOST_PAIRS:
         return shared + sum(map(_shared, left, right))
-    counts = [[_shared(item, two) for two in right] for item in left]
+    counts: list[list[int]] = [[_shared(item, two) for two in right] for item in left]
     if not any(map(any, counts)):
         return shared
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(counts, maximize=True)
-    return shared + sum(counts[i][j] for i, j in zip(rows, columns, strict=True))
+    return shared + sum(counts[int(i)][int(j)] for i, j in zip(rows, columns, strict=True))
 
 
 def _without(items: list[Any], names: list[str], equal: Counter[str]) -> list[Any]:
@@ -127,7 +127,7 @@ METRICS = (
         "field F1",
         "field F1",
         lambda item: field_f1(item.text, item.wanted),
-        "mean F1 of the fields of the parsed JSON, items of lists paired so that most agree; an answer that is not JSON scores 0",
+        "mean F1 of the fields of the parsed JSON, items of lists paired so that most agree; 0 where the answer is not JSON",
         kinds=("schema",),
     ),
     Metric(
