@@ -10,7 +10,7 @@ from typing import Any
 from seqdistill.records import Message
 
 DROPPABLE = ("top_logprobs", "logprobs", "temperature", "top_p", "seed", "response_format", "stream_options")
-CHOSEN = ("temperature", "top_p", "logprobs", "top_logprobs")  # whose value is the recipe's
+CHOSEN = ("temperature", "top_p", "logprobs", "top_logprobs", "response_format")  # whose value is the recipe's
 LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _UNKNOWN = re.compile(
     r"unsupported|not? (?:be )?support|n[’']t support|unknown|unrecogni[sz]ed|unexpected|not permitted|extra (?:inputs|fields)"
@@ -23,9 +23,12 @@ _WRONG_VALUE = re.compile(
     r"|greater|less than|maximum|minimum|range|at (?:most|least)|非法|取值范围",
     re.IGNORECASE,
 )
-_OF_THE_SCHEMA = re.compile(  # that one request brings: the next may have another
-    r"invalid (?:json[ _-]?)?schema\b|invalid .{0,3}response_format\.json_schema\.", re.IGNORECASE
+WRONG_SCHEMA = re.compile(
+    r"invalid (?:\w+ )?schema|invalid_json_schema|In context=\(|schema (?:is invalid|conversion failed)|invalid grammar"
+    r"|schema contains features|response_schema|invalid .{0,3}response_format\.json_schema\.",
+    re.IGNORECASE,
 )
+_FORM_TYPE = re.compile(r"json_object|response_format['’`\"]?\.type")  # the kind of form is ours; the schema is the recipe's
 _NO_SYSTEM = re.compile(
     r"(?:system|developer)['’`\"]? ?(?:role|message|prompt|instruction)s?\b.{0,80}(?:not|n[’']t|unsupported|disallow)"
     r"|(?:does not|doesn[’']t|do not|cannot|no) (?:support|accept|allow|take|handle)?.{0,20}['’`\"]?(?:system|developer)"
@@ -61,7 +64,8 @@ class Dialect:
         reason = f"{error.get('code')} {error.get('type')} {message}"
         if (limit := self._other_limit(sent, param, message, reason)) is not None:
             return limit
-        if _has_system(sent) and (param is None or param == "messages") and _NO_SYSTEM.search(message):
+        foldable = _folded(sent["messages"]) != sent["messages"]
+        if foldable and (param is None or param == "messages") and _NO_SYSTEM.search(message):
             known, self._without_system = self._without_system, True
             return "" if known else "the system message goes at the head of the first user message"
         name = _refused(sent, param, message, reason)
@@ -86,7 +90,9 @@ class Dialect:
 
 def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: str) -> str | None:
     """The field that a refusal is about, of those that may be left out."""
-    if (param is not None and param not in DROPPABLE) or _OF_THE_SCHEMA.search(message):
+    if WRONG_SCHEMA.search(reason):
+        return None
+    if param is not None and param not in DROPPABLE:
         return None
     named = [param] if param is not None else [name for name in DROPPABLE if _names(message, name)]
     if re.search(r"\bboth\b", message) and "temperature" in named and "top_p" in sent:
@@ -96,7 +102,8 @@ def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: s
         return None
     if _UNKNOWN.search(reason):
         return name
-    chosen = name in CHOSEN and sent[name] != 0  # a value of the user's: wrong, not unknown
+    ours = sent[name] == 0 or _FORM_TYPE.search(message)
+    chosen = name in CHOSEN and not ours  # a value of the user's: wrong, not unknown
     return None if chosen or not _WRONG_VALUE.search(reason) else name
 
 
@@ -115,13 +122,12 @@ def _names(message: str, name: str) -> bool:
     return re.search(rf"(?<![\w-]){name}(?![\w-])", message) is not None
 
 
-def _has_system(sent: Mapping[str, Any]) -> bool:
-    return bool(sent["messages"]) and sent["messages"][0]["role"] in ("system", "developer")
-
-
 def _folded(messages: list[Message]) -> list[Message]:
-    """The messages with the system message at the head of the first user message."""
-    if len(messages) < 2 or messages[0]["role"] not in ("system", "developer") or messages[1]["role"] != "user":
+    """The messages with the system messages at the head of the first user message, wherever it is; as they are without one."""
+    system = [message["content"] for message in messages if message["role"] in ("system", "developer")]
+    others = [message for message in messages if message["role"] not in ("system", "developer")]
+    place = next((number for number, message in enumerate(others) if message["role"] == "user"), None)
+    if not system or place is None:
         return messages
-    first = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-    return [{"role": "user", "content": first}, *messages[2:]]
+    others[place] = {"role": "user", "content": "\n\n".join([*system, others[place]["content"]])}
+    return others

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from seqdistill.engines import Completion, Request
@@ -36,7 +37,14 @@ class Price:
     cache_write_1h: float | None = None  # the same for an hour; None: CACHE_WRITE_1H times `prompt`
 
     def usd(self, completion: Completion) -> float:
-        """What one answer cost."""
+        """What one answer cost: at these prices, or what the endpoint says that it bills, if that is more.
+
+        That holds at a price of 0, too: a server of one's own reports no bill.
+        """
+        return max(self.tokens_usd(completion), completion.billed_usd or 0.0)
+
+    def tokens_usd(self, completion: Completion) -> float:
+        """What the tokens of one answer cost at these prices."""
         write, write_1h = self._cache_writes()
         writes_1h = completion.cache_write_1h_tokens
         writes = completion.cache_write_tokens - writes_1h
@@ -106,15 +114,26 @@ class Source:
         return Hold(usd, prompt, completion, factor)
 
     def cost(self, completion: Completion) -> float | None:
-        """What one answer cost in USD; None where an endpoint's price is not known."""
+        """What one answer cost in USD; None where an endpoint's price is not known, and it does not report what it bills."""
         if self.price is None:
-            return 0.0 if self.is_free else None
+            return 0.0 if self.is_free else completion.billed_usd
         return self.price.usd(completion)
 
     @property
     def is_free(self) -> bool:
         """Whether it runs in this process, and has no price."""
         return self.price is None and self.config.engine != "openai"
+
+
+def typical(completions: Sequence[Completion]) -> Completion:
+    """A completion with the mean of what some cost: their tokens, and what their endpoint says that it bills."""
+    return Completion(
+        "",
+        prompt_tokens=round(fmean(one.prompt_tokens for one in completions)),
+        completion_tokens=round(fmean(one.completion_tokens for one in completions)),
+        hidden_tokens=round(fmean(one.hidden_tokens for one in completions)),
+        billed_usd=fmean(one.billed_usd or 0.0 for one in completions),
+    )
 
 
 def prompt_bound(request: Request) -> int:
