@@ -14,6 +14,7 @@ from served_runs import UNSURE, Served, served
 from seqdistill import api
 from seqdistill.records import read_samples
 from seqdistill.serve.log import KINDS, Exchange, Log
+from seqdistill.serve.metrics import Metrics
 
 
 def chat(server: Served, text: str = "Hello", **settings: Any) -> Any:
@@ -65,6 +66,14 @@ def test_a_stream_says_the_same_as_a_whole_answer(tmp_path: Path, text: str) -> 
         by, tokens = whole.headers["x-seqdistill-model"], 2 * whole.parse().usage.completion_tokens
         counted = f'seqdistill_tokens_total{{model="{by}",of="completion"}} {tokens}'
         assert counted in server.http.get(server.root + "/metrics").text.splitlines()
+
+
+def test_metrics_are_counted_to_the_last_digit() -> None:
+    metrics = Metrics()
+    for seconds in (2_000_000.0, 0.7):
+        metrics.took("student", seconds)
+    lines = metrics.text({"paid_usd": ("USD", 12345.678)}).splitlines()
+    assert {'seqdistill_seconds_sum{model="student"} 2000000.7', "seqdistill_paid_usd 12345.678"} <= set(lines)
 
 
 # --- log, shadow, feedback ------------------------------------------------------------------------------------------------
