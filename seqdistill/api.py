@@ -400,11 +400,14 @@ def export(
         return export(directory, resolved, form, Path(out) if out else None, progress)
 
 
-def export_data(run: RunPath, shape: str, *, out: RunPath | None = None, progress: Progress = SILENT) -> dict[str, int]:
+def export_data(
+    run: RunPath, shape: str, recipe: RecipeLike = None, *, out: RunPath | None = None, progress: Progress = SILENT
+) -> dict[str, int]:
     """Writes the training data in another trainer's shape; returns the rows of each file."""
     from seqdistill.export.data import export_data
 
-    return export_data(Run(Path(run)), shape, Path(out) if out else None, progress)
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return export_data(directory, resolved, shape, Path(out) if out else None, progress)
 
 
 def draft(run: RunPath, recipe: RecipeLike = None, *, limit: int = 20, progress: Progress = SILENT) -> "Draft":
