@@ -105,10 +105,28 @@ NO_MONEY = {
     "Anthropic, a month's": error(
         400, "You have reached your specified API usage limits. You will regain access on 2026-12-01."
     ),
+    "Fireworks": error(
+        412,
+        "Account x is suspended, possibly due to reaching the monthly spending limit or failure to pay past invoices.",
+        code="PRECONDITION_FAILED",
+    ),
+    "DashScope, a free tier": error(
+        403, "The free tier of the model has been exhausted.", code="AllocationQuota.FreeTierOnly", type="AllocationQuota"
+    ),
+    "Together": error(403, "Credit limit exceeded, please navigate to https://api.together.xyz/settings/billing"),
+    "Nebius": Wire(403, {"detail": "Your account is out of funds"}),
+    "Volcengine": error(
+        429, "Your account [x] has reached the set inference limit for the [y] model.", code="SetLimitExceeded"
+    ),
     "Zhipu": error(429, "余额不足或无可用资源包,请充值。", code="1113"),
 }
 
 A_DAY = {
+    "Cohere, a month's": Wire(429, {"message": "You are using a Trial key, which is limited to 1000 API calls / month."}),
+    "Mistral, a month's": Wire(429, {"message": "You have exceeded your monthly token quota"}),
+    "Hugging Face, a month's": Wire(429, {"error": "You have reached the free monthly usage limit for x. Subscribe to PRO"}),
+    "a month's": error(429, "Too many requests: 1000 requests per month"),
+    "Bedrock": Wire(429, {"message": "Too many tokens per day, please wait before trying again."}),
     "Groq": error(
         429, "Rate limit reached on tokens per day (TPD): Limit 100000, Used 100000. Please try again in 9h3m38.016s."
     ),

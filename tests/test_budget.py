@@ -4,16 +4,19 @@ import json
 import re
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from batch_server import BatchServer
 from chat_server import Body, ChatServer, Fault, answer
 from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_child, priced, prompts_file, recipe, run_it
 
 from seqdistill.cli import main
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.journal import batches
 from seqdistill.journal.budget import Price, Source, price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
@@ -170,6 +173,30 @@ def test_the_budget_holds_at_an_endpoint_that_counts_no_tokens_or_wrong_ones(tmp
             assert 0 < len(server.requests) <= 7, "each may have cost 0.2 USD and more"
 
 
+def test_the_budget_holds_where_the_endpoint_bills_more_than_the_price_comes_to(tmp_path: Path) -> None:
+    def dear(body: Body) -> Body:
+        reply = answer(body)
+        return {**reply, "usage": {**reply["usage"], "cost": 0.02}}
+
+    def spent(folder: str) -> float:
+        with Journal(tmp_path / folder / "generate/journal.jsonl", writable=False) as journal:
+            return journal.spending.paid_usd
+
+    with ChatServer(reply=dear) as server:
+        asked = recipe(server, prompts_file(tmp_path, range(40)), budget=0.05)
+        with pytest.raises(Incomplete, match=r"the budget of 0\.05 USD is reached: 0\.0400 USD are paid"):
+            generate(Run(tmp_path / "cheap"), priced(asked, {"prompt": 0.1, "completion": 0.4}), notes := Notes())
+        assert (len(server.usages), spent("cheap")) == (2, pytest.approx(0.04))
+        assert sum("the endpoint reports a bill of 0.02" in note for note in notes.notes) == 1
+        free = priced(asked, {"prompt": 0.0, "completion": 0.0})
+        with pytest.raises(UsageError, match=r"a bill of 0\.020000 USD for an answer, and the configured price is 0"):
+            generate(Run(tmp_path / "free"), free, Silent())
+        assert (len(server.usages), spent("free")) == (3, 0.02)
+        uncapped = replace(free, generate=replace(free.generate, budget=None))
+        generate(Run(tmp_path / "free"), uncapped, Silent())
+        assert spent("free") == pytest.approx(40 * 0.02)
+
+
 def test_choices_that_nobody_requested_are_paid_all_the_same(tmp_path: Path) -> None:
     with ChatServer(reply=lambda body: answer({**body, "n": 3})) as server:
         result = generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(5)))), Silent())
@@ -189,9 +216,23 @@ def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
         assert server.requests == []
 
 
-def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path) -> None:
+BESIDE = ({}, {"total_tokens": 400}, {"cost": 7.0})  # what is billed beside the tokens that are counted
+
+
+def with_usage(more: Body) -> Callable[[Body], Body]:
+    """Answers whose usage has these amounts more."""
+
+    def reply(body: Body) -> Body:
+        usage = answer(body)["usage"]
+        return {**answer(body), "usage": {**usage, **{name: usage.get(name, 0) + amount for name, amount in more.items()}}}
+
+    return reply
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path, beside: Body) -> None:
     notes = Notes()
-    with ChatServer() as server:
+    with ChatServer(reply=with_usage(beside)) as server:
         asked = priced(recipe(server, prompts_file(tmp_path, range(100))))
         run = Run(tmp_path / "run")
         blind = estimate(run, asked, notes)
@@ -207,7 +248,7 @@ def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path
     assert result.usd is not None
     assert probed.usd == pytest.approx(result.usd, rel=0.2)
     assert blind.usd is not None
-    assert blind.usd > result.usd
+    assert blind.usd > result.usd or beside
     assert "the estimate was based on 30 answers" in notes.notes[-1]
 
 
@@ -280,12 +321,17 @@ def test_a_journal_of_an_older_version_is_paid_at_today_s_price(tmp_path: Path) 
             generate(Run(tmp_path / "run"), replace(more, generate=replace(more.generate, samples=3)), Silent())
 
 
-def test_tokens_beyond_the_limit_raise_what_the_next_requests_are_taken_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [False, True])
+def test_tokens_beyond_the_limit_raise_what_the_next_requests_are_taken_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: bool
+) -> None:
     """Reasoning that the endpoint bills beside max_tokens: the first answer shows it, and the cap holds from there."""
+    monkeypatch.setattr(batches, "FIRST_PAUSE_SECONDS", 0.01)
     hidden = {"prompt_tokens": 20, "completion_tokens": 18, "total_tokens": 620}
-    with ChatServer(reply=lambda body: {**answer(body), "usage": hidden}) as server:
-        asked = recipe(server, prompts_file(tmp_path, range(60)), max_tokens=20, budget=20.0)
-        with pytest.raises(Incomplete, match="the budget of 20 USD is reached") as caught:
+    with BatchServer(reply=lambda body: {**answer(body), "usage": hidden}) as server:
+        budget = 10.0 if batch else 20.0  # a batch costs half
+        asked = recipe(server, prompts_file(tmp_path, range(60)), max_tokens=20, budget=budget, batch=batch)
+        with pytest.raises(Incomplete, match=f"the budget of {budget:g} USD is reached") as caught:
             generate(Run(tmp_path / "run"), priced(asked), Silent())
         assert re.search(r"\(the endpoint bills up to \d\d\.\d times what max_tokens allows\)", caught.value.message)
         assert pytest.approx(len(server.usages) * (20 * 1e-3 + 600 * 1e-2)) == 3 * 6.02, "as many as fit"
@@ -308,6 +354,17 @@ def test_a_damaged_estimate_ends_nothing(tmp_path: Path, written: str) -> None:
         estimate(Run(tmp_path / "run"), asked, Silent())
         (tmp_path / "run/generate/estimate.json").write_text(written)
         assert generate(Run(tmp_path / "run"), asked, Silent()).samples == 3
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_what_is_paid_for_again_is_what_it_costs(tmp_path: Path, beside: Body) -> None:
+    with ChatServer(reply=with_usage(beside)) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(40))))
+        once = generate(Run(tmp_path / "run"), asked, Silent()).spent_usd
+        changed = replace(asked, generate=replace(asked.generate, temperature=0.5))
+        both = generate(Run(tmp_path / "run"), changed, notes := Notes()).spent_usd
+    (said,) = [float(found[1]) for note in notes.notes if (found := re.search(r"paid for again: about ([\d.]+) USD", note))]
+    assert once is not None and both is not None and said == pytest.approx(both - once, rel=0.2)
 
 
 def test_what_two_teachers_are_paid_for_again_is_counted_for_both(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Fields of a request that an endpoint refuses are left out from then on, by what its error says."""
 
+import json
 from typing import Any
 
 import pytest
@@ -21,10 +22,10 @@ def asked(
     server: ChatServer, count: int = 30, meter: Holds | None = None, **settings: Any
 ) -> tuple[dict[str, Completion], list[str]]:
     notes: list[str] = []
-    options = settings.pop("options", {})
+    options, first = settings.pop("options", {}), settings.pop("first", [SYSTEM])
     model = ModelConfig(model="teacher", engine="openai", base_url=[server.url], options=options)
     requests = [
-        Request(f"p{n}", [SYSTEM, {"role": "user", "content": f"question {n}"}], **{"max_tokens": 20, "seed": n, **settings})
+        Request(f"p{n}", [*first, {"role": "user", "content": f"question {n}"}], **{"max_tokens": 20, "seed": n, **settings})
         for n in range(count)
     ]
     return ask(open_engine(model, Pace(concurrency=8, timeout=60.0, on_note=notes.append)), requests, meter or Holds()), notes
@@ -48,6 +49,16 @@ REFUSED = {  # field -> the refusal while it is sent
         "seed",
         Wire(422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}),
     ),
+    "OpenRouter": (
+        "temperature",
+        error(
+            400,
+            "Provider returned error",
+            code=400,
+            metadata={"raw": json.dumps({"error": {"message": GPT_5, "param": "temperature", "code": "unsupported_value"}})},
+        ),
+    ),
+    "OpenRouter, in words": ("seed", error(400, "Provider returned error", metadata={"raw": "seed is not supported"})),
     "Groq": ("logprobs", error(400, "`logprobs` is not supported with this model")),
     "OpenAI, with a 403": ("logprobs", error(403, "You are not allowed to request logprobs from this model.")),
     "Zhipu": ("temperature", error(400, "temperature 参数非法。取值范围是 (0,1) 开区间,不能等于 0 或 1", code="1210")),
@@ -61,6 +72,14 @@ REFUSED = {  # field -> the refusal while it is sent
         error(400, "Unknown parameter: 'top_logprobs'.", param="top_logprobs", code="unknown_parameter"),
     ),
     "DeepSeek": ("response_format", error(400, "This response_format type is unavailable now", type="invalid_request_error")),
+    "OpenAI, an older model": (
+        "response_format",
+        error(400, "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."),
+    ),
+    "the kinds of form it has": (
+        "response_format",
+        error(400, "'response_format.type' : value must be one of ['text', 'json_object']", param="response_format"),
+    ),
     "top_p": ("top_p", error(400, "Unsupported parameter: 'top_p' is not supported with this model.", param="top_p")),
     "Anthropic": ("top_p", error(400, "`temperature` and `top_p` cannot both be specified for this model.")),
     "max_tokens": (
@@ -101,6 +120,40 @@ def test_a_system_message_that_is_refused_goes_into_the_first_user_message(messa
     assert len(notes) == 1
 
 
+GREETING = {"role": "assistant", "content": "Hello, how can I help?"}
+
+
+@pytest.mark.parametrize(
+    ("first", "sent"),
+    [
+        ([SYSTEM, GREETING], [GREETING, "Be brief.\n\nquestion"]),
+        ([SYSTEM, SYSTEM], ["Be brief.\n\nBe brief.\n\nquestion"]),
+        ([GREETING, SYSTEM], [GREETING, "Be brief.\n\nquestion"]),
+        ([{"role": "developer", "content": "Be brief."}], ["Be brief.\n\nquestion"]),
+    ],
+)
+def test_system_messages_anywhere_go_into_the_first_user_message(first: list[Body], sent: list[Any]) -> None:
+    def fault(_: int, body: Body) -> Wire | None:
+        refused = any(message["role"] in ("system", "developer") for message in body["messages"])
+        return error(400, "System role not supported") if refused else None
+
+    with ChatServer(fault) as server:
+        completions, _ = asked(server, first=first, count=3)
+        found = [one if one == GREETING else one["content"].rpartition(" ")[0] for one in server.requests[-1]["messages"]]
+    assert ({one.error for one in completions.values()}, found) == ({None}, sent)
+
+
+@pytest.mark.parametrize("message", ["System role not supported", "unknown role: system"])
+def test_what_no_other_words_can_help_is_not_sent_for_ever(message: str) -> None:
+    with ChatServer(lambda *_: error(400, message)) as server:
+        model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
+        alone = ask(open_engine(model, Pace()), [Request("p0", [SYSTEM], 20)], Holds())["p0"]
+        assert (alone.error, len(server.requests)) == ("http 400", 1), "there is no user message to put it into"
+        with pytest.raises(UsageError, match="the first 10 requests all failed so"):
+            asked(server)
+        assert len(server.requests) < 60
+
+
 def test_several_refused_fields_are_left_out_one_after_the_other() -> None:
     def fault(_: int, body: Body) -> Wire | None:
         if "max_tokens" in body:
@@ -127,6 +180,40 @@ STAYS = {
         "message": "Invalid 'top_logprobs': integer above maximum value. Expected a value <= 20, but got 50 instead.",
         "param": "top_logprobs",
     },
+    "OpenAI, a schema": {
+        "message": "Invalid schema for response_format 'answer': In context=(), 'additionalProperties' is required to be "
+        "supplied and to be false.",
+        "param": "response_format",
+    },
+    "OpenAI, a schema's keyword": {
+        "message": "Invalid schema for response_format 'answer': In context=('properties', 'age'), 'minimum' is not permitted.",
+        "param": "response_format",
+    },
+    "OpenAI, too many choices": {
+        "message": "Invalid schema for response_format 'answer': Expected at most 1000 enum values, but received 1200.",
+        "param": "response_format",
+    },
+    "Groq, a schema": {
+        "message": "invalid JSON schema for response_format: 'answer': /additionalProperties: `additionalProperties:false` "
+        "must be set on every object",
+        "param": "response_format",
+    },
+    "LiteLLM, a schema": {
+        "message": "litellm.BadRequestError: litellm.ContentPolicyViolationError: AzureException - Invalid schema for "
+        "response_format 'answer': In context=(), 'required' is required to be supplied and to be an array.",
+        "param": None,
+        "code": "400",
+    },
+    "a schema, by its place": {
+        "message": "Input should be a valid dictionary",
+        "param": "response_format.json_schema.schema",
+    },
+    "OpenAI, a schema's name": {
+        "message": "Invalid 'response_format.json_schema.name': string does not match pattern.",
+        "param": "response_format.json_schema.name",
+    },
+    "vLLM, a schema": {"message": "The provided JSON schema contains features not supported by xgrammar (response_format)."},
+    "llama.cpp, a schema": {"message": 'JSON schema conversion failed: Unrecognized schema: {"type":"x"}'},
     "too large a limit": {"message": "max_tokens is too large: 20. This model supports at most 16.", "param": "max_tokens"},
 }
 
@@ -135,7 +222,7 @@ STAYS = {
 def test_what_the_user_configured_is_never_left_out_silently_and_seed_is_no_guess(error: dict[str, Any]) -> None:
     with ChatServer(lambda *_: Wire(400, {"error": error})) as server:
         with pytest.raises(UsageError) as caught:
-            asked(server, count=100, temperature=1.5, logprobs=50, options={"reasoning_effort": "low"})
-        kept = {"temperature", "seed", "reasoning_effort", "max_tokens", "logprobs", "top_logprobs"}
+            asked(server, count=100, temperature=1.5, logprobs=50, choices=["yes"], options={"reasoning_effort": "low"})
+        kept = {"temperature", "seed", "reasoning_effort", "max_tokens", "logprobs", "top_logprobs", "response_format"}
         assert all(kept <= body.keys() for body in server.requests)
     assert "seed" not in caught.value.message + caught.value.hint

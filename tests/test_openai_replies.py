@@ -58,6 +58,8 @@ def test_numbers_that_no_float_holds_are_null_and_do_not_break_the_journal() -> 
         (b'{"choices": [{"message": {"content": ""}}], "error": {"code": 524, "message": "upstream"}}', "http 524"),
         (b'{"success": true, "errors": [], "result": {"response": "yes"}}', "no answer"),
         (b'{"choices": [], "base_resp": {"status_code": 0, "status_msg": "success"}}', "no answer"),
+        (b'{"choices": [], "base_resp": {"status_code": [1002], "status_msg": "x"}}', "no answer"),
+        (b'{"choices": [], "base_resp": {"status_code": {"a": 1}, "status_msg": "x"}}', "no answer"),
     ],
 )
 def test_a_reply_that_cannot_be_kept_is_that_request_failure(text: bytes, error: str) -> None:
@@ -195,6 +197,30 @@ def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
     found = (completion.prompt_tokens, completion.completion_tokens, completion.cached_tokens)
     assert (*found, completion.cache_write_tokens, completion.cache_write_1h_tokens) == (*tokens, 0, 0)[:5]
     assert (completion.error, completion.uncounted, completion.hidden_tokens) == (None, uncounted, 0)
+
+
+@pytest.mark.parametrize(
+    ("reported", "billed"),
+    [
+        ({}, None),
+        ({"cost_in_usd_ticks": 37756000}, 0.0037756),  # xAI's own example
+        ({"cost": 0.95, "cost_details": {"upstream_inference_cost": None}}, 0.95),  # OpenRouter's
+        ({"cost": 0.95, "cost_details": {"upstream_inference_cost": 19}, "is_byok": True}, 19.95),
+        ({"cost": 0.95, "cost_details": {"upstream_inference_cost": 0.95}, "is_byok": False}, 0.95),
+        ({"cost": {"input_tokens_cost": 0.1, "request_cost": 0.006, "total_cost": 0.106}}, 0.106),  # Perplexity's
+        ({"estimated_cost": 4.6e-06}, 4.6e-06),  # DeepInfra's
+        ({"cost": "0.02"}, 0.02),
+        ({"cost": 0}, 0.0),
+        *(({"cost": cost}, None) for cost in (None, True, -1, 10**400, "much", "nan", [], {}, {"total_cost": "inf"})),
+        ({"cost": 0.5, "cost_details": "x", "is_byok": True}, 0.5),
+        ({"cost_in_usd_ticks": None, "cost": 0.5}, 0.5),
+    ],
+)
+def test_what_an_endpoint_says_that_it_bills_is_read(reported: Body, billed: float | None) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 5, **reported}
+    choices = [{"message": {"content": word}} for word in ("a", "b")]
+    text = json.dumps({"choices": choices, "usage": usage}).encode()
+    assert said(text).billed_usd == pytest.approx(billed), "the second choice was not requested, and is billed"
 
 
 @pytest.mark.parametrize("place", [{"x_groq": {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}}, {}])

@@ -5,7 +5,7 @@ request's completion (`error` is set). It raises for what no request can survive
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from seqdistill.errors import UsageError
@@ -24,6 +24,7 @@ class Request:
     top_p: float = 1.0
     seed: int = 0
     schema: dict[str, Any] | None = None  # the JSON schema that the answer must keep to
+    response_format: dict[str, Any] | None = None  # `schema` in the words of a caller, which an endpoint is sent verbatim
     choices: list[str] | None = None  # the answer must be one of these
     beams: int = 1  # the answer is the likeliest found by a beam search of this width
     logprobs: int | None = None  # log-probabilities of the answer's tokens, and of the N likeliest tokens at each position
@@ -62,6 +63,13 @@ class Completion:
     cache_write_1h_tokens: int = 0  # of those, the ones it keeps for an hour, which may cost more still
     batched: bool = False  # requested through a Batch endpoint, at its lower price
     batch_left: int = 0  # completions of the same batch that follow; a journal keeps a batch whole or not at all
+    billed_usd: float | None = None  # what the endpoint says that it bills for it, where it does
+
+    def also_billed(self, others: Sequence["Completion"]) -> "Completion":
+        """The completion with what others of the same reply cost, that nobody wanted but that are billed all the same."""
+        hidden = self.hidden_tokens + sum(one.completion_tokens + one.hidden_tokens for one in others)
+        billed = [one.billed_usd for one in (self, *others) if one.billed_usd is not None]
+        return replace(self, hidden_tokens=hidden, billed_usd=sum(billed) if billed else None)
 
 
 FOR_GOOD = (

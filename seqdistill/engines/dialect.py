@@ -10,7 +10,7 @@ from typing import Any
 from seqdistill.records import Message
 
 DROPPABLE = ("top_logprobs", "logprobs", "temperature", "top_p", "seed", "response_format", "stream_options")
-CHOSEN = ("temperature", "top_p", "logprobs", "top_logprobs")  # whose value is the recipe's
+CHOSEN = ("temperature", "top_p", "logprobs", "top_logprobs", "response_format")  # whose value is the recipe's
 LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _UNKNOWN = re.compile(
     r"unsupported|not? (?:be )?support|n[’']t support|unknown|unrecogni[sz]ed|unexpected|not permitted|extra (?:inputs|fields)"
@@ -23,6 +23,12 @@ _WRONG_VALUE = re.compile(
     r"|greater|less than|maximum|minimum|range|at (?:most|least)|非法|取值范围",
     re.IGNORECASE,
 )
+WRONG_SCHEMA = re.compile(
+    r"invalid (?:\w+ )?schema|invalid_json_schema|In context=\(|schema (?:is invalid|conversion failed)|invalid grammar"
+    r"|schema contains features|response_schema|invalid .{0,3}response_format\.json_schema\.",
+    re.IGNORECASE,
+)
+_FORM_TYPE = re.compile(r"json_object|response_format['’`\"]?\.type")  # the kind of form is ours; the schema is the recipe's
 _NO_SYSTEM = re.compile(
     r"(?:system|developer)['’`\"]? ?(?:role|message|prompt|instruction)s?\b.{0,80}(?:not|n[’']t|unsupported|disallow)"
     r"|(?:does not|doesn[’']t|do not|cannot|no) (?:support|accept|allow|take|handle)?.{0,20}['’`\"]?(?:system|developer)"
@@ -47,7 +53,7 @@ class Dialect:
         said = {self._limit if name == "max_tokens" else name: value for name, value in body.items()}
         if self._without_system:
             said["messages"] = _folded(said["messages"])
-        return {name: value for name, value in said.items() if name not in self._dropped}
+        return {name: value for name, value in said.items() if _kind(name, said) not in self._dropped}
 
     def learn(self, sent: Mapping[str, Any], error: Mapping[str, Any]) -> str | None:
         """What is new in what a refusal of a sent body says, in words, "" for what is known; None where it names nothing.
@@ -58,16 +64,17 @@ class Dialect:
         reason = f"{error.get('code')} {error.get('type')} {message}"
         if (limit := self._other_limit(sent, param, message, reason)) is not None:
             return limit
-        if _has_system(sent) and (param is None or param == "messages") and _NO_SYSTEM.search(message):
+        foldable = _folded(sent["messages"]) != sent["messages"]
+        if foldable and (param is None or param == "messages") and _NO_SYSTEM.search(message):
             known, self._without_system = self._without_system, True
             return "" if known else "the system message goes at the head of the first user message"
         name = _refused(sent, param, message, reason)
         if name is None:
             return None
-        fields = {name, "top_logprobs"} if name == "logprobs" else {name}
-        known = name in self._dropped
-        self._dropped |= fields
-        return "" if known else f"{name} is left out"
+        kind = _kind(name, sent)
+        known = kind in self._dropped
+        self._dropped |= {kind, "top_logprobs"} if name == "logprobs" else {kind}
+        return "" if known else f"{kind} is left out"
 
     def _other_limit(self, sent: Mapping[str, Any], param: str | None, message: str, reason: str) -> str | None:
         name = next(limit for limit in LIMITS if limit in sent) if LIMITS.keys() & sent.keys() else None
@@ -83,6 +90,8 @@ class Dialect:
 
 def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: str) -> str | None:
     """The field that a refusal is about, of those that may be left out."""
+    if WRONG_SCHEMA.search(reason):
+        return None
     if param is not None and param not in DROPPABLE:
         return None
     named = [param] if param is not None else [name for name in DROPPABLE if _names(message, name)]
@@ -93,8 +102,14 @@ def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: s
         return None
     if _UNKNOWN.search(reason):
         return name
-    chosen = name in CHOSEN and sent[name] != 0  # a value of the user's: wrong, not unknown
+    ours = sent[name] == 0 or _FORM_TYPE.search(message)
+    chosen = name in CHOSEN and not ours  # a value of the user's: wrong, not unknown
     return None if chosen or not _WRONG_VALUE.search(reason) else name
+
+
+def _kind(name: str, body: Mapping[str, Any]) -> str:
+    """What of a field is left out: all of it, of a response format its type: many endpoints know one and not the other."""
+    return f"{name} {body[name].get('type')}" if name == "response_format" else name
 
 
 def _name(param: Any) -> str | None:
@@ -107,13 +122,12 @@ def _names(message: str, name: str) -> bool:
     return re.search(rf"(?<![\w-]){name}(?![\w-])", message) is not None
 
 
-def _has_system(sent: Mapping[str, Any]) -> bool:
-    return bool(sent["messages"]) and sent["messages"][0]["role"] in ("system", "developer")
-
-
 def _folded(messages: list[Message]) -> list[Message]:
-    """The messages with the system message at the head of the first user message."""
-    if len(messages) < 2 or messages[0]["role"] not in ("system", "developer") or messages[1]["role"] != "user":
+    """The messages with the system messages at the head of the first user message, wherever it is; as they are without one."""
+    system = [message["content"] for message in messages if message["role"] in ("system", "developer")]
+    others = [message for message in messages if message["role"] not in ("system", "developer")]
+    place = next((number for number, message in enumerate(others) if message["role"] == "user"), None)
+    if not system or place is None:
         return messages
-    first = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-    return [{"role": "user", "content": first}, *messages[2:]]
+    others[place] = {"role": "user", "content": "\n\n".join([*system, others[place]["content"]])}
+    return others

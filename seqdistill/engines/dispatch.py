@@ -18,9 +18,11 @@ from seqdistill.engines.refusals import SHOWN, Failure
 from seqdistill.engines.replies import broken_off, choices_in
 from seqdistill.errors import SeqdistillError
 
+ADAPTIONS = 10  # further tries of one request in other words: there are not more words to change
 REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be out of reach: at the start, and once it has answered
 DOWN_SECONDS = {False: 30.0, True: 600.0}  # how long it may say that what is behind it is down
+REFUSING_SECONDS = 600.0  # how long it may refuse everything for load; longer where it names long pauses or answers take long
 ALIKE_AT_START = 10  # failures of one kind, and no answer yet: the others would fail so, too
 ALIKE_LATER = 50  # the same after answers
 LONGEST_AWAY_PAUSE_SECONDS = 15.0
@@ -41,6 +43,7 @@ class _Try:
     requests: list[Request] = field(compare=False)  # the same but for id and seed: one request with the first one's seed
     failures: int = field(default=0, compare=False)
     refusals: int = field(default=0, compare=False)
+    adaptions: int = field(default=0, compare=False)
 
     @property
     def most_tokens(self) -> int:
@@ -164,7 +167,7 @@ class Dispatcher:
             reply = await endpoint.send(attempt.requests)
             seconds = time.perf_counter() - began
             completions = [self._parse(request, reply, seconds, number) for number, request in enumerate(attempt.requests)]
-            completions[0] = replace(completions[0], hidden_tokens=completions[0].hidden_tokens + self._unread(attempt, reply))
+            completions[0] = completions[0].also_billed(self._unread(attempt, reply))
             if all(completion.finish_reason == "error" for completion in completions) and completions[0].error is None:
                 ended = str(broken_off(reply.raw, choices_in(reply.raw)[0]))[:SHOWN]
                 raise Failure("broken off", f"{endpoint.name} broke the answer off: {ended}", lost=True)
@@ -175,6 +178,7 @@ class Dispatcher:
         else:
             used = sum(completion.prompt_tokens + completion.completion_tokens for completion in completions)
             endpoint.throttle.answered(seconds)
+            endpoint.refusing_since = None
             if not reply.blocked:
                 endpoint.answers += 1
                 endpoint.failures.clear()
@@ -196,11 +200,10 @@ class Dispatcher:
             "does it know `n`? Run again without --samples-per-request",
         )
 
-    def _unread(self, attempt: _Try, reply: Reply) -> int:
-        """The tokens of choices that nobody requested, which are billed all the same."""
+    def _unread(self, attempt: _Try, reply: Reply) -> list[Completion]:
+        """The choices that nobody requested."""
         beyond = range(len(attempt.requests), len(choices_in(reply.raw)))
-        unread = [self._parse_one(attempt.requests[0], reply, 0.0, number) for number in beyond]
-        return sum(one.completion_tokens + one.hidden_tokens for one in unread)
+        return [self._parse_one(attempt.requests[0], reply, 0.0, number) for number in beyond]
 
     def _used(self) -> list[Endpoint]:
         """The endpoints that are not set aside."""
@@ -214,6 +217,9 @@ class Dispatcher:
     def _failed(self, attempt: _Try, endpoint: Endpoint, failure: Failure, sent_at: float) -> None:
         """Plans another try, or reports the failure. Raises SeqdistillError for what no request can survive."""
         now = time.monotonic()
+        attempt.adaptions += failure.adapted
+        if attempt.adaptions > ADAPTIONS:
+            failure.adapted, failure.scope = False, "request"
         self._take_note(attempt, endpoint, failure, sent_at, now)
         if failure.scope == "endpoint":
             self._set_aside(endpoint, failure.fatal(proven=bool(endpoint.answers)))
@@ -242,6 +248,8 @@ class Dispatcher:
             return
         if failure.down or failure.away:
             self._away(endpoint, failure, sent_at, now)
+        elif failure.slow:
+            self._refused(endpoint, failure, now)
         if failure.slow or failure.down:
             endpoint.throttle.refused(sent_at, failure.pause or 0.0, now)
         else:
@@ -291,6 +299,15 @@ class Dispatcher:
         if not self._used():
             raise error
 
+    def _refused(self, endpoint: Endpoint, failure: Failure, now: float) -> None:
+        """Sets an endpoint aside that refuses for load for so long, with no answer, that it is not the pace."""
+        since = endpoint.refusing_since = now if endpoint.refusing_since is None else endpoint.refusing_since
+        patience = max(REFUSING_SECONDS, 3 * (failure.pause or 0.0), self._pace.timeout)
+        if now - since > patience:
+            minutes = f"; it has answered nothing for {(now - since) / 60:.0f} minutes"
+            hint = "its limit may be a longer one than it says: run again later; nothing that was answered is lost"
+            self._set_aside(endpoint, SeqdistillError(failure.message + minutes, hint))
+
     def _away(self, endpoint: Endpoint, failure: Failure, sent_at: float, now: float) -> None:
         """Leaves an endpoint alone for a while. Raises SeqdistillError when all of them have been away for too long."""
         if endpoint.away_since is None:
@@ -311,12 +328,11 @@ class Dispatcher:
 def _settled(completions: list[Completion], hold: str) -> list[Completion]:
     """The completions of one try with its hold. What a choice cost that was broken off is counted with one that was not."""
     broken = [one for one in completions if one.finish_reason == "error" and one.error is None]
-    extra = sum(one.completion_tokens + one.hidden_tokens for one in broken)
-    settled = []
+    beside, settled = broken, []
     for one in completions:
         if one in broken:
-            settled.append(replace(one, error="broken off", message="the endpoint broke this answer off", hold=hold))
-        else:
-            settled.append(replace(one, hold=hold, hidden_tokens=one.hidden_tokens + (0 if one.error else extra)))
-            extra = extra if one.error else 0
+            one = replace(one, error="broken off", message="the endpoint broke this answer off")
+        elif one.error is None:
+            one, beside = one.also_billed(beside), []
+        settled.append(replace(one, hold=hold))
     return settled

@@ -57,6 +57,7 @@ class Endpoint:
     away_since: float | None = None  # it cannot be reached, or what is behind it is down
     away_at: float = 0.0
     away_tries: int = 0
+    refusing_since: float | None = None  # it refuses for load, with no answer in between
     noted_at: float = float("-inf")
     served: set[str] = field(default_factory=set)  # the models that its replies name
 

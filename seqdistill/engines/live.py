@@ -71,8 +71,7 @@ class LiveEndpoints:
             completion, *beyond = [
                 self._parse(request, reply, time.perf_counter() - began, number) for number in range(len(choices_in(reply.raw)))
             ]
-            unread = sum(one.completion_tokens + one.hidden_tokens for one in beyond)  # nobody wanted them, but they are billed
-            completion = replace(completion, hidden_tokens=completion.hidden_tokens + unread)
+            completion = completion.also_billed(beyond)
             if completion.finish_reason == "error" and completion.error is None:
                 raise Failure("broken off", f"{endpoint.name} broke the answer off", lost=True)
         except Failure as failure:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqdistill.engines import Completion
-from seqdistill.engines.usage import usage_of
+from seqdistill.engines.usage import count, usage_of
 from seqdistill.reasoning import split_reasoning
 from seqdistill.records import from_json
 
@@ -144,7 +144,20 @@ def error_of(reply: Any) -> dict[str, Any]:
         return {**error, "message": "; ".join(said), "param": places[0][0] if places and places[0] else None}
     keys = ("message", "Message", "msg", "faultstring", "error_msg", "detail", "title")
     message = next((error[key] for key in keys if error.get(key)), None)
-    return {**error, "message": message if isinstance(message, str) else json.dumps(message)} if message else error
+    if not message:
+        return error
+    return _with_inner({**error, "message": message if isinstance(message, str) else json.dumps(message)})
+
+
+def _with_inner(error: dict[str, Any]) -> dict[str, Any]:
+    """An error with what it hands on of the one behind it, in `metadata.raw` as OpenRouter does: its words, field and type."""
+    raw = as_dict(error.get("metadata")).get("raw")
+    inner = error_in(raw.encode(errors="replace")) if isinstance(raw, str) else error_of(raw)
+    message = inner.get("message") or (raw if isinstance(raw, str) and not raw.lstrip().startswith("<") else None)
+    if not message:
+        return error
+    kind = inner.get("code") or inner.get("type") or error.get("type")
+    return {**error, "message": f"{error['message']}: {message}", "param": inner.get("param"), "type": kind}
 
 
 MINIMAX = {  # https://platform.minimaxi.com/document/ChatCompletion: its errors come with a 200
@@ -160,7 +173,7 @@ MINIMAX = {  # https://platform.minimaxi.com/document/ChatCompletion: its errors
 
 def _minimax_error(body: Mapping[str, Any]) -> dict[str, Any]:
     status = as_dict(body.get("base_resp"))
-    code = status.get("status_code")
+    code = count(status.get("status_code"))
     return {"message": status.get("status_msg") or f"status {code}", "code": MINIMAX.get(code, code)} if code else {}
 
 
@@ -213,7 +226,8 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
     """The completion in one of `choices_in` a chat-completions reply; `tags` are those of `split_reasoning`.
 
     The prompt's tokens are counted with the first choice; completion tokens are shared evenly among the choices, and so are
-    hidden ones: what the total holds beside prompt and completion. `raw` is the reply with this choice alone.
+    hidden ones, what the total holds beside prompt and completion, and what the endpoint says that it bills.
+    `raw` is the reply with this choice alone.
     """
     choices = choices_in(raw)
     choice, message = choices[number], choices[number]["message"]
@@ -230,6 +244,7 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
         prompt_tokens=(usage.prompt or 0) if number == 0 else 0,
         completion_tokens=_share(usage.completion or 0, number, len(choices)),
         hidden_tokens=_share(usage.hidden, number, len(choices)),
+        billed_usd=None if usage.billed_usd is None else usage.billed_usd / len(choices),
         cached_tokens=usage.cached if number == 0 else 0,
         cache_write_tokens=usage.cache_writes if number == 0 else 0,
         cache_write_1h_tokens=usage.cache_writes_1h if number == 0 else 0,

@@ -2,8 +2,10 @@
 
 Vendors differ in four ways that cost money: reasoning is among the completion's tokens or beside them, cached tokens are among
 the prompt's or beside them, what is written to the cache costs more, and a stream reports its counts at once or in parts.
+Some report what they bill beside it, which is more where they charge for each call, for a search, or another price.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +48,7 @@ class Usage:
     cache_writes: int = 0  # of the prompt's: put into the endpoint's cache
     cache_writes_1h: int = 0  # of those: put there for an hour
     hidden: int = 0  # billed like the completion's, but not among them
+    billed_usd: float | None = None  # what the endpoint says that it bills
 
 
 def count(tokens: Any) -> int | None:
@@ -82,7 +85,33 @@ def usage_of(reply: Mapping[str, Any]) -> Usage:
     )
     cached = min(cached, prompt or 0)
     writes = min(writes, (prompt or 0) - cached)
-    return Usage(prompt, completion, cached, writes, min(writes_1h, writes), hidden)
+    return Usage(prompt, completion, cached, writes, min(writes_1h, writes), hidden, _billed_usd(facts))
+
+
+def _amount(value: Any) -> float | None:
+    """A reported number, also one written as text; None for what is not one."""
+    try:
+        amount = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return amount if 0 <= amount < 1e12 else None
+
+
+def _billed_usd(facts: Mapping[str, Any]) -> float | None:
+    """What one reply costs, in USD, as the endpoint says; None where it does not.
+
+    https://docs.x.ai/developers/cost-tracking, https://openrouter.ai/docs/use-cases/usage-accounting (with a key of one's own
+    the vendor's bill comes beside OpenRouter's), Perplexity (an object), DeepInfra (estimated_cost).
+    """
+    if (ticks := count(facts.get("cost_in_usd_ticks"))) is not None:
+        return ticks / 1e10
+    cost = facts.get("cost")
+    billed = _amount(cost.get("total_cost") if isinstance(cost, dict) else cost)
+    if billed is None:
+        return _amount(facts.get("estimated_cost"))
+    details = facts.get("cost_details")
+    upstream = _amount(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
+    return billed + (upstream or 0.0 if facts.get("is_byok") is True else 0.0)
 
 
 def _with_details(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -116,6 +145,6 @@ def merged(before: dict[str, Any] | None, now: dict[str, Any] | None) -> dict[st
         new = now.get(name)
         if isinstance(old, dict):
             both[name] = merged(old, new if isinstance(new, dict) else None)
-        elif count(old) is not None and (count(new) or 0) < (count(old) or 0):
+        elif (_amount(new) or 0) < (_amount(old) or 0):
             both[name] = old
     return both

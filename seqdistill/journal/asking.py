@@ -11,11 +11,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from seqdistill.engines import Answering, Completion, Engine, Pace, Request, neutralised, open_engine
-from seqdistill.journal.budget import Budget, Source
-from seqdistill.journal.storage import Journal, request_key
+from seqdistill.errors import UsageError
+from seqdistill.journal.budget import FREE, Budget, Source
+from seqdistill.journal.storage import Hold, Journal, request_key
 from seqdistill.recipe.tables import ModelConfig
 
 SYNC_SECONDS = 1.0
+BILLED_MORE = 1.05  # times the configured price: less is rounding
 
 Result = TypeVar("Result")
 
@@ -48,8 +50,10 @@ class Asker:
         """Opens no engine yet."""
         self.journal, self.budget, self.pace, self._opener = journal, budget, pace, opener
         self._open: tuple[Source, Engine] | None = None
+        self._endpoints: list[tuple[Source, Engine]] = []  # kept for what they have learnt; they hold nothing while closed
         self._opening = asyncio.Lock()
         self._under_way: dict[str, asyncio.Task[Completion]] = {}  # single requests, by key
+        self._overbilled = set[str]()  # model identities
         self.neutralised: dict[str, list[str]] = {}  # by model identity, of the local models that were opened
 
     async def ask(
@@ -108,7 +112,7 @@ class Asker:
     ) -> Completion:
         async with self._opening:
             engine = await self._engine(source)
-        meter = _Meter(self.journal, self.budget, source)
+        meter = _Meter(self.journal, self.budget, source, key)
         if isinstance(engine, Answering):
             completion = await engine.answer(request, meter, hear)
         else:
@@ -132,8 +136,11 @@ class Asker:
         for task in [*self._under_way.values()]:
             task.cancel()
 
-    def store(self, source: Source, batch: Sequence[tuple[str, Request, Completion]]) -> None:
-        """Puts completions that belong together into the journal, with what they cost; failures are not in it."""
+    def store(self, source: Source, batch: Sequence[tuple[str, Request, Completion]], settles: Hold | None = None) -> None:
+        """Puts completions that belong together into the journal, with what they cost; failures are not in it.
+
+        `settles` is their own upper bound, where they were sent under a hold of many.
+        """
         answered = [
             (key, request, replace(completion, hold=None) if completion.uncounted else completion)
             for key, request, completion in batch
@@ -141,13 +148,42 @@ class Asker:
         ]
         if answered:
             usd = [source.cost(completion) for _, _, completion in answered]
-            self.journal.append(source.identity, answered, usd=usd)
+            self.journal.append(source.identity, answered, usd=usd, settles=settles)
+            self._check_bill(source, [completion for _, _, completion in answered])
+
+    def _check_bill(self, source: Source, answered: Sequence[Completion]) -> None:
+        """Says once that an endpoint bills more than the configured price comes to.
+
+        Raises UsageError where that price is 0 and there is a cap: nothing would be held for what is under way.
+        """
+        billed = sum(completion.billed_usd or 0.0 for completion in answered)
+        if source.price is None or source.identity in self._overbilled:
+            return
+        if billed and source.price == FREE and self.budget.is_capped:
+            raise UsageError(
+                f"{source.name}: the endpoint reports a bill of {billed:.6f} USD for an answer, and the configured price is 0",
+                "a budget needs the real price: correct it and run again; what was answered is kept",
+            )
+        known = sum(source.price.tokens_usd(completion) for completion in answered)
+        if billed > known * BILLED_MORE:
+            self._overbilled.add(source.identity)
+            more = f"{billed / known:.1f} times as much as" if known else "which is more than"
+            self.pace.on_note(
+                f"{source.name}: the endpoint reports a bill of {billed:.6f} USD for an answer, {more} the configured price "
+                "comes to; its bill is what counts against the budget: correct the price"
+            )
+
+    def endpoint(self, source: Source) -> Engine | None:
+        """The engine of an endpoint that was used before, with what it has learnt of it."""
+        return next((engine for known, engine in self._endpoints if known == source), None)
 
     async def _engine(self, source: Source) -> Engine:
         if self._open is not None and self._open[0] == source:
             return self._open[1]
         await self.close()
-        engine = self._opener(source.config, self.pace)
+        engine = self.endpoint(source) or self._opener(source.config, self.pace)
+        if isinstance(engine, Answering) and self.endpoint(source) is None:
+            self._endpoints.append((source, engine))
         self._open = source, engine
         if (settings := neutralised(engine)) and source.identity not in self.neutralised:
             self.neutralised[source.identity] = settings
@@ -168,12 +204,13 @@ class Asker:
 
 
 class _Meter:
-    """What one model's requests are paid from."""
+    """What one model's requests are paid from: with a key, first from what was set aside under it."""
 
-    def __init__(self, journal: Journal, budget: Budget, source: Source) -> None:
-        self._journal, self._budget, self._source = journal, budget, source
+    def __init__(self, journal: Journal, budget: Budget, source: Source, key: str = "") -> None:
+        self._journal, self._budget, self._source, self._key = journal, budget, source, key
 
     def hold(self, requests: Sequence[Request]) -> str | None:
+        self._budget.draw(self._key)
         hold = self._source.hold(requests, self._budget.overrun)
         return self._journal.hold(self._source.identity, len(requests), hold) if self._budget.fits(hold) else None
 

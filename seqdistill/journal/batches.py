@@ -9,8 +9,9 @@ import json
 import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from seqdistill.engines import Completion, Request
 from seqdistill.engines.openai_batch import Batch, BatchEndpoint, NotNow, chunks
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.journal.asking import Asker, Missing
-from seqdistill.journal.budget import Source
+from seqdistill.journal.budget import FREE, Source
 from seqdistill.journal.storage import REQUEST_KEYS, Hold, Journal
 from seqdistill.progress import Progress
 from seqdistill.records import atomic_write, read_jsonl, to_line
@@ -27,6 +28,7 @@ FIRST_PAUSE_SECONDS = 0.5  # between two looks at a batch; each pause is longer,
 LONGEST_PAUSE_SECONDS = 60.0
 LOOK_AGAIN_SECONDS = 2.0
 PATIENCE_LOOKS = 12  # in vain, one after the other
+TRIAL = 8  # answers of a model that show what it bills
 
 
 @dataclass
@@ -126,20 +128,24 @@ class BatchAsking:
     endpoint: BatchEndpoint
     progress: Progress
     turn: asyncio.Lock
+    first_sizes: list[int] = field(default_factory=lambda: [1, TRIAL])  # under a cap, while it is not known what answers cost
 
     async def completions(self) -> AsyncGenerator[Completion, None]:
         """Yields each completion after it is stored; never has more under way than the cap allows.
 
-        Batches of an earlier run are collected first or waited for; what failed is not submitted again in this run. Raises
-        Incomplete when the next request could break the cap, SeqdistillError when the endpoint stays away.
+        Batches of an earlier run are collected first or waited for; what failed is not submitted again in this run, unless the
+        endpoint named a field that can be left out. Raises Incomplete when the next request could break the cap,
+        SeqdistillError when the endpoint stays away.
         """
         try:
             async with self.endpoint:
                 await self._recover()
-                while self.wanted:
+                while before := len(self.wanted):
                     await self._submit_payable()
                     async for completion in self._ended():
                         yield completion
+                    if len(self.wanted) < before:
+                        self.first_sizes = self.first_sizes[1:]
         finally:
             if left := self._under_way():
                 self.progress.note(
@@ -189,10 +195,34 @@ class BatchAsking:
             flying = {key for batch in self._under_way() for key in batch.requests}
             fresh = [(key, request) for key, request in self.wanted.items() if key not in flying]
             payable = self._affordable(fresh)
-            for part in chunks(self.endpoint, payable):
+            if not payable and len(fresh) == len(self.wanted):
+                raise self.asker.budget.reached()
+            for part in chunks(self.endpoint, self._first_of(payable)):
                 await self._submit(part)
-        if not payable and len(fresh) == len(self.wanted):
-            raise self.asker.budget.reached()
+
+    def _first_of(self, payable: Missing) -> Missing:
+        """What of it can be submitted before it is known what answers really cost: a few, and no more while they are out."""
+        if self._is_cost_known() or not self.first_sizes:
+            return payable
+        if self._under_way():
+            return []
+        size = self.first_sizes[0]
+        self.progress.note(
+            f"{self.endpoint.name}: the first {size} of {len(payable):,} are in a batch of their own: only answers show what "
+            "is billed beside max_tokens, and the budget is kept by that"
+        )
+        return payable[:size]
+
+    def _is_cost_known(self) -> bool:
+        """Whether a cap needs no more answers first: one is enough where it cost no more than its upper bound."""
+        budget = self.asker.budget
+        if not budget.is_capped or self.source.price in (None, FREE):
+            return True
+        rows = self.asker.journal.rows()
+        answers = sum(
+            1 for _ in islice((row for row in rows if row["model"] == self.source.identity and row.get("hold")), TRIAL)
+        )
+        return answers == TRIAL or (answers > 0 and budget.overrun == 1)
 
     def _affordable(self, fresh: Missing) -> Missing:
         """The first requests that fit under the cap together, even if each costs its upper bound."""
@@ -256,10 +286,11 @@ class BatchAsking:
         contents = [await self.endpoint.content(file) for file in batch.files]
         journal = self.asker.journal
         for key, request, completion in self.endpoint.completions(batch, contents, under_way.requests):
+            bound = self.source.hold([request], self.asker.budget.overrun, batched=True)
             if key not in journal:
-                self.asker.store(self.source, [(key, request, completion)])
+                self.asker.store(self.source, [(key, request, completion)], settles=None if completion.uncounted else bound)
             if completion.uncounted:  # may have been billed, and nobody knows for how much
-                journal.hold(self.source.identity, 1, self.source.hold([request], batched=True))
+                journal.hold(self.source.identity, 1, bound)
             if today := self.wanted.pop(key, None):
                 yield replace(completion, id=today.id)
         journal.sync()

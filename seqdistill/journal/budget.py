@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from seqdistill.engines import Completion, Request
@@ -36,7 +37,14 @@ class Price:
     cache_write_1h: float | None = None  # the same for an hour; None: CACHE_WRITE_1H times `prompt`
 
     def usd(self, completion: Completion) -> float:
-        """What one answer cost."""
+        """What one answer cost: at these prices, or what the endpoint says that it bills, if that is more.
+
+        That holds at a price of 0, too: a server of one's own reports no bill.
+        """
+        return max(self.tokens_usd(completion), completion.billed_usd or 0.0)
+
+    def tokens_usd(self, completion: Completion) -> float:
+        """What the tokens of one answer cost at these prices."""
         write, write_1h = self._cache_writes()
         writes_1h = completion.cache_write_1h_tokens
         writes = completion.cache_write_tokens - writes_1h
@@ -106,9 +114,9 @@ class Source:
         return Hold(usd, prompt, completion, factor)
 
     def cost(self, completion: Completion) -> float | None:
-        """What one answer cost in USD; None where an endpoint's price is not known."""
+        """What one answer cost in USD; None where an endpoint's price is not known, and it does not report what it bills."""
         if self.price is None:
-            return 0.0 if self.is_free else None
+            return 0.0 if self.is_free else completion.billed_usd
         return self.price.usd(completion)
 
     @property
@@ -117,10 +125,23 @@ class Source:
         return self.price is None and self.config.engine != "openai"
 
 
+def typical(completions: Sequence[Completion]) -> Completion:
+    """A completion with the mean of what some cost: their tokens, and what their endpoint says that it bills."""
+    return Completion(
+        "",
+        prompt_tokens=round(fmean(one.prompt_tokens for one in completions)),
+        completion_tokens=round(fmean(one.completion_tokens for one in completions)),
+        hidden_tokens=round(fmean(one.hidden_tokens for one in completions)),
+        billed_usd=fmean(one.billed_usd or 0.0 for one in completions),
+    )
+
+
 def prompt_bound(request: Request) -> int:
     """The most tokens a prompt can have: a token is at least one byte, and a chat template adds a few."""
     tokens = sum(len(message["content"].encode(errors="replace")) + 16 for message in request.messages) + 256
-    return tokens + len(json.dumps(request.schema or request.choices or ""))  # some endpoints show it to the model, and bill it
+    return tokens + len(
+        json.dumps(request.response_format or request.schema or request.choices or "")
+    )  # some endpoints show it to the model, and bill it
 
 
 class Budget:
@@ -140,6 +161,7 @@ class Budget:
         self.cap_usd, self.own_cap_usd = cap_usd, own_cap_usd
         self._journals = journals
         self._prices = {model: price for model, price in prices.items() if price is not None}
+        self._aside: dict[str, float] = {}  # USD, by the key of the request it is for
         self.from_older_usd, self._older_held_usd = self._of_older_journals()
 
     @property
@@ -169,7 +191,7 @@ class Budget:
 
     def fits(self, hold: Hold) -> bool:
         """Whether a try can be sent within the caps."""
-        usd, own = hold.usd or 0.0, self._journals[0].spending
+        usd, own = (hold.usd or 0.0) + sum(self._aside.values()), self._journals[0].spending
         return all(
             cap is None or spent + usd <= cap * (1 + 1e-12)
             for cap, spent in (
@@ -177,6 +199,23 @@ class Budget:
                 (self.own_cap_usd, own.paid_usd + own.held_usd),
             )
         )
+
+    @contextmanager
+    def set_aside(self, holds: Mapping[str, Hold]) -> Iterator[bool]:
+        """Keeps room for several tries, by key, until each draws its own; whether there is room for all of them."""
+        usd = {key: hold.usd or 0.0 for key, hold in holds.items() if key not in self._aside}
+        has_room = not usd or self.fits(Hold(sum(usd.values()), 0, 0))
+        if has_room:
+            self._aside |= usd
+        try:
+            yield has_room
+        finally:
+            for key in usd:
+                self.draw(key)
+
+    def draw(self, key: str) -> None:
+        """What was set aside under a key, if anything, is there for its try, which is checked next."""
+        self._aside.pop(key, None)
 
     def spent(self) -> str:
         """What was spent, in words: what was paid, and apart from it what may have been billed."""

@@ -21,7 +21,7 @@ import secrets
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,12 +195,18 @@ class Journal:
         *,
         usd: Sequence[float | None] | None = None,
         paid: bool = True,
+        settles: Hold | None = None,
     ) -> None:
         """Stores completions that belong together, under their keys: all of them or none. Settles the holds they name.
 
-        `usd` is what each cost, `paid` whether this run paid for them. Raises SeqdistillError when the disk is full.
+        `usd` is what each cost, `paid` whether this run paid for them. `settles` is a hold that is written and settled with
+        them. Raises SeqdistillError when the disk is full.
         """
         lines = []
+        if settles is not None:
+            name, line = _hold_line(model, len(batch), settles)
+            batch = [(key, request, replace(completion, hold=name)) for key, request, completion in batch]
+            lines.append(line)
         costs = usd or [None] * len(batch)
         for left, cost, (key, request, completion) in zip(range(len(batch))[::-1], costs, batch, strict=True):
             sent = _settings(request)
@@ -222,10 +228,8 @@ class Journal:
 
     def hold(self, model: str, requests: int, hold: Hold) -> str:
         """Writes the hold of one try of `requests` requests, before it is sent; returns its name."""
-        name = secrets.token_hex(6)
-        most = [hold.prompt_tokens, hold.completion_tokens]
-        row = {"hold": name, "usd": hold.usd, "most": most, "factor": hold.factor, "model": model, "requests": requests}
-        self._write([to_line(row).encode()])
+        name, line = _hold_line(model, requests, hold)
+        self._write([line])
         return name
 
     def release(self, hold: str) -> None:
@@ -280,6 +284,14 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _hold_line(model: str, requests: int, hold: Hold) -> tuple[str, bytes]:
+    """A new name for a hold, and its line."""
+    name = secrets.token_hex(6)
+    most = [hold.prompt_tokens, hold.completion_tokens]
+    row = {"hold": name, "usd": hold.usd, "most": most, "factor": hold.factor, "model": model, "requests": requests}
+    return name, to_line(row).encode()
 
 
 def completion_of(row: dict[str, Any], request_id: str) -> Completion:

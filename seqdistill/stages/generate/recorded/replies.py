@@ -300,5 +300,7 @@ def completions_of(reply: Reply, raw: Mapping[str, Any]) -> list[Completion]:
         elif choice.get("finish_reason") == "human":  # a completion that a person wrote, in samples of ours
             parsed = replace(parsed, finish_reason="stop")
         own = {**raw, "choices": [written[number]]} if written else dict(raw)
-        completions.append(replace(parsed, raw=own, hidden_tokens=0, uncounted=False))  # nobody is billed for a record
+        completions.append(
+            replace(parsed, raw=own, hidden_tokens=0, billed_usd=None, uncounted=False)
+        )  # nobody is billed for a record
     return completions
