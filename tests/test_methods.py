@@ -64,6 +64,23 @@ def test_a_rationale_is_a_task_of_its_own_beside_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        ({"teacher_weights": {"t1": 0}}, {"t0": 1, "t1": 0}),
+        ({"teacher_weights": {"t0": 3.0, "t1": 0.5}, "rationale_weight": 0.5}, {"t0": 1.5, "t1": 0.25}),
+        ({"teacher_weights": {"t1": 2.0}, "reference_weight": 4.0}, {"t0": 1, "t1": 2.0}),
+        ({"edited_weight": 3.0}, {"t0": 1, "t1": 1}),
+    ],
+    ids=str,
+)
+def test_a_rationale_counts_as_its_teacher_does(settings: dict[str, Any], weights: dict[str, float]) -> None:
+    found = mixed(rows(), TrainConfig(rationale="multitask", **settings))
+    rationales = [row for row in found.train if row.id.endswith(":rationale")]
+    assert len(rationales) == 4
+    assert {row.teacher: found.weights.get(row.id, 1) for row in rationales} == weights
+
+
+@pytest.mark.parametrize(
     ("settings", "changes", "message"),
     [
         ({"reference_weight": 0.5}, {"reference": None}, "no row has a reference"),

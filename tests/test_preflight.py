@@ -27,7 +27,7 @@ from seqdistill.runs import Run
 from seqdistill.show import show_preflight
 from seqdistill.stages.train.measured import planned_steps, planned_validations
 from seqdistill.stages.train.ready import check
-from seqdistill.stages.train.rendering import Template, Unfit
+from seqdistill.stages.train.rendering import Template, Unfit, shipped_templates
 from seqdistill.stages.train.stage import train
 
 ARGS = {"max_steps": 2, "per_device_train_batch_size": 2}
@@ -352,6 +352,27 @@ def test_a_template_that_differs_from_the_teacher_s_or_writes_the_date_is_mentio
     assert any("teacher and student have different chat templates" in note for note in found.notes)
     same = check(a_run(tmp_path / "same"), a_recipe(tiny_model, teacher=tiny_model), Silent())
     assert (same.notes, same.same_template, found.same_template) == ([], True, False)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_variables_of_a_student_s_own_templates_are_trained_with_and_saved_for_everybody(
+    tmp_path: Path, several: bool
+) -> None:
+    from transformers import AutoTokenizer
+
+    qwen = shipped_templates()["qwen3"].read_text(encoding="utf-8")
+    tokenizer = chat_tokenizer(qwen)
+    if several:
+        tokenizer.chat_template = {"default": qwen, "tool_use": qwen}
+    student, run = tiny_chat_model(tmp_path / "student", tokenizer), a_run(tmp_path / "run")
+    result = train(run, a_recipe(student, chat_template_kwargs={"enable_thinking": False}), Silent())
+    given = (run.manifest("train") or {})["example"]["given"]
+    assert given.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    saved = AutoTokenizer.from_pretrained(result.path)
+    assert saved.apply_chat_template(rows()[0].prompt, add_generation_prompt=True, tokenize=False) == given
+    assert isinstance(saved.chat_template, dict) == several
+    modes = {(part.is_dir(), part.stat().st_mode & 0o777) for part in result.path.rglob("*")}
+    assert modes == ({(False, 0o644), (True, 0o755)} if several else {(False, 0o644)})
 
 
 # --- packing ----------------------------------------------------------------------------------------------------------
