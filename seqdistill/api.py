@@ -397,8 +397,7 @@ def export_data(run: RunPath, shape: str, *, out: RunPath | None = None, progres
     """Writes the training data in another trainer's shape; returns the rows of each file."""
     from seqdistill.export.data import export_data
 
-    directory = Run(Path(run))
-    return export_data(directory, shape, Path(out) if out else directory.path / "export" / f"data-{shape}", progress)
+    return export_data(Run(Path(run)), shape, Path(out) if out else None, progress)
 
 
 def draft(run: RunPath, recipe: RecipeLike = None, *, limit: int = 20, progress: Progress = SILENT) -> "Draft":

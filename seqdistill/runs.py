@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,10 +165,15 @@ class StageRecord:
     settings: Mapping[str, Any]  # "table.key" -> value, those that can change the output's bytes
     inputs: Mapping[str, Path]  # name -> file or folder
     started: float = field(default_factory=time.time)
+    older_settings: Sequence[Mapping[str, Any]] = ()  # the same settings as older versions recorded them
 
     def __post_init__(self) -> None:
         self.input_hashes = {name: self.run.hash_of(path) for name, path in self.inputs.items()}
-        self.fingerprint = fingerprint({"settings": dict(self.settings), "inputs": self.input_hashes})
+        self.fingerprint, *older = (
+            fingerprint({"settings": dict(settings), "inputs": self.input_hashes})
+            for settings in (self.settings, *self.older_settings)
+        )
+        self.fingerprints = {self.fingerprint, *older}
 
     def up_to_date(self) -> bool:
         """Whether the outputs on disk are those of today's settings and inputs, complete and unchanged."""
@@ -176,21 +181,35 @@ class StageRecord:
         return (
             manifest is not None
             and manifest["status"] == "complete"
-            and manifest["fingerprint"] == self.fingerprint
+            and manifest["fingerprint"] in self.fingerprints
             and all(_unchanged(self.run.path / output["path"], output) for output in manifest["outputs"])
         )
 
     def differences(self) -> list[str]:
         """The settings and inputs that differ from the finished stage on disk, as "table.key: old -> new"."""
         manifest = self.run.manifest(self.stage)
-        if manifest is None:
-            return []
-        old, new = _by_dotted_name(manifest.get("settings", {})), _by_dotted_name(self.settings)
-        hashes = {name: entry["sha256"] for name, entry in manifest.get("inputs", {}).items()}
+        return [] if manifest is None else self.differences_from(manifest)
+
+    def differences_from(self, recorded: Mapping[str, Any]) -> list[str]:
+        """The same for what is `recorded` of other work, as in a manifest or by `described`."""
+        old = _by_dotted_name(recorded.get("settings", {}))
+        candidates = map(_by_dotted_name, (self.settings, *self.older_settings))
+        new = min(candidates, key=lambda settings: len(_changed(old, settings)))
+        hashes = {name: entry["sha256"] for name, entry in recorded.get("inputs", {}).items()}
         return [
             *(f"{name}: {was} -> {now}" for name in _changed(old, new) for was, now in _unlike(old.get(name), new.get(name))),
             *(f"{name}: the content changed" for name in _changed(hashes, self.input_hashes)),
         ]
+
+    def described(self) -> dict[str, Any]:
+        """Settings and inputs, as a manifest has them."""
+        return {
+            "settings": dict(self.settings),
+            "inputs": {
+                name: {"path": _relative(path, self.run.path), "sha256": self.input_hashes[name]}
+                for name, path in self.inputs.items()
+            },
+        }
 
     def begin(self) -> None:
         """Removes the old manifest: from here on the stage is not done.
@@ -223,12 +242,8 @@ class StageRecord:
             "seconds": round(now - self.started, 3),
             "argv": sys.argv[1:],
             "fingerprint": self.fingerprint,
-            "settings": dict(self.settings),
             "config": dict(config),
-            "inputs": {
-                name: {"path": _relative(path, self.run.path), "sha256": self.input_hashes[name]}
-                for name, path in self.inputs.items()
-            },
+            **self.described(),
             "outputs": written,
             **facts,
             "seqdistill": __version__,

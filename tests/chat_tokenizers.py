@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-SPECIAL = re.compile(r"<[|｜][^<>|｜\s{}'\"]+[|｜]?>|<[a-z_]+[|｜]>|<(?:start|end)_of_\w+>|<end_of_utterance>|\[gMASK\]|<sop>")
+SPECIAL = re.compile(
+    r"<[|｜][^<>|｜\s{}'\"]+[|｜]?>|<[a-z_]+[|｜]>|<(?:start|end)_of_\w+>|<end_of_utterance>|<SPECIAL_\d+>|\[gMASK\]|<sop>"
+)
 LINE_END = "Ċ"  # as byte-level tokenizers write it
 
 

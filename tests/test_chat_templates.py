@@ -1,10 +1,12 @@
 """Every chat template in TRL's package: trained with, and what is trained on is right, or refused with the reason."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import filter_runs
 import pytest
 from chat_tokenizers import chat_tokenizer, tiny_chat_model
+from train_runs import trainer_of
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
@@ -77,6 +79,7 @@ ACCEPTED = {
     "nemotron_3_super_training": ("</think>{A}<|im_end|>", "{R}\n</think>\n{A}<|im_end|>"),
     "nemotron_3_ultra": ("</think>{A}<|im_end|>", "{R}</think>{A}<|im_end|>"),
     "nemotron_3_ultra_training": ("</think>{A}<|im_end|>", "{R}</think>{A}<|im_end|>"),
+    "nemotron_nano_v2": ("\n</think>\n\n{A}<SPECIAL_12>", "{R}\n</think>\n\n{A}<SPECIAL_12>"),
     "phi3": ("{A}<|end|>\n<eos>", "<think>\n{R}\n</think>\n\n{A}<|end|>\n<eos>"),
     "phi3_5": ("{A}<|end|>\n<eos>", "<think>\n{R}\n</think>\n\n{A}<|end|>\n<eos>"),
     "phi3_5_training": ("{A}<|end|>\n<eos>", "<think>\n{R}\n</think>\n\n{A}<|end|>\n<eos>"),
@@ -114,12 +117,57 @@ REFUSED = {
 DATED = ("gptoss", "gptoss_training", "llama3_2", "muse_glimmer", "muse_glimmer_training")
 
 
+OWN = {path.stem: path for path in (Path(__file__).parent / "chat_templates").glob("*.jinja")}  # that TRL does not ship
+SHORT = (
+    "<",
+    ">",
+    "|",
+    "i",
+    "d",
+    "end",
+    "id",
+    "turn",
+    "s",
+    "im_end",
+    "User",
+    "_",
+    "1",
+    "e\n",
+    " a",
+)  # parts of what ends a turn
+
+
 def template_of(name: str) -> str:
-    return shipped_templates()[name].read_text(encoding="utf-8")
+    return (OWN.get(name) or shipped_templates()[name]).read_text(encoding="utf-8")
 
 
 def test_the_two_tables_name_every_template_in_trl_s_package() -> None:
-    assert sorted([*ACCEPTED, *REFUSED]) == sorted(shipped_templates())
+    assert sorted([*ACCEPTED, *REFUSED]) == sorted([*shipped_templates(), *OWN])
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_a_short_answer_is_not_mistaken_for_a_part_of_what_ends_the_turn(name: str) -> None:
+    template = Template(chat_tokenizer(template_of(name)))
+    for reasoning, wanted in zip((False, True), ACCEPTED[name], strict=True):
+        for answer in SHORT if wanted is not CLOSED else ():
+            row = template.render(filter_runs.sample("Which one?", answer, reasoning="Hm."), reasoning)
+            said = template.decode(row.tokens[row.start :])
+            assert "".join(said.split()) == "".join(wanted.replace("{A}", answer).replace("{R}", "Hm.").split())
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_the_student_sees_the_whole_conversation_or_the_row_is_refused(name: str) -> None:
+    template = Template(chat_tokenizer(template_of(name)))
+    turns = [("system", "Be terse."), ("user", "FIRST?"), ("assistant", "That one."), ("user", "Which one? /no_think")]
+    for first in (0, 1):
+        prompt = [{"role": role, "content": text} for role, text in turns[first:]]
+        try:
+            row = template.render(replace(filter_runs.sample("Hm?", "Both."), prompt=prompt), reasoning=False)
+        except Unfit as reason:
+            assert name.startswith("gemma") and "System role not supported" in str(reason)
+            continue
+        given = template.decode(row.tokens[: row.start])
+        assert all(text.removesuffix(" /no_think") in given for _, text in turns[first:])
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -173,3 +221,18 @@ def test_a_student_with_this_template_is_trained(tmp_path: Path, name: str, reas
         wanted.replace("{A}", "Number0.").replace("{R}", "Hm.").replace("\n", "").replace(" ", "")
     )
     assert any("today's date" in note for note in manifest["notes"]) == (name in DATED)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "phi3", "qwen3_5_think", "deepseek_r1_distill", "glm4moe_training"])
+def test_a_pair_is_trained_behind_the_prompt_as_prompted(tmp_path: Path, name: str) -> None:
+    tokenizer = chat_tokenizer(template_of(name))
+    folder = tiny_chat_model(tmp_path / "student", tokenizer)
+    rows = [filter_runs.sample(f"Which one is number {n}?", f"Number {n}.") for n in range(2)]
+    run = filter_runs.filtered_run(tmp_path / "run", {"train.jsonl": rows, "validation.jsonl": rows[:1]})
+    trainer = trainer_of(run, Recipe(student=StudentConfig(model=str(folder)), train=TrainConfig(method="preference")))
+    given = tokenizer.apply_chat_template(rows[0].prompt, add_generation_prompt=True, tokenize=False)
+    before, _, after = ACCEPTED[name][0].partition("{A}")
+    for dataset in (trainer.train_dataset, trainer.eval_dataset):
+        prompt, chosen, rejected = (tokenizer.decode(dataset[0][f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
+        assert (prompt, chosen) == (given, f"{before}Number 0.{after}")
+        assert rejected.startswith(before) and rejected.endswith(after) and rejected != chosen

@@ -208,6 +208,10 @@ STAYS = {
         "message": "Input should be a valid dictionary",
         "param": "response_format.json_schema.schema",
     },
+    "OpenAI, a schema's name": {
+        "message": "Invalid 'response_format.json_schema.name': string does not match pattern.",
+        "param": "response_format.json_schema.name",
+    },
     "vLLM, a schema": {"message": "The provided JSON schema contains features not supported by xgrammar (response_format)."},
     "llama.cpp, a schema": {"message": 'JSON schema conversion failed: Unrecognized schema: {"type":"x"}'},
     "too large a limit": {"message": "max_tokens is too large: 20. This model supports at most 16.", "param": "max_tokens"},

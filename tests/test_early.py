@@ -19,12 +19,20 @@ from seqdistill.records import Prompt, write_jsonl
 from seqdistill.stages.train.preflight import check_prompts
 
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
+NO_SYSTEM_TEXT = CHATML.replace("{% for message in messages %}", "{% for message in messages if message['role'] != 'system' %}")
+LAST_USER = (
+    "{% for m in messages if m['role'] == 'user' %}{% if loop.last %}{% set place.at = messages.index(m) %}{% endif %}"
+    "{% endfor %}"
+)
+LAST_TURN = "{% set place = namespace(at=0) %}" + LAST_USER + CHATML.replace("in messages %}", "in messages[place.at:] %}")
 DROPPING = CHATML.replace("{{ message['content'] }}", "{{ message['content'][:4] }}")
 NO_END = CHATML.replace("<|im_end|>", "")
 LATE_PREFIX = CHATML.replace("assistant\n{% endif %}", "assistant\nAnswer: {% endif %}")
 FORGETFUL = CHATML.replace("message['content']", "message['content'].split('</think>')[-1].strip()")
 LONG = "a notice of the town " * 60  # more tokens than the tiny model's 1,024
 SYSTEM = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is shut?"}]
+
+TURNS = [{"role": role, "content": text} for role, text in (("user", "First?"), ("assistant", "Yes."), ("user", "Then?"))]
 
 Change = Callable[[Path, dict[str, Any]], None]  # (the folder of the test, the recipe)
 
@@ -105,6 +113,8 @@ SOFT = having(train__method="soft", generate__logprobs=5)
 BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `generate`, and by `run`: every fourth is tried
     ("no chat template", [student(None)], "has no chat template"),
     ("a template that drops the text", [student(DROPPING)], "does not see the user's text"),
+    ("a template that drops the system message", [student(NO_SYSTEM_TEXT), prompts(SYSTEM)], "does not see the system's text"),
+    ("a template that drops earlier turns", [student(LAST_TURN), prompts(TURNS)], "does not see the user's text 'First?'"),
     ("a template without an end of turn", [student(NO_END)], "never learn to stop"),
     ("another prefix when an answer follows", [student(LATE_PREFIX)], "renders the prompt differently"),
     ("a role that the template refuses", [student(NO_SYSTEM), prompts(SYSTEM)], "1 of 13 prompts cannot be trained on"),
@@ -160,14 +170,24 @@ BEFORE_A_RUN: list[tuple[str, list[Change], str]] = [  # found by `run`, for whi
     ("soft from OpenAI", [SOFT, having(teacher__base_url=[])], "names them by their texts"),
     ("soft at another temperature", [SOFT, having(train__temperature=2.0)], "can be compared at 1 alone"),
     ("soft at an unstored temperature", [SOFT, local_teacher(), having(train__temperature=2.5)], "1, 1.5, 2, 3, 4"),
-    ("soft packed", [SOFT, args(packing=True)], "packing = True with method = 'soft'"),
+    ("soft packed", [SOFT, args(packing=True)], "packing = True with the targets of method = 'soft'"),
+    ("soft packed to validate", [SOFT, args(eval_packing=True)], "eval_packing = True with the targets of method = 'soft'"),
     ("soft with smoothing", [SOFT, args(label_smoothing_factor=0.1)], "label_smoothing_factor"),
     (
         "features packed",
         [local_teacher(), having(student__model="shrink:2", train__features=1.0), args(packing=True)],
         "layers are compared row by row",
     ),
-    ("weights packed", [having(train__teacher_weights={"teacher": 0.5}), args(packing=True)], "packing with weights of rows"),
+    (
+        "weights packed",
+        [having(train__teacher_weights={"teacher": 0.5}), args(packing=True)],
+        "packing = True with weights of rows",
+    ),
+    (
+        "weights packed to validate",
+        [having(train__teacher_weights={"teacher": 0.5}), args(eval_packing=True)],
+        "eval_packing = True with weights of rows",
+    ),
     ("an optimizer", [args(optim="adamm")], "adamm"),
     ("an optimizer's package", [args(optim="adamw_bnb_8bit")], "bitsandbytes"),
     ("a schedule", [args(lr_scheduler_type="linearr")], "linearr"),
@@ -182,7 +202,11 @@ BEFORE_A_RUN: list[tuple[str, list[Change], str]] = [  # found by `run`, for whi
         [having(train__early_stopping=2, filter__validation=0.4), args(eval_strategy="no"), MORE],
         "eval_strategy is no",
     ),
-    ("validations of too few prompts", [args(eval_strategy="steps")], "needs validation rows"),
+    ("validations of too few prompts", [args(eval_strategy="steps", eval_steps=2)], "needs validation rows"),
+    ("validation steps of too few prompts", [args(eval_steps=2)], "eval_steps = 2 needs validation rows"),
+    ("model_init_kwargs in quotes", [args(model_init_kwargs='{"dtype": "bfloat16"}')], "expected a table"),
+    ("another revision of the weights", [args(model_init_kwargs={"revision": "v2"})], "does not belong here"),
+    ("validations of no number", [args(eval_strategy="steps")], "without eval_steps"),
     ("adapters nowhere", [having(train__lora={"r": 4, "target_modules": ["query"]})], "target_modules = query"),
     (
         "a first step with too many layers",

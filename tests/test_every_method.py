@@ -1,7 +1,7 @@
 """What holds for every method: killed and resumed it ends with the same bytes; adapters and two processes train as meant."""
 
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from train_runs import Listener, a_recipe, a_run, sample, sha256, weights
 
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import LoraConfig, Recipe
-from seqdistill.runs import Run
+from seqdistill.records import write_json
+from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train.scored_targets import score_targets
 from seqdistill.stages.train.stage import train
 
@@ -59,6 +60,45 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bytes(
     assert sha256(resumed.path / "model.safetensors") == sha256(result.path / "model.safetensors")
     assert run.file("train", "log.jsonl").read_bytes() == whole.file("train", "log.jsonl").read_bytes()
     assert replace(resumed, seconds=0, path=Path()) == replace(result, seconds=0, path=Path())
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "reads"),
+    [
+        ("sequence", {}, False),
+        ("preference", {}, False),
+        ("on_policy", {}, True),
+        ("features", {}, True),
+        ("features", {"cut": "already"}, True),
+        ("relations", {"cut": "already"}, True),
+        ("soft", {"cut": "already", "attention": 1.0}, True),
+    ],
+    ids=str,
+)
+def test_with_another_teacher_it_is_not_up_to_date_where_the_teacher_is_read(
+    tiny_model: Path, teacher: Path, tmp_path: Path, name: str, more: dict[str, Any], reads: bool
+) -> None:
+    from seqdistill.stages.train.shrink import shrink
+    from seqdistill.stages.train.stage import record_of
+
+    terms = {key: value for key, value in more.items() if key != "cut"}
+    run, recipe = prepared(tmp_path / "run", name, tiny_model, teacher, **terms)
+    if "cut" in more:
+        shrink(str(teacher), tmp_path / "cut", "0,3")
+        recipe = replace(recipe, student=replace(recipe.student, model=str(tmp_path / "cut")))
+    other = make_tiny_model(tmp_path / "other", seed=9)
+    records = [record_of(run, replace(recipe, teacher=replace(recipe.teacher, model=str(one)))) for one in (teacher, other)]
+    assert (records[0].fingerprints & records[1].fingerprints == set()) == reads
+    manifest = {"status": "complete", "seconds": 1, "fingerprint": "", "outputs": [], "config": asdict(recipe)}
+    older = dict(records[0].settings)
+    older.pop("teacher.identity", None)
+    manifest["fingerprint"] = StageRecord(run, "train", older, records[0].inputs).fingerprint
+    write_json(run.file("train", "manifest.json"), manifest)
+    states = [
+        record_of(run, replace(recipe, teacher=replace(recipe.teacher, model=str(one)))).up_to_date()
+        for one in (teacher, other)
+    ]
+    assert states == [True, not reads], "a run of an older version, which recorded the teacher's name alone"
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "sequence"])

@@ -69,6 +69,8 @@ LOOPS = {
     "one character": "a" * 3000,
     "one character behind a start": "No" + "o" * 400,
     "a digit in each line": "1\n" * 300,
+    "empty lines": "\n" * 300,
+    "spaces in each line": " \n" * 300,
     "code": f"{FENCE}\n" + "print('a')\nprint('b')\nprint('c')\n" * 10 + FENCE,
 }
 
@@ -172,12 +174,22 @@ def test_broken_markup_is_named(text: str, named: str) -> None:
     assert named in (broken_markup(text, "Describe a table.") or "")
 
 
-@pytest.mark.parametrize("part", ["<s>", "```\n", "`", "{{ ", "<think>", "~~~", "[CLS]", "<|", "| a ", "a\n", "as an ai "])
-def test_no_text_makes_a_check_slow(part: str) -> None:
+PARTS = ["<s>", "```\n", "`", "{{ ", "<think>", "~~~", "[CLS]", "<|", "| a ", "a\n", "as an ai ", " ", "\n", " \n", "- ", "1. "]
+BETWEEN = [  # what comes before and after such a part
+    *((part, "", "") for part in PARTS),
+    *((" ", '{"a": 1,', "x"), ("\n", "Human: x", ""), ("\n", "Human: x\ny", "x"), ("\t", "as an ai", "x")),
+    *((" ", "<s>", "x"), ("\u3000", "、", "x"), (" ", "[PAD]", "x"), (" ", "```", "x"), ("\n", "```", "x")),
+]
+
+
+@pytest.mark.parametrize(("part", "before", "after"), BETWEEN)
+def test_no_text_makes_a_check_slow(part: str, before: str, after: str) -> None:
+    text = before + part * 60_000 + after
     began = time.process_time()  # not the clock on the wall: other processes may be busy
-    broken_markup(part * 60_000)
-    repetition(part * 60_000)
-    self_naming(part * 60_000, "")
+    broken_markup(text)
+    repetition(text)
+    self_naming(text, "")
+    may_change_script([{"role": "user", "content": text}], text)
     assert time.process_time() - began < 20
 
 

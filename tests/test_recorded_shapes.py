@@ -269,6 +269,42 @@ def test_messages_of_weight_0_are_not_learnt(tmp_path: Path) -> None:
     assert (result.skipped, result.unread) == (1, 0)
 
 
+OTHER = {**ASKED, "content": "Capital of France?"}
+
+
+def named(row: dict[str, Any], name: str, value: object) -> dict[str, Any]:
+    return {**row, name: {"request_id": value} if name == "metadata" else value}
+
+
+@pytest.mark.parametrize("name", ["request_id", "call_id", "correlation_id", "traceId", "session_id", "metadata"])
+@pytest.mark.parametrize("kind", ["reply", "chunks", "wrapped chunks", "rotated log"])
+def test_a_reply_is_not_that_of_a_request_with_another_name(tmp_path: Path, name: str, kind: str) -> None:
+    waits = named({**CHAT, "messages": [OTHER]}, name, 2)
+    rows, expected = {
+        "reply": ([waits, named(REPLY, name, "1")], []),
+        "chunks": ([waits, *(named(one, name, "1") for one in CHUNKS)], []),
+        "wrapped chunks": ([waits, *(named({"response": one}, name, "1") for one in CHUNKS)], []),
+        "rotated log": ([waits, named({**REPLY, "id": "x"}, name, "1"), named(REPLY, name, "2")], [OTHER]),
+    }[kind]
+    result, samples = imported(tmp_path, lines(tmp_path, [*rows, {"prompt": "p", "completion": "c"}]))
+    assert [one.prompt for one in samples[:-1]] == [[one] for one in expected]
+    assert result.unread == (1 if expected else 2)
+
+
+@pytest.mark.parametrize("name", ["request_id", "callId", "metadata"])
+def test_interleaved_replies_and_streams_without_ids_are_separated_by_the_name_of_their_call(tmp_path: Path, name: str) -> None:
+    requests = [named(CHAT, name, 1), named({**CHAT, "messages": [OTHER]}, name, 2)]
+    replies = [named({**REPLY, "choices": [{**CHOICE, "message": text}]}, name, n) for n, text in ((2, "Paris"), (1, "5"))]
+    _, samples = imported(tmp_path, lines(tmp_path, [*requests, *replies]))
+    assert [(one.prompt, one.text) for one in samples] == [([OTHER], "Paris"), ([ASKED], "5")]
+    parts = [
+        [named({**chunk({"content": text}), "id": None}, name, n) for text in texts] for n, texts in ((1, "56"), (2, "Pa"))
+    ]
+    interleaved = [one for pair in zip(*parts, strict=True) for one in pair]
+    _, samples = imported(tmp_path / "streams", lines(tmp_path, [*requests, *interleaved], "streams.jsonl"))
+    assert [(one.prompt, one.text) for one in samples] == [([ASKED], "56"), ([OTHER], "Pa")]
+
+
 def test_interleaved_streams_are_separated_by_their_ids(tmp_path: Path) -> None:
     def stream(name: str) -> list[dict[str, Any]]:
         return [chunk({"content": name[0]}, name=name), chunk({"content": name[1]}, name=name), chunk({}, "stop", name)]

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from seqdistill import api
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, TaskConfig, TeacherConfig
-from seqdistill.runs import Run
+from seqdistill.runs import Run, StageRecord
 from seqdistill.serve import app as app_module
 from seqdistill.serve.process import connections
-from seqdistill.serve.server import ServeOptions, Serving
+from seqdistill.serve.server import ServeOptions, Serving, _prepared
+from seqdistill.stages.evaluate.contestants import student_of
 
 WRONG: list[tuple[Any, str | None]] = [
     (b"{", None),
@@ -237,6 +240,35 @@ def test_what_cannot_be_served_is_refused_before_anything_is_sent(
         Serving(run, recipe_of(run, "http://x/v1", "http://y/v1"), ServeOptions(**options)),
     ):
         raise AssertionError("it serves")
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "options", "is_refused"),
+    [
+        ("today's", {}, False),
+        ("an earlier", {}, True),
+        ("an earlier", {"threshold": 0.5}, False),
+        ("an earlier", {"record": True}, False),
+        ("by an older version", {}, False),
+    ],
+)
+def test_a_promise_of_an_earlier_student_is_not_served(
+    tmp_path: Path, evaluated: str, options: dict[str, Any], is_refused: bool
+) -> None:
+    run = run_to_serve(tmp_path / "run")
+    model = run.file("train", "model")
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    StageRecord(run, "train", {}, {}).finish({"model": None}, config={})
+    recipe = recipe_of(run, "http://127.0.0.1:9/v1", "http://y/v1")
+    loaded = replace(recipe, student=replace(recipe.student, options={"dtype": "float32"}))
+    settings = {} if evaluated == "by an older version" else {"student.model": student_of(run, loaded).identity}
+    StageRecord(run, "eval", settings, {}).finish({"deferral.json": None}, config={})
+    if evaluated == "an earlier":
+        (model / "config.json").write_text('{"trained": "again"}')
+    refused = pytest.raises(UsageError, match="of an earlier student") if is_refused else nullcontext()
+    with refused, _prepared(run, recipe, ServeOptions(**options), Silent(), None) as setup:
+        assert setup.said(8080)
 
 
 def test_a_student_that_is_paid_is_refused(tmp_path: Path) -> None:

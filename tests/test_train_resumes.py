@@ -16,9 +16,9 @@ from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import TrainConfig
 from seqdistill.records import Sample, write_json
-from seqdistill.runs import Run
+from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train import checkpoints, fit
-from seqdistill.stages.train.stage import TrainResult, train
+from seqdistill.stages.train.stage import TrainResult, record_of, train
 from seqdistill.stages.train.token_batches import TokenBatches
 
 
@@ -126,22 +126,93 @@ def test_a_file_size_limit_is_named_and_the_training_resumes_without_it(
     assert train(run, recipe, Silent()).steps == 2
 
 
-def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("saves_every_step")
+@pytest.mark.parametrize(
+    ("change", "anew"),
+    [
+        ({"logging_steps": 2, "report_to": "none", "run_name": "second", "dataloader_num_workers": 1}, None),
+        ({"weight_decay": 0.1, "logging_steps": 2}, "train.args.weight_decay: not set -> 0.1"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_is_resumed_unless_the_weights_would_be_others_which_is_said(
+    trained: tuple[Run, TrainResult, Listener], tiny_model: Path, tmp_path: Path, change: dict[str, Any], anew: str | None
+) -> None:
+    run, listener = a_run(tmp_path), Listener()
+    with pytest.raises(KeyboardInterrupt):
+        train(run, a_recipe(tiny_model), Impatient(at_step=9))
+    result = train(run, a_recipe(tiny_model, args={**ARGS, **change}), listener)
+    assert ("train: resuming at step 8" in listener.notes) == (anew is None)
+    said = "train: the training that was stopped after step 8 begins anew, because of what changed: "
+    assert [note.removeprefix(said) for note in listener.notes if note.startswith(said)] == ([anew] if anew else [])
+    if anew is None:
+        assert sha256(result.path / "model.safetensors") == sha256(trained[1].path / "model.safetensors")
+        assert train(run, a_recipe(tiny_model), Silent()).up_to_date
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"logging_steps": 2}, True),
+        ({"report_to": "none", "run_name": "second"}, True),
+        ({"log_level": "error", "logging_first_step": True}, True),
+        ({"dataloader_pin_memory": False, "dataset_num_proc": 2}, True),
+        ({"eval_strategy": "no"}, False),
+        ({"per_device_eval_batch_size": 1}, False),
+        ({"data_seed": 1}, False),
+        ({"dataloader_drop_last": True}, False),
+    ],
+    ids=str,
+)
+def test_what_is_reported_and_how_fast_rows_are_read_makes_no_other_student(
+    tmp_path: Path, tiny_model: Path, change: dict[str, Any], same: bool
+) -> None:
+    run = a_run(tmp_path)
+    plain, changed = (record_of(run, a_recipe(tiny_model, args=args)) for args in (ARGS, {**ARGS, **change}))
+    assert (plain.fingerprint == changed.fingerprint) == same
+
+
+def test_what_an_older_version_finished_or_began_is_up_to_date_and_resumed(tiny_model: Path, tmp_path: Path) -> None:
+    """Older versions put all of [train.args] into the fingerprint."""
+    run, recipe = a_run(tmp_path), a_recipe(tiny_model, args={**ARGS, "max_steps": 1, "logging_steps": 1})
+    train(run, recipe, Silent())
+    now = record_of(run, recipe)
+    older = StageRecord(run, "train", {**now.settings, "train.args": recipe.train.args}, now.inputs)
+    manifest = run.manifest("train") or {}
+    write_json(run.file("train", "manifest.json"), {**manifest, "fingerprint": older.fingerprint, **older.described()})
+    assert older.fingerprint != now.fingerprint and train(run, recipe, Silent()).up_to_date
+    changed = record_of(run, a_recipe(tiny_model, args={**recipe.train.args, "max_steps": 2}))
+    assert not changed.up_to_date() and changed.differences() == ["train.args.max_steps: 1 -> 2"]
     work = tmp_path / ".work"
-    assert checkpoints.open_work(work, "one") is None
+    checkpoints.open_work(work, older, Silent())
+    assert (work / "fingerprint").read_text() == older.fingerprint
+    checkpoint = work / "checkpoint-1"
+    checkpoint.mkdir()
+    write_json(checkpoint / checkpoints.COMPLETE, {})
+    assert checkpoints.open_work(work, now, Silent()) == checkpoint
+
+
+def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path: Path) -> None:
+    work, listener = tmp_path / ".work", Listener()
+    one, two = (StageRecord(Run(tmp_path), "train", {"train.seed": seed}, {}) for seed in (1, 2))
+    assert checkpoints.open_work(work, one, listener) is None
     whole = work / "checkpoint-10"
     whole.mkdir()
     (whole / "weights").write_bytes(b"1234")
     write_json(whole / checkpoints.COMPLETE, {"weights": 4})
-    assert checkpoints.open_work(work, "one") == whole
+    assert checkpoints.open_work(work, one, listener) == whole
     (work / "checkpoint-12").mkdir()
-    assert checkpoints.open_work(work, "one") == whole, "a torn checkpoint is passed over"
+    assert checkpoints.open_work(work, one, listener) == whole, "a torn checkpoint is passed over"
     assert not (work / "checkpoint-12").exists()
     (whole / "weights").write_bytes(b"12")
-    assert checkpoints.open_work(work, "one") is None
+    assert checkpoints.open_work(work, one, listener) is None
     whole.mkdir()
-    assert checkpoints.open_work(work, "two") is None
+    assert listener.notes == [], "nothing that could be resumed was removed"
+    write_json(whole / checkpoints.COMPLETE, {})
+    (work / checkpoints.SETTINGS).unlink()  # as an older version left it
+    assert checkpoints.open_work(work, two, listener) is None
     assert not whole.exists()
+    assert [note.rpartition(": ")[2] for note in listener.notes] == ["other settings or rows"]
 
 
 def test_token_batches_hold_every_row_once_within_the_budget_in_an_order_of_each_epoch() -> None:

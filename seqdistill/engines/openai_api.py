@@ -191,6 +191,8 @@ def _response_format(request: Request) -> dict[str, Any]:
     Choices are requested as {"choice": ...}, because strict schemas must be objects; `chosen` takes the choice out.
     """
     schema = request.schema
+    if request.response_format is not None:
+        return {"response_format": request.response_format}
     if request.choices:
         choice = {"type": "string", "enum": request.choices}
         schema = {"type": "object", "properties": {"choice": choice}, "required": ["choice"], "additionalProperties": False}

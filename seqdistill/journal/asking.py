@@ -112,7 +112,7 @@ class Asker:
     ) -> Completion:
         async with self._opening:
             engine = await self._engine(source)
-        meter = _Meter(self.journal, self.budget, source)
+        meter = _Meter(self.journal, self.budget, source, key)
         if isinstance(engine, Answering):
             completion = await engine.answer(request, meter, hear)
         else:
@@ -204,12 +204,13 @@ class Asker:
 
 
 class _Meter:
-    """What one model's requests are paid from."""
+    """What one model's requests are paid from: with a key, first from what was set aside under it."""
 
-    def __init__(self, journal: Journal, budget: Budget, source: Source) -> None:
-        self._journal, self._budget, self._source = journal, budget, source
+    def __init__(self, journal: Journal, budget: Budget, source: Source, key: str = "") -> None:
+        self._journal, self._budget, self._source, self._key = journal, budget, source, key
 
     def hold(self, requests: Sequence[Request]) -> str | None:
+        self._budget.draw(self._key)
         hold = self._source.hold(requests, self._budget.overrun)
         return self._journal.hold(self._source.identity, len(requests), hold) if self._budget.fits(hold) else None
 

@@ -36,7 +36,8 @@ def repetition(text: str) -> float:
         if line.lstrip().startswith(("```", "~~~")):
             fenced = not fenced
             continue
-        bare = " ".join(_BULLET.sub("", line, count=1).split())
+        bullet = _BULLET.match(line)
+        bare = " ".join(line[bullet.end() if bullet else 0 :].split())
         if not any(map(str.isalpha, bare)):
             continue
         before = [*before[1 - RUN :], bare]
@@ -52,8 +53,10 @@ def repetition(text: str) -> float:
 
 
 def _most_in_a_row(lines: list[str]) -> int:
-    """How often the line that follows itself most often does so; empty lines do not count."""
-    return max(sum(1 for _ in run) for line, run in itertools.groupby(line.strip() for line in lines) if line or not any(lines))
+    """How often the line that follows itself most often does so; empty lines do not count, where there are others."""
+    bare = [line.strip() for line in lines]
+    only_empty = not any(bare)
+    return max(sum(1 for _ in run) for line, run in itertools.groupby(bare) if line or only_empty)
 
 
 def _units(line: str) -> list[str] | str:

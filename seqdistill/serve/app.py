@@ -252,7 +252,7 @@ class App:
         self.metrics.count("student_failures")
         now = time.monotonic()
         if now - self._noted_at >= NOTE_EACH_SECONDS:
-            self._on_note(f"serve: the student gives no answer: {why}")
+            self._on_note(f"serve: the student failed: {why}")
             self._noted_at = now
 
     def _shadow(self, asked: Asked, exchange: Exchange) -> None:
@@ -293,7 +293,11 @@ class App:
             raise HttpError(400, "invalid_request", "rating is not a number", param="rating")
         if completion is None and rating is None:
             raise HttpError(400, "invalid_request", "neither completion, a corrected answer, nor rating, a number, is there")
-        if not self._log.feedback(name, completion, None if rating is None else float(rating)):
+        try:
+            known = self._log.feedback(name, completion, None if rating is None else float(rating))
+        except OSError as error:
+            raise HttpError(507, "not_logged", f"the log cannot be written: {error.strerror}; send it again later") from None
+        if not known:
             raise HttpError(404, "unknown_id", f"{name[:100]}: not one of the latest answers of this server", param="id")
         self.metrics.count("feedback", kind="rating" if completion is None else "correction")
         return _json({"id": name, "status": "logged"})

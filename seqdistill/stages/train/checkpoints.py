@@ -18,12 +18,13 @@ from typing import Any
 from seqdistill.errors import SeqdistillError
 from seqdistill.progress import Progress
 from seqdistill.records import write_json
-from seqdistill.runs import Run
+from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train.ranks import anywhere, rank, wait
 
 SAVE_SECONDS = 60.0  # at most this much work is lost
 SAVE_SHARE = 0.05  # at most this share of the time goes into checkpoints
 COMPLETE = "complete.json"
+SETTINGS = "settings.json"  # what the checkpoints are of, for a person
 
 
 def work_folder(run: Run) -> Path:
@@ -37,13 +38,21 @@ def is_unfinished(run: Run) -> bool:
     return manifest is not None and owner.is_file() and owner.read_text(encoding="utf-8") != manifest["fingerprint"]
 
 
-def open_work(work: Path, fingerprint: str) -> Path | None:
-    """The newest whole checkpoint in `work`, None without one. Checkpoints of other settings or inputs are removed."""
+def open_work(work: Path, record: StageRecord, progress: Progress) -> Path | None:
+    """The newest whole checkpoint in `work`, None without one. Those of other settings or inputs are noted and removed."""
     owner = work / "fingerprint"
-    if not owner.exists() or owner.read_text(encoding="utf-8") != fingerprint:
+    if not owner.exists() or owner.read_text(encoding="utf-8") not in record.fingerprints:
+        if whole := [*filter(_is_whole, _checkpoints(work))]:
+            recorded = _read(work / SETTINGS)  # older versions wrote none
+            differences = record.differences_from(recorded) if recorded else ["other settings or rows"]
+            progress.note(
+                f"train: the training that was stopped after step {_step(whole[-1])} begins anew, because of what changed: "
+                f"{'; '.join(differences)}"
+            )
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        owner.write_text(fingerprint, encoding="utf-8")
+        write_json(work / SETTINGS, record.described())
+        owner.write_text(record.fingerprint, encoding="utf-8")
     for checkpoint in reversed(_checkpoints(work)):
         if _is_whole(checkpoint):
             return checkpoint
@@ -53,7 +62,11 @@ def open_work(work: Path, fingerprint: str) -> Path | None:
 
 def _checkpoints(work: Path) -> list[Path]:
     """The checkpoints, whole or not, oldest first."""
-    return sorted(work.glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    return sorted(work.glob("checkpoint-[0-9]*"), key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:
@@ -62,10 +75,15 @@ def _sizes(checkpoint: Path) -> dict[str, int]:
 
 
 def _is_whole(checkpoint: Path) -> bool:
+    return bool(_read(checkpoint / COMPLETE) == _sizes(checkpoint))
+
+
+def _read(file: Path) -> Any:
+    """What a JSON file holds; None where it is not there, or torn."""
     try:
-        return bool(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")) == _sizes(checkpoint))
+        return json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        return False
+        return None
 
 
 def _is_over(state: Any) -> bool:

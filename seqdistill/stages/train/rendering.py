@@ -26,6 +26,7 @@ PROBE = [{"role": "user", "content": "Say yes."}]
 ANSWER = "yes"
 OPEN_THINK = re.compile(r"<think>\s*\Z")
 CLOSED_THINK = re.compile(r"</think>\s*\Z")
+SWITCH = re.compile(r"(?<!\S)/(?:no_)?think(?!\S)")  # some templates act on it and leave it out
 
 
 class Unfit(Exception):
@@ -64,8 +65,10 @@ class Template:
         added = {token for token, one in tokenizer.added_tokens_decoder.items() if one.special}
         self._stops = set(stops)
         self.control = set(tokenizer.all_special_ids) | added | self._stops
+        self._behind = ""  # the text that the template writes behind an answer, which may contain a short one
         try:
             row = self._rendered("a probe", PROBE, ANSWER, None)
+            self._behind = self._behind_answer(self._continued(self.prompt_text(PROBE), PROBE, ANSWER, None)[1], ANSWER)
         except Unfit as error:
             raise UsageError(f"the student's chat template cannot be used for training: {error}", self._way_out) from None
         self.end_of_turn = row.tokens[-1]
@@ -115,10 +118,14 @@ class Template:
         prompt, tokens = self._encode(prompt_text), self._encode(whole)
         if whole != prompt_text + said or tokens[: len(prompt)] != prompt:
             tokens = [*prompt, *self._encode(said)]
-        tail = self._encode(said[said.rindex(answer.strip()) + len(answer.strip()) :])
+        tail = self._encode(self._behind_answer(said, answer))
         row = Row(name, self._ended(tokens, sum(token in self.control for token in tail)), len(prompt))
         self._check_text(row, messages, answer, thought)
         return row
+
+    def _behind_answer(self, said: str, answer: str) -> str:
+        """What follows the answer in the text of a turn."""
+        return said[said.removesuffix(self._behind).rindex(answer.strip()) + len(answer.strip()) :]
 
     def _continued(self, prompt_text: str, messages: list[Message], answer: str, thought: str | None) -> tuple[str, str]:
         """(prompt and answer rendered together, the answer's part that follows the prompt as prompted)."""
@@ -133,7 +140,7 @@ class Template:
         for form in forms:
             whole = self._text([*messages, form])
             said = _continuation(prompt_text, whole, None if thought is None or thought in whole else thought)
-            if said is not None and answer.strip() in said and (thought is None or thought in said):
+            if said is not None and answer.strip() in said.removesuffix(self._behind) and (thought is None or thought in said):
                 return whole, said
         raise Unfit(self._why_not(prompt_text, whole, answer, thought))
 
@@ -172,13 +179,19 @@ class Template:
         return tokens[: stop + 1]
 
     def _check_text(self, row: Row, messages: list[Message], answer: str, thought: str | None) -> None:
-        """Raises Unfit unless the last user text and the answer are really in the tokens."""
-        prompt, said = (_bare(self.decode(part)) for part in (row.tokens[: row.start], row.tokens[row.start :]))
-        user = next((str(message["content"]) for message in reversed(messages) if message["role"] == "user"), "")
-        if _bare(user) not in prompt:
-            raise Unfit(
-                f"the student does not see the user's text: it is prompted with ...{self._end_of(row.tokens[: row.start])}"
-            )
+        """Raises Unfit unless the system's and the user's texts and the answer are really in the tokens.
+
+        Of the assistant's earlier turns a template may leave out the thoughts.
+        """
+        prompt = _bare(self.decode(row.tokens[: row.start]))
+        said = _bare(self.decode([token for token in row.tokens[row.start :] if token not in self.control]))
+        for message in messages:
+            text = str(message["content"])
+            if message["role"] != "assistant" and not any(_bare(form) in prompt for form in (text, SWITCH.sub("", text))):
+                raise Unfit(
+                    f"the student does not see the {message['role']}'s text {text[:40]!r}: it is prompted with "
+                    f"...{self._end_of(row.tokens[: row.start])}"
+                )
         place = said.find(_bare(thought)) if thought else 0
         if place < 0 or _bare(answer) not in said[place:]:
             raise Unfit(f"the student would not be trained on the answer, but on {self._end_of(row.tokens[row.start :])}")
@@ -225,19 +238,20 @@ class Template:
 def _continuation(prompt_text: str, whole: str, missing: str | None) -> str | None:
     """What follows the prompt as prompted; None where the two do not meet.
 
-    Where the prompt leaves a think block open that the finished turn lacks, it is closed, after the reasoning in `missing`.
+    Where the prompt leaves a think block open, the answer does not open it again, and closes it, after the reasoning in
+    `missing`, where the finished turn does not.
     """
-    if whole.startswith(prompt_text) and missing is None:
-        return whole.removeprefix(prompt_text)
     opened = OPEN_THINK.search(prompt_text)
-    if opened is None or not whole.startswith(prompt_text[: opened.start()]):
+    if opened is None:
+        return whole.removeprefix(prompt_text) if whole.startswith(prompt_text) and missing is None else None
+    if not whole.startswith(prompt_text[: opened.start()]):
         return None
-    rest = whole[opened.start() :]
-    if rest.startswith("<think>") and missing is None:
-        return rest.removeprefix("<think>").removeprefix("\n")
-    if rest.startswith("<think>"):
-        return None
-    return f"{missing or ''}\n</think>\n\n{rest.lstrip()}"
+    said = whole.removeprefix(prompt_text) if whole.startswith(prompt_text) else whole[opened.start() :]
+    if said.lstrip().startswith("<think>"):
+        if missing is not None:
+            return None
+        said = said.lstrip().removeprefix("<think>").removeprefix("\n")
+    return said if "</think>" in said else f"{missing or ''}\n</think>\n\n{said.lstrip()}"
 
 
 def _bare(text: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.cards import write_model_card
+from seqdistill.engines.models import identity
 from seqdistill.errors import SeqdistillError
 from seqdistill.metrics.own import split_name
 from seqdistill.progress import Progress
@@ -19,7 +20,7 @@ from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import file_sha256, fingerprint, replace_path, write_json
 from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run, StageRecord
-from seqdistill.stages.train.arguments import resolved
+from seqdistill.stages.train.arguments import WITHOUT_EFFECT, resolved
 from seqdistill.stages.train.checkpoints import open_work, work_folder
 from seqdistill.stages.train.fit import Fitted, fit, quiet
 from seqdistill.stages.train.launch import check_accelerate, launch, wants_launch
@@ -82,7 +83,7 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
                 train(*before, progress, by_launcher=True)
                 student = cut_from(student, before[0])
             ready = make_ready(run, recipe, student, method, files, progress)
-            checkpoint = shared(lambda: open_work(work, record.fingerprint))
+            checkpoint = shared(lambda: open_work(work, record, progress))
             base = shared(lambda: move_to_run(ready.base, run))
             _note(ready, checkpoint, progress)
             if run.manifest("train") is not None:
@@ -109,7 +110,8 @@ def _record(run: Run, recipe: Recipe, student: Student, method: Method) -> Stage
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     texts = text_files(run, recipe) if student.vocabulary == "task" else {}
     inputs = {**files, **method.inputs(run), **texts, **_own_metric(recipe)}
-    return StageRecord(run, "train", _settings(recipe, student, method), inputs)
+    own = _settings(recipe, student, method)
+    return StageRecord(run, "train", own, inputs, older_settings=[_older_settings(run, recipe, own)])
 
 
 def _finish(
@@ -164,6 +166,9 @@ def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any
     values = settings(recipe.train, *(METHOD_KEYS - method.keys))
     own: dict[str, Any] = {f"train.{name}": value for name, value in values.items()}
     own["train.method"] = method.name
+    own["train.args"] = {name: value for name, value in recipe.train.args.items() if name not in WITHOUT_EFFECT}
+    if recipe.teacher.model and method.reads_teacher(recipe, student):
+        own["teacher.identity"] = identity(recipe.teacher)
     if recipe.train.lora.r is None:
         own = {name: value for name, value in own.items() if not name.startswith("train.lora.")}
     if recipe.train.processes == 1:
@@ -191,6 +196,15 @@ def _settings(recipe: Recipe, student: Student, method: Method) -> dict[str, Any
     if kwargs:
         own["student.chat_template_kwargs"] = kwargs
     return {**own, "student.identity": student.identity}
+
+
+def _older_settings(run: Run, recipe: Recipe, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings as older versions recorded them: all of [train.args], and the teacher's name in `config` alone."""
+    older = {**own, "train.args": recipe.train.args}
+    config = (run.manifest("train") or {}).get("config", {})
+    if config.get("teacher", {}).get("model") == recipe.teacher.model:
+        older.pop("teacher.identity", None)
+    return older
 
 
 def _own_metric(recipe: Recipe) -> dict[str, Path]:

@@ -66,7 +66,7 @@ _ABOUT_TOKENS = re.compile(
     r"|tokenizers?)\b",
     re.IGNORECASE,
 )
-_NEXT_TURN = re.compile(r"^(?:User|Human): .*\n+(?:.*\n+)??(?:Assistant|AI|Bot): ", re.MULTILINE)
+_NEXT_TURN = re.compile(r"^(?:User|Human): .*\n++(?:.*\n++)??(?:Assistant|AI|Bot): ", re.MULTILINE)
 _DIALOGUE = re.compile(
     r"\b(?:dialog(?:ue)?s?|conversations?|chat|transcript|script|interview|user|human|assistant)\b", re.IGNORECASE
 )

@@ -98,6 +98,11 @@ def wanted(config: TrainConfig) -> dict[str, float]:
     return {name: weight for name in TERMS if (weight := getattr(config, name))}
 
 
+def reads_teacher(recipe: Recipe, student: Student) -> bool:
+    """Whether the terms' teacher is another model than the student's own source, which `Student.identity` tells already."""
+    return bool(wanted(recipe.train)) and student.layers is None
+
+
 def defaults(config: TrainConfig) -> dict[str, Any]:
     """TRL's arguments that the wanted terms need: a layer's output is compared once, not computed anew."""
     return {"gradient_checkpointing": False} if wanted(config) else {}
@@ -186,7 +191,7 @@ def check_arguments(arguments: Any, config: TrainConfig) -> None:
     if not (weights := wanted(config)):
         return
     first = next(iter(weights))
-    for name in ("packing", "padding_free", "gradient_checkpointing"):
+    for name in ("packing", "eval_packing", "padding_free", "gradient_checkpointing"):
         if getattr(arguments, name):
             raise UsageError(
                 f"[train.args] {name} with [train] {first}", f"its layers are compared row by row: leave {name} out"
