@@ -340,7 +340,15 @@ def test_slips_are_found_however_many_they_are_unless_most_of_the_slice_is_answe
 
 
 @pytest.mark.parametrize(
-    "text", ["It's 3 o'clock: über-Größe, café!", "北京是a中国 12のカ ไทยดี x+y=√2", "a\u0301e ﬁn ½ ① \ud800", ""]
+    "text",
+    [
+        "It's 3 o'clock: über-Größe, café!",
+        "北京是a中国 12のカ ไทยดี x+y=√2",
+        "a\u0301e ﬁn ½ ① \ud800",
+        "",
+        "-7 −7 (-x) !a",
+        "(a + b) * −3 − é",
+    ],
 )
 def test_words_are_spelled_as_they_are_hashed(text: str) -> None:
     assert len(spelled(text)) == len(words([text]).hashes)
