@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from filter_runs import make_run, sample
+from full_disk import room_for
 
 from seqdistill.cli import main
 from seqdistill.cli.flags import passed_flags
@@ -132,6 +134,28 @@ def test_a_full_disk_names_the_run_and_exits_1(
     monkeypatch.setattr("seqdistill.stages.train.stage.train", full)
     assert main(["train", str(tmp_path / "r")]) == 1
     assert f"error: {tmp_path / 'r'}: No space left on device\n  next: free space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "room"),
+    [
+        ("filter {run}", 3_000),  # for the word pairs
+        ("filter {run} --set filter.near_duplicates.scope=off", 3_000),  # for its rows
+        ("filter {run} --set filter.near_duplicates.scope=off", 0),
+        ("import {tmp}/other {tmp}/run/generate/samples.jsonl", 3_000),
+        ("init {tmp}/mine", 500),
+        ("init {tmp}/mine --from {tmp}/run/generate/samples.jsonl", 3_000),
+    ],
+)
+def test_a_disk_that_fills_up_is_an_error_with_a_next_step(
+    words: str, room: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run", [sample(f"Number {n}?", f"It is {n}, a number like all others.") for n in range(40)])
+    with room_for(room):
+        code = main([*words.format(run=run.path, tmp=tmp_path).split(), "--json"])
+    printed = capsys.readouterr()
+    assert code == json.loads(printed.out)["exit_code"] == 1
+    assert re.search(r"error: .*: File too large\n  next: (free space|make room)", printed.err)
 
 
 def test_a_wrong_value_in_the_recipe_is_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
