@@ -384,6 +384,7 @@ def test_a_text_that_is_a_number_alone_has_its_value(text: str, value: str | Non
 
 def test_the_numbers_that_a_text_mentions_are_compared_in_normal_form() -> None:
     assert mentioned("1,050 people at 7:30 on 2026-05-03, 3.50 each, v2") == {"1050", "7", "30", "2026", "5", "3", "3.5"}
+    assert mentioned(r"$x \le 2.5$, $\frac{\pi}{1.5}$ and 5.5 ± 0.25 of US$18") == {"2.5", "1.5", "5.5", "0.25", "18"}
 
 
 def test_whole_numbers_may_differ_only_by_a_tolerance_that_was_widened() -> None:

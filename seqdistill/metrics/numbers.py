@@ -416,11 +416,18 @@ def whole_number(text: str) -> Fraction | None:
 
 def mentioned(text: str) -> set[str]:
     """The numbers that a text mentions, in normal form; what is not one number (a date, a time, a pair) by its parts."""
-    text = plain(text)
+    return _mentioned(plain(text))
+
+
+def _mentioned(text: str) -> set[str]:
     found: set[str] = set()
     for one in numerals(text):
-        parts = re.findall(r"\d+", text[one.start : one.end]) if one.value is None else ()
-        found |= {written(one.value)} if one.value is not None else {part.lstrip("0") or "0" for part in parts}
+        if one.value is not None:
+            found.add(written(one.value))
+        elif text[one.start] == _OPEN or "±" in text[one.start : one.end]:
+            found |= _mentioned(re.sub(f"[{_OPEN}{_CLOSE}±]", " ", text[one.start : one.end]))
+        else:
+            found |= {part.lstrip("0") or "0" for part in re.findall(r"\d+", text[one.start : one.end])}
     return found
 
 
