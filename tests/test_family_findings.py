@@ -83,7 +83,7 @@ def test_a_student_in_a_form_that_was_proven_is_a_candidate_of_its_size(tmp_path
     model = member.file("train", "model")
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
-    scores = {name: float(TEACHER[n] - 1.5) for n, name in enumerate(IDS)}
+    scores = {name: float(TEACHER[n] - 1.5 + n % 3 - 1) for n, name in enumerate(IDS)}
     mean = {"value": float(TEACHER.mean() - 1.5), "low": None, "high": None, "n": len(IDS)}
     for form, sha in (("q4_0", file_sha256(model)), ("q8_0", "of an earlier student")):
         folder = member.path / "export" / f"gguf-{form}"

@@ -87,19 +87,21 @@ def planned_validations(trainer: Any, steps: int, processes: int = 1) -> int:
     arguments = trainer.args
     if trainer.eval_dataset is None or arguments.eval_strategy.value == "no":
         return 0
+    every: float
     if arguments.eval_strategy.value == "steps":
         every = arguments.eval_steps if arguments.eval_steps >= 1 else math.ceil(steps * arguments.eval_steps)
     else:
         every = _steps_per_epoch(trainer, _batches(trainer, processes))
-    return int(math.ceil(steps / every)) + bool(arguments.eval_on_start)  # the last one is at the end
+    return math.ceil(steps / every) + bool(arguments.eval_on_start)  # the last one is at the end
 
 
 def _batches(trainer: Any, processes: int) -> int:
-    return int(math.ceil(len(trainer.get_train_dataloader()) / processes))
+    return math.ceil(len(trainer.get_train_dataloader()) / processes)
 
 
 def _steps_per_epoch(trainer: Any, batches: int) -> int:
-    return int(max(1, math.ceil(batches / trainer.args.gradient_accumulation_steps)))
+    accumulated: int = trainer.args.gradient_accumulation_steps
+    return max(1, math.ceil(batches / accumulated))
 
 
 def make_savable(model: Any) -> list[str]:

@@ -57,6 +57,7 @@ def assembled(stream: Any) -> dict[str, Any] | None:
     if not isinstance(stream, list):
         return None
     chunks = [one for one in stream if not _is_error(one)]
+    whole: dict[str, Any] | None
     if chunks and all(isinstance(one, Mapping) and one.keys() & {"candidates", "usageMetadata"} for one in chunks):
         whole = _gemini(chunks)
     elif not chunks or not all(map(is_chunk, chunks)):
