@@ -167,6 +167,7 @@ def curved(
         ((0.0, 240.0, 0.5), "MORE ROWS WILL DO"),
         ((20.0, 400.0, 0.9), "MORE ROWS WILL NOT DO: however many there are, about 2"),
         ((30.0, 0.0, 1.0), "MORE ROWS WILL NOT DO"),
+        ((-5.0, 80.0, 0.08), "NOT WITHIN REACH: 1,000 times the rows"),
     ],
 )
 def test_the_headline_says_whether_more_rows_would_do(tmp_path: Path, truth: Any, headline: str) -> None:

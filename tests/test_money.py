@@ -8,17 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+from batch_server import BatchServer
 from chat_server import Body, ChatServer, answer
+from generate_runs import priced, prompts_file, recipe
 
 from seqdistill.engines import Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import SeqdistillError
+from seqdistill.journal import batches
 from seqdistill.journal.asking import Asker
 from seqdistill.journal.budget import Source, price_of, prompt_bound, spending
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.runs import Run
+from seqdistill.stages.generate.stage import generate
 
 PRICE = {"prompt": 1000.0, "cached_prompt": 100.0, "completion": 10000.0}  # dear, so that few requests matter
 FAULTS = ("reset", "hang", "truncated", "malformed", "empty", "500", "429", "400", "504")
@@ -141,3 +146,21 @@ def test_the_bill_never_exceeds_the_cap(tmp_path: Path) -> None:
                 assert server.bill <= cap * (1 + 1e-9), f"trial {trial}"
             spent += server.bill / cap
     assert spent > 0.2 * TRIALS, "caps are used, not only kept"
+
+
+@pytest.mark.parametrize("trial", range(12))
+def test_the_bill_of_batches_never_exceeds_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial: int) -> None:
+    """Over two runs of one directory, where each answer bills as many tokens more, or costs as much more, as one before it."""
+    monkeypatch.setattr(batches, "FIRST_PAUSE_SECONDS", 0.001)
+    chance = random.Random(trial)
+    beyond, fee, fails = chance.choice((0, 100, 400)), chance.choice((0.0, 0.0, 3.0)), chance.choice((0.0, 0.3))
+    reported = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25 + beyond, "cost": fee}
+    each = max(fee, (20 * PRICE["prompt"] + (5 + beyond) * PRICE["completion"]) / 1e6 / 2)
+    with BatchServer(reply=lambda body: {**answer(body), "usage": reported}) as server:
+        server.fate = lambda _: "fail" if chance.random() < fails else None
+        for prompts, cap in ((chance.randint(1, 40), 15.0), (60, 30.0)):
+            budgeted = recipe(server, prompts_file(tmp_path, range(prompts)), budget=cap, max_tokens=10, batch=True)
+            with contextlib.suppress(SeqdistillError):
+                generate(Run(tmp_path / "run"), priced(budgeted, PRICE), Silent())
+            assert len(server.usages) * each <= cap
+    assert len(server.usages) * each > 10.0 or len(server.usages) > 30, "caps are used, not only kept"

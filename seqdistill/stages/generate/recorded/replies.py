@@ -25,7 +25,7 @@ from seqdistill.engines.usage import ANSWER_TOKENS, PROMPT_TOKENS, count, report
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.chats import objects
-from seqdistill.stages.generate.recorded.streams import assembled
+from seqdistill.stages.generate.recorded.streams import assembled, is_event_stream
 from seqdistill.tasks.messages import (
     chat_messages,
     is_assistant,
@@ -146,8 +146,7 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
 
 def api_reply(reply: Any, place: str) -> Reply | None:
     """The same for a whole reply object of one of the APIs, or its stream, and nothing looser than that."""
-    if (stream := assembled(reply)) is not None:
-        reply = stream
+    reply = whole_reply(reply, place)
     if not isinstance(reply, Mapping):
         return None
     for read in READERS:
@@ -156,6 +155,19 @@ def api_reply(reply: Any, place: str) -> Reply | None:
     if reply.get("error") and not isinstance(reply["error"], bool):
         raise UsageError(f"{place}: the reply is an error: {json.dumps(reply['error'])[:200]}")
     return None
+
+
+def whole_reply(reply: Any, place: str) -> Any:
+    """The reply that a recorded stream amounts to; any other reply as it is.
+
+    Raises UsageError for the text of an event stream that has no end or is of no known API: it is no answer.
+    """
+    if (stream := assembled(reply)) is not None:
+        return stream
+    if isinstance(reply, str) and is_event_stream(reply):
+        said = " ".join(reply.split())[:120]
+        raise UsageError(f"{place}: a recorded stream that has no end or is of no known API: {said}", "log the whole reply")
+    return reply
 
 
 def _chat(reply: Mapping[str, Any]) -> Reply | None:

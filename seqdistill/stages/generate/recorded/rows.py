@@ -24,6 +24,7 @@ from seqdistill.stages.generate.recorded.replies import (
     messages_in,
     system_of,
     usage_in,
+    whole_reply,
 )
 from seqdistill.stages.generate.recorded.streams import is_chunk
 from seqdistill.stages.generate.recorded.unknown import unknown
@@ -189,6 +190,8 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
         raise UsageError(f"{place}: no output: {str(row.get('statusMessage') or row.get('level') or 'empty')[:200]}")
     request, reply = request_of(row), reply_of(row)
     if request is not None and reply is not None:
+        held = structured(reply)
+        reply = held if isinstance(as_dict(held).get("error"), dict) else reply  # the body of an error, as text
         return exchanges(messages_in(request, place), chat_reply(reply, place), row, place, reply)
     whole = api_reply({key: value for key, value in row.items() if key != "error"}, place)
     if whole is not None and (messages := messages_in(request or row, place)):
@@ -360,7 +363,7 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
     instruction = instruction_text(row)
     names = ANSWERS if row.keys() & {*ANSWERS, *REPLIES} - {key} else EXPECTED
     answer = _written(next((row[name] for name in names if row.get(name) not in (None, "") and name != key), None))
-    reply = reply_of(row) if answer is None else answer
+    reply = whole_reply(reply_of(row) if answer is None else answer, place)
     if (key or instruction) is None:
         return None
     if (error := row.get("error")) and not isinstance(error, bool) and reply is not None:
