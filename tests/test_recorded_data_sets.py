@@ -11,7 +11,7 @@ from log_shapes import ANSWER, ASKED, CHAT, REPLY
 from test_recorded_shapes import broken, imported, lines, places_in
 
 from seqdistill.errors import UsageError
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, TaskConfig
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
 from seqdistill.tasks.messages import tools_text
@@ -44,6 +44,8 @@ def test_a_wrong_value_anywhere_is_never_more_than_a_line_that_cannot_be_read(tm
         ({"question": "2 + 3?", "answer": "5", "reference": "five", "ground_truth": "no"}, "five"),
         ({"span_id": "s", "input": [ASKED], "output": "5", "expected": "five"}, "five"),
         ({"input": "2 + 3?", "ideal": "5"}, None),
+        ({"problem": "2 + 3?", "answer": "five", "generations": ["5"]}, "five"),
+        ({"problem": "2 + 3?", "answer": "five", "generations": ["5"], "correctness": [True]}, "five"),
         ({"prompt": "2 + 3?", "completion": "5", "expected": {"a": 1}}, None),
     ],
 )
@@ -52,6 +54,14 @@ def test_what_was_expected_is_the_reference_of_what_was_answered(
 ) -> None:
     _, (sample,) = imported(tmp_path, lines(tmp_path, [row]))
     assert sample.reference == reference
+
+
+@pytest.mark.parametrize("columns", [{"completion": "label"}, {"completion": "response", "reference": "label"}])
+def test_a_column_that_is_named_label_may_be_the_answer_or_the_reference(tmp_path: Path, columns: dict[str, str]) -> None:
+    recipe = Recipe(task=TaskConfig(columns=columns))
+    row = {"prompt": "Is it 6?", "response": "It is not.", "label": 0}
+    result, (sample,) = imported(tmp_path, lines(tmp_path, [row]), recipe)
+    assert "0" in (sample.text, sample.reference) and result.skipped == 0
 
 
 XLAM = {

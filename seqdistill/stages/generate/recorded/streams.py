@@ -57,7 +57,9 @@ def assembled(stream: Any) -> dict[str, Any] | None:
     if not isinstance(stream, list):
         return None
     chunks = [one for one in stream if not _is_error(one)]
-    if any(_has_candidates(one) for one in chunks) and all(_has_candidates(one) or "usageMetadata" in one for one in chunks):
+    if any(_has_candidates(one) for one in chunks) and all(
+        _has_candidates(one) or "usageMetadata" in as_dict(one) for one in chunks
+    ):
         whole: dict[str, Any] | None = _gemini(chunks)
     elif not chunks or not all(map(is_chunk, chunks)):
         return None
