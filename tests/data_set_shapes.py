@@ -181,6 +181,42 @@ CASES: dict[
         [QA],
         0,
     ),
+    **{
+        f"{key} beside the question": ([{"question": "Capital?", key: value, "response": "Paris"}], [QA], 0)
+        for key, value in [
+            ("documents", ["Paris is the capital."]),
+            ("source_documents", [{"page_content": "Paris is the capital.", "metadata": {}}]),
+            ("retrieved_documents", json.dumps([{"text": "Paris is the capital."}])),
+            ("document", "Paris is the capital."),
+        ]
+    },
+    "MS MARCO": (
+        [
+            {
+                "query": "Capital?",
+                "passages": {"is_selected": [1], "passage_text": ["Paris is the capital."]},
+                "answers": ["Paris"],
+            }
+        ],
+        [QA],
+        0,
+    ),
+    "documents by their names": ([{"question": "2 + 3?", "documents": ["doc_17", "a.pdf"], "answer": "5"}], [SUM], 0),
+    "HelpSteer2": (
+        [{"prompt": "2 + 3?\n<extra_id_1>Assistant\n5\n<extra_id_1>User\nAnd 1?", "response": "6"}],
+        [(["2 + 3?", "5", "And 1?"], "6")],
+        0,
+    ),
+    "NeMo's template": (
+        [
+            {
+                "prompt": "<extra_id_0>System\n\n<extra_id_1>User\n2 + 3?\n<extra_id_1>Assistant\n",
+                "completion": "5",
+            }
+        ],
+        [SUM],
+        0,
+    ),
     "TriviaQA": ([{"question": "2 + 3?", "answer": {"value": "5", "aliases": ["five"]}}], [SUM], 0),
     "several accepted answers": ([{"question": "2 + 3?", "answer": ["5", "five"]}], [SUM], 0),
     "a problem with its solution and its answer": (

@@ -4,6 +4,7 @@ Knows questions about a passage, several answers to one prompt with scores, call
 Does not read replies.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,8 +16,13 @@ Row = dict[str, Any]
 
 QUESTIONS = ("prompt", "question", "query", "user_input", "instruction", "problem", "text", "input", "inputs")
 PASSAGES = ("context", "contexts", "passage", "retrieved_contexts", "retrieval_context")
+MAYBE_PASSAGES = (  # or the names of those
+    *("passages", "documents", "source_documents", "retrieved_documents", "retrieved_docs", "document", "article", "paragraph"),
+    *("story", "knowledge"),
+)
 ANSWERS = ("response", "answer", "completion", "output", "text", "content")
 MARKS = ("correctness_math_verify", "correctness", "is_correct", "correct", "correctness_llama")  # of each of several answers
+TEXTS = ("page_content", "text", "content", "passage_text")  # of one passage
 SCORES = ("overall_score", "score", "rating", "reward")
 
 
@@ -26,14 +32,15 @@ def _question_about(row: Row) -> Row | None:
     question = next((key for key in questions if isinstance(row.get(key), str)), None)
     if question is None or row.keys() & {"messages", "prompt", "instruction", "conversations"}:
         return None
-    passage = next((text for key in PASSAGES if (text := _passage(row.get(key)))), "")
+    texts = {key: text for key in (*PASSAGES, *MAYBE_PASSAGES) if (text := _passage(row.get(key)))}
+    passage = next((text for key, text in texts.items() if key in PASSAGES or re.search(r"[ \t]|[^\x00-\x7f]", text)), "")
     answers = structured(row.get("answers"))
-    texts = answers.get("text") if isinstance(answers, Mapping) else answers
+    accepted = answers.get("text") if isinstance(answers, Mapping) else answers
     beside = {}
-    if isinstance(texts, list) and all(isinstance(text, str) for text in texts) and "answer" not in row:
-        beside = {"completion": texts[0] if texts else ""}
-    elif isinstance(texts, list) and texts and all(isinstance(as_dict(one).get("text"), str) for one in texts):
-        beside = {"completion": texts[0]["text"]}
+    if isinstance(accepted, list) and all(isinstance(text, str) for text in accepted) and "answer" not in row:
+        beside = {"completion": accepted[0] if accepted else ""}
+    elif isinstance(accepted, list) and accepted and all(isinstance(as_dict(one).get("text"), str) for one in accepted):
+        beside = {"completion": accepted[0]["text"]}
     elif isinstance(one := as_dict(row.get("answer")).get("value"), str) and "aliases" in row["answer"]:
         beside = {"answer": one}
     elif isinstance(row.get("answer"), list) and all(isinstance(one, str) for one in row["answer"]) and row["answer"]:
@@ -42,7 +49,7 @@ def _question_about(row: Row) -> Row | None:
         return None
     asked = f"{row[question]}\n\n{passage}" if passage and passage not in row[question] else row[question]
     return {
-        **{key: value for key, value in row.items() if key not in (question, *PASSAGES, "answers")},
+        **{key: value for key, value in row.items() if key not in (question, *PASSAGES, *MAYBE_PASSAGES, "answers")},
         "prompt": asked,
         **beside,
     }
@@ -53,8 +60,11 @@ def _passage(value: Any) -> str:
     value = structured(value)
     if isinstance(value, Mapping) and isinstance(sentences := value.get("sentences"), list):
         value = ["".join(one) for one in sentences if isinstance(one, list) and all(isinstance(part, str) for part in one)]
+    if isinstance(value, Mapping) and isinstance(value.get("passage_text"), list):  # MS MARCO
+        value = value["passage_text"]
     if isinstance(value, list):
-        value = "\n\n".join(one for one in value if isinstance(one, str) and one.strip())
+        held = [next((one[key] for key in TEXTS if one.get(key)), None) if isinstance(one, Mapping) else one for one in value]
+        value = "\n\n".join(one for one in held if isinstance(one, str) and one.strip())
     return value.strip() if isinstance(value, str) else ""
 
 

@@ -14,6 +14,7 @@ from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.answers import is_reply, is_request, left_out, written
+from seqdistill.stages.generate.recorded.beside_prompt import check_options
 from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
 from seqdistill.stages.generate.recorded.replies import (
     PRINTED,
@@ -182,7 +183,8 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     if is_beside(row):
         return []
     check_only_text(row, place)
-    _check_options(row, place)
+    asked = next((row[name] for name in (*PROMPTS, "instruction", "ctx") if isinstance(row.get(name), str)), None)
+    check_options(row, asked, place)
     _check_status(row, place)
     if isinstance(prompt := row.get("prompt"), Mapping) and "raw" in prompt:
         return _promptfoo(row, place)
@@ -218,17 +220,6 @@ def _check_status(row: Row, place: str) -> None:
     if status is not None:
         said = as_dict(held.get("body")) or held or reply_of(row)
         raise UsageError(f"{place}: the reply is an error of status {status}: {json.dumps(said, default=str)[:200]}")
-
-
-def _check_options(row: Row, place: str) -> None:
-    """Raises UsageError for a question whose options are beside it: an answer that is one of them says nothing by itself."""
-    key = next((key for key in ("choices", "options", "endings", "answer_choices") if row.get(key)), None)
-    held = row.get(key) if key else None
-    held = held.get("text") if isinstance(held, Mapping) else held
-    asked = next((row[name] for name in (*PROMPTS, "instruction", "ctx") if isinstance(row.get(name), str)), None)
-    texts = [one for one in held if isinstance(one, str)] if isinstance(held, list) else []
-    if asked is not None and not all(one in asked for one in texts):
-        raise UsageError(f"{place}: the options in {key!r} are not in the prompt: {held!r}"[:200], "write them into the prompt")
 
 
 def has_tools(row: Row) -> bool:
@@ -383,7 +374,8 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
         prompt = with_system(prompt or [], system_of(row), place)
     else:
         name = "prompt" if key in TEXTS else str(key)
-        prompt = messages_in({name: row[str(key)], "system": system_of(row)}, place)
+        elsewhere = {one: row[one] for one in ("previous_response_id", "suffix") if one in row}
+        prompt = messages_in({name: row[str(key)], "system": system_of(row), **elsewhere}, place)
     if isinstance(reply, list) and is_conversation(reply) and not all(is_assistant(one) for one in reply):
         return list(_conversations_answer(row, reply, place))  # preference data repeat the prompt in what was chosen
     if isinstance(reply, list) and is_conversation(reply) and len(reply) != 1:
