@@ -171,6 +171,45 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
         {"model": "m", "request": {"messages": [{"role": "user", "content": [{"text": "2 + 3?"}]}]}, "response": CONVERSE}
     ],
     "a Bedrock batch": [{"recordId": "r", "modelInput": {**CHAT, "anthropic_version": "x"}, "modelOutput": CLAUDE}],
+    "Responses as text": [{"request": {"model": "m", "input": "2 + 3?"}, "response": json.dumps(RESPONSE)}],
+    "Anthropic's own tools": [
+        {
+            "request": CHAT,
+            "response": {
+                **CLAUDE,
+                "content": [
+                    {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}},
+                    {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"type": "web_search_result"}]},
+                    {"type": "bash_code_execution_tool_result", "content": {"type": "bash_code_execution_result"}},
+                    {"type": "text", "text": "5", "citations": []},
+                ],
+            },
+        }
+    ],
+    "Bedrock Converse with reasoning": [
+        {
+            "model": "m",
+            "request": CHAT,
+            "response": {
+                **CONVERSE,
+                "output": {
+                    "message": {
+                        "role": "assistant",
+                        "content": [{"reasoningContent": {"reasoningText": {"text": "hm"}}}, {"text": "5"}],
+                    }
+                },
+            },
+        }
+    ],
+    "a part whose text has annotations": [
+        {
+            "request": CHAT,
+            "response": {
+                **REPLY,
+                "choices": [{**CHOICE, "message": {"content": [{"type": "text", "text": {"value": "5", "annotations": []}}]}}],
+            },
+        }
+    ],
     "chunks in a response": [{"request": {**CHAT, "stream": True}, "response": CHUNKS}],
     "an event stream in a response": [{"request": {**CHAT, "stream": True}, "response": SSE}],
     "chunks with the usage in a choice": [

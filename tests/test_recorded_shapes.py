@@ -408,21 +408,6 @@ def test_an_answer_that_was_begun_in_the_request_is_whole_and_its_prompt_is_the_
     assert (sample.prompt, sample.text) == ([ASKED], '{"sum": 5}')
 
 
-@pytest.mark.parametrize(
-    "text", ["data: 5", '{"done": true, "message": "ok"}', '{"a": 1}\n{"a": 2}', '[{"error": "x"}]', ": 5"]
-)
-def test_an_answer_that_only_looks_like_a_stream_is_text(tmp_path: Path, text: str) -> None:
-    _, samples = imported(tmp_path, lines(tmp_path, [{"request": CHAT, "response": text}, {"prompt": "p", "completion": text}]))
-    assert [one.text for one in samples] == [text, text]
-
-
-def test_answers_that_are_no_text_are_written_as_a_table_or_json_writes_them(tmp_path: Path) -> None:
-    answers = {"true": True, "0": 0, "2.5": 2.5, '{"sum": 5}': {"sum": 5}}
-    rows = [{"prompt": f"{n}?", "completion": answer} for n, answer in enumerate(answers.values())]
-    result, samples = imported(tmp_path, lines(tmp_path, rows))
-    assert ([sample.text for sample in samples], result.unread) == (list(answers), 0)
-
-
 def test_requests_of_a_batch_without_reply_and_files_named_twice_are_mentioned(tmp_path: Path) -> None:
     notes: list[str] = []
     progress = Silent()

@@ -75,6 +75,8 @@ class _Read:
     skipped: int = 0
     unanswered: int = 0  # requests of batches
     with_tools: int = 0  # rows whose request names tools
+    in_part: int = 0  # answers that are one field of an object of no known API
+    first_in_part: str = ""
     without_finish_reason: int = 0
     taken_back: int = 0
 
@@ -236,6 +238,9 @@ def _take(
             raise UsageError(f"{exchange.place}: the id {prompt.id!r} is also that of another prompt")
         store.add_exchange(exchange, prompt, call, corrects=corrects)
         read.exchanges += 1
+        if exchange.left_out:
+            read.in_part += 1
+            read.first_in_part = read.first_in_part or f"{exchange.place}: {', '.join(exchange.left_out)}"
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
@@ -342,6 +347,10 @@ def _say(run: Run, read: _Read, views: Views, progress: Progress) -> None:
     if read.with_tools:
         progress.note(
             f"{read.with_tools} answers were given with tools, which are no part of the prompts: the student does not see them"
+        )
+    if read.in_part:
+        progress.note(
+            f"{read.in_part} answers are the text of an object whose other fields are left out, first {read.first_in_part}"
         )
     if views.unmatched:
         progress.note(

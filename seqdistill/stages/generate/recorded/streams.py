@@ -57,9 +57,10 @@ def assembled(stream: Any) -> dict[str, Any] | None:
     if not isinstance(stream, list):
         return None
     chunks = [one for one in stream if not _is_error(one)]
-    whole: dict[str, Any] | None
-    if chunks and all(isinstance(one, Mapping) and one.keys() & {"candidates", "usageMetadata"} for one in chunks):
-        whole = _gemini(chunks)
+    if any(_has_candidates(one) for one in chunks) and all(
+        _has_candidates(one) or "usageMetadata" in as_dict(one) for one in chunks
+    ):
+        whole: dict[str, Any] | None = _gemini(chunks)
     elif not chunks or not all(map(is_chunk, chunks)):
         return None
     elif any(str(one.get("type")).startswith("response.") for one in chunks):
@@ -104,7 +105,11 @@ def _objects_in(text: str) -> list[Any]:
             found += (from_json(line) for line in lines)
     except ValueError:
         found = found if len(found) == len(lines) - 1 else []
-    return found if len(found) > 1 or (found and as_dict(found[0]).keys() & {"model", "candidates"}) else []
+    return found if len(found) > 1 or (found and ("model" in as_dict(found[0]) or _has_candidates(found[0]))) else []
+
+
+def _has_candidates(one: Any) -> bool:
+    return any(candidate.keys() & {"content", "finishReason"} for candidate in _objects(as_dict(one).get("candidates")))
 
 
 def _events(text: str) -> list[Any]:
