@@ -119,8 +119,9 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "personal_data": personal,
             "review": reviewed.counts,
         }
-        counts = write(run, facts, rejections, read, record.begin) | write_baselines(run, facts, rejections, choice, read)
-        write_json(run.file("filter", "report.json"), document)
+        with record.new_files() as new:
+            counts = write(new, facts, rejections, read) | write_baselines(new, facts, rejections, choice, read)
+            write_json(new / "report.json", document)
         kept = counts["train.jsonl"] + counts["validation.jsonl"]
         assert len(facts) == kept + counts["rejected.jsonl"] == document["read"] and kept == document["kept"]
         result: dict[str, Any] = {
