@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.records import content_files, file_sha256, fingerprint, seal, write_json
+from seqdistill.records import content_files, file_sha256, fingerprint, replace_path, seal, write_json
 from seqdistill.version import __version__, source_sha256
 
 STAGES = ("generate", "filter", "train", "eval")
@@ -89,16 +90,6 @@ class Run:
                     if self.path / output["path"] == path and _stamp(path) == output["stamp"]:
                         return str(output["sha256"])
         return file_sha256(path)
-
-    def stale(self, stage: str) -> list[str]:
-        """The earlier stages whose inputs have changed since they ran, each with what to run again."""
-        found = []
-        for earlier in STAGES[: STAGES.index(stage)]:
-            for entry in ((self.manifest(earlier) or {}).get("inputs") or {}).values():
-                path = Path(os.path.normpath(self.path / entry["path"]))
-                if path.is_relative_to(self.path) and path.exists() and self.hash_of(path) != entry["sha256"]:
-                    found.append(f"{path} has changed since {earlier} ran: run `seqdistill {earlier} {self.shell}` again")
-        return list(dict.fromkeys(found))
 
     def locked(self, stage: str) -> contextlib.AbstractContextManager[None]:
         """Holds a stage for this process; a second process on it gets a SeqdistillError at once."""
@@ -218,6 +209,23 @@ class StageRecord:
         """
         with contextlib.suppress(FileNotFoundError):
             self.run.file(self.stage, "manifest.json").unlink()
+
+    @contextlib.contextmanager
+    def new_files(self, *optional: str) -> Iterator[Path]:
+        """A folder to write the stage's files to. They replace those of an earlier result, whole until then, at the end.
+
+        Of `optional` files, the earlier one goes where no new one was written. The manifest is still to be written.
+        """
+        new = self.run.file(self.stage, ".new")
+        shutil.rmtree(new, ignore_errors=True)  # of an attempt that was killed
+        new.mkdir(parents=True)
+        try:
+            yield new
+            self.begin()
+            for name in sorted({*optional, *(path.name for path in new.iterdir())}):
+                replace_path(self.run.file(self.stage, name), new / name)
+        finally:
+            shutil.rmtree(new)
 
     def finish(
         self, outputs: Mapping[str, int | None], *, status: str = "complete", config: Mapping[str, Any], **facts: Any

@@ -110,6 +110,7 @@ _TURN_MARKS = (  # with a text that is in every conversation of the kind
     (re.compile(r"<start_of_turn>(user|model)\n"), "<start_of_turn>"),
     (re.compile(r"(?:\A|\n)\s*(USER|ASSISTANT|SYSTEM|FUNCTION RESPONSE): ?"), "USER:"),
 )
+_NEMO = re.compile(r"(?:\A|\n)<extra_id_[01]>(System|User|Assistant)\n")
 _OPEN_TURN_MARKS = (*_TURN_MARKS, (re.compile(r"(?:\A|\n)(Human|Assistant|System): ?"), "Human:"))  # a prompt, ends with a mark
 _TEXT_START = re.compile(r"\A\s*(?:<s>|<bos>|<\|begin_of_text\|>)\s*")
 _TURN_END = re.compile(r"\s*(?:<\|im_end\|>|<\|endoftext\|>|</s>|<\|eot_id\|>|<\|end_of_text\|>|<end_of_turn>)?\s*\Z")
@@ -127,9 +128,16 @@ def marked_turns(text: str) -> list[Message]:
 def prompted_turns(text: str) -> list[Message]:
     """The turns of a prompt that is one text, as a chat template or the older APIs have it, up to the mark of the answer.
 
-    Empty for a prompt that does not end with that mark.
+    Empty for a prompt that does not end with that mark, which NeMo's form may leave out.
     """
-    turns = _first_turns(text, _OPEN_TURN_MARKS)
+    if _NEMO.search(text):  # the first user's mark and the answer's may be missing, as in HelpSteer2
+        begun = text if text.startswith("<extra_id_") else f"<extra_id_1>User\n{text}"
+        turns = _turns_of(
+            begun.removesuffix("<extra_id_1>Assistant\n").rstrip("\n") + "\n<extra_id_1>Assistant\n", _NEMO, "<extra_id_1>"
+        )
+        turns = [turn for turn in turns if turn["content"] or turn["role"] != "system"]
+    else:
+        turns = _first_turns(text, _OPEN_TURN_MARKS)
     is_open = turns[-1:] == [{"role": "assistant", "content": ""}] and all(turn["content"] for turn in turns[:-1])
     return turns[:-1] if is_open else []
 

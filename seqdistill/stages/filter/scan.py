@@ -255,7 +255,7 @@ class _Joined:
         self.personal |= {self.rows + row: counts for row, counts in part.personal.items()}
         self.rows += len(part)
         self.sizes.append(part.sets.sizes)
-        part.sets.hashes.tofile(self.spill)
+        self.spill.write(part.sets.hashes.data)  # not tofile, whose error on a full disk does not say so
         part.sets = Sets(np.empty(0, np.uint64), np.zeros(1, np.int64))
         part.rejections, part.hits, part.personal = {}, {}, {}
         self.parts.append(part)

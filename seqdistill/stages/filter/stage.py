@@ -119,8 +119,9 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "personal_data": personal,
             "review": reviewed.counts,
         }
-        counts = write(run, facts, rejections, read, record.begin) | write_baselines(run, facts, rejections, choice, read)
-        write_json(run.file("filter", "report.json"), document)
+        with record.new_files() as new:
+            counts = write(new, facts, rejections, read) | write_baselines(new, facts, rejections, choice, read)
+            write_json(new / "report.json", document)
         kept = counts["train.jsonl"] + counts["validation.jsonl"]
         assert len(facts) == kept + counts["rejected.jsonl"] == document["read"] and kept == document["kept"]
         result: dict[str, Any] = {
@@ -136,7 +137,14 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "review": reviewed.counts,
             **agreed,
         }
-        record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=document["funnel"])
+        judge = choice.summary.get("judge")
+        record.finish(
+            {**counts, "report.json": None},
+            config=asdict(config),
+            result=result,
+            funnel=document["funnel"],
+            usage={"judge": {"usd": judge["usd"]}} if judge else {},
+        )
         write_dataset_card(run)
     return FilterResult(**result, funnel=document["funnel"], up_to_date=False, path=run.path / "filter")
 

@@ -20,6 +20,7 @@ from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TeacherConfig
 from seqdistill.records import Prompt, Sample, file_sha256, read_samples, request_seed, write_jsonl
+from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests
 from seqdistill.stages.generate.recorded.pairs import Pair, Pairs
@@ -38,7 +39,7 @@ from seqdistill.stages.generate.recorded.rows import (
 )
 from seqdistill.stages.generate.recorded.store import Store
 from seqdistill.stages.generate.recorded.views import Views, views_of
-from seqdistill.stages.generate.samples import sample_of
+from seqdistill.stages.generate.samples import LOGPROBS, sample_of
 from seqdistill.tasks.prompt_files import RECORDED_KEYS, check_columns, check_found
 from seqdistill.tasks.row_files import Unread, read_rows
 
@@ -74,6 +75,8 @@ class _Read:
     skipped: int = 0
     unanswered: int = 0  # requests of batches
     with_tools: int = 0  # rows whose request names tools
+    in_part: int = 0  # answers that are one field of an object of no known API
+    first_in_part: str = ""
     without_finish_reason: int = 0
     taken_back: int = 0
 
@@ -84,9 +87,10 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
     The teacher is the recipe's, or else the model that each answer names, or else "recorded". A plain line's own `id` is its
     prompt's. An import adds to earlier imports; an answer that one of them brought is not taken again, only what is newly known
     of it. What feedback in a log of `serve` corrects or rates below 0 is left out. Raises UsageError, before anything is
-    written, when no line can be read, when a batch's reply could belong to several requests, and for a run whose samples were
-    generated.
+    written, when no line can be read, when a batch's reply could belong to several requests, for a run whose samples were
+    generated, and for a teacher whose terms forbid training.
     """
+    check_training_allowed(teachers_in(recipe))
     _check_not_generated(run)
     check_columns(recipe.task.columns)
     views = views_of(recipe.task, progress)
@@ -101,19 +105,19 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
         record = StageRecord(run, "generate", {"imported": True}, {str(file): file for file in files})
         with Journal(run.file("generate", "journal.jsonl")) as journal:
             new, updated, has_logprobs = _store_samples(store, recipe, journal, read)
-            record.begin()
-            counts = _write_samples(run, store)
-            sidecar, logprobs = run.file("generate", "logprobs.parquet"), 0
-            if has_logprobs or sidecar.exists():
-                named = ((row["id"], row["completion"]["raw"]) for row in journal.rows() if store.has_sample(row["id"]))
-                logprobs = write_logprobs(sidecar, named)
-        write_jsonl(run.file("generate", "failures.jsonl"), store.unread())
+            logprobs = 0
+            with record.new_files(LOGPROBS) as folder:
+                counts = _write_samples(folder, store)
+                if has_logprobs or run.file("generate", LOGPROBS).exists():
+                    named = ((row["id"], row["completion"]["raw"]) for row in journal.rows() if store.has_sample(row["id"]))
+                    logprobs = write_logprobs(folder / LOGPROBS, named)
+                write_jsonl(folder / "failures.jsonl", store.unread())
         teachers = counts.pop("teachers")
         record.finish(
             {
                 "samples.jsonl": counts["samples"],
                 "failures.jsonl": read.unread,
-                **({"logprobs.parquet": logprobs} if logprobs else {}),
+                **({LOGPROBS: logprobs} if logprobs else {}),
             },
             config=asdict(recipe),
             counts={**counts, "new": new, "reused": counts["samples"] - new, "failed": read.unread},
@@ -234,6 +238,9 @@ def _take(
             raise UsageError(f"{exchange.place}: the id {prompt.id!r} is also that of another prompt")
         store.add_exchange(exchange, prompt, call, corrects=corrects)
         read.exchanges += 1
+        if exchange.left_out:
+            read.in_part += 1
+            read.first_in_part = read.first_in_part or f"{exchange.place}: {', '.join(exchange.left_out)}"
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
@@ -308,7 +315,7 @@ def _teacher(config: TeacherConfig, exchange: Exchange) -> Teacher:
     return Teacher(teacher_name(named), identity(named), named, None)
 
 
-def _write_samples(run: Run, store: Store) -> dict[str, Any]:
+def _write_samples(folder: Path, store: Store) -> dict[str, Any]:
     """Writes samples.jsonl and counts."""
     reasons: Counter[str] = Counter()
     teachers: dict[str, None] = {}
@@ -324,7 +331,7 @@ def _write_samples(run: Run, store: Store) -> dict[str, Any]:
             counts["completion_tokens"] += sample.completion_tokens
             yield sample
 
-    write_jsonl(run.file("generate", "samples.jsonl"), counted())
+    write_jsonl(folder / "samples.jsonl", counted())
     return {**counts, "prompts": store.prompts(), "finish_reasons": dict(reasons), "usd": None, "teachers": list(teachers)}
 
 
@@ -340,6 +347,10 @@ def _say(run: Run, read: _Read, views: Views, progress: Progress) -> None:
     if read.with_tools:
         progress.note(
             f"{read.with_tools} answers were given with tools, which are no part of the prompts: the student does not see them"
+        )
+    if read.in_part:
+        progress.note(
+            f"{read.in_part} answers are the text of an object whose other fields are left out, first {read.first_in_part}"
         )
     if views.unmatched:
         progress.note(

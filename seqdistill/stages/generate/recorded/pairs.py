@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,11 @@ from seqdistill.tasks.row_files import Unread
 NAMES = ("custom_id", "recordId", "key")  # of a request in a batch: OpenAI and Anthropic, Bedrock, Gemini
 MOST_PENDING = 10_000  # requests that wait for a reply; beyond these, the oldest is dropped
 OPEN_STREAMS = 64  # beyond these, the oldest that has sent its last event is closed
+OF_A_CALL = ("requestid", "reqid", "xrequestid", "callid", "correlationid")  # names of one call, in its request and its reply
+OF_A_SESSION = ("responseid", "traceid", "sessionid", "conversationid", "threadid")  # of several calls, of which both are one
 STORED = re.compile(r"(.+)-(\d+)")  # the id of a message of a stored completion: "chatcmpl-123-0"
+
+NO_REQUEST = "no request before it, one of another name, or more than one that waits for a reply"
 
 Pair = tuple[str, Any, Any, Row]  # place, request, reply, the row with what is known beside them
 
@@ -86,19 +90,22 @@ class Pairs:
             yield place, request[1], reply, {**request[2], "response": reply}
 
     def _request_for(self, reply: Mapping[str, Any]) -> tuple[str, Any, Row] | None:
-        for key in ("id", "request_id", "response_id"):
-            if (name := reply.get(key)) is not None and str(name) in self._pending:
-                return self._pending.pop(str(name))
-        return self._pending.popitem()[1] if len(self._pending) == 1 else None
+        names = [str(reply[key]) for key in ("id", "response_id") if reply.get(key) is not None]
+        names += _names(reply, OF_A_CALL).values()
+        if not (named := [name for name in names if name in self._pending]) and len(self._pending) == 1:
+            named = [*self._pending]
+        if not named or _contradict(self._pending[named[0]][2], reply):
+            return None
+        return self._pending.pop(named[0])
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
     def _add_chunk(self, row: Row, place: str) -> Iterator[Pair]:
         own = request_of(row) or (row if "messages" in row else None)
         chunk = row if is_chunk(row) else reply_of(row)
-        name = str(chunk.get("id") or "")
+        name = str(chunk.get("id") or next(iter(_names(row, OF_A_CALL).values()), ""))
         if name not in self._streams:
-            waiting = (place, own, row) if own is not None else self._request_for(chunk)
+            waiting = (place, own, row) if own is not None else self._request_for({**row, **chunk})
             self._streams[name] = _Stream(place, [], waiting[1] if waiting else None, waiting[2] if waiting else {})
         self._streams[name].chunks.append(chunk)
         if is_last(chunk):
@@ -110,7 +117,7 @@ class Pairs:
     def _close(self, name: str) -> Iterator[Pair]:
         stream = self._streams.pop(name)
         if stream.request is None:
-            message = f"{stream.place}: a stream without its request: no request before it, or more than one waits"
+            message = f"{stream.place}: a stream without its request: {NO_REQUEST}"
             self.unread(stream.place, UsageError(message))
         else:
             yield stream.place, stream.request, assembled(stream.chunks), stream.row
@@ -157,8 +164,7 @@ class Pairs:
             if messages := self.store.messages(name):
                 yield place, {"messages": messages}, reply, {}
             else:
-                message = f"{place}: a reply without its request: no request before it, or more than one waits for a reply"
-                self.unread(place, UsageError(message))
+                self.unread(place, UsageError(f"{place}: a reply without its request: {NO_REQUEST}"))
 
     def _turns_before(self, answer: Mapping[str, Any], place: str) -> list[Any] | None:
         """The conversation that a message of a tree answers; None where a part of it is missing."""
@@ -209,8 +215,20 @@ def batch_name(row: Mapping[str, Any]) -> str | None:
 
 
 def _own_name(row: Row) -> str | None:
-    name = next((row[key] for key in ("request_id", "id", "response_id") if row.get(key) not in (None, "")), None)
-    return None if name is None else str(name)
+    own = next((row[key] for key in ("request_id", "id", "response_id") if row.get(key) not in (None, "")), None)
+    return next(iter(_names(row, OF_A_CALL).values()), None) if own is None else str(own)
+
+
+def _names(row: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
+    """The names that a row or its metadata has under `keys`, which are in lower case and without _ and -."""
+    folded = {re.sub("[_-]", "", key).lower(): one for key, one in {**as_dict(row.get("metadata")), **row}.items()}
+    return {key: str(folded[key]) for key in keys if isinstance(folded.get(key), (str, int)) and folded[key] != ""}
+
+
+def _contradict(request: Row, reply: Mapping[str, Any]) -> bool:
+    """Whether a name that a request and a reply both have differs: then they are not of one call."""
+    one, other = (_names(row, (*OF_A_CALL, *OF_A_SESSION)) for row in (request, reply))
+    return any(one[key] != other[key] for key in one.keys() & other.keys())
 
 
 def _is_stored_message(row: Row) -> bool:
