@@ -11,11 +11,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from chat_server import Body, ChatServer
+from chat_server import Body, ChatServer, Wire
 
 PAGE = 2  # batches a page of the list, so that the client must turn pages
 
-Fate = Callable[[Body], str | None]  # a request's body -> "fail" | "expire" | "silent" | "garbage", or None: it is answered
+# a request's body -> "fail" | "expire" | "silent" | "garbage", or what it is refused with; None: it is answered
+Fate = Callable[[Body], str | Wire | None]
 Hook = Callable[[str, str], None]  # (method and kind of path, "before" | "after" the work) -> called in the server's loop
 
 
@@ -107,7 +108,9 @@ class BatchServer(ChatServer):
             assert (row["method"], row["url"]) == ("POST", "/v1/chat/completions")
             fate = self.fate(row["body"]) if self.fate else None
             result = {"id": "r", "custom_id": row["custom_id"], "response": None, "error": None}
-            if fate == "fail":
+            if isinstance(fate, Wire):
+                bad.append({**result, "response": {"status_code": fate.status, "body": fate.content}})
+            elif fate == "fail":
                 bad.append({**result, "response": {"status_code": 400, "body": {"error": {"message": "a bad request"}}}})
             elif fate == "expire":
                 bad.append({**result, "error": {"code": "batch_expired", "message": "not done in time"}})

@@ -105,6 +105,19 @@ NO_MONEY = {
     "Anthropic, a month's": error(
         400, "You have reached your specified API usage limits. You will regain access on 2026-12-01."
     ),
+    "Fireworks": error(
+        412,
+        "Account x is suspended, possibly due to reaching the monthly spending limit or failure to pay past invoices.",
+        code="PRECONDITION_FAILED",
+    ),
+    "DashScope, a free tier": error(
+        403, "The free tier of the model has been exhausted.", code="AllocationQuota.FreeTierOnly", type="AllocationQuota"
+    ),
+    "Together": error(403, "Credit limit exceeded, please navigate to https://api.together.xyz/settings/billing"),
+    "Nebius": Wire(403, {"detail": "Your account is out of funds"}),
+    "Volcengine": error(
+        429, "Your account [x] has reached the set inference limit for the [y] model.", code="SetLimitExceeded"
+    ),
     "Zhipu": error(429, "余额不足或无可用资源包,请充值。", code="1113"),
 }
 

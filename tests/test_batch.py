@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from batch_server import BatchServer
-from chat_server import Body, ChatServer
+from chat_server import Body, ChatServer, Wire
 from generate_runs import PRICE, Child, main_in_child, priced, prompts_file, recipe, run_it
+from test_dialect import REFUSED
 
 from seqdistill.cli import main
 from seqdistill.engines import openai_batch
@@ -28,6 +29,8 @@ from seqdistill.records import read_samples
 from seqdistill.runs import Run
 from seqdistill.stages.generate.estimate import estimate
 from seqdistill.stages.generate.stage import GenerateResult, generate
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +92,30 @@ def test_what_failed_or_expired_is_submitted_by_the_next_run_alone(tmp_path: Pat
         assert run_it(tmp_path, server, range(10), batch=True).new == 3
     assert set(server.answered.values()) == {1}
     assert (tmp_path / "run/generate/samples.jsonl").read_bytes() == unbatched(tmp_path, range(10))
+
+
+@pytest.mark.parametrize(("name", "wire"), REFUSED.values(), ids=list(REFUSED))
+def test_a_field_that_is_refused_in_a_batch_is_left_out_in_the_next(tmp_path: Path, name: str, wire: Wire) -> None:
+    with BatchServer(fate=lambda body: wire if name in body else None) as server:
+        result = run_it(tmp_path, server, range(4), batch=True, temperature=0, logprobs=2, top_p=0.9, schema=SCHEMA)
+    assert (result.new, result.failed, len(server.batches)) == (4, 0, 2)
+
+
+def test_what_a_batch_refuses_for_ever_is_not_submitted_for_ever(tmp_path: Path) -> None:
+    refusal = Wire(400, {"error": {"message": "temperature is not supported", "param": "temperature"}})
+    with BatchServer(fate=lambda _: refusal) as server, pytest.raises(Incomplete, match="temperature is not supported"):
+        run_it(tmp_path, server, range(4), batch=True)
+    assert len(server.batches) == 1 + openai_batch.ADAPTIONS
+
+
+def test_what_the_first_answers_teach_holds_for_the_batches_after_them(tmp_path: Path) -> None:
+    def fault(_: int, body: Body) -> Wire | None:
+        return REFUSED["OpenAI, gpt-5"][1] if "temperature" in body else None
+
+    with BatchServer(fault=fault, fate=lambda body: "fail" if "temperature" in body else None) as server:
+        asked = recipe(server, prompts_file(tmp_path, range(20)), batch=True, temperature=0)
+        assert generate(Run(tmp_path / "run"), asked, Silent(), lambda _: None).new == 20
+    assert len(server.batches) == 1
 
 
 def test_an_answer_that_is_none_counts_at_its_worst_once(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -102,6 +104,18 @@ def test_what_an_endpoint_writes_to_its_cache_unrequested_is_paid_at_the_usual_s
     with ChatServer(reply=reply) as server:
         result = generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(5)))), Silent())
     assert result.spent_usd == pytest.approx(result.prompt_tokens * 1.25e-3 + result.completion_tokens * 1e-2)
+
+
+def test_what_is_reported_as_paid_holds_what_other_stages_paid_since(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with ChatServer() as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(5))))
+        first = generate(run, asked, Silent()).spent_usd or 0.0
+        assert generate(run, asked, Silent()).spent_usd == first > 0
+        run.file("eval", "").mkdir()
+        shutil.copyfile(run.file("generate", "journal.jsonl"), run.file("eval", "journal.jsonl"))  # as eval pays for answers
+        again = generate(run, asked, Silent())
+    assert again.up_to_date and again.spent_usd == pytest.approx(2 * first)
 
 
 @pytest.mark.parametrize("table", ["options", "body"])
@@ -215,9 +229,23 @@ def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
         assert server.requests == []
 
 
-def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path) -> None:
+BESIDE = ({}, {"total_tokens": 400}, {"cost": 7.0})  # what is billed beside the tokens that are counted
+
+
+def with_usage(more: Body) -> Callable[[Body], Body]:
+    """Answers whose usage has these amounts more."""
+
+    def reply(body: Body) -> Body:
+        usage = answer(body)["usage"]
+        return {**answer(body), "usage": {**usage, **{name: usage.get(name, 0) + amount for name, amount in more.items()}}}
+
+    return reply
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path, beside: Body) -> None:
     notes = Notes()
-    with ChatServer() as server:
+    with ChatServer(reply=with_usage(beside)) as server:
         asked = priced(recipe(server, prompts_file(tmp_path, range(100))))
         run = Run(tmp_path / "run")
         blind = estimate(run, asked, notes)
@@ -233,7 +261,7 @@ def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path
     assert result.usd is not None
     assert probed.usd == pytest.approx(result.usd, rel=0.2)
     assert blind.usd is not None
-    assert blind.usd > result.usd
+    assert blind.usd > result.usd or beside
     assert "the estimate was based on 30 answers" in notes.notes[-1]
 
 
@@ -339,6 +367,17 @@ def test_a_damaged_estimate_ends_nothing(tmp_path: Path, written: str) -> None:
         estimate(Run(tmp_path / "run"), asked, Silent())
         (tmp_path / "run/generate/estimate.json").write_text(written)
         assert generate(Run(tmp_path / "run"), asked, Silent()).samples == 3
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_what_is_paid_for_again_is_what_it_costs(tmp_path: Path, beside: Body) -> None:
+    with ChatServer(reply=with_usage(beside)) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(40))))
+        once = generate(Run(tmp_path / "run"), asked, Silent()).spent_usd
+        changed = replace(asked, generate=replace(asked.generate, temperature=0.5))
+        both = generate(Run(tmp_path / "run"), changed, notes := Notes()).spent_usd
+    (said,) = [float(found[1]) for note in notes.notes if (found := re.search(r"paid for again: about ([\d.]+) USD", note))]
+    assert once is not None and both is not None and said == pytest.approx(both - once, rel=0.2)
 
 
 def test_what_two_teachers_are_paid_for_again_is_counted_for_both(tmp_path: Path) -> None:

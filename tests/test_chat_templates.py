@@ -6,6 +6,7 @@ from pathlib import Path
 import filter_runs
 import pytest
 from chat_tokenizers import chat_tokenizer, tiny_chat_model
+from train_runs import trainer_of
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
@@ -78,7 +79,7 @@ ACCEPTED = {
     "nemotron_3_super_training": ("</think>{A}<|im_end|>", "{R}\n</think>\n{A}<|im_end|>"),
     "nemotron_3_ultra": ("</think>{A}<|im_end|>", "{R}</think>{A}<|im_end|>"),
     "nemotron_3_ultra_training": ("</think>{A}<|im_end|>", "{R}</think>{A}<|im_end|>"),
-    "nemotron_nano_v2": ("\n</think>\n\n{A}<SPECIAL_12>", "{R}\n</think>\n\n{A}<SPECIAL_12>"),
+    "nemotron_nano_v2": ("\n</think>\n\n{A}\n<SPECIAL_12>", "{R}\n</think>\n\n{A}\n<SPECIAL_12>"),
     "phi3": ("{A}<|end|>\n<eos>", "<think>\n{R}\n</think>\n\n{A}<|end|>\n<eos>"),
     "phi3_5": ("{A}<|end|>\n<eos>", "<think>\n{R}\n</think>\n\n{A}<|end|>\n<eos>"),
     "phi3_5_training": ("{A}<|end|>\n<eos>", "<think>\n{R}\n</think>\n\n{A}<|end|>\n<eos>"),
@@ -220,3 +221,18 @@ def test_a_student_with_this_template_is_trained(tmp_path: Path, name: str, reas
         wanted.replace("{A}", "Number0.").replace("{R}", "Hm.").replace("\n", "").replace(" ", "")
     )
     assert any("today's date" in note for note in manifest["notes"]) == (name in DATED)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "phi3", "qwen3_5_think", "deepseek_r1_distill", "glm4moe_training"])
+def test_a_pair_is_trained_behind_the_prompt_as_prompted(tmp_path: Path, name: str) -> None:
+    tokenizer = chat_tokenizer(template_of(name))
+    folder = tiny_chat_model(tmp_path / "student", tokenizer)
+    rows = [filter_runs.sample(f"Which one is number {n}?", f"Number {n}.") for n in range(2)]
+    run = filter_runs.filtered_run(tmp_path / "run", {"train.jsonl": rows, "validation.jsonl": rows[:1]})
+    trainer = trainer_of(run, Recipe(student=StudentConfig(model=str(folder)), train=TrainConfig(method="preference")))
+    given = tokenizer.apply_chat_template(rows[0].prompt, add_generation_prompt=True, tokenize=False)
+    before, _, after = ACCEPTED[name][0].partition("{A}")
+    for dataset in (trainer.train_dataset, trainer.eval_dataset):
+        prompt, chosen, rejected = (tokenizer.decode(dataset[0][f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
+        assert (prompt, chosen) == (given, f"{before}Number 0.{after}")
+        assert rejected.startswith(before) and rejected.endswith(after) and rejected != chosen

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from filter_runs import make_run, sample
+from full_disk import room_for
 
 from seqdistill.cli import main
 from seqdistill.cli.flags import passed_flags
@@ -113,6 +115,16 @@ def test_a_reader_that_leaves_ends_the_output_and_not_the_work(tmp_path: Path) -
         assert (answer.returncode, "Traceback" in answer.stderr, "Broken" in answer.stderr) == (0, False, False)
 
 
+@pytest.mark.parametrize("words", ["init {} --json", "init {}", "doctor --json"])
+@pytest.mark.parametrize("stdout", ["> /dev/full", ">&-"])
+def test_a_stdout_that_takes_nothing_is_named_and_the_work_is_done(tmp_path: Path, words: str, stdout: str) -> None:
+    command = f"{sys.executable} -m seqdistill {words.format(tmp_path / 'mine')} {stdout}"
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "Traceback" not in answer.stderr and "Exception ignored" not in answer.stderr
+    assert ("error: stdout: No space left on device" in answer.stderr) == ("full" in stdout)
+    assert (tmp_path / "mine" / "recipe.toml").exists() or "init" not in words
+
+
 def test_a_full_disk_names_the_run_and_exits_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +134,28 @@ def test_a_full_disk_names_the_run_and_exits_1(
     monkeypatch.setattr("seqdistill.stages.train.stage.train", full)
     assert main(["train", str(tmp_path / "r")]) == 1
     assert f"error: {tmp_path / 'r'}: No space left on device\n  next: free space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "room"),
+    [
+        ("filter {run}", 3_000),  # for the word pairs
+        ("filter {run} --set filter.near_duplicates.scope=off", 3_000),  # for its rows
+        ("filter {run} --set filter.near_duplicates.scope=off", 0),
+        ("import {tmp}/other {tmp}/run/generate/samples.jsonl", 3_000),
+        ("init {tmp}/mine", 500),
+        ("init {tmp}/mine --from {tmp}/run/generate/samples.jsonl", 3_000),
+    ],
+)
+def test_a_disk_that_fills_up_is_an_error_with_a_next_step(
+    words: str, room: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run", [sample(f"Number {n}?", f"It is {n}, a number like all others.") for n in range(40)])
+    with room_for(room):
+        code = main([*words.format(run=run.path, tmp=tmp_path).split(), "--json"])
+    printed = capsys.readouterr()
+    assert code == json.loads(printed.out)["exit_code"] == 1
+    assert re.search(r"error: .*: File too large\n  next: (free space|make room)", printed.err)
 
 
 def test_a_wrong_value_in_the_recipe_is_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,6 +196,10 @@ def test_the_environment_lies_between_flag_and_recipe(
         ("filter", "DUPLICATES", "perhaps", "= 'perhaps': expected true or false"),
         ("train", "LAYERS", "", ""),  # empty is unset
         ("eval", "MARGIN", "5%", "= '5%': expected a number"),
+        ("serve", "BUDGET", "abc", "= 'abc': expected a number"),
+        ("run", "BUGDET", "5", ": no such setting, did you mean SEQDISTILL_BUDGET?"),
+        ("generate", "SAMPELS", "2", ": no such setting, did you mean SEQDISTILL_SAMPLES?"),
+        ("filter", "TEACHER_API_KEY", "secret", ""),  # any name will do for a key
         ("generate", "TEACHER_ENGINE", "opnai", "= 'opnai', did you mean 'openai'?"),
     ],
 )
@@ -178,7 +216,8 @@ def test_a_bad_variable_is_named_as_such_and_not_as_a_flag(
     monkeypatch.setenv(f"SEQDISTILL_{variable}", value)
     assert main([command, str(tmp_path / "r"), *(["--json"] if as_json else [])]) == 2
     printed = capsys.readouterr()
-    assert (f"the environment variable SEQDISTILL_{variable} {wrong}" in " ".join(printed.err.split())) == bool(wrong)
+    expected = f"the environment variable SEQDISTILL_{variable}{'' if wrong.startswith(':') else ' '}{wrong}"
+    assert (expected in " ".join(printed.err.split())) == bool(wrong)
     if as_json:
         assert json.loads(printed.out)["exit_code"] == 2
 

@@ -1,5 +1,6 @@
 """Fields of a request that an endpoint refuses are left out from then on, by what its error says."""
 
+import json
 from typing import Any
 
 import pytest
@@ -48,6 +49,16 @@ REFUSED = {  # field -> the refusal while it is sent
         "seed",
         Wire(422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}),
     ),
+    "OpenRouter": (
+        "temperature",
+        error(
+            400,
+            "Provider returned error",
+            code=400,
+            metadata={"raw": json.dumps({"error": {"message": GPT_5, "param": "temperature", "code": "unsupported_value"}})},
+        ),
+    ),
+    "OpenRouter, in words": ("seed", error(400, "Provider returned error", metadata={"raw": "seed is not supported"})),
     "Groq": ("logprobs", error(400, "`logprobs` is not supported with this model")),
     "OpenAI, with a 403": ("logprobs", error(403, "You are not allowed to request logprobs from this model.")),
     "Zhipu": ("temperature", error(400, "temperature 参数非法。取值范围是 (0,1) 开区间,不能等于 0 或 1", code="1210")),
@@ -196,6 +207,10 @@ STAYS = {
     "a schema, by its place": {
         "message": "Input should be a valid dictionary",
         "param": "response_format.json_schema.schema",
+    },
+    "OpenAI, a schema's name": {
+        "message": "Invalid 'response_format.json_schema.name': string does not match pattern.",
+        "param": "response_format.json_schema.name",
     },
     "vLLM, a schema": {"message": "The provided JSON schema contains features not supported by xgrammar (response_format)."},
     "llama.cpp, a schema": {"message": 'JSON schema conversion failed: Unrecognized schema: {"type":"x"}'},

@@ -9,8 +9,17 @@ import pytest
 from evaluated_runs import KINDS, evaluated_run, read_scores
 from scipy.optimize import minimize_scalar
 
-from seqdistill.stages.evaluate.statistics.intervals import Interval, column, difference, expanded_z, level_of, resample
-from seqdistill.stages.evaluate.statistics.paired import ALPHA, PairedShares, decide, effective, holm, needed, tango, tango_z
+from seqdistill.stages.evaluate.statistics.intervals import (
+    Interval,
+    column,
+    difference,
+    expanded_z,
+    level_of,
+    resample,
+    tango,
+    tango_z,
+)
+from seqdistill.stages.evaluate.statistics.paired import ALPHA, PairedShares, decide, effective, holm, needed
 
 
 def pair(both: int, first: int, second: int, neither: int) -> PairedShares:
@@ -210,6 +219,20 @@ def test_no_number_of_prompts_is_named_where_the_student_is_worse_than_the_margi
     assert needed(np.zeros(40), 5.0, shares=True) == 73  # Tango's interval without a discordant prompt: z^2 / (n + z^2)
     low, _ = tango(0, 0, 73)
     assert low > -0.05 > tango(0, 0, 72)[0]
+    assert needed(np.zeros(40), 5.0, shares=False) == 73, "degrees that are all equal show no more than shares"
+    assert needed(np.eye(40)[0], 5.0, shares=False) >= 72, "nor where one prompt differs by a point"
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "margin", "number"),
+    [(15, 9, 0.0, 432), (15, 9, 5.0, 150), (9, 15, 0.0, None), (9, 9, 0.0, None), (1, 0, 0.0, 652)],
+)
+def test_a_student_that_is_ahead_can_be_shown_so_with_more_prompts_at_any_margin(
+    won: int, lost: int, margin: float, number: int | None
+) -> None:
+    """(z_alpha + z_beta)^2 = 7.849, times variance over (margin + mean)^2."""
+    differences = np.repeat([100.0, -100.0, 0.0], [won, lost, 84 - won - lost])
+    assert needed(differences, margin, shares=True) == number
 
 
 def test_prompts_of_one_group_count_as_what_they_are_worth() -> None:

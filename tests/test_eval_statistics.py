@@ -12,8 +12,17 @@ from seqdistill.metrics.text import chrf, chrf_signature, corpus_chrf, exact
 from seqdistill.records import Prompt
 from seqdistill.stages.evaluate.answers import Scoring
 from seqdistill.stages.evaluate.baselines import copied
-from seqdistill.stages.evaluate.statistics.intervals import FEWEST, Interval, column, difference, ratio, resample, share
-from seqdistill.stages.evaluate.statistics.paired import PairedShares, tango
+from seqdistill.stages.evaluate.statistics.intervals import (
+    FEWEST,
+    Interval,
+    column,
+    difference,
+    ratio,
+    resample,
+    share,
+    tango,
+)
+from seqdistill.stages.evaluate.statistics.paired import PairedShares, outcome
 from seqdistill.tasks.answer_form import AnswerForm
 
 ASKED = [{"role": "user", "content": "Say something."}]
@@ -187,9 +196,73 @@ def test_no_interval_is_claimed_where_the_data_cannot_give_one() -> None:
     rare[0] = 100  # many resamples miss the only hit: a ratio to nothing
     assert resample(rare, 400, 0).interval(ratio(0, 1)) == Interval(1.0, None, None)
     assert resample(np.zeros((40, 2)), 200, 0).interval(ratio(0, 1)) is None
-    same = resample(np.full((40, 1), 3.0), 200, 0).interval(column(0))
-    assert same == Interval(3.0, 3.0, 3.0)
-    assert not math.isnan(same.value)
+    assert resample(np.full((40, 2), 3.0), 200, 0).interval(ratio(0, 1, 100)) == Interval(100.0, None, None)
+
+
+Z2 = 1.959963984540054**2
+
+
+@pytest.mark.parametrize("n", [FEWEST, 24, 120])
+@pytest.mark.parametrize("groups", [False, True])
+@pytest.mark.parametrize(
+    "first, second", [(100.0, 100.0), (0.0, 0.0), (50.0, 50.0), (100 / 3, 100.0), (90.1, 100.0), (3.0, 0.7)]
+)
+def test_scores_that_are_all_equal_are_no_more_certain_than_shares_that_are(
+    first: float, second: float, n: int, groups: bool
+) -> None:
+    """Wilson's and Tango's bounds of 0 in n: 100 z^2 / (n + z^2) points."""
+    width = 100 * Z2 / (n + Z2)
+    drawn = resample(np.full((n, 2), (first, second)), 200, 0)
+    if groups:  # of several sizes
+        names = [str(k) for k in range(n) for _ in range(1 + k % 3)]
+        drawn = resample(np.full((len(names), 2), (first, second)), 200, 0, names)
+    mean, gap = drawn.interval(column(0)), drawn.interval(difference(0, 1))
+    assert mean == Interval(*(pytest.approx(one) for one in (first, max(first - width, 0), min(first + width, 100))))
+    value = first - second
+    assert gap == Interval(*(pytest.approx(one) for one in (value, max(value - width, -100), value + width)))
+    for margin in (value - 1.1 * width, value - 0.9 * width):
+        below = drawn.below(difference(0, 1), margin)
+        assert below is not None and (below < 0.025) == (margin < value - width)
+    if first == 100:
+        assert (mean.low, mean.high) == (pytest.approx(share(n, n).low), 100)
+
+
+@pytest.mark.parametrize(
+    ("points", "margin"),
+    [([], 5.0), ([-1.0], 5.0), ([0.001], 5.0), ([-2.0, 2.0], 5.0), ([0.5] * 4, 5.0), ([-100.0], 20.0), ([100.0], 5.0)],
+)
+def test_of_ten_prompts_of_which_few_differ_nothing_is_shown(points: list[float], margin: float) -> None:
+    scores = np.full((10, 2), 50.0)
+    scores[: len(points), 0] += np.array(points) / 2
+    scores[: len(points), 1] -= np.array(points) / 2
+    drawn = resample(scores, 400, 0)
+    found = outcome(scores[:, 0], scores[:, 1], margin, None, drawn)
+    assert found.decision == "INCONCLUSIVE" and found.p is not None and found.p > 0.025
+    assert found.needed and found.needed > 10
+    assert found.gap is not None and found.gap.low is not None and found.gap.high is not None
+    assert found.gap.low <= -15 and found.gap.high >= 15 and found.gap.low < found.gap.value < found.gap.high
+
+
+def test_of_few_prompts_that_differ_wholly_the_interval_holds_tangos() -> None:
+    for won, lost in ((0, 0), (1, 0), (0, 3), (2, 4)):
+        scores = np.repeat([(100.0, 0.0), (0.0, 100.0), (100.0, 100.0)], [won, lost, 60 - won - lost], axis=0)
+        found, theirs = resample(scores, 400, 0).interval(difference(0, 1)), tango(won, lost, 60)
+        assert found is not None and found.low is not None and found.high is not None
+        assert found.low <= 100 * float(theirs[0]) + 1e-9 and found.high >= 100 * float(theirs[1]) - 1e-9
+
+
+@pytest.mark.parametrize(("rare", "n"), [(0.01, 20), (0.03, 60), (0.1, 20)])
+def test_the_interval_covers_the_truth_where_few_answers_go_wrong(rare: float, n: int) -> None:
+    """Half of the wrong answers miss a third of their fields, half all of them; a plain bootstrap often sees none of them."""
+    rng, trials = np.random.default_rng(6), 200
+    covered = 0
+    for trial in range(trials):
+        wrong, half = rng.random((2, n))
+        lost = np.where(wrong < rare, np.where(half < 0.5, 100 / 3, 100.0), 0.0)
+        found = resample(np.stack([100 - lost, np.full(n, 100.0)], axis=1), 100, trial).interval(difference(0, 1))
+        assert found is not None and found.low is not None and found.high is not None
+        covered += found.low <= -rare * 200 / 3 <= found.high
+    assert covered / trials >= 0.93
 
 
 def test_an_interval_shows_a_sign_only_when_it_leaves_out_zero() -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from seqdistill import api
 from seqdistill.cards import write_dataset_card
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
+from seqdistill.export import forms, gguf
 from seqdistill.export.draft import vllm_command
 from seqdistill.export.modelfile import write_modelfile
 from seqdistill.recipe.tables import ModelConfig
@@ -90,14 +92,47 @@ def test_rows_in_which_roles_do_not_alternate_are_named_for_llama_factory(tmp_pa
     assert listener.notes == ["export: llama-factory will skip 3 rows, in which user and assistant do not alternate"]
 
 
+@pytest.mark.parametrize("shape", ["trl", "axolotl", "llama-factory"])
+@pytest.mark.parametrize(
+    ("trained", "planned", "is_there"),
+    [
+        ({"reasoning": True}, {}, True),
+        ({"rationale": "inline"}, {}, True),
+        ({"reasoning": False}, {"reasoning": True}, False),
+        (None, {"reasoning": True}, True),
+        (None, {}, False),
+    ],
+)
+def test_the_reasoning_is_there_where_the_run_trains_on_it_and_named_where_not(
+    shape: str, trained: dict[str, object] | None, planned: dict[str, object], is_there: bool, run: Path, tmp_path: Path
+) -> None:
+    made, listener = tmp_path / "run", Listener()
+    shutil.copytree(run, made)
+    manifest = made / "train" / "manifest.json"
+    if trained is None:
+        manifest.unlink()
+    else:
+        write_json(manifest, {**json.loads(manifest.read_text()), "config": {"train": trained}})
+    thoughts = ["6 * 7", None, " \n"]
+    write_jsonl(made / "filter" / "train.jsonl", [replace(row(n), reasoning=one) for n, one in enumerate(thoughts)])
+    counts = api.export_data(made, shape, {"train": planned}, progress=listener)
+    text = (made / "export" / f"data-{shape}" / next(iter(counts))).read_text()
+    rows = json.loads(text) if shape == "llama-factory" else [json.loads(line) for line in text.splitlines()]
+    said = [(one.get("completion") or one["messages"])[-1]["content"] for one in rows]
+    assert said[0] == ("<think>\n6 * 7\n</think>\n\n" if is_there else "") + 'It is "0".\n'
+    assert said[1:] == ['It is "1".\n', 'It is "2".\n']
+    assert any("the reasoning of 1 rows is left out" in note for note in listener.notes) != is_there
+
+
 def test_axolotl_hears_what_ends_a_turn_where_the_tokenizer_has_another_end(run: Path, tmp_path: Path) -> None:
     import yaml
 
     other = tmp_path / "run"
     shutil.copytree(run, other)
     for made, says in ((other, None), (other, ["<|im_start|>"])):
-        api.export_data(made, "axolotl", out=tmp_path / "out")
-        assert yaml.safe_load((tmp_path / "out" / "axolotl.yaml").read_text()).get("eot_tokens") == says
+        api.export_data(made, "axolotl")
+        config = made / "export" / "data-axolotl" / "axolotl.yaml"
+        assert yaml.safe_load(config.read_text()).get("eot_tokens") == says
         config = made / "train" / "model" / "generation_config.json"
         config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token_id": [1, 2]}))
 
@@ -173,6 +208,52 @@ def test_an_export_for_which_there_is_no_room_leaves_nothing_and_the_earlier_one
     assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", "vllm"]
 
 
+OF_THE_USER: list[tuple[str, str, str, str | None]] = [  # form, name and content of a file that is there, what is refused
+    ("gguf:q8_0", "secrets.env", "KEY=1", "it holds secrets.env"),
+    ("gguf:q8_0", "README.md", "my notes", "it holds README.md"),
+    ("gguf:q8_0", "Modelfile", "FROM mine", "it holds Modelfile"),
+    ("gguf:q8_0", "source.json", '{"my": 1}', "it holds source.json"),
+    ("gguf:q8_0", "source.json", "not JSON", "it holds source.json"),
+    ("gguf:q8_0", "source.json", '{"model": null, "form": "gguf:q4_0", "tools": []}', "it holds source.json"),
+    ("gguf:q8_0", "student-q4_0.gguf", "another form's", "it holds student-q4_0.gguf"),
+    ("llama-factory", "dataset_info.json", '{"alpaca_en_demo": {}}', "dataset_info.json: is there already"),
+    ("llama-factory", "train.json", '["mine"]', "train.json: is there already"),
+    ("llama-factory", "identity.json", "[]", None),
+    ("trl", "validation.jsonl", "{}", "validation.jsonl: is there already"),
+    ("axolotl", "axolotl.yaml", "base_model: mine", "axolotl.yaml: is there already"),
+]
+
+
+@pytest.mark.parametrize(("form", "name", "content", "says"), OF_THE_USER)
+def test_export_writes_over_nothing_of_the_users(
+    form: str, name: str, content: str, says: str | None, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf, "convert", lambda *_: pytest.fail("the model is converted"))
+    (tmp_path / name).write_text(content)
+    refused = pytest.raises(UsageError, match=re.escape(says)) if says else nullcontext()
+    with refused:
+        (api.export if form.startswith("gguf") else api.export_data)(run, form, out=tmp_path)
+    assert (tmp_path / name).read_text() == content
+    assert (len([*tmp_path.iterdir()]) == 1) == bool(says)
+
+
+def test_an_export_that_was_killed_or_is_repeated_takes_its_own_folder_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_model: Path, file: Path, *_: object) -> None:
+        file.with_name(f".{file.name}.1.tmp").write_bytes(b"GG")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gguf, "convert", killed)
+    with pytest.raises(KeyboardInterrupt):
+        api.export(run, "gguf:q8_0", out=tmp_path / "mine")
+    monkeypatch.setattr(gguf, "convert", lambda _model, file, *_: file.write_bytes(b"GGUF"))
+    for _ in range(2):
+        assert api.export(run, "gguf:q8_0", out=tmp_path / "mine").path.read_bytes() == b"GGUF"
+        assert not [*(tmp_path / "mine").glob(".student*")]
+        api.export_data(run, "trl", out=tmp_path / "data")
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -204,6 +285,21 @@ def test_what_export_refuses(
 
 
 @pytest.mark.parametrize(
+    ("longest", "positions", "context"),
+    [(100, 131072, 4096), (9000, 131072, 9000), (9000, 8192, 8192), (100, 512, 512), (9000, None, 9000), (100, None, 4096)],
+)
+def test_a_modelfile_has_room_for_the_test_prompts_and_no_more_than_the_model(
+    tmp_path: Path, longest: int, positions: int | None, context: int
+) -> None:
+    write_json(
+        tmp_path / "config.json", {"model_type": "llama", **({"max_position_embeddings": positions} if positions else {})}
+    )
+    if positions is None:
+        write_json(tmp_path / "config.json", {"model_type": "mamba"})
+    assert forms._context(tmp_path, longest) == context
+
+
+@pytest.mark.parametrize(
     ("system", "line"),
     [
         ('Say "it" briefly.', 'SYSTEM """Say "it" briefly."""'),
@@ -215,7 +311,9 @@ def test_what_export_refuses(
     ],
 )
 def test_a_modelfile_names_file_stops_and_system(tmp_path: Path, system: str | None, line: str | None) -> None:
-    write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", ["<|im_end|>", "<｜end▁of▁sentence｜>", '"'], system, 64)
+    write_modelfile(
+        tmp_path / "Modelfile", tmp_path / "student.gguf", ["<|im_end|>", "<｜end▁of▁sentence｜>", '"'], system, 64, 900
+    )
     assert (tmp_path / "Modelfile").read_text().splitlines() == [
         "FROM ./student.gguf",
         *(line.splitlines() if line else []),
@@ -223,7 +321,9 @@ def test_a_modelfile_names_file_stops_and_system(tmp_path: Path, system: str | N
         'PARAMETER stop "<｜end▁of▁sentence｜>"',
         'PARAMETER stop """""""',
         "PARAMETER temperature 0",
+        "PARAMETER repeat_penalty 1",
         "PARAMETER num_predict 64",
+        "PARAMETER num_ctx 900",
     ]
 
 
@@ -269,7 +369,7 @@ def test_ollama_sends_the_student_what_its_own_template_writes(tmp_path: Path, s
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return str(text).removeprefix("<bos>")
 
-    template = write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", [], None, 64, rendered)
+    template = write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", [], None, 64, 900, rendered)
     assert template is not None and template.for_one_answer == (turns == 2)
     contents = [("system", "Be kind."), ("user", "Say it."), ("assistant", "It."), ("user", "Again.")]
     said: list[Message] = [{"role": role, "content": content} for role, content in contents]
@@ -287,7 +387,7 @@ def test_a_template_that_is_no_turn_is_left_out(tmp_path: Path, source: str) -> 
     def rendered(messages: list[Message]) -> str:
         return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
-    assert write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", [], None, 64, rendered) is None
+    assert write_modelfile(tmp_path / "Modelfile", tmp_path / "student.gguf", [], None, 64, 900, rendered) is None
     assert "TEMPLATE" not in (tmp_path / "Modelfile").read_text()
 
 

@@ -167,6 +167,87 @@ def test_rejection_sampling_keeps_the_best_right_answer_and_none_of_a_prompt_wit
     assert len(kept_ids(run)) == 2, "who wants wrong ones sets the lowest score"
 
 
+INDENTED = "def total(xs):\n    s = 0\n    for x in xs:\n        s += x\n{}return s\n"
+SORTED = (
+    "def total(xs):\n    for i in range(len(xs) - 1):\n        if xs[i] {} xs[i + 1]:\n            return 0\n    return 6\n"
+    "# Compares each neighbouring pair of items in turn and stops at the first one that is out of order, so that it takes "
+    "linear time and constant memory, whatever the length of the list that it is called with."
+)
+HARBOUR = (
+    "The committee met on Monday to review the plan for the harbour bridge and heard from the engineers, the mayor, the "
+    "residents of the quay and the owners of the ferry company, who agreed on most of the points. The vote was {} the plan."
+)
+RUNS = (
+    "import json, sys; ns = {}; exec(json.load(sys.stdin)['completion'][0]['content'], ns); "
+    "sys.exit(ns['total']([1, 2, 3]) != 6)"
+)
+COMMAND = {"score": {"by": "verify"}, "verify": {"by": "command", "command": [sys.executable, "-c", RUNS]}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "keys"),
+    [
+        (INDENTED.format(" " * 8), INDENTED.format(" " * 4), COMMAND),
+        (SORTED.format("<"), SORTED.format(">"), COMMAND),
+        ("CO", "Co", {"score": {"by": "verify"}, "verify": {"by": "regex:^Co$"}}),
+        ('{"name": "mcdonald"}', '{"name": "McDonald"}', {"score": {"by": "verify"}, "verify": {"by": "json"}}),
+        (HARBOUR.format("against"), HARBOUR.format("for"), {"score": {"by": "reference"}}),
+        (HARBOUR.format("for NASA and"), HARBOUR.format("for"), {"score": {"by": "faithfulness"}}),
+        (
+            "Mail anna@example.org. " + HARBOUR.format("for"),
+            "Mail Anna. " + HARBOUR.format("for"),
+            {"personal_data": {"action": "drop"}},
+        ),
+    ],
+)
+def test_of_answers_that_repeat_each_other_the_right_one_stays(
+    tmp_path: Path, wrong: str, right: str, keys: dict[str, Any]
+) -> None:
+    rows = [sample("What was decided on Monday?", text, sample=n, reference=right) for n, text in enumerate((wrong, right))]
+    run = make_run(tmp_path, rows)
+    assert filtered(run, validation=0, **keys).kept == 1
+    assert numbers(run) == [1]
+
+
+def test_a_vote_decides_between_answers_that_repeat_each_other(tmp_path: Path) -> None:
+    texts = [HARBOUR.format("against"), HARBOUR.format("for"), "Well: " + HARBOUR.format("for")]
+    run = make_run(tmp_path, [sample("Who won?", text, sample=n) for n, text in enumerate(texts)])
+    filtered(run, validation=0, score={"by": "vote", "extract": "regex:against|for the plan"})
+    assert numbers(run) == [1]
+
+
+def test_an_answer_that_only_repeats_one_with_a_test_item_stays(tmp_path: Path) -> None:
+    test = tmp_path / "test.jsonl"
+    item = "Explain why the ferry between the two islands was late again this morning and who will pay for the repairs"
+    test.write_text(json.dumps({"prompt": item}) + "\n")
+    rows = [sample("Say it.", f"{HARBOUR} {text} {HARBOUR}", sample=n) for n, text in enumerate((item, item[:60]))]
+    run = make_run(tmp_path / "run", rows)
+    result = filtered(run, test, validation=0, near_duplicates={"similarity": 0.6})
+    assert result.by_rule == {"contamination": 1} and numbers(run) == [1]
+
+
+def test_a_judge_reads_answers_that_repeat_each_other_but_equal_ones_once(tmp_path: Path) -> None:
+    texts = [HARBOUR.format("against"), HARBOUR.format("against"), HARBOUR.format("for")]
+    run = make_run(tmp_path, [sample("Who won?", text, sample=n) for n, text in enumerate(texts)])
+    with ChatServer(model="judge", reply=says(lambda asked: json.dumps({"score": 9 if "was for" in asked else 2}))) as server:
+        judge = JudgeConfig(model="judge", engine="openai", base_url=[server.url])
+        filter_samples(run, Recipe(filter=FilterConfig(score=ScoreConfig(by="judge"), validation=0), judge=judge), Silent())
+        assert len(server.requests) == 2
+    assert numbers(run) == [2]
+
+
+def test_templated_data_is_an_error_before_a_judge_is_paid(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path,
+        [sample("Who won?", f"{HARBOUR} {'abcdefghij'[n % 10]}{'klmnopqrstuvw'[n // 10]}", sample=n) for n in range(130)],
+    )
+    with ChatServer(model="judge", reply=says(by_length)) as server:
+        judge = JudgeConfig(model="judge", engine="openai", base_url=[server.url])
+        with pytest.raises(SeqdistillError, match="129 of 130 rows"):
+            filter_samples(run, Recipe(filter=FilterConfig(score=ScoreConfig(by="judge")), judge=judge), Silent())
+        assert not server.requests
+
+
 def test_a_vote_in_which_no_two_samples_agree_says_so(tmp_path: Path) -> None:
     run = make_run(tmp_path, samples())
     (warning,) = choose(run, score={"by": "vote"}).warnings

@@ -380,10 +380,11 @@ def test_explain_tells_a_row_s_story(tmp_path: Path) -> None:
     (story,) = explain(run, repeated.id)
     assert (story.where, story.rule) == ("rejected", "duplicate")
     assert story.would_keep == ["filter.duplicates = false", 'filter.near_duplicates.scope = "off"']
-    assert story.kept_by == kept and story.passed == ["integrity", "schema"] and story.sample == repeated
+    assert story.kept_by == kept and story.sample == repeated
+    assert story.passed == ["integrity", "schema", "contamination", "personal_data"]
     (story,) = explain(run, kept.id)
     assert story.where == "train" and [row["id"] for row in story.instead_of] == [repeated.id]
-    assert story.passed[:3] == ["integrity", "schema", "duplicates"] and story.rule is None
+    assert story.passed[3:5] == ["personal_data", "duplicates"] and story.rule is None
     assert explain(run, cut.id)[0].passed == []
     assert [story.sample.id for story in explain(run, kept.prompt_id)] == [kept.id], "a prompt's rows by the prompt's id"
     with pytest.raises(UsageError, match="no sample and no prompt has the id"):

@@ -8,8 +8,9 @@ from filter_runs import filtered, make_run, rules_of, sample
 
 from seqdistill.metrics import METRICS, Item
 from seqdistill.metrics.behaviour import refusal, repetition
-from seqdistill.stages.filter.checks.integrity import broken_markup, self_naming
-from seqdistill.stages.filter.checks.languages import may_change_script, script, slips
+from seqdistill.stages.filter.checks.integrity import broken_markup
+from seqdistill.stages.filter.checks.languages import may_change_language, may_change_script, script, slips
+from seqdistill.stages.filter.checks.self_naming import self_naming
 from seqdistill.stages.filter.checks.words import is_alone, spelled, words
 
 FENCE = "```"
@@ -47,6 +48,10 @@ FINE = {
     "Brainfuck": "++++++++[>++++[>++>+++>+++>+<<<<-]>+>+>->>+[<]<-]>>.>---.+++++++..+++.>>.",
     "a ruler": "Total\n" + "-" * 120 + "\n12",
     "the same digit in each line": "0\n" * 40,
+    "token labels": "O O O O B-PER I-PER O O O O O O O O O B-LOC O O O O O O O O O",
+    "labels of comments": "none none none none none favor none none none none none none none none",
+    "labels with commas": "pos, pos, pos, pos, neg, pos, pos, pos, pos, pos, pos, neg, pos, pos, pos, pos, pos",
+    "bits in words": "yes yes no yes yes yes no no yes yes yes yes yes no yes yes yes yes yes yes no",
     "Chinese": "北京是中国的首都，也是全国的政治、文化和国际交往中心。它有三千多年的历史。",
 }
 
@@ -69,6 +74,12 @@ LOOPS = {
     "one character": "a" * 3000,
     "one character behind a start": "No" + "o" * 400,
     "a digit in each line": "1\n" * 300,
+    "empty lines": "\n" * 300,
+    "a word": "none " * 100,
+    "a word behind a start": "It is a no no no no no no no no no no no no no no no no no no no",
+    "two words": "yes no " * 20,
+    "a loop of labels": "O O B-PER " * 20,
+    "spaces in each line": " \n" * 300,
     "code": f"{FENCE}\n" + "print('a')\nprint('b')\nprint('c')\n" * 10 + FENCE,
 }
 
@@ -91,6 +102,7 @@ ANSWERS = [  # text, prompt
     ("Llama 2 wraps it in `[INST]` and `[/INST]`.", "How does Llama 2 mark turns?"),
     (f"{FENCE}\n<|im_start|>user\nHi<|im_end|>\n{FENCE}", "Show the ChatML format."),
     ("The mark is <|im_end|>.", "What does <|im_end|> mean?"),
+    ("<answer>Umbrella</answer>", "Put the answer between <answer> and </answer>."),
     ("<reasoning>It rains.</reasoning><answer>Umbrella</answer>", "Answer with <reasoning> and <answer> tags."),
     ("U+FFFD is \ufffd.", "Which character is \ufffd?"),
     ("<analysis>It rains.</analysis> Umbrella", "Write your analysis between <analysis> tags, then the answer."),
@@ -115,6 +127,16 @@ ANSWERS = [  # text, prompt
     ("Error: the third argument must be a number.", "What does it print?"),
     ("[Your name] goes at the bottom of the letter.", ""),
     ("{x}", "Which set has only x?"),
+    ("In Elm, f <| g x |> h is an error.", ""),
+    ("502 Bad Gateway means that a server in between received no valid response.", ""),
+    ("502 Bad Gateway means that a server in between received no valid response.", "What does HTTP status 502 mean?"),
+    ("429 Too Many Requests", "Which HTTP code means too many requests?"),
+    ("503 Service Unavailable", "Which code does a server send that is overloaded?"),
+    ("RateLimitError is raised; catch it and back off.", "What does the client raise on too many requests?"),
+    ("openai.RateLimitError is raised; catch it and back off.", "What does the client raise on too many requests?"),
+    ("RateLimitError: too many requests were sent.", "What does the OpenAI SDK raise on status 429?"),
+    ("La letra “Ñ” nació en la Edad Media. La “Ñ” es la abreviatura de una doble n.", "¿De dónde viene la letra eñe?"),
+    ("Die Buchstaben „Ã“ und „Ñ“ gibt es im Deutschen nicht, „Ð“ auch nicht.", "Welche Buchstaben fehlen?"),
 ]
 
 
@@ -133,6 +155,7 @@ FAULTS = [  # text, what is named
     ("A table.\n### Instruction:\nDescribe a chair.", "### Instruction:"),
     ("<think>Hm. A table is flat.", "1 reasoning tags are opened and 0 closed"),
     ("Hm.</think>A table is flat.", "0 reasoning tags are opened and 1 closed"),
+    ("<answer>\nA table is flat.\n</answer>", "reasoning is left in the answer: '<answer>'"),
     ("<thought>What is flat?</thought>A table is flat.", "reasoning is left in the answer: '<thought>'"),
     ("<Reasoning>\nWhat?\n</Reasoning>\nA table.", "reasoning is left in the answer: '<Reasoning>'"),
     ("<thinking>What?</thinking> A table.", "reasoning is left in the answer"),
@@ -161,6 +184,11 @@ FAULTS = [  # text, what is named
     ("Error code: 429 - {'error': {'message': 'Rate limit reached'}}", "an API's error is in the place of an answer"),
     ('{"error": {"message": "Rate limit reached"}}', "an API's error"),
     ("openai.RateLimitError: slow down", "an API's error"),
+    ("RateLimitError", "an API's error"),
+    ("APIConnectionError: Connection error.", "an API's error"),
+    ("429 Too Many Requests", "an API's error"),
+    ("502 Bad Gateway\n<hr>nginx", "an API's error"),
+    ("Error: 503 Service Unavailable. Please try again later.", "an API's error"),
     ("<html>\n<head><title>502 Bad Gateway</title></head>", "an API's error"),
 ]
 
@@ -170,12 +198,22 @@ def test_broken_markup_is_named(text: str, named: str) -> None:
     assert named in (broken_markup(text, "Describe a table.") or "")
 
 
-@pytest.mark.parametrize("part", ["<s>", "```\n", "`", "{{ ", "<think>", "~~~", "[CLS]", "<|", "| a ", "a\n", "as an ai "])
-def test_no_text_makes_a_check_slow(part: str) -> None:
+PARTS = ["<s>", "```\n", "`", "{{ ", "<think>", "~~~", "[CLS]", "<|", "| a ", "a\n", "as an ai ", " ", "\n", " \n", "- ", "1. "]
+BETWEEN = [  # what comes before and after such a part
+    *((part, "", "") for part in PARTS),
+    *((" ", '{"a": 1,', "x"), ("\n", "Human: x", ""), ("\n", "Human: x\ny", "x"), ("\t", "as an ai", "x")),
+    *((" ", "<s>", "x"), ("\u3000", "、", "x"), (" ", "[PAD]", "x"), (" ", "```", "x"), ("\n", "```", "x")),
+]
+
+
+@pytest.mark.parametrize(("part", "before", "after"), BETWEEN)
+def test_no_text_makes_a_check_slow(part: str, before: str, after: str) -> None:
+    text = before + part * 60_000 + after
     began = time.process_time()  # not the clock on the wall: other processes may be busy
-    broken_markup(part * 60_000)
-    repetition(part * 60_000)
-    self_naming(part * 60_000, "")
+    broken_markup(text)
+    repetition(text)
+    self_naming(text, "")
+    may_change_script([{"role": "user", "content": text}], text)
     assert time.process_time() - began < 20
 
 
@@ -211,6 +249,23 @@ NAMED = [
     "Come modello linguistico, non vedo.",
     "Como um modelo de linguagem, não vejo.",
     "저는 AI 언어 모델로서 창문이 없습니다.",
+    "AI 언어 모델로서, 저는 창문이 없습니다.",
+    "Lo siento, como modelo de lenguaje, no puedo ver ventanas.",
+    "Desculpe, mas como uma inteligência artificial, não tenho janelas.",
+    "Mi dispiace, ma come intelligenza artificiale non posso vedere finestre.",
+    "К сожалению, как языковая модель, я не вижу окон.",
+    "Я, как искусственный интеллект, не вижу окон.",
+    "Als KI-Sprachmodell ist es mir nicht möglich, Fenster zu sehen.",
+    "Ich bin als KI-Assistent nicht in der Lage, Fenster zu sehen.",
+    "Es tut mir leid. Als KI-Modell habe ich keine Fenster.",
+    "En tant qu'IA, il m'est impossible de voir.",
+    "很抱歉，作为人工智能助手，无法看见窗户。",
+    "作为大型语言模型，我没有窗户。",
+    "申し訳ありません。AI言語モデルとして、窓は持っていません。",
+    "私はAIアシスタントとして、窓を見ることができません。",
+    "I'm Claude, an AI assistant made by Anthropic.",
+    "Hello! I'm Gemini, a large language model from Google.",
+    "Hi, I'm Claude. A window is of glass.",
 ]
 
 
@@ -230,6 +285,22 @@ OTHERS = [
     "I'm Claude Debussy, and I write for the piano.",
     "I'm Claude's brother.",
     "I'm just a bottle of wine away from sleep.",
+    "La Industria 4.0 integra tecnologías como inteligencia artificial, big data y robótica.",
+    "Trabajo en áreas como inteligencia artificial y robótica.",
+    "A Indústria 4.0 usa tecnologias como inteligência artificial e IoT.",
+    "L'Industria 4.0 usa tecnologie come intelligenza artificiale e robotica.",
+    "Индустрия 4.0 использует такие технологии, как искусственный интеллект и робототехника.",
+    "机器学习作为人工智能的一个重要分支，研究如何让计算机从数据中学习。",
+    "作为人工智能领域的核心技术，深度学习广泛应用于图像识别。",
+    "她把作为AI工程师的经验写成了书。",
+    "ワトソンは質問応答型のAIとして開発され、2011年にクイズ番組で優勝しました。",
+    "왓슨은 IBM의 인공지능로서 2011년에 우승했다.",
+    "Watson wurde 2011 als KI-Modell vorgestellt.",
+    "Als KI-Modell wurde Watson bekannt.",
+    "Watson, en tant qu'IA, a gagné le jeu.",
+    "I'm Gemini too! Born June 1 makes you a Gemini.",
+    "I'm Gemini by birth, a restless soul.",
+    "Hi, I'm Claude, your barista today! What can I get you?",
 ]
 
 
@@ -294,6 +365,8 @@ def test_a_repetition_that_was_wanted_and_text_without_width(tmp_path: Path) -> 
 
 RUSSIAN, JAPANESE = "Крыша защищает дом от дождя и снега.", "屋根は家を雨や雪から守ります。"
 ENGLISH = "A roof protects the house from rain and snow all year."
+BRIDGE = "The harbour bridge was opened in the spring of last year after a long period of works and repairs. " * 25
+OPENED = "大桥是由市长在春天剪彩的，工程师们也出席了仪式，现场还有许多市民参加，气氛十分热烈。"
 CHANGES = [  # prompt, completion, whether the change of the writing system may well be meant
     ("What is a roof good for?", RUSSIAN, False),
     ("What is a roof good for?", JAPANESE, False),
@@ -312,6 +385,11 @@ CHANGES = [  # prompt, completion, whether the change of the writing system may 
     ),
     ("一元二次方程的解是什么？", r"$x = \frac{-b \pm \sqrt{b^2 - 4ac}}{2a}$", True),
     ("What does 屋顶 mean?", "屋顶", True),
+    (BRIDGE + "\n\n问题：谁为大桥剪彩？", OPENED, True),
+    ("问题：谁为大桥剪彩？\n\n" + BRIDGE, OPENED, True),
+    (f"Context: {BRIDGE}\n\nQuestion: 谁为第七座大桥剪彩？请根据上文简要回答。\n\nAnswer:", OPENED, True),
+    (BRIDGE + "\n\nWho opened the bridge?", OPENED, False),
+    (BRIDGE + "\n\nBy 王小明\n\nWho opened the bridge?", OPENED, False),
 ]
 
 
@@ -321,6 +399,13 @@ def test_a_change_of_the_writing_system_may_be_meant(prompt: str, completion: st
     assert may_change_script([{"role": "user", "content": prompt}], completion) is meant
 
 
+def test_the_language_of_the_question_may_be_another_than_that_of_the_text_that_it_is_about() -> None:
+    question = "Frage: Wer hat die Brücke im letzten Frühjahr feierlich eröffnet?"
+    for prompt in (f"{BRIDGE}\n\n{question}", f"{question}\n\n{BRIDGE}", f"{BRIDGE}\n\n{question}\n\nAnswer:"):
+        message = [{"role": "user", "content": prompt}]
+        assert may_change_language(message, "de") and not may_change_language(message, "fr")
+
+
 def test_slips_are_found_however_many_they_are_unless_most_of_the_slice_is_answered_so() -> None:
     for slipped, found in ((1, 1), (5, 5), (40, 40), (60, 0)):
         written = [("LATIN", "CYRILLIC")] * slipped + [("LATIN", "LATIN")] * (100 - slipped)
@@ -328,7 +413,15 @@ def test_slips_are_found_however_many_they_are_unless_most_of_the_slice_is_answe
 
 
 @pytest.mark.parametrize(
-    "text", ["It's 3 o'clock: über-Größe, café!", "北京是a中国 12のカ ไทยดี x+y=√2", "a\u0301e ﬁn ½ ① \ud800", ""]
+    "text",
+    [
+        "It's 3 o'clock: über-Größe, café!",
+        "北京是a中国 12のカ ไทยดี x+y=√2",
+        "a\u0301e ﬁn ½ ① \ud800",
+        "",
+        "-7 −7 (-x) !a",
+        "(a + b) * −3 − é",
+    ],
 )
 def test_words_are_spelled_as_they_are_hashed(text: str) -> None:
     assert len(spelled(text)) == len(words([text]).hashes)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from architectures import make_architecture
-from chat_tokenizers import chat_tokenizer
+from chat_tokenizers import chat_tokenizer, tiny_chat_model
 from conftest import CHATML, make_tiny_model
 from filter_runs import filtered_run
-from train_runs import ARGS, a_recipe, a_run, sample, weights
+from train_runs import ARGS, a_recipe, a_run, sample, trainer_of, weights
 
 from seqdistill.decisions import HUMAN
 from seqdistill.errors import UsageError
@@ -20,6 +20,7 @@ from seqdistill.runs import Run
 from seqdistill.stages.train.early import check_settings
 from seqdistill.stages.train.mixing import RATIONALE, mixed
 from seqdistill.stages.train.ready import check
+from seqdistill.stages.train.rendering import shipped_templates
 from seqdistill.stages.train.stage import train
 
 SGD = {**ARGS, "max_steps": 2, "optim": "sgd", "learning_rate": 0.05, "shuffle_dataset": False}
@@ -60,6 +61,23 @@ def test_a_rationale_is_a_task_of_its_own_beside_the_answer() -> None:
     assert rationale.prompt[-1]["content"] == RATIONALE + answer.prompt[-1]["content"]
     assert (rationale.text, rationale.reasoning, found.weights[rationale.id]) == ("Because.", None, 0.25)
     assert answer.prompt == rows()["train"][0].prompt and len(found.train) == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        ({"teacher_weights": {"t1": 0}}, {"t0": 1, "t1": 0}),
+        ({"teacher_weights": {"t0": 3.0, "t1": 0.5}, "rationale_weight": 0.5}, {"t0": 1.5, "t1": 0.25}),
+        ({"teacher_weights": {"t1": 2.0}, "reference_weight": 4.0}, {"t0": 1, "t1": 2.0}),
+        ({"edited_weight": 3.0}, {"t0": 1, "t1": 1}),
+    ],
+    ids=str,
+)
+def test_a_rationale_counts_as_its_teacher_does(settings: dict[str, Any], weights: dict[str, float]) -> None:
+    found = mixed(rows(), TrainConfig(rationale="multitask", **settings))
+    rationales = [row for row in found.train if row.id.endswith(":rationale")]
+    assert len(rationales) == 4
+    assert {row.teacher: found.weights.get(row.id, 1) for row in rationales} == weights
 
 
 @pytest.mark.parametrize(
@@ -314,6 +332,7 @@ def test_terms_of_a_family_whose_config_has_no_one_head_size(tmp_path: Path, kin
     [
         ("{teacher}", {"features": 1.0}, r"features compares .* was not cut from its teacher"),
         ("shrink:2", {"attention": 1.0, "args": {**ARGS, "packing": True}}, r"packing with \[train\] attention"),
+        ("shrink:2", {"attention": 1.0, "args": {**ARGS, "eval_packing": True}}, r"eval_packing with \[train\] attention"),
         ("shrink:2", {"relations": 1.0, "args": {**ARGS, "gradient_checkpointing": True}}, r"gradient_checkpointing with"),
         ("shrink:2", {"distances": 1.0, "args": {**ARGS, "per_device_train_batch_size": 2}}, r"at least 3|per_device_train"),
         ("shrink:2", {"distances": 1.0, "batch_tokens": 150, "args": {}}, r"batch_tokens = 150: .*, which has 1"),
@@ -345,6 +364,36 @@ def test_on_policy_brings_the_student_s_distribution_to_its_teacher_s(tiny_model
     held_out = [sample(20), sample(21)]
     assert divergence(result.path, teacher, held_out) < 0.9 * divergence(tiny_model, teacher, held_out)
     assert (run.manifest("train") or {})["method"] == {"name": "on_policy"}
+
+
+def test_rows_that_are_left_out_prompt_no_student(tmp_path: Path) -> None:
+    strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
+    student = tiny_chat_model(tmp_path / "student", chat_tokenizer(strict))
+    rows = [sample(n) for n in range(8)]
+    rows[3] = replace(rows[3], prompt=[{"role": "system", "content": "Be brief."}, *rows[3].prompt])
+    rows[5] = replace(rows[5], prompt=[{"role": "user", "content": "word " * 300}])
+    run = a_run(tmp_path / "run", rows, rows[3:6])
+    args = {"max_steps": 1, "per_device_train_batch_size": 2, "max_completion_length": 4}
+    recipe = a_recipe(student, str(student), args, method="on_policy", unfit="drop")
+    trainer = trainer_of(run, recipe)
+    assert trainer.train_dataset["prompt"] == [rows[n].prompt for n in (0, 1, 2, 4, 6, 7)]
+    assert trainer.eval_dataset["prompt"] == [rows[4].prompt]
+    assert train(run, recipe, Silent()).rows == 6
+
+
+@pytest.mark.parametrize(("template", "refused"), [("qwen2_5", False), ("deepseek_r1_distill", True)])
+def test_reference_probabilities_in_advance_are_of_the_prompts_as_prompted(
+    tmp_path: Path, template: str, refused: bool
+) -> None:
+    text = shipped_templates()[template].read_text(encoding="utf-8")
+    student = tiny_chat_model(tmp_path / "student", chat_tokenizer(text))
+    args = {"max_steps": 1, "per_device_train_batch_size": 2, "precompute_ref_log_probs": True}
+    run, recipe = a_run(tmp_path / "run", [sample(n) for n in range(2)], []), a_recipe(student, None, args, method="preference")
+    if not refused:
+        assert train(run, recipe, Silent()).steps == 1
+        return
+    with pytest.raises(UsageError, match="precompute_ref_log_probs: the student's chat template renders a prompt differently"):
+        train(run, recipe, Silent())
 
 
 def test_on_policy_computes_its_loss_in_bfloat16_where_that_is_wanted(
@@ -408,6 +457,12 @@ def test_preference_raises_the_teacher_s_answer_over_the_student_s_own(tiny_mode
         ({"method": "preference", "args": {"label_smoothing_factor": 0.1}}, {}, r"no part of method = 'preference'"),
         ({"method": "preference", "args": {"loss_type": "ipo"}}, {}, r"expected list"),
         ({"teacher_weights": {"t": 0.5}, "args": {"loss_type": "dft"}}, {}, r"loss_type = 'dft' with weights of rows"),
+        (
+            {"method": "on_policy", "args": {"chat_template_kwargs": {"enable_thinking": True}}},
+            {},
+            r"chat_template_kwargs: seqd",
+        ),
+        ({"method": "on_policy", "args": {"teacher_model_name_or_path": "x"}}, {}, r"teacher_model_name_or_path: seqd"),
         ({"method": "on_policy", "args": {"betta": 1.0}}, {}, r"DistillationConfig has no such argument.*beta"),
     ],
 )

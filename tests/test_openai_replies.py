@@ -58,6 +58,8 @@ def test_numbers_that_no_float_holds_are_null_and_do_not_break_the_journal() -> 
         (b'{"choices": [{"message": {"content": ""}}], "error": {"code": 524, "message": "upstream"}}', "http 524"),
         (b'{"success": true, "errors": [], "result": {"response": "yes"}}', "no answer"),
         (b'{"choices": [], "base_resp": {"status_code": 0, "status_msg": "success"}}', "no answer"),
+        (b'{"choices": [], "base_resp": {"status_code": [1002], "status_msg": "x"}}', "no answer"),
+        (b'{"choices": [], "base_resp": {"status_code": {"a": 1}, "status_msg": "x"}}', "no answer"),
     ],
 )
 def test_a_reply_that_cannot_be_kept_is_that_request_failure(text: bytes, error: str) -> None:

@@ -27,10 +27,11 @@ def answer_of(server: ChatServer, **settings: Any) -> Completion:
 
 
 OWNED = ["model", "messages", "n", "stream", "max_tokens", "max_completion_tokens", "seed", "logprobs", "top_logprobs"]
+LLAMA_CPP = ["n_predict", "n_cmpl", "n_probs", "max_gen_len", "max_tokens_to_sample"]
 REFUSED: dict[str, dict[str, Any]] = {
     **{
         f"options {name}": {"options": {name: 1}}
-        for name in [*OWNED, "temperature", "top_p", "best_of", "extra_body", "models", "N", "num_return_sequences"]
+        for name in [*OWNED, "temperature", "top_p", "best_of", "extra_body", "models", "N", "num_return_sequences", *LLAMA_CPP]
     },
     **{f"body {name}": {"body": {name: 1}} for name in OWNED},
     **{f"body {name}": {"body": {name: 9}} for name in ("maxTokens", "max-tokens", "maxOutputTokens", "fallbacks", "input")},
@@ -41,8 +42,13 @@ REFUSED: dict[str, dict[str, Any]] = {
             ("parameters", "max_new_tokens"),
             ("generationConfig", "maxOutputTokens"),
             ("generation_config", "candidate_count"),
+            ("options", "n_predict"),
+            ("sampling_params", "nPredict"),
+            ("extra_body", "top_k"),
         )
     },
+    "Gemini's own, with a limit": {"body": {"extra_body": {"google": {"generation_config": {"max_output_tokens": 9}}}}},
+    "Gemini's own, and more": {"body": {"extra_body": {"google": {}, "max_tokens": 9}}},
     **{
         f"omit {name}": {"options": {"omit": [name]}}
         for name in ("max_tokens", "max_completion_tokens", "model", "messages", "n")
@@ -97,6 +103,7 @@ ALLOWED: list[dict[str, Any]] = [
     {"headers": {"HTTP-Referer": "https://example.org", "X-Title": "seqdistill", "anthropic-version": "2023-06-01"}},
     {"headers": {"api-key": "$AZURE_KEY", "Authorization": "Basic ${AUTH}"}, "query": {"api-version": "2024-06-01"}},
     {"base_url": ["https://x.openai.azure.com/openai/deployments/d?api-version=2024-06-01"]},
+    {"options": {"extra_body": {"google": {"thinking_config": {"include_thoughts": True}}}}},
     {"reasoning_tags": ["<plan>...</plan>"], "stream": True, "chat_template_kwargs": {"enable_thinking": False}},
 ]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqdistill.stages.evaluate.statistics.intervals import share
+from seqdistill.stages.evaluate.statistics.intervals import FEWEST, share
 from seqdistill.stages.evaluate.statistics.preference import (
     corrected_mean,
     corrected_share,
@@ -96,3 +96,34 @@ def test_the_prediction_powered_mean_is_ppi_pys() -> None:
     half = 1.959963984540054 * np.sqrt(variance)
     assert value == pytest.approx(0.55462027, abs=1e-7)
     assert (value - half, value + half) == pytest.approx((0.45161366, 0.65762689), abs=1e-7)
+
+
+@pytest.mark.parametrize("n", [FEWEST, 40, 200])
+@pytest.mark.parametrize("won", [1.0, 0.0])
+def test_where_all_preferences_are_equal_the_rates_are_no_more_certain_than_a_share(n: int, won: float) -> None:
+    rng = np.random.default_rng(5)
+    whole = share(won * n, n)
+    long, short = rng.integers(10, 200, (2, n)).astype(float)
+    found = length_controlled(np.full(n, won), long, short)
+    labels = np.concatenate([np.full(n, won), np.full(90, np.nan)])
+    for judge in (np.full(n + 90, won), np.concatenate([np.full(n, won), rng.integers(0, 2, 90)])):
+        corrected = corrected_mean(labels, judge, [0] * (n + 90))
+        for one in (found, corrected):
+            assert one is not None and one.low is not None and one.high is not None and whole.low is not None
+            assert one.value == pytest.approx(whole.value, abs=0.1)
+            assert (one.low, one.high) == (pytest.approx(whole.low, abs=0.1), pytest.approx(whole.high, abs=0.1))
+
+
+def test_few_preferences_give_no_rate_for_equal_lengths() -> None:
+    preferences, lengths, others = drawn()
+    for n in (2, 3, FEWEST - 1):
+        assert length_controlled(preferences[:n], lengths[:n], others[:n]) is None
+    assert length_controlled(preferences[:FEWEST], lengths[:FEWEST], others[:FEWEST]) is not None
+
+
+def test_a_judge_that_agrees_with_few_labels_is_not_taken_to_be_perfect() -> None:
+    labels = np.concatenate([np.repeat([1.0, 0.0], 10), np.full(2000, np.nan)])
+    judge = np.concatenate([np.repeat([1.0, 0.0], 10), np.repeat([1.0, 0.0], 1000)])
+    found = corrected_mean(labels, judge, [0] * 2020)
+    assert found is not None and found.low is not None and found.high is not None
+    assert found.high - found.value == pytest.approx(100 * 1.959963984540054**2 / (20 + 1.959963984540054**2))

@@ -15,6 +15,7 @@ import filter_runs
 import pytest
 from chat_tokenizers import chat_tokenizer, tiny_chat_model
 from conftest import CHATML
+from train_runs import trainer_of
 
 from seqdistill.cli import main
 from seqdistill.console import Console
@@ -24,8 +25,9 @@ from seqdistill.recipe.tables import Recipe, StudentConfig, TeacherConfig, Train
 from seqdistill.records import Sample
 from seqdistill.runs import Run
 from seqdistill.show import show_preflight
+from seqdistill.stages.train.measured import planned_steps, planned_validations
 from seqdistill.stages.train.ready import check
-from seqdistill.stages.train.rendering import Template, Unfit
+from seqdistill.stages.train.rendering import Template, Unfit, shipped_templates
 from seqdistill.stages.train.stage import train
 
 ARGS = {"max_steps": 2, "per_device_train_batch_size": 2}
@@ -100,6 +102,26 @@ def test_the_predicted_steps_are_the_steps_done(tiny_model: Path, tmp_path: Path
         run = a_run(tmp_path / f"run{number}", rows(5))
         recipe = a_recipe(tiny_model, args)
         assert check(run, recipe, Silent()).steps == train(run, recipe, Silent()).steps, args
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"num_train_epochs": 2},
+        {"max_steps": 5, "eval_steps": 2},
+        {"max_steps": 5, "eval_strategy": "steps", "eval_steps": 0.5},
+        {"max_steps": 4, "eval_strategy": "no"},
+        {"max_steps": 4, "eval_strategy": "epoch", "eval_on_start": True},
+    ],
+    ids=str,
+)
+def test_the_predicted_validations_are_those_done(tiny_model: Path, tmp_path: Path, args: dict[str, Any]) -> None:
+    run, recipe = a_run(tmp_path, rows(5)), a_recipe(tiny_model, {"per_device_train_batch_size": 2, **args})
+    trainer = trainer_of(run, recipe)
+    planned = planned_validations(trainer, planned_steps(trainer))
+    train(run, recipe, Silent())
+    lines = [json.loads(line) for line in run.file("train", "log.jsonl").read_text().splitlines()]
+    assert planned == sum(line["eval_loss"] is not None for line in lines)
 
 
 def test_steps_and_memory_are_those_of_all_processes_and_models(tiny_model: Path, tmp_path: Path) -> None:
@@ -332,6 +354,27 @@ def test_a_template_that_differs_from_the_teacher_s_or_writes_the_date_is_mentio
     assert (same.notes, same.same_template, found.same_template) == ([], True, False)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_the_variables_of_a_student_s_own_templates_are_trained_with_and_saved_for_everybody(
+    tmp_path: Path, several: bool
+) -> None:
+    from transformers import AutoTokenizer
+
+    qwen = shipped_templates()["qwen3"].read_text(encoding="utf-8")
+    tokenizer = chat_tokenizer(qwen)
+    if several:
+        tokenizer.chat_template = {"default": qwen, "tool_use": qwen}
+    student, run = tiny_chat_model(tmp_path / "student", tokenizer), a_run(tmp_path / "run")
+    result = train(run, a_recipe(student, chat_template_kwargs={"enable_thinking": False}), Silent())
+    given = (run.manifest("train") or {})["example"]["given"]
+    assert given.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    saved = AutoTokenizer.from_pretrained(result.path)
+    assert saved.apply_chat_template(rows()[0].prompt, add_generation_prompt=True, tokenize=False) == given
+    assert isinstance(saved.chat_template, dict) == several
+    modes = {(part.is_dir(), part.stat().st_mode & 0o777) for part in result.path.rglob("*")}
+    assert modes == ({(False, 0o644), (True, 0o755)} if several else {(False, 0o644)})
+
+
 # --- packing ----------------------------------------------------------------------------------------------------------
 
 
@@ -340,7 +383,30 @@ def test_packed_rows_that_do_not_read_one_another_are_trained(tiny_model: Path, 
     assert found.packing_isolated is True
 
 
-def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "joining", [{"padding_free": True}, {"packing": True, "eval_packing": True}, {"packing": True, "eval_packing": False}]
+)
+def test_rows_in_one_sequence_are_trained_where_the_student_keeps_them_apart(
+    tiny_model: Path, tmp_path: Path, joining: dict[str, Any]
+) -> None:
+    assert train(a_run(tmp_path / "run"), a_recipe(tiny_model, {**ARGS, **joining}), Silent()).steps == 2
+
+
+def test_validation_rows_that_are_packed_into_padded_batches_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    """No model keeps them apart then: they come with a mask of ones and without their places."""
+    with pytest.raises(UsageError, match=r"\[train.args\] eval_packing: with this student, packed rows attend to one another"):
+        check(a_run(tmp_path / "run"), a_recipe(tiny_model, {**ARGS, "eval_packing": True}), Silent())
+
+
+@pytest.mark.parametrize(
+    ("name", "joining"),
+    [
+        ("packing", {"packing": True, "max_length": 400}),
+        ("padding_free", {"padding_free": True}),
+        ("eval_packing", {"eval_packing": True, "max_length": 400}),
+    ],
+)
+def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path, name: str, joining: dict[str, Any]) -> None:
     import torch
     from transformers import Mamba2Config, Mamba2ForCausalLM
 
@@ -361,8 +427,8 @@ def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path) -> None:
     )
     model.save_pretrained(tmp_path / "student")
     tokenizer.save_pretrained(tmp_path / "student")
-    with pytest.raises(UsageError, match="packed rows attend to one another"):
-        check(a_run(tmp_path / "run"), a_recipe(tmp_path / "student", {**ARGS, "packing": True, "max_length": 400}), Silent())
+    with pytest.raises(UsageError, match=rf"\[train.args\] {name}: .* packed rows attend to one another"):
+        check(a_run(tmp_path / "run"), a_recipe(tmp_path / "student", {**ARGS, **joining}), Silent())
 
 
 # --- [train.args] -----------------------------------------------------------------------------------------------------

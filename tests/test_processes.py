@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from test_preflight import a_recipe, a_run, rows
-from train_runs import Listener, weights
+from train_runs import Listener, trainer_of, weights
 
 from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import TrainConfig
 from seqdistill.runs import Run
-from seqdistill.stages.train.launch import keep, keeps_weights_apart
+from seqdistill.stages.train.launch import keep, keeps_weights_apart, launcher_arguments
 from seqdistill.stages.train.stage import train
 
 STEPS = {"max_steps": 6, "learning_rate": 0.01}
@@ -104,6 +105,8 @@ def test_a_training_that_accelerate_starts_is_the_same(one: Run, tiny_model: Pat
             "num_machines = 2: a run is trained on one machine",
         ),
         (FSDP, "distributed_type = FSDP needs GPUs, and there are none"),
+        (ALONE.replace("num_processes: 1", "num_processes: 3"), "distributed_type = NO starts one process, and 3 are"),
+        (ALONE.replace("'no'", "fp8"), "mixed_precision = 'fp8': not possible here"),
     ],
 )
 def test_an_accelerate_config_that_cannot_be_used_is_refused(
@@ -114,6 +117,75 @@ def test_an_accelerate_config_that_cannot_be_used_is_refused(
         config.write_text(content)
     with pytest.raises(UsageError, match=rf"\[train\] accelerate_config = .*{message}"):
         train(a_run(tmp_path / "run"), a_recipe(tiny_model, accelerate_config=str(config)), Listener())
+
+
+@pytest.mark.parametrize(
+    ("content", "args", "processes", "message"),
+    [
+        (ALONE, {}, 2, "distributed_type = NO starts one process, and 2 are configured"),
+        (ALONE.replace("'no'", "fp16"), {}, 1, "accelerate's mixed_precision: fp16 = true: there is no GPU"),
+        (ALONE.replace("'no'", "bf16"), {}, 1, "accelerate's mixed_precision: bf16 = true: this processor has no bfloat16"),
+        (ALONE.replace("'no'", "bf16"), {"bf16": False}, 1, r"mixed_precision = bf16, and \[train.args\] say that it is not"),
+        (ALONE.replace("'no'", "bf16"), {"fp16": True}, 1, r"mixed_precision = bf16, and \[train.args\] say fp16"),
+        (ALONE, {"deepspeed": {"zero_optimization": {"stage": 3}}}, 1, r"\[train.args\] deepspeed = .* in parts"),
+        (None, {"deepspeed": {"zero_optimization": {"stage": 3}}}, 1, r"\[train.args\] deepspeed = .* in parts"),
+        (None, {"deepspeed": "{folder}/zero.json"}, 1, r"\[train.args\] deepspeed = '.*zero.json': ZeRO stage 3"),
+    ],
+    ids=str,
+)
+def test_what_would_not_be_trained_as_accelerate_or_deepspeed_are_told_is_refused(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str | None,
+    args: dict[str, Any],
+    processes: int,
+    message: str,
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    config = tmp_path / "accelerate.yaml"
+    config.write_text(content or "")
+    (tmp_path / "zero.json").write_text('{"zero_optimization": {"stage": 3}}')
+    args = {name: value.format(folder=tmp_path) if isinstance(value, str) else value for name, value in args.items()}
+    settings = {"processes": processes, "accelerate_config": str(config) if content else None}
+    with pytest.raises(UsageError, match=message):
+        recipe = a_recipe(tiny_model, {"max_steps": 1, **args}, **settings)
+        train(a_run(tmp_path / "run"), recipe, Listener(), by_launcher=True)
+
+
+@pytest.mark.parametrize("launcher", ["bf16", "no"])
+def test_the_launcher_s_precision_is_what_is_trained_in_and_recorded(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)  # as `accelerate launch` sets it
+    run, recipe = a_run(tmp_path), a_recipe(tiny_model, {"max_steps": 1})
+    assert trainer_of(run, recipe).accelerator.mixed_precision == launcher
+    train(run, recipe, Listener())
+    assert (run.manifest("train") or {})["arguments"]["bf16"] == (launcher == "bf16")
+
+
+@pytest.mark.parametrize(
+    ("content", "args", "expected"),
+    [
+        (ALONE, {}, {"bf16": False, "fp16": False, "use_cpu": True}),
+        (ALONE, {"bf16": True}, {"use_cpu": True}),
+        (ALONE.replace("'no'", "bf16").replace("true", "false"), {}, {"bf16": True, "fp16": False}),
+        (ALONE.replace("'no'", "fp16"), {"use_cpu": False}, {"bf16": False, "fp16": True}),
+        (None, {}, {}),
+    ],
+    ids=str,
+)
+def test_train_args_come_before_the_launcher_s_file(
+    tmp_path: Path, content: str | None, args: dict[str, Any], expected: dict[str, bool]
+) -> None:
+    config = tmp_path / "accelerate.yaml"
+    config.write_text(content or "")
+    assert launcher_arguments(TrainConfig(args=args, accelerate_config=str(config) if content else None)) == expected
 
 
 @pytest.mark.parametrize(

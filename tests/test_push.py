@@ -54,8 +54,11 @@ def test_the_folder_arrives_whole_in_a_private_repository(
 
 
 def test_what_is_the_runs_own_is_not_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("student-q8_0.gguf", "Modelfile", "journal.jsonl", "answers.jsonl", "source.json", ".lock"):
+    of_the_run = ("journal.jsonl", "answers.jsonl", "source.json", ".lock")
+    for name in ("student-q8_0.gguf", "Modelfile", *of_the_run, "secrets.env", "student-q4_0.gguf"):
         (tmp_path / name).write_text(name)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "README.md").write_text("mine")
     with HubServer() as hub:
         at(hub, monkeypatch)
         api.push(tmp_path / "student-q8_0.gguf", "team/notices")

@@ -1,6 +1,7 @@
 """What endpoints refuse, and what becomes of the request and of the run. Against a real HTTP server."""
 
 import json
+from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, Fault, Wire, answer
@@ -109,21 +110,56 @@ def test_an_empty_account_ends_the_run_at_once(wire: Wire, answered: int) -> Non
     assert "top up" in caught.value.hint
 
 
-def test_a_quota_that_comes_back_is_waited_for() -> None:
-    wire = Wire(
+GEMINI_SAYS = (
+    "You exceeded your current quota, please check your plan and billing details. For more information on this error, head to: "
+    "https://ai.google.dev/gemini-api/docs/rate-limits. To monitor your current usage, head to: https://ai.dev/rate-limit. "
+    "* Quota exceeded for metric: generativelanguage.googleapis.com/generate_content_free_tier_input_token_count, limit: 250000"
+)
+GEMINI_ADDS = (
+    '"status": "RESOURCE_EXHAUSTED", "details": [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": '
+    '[{"quotaId": "GenerateContentInputTokensPerModelPerMinute-FreeTier"}]}, {"retryDelay": "1s"}]'
+)
+COMES_BACK = {
+    "Gemini": Wire(
+        429, [{"error": {"code": 429, "message": "You exceeded your current quota. Please retry in 1s.", "status": "X"}}]
+    ),
+    "LiteLLM before Gemini": error(
         429,
-        [
-            {
-                "error": {
-                    "code": 429,
-                    "message": "You exceeded your current quota. Please retry in 1s.",
-                    "status": "RESOURCE_EXHAUSTED",
-                }
-            }
-        ],
-    )
+        'litellm.RateLimitError: litellm.RateLimitError: VertexAIException - {"error": {"code": 429, "message": '
+        f'"{GEMINI_SAYS}", {GEMINI_ADDS}}}}}',
+        code="429",
+    ),
+    "OpenRouter before Gemini": error(
+        429,
+        "Provider returned error",
+        code=429,
+        metadata={"raw": f'{{"error": {{"code": 429, "message": "{GEMINI_SAYS}", {GEMINI_ADDS}}}}}', "provider_name": "Google"},
+    ),
+}
+
+
+@pytest.mark.parametrize("wire", COMES_BACK.values(), ids=list(COMES_BACK))
+def test_a_quota_that_comes_back_is_waited_for(wire: Wire) -> None:
     with ChatServer(lambda number, _: wire if number < 3 else None) as server:
         assert {one.error for one in answers_of(server).values()} == {None}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        '{"error": {"message": "the reason", "type": "x"}}',
+        {"error": {"message": "the reason"}},
+        '[{"error": {"message": "the reason", "code": 400}}]',
+        "the reason",
+        '{"error": {"message": "Provider returned error", "metadata": {"raw": "the reason"}}}',
+    ],
+)
+def test_the_reason_behind_a_gateway_s_refusal_is_shown(raw: Any) -> None:
+    wire = error(400, "Provider returned error", code=400, metadata={"raw": raw, "provider_name": "OpenAI"})
+    with ChatServer(only(3, wire)) as server:
+        failed = answers_of(server)["p3"]
+    assert failed.error == "http 400" and "Provider returned error: " in str(failed.message)
+    assert "the reason;" in str(failed.message)
 
 
 def test_a_402_that_names_a_pause_is_waited_for() -> None:
@@ -268,7 +304,7 @@ def test_a_choice_without_a_message_that_ended_at_the_limit_is_an_empty_answer_t
 
 # --- trouble that passes -------------------------------------------------------------------------------------------------
 
-LATER = [404, 429, 500, 502, 503, 520, 521, 522, 523, 525, 529, 530]
+LATER = [404, 409, 424, 425, 429, 498, 500, 502, 503, 520, 521, 522, 523, 525, 529, 530]
 
 
 PERHAPS_BILLED = [408, 499, 504, 524]

@@ -7,6 +7,7 @@ import pytest
 from chat_server import ChatServer
 from generate_runs import Notes
 from gguf import GGUFWriter
+from served_runs import UNSURE, asked, send, served
 
 from seqdistill import api
 from seqdistill.errors import UsageError
@@ -83,6 +84,33 @@ def test_terms_that_forbid_training_are_refused_before_a_request_unless_overridd
     assert "https://vendor.example/terms" in card and "forbidden by the terms; overridden by name" in card
     with pytest.raises(UsageError, match="forbid training"):  # train alone, with answers made elsewhere
         api.train(tmp_path / "other", tables(tmp_path, server.url, **terms))
+
+
+def test_what_collects_answers_to_train_on_refuses_terms_that_forbid_it(tmp_path: Path) -> None:
+    """`serve --record` and `import`, which ends where the data are made; a fallback that answers users may be served."""
+    log = tmp_path / "log.jsonl"
+    with served(tmp_path, options={"record": True}) as server:
+        assert send(server, asked()).status_code == 200
+        log.write_bytes(server.run.file("serve", "log.jsonl").read_bytes())
+        server.run.file("serve", "log.jsonl").unlink()
+    forbids = {"training_allowed": False, "despite_terms": "another-model"}
+    with (
+        pytest.raises(UsageError, match="forbid training"),
+        served(tmp_path, run=server.run, options={"record": True}, **forbids),
+    ):
+        raise AssertionError("it serves")
+    with served(tmp_path, run=server.run, **forbids) as fallback:
+        assert send(fallback, asked(UNSURE)).headers["x-seqdistill-model"] == "teacher"
+    (run := tmp_path / "next").mkdir()
+    for teachers in (
+        {"teacher": {"model": "teacher", **forbids}},
+        {"teachers": [{"model": "teacher", **forbids}]},
+    ):
+        with pytest.raises(UsageError, match="forbid training"):
+            api.import_recorded(run, [log], teachers)
+    assert not [*run.glob("generate/*.jsonl")]
+    allowed = {"teacher": {"model": "teacher", "training_allowed": False, "despite_terms": "teacher"}}
+    assert api.import_recorded(run, [log], allowed).samples == 1
 
 
 def test_unknown_terms_are_noted_once(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """The endpoint with real clients in front of it and real HTTP servers behind it as student and teacher. Loads no model."""
 
+import contextlib
 import json
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ from served_runs import UNSURE, Served, served
 
 from seqdistill import api
 from seqdistill.records import read_samples
+from seqdistill.serve.log import KINDS, Exchange, Log
+from seqdistill.serve.metrics import Metrics
 
 
 def chat(server: Served, text: str = "Hello", **settings: Any) -> Any:
@@ -63,6 +68,14 @@ def test_a_stream_says_the_same_as_a_whole_answer(tmp_path: Path, text: str) -> 
         assert counted in server.http.get(server.root + "/metrics").text.splitlines()
 
 
+def test_metrics_are_counted_to_the_last_digit() -> None:
+    metrics = Metrics()
+    for seconds in (2_000_000.0, 0.7):
+        metrics.took("student", seconds)
+    lines = metrics.text({"paid_usd": ("USD", 12345.678)}).splitlines()
+    assert {'seqdistill_seconds_sum{model="student"} 2000000.7', "seqdistill_paid_usd 12345.678"} <= set(lines)
+
+
 # --- log, shadow, feedback ------------------------------------------------------------------------------------------------
 
 
@@ -96,9 +109,14 @@ def test_feedback_is_logged_and_a_correction_is_data(tmp_path: Path) -> None:
         one, other = chat(server, "Tell 1").parse(), chat(server, "Tell 2").parse()
         assert post(server, "/feedback", {"id": one.id, "completion": "Better."})[0] == 200
         assert post(server, "/feedback", {"id": other.id, "rating": -1})[0] == 200
-        for wrong in ({"id": "chatcmpl-x", "rating": 1}, {"id": one.id}, {"rating": 1}, {"id": one.id, "completion": " "}, []):
+        ratings = [b"1" + b"0" * 400, b"1" + b"0" * 5000, b"-1e10", b"1e999", b"NaN", b"true", b'"1"', b"[1]"]
+        for wrong in (
+            *({"id": "chatcmpl-x", "rating": 1}, {"id": one.id}, {"rating": 1}, {"id": one.id, "completion": " "}, []),
+            *(b'{"id": "%s", "rating": %s}' % (one.id.encode(), rating) for rating in ratings),
+            *({"id": "\ud83d", "rating": 1}, {"id": one.id, "completion": 5}, {"id": 5, "rating": 1}, b"\xff", b"[" * 100_000),
+        ):
             status, body = post(server, "/feedback", wrong)
-            assert status in (400, 404) and body["error"]["message"]
+            assert status in (400, 404) and body["error"]["message"], wrong
     corrected, rated = server.log()
     assert corrected["messages"][-1] == {"role": "assistant", "content": "Better.", "weight": 1}
     assert corrected["student"] == one.choices[0].message.content
@@ -107,6 +125,50 @@ def test_feedback_is_logged_and_a_correction_is_data(tmp_path: Path) -> None:
     result = api.import_recorded(tmp_path / "next", [server.run.file("serve", "log.jsonl")], {})
     assert (result.samples, result.skipped, result.unread) == (1, 1, 0)
     assert next(read_samples(result.path)).text == "Better."
+
+
+@contextlib.contextmanager
+def room_for(file: Path, size: int) -> Iterator[None]:
+    """While the file may grow by so many bytes only, as on a disk that is nearly full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 100])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_line_that_does_not_fit_leaves_the_log_whole(tmp_path: Path, kind: str, size: int) -> None:
+    exchange = Exchange("a", [{"role": "user", "content": "Q"}], "A", "m", "teacher", "stop", 0.5, 0.0)
+    notes: list[str] = []
+    log = Log(tmp_path / "log.jsonl", notes.append)
+    write: Any = {
+        "teacher": lambda: log.answered(exchange),
+        "shadow": lambda: log.shadowed(exchange, "A", "m", "stop", 0.0),
+        "feedback": lambda: log.feedback("a", "Better.", None),
+    }[kind]
+    log.answered(exchange)
+    with room_for(log.path, size):
+        for _ in range(2):
+            with pytest.raises(OSError) if kind == "feedback" else contextlib.nullcontext():
+                write()
+    write()
+    log.close()
+    assert [json.loads(line)["kind"] for line in log.path.read_text().splitlines()] == ["teacher", kind]
+    assert len(notes) == (kind != "feedback")
+
+
+def test_feedback_that_could_not_be_logged_is_an_error_and_can_be_sent_again(tmp_path: Path) -> None:
+    with served(tmp_path, options={"record": True}) as server:
+        name, log = chat(server).parse().id, server.run.file("serve", "log.jsonl")
+        feedback = {"id": name, "completion": "Better."}
+        with room_for(log, 100):
+            status, body = post(server, "/feedback", feedback)
+        assert (status, body["error"]["code"]) == (507, "not_logged")
+        assert post(server, "/feedback", feedback)[0] == 200
+        assert [row["kind"] for row in server.log()] == ["teacher", "feedback"]
 
 
 def test_an_import_takes_corrections_in_place_of_answers_and_leaves_out_what_was_rated_bad(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Who answers a served request, and what it costs: the switch, the share, the budget, a student or a teacher that is dead."""
 
+import asyncio
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
-from chat_server import ChatServer
+from chat_server import Body, ChatServer, Wire, answer
 from generate_runs import Notes
 from served_runs import PRICE, UNSURE, asked, recipe_of, run_to_serve, send, served, student_answer
 
@@ -81,6 +85,29 @@ def test_choices_are_paid_all_or_none(tmp_path: Path) -> None:
         assert send(server, asked(UNSURE)).status_code == 200
 
 
+@pytest.mark.parametrize("concurrency", [1, 2, 1000])
+@pytest.mark.parametrize(("budget", "whole"), [(6.3, 1), (8.2, 2), (3.9, 0)])
+def test_choices_of_overlapping_requests_are_paid_all_or_none(
+    tmp_path: Path, concurrency: int, budget: float, whole: int
+) -> None:
+    def dear(body: Body) -> Body:  # 0.94 of the 1 USD that it may cost
+        return {**answer(body), "usage": {"prompt_tokens": 300, "completion_tokens": 64, "total_tokens": 364}}
+
+    async def several(url: str) -> list[httpx2.Response]:
+        async with httpx2.AsyncClient(timeout=30.0) as client:
+            bodies = [asked(f"Tell {n}", n=4, temperature=1) for n in range(2)]
+            return await asyncio.gather(*(client.post(url + "/chat/completions", json=body) for body in bodies))
+
+    options, generate = {"budget": budget, "record": True}, {"concurrency": concurrency}
+    with served(tmp_path, teacher=ChatServer(seconds=0.05, reply=dear), options=options, generate=generate) as server:
+        replies = asyncio.run(several(server.url))
+        assert sorted(reply.status_code for reply in replies) == [200] * whole + [503] * (2 - whole)
+        in_headers = sum(float(reply.headers.get("x-seqdistill-usd", 0)) for reply in replies)
+        assert server.teacher.billed_usd(PRICE) == pytest.approx(in_headers)
+        last = send(server, asked("Tell 9"))  # what was set aside is free again
+        assert (last.status_code == 200) == (in_headers + 1 < budget)
+
+
 def test_what_no_price_is_known_for_has_no_cost_in_its_headers(tmp_path: Path) -> None:
     with served(tmp_path, price={}) as server:
         for stream in (False, True):
@@ -100,7 +127,7 @@ def test_a_dead_student_without_a_teacher_is_named_to_callers_and_once_to_the_op
             reply = client.post(serving.url + "/chat/completions", json=asked())
             assert (reply.status_code, reply.json()["error"]["code"]) == (503, "no_teacher")
             assert "student failed: its endpoint" in reply.json()["error"]["message"]
-    assert sum("the student gives no answer: its endpoint" in note for note in notes.notes) == 1
+    assert sum("the student failed: its endpoint" in note for note in notes.notes) == 1
 
 
 @pytest.mark.parametrize("kind", ["gone", "500", "hang", "html", "400"])
@@ -127,3 +154,151 @@ def test_a_dead_student_leaves_the_work_to_the_teacher(tmp_path: Path) -> None:
         page = server.http.get(server.root + "/metrics").text
         assert "seqdistill_student_failures_total 2" in page.splitlines()
         assert 'seqdistill_requests_total{model="teacher",reason="student failed"} 2' in page.splitlines()
+
+
+# --- student endpoints that leave out, silently, what they do not know -----------------------------------------------------
+
+
+def without_n(body: Body) -> Body:
+    return student_answer({**body, "n": 1})
+
+
+def without_logprobs(body: Body) -> Body:
+    reply = student_answer(body)
+    for choice in reply["choices"]:
+        choice.pop("logprobs", None)
+    return reply
+
+
+def empty_logprobs(body: Body) -> Body:
+    reply = student_answer(body)
+    return {**reply, "choices": [{**choice, "logprobs": {"content": []}} for choice in reply["choices"]]}
+
+
+def one_without_logprobs(body: Body) -> Body:
+    reply = student_answer(body)
+    reply["choices"][-1]["logprobs"] = None
+    return reply
+
+
+def without_endings(body: Body) -> Body:
+    reply = student_answer(body)
+    return {**reply, "choices": [{**choice, "finish_reason": None} for choice in reply["choices"]]}
+
+
+DEAF: list[tuple[Callable[[Body], Body], dict[str, Any], str, str]] = [  # reply, fields of the request, who answers, why
+    (without_logprobs, {}, "teacher", "no log-probabilities"),
+    (without_logprobs, {"stream": True}, "teacher", "no log-probabilities"),
+    (empty_logprobs, {}, "teacher", "no log-probabilities"),
+    (one_without_logprobs, {"n": 2}, "teacher", "no log-probabilities"),
+    (without_n, {"n": 3}, "student", ""),
+    (without_n, {"n": 3, "temperature": 1.0, "seed": 5}, "student", ""),
+    (without_n, {"n": 3, "stream": True}, "teacher", "1 of 3 choices"),
+    (without_endings, {"n": 2}, "student", ""),
+    (without_endings, {"n": 2, "stream": True}, "student", ""),
+]
+
+
+@pytest.mark.parametrize(("reply", "fields", "by", "why"), DEAF)
+def test_what_a_student_leaves_out_is_named_and_its_caller_gets_whole_answers(
+    tmp_path: Path, reply: Callable[[Body], Body], fields: dict[str, Any], by: str, why: str
+) -> None:
+    run, notes = run_to_serve(tmp_path / "run"), Notes()
+    with (
+        ChatServer(model="student", reply=reply) as student,
+        ChatServer() as teacher,
+        Serving(run, recipe_of(run, student.url, teacher.url), ServeOptions(port=0), notes) as serving,
+        httpx2.Client(timeout=30.0) as client,
+    ):
+        got = client.post(serving.url + "/chat/completions", json=asked(**fields))
+    assert (got.status_code, got.headers["x-seqdistill-model"]) == (200, by)
+    lines = [line.removeprefix("data: ") for line in got.text.splitlines() if line and "[DONE]" not in line]
+    endings = [c["index"] for line in lines for c in json.loads(line)["choices"] if c["finish_reason"]]
+    assert endings == list(range(fields.get("n", 1)))
+    assert [why in note for note in notes.notes if "the student failed" in note] == ([True] if why else [])
+    if by == "student" and not fields.get("stream"):
+        written = sum(one["completion_tokens"] for one in student.usages)
+        assert json.loads(got.text)["usage"]["completion_tokens"] == written
+        texts = {choice["message"]["content"] for choice in got.json()["choices"]}
+        assert len(texts) == (fields["n"] if fields.get("temperature") or reply is without_endings else 1)
+
+
+@pytest.mark.parametrize("knows_n", [True, False])
+def test_agreement_is_that_of_all_the_samples_from_an_endpoint_that_knows_n_or_not(tmp_path: Path, knows_n: bool) -> None:
+    def reply(body: Body) -> Body:
+        said = answer(body if knows_n else {**body, "n": 1})
+        for choice in said["choices"]:
+            text = "yes" if not body["temperature"] or choice["message"]["content"] < "n" else "no way at all"
+            choice["message"]["content"] = text
+        return said
+
+    run = run_to_serve(tmp_path / "run", confidence="agreement", samples=5, threshold=0.99)
+    with served(tmp_path, run=run, student=ChatServer(model="student", reply=reply)) as server:
+        got = send(server, asked())
+        assert got.headers["x-seqdistill-model"] == "teacher"
+        assert len(server.student.requests) == (2 if knows_n else 6)
+
+
+# --- the form that one caller wants ---------------------------------------------------------------------------------------
+
+OPEN_SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+STRICT = {
+    "type": "json_schema",
+    "json_schema": {"name": "p", "strict": True, "schema": {**OPEN_SCHEMA, "additionalProperties": False}},
+}
+INVALID = "Invalid schema for response_format 'p': 'additionalProperties' is required to be supplied and to be false."
+
+
+def openai_s_teacher(_: int, body: Body) -> Wire | None:
+    """Refuses what OpenAI refuses, https://platform.openai.com/docs/guides/structured-outputs."""
+    written = body.get("response_format") or {}
+    inside = written.get("json_schema") or {}
+    if inside.get("strict") and inside["schema"].get("additionalProperties") is not False:
+        return Wire(400, {"error": {"message": INVALID, "type": "invalid_request_error", "param": "response_format"}})
+    return None
+
+
+def in_its_form(body: Body) -> Body:
+    reply = answer(body)
+    written = json.dumps(body.get("response_format") or {})
+    if written != "{}":
+        reply["choices"][0]["message"]["content"] = '{"choice": "yes"}' if "choice" in written else '{"name": "Ann"}'
+    return reply
+
+
+FORMS: list[tuple[dict[str, Any], int]] = [  # what another caller wants, and the status it gets
+    ({"type": "json_object"}, 200),
+    ({"type": "json_schema", "json_schema": {"name": "p", "strict": False, "schema": OPEN_SCHEMA}}, 200),
+    ({"type": "json_schema", "json_schema": {"name": "p", "schema": OPEN_SCHEMA, "description": "A name."}}, 200),
+    ({"type": "json_schema", "json_schema": {"name": "p", "strict": True, "schema": OPEN_SCHEMA}}, 400),
+    ({"type": "text"}, 200),
+]
+
+
+@pytest.mark.parametrize(("form", "status"), FORMS)
+def test_one_caller_s_form_is_sent_as_written_and_changes_nobody_else_s(
+    tmp_path: Path, form: dict[str, Any], status: int
+) -> None:
+    teacher = ChatServer(openai_s_teacher, reply=in_its_form)
+    with served(tmp_path, teacher=teacher, options={"record": True}, generate={"choices": ["yes", "no"]}) as server:
+        other = send(server, asked("first", response_format=form))
+        assert other.status_code == status, other.text
+        wanted = None if form["type"] == "text" else form
+        assert wanted is None or server.teacher.requests[-1]["response_format"] == wanted
+        if status == 400:
+            assert INVALID in other.json()["error"]["message"]
+        for text, fields, said in (("then", {"response_format": STRICT}, '{"name": "Ann"}'), ("last", {}, "yes")):
+            assert send(server, asked(text, **fields)).json()["choices"][0]["message"]["content"] == said
+
+
+def test_an_endpoint_that_knows_one_type_of_form_is_still_sent_that(tmp_path: Path) -> None:
+    def deepseek_s(_: int, body: Body) -> Wire | None:
+        kind = (body.get("response_format") or {}).get("type")
+        error = {"message": "This response_format type is unavailable now", "type": "invalid_request_error"}
+        return Wire(400, {"error": error}) if kind == "json_schema" else None
+
+    with served(tmp_path, teacher=ChatServer(deepseek_s), options={"record": True}) as server:
+        for number, form in enumerate((STRICT, {"type": "json_object"}, STRICT)):
+            assert send(server, asked(f"Tell {number}", response_format=form)).status_code == 200
+            assert server.teacher.requests[-1].get("response_format") == (None if form is STRICT else form)
+        assert len(server.teacher.requests) == 4

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from seqdistill import api
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, TaskConfig, TeacherConfig
-from seqdistill.runs import Run
+from seqdistill.runs import Run, StageRecord
 from seqdistill.serve import app as app_module
 from seqdistill.serve.process import connections
-from seqdistill.serve.server import ServeOptions, Serving
+from seqdistill.serve.server import ServeOptions, Serving, _prepared
+from seqdistill.stages.evaluate.contestants import student_of
 
 WRONG: list[tuple[Any, str | None]] = [
     (b"{", None),
@@ -79,6 +82,42 @@ def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path
             assert (reply.status_code, reply.headers["x-seqdistill-ignored"]) == (200, "reasoning_effort, top_k")
         for fields in WITHOUT_EFFECT:
             assert send(server, asked(**fields)).status_code == 200, fields
+
+
+USER, NEXT = {"role": "user", "content": "a"}, {"role": "user", "content": "b"}
+HISTORIES: list[tuple[list[dict[str, Any]], list[str]]] = [  # what clients send, and the roles that a model is sent
+    ([USER, {"role": "assistant", "content": ""}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant", "content": None}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant"}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant", "content": " \n"}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant", "content": []}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant", "content": [{"type": "text", "text": ""}]}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant", "content": None, "refusal": "No."}, NEXT], ["user", "assistant", "user"]),
+    ([USER, {"role": "assistant", "content": ""}], ["user"]),
+    ([{"role": "system", "content": ""}, USER], ["user"]),
+    ([{"role": "developer", "content": None}, USER], ["user"]),
+    ([{"role": "system", "content": [{"type": "text", "text": "Be kind."}]}, USER], ["system", "user"]),
+]
+
+
+def test_histories_with_empty_messages_are_taken_as_chat_clients_keep_them(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run")
+    (run.path / "task.toml").write_text('[teacher]\nuser = "{{ prompt }}"\n')
+    with served(tmp_path, run=run) as server:
+        for messages, roles in HISTORIES:
+            reply = send(server, {"model": "any", "messages": messages})
+            assert reply.status_code == 200, (messages, reply.text)
+            assert [message["role"] for message in server.student.requests[-1]["messages"]] == roles, messages
+
+
+def test_headers_that_are_no_text_are_no_fault_of_the_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with served(tmp_path) as server:
+        for name in ("x-request-id", "Origin", "User-Agent", "Content-Type"):
+            reply = send(server, asked(UNSURE, temperature=1), **{name: b"\xff\xed\xa0"})  # type: ignore[arg-type]
+            assert reply.status_code in (200, 400, 403), (name, reply.text)
+        assert server.http.get(server.root + "/v1/models/%FF").status_code == 404
+        assert server.http.get(server.root + "/%FF").status_code == 404
+        assert not caplog.records
 
 
 NO_REQUESTS: list[tuple[bytes, bytes]] = [
@@ -197,6 +236,9 @@ def test_a_key_is_wanted_where_one_is_named(tmp_path: Path, monkeypatch: pytest.
             {"Authorization": "Bearer wrong"},
             {"Authorization": "Bearer ключ".encode()},
             {"Authorization": "right"},
+            {"Authorization": b"Bearer \xff"},
+            {"Authorization": b"\xff right"},
+            {"Authorization": b"Bearer right\xff"},
         ):
             for path in ("/v1/chat/completions", "/feedback"):
                 reply = send(server, asked(), path, **sent)  # type: ignore[arg-type]
@@ -237,6 +279,35 @@ def test_what_cannot_be_served_is_refused_before_anything_is_sent(
         Serving(run, recipe_of(run, "http://x/v1", "http://y/v1"), ServeOptions(**options)),
     ):
         raise AssertionError("it serves")
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "options", "is_refused"),
+    [
+        ("today's", {}, False),
+        ("an earlier", {}, True),
+        ("an earlier", {"threshold": 0.5}, False),
+        ("an earlier", {"record": True}, False),
+        ("by an older version", {}, False),
+    ],
+)
+def test_a_promise_of_an_earlier_student_is_not_served(
+    tmp_path: Path, evaluated: str, options: dict[str, Any], is_refused: bool
+) -> None:
+    run = run_to_serve(tmp_path / "run")
+    model = run.file("train", "model")
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    StageRecord(run, "train", {}, {}).finish({"model": None}, config={})
+    recipe = recipe_of(run, "http://127.0.0.1:9/v1", "http://y/v1")
+    loaded = replace(recipe, student=replace(recipe.student, options={"dtype": "float32"}))
+    settings = {} if evaluated == "by an older version" else {"student.model": student_of(run, loaded).identity}
+    StageRecord(run, "eval", settings, {}).finish({"deferral.json": None}, config={})
+    if evaluated == "an earlier":
+        (model / "config.json").write_text('{"trained": "again"}')
+    refused = pytest.raises(UsageError, match="of an earlier student") if is_refused else nullcontext()
+    with refused, _prepared(run, recipe, ServeOptions(**options), Silent(), None) as setup:
+        assert setup.said(8080)
 
 
 def test_a_student_that_is_paid_is_refused(tmp_path: Path) -> None:

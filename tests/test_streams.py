@@ -192,6 +192,12 @@ def test_silence_within_a_stream_ends_it_but_a_slow_stream_may_take_its_time() -
             "http 502",
             0,
         ),
+        (
+            b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+            b'data: {"choices": [{"delta": {}}], "x_groq": {"id": "r", "error": "over capacity"}}\n\ndata: [DONE]\n\n',
+            "no answer",
+            1,
+        ),
         (b'data: {"choices": [{"delta": {"content": "a"}, "error": {"code": 1}}]}\n\ndata: [DONE]\n\n', "broken off", 1),
         (b"data: \xff\n\n", "malformed reply", 1),
     ],

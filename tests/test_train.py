@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from architectures import make_architecture
+from chat_tokenizers import chat_tokenizer
+from conftest import CHATML
 from train_runs import ARGS, Listener, a_recipe, a_run, sample, sha256, weights
 
 from seqdistill.errors import SeqdistillError, UsageError
@@ -99,14 +102,39 @@ def test_the_loss_at_trained_positions_alone_is_trl_s_own_loss(tiny_model: Path)
         torch.testing.assert_close(ours, plain)
 
 
-def _trainer(kind: Any, model: Path) -> Any:
+@pytest.mark.parametrize("coefficient", [0.0, 0.5])
+def test_experts_are_balanced_as_trl_does_where_the_loss_is_ours(tmp_path: Path, coefficient: float) -> None:
+    import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from seqdistill.stages.train.methods.sequence import completion_trainer, text_loss
+
+    tokenizer = chat_tokenizer(CHATML)
+    model = make_architecture("qwen3_moe", tokenizer, tmp_path / "moe", [tokenizer.eos_token_id])
+    rows = [{"input_ids": [5] * 4 + [7, 8, 9][:n], "labels": [-100] * 4 + [7, 8, 9][:n]} for n in (1, 3)]
+    batch, balance = DataCollatorForLanguageModeling(pad_token_id=0)(rows), {"router_aux_loss_coef": coefficient}
+    own, trl_s = (_trainer(kind, model, **balance) for kind in (completion_trainer(text_loss), None))
+    for total in (None, 7):
+        losses = []
+        for trainer in (own, trl_s):
+            trainer.current_gradient_accumulation_steps = 2
+            loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=total)
+            loss.backward()
+            losses.append(loss)
+        torch.testing.assert_close(*losses)
+    for (name, ours), (_, theirs) in zip(own.model.named_parameters(), trl_s.model.named_parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+
+
+def _trainer(kind: Any, model: Path, **options: Any) -> Any:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     from seqdistill.stages.train.fit import quiet
 
     with quiet():
-        config = SFTConfig(output_dir=str(model.parent / "out"), bf16=False, report_to="none", dataloader_pin_memory=False)
+        out = str(model.parent / "out")
+        config = SFTConfig(output_dir=out, bf16=False, report_to="none", dataloader_pin_memory=False, **options)
         data = Dataset.from_dict({"input_ids": [[5, 7]], "labels": [[-100, 7]]})
         return (kind or SFTTrainer)(model=str(model), args=config, train_dataset=data)
 

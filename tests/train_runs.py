@@ -36,6 +36,18 @@ def a_recipe(student: Path | str, teacher: str | None = None, args: dict[str, An
     )
 
 
+def trainer_of(run: Run, recipe: Recipe) -> Any:
+    """TRL's trainer as train would start it."""
+    from seqdistill.stages.train.fit import quiet
+    from seqdistill.stages.train.methods import method_of
+    from seqdistill.stages.train.ready import make_ready
+    from seqdistill.stages.train.student import find_student
+
+    files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
+    with quiet():
+        return make_ready(run, recipe, find_student(recipe), method_of(recipe.train), files, Silent()).trainer
+
+
 class Listener(Silent):
     """Keeps what the stage says."""
 

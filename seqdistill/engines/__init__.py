@@ -24,6 +24,7 @@ class Request:
     top_p: float = 1.0
     seed: int = 0
     schema: dict[str, Any] | None = None  # the JSON schema that the answer must keep to
+    response_format: dict[str, Any] | None = None  # `schema` in the words of a caller, which an endpoint is sent verbatim
     choices: list[str] | None = None  # the answer must be one of these
     beams: int = 1  # the answer is the likeliest found by a beam search of this width
     logprobs: int | None = None  # log-probabilities of the answer's tokens, and of the N likeliest tokens at each position

@@ -25,7 +25,7 @@ _WRONG_VALUE = re.compile(
 )
 WRONG_SCHEMA = re.compile(
     r"invalid (?:\w+ )?schema|invalid_json_schema|In context=\(|schema (?:is invalid|conversion failed)|invalid grammar"
-    r"|schema contains features|response_schema",
+    r"|schema contains features|response_schema|invalid .{0,3}response_format\.json_schema\.",
     re.IGNORECASE,
 )
 _FORM_TYPE = re.compile(r"json_object|response_format['’`\"]?\.type")  # the kind of form is ours; the schema is the recipe's
@@ -53,7 +53,7 @@ class Dialect:
         said = {self._limit if name == "max_tokens" else name: value for name, value in body.items()}
         if self._without_system:
             said["messages"] = _folded(said["messages"])
-        return {name: value for name, value in said.items() if name not in self._dropped}
+        return {name: value for name, value in said.items() if _kind(name, said) not in self._dropped}
 
     def learn(self, sent: Mapping[str, Any], error: Mapping[str, Any]) -> str | None:
         """What is new in what a refusal of a sent body says, in words, "" for what is known; None where it names nothing.
@@ -71,10 +71,10 @@ class Dialect:
         name = _refused(sent, param, message, reason)
         if name is None:
             return None
-        fields = {name, "top_logprobs"} if name == "logprobs" else {name}
-        known = name in self._dropped
-        self._dropped |= fields
-        return "" if known else f"{name} is left out"
+        kind = _kind(name, sent)
+        known = kind in self._dropped
+        self._dropped |= {kind, "top_logprobs"} if name == "logprobs" else {kind}
+        return "" if known else f"{kind} is left out"
 
     def _other_limit(self, sent: Mapping[str, Any], param: str | None, message: str, reason: str) -> str | None:
         name = next(limit for limit in LIMITS if limit in sent) if LIMITS.keys() & sent.keys() else None
@@ -105,6 +105,11 @@ def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: s
     ours = sent[name] == 0 or _FORM_TYPE.search(message)
     chosen = name in CHOSEN and not ours  # a value of the user's: wrong, not unknown
     return None if chosen or not _WRONG_VALUE.search(reason) else name
+
+
+def _kind(name: str, body: Mapping[str, Any]) -> str:
+    """What of a field is left out: all of it, of a response format its type: many endpoints know one and not the other."""
+    return f"{name} {body[name].get('type')}" if name == "response_format" else name
 
 
 def _name(param: Any) -> str | None:

@@ -35,11 +35,7 @@ class OpenAIEngine:
         self.addresses = addresses(model)
         self.fields, self._omitted = fields_of(model)
         self._live: LiveEndpoints | None = None
-        # OpenAI's newer models know only the new name, many other servers only the old one; vLLM knows both.
-        self._dialects = {
-            address.url: Dialect("max_completion_tokens" if address.url == DEFAULT_URL else "max_tokens")
-            for address in self.addresses
-        }
+        self._dialects = {address.url: _first_dialect(address) for address in self.addresses}
 
     async def stream(self, requests: Sequence[Request], meter: Meter = UNMETERED) -> AsyncGenerator[Completion, None]:
         """Yields one completion for each request as it arrives. Raises SeqdistillError for what none can survive."""
@@ -132,6 +128,11 @@ class OpenAIEngine:
         own_fields = {key: value for key, value in self.own_fields(request).items() if key not in ("stream", "stream_options")}
         return {**self.fields, **self._dialects[self.addresses[0].url].put(own_fields)}
 
+    def learn(self, request: Request, error: Mapping[str, Any]) -> str | None:
+        """What a refusal of a request's `body`, made at whatever time, says of the bodies to come: see `Dialect.learn`."""
+        address = self.addresses[0]
+        return self._dialects[address.url].learn(_first_dialect(address).put(self.own_fields(request)), error)
+
     def parse(self, request: Request, raw: dict[str, Any], seconds: float, number: int = 0) -> Completion:
         """The completion in one choice of the reply to a request."""
         completion = parse_choice(request.id, raw, number, seconds, self._model.reasoning_tags)
@@ -148,6 +149,11 @@ class OpenAIEngine:
     def without_secrets(self, text: str) -> str:
         """What an endpoint said, without the keys, which some repeat."""
         return without_secrets(text, [secret for address in self.addresses for secret in address.secrets])
+
+
+def _first_dialect(address: Address) -> Dialect:
+    """OpenAI's newer models know only the new name of the limit, many other servers only the old one; vLLM knows both."""
+    return Dialect("max_completion_tokens" if address.url == DEFAULT_URL else "max_tokens")
 
 
 def _headers_stay_at(place: Any, headers: Mapping[str, str]) -> Callable[[Any], Awaitable[None]]:
@@ -185,6 +191,8 @@ def _response_format(request: Request) -> dict[str, Any]:
     Choices are requested as {"choice": ...}, because strict schemas must be objects; `chosen` takes the choice out.
     """
     schema = request.schema
+    if request.response_format is not None:
+        return {"response_format": request.response_format}
     if request.choices:
         choice = {"type": "string", "enum": request.choices}
         schema = {"type": "object", "properties": {"choice": choice}, "required": ["choice"], "additionalProperties": False}

@@ -5,13 +5,14 @@ between two runs is its caller's to keep. https://platform.openai.com/docs/guide
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from seqdistill.engines import Completion, Pace, Request
-from seqdistill.engines.endpoints import BLOCKED
+from seqdistill.engines import Completion, Engine, Pace, Request
+from seqdistill.engines.endpoints import ADAPTABLE, BLOCKED
 from seqdistill.engines.openai_api import OpenAIEngine
 from seqdistill.engines.refusals import Who, is_blocked, refusal
 from seqdistill.engines.replies import as_dict, broken_off, choices_in, error_of
@@ -23,6 +24,7 @@ from seqdistill.records import from_json
 PATH = "/v1/chat/completions"
 MOST_REQUESTS = 50_000  # in one file, as OpenAI limits it
 MOST_BYTES = 200_000_000
+ADAPTIONS = 4  # further tries of one request in other words, as the endpoint wants them
 MARK = "seqdistill"  # the key of a batch's metadata under which its name stands
 NOT_A_BATCH_API = "check the base URL, then run again; batches continue without us"
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -52,18 +54,22 @@ class Batch:
 class BatchEndpoint:
     """One model's Batch endpoint, used as a context manager. Of several base URLs the first: batches stay in one place."""
 
-    def __init__(self, model: ModelConfig, pace: Pace) -> None:
-        """Sends nothing yet. Raises UsageError for an engine that has no such endpoint, a missing key, a bad base URL."""
+    def __init__(self, model: ModelConfig, pace: Pace, engine: Engine | None = None) -> None:
+        """Sends nothing yet; `engine` is the model's, with what it has learnt of the endpoint.
+
+        Raises UsageError for an engine that has no such endpoint, a missing key, a bad base URL.
+        """
         if model.engine != "openai":
             raise UsageError(
                 f"model {model.model!r}: the {model.engine} engine has no batch API", 'batch needs engine = "openai"'
             )
-        self._engine, self._pace = OpenAIEngine(model, pace), pace
+        self._engine, self._pace = engine if isinstance(engine, OpenAIEngine) else OpenAIEngine(model, pace), pace
         self._address = self._engine.addresses[0]
         self._most = MOST_REQUESTS  # in one batch; fewer where the queue takes no more
         self._waiting: set[str] = set()  # ids of batches that have not ended
         self._full = ""  # why the queue takes nothing at all
         self._is_limited = False
+        self._adaptions = Counter[str]()  # by key
         self.name, self._who = self._address.name, Who(self._address.name, model.model, self._address.key_env)
 
     async def __aenter__(self) -> "BatchEndpoint":
@@ -128,7 +134,8 @@ class BatchEndpoint:
         """Each request of an ended batch, by its key, with what came of it.
 
         A request that a completed batch does not mention, or whose reply holds no answer, may have been billed: `uncounted`.
-        A batch that the queue had no room for yields nothing: its requests are still to be sent, in smaller parts.
+        A batch that the queue had no room for yields nothing: its requests are still to be sent, in smaller parts. So does a
+        request that was refused for a field: it is still to be sent, without it.
         Raises NotNow when the files hold nothing of the batch: they are not its files, and its answers are still to be had.
         """
         if batch.queue_full and self._makes_room(batch, len(requests)):
@@ -138,8 +145,9 @@ class BatchEndpoint:
             for line in content.splitlines():
                 row = _row(line)
                 key = str(row.get("custom_id"))
-                if key in left:
-                    yield key, left[key], replace(self._completion(left.pop(key), row), batched=True)
+                if key in left and not self._is_adapted(key, left[key], row):
+                    yield key, left[key], replace(self._completion(left[key], row), batched=True)
+                left.pop(key, None)
         if contents and len(left) == len(requests):
             raise NotNow(f"{self.name}: the files of batch {batch.id} hold none of its answers", NOT_A_BATCH_API)
         for key, request in left.items():
@@ -180,9 +188,21 @@ class BatchEndpoint:
         if part:
             yield part
 
+    def _is_adapted(self, key: str, request: Request, row: dict[str, Any]) -> bool:
+        """Whether a line refuses a request for what can be put in other words: it will be."""
+        status, body = _response(row)
+        if f"http {status}" not in ADAPTABLE or self._adaptions[key] == ADAPTIONS:
+            return False
+        error = error_of(body)
+        message = self._engine.without_secrets(str(error.get("message") or ""))
+        change = self._engine.learn(request, {**error, "message": message})
+        if change:
+            self._pace.on_note(f"{self.name}: {change} from now on, as the endpoint says: {message[:200]}")
+        self._adaptions[key] += change is not None
+        return change is not None
+
     def _completion(self, request: Request, row: dict[str, Any]) -> Completion:
-        response = as_dict(row.get("response"))
-        status, body = count(response.get("status_code")), as_dict(response.get("body"))
+        status, body = _response(row)
         if status == 200 and is_blocked(body):
             body = {**body, "choices": [BLOCKED]}
         if status == 200 and choices_in(body):
@@ -249,6 +269,13 @@ def _batch(reported: Any) -> Batch:
 def chunks(endpoint: BatchEndpoint, requests: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
     """The requests that can be submitted now, in parts that one batch may hold."""
     return endpoint.parts(requests)
+
+
+def _response(row: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
+    """The status and the body of the reply in one line."""
+    response = as_dict(row.get("response"))
+    body = response.get("body")
+    return count(response.get("status_code")), as_dict(body[0] if isinstance(body, list) and body else body)
 
 
 def _row(line: bytes) -> dict[str, Any]:

@@ -24,10 +24,14 @@ OWNED = {  # fields of a request that are the engine's, and what sets them
     "best_of": "[generate] samples",
     **dict.fromkeys(("stream", "stream_options"), "[teacher] stream"),
     **dict.fromkeys(
-        ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_length", "num_predict"),
+        (
+            *("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_length", "max_gen_len"),
+            *("max_tokens_to_sample", "num_predict", "n_predict"),  # llama.cpp reads the last before max_tokens
+        ),
         "[generate] max_tokens",
     ),
-    **dict.fromkeys(("num_return_sequences", "num_completions", "candidate_count"), "[generate] samples"),
+    **dict.fromkeys(("num_return_sequences", "num_completions", "candidate_count", "n_cmpl"), "[generate] samples"),
+    "n_probs": "[generate] logprobs",
     **{name: f"[generate] {name}" for name in ("seed", "temperature", "top_p", "logprobs")},
     "top_logprobs": "[generate] logprobs",
     "extra_body": "its keys, written without it",
@@ -106,7 +110,9 @@ def _owned_in(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The fields that are the engine's, however they are spelled (maxTokens, max-tokens), and what sets each."""
     for name, value in fields.items():
         plain = name.lower().replace("_", "").replace("-", "")
-        if plain in _OWNED:
+        if plain == "extrabody" and isinstance(value, dict) and set(value) == {"google"}:  # Gemini reads it so, literally
+            yield from _owned_in(value["google"] if isinstance(value["google"], dict) else {})
+        elif plain in _OWNED:
             yield name, _OWNED[plain]
         elif plain in WRAPPERS and isinstance(value, dict):
             yield from ((f"{name}.{inner}", setting) for inner, setting in _owned_in(value))

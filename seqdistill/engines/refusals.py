@@ -16,8 +16,12 @@ from seqdistill.engines.usage import usage_of
 from seqdistill.errors import SeqdistillError, UsageError
 
 PERHAPS_BILLED = (408, 499, 504, 524)  # a gateway gave up waiting: the model behind it may have answered
+FOR_LOAD = (429, 498)  # the second is Groq's, for its flex tier: https://console.groq.com/docs/flex-processing
+PASSES = (409, 424, 425)  # 424 is TGI's and Bedrock's, where the model behind them failed
 LONGEST_PAUSE_SECONDS = 900.0
 SHOWN = 300  # characters of what an endpoint said
+READ = {429: 4000}  # characters that are read of a message; other refusals may repeat the prompt in theirs, which says nothing
+READ_OF_OTHERS = 500
 
 Scope = Literal["try", "request", "endpoint"]
 
@@ -79,7 +83,9 @@ NO_MONEY = re.compile(
     r"|account.{0,30}(?:not active|suspended|overdue|arrears|deactivated|balance)|arrearage|out of credits|payment required"
     r"|exceeded[_ ](?:your[_ ])?current[_ ]quota|no (?:remaining )?credits|not enough (?:credit|balance|quota)|quota_not_enough"
     r"|(?:spend|spending|monthly|billing|usage) (?:limit|cap|budget).{0,40}(?:reached|exceeded)|余额不足|欠费|额度不足"
-    r"|(?:reached|exceeded) your .{0,30}(?:usage|spend\w*) limit|(?:budget|key limit) (?:has been )?exceeded|budget_exceeded",
+    r"|(?:reached|exceeded) your .{0,30}(?:usage|spend\w*) limit|(?:budget|key limit) (?:has been )?exceeded|budget_exceeded"
+    r"|credit limit exceeded|free ?tier ?only|out of funds|reached the set .{0,20}limit|SetLimitExceeded"
+    r"|(?:reaching|reached) (?:the|your) (?:monthly )?spending limit",
     re.IGNORECASE,
 )
 BAD_KEY = re.compile(  # where it does not come with a 401
@@ -154,12 +160,13 @@ def refusal(
 
     `proven` is whether this endpoint has answered a request before; `is_page`, whether a web page came: it judges no prompt.
     """
-    text = str(error.get("message") or "")[:500]
+    message = str(error.get("message") or "")
+    text, whole = message[:READ_OF_OTHERS], message[: READ.get(status, READ_OF_OTHERS)]
     said = f"{who.endpoint} says {status}: {text}"
     codes = [str(error.get(key) or "").lower() for key in ("code", "type", "status", "reason")]
     further = [json.dumps(error[key])[:2000] for key in ("metadata", "innererror", "details") if error.get(key)]
-    everything = " ".join([*codes, text, *further])
-    pause = spoken_pause(everything) if pause is None and status in (429, 503) else pause
+    everything = " ".join([*codes, whole, *further])
+    pause = spoken_pause(everything) if pause is None and status in (*FOR_LOAD, 503) else pause
 
     def failure(kind: str = f"http {status}", scope: Scope = "try", **more: Any) -> Failure:
         return Failure(kind, said, scope, reply={**error, "message": text}, **more)
@@ -177,18 +184,18 @@ def refusal(
         return failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
     if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
         return failure("too long", "request", hint="shorten the prompts, or lower --max-tokens: both count")
-    if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, 429) or status >= 500):
+    if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, *FOR_LOAD) or status >= 500):
         wait = f"{who.endpoint} says {status} and requests a pause of {pause / 3600:.1f} hours: {text}"
         return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
     if status == 429 and _is_of_a_day(everything, pause):
         return failure("long wait", "endpoint", hint="run again when that limit is over; nothing that was answered is lost")
-    if status == 429 or (status == 402 and pause is not None):
+    if status in FOR_LOAD or (status == 402 and pause is not None):
         return failure(slow=True, pause=pause)
     if status in PERHAPS_BILLED:
         return failure(down=True, lost=True, pause=pause)
     if status in DOWN:
         return failure(down=True, slow=status != 500, pause=pause, starting=status == 503 and STARTING.search(text) is not None)
-    if status in (409, 425) or status >= 500:
+    if status in PASSES or status >= 500:
         return failure(down=status >= 500, pause=pause)
     if not proven and (status == 404 or (status in (400, 403) and NO_MODEL.search(text))):
         return failure(scope="endpoint", hint=f"check the model name {who.model!r} and the base URL (it often ends in /v1)")
@@ -210,7 +217,7 @@ def _no_money(status: int, codes: list[str], everything: str, pause: float | Non
         return status in (400, 403, 429)
     if status == 429 and (pause is not None or COMES_BACK.search(everything)):
         return False
-    return status in (400, 403, 429) and NO_MONEY.search(everything) is not None
+    return status in (400, 403, 412, 429) and NO_MONEY.search(everything) is not None
 
 
 def _is_of_a_day(everything: str, pause: float | None) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqdistill.engines import Completion
-from seqdistill.engines.usage import usage_of
+from seqdistill.engines.usage import count, usage_of
 from seqdistill.reasoning import split_reasoning
 from seqdistill.records import from_json
 
@@ -144,7 +144,20 @@ def error_of(reply: Any) -> dict[str, Any]:
         return {**error, "message": "; ".join(said), "param": places[0][0] if places and places[0] else None}
     keys = ("message", "Message", "msg", "faultstring", "error_msg", "detail", "title")
     message = next((error[key] for key in keys if error.get(key)), None)
-    return {**error, "message": message if isinstance(message, str) else json.dumps(message)} if message else error
+    if not message:
+        return error
+    return _with_inner({**error, "message": message if isinstance(message, str) else json.dumps(message)})
+
+
+def _with_inner(error: dict[str, Any]) -> dict[str, Any]:
+    """An error with what it hands on of the one behind it, in `metadata.raw` as OpenRouter does: its words, field and type."""
+    raw = as_dict(error.get("metadata")).get("raw")
+    inner = error_in(raw.encode(errors="replace")) if isinstance(raw, str) else error_of(raw)
+    message = inner.get("message") or (raw if isinstance(raw, str) and not raw.lstrip().startswith("<") else None)
+    if not message:
+        return error
+    kind = inner.get("code") or inner.get("type") or error.get("type")
+    return {**error, "message": f"{error['message']}: {message}", "param": inner.get("param"), "type": kind}
 
 
 MINIMAX = {  # https://platform.minimaxi.com/document/ChatCompletion: its errors come with a 200
@@ -160,7 +173,7 @@ MINIMAX = {  # https://platform.minimaxi.com/document/ChatCompletion: its errors
 
 def _minimax_error(body: Mapping[str, Any]) -> dict[str, Any]:
     status = as_dict(body.get("base_resp"))
-    code = status.get("status_code")
+    code = count(status.get("status_code"))
     return {"message": status.get("status_msg") or f"status {code}", "code": MINIMAX.get(code, code)} if code else {}
 
 

@@ -73,9 +73,10 @@ class Joined:
 
     def add_chunk(self, chunk: dict[str, Any]) -> None:
         """One chunk of the stream."""
-        if chunk.get("error") or chunk.get("object") == "error":
+        error = chunk.get("error") or as_dict(chunk.get("x_groq")).get("error")
+        if error or chunk.get("object") == "error":
             if not self._all_ended:  # what comes behind a whole answer does not undo it
-                self.error = chunk
+                self.error = {**chunk, "error": error} if error else chunk
             return
         self._head = {**{key: part for key, part in chunk.items() if key not in ("choices", "usage", "object")}, **self._head}
         self._usage = merged(self._usage, reported(chunk))

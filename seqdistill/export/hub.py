@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.export.gguf import BESIDE, OF_THE_RUN
 from seqdistill.progress import Progress
 
-LEFT_OUT = ["journal.jsonl", "answers.jsonl", "source.json", ".*"]  # the run's own
+LEFT_OUT = [*OF_THE_RUN, ".*"]
 ACTIONS = {  # status of the hub's answer: what to do
     401: "HF_TOKEN is no key of this hub, or has expired: make one with write access at {endpoint}/settings/tokens",
     402: "the account's storage is full: make room, or name another owner",
@@ -40,14 +41,15 @@ def check_push(repository: str) -> str:
 
 
 def push(path: Path, repository: str, progress: Progress) -> str:
-    """Uploads a folder, or a file's folder, and returns the repository's URL; creates it, private, where it is missing.
+    """Uploads a folder, or a .gguf with what export writes beside it, and returns the repository's URL.
 
-    Raises UsageError as `check_push` does, SeqdistillError for what the hub refuses or where it cannot be reached.
+    The repository is created, private, where it is missing. Raises UsageError as `check_push` does, SeqdistillError for what
+    the hub refuses or where it cannot be reached.
     """
     key = check_push(repository)
     from huggingface_hub import HfApi, utils
 
-    folder = path if path.is_dir() else path.parent
+    folder, only = (path, None) if path.is_dir() else (path.parent, [path.name, *BESIDE])
     hub = HfApi(token=key)
     progress.note(f"uploading {folder} to {hub.endpoint}/{repository}")
     bars: Any = utils  # its names are public, but not listed as such
@@ -55,7 +57,7 @@ def push(path: Path, repository: str, progress: Progress) -> str:
     bars.disable_progress_bars()
     try:
         url = hub.create_repo(repository, private=True, exist_ok=True)
-        hub.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=LEFT_OUT)
+        hub.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=only, ignore_patterns=LEFT_OUT)
     except Exception as error:  # its clients raise what they like, and a traceback may hold the key  # noqa: BLE001
         cause = _cause(error)
         reason, action = _reason(cause), _action(cause, repository, hub.endpoint)

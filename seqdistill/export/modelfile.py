@@ -59,10 +59,17 @@ class Turn:
 
 
 def write_modelfile(
-    path: Path, file: Path, stops: Sequence[str], system: str | None, max_tokens: int, rendered: Rendered | None = None
+    path: Path,
+    file: Path,
+    stops: Sequence[str],
+    system: str | None,
+    max_tokens: int,
+    context: int,
+    rendered: Rendered | None = None,
 ) -> Turn | None:
-    """Writes the Modelfile, https://docs.ollama.com/modelfile, and returns its template.
+    """Writes the Modelfile, https://docs.ollama.com/modelfile, and returns its template. `context` in tokens.
 
+    What Ollama would do by itself is written out: it cuts a prompt beyond its own context, and penalises repetition.
     A text that no Modelfile can hold (three quotation marks at the end of a line) is left out.
     """
     template = None if rendered is None else template_of(rendered)
@@ -73,7 +80,8 @@ def write_modelfile(
     for command, mark, text in [("SYSTEM", '"""', system), *(("PARAMETER stop", '"', stop) for stop in stops)]:
         quoted = None if text is None else _quoted(text, mark)
         lines += [f"{command} {quoted}"] if quoted is not None else []
-    lines += ["PARAMETER temperature 0", f"PARAMETER num_predict {max_tokens}"]
+    lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1"]
+    lines += [f"PARAMETER num_predict {max_tokens}", f"PARAMETER num_ctx {context}"]
     with atomic_write(path) as handle:
         handle.write("\n".join(lines) + "\n")
     return template if written is not None else None

@@ -28,7 +28,15 @@ from seqdistill.family.sweep import read_scores
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.shown import percent
-from seqdistill.stages.evaluate.statistics.intervals import FEWEST, Interval, column, resample, rounded, row_of, shared_groups
+from seqdistill.stages.evaluate.statistics.intervals import (
+    FEWEST,
+    Interval,
+    ScoreMean,
+    resample,
+    rounded,
+    row_of,
+    shared_groups,
+)
 
 TIMES = (2, 4, 8, 16)  # times the rows at hand
 MOST_TIMES = 1000.0  # no statement reaches further
@@ -110,7 +118,7 @@ def _seen(measured: Measured, place: int, settings: tuple[int, int]) -> Interval
     import numpy as np
 
     columns = measured.errors if measured.repeats is None else np.concatenate([measured.errors, measured.repeats], axis=1)
-    return resample(columns[:, place : place + 1], *settings, measured.groups).interval(column(0))
+    return resample(columns[:, place : place + 1], *settings, measured.groups).interval(ScoreMean(0, lowest=-100.0))
 
 
 def _usd_per_row(run: Run) -> float | None:
@@ -179,6 +187,11 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
         yield (
             f"MORE ROWS WILL DO: {likely['more']:,} more{_priced(likely, document)} bring the student within {margin} of "
             f"{whom} with a chance of {LIKELY:.0%}{half}."
+        )
+    elif ever <= 1 - LIKELY and document["fit"]["a"]["value"] <= document["margin"]:
+        yield (
+            f"NOT WITHIN REACH: {MOST_TIMES:,.0f} times the rows bring the student within {margin} of {whom} with a chance of "
+            f"{ever:.0%} only; the fit does not exclude it for more still."
         )
     elif ever <= 1 - LIKELY:
         rest = percent(document["fit"]["a"])

@@ -50,6 +50,7 @@ class Asker:
         """Opens no engine yet."""
         self.journal, self.budget, self.pace, self._opener = journal, budget, pace, opener
         self._open: tuple[Source, Engine] | None = None
+        self._endpoints: list[tuple[Source, Engine]] = []  # kept for what they have learnt; they hold nothing while closed
         self._opening = asyncio.Lock()
         self._under_way: dict[str, asyncio.Task[Completion]] = {}  # single requests, by key
         self._overbilled = set[str]()  # model identities
@@ -111,7 +112,7 @@ class Asker:
     ) -> Completion:
         async with self._opening:
             engine = await self._engine(source)
-        meter = _Meter(self.journal, self.budget, source)
+        meter = _Meter(self.journal, self.budget, source, key)
         if isinstance(engine, Answering):
             completion = await engine.answer(request, meter, hear)
         else:
@@ -172,11 +173,17 @@ class Asker:
                 "comes to; its bill is what counts against the budget: correct the price"
             )
 
+    def endpoint(self, source: Source) -> Engine | None:
+        """The engine of an endpoint that was used before, with what it has learnt of it."""
+        return next((engine for known, engine in self._endpoints if known == source), None)
+
     async def _engine(self, source: Source) -> Engine:
         if self._open is not None and self._open[0] == source:
             return self._open[1]
         await self.close()
-        engine = self._opener(source.config, self.pace)
+        engine = self.endpoint(source) or self._opener(source.config, self.pace)
+        if isinstance(engine, Answering) and self.endpoint(source) is None:
+            self._endpoints.append((source, engine))
         self._open = source, engine
         if (settings := neutralised(engine)) and source.identity not in self.neutralised:
             self.neutralised[source.identity] = settings
@@ -197,12 +204,13 @@ class Asker:
 
 
 class _Meter:
-    """What one model's requests are paid from."""
+    """What one model's requests are paid from: with a key, first from what was set aside under it."""
 
-    def __init__(self, journal: Journal, budget: Budget, source: Source) -> None:
-        self._journal, self._budget, self._source = journal, budget, source
+    def __init__(self, journal: Journal, budget: Budget, source: Source, key: str = "") -> None:
+        self._journal, self._budget, self._source, self._key = journal, budget, source, key
 
     def hold(self, requests: Sequence[Request]) -> str | None:
+        self._budget.draw(self._key)
         hold = self._source.hold(requests, self._budget.overrun)
         return self._journal.hold(self._source.identity, len(requests), hold) if self._budget.fits(hold) else None
 

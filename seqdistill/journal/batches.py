@@ -133,16 +133,19 @@ class BatchAsking:
     async def completions(self) -> AsyncGenerator[Completion, None]:
         """Yields each completion after it is stored; never has more under way than the cap allows.
 
-        Batches of an earlier run are collected first or waited for; what failed is not submitted again in this run. Raises
-        Incomplete when the next request could break the cap, SeqdistillError when the endpoint stays away.
+        Batches of an earlier run are collected first or waited for; what failed is not submitted again in this run, unless the
+        endpoint named a field that can be left out. Raises Incomplete when the next request could break the cap,
+        SeqdistillError when the endpoint stays away.
         """
         try:
             async with self.endpoint:
                 await self._recover()
-                while self.wanted:
+                while before := len(self.wanted):
                     await self._submit_payable()
                     async for completion in self._ended():
                         yield completion
+                    if len(self.wanted) < before:
+                        self.first_sizes = self.first_sizes[1:]
         finally:
             if left := self._under_way():
                 self.progress.note(
@@ -203,7 +206,7 @@ class BatchAsking:
             return payable
         if self._under_way():
             return []
-        size = self.first_sizes.pop(0)
+        size = self.first_sizes[0]
         self.progress.note(
             f"{self.endpoint.name}: the first {size} of {len(payable):,} are in a batch of their own: only answers show what "
             "is billed beside max_tokens, and the budget is kept by that"

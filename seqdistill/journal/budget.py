@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from seqdistill.engines import Completion, Request
@@ -124,10 +125,23 @@ class Source:
         return self.price is None and self.config.engine != "openai"
 
 
+def typical(completions: Sequence[Completion]) -> Completion:
+    """A completion with the mean of what some cost: their tokens, and what their endpoint says that it bills."""
+    return Completion(
+        "",
+        prompt_tokens=round(fmean(one.prompt_tokens for one in completions)),
+        completion_tokens=round(fmean(one.completion_tokens for one in completions)),
+        hidden_tokens=round(fmean(one.hidden_tokens for one in completions)),
+        billed_usd=fmean(one.billed_usd or 0.0 for one in completions),
+    )
+
+
 def prompt_bound(request: Request) -> int:
     """The most tokens a prompt can have: a token is at least one byte, and a chat template adds a few."""
     tokens = sum(len(message["content"].encode(errors="replace")) + 16 for message in request.messages) + 256
-    return tokens + len(json.dumps(request.schema or request.choices or ""))  # some endpoints show it to the model, and bill it
+    return tokens + len(
+        json.dumps(request.response_format or request.schema or request.choices or "")
+    )  # some endpoints show it to the model, and bill it
 
 
 class Budget:
@@ -147,6 +161,7 @@ class Budget:
         self.cap_usd, self.own_cap_usd = cap_usd, own_cap_usd
         self._journals = journals
         self._prices = {model: price for model, price in prices.items() if price is not None}
+        self._aside: dict[str, float] = {}  # USD, by the key of the request it is for
         self.from_older_usd, self._older_held_usd = self._of_older_journals()
 
     @property
@@ -176,7 +191,7 @@ class Budget:
 
     def fits(self, hold: Hold) -> bool:
         """Whether a try can be sent within the caps."""
-        usd, own = hold.usd or 0.0, self._journals[0].spending
+        usd, own = (hold.usd or 0.0) + sum(self._aside.values()), self._journals[0].spending
         return all(
             cap is None or spent + usd <= cap * (1 + 1e-12)
             for cap, spent in (
@@ -184,6 +199,23 @@ class Budget:
                 (self.own_cap_usd, own.paid_usd + own.held_usd),
             )
         )
+
+    @contextmanager
+    def set_aside(self, holds: Mapping[str, Hold]) -> Iterator[bool]:
+        """Keeps room for several tries, by key, until each draws its own; whether there is room for all of them."""
+        usd = {key: hold.usd or 0.0 for key, hold in holds.items() if key not in self._aside}
+        has_room = not usd or self.fits(Hold(sum(usd.values()), 0, 0))
+        if has_room:
+            self._aside |= usd
+        try:
+            yield has_room
+        finally:
+            for key in usd:
+                self.draw(key)
+
+    def draw(self, key: str) -> None:
+        """What was set aside under a key, if anything, is there for its try, which is checked next."""
+        self._aside.pop(key, None)
 
     def spent(self) -> str:
         """What was spent, in words: what was paid, and apart from it what may have been billed."""
@@ -294,3 +326,14 @@ def spending(
         yield budget
         if note_spent and budget.is_priced and before != (budget.paid_usd, budget.held_usd):
             progress.note(f"{journal.path.parent.name}: {budget.spent()} by this run in all")
+
+
+def spent_since(run: Run, stage: str) -> dict[str, float]:
+    """What the run's journals hold now, in USD, where one has grown since this stage's manifest was written; else nothing."""
+    written = run.file(stage, "manifest.json").stat().st_mtime_ns
+    paths = [path for one in STAGES if (path := run.file(one, "journal.jsonl")).is_file()]
+    if all(path.stat().st_mtime_ns <= written for path in paths):
+        return {}
+    with ExitStack() as stack:
+        budget = Budget([stack.enter_context(Journal(path, writable=False)) for path in paths], {}, None)
+        return {"spent_usd": budget.paid_usd, "assumed_usd": budget.held_usd}

@@ -2,11 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
-from statistics import fmean
 
-from seqdistill.engines import Completion, Request
-from seqdistill.journal.budget import FREE, Source
-from seqdistill.journal.storage import Journal, request_key
+from seqdistill.engines import Request
+from seqdistill.journal.budget import FREE, Source, typical
+from seqdistill.journal.storage import Journal, completion_of, request_key
 
 
 def cost_of_repeats(
@@ -28,7 +27,7 @@ def cost_of_repeats(
             missing.append((place(request.id), source))
     places = {where for where, _ in missing}
     known = [
-        (where, row["completion"])
+        (where, completion_of(row, ""))
         for row in (journal.rows() if missing else ())
         if row.get("paid", True) and row["key"] not in today and (where := place(row["id"])) in places
     ]
@@ -40,7 +39,6 @@ def cost_of_repeats(
             again.append(source)
     if not again:
         return None
-    means = [fmean(completion[name] for _, completion in known) for name in ("prompt_tokens", "completion_tokens")]
-    each = Completion("", prompt_tokens=round(means[0]), completion_tokens=round(means[1]))
+    each = typical([completion for _, completion in known])
     usd = sum(source.price.usd(each) for source in again if source.price)
     return f"{len(again)} requests were answered before under other settings, and are paid for again: about {usd:.4f} USD"

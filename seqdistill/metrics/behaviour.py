@@ -13,6 +13,7 @@ MOST_REPEATED = 0.5  # share of an answer that repeats earlier text, from which 
 _BULLET = re.compile(r"\s*(?:[-*+•]|\(?\d{1,3}[.):]|#{1,6})\s+")
 _STUCK = re.compile(r"(\S)\1{199,}")  # one character, longer than any rule or bar is drawn
 AGAIN = 50  # times that a line without letters may follow itself: no table or grid has as many
+LABEL = 15  # characters of a label, at most
 RUN = 3  # lines: a line repeats when it and the two before it, in this order, were in the text already
 
 
@@ -21,7 +22,7 @@ def repetition(text: str) -> float:
 
     Within a line it is the share of 4-grams of words (of characters where there are no spaces) that an earlier one equals;
     a line counts whole where it and the lines before it were there already. Tables, code and lists repeat words and single
-    lines by their nature, not runs of lines. Lines without letters do not count.
+    lines by their nature, not runs of lines. Lines without letters do not count, and a line of labels is not looked into.
     """
     if stuck := sum(match.end() - match.start() for match in _STUCK.finditer(text)):
         return stuck / len(text)
@@ -36,7 +37,8 @@ def repetition(text: str) -> float:
         if line.lstrip().startswith(("```", "~~~")):
             fenced = not fenced
             continue
-        bare = " ".join(_BULLET.sub("", line, count=1).split())
+        bullet = _BULLET.match(line)
+        bare = " ".join(line[bullet.end() if bullet else 0 :].split())
         if not any(map(str.isalpha, bare)):
             continue
         before = [*before[1 - RUN :], bare]
@@ -52,8 +54,10 @@ def repetition(text: str) -> float:
 
 
 def _most_in_a_row(lines: list[str]) -> int:
-    """How often the line that follows itself most often does so; empty lines do not count."""
-    return max(sum(1 for _ in run) for line, run in itertools.groupby(line.strip() for line in lines) if line or not any(lines))
+    """How often the line that follows itself most often does so; empty lines do not count, where there are others."""
+    bare = [line.strip() for line in lines]
+    only_empty = not any(bare)
+    return max(sum(1 for _ in run) for line, run in itertools.groupby(bare) if line or only_empty)
 
 
 def _units(line: str) -> list[str] | str:
@@ -64,9 +68,26 @@ def _units(line: str) -> list[str] | str:
 
 def _repeated_grams(units: list[str] | str) -> float:
     total = len(units) - 3
-    if total < 4:
+    if total < 4 or _are_labels(units):
         return 0.0
     return 1 - len(set(zip(units, units[1:], units[2:], units[3:], strict=False))) / total
+
+
+def _are_labels(units: list[str] | str) -> bool:
+    """Whether a line is one short label for each of several things, as in O O B-PER O: few of them, and in no loop."""
+    kinds = set(units)
+    if isinstance(units, str) or 3 * len(kinds) > len(units) or any(len(kind) > LABEL or kind[-1] in ".:!?" for kind in kinds):
+        return False
+    return _looping_end(units) < 2 / 3 * len(units)
+
+
+def _looping_end(units: list[str]) -> int:
+    """How many of the last units repeat those up to eight places before them, in a loop."""
+    backwards = units[::-1]
+    return max(
+        sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(backwards, backwards[period:], strict=False)))
+        for period in range(1, 9)
+    )
 
 
 _HELPING = (  # what a refusal is of: help with the request itself; "I can't wait" and "I cannot recommend it enough" are none

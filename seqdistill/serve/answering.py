@@ -135,9 +135,12 @@ class Answering:
             further = wanted._replace(n=self.promise.samples, temperature=1.0, top_logprobs=None, response_format=None)
             samples = texts_in(await student.answer(further))
         form = AnswerForm(chat.schema) if chat.schema is not None else self.form
-        answers = zip(reply["choices"], texts_in(reply), strict=True)
+        texts = texts_in(reply)
+        answers = zip(reply["choices"], texts, strict=True)
         sure = [confidence_of_text(text, {"choices": [one]}, form, form.kind, samples) for one, text in answers]
         confidence = None if None in sure or not sure else min(one for one in sure if one is not None)
+        if confidence is None and self.promise.threshold > 0 and all(texts):
+            self.failed = "it reports no log-probabilities, so none of its answers can be kept"
         return Judged(reply, confidence, self._keeps(confidence, self.promise.threshold))
 
     @staticmethod
@@ -294,6 +297,7 @@ class Answering:
                 **self._how(chat),
                 seed=self._seed(asked, number),
                 schema=(dict(self.form.schema) or None) if formed else chat.schema,
+                response_format=chat.response_format,
                 choices=(list(self.form.choices) or None) if formed else None,
                 logprobs=chat.top_logprobs if chat.logprobs else None,
             )

@@ -13,6 +13,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ class Log:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
-            os.write(self._file, b"\n")  # the process died while writing a line
+            self._append(b"\n")  # the process died while writing a line
         self._latest: OrderedDict[str, Exchange] = OrderedDict()
         self._remembered = 0
         self._noted = False
@@ -59,14 +60,14 @@ class Log:
         while self._remembered > MOST_REMEMBERED:
             self._remembered -= _size(self._latest.popitem(last=False)[1])
         if exchange.by == "teacher" and exchange.text:
-            self._write("teacher", exchange, exchange.text, exchange.model, student=exchange.student)
+            self._note("teacher", exchange, exchange.text, exchange.model, student=exchange.student)
 
     def shadowed(self, exchange: Exchange, text: str, model: str, finish_reason: str, usd: float | None) -> None:
         """What the teacher says to what the student answered."""
-        self._write("shadow", exchange, text, model, student=exchange.text, finish_reason=finish_reason, usd=usd)
+        self._note("shadow", exchange, text, model, student=exchange.text, finish_reason=finish_reason, usd=usd)
 
     def feedback(self, name: str, completion: str | None, rating: float | None) -> bool:
-        """A correction or rating of an answer; whether the answer is known."""
+        """A correction or rating of an answer; whether the answer is known. Raises OSError where it cannot be written."""
         exchange = self._latest.get(name)
         if exchange is None:
             return False
@@ -74,6 +75,17 @@ class Log:
         said = (exchange.text, exchange.model) if completion is None else (completion, PEOPLE)
         self._write("feedback", exchange, *said, student=student, weight=int(completion is not None), rating=rating, usd=None)
         return True
+
+    def _note(self, *about: Any, **other: Any) -> None:
+        """Writes a line if it can be written: the caller has its answer, which must not be taken away."""
+        try:
+            self._write(*about, **other)
+        except OSError as error:
+            if not self._noted:
+                self._on_note(f"{self.path}: cannot be written, answers are not logged: {error.strerror}")
+            self._noted = True
+        else:
+            self._noted = False
 
     def _write(self, kind: str, exchange: Exchange, text: str, model: str, weight: int = 1, **other: Any) -> None:
         row: dict[str, Any] = {
@@ -90,12 +102,18 @@ class Log:
             "rating": None,
             "usd": exchange.usd,
         }
+        self._append(to_line({**row, **other}).encode())
+
+    def _append(self, line: bytes) -> None:
+        """The whole line or, where there is no room for it, nothing of it. Raises OSError."""
+        end, rest = os.fstat(self._file).st_size, memoryview(line)
         try:
-            os.write(self._file, to_line({**row, **other}).encode())
-        except OSError as error:  # the caller has its answer: that it is not logged must not take it away
-            if not self._noted:
-                self._on_note(f"{self.path}: cannot be written, answers are not logged: {error.strerror}")
-            self._noted = True
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file, end)
+            raise
 
     def close(self) -> None:
         """Closes the file."""

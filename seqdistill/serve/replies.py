@@ -37,7 +37,14 @@ def headers_of(head: Head, chat: Chat) -> dict[str, str]:
 
 def whole(reply: dict[str, Any], head: Head, envelope: dict[str, Any], logprobs: bool) -> dict[str, Any]:
     """A reply in the caller's envelope, with its log-probabilities where the caller wants them."""
-    choices = [{**choice, "logprobs": choice.get("logprobs") if logprobs else None} for choice in reply["choices"]]
+    choices = [
+        {
+            **choice,
+            "finish_reason": choice.get("finish_reason") or "stop",
+            "logprobs": choice.get("logprobs") if logprobs else None,
+        }
+        for choice in reply["choices"]
+    ]
     usage = {"usage": reply["usage"]} if reply.get("usage") else {}
     return {**envelope, "object": "chat.completion", "model": head.model, "choices": choices, **usage}
 
@@ -56,6 +63,7 @@ class Events:
         self._start = f'data: {{"id":"{envelope["id"]}","created":{envelope["created"]},"object":"{kind}","model":{model},'
         role = '{"role":"assistant","content":""}'
         self._waiting = self._event(",".join(_choice(number, role) for number in range(chat.n)))
+        self._unended = set(range(chat.n))
 
     def of(self, chunks: Sequence[Chunk]) -> str:
         """What is to be written now that some chunks are there; empty where it can wait."""
@@ -73,6 +81,8 @@ class Events:
                     delta, text = encoded(shown), text_of(text)
                 logprobs = choice.get("logprobs") if self._chat.logprobs else None
                 events.append(self._event(_choice(index, delta, logprobs, finish)))
+                if finish:
+                    self._unended.discard(index)
                 ready = ready or bool(shown)
                 if index == 0:
                     self.text += text
@@ -86,7 +96,9 @@ class Events:
         return "".join(events) if ready else ""
 
     def end(self) -> str:
-        """What is written at the end."""
+        """What is written at the end: a choice that ended without a reason has one, which clients wait for."""
+        if self._unended:
+            self._waiting += self._event(",".join(_choice(number, "{}", None, "stop") for number in sorted(self._unended)))
         return f"{self._waiting}data: [DONE]\n\n"
 
     def broken_off(self, error: str) -> str:

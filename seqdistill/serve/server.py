@@ -22,6 +22,7 @@ from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe
+from seqdistill.rights import check_training_allowed
 from seqdistill.runs import Run
 from seqdistill.serve.answering import Answering, Defaults
 from seqdistill.serve.app import LOCAL_HOSTS, App, Limits
@@ -32,6 +33,7 @@ from seqdistill.serve.routing import TEACHER_ONLY, Promise, Switch, promise_in
 from seqdistill.serve.student import EndpointStudent, Student, served_names
 from seqdistill.serve.teacher import Teacher
 from seqdistill.serve.views import views_of
+from seqdistill.stages.evaluate.contestants import is_evaluated
 from seqdistill.tasks.answer_form import AnswerForm
 
 FINISH_SECONDS = 30.0  # for what is under way when the server is stopped
@@ -156,7 +158,7 @@ def _prepared(
     form.check()
     if options.without_teacher not in WITHOUT_TEACHER:
         raise UsageError(f"--without-teacher {options.without_teacher!r}", f"one of: {', '.join(WITHOUT_TEACHER)}")
-    promise = Promise(0.0) if options.record else _promise(run, options, first_threshold)
+    promise = Promise(0.0) if options.record else _promise(run, recipe, options, first_threshold)
     source = _source(recipe, options, promise)
     if not options.record and not recipe.student.base_url:
         run.need("train", "model")
@@ -315,13 +317,19 @@ def _key(options: ServeOptions) -> str | None:
     return None
 
 
-def _promise(run: Run, options: ServeOptions, first_threshold: float | None) -> Promise:
+def _promise(run: Run, recipe: Recipe, options: ServeOptions, first_threshold: float | None) -> Promise:
     path = run.file("eval", "deferral.json")
     try:
         document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         promise = promise_in(document, options.threshold, str(path), run.path)
     except (ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.shell}` again") from None
+    is_trained = run.file("train", "model").is_dir()  # it may be at an endpoint alone
+    if options.threshold is None and is_trained and is_evaluated(run, recipe) is False:
+        raise UsageError(
+            f"{path}: what it promises is of an earlier student: the run was trained again after eval",
+            f"run `seqdistill eval {run.shell}` again; or set --threshold, which is no promise",
+        )
     return replace(promise, decide_on=options.decide_on, first_threshold=first_threshold)
 
 
@@ -337,6 +345,8 @@ def _source(recipe: Recipe, options: ServeOptions, promise: Promise) -> Source |
                 "pass --teacher, or --without-teacher student to have the student answer all the same",
             )
         return None
+    if options.record:
+        check_training_allowed([teacher])
     check_options(teacher)
     if teacher.engine == "openai":
         addresses(teacher)  # its keys are there

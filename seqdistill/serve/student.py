@@ -13,6 +13,7 @@ import jiter
 from seqdistill.engines.options import Address
 from seqdistill.engines.refusals import SHOWN
 from seqdistill.engines.replies import as_dict, choices_in, error_in
+from seqdistill.engines.usage import count
 from seqdistill.errors import SeqdistillError
 from seqdistill.records import Message, from_json
 
@@ -76,6 +77,15 @@ class EndpointStudent:
 
     async def answer(self, wanted: Wanted) -> dict[str, Any]:
         """Raises StudentFailed."""
+        reply = await self._reply(wanted)
+        missing = range(len(reply["choices"]), wanted.n)  # an endpoint that does not know `n` gives one choice
+        if not missing:
+            return reply
+        others = [self._reply(wanted._replace(n=1, seed=wanted.seed + number)) for number in missing]
+        return _together([reply, *await asyncio.gather(*others)])
+
+    async def _reply(self, wanted: Wanted) -> dict[str, Any]:
+        """The reply to one request, with at least one choice and at most as many as are wanted."""
         import aiohttp
 
         try:
@@ -91,7 +101,7 @@ class EndpointStudent:
         choices = choices_in(reply)
         if not choices:
             raise StudentFailed("its reply holds no answer")
-        return {**reply, "choices": choices}
+        return {**reply, "choices": choices[: wanted.n]}
 
     async def stream(self, wanted: Wanted) -> AsyncGenerator[list[Chunk], None]:
         """Raises StudentFailed, once what came before it was yielded."""
@@ -115,6 +125,8 @@ class EndpointStudent:
             raise StudentFailed(_broken(error)) from None
         if not events.is_whole:
             raise StudentFailed("its stream ended before the answer did")
+        if events.silent:
+            raise StudentFailed(f"its endpoint streams {wanted.n - len(events.silent)} of {wanted.n} choices")
 
     def _post(self, body: dict[str, Any]) -> Any:
         import aiohttp
@@ -154,6 +166,7 @@ class _Events:
     def __init__(self, n: int) -> None:
         self.done = False  # the endpoint said so
         self.failure = ""
+        self.silent = set(range(n))  # choices that have not begun
         self._rest, self._endings = b"", n
 
     @property
@@ -187,11 +200,22 @@ class _Events:
                     choice["index"] = 0
                 if not isinstance(choice.get("delta"), dict):
                     choice["delta"] = {}
+                self.silent.discard(choice["index"])
                 self._endings -= bool(choice.get("finish_reason"))
             chunks.append(chunk)
         if len(self._rest) > MOST_LINE:
             self.failure = f"a line of its stream is longer than {MOST_LINE} bytes"
         return chunks
+
+
+def _together(replies: list[dict[str, Any]]) -> dict[str, Any]:
+    """Replies to one prompt as one: their choices, and what all of them used; the prompt's tokens are those of the first."""
+    choices = [choice for reply in replies for choice in reply["choices"]]
+    usages = [as_dict(reply.get("usage")) for reply in replies]
+    prompt = count(usages[0].get("prompt_tokens")) or 0
+    written = sum(count(usage.get("completion_tokens")) or 0 for usage in usages)
+    usage = {**usages[0], "completion_tokens": written, "total_tokens": prompt + written}
+    return {**replies[0], "choices": [{**one, "index": number} for number, one in enumerate(choices)], "usage": usage}
 
 
 def _json(content: bytes) -> Any:

@@ -5,6 +5,7 @@ The asker awaits what it has sent although nobody may wait for it any more: it i
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,7 @@ from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.errors import Incomplete, SeqdistillError
 from seqdistill.journal.asking import Asker, missing_requests
 from seqdistill.journal.budget import Source
-from seqdistill.journal.storage import Hold
-from seqdistill.reasoning import TAGS, split_reasoning
+from seqdistill.reasoning import ANSWER_OPENINGS, TAGS, split_reasoning
 
 Hear = Callable[[int, str], None]  # receives the number of a choice, and text that was added to it
 
@@ -44,26 +44,36 @@ class Teacher:
 
         `hear` receives the text as it comes, where the teacher's engine streams.
         """
-        if len(requests) > 1 and not self._fit(requests):  # all or none: nobody would see those that are paid
-            raise TeacherFailed(503, "budget_reached", self._asker.budget.reached().message)
-        listeners = [None if hear is None or one.has_form else _Listener(n, hear).chunk for n, one in enumerate(requests)]
-        work = [self._asker.answer(self._source, one, listener) for one, listener in zip(requests, listeners, strict=True)]
-        try:
-            completions = await asyncio.gather(*work)
-        except Incomplete as error:
-            raise TeacherFailed(503, "budget_reached", error.message) from None
-        except SeqdistillError as error:
-            raise TeacherFailed(502, "teacher_unavailable", f"the teacher gives no answer: {error.message}") from None
+        with self._room(requests) as has_room:
+            if not has_room:
+                raise TeacherFailed(503, "budget_reached", self._asker.budget.reached().message)
+            completions = await self._completions(requests, hear)
         for one in completions:
             if one.error is not None:
                 raise _failed(one)
         costs = [0.0 if one.hold is None else self._source.cost(one) for one in completions]  # no hold: from the journal
         return completions, None if None in costs else sum(cost or 0.0 for cost in costs)
 
-    def _fit(self, requests: list[Request]) -> bool:
-        """Whether the budget has room for all of these requests that the journal lacks."""
-        missing = [request for _, request in missing_requests(self._asker.journal, self._source.identity, requests)]
-        return self._asker.budget.fits(Hold(self.bound_usd(missing), 0, 0))
+    async def _completions(self, requests: list[Request], hear: Hear | None) -> list[Completion]:
+        """Their completions, failures included."""
+        listeners = [None if hear is None or one.has_form else _Listener(n, hear).chunk for n, one in enumerate(requests)]
+        work = [self._asker.answer(self._source, one, listener) for one, listener in zip(requests, listeners, strict=True)]
+        try:
+            return await asyncio.gather(*work)
+        except Incomplete as error:
+            raise TeacherFailed(503, "budget_reached", error.message) from None
+        except SeqdistillError as error:
+            raise TeacherFailed(502, "teacher_unavailable", f"the teacher gives no answer: {error.message}") from None
+
+    def _room(self, requests: list[Request]) -> AbstractContextManager[bool]:
+        """Whether the budget has room for all of several requests that the journal lacks, which is theirs then.
+
+        They are paid all or none: nobody would see those that are paid.
+        """
+        several = requests if len(requests) > 1 else []
+        missing = missing_requests(self._asker.journal, self._source.identity, several)
+        budget = self._asker.budget
+        return budget.set_aside({key: self._source.hold([one], budget.overrun) for key, one in missing})
 
     async def finish(self, seconds: float) -> None:
         """Waits for what is under way, which is paid, at most this long."""
@@ -103,6 +113,8 @@ class _Listener:
         answer = split_reasoning(self._text)[0] if may_be_reasoning else self._text
         if may_be_reasoning and (not answer or answer == self._text):
             return  # it may still become a tag, or the block is not closed yet
+        if may_be_reasoning and any(tag in head or tag.startswith(answer.lower()) for tag in ANSWER_OPENINGS):
+            return  # what is around the answer ends with it
         if len(answer) > self._shown:
             self._hear(self._number, answer[self._shown :])
             self._shown = len(answer)

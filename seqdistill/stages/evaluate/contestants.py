@@ -97,6 +97,20 @@ def student_of(run: Run, recipe: Recipe) -> Contestant:
     return Contestant("student", "student", "the student", trained, _content(trained), price=student_price(recipe))
 
 
+def is_evaluated(run: Run, recipe: Recipe) -> bool | None:
+    """Whether eval's numbers are those of the trained student as it is now, by its files; None where eval names none.
+
+    Raises UsageError before train ran.
+    """
+    evaluated = (run.manifest("eval") or {}).get("settings", {}).get("student.model")
+    return None if evaluated is None else _files(evaluated) == _files(student_of(run, recipe).identity)
+
+
+def _files(student: str) -> str:
+    """A trained student's identity without the options that it was loaded with."""
+    return student.partition("+")[0]
+
+
 def _model_teacher(recipe: Recipe) -> list[Contestant]:
     how: dict[str, Any] = {
         "model": recipe.teacher,

@@ -180,8 +180,13 @@ class _Columns:
         return share(int((scores > 50).sum()) * scale, self.n * scale)
 
     def kept(self, top: str) -> Interval | None:
-        """The student over `top`, in percent."""
-        return self._pair(top).ratio() if self.measure.metric.share else self.drawn.interval(ratio(*self._indices(top), 100.0))
+        """The student over `top`, in percent; of degrees without an interval where the two hardly ever differ."""
+        if self.measure.metric.share:
+            return self._pair(top).ratio()
+        found = self.drawn.interval(ratio(*self._indices(top), 100.0))
+        if found is not None and self.drawn.hardly_varies(difference(*self._indices(top))):
+            return Interval(found.value, None, None)
+        return found
 
     def compared(self, other: str) -> dict[str, Any]:
         """The student less another, with the two-sided p of no difference; for shares also the discordant prompts."""
@@ -230,8 +235,7 @@ def _with_replicates(found: Sequence[_Columns], settings: Settings) -> list[_Col
         end = 0
         for columns in alike:
             start, end = end, end + len(columns.roles)
-            mine = Resampled(whole.means[start:end], whole.replicates[:, start:end], whole.jackknife[:, start:end])
-            drawn[columns.measure.name] = mine
+            drawn[columns.measure.name] = whole.of_columns(start, end)
     return [replace(columns, replicates=drawn[columns.measure.name]) for columns in found]
 
 
@@ -318,7 +322,8 @@ def methods(measures: Sequence[Measure], chrf: str) -> dict[str, str]:
         "chrf": f"{metrics.get('chrf', '')} ({chrf})",
         "length_ratio": "characters of all answers over those of the teacher's",
         "intervals": "95%, over prompts, or over groups where prompts have one: BCa bootstrap, expanded for few prompts, "
-        "for means, their paired differences and ratios; for shares Wilson, Tango (paired differences) and MOVER (ratios)",
+        "for means, their paired differences and ratios; for shares Wilson, Tango (paired differences) and MOVER (ratios); "
+        "Tango also for means and differences that fewer than 10 prompts move; no interval of a ratio then",
         "p": "two-sided, of no difference: exact McNemar for shares, the BCa bootstrap inverted for means; Holm over slices, "
         "but for INFERIOR, which is a warning",
         "decision": f"by the 95% interval of the paired difference at the margin, so with a one-sided alpha of {ALPHA:.3f}; "

@@ -1,4 +1,4 @@
-"""The last steps, about people: personal data in the rows, and what reviewers decided about rows.
+"""The steps about people: personal data in the rows, and what reviewers decided about rows.
 
 `personal_data` defines what personal data is, `decisions` what a decision means; this module applies both to the rejections.
 """
@@ -22,9 +22,8 @@ from seqdistill.stages.filter.scan import Facts, Rows, hashes_of
 
 @dataclass(frozen=True)
 class Reviewed:
-    """What people decided: the rows they accepted, those they edited, and the counts for the report."""
+    """What people decided: the rows they edited, and the counts for the report."""
 
-    kept: set[int]
     edited: set[int]
     counts: dict[str, int]
 
@@ -43,7 +42,7 @@ def apply_decisions(
     bring a test item (the rows in `final`) into training.
     """
     counts = summary(decisions) | {"stale": 0, "unknown": 0, "refused": 0}
-    kept, edited = set[int](), set[int]()
+    edited = set[int]()
     rows = _rows_of(decisions, facts, read)
     for name, decision in sorted(decisions.items()):
         row = rows.get(name)
@@ -57,11 +56,10 @@ def apply_decisions(
             rejections.reject(row, Rejection(RULE, reason))
         else:
             rejections.accept(row)
-            kept.add(row)
             if decision.decision == "edit":
                 edited.add(row)
                 read.change(row, partial(_edited, decision=decision))
-    return Reviewed(kept, edited, counts)
+    return Reviewed(edited, counts)
 
 
 def _rows_of(decisions: dict[str, Decision], facts: Facts, read: Rows) -> dict[str, int]:
@@ -70,19 +68,18 @@ def _rows_of(decisions: dict[str, Decision], facts: Facts, read: Rows) -> dict[s
     return {read(int(row)).id: int(row) for row in places}
 
 
-def handle_personal_data(
-    facts: Facts, rejections: Rejections, reviewed: Reviewed, config: PersonalDataConfig, read: Rows
-) -> dict[str, Any]:
-    """Drops the rows with personal data, unless a person kept them, has them read masked, or only counts them.
+def drop_personal_data(facts: Facts, rejections: Rejections, config: PersonalDataConfig) -> None:
+    """Rejects the rows with personal data, where that is configured; a person may accept them again."""
+    for row, counts in sorted(facts.personal.items()) if config.action == "drop" else ():
+        why = personal_data.reason(counts)
+        rejections.reject(row, Rejection("personal_data", why, (setting("personal_data.action", "annotate"),)))
 
-    Returns what to report: kinds and counts, no value.
-    """
+
+def mask_personal_data(facts: Facts, reviewed: Reviewed, config: PersonalDataConfig, read: Rows) -> dict[str, Any]:
+    """Has the rows with personal data read masked, where that is configured; returns what to report: kinds and counts only."""
     values: Counter[str] = Counter()
-    for row, counts in sorted(facts.personal.items()):
+    for counts in facts.personal.values():
         values.update(counts)
-        if config.action == "drop" and row not in reviewed.kept:
-            why = personal_data.reason(counts)
-            rejections.reject(row, Rejection("personal_data", why, (setting("personal_data.action", "annotate"),)))
     if config.action == "mask":
         for row in {*facts.personal, *reviewed.edited}:
             read.change(row, partial(_masked, config=config))

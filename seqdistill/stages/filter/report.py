@@ -44,14 +44,14 @@ RULES = {
     "stock_phrase": "integrity",
     "constant": "integrity",
     "schema": "schema",
+    "contamination": "contamination",
+    "personal_data": "personal_data",
     "duplicate": "duplicates",
     "near_duplicate": "near_duplicates",
-    "contamination": "contamination",
     "unscored": "select",
     "best": "select",
     "share": "select",
     "threshold": "select",
-    "personal_data": "personal_data",
     "review": "review",
 }
 STEPS = tuple(dict.fromkeys(RULES.values()))
@@ -64,6 +64,10 @@ class Rejections:
     rows: int
     by_row: dict[int, Rejection] = field(default_factory=dict)
     kept_by: dict[int, int] = field(default_factory=dict)
+
+    def copy(self) -> "Rejections":
+        """The same rejections; what is added to them is not added here."""
+        return Rejections(self.rows, dict(self.by_row), dict(self.kept_by))
 
     def reject(self, row: int, rejection: Rejection, kept_by: int | None = None) -> None:
         """Rejects a row, unless it already is."""

@@ -18,14 +18,15 @@ from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
-from seqdistill.recipe.tables import Recipe, settings
+from seqdistill.recipe.tables import FilterConfig, Recipe, settings
 from seqdistill.records import is_hub_source, text_without_system, write_json
 from seqdistill.run_prompts import run_prompts
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.filter.agreement import agreement_report
 from seqdistill.stages.filter.checks.contamination import Item, ItemIndex, items_of
+from seqdistill.stages.filter.checks.words import Ints
 from seqdistill.stages.filter.outputs import write, write_baselines
-from seqdistill.stages.filter.people import apply_decisions, handle_personal_data
+from seqdistill.stages.filter.people import apply_decisions, drop_personal_data, mask_personal_data
 from seqdistill.stages.filter.rejection import Rejection, in_words
 from seqdistill.stages.filter.report import Rejections, report, warnings_of
 from seqdistill.stages.filter.rules import (
@@ -39,7 +40,7 @@ from seqdistill.stages.filter.rules import (
     drop_test_groups,
 )
 from seqdistill.stages.filter.scan import Facts, Rows, scan
-from seqdistill.stages.filter.scoring.choice import Choice, Chooser, choice_inputs, choice_settings
+from seqdistill.stages.filter.scoring.choice import Choice, Chooser, Scored, choice_inputs, choice_settings
 from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import check_source, load_prompts
 from seqdistill.tasks.templates import PLAIN, load_template
@@ -87,15 +88,19 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         drop_slips(facts, rejections, config.integrity)
         phrases = drop_stock_phrases(facts, rejections, order, config.integrity, read)
         repeated = drop_constants(facts, rejections, config.integrity)
-        if config.duplicates:
-            drop_duplicates(facts, rejections, order, config.near_duplicates.scope)
-        drop_near_duplicates(facts, rejections, order, config.near_duplicates, read, progress)
         shared = drop_contaminated(facts, rejections, items, config.contamination, read)
         of_groups = drop_test_groups(facts, rejections, groups, config.contamination, read)
         final = facts.hits.keys() | of_groups if config.contamination.action == "drop" else set[int]()
-        choice = _choose(run, recipe, form, facts, rejections, read, progress)
+        if config.score.by == "judge":  # tried out: templated data is an error before the judge is paid for it
+            _drop_repetitions(facts, rejections.copy(), order, config, read, progress)
+        chooser = Chooser(run, recipe, form, facts.prompts, facts.held_out, read, progress)
+        scored = chooser.score(rejections.kept(np.arange(len(facts))))
+        drop_personal_data(facts, rejections, config.personal_data)
+        # Only now: of rows that repeat each other, the best is kept, and none that another rule would drop.
+        _drop_repetitions(facts, rejections, scored.best_first(order), config, read, progress)
+        choice = _choose(chooser, scored, config, rejections)
         reviewed = apply_decisions(decisions, final, facts, rejections, config.personal_data, read)
-        personal = handle_personal_data(facts, rejections, reviewed, config.personal_data, read)
+        personal = mask_personal_data(facts, reviewed, config.personal_data, read)
 
         agreed = agreement_report(facts.agreements, facts.labels, facts.slices, rejections.kept(np.arange(len(facts))))
         warnings = [*warnings_of(facts, rejections), *_repeated_warnings(repeated, read), *choice.warnings]
@@ -131,7 +136,14 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "review": reviewed.counts,
             **agreed,
         }
-        record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=document["funnel"])
+        judge = choice.summary.get("judge")
+        record.finish(
+            {**counts, "report.json": None},
+            config=asdict(config),
+            result=result,
+            funnel=document["funnel"],
+            usage={"judge": {"usd": judge["usd"]}} if judge else {},
+        )
         write_dataset_card(run)
     return FilterResult(**result, funnel=document["funnel"], up_to_date=False, path=run.path / "filter")
 
@@ -224,16 +236,20 @@ def test_items(recipe: Recipe, progress: Progress) -> tuple[list[Item], set[str]
     return items, groups
 
 
-def _choose(
-    run: Run, recipe: Recipe, form: AnswerForm, facts: Facts, rejections: Rejections, read: Any, progress: Progress
-) -> Choice:
-    """Scores the remaining rows and rejects those that are not chosen."""
-    if recipe.filter.score.by == "none":
+def _drop_repetitions(
+    facts: Facts, rejections: Rejections, order: Ints, config: FilterConfig, read: Rows, progress: Progress
+) -> None:
+    """Rejects the rows that repeat one that is earlier in `order`."""
+    if config.duplicates:
+        drop_duplicates(facts, rejections, order, config.near_duplicates.scope)
+    drop_near_duplicates(facts, rejections, order, config.near_duplicates, read, progress)
+
+
+def _choose(chooser: Chooser, scored: Scored, config: FilterConfig, rejections: Rejections) -> Choice:
+    """Rejects the remaining rows that are not chosen."""
+    if config.score.by == "none":
         return Choice({}, {}, {})
-    rows = rejections.kept(np.arange(len(facts)))
-    repeated = (row for row, rejection in rejections.by_row.items() if rejection.rule in ("duplicate", "near_duplicate"))
-    voters = np.append(rows, np.fromiter(repeated, np.int64))
-    choice = Chooser(run, recipe, form, facts.prompts, facts.held_out, read, progress).choose(rows, voters)
+    choice = chooser.choose(rejections.kept(np.arange(rejections.rows)), scored)
     for row, (why, better) in sorted(choice.rejected.items()):
         rejections.reject(row, Rejection(why.rule, why.reason, why.would_keep), better)
     return choice

@@ -144,7 +144,7 @@ class _Asking:
             self.progress.end()
 
     async def _in_batches(self, todo: Sequence[tuple[Teacher, Missing]]) -> None:
-        endpoints = [BatchEndpoint(teacher.config, self.asker.pace) for teacher, _ in todo]
+        endpoints = [BatchEndpoint(teacher.config, self.asker.pace, self.asker.endpoint(teacher)) for teacher, _ in todo]
         tally, turn = _Tally(self.asker.budget, sum(len(missing) for _, missing in todo)), asyncio.Lock()
         asking = [
             BatchAsking(self.asker, self.ledger, teacher, dict(missing), endpoint, self.progress, turn)

@@ -16,7 +16,7 @@ from seqdistill.engines import Completion
 from seqdistill.engines.replies import as_dict
 from seqdistill.errors import SeqdistillError
 from seqdistill.journal.asking import answer
-from seqdistill.journal.budget import spending
+from seqdistill.journal.budget import spending, typical
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import GenerateConfig, Recipe
@@ -138,7 +138,8 @@ def _spread(plan: Sequence[Planned], count: int) -> list[Planned]:
 def _extrapolate(
     plan: Sequence[Planned], missing: Sequence[Planned], known: Sequence[tuple[Planned, Completion]], config: GenerateConfig
 ) -> Estimate:
-    """Prompt tokens by the bytes of each prompt, at the ratio of the known; completion tokens at the mean of the known.
+    """Prompt tokens by the bytes of each prompt, at the ratio of the known; completion tokens at the mean of the known, hidden
+    ones too.
 
     Samples that come in one request share the prompt's tokens; an answer without prompt tokens is such a sharer.
     """
@@ -146,14 +147,13 @@ def _extrapolate(
     ratio = sum(tokens for _, tokens in reported) / sum(_bytes(one) for one, _ in reported) if reported else 1 / BYTES_A_TOKEN
     ratio *= ceil(config.samples / config.samples_per_request) / config.samples
     length = fmean(completion.completion_tokens for _, completion in known) if known else config.max_tokens
+    each = typical([completion for _, completion in known]) if known else Completion("", completion_tokens=round(length))
 
     def usd(some: Sequence[Planned]) -> float | None:
         if not plan or any(one.teacher.price is None for one in plan):
             return None
         return sum(
-            price.usd(
-                Completion("", prompt_tokens=round(_bytes(one) * ratio), completion_tokens=round(length), batched=config.batch)
-            )
+            price.usd(replace(each, prompt_tokens=round(_bytes(one) * ratio), batched=config.batch))
             for one in some
             if (price := one.teacher.price)
         )

@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from seqdistill.errors import UsageError
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import TrainConfig
+from seqdistill.stages.train.launch import PRECISIONS, launcher_arguments
 from seqdistill.stages.train.ranks import processes
 
 _RENDERED = "rows are rendered with the student's own chat template, and the loss is on the completion"
@@ -30,6 +31,9 @@ OURS = {
         ("resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit", "save_only_model"), _CHECKPOINTS
     ),
     **dict.fromkeys(("completion_only_loss", "assistant_only_loss", "chat_template_path", "eos_token", "pad_token"), _RENDERED),
+    "chat_template_kwargs": "set [student] chat_template_kwargs",
+    **dict.fromkeys(("teacher_model_name_or_path", "teacher_model_init_kwargs"), "set [teacher] model and its options"),
+    "teacher_model_revision": "set [teacher] revision",
     **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "truncation_mode"), _RENDERED),
     **dict.fromkeys(("metric_for_best_model", "greater_is_better"), "set [train] best, and for a quality [task] primary"),
     **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), _PUBLISH),
@@ -46,8 +50,18 @@ ELSEWHERE = {
     "batch_size": "it is called per_device_train_batch_size",
     "max_seq_length": "it is called max_length",
     "evaluation_strategy": "it is called eval_strategy",
-    **dict.fromkeys(("torch_dtype", "dtype", "attn_implementation"), "set it in model_init_kwargs"),
+    **dict.fromkeys(("dtype", "attn_implementation"), "set it in model_init_kwargs"),
+    "torch_dtype": "set it in model_init_kwargs, as dtype",
 }  # what people write who know it from another place
+NOT_LOADED_WITH = {  # of model_init_kwargs: what would make the weights others than the student that everything else is of
+    "torch_dtype": "it is called dtype",
+    "revision": "set [student] revision",
+    "trust_remote_code": "set [student] trust_remote_code",
+    "token": "set HF_TOKEN in the environment",
+    **dict.fromkeys(("subfolder", "gguf_file", "variant"), "name the files themselves in [student] model"),
+    **dict.fromkeys(("quantization_config", "load_in_4bit", "load_in_8bit"), "set quantize in [train.lora]"),
+    **dict.fromkeys(("use_safetensors", "output_loading_info"), "leave it out: weights are read whole, from safetensors"),
+}
 
 FROM_ONE = (  # arguments that TRL takes below 1 too, and then fails late or trains on nothing
     *("max_length", "max_completion_length", "gradient_accumulation_steps"),
@@ -91,6 +105,28 @@ def check_arguments(arguments: dict[str, Any], kind: Any) -> None:
             raise UsageError(f"{place} = {value}: less than 1", "set 1 or more, or leave it out")
         if (name, value) in (("learning_rate", 0), ("max_steps", 0)):
             raise UsageError(f"{place} = 0: nothing would be learnt", "set it higher, or leave it out")
+    _check_loading(arguments.get("model_init_kwargs"))
+    _check_validations(arguments)
+
+
+def _check_loading(loading: Any) -> None:
+    """Raises UsageError for model_init_kwargs that are no table, or that are set in another place."""
+    place = "[train.args] model_init_kwargs"
+    if isinstance(loading, str):
+        raise UsageError(f"{place} = {loading!r}: expected a table", 'model_init_kwargs = { dtype = "bfloat16" }')
+    if name := next((name for name in loading or () if name in NOT_LOADED_WITH), None):
+        raise UsageError(f"{place}: {name} = {loading[name]!r} does not belong here", NOT_LOADED_WITH[name])
+
+
+def _check_validations(arguments: Mapping[str, Any]) -> None:
+    """Raises UsageError where eval_strategy and eval_steps do not say together when to validate."""
+    strategy, steps = (arguments.get(name) for name in ("eval_strategy", "eval_steps"))
+    if strategy == "steps" and not steps:
+        raise UsageError("[train.args] eval_strategy = 'steps' without eval_steps", "set eval_steps: validate every N steps")
+    if steps and strategy in ("no", "epoch"):
+        raise UsageError(
+            f"[train.args] eval_steps = {steps} with eval_strategy = {strategy!r}: without effect", "leave one of them out"
+        )
 
 
 def trl_arguments(
@@ -106,23 +142,28 @@ def trl_arguments(
     """
     import torch
 
-    passed = dict(config.args)
+    launched = launcher_arguments(config)
+    passed = {**launched, **config.args}
+    place = "accelerate's mixed_precision:" if launched.keys() & {*PRECISIONS} else "[train.args]"
     if passed.get("packing_strategy") == "wrapped":
         raise UsageError(
             '[train.args] packing_strategy = "wrapped": cuts rows in two, and their halves are trained apart', 'use "bfd"'
         )
-    if not validate and (passed.get("eval_strategy", "no") != "no" or passed.get("eval_on_start")):
-        name = "eval_strategy" if "eval_strategy" in passed else "eval_on_start"
+    validating = [
+        name for name in ("eval_strategy", "eval_steps", "eval_on_start") if passed.get(name) not in (None, False, "no")
+    ]
+    if validating and not validate:
+        name = validating[0]
         raise UsageError(
             f"[train.args] {name} = {passed[name]!r} needs validation rows, and there are none",
             f"leave {name} out, or hold back more prompts with [filter] validation",
         )
     on_cpu = bool(passed.get("use_cpu")) or not torch.accelerator.is_available()
     if on_cpu and passed.get("fp16"):
-        raise UsageError("[train.args] fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
+        raise UsageError(f"{place} fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
     if on_cpu and passed.get("bf16") and not _has_bfloat16():
         raise UsageError(
-            "[train.args] bf16 = true: this processor has no bfloat16 arithmetic and would emulate it, many times slower",
+            f"{place} bf16 = true: this processor has no bfloat16 arithmetic and would emulate it, many times slower",
             "leave bf16 out: the training is in float32",
         )
     if on_cpu:
@@ -142,7 +183,7 @@ def trl_arguments(
     usual = {
         **device,
         **({"max_length": None if unpacked else max_length} if "max_length" in kind.__dataclass_fields__ else {}),
-        "eval_strategy": "epoch" if validate else "no",
+        "eval_strategy": ("steps" if "eval_steps" in passed else "epoch") if validate else "no",
         "logging_steps": 1,
         "report_to": "none",
         "run_name": work.parents[1].name,  # in W&B, MLflow and the like

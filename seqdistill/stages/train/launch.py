@@ -24,6 +24,7 @@ from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.runs import Run
 
 MARK = "seqdistill "  # begins a line of the first process that is meant for us
+PRECISIONS = ("bf16", "fp16")  # accelerate's words for mixed precision, and TRL's arguments
 LAST_LINES = 20  # of what the processes wrote, shown when they fail without a reason of ours
 LAUNCHER = "torch/distributed/elastic/"  # in the first line that torch's launcher writes about a process that failed
 
@@ -95,8 +96,29 @@ def processes_of(config: TrainConfig) -> int:
     return int(getattr(_read(config.accelerate_config), "num_processes", None) or 1)
 
 
+def launcher_arguments(config: TrainConfig) -> dict[str, bool]:
+    """What a checked [train] accelerate_config, or another launcher, says of TRL's arguments: precision, and the CPU.
+
+    [train.args] come before it. A launcher without a file says "no" also where nobody did.
+    """
+    precision, on_cpu = os.environ.get("ACCELERATE_MIXED_PRECISION"), False
+    if config.accelerate_config is not None:
+        found = _read(config.accelerate_config)
+        precision, on_cpu = found.mixed_precision, bool(found.use_cpu)
+    elif precision not in PRECISIONS:
+        precision = None
+    said = {} if precision is None or config.args.keys() & {*PRECISIONS} else {name: precision == name for name in PRECISIONS}
+    return {**said, "use_cpu": True} if on_cpu and "use_cpu" not in config.args else said
+
+
 def check_accelerate(config: TrainConfig) -> None:
-    """Raises UsageError for a [train] accelerate_config that accelerate cannot read or that does not do here what it says."""
+    """Raises UsageError for a [train] accelerate_config that accelerate cannot read or that does not do here what it says.
+
+    And for DeepSpeed's settings, in it or in [train.args], with which the weights would not be saved whole.
+    """
+    own = config.args.get("deepspeed")
+    if isinstance(own, dict) or (isinstance(own, str) and Path(own).is_file()):
+        _check_whole(f"[train.args] deepspeed = {own!r}", {"deepspeed_config_file": own})
     if config.accelerate_config is None:
         return
     import torch
@@ -121,27 +143,52 @@ def check_accelerate(config: TrainConfig) -> None:
             "set num_machines: 1",
         )
     kind = str(getattr(found.distributed_type, "value", found.distributed_type))
+    if kind == "NO" and (processes := max(config.processes, count or 1)) > 1:
+        raise UsageError(
+            f"{place}: distributed_type = NO starts one process, and {processes} are configured",
+            "set num_processes: 1 and [train] processes = 1, or on several GPUs distributed_type: MULTI_GPU; [train] processes "
+            "alone needs no file",
+        )
+    _check_precision(place, found.mixed_precision, config.args)
     on_gpus = torch.accelerator.is_available() and not found.use_cpu
     if kind != "NO" and not on_gpus:
         raise UsageError(
             f"{place}: distributed_type = {kind} needs GPUs, and {'it says use_cpu' if found.use_cpu else 'there are none'}",
             f"set [train] processes = {count or 2} to train in several processes on the CPU",
         )
-    if kind == "DEEPSPEED" and keeps_weights_apart(found.deepspeed_config):
+    if kind == "DEEPSPEED":
+        _check_whole(place, found.deepspeed_config)
+
+
+def _check_precision(place: str, precision: str | None, arguments: Mapping[str, Any]) -> None:
+    """Raises UsageError for a file's mixed_precision that TRL has no argument for, or that [train.args] contradict."""
+    if precision not in (None, "no", *PRECISIONS):
+        raise UsageError(f"{place}: mixed_precision = {precision!r}: not possible here", "set it to bf16, fp16 or 'no'")
+    wanted = next((name for name in PRECISIONS if arguments.get(name)), "no")
+    if precision in PRECISIONS and wanted != precision and any(name in arguments for name in PRECISIONS):
+        raise UsageError(
+            f"{place}: mixed_precision = {precision}, and [train.args] say {wanted if wanted != 'no' else 'that it is not'}",
+            "say it in one place only",
+        )
+
+
+def _check_whole(place: str, config: Mapping[str, Any]) -> None:
+    if keeps_weights_apart(config):
         raise UsageError(
             f"{place}: ZeRO stage 3 would leave the trained weights in parts that cannot be loaded",
-            "set zero3_save_16bit_model: true; in a file of DeepSpeed's own stage3_gather_16bit_weights_on_model_save",
+            "set zero3_save_16bit_model: true; in DeepSpeed's own settings stage3_gather_16bit_weights_on_model_save",
         )
 
 
 def keeps_weights_apart(config: Mapping[str, Any]) -> bool:
     """Whether DeepSpeed is configured to shard the weights, and not to gather them when the model is saved.
 
-    Raises UsageError for a file of DeepSpeed's own that cannot be read.
+    Its own settings are a file, or what is in one. Raises UsageError for a file that cannot be read.
     """
     if (file := config.get("deepspeed_config_file")) is not None:
         try:
-            zero = dict(json.loads(Path(file).read_text(encoding="utf-8"))).get("zero_optimization") or {}
+            settings = file if isinstance(file, dict) else json.loads(Path(file).read_text(encoding="utf-8"))
+            zero = dict(settings).get("zero_optimization") or {}
         except (OSError, TypeError, ValueError) as error:
             raise UsageError(
                 f"deepspeed_config_file = {file!r}: cannot be read: {error}", "name a JSON file with DeepSpeed's settings"

@@ -13,6 +13,7 @@ from typing import Any
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.stages.train.lora import without_adapters
+from seqdistill.stages.train.methods.sequence import MODEL_INPUTS
 from seqdistill.stages.train.rendering import Row
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -67,7 +68,7 @@ def planned_steps(trainer: Any, processes: int = 1) -> int:
     """
     arguments = trainer.args
     try:
-        batches = math.ceil(len(trainer.get_train_dataloader()) / processes)
+        batches = _batches(trainer, processes)
         trainer.create_optimizer_and_scheduler(num_training_steps=1)
     except (ImportError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(f"[train.args]: {str(error).strip()}", f"see TRL's page on {type(arguments).__name__}") from error
@@ -78,8 +79,30 @@ def planned_steps(trainer: Any, processes: int = 1) -> int:
             f"[train.args] leave no training step: {rows} rows, batches of {size}, and dataloader_drop_last drops the rest",
             "use smaller batches, or leave dataloader_drop_last out",
         )
-    per_epoch = max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
+    per_epoch = _steps_per_epoch(trainer, batches)
     return int(arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * per_epoch))
+
+
+def planned_validations(trainer: Any, steps: int, processes: int = 1) -> int:
+    """How often a training of so many steps validates."""
+    arguments = trainer.args
+    if trainer.eval_dataset is None or arguments.eval_strategy.value == "no":
+        return 0
+    every: float
+    if arguments.eval_strategy.value == "steps":
+        every: float = arguments.eval_steps if arguments.eval_steps >= 1 else math.ceil(steps * arguments.eval_steps)
+    else:
+        every = _steps_per_epoch(trainer, _batches(trainer, processes))
+    return math.ceil(steps / every) + bool(arguments.eval_on_start)  # the last one is at the end
+
+
+def _batches(trainer: Any, processes: int) -> int:
+    return math.ceil(len(trainer.get_train_dataloader()) / processes)
+
+
+def _steps_per_epoch(trainer: Any, batches: int) -> int:
+    accumulated: int = trainer.args.gradient_accumulation_steps
+    return max(1, math.ceil(batches / accumulated))
 
 
 def make_savable(model: Any) -> list[str]:
@@ -117,8 +140,8 @@ def _can_be_saved(config: Any) -> bool:
     return True
 
 
-def check_isolated(trainer: Any, rows: Sequence[Row]) -> None:
-    """Raises UsageError when a packed row changes what the model computes for the row packed behind it.
+def check_isolated(trainer: Any, rows: Sequence[Row], argument: str) -> None:
+    """Raises UsageError when a packed row changes what the model computes for the row behind it; `argument` packs the rows.
 
     Measured by the trainer's own collator and model, as nothing else shows it: with some attention implementations and with
     recurrent layers, rows packed together attend to one another, and the loss alone looks right.
@@ -137,18 +160,18 @@ def check_isolated(trainer: Any, rows: Sequence[Row]) -> None:
     if not torch.allclose(packed, alone, rtol=0.05, atol=0.05 * float(alone.abs().max())):
         apart = float((packed - alone).abs().max())
         raise UsageError(
-            f"[train.args] packing: with this student, packed rows attend to one another (logits move by up to {apart:.3g})",
-            "leave packing out, or set attn_implementation in model_init_kwargs to one that keeps rows apart",
+            f"[train.args] {argument}: with this student, packed rows attend to one another (logits move by up to {apart:.3g})",
+            f"leave {argument} out, or set attn_implementation in model_init_kwargs to one that keeps rows apart",
         )
 
 
 def _logits(trainer: Any, parts: Sequence[list[int]]) -> Any:
     """The logits (T, V) of rows packed into one."""
     tokens = [token for part in parts for token in part]
-    example = {"input_ids": tokens, "labels": tokens, "seq_lengths": [len(part) for part in parts]}
+    example = {"input_ids": tokens, "labels": [-100] * len(tokens), "seq_lengths": [len(part) for part in parts], "row": 0}
     batch = _on_device(trainer.data_collator([example]), trainer.model.device)
-    batch.pop("labels")
-    return trainer.model(**batch, use_cache=False).logits[0]
+    passed = {name: value for name, value in batch.items() if name in MODEL_INPUTS}
+    return trainer.model(**passed, use_cache=False).logits[0]
 
 
 def _on_device(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:
@@ -185,7 +208,7 @@ def cost(
     shared = processes if device.type == "cpu" else 1
     loaded = [_weight_bytes(model) for model in (trainer.model, *beside)]
     available = _available(device)
-    seconds = _seconds(trainer, steps) if measure else None
+    seconds = _seconds(trainer, steps, planned_validations(trainer, steps, processes)) if measure else None
     return Cost(
         steps=steps,
         memory_bytes=shared * (_memory(trainer, longest, completion, tokens) + sum(loaded[1:])),
@@ -229,7 +252,7 @@ def _available(device: Any) -> int | None:
     return None
 
 
-def _seconds(trainer: Any, steps: int) -> float:
+def _seconds(trainer: Any, steps: int, validations: int) -> float:
     import torch
 
     model = trainer.model
@@ -245,6 +268,6 @@ def _seconds(trainer: Any, steps: int) -> float:
         taken.append(time.perf_counter() - began)
         model.zero_grad()
     validation = 0.0
-    if trainer.eval_dataset is not None:  # forward only, a third of a step, once an epoch
-        validation = len(trainer.get_eval_dataloader()) * min(taken) / 3 * math.ceil(trainer.args.num_train_epochs)
+    if validations:  # forward only, a third of a step
+        validation = len(trainer.get_eval_dataloader()) * min(taken) / 3 * validations
     return float(steps * trainer.args.gradient_accumulation_steps * min(taken) + validation)

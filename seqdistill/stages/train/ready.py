@@ -37,6 +37,7 @@ from seqdistill.stages.train.validation_answers import is_spread
 from seqdistill.stages.train.vocabulary import before_cuts, cut_tokenizer, task_vocabulary
 
 FEW_JOINED = 0.8  # of the rows: with more packed sequences than this, packing hardly joins any
+JOINING = ("packing", "padding_free", "eval_packing")  # TRL's arguments that make one sequence of several rows
 SHOWN = 3  # rows shown with their loss mask
 
 
@@ -76,10 +77,9 @@ def make_ready(
     try:
         base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress, read.kept))
         trainer = prepared(method, replace(lesson, base=base), work_folder(run) / "log.jsonl")
-        packed = None
-        if getattr(arguments, "packing", False):
-            check_isolated(trainer, checked.train)
-            packed = len(trainer.train_dataset)
+        packed = len(trainer.train_dataset) if getattr(arguments, "packing", False) else None
+        if joining := next((name for name in JOINING if getattr(arguments, name, False)), None):
+            check_isolated(trainer, checked.train, joining)
         if not is_spread(arguments):
             try_row(trainer, checked.train[0])
         unlike = _template_notes(recipe, read, samples["train"][0].prompt)

@@ -2,13 +2,16 @@
 
 Where prompts come in groups (several questions on one document), groups are drawn, not prompts. Does not know what is
 measured. Tests and the decision at a margin are in `paired`.
+
+A bootstrap of scores that are all equal, or nearly all, knows nothing of prompts that it has not seen: there the score
+interval of shares, Wilson's and Tango's, is added to it.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +24,8 @@ CONFIDENCE = 0.95
 FEWEST = 10  # prompts, or groups; below, a bootstrap's interval is far too narrow and none is reported
 ENOUGH = 20  # prompts, or groups; below, an interval carries a warning
 CHUNK = 256  # resamples drawn at once: bounds the memory, not the result
+EQUAL = 1e-9  # relative: what sums of floats of equal scores differ by
+STEPS = 60  # halvings of [-1, 1]: the last bit
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,18 @@ class Resampled:
     means: "Array"  # (K,)
     replicates: "Array"  # (R, K)
     jackknife: "Array"  # (n, K)
+    each: "Array"  # (n, K) the mean of each prompt, or group
+
+    def of_columns(self, start: int, end: int) -> "Resampled":
+        """The same of some of the columns."""
+        return Resampled(*(of[..., start:end] for of in (self.means, self.replicates, self.jackknife, self.each)))
 
     def interval(self, statistic: "Statistic") -> Interval | None:
         """The value of a statistic of the means, (..., K) -> (...), with its interval; None where it is undefined.
 
         BCa, bias-corrected and accelerated: Efron 1987, https://doi.org/10.2307/2289144; expanded for few prompts, or groups.
-        No interval for fewer than `FEWEST`, or when some replicate is undefined (a ratio to nothing).
+        Of a `ScoreMean` of which few prompts deviate, also that of `Deviations`. No interval for fewer than `FEWEST`, when
+        some replicate is undefined (a ratio to nothing), or for another statistic that no replicate moves.
         """
         import numpy as np
 
@@ -88,15 +99,15 @@ class Resampled:
             return None
         if len(self.jackknife) < FEWEST or not (np.isfinite(replicates).all() and np.isfinite(left_out).all()):
             return Interval(value, None, None)
-        spread = left_out.mean() - left_out
-        if not np.ptp(replicates) > 0 or not np.any(spread):
-            return Interval(value, value, value)
-        normal = NormalDist()
-        bias, acceleration = self._bias(value, replicates), _acceleration(spread)
-        shifted = [bias + expanded_z((1 + side * CONFIDENCE) / 2, len(left_out)) for side in (-1, 1)]
-        quantiles = [normal.cdf(bias + z / (1 - acceleration * z)) for z in shifted]
-        low, high = np.quantile(replicates, quantiles)
-        return Interval(value, float(low), float(high))
+        ends: list[float] = []
+        if _varies(replicates, value) and _varies(left_out, value):
+            bias, acceleration = self._bias(value, replicates), _acceleration(left_out)
+            shifted = [bias + expanded_z((1 + side * CONFIDENCE) / 2, len(left_out)) for side in (-1, 1)]
+            quantiles = [NormalDist().cdf(bias + z / (1 - acceleration * z)) for z in shifted]
+            ends += map(float, np.quantile(replicates, quantiles))
+        if (few := self._deviations(statistic)) is not None:
+            ends += few.ends()
+        return Interval(value, min(value, *ends), max(value, *ends)) if ends else Interval(value, None, None)
 
     def below(self, statistic: "Statistic", threshold: float) -> float | None:
         """The one-sided p of "the statistic is at most `threshold`", by the same BCa: small when it is shown to be higher.
@@ -108,15 +119,24 @@ class Resampled:
         found = self.interval(statistic)
         if found is None or found.low is None:
             return None
-        if found.low == found.high:
-            return float(found.value <= threshold)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            replicates, left_out = statistic(self.replicates), statistic(self.jackknife)
-        normal, edge = NormalDist(), 0.5 / len(replicates)
-        share_below = float(np.count_nonzero(replicates <= threshold) / len(replicates))
-        bias, acceleration = self._bias(found.value, replicates), _acceleration(left_out.mean() - left_out)
-        length = normal.inv_cdf(min(max(share_below, edge), 1 - edge)) - bias  # BCa's quantile, solved for its z
-        return level_of(length / (1 + acceleration * length) - bias, len(left_out))
+        replicates, left_out = statistic(self.replicates), statistic(self.jackknife)
+        p: list[float] = []
+        if _varies(replicates, found.value) and _varies(left_out, found.value):
+            normal, edge = NormalDist(), 0.5 / len(replicates)
+            share_below = float(np.count_nonzero(replicates <= threshold) / len(replicates))
+            bias, acceleration = self._bias(found.value, replicates), _acceleration(left_out)
+            length = normal.inv_cdf(min(max(share_below, edge), 1 - edge)) - bias  # BCa's quantile, solved for its z
+            p.append(level_of(length / (1 + acceleration * length) - bias, len(left_out)))
+        if (few := self._deviations(statistic)) is not None:
+            p.append(few.below(threshold))
+        return max(p)
+
+    def hardly_varies(self, statistic: "ScoreMean") -> bool:
+        """Whether a bootstrap alone says little of it: fewer than `FEWEST` prompts, or groups, deviate from all others."""
+        return self._deviations(statistic) is not None
+
+    def _deviations(self, statistic: "Statistic") -> "Deviations | None":
+        return Deviations.of(statistic(self.each), statistic.lowest) if isinstance(statistic, ScoreMean) else None
 
     def _bias(self, value: float, replicates: "Array") -> float:
         import numpy as np
@@ -144,7 +164,14 @@ def level_of(z: float, n: int) -> float:
     return float(stdtr(n - 1, z / math.sqrt(n / (n - 1))))
 
 
-def _acceleration(spread: "Array") -> float:
+def _varies(values: "Array", around: float) -> bool:
+    import numpy as np
+
+    return float(np.ptp(values)) > EQUAL * max(abs(around), 1.0)
+
+
+def _acceleration(left_out: "Array") -> float:
+    spread = left_out.mean() - left_out
     return float((spread**3).sum() / (6 * (spread**2).sum() ** 1.5))
 
 
@@ -170,7 +197,8 @@ def resample(scores: "Array", resamples: int, seed: int, groups: Sequence[str] |
         parts.append(counts @ sums / (counts @ sizes)[:, None])
     total = sums.sum(axis=0)
     left = (sizes.sum() - sizes)[:, None]
-    return Resampled(total / sizes.sum(), np.concatenate(parts), (total - sums) / np.maximum(left, 1))
+    each = sums / sizes[:, None]
+    return Resampled(total / sizes.sum(), np.concatenate(parts), (total - sums) / np.maximum(left, 1), each)
 
 
 def share(hits: float, n: float) -> Interval:
@@ -187,14 +215,33 @@ def share(hits: float, n: float) -> Interval:
     return Interval(100 * rate, 100 * low, 100 * high)
 
 
-def column(k: int) -> "Statistic":
-    """The mean of column k."""
-    return lambda means: means[..., k]
+@dataclass(frozen=True)
+class ScoreMean:
+    """A statistic: the mean of column `k`, scores from 0 to 100, or what it is more than that of column `less`."""
+
+    k: int
+    less: int | None = None
+    lowest: float = 0.0  # of a score, or of a difference; the highest is 100
+
+    def __call__(self, means: "Array") -> "Array":
+        found: Array = means[..., self.k]
+        return found if self.less is None else found - means[..., self.less]
 
 
-def difference(k: int, other: int) -> "Statistic":
-    """The mean of column k less that of another."""
-    return lambda means: means[..., k] - means[..., other]
+def unseen(n: float) -> float:
+    """Up to which share of prompts may be unlike n that are all alike: Wilson's bound of 0 in n, from 0 to 1."""
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    return z * z / (n + z * z)
+
+
+def column(k: int) -> ScoreMean:
+    """The mean of column k, of scores from 0 to 100."""
+    return ScoreMean(k)
+
+
+def difference(k: int, other: int) -> ScoreMean:
+    """The mean of column k less that of another, both of scores from 0 to 100."""
+    return ScoreMean(k, other, -100.0)
 
 
 def ratio(k: int, other: int, scale: float = 1.0) -> "Statistic":
@@ -205,3 +252,79 @@ def ratio(k: int, other: int, scale: float = 1.0) -> "Statistic":
 def gap_closed(k: int, base: int, top: int) -> "Statistic":
     """How much of the way from the mean of column `base` to that of `top` column k has come, in percent."""
     return lambda means: 100.0 * (means[..., k] - means[..., base]) / (means[..., top] - means[..., base])
+
+
+# --- score intervals: for shares, and for scores that hardly vary -------------------------------------------------------------
+
+
+def tango_z(only_first: Any, only_second: Any, n: Any, difference: Any) -> Any:
+    """Tango's score statistic for a difference of paired shares (-1 to 1); elementwise on arrays too.
+
+    Tango 1998, Statistics in Medicine 17, 891: the discordant share is estimated under the hypothesis.
+    """
+    import numpy as np
+
+    b, c, d = np.asarray(only_first, float), np.asarray(only_second, float), np.asarray(difference, float)
+    linear = -b - c + (2 * n - b + c) * d
+    constant = -c * d * (1 - d)
+    second = (np.sqrt(np.maximum(linear * linear - 8 * n * constant, 0)) - linear) / (4 * n)
+    variance = n * np.maximum(2 * second + d * (1 - d), 0)
+    distance = b - c - n * d
+    with np.errstate(divide="ignore", invalid="ignore"):
+        certain = np.where(distance == 0, 0.0, np.copysign(np.inf, distance))
+        return np.where(variance > 0, distance / np.sqrt(variance), certain)
+
+
+def tango(only_first: Any, only_second: Any, n: Any) -> tuple[Any, Any]:
+    """Tango's score interval of the difference of two paired shares, first less second, from -1 to 1; elementwise."""
+    import numpy as np
+
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    ends = []
+    for target in (z, -z):
+        low, high = np.full(np.shape(only_first), -1.0), np.full(np.shape(only_first), 1.0)
+        for _ in range(STEPS):  # the statistic falls as the difference rises
+            middle = (low + high) / 2
+            above = tango_z(only_first, only_second, n, middle) > target
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        ends.append((low + high) / 2)
+    return ends[0], ends[1]
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """Values of n prompts, or groups, of which nearly all are the same, by what the others deviate from it.
+
+    Its interval is Tango's, the points above counted as whole prompts won, those below as lost: of n equal values
+    z^2 / (n + z^2) on both sides, which is Wilson's of 0 in n; of values that are all 0, 100 or -100, that of shares.
+    """
+
+    n: int
+    usual: float
+    above: float  # points, in whole prompts
+    below_usual: float
+    lowest: float
+
+    @classmethod
+    def of(cls, values: "Array", lowest: float = -100.0) -> "Deviations | None":
+        """From scores or differences, (n,), of at most 100; None where at least `FEWEST` deviate, or half of them."""
+        import numpy as np
+
+        found, counts = np.unique(np.round(values, 6), return_counts=True)
+        n, most = len(values), int(counts.max())
+        if n - most >= min(FEWEST, n / 2):
+            return None
+        usual = float(found[counts.argmax()])
+        apart = np.round(values, 6) - usual
+        return cls(n, usual, float(apart.clip(0).sum()) / 100, float((-apart).clip(0).sum()) / 100, lowest)
+
+    def ends(self) -> tuple[float, float]:
+        """The ends of the interval."""
+        low, high = tango(self.above, self.below_usual, self.n)
+        return max(self.usual + 100 * float(low), self.lowest), min(self.usual + 100 * float(high), 100.0)
+
+    def below(self, threshold: float) -> float:
+        """The one-sided p of "the mean is at most `threshold`"."""
+        distance = max(-1.0, min(1.0, (threshold - self.usual) / 100))
+        z = float(tango_z(self.above, self.below_usual, self.n, distance))
+        return 1 - NormalDist().cdf(z) if math.isfinite(z) else float(z < 0)

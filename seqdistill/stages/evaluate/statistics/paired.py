@@ -8,9 +8,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, FEWEST, Interval, Resampled, difference, share
+from seqdistill.stages.evaluate.statistics.intervals import (
+    CONFIDENCE,
+    FEWEST,
+    Deviations,
+    Interval,
+    Resampled,
+    difference,
+    share,
+    tango,
+    tango_z,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +30,6 @@ if TYPE_CHECKING:
 
 ALPHA = (1 - CONFIDENCE) / 2  # one-sided, of a claim that the student is not worse
 POWER = 0.8  # with which the number of prompts needed would decide
-STEPS = 60  # halvings of [-1, 1]: the last bit
 
 BETTER, EQUIVALENT, NON_INFERIOR, INCONCLUSIVE, INFERIOR = (
     "BETTER",
@@ -50,8 +59,9 @@ def decide(gap: Interval | None, margin: float) -> str:
 def needed(differences: "Array", margin: float, groups: Sequence[str] | None = None, *, shares: bool) -> int | None:
     """The prompts, those at hand included, with which non-inferiority would be shown with a chance of POWER.
 
-    (z_alpha + z_beta)^2 variance / (margin + mean difference)^2, the differences being as seen. None where the difference seen
-    is not within the margin: no number of prompts would show what is not so. With groups, as many more as the prompts are
+    (z_alpha + z_beta)^2 variance / (margin + mean difference)^2, the differences being as seen; of shares, and where few
+    prompts differ, at least as many as the score interval of no discordant prompt needs. None where the difference seen is not
+    within the margin: no number of prompts would show what is not so. With groups, as many more as the prompts are
     worth less than independent ones.
     """
     mean = float(differences.mean())
@@ -61,8 +71,9 @@ def needed(differences: "Array", margin: float, groups: Sequence[str] | None = N
     z = normal.inv_cdf(1 - ALPHA)
     variance = float(differences.var())
     number = (z + normal.inv_cdf(POWER)) ** 2 * variance / (margin + mean) ** 2
-    if shares and margin < 100:  # also where the two differ on no prompt yet, Tango's interval has a width
-        number = max(number, z * z * (100 - margin) / margin) if margin else math.inf
+    room = margin + mean
+    if shares or Deviations.of(differences) is not None:
+        number = max(number, z * z * (100 - room) / room)
     if not math.isfinite(number):
         return None
     return round(math.ceil(number) * len(differences) / effective(differences, groups))
@@ -111,40 +122,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 # --- shares -----------------------------------------------------------------------------------------------------------
-
-
-def tango_z(only_first: Any, only_second: Any, n: Any, difference: Any) -> Any:
-    """Tango's score statistic for a difference of paired shares (-1 to 1); elementwise on arrays too.
-
-    Tango 1998, Statistics in Medicine 17, 891: the discordant share is estimated under the hypothesis.
-    """
-    import numpy as np
-
-    b, c, d = np.asarray(only_first, float), np.asarray(only_second, float), np.asarray(difference, float)
-    linear = -b - c + (2 * n - b + c) * d
-    constant = -c * d * (1 - d)
-    second = (np.sqrt(np.maximum(linear * linear - 8 * n * constant, 0)) - linear) / (4 * n)
-    variance = n * np.maximum(2 * second + d * (1 - d), 0)
-    distance = b - c - n * d
-    with np.errstate(divide="ignore", invalid="ignore"):
-        certain = np.where(distance == 0, 0.0, np.copysign(np.inf, distance))
-        return np.where(variance > 0, distance / np.sqrt(variance), certain)
-
-
-def tango(only_first: Any, only_second: Any, n: Any) -> tuple[Any, Any]:
-    """Tango's score interval of the difference of two paired shares, first less second, from -1 to 1; elementwise."""
-    import numpy as np
-
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    ends = []
-    for target in (z, -z):
-        low, high = np.full(np.shape(only_first), -1.0), np.full(np.shape(only_first), 1.0)
-        for _ in range(STEPS):  # the statistic falls as the difference rises
-            middle = (low + high) / 2
-            above = tango_z(only_first, only_second, n, middle) > target
-            low, high = np.where(above, middle, low), np.where(above, high, middle)
-        ends.append((low + high) / 2)
-    return ends[0], ends[1]
 
 
 @dataclass(frozen=True)

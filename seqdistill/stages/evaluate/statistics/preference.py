@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, Interval
+from seqdistill.stages.evaluate.statistics.intervals import CONFIDENCE, FEWEST, Interval, unseen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,13 +37,14 @@ def length_controlled(preferences: "Array", lengths: "Array", others: "Array") -
 
     AlpacaEval's formula without its table of instruction difficulties ("length_controlled_minimal" there): the logit of a win
     is a constant plus a multiple of tanh(length difference / its standard deviation). Dubois et al. 2024,
-    https://arxiv.org/abs/2404.04475. The interval is the sandwich estimator's. None where all lengths differ equally.
+    https://arxiv.org/abs/2404.04475. The interval is the sandwich estimator's; where the model leaves hardly a preference
+    unexplained, as where all are wins, it is at least as wide as that of a share of which every prompt is a hit. None for fewer
+    than `FEWEST`, and where all lengths differ equally.
     """
     import numpy as np
 
     gap = lengths - others
-    spread = gap.std(ddof=1) if len(gap) > 1 else 0.0
-    if not spread > 0:
+    if len(gap) < FEWEST or not (spread := gap.std(ddof=1)) > 0:
         return None
     design = np.stack([np.ones(len(gap)), np.tanh(gap / spread)], axis=1)
     weights = np.zeros(2)
@@ -59,6 +60,9 @@ def length_controlled(preferences: "Array", lengths: "Array", others: "Array") -
     inverse = np.linalg.inv(curvature)
     error = math.sqrt(float((inverse @ (scores.T @ scores) @ inverse)[0, 0]))
     value, low, high = (100 / (1 + math.exp(-(float(weights[0]) + side * Z * error))) for side in (0, -1, 1))
+    if np.abs(preferences - expected).sum() < FEWEST:
+        apart = 100 * unseen(len(gap))
+        low, high = max(0.0, min(low, value - apart)), min(100.0, max(high, value + apart))
     return Interval(value, low, high)
 
 
@@ -84,7 +88,8 @@ def corrected_mean(labels: "Array", preferences: "Array", strata: Sequence[int])
     """The mean preference of people, in percent; `labels` is NaN where there is none. None with too few labels.
 
     Labels must be drawn at random within a stratum, not over all: each stratum is corrected by its own labels and counts by
-    its size. Strata are taken as one where one of them has fewer than `FEWEST_LABELS`.
+    its size. Strata are taken as one where one of them has fewer than `FEWEST_LABELS`. In each, the interval is at
+    least as wide as Wilson's of labels that are all equal.
     """
     import numpy as np
 
@@ -97,8 +102,9 @@ def corrected_mean(labels: "Array", preferences: "Array", strata: Sequence[int])
     for one in np.unique(of):
         mine = of == one
         mean, error = prediction_powered(labels[mine & known], preferences[mine & known], preferences[mine & ~known])
+        least = (unseen(int((mine & known).sum())) / Z) ** 2  # n labels that are alike do not show that all are
         weight = mine.mean()
-        value, variance = value + weight * mean, variance + weight**2 * error
+        value, variance = value + weight * mean, variance + weight**2 * max(error, least)
     half = Z * math.sqrt(variance)
     return Interval(100 * value, 100 * max(0.0, value - half), 100 * min(1.0, value + half))
 

@@ -1,4 +1,4 @@
-"""The choice: scores the remaining rows, keeps the best of each prompt or of all, and names the baselines to compare with.
+"""The choice: scores rows, keeps the best of each prompt or of all, and names the baselines to compare with.
 
 Brings together the scores (`scoring`, `verify`, `judge`, `reward`) and the rule (`selection`). Reads rows one prompt at a time.
 """
@@ -18,7 +18,7 @@ from seqdistill.journal.storage import Journal
 from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, ScoreConfig
-from seqdistill.records import Sample
+from seqdistill.records import Sample, fingerprint
 from seqdistill.runs import Run
 from seqdistill.stages.filter.checks.words import Hashes, Ints
 from seqdistill.stages.filter.scoring.answers import extractor
@@ -40,6 +40,20 @@ REWARDED_AT_ONCE = 1024
 ALL_APART = 0.9  # of the prompts with several samples: when in more of them no two agree, a vote decides nothing
 
 Read = Callable[[int], Sample]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The score of each row, and what scoring them cost."""
+
+    by_row: dict[int, float | None]
+    summary: dict[str, Any]  # for the report
+
+    def best_first(self, order: Ints) -> Ints:
+        """The rows of `order` by their scores, the best first and those without one last; equal ones stay in their order."""
+        scores = [self.by_row.get(row) for row in order.tolist()]
+        merit = np.array([-np.inf if score is None else score for score in scores])
+        return order[np.argsort(-merit, kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -101,14 +115,10 @@ class Chooser:
         self._run, self._recipe, self._config, self._form = run, recipe, recipe.filter, form
         self._prompts, self._held_out, self._read, self._progress = prompts, held_out, read, progress
 
-    def choose(self, rows: Ints, voters: Ints) -> Choice:
-        """Chooses among `rows`. With `score.by = vote`, all of `voters` vote: a row that was dropped as a duplicate still has
-        its vote.
-
-        Raises UsageError for bad settings and Incomplete when a judge's answers are missing.
-        """
-        config, summary = self._config, dict[str, Any]()
-        scores = self._scores(rows, voters, summary)
+    def choose(self, rows: Ints, scored: Scored) -> Choice:
+        """Chooses among `rows`, all of them scored."""
+        config, summary = self._config, dict(scored.summary)
+        scores = {row: scored.by_row[row] for row in np.sort(rows).tolist()}
         selecting = replace(config.select, min_score=lowest_score(config))
         kind = config.score.metric if config.score.by == "reference" else config.score.by
         choice = Choice({}, {name: set() for name in BASELINES if config.baselines}, summary)
@@ -168,28 +178,50 @@ class Chooser:
         starts = np.flatnonzero(np.diff(self._prompts[ordered])) + 1
         return (group.tolist() for group in np.split(ordered, starts) if len(group))
 
-    def _scores(self, rows: Ints, voters: Ints, summary: dict[str, Any]) -> dict[int, float | None]:
-        """The score of each row, and in `summary` what a judge cost."""
-        config, inorder = self._config, np.sort(rows).tolist()
-        if config.score.by == "judge":
-            with Journal(self._run.file("filter", "journal.jsonl")) as journal:
-                judged = judge(self._run, self._recipe, journal, _Samples(self._read, inorder), len(inorder), self._progress)
-            summary["judge"] = {name: value for name, value in asdict(judged).items() if name != "scores"}
-            return {row: judged.scores[self._read(row).id] for row in inorder}
+    def score(self, rows: Ints) -> Scored:
+        """The score of each row; nothing is scored where `score.by` is none. In a vote, all of `rows` vote.
+
+        A judge and a reward model score one of several rows that are equal to the byte, and the others with it.
+        Raises UsageError for bad settings and Incomplete when a judge's answers are missing.
+        """
+        match self._config.score.by:
+            case "none":
+                return Scored({}, {})
+            case "judge" | "reward":
+                firsts = self._first_of_equal(np.sort(rows).tolist())
+                distinct = sorted(set(firsts.values()))
+                scored = self._judged(distinct) if self._config.score.by == "judge" else Scored(self._rewards(distinct), {})
+                return Scored({row: scored.by_row[first] for row, first in firsts.items()}, scored.summary)
         scores: dict[int, float | None] = {}
         self._progress.start("scoring", len(rows), "rows")
-        if config.score.by == "reward":
-            reward = RewardModel(str(_reward_model(config.score).model))
-            for part in (inorder[start : start + REWARDED_AT_ONCE] for start in range(0, len(inorder), REWARDED_AT_ONCE)):
-                scores |= zip(part, reward.scores([self._read(row) for row in part]), strict=True)
-                self._progress.advance(len(part))
-        else:
-            with self._score() as score:
-                for group in self._groups(voters if config.score.by in ("vote", "consensus") else rows):
-                    scores |= zip(group, score([self._read(row) for row in group]), strict=True)
-                    self._progress.advance(len(group))
+        with self._score() as score:
+            for group in self._groups(rows):
+                scores |= zip(group, score([self._read(row) for row in group]), strict=True)
+                self._progress.advance(len(group))
         self._progress.end()
-        return {row: scores[row] for row in inorder}
+        return Scored(scores, {})
+
+    def _first_of_equal(self, rows: list[int]) -> dict[int, int]:
+        """For each row the first of those with the same prompt, completion and reference, itself or an earlier one."""
+        firsts: dict[str, int] = {}
+        samples = ((row, self._read(row)) for row in rows)
+        return {row: firsts.setdefault(fingerprint([one.prompt, one.completion, one.reference]), row) for row, one in samples}
+
+    def _judged(self, rows: list[int]) -> Scored:
+        with Journal(self._run.file("filter", "journal.jsonl")) as journal:
+            judged = judge(self._run, self._recipe, journal, _Samples(self._read, rows), len(rows), self._progress)
+        cost = {name: value for name, value in asdict(judged).items() if name != "scores"}
+        return Scored({row: judged.scores[self._read(row).id] for row in rows}, {"judge": cost})
+
+    def _rewards(self, rows: list[int]) -> dict[int, float | None]:
+        scores: dict[int, float | None] = {}
+        reward = RewardModel(str(_reward_model(self._config.score).model))
+        self._progress.start("scoring", len(rows), "rows")
+        for part in (rows[start : start + REWARDED_AT_ONCE] for start in range(0, len(rows), REWARDED_AT_ONCE)):
+            scores |= zip(part, reward.scores([self._read(row) for row in part]), strict=True)
+            self._progress.advance(len(part))
+        self._progress.end()
+        return scores
 
     @contextmanager
     def _score(self) -> Iterator[Check]:

@@ -20,6 +20,7 @@ from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TeacherConfig
 from seqdistill.records import Prompt, Sample, file_sha256, read_samples, request_seed, write_jsonl
+from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests
 from seqdistill.stages.generate.recorded.pairs import Pair, Pairs
@@ -86,9 +87,10 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
     The teacher is the recipe's, or else the model that each answer names, or else "recorded". A plain line's own `id` is its
     prompt's. An import adds to earlier imports; an answer that one of them brought is not taken again, only what is newly known
     of it. What feedback in a log of `serve` corrects or rates below 0 is left out. Raises UsageError, before anything is
-    written, when no line can be read, when a batch's reply could belong to several requests, and for a run whose samples were
-    generated.
+    written, when no line can be read, when a batch's reply could belong to several requests, for a run whose samples were
+    generated, and for a teacher whose terms forbid training.
     """
+    check_training_allowed(teachers_in(recipe))
     _check_not_generated(run)
     check_columns(recipe.task.columns)
     views = views_of(recipe.task, progress)

@@ -39,6 +39,12 @@ class Lesson:
     material: Any = None  # what the method's `gather` found
     found: dict[str, Any] = field(default_factory=dict)  # what the method reports of itself, for the manifest
 
+    @property
+    def fitting(self) -> dict[str, list[Sample]]:
+        """The samples of the checked rows, by file: those that do not fit are left out."""
+        fitting = {row.id for row in [*self.checked.train, *self.checked.validation]}
+        return {name: [sample for sample in part if sample.id in fitting] for name, part in self.samples.items()}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -49,6 +55,7 @@ class Step:
     labels: Any  # (N) the tokens that are learnt there
     logits: Any  # (N, V) the student's
     extras: dict[str, Any]  # what the collator added
+    balance: Any = None  # a mixture of experts' load-balancing loss, where it is trained with
 
 
 @dataclass(frozen=True)

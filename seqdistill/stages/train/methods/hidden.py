@@ -191,7 +191,7 @@ def check_arguments(arguments: Any, config: TrainConfig) -> None:
     if not (weights := wanted(config)):
         return
     first = next(iter(weights))
-    for name in ("packing", "padding_free", "gradient_checkpointing"):
+    for name in ("packing", "eval_packing", "padding_free", "gradient_checkpointing"):
         if getattr(arguments, name):
             raise UsageError(
                 f"[train.args] {name} with [train] {first}", f"its layers are compared row by row: leave {name} out"

@@ -89,8 +89,8 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
         model=lesson.model,
         teacher_model=teacher,
         args=arguments,
-        train_dataset=_prompts(lesson.samples["train"]),
-        eval_dataset=_prompts(lesson.samples["validation"]) if checked.validation else None,
+        train_dataset=_prompts(lesson.fitting["train"]),
+        eval_dataset=_prompts(lesson.fitting["validation"]) if checked.validation else None,
         processing_class=tokenizer,
         callbacks=[*callbacks, _order_by_epoch()],
     )

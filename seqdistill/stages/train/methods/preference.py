@@ -2,9 +2,13 @@
 
 By TRL's DPOTrainer (Rafailov et al. 2023, https://arxiv.org/abs/2305.18290). The student samples one answer to each prompt
 before the training; a row whose answers are the same has nothing to prefer. The pairs are in train/pairs.jsonl.
+
+TRL renders a pair's prompt differently when a template renders it so before an answer. Trained on are the tokens of
+rendering.py: the prompt as prompted, and both answers behind it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from seqdistill.engines import Completion, Request, open_engine
@@ -12,13 +16,15 @@ from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import run_async
 from seqdistill.recipe.tables import Recipe, TrainConfig
-from seqdistill.records import Sample, request_seed, write_jsonl
+from seqdistill.records import Message, Sample, request_seed, write_jsonl
 from seqdistill.stages.train.checkpoints import work_folder
 from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_smoothing, check_unmixed
+from seqdistill.stages.train.rendering import Template, Unfit
 from seqdistill.stages.train.student import Student
 
 TEMPERATURE = 1.0  # the student's own distribution
 PAIR_KEYS = ("prompt", "chosen", "rejected")  # what TRL reads of a pair
+TOKEN_KEYS = ("prompt_ids", "chosen_ids", "rejected_ids")  # what it makes of it
 
 
 def check_recipe(recipe: Recipe, student: Student) -> None:
@@ -43,16 +49,28 @@ def check_arguments(arguments: Any, _config: TrainConfig) -> None:
 
 def gather(lesson: Lesson) -> dict[str, list[dict[str, Any]]]:
     """The pairs, by file: train, validation. Raises UsageError where no row has a pair."""
-    fitting = {row.id for row in [*lesson.checked.train, *lesson.checked.validation]}
-    rows = {name: [sample for sample in part if sample.id in fitting] for name, part in lesson.samples.items()}
+    rows, template = lesson.fitting, Template(lesson.tokenizer, lesson.stops)
     longest = max(len(row.tokens) - row.start for row in lesson.checked.train)
     answers = run_async(_answers(lesson, [sample for part in rows.values() for sample in part], longest))
-    pairs = {name: [pair for sample in part if (pair := _pair(sample, answers[sample.id]))] for name, part in rows.items()}
-    lesson.found["pairs"] = {"train": len(pairs["train"]), "same_answer": len(rows["train"]) - len(pairs["train"])}
-    if not pairs["train"]:
+    differing = {
+        name: [sample for sample in part if answers[sample.id].content.strip() != sample.text.strip()]
+        for name, part in rows.items()
+    }
+    if not differing["train"]:
         raise UsageError(
             f"[train] method = 'preference': the student already answers all {len(rows['train'])} rows as its teacher does",
             "there is nothing left to prefer: evaluate it",
+        )
+    pairs = {
+        name: [pair for sample in part if (pair := _pair(sample, answers[sample.id].content, template))]
+        for name, part in differing.items()
+    }
+    same, unfit = len(rows["train"]) - len(differing["train"]), len(differing["train"]) - len(pairs["train"])
+    lesson.found["pairs"] = {"train": len(pairs["train"]), "same_answer": same, **({"unfit_answer": unfit} if unfit else {})}
+    if not pairs["train"]:
+        raise UsageError(
+            "[train] method = 'preference': none of the student's own answers can be trained on: they hold control tokens",
+            "use another method, or another student",
         )
     return pairs
 
@@ -64,7 +82,7 @@ def _keeping(lesson: Lesson) -> Any:
     class Keeping(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
         def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             if state.is_world_process_zero:
-                pairs = (pair for part in lesson.material.values() for pair in part)
+                pairs = ({key: pair[key] for key in ("id", *PAIR_KEYS)} for part in lesson.material.values() for pair in part)
                 write_jsonl(work_folder(lesson.run) / "pairs.jsonl", pairs)
 
     return Keeping()
@@ -91,16 +109,17 @@ async def _answers(lesson: Lesson, samples: Sequence[Sample], longest: int) -> d
     return found
 
 
-def _pair(sample: Sample, answer: Completion) -> dict[str, Any] | None:
-    """The teacher's answer and the student's; None where they are the same."""
-    if answer.content.strip() == sample.text.strip():
+def _pair(sample: Sample, answer: str, template: Template) -> dict[str, Any] | None:
+    """The teacher's answer and the student's, as messages and as tokens; None where the student's cannot be rendered."""
+    rejected: list[Message] = [{"role": "assistant", "content": answer}]
+    chosen = template.render(sample, reasoning=False)
+    try:
+        own = template.render(replace(sample, completion=rejected), reasoning=False)
+    except Unfit:
         return None
-    return {
-        "id": sample.id,
-        "prompt": sample.prompt,
-        "chosen": sample.completion,
-        "rejected": [{"role": "assistant", "content": answer.content}],
-    }
+    tokens = (chosen.tokens[: chosen.start], chosen.tokens[chosen.start :], own.tokens[own.start :])
+    messages = (sample.prompt, sample.completion, rejected)
+    return {"id": sample.id, **dict(zip(PAIR_KEYS, messages, strict=True)), **dict(zip(TOKEN_KEYS, tokens, strict=True))}
 
 
 def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
@@ -111,10 +130,12 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
     arguments = lesson.arguments
     if "max_length" not in lesson.recipe.train.args:
         arguments.max_length = None  # the student's answers may be longer than the rows
-    parts = {
-        name: Dataset.from_list([{key: pair[key] for key in PAIR_KEYS} for pair in pairs]) if pairs else None
-        for name, pairs in lesson.material.items()
-    }
+
+    def parts_with(keys: Sequence[str]) -> dict[str, Any]:
+        listed = {name: [{key: pair[key] for key in keys} for pair in pairs] for name, pairs in lesson.material.items()}
+        return {name: Dataset.from_list(pairs) if pairs else None for name, pairs in listed.items()}
+
+    parts = parts_with(PAIR_KEYS)
     if parts["validation"] is None:
         if lesson.recipe.train.best_by is not None and lesson.checked.validation:
             raise UsageError(
@@ -127,7 +148,7 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
     if not hasattr(lesson.model, "peft_config"):
         reference = load("AutoModelForCausalLM", lesson.base.model, dtype=str(lesson.model.dtype).removeprefix("torch."))
         lesson.beside.append(reference)
-    return DPOTrainer(
+    trainer = DPOTrainer(
         model=lesson.model,
         ref_model=reference,
         args=arguments,
@@ -136,6 +157,24 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
         processing_class=lesson.tokenizer,
         callbacks=[*callbacks, _keeping(lesson)],
     )
+    if arguments.precompute_ref_log_probs:
+        _check_prompts(trainer, lesson)
+    else:
+        tokens = parts_with(TOKEN_KEYS)
+        trainer.train_dataset, trainer.eval_dataset = tokens["train"], tokens["validation"]
+    return trainer
+
+
+def _check_prompts(trainer: Any, lesson: Lesson) -> None:
+    """Raises UsageError where the reference's log-probabilities were computed behind other prompts than are trained on."""
+    checked = {tuple(pair["prompt_ids"]) for part in lesson.material.values() for pair in part}
+    for row in (*trainer.train_dataset, *(trainer.eval_dataset or ())):
+        if tuple(row["prompt_ids"]) not in checked:
+            raise UsageError(
+                "[train.args] precompute_ref_log_probs: the student's chat template renders a prompt differently when an "
+                "answer follows, and TRL would train on that",
+                "leave precompute_ref_log_probs out",
+            )
 
 
 METHOD = Method(

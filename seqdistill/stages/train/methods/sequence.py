@@ -15,8 +15,12 @@ from seqdistill.stages.train.preflight import check_batches
 from seqdistill.stages.train.rendering import Row
 from seqdistill.stages.train.token_batches import TokenBatches, token_batches
 
-PLAIN = ("input_ids", "labels", "attention_mask", "position_ids", "seq_lengths")  # columns that TRL's collator reads
-
+MODEL_INPUTS = frozenset(  # of what TRL's collator makes of rows
+    (
+        *("input_ids", "attention_mask", "position_ids"),
+        *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"),
+    )
+)
 
 KEYS = frozenset(("batch_tokens",))  # of [train], beside those of the terms over the teacher's inside
 
@@ -80,9 +84,15 @@ def check_arguments(arguments: Any, config: TrainConfig) -> None:
 
 
 def _check_weighted(arguments: Any) -> None:
-    if arguments.packing:
-        raise UsageError("[train.args] packing with weights of rows", "a packed row has many weights: leave packing out")
+    check_unpacked(arguments, "weights of rows")
     check_plain_loss(arguments, "weights of rows")
+
+
+def check_unpacked(arguments: Any, what: str) -> None:
+    """Raises UsageError for [train.args] that pack rows, of which each has its own of `what`."""
+    for name in ("packing", "eval_packing"):
+        if getattr(arguments, name):
+            raise UsageError(f"[train.args] {name} = True with {what}", f"they belong to single rows: leave {name} out")
 
 
 def check_plain_loss(arguments: Any, what: str) -> None:
@@ -164,32 +174,35 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None, batches: Token
             if loss is None and (return_outputs or not plain or self.args.device.type != "cpu"):
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             step = self._step(model, inputs)
-            total = (loss or text_loss)(step).sum()
-            if num_items_in_batch is None:
-                return total / max(len(step.labels), 1)
-            # the tokens of all processes were counted, and their gradients are averaged
-            return (
-                total / num_items_in_batch * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
+            found = (loss or text_loss)(step).sum() / (
+                max(len(step.labels), 1) if num_items_in_batch is None else num_items_in_batch
             )
+            if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+                found = found * self.accelerator.num_processes  # all tokens were counted, and gradients are averaged
+            if step.balance is not None:  # a mean over a batch, where the loss above is a part of all batches of a step
+                batches = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
+                found = found + self.router_aux_loss_coef * step.balance / batches
+            return found
 
         def _step(self, model: Any, inputs: dict[str, Any]) -> Step:
             """The student called on a batch, its logits computed where a token is trained."""
-            known = {*PLAIN, "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
             labels = inputs["labels"][:, 1:]
             trained = labels != -100
 
             def keep_trained(_: Any, hidden: tuple[Any, ...]) -> Any:
                 return hidden[0][:, :-1][trained]  # (B, T, H) -> (N, H)
 
-            passed = {name: value for name, value in inputs.items() if name in known and name != "labels"}
+            passed = {name: value for name, value in inputs.items() if name in MODEL_INPUTS}
             head = self.accelerator.unwrap_model(model).get_output_embeddings()
             hook = head.register_forward_pre_hook(keep_trained)
             try:
-                logits = model(**passed, use_cache=False).logits  # (N, V)
+                balanced = {"output_router_logits": True} if self.aux_loss_enabled else {}
+                outputs = model(**passed, **balanced, use_cache=False)  # its logits (N, V)
             finally:
                 hook.remove()
-            extras = {name: value for name, value in inputs.items() if name not in known}
-            return Step(passed, trained, labels[trained], logits, extras)
+            extras = {name: value for name, value in inputs.items() if name not in MODEL_INPUTS and name != "labels"}
+            balance = outputs.aux_loss if self.aux_loss_enabled else None
+            return Step(passed, trained, labels[trained], outputs.logits, extras, balance)
 
     return CompletionTrainer
 
