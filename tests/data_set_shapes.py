@@ -201,6 +201,21 @@ CASES: dict[
         [QA],
         0,
     ),
+    "a system message without text": (
+        [
+            {"messages": [{"role": "system", "content": ""}, ASKED, ANSWER]},
+            {
+                "conversations": [
+                    {"from": "system", "value": ""},
+                    {"from": "human", "value": "2 + 3?"},
+                    {"from": "gpt", "value": "5"},
+                ]
+            },
+            {"request": {"messages": [{"role": "developer", "content": " "}, ASKED]}, "response": REPLY},
+        ],
+        [SUM, SUM, SUM],
+        0,
+    ),
     "documents by their names": ([{"question": "2 + 3?", "documents": ["doc_17", "a.pdf"], "answer": "5"}], [SUM], 0),
     "HelpSteer2": (
         [{"prompt": "2 + 3?\n<extra_id_1>Assistant\n5\n<extra_id_1>User\nAnd 1?", "response": "6"}],

@@ -2,8 +2,9 @@
 
 import pytest
 
-from seqdistill.engines.replies import chosen, finish_reason, parse_choice, unfenced
+from seqdistill.engines.replies import chosen, finish_reason, parse_choice
 from seqdistill.errors import UsageError
+from seqdistill.fences import unfenced
 from seqdistill.reasoning import leftover_reasoning, split_reasoning
 
 FINAL = "<|start|>assistant<|channel|>final<|message|>yes<|return|>"

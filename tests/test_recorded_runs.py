@@ -347,3 +347,23 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
         assert new == count
         peaks.append(peak)
     assert peaks[1] - peaks[0] < 12_000, "KiB more, for a file of 24,000 KiB instead of 3,600"
+
+
+@pytest.mark.parametrize(
+    ("form", "completion", "text"),
+    [
+        ({"schema": {"type": "object"}}, '```json\n{"a": 1}\n```', '{"a": 1}'),
+        ({"schema": {"type": "object"}}, '{"a": 1}', '{"a": 1}'),
+        ({"choices": ("yes", "no")}, '```json\n{"choice": "yes"}\n```', "yes"),
+        ({"choices": ("yes", "no")}, '"yes"', "yes"),
+        ({}, '```json\n{"a": 1}\n```', '```json\n{"a": 1}\n```'),
+    ],
+)
+def test_answers_of_a_form_are_taken_out_of_their_fences_as_generate_does(
+    tmp_path: Path, form: dict[str, Any], completion: str, text: str
+) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps({"prompt": "p", "completion": completion}))
+    for known in (0, 1):
+        result = import_recorded(Run(tmp_path / "run"), Recipe(generate=GenerateConfig(**form)), [path], Silent())
+        assert [one.text for one in read_samples(result.path)] == [text] and result.known == known

@@ -13,6 +13,7 @@ from test_scoring import sample
 from seqdistill.errors import UsageError
 from seqdistill.limits import run_limited
 from seqdistill.metrics.formulas import MathChecker
+from seqdistill.metrics.structured import field_f1
 from seqdistill.recipe.tables import VerifyConfig
 from seqdistill.stages.filter.scoring.answers import compiled, extractor
 from seqdistill.stages.filter.scoring.verify import by_command, by_json, by_math, by_number, by_pattern, verifier
@@ -40,6 +41,22 @@ def test_json_is_right_when_it_is_equal_whatever_its_layout() -> None:
     ]
     assert by_json([sample(text, reference=gold) for text in texts]) == [1, 0, 0, 0, 0]
     assert by_json([sample(gold, reference="Ann"), sample(gold)]) == [None, None]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '```json\r\n{"a": "``` 1"}\r\n```',
+        '``` json\n{"a": "``` 1"}\n```',
+        '~~~json\n{"a": "``` 1"}\n~~~',
+        '````\n{"a": "``` 1"}\n````\n',
+        '```\n{"a": "``` 1"}```',
+        '  {"a": "``` 1"}\r\n',
+    ],
+)
+def test_json_is_found_in_every_fence_that_models_write(answer: str) -> None:
+    assert by_json([sample(answer, reference='{"a": "``` 1"}')]) == [1]
+    assert field_f1(answer, '{"a": "``` 1"}') == 100
 
 
 def test_a_pattern_is_looked_for_and_a_search_without_end_is_no_score() -> None:

@@ -8,19 +8,17 @@ import re
 from collections import Counter
 from typing import Any
 
+from seqdistill.fences import unfenced
 from seqdistill.metrics.metric import Item, Metric
 from seqdistill.records import from_json
 
-_FENCED = re.compile(r"\A```[\w-]*\n(?P<inside>.*)\n```\Z", re.DOTALL)
 _CONSTANT = re.compile("NaN|Infinity")
 MOST_PAIRS = 100_000  # of items of two lists; items of longer ones are compared in their order
 
 
 def parsed(text: str) -> Any:
     """The value of a text that is JSON as a whole, alone or as one fenced block. Raises ValueError; NaN is not JSON."""
-    text = text.strip()
-    fenced = _FENCED.match(text)
-    text = fenced["inside"] if fenced else text
+    text = unfenced(text.strip())
     value = from_json(text)
     if _CONSTANT.search(text):
         json.loads(text, parse_constant=_refuse)

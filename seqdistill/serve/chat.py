@@ -125,7 +125,7 @@ def _is_refusal(message: Any) -> bool:
 
 
 def _is_empty(message: Any) -> bool:
-    if not isinstance(message, dict) or message.get("role") not in ("system", "developer", "assistant"):
+    if not isinstance(message, dict) or message.get("role") != "assistant":
         return False
     text = message_text(message, "the request: a message")
     return isinstance(text, str) and not text.strip()

@@ -29,9 +29,13 @@ LONGEST_LITERAL = 1 << 20  # characters of a Python literal that are parsed
 
 
 def chat_messages(value: Any, place: str, key: str) -> list[Message]:
-    """The messages of a conversation, tool turns as text. Raises UsageError naming place, key and message."""
+    """The messages of a conversation, tool turns as text. Raises UsageError naming place, key and message.
+
+    A system message without text is left out, as APIs and chat templates do.
+    """
     if _is_plain(value):
-        return check_messages([{"role": one["role"], "content": one["content"]} for one in value], place, key)
+        plain = [{"role": one["role"], "content": one["content"]} for one in value]
+        return check_messages([one for one in plain if not _is_blank_system(one)], place, key)
     value = structured(value)
     value = plain_messages(value) or value
     if not isinstance(value, list) or not value:
@@ -54,7 +58,11 @@ def chat_messages(value: Any, place: str, key: str) -> list[Message]:
         else:
             messages.append({"role": role, "content": content})
         results = role == "tool"
-    return check_messages(messages, place, key)
+    return check_messages([one for one in messages if not _is_blank_system(one)], place, key)
+
+
+def _is_blank_system(message: Message) -> bool:
+    return message["role"] == "system" and isinstance(message["content"], str) and not message["content"].strip()
 
 
 def _is_plain(value: Any) -> bool:

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines import Completion
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.engines.models import identity, teacher_name
-from seqdistill.engines.replies import as_dict
+from seqdistill.engines.replies import as_dict, chosen
 from seqdistill.errors import UsageError
+from seqdistill.fences import unfenced
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TeacherConfig
@@ -268,7 +270,7 @@ def _store_samples(store: Store, recipe: Recipe, journal: Journal, read: _Read) 
     has_logprobs = False
     read.taken_back = store.taken_back()
     for exchange, prompt in store.exchanges():
-        teacher, completion = _teacher(recipe.teacher, exchange), exchange.completion
+        teacher, completion = _teacher(recipe.teacher, exchange), _in_form(exchange.completion, recipe.generate)
         if (earlier := store.take_earlier(prompt.id, teacher.name, completion.content)) is not None:
             position, sample = earlier
             if (newer := _updated(sample, exchange, prompt)) != sample:
@@ -286,6 +288,13 @@ def _store_samples(store: Store, recipe: Recipe, journal: Journal, read: _Read) 
         has_logprobs = has_logprobs or logprobs_in(completion.raw) is not None
         new += 1
     return new, updated, has_logprobs
+
+
+def _in_form(completion: Completion, config: GenerateConfig) -> Completion:
+    """A completion as `generate` would have stored it: with a form for the answers, what is in their code fence."""
+    if config.choices:
+        return replace(completion, content=chosen(completion.content))
+    return replace(completion, content=unfenced(completion.content)) if config.schema else completion
 
 
 def _updated(sample: Sample, exchange: Exchange, prompt: Prompt) -> Sample:
