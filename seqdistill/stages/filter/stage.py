@@ -74,6 +74,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     if record.up_to_date() and (manifest := run.manifest("filter")):
         for warning in manifest["result"]["warnings"]:
             progress.note(f"warning: {warning}")
+        if not (run.path / "README.md").exists():  # killed before it was written
+            write_dataset_card(run)
         return FilterResult(**manifest["result"], funnel=manifest["funnel"], up_to_date=True, path=run.path / "filter")
     with run.locked("filter"), ExitStack() as stack:
         for change in record.differences():
