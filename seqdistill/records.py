@@ -4,6 +4,7 @@ Owns the file formats that stages meet in. Does not know run directories, recipe
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import math
@@ -252,8 +253,10 @@ def atomic_write(path: Path) -> Iterator[IO[str]]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Where to write a file that appears under `path` only when the block ends well; an error leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left_over(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
+        _hold(handle)
         yield Path(temporary)
         os.fsync(handle)
         os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide results from the group
@@ -269,18 +272,60 @@ def atomic_path(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder that takes the place of `path` only when the block ends well; an error leaves nothing behind."""
+    with folder_beside(path) as temporary:
+        old = temporary.with_suffix(".old")
+        try:
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp's 0700 would hide results from the group
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path`, on the same disk, for as long as the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    old = temporary.with_suffix(".old")
+    _remove_left_over(path)
+    folder = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp's 0700 would hide results from the group
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
+        _hold(handle)
+        yield Path(folder)
     finally:
-        for folder in (temporary, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Removes what processes that were killed left of this path's temporary files and folders, and nothing else."""
+    made = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.(tmp|old)")
+    for one in path.parent.iterdir():
+        if made.fullmatch(one.name) and not _is_held(one):
+            shutil.rmtree(one, ignore_errors=True) if one.is_dir() else one.unlink(missing_ok=True)
+
+
+def _hold(handle: int) -> None:
+    """Marks a temporary file or folder as one that a process is at work on; the mark ends with the process."""
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether another process may be at work on a temporary file or folder."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or a file system without locks
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def replace_path(path: Path, new: Path) -> None:

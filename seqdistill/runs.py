@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seqdistill.errors import SeqdistillError, UsageError
-from seqdistill.records import content_files, file_sha256, fingerprint, seal, write_json
+from seqdistill.records import content_files, file_sha256, fingerprint, replace_path, seal, write_json
 from seqdistill.version import __version__, source_sha256
 
 STAGES = ("generate", "filter", "train", "eval")
@@ -208,6 +209,23 @@ class StageRecord:
         """
         with contextlib.suppress(FileNotFoundError):
             self.run.file(self.stage, "manifest.json").unlink()
+
+    @contextlib.contextmanager
+    def new_files(self, *optional: str) -> Iterator[Path]:
+        """A folder to write the stage's files to. They replace those of an earlier result, whole until then, at the end.
+
+        Of `optional` files, the earlier one goes where no new one was written. The manifest is still to be written.
+        """
+        new = self.run.file(self.stage, ".new")
+        shutil.rmtree(new, ignore_errors=True)  # of an attempt that was killed
+        new.mkdir(parents=True)
+        try:
+            yield new
+            self.begin()
+            for name in sorted({*optional, *(path.name for path in new.iterdir())}):
+                replace_path(self.run.file(self.stage, name), new / name)
+        finally:
+            shutil.rmtree(new)
 
     def finish(
         self, outputs: Mapping[str, int | None], *, status: str = "complete", config: Mapping[str, Any], **facts: Any

@@ -15,6 +15,7 @@ from chat_server import ChatServer
 from chat_tokenizers import chat_tokenizer
 from conftest import CHATML, make_tiny_model
 from finished_runs import finished_run
+from full_disk import room_for
 from test_api import tables, toml
 from train_runs import Listener
 
@@ -26,7 +27,7 @@ from seqdistill.export import forms, gguf
 from seqdistill.export.draft import vllm_command
 from seqdistill.export.modelfile import write_modelfile
 from seqdistill.recipe.tables import ModelConfig
-from seqdistill.records import Message, Sample, read_jsonl, write_json, write_jsonl
+from seqdistill.records import Message, Sample, atomic_path, read_jsonl, write_json, write_jsonl
 from seqdistill.tasks.templates import PROMPT_TEMPLATE
 
 
@@ -190,18 +191,12 @@ def test_a_second_export_takes_the_place_of_the_first_but_not_of_a_folder_of_the
 def test_an_export_for_which_there_is_no_room_leaves_nothing_and_the_earlier_one_whole(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import resource
-
     made = tmp_path / "run"
     shutil.copytree(run, made)
     folder = api.export(made, "vllm").path
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-    try:
+    with room_for(50_000):
         assert main(["export", str(made), "--to", "vllm"]) == 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     said = capsys.readouterr().err
     assert "File too large" in said and "Traceback" not in said
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -237,17 +232,46 @@ def test_export_writes_over_nothing_of_the_users(
     assert (len([*tmp_path.iterdir()]) == 1) == bool(says)
 
 
+NEIGHBOURS = [  # of the folder or file that is written
+    *(".student.backup", ".student.tmp", ".student.old_run", ".student.old", ".student.lock", ".student.12345678"),
+    *(".student.safetensors", ".student.my-files.tmp", ".student.ABCDEFGH.tmp", ".student.abcdefgh.tmp.txt"),
+    *("student.abcdefgh.tmp", ".students.abcdefgh.tmp", ".s.abcdefgh.tmp", ".train.jsonl.backup", ".trl.backup", ".trl.tmp"),
+]
+
+
+@pytest.mark.parametrize("name", ["student", "s*", "s[tu]*", "?"])
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_export_removes_no_neighbour_of_what_it_writes(name: str, as_folder: bool, run: Path, tmp_path: Path) -> None:
+    for neighbour in NEIGHBOURS:
+        file = tmp_path / neighbour / "precious.txt" if as_folder else tmp_path / neighbour
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (tmp_path / f".{name}.a1b2c3d_.tmp").mkdir()  # of an export that was killed
+    for _ in range(2):
+        api.export(run, "safetensors", out=tmp_path / name)
+        api.export_data(run, "trl", out=tmp_path)
+    made = {tmp_path / name, tmp_path / "train.jsonl", tmp_path / "validation.jsonl"}
+    assert set(tmp_path.iterdir()) == made | {tmp_path / neighbour for neighbour in NEIGHBOURS}
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_an_export_that_was_killed_or_is_repeated_takes_its_own_folder_again(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(_model: Path, file: Path, *_: object) -> None:
-        file.with_name(f".{file.name}.1.tmp").write_bytes(b"GG")
+        file.with_name(f".{file.name}.a1b2c3d_.tmp").write_bytes(b"GG")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(gguf, "convert", killed)
     with pytest.raises(KeyboardInterrupt):
         api.export(run, "gguf:q8_0", out=tmp_path / "mine")
-    monkeypatch.setattr(gguf, "convert", lambda _model, file, *_: file.write_bytes(b"GGUF"))
+
+    def converted(_model: Path, file: Path, *_: object) -> None:
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(b"GGUF")
+
+    monkeypatch.setattr(gguf, "convert", converted)
     for _ in range(2):
         assert api.export(run, "gguf:q8_0", out=tmp_path / "mine").path.read_bytes() == b"GGUF"
         assert not [*(tmp_path / "mine").glob(".student*")]

@@ -251,6 +251,7 @@ def test_words_ignore_case_punctuation_and_unicode_form_and_keep_signs() -> None
         *(("-7", "7"), ("at -4 degrees", "at 4 degrees"), ("(-4)", "(4)"), ("x = -3", "x = 3"), ("−40 °C", "40 °C")),
         *(("–5 °C", "5 °C"), ("-$5", "$5"), ("温度是-4度", "温度是4度"), ("-.5 and -0.5", "-.5 and 0.5"), ("-x = 4", "x = 4")),
         *(("a && !b", "a && b"), ("!(a || b)", "(a || b)"), ("a != b", "a = b"), ("f'(2)", "f(2)"), ("rm -r x", "rm r x")),
+        *(("2³ eggs", "23 eggs"), ("1½ eggs", "11⁄2 eggs"), ("10⁶", "106")),
         *(
             ("(a + b) * c", "a + (b * c)"),
             ("(10 - 5) - 3", "10 - (5 - 3)"),
@@ -268,7 +269,13 @@ def test_a_mark_of_a_number_or_a_formula_counts(text: str, other: str) -> None:
     ("text", "other"),
     [
         *(("-7", "−7"), ("it is -7", "It is –7."), ("well-known facts", "well known facts"), ("- 3 eggs", "3 eggs")),
-        *(("pages 3-5", "pages 3 5"), ("2020-03-04", "2020/03/04".replace("/", " ")), ("COVID-19", "COVID 19")),
+        *(
+            ("pages 3-5", "pages 3 5"),
+            ("H₂O", "h2o"),
+            ("25 m²", "25 m2"),
+            ("2020-03-04", "2020 03 04"),
+            ("COVID-19", "COVID 19"),
+        ),
         *(
             ("f(x)-4", "f(x) - 4"),
             ("Stop!", "Stop."),

@@ -7,7 +7,8 @@ import pytest
 from filter_runs import filtered, make_run, rules_of, sample
 
 from seqdistill.metrics import METRICS, Item
-from seqdistill.metrics.behaviour import refusal, repetition
+from seqdistill.metrics.behaviour import repetition
+from seqdistill.metrics.refusals import refusal
 from seqdistill.stages.filter.checks.integrity import broken_markup
 from seqdistill.stages.filter.checks.languages import may_change_language, may_change_script, script, slips
 from seqdistill.stages.filter.checks.self_naming import self_naming
@@ -326,6 +327,27 @@ REFUSALS = [
     *("Desculpe, mas não posso ajudar com isso.", "К сожалению, я не могу помочь с этим."),
     *("抱歉，我无法帮助您完成这个请求。", "对不起，我不能提供这方面的帮助。", "申し訳ありませんが、お手伝いできません。"),
     "죄송하지만 도와드릴 수 없습니다.",
+    *(
+        "我不能帮助你。",
+        "很抱歉，这个问题我无法回答。",
+        "作为AI助手，我无法为您提供医疗建议。",
+        "作为人工智能，无法提供法律意见。",
+        "无法提供该信息。",
+    ),
+    *(
+        "对不起，目前无法为您完成。",
+        "很遗憾，我目前无法回答这个问题。",
+        "このご質問にはお答えできません。",
+        "その依頼には対応いたしかねます。",
+    ),
+    *(
+        "申し訳ありませんが、その情報は提供できません。",
+        "죄송하지만 이 요청은 도와드릴 수 없습니다.",
+        "죄송하지만 그 정보는 제공할 수 없습니다.",
+    ),
+    *("I refuse to help with that.", "I must decline to answer.", "If you need legal advice, I can't help with that."),
+    *("I can't provide specific medical advice, but a doctor can.", "Я не могу помочь с этим.", "No puedo ayudar con eso."),
+    *("I can't help with what's said here.", "I can't help with 'that' as the law says no."),
 ]
 ANSWERED = [
     *("I can't do that, said Tom.", "I cannot stress enough how important sleep is.", "I can't wait to see you!"),
@@ -339,6 +361,33 @@ ANSWERED = [
         "Unfortunately, the train is late.",
     ),
     *("Leider kann ich am Montag nicht kommen.", "No puedo esperar a verte."),
+    *(
+        "传统化石能源无法满足日益增长的需求。",
+        "手工测试不能提供足够的覆盖率，因此需要单元测试。",
+        "未成年人不能参与投票。",
+        "小明无法回答老师的问题。",
+    ),
+    *(
+        "这款软件不能满足团队的要求。",
+        "我认为传统能源无法满足需求。",
+        "很遗憾，该地区的电力供应无法满足需求。",
+        "“我不能帮助你，”狼说。",
+    ),
+    *("古い端末では新しい規格に対応できません。", "この店では酒を提供できません。", "「お手伝いできません」と彼は言った。"),
+    *("구형 기기에서는 이 기능을 제공할 수 없습니다.", "이 질문에 대해 한마디로 답변할 수 없지만, 요약하면 이렇습니다."),
+    *("Если вы думаете, что я не могу ответить за себя, вы ошибаетесь.", "«Я не могу помочь тебе», — сказал волк."),
+    *("No puedo hacer eso, dijo Tom.", "“I can't help you,” said the wolf.", '"I can\'t help you," she replied.'),
+    *(
+        "„Ich kann dir nicht helfen“, sagte der Wolf.",
+        "« Je ne peux pas vous aider », dit le loup.",
+        "Non posso aiutarti, disse il lupo.",
+    ),
+    *("If you think I can't help you, you are wrong.", "I refuse to believe that she is gone.", "I refuse to give up."),
+    *(
+        "I can't provide the exact figure, but a good estimate is 40.",
+        "No puedo proporcionar la cifra exacta, pero son unos 40.",
+    ),
+    *("我无法提供确切的数字，但大约是40。", "I can't share the whole recipe in one line, so here it is in steps:"),
 ]
 
 

@@ -1,5 +1,6 @@
 """A second attempt that fails, is refused or interrupted leaves the result of the first whole and usable, in every stage."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from chat_server import ChatServer
 from conftest import make_tiny_model
+from full_disk import room_for
 from test_api import tables
 from train_runs import ARGS, a_recipe, a_run
 
@@ -68,6 +70,36 @@ def targets(run: Path, recipe: dict[str, Any], *, progress: Progress) -> None:
 
 
 Attempt = Callable[..., object]
+
+
+def on_a_disk_with(room: int, act: Attempt) -> Attempt:
+    def attempt(*of: Any, **more: Any) -> None:
+        with room_for(room):
+            act(*of, **more)
+
+    return attempt
+
+
+def stopped_at(file: int, act: Attempt) -> Attempt:
+    """The attempt, with a Ctrl-C when so many files are written and this one is about to take its place."""
+
+    def attempt(*of: Any, **more: Any) -> None:
+        left, replace = file, os.replace
+
+        def stopping(*paths: Any) -> None:
+            nonlocal left
+            left -= ".new" in str(paths)
+            if left == 0:
+                raise KeyboardInterrupt
+            replace(*paths)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "replace", stopping)
+            act(*of, **more)
+
+    return attempt
+
+
 JUDGE = {"model": "judge", "engine": "openai", "base_url": NOBODY, "price": PRICE}
 HOT = {"args": {"max_steps": 8, "per_device_train_batch_size": 2, "learning_rate": 1e30, "max_grad_norm": 0.0}}
 DEAR = {"generate": {"max_tokens": 21, "temperature": 1.0, "budget": 2.0}}
@@ -85,6 +117,13 @@ CASES: list[tuple[str, Attempt, dict[str, Any], Progress]] = [  # the stage, wha
     ("eval: a judge that is away", api.evaluate, {"eval": {"pairwise": True}, "judge": JUDGE}, Silent()),
     ("eval: interrupted", api.evaluate, {"eval": {"max_tokens": 7}}, Stopping("", 3)),
     ("targets: interrupted", targets, {"train": {"reasoning": True}}, Stopping("scoring", 1)),
+    ("eval: no room for the predictions", on_a_disk_with(9_000, api.evaluate), {"eval": {"resamples": 150}}, Silent()),
+    ("eval: no room for the report", on_a_disk_with(60_000, api.evaluate), {"eval": {"resamples": 150}}, Silent()),
+    ("eval: stopped at the report", stopped_at(4, api.evaluate), {"eval": {"resamples": 150}}, Silent()),
+    ("generate: stopped at the failures", stopped_at(1, api.generate), {"teacher": {"model": "d"}}, Silent()),
+    ("filter: no room for the rows", on_a_disk_with(1_000, api.filter), {"filter": {"seed": 5}}, Silent()),
+    ("filter: stopped at the report", stopped_at(4, api.filter), {"filter": {"seed": 5}}, Silent()),
+    ("targets: stopped at the end", stopped_at(1, targets), {"train": {"reasoning": True}}, Silent()),
 ]  # fmt: skip
 
 
@@ -116,7 +155,7 @@ def test_a_second_attempt_that_fails_leaves_the_first_result(
         recipe[table] = {**recipe.get(table, {}), **keys}
     if isinstance(progress, Stopping):
         progress = Stopping(progress._what, progress._left)
-    with pytest.raises((SeqdistillError, KeyboardInterrupt)):
+    with pytest.raises((SeqdistillError, KeyboardInterrupt, OSError)):
         act(run, recipe, progress=progress)
     assert files_in(run) == before
     assert api.verify(run).whole

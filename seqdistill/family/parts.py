@@ -74,9 +74,7 @@ def write_part(run: Run, member: Run, part: Part, prompts: Sequence[str]) -> Non
         return
     first, end = (len(prompts) * eighths // WHOLE for eighths in (part.first, part.end))
     wanted = set(prompts[first:end])
-    record.begin()
-    rows = write_jsonl(
-        member.file("filter", "train.jsonl"), (r for _, r in read_jsonl(files["train"]) if r["prompt_id"] in wanted)
-    )
-    held_back = write_jsonl(member.file("filter", "validation.jsonl"), (row for _, row in read_jsonl(files["validation"])))
+    with record.new_files() as new:
+        rows = write_jsonl(new / "train.jsonl", (r for _, r in read_jsonl(files["train"]) if r["prompt_id"] in wanted))
+        held_back = write_jsonl(new / "validation.jsonl", (row for _, row in read_jsonl(files["validation"])))
     record.finish({"train.jsonl": rows, "validation.jsonl": held_back}, config={}, part=asdict(part))

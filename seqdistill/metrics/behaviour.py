@@ -1,12 +1,13 @@
 """Metrics of an answer by itself: how it ended, whether it has its form, repeats itself or refuses.
 
-Owns what counts as a repetition and as a refusal: filter drops by the same definitions.
+Owns what counts as a repetition, `refusals` what as a refusal: filter drops by the same definitions.
 """
 
 import itertools
 import re
 
 from seqdistill.metrics.metric import Item, Metric
+from seqdistill.metrics.refusals import refusal
 
 MOST_REPEATED = 0.5  # share of an answer that repeats earlier text, from which it "repeats itself"
 
@@ -88,44 +89,6 @@ def _looping_end(units: list[str]) -> int:
         sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(backwards, backwards[period:], strict=False)))
         for period in range(1, 9)
     )
-
-
-_HELPING = (  # what a refusal is of: help with the request itself; "I can't wait" and "I cannot recommend it enough" are none
-    r"(?:help(?! but\b)|assist|comply|fulfil+|engage|participate|discuss|respond|support|continue with"
-    r"|(?:provide|give|offer|share|create|generate|write|produce|complete|answer|process)(?= (?:you|that|this|these|such|any"
-    r"|the|your|an?|specific|medical|legal|financial|personal|advice|information|instructions|content|help|it)\b)"
-    r"|do (?:that|this|so)(?= ?[.!;,]| for|\Z)(?!, ?(?:said|says|he|she)))"
-)
-_UNABLE = (
-    r"(?:can(?:no|['’])t|can not|could not|won['’]t(?: be able to)?|will not(?: be able to)?|am (?:not able|unable) to"
-    r"|['’]m (?:not able|unable|not going) to|am not going to|(?:don['’]t|do not) (?:think|believe) i (?:can|should))"
-)
-_REFUSAL = re.compile(
-    r"\A\W*(?:"
-    rf"(?:[^.!?\n]{{0,80}}?\b)?i ?{_UNABLE} (?:actually |currently |directly |really )?{_HELPING}"
-    r"|(?:[^.!?\n]{0,60}?\b)?i ?(?:['’]m going to |must |have to |will |need to )?(?:have to )?(?:respectfully )?"
-    r"(?:decline|refuse)"
-    r"(?= (?:this|that|to|your request)\b|[.!,]|\Z)"
-    r"|i (?:don['’]t|do not) feel comfortable|it['’]s not (?:appropriate|possible) for me"
-    r"|i(?:['’]m| am) programmed to|[^.!?\n]{0,40}(?:goes|is) against my (?:guidelines|programming|policy|policies)"
-    r"|(?:[^.!?\n]{0,60}?\b)?no puedo (?:ayudar|asistir|proporcionar|cumplir|responder a|generar|crear|hacer eso)"
-    r"|(?:[^.!?\n]{0,60}?\b)?(?:kann ich|ich kann)\b[^.!?\n]{0,60}\bnicht (?:helfen|weiterhelfen|beantworten|behilflich)"
-    r"|(?:[^.!?\n]{0,60}?\b)?je ne peux pas (?:vous |t['’])?(?:aider|répondre|fournir|faire cela|créer|générer)"
-    r"|(?:[^.!?\n]{0,60}?\b)?non posso (?:aiutar|fornir|risponder|crear|soddisfar)"
-    r"|(?:[^.!?\n]{0,60}?\b)?não posso (?:ajudar|fornecer|responder|criar|atender|te ajudar)"
-    r"|(?:[^.!?\n]{0,60}?\b)?я не могу (?:вам |тебе )?(?:помочь|предоставить|ответить|выполнить|создать)"
-    r"|[^。！？\n]{0,20}(?:无法|不能|無法|没办法)(?:为您|为你|帮助|协助|提供|回答|满足|完成您|参与)"
-    r"|[^。！？\n]{0,30}(?:お手伝い|お答え|提供|対応|お応え)(?:することは|すること|は)?(?:できません|できかねます|いたしかねます)"
-    r"|[^.!?\n]{0,30}(?:도와드릴|답변해? ?드릴|답변할|제공해? ?드릴|제공할) 수 없"
-    r")[^.!?\n]{0,80}",
-    re.IGNORECASE,
-)
-
-
-def refusal(text: str) -> str | None:
-    """The words in which a completion refuses, when its first sentence does; None when it answers."""
-    found = _REFUSAL.match(text[:400])
-    return found[0].strip()[:60] if found else None
 
 
 def _ended(item: Item, *reasons: str) -> float | None:

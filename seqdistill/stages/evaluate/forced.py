@@ -53,7 +53,7 @@ def forced_rows(
     pairs = [of for of in given.values() if of["teacher"].text][:MOST]
     identities = [models[role].identity for role in ("student", "teacher")]
     keys = [fingerprint([*identities, of["student"].messages, of["teacher"].messages, of["teacher"].text])[:32] for of in pairs]
-    partial = _partial(path)
+    partial = partial_file(path)
     known = _read(path) | _read(partial)
     missing = [(key, of) for key, of in zip(keys, pairs, strict=True) if key not in known]
     if missing:
@@ -77,13 +77,7 @@ def forced_rows(
     return rows, None if rows else "the teacher answered nothing"
 
 
-def keep_forced_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes forced.jsonl; what was read for it is no longer kept beside it."""
-    write_jsonl(path, rows)
-    _partial(path).unlink(missing_ok=True)
-
-
-def _partial(path: Path) -> Path:
+def partial_file(path: Path) -> Path:
     """Where the lines wait until all are there: an earlier eval's file stays as it is."""
     return path.with_name(f".{path.name}")
 

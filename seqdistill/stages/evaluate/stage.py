@@ -20,7 +20,7 @@ from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import scored
 from seqdistill.stages.evaluate.asking import Unreachable, ask_all
 from seqdistill.stages.evaluate.contestants import Contestant, recorded_teacher
-from seqdistill.stages.evaluate.forced import forced_rows, keep_forced_rows
+from seqdistill.stages.evaluate.forced import forced_rows, partial_file
 from seqdistill.stages.evaluate.inputs import Inputs
 from seqdistill.stages.evaluate.judging import judge_pairs, labels_of
 from seqdistill.stages.evaluate.outputs import with_outputs
@@ -65,17 +65,19 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         judge, judgements = judge_pairs(run, recipe, answers, labels, progress) if recipe.eval.pairwise else (None, [])
         safety = safety_rows(inputs.safety, completions)
         scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, latencies, safety, judge, forced)
-        record.begin()  # an earlier eval's result is whole up to here, so that a judge that fails leaves it as it was
-        write_jsonl(paths["predictions"], (answer.row() for answer in answers))
+        with record.new_files() as new:
+            write_jsonl(new / "predictions.jsonl", (answer.row() for answer in answers))
+            if forced:
+                write_jsonl(new / "forced.jsonl", forced[0])
+            if inputs.safety:
+                write_jsonl(new / "safety.jsonl", safety)
+            if recipe.eval.pairwise:
+                write_jsonl(new / "judgements.jsonl", judgements)
+            write_json(new / "scores.json", scores)
+            write_json(new / "deferral.json", scores["deferral"])
+            write_report(new / "report.html", run, scores, (answer.row() for answer in answers))
         if forced:
-            keep_forced_rows(paths["forced"], forced[0])
-        if inputs.safety:
-            write_jsonl(paths["safety"], safety)
-        if recipe.eval.pairwise:
-            write_jsonl(paths["judgements"], judgements)
-        write_json(paths["scores"], scores)
-        write_json(paths["deferral"], scores["deferral"])
-        write_report(paths["report"], run, scores, (answer.row() for answer in answers))
+            partial_file(paths["forced"]).unlink(missing_ok=True)
         write_model_card(run, scores)
         failed = Counter(one.error for one in completions.values() if one.error and one.error != "not recorded")
         failures = Counter({error: count for error, count in failed.items() if error not in FOR_GOOD})

@@ -1,14 +1,13 @@
 """The files that filter writes: each row as it was read, rejected ones with the reason. Decides nothing but the split."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqdistill.records import atomic_write, to_line
-from seqdistill.runs import Run
 from seqdistill.stages.filter.report import Rejections
 from seqdistill.stages.filter.scan import Facts, Rows
 from seqdistill.stages.filter.scoring.choice import Choice
@@ -16,16 +15,13 @@ from seqdistill.stages.filter.scoring.choice import Choice
 OUTPUTS = ("train.jsonl", "validation.jsonl", "rejected.jsonl")
 
 
-def write(run: Run, facts: Facts, rejections: Rejections, read: Rows, begin: Callable[[], None]) -> dict[str, int]:
-    """Writes the three files in the order of the samples; returns their row counts.
-
-    `begin` is called when all is written, before an earlier filter's files are replaced.
-    """
+def write(folder: Path, facts: Facts, rejections: Rejections, read: Rows) -> dict[str, int]:
+    """Writes the three files in the order of the samples; returns their row counts."""
     held_out = _held_out(facts, rejections)
     names = {row: read(row).id for row in sorted(set(rejections.kept_by.values()))}
     counts = dict.fromkeys(OUTPUTS, 0)
     with ExitStack() as stack:
-        files = {name: stack.enter_context(atomic_write(run.file("filter", name))) for name in OUTPUTS}
+        files = {name: stack.enter_context(atomic_write(folder / name)) for name in OUTPUTS}
         for row in range(len(facts)):
             line = read.line(row)
             if rejection := rejections.by_row.get(row):
@@ -36,7 +32,6 @@ def write(run: Run, facts: Facts, rejections: Rejections, read: Rows, begin: Cal
                 name = "validation.jsonl" if held_out[row] else "train.jsonl"
             files[name].write(line)
             counts[name] += 1
-        begin()
     return counts
 
 
@@ -46,13 +41,13 @@ def _held_out(facts: Facts, rejections: Rejections) -> NDArray[np.bool_]:
     return facts.held_out & ~facts.held_out[kept].all()
 
 
-def write_baselines(run: Run, facts: Facts, rejections: Rejections, choice: Choice, read: Rows) -> dict[str, int]:
+def write_baselines(folder: Path, facts: Facts, rejections: Rejections, choice: Choice, read: Rows) -> dict[str, int]:
     """Writes train-random.jsonl and train-longest.jsonl, if they are configured; returns their row counts."""
     counts, held_out = dict[str, int](), _held_out(facts, rejections)
     for kind, chosen in choice.baselines.items():
         name = f"train-{kind}.jsonl"
         counts[name] = 0
-        with atomic_write(run.file("filter", name)) as file:
+        with atomic_write(folder / name) as file:
             for row in sorted(chosen):
                 if not held_out[row]:
                     file.write(read.line(row))

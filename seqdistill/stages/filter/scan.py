@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqdistill.errors import UsageError
-from seqdistill.metrics.behaviour import refusal
+from seqdistill.metrics.refusals import refusal
 from seqdistill.personal_data import count, hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, PersonalDataConfig

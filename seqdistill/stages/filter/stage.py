@@ -74,6 +74,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     if record.up_to_date() and (manifest := run.manifest("filter")):
         for warning in manifest["result"]["warnings"]:
             progress.note(f"warning: {warning}")
+        if not (run.path / "README.md").exists():  # killed before it was written
+            write_dataset_card(run)
         return FilterResult(**manifest["result"], funnel=manifest["funnel"], up_to_date=True, path=run.path / "filter")
     with run.locked("filter"), ExitStack() as stack:
         for change in record.differences():
@@ -119,8 +121,9 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "personal_data": personal,
             "review": reviewed.counts,
         }
-        counts = write(run, facts, rejections, read, record.begin) | write_baselines(run, facts, rejections, choice, read)
-        write_json(run.file("filter", "report.json"), document)
+        with record.new_files() as new:
+            counts = write(new, facts, rejections, read) | write_baselines(new, facts, rejections, choice, read)
+            write_json(new / "report.json", document)
         kept = counts["train.jsonl"] + counts["validation.jsonl"]
         assert len(facts) == kept + counts["rejected.jsonl"] == document["read"] and kept == document["kept"]
         result: dict[str, Any] = {

@@ -3,8 +3,9 @@
 Decides what a sample's line holds and what is counted. Sends no requests.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import Completion
@@ -13,8 +14,9 @@ from seqdistill.journal.asking import answer
 from seqdistill.journal.storage import Journal
 from seqdistill.recipe.tables import GenerateConfig
 from seqdistill.records import Sample, atomic_write, to_line
-from seqdistill.runs import Run
 from seqdistill.stages.generate.plan import Planned, is_empty, repeats
+
+LOGPROBS = "logprobs.parquet"
 
 
 @dataclass
@@ -34,22 +36,11 @@ class Counts:
 
 
 def write_samples(
-    run: Run,
-    journal: Journal,
-    plan: Sequence[Planned],
-    config: GenerateConfig,
-    failed: Mapping[str, Completion],
-    begin: Callable[[], None],
+    folder: Path, journal: Journal, plan: Sequence[Planned], config: GenerateConfig, failed: Mapping[str, Completion]
 ) -> Counts:
-    """Writes both files in the plan's order and counts; `failed` is by request id.
-
-    `begin` is called when all is written, before an earlier run's files are replaced.
-    """
+    """Writes both files in the plan's order and counts; `failed` is by request id."""
     counts = Counts()
-    with (
-        atomic_write(run.file("generate", "samples.jsonl")) as samples,
-        atomic_write(run.file("generate", "failures.jsonl")) as failures,
-    ):
+    with atomic_write(folder / "samples.jsonl") as samples, atomic_write(folder / "failures.jsonl") as failures:
         for planned in plan:
             completion = _final(journal, planned, config, failed, counts)
             if completion.error is None:
@@ -62,18 +53,15 @@ def write_samples(
                 failures.write(to_line(_failure(planned, completion)))
                 counts.failed += 1
                 _add(counts.errors, completion.error)
-        begin()
     return counts
 
 
-def write_token_logprobs(run: Run, journal: Journal, plan: Sequence[Planned], config: GenerateConfig) -> int:
-    """Writes logprobs.parquet, or removes an old one when none are configured; returns its rows."""
-    path = run.file("generate", "logprobs.parquet")
+def write_token_logprobs(folder: Path, journal: Journal, plan: Sequence[Planned], config: GenerateConfig) -> int:
+    """Writes logprobs.parquet, where any are configured; returns its rows."""
     if config.logprobs is None:
-        path.unlink(missing_ok=True)
         return 0
     finals = (_final(journal, planned, config, {}, Counts()) for planned in plan)
-    return write_logprobs(path, ((completion.id, completion.raw) for completion in finals))
+    return write_logprobs(folder / LOGPROBS, ((completion.id, completion.raw) for completion in finals))
 
 
 def _final(

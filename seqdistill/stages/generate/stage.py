@@ -27,7 +27,7 @@ from seqdistill.stages.generate.estimate import compare, place
 from seqdistill.stages.generate.first_answers import CheckFirst
 from seqdistill.stages.generate.inputs import Inputs
 from seqdistill.stages.generate.plan import Planned
-from seqdistill.stages.generate.samples import write_samples, write_token_logprobs
+from seqdistill.stages.generate.samples import LOGPROBS, write_samples, write_token_logprobs
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFir
         outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others, check_first)
         if error := _keeping_earlier(run, journal, plan, recipe, outcome):
             raise error
-        counts = write_samples(run, journal, plan, recipe.generate, outcome.failed, inputs.record.begin)
-        logprobs = write_token_logprobs(run, journal, plan, recipe.generate)
+        with inputs.record.new_files(LOGPROBS) as new:
+            counts = write_samples(new, journal, plan, recipe.generate, outcome.failed)
+            logprobs = write_token_logprobs(new, journal, plan, recipe.generate)
         counts.without_logprobs = counts.samples - logprobs if recipe.generate.logprobs is not None else 0
         prompts = len({planned.prompt.id for planned in plan})
         incomplete = counts.failed > (0 if outcome.stopped else recipe.generate.may_fail * len(plan))
@@ -91,7 +92,7 @@ def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFir
             {
                 "samples.jsonl": counts.samples,
                 "failures.jsonl": counts.failed,
-                **({"logprobs.parquet": logprobs} if logprobs else {}),
+                **({LOGPROBS: logprobs} if logprobs else {}),
             },
             status="incomplete" if incomplete else "complete",
             config=asdict(recipe),

@@ -88,7 +88,6 @@ def planned_validations(trainer: Any, steps: int, processes: int = 1) -> int:
     arguments = trainer.args
     if trainer.eval_dataset is None or arguments.eval_strategy.value == "no":
         return 0
-    every: float
     if arguments.eval_strategy.value == "steps":
         every: float = arguments.eval_steps if arguments.eval_steps >= 1 else math.ceil(steps * arguments.eval_steps)
     else:

@@ -79,8 +79,8 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
         ]
         progress.end()
         scorer.close()
-        record.begin()
-        write_logprob_rows(path, (row for part in parts for row in read_logprob_rows(part)))
+        with record.new_files() as new:
+            write_logprob_rows(new / path.name, (row for part in parts for row in read_logprob_rows(part)))
         record.finish(
             {"targets.parquet": len(rows)},
             config=asdict(recipe),

@@ -4,11 +4,7 @@ Cutting and then fine-tuning on the teacher's outputs is Shleifer & Rush's recip
 measure of what a layer does is ShortGPT's block influence (https://arxiv.org/abs/2403.03853). Does not train.
 """
 
-import contextlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +14,7 @@ from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.tables import ModelConfig
-from seqdistill.records import Message, file_sha256, write_json
+from seqdistill.records import Message, atomic_folder, file_sha256, write_json
 from seqdistill.stages.train.cutting import completed, cut, decoder_layers, watched
 from seqdistill.stages.train.rendering import Template
 from seqdistill.stages.train.task_texts import file_texts
@@ -90,25 +86,12 @@ def shrink(
         "influence": chosen.influence and [round(score, 6) for score in chosen.influence],
         "parameters": smaller.num_parameters(),
     }
-    with _whole_or_not_at_all(out) as half:
+    with atomic_folder(out) as half:
         with torch.no_grad():
             smaller.save_pretrained(half)
         write_vocabulary(source, tokenizer, kept, half)
         write_json(half / "shrink.json", {**facts, "sha256": file_sha256(half)})
     return chosen.layers
-
-
-@contextlib.contextmanager
-def _whole_or_not_at_all(out: Path) -> Iterator[Path]:
-    """A folder that takes the name `out` at the end, and is removed where the block fails."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        yield half
-        half.chmod(0o755)
-        os.replace(half, out)
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
 
 
 def shrink_from_files(

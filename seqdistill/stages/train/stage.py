@@ -68,6 +68,8 @@ def train(run: Run, recipe: Recipe, progress: Progress, *, by_launcher: bool = F
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     record = _record(run, recipe, student, method)
     if record.up_to_date():
+        if not (run.file("train", "model") / "README.md").exists():  # killed before it was written
+            write_model_card(run)
         return _result(run, up_to_date=True)
     template = load_template(recipe.task.template)
     if wants_launch(recipe.train) and not (by_launcher or launched()):

@@ -1,6 +1,6 @@
 """Integrity: what is wrong with a completion on its own, whatever the other rows say.
 
-Each rule returns its reason. What counts as a repetition or a refusal is defined in `metrics.behaviour`, for eval too. Does not
+Each rule returns its reason. What counts as a repetition or a refusal is defined in `metrics`, for eval too. Does not
 judge quality.
 """
 
@@ -8,7 +8,8 @@ import math
 import re
 from typing import Any
 
-from seqdistill.metrics.behaviour import refusal, repetition
+from seqdistill.metrics.behaviour import repetition
+from seqdistill.metrics.refusals import refusal
 from seqdistill.personal_data import hidden
 from seqdistill.reasoning import leftover_reasoning
 from seqdistill.recipe.tables import IntegrityConfig

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seqdistill.metrics.text import nfkc
+
 Hashes = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 
@@ -103,7 +105,7 @@ def _folded(text: str) -> str:
     """A text in one Unicode form and case, without characters of no width, a minus sign as `-`."""
     if text.isascii():
         return text.casefold()
-    return _OTHER_MINUS.sub("-", unicodedata.normalize("NFKC", _NO_WIDTH.sub("", text)).casefold())
+    return _OTHER_MINUS.sub("-", nfkc(_NO_WIDTH.sub("", text)).casefold())
 
 
 def _differs(kinds: NDArray[np.uint8], neighbours: NDArray[np.uint8]) -> NDArray[np.bool_]:

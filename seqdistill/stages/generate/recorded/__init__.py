@@ -41,7 +41,7 @@ from seqdistill.stages.generate.recorded.rows import (
 )
 from seqdistill.stages.generate.recorded.store import Store
 from seqdistill.stages.generate.recorded.views import Views, views_of
-from seqdistill.stages.generate.samples import sample_of
+from seqdistill.stages.generate.samples import LOGPROBS, sample_of
 from seqdistill.tasks.prompt_files import RECORDED_KEYS, check_columns, check_found
 from seqdistill.tasks.row_files import Unread, read_rows
 
@@ -108,19 +108,19 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
         record = StageRecord(run, "generate", {"imported": True}, {str(file): file for file in files})
         with Journal(run.file("generate", "journal.jsonl")) as journal:
             new, updated, has_logprobs = _store_samples(store, recipe, journal, read)
-            record.begin()
-            counts = _write_samples(run, store)
-            sidecar, logprobs = run.file("generate", "logprobs.parquet"), 0
-            if has_logprobs or sidecar.exists():
-                named = ((row["id"], row["completion"]["raw"]) for row in journal.rows() if store.has_sample(row["id"]))
-                logprobs = write_logprobs(sidecar, named)
-        write_jsonl(run.file("generate", "failures.jsonl"), store.unread())
+            logprobs = 0
+            with record.new_files(LOGPROBS) as folder:
+                counts = _write_samples(folder, store)
+                if has_logprobs or run.file("generate", LOGPROBS).exists():
+                    named = ((row["id"], row["completion"]["raw"]) for row in journal.rows() if store.has_sample(row["id"]))
+                    logprobs = write_logprobs(folder / LOGPROBS, named)
+                write_jsonl(folder / "failures.jsonl", store.unread())
         teachers = counts.pop("teachers")
         record.finish(
             {
                 "samples.jsonl": counts["samples"],
                 "failures.jsonl": read.unread,
-                **({"logprobs.parquet": logprobs} if logprobs else {}),
+                **({LOGPROBS: logprobs} if logprobs else {}),
             },
             config=asdict(recipe),
             counts={**counts, "new": new, "reused": counts["samples"] - new, "failed": read.unread},
@@ -326,7 +326,7 @@ def _teacher(config: TeacherConfig, exchange: Exchange) -> Teacher:
     return Teacher(teacher_name(named), identity(named), named, None)
 
 
-def _write_samples(run: Run, store: Store) -> dict[str, Any]:
+def _write_samples(folder: Path, store: Store) -> dict[str, Any]:
     """Writes samples.jsonl and counts."""
     reasons: Counter[str] = Counter()
     teachers: dict[str, None] = {}
@@ -342,7 +342,7 @@ def _write_samples(run: Run, store: Store) -> dict[str, Any]:
             counts["completion_tokens"] += sample.completion_tokens
             yield sample
 
-    write_jsonl(run.file("generate", "samples.jsonl"), counted())
+    write_jsonl(folder / "samples.jsonl", counted())
     return {**counts, "prompts": store.prompts(), "finish_reasons": dict(reasons), "usd": None, "teachers": list(teachers)}
 
 
