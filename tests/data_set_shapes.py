@@ -216,7 +216,34 @@ CASES: dict[
         [SUM, SUM, SUM],
         0,
     ),
-    "documents by their names": ([{"question": "2 + 3?", "documents": ["doc_17", "a.pdf"], "answer": "5"}], [SUM], 0),
+    "MS MARCO, passages of one word": (
+        [{"query": "Who?", "passages": {"is_selected": [1, 0], "passage_text": ["Bob", "x"]}, "answers": ["Bob"]}],
+        [(["Who?\n\nBob\n\nx"], "Bob")],
+        0,
+    ),
+    "documents by their names": (
+        [
+            {"question": "2 + 3?", "documents": documents, "answer": "5"}
+            for documents in (["doc_17", "a.pdf"], ["https://a.org/b", "Q42"], "reports/sums.pdf")
+        ],
+        [SUM, SUM, SUM],
+        0,
+    ),
+    "LIMA": ([{"conversations": ["2 + 3?", "5"], "source": "s"}, {"conversations": ["2 + 3?", "5", "And 1?"]}], [SUM, SUM], 0),
+    "UltraChat": ([{"id": "0", "data": ["2 + 3?", "5", "And 1?", "6"]}], [LONGER[1]], 0),
+    "ShareGPT in pairs": (
+        [{"conversation": [{"human": "2 + 3?", "assistant": "5"}, {"human": "And 1?", "assistant": "6"}]}],
+        [LONGER[1]],
+        0,
+    ),
+    "a column that is called message": (
+        [
+            {"prompt": "2 + 3?", "completion": "5", "message": "feat: x"},
+            {"messages": [ASKED, ANSWER], "message": "feat: x"},
+        ],
+        [SUM, SUM],
+        0,
+    ),
     "HelpSteer2": (
         [{"prompt": "2 + 3?\n<extra_id_1>Assistant\n5\n<extra_id_1>User\nAnd 1?", "response": "6"}],
         [(["2 + 3?", "5", "And 1?"], "6")],

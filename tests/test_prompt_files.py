@@ -50,6 +50,11 @@ def test_a_repeated_prompt_is_requested_once_and_counted_unless_rows_have_ids(tm
     assert len(load(tmp_path, {"id": "a", "prompt": "same"}, {"id": 2, "prompt": "same"})) == 2
 
 
+def test_a_column_that_is_called_message_is_no_mistyped_prompt(tmp_path: Path) -> None:
+    (prompt,) = load(tmp_path, {"prompt": "a", "message": "feat: x"})
+    assert prompt.messages == [{"role": "user", "content": "a"}]
+
+
 @pytest.mark.parametrize("text", ["", " \n", None, [], [{"type": "text", "text": ""}]])
 def test_a_system_message_without_text_is_left_out(tmp_path: Path, text: Any) -> None:
     asked = {"role": "user", "content": "a"}

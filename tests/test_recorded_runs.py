@@ -367,3 +367,11 @@ def test_answers_of_a_form_are_taken_out_of_their_fences_as_generate_does(
     for known in (0, 1):
         result = import_recorded(Run(tmp_path / "run"), Recipe(generate=GenerateConfig(**form)), [path], Silent())
         assert [one.text for one in read_samples(result.path)] == [text] and result.known == known
+
+
+def test_ids_that_have_the_same_messages_are_mentioned(tmp_path: Path) -> None:
+    notes, path = Notes(), tmp_path / "log.jsonl"
+    rows = [{"id": n, "prompt": asked, "completion": str(n)} for n, asked in enumerate(("p", "p", "p", "q"))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    import_recorded(Run(tmp_path / "run"), Recipe(), [path], notes)
+    assert any("3 ids have the same messages as another id, 1 in all" in note for note in notes.notes)

@@ -82,7 +82,7 @@ def is_conversation(value: Any) -> bool:
 
 
 def plain_messages(value: Any) -> list[Any]:
-    """Messages as LangChain writes them, or pairs of input and output, with roles and contents; empty for anything else."""
+    """Messages as LangChain writes them, or pairs of a question and its answer, with roles and contents; else empty."""
     value = structured(value)
     if isinstance(value, Mapping) and value.keys() & {"role", "from"}:  # a list for each key, as `datasets` keeps sequences
         columns = list(value.values())
@@ -93,9 +93,9 @@ def plain_messages(value: Any) -> list[Any]:
         value = value[0]
     if not isinstance(value, list) or not value or not all(isinstance(one, Mapping) for one in value):
         return []
-    if all(isinstance(one.get("input"), str) and isinstance(one.get("output"), str) for one in value):
-        roles = (("user", "input"), ("assistant", "output"))
-        return [{"role": role, "content": one[key]} for one in value for role, key in roles]
+    for roles in ((("user", "input"), ("assistant", "output")), (("user", "human"), ("assistant", "assistant"))):
+        if all(isinstance(one.get(key), str) for one in value for _, key in roles):
+            return [{"role": role, "content": one[key]} for one in value for role, key in roles]
     plain = [_from_langchain(one) for one in value]
     return plain if is_conversation(plain) else []
 

@@ -77,6 +77,7 @@ class _Read:
     skipped: int = 0
     unanswered: int = 0  # requests of batches
     with_tools: int = 0  # rows whose request names tools
+    repeated: tuple[int, int] = (0, 0)  # ids of prompts that say the same, and how many prompts these are
     in_part: int = 0  # answers that are one field of an object of no known API
     first_in_part: str = ""
     without_finish_reason: int = 0
@@ -208,6 +209,7 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
     _take_pairs(pairs.finish(), store, views, read, unread)
     read.skipped += pairs.skipped
     read.unanswered = store.unanswered()
+    read.repeated = store.repeated_prompts()
     return read
 
 
@@ -357,6 +359,9 @@ def _say(run: Run, read: _Read, views: Views, progress: Progress) -> None:
         progress.note(
             f"{read.with_tools} answers were given with tools, which are no part of the prompts: the student does not see them"
         )
+    if read.repeated[0]:
+        ids, prompts = read.repeated
+        progress.note(f"{ids} ids have the same messages as another id, {prompts} in all: each counts as a prompt of its own")
     if read.in_part:
         progress.note(
             f"{read.in_part} answers are the text of an object whose other fields are left out, first {read.first_in_part}"

@@ -22,6 +22,7 @@ MAYBE_PASSAGES = (  # or the names of those
 )
 ANSWERS = ("response", "answer", "completion", "output", "text", "content")
 MARKS = ("correctness_math_verify", "correctness", "is_correct", "correct", "correctness_llama")  # of each of several answers
+NAMES = re.compile(r"\s*(?:[\w./:-]*[\d_./:][\w./:-]*\s*)+", re.ASCII)  # of documents: ids, files, addresses
 TEXTS = ("page_content", "text", "content", "passage_text")  # of one passage
 SCORES = ("overall_score", "score", "rating", "reward")
 
@@ -33,7 +34,7 @@ def _question_about(row: Row) -> Row | None:
     if question is None or row.keys() & {"messages", "prompt", "instruction", "conversations"}:
         return None
     texts = {key: text for key in (*PASSAGES, *MAYBE_PASSAGES) if (text := _passage(row.get(key)))}
-    passage = next((text for key, text in texts.items() if key in PASSAGES or re.search(r"[ \t]|[^\x00-\x7f]", text)), "")
+    passage = next((text for key, text in texts.items() if key in PASSAGES or not NAMES.fullmatch(text)), "")
     answers = structured(row.get("answers"))
     accepted = answers.get("text") if isinstance(answers, Mapping) else answers
     beside = {}

@@ -331,7 +331,8 @@ def _conversation(row: Row) -> list[Any] | None:
     value = value.get("messages") if isinstance(value, dict) else value
     if not isinstance(value, list):
         return None
-    chosen = row.keys() & {"completion", "choices", "candidates", "message"} or reply_of(row) is not None
+    chosen = row.keys() & {"completion", "choices", "candidates"} or isinstance(row.get("message"), dict)
+    chosen = chosen or reply_of(row) is not None
     return value if not chosen and any(is_assistant(one) for one in value) else None
 
 
