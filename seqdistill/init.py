@@ -4,12 +4,13 @@ The kinds are the folders in prompts/. With recorded completions, the folder als
 test set is a part of their prompts. Requests nothing.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import Recipe
-from seqdistill.records import Sample, atomic_write, read_samples, write_jsonl
+from seqdistill.records import Sample, atomic_folder, atomic_write, read_samples, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
 from seqdistill.tasks.brought_files import check_readable
@@ -116,48 +117,57 @@ def init(folder: Path, kind: str | None, recorded: Sequence[Path], progress: Pro
             "pass one of the two",
         )
     if recorded:
-        return _from_recorded(folder, recorded, progress)
+        with _new(folder) as made:
+            return _from_recorded(folder, made, recorded, progress)
     kind = "summarize" if kind is None else kind
     if kind not in KINDS:
         raise UsageError(f"--kind {kind!r}{nearest(kind, KINDS)}", f"one of: {', '.join(KINDS)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in FILES:
-        shutil.copyfile(prompts_folder() / kind / file, folder / file)
     name, recipe = folder.resolve().name, shlex.quote(str(folder / "recipe.toml"))
-    _write(folder / "README.md", PAGE.format(name=name, recipe=recipe, run=shlex.quote(f"runs/{name}")))
+    with _new(folder) as made:
+        for file in FILES:
+            shutil.copyfile(prompts_folder() / kind / file, made / file)
+        _write(made / "README.md", PAGE.format(name=name, recipe=recipe, run=shlex.quote(f"runs/{name}")))
     return InitResult(folder, [*FILES, "README.md"], f"seqdistill run runs/smoke -c {recipe} --smoke 8")
 
 
-def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -> InitResult:
+@contextlib.contextmanager
+def _new(folder: Path) -> Iterator[Path]:
+    """Where to write what the folder, which is new or empty, will hold; after an error or Ctrl-C it is as it was."""
+    if not folder.exists():
+        with atomic_folder(folder) as made:
+            yield made
+        return
+    try:
+        yield folder  # not put in its place: a shell may be in it
+    except BaseException:
+        for name in (*FILES, "README.md"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        raise
+
+
+def _from_recorded(folder: Path, made: Path, recorded: Sequence[Path], progress: Progress) -> InitResult:
+    """Writes to `made` what `folder` will hold."""
     for path in recorded:
         check_readable(path)
         if not path.is_file():
             raise UsageError(f"{path}: no such file", "name the files that hold the recorded completions")
-    existed = folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    run = Run(folder / "run")
-    try:
-        result = import_recorded(run, Recipe(), list(recorded), progress)
-        samples = list(read_samples(result.path))
-        prompts = _prompts_of(samples)
-        if len(prompts) < FEWEST:
-            raise UsageError(
-                f"{len(prompts)} recorded prompts are too few to learn from some and test on others",
-                f"record {FEWEST} or more",
-            )
-        chosen = _test_part(prompts)
-        if not chosen:
-            raise UsageError(
-                f"no group of the {len(prompts)} recorded prompts is small enough to test on, and groups are not split",
-                "give the rows finer groups, or none",
-            )
-    except BaseException:  # also Ctrl-C: the next try finds the folder as it was
-        shutil.rmtree(run.path, ignore_errors=True)
-        if not existed:
-            folder.rmdir()
-        raise
+    run = Run(made / "run")
+    result = import_recorded(run, Recipe(), list(recorded), progress)
+    samples = list(read_samples(result.path))
+    prompts = _prompts_of(samples)
+    if len(prompts) < FEWEST:
+        raise UsageError(
+            f"{len(prompts)} recorded prompts are too few to learn from some and test on others", f"record {FEWEST} or more"
+        )
+    chosen = _test_part(prompts)
+    if not chosen:
+        raise UsageError(
+            f"no group of the {len(prompts)} recorded prompts is small enough to test on, and groups are not split",
+            "give the rows finer groups, or none",
+        )
     rows = [_test_row(sample) for id_, sample in prompts.items() if id_ in chosen]
-    write_jsonl(folder / "test.jsonl", rows)
+    write_jsonl(made / "test.jsonl", rows)
     weights = ""
     if len(result.teachers) > 1:
         progress.note(
@@ -165,11 +175,12 @@ def _from_recorded(folder: Path, recorded: Sequence[Path], progress: Progress) -
             "is compared with the first answer to each prompt. [train.teacher_weights] in recipe.toml leaves models out"
         )
         weights = TEACHER_WEIGHTS + "".join(f"# {json.dumps(name)} = 0\n" for name in result.teachers)
-    _write(folder / "recipe.toml", RECORDED_RECIPE.format(max_tokens=_most_tokens(samples), weights=weights))
-    with resolved_recipe(run.path, folder / "recipe.toml", {}, progress.note):
+    _write(made / "recipe.toml", RECORDED_RECIPE.format(max_tokens=_most_tokens(samples), weights=weights))
+    with resolved_recipe(run.path, made / "recipe.toml", {}, progress.note):
         pass  # the run keeps a copy
     facts = {"answers": result.samples, "prompts": len(prompts), "tests": len(rows)}
-    _write(folder / "README.md", RECORDED_PAGE.format(name=folder.resolve().name, path=folder, run=run.shell, **facts))
+    run = Run(folder / "run")
+    _write(made / "README.md", RECORDED_PAGE.format(name=folder.resolve().name, path=folder, run=run.shell, **facts))
     files = ["recipe.toml", "test.jsonl", "README.md"]
     return InitResult(folder, files, f"seqdistill run {run.shell}", len(prompts), len(rows), run.path)
 

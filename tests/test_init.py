@@ -1,8 +1,13 @@
 """`init`: a folder to start from for each kind of task, and from recorded completions a student and a verdict."""
 
+import contextlib
+import errno
+import itertools
 import json
+import os
 import shlex
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +87,25 @@ def test_commands_of_a_folder_with_spaces_can_be_pasted(tmp_path: Path) -> None:
     assert shlex.split(str(api.status(tmp_path / "from a log" / "run").next)) == shlex.split(recorded.next)
 
 
+@contextlib.contextmanager
+def failing_at(file: int, error: BaseException) -> Iterator[None]:
+    """Within the block the N-th file that is copied, flushed to the disk or put in place raises an error."""
+    calls = itertools.count(1)
+
+    def failing(act: Any) -> Any:
+        def fails(*of: Any) -> Any:
+            if next(calls) == file:
+                raise error
+            return act(*of)
+
+        return fails
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((os, "replace"), (os, "fsync"), (Path, "rename"), (shutil, "copyfile")):
+            patch.setattr(owner, name, failing(getattr(owner, name)))
+        yield
+
+
 def test_init_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["init", str(tmp_path)]) == 2
@@ -97,6 +121,36 @@ def test_a_folder_that_was_there_and_empty_is_there_and_empty_after_a_refusal(
     assert main(["init", ".", "--from", "../no.jsonl"]) == 2
     assert main(["init", ".", "--from", ".."]) == 2
     assert "a folder" in capsys.readouterr().err and list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["--kind", "extract"], ["--from", "log.jsonl"]], ids=["kind", "from"])
+@pytest.mark.parametrize(
+    ("folder", "error"),
+    [("new", KeyboardInterrupt()), ("new/er", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), (".", KeyboardInterrupt())],
+)
+def test_init_that_fails_at_any_file_leaves_the_folder_as_it_was_and_can_be_run_again(
+    words: list[str], folder: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log.jsonl").write_text(fine_tuning(range(12))["tuned.jsonl"])
+    words = [str(tmp_path / word) if word.endswith(".jsonl") else word for word in words]
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    place = Path(folder) if folder == "." else tmp_path / folder
+    before = place.is_dir()
+    for file in itertools.count(1, 1 if "--kind" in words else 3):  # the others take longer
+        with failing_at(file, error):
+            code = main(["init", str(place), *words])
+        if code == 0:
+            break
+        assert code == (130 if isinstance(error, KeyboardInterrupt) else 1)
+        assert (list(place.iterdir()) == []) if before else not place.exists()
+    names = {path.name for path in place.iterdir()}
+    assert file > 4 and names == (
+        {*FILES, "README.md"} if "--kind" in words else {"recipe.toml", "test.jsonl", "README.md", "run"}
+    )
+    assert not [*tmp_path.rglob("*.tmp")]
+    if "--from" in words:
+        assert api.status(place / "run").stages[0].state == "done" and api.verify(place / "run").whole
 
 
 # --- recorded completions, in the files that a vendor and its tools write ------------------------------------------------

@@ -19,6 +19,8 @@ Child = multiprocessing.get_context("fork").Process  # with this process' import
 COMMANDS = [
     "filter {tmp}/run --set filter.seed=5",
     "import {tmp}/new {tmp}/log.jsonl",
+    "init {tmp}/mine --kind extract",
+    "init {tmp}/mine --from {tmp}/log.jsonl",
     "export {tmp}/run --to safetensors",
     "export {tmp}/run --to safetensors --out {tmp}/mine/student",
     "export {tmp}/run --data llama-factory",

@@ -133,7 +133,7 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
         )
     path = run.file("generate", "samples.jsonl")
     known_task = views.differ or recipe.task.prompts is not None
-    _say(run, read, views, progress)
+    _say(read, views, progress)
     return ImportResult(
         read=read.exchanges + read.unread,
         samples=counts["samples"],
@@ -346,7 +346,7 @@ def _write_samples(folder: Path, store: Store) -> dict[str, Any]:
     return {**counts, "prompts": store.prompts(), "finish_reasons": dict(reasons), "usd": None, "teachers": list(teachers)}
 
 
-def _say(run: Run, read: _Read, views: Views, progress: Progress) -> None:
+def _say(read: _Read, views: Views, progress: Progress) -> None:
     """What a reader of the result must know: answers without a finish reason, prompts that were not found, lines not read."""
     if read.without_finish_reason:
         progress.note(
@@ -374,4 +374,4 @@ def _say(run: Run, read: _Read, views: Views, progress: Progress) -> None:
     for failure in read.first_unread:
         progress.note(f"{failure['id']}: not taken: {failure['message']}")
     if read.unread > NOTED:
-        progress.note(f"{read.unread} lines were not taken; all are in {run.file('generate', 'failures.jsonl')}")
+        progress.note(f"{read.unread} lines were not taken; all are in generate/failures.jsonl of the run")
