@@ -71,9 +71,15 @@ def _resolved(run: RunPath, recipe: RecipeLike, progress: Progress, *, keep: boo
         yield directory, resolved
 
 
-def _note_stale(run: Run, stage: str, progress: Progress) -> None:
-    for text in run.stale(stage):
-        progress.note(f"{stage}: {text}")
+def _note_stale(run: Run, recipe: Recipe, stage: str, progress: Progress) -> None:
+    """Says which earlier stage would do something else now: its files or settings have changed since it ran."""
+    from seqdistill.status import states_before
+
+    if stale := next((one for one in states_before(run, recipe, stage) if one.state == "stale"), None):
+        progress.note(
+            f"{stage}: {stale.stage} was made otherwise than it would be now: {stale.why[0]}; "
+            f"`seqdistill {stale.stage} {run.shell}` makes it anew"
+        )
 
 
 def _check_answers_wanted(run: Run, recipe: Recipe, progress: Progress) -> None:
@@ -142,6 +148,7 @@ def filter(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILE
     from seqdistill.stages.filter.stage import filter_samples
 
     with _resolved(run, recipe, progress) as (directory, resolved):
+        _note_stale(directory, resolved, "filter", progress)
         return filter_samples(directory, resolved, progress)
 
 
@@ -176,7 +183,7 @@ def train(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILEN
     from seqdistill.stages.train.stage import train
 
     with _resolved(run, recipe, progress) as (directory, resolved):
-        _note_stale(directory, "train", progress)
+        _note_stale(directory, resolved, "train", progress)
         return train(directory, resolved, progress)
 
 
@@ -186,7 +193,7 @@ def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
     from seqdistill.stages.train.checkpoints import is_unfinished
 
     with _resolved(run, recipe, progress) as (directory, resolved):
-        _note_stale(directory, "eval", progress)
+        _note_stale(directory, resolved, "eval", progress)
         if is_unfinished(directory):
             progress.note("eval: of the student that was trained before: the training that is to replace it is not finished")
         return evaluate(directory, resolved, progress)
@@ -209,7 +216,7 @@ def sweep(
     from seqdistill.family.sweep import sweep
 
     with _resolved(run, recipe, progress) as (directory, resolved):
-        _note_stale(directory, "train", progress)
+        _note_stale(directory, resolved, "train", progress)
         return sweep(directory, resolved, students, forms, progress)
 
 
@@ -222,7 +229,7 @@ def curve(run: RunPath, recipe: RecipeLike = None, *, repeats: int = 2, progress
     from seqdistill.family.curve import curve
 
     with _resolved(run, recipe, progress) as (directory, resolved):
-        _note_stale(directory, "train", progress)
+        _note_stale(directory, resolved, "train", progress)
         return curve(directory, resolved, repeats, progress)
 
 
@@ -393,11 +400,14 @@ def export(
         return export(directory, resolved, form, Path(out) if out else None, progress)
 
 
-def export_data(run: RunPath, shape: str, *, out: RunPath | None = None, progress: Progress = SILENT) -> dict[str, int]:
+def export_data(
+    run: RunPath, shape: str, recipe: RecipeLike = None, *, out: RunPath | None = None, progress: Progress = SILENT
+) -> dict[str, int]:
     """Writes the training data in another trainer's shape; returns the rows of each file."""
     from seqdistill.export.data import export_data
 
-    return export_data(Run(Path(run)), shape, Path(out) if out else None, progress)
+    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
+        return export_data(directory, resolved, shape, Path(out) if out else None, progress)
 
 
 def draft(run: RunPath, recipe: RecipeLike = None, *, limit: int = 20, progress: Progress = SILENT) -> "Draft":

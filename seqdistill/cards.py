@@ -54,7 +54,7 @@ def write_dataset_card(run: Run) -> Path:
     generate, filtered = run.manifest("generate") or {}, run.manifest("filter")
     files = [{"split": split, "path": f"filter/{split}.jsonl"} for split in ("train", "validation") if filtered]
     data = DatasetCardData(
-        **_license_fields(run),
+        **_license_fields(license_in(run), _term_links(run)),
         tags=["synthetic", "distillation", "seqdistill"],
         task_categories=["text-generation"],
         configs=[{"config_name": "default", "data_files": files}] if files else None,
@@ -132,7 +132,7 @@ print(tokenizer.decode(student.generate(**inputs, max_new_tokens=256)[0, inputs[
 ```""",
 )
 GGUF = Form(
-    "quantized",
+    "finetune",  # of the base: what it is quantised from is the student, which may be on no hub
     "gguf",
     """```sh
 llama-server -m {file}
@@ -170,7 +170,7 @@ def write_model_card(
     hub_base = base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not (run.path / base).exists() else None
     name = run.path.absolute().name
     data = ModelCardData(
-        **_license_fields(run),
+        **_license_fields(student.get("license")),
         base_model=hub_base,
         base_model_relation=form.relation if hub_base else None,
         library_name=form.library,
@@ -286,15 +286,17 @@ def _terms(run: Run, heading: str, not_stated: str) -> Iterable[tuple[str, str]]
             yield f"training on its answers{name}", allowed
 
 
-def _license_fields(run: Run) -> dict[str, Any]:
+def _term_links(run: Run) -> list[str]:
+    teacher = (run.manifest("generate") or {}).get("teacher", {})
+    return [one["terms_url"] for one in teacher.get("each", [teacher]) if one.get("terms_url")]
+
+
+def _license_fields(name: str | None, links: Sequence[str] = ()) -> dict[str, Any]:
     """What the hub understands as a license; else `other` with a name in its alphabet, and the link of its terms."""
-    name = license_in(run)
     if name is None:
         return {}
     if name.lower() in HUB_LICENSES.split():
         return {"license": name.lower()}
-    teacher = (run.manifest("generate") or {}).get("teacher", {})
-    links = [one["terms_url"] for one in teacher.get("each", [teacher]) if one.get("terms_url")]
     fields = {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "other"}
     return {**fields, **({"license_link": links[0]} if len(links) == 1 else {})}
 

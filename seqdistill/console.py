@@ -167,17 +167,25 @@ class Console:
         print(f"error: {visible(error.message)}", file=sys.stderr)
         if error.hint:
             print(f"  next: {visible(error.hint)}", file=sys.stderr)
-        self.json_result(error.as_dict())
+        with contextlib.suppress(SeqdistillError):  # of a stdout that takes nothing: the first error is the one that counts
+            self.json_result(error.as_dict())
 
 
 @contextlib.contextmanager
 def to_stdout() -> Iterator[None]:
-    """Writes to stdout and flushes it; a reader that has left, like `head -1`, ends the output and not the work."""
+    """Writes to stdout and flushes it; a reader that has left, like `head -1`, ends the output and not the work.
+
+    Raises SeqdistillError for a stdout that takes nothing more, as on a full disk.
+    """
     try:
         yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:  # None: it was closed before the program began
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try once more at its end
+        if not isinstance(error, BrokenPipeError):
+            hint = "free space; what was done is kept, and `seqdistill show` prints results again"
+            raise SeqdistillError(f"stdout: {error.strerror}", hint) from None
 
 
 def seconds(value: float) -> str:

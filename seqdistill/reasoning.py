@@ -35,10 +35,19 @@ _CHANNEL = re.compile(
 _BARE_CHANNELS = re.compile(
     r"\A\s*analysis(?P<thought>.+?)assistant\s*final(?P<answer>.*)\Z", re.DOTALL
 )  # decoded without tokens
-_AROUND_ANSWER = re.compile(
-    r"\A\s*(?:<\|begin_of_solution\|>(?P<a>.*?)(?:<\|end_of_solution\|>\s*)?|<\|START_RESPONSE\|>(?P<b>.*?)(?:<\|END_RESPONSE\|>\s*)?)\Z",
-    re.DOTALL,
-)
+_ANSWER_TAGS = {  # around an answer that follows reasoning; the last: Granite, ERNIE
+    "<|begin_of_solution|>": "<|end_of_solution|>",
+    "<|START_RESPONSE|>": "<|END_RESPONSE|>",
+    "<response>": "</response>",
+}
+ANSWER_OPENINGS = tuple(opening.lower() for opening in _ANSWER_TAGS)
+_AROUND_ANSWER = [
+    re.compile(rf"\A\s*{re.escape(opening)}(.*?)(?:{re.escape(closing)}\s*)?\Z", re.DOTALL | re.IGNORECASE)
+    for opening, closing in _ANSWER_TAGS.items()
+]
+_WHOLE_ANSWER = re.compile(
+    r"\A\s*(<answer>).*</answer>\s*\Z", re.DOTALL | re.IGNORECASE
+)  # Hunyuan's; many a prompt asks for it
 _LEFT = re.compile(r"<\|channel\|>|\bassistantfinal(?=[A-Z*#\d])|<details type=")  # the last: as chat pages export it
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\"[^\"\n]{0,80}\"|“[^”\n]{0,80}”", re.DOTALL)
 _MAY_HOLD = re.compile(r"[<\[◁]|\A\s*(?:analysis|here is my)", re.IGNORECASE)  # without any of these, none of TAGS is there
@@ -72,13 +81,18 @@ def split_reasoning(text: str, reasoning: str | None = None, tags: Sequence[str]
             break
     if len(thoughts) > 1:
         text = text.lstrip() if any(thoughts[1:]) or not text.strip() else text
-        if wrapped := _AROUND_ANSWER.match(text):
-            text = (wrapped["a"] or wrapped["b"] or "").strip()
+        if wrapped := next(filter(None, (around.match(text) for around in _AROUND_ANSWER)), None):
+            text = wrapped[1].strip()
     return text, "\n".join(dict.fromkeys(thought for thought in thoughts if thought)) or None
 
 
 def leftover_reasoning(text: str) -> str | None:
-    """The first mark of reasoning that is still in an answer, as it stands there. Code and quotes are text."""
+    """The first mark of reasoning that is still in an answer, as it stands there. Code and quotes are text.
+
+    That holds for the tags of an answer, too, which stand behind reasoning.
+    """
+    if whole := _WHOLE_ANSWER.match(text):
+        return whole[1]
     bare = _CODE.sub(" ", text)
     if found := _LEFT.search(bare):
         return found[0]

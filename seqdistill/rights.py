@@ -13,7 +13,7 @@ from typing import Any
 
 from seqdistill.engines.models import locate
 from seqdistill.errors import UsageError
-from seqdistill.recipe.tables import Recipe, TeacherConfig
+from seqdistill.recipe.tables import ModelConfig, Recipe, TeacherConfig
 from seqdistill.runs import Run
 
 GGUF_LICENSE = "general.license"
@@ -80,9 +80,16 @@ def license_in(run: Run) -> str | None:
     return ", ".join(dict.fromkeys(str(one) for one in known if one)) or None
 
 
+def license_of_student(source: ModelConfig, teacher: TeacherConfig) -> str | None:
+    """The license of the model whose weights a student starts from: the teacher's where it is cut from it; None if unknown."""
+    return rights_of(teacher).license if source.model == teacher.model else _license_in_files(source.model or "")
+
+
 def _license_in_files(name: str) -> str | None:
     if name.startswith("run:"):
-        return license_in(Run(Path(name.removeprefix("run:"))))  # a student's license is its teacher's
+        run = Run(Path(name.removeprefix("run:")))
+        student = (run.manifest("train") or {}).get("student", {})
+        return student["license"] if "license" in student else license_in(run)  # an older version did not record it
     path = locate(name)
     if path is None:
         path = _cached_card(name)

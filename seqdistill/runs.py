@@ -91,16 +91,6 @@ class Run:
                         return str(output["sha256"])
         return file_sha256(path)
 
-    def stale(self, stage: str) -> list[str]:
-        """The earlier stages whose inputs have changed since they ran, each with what to run again."""
-        found = []
-        for earlier in STAGES[: STAGES.index(stage)]:
-            for entry in ((self.manifest(earlier) or {}).get("inputs") or {}).values():
-                path = Path(os.path.normpath(self.path / entry["path"]))
-                if path.is_relative_to(self.path) and path.exists() and self.hash_of(path) != entry["sha256"]:
-                    found.append(f"{path} has changed since {earlier} ran: run `seqdistill {earlier} {self.shell}` again")
-        return list(dict.fromkeys(found))
-
     def locked(self, stage: str) -> contextlib.AbstractContextManager[None]:
         """Holds a stage for this process; a second process on it gets a SeqdistillError at once."""
         return self._held(self.file(stage, ".lock"), f"is at work on the {stage} stage")

@@ -86,8 +86,8 @@ def forecast(run: Run, whole: Recipe, progress: Progress) -> Forecast:
         "train": all_steps - steps,
         "eval": busy * (tests / tested - 1),
     }
-    usd: dict[str, float | None] = {"generate": requests.usd, "eval": _eval_usd(answered, tests / tested)}
     sizes = {"generate": grown, "filter": grown, "train": 1.0, "eval": tests / tested}
+    usd = {stage: _usd(manifests[stage], sizes[stage]) for stage in STAGES} | {"generate": requests.usd}
     stages = []
     for stage in STAGES:
         took, extra = manifests[stage]["seconds"], more[stage]
@@ -118,8 +118,9 @@ def limited(recipe: Recipe, count: int) -> Recipe:
     )
 
 
-def _eval_usd(usage: Mapping[str, Mapping[str, Any]], grown: float) -> float | None:
-    paid = [one["usd"] for one in usage.values() if one.get("usd") is not None]
+def _usd(manifest: Mapping[str, Any], grown: float) -> float | None:
+    """What the models of a stage cost, `grown` times over; None where none has a price."""
+    paid = [one["usd"] for one in manifest.get("usage", {}).values() if one.get("usd") is not None]
     return sum(paid) * grown if paid else None
 
 

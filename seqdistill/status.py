@@ -35,11 +35,17 @@ def status_of(run: Run, recipe: Recipe) -> Status:
     """Reads the state of a run. Raises UsageError for a directory that is not there, and for a damaged manifest."""
     if not run.path.is_dir():
         raise UsageError(f"{run.path}: no such run", "see the name; `seqdistill run RUN -c RECIPE` makes one")
-    states: list[StageState] = []
-    for stage in STAGES:
-        first = next((one.stage for one in states if one.state != "done"), None)
-        states.append(_state(run, recipe, stage, first))
+    states = states_before(run, recipe, None)
     return Status(states, _next(run, states))
+
+
+def states_before(run: Run, recipe: Recipe, stage: str | None) -> list[StageState]:
+    """The states of the stages before one, or of all. Raises UsageError for a damaged manifest."""
+    states: list[StageState] = []
+    for earlier in STAGES[: None if stage is None else STAGES.index(stage)]:
+        first = next((one.stage for one in states if one.state != "done"), None)
+        states.append(_state(run, recipe, earlier, first))
+    return states
 
 
 def _state(run: Run, recipe: Recipe, stage: str, first: str | None) -> StageState:

@@ -181,6 +181,84 @@ CASES: dict[
         [QA],
         0,
     ),
+    **{
+        f"{key} beside the question": ([{"question": "Capital?", key: value, "response": "Paris"}], [QA], 0)
+        for key, value in [
+            ("documents", ["Paris is the capital."]),
+            ("source_documents", [{"page_content": "Paris is the capital.", "metadata": {}}]),
+            ("retrieved_documents", json.dumps([{"text": "Paris is the capital."}])),
+            ("document", "Paris is the capital."),
+        ]
+    },
+    "MS MARCO": (
+        [
+            {
+                "query": "Capital?",
+                "passages": {"is_selected": [1], "passage_text": ["Paris is the capital."]},
+                "answers": ["Paris"],
+            }
+        ],
+        [QA],
+        0,
+    ),
+    "a system message without text": (
+        [
+            {"messages": [{"role": "system", "content": ""}, ASKED, ANSWER]},
+            {
+                "conversations": [
+                    {"from": "system", "value": ""},
+                    {"from": "human", "value": "2 + 3?"},
+                    {"from": "gpt", "value": "5"},
+                ]
+            },
+            {"request": {"messages": [{"role": "developer", "content": " "}, ASKED]}, "response": REPLY},
+        ],
+        [SUM, SUM, SUM],
+        0,
+    ),
+    "MS MARCO, passages of one word": (
+        [{"query": "Who?", "passages": {"is_selected": [1, 0], "passage_text": ["Bob", "x"]}, "answers": ["Bob"]}],
+        [(["Who?\n\nBob\n\nx"], "Bob")],
+        0,
+    ),
+    "documents by their names": (
+        [
+            {"question": "2 + 3?", "documents": documents, "answer": "5"}
+            for documents in (["doc_17", "a.pdf"], ["https://a.org/b", "Q42"], "reports/sums.pdf")
+        ],
+        [SUM, SUM, SUM],
+        0,
+    ),
+    "LIMA": ([{"conversations": ["2 + 3?", "5"], "source": "s"}, {"conversations": ["2 + 3?", "5", "And 1?"]}], [SUM, SUM], 0),
+    "UltraChat": ([{"id": "0", "data": ["2 + 3?", "5", "And 1?", "6"]}], [LONGER[1]], 0),
+    "ShareGPT in pairs": (
+        [{"conversation": [{"human": "2 + 3?", "assistant": "5"}, {"human": "And 1?", "assistant": "6"}]}],
+        [LONGER[1]],
+        0,
+    ),
+    "a column that is called message": (
+        [
+            {"prompt": "2 + 3?", "completion": "5", "message": "feat: x"},
+            {"messages": [ASKED, ANSWER], "message": "feat: x"},
+        ],
+        [SUM, SUM],
+        0,
+    ),
+    "HelpSteer2": (
+        [{"prompt": "2 + 3?\n<extra_id_1>Assistant\n5\n<extra_id_1>User\nAnd 1?", "response": "6"}],
+        [(["2 + 3?", "5", "And 1?"], "6")],
+        0,
+    ),
+    "NeMo's template": (
+        [
+            {
+                "prompt": "<extra_id_0>System\n\n<extra_id_1>User\n2 + 3?\n<extra_id_1>Assistant\n",
+                "completion": "5",
+            }
+        ],
+        [SUM],
+        0,
+    ),
     "TriviaQA": ([{"question": "2 + 3?", "answer": {"value": "5", "aliases": ["five"]}}], [SUM], 0),
     "several accepted answers": ([{"question": "2 + 3?", "answer": ["5", "five"]}], [SUM], 0),
     "a problem with its solution and its answer": (
@@ -505,4 +583,63 @@ CASES: dict[
     ),
     "Llama Stack's log": ([{"messages": [ASKED], "completion_message": {**ANSWER, "stop_reason": "end_of_turn"}}], [SUM], 0),
     "a column that says whether there is reasoning": ([{"input": [ASKED], "output": "5", "reasoning": "off"}], [SUM], 0),
+    **{
+        f"an answer that {key} marks as bad, as {bad!r}": (
+            [{"prompt": "2 + 3?", "response": "6", key: bad}, {"prompt": "2 + 3?", "response": "5", key: good}],
+            [SUM],
+            1,
+        )
+        for key, bad, good in [
+            *[("label", bad, good) for bad, good in ((False, True), (0, 1), ("False", "True"), ("0", "1"), (0.0, 1.0))],
+            *[("label", "bad", "good"), ("label", "no", "yes"), ("is_correct", False, True), ("correct", 0, 1)],
+            *[("rating", -1, 1), ("feedback", "thumbs_down", "thumbs_up"), ("thumbs", "down", "up"), ("vote", "-1", "1")],
+        ]
+    },
+    "KTO as a conversation": (
+        [{"messages": [ASKED, {**ANSWER, "content": "6"}], "label": False}, {"messages": [ASKED, ANSWER], "label": "true"}],
+        [SUM],
+        1,
+    ),
+    "a label that is the answer's, or a class": (
+        [
+            {"prompt": "Is it 5?", "response": "No, it is 6.", "label": "no"},
+            {"messages": [ASKED, ANSWER], "label": 0},
+            {"question": "2 + 3?", "answer": "5", "label": 0},
+        ],
+        [(["Is it 5?"], "No, it is 6."), SUM, SUM],
+        0,
+    ),
+    "OpenR1": (
+        [
+            {
+                "problem": "2 + 3?",
+                "solution": "So: 5",
+                "answer": "5",
+                "generations": ["It is 5.", "It is 6.", "5"],
+                "correctness_math_verify": [True, False, None],
+                "finish_reasons": ["stop", "stop", "stop"],
+            }
+        ],
+        [(["2 + 3?"], "It is 5."), SUM],
+        1,
+    ),
+    "OpenR1, not verified": (
+        [{"problem": "2 + 3?", "solution": "So: 5", "answer": "5", "generations": ["It is 5.", "Five"]}],
+        [(["2 + 3?"], "It is 5."), (["2 + 3?"], "Five")],
+        0,
+    ),
+    "s1K with answers that were verified": (
+        [{"question": "2 + 3?", "solution": "So: 5", "generations": ["6", "5"], "correctness_math_verify": [False, True]}],
+        [SUM],
+        1,
+    ),
+    "distilabel with ratings": (
+        [
+            {"instruction": "2 + 3?", "generations": ["6", "5"], "generation_models": ["x", "m"], "ratings": [1, 5]},
+            {"instruction": "2 + 3?", "generations": ["5", "5."], "ratings": [4.0, 4.0]},
+            {"instruction": "2 + 3?", "generations": ["5", "five"], "ratings": [None, None]},
+        ],
+        [SUM, SUM, (["2 + 3?"], "5."), SUM, (["2 + 3?"], "five")],
+        1,
+    ),
 }

@@ -73,6 +73,15 @@ CLAUDE_EVENTS = [
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
     {"type": "message_stop"},
 ]
+GEMINI_CHUNKS = [
+    {**GEMINI, "candidates": [{"content": {"role": "model", "parts": [{"text": "hm", "thought": True}]}}]},
+    {"candidates": [{"content": {"role": "model", "parts": [{"text": "5"}]}, "index": 0}]},
+    {**GEMINI, "candidates": [{"content": {"parts": [{"text": ""}], "role": "model"}, "finishReason": "STOP"}]},
+]
+OLLAMA_CHUNKS = [
+    {"model": "m", "message": {"role": "assistant", "content": "5"}, "done": False},
+    {**OLLAMA, "message": {"role": "assistant", "content": ""}},
+]
 LANGFUSE = {"id": "o1", "traceId": "t1", "type": "GENERATION", "name": "add", "level": "DEFAULT", "model": "m"}
 PROMPTFOO = {
     "provider": {"id": "m", "label": ""},
@@ -134,11 +143,24 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "Ollama's chunks": [
         {
             "request": CHAT,
-            "response": [
-                {"model": "m", "message": {"role": "assistant", "content": "5"}, "done": False},
-                {**OLLAMA, "message": {"role": "assistant", "content": ""}},
-            ],
+            "response": OLLAMA_CHUNKS,
         }
+    ],
+    "Ollama's chunks as text": [{"request": CHAT, "response": "".join(json.dumps(one) + "\n" for one in OLLAMA_CHUNKS)}],
+    "Ollama's reply as text": [{"request": CHAT, "response": json.dumps({**OLLAMA, "message": ANSWER})}],
+    "Ollama's chunks as text, flat": [{**CHAT, "response": "\n".join(json.dumps(one) for one in OLLAMA_CHUNKS)}],
+    "Gemini's chunks": [{"request": {"contents": "2 + 3?"}, "response": GEMINI_CHUNKS}],
+    "Gemini's chunks as text": [{"request": {"contents": "2 + 3?"}, "response": json.dumps(GEMINI_CHUNKS, indent=1)}],
+    "Gemini's event stream": [
+        {
+            "request": {"contents": "2 + 3?"},
+            "response": "".join(f"data: {json.dumps(one)}\r\n\r\n" for one in GEMINI_CHUNKS),
+        }
+    ],
+    "an event stream that begins with a comment": [{"request": CHAT, "response": f": PROCESSING\n\n{SSE}"}],
+    "an event stream, flat": [{**CHAT, "response": SSE}],
+    "Anthropic's event stream as text": [
+        {"request": CHAT, "response": "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in CLAUDE_EVENTS)}
     ],
     "Gemini": [{"request": {"contents": [{"parts": [{"text": "2 + 3?"}]}]}, "response": GEMINI}],
     "a Gemini batch": [
@@ -149,6 +171,45 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
         {"model": "m", "request": {"messages": [{"role": "user", "content": [{"text": "2 + 3?"}]}]}, "response": CONVERSE}
     ],
     "a Bedrock batch": [{"recordId": "r", "modelInput": {**CHAT, "anthropic_version": "x"}, "modelOutput": CLAUDE}],
+    "Responses as text": [{"request": {"model": "m", "input": "2 + 3?"}, "response": json.dumps(RESPONSE)}],
+    "Anthropic's own tools": [
+        {
+            "request": CHAT,
+            "response": {
+                **CLAUDE,
+                "content": [
+                    {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}},
+                    {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"type": "web_search_result"}]},
+                    {"type": "bash_code_execution_tool_result", "content": {"type": "bash_code_execution_result"}},
+                    {"type": "text", "text": "5", "citations": []},
+                ],
+            },
+        }
+    ],
+    "Bedrock Converse with reasoning": [
+        {
+            "model": "m",
+            "request": CHAT,
+            "response": {
+                **CONVERSE,
+                "output": {
+                    "message": {
+                        "role": "assistant",
+                        "content": [{"reasoningContent": {"reasoningText": {"text": "hm"}}}, {"text": "5"}],
+                    }
+                },
+            },
+        }
+    ],
+    "a part whose text has annotations": [
+        {
+            "request": CHAT,
+            "response": {
+                **REPLY,
+                "choices": [{**CHOICE, "message": {"content": [{"type": "text", "text": {"value": "5", "annotations": []}}]}}],
+            },
+        }
+    ],
     "chunks in a response": [{"request": {**CHAT, "stream": True}, "response": CHUNKS}],
     "an event stream in a response": [{"request": {**CHAT, "stream": True}, "response": SSE}],
     "chunks with the usage in a choice": [

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -103,6 +104,18 @@ def test_what_an_endpoint_writes_to_its_cache_unrequested_is_paid_at_the_usual_s
     with ChatServer(reply=reply) as server:
         result = generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(5)))), Silent())
     assert result.spent_usd == pytest.approx(result.prompt_tokens * 1.25e-3 + result.completion_tokens * 1e-2)
+
+
+def test_what_is_reported_as_paid_holds_what_other_stages_paid_since(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with ChatServer() as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(5))))
+        first = generate(run, asked, Silent()).spent_usd or 0.0
+        assert generate(run, asked, Silent()).spent_usd == first > 0
+        run.file("eval", "").mkdir()
+        shutil.copyfile(run.file("generate", "journal.jsonl"), run.file("eval", "journal.jsonl"))  # as eval pays for answers
+        again = generate(run, asked, Silent())
+    assert again.up_to_date and again.spent_usd == pytest.approx(2 * first)
 
 
 @pytest.mark.parametrize("table", ["options", "body"])

@@ -1,5 +1,6 @@
 """The cards say what the manifests say, and no more."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,12 @@ from chat_server import ChatServer
 from finished_runs import finished_run, recipe
 from test_eval import served, write_test
 
-from seqdistill.cards import write_dataset_card, write_model_card
+from seqdistill.cards import ADAPTER, GGUF, MODEL, write_dataset_card, write_model_card
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import FilterConfig
-from seqdistill.records import write_jsonl
+from seqdistill.recipe.tables import FilterConfig, ModelConfig, TeacherConfig
+from seqdistill.records import write_json, write_jsonl
+from seqdistill.rights import license_of_student
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.filter.stage import filter_samples
@@ -79,9 +81,35 @@ def test_a_license_or_price_added_later_reaches_cards_and_scores_without_a_reque
             filter_samples(run, plan, Silent())
             found = evaluate(run, plan, Silent()).scores
             cards = [run.path / "README.md", run.file("train", "model") / "README.md"]
-            assert [front(card).get("license") for card in cards] == [license_name] * 2
+            assert [front(card).get("license") for card in cards] == [license_name, None], "the student's is its base's"
+            assert not license_name or f"| teacher's license or terms | {license_name} |" in cards[1].read_text()
             assert found["teacher_license"] == license_name and len(server.requests) == 12 + 2 * 24
     assert found["models"]["teacher"]["usd"] > 0.01
+
+
+@pytest.mark.parametrize(
+    ("source", "license_name"),
+    [("base", "cc-by-nc-4.0"), ("unstated", None), ("teacher", "mit"), ("run:", "cc-by-nc-4.0"), ("run: of before", "mit")],
+)
+def test_the_student_s_license_is_that_of_the_model_it_starts_from(
+    source: str, license_name: str | None, tmp_path: Path, tiny_model: Path
+) -> None:
+    for name, card in (("base", "---\nlicense: cc-by-nc-4.0\n---\n"), ("unstated", "# A model\n"), ("teacher", "")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "README.md").write_text(card)
+    teacher = TeacherConfig(model=str(tmp_path / "teacher"), license="mit")
+    run = finished_run(tmp_path / "run", tiny_model, license="mit")
+    place, manifest = f"run:{run.path}" if "run:" in source else str(tmp_path / source), run.file("train", "manifest.json")
+    train = json.loads(manifest.read_text())
+    if source == "run:":
+        write_json(manifest, {**train, "student": {**train["student"], "license": "cc-by-nc-4.0"}})
+    found = license_of_student(ModelConfig(model=place), teacher)
+    assert found == license_name
+    write_json(manifest, {**train, "student": {**train["student"], "base": "Qwen/Qwen2.5-3B-Instruct", "license": found}})
+    for form, relation in ((MODEL, "finetune"), (ADAPTER, "adapter"), (GGUF, "finetune")):
+        card = front(write_model_card(run, form=form))
+        assert (card.get("license"), card["base_model_relation"]) == (license_name, relation)
 
 
 def test_a_card_before_its_stage_names_the_command(tmp_path: Path) -> None:

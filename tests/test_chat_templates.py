@@ -79,7 +79,7 @@ ACCEPTED = {
     "nemotron_3_super_training": ("</think>{A}<|im_end|>", "{R}\n</think>\n{A}<|im_end|>"),
     "nemotron_3_ultra": ("</think>{A}<|im_end|>", "{R}</think>{A}<|im_end|>"),
     "nemotron_3_ultra_training": ("</think>{A}<|im_end|>", "{R}</think>{A}<|im_end|>"),
-    "nemotron_nano_v2": ("\n</think>\n\n{A}<SPECIAL_12>", "{R}\n</think>\n\n{A}<SPECIAL_12>"),
+    "nemotron_nano_v2": ("\n</think>\n\n{A}\n<SPECIAL_12>", "{R}\n</think>\n\n{A}\n<SPECIAL_12>"),
     "phi3": ("{A}<|end|>\n<eos>", "<think>\n{R}\n</think>\n\n{A}<|end|>\n<eos>"),
     "phi3_5": ("{A}<|end|>\n<eos>", "<think>\n{R}\n</think>\n\n{A}<|end|>\n<eos>"),
     "phi3_5_training": ("{A}<|end|>\n<eos>", "<think>\n{R}\n</think>\n\n{A}<|end|>\n<eos>"),

@@ -115,6 +115,16 @@ def test_a_reader_that_leaves_ends_the_output_and_not_the_work(tmp_path: Path) -
         assert (answer.returncode, "Traceback" in answer.stderr, "Broken" in answer.stderr) == (0, False, False)
 
 
+@pytest.mark.parametrize("words", ["init {} --json", "init {}", "doctor --json"])
+@pytest.mark.parametrize("stdout", ["> /dev/full", ">&-"])
+def test_a_stdout_that_takes_nothing_is_named_and_the_work_is_done(tmp_path: Path, words: str, stdout: str) -> None:
+    command = f"{sys.executable} -m seqdistill {words.format(tmp_path / 'mine')} {stdout}"
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "Traceback" not in answer.stderr and "Exception ignored" not in answer.stderr
+    assert ("error: stdout: No space left on device" in answer.stderr) == ("full" in stdout)
+    assert (tmp_path / "mine" / "recipe.toml").exists() or "init" not in words
+
+
 def test_a_full_disk_names_the_run_and_exits_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +196,10 @@ def test_the_environment_lies_between_flag_and_recipe(
         ("filter", "DUPLICATES", "perhaps", "= 'perhaps': expected true or false"),
         ("train", "LAYERS", "", ""),  # empty is unset
         ("eval", "MARGIN", "5%", "= '5%': expected a number"),
+        ("serve", "BUDGET", "abc", "= 'abc': expected a number"),
+        ("run", "BUGDET", "5", ": no such setting, did you mean SEQDISTILL_BUDGET?"),
+        ("generate", "SAMPELS", "2", ": no such setting, did you mean SEQDISTILL_SAMPLES?"),
+        ("filter", "TEACHER_API_KEY", "secret", ""),  # any name will do for a key
         ("generate", "TEACHER_ENGINE", "opnai", "= 'opnai', did you mean 'openai'?"),
     ],
 )
@@ -202,7 +216,8 @@ def test_a_bad_variable_is_named_as_such_and_not_as_a_flag(
     monkeypatch.setenv(f"SEQDISTILL_{variable}", value)
     assert main([command, str(tmp_path / "r"), *(["--json"] if as_json else [])]) == 2
     printed = capsys.readouterr()
-    assert (f"the environment variable SEQDISTILL_{variable} {wrong}" in " ".join(printed.err.split())) == bool(wrong)
+    expected = f"the environment variable SEQDISTILL_{variable}{'' if wrong.startswith(':') else ' '}{wrong}"
+    assert (expected in " ".join(printed.err.split())) == bool(wrong)
     if as_json:
         assert json.loads(printed.out)["exit_code"] == 2
 

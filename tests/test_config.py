@@ -1,10 +1,15 @@
 """Settings: strict keys, one order of precedence, errors that name file, table, key and the nearest name."""
 
 import re
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from chat_server import ChatServer
+from generate_runs import Notes, prompts_file, recipe
 
+from seqdistill import api
 from seqdistill.errors import UsageError
 from seqdistill.recipe.reading import Layer, merge, parse_assignment, read_recipe, resolve
 from seqdistill.recipe.remembered import resolved_recipe
@@ -266,13 +271,35 @@ def test_what_changed_is_said_in_short(old: object, new: object, says: list[str]
     assert StageRecord(run, "generate", {"key": new}, {}).differences() == [f"key: {text}" for text in says]
 
 
-def test_a_stage_hears_that_an_earlier_one_is_stale(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    samples = tmp_path / "generate" / "samples.jsonl"
-    samples.parent.mkdir()
-    (tmp_path / "filter").mkdir()
-    samples.write_text("1\n")
-    StageRecord(run, "filter", {}, {"samples": samples}).finish({}, config={})
-    assert run.stale("train") == []
-    samples.write_text("2\n")
-    assert run.stale("eval") == [f"{samples} has changed since filter ran: run `seqdistill filter {tmp_path}` again"]
+@pytest.mark.parametrize(
+    ("stage", "changed", "says"),
+    [
+        ("filter", "prompts.jsonl", "filter: generate was made otherwise than it would be now: prompts: the content changed"),
+        ("train", "prompts.jsonl", "train: generate was made otherwise than it would be now: prompts: the content changed"),
+        ("train", "filter", "train: filter was made otherwise than it would be now: filter.validation: 0.05 -> 0.3"),
+        (
+            "eval",
+            "run/generate/samples.jsonl",
+            "eval: generate was made otherwise than it would be now: its files have changed since",
+        ),
+        ("filter", "", ""),
+        ("train", "", ""),
+    ],
+)
+def test_a_stage_hears_that_an_earlier_one_would_be_made_otherwise(tmp_path: Path, stage: str, changed: str, says: str) -> None:
+    run, notes = tmp_path / "run", Notes()
+    with ChatServer() as server:
+        plan = recipe(server, prompts_file(tmp_path, range(8)))
+        plan = replace(plan, student=replace(plan.student, model=str(tmp_path / "no-such-model")))
+        api.generate(run, plan, checked=True)
+        api.filter(run, plan)
+        if changed == "filter":
+            plan = replace(plan, filter=replace(plan.filter, validation=0.3))
+        elif changed:
+            with (tmp_path / changed).open("a") as file:
+                file.write('{"prompt": "one more"}\n' if "prompts" in changed else "\n")
+        do = {"filter": api.filter, "train": api.train, "eval": api.evaluate}[stage]
+        with suppress(UsageError):  # there is no student; the note comes before
+            do(run, plan, progress=notes)
+    found = [note for note in notes.notes if "made otherwise" in note]
+    assert [note.startswith(says) for note in found] == ([True] if says else []), found

@@ -170,8 +170,8 @@ BEFORE_A_RUN: list[tuple[str, list[Change], str]] = [  # found by `run`, for whi
     ("soft from OpenAI", [SOFT, having(teacher__base_url=[])], "names them by their texts"),
     ("soft at another temperature", [SOFT, having(train__temperature=2.0)], "can be compared at 1 alone"),
     ("soft at an unstored temperature", [SOFT, local_teacher(), having(train__temperature=2.5)], "1, 1.5, 2, 3, 4"),
-    ("soft packed", [SOFT, args(packing=True)], "packing = True with the targets of method = 'soft'"),
-    ("soft packed to validate", [SOFT, args(eval_packing=True)], "eval_packing = True with the targets of method = 'soft'"),
+    ("soft packed", [SOFT, args(packing=True)], "packing = True with method = 'soft'"),
+    ("soft packed to validate", [SOFT, args(eval_packing=True)], "eval_packing = True with method = 'soft'"),
     ("soft with smoothing", [SOFT, args(label_smoothing_factor=0.1)], "label_smoothing_factor"),
     (
         "features packed",

@@ -26,7 +26,9 @@ from seqdistill.show import show_eval
 from seqdistill.stages.evaluate.cost import break_even, terms_of, usd_per_request, with_costs
 from seqdistill.stages.evaluate.latency import groups, levels, percentile
 from seqdistill.stages.evaluate.markdown import markdown
+from seqdistill.stages.evaluate.recommendation import _saves
 from seqdistill.stages.evaluate.stage import evaluate
+from seqdistill.stages.evaluate.verdict import _cost
 from seqdistill.stages.evaluate.verification import verify
 
 
@@ -115,6 +117,18 @@ TERMS = {"utilisation": 0.5, "fallback_share": 0.1, "shadow_share": 0.05, "answe
 UPFRONT = {"teacher": 4.0, "judge": 1.0, "proof": 0.5, "training": 2.5}
 
 
+def said_of(found: dict[str, Any]) -> str:
+    """The verdict's sentence on costs."""
+    (sentence,) = _cost(with_prices(found))
+    return sentence
+
+
+def with_prices(found: dict[str, Any]) -> dict[str, Any]:
+    scores, unmeasured = scores_with(), {"speed_basis": None, "tokens_per_second": None}
+    models = {role: {**scores["models"][role], **found["models"][role], **unmeasured} for role in scores["models"]}
+    return {**scores, **found, "models": models}
+
+
 def test_the_costs_of_a_run_follow_from_its_inputs() -> None:
     found = with_costs(scores_with(), inputs(token_usd=0.01), TERMS, UPFRONT)
     assert found["models"]["student"] == {"usd_per_1000": 1.0, "usd_per_right": 0.00125}
@@ -122,6 +136,21 @@ def test_the_costs_of_a_run_follow_from_its_inputs() -> None:
     assert found["break_even_requests"] == math.ceil(8.0 / (0.01 - 0.001 - 0.15 * 0.01)) == 1067
     several = with_costs(scores_with(), inputs(token_usd=0.01), TERMS | {"answers_a_request": 3}, UPFRONT)
     assert several["break_even_requests"] == math.ceil(8.0 / (0.01 - 0.003 - 0.15 * 0.01))
+    assert said_of(several) == (
+        "1,000 requests cost 3.00 USD at the student, of 3 answers each, and 10.00 at the teacher; what the run cost, 8.00 "
+        "USD, is earned back after 1,455 requests, 10% falling back to the teacher and 5% answered by both."
+    ), "the price in the sentence is the one that the break-even rests on"
+    saved = _saves(with_prices(several))
+    assert (saved.short, saved.more) == (
+        "70% of the cost",
+        "3.00 instead of 10.00 USD for 1,000 requests; paid back after 1,455 requests.",
+    )
+    assert said_of(found).startswith("1,000 requests cost 1.00 USD at the student and 10.00 at the teacher; ")
+    dear = with_costs(scores_with(), inputs(token_usd=0.01), TERMS | {"answers_a_request": 10}, UPFRONT)
+    assert said_of(dear).startswith(
+        "1,000 requests cost 10.00 USD at the student, of 10 answers each, and 10.00 at the teacher; no break-even: the "
+        "student is not cheaper: 11.50 USD"
+    )
     assert with_costs(scores_with(share=False), inputs(), TERMS, UPFRONT)["models"]["student"]["usd_per_right"] is None
     assert with_costs(scores_with(right=0.0), inputs(), TERMS, UPFRONT)["models"]["student"]["usd_per_right"] is None
 

@@ -18,6 +18,7 @@ from test_judge import says
 
 from seqdistill.engines import Completion
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.journal.storage import Hold, Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import JudgeConfig, Recipe
 from seqdistill.records import Prompt, write_jsonl
@@ -124,6 +125,8 @@ def test_the_judges_budget_is_a_cap_and_a_larger_one_resumes(run: Run, tmp_path:
         with pytest.raises(Incomplete, match="the judge's budget is reached"):
             evaluate(run, small, Silent())
         assert 0 < len(server.requests) * (200 + 20 * 10) / 1e6 <= 0.009
+        with Journal(run.file("eval", "journal.jsonl")) as journal:
+            journal.hold('the "teacher"', 1, Hold(4.0, 10, 10))  # an answer of another model that was lost
         evaluate(run, plan_of(tmp_path, tiny_model, server, {"price": price, "budget": 1.0}), Silent())
         assert len(server.requests) == 2 * PROMPTS
 

@@ -21,7 +21,7 @@ from test_eval_verify import rewritten
 from seqdistill.console import Console
 from seqdistill.engines import Completion, Request, open_engine
 from seqdistill.errors import UsageError
-from seqdistill.metrics.behaviour import refusal
+from seqdistill.metrics.refusals import refusal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import ModelConfig, Recipe, SafetyConfig, StudentConfig
 from seqdistill.records import Prompt, read_jsonl, write_jsonl

@@ -93,6 +93,38 @@ def test_rows_in_which_roles_do_not_alternate_are_named_for_llama_factory(tmp_pa
     assert listener.notes == ["export: llama-factory will skip 3 rows, in which user and assistant do not alternate"]
 
 
+@pytest.mark.parametrize("shape", ["trl", "axolotl", "llama-factory"])
+@pytest.mark.parametrize(
+    ("trained", "planned", "is_there"),
+    [
+        ({"reasoning": True}, {}, True),
+        ({"rationale": "inline"}, {}, True),
+        ({"reasoning": False}, {"reasoning": True}, False),
+        (None, {"reasoning": True}, True),
+        (None, {}, False),
+    ],
+)
+def test_the_reasoning_is_there_where_the_run_trains_on_it_and_named_where_not(
+    shape: str, trained: dict[str, object] | None, planned: dict[str, object], is_there: bool, run: Path, tmp_path: Path
+) -> None:
+    made, listener = tmp_path / "run", Listener()
+    shutil.copytree(run, made)
+    manifest = made / "train" / "manifest.json"
+    if trained is None:
+        manifest.unlink()
+    else:
+        write_json(manifest, {**json.loads(manifest.read_text()), "config": {"train": trained}})
+    thoughts = ["6 * 7", None, " \n"]
+    write_jsonl(made / "filter" / "train.jsonl", [replace(row(n), reasoning=one) for n, one in enumerate(thoughts)])
+    counts = api.export_data(made, shape, {"train": planned}, progress=listener)
+    text = (made / "export" / f"data-{shape}" / next(iter(counts))).read_text()
+    rows = json.loads(text) if shape == "llama-factory" else [json.loads(line) for line in text.splitlines()]
+    said = [(one.get("completion") or one["messages"])[-1]["content"] for one in rows]
+    assert said[0] == ("<think>\n6 * 7\n</think>\n\n" if is_there else "") + 'It is "0".\n'
+    assert said[1:] == ['It is "1".\n', 'It is "2".\n']
+    assert any("the reasoning of 1 rows is left out" in note for note in listener.notes) != is_there
+
+
 def test_axolotl_hears_what_ends_a_turn_where_the_tokenizer_has_another_end(run: Path, tmp_path: Path) -> None:
     import yaml
 

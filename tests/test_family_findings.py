@@ -83,7 +83,7 @@ def test_a_student_in_a_form_that_was_proven_is_a_candidate_of_its_size(tmp_path
     model = member.file("train", "model")
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
-    scores = {name: float(TEACHER[n] - 1.5) for n, name in enumerate(IDS)}
+    scores = {name: float(TEACHER[n] - 1.5 + n % 3 - 1) for n, name in enumerate(IDS)}
     mean = {"value": float(TEACHER.mean() - 1.5), "low": None, "high": None, "n": len(IDS)}
     for form, sha in (("q4_0", file_sha256(model)), ("q8_0", "of an earlier student")):
         folder = member.path / "export" / f"gguf-{form}"
@@ -167,6 +167,7 @@ def curved(
         ((0.0, 240.0, 0.5), "MORE ROWS WILL DO"),
         ((20.0, 400.0, 0.9), "MORE ROWS WILL NOT DO: however many there are, about 2"),
         ((30.0, 0.0, 1.0), "MORE ROWS WILL NOT DO"),
+        ((-5.0, 80.0, 0.08), "NOT WITHIN REACH: 1,000 times the rows"),
     ],
 )
 def test_the_headline_says_whether_more_rows_would_do(tmp_path: Path, truth: Any, headline: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,13 @@ def every(text: str, step: int) -> str:
         (FUNCTION, f"Write a function in Python. {DOCSTRING}"),
         (QUESTION, every(QUESTION, 7)),
         (QUESTION + " " + DOCSTRING, every(QUESTION + " " + DOCSTRING, 7)),
+        (
+            "Why is the sky blue on a clear day in summer?",
+            "Why is the sky b\u200blue on a cl\u00adear d\u2060ay in sum\u200dmer?",
+        ),
+        (QUESTION, re.sub("([aeiou])", "\\1\u00ad", QUESTION)),
+        ("What is 5 + (3 - 9) at noon in the north?", "What is 5 + (3 − 9) at noon, in the north?"),
+        ("At −4 degrees, does salt water freeze?", "at -4 degrees does salt water freeze"),
     ],
 )
 def test_an_item_is_found_without_its_options_its_signature_or_with_words_between(test: str, row: str) -> None:

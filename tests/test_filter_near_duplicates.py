@@ -14,7 +14,7 @@ from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 
 from seqdistill.errors import SeqdistillError
 from seqdistill.stages.filter.checks.near_duplicates import Matches, near_duplicates
-from seqdistill.stages.filter.checks.words import Sets, pair_sets, words
+from seqdistill.stages.filter.checks.words import Sets, pair_sets, spelled, words
 
 VOCABULARY = ["".join(pair) for pair in itertools.product("bcdfghklmnprstvz", ["ana", "elo", "iri", "oto", "usa", "ende"])]
 
@@ -243,6 +243,79 @@ def test_words_ignore_case_punctuation_and_unicode_form_and_keep_signs() -> None
     assert len(set(sets)) == 1
     assert one("3 + 4") != one("3 * 4") and one("漢字かな") != one("漢字カナ") and len(one("漢字かな")) == 5
     assert one("") == one("...") and len(one("")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        *(("-7", "7"), ("at -4 degrees", "at 4 degrees"), ("(-4)", "(4)"), ("x = -3", "x = 3"), ("−40 °C", "40 °C")),
+        *(("–5 °C", "5 °C"), ("-$5", "$5"), ("温度是-4度", "温度是4度"), ("-.5 and -0.5", "-.5 and 0.5"), ("-x = 4", "x = 4")),
+        *(("a && !b", "a && b"), ("!(a || b)", "(a || b)"), ("a != b", "a = b"), ("f'(2)", "f(2)"), ("rm -r x", "rm r x")),
+        *(("2³ eggs", "23 eggs"), ("1½ eggs", "11⁄2 eggs"), ("10⁶", "106")),
+        *(
+            ("(a + b) * c", "a + (b * c)"),
+            ("(10 - 5) - 3", "10 - (5 - 3)"),
+            ("[a] + b", "a + b"),
+            ("2 × (3 + 4) * 5", "2 × 3 + 4 * 5"),
+        ),
+    ],
+)
+def test_a_mark_of_a_number_or_a_formula_counts(text: str, other: str) -> None:
+    assert one(text) != one(other)
+    assert spelled(text) != spelled(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        *(("-7", "−7"), ("it is -7", "It is –7."), ("well-known facts", "well known facts"), ("- 3 eggs", "3 eggs")),
+        *(
+            ("pages 3-5", "pages 3 5"),
+            ("H₂O", "h2o"),
+            ("25 m²", "25 m2"),
+            ("2020-03-04", "2020 03 04"),
+            ("COVID-19", "COVID 19"),
+        ),
+        *(
+            ("f(x)-4", "f(x) - 4"),
+            ("Stop!", "Stop."),
+            ("Stop! Go on", "Stop, go on"),
+            ("¡Hola!", "hola"),
+            ("Now! (he said)", "now he said"),
+        ),
+        *(
+            ("the boat -no, the ship", "the boat no the ship"),
+            ("he said (twice) so", "he said twice, so"),
+            ("太好了！我", "太好了。我"),
+        ),
+        *(
+            ("the dog's bone", "the dog’s bone"),
+            ("- milk\n- eggs", "milk, eggs"),
+            ("'(a)'", "a"),
+            ("a[i] is b(c)", "a i is b c"),
+        ),
+        *(("sum\u00admer", "summer"), ("b\u200blue", "blue"), ("\ufeffblue", "blue"), ("می\u200cخواهم", "میخواهم")),
+    ],
+)
+def test_other_marks_and_characters_of_no_width_do_not_count(text: str, other: str) -> None:
+    assert one(text) == one(other)
+    assert spelled(text) == spelled(other)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("What is the opposite of 7?", "-7"), ("What is the opposite of -7?", "7")),
+        (("Is it freezing at -4 degrees?", "Yes"), ("Is it freezing at 4 degrees?", "Yes")),
+        (("Negate: a && !b", "!a || b"), ("Negate: !a && b", "a || !b")),
+        (("Write as a tree: (a + b) * c", "((a + b) * c)"), ("Write as a tree: a + (b * c)", "(a + (b * c))")),
+        ((f"{NEWS}, at 12 m and 5 m.", "It was so at 12 m."), (f"{NEWS}, at -12 m and -5 m.", "It was so at -12 m.")),
+    ],
+)
+def test_tasks_that_differ_in_a_sign_or_a_bracket_are_different(
+    tmp_path: Path, first: tuple[str, str], second: tuple[str, str]
+) -> None:
+    assert filtered(make_run(tmp_path, [sample(*first), sample(*second)]), validation=0.0).rejected == 0
 
 
 def one(text: str) -> list[int]:

@@ -7,9 +7,11 @@ import pytest
 from filter_runs import filtered, make_run, rules_of, sample
 
 from seqdistill.metrics import METRICS, Item
-from seqdistill.metrics.behaviour import refusal, repetition
-from seqdistill.stages.filter.checks.integrity import broken_markup, self_naming
-from seqdistill.stages.filter.checks.languages import may_change_script, script, slips
+from seqdistill.metrics.behaviour import repetition
+from seqdistill.metrics.refusals import refusal
+from seqdistill.stages.filter.checks.integrity import broken_markup
+from seqdistill.stages.filter.checks.languages import may_change_language, may_change_script, script, slips
+from seqdistill.stages.filter.checks.self_naming import self_naming
 from seqdistill.stages.filter.checks.words import is_alone, spelled, words
 
 FENCE = "```"
@@ -47,6 +49,10 @@ FINE = {
     "Brainfuck": "++++++++[>++++[>++>+++>+++>+<<<<-]>+>+>->>+[<]<-]>>.>---.+++++++..+++.>>.",
     "a ruler": "Total\n" + "-" * 120 + "\n12",
     "the same digit in each line": "0\n" * 40,
+    "token labels": "O O O O B-PER I-PER O O O O O O O O O B-LOC O O O O O O O O O",
+    "labels of comments": "none none none none none favor none none none none none none none none",
+    "labels with commas": "pos, pos, pos, pos, neg, pos, pos, pos, pos, pos, pos, neg, pos, pos, pos, pos, pos",
+    "bits in words": "yes yes no yes yes yes no no yes yes yes yes yes no yes yes yes yes yes yes no",
     "Chinese": "北京是中国的首都，也是全国的政治、文化和国际交往中心。它有三千多年的历史。",
 }
 
@@ -70,6 +76,10 @@ LOOPS = {
     "one character behind a start": "No" + "o" * 400,
     "a digit in each line": "1\n" * 300,
     "empty lines": "\n" * 300,
+    "a word": "none " * 100,
+    "a word behind a start": "It is a no no no no no no no no no no no no no no no no no no no",
+    "two words": "yes no " * 20,
+    "a loop of labels": "O O B-PER " * 20,
     "spaces in each line": " \n" * 300,
     "code": f"{FENCE}\n" + "print('a')\nprint('b')\nprint('c')\n" * 10 + FENCE,
 }
@@ -93,6 +103,7 @@ ANSWERS = [  # text, prompt
     ("Llama 2 wraps it in `[INST]` and `[/INST]`.", "How does Llama 2 mark turns?"),
     (f"{FENCE}\n<|im_start|>user\nHi<|im_end|>\n{FENCE}", "Show the ChatML format."),
     ("The mark is <|im_end|>.", "What does <|im_end|> mean?"),
+    ("<answer>Umbrella</answer>", "Put the answer between <answer> and </answer>."),
     ("<reasoning>It rains.</reasoning><answer>Umbrella</answer>", "Answer with <reasoning> and <answer> tags."),
     ("U+FFFD is \ufffd.", "Which character is \ufffd?"),
     ("<analysis>It rains.</analysis> Umbrella", "Write your analysis between <analysis> tags, then the answer."),
@@ -117,6 +128,16 @@ ANSWERS = [  # text, prompt
     ("Error: the third argument must be a number.", "What does it print?"),
     ("[Your name] goes at the bottom of the letter.", ""),
     ("{x}", "Which set has only x?"),
+    ("In Elm, f <| g x |> h is an error.", ""),
+    ("502 Bad Gateway means that a server in between received no valid response.", ""),
+    ("502 Bad Gateway means that a server in between received no valid response.", "What does HTTP status 502 mean?"),
+    ("429 Too Many Requests", "Which HTTP code means too many requests?"),
+    ("503 Service Unavailable", "Which code does a server send that is overloaded?"),
+    ("RateLimitError is raised; catch it and back off.", "What does the client raise on too many requests?"),
+    ("openai.RateLimitError is raised; catch it and back off.", "What does the client raise on too many requests?"),
+    ("RateLimitError: too many requests were sent.", "What does the OpenAI SDK raise on status 429?"),
+    ("La letra “Ñ” nació en la Edad Media. La “Ñ” es la abreviatura de una doble n.", "¿De dónde viene la letra eñe?"),
+    ("Die Buchstaben „Ã“ und „Ñ“ gibt es im Deutschen nicht, „Ð“ auch nicht.", "Welche Buchstaben fehlen?"),
 ]
 
 
@@ -135,6 +156,7 @@ FAULTS = [  # text, what is named
     ("A table.\n### Instruction:\nDescribe a chair.", "### Instruction:"),
     ("<think>Hm. A table is flat.", "1 reasoning tags are opened and 0 closed"),
     ("Hm.</think>A table is flat.", "0 reasoning tags are opened and 1 closed"),
+    ("<answer>\nA table is flat.\n</answer>", "reasoning is left in the answer: '<answer>'"),
     ("<thought>What is flat?</thought>A table is flat.", "reasoning is left in the answer: '<thought>'"),
     ("<Reasoning>\nWhat?\n</Reasoning>\nA table.", "reasoning is left in the answer: '<Reasoning>'"),
     ("<thinking>What?</thinking> A table.", "reasoning is left in the answer"),
@@ -163,6 +185,11 @@ FAULTS = [  # text, what is named
     ("Error code: 429 - {'error': {'message': 'Rate limit reached'}}", "an API's error is in the place of an answer"),
     ('{"error": {"message": "Rate limit reached"}}', "an API's error"),
     ("openai.RateLimitError: slow down", "an API's error"),
+    ("RateLimitError", "an API's error"),
+    ("APIConnectionError: Connection error.", "an API's error"),
+    ("429 Too Many Requests", "an API's error"),
+    ("502 Bad Gateway\n<hr>nginx", "an API's error"),
+    ("Error: 503 Service Unavailable. Please try again later.", "an API's error"),
     ("<html>\n<head><title>502 Bad Gateway</title></head>", "an API's error"),
 ]
 
@@ -223,6 +250,23 @@ NAMED = [
     "Come modello linguistico, non vedo.",
     "Como um modelo de linguagem, não vejo.",
     "저는 AI 언어 모델로서 창문이 없습니다.",
+    "AI 언어 모델로서, 저는 창문이 없습니다.",
+    "Lo siento, como modelo de lenguaje, no puedo ver ventanas.",
+    "Desculpe, mas como uma inteligência artificial, não tenho janelas.",
+    "Mi dispiace, ma come intelligenza artificiale non posso vedere finestre.",
+    "К сожалению, как языковая модель, я не вижу окон.",
+    "Я, как искусственный интеллект, не вижу окон.",
+    "Als KI-Sprachmodell ist es mir nicht möglich, Fenster zu sehen.",
+    "Ich bin als KI-Assistent nicht in der Lage, Fenster zu sehen.",
+    "Es tut mir leid. Als KI-Modell habe ich keine Fenster.",
+    "En tant qu'IA, il m'est impossible de voir.",
+    "很抱歉，作为人工智能助手，无法看见窗户。",
+    "作为大型语言模型，我没有窗户。",
+    "申し訳ありません。AI言語モデルとして、窓は持っていません。",
+    "私はAIアシスタントとして、窓を見ることができません。",
+    "I'm Claude, an AI assistant made by Anthropic.",
+    "Hello! I'm Gemini, a large language model from Google.",
+    "Hi, I'm Claude. A window is of glass.",
 ]
 
 
@@ -242,6 +286,22 @@ OTHERS = [
     "I'm Claude Debussy, and I write for the piano.",
     "I'm Claude's brother.",
     "I'm just a bottle of wine away from sleep.",
+    "La Industria 4.0 integra tecnologías como inteligencia artificial, big data y robótica.",
+    "Trabajo en áreas como inteligencia artificial y robótica.",
+    "A Indústria 4.0 usa tecnologias como inteligência artificial e IoT.",
+    "L'Industria 4.0 usa tecnologie come intelligenza artificiale e robotica.",
+    "Индустрия 4.0 использует такие технологии, как искусственный интеллект и робототехника.",
+    "机器学习作为人工智能的一个重要分支，研究如何让计算机从数据中学习。",
+    "作为人工智能领域的核心技术，深度学习广泛应用于图像识别。",
+    "她把作为AI工程师的经验写成了书。",
+    "ワトソンは質問応答型のAIとして開発され、2011年にクイズ番組で優勝しました。",
+    "왓슨은 IBM의 인공지능로서 2011년에 우승했다.",
+    "Watson wurde 2011 als KI-Modell vorgestellt.",
+    "Als KI-Modell wurde Watson bekannt.",
+    "Watson, en tant qu'IA, a gagné le jeu.",
+    "I'm Gemini too! Born June 1 makes you a Gemini.",
+    "I'm Gemini by birth, a restless soul.",
+    "Hi, I'm Claude, your barista today! What can I get you?",
 ]
 
 
@@ -267,6 +327,27 @@ REFUSALS = [
     *("Desculpe, mas não posso ajudar com isso.", "К сожалению, я не могу помочь с этим."),
     *("抱歉，我无法帮助您完成这个请求。", "对不起，我不能提供这方面的帮助。", "申し訳ありませんが、お手伝いできません。"),
     "죄송하지만 도와드릴 수 없습니다.",
+    *(
+        "我不能帮助你。",
+        "很抱歉，这个问题我无法回答。",
+        "作为AI助手，我无法为您提供医疗建议。",
+        "作为人工智能，无法提供法律意见。",
+        "无法提供该信息。",
+    ),
+    *(
+        "对不起，目前无法为您完成。",
+        "很遗憾，我目前无法回答这个问题。",
+        "このご質問にはお答えできません。",
+        "その依頼には対応いたしかねます。",
+    ),
+    *(
+        "申し訳ありませんが、その情報は提供できません。",
+        "죄송하지만 이 요청은 도와드릴 수 없습니다.",
+        "죄송하지만 그 정보는 제공할 수 없습니다.",
+    ),
+    *("I refuse to help with that.", "I must decline to answer.", "If you need legal advice, I can't help with that."),
+    *("I can't provide specific medical advice, but a doctor can.", "Я не могу помочь с этим.", "No puedo ayudar con eso."),
+    *("I can't help with what's said here.", "I can't help with 'that' as the law says no."),
 ]
 ANSWERED = [
     *("I can't do that, said Tom.", "I cannot stress enough how important sleep is.", "I can't wait to see you!"),
@@ -280,6 +361,33 @@ ANSWERED = [
         "Unfortunately, the train is late.",
     ),
     *("Leider kann ich am Montag nicht kommen.", "No puedo esperar a verte."),
+    *(
+        "传统化石能源无法满足日益增长的需求。",
+        "手工测试不能提供足够的覆盖率，因此需要单元测试。",
+        "未成年人不能参与投票。",
+        "小明无法回答老师的问题。",
+    ),
+    *(
+        "这款软件不能满足团队的要求。",
+        "我认为传统能源无法满足需求。",
+        "很遗憾，该地区的电力供应无法满足需求。",
+        "“我不能帮助你，”狼说。",
+    ),
+    *("古い端末では新しい規格に対応できません。", "この店では酒を提供できません。", "「お手伝いできません」と彼は言った。"),
+    *("구형 기기에서는 이 기능을 제공할 수 없습니다.", "이 질문에 대해 한마디로 답변할 수 없지만, 요약하면 이렇습니다."),
+    *("Если вы думаете, что я не могу ответить за себя, вы ошибаетесь.", "«Я не могу помочь тебе», — сказал волк."),
+    *("No puedo hacer eso, dijo Tom.", "“I can't help you,” said the wolf.", '"I can\'t help you," she replied.'),
+    *(
+        "„Ich kann dir nicht helfen“, sagte der Wolf.",
+        "« Je ne peux pas vous aider », dit le loup.",
+        "Non posso aiutarti, disse il lupo.",
+    ),
+    *("If you think I can't help you, you are wrong.", "I refuse to believe that she is gone.", "I refuse to give up."),
+    *(
+        "I can't provide the exact figure, but a good estimate is 40.",
+        "No puedo proporcionar la cifra exacta, pero son unos 40.",
+    ),
+    *("我无法提供确切的数字，但大约是40。", "I can't share the whole recipe in one line, so here it is in steps:"),
 ]
 
 
@@ -306,6 +414,8 @@ def test_a_repetition_that_was_wanted_and_text_without_width(tmp_path: Path) -> 
 
 RUSSIAN, JAPANESE = "Крыша защищает дом от дождя и снега.", "屋根は家を雨や雪から守ります。"
 ENGLISH = "A roof protects the house from rain and snow all year."
+BRIDGE = "The harbour bridge was opened in the spring of last year after a long period of works and repairs. " * 25
+OPENED = "大桥是由市长在春天剪彩的，工程师们也出席了仪式，现场还有许多市民参加，气氛十分热烈。"
 CHANGES = [  # prompt, completion, whether the change of the writing system may well be meant
     ("What is a roof good for?", RUSSIAN, False),
     ("What is a roof good for?", JAPANESE, False),
@@ -324,6 +434,11 @@ CHANGES = [  # prompt, completion, whether the change of the writing system may 
     ),
     ("一元二次方程的解是什么？", r"$x = \frac{-b \pm \sqrt{b^2 - 4ac}}{2a}$", True),
     ("What does 屋顶 mean?", "屋顶", True),
+    (BRIDGE + "\n\n问题：谁为大桥剪彩？", OPENED, True),
+    ("问题：谁为大桥剪彩？\n\n" + BRIDGE, OPENED, True),
+    (f"Context: {BRIDGE}\n\nQuestion: 谁为第七座大桥剪彩？请根据上文简要回答。\n\nAnswer:", OPENED, True),
+    (BRIDGE + "\n\nWho opened the bridge?", OPENED, False),
+    (BRIDGE + "\n\nBy 王小明\n\nWho opened the bridge?", OPENED, False),
 ]
 
 
@@ -333,6 +448,13 @@ def test_a_change_of_the_writing_system_may_be_meant(prompt: str, completion: st
     assert may_change_script([{"role": "user", "content": prompt}], completion) is meant
 
 
+def test_the_language_of_the_question_may_be_another_than_that_of_the_text_that_it_is_about() -> None:
+    question = "Frage: Wer hat die Brücke im letzten Frühjahr feierlich eröffnet?"
+    for prompt in (f"{BRIDGE}\n\n{question}", f"{question}\n\n{BRIDGE}", f"{BRIDGE}\n\n{question}\n\nAnswer:"):
+        message = [{"role": "user", "content": prompt}]
+        assert may_change_language(message, "de") and not may_change_language(message, "fr")
+
+
 def test_slips_are_found_however_many_they_are_unless_most_of_the_slice_is_answered_so() -> None:
     for slipped, found in ((1, 1), (5, 5), (40, 40), (60, 0)):
         written = [("LATIN", "CYRILLIC")] * slipped + [("LATIN", "LATIN")] * (100 - slipped)
@@ -340,7 +462,15 @@ def test_slips_are_found_however_many_they_are_unless_most_of_the_slice_is_answe
 
 
 @pytest.mark.parametrize(
-    "text", ["It's 3 o'clock: über-Größe, café!", "北京是a中国 12のカ ไทยดี x+y=√2", "a\u0301e ﬁn ½ ① \ud800", ""]
+    "text",
+    [
+        "It's 3 o'clock: über-Größe, café!",
+        "北京是a中国 12のカ ไทยดี x+y=√2",
+        "a\u0301e ﬁn ½ ① \ud800",
+        "",
+        "-7 −7 (-x) !a",
+        "(a + b) * −3 − é",
+    ],
 )
 def test_words_are_spelled_as_they_are_hashed(text: str) -> None:
     assert len(spelled(text)) == len(words([text]).hashes)

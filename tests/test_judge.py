@@ -155,6 +155,16 @@ def test_a_variable_that_a_rubric_does_not_have_is_named(tmp_path: Path) -> None
 # --- judging --------------------------------------------------------------------------------------------------------------
 
 
+def test_a_rubric_that_needs_a_reference_is_an_error_before_anything_is_paid(tmp_path: Path) -> None:
+    rubric = tmp_path / "rubric.toml"
+    rubric.write_text('scale = [1, 10]\nuser = "Compare {{ completion }} with {{ reference }}."\n')
+    rows = [sample("a", n, reference="b" if n < 30 else None) for n in range(31)]
+    with ChatServer(model="judge", reply=says(by_length)) as server:
+        with pytest.raises(UsageError, match="user: a value is null"):
+            ask(server, tmp_path, rows, rubric=str(rubric))
+        assert not server.requests
+
+
 def test_every_sample_is_scored_and_the_second_time_nothing_is_requested(tmp_path: Path) -> None:
     samples = samples_of("abc", "", "abcdefg", "x" * 50)
     with ChatServer(model="judge", reply=says(by_length)) as server:

@@ -1,10 +1,16 @@
 """Metrics of one answer: a table of cases for each, and values that other libraries computed."""
 
+import json
+import random
+import time
+from itertools import permutations
+
 import pytest
 import sacrebleu
 
 from seqdistill.metrics import METRICS, PRIMARY, Item, measures
 from seqdistill.metrics.classes import confusion, kappa, label, macro_f1, recalls
+from seqdistill.metrics.structured import field_f1
 from seqdistill.metrics.text import bleu, rouge_l, token_f1
 
 SHARED = "The library on Mill Lane is shut on Monday."
@@ -110,6 +116,33 @@ def test_bleu_is_sacrebleus_sentence_bleu() -> None:
         ('{"a": 1}', '{"a": 1, "b": 3}', 200 / 3, 0.0),
         ('{"tags": ["x", "y"]}', '{"tags": ["y", "x"]}', 100.0, 0.0),
         ('{"a": true}', '{"a": 1}', 0.0, 0.0),
+        (  # objects that are mixed up
+            '[{"type": "LOC", "text": "Paul"}, {"type": "PER", "text": "Paris"}]',
+            '[{"type": "PER", "text": "Paul"}, {"type": "LOC", "text": "Paris"}]',
+            50.0,
+            0.0,
+        ),
+        (
+            '{"items": [{"name": "pen", "qty": 1, "price": 9.5}, {"name": "desk", "qty": 9, "price": 1.2}]}',
+            '{"items": [{"name": "pen", "qty": 9, "price": 1.2}, {"name": "desk", "qty": 1, "price": 9.5}]}',
+            200 / 3,
+            0.0,
+        ),
+        ('[{"a": 1, "b": 2}, {"a": 3, "b": 4}]', '[{"b": 4, "a": 3.0}, {"a": 1, "b": 2}]', 100.0, 0.0),
+        ("[[1, 2], [3, 4]]", "[[1, 4], [3, 2]]", 50.0, 0.0),
+        ('[{"t": ["x", "y"]}, {"t": ["z"]}]', '[{"t": ["z"]}, {"t": ["y", "x"]}]', 100.0, 0.0),
+        ('[{"a": 1, "b": 2}]', '[{"a": 1, "b": 2}, {"a": 1, "b": 3}]', 200 / 3, 0.0),
+        ('[{"a": 1, "b": 2}, {"a": 1, "b": 2}]', '[{"a": 1, "b": 2}]', 200 / 3, 0.0),
+        ('{"a": [1, 1, 2]}', '{"a": [1, 2, 2]}', 200 / 3, 0.0),
+        ('{"a": [{"x": 1}]}', '{"a": {"x": 1}}', 0.0, 0.0),
+        ('{"a": "x"}', '{"a": ["x"]}', 0.0, 0.0),
+        ('{"a": "1"}', '{"a": 1}', 0.0, 0.0),
+        (
+            '[{"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 5, "c": 6}]',
+            '[{"a": 1, "b": 5, "c": 3}, {"a": 1, "b": 2, "c": 6}]',
+            200 / 3,
+            0.0,
+        ),
         ('{"a": {}}', '{"a": {}}', 100.0, 100.0),
         ('{"a": NaN}', '{"a": null}', 0.0, 0.0),
         ('{"a": "NaN"}', '{"a": "NaN"}', 100.0, 100.0),
@@ -121,6 +154,28 @@ def test_bleu_is_sacrebleus_sentence_bleu() -> None:
 def test_json_is_compared_parsed(text: str, wanted: str, f1: float | None, exact: float) -> None:
     assert METRICS["field_f1"].score(item(text, wanted, "schema")) == (f1 if f1 is None else pytest.approx(f1))
     assert METRICS["exact"].score(item(text, wanted, "schema")) == exact
+
+
+def test_the_items_of_lists_are_paired_so_that_most_fields_agree() -> None:
+    """Against every pairing."""
+    rng = random.Random(3)
+    for _ in range(60):
+        one, other = ([[rng.randrange(3) for _ in "abc"] for _ in range(rng.randint(1, 5))] for _ in "xy")
+        few, many = sorted((one, other), key=len)
+        most = max(
+            sum(a == b for left, right in zip(few, picked, strict=True) for a, b in zip(left, right, strict=True))
+            for picked in permutations(many, len(few))
+        )
+        text, wanted = (json.dumps([dict(zip("abc", row, strict=True)) for row in rows]) for rows in (one, other))
+        assert field_f1(text, wanted) == pytest.approx(200 * most / (3 * len(one) + 3 * len(other)))
+
+
+def test_long_lists_of_objects_are_compared_in_bounded_time() -> None:
+    rows = [{"id": n, "x": n / 7, "tags": [n % 3, "a"]} for n in range(2000)]
+    began = time.process_time()
+    assert field_f1(json.dumps([{**row, "x": 0} for row in rows]), json.dumps(rows)) == pytest.approx(75, abs=0.1)
+    assert field_f1(json.dumps(rows[::-1]), json.dumps(rows)) == 100
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+from batch_server import BatchServer
 from chat_server import Body, ChatServer, answer
+from generate_runs import priced, prompts_file, recipe
 
 from seqdistill.engines import Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import SeqdistillError
+from seqdistill.journal import batches
 from seqdistill.journal.asking import Asker
 from seqdistill.journal.budget import Source, price_of, prompt_bound, spending
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import ModelConfig
+from seqdistill.records import Message
 from seqdistill.runs import Run
+from seqdistill.stages.generate.stage import generate
 
 PRICE = {"prompt": 1000.0, "cached_prompt": 100.0, "completion": 10000.0}  # dear, so that few requests matter
 FAULTS = ("reset", "hang", "truncated", "malformed", "empty", "500", "429", "400", "504")
@@ -38,17 +44,20 @@ class Biller(ChatServer):
     def __init__(self) -> None:
         super().__init__(model=None)
         self.hang = 0.3
-        self.play(random.Random(0))
+        self.play(0, random.Random(0))
 
-    def play(self, chance: random.Random) -> None:
-        """Forgets the bill, and draws what goes wrong from `chance`."""
+    def play(self, trial: int, chance: random.Random) -> None:
+        """Forgets the bill, and draws what goes wrong from `chance`. Only requests that name this trial are billed."""
         self.chance, self.bill, self.faulty = chance, 0.0, chance.choice((0.0, 0.2, 0.6))
+        self.trial = f"trial {trial}: "  # one that comes late is of an earlier one
+        self.from_the_dead = False
         self.usages.clear()
 
     async def _chat(self, writer: asyncio.StreamWriter, number: int, body: Body) -> bool:
         fault = self.chance.choice(FAULTS) if self.chance.random() < self.faulty else None
         usage = self._usage(body)
-        if fault not in ("500", "429", "400"):  # these compute nothing
+        mine = body["messages"][-1]["content"].startswith(self.trial) and not self.from_the_dead
+        if mine and fault not in ("500", "429", "400"):  # these compute nothing
             written = usage["total_tokens"] - usage["prompt_tokens"]
             self.bill += (usage["prompt_tokens"] * PRICE["prompt"] + written * PRICE["completion"]) / 1e6
         if fault == "504":
@@ -76,7 +85,11 @@ class Step:
     killed_after: int
 
 
-def steps_of(chance: random.Random, url: str) -> list[Step]:
+def user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def steps_of(trial: int, chance: random.Random, url: str) -> list[Step]:
     def source() -> Source:
         changed = chance.choice(CHANGES)
         config = ModelConfig(**{"model": "teacher", "engine": "openai", "base_url": [url], **changed})
@@ -85,7 +98,7 @@ def steps_of(chance: random.Random, url: str) -> list[Step]:
     def requests(stage: str) -> list[Request]:
         samples = chance.choice((1, 1, 3))
         return [
-            Request(f"p{n}:{stage}:{k}", [{"role": "user", "content": f"question {n}"}], 20, temperature=1.0, seed=n * 10 + k)
+            Request(f"p{n}:{stage}:{k}", [user(f"trial {trial}: question {n}")], 20, temperature=1.0, seed=n * 10 + k)
             for n in range(chance.randint(1, 8))
             for k in range(samples)
         ]
@@ -98,8 +111,12 @@ def steps_of(chance: random.Random, url: str) -> list[Step]:
     return [step() for _ in range(chance.randint(2, 5))]
 
 
-def run_step(run: Run, step: Step, cap: float) -> None:
-    """Runs it; a kill leaves the journal as it is at that moment, whatever the process would have written on its way out."""
+def run_step(run: Run, step: Step, cap: float, server: Biller) -> None:
+    """Runs it; a kill leaves the journal as it is at that moment, whatever the process would have written on its way out.
+
+    What it sends on its way out a killed process would not have sent: it is not billed.
+    """
+    server.from_the_dead = False
     path = run.file(step.stage, "journal.jsonl")
     left_behind: list[bytes] = []
 
@@ -111,6 +128,7 @@ def run_step(run: Run, step: Step, cap: float) -> None:
                 if done == step.killed_after:
                     pending = asyncio.ensure_future(anext(answers))
                     await asyncio.sleep(0.002)  # requests are under way
+                    server.from_the_dead = True
                     left_behind.append(path.read_bytes())
                     pending.cancel()
                     await asyncio.gather(pending, return_exceptions=True)
@@ -135,9 +153,27 @@ def test_the_bill_never_exceeds_the_cap(tmp_path: Path) -> None:
         for trial in range(TRIALS):
             chance = random.Random(trial)
             cap = chance.choice((0.3, 1.0, 3.0))
-            server.play(chance)
-            for step in steps_of(chance, server.url):
-                run_step(Run(tmp_path / str(trial)), step, cap)
+            server.play(trial, chance)
+            for step in steps_of(trial, chance, server.url):
+                run_step(Run(tmp_path / str(trial)), step, cap, server)
                 assert server.bill <= cap * (1 + 1e-9), f"trial {trial}"
             spent += server.bill / cap
     assert spent > 0.2 * TRIALS, "caps are used, not only kept"
+
+
+@pytest.mark.parametrize("trial", range(12))
+def test_the_bill_of_batches_never_exceeds_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial: int) -> None:
+    """Over two runs of one directory, where each answer bills as many tokens more, or costs as much more, as one before it."""
+    monkeypatch.setattr(batches, "FIRST_PAUSE_SECONDS", 0.001)
+    chance = random.Random(trial)
+    beyond, fee, fails = chance.choice((0, 100, 400)), chance.choice((0.0, 0.0, 3.0)), chance.choice((0.0, 0.3))
+    reported = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25 + beyond, "cost": fee}
+    each = max(fee, (20 * PRICE["prompt"] + (5 + beyond) * PRICE["completion"]) / 1e6 / 2)
+    with BatchServer(reply=lambda body: {**answer(body), "usage": reported}) as server:
+        server.fate = lambda _: "fail" if chance.random() < fails else None
+        for prompts, cap in ((chance.randint(1, 40), 15.0), (60, 30.0)):
+            budgeted = recipe(server, prompts_file(tmp_path, range(prompts)), budget=cap, max_tokens=10, batch=True)
+            with contextlib.suppress(SeqdistillError):
+                generate(Run(tmp_path / "run"), priced(budgeted, PRICE), Silent())
+            assert len(server.usages) * each <= cap
+    assert len(server.usages) * each > 10.0 or len(server.usages) > 30, "caps are used, not only kept"

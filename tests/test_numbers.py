@@ -171,6 +171,85 @@ STATED = [  # text, the number it states in normal form
     ("3/4/2024", None),
     ("version 1.2.3", None),
     ("9" * 2000, None),
+    # a $ of LaTeX is no dollar
+    ("The answer is $3/4$.", "0.75"),
+    ("$ 3/4 $", "0.75"),
+    ("$-3/4$", "-0.75"),
+    (r"The answer is $2\frac{5}{8}$.", "2.625"),
+    (r"$1\frac45$", "1.8"),
+    (r"$2 \tfrac58$ cups", "2.625"),
+    ("$1 1/2$", "1.5"),
+    ("**$1 1/2$**", "1.5"),
+    ("$(3,4)$", None),
+    ("$(0.354,0.447)$", None),
+    ("$(2,251,252)$", None),
+    ("The rope is $3m$ long.", "3"),
+    ("$25m/s$", "25"),
+    ("$12m^2$", "12"),
+    ("$2k$", None),
+    ("The answer is $3b$.", None),
+    ("$10:30$", None),
+    ("$x=-1,3$", None),
+    ("$n = 12$", "12"),
+    ("$$\n\\frac{1}{2}\n$$", "0.5"),
+    (r"\(3/4\)", "0.75"),
+    (r"\[1\frac{4}{5}\]", "1.8"),
+    (r"\((3, 4)\)", None),
+    (r"so it is \(25m/s\)", "25"),
+    (r"$10{,}000$", "10000"),
+    ("minus $5$", "-5"),
+    ("$1/2 each", "0.5"),
+    ("$1 1/2 each", "1.5"),
+    ("It costs $5 and $6.", "6"),
+    ("It costs $2 and, later, $ 3", "3"),
+    ("It rose to $2.5M, from $2M.", "2000000"),
+    (r"\$5 of \$6", "6"),
+    # currencies
+    ("US$18", "18"),
+    ("The total is US$18.", "18"),
+    ("R$ 18", "18"),
+    ("A$18.00", "18"),
+    ("HK$1,800", "1800"),
+    ("-US$18", "-18"),
+    ("US$-18", "-18"),
+    ("(US$18)", "-18"),
+    ("CN¥100", "100"),
+    ("USD18", "18"),
+    ("CHF18.50", "18.5"),
+    ("-₹18", "-18"),
+    ("−₩18,000", "-18000"),
+    ("₺2.5M", "2500000"),
+    ("₦500", "500"),
+    # formulas
+    (r"The answer is $2\sin x$.", None),
+    (r"The answer is \(x \ge 3\).", None),
+    (r"The answer is $\frac{x}{2}$.", None),
+    ("so it is $5x - 2$", None),
+    ("$3x - y = 0$", None),
+    ("The answer is $y = -28(x-7)$.", None),
+    ("$3 m + 2 m = 5 m$", "5"),
+    ("$A = 3 \\times 5 = 15$", "15"),
+    (r"\frac{2}{3} x", None),
+    ("x = ±5", None),
+    (r"\pm 5", None),
+    ("5 ± 0.2", None),
+    ("1010_2", None),
+    ("The answer is 2a.", None),
+    ("2θ", None),
+    (r"2\theta", None),
+    (r"\frac{5}{-2}", "-2.5"),
+    (r"\frac{-5}{-2}", "2.5"),
+    (r"\frac{5.0}{2}", "2.5"),
+    ("5/-2", "-2.5"),
+    ("-(1/3)", "-1/3"),
+    # several numbers, and none of them stated
+    ("The answer is between 5 and 6.", None),
+    ("The answer is 5 or 6", None),
+    ("5 or 6", None),
+    ("x = 5 or x = -5", None),
+    ("The answer is 5–6.", None),
+    ("3 hours or 180 minutes", "180"),
+    ("The answer is 18 apples and 3 pears.", "18"),
 ]
 
 
@@ -214,6 +293,68 @@ JUDGED = [  # reference, answer, right: 1 or 0, None where the reference is not 
     (r"\boxed{16}", "It is 16 m.", 1),
     ("2024-05-03", "03", None),
     ("42", "", 0),
+    ("3/4", "The answer is $3/4$.", 1),
+    ("$3/4$", "0.75", 1),
+    ("2.625", r"The answer is $2\frac{5}{8}$.", 1),
+    ("2", r"The answer is $2\frac{5}{8}$.", 0),
+    ("$1 1/2$", "1.5", 1),
+    ("3", "The rope is $3m$ long.", 1),
+    ("US$18", "18", 1),
+    ("18", "-₹18", 0),
+    ("-18", "-₹18", 1),
+    # a formula is not the number in it: as a reference unscored, as an answer wrong
+    ("$b^{2}-16$", "16", None),
+    ("$x(x-3)$", "3", None),
+    (r"x \le 3", "3", None),
+    ("x > 5", "5", None),
+    (r"[2,+\infty)", "2", None),
+    (r"\frac{\pi}{3}", "3", None),
+    (r"\frac{x}{2}", "2", None),
+    (r"\pm 5", "5", None),
+    ("1010_2", "1010", None),
+    (r"52_{8}", "52", None),
+    (r"2\sin x", "2", None),
+    (r"\ln 9", "9", None),
+    (r"\log_2 3", "3", None),
+    (r"2\theta", "2", None),
+    (r"3\mathbf{i}", "3", None),
+    (r"0.\overline{3}", "0", None),
+    ("$n=-6,9$", "-6.9", None),
+    ("$x=-6, x=2$", "2", None),
+    ("$x^{2}-25=0$", "0", None),
+    ("k + 5", "5", None),
+    ("4ab", "4", None),
+    ("-9 x", "-9", None),
+    ("6 + 9i", "6", None),
+    ("5/x", "5", None),
+    (r"\(2 n\)", "2", None),
+    ("2", r"\boxed{2\sin x}", 0),
+    ("5", r"\boxed{\pm 5}", 0),
+    ("2", r"\boxed{\frac{\pi}{2}}", 0),
+    ("9", r"\boxed{|9|x}", 0),
+    ("5", "The answer is between 5 and 6.", 0),
+    ("-2", r"\frac{5}{-2}", 0),
+    # and what is a number still: with its name, its unit, emphasis, the letter of its choice
+    ("$x = 3$", "3", 1),
+    ("f(x) = 7", "7", 1),
+    ("y_1 = 4", "4", 1),
+    ("$w_{0}=1$", "1", 1),
+    (r"\theta = 90^\circ", "90", 1),
+    ("350 (g)", "350", 1),
+    ("5 (dollars/hour)", "5", 1),
+    ("22.1cm^{2}", "22.1", 1),
+    (r"$0.5 \mathrm{~yd}^{2}$", "0.5", 1),
+    ("20 $cm^{2}$", "20", 1),
+    ("-6/25 m/s", "-0.24", 1),
+    ("9.8 m/s^2", "9.8", 1),
+    ("**18**", "18", 1),
+    ("**$18$**", "18", 1),
+    ("<b>18</b>", "18", 1),
+    ("6th", "6", 1),
+    ("(E) 5", "5", 1),
+    (r"\{5\}", "5", 1),
+    ("24-hour", "24", 1),
+    ("5k", "5000", 1),
 ]
 
 
@@ -243,6 +384,7 @@ def test_a_text_that_is_a_number_alone_has_its_value(text: str, value: str | Non
 
 def test_the_numbers_that_a_text_mentions_are_compared_in_normal_form() -> None:
     assert mentioned("1,050 people at 7:30 on 2026-05-03, 3.50 each, v2") == {"1050", "7", "30", "2026", "5", "3", "3.5"}
+    assert mentioned(r"$x \le 2.5$, $\frac{\pi}{1.5}$ and 5.5 ± 0.25 of US$18") == {"2.5", "1.5", "5.5", "0.25", "18"}
 
 
 def test_whole_numbers_may_differ_only_by_a_tolerance_that_was_widened() -> None:
@@ -252,14 +394,15 @@ def test_whole_numbers_may_differ_only_by_a_tolerance_that_was_widened() -> None
 
 
 HOSTILE = ["1,111", "9", "(1,", "√", "1 ", "1/", "-", "1e", "\\frac{1", "(note ", "answer is ", "1 000 ", "1.111.", "<<", "^{"]
+HOSTILE += ["$1", "$", r"\(1", r"\[", "x=", "x_{", "(1,2 ", "f(", "US$", "±", "1_1", "$$ 1,", "a b ", "<b", "5 or "]
 
 
 @pytest.mark.parametrize("part", HOSTILE)
 def test_no_text_makes_the_search_for_a_number_slow(part: str) -> None:
     began = time.process_time()  # not the clock on the wall: other processes may be busy
-    stated_number(part * 30_000)
-    only_number(part * 30_000)
-    assert time.process_time() - began < 20
+    stated_number(part * 10_000)
+    only_number(part * 10_000)
+    assert time.process_time() - began < 7
 
 
 def test_a_number_is_written_back_as_it_is_worth() -> None:

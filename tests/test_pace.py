@@ -123,9 +123,25 @@ def test_refusals_of_requests_that_were_on_their_way_together_count_once_and_a_p
     assert free == int(FIRST_LIMIT * CUT)
 
 
+@pytest.mark.parametrize("seconds", [1.0, 16.0, 59.0])
+def test_a_cap_holds_one_request_back_until_the_first_answer_however_slow_it_is(seconds: float) -> None:
+    throttles = [Throttle(Pace(capped=capped, timeout=60.0)) for capped in (True, False)]
+    for throttle in throttles:
+        throttle.answered(seconds)
+    free = []
+    for throttle in throttles:
+        sent = 0
+        while throttle.wait(TOKENS, 0.0) == 0:
+            throttle.sent(TOKENS, 0.0)
+            sent += 1
+        free.append(sent)
+    assert free[0] == free[1] >= FIRST_LIMIT
+
+
+@pytest.mark.parametrize("capped", [False, True])
 @pytest.mark.parametrize("seconds", [2.0, 12.0, 40.0])
-def test_a_slow_endpoint_that_queues_gets_no_more_than_it_answers_before_the_timeout(seconds: float) -> None:
-    pace = Pace(concurrency=1000, timeout=600.0)
+def test_a_slow_endpoint_that_queues_gets_no_more_than_it_answers_before_the_timeout(seconds: float, capped: bool) -> None:
+    pace = Pace(concurrency=1000, timeout=600.0, capped=capped)
     throttle, now, longest = Throttle(pace), 0.0, 0.0
     queue: list[float] = []  # when each was sent; one is worked on at a time
     for _ in range(500):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,39 +14,19 @@ import filter_runs
 import pytest
 from chat_tokenizers import chat_tokenizer, tiny_chat_model
 from conftest import CHATML
+from preflight_runs import ARGS, a_recipe, a_run, rows
 from train_runs import trainer_of
 
 from seqdistill.cli import main
 from seqdistill.console import Console
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import Recipe, StudentConfig, TeacherConfig, TrainConfig
 from seqdistill.records import Sample
-from seqdistill.runs import Run
 from seqdistill.show import show_preflight
 from seqdistill.stages.train.measured import planned_steps, planned_validations
 from seqdistill.stages.train.ready import check
-from seqdistill.stages.train.rendering import Template, Unfit
+from seqdistill.stages.train.rendering import Template, Unfit, shipped_templates
 from seqdistill.stages.train.stage import train
-
-ARGS = {"max_steps": 2, "per_device_train_batch_size": 2}
-
-
-def rows(count: int = 4, **keys: Any) -> list[Sample]:
-    return [filter_runs.sample(f"Which one is number {n}?", f"Number {n} is it.", **keys) for n in range(count)]
-
-
-def a_run(folder: Path, train_rows: list[Sample] | None = None) -> Run:
-    return filter_runs.filtered_run(folder, {"train.jsonl": train_rows or rows(), "validation.jsonl": rows(1)})
-
-
-def a_recipe(student: Path | str, args: dict[str, Any] | None = None, teacher: Path | None = None, **settings: Any) -> Recipe:
-    own = {name: settings.pop(name) for name in ("chat_template", "chat_template_kwargs") if name in settings}
-    return Recipe(
-        student=StudentConfig(model=str(student), **own),
-        teacher=TeacherConfig(model=str(teacher) if teacher else None),
-        train=TrainConfig(args=ARGS if args is None else args, **{"generations": 0, **settings}),
-    )
 
 
 def edited(model: Path, folder: Path, file: str, **changes: Any) -> Path:
@@ -354,6 +333,27 @@ def test_a_template_that_differs_from_the_teacher_s_or_writes_the_date_is_mentio
     assert (same.notes, same.same_template, found.same_template) == ([], True, False)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_the_variables_of_a_student_s_own_templates_are_trained_with_and_saved_for_everybody(
+    tmp_path: Path, several: bool
+) -> None:
+    from transformers import AutoTokenizer
+
+    qwen = shipped_templates()["qwen3"].read_text(encoding="utf-8")
+    tokenizer = chat_tokenizer(qwen)
+    if several:
+        tokenizer.chat_template = {"default": qwen, "tool_use": qwen}
+    student, run = tiny_chat_model(tmp_path / "student", tokenizer), a_run(tmp_path / "run")
+    result = train(run, a_recipe(student, chat_template_kwargs={"enable_thinking": False}), Silent())
+    given = (run.manifest("train") or {})["example"]["given"]
+    assert given.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    saved = AutoTokenizer.from_pretrained(result.path)
+    assert saved.apply_chat_template(rows()[0].prompt, add_generation_prompt=True, tokenize=False) == given
+    assert isinstance(saved.chat_template, dict) == several
+    modes = {(part.is_dir(), part.stat().st_mode & 0o777) for part in result.path.rglob("*")}
+    assert modes == ({(False, 0o644), (True, 0o755)} if several else {(False, 0o644)})
+
+
 # --- packing ----------------------------------------------------------------------------------------------------------
 
 
@@ -408,83 +408,6 @@ def test_packed_rows_that_read_one_another_are_refused(tmp_path: Path, name: str
     tokenizer.save_pretrained(tmp_path / "student")
     with pytest.raises(UsageError, match=rf"\[train.args\] {name}: .* packed rows attend to one another"):
         check(a_run(tmp_path / "run"), a_recipe(tmp_path / "student", {**ARGS, **joining}), Silent())
-
-
-# --- [train.args] -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("args", "message", "hint"),
-    [
-        ({"packing": True, "packing_strategy": "wrapped"}, "cuts rows in two", "bfd"),
-        ({"fp16": True, "use_cpu": True}, "fp16 = true: there is no GPU", "leave fp16 out"),
-        ({"use_peft": True}, "use_peft: TRL's SFTConfig has no such argument$", "train.lora"),
-        ({"lora_r": 8}, "lora_r: TRL's SFTConfig has no such argument$", "train.lora"),
-        ({"load_in_4bit": True}, "load_in_4bit: TRL's SFTConfig has no such argument$", "train.lora"),
-        ({"lr": 1e-3}, "lr: TRL's SFTConfig has no such argument$", "learning_rate"),
-        ({"batch_size": 4}, "batch_size: TRL's SFTConfig has no such argument$", "per_device_train_batch_size"),
-        ({"per_device_train_batch_size": 64, "dataloader_drop_last": True}, "no training step", "smaller batches"),
-        ({"learning_rate": -1.0}, r"\[train.args\]: .*-1.0", "SFTConfig"),
-        ({"optim": "adamw_8bit"}, r"\[train.args\]: .*bitsandbytes", "install the package"),
-        ({"per_device_train_batch_size": 0}, r"batch_size = 0: less than 1", "1 or more"),
-        ({"per_device_eval_batch_size": 0}, r"eval_batch_size = 0: less than 1", "1 or more"),
-        ({"gradient_accumulation_steps": 0}, r"accumulation_steps = 0: less than 1", "1 or more"),
-        ({"max_length": 0}, r"max_length = 0: less than 1", "1 or more"),
-        ({"max_steps": 0}, r"max_steps = 0: nothing would be learnt", "leave it out"),
-        ({"learning_rate": 0.0}, r"learning_rate = 0: nothing would be learnt", "leave it out"),
-        ({"metric_for_best_model": "bleu"}, r"metric_for_best_model: seqdistill sets it", "best"),
-        ({"report_to": "comet_ml"}, r"'comet_ml' is not installed", "leave report_to out"),
-        ({"use_liger_kernel": True}, r"use_liger_kernel: the package is not installed", "pip install"),
-        ({"model_init_kwargs": {"attn_implementation": "sdpaa"}}, r"model_init_kwargs = .*: student .*sdpaa", "leave them out"),
-    ],
-)
-def test_a_refused_argument_leaves_the_earlier_student_as_it_was(
-    tiny_model: Path, tmp_path: Path, args: dict[str, Any], message: str, hint: str
-) -> None:
-    run, recipe = a_run(tmp_path / "run"), a_recipe("shrink:2", teacher=tiny_model, layers="0,1")
-    train(run, recipe, Silent())
-    with pytest.raises(UsageError, match=message) as caught:
-        train(run, a_recipe("shrink:2", args, teacher=tiny_model, layers="0,3"), Silent())
-    assert hint in caught.value.hint
-    assert train(run, recipe, Silent()).up_to_date
-    assert not run.file("train", ".base.new").exists()
-
-
-def _changed(folder: Path, name: str, **values: Any) -> None:
-    known = json.loads((folder / name).read_text())
-    (folder / name).write_text(json.dumps({**known, **values}))
-
-
-def _nan(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    found = load_file(folder / "model.safetensors")
-    save_file({name: part * float("nan") for name, part in found.items()}, folder / "model.safetensors", {"format": "pt"})
-
-
-def _adapters_alone(folder: Path) -> None:
-    (folder / "config.json").rename(folder / "adapter_config.json")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda one: _changed(one, "generation_config.json", eos_token_id="2"), r"its eos_token_id is \['2'\]"),
-        (lambda one: _changed(one, "tokenizer_config.json", eos_token=None, pad_token=None), r"no padding token, and no end"),
-        (lambda one: (one / "chat_template.jinja").write_text("{{ range(1000000) | random }}"), r"refuses .* Range too big"),
-        (_nan, r"loss on row .* is nan"),
-        (_adapters_alone, r"the folder holds only adapters"),
-    ],
-)
-def test_a_broken_student_is_named_before_the_first_step(
-    tiny_model: Path, tmp_path: Path, change: Callable[[Path], Any], message: str
-) -> None:
-    shutil.copytree(tiny_model, tmp_path / "student")
-    change(tmp_path / "student")
-    run = a_run(tmp_path / "run")
-    with pytest.raises(UsageError, match=message):
-        train(run, a_recipe(tmp_path / "student"), Silent())
-    assert not run.file("train", ".work").exists()
 
 
 # --- stopped by a signal ------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from generate_runs import Notes
@@ -47,6 +48,20 @@ def test_a_repeated_prompt_is_requested_once_and_counted_unless_rows_have_ids(tm
     assert len(load_prompts(path, PLAIN, progress=notes)) == 2
     assert "2 rows repeat" in notes.notes[0]
     assert len(load(tmp_path, {"id": "a", "prompt": "same"}, {"id": 2, "prompt": "same"})) == 2
+
+
+def test_a_column_that_is_called_message_is_no_mistyped_prompt(tmp_path: Path) -> None:
+    (prompt,) = load(tmp_path, {"prompt": "a", "message": "feat: x"})
+    assert prompt.messages == [{"role": "user", "content": "a"}]
+
+
+@pytest.mark.parametrize("text", ["", " \n", None, [], [{"type": "text", "text": ""}]])
+def test_a_system_message_without_text_is_left_out(tmp_path: Path, text: Any) -> None:
+    asked = {"role": "user", "content": "a"}
+    rows = [{"messages": [{"role": role, "content": text}, asked]} for role in ("system", "developer")]
+    later = {"messages": [asked, {"role": "assistant", "content": "b"}, {"role": "system", "content": text}, asked]}
+    prompts = load(tmp_path, *rows, later)
+    assert [prompt.messages for prompt in prompts] == [[asked], [asked, later["messages"][1], asked]]
 
 
 def test_limit_is_the_first_prompts(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from seqdistill.engines.replies import chosen, finish_reason, parse_choice, unfenced
+from seqdistill.engines.replies import chosen, finish_reason, parse_choice
 from seqdistill.errors import UsageError
+from seqdistill.fences import unfenced
 from seqdistill.reasoning import leftover_reasoning, split_reasoning
 
 FINAL = "<|start|>assistant<|channel|>final<|message|>yes<|return|>"
@@ -21,6 +22,10 @@ SPLIT = [  # text, answer, reasoning
     ("<seed:think>hm</seed:think>yes", "yes", "hm"),
     ("<|begin_of_thought|>hm<|end_of_thought|>\n\n<|begin_of_solution|>yes<|end_of_solution|>", "yes", "hm"),
     ("<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>yes<|END_RESPONSE|>", "yes", "hm"),
+    ("<think>hm</think><response>yes</response>", "yes", "hm"),
+    ("hm\n</think>\n\n<response>\nyes\n</response>\n", "yes", "hm"),
+    ("<think>hm</think>\n<Response>yes", "yes", "hm"),
+    ("<think>hm</think><response>a</response> and <response>b</response>", "a</response> and <response>b", "hm"),
     ("Here is my thought process: hm Here is my response: yes", "yes", "hm"),
     (f"<|channel|>analysis<|message|>hm<|end|>{FINAL}", "yes", "hm"),
     (
@@ -41,6 +46,8 @@ TEXT = [
     "Use `</think>` to close the block.",
     'The tag "</think>" ends it.',
     "```html\n<thinking>x\n</thinking>\n```",
+    "<response>yes</response>",
+    "<answer>yes</answer>",
     "<b>x</b><reasoning>because</reasoning>",
     "The <thought> element is defined in the schema.",
     "analysis of the final figures by the assistant",
@@ -80,6 +87,8 @@ def test_tags_of_one_s_own_replace_the_common_ones() -> None:
         ("Use `</think>` to close the block.", None),
         ("```\n<think>\n```", None),
         ("I think so.", None),
+        ("<answer>\nyes\n</answer>\n", "<answer>"),
+        ("The <answer>yes</answer>", None),
     ],
 )
 def test_markup_that_is_left_in_an_answer_is_named(answer: str, left: str | None) -> None:

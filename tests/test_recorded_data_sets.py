@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from data_set_shapes import CASES, node
 from generate_runs import Notes
-from log_shapes import ANSWER, ASKED, CHAT, REPLY
+from log_shapes import ANSWER, ASKED, CHAT, GEMINI, OLLAMA, REPLY, RESPONSE
 from test_recorded_shapes import broken, imported, lines, places_in
 
 from seqdistill.errors import UsageError
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, TaskConfig
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
 from seqdistill.tasks.messages import tools_text
@@ -44,6 +44,8 @@ def test_a_wrong_value_anywhere_is_never_more_than_a_line_that_cannot_be_read(tm
         ({"question": "2 + 3?", "answer": "5", "reference": "five", "ground_truth": "no"}, "five"),
         ({"span_id": "s", "input": [ASKED], "output": "5", "expected": "five"}, "five"),
         ({"input": "2 + 3?", "ideal": "5"}, None),
+        ({"problem": "2 + 3?", "answer": "five", "generations": ["5"]}, "five"),
+        ({"problem": "2 + 3?", "answer": "five", "generations": ["5"], "correctness": [True]}, "five"),
         ({"prompt": "2 + 3?", "completion": "5", "expected": {"a": 1}}, None),
     ],
 )
@@ -52,6 +54,14 @@ def test_what_was_expected_is_the_reference_of_what_was_answered(
 ) -> None:
     _, (sample,) = imported(tmp_path, lines(tmp_path, [row]))
     assert sample.reference == reference
+
+
+@pytest.mark.parametrize("columns", [{"completion": "label"}, {"completion": "response", "reference": "label"}])
+def test_a_column_that_is_named_label_may_be_the_answer_or_the_reference(tmp_path: Path, columns: dict[str, str]) -> None:
+    recipe = Recipe(task=TaskConfig(columns=columns))
+    row = {"prompt": "Is it 6?", "response": "It is not.", "label": 0}
+    result, (sample,) = imported(tmp_path, lines(tmp_path, [row]), recipe)
+    assert "0" in (sample.text, sample.reference) and result.skipped == 0
 
 
 XLAM = {
@@ -94,6 +104,52 @@ def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> Non
             {"question": "Which?", "choices": {"text": ["red", "blue"], "label": ["A", "B"]}, "answer": "A"},
             "the options in 'choices' are not in the prompt",
         ),
+        *[
+            ({"question": "Which?", **options, "answer": "A"}, "the options in .* are not in the prompt: ")
+            for options in (
+                {"A": "red", "B": "blue", "C": "green", "D": "grey"},
+                {"a": "red", "b": 2, "c": "green"},
+                {"options": {"A": "red", "B": "blue"}},
+                {"options": [{"key": "A", "value": "red"}, {"key": "B", "value": "blue"}]},
+                {"options": '{"A": "red", "B": "blue"}'},
+                {"opa": "red", "opb": "blue", "opc": "green", "opd": "grey"},
+                {"option_a": "red", "option_b": "blue"},
+                {"choice1": "red", "choice2": "blue"},
+            )
+        ],
+        ({"question": "How many?", "table": {"header": ["a"], "rows": [["1"]]}, "answers": ["1"]}, "the 'table' is not in"),
+        *[
+            (
+                {"request": {"model": "m", "input": "And 1?", **more}, "response": RESPONSE},
+                "a part of the prompt is not in this log",
+            )
+            for more in (
+                {"previous_response_id": "resp_0"},
+                {"conversation": "conv_1"},
+                {"conversation": {"id": "conv_1"}},
+                {"prompt": {"id": "pmpt_1", "variables": {"city": "Paris"}}},
+            )
+        ],
+        (
+            {**RESPONSE, "input": "And 1?", "previous_response_id": "resp_0"},
+            "a part of the prompt is not in this log: previous_",
+        ),
+        *[
+            (
+                {"request": {"model": "m", "prompt": "And 1?", **more}, "response": {**OLLAMA, "response": "6"}},
+                "is not in this log",
+            )
+            for more in ({"context": [1, 2]}, {"suffix": "return 1"})
+        ],
+        ({"prompt": "def f(", "suffix": "return 1", "completion": "x):"}, "a part of the prompt is not in this log: suffix"),
+        (
+            {"request": {"message": "And 1?", "documents": [{"text": "d"}]}, "response": {"text": "6"}},
+            "a part of the prompt is not in this log: documents",
+        ),
+        (
+            {"request": {"contents": "And 1?", "cachedContent": "cachedContents/1"}, "response": GEMINI},
+            "is not in this log: cached",
+        ),
         (
             {
                 "current_node": "b",
@@ -128,9 +184,23 @@ def test_what_means_nothing_by_itself_is_not_taken(tmp_path: Path, row: dict[str
 
 
 def test_options_that_are_in_the_prompt_are_no_hindrance(tmp_path: Path) -> None:
-    row = {"question": "Which: red or blue?", "choices": ["red", "blue"], "answer": "red"}
-    _, (sample,) = imported(tmp_path, lines(tmp_path, [row]))
-    assert sample.text == "red"
+    options: list[dict[str, Any]] = [{"choices": ["red", "blue"]}, {"options": {"A": "red", "B": "blue"}}, {"A": "x", "B": "y"}]
+    rows = [
+        {"question": "Which: red or blue?", **one, "answer": "red"} for one in [*options, {"A": "red", "B": "blue", "C": "or"}]
+    ]
+    result, samples = imported(tmp_path, lines(tmp_path, rows))
+    assert [one.text for one in samples] == ["red"] * 4 and result.unread == 0
+
+
+def test_the_fields_of_a_request_that_are_empty_or_the_replys_are_no_hindrance(tmp_path: Path) -> None:
+    rows = [
+        {**RESPONSE, "input": "2 + 3?", "previous_response_id": None, "conversation": None},
+        {"request": {"model": "m", "prompt": "2 + 3?", "context": [], "suffix": ""}, "response": {**OLLAMA, "response": "5"}},
+        {"prompt": "2 + 3?", "completion": "5", "conversation": "c1", "context": "It is about sums."},
+        {"prompt": {"id": 1, "messages": [ASKED]}, "completion": "5"},
+    ]
+    result, samples = imported(tmp_path, lines(tmp_path, rows))
+    assert [one.prompt for one in samples] == [[ASKED]] * 4 and result.unread == 0
 
 
 def test_the_model_of_an_answer_is_its_messages_own(tmp_path: Path) -> None:

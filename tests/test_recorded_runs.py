@@ -347,3 +347,31 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
         assert new == count
         peaks.append(peak)
     assert peaks[1] - peaks[0] < 12_000, "KiB more, for a file of 24,000 KiB instead of 3,600"
+
+
+@pytest.mark.parametrize(
+    ("form", "completion", "text"),
+    [
+        ({"schema": {"type": "object"}}, '```json\n{"a": 1}\n```', '{"a": 1}'),
+        ({"schema": {"type": "object"}}, '{"a": 1}', '{"a": 1}'),
+        ({"choices": ("yes", "no")}, '```json\n{"choice": "yes"}\n```', "yes"),
+        ({"choices": ("yes", "no")}, '"yes"', "yes"),
+        ({}, '```json\n{"a": 1}\n```', '```json\n{"a": 1}\n```'),
+    ],
+)
+def test_answers_of_a_form_are_taken_out_of_their_fences_as_generate_does(
+    tmp_path: Path, form: dict[str, Any], completion: str, text: str
+) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps({"prompt": "p", "completion": completion}))
+    for known in (0, 1):
+        result = import_recorded(Run(tmp_path / "run"), Recipe(generate=GenerateConfig(**form)), [path], Silent())
+        assert [one.text for one in read_samples(result.path)] == [text] and result.known == known
+
+
+def test_ids_that_have_the_same_messages_are_mentioned(tmp_path: Path) -> None:
+    notes, path = Notes(), tmp_path / "log.jsonl"
+    rows = [{"id": n, "prompt": asked, "completion": str(n)} for n, asked in enumerate(("p", "p", "p", "q"))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    import_recorded(Run(tmp_path / "run"), Recipe(), [path], notes)
+    assert any("3 ids have the same messages as another id, 1 in all" in note for note in notes.notes)

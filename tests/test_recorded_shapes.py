@@ -17,10 +17,14 @@ from log_shapes import (
     CHOICE,
     CHUNKS,
     CLAUDE,
+    CLAUDE_EVENTS,
     FULL,
     GEMINI,
+    GEMINI_CHUNKS,
     LANGFUSE,
     OLLAMA,
+    OLLAMA_CHUNKS,
+    OPEN_AI_EVENTS,
     PLAIN,
     PROMPTFOO,
     REPLY,
@@ -154,6 +158,8 @@ def test_a_messages_own_reasoning_is_kept(tmp_path: Path, message: dict[str, Any
         ({"request": CHAT, "response": {**OLLAMA, "message": ANSWER, "done_reason": "length"}}, "length"),
         ({"request": CHAT, "response": CHUNKS[:4]}, "unknown"),
         ({"request": CHAT, "response": SSE[: SSE.index("stop")]}, "unknown"),
+        ({"request": CHAT, "response": json.dumps(OLLAMA_CHUNKS[0]) + '\n{"model": "m", "mess'}, "unknown"),
+        ({"request": CHAT, "response": json.dumps(GEMINI_CHUNKS[:2])}, "unknown"),
         ({"prompt": "2 + 3?", "completion": "5", "finish_reason": "length"}, "length"),
         ({"messages": [ASKED, {**ANSWER, "stop_reason": "max_tokens"}]}, "length"),
         ({"messages": [ASKED, ANSWER], "finish_reason": "length"}, "length"),
@@ -319,6 +325,24 @@ def test_interleaved_streams_are_separated_by_their_ids(tmp_path: Path) -> None:
     assert result.unread == 0
 
 
+STREAMS = (
+    json.dumps(OPEN_AI_EVENTS[0]) + '\n\ndata: {"type": "response.output_text.delta", "delta": "5"}',
+    '{"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": "5"}}}}',
+    '{"token": {"text": "5"}, "generated_text": null}',
+    "[DONE]",
+)
+ERROR = {"error": {"message": "overloaded", "code": 503}}
+OVERLOADED = (
+    json.dumps(ERROR),
+    f"data: {json.dumps(ERROR)}\n\n",
+    f"event: error\ndata: {json.dumps({'type': 'error', **ERROR})}\n\n",
+    "".join(f"data: {json.dumps(one)}\n\n" for one in [*CLAUDE_EVENTS[:4], {"type": "error", **ERROR}]),
+    "\n".join(map(json.dumps, [OLLAMA_CHUNKS[0], {"error": "overloaded"}])),
+    "".join(f"data: {json.dumps(one)}\n\n" for one in [GEMINI_CHUNKS[0], ERROR]),
+    "".join(f"data: {json.dumps(one)}\n\n" for one in [CHUNKS[3], ERROR]),
+)
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
@@ -331,6 +355,12 @@ def test_interleaved_streams_are_separated_by_their_ids(tmp_path: Path) -> None:
         ({"request": CHAT}, "a request without an answer"),
         (REPLY, "a reply without its request"),
         (CHUNKS[3], "a stream without its request"),
+        *[
+            ({"request": CHAT, "response": f"data: {one}\n\n"}, "a recorded stream that has no end or is of no")
+            for one in STREAMS
+        ],
+        ({**CHAT, "response": "event: output\ndata: 5\n\n"}, "a recorded stream that has no end or is of no known API"),
+        *[({"request": CHAT, "response": one}, "the reply is an error: .*overloaded") for one in OVERLOADED],
         ({**PROMPTFOO, "response": {}, "error": "API down"}, "no output: API down"),
         ({"custom_id": "r", "result": {"type": "errored", "error": {"type": "x"}}}, "the batch has no answer to 'r'"),
         ({"key": "r", "error": {"code": 3, "message": "bad"}}, "the batch has no answer to 'r': .*bad"),
@@ -376,13 +406,6 @@ def test_an_answer_that_was_begun_in_the_request_is_whole_and_its_prompt_is_the_
     row = {"request": {**CHAT, "messages": [ASKED, begun]}, "response": {**CLAUDE, "content": [{"type": "text", "text": "5}"}]}}
     _, (sample,) = imported(tmp_path, lines(tmp_path, [row]))
     assert (sample.prompt, sample.text) == ([ASKED], '{"sum": 5}')
-
-
-def test_answers_that_are_no_text_are_written_as_a_table_or_json_writes_them(tmp_path: Path) -> None:
-    answers = {"true": True, "0": 0, "2.5": 2.5, '{"sum": 5}': {"sum": 5}}
-    rows = [{"prompt": f"{n}?", "completion": answer} for n, answer in enumerate(answers.values())]
-    result, samples = imported(tmp_path, lines(tmp_path, rows))
-    assert ([sample.text for sample in samples], result.unread) == (list(answers), 0)
 
 
 def test_requests_of_a_batch_without_reply_and_files_named_twice_are_mentioned(tmp_path: Path) -> None:

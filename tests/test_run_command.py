@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from chat_server import ChatServer
+from chat_server import Body, ChatServer, answer
 from test_api import tables, toml
 
 from seqdistill.cli import main
@@ -47,6 +47,37 @@ def test_a_smoke_run_then_parts_then_all_again(tmp_path: Path, tiny_model: Path,
 
         assert main([*command, "--smoke", "4"]) == 2  # would replace the results of all prompts
         assert "-smoke" in capsys.readouterr().err
+
+
+JUDGED = {
+    "filter": {"validation": 0.1, "score": {"by": "judge"}},
+    "eval": {"max_tokens": 8, "resamples": 100, "pairwise": True},
+}
+
+
+@pytest.mark.parametrize("who", ["filter", "eval"])
+def test_a_smoke_run_forecasts_what_every_paid_judge_costs(
+    who: str, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def judge_or_teacher(body: Body) -> Body:
+        said = answer(body)
+        if body["model"] == "judge":
+            verdict = {"score": 8} if who == "filter" else {"choice": "first"}
+            said["choices"][0]["message"]["content"] = json.dumps({"reason": "r", **verdict})
+        return said
+
+    with ChatServer(model=None, reply=judge_or_teacher) as server:
+        recipe = tables(server, tmp_path, tiny_model)
+        judge = {"model": "judge", "engine": "openai", "base_url": [server.url], "price": PRICE}
+        (tmp_path / "recipe.toml").write_text(toml({**recipe, who: JUDGED[who], "judge": judge}))
+        assert main(["run", str(tmp_path / "run"), "-c", str(tmp_path), "-q", "--smoke", "2", "--json"]) == 0
+        judged = [answer(body)["usage"] for body in server.requests if body["model"] == "judge"]
+    found = json.loads(capsys.readouterr().out)["forecast"]
+    paid = sum(one["prompt_tokens"] * PRICE["prompt"] + one["completion_tokens"] * PRICE["completion"] for one in judged) / 1e6
+    times = {"filter": 12 / 2, "eval": 4 / 2}  # prompts and test prompts
+    expected = pytest.approx(paid * times[who], abs=1e-5)
+    assert {one["stage"]: one["usd"] for one in found["stages"] if one["usd"] is not None} == {who: expected}
+    assert judged and found["usd"] == expected
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ def test_answers_that_differ_only_in_writing_are_the_same() -> None:
     assert normal("ﬁne") == "fine"
     assert normal(" . ") is None
     assert normal("1 and 2") == "1 and 2"
+    assert normal("2³") == normal("2^3") == "8" and normal("10⁻²") != normal("10-2") and normal("(x+1)²") == "(x+1)^2"
+    assert normal("1½") != normal("11⁄2") and normal("H₂O") == normal("h2o") and normal("25 m²") == "25 m2"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from served_runs import UNSURE, Served, served
 from seqdistill import api
 from seqdistill.records import read_samples
 from seqdistill.serve.log import KINDS, Exchange, Log
+from seqdistill.serve.metrics import Metrics
 
 
 def chat(server: Served, text: str = "Hello", **settings: Any) -> Any:
@@ -67,6 +68,14 @@ def test_a_stream_says_the_same_as_a_whole_answer(tmp_path: Path, text: str) -> 
         assert counted in server.http.get(server.root + "/metrics").text.splitlines()
 
 
+def test_metrics_are_counted_to_the_last_digit() -> None:
+    metrics = Metrics()
+    for seconds in (2_000_000.0, 0.7):
+        metrics.took("student", seconds)
+    lines = metrics.text({"paid_usd": ("USD", 12345.678)}).splitlines()
+    assert {'seqdistill_seconds_sum{model="student"} 2000000.7', "seqdistill_paid_usd 12345.678"} <= set(lines)
+
+
 # --- log, shadow, feedback ------------------------------------------------------------------------------------------------
 
 
@@ -100,9 +109,14 @@ def test_feedback_is_logged_and_a_correction_is_data(tmp_path: Path) -> None:
         one, other = chat(server, "Tell 1").parse(), chat(server, "Tell 2").parse()
         assert post(server, "/feedback", {"id": one.id, "completion": "Better."})[0] == 200
         assert post(server, "/feedback", {"id": other.id, "rating": -1})[0] == 200
-        for wrong in ({"id": "chatcmpl-x", "rating": 1}, {"id": one.id}, {"rating": 1}, {"id": one.id, "completion": " "}, []):
+        ratings = [b"1" + b"0" * 400, b"1" + b"0" * 5000, b"-1e10", b"1e999", b"NaN", b"true", b'"1"', b"[1]"]
+        for wrong in (
+            *({"id": "chatcmpl-x", "rating": 1}, {"id": one.id}, {"rating": 1}, {"id": one.id, "completion": " "}, []),
+            *(b'{"id": "%s", "rating": %s}' % (one.id.encode(), rating) for rating in ratings),
+            *({"id": "\ud83d", "rating": 1}, {"id": one.id, "completion": 5}, {"id": 5, "rating": 1}, b"\xff", b"[" * 100_000),
+        ):
             status, body = post(server, "/feedback", wrong)
-            assert status in (400, 404) and body["error"]["message"]
+            assert status in (400, 404) and body["error"]["message"], wrong
     corrected, rated = server.log()
     assert corrected["messages"][-1] == {"role": "assistant", "content": "Better.", "weight": 1}
     assert corrected["student"] == one.choices[0].message.content

@@ -84,6 +84,42 @@ def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path
             assert send(server, asked(**fields)).status_code == 200, fields
 
 
+USER, NEXT = {"role": "user", "content": "a"}, {"role": "user", "content": "b"}
+HISTORIES: list[tuple[list[dict[str, Any]], list[str]]] = [  # what clients send, and the roles that a model is sent
+    ([USER, {"role": "assistant", "content": ""}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant", "content": None}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant"}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant", "content": " \n"}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant", "content": []}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant", "content": [{"type": "text", "text": ""}]}, NEXT], ["user", "user"]),
+    ([USER, {"role": "assistant", "content": None, "refusal": "No."}, NEXT], ["user", "assistant", "user"]),
+    ([USER, {"role": "assistant", "content": ""}], ["user"]),
+    ([{"role": "system", "content": ""}, USER], ["user"]),
+    ([{"role": "developer", "content": None}, USER], ["user"]),
+    ([{"role": "system", "content": [{"type": "text", "text": "Be kind."}]}, USER], ["system", "user"]),
+]
+
+
+def test_histories_with_empty_messages_are_taken_as_chat_clients_keep_them(tmp_path: Path) -> None:
+    run = run_to_serve(tmp_path / "run")
+    (run.path / "task.toml").write_text('[teacher]\nuser = "{{ prompt }}"\n')
+    with served(tmp_path, run=run) as server:
+        for messages, roles in HISTORIES:
+            reply = send(server, {"model": "any", "messages": messages})
+            assert reply.status_code == 200, (messages, reply.text)
+            assert [message["role"] for message in server.student.requests[-1]["messages"]] == roles, messages
+
+
+def test_headers_that_are_no_text_are_no_fault_of_the_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with served(tmp_path) as server:
+        for name in ("x-request-id", "Origin", "User-Agent", "Content-Type"):
+            reply = send(server, asked(UNSURE, temperature=1), **{name: b"\xff\xed\xa0"})  # type: ignore[arg-type]
+            assert reply.status_code in (200, 400, 403), (name, reply.text)
+        assert server.http.get(server.root + "/v1/models/%FF").status_code == 404
+        assert server.http.get(server.root + "/%FF").status_code == 404
+        assert not caplog.records
+
+
 NO_REQUESTS: list[tuple[bytes, bytes]] = [
     (b"\x16\x03\x01\x02\x00garbage\r\n\r\n", b" 400 "),
     (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", b" 400 "),
@@ -200,6 +236,9 @@ def test_a_key_is_wanted_where_one_is_named(tmp_path: Path, monkeypatch: pytest.
             {"Authorization": "Bearer wrong"},
             {"Authorization": "Bearer ключ".encode()},
             {"Authorization": "right"},
+            {"Authorization": b"Bearer \xff"},
+            {"Authorization": b"\xff right"},
+            {"Authorization": b"Bearer right\xff"},
         ):
             for path in ("/v1/chat/completions", "/feedback"):
                 reply = send(server, asked(), path, **sent)  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """Task templates: two views, strict variables, prompts that are data."""
 
+import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,67 @@ def test_a_missing_variable_names_row_and_key(tmp_path: Path) -> None:
     template = load_template(write(tmp_path, '[teacher]\nuser = "{{ prompt }} {{ product }}"\n'))
     with pytest.raises(UsageError, match=r"f\.jsonl:3: .*\[teacher\] user: 'product' is undefined"):
         render(template, "teacher", {"prompt": "a"}, "f.jsonl:3")
+
+
+TOOLS = [{"type": "function", "function": {"name": "wetter für", "strict": True, "parameters": None}}]
+ROW = {"prompt": "Who?", "context": None, "tools": TOOLS, "choices": ["it's", "b"], "urgent": True, "n": 5, "share": 0.5} | {
+    "row": {"items": ["a", "b"], "context": None},
+    "day": date(2026, 1, 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{ tools }}", json.dumps(TOOLS, ensure_ascii=False)),
+        ("{{ choices }} {{ urgent }} {{ n }} {{ share }} {{ day }}", '["it\'s", "b"] true 5 0.5 2026-01-02'),
+        ("{{ row['items'] }} {{ row }}", '["a", "b"] {"items": ["a", "b"], "context": null}'),
+        ("{{ 'Pick: ' ~ choices ~ '!' }} {{ choices | string | upper }}", 'Pick: ["it\'s", "b"]! ["IT\'S", "B"]'),
+        ("{{ choices | join(', ') }} {{ prompt | trim | lower }} {{ tools | tojson | length > 5 }}", "it's, b who? true"),
+        ("{{ tools | join('; ') }}", json.dumps(TOOLS[0], ensure_ascii=False)),
+        ("{{ tools | join(', ', attribute='type') }} {{ tools | map(attribute='type') | join }}", "function function"),
+        ("{{ '%s: %d of %s' | format(prompt, n, choices) }} {{ choices | join(d='/') }}", 'Who?: 5 of ["it\'s", "b"] it\'s/b'),
+        ("{% if context %}{{ context }}{% endif %}{{ prompt }}", "Who?"),
+        ("{{ context or '' }}{{ context or 'none' }} {{ context | default('x', true) }} {{ context is none }}", "none x true"),
+        (
+            "{% for tool in tools %}{{ tool.function.name }}{% endfor %} {% for i in range(3) %}{{ i }}{% endfor %}",
+            "wetter für 012",
+        ),
+    ],
+)
+def test_values_are_written_as_json_and_not_as_python_writes_them(tmp_path: Path, text: str, expected: str) -> None:
+    template = load_template(write(tmp_path, f'[teacher]\nuser = """{text}"""\n'))
+    assert render(template, "teacher", ROW, "f:1")[0]["content"] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        *(
+            (text, "a value is null")
+            for text in ("{{ context }}", "{{ row.context }}", "{{ 'C: ' ~ context }}", "{{ tools[0].function.parameters }}")
+        ),
+        *(
+            (f"{{{{ context | {name} }}}}", "a value is null")
+            for name in ("trim", "upper", "string", "indent", "replace('a', 'b')")
+        ),
+        ("{{ 'C: %s' | format(context) }}", "a value is null"),
+        ("{{ [prompt, context] | join(' ') }}", "a value is null"),
+        ("{{ row.items }}", r"'items' is a method .*row\['items'\]"),
+        *(("{{ range }}", "is a method or a function"), ("{{ cycler }}", "is a method or a function")),
+        *(
+            ("{{ self }}", "no value of a row"),
+            ("{{ choices | map('upper') }}", "no value of a row"),
+            ("{{ row.keys() }}", "no value"),
+        ),
+        ("{% for x in choices %}{{ loop }}{% endfor %}", "a method or a function|no value"),
+    ],
+)
+def test_what_is_no_text_never_gets_into_a_prompt(tmp_path: Path, text: str, says: str) -> None:
+    template = load_template(write(tmp_path, f'[teacher]\nuser = """{text} {{{{ prompt }}}}"""\n'))
+    with pytest.raises(UsageError, match=rf"f:1: .*\[teacher\] user: .*{says}") as raised:
+        render(template, "teacher", ROW, "f:1")
+    assert "null" not in says or " or '' }}, or remove the row" in (raised.value.hint or "")
 
 
 def test_the_tasks_that_come_along_can_be_named() -> None:

@@ -13,6 +13,7 @@ from test_scoring import sample
 from seqdistill.errors import UsageError
 from seqdistill.limits import run_limited
 from seqdistill.metrics.formulas import MathChecker
+from seqdistill.metrics.structured import field_f1
 from seqdistill.recipe.tables import VerifyConfig
 from seqdistill.stages.filter.scoring.answers import compiled, extractor
 from seqdistill.stages.filter.scoring.verify import by_command, by_json, by_math, by_number, by_pattern, verifier
@@ -40,6 +41,22 @@ def test_json_is_right_when_it_is_equal_whatever_its_layout() -> None:
     ]
     assert by_json([sample(text, reference=gold) for text in texts]) == [1, 0, 0, 0, 0]
     assert by_json([sample(gold, reference="Ann"), sample(gold)]) == [None, None]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '```json\r\n{"a": "``` 1"}\r\n```',
+        '``` json\n{"a": "``` 1"}\n```',
+        '~~~json\n{"a": "``` 1"}\n~~~',
+        '````\n{"a": "``` 1"}\n````\n',
+        '```\n{"a": "``` 1"}```',
+        '  {"a": "``` 1"}\r\n',
+    ],
+)
+def test_json_is_found_in_every_fence_that_models_write(answer: str) -> None:
+    assert by_json([sample(answer, reference='{"a": "``` 1"}')]) == [1]
+    assert field_f1(answer, '{"a": "``` 1"}') == 100
 
 
 def test_a_pattern_is_looked_for_and_a_search_without_end_is_no_score() -> None:
@@ -101,6 +118,22 @@ def test_equal_formulas_are_right_and_hostile_ones_harm_nothing() -> None:
         ("Tuesday", "The answer is Monday.", 0),
         ("[2,5)", "(2,5)", 0),
         ("x\\ge 3", "x > 3", 0),
+        ("2", r"The answer is $2\frac{5}{8}$.", 0),
+        (r"2\frac{5}{8}", r"The answer is $2\frac{5}{8}$.", 1),
+        ("2", r"\boxed{2\sin x}", 0),
+        ("5", r"\boxed{\pm 5}", 0),
+        ("2", r"\boxed{\frac{\pi}{2}}", 0),
+        ("3", r"\boxed{\log_2 3}", 0),
+        ("9", r"\boxed{\ln 9}", 0),
+        ("2", r"The answer is $\frac{x}{2}$.", 0),
+        ("2", r"The answer is \(2\theta\).", 0),
+        ("-2", r"\boxed{\frac{5}{-2}}", 0),
+        ("5", "The answer is between 5 and 6.", 0),
+        ("6", "The answer is between 5 and 6.", 0),
+        ("5", "x = 5 or x = -5", 0),
+        ("18", "The total is US$18.", 1),
+        ("18", "R$ 18", 1),
+        ("-18", "-₹18", 1),
         ("42", "It is 41.", 0),
         ("42", "", 0),
         ("42", '__import__("os").system("touch /tmp/owned")', 0),

@@ -13,6 +13,7 @@ from seqdistill.runs import Run
 
 ARGS = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate": 0.02}
 WORDS = ("road", "bridge", "library", "market", "school", "pool", "park", "station")
+SGD = {**ARGS, "max_steps": 2, "optim": "sgd", "learning_rate": 0.05, "shuffle_dataset": False}
 
 
 def sample(number: int, answer: str | None = None, **keys: Any) -> Sample:

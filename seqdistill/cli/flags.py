@@ -7,6 +7,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 
 from seqdistill.console import Console
-from seqdistill.errors import SeqdistillError
+from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.help_panels import COMMON, GENERAL, PanelCommand, PanelGroup
 from seqdistill.recipe.reading import check_value, merge, parse_assignment
 from seqdistill.recipe.remembered import resolved_recipe
@@ -132,6 +133,20 @@ def passed_flags(tables: Sequence[str], values: dict[str, Any], assignments: Seq
     return flags
 
 
+def _check_environment() -> None:
+    """Raises UsageError for a variable that is nearly a setting's: what was meant, a budget say, would not hold."""
+    known = {_name(table, setting).upper() for table, setting in _settings_in(tuple(TABLES))}
+    for variable in sorted(os.environ):
+        prefix, _, name = variable.partition("_")
+        if prefix != "SEQDISTILL" or name in known or name.endswith(("_KEY", "_TOKEN")):  # a key may have any name
+            continue
+        if close := get_close_matches(name, known, 1, 0.75):
+            raise UsageError(
+                f"the environment variable {variable}: no such setting, did you mean SEQDISTILL_{close[0]}?",
+                "rename or unset it",
+            )
+
+
 def _from_environment(variable: str, setting: Setting) -> Any:
     """The value of a setting's environment variable, as the text itself where it does not fit; None for an unset one."""
     text, plain = os.environ.get(variable), _plain(setting)
@@ -217,6 +232,9 @@ def command(
             def work() -> dict[str, Any]:
                 directory = Run(run)
                 reached = (*tables, "generate", "filter", "judge", "train", "eval") if name in SEVERAL_STAGES else tables
+                _check_environment()
+                if extras.get("budget", 0.0) is None:  # serve's own
+                    extras["budget"] = passed_flags((BUDGET,), {}, ()).get("generate", {}).get("budget")
                 flags = passed_flags(reached, values, values["set_"] or ())
                 for stage in ("generate", "eval"):
                     if name == "run" and extras.get("limit") is not None:
@@ -253,7 +271,7 @@ def interrupted(console: Console) -> int:
 def guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) -> None:
     """Runs one command's work on `place`: its result as JSON with --json, its error as a message and exit code."""
     try:
-        result = work()
+        console.json_result(work())
     except KeyboardInterrupt:
         raise typer.Exit(interrupted(console)) from None
     except SeqdistillError as error:
@@ -271,7 +289,6 @@ def guarded(console: Console, place: Path, work: Callable[[], dict[str, Any]]) -
         raise typer.Exit(1) from None
     finally:
         console.end()
-    console.json_result(result)
 
 
 SHARED = ("task", "teacher")

@@ -67,7 +67,7 @@ def _export(
     if push is not None:
         api.check_push(push)
     if data is not None:
-        counts = api.export_data(run.path, data, out=out, progress=console)
+        counts = api.export_data(run.path, data, recipe, out=out, progress=console)
         rows = {name: f"{count:,} rows" for name, count in counts.items()}
         console.facts(f"export: {data}", {**rows, "folder": out or run.path / "export" / f"data-{data}"})
         return dict(counts)

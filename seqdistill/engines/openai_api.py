@@ -18,8 +18,9 @@ from seqdistill.engines.live import LiveEndpoints
 from seqdistill.engines.options import DEFAULT_URL, PLACEHOLDER, Address, addresses, check_options, fields_of, without_secrets
 from seqdistill.engines.pace import Throttle
 from seqdistill.engines.refusals import Who
-from seqdistill.engines.replies import chosen, parse_choice, says_end, unfenced
+from seqdistill.engines.replies import chosen, parse_choice, says_end
 from seqdistill.errors import UsageError
+from seqdistill.fences import unfenced
 from seqdistill.recipe.tables import ModelConfig
 
 

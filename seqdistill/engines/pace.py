@@ -58,9 +58,9 @@ class Throttle:
 
     def answered(self, seconds: float) -> None:
         """A request was answered in `seconds`: raises the limit a little, unless answers take longer and longer."""
+        self._limit, self._limit_once_answered = max(self._limit, self._limit_once_answered), 0.0
         if seconds > self._long_wait:
             return
-        self._limit, self._limit_once_answered = max(self._limit, self._limit_once_answered), 0.0
         step = 1.0 if self._growing_fast else 1.0 / self._limit
         self._limit = min(self._most, self._limit + step)
 

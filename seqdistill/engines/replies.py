@@ -7,6 +7,7 @@ from typing import Any
 
 from seqdistill.engines import Completion
 from seqdistill.engines.usage import count, usage_of
+from seqdistill.fences import unfenced
 from seqdistill.reasoning import split_reasoning
 from seqdistill.records import from_json
 
@@ -39,7 +40,6 @@ _WORDS = {  # how servers report the end of an answer, in lower case
     "load unload",  # the last two: Ollama did no more than that
 }
 FINISH_REASONS = {word: reason for reason, words in _WORDS.items() for word in words.split()}
-_FENCED = re.compile(r"\A\s*(?P<fence>`{3,}|~{3,})[ \t]*[\w+-]*[ \t]*\n(?P<inside>.*?)\n?[ \t]*(?P=fence)\s*\Z", re.DOTALL)
 
 
 def choices_in(reply: Any) -> list[dict[str, Any]]:
@@ -260,12 +260,6 @@ def parse_choice(request_id: str, raw: dict[str, Any], number: int, seconds: flo
 def _share(tokens: int, number: int, among: int) -> int:
     """The tokens of one choice among `among`; all of them add up to the whole."""
     return tokens * (number + 1) // among - tokens * number // among
-
-
-def unfenced(content: str) -> str:
-    """What is in the code fence of an answer that is one whole, as models write JSON; any other answer as it is."""
-    fenced = _FENCED.match(content)
-    return content if fenced is None or fenced["fence"] in fenced["inside"] else fenced["inside"].strip()
 
 
 def chosen(content: str) -> str:

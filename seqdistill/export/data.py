@@ -1,9 +1,9 @@
-"""The run's training data in the shapes that other trainers read. Copies text; changes none of it."""
+"""The run's training data in the shapes that other trainers read. Copies text; adds only the tags around trained reasoning."""
 
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from seqdistill.engines.loading import generation_config, load
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
-from seqdistill.recipe.tables import ModelConfig
+from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
 from seqdistill.records import Sample, atomic_path, atomic_write, file_sha256, folder_beside, read_samples, write_jsonl
 from seqdistill.runs import Run
 
@@ -90,7 +90,7 @@ SHAPES = {
 }
 
 
-def export_data(run: Run, name: str, out: Path | None, progress: Progress) -> dict[str, int]:
+def export_data(run: Run, recipe: Recipe, name: str, out: Path | None, progress: Progress) -> dict[str, int]:
     """Writes train and validation, and what the trainer reads beside them; returns the rows of each file.
 
     Raises UsageError for an unknown shape, and for a folder of the user's own choice (`out`) with files under these names.
@@ -103,7 +103,7 @@ def export_data(run: Run, name: str, out: Path | None, progress: Progress) -> di
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: a file, and export writes a folder", "name another one with --out")
     with folder_beside(folder / name) as made:
-        counts = _write(run, name, made, progress)
+        counts = _write(run, name, made, _trains_reasoning(run, recipe), progress)
         files = sorted(made.iterdir())
         if out is not None:
             _check_kept(out, files)
@@ -124,18 +124,42 @@ def _check_kept(out: Path, files: Sequence[Path]) -> None:
             )
 
 
-def _write(run: Run, name: str, folder: Path, progress: Progress) -> dict[str, int]:
-    """Writes the files of a shape, and returns the rows of each split's."""
-    shape, counts, skipped = SHAPES[name], {}, 0
+def _trains_reasoning(run: Run, recipe: Recipe) -> bool:
+    """Whether the student was trained on the reasoning, or before train ran, is to be."""
+    trained = (run.manifest("train") or {}).get("config", {}).get("train")
+    if trained is None:
+        return recipe.train.trains_reasoning
+    names = [name for name in ("reasoning", "rationale") if name in trained]
+    return replace(TrainConfig(), **{name: trained[name] for name in names}).trains_reasoning
+
+
+def _with_reasoning(sample: Sample) -> Sample:
+    """The row with its reasoning before the answer, in the tags in which train puts it."""
+    thought = (sample.reasoning or "").strip()
+    if not thought:
+        return sample
+    *before, answer = sample.completion
+    content = f"<think>\n{thought}\n</think>\n\n{answer['content'].lstrip()}"
+    return replace(sample, completion=[*before, {**answer, "content": content}])
+
+
+def _write(run: Run, name: str, folder: Path, reasoning: bool, progress: Progress) -> dict[str, int]:
+    """Writes the files of a shape, with the reasoning or without it, and returns the rows of each split's."""
+    shape, counts, skipped, thoughts = SHAPES[name], {}, 0, 0
     for split in SPLITS:
         source = run.file("filter", f"{split}.jsonl")
         skipped += sum(not shape.takes(sample) for sample in read_samples(source))
-        rows = (shape.row(sample) for sample in read_samples(source))
+        thoughts += sum(bool((sample.reasoning or "").strip()) for sample in read_samples(source))
+        rows = (shape.row(_with_reasoning(sample) if reasoning else sample) for sample in read_samples(source))
         file = f"{split}.json" if shape.as_list else f"{split}.jsonl"
         counts[file] = _write_list(folder / file, rows) if shape.as_list else write_jsonl(folder / file, rows)
     end = _end_of_turn(run)
     for file, text in shape.configs.items():
         (folder / file).write_text(text(end), encoding="utf-8", newline="\n")
+    if thoughts and not reasoning:
+        progress.note(
+            f"export: the reasoning of {thoughts:,} rows is left out: [train] reasoning = true puts it before the answer"
+        )
     if skipped:
         progress.note(f"export: {name} will skip {skipped:,} rows, in which user and assistant do not alternate")
     return counts

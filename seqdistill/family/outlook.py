@@ -188,6 +188,11 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
             f"MORE ROWS WILL DO: {likely['more']:,} more{_priced(likely, document)} bring the student within {margin} of "
             f"{whom} with a chance of {LIKELY:.0%}{half}."
         )
+    elif ever <= 1 - LIKELY and document["fit"]["a"]["value"] <= document["margin"]:
+        yield (
+            f"NOT WITHIN REACH: {MOST_TIMES:,.0f} times the rows bring the student within {margin} of {whom} with a chance of "
+            f"{ever:.0%} only; the fit does not exclude it for more still."
+        )
     elif ever <= 1 - LIKELY:
         rest = percent(document["fit"]["a"])
         yield (

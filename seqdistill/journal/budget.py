@@ -326,3 +326,14 @@ def spending(
         yield budget
         if note_spent and budget.is_priced and before != (budget.paid_usd, budget.held_usd):
             progress.note(f"{journal.path.parent.name}: {budget.spent()} by this run in all")
+
+
+def spent_since(run: Run, stage: str) -> dict[str, float]:
+    """What the run's journals hold now, in USD, where one has grown since this stage's manifest was written; else nothing."""
+    written = run.file(stage, "manifest.json").stat().st_mtime_ns
+    paths = [path for one in STAGES if (path := run.file(one, "journal.jsonl")).is_file()]
+    if all(path.stat().st_mtime_ns <= written for path in paths):
+        return {}
+    with ExitStack() as stack:
+        budget = Budget([stack.enter_context(Journal(path, writable=False)) for path in paths], {}, None)
+        return {"spent_usd": budget.paid_usd, "assumed_usd": budget.held_usd}

@@ -37,6 +37,7 @@ HEAD = re.compile(  # a line of an older journal has neither usd nor hold
 HOLD = re.compile(
     rb'\{"hold": "(?P<hold>[^"]+)", "usd": (?P<usd>null|[-+.e\d]+), '
     rb'"most": \[(?P<prompt>\d+), (?P<completion>\d+)\], "factor": (?P<factor>[-+.e\d]+), '
+    rb'"model": (?P<model>"(?:[^"\\]|\\.)*")'
 )
 RELEASE = re.compile(rb'\{"release": "(?P<hold>[^"]+)"\}')
 
@@ -66,6 +67,7 @@ class Hold:
     prompt_tokens: int
     completion_tokens: int
     factor: float = 1.0  # in `usd`: how much more than for these tokens an answer was seen to cost
+    model: str = ""  # identity, once it is in a journal
 
 
 @dataclass
@@ -148,9 +150,8 @@ class Journal:
         """Whether a line is a hold or its release, which is taken note of."""
         if hold := HOLD.match(line):
             usd = None if hold["usd"] == b"null" else float(hold["usd"])
-            self.spending.hold(
-                hold["hold"].decode(), Hold(usd, int(hold["prompt"]), int(hold["completion"]), float(hold["factor"]))
-            )
+            most, model = (int(hold["prompt"]), int(hold["completion"])), json.loads(hold["model"])
+            self.spending.hold(hold["hold"].decode(), Hold(usd, *most, float(hold["factor"]), model))
         elif release := RELEASE.match(line):
             self.spending.release(release["hold"].decode())
         return bool(hold or release)

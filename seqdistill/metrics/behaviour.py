@@ -1,18 +1,20 @@
 """Metrics of an answer by itself: how it ended, whether it has its form, repeats itself or refuses.
 
-Owns what counts as a repetition and as a refusal: filter drops by the same definitions.
+Owns what counts as a repetition, `refusals` what as a refusal: filter drops by the same definitions.
 """
 
 import itertools
 import re
 
 from seqdistill.metrics.metric import Item, Metric
+from seqdistill.metrics.refusals import refusal
 
 MOST_REPEATED = 0.5  # share of an answer that repeats earlier text, from which it "repeats itself"
 
 _BULLET = re.compile(r"\s*(?:[-*+•]|\(?\d{1,3}[.):]|#{1,6})\s+")
 _STUCK = re.compile(r"(\S)\1{199,}")  # one character, longer than any rule or bar is drawn
 AGAIN = 50  # times that a line without letters may follow itself: no table or grid has as many
+LABEL = 15  # characters of a label, at most
 RUN = 3  # lines: a line repeats when it and the two before it, in this order, were in the text already
 
 
@@ -21,7 +23,7 @@ def repetition(text: str) -> float:
 
     Within a line it is the share of 4-grams of words (of characters where there are no spaces) that an earlier one equals;
     a line counts whole where it and the lines before it were there already. Tables, code and lists repeat words and single
-    lines by their nature, not runs of lines. Lines without letters do not count.
+    lines by their nature, not runs of lines. Lines without letters do not count, and a line of labels is not looked into.
     """
     if stuck := sum(match.end() - match.start() for match in _STUCK.finditer(text)):
         return stuck / len(text)
@@ -67,47 +69,26 @@ def _units(line: str) -> list[str] | str:
 
 def _repeated_grams(units: list[str] | str) -> float:
     total = len(units) - 3
-    if total < 4:
+    if total < 4 or _are_labels(units):
         return 0.0
     return 1 - len(set(zip(units, units[1:], units[2:], units[3:], strict=False))) / total
 
 
-_HELPING = (  # what a refusal is of: help with the request itself; "I can't wait" and "I cannot recommend it enough" are none
-    r"(?:help(?! but\b)|assist|comply|fulfil+|engage|participate|discuss|respond|support|continue with"
-    r"|(?:provide|give|offer|share|create|generate|write|produce|complete|answer|process)(?= (?:you|that|this|these|such|any"
-    r"|the|your|an?|specific|medical|legal|financial|personal|advice|information|instructions|content|help|it)\b)"
-    r"|do (?:that|this|so)(?= ?[.!;,]| for|\Z)(?!, ?(?:said|says|he|she)))"
-)
-_UNABLE = (
-    r"(?:can(?:no|['’])t|can not|could not|won['’]t(?: be able to)?|will not(?: be able to)?|am (?:not able|unable) to"
-    r"|['’]m (?:not able|unable|not going) to|am not going to|(?:don['’]t|do not) (?:think|believe) i (?:can|should))"
-)
-_REFUSAL = re.compile(
-    r"\A\W*(?:"
-    rf"(?:[^.!?\n]{{0,80}}?\b)?i ?{_UNABLE} (?:actually |currently |directly |really )?{_HELPING}"
-    r"|(?:[^.!?\n]{0,60}?\b)?i ?(?:['’]m going to |must |have to |will |need to )?(?:have to )?(?:respectfully )?"
-    r"(?:decline|refuse)"
-    r"(?= (?:this|that|to|your request)\b|[.!,]|\Z)"
-    r"|i (?:don['’]t|do not) feel comfortable|it['’]s not (?:appropriate|possible) for me"
-    r"|i(?:['’]m| am) programmed to|[^.!?\n]{0,40}(?:goes|is) against my (?:guidelines|programming|policy|policies)"
-    r"|(?:[^.!?\n]{0,60}?\b)?no puedo (?:ayudar|asistir|proporcionar|cumplir|responder a|generar|crear|hacer eso)"
-    r"|(?:[^.!?\n]{0,60}?\b)?(?:kann ich|ich kann)\b[^.!?\n]{0,60}\bnicht (?:helfen|weiterhelfen|beantworten|behilflich)"
-    r"|(?:[^.!?\n]{0,60}?\b)?je ne peux pas (?:vous |t['’])?(?:aider|répondre|fournir|faire cela|créer|générer)"
-    r"|(?:[^.!?\n]{0,60}?\b)?non posso (?:aiutar|fornir|risponder|crear|soddisfar)"
-    r"|(?:[^.!?\n]{0,60}?\b)?não posso (?:ajudar|fornecer|responder|criar|atender|te ajudar)"
-    r"|(?:[^.!?\n]{0,60}?\b)?я не могу (?:вам |тебе )?(?:помочь|предоставить|ответить|выполнить|создать)"
-    r"|[^。！？\n]{0,20}(?:无法|不能|無法|没办法)(?:为您|为你|帮助|协助|提供|回答|满足|完成您|参与)"
-    r"|[^。！？\n]{0,30}(?:お手伝い|お答え|提供|対応|お応え)(?:することは|すること|は)?(?:できません|できかねます|いたしかねます)"
-    r"|[^.!?\n]{0,30}(?:도와드릴|답변해? ?드릴|답변할|제공해? ?드릴|제공할) 수 없"
-    r")[^.!?\n]{0,80}",
-    re.IGNORECASE,
-)
+def _are_labels(units: list[str] | str) -> bool:
+    """Whether a line is one short label for each of several things, as in O O B-PER O: few of them, and in no loop."""
+    kinds = set(units)
+    if isinstance(units, str) or 3 * len(kinds) > len(units) or any(len(kind) > LABEL or kind[-1] in ".:!?" for kind in kinds):
+        return False
+    return _looping_end(units) < 2 / 3 * len(units)
 
 
-def refusal(text: str) -> str | None:
-    """The words in which a completion refuses, when its first sentence does; None when it answers."""
-    found = _REFUSAL.match(text[:400])
-    return found[0].strip()[:60] if found else None
+def _looping_end(units: list[str]) -> int:
+    """How many of the last units repeat those up to eight places before them, in a loop."""
+    backwards = units[::-1]
+    return max(
+        sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(backwards, backwards[period:], strict=False)))
+        for period in range(1, 9)
+    )
 
 
 def _ended(item: Item, *reasons: str) -> float | None:

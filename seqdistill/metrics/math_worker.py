@@ -9,7 +9,7 @@ import sys
 from fractions import Fraction
 from typing import Any
 
-from seqdistill.metrics.numbers import answer_value, boxed, whole_number
+from seqdistill.metrics.numbers import answer_value, boxed, has_alternatives, whole_number
 
 _COMMAND = re.compile(r"\\(?:(?:text|begin|end)\s*\{[^}]*\}|[a-zA-Z]+|.)")  # \frac, \text{ cm}, \begin{pmatrix}, \{
 _WORD = re.compile(r"[^\W\d_]{2}")
@@ -52,7 +52,9 @@ def _by_words(reference: str, text: str) -> str | None:
         right = found is not None and found["words"].casefold().split() == wanted["words"].casefold().split()
         return "right" if right else "wrong" if found or box is not None else None
     number = whole_number(reference)
-    return "right" if number is not None and answer_value(text) == number else None
+    if number is not None and answer_value(text) == number:
+        return "right"
+    return "wrong" if number is not None and not _LATEX.search(text) and has_alternatives(text) else None
 
 
 def delimited(text: str) -> str:

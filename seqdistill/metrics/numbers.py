@@ -1,204 +1,27 @@
-"""Numbers in text: where one is written, in which style, and what it is worth exactly.
+"""The number that an answer states: where it says so, and what it is worth; a reference's, a box's; two of them compared.
 
-Owns the styles of writing (thousands, decimals, fractions, powers of ten, LaTeX, other digits), what is no number though it
-has digits (a date, a time, a pair, a surd, an exponent), and where an answer states its number. Does not compare.
+What a number looks like is in `numerals`.
 """
 
 import re
-import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from seqdistill.metrics.metric import TOLERANCE
-
-LONGEST = 1000  # digits; longer runs are no numbers
-LARGEST_POWER = 400  # of ten, and exponent of other powers: what is larger is not worked out
-
-
-@dataclass(frozen=True)
-class Numeral:
-    """A place in a text that has digits. `value` is None for what is not one number: a time, a pair, a surd."""
-
-    start: int
-    end: int
-    value: Fraction | None
-
-
-# --- one spelling for many --------------------------------------------------------------------------------------------------
-
-_SUPERSCRIPTS = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+")
-_PLAIN = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
-_REWRITTEN = (
-    (re.compile(r"<<[^<>\n]{0,200}>>"), ""),  # GSM8K's calculator annotations
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\[,;: ]|~"), " "),
-    (re.compile(r"\\!|\\(?:left|right|displaystyle)(?![a-zA-Z])"), ""),
-    (re.compile(r"\\([$%#&{}_])"), r"\1"),
-    (re.compile(r"\\[dtc]?frac\s?(\d)\s?(\d)(?!\d)"), r"\\frac{\1}{\2}"),
-    (re.compile(r"\\[dtc]frac\b"), r"\\frac"),
-    (re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname|mbox)\s?\{([^{}]{0,200})\}"), r" \1 "),
-    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])|·|∗|⋅"), "×"),
-    (re.compile(r"(?<=\d)\*\*(?=[-\d(])"), "^"),  # as programs write powers
-    (re.compile(r"\^\s?\{\s?([+-]?\d{1,4})\s?\}"), r"^\1"),
-    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?"), "°"),
-    (re.compile(r"\\sqrt(?![a-zA-Z])|\bsqrt\b", re.IGNORECASE), "√"),
-    (re.compile(r"\\pi(?![a-zA-Z])"), "π"),
-    (re.compile(r"(?<=[a-zA-Z])\.(?=\d)"), ". "),  # Rs.5, No.5
-    (re.compile(r"[−﹣－]"), "-"),
-    (re.compile(r"(?<![\w.)\]}–])(?<!\d )–(?=[\d.$€£¥])"), "-"),  # an en dash as a minus
-    (re.compile(r"(?<![\w_])_{1,2}(?=[-+$€£¥\d])"), ""),  # emphasis
-    (
-        re.compile(
-            r"(?:(?:\A|(?<=[=:(\n])|\b(?:is|of|to|at|was))\s?)\bminus\s(?=[\d$€£¥])|\bnegative\s(?=[\d$€£¥])", re.IGNORECASE
-        ),
-        " -",
-    ),
-    (re.compile(r"\([$€£¥]\s?(?=\d[\d.,]*\))|[$€£¥]\((?=\d[\d.,]*\))"), " -"),  # ($1,234), as accounts write a loss
-    (re.compile(r"(?<=\n)[ \t]*- (?=[\d$€£¥*])"), ""),  # an item of a list, not a minus
-    (re.compile("[⁄∕]"), "/"),
-    (re.compile(r"٫"), "."),
-    (re.compile(r"[٬，](?=\d{3})"), ","),
+from seqdistill.metrics.numerals import (
+    CLOSE,
+    LONGEST,
+    OPEN,
+    Numeral,
+    has_words,
+    is_formula,
+    marked_formula,
+    numerals,
+    parted,
+    plain,
+    values_apart,
 )
-
-
-def plain(text: str) -> str:
-    """The text with one spelling for what has many: digits of other scripts, superscripts, LaTeX, signs, spaces."""
-    if not text.isascii():
-        text = _SUPERSCRIPTS.sub(lambda match: "^" + match[0].translate(_PLAIN), text)
-        text = re.sub(r"(?<=\d)(?=[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", " ", text)  # 3½ is not 31/2
-        text = unicodedata.normalize("NFKC", text)
-        text = "".join(str(unicodedata.decimal(c)) if c > "\x7f" and c.isdecimal() else c for c in text)
-    for pattern, replacement in _REWRITTEN:
-        text = pattern.sub(replacement, text)
-    return text
-
-
-# --- the forms ----------------------------------------------------------------------------------------------------------------
-
-# A number without its sign. Atomic: no text makes the search go back over what it has read.
-_STYLES = (
-    r"\d{1,3}(?:\.\d{3})+,\d+(?!\d)",  # 1.234,50
-    r"\d{1,3}(?:,\d{3})++(?![\d])(?:\.\d+)?",  # 1,234.50
-    r"\d{1,2}(?:,\d{2}){1,6},\d{3}(?!\d)(?:\.\d+)?",  # 12,34,567
-    r"\d{1,3}(?: \d{3})++(?![\d])(?:[.,]\d+)?",  # 10 000,5
-    r"\d{1,3}(?:['’]\d{3})++(?!\d)(?:\.\d+)?",  # 10'000
-    r"\d{1,3}(?:_\d{3})++(?!\d)",  # 10_000
-    r"\d{1,3}(?:\.\d{3}){2,}+(?![\d.,])",  # 1.234.567
-    r"\d++(?:\.\d+)?",
-    r"\.\d+",
-)
-_DECIMAL_COMMA = r"(?:\d+,(?:\d{1,2}|\d{4,})|0,\d+)(?![\d,])"  # 3,5
-_LISTED = f"(?>{'|'.join(_STYLES)})"  # within a pair a comma parts two numbers
-_NUMBER = f"(?>{'|'.join([*_STYLES[:-2], _DECIMAL_COMMA, *_STYLES[-2:]])})"
-_SIGN = r"(?:(?<![\w.)\]}])[+-]\s?|(?<![\w.)\]}])[+-](?=[$€£¥]))?"
-_POWER_OF_TEN = r"(?:[eE][+-]?\d{1,4}(?![\w])|\s?[×x*]\s?10\^[({]?[+-]?\d{1,4}[)}]?)"
-_TOKEN = re.compile(
-    # What has digits and is not one number: it is passed over as a whole.
-    rf"(?P<other>"
-    r"\d{4}-\d{1,2}-\d{1,2}(?!\d)|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}(?!\d)"  # dates
-    r"|\d+:\d+(?::\d+)*+"  # times, ratios
-    r"|\d+(?:\.\d+){2,}+(?<!\.\d{3})"  # versions
-    r"|\d+/\d+/\d+"
-    rf"|[(\[{{<⟨]\s?[+-]?{_LISTED}(?:\s?[,;]\s?[+-]?{_LISTED}){{1,20}}+\s?[)\]}}>⟩]"  # pairs, sets
-    rf"|(?:{_SIGN}{_NUMBER}\s?)?(?:[×*]\s?)?√\s?[({{]?\s?{_NUMBER}?[)}}]?"  # surds
-    r")"
-    rf"|(?P<mixed>{_SIGN}\d{{1,9}}(?:\s|\s?(?=\\))(?:\\frac\s?\{{\s?\d+\s?\}}\s?\{{\s?\d+\s?\}}|\d{{1,4}}/\d{{1,4}}(?![\d/])))"
-    rf"|(?P<fraction>{_SIGN}(?:\\frac\s?\{{\s?-?\d+\s?\}}\s?\{{\s?\d+\s?\}}|{_NUMBER}\s?/\s?\d+(?![\d./]\d|:)))"
-    rf"|(?P<number>{_SIGN}(?:[$€£¥]\s?)?(?P<digits>{_NUMBER})(?P<ten>{_POWER_OF_TEN})?)"
-)
-_MULTIPLES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "萬": 4, "億": 8, "亿": 8, "千": 3, "百": 2}
-_MULTIPLES |= {"k": 3, "mn": 6, "bn": 9, "tn": 12, "m": 6, "b": 9}
-_MULTIPLE = re.compile(
-    r"\s?(?P<word>thousand|million|billion|trillion|[万萬億亿千百])(?![a-z])|(?P<short>k|mn|bn|tn|m|b)(?!\w)", re.IGNORECASE
-)
-_LESS = re.compile(r"(?P<digits>\d{1,4})(?P<word>[万萬千百])?")  # 1万5千 is 15000
-_RAISED = re.compile(r"\^[({]?(?P<power>[+-]?\d{1,4})[)}]?")
-_EXCLAIMS = re.compile(r"[^!]{0,2000}[a-zA-Z]{2}[^!]{0,200}!(?:\s|\Z)")  # "It's 5!" is no factorial, "5!" is
-_NOT_ALONE = re.compile(r"\s?[×*]?\s?(?:√|π|\\[a-z]*log|!)|\s?[×*]?\s?(?:pi\b)|\^|[xyzni]\b", re.IGNORECASE)
-
-
-def numerals(text: str) -> Iterator[Numeral]:
-    """The numerals of a text made `plain`, in order. Digits within a word (v2, CO2) and exponents do not count."""
-    end = 0
-    for match in _TOKEN.finditer(text):
-        if match.start() < end:  # 5千 in 1万5千
-            continue
-        before = text[match.start() - 1] if match.start() else ""
-        if match["other"]:
-            yield Numeral(match.start(), match.end(), None)
-        elif not (before and (_is_spaced_letter(before) or before in "^_.\\" or before.isdigit())):
-            end, value = _valued(match, text)
-            yield Numeral(match.start(), end, value)
-
-
-def _valued(match: re.Match[str], text: str) -> tuple[int, Fraction | None]:
-    """Where a numeral ends, and its value."""
-    written, end = match[0], match.end()
-    negative = written.lstrip().startswith("-")
-    value: Fraction | None
-    if match["mixed"]:
-        whole, over, under = (int(part[:LONGEST]) for part in re.findall(r"\d+", written))
-        value = whole + Fraction(over, under) if under else None
-    elif match["fraction"]:
-        *_, bottom_text = re.findall(r"\d+", written)
-        if written.lstrip("+- ").startswith("\\"):
-            top_text = re.findall(r"-?\d+", written)[0]
-            negative ^= top_text.startswith("-")
-            top = decimal(top_text.lstrip("-"))
-        else:
-            top = decimal(written.rpartition("/")[0].strip().lstrip("+- "))
-        bottom_value = decimal(bottom_text)
-        value = top / bottom_value if top is not None and bottom_value else None
-    else:
-        value = decimal(match["digits"])
-        if value is not None and match["ten"]:
-            power = int(re.findall(r"[+-]?\d+", match["ten"])[-1])
-            value = value * Fraction(10) ** power if abs(power) <= LARGEST_POWER else None
-        elif raised := _RAISED.match(text, end):
-            power, end = int(raised["power"]), raised.end()
-            small = value is not None and abs(power) <= LARGEST_POWER and len(match["digits"]) <= 6 and (value or power > 0)
-            value = value**power if small and value is not None else None
-        elif (multiple := _MULTIPLE.match(text, end)) and (multiple["word"] or _may_be_short(multiple["short"], written)):
-            end = multiple.end()
-            power = _MULTIPLES[multiple[0].strip().lower()]
-            value = value and value * 10**power
-            while multiple["word"] and multiple["word"] > "\x7f" and (less := _LESS.match(text, end)):
-                power, before = _MULTIPLES[less["word"]] if less["word"] else 0, power
-                if power >= before or value is None:
-                    break
-                value, end = value + int(less["digits"]) * 10**power, less.end()
-    if (more := _NOT_ALONE.match(text, end)) and not (more[0] == "!" and _EXCLAIMS.match(text)):
-        return end, None
-    return end, -value if negative and value is not None else value
-
-
-def _may_be_short(word: str, written: str) -> bool:
-    """Whether a letter behind a number is its multiple: 5k, $2.5M, 3bn; 5 m is a length, 2.5M a concentration."""
-    return word in ("k", "mn", "bn", "tn") or (word in "KMBmb" and any(sign in written for sign in "$€£¥"))
-
-
-def decimal(digits: str) -> Fraction | None:
-    """The value of a number written in digits, in any of the styles, without sign; None for one of too many digits."""
-    if len(digits) > LONGEST:
-        return None
-    bare = re.sub(r"[ '’_]", "", digits)
-    if re.fullmatch(r"\d{1,3}(?:\.\d{3})+,\d+|(?:\d+,(?:\d{1,2}|\d{4,})|0,\d+)", bare):
-        bare = bare.replace(".", "").replace(",", ".")
-    elif bare.count(".") > 1:
-        bare = bare.replace(".", "")
-    return Fraction(bare.replace(",", "") or "0")
-
-
-def _is_spaced_letter(character: str) -> bool:
-    """Whether it is a letter of a script that puts spaces between words: digits right behind one are part of its word."""
-    return character.isalpha() and not (
-        0xE00 <= ord(character) < 0xF00
-        or 0x1000 <= ord(character) < 0x10A0
-        or 0x1780 <= ord(character) < 0x1800
-        or ord(character) >= 0x2E80
-    )
-
 
 # --- where the answer is ------------------------------------------------------------------------------------------------------
 
@@ -219,6 +42,8 @@ _NOTE = re.compile(
     r"|\b(?:step|equation|part|case|method|figure|table|section|page) \(?\d+\)?",
     re.IGNORECASE,
 )
+_EITHER = re.compile(r"[$\s]*(?:or|oder|ou|或|или)[$\s]*(?:[a-zA-Z]\s?=\s?)?")  # 5 or 6, x = 5 or x = -5
+_RANGE = re.compile(rf"{_EITHER.pattern}|\s(?:to|and|bis|y|et|und)\s|\s?[–-]\s?")  # the answer is 5 to 6, between 5 and 6
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z|\*)|[。！？।؟]|\n")
 
 
@@ -238,12 +63,31 @@ def stated_number(text: str) -> Fraction | None:
             equals = sentence.rfind("=")
             behind = [one for one in found if equals < one.start < len(sentence)]
             before = [one for one in found if one.start < sentence.find("=")]
+            if _has_alternatives(rest, behind or found, _RANGE):
+                return None
             if len(before) == 1 and len(behind) > 1:  # 18 = 9 × 2
                 return before[0].value
             return next((one for one in found if one.start > equals), found[0]).value
+    if not has_words(text) and "\n" not in text:
+        text = marked_formula(text)
     without_notes = list(numerals(_NOTE.sub(" ", text)))
     found = without_notes or list(numerals(text))
-    return found[-1].value if found else None
+    return found[-1].value if found and not _has_alternatives(text, found, _EITHER) else None
+
+
+def has_alternatives(text: str) -> bool:
+    """Whether a text states several numbers, or a range of them, as its answer: 5 or 6, between 5 and 6."""
+    text = plain(text)
+    marks = list(_MARKED.finditer(text))
+    rest = text[marks[-1].end() :] if marks else text
+    return _has_alternatives(rest, list(numerals(rest)), _RANGE if marks else _EITHER)
+
+
+def _has_alternatives(text: str, found: Sequence[Numeral], between: re.Pattern[str]) -> bool:
+    return any(
+        one.value != other.value and between.fullmatch(text, one.end, other.start) is not None
+        for one, other in pairwise(found[:2] if between is _RANGE else found[-2:])
+    )
 
 
 def only_number(text: str) -> Fraction | None:
@@ -251,8 +95,14 @@ def only_number(text: str) -> Fraction | None:
     text = plain(text)
     if marks := list(_MARKED.finditer(text)):
         text = text[marks[-1].end() :]
+    is_math = not has_words(text)
     found = list(numerals(text))
-    return found[0].value if len(found) == 1 else None
+    if len(found) == 1 and found[0].value is not None:
+        named, text = parted(text)
+        found = list(numerals(values_apart(text) if named and is_math else text))
+    if len(found) != 1 or is_formula(text[: found[0].start], text[found[0].end :], is_math=is_math):
+        return None
+    return found[0].value
 
 
 def written(value: Fraction) -> str:
@@ -278,11 +128,18 @@ def whole_number(text: str) -> Fraction | None:
 
 def mentioned(text: str) -> set[str]:
     """The numbers that a text mentions, in normal form; what is not one number (a date, a time, a pair) by its parts."""
-    text = plain(text)
+    return _mentioned(plain(text))
+
+
+def _mentioned(text: str) -> set[str]:
     found: set[str] = set()
     for one in numerals(text):
-        parts = re.findall(r"\d+", text[one.start : one.end]) if one.value is None else ()
-        found |= {written(one.value)} if one.value is not None else {part.lstrip("0") or "0" for part in parts}
+        if one.value is not None:
+            found.add(written(one.value))
+        elif text[one.start] == OPEN or "±" in text[one.start : one.end]:
+            found |= _mentioned(re.sub(f"[{OPEN}{CLOSE}±]", " ", text[one.start : one.end]))
+        else:
+            found |= {part.lstrip("0") or "0" for part in re.findall(r"\d+", text[one.start : one.end])}
     return found
 
 

@@ -6,21 +6,19 @@ Owns how an answer is read as JSON and when two are the same: filter's vote and 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
+from seqdistill.fences import unfenced
 from seqdistill.metrics.metric import Item, Metric
 from seqdistill.records import from_json
 
-_FENCED = re.compile(r"\A```[\w-]*\n(?P<inside>.*)\n```\Z", re.DOTALL)
 _CONSTANT = re.compile("NaN|Infinity")
+MOST_PAIRS = 100_000  # of items of two lists; items of longer ones are compared in their order
 
 
 def parsed(text: str) -> Any:
     """The value of a text that is JSON as a whole, alone or as one fenced block. Raises ValueError; NaN is not JSON."""
-    text = text.strip()
-    fenced = _FENCED.match(text)
-    text = fenced["inside"] if fenced else text
+    text = unfenced(text.strip())
     value = from_json(text)
     if _CONSTANT.search(text):
         json.loads(text, parse_constant=_refuse)
@@ -48,29 +46,73 @@ def whole_numbers(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def fields(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of a JSON value as (path, value): items of a list share one path, so that their order does not matter."""
-    if isinstance(value, dict) and value:
-        for key, part in value.items():
-            yield from fields(part, f"{path}.{key}")
-    elif isinstance(value, list) and value:
-        for part in value:
-            yield from fields(part, f"{path}[]")
-    else:
-        yield path, json.dumps(" ".join(value.split()) if isinstance(value, str) else whole_numbers(value))
-
-
 def field_f1(text: str, wanted: str) -> float | None:
-    """F1 of the fields of two JSON texts, in percent: 0 for a text that is not JSON, None where the wanted one is not."""
+    """F1 of the fields of two JSON texts, in percent: 0 for a text that is not JSON, None where the wanted one is not.
+
+    A field counts within its object: each item of a list is compared with one of the other's, whatever their order, in the
+    pairing that has most in common.
+    """
     try:
-        want = Counter(fields(parsed(wanted)))
+        want = _spelled(parsed(wanted))
     except ValueError:
         return None
     try:
-        have = Counter(fields(parsed(text)))
+        have = _spelled(parsed(text))
     except ValueError:
         return 0.0
-    return 200.0 * (want & have).total() / (want.total() + have.total())
+    return 200.0 * _shared(have, want) / (_leaves(have) + _leaves(want))
+
+
+def _spelled(value: Any) -> Any:
+    """A JSON value with one spelling for each leaf: 1 is 1.0, white space is one space. Empty objects and lists are leaves."""
+    if isinstance(value, dict) and value:
+        return {key: _spelled(part) for key, part in value.items()}
+    if isinstance(value, list) and value:
+        return [_spelled(part) for part in value]
+    return json.dumps(" ".join(value.split()) if isinstance(value, str) else whole_numbers(value))
+
+
+def _leaves(spelled: Any) -> int:
+    if isinstance(spelled, str):
+        return 1
+    return sum(map(_leaves, spelled.values() if isinstance(spelled, dict) else spelled))
+
+
+def _shared(one: Any, other: Any) -> int:
+    """The leaves that two spelled values have in common."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return sum(_shared(part, other[key]) for key, part in one.items() if key in other)
+    if isinstance(one, list) and isinstance(other, list):
+        return _shared_items(one, other)
+    return int(isinstance(one, str) and one == other)
+
+
+def _shared_items(one: list[Any], other: list[Any]) -> int:
+    """The same of two lists. Equal items are paired first: no other pairing has more in common."""
+    names, others = ([json.dumps(item, sort_keys=True) for item in items] for items in (one, other))
+    equal = Counter(names) & Counter(others)
+    left, right = _without(one, names, equal), _without(other, others, equal)
+    shared = sum(map(_leaves, one)) - sum(map(_leaves, left))
+    if len(left) * len(right) > MOST_PAIRS:
+        return shared + sum(map(_shared, left, right))
+    counts: list[list[int]] = [[_shared(item, two) for two in right] for item in left]
+    if not any(map(any, counts)):
+        return shared
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    return shared + sum(counts[int(i)][int(j)] for i, j in zip(rows, columns, strict=True))
+
+
+def _without(items: list[Any], names: list[str], equal: Counter[str]) -> list[Any]:
+    """The items less as many of each name as are equal."""
+    left, rest = Counter(equal), []
+    for item, name in zip(items, names, strict=True):
+        if left[name] > 0:
+            left[name] -= 1
+        else:
+            rest.append(item)
+    return rest
 
 
 def _is_json(item: Item) -> float:
@@ -83,7 +125,7 @@ METRICS = (
         "field F1",
         "field F1",
         lambda item: field_f1(item.text, item.wanted),
-        "mean F1 of (path, value) pairs of the parsed JSON; an answer that is not JSON scores 0",
+        "mean F1 of the fields of the parsed JSON, items of lists paired so that most agree; 0 where the answer is not JSON",
         kinds=("schema",),
     ),
     Metric(

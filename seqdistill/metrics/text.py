@@ -16,9 +16,19 @@ def exact(text: str, wanted: str) -> float:
     return 100.0 * (text.split() == wanted.split())
 
 
+_RAISED, _MIXED = re.compile(r"(?<=[\d)])(?=[⁺⁻]?[⁰¹²³⁴-⁹ⁿ])"), re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
+
+
+def nfkc(text: str) -> str:
+    """A text in NFKC, but 2³ is 2^3 and no 23, and 1½ is no 11⁄2."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFKC", _MIXED.sub(" ", _RAISED.sub("^", text)))
+
+
 def normal(text: str) -> str:
     """A text without what does not matter to a short answer: Unicode form, case, white space, outer quotes and full stop."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    folded = " ".join(nfkc(text).casefold().split())
     return folded.strip("\"'`*“”‘’").removesuffix(".").strip("\"'`*“”‘’").strip()
 
 

@@ -5,7 +5,6 @@ import functools
 import hmac
 import json
 import logging
-import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -37,6 +36,7 @@ BODY_SECONDS = 30.0  # within which a request's body must be there
 WRITE_SECONDS = 30.0  # within which a client must take what is sent to it
 NOTE_EACH_SECONDS = 60.0  # for a student that fails
 RETRY_SECONDS = 1  # after which a client may try again where too many requests are under way
+MOST_RATING = 1e9
 WRITE_BUFFER = 1 << 16  # bytes that wait for a slow client at most
 JSON_HEADERS = {"Content-Type": "application/json"}
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -160,7 +160,7 @@ class App:
         if self._limits.key is None:
             return
         scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
-        right = hmac.compare_digest(sent.strip().encode(), self._limits.key.encode())
+        right = hmac.compare_digest(sent.strip().encode(errors="surrogateescape"), self._limits.key.encode())
         if scheme.lower() != "bearer" or not right:
             raise HttpError(401, "invalid_api_key", "the Authorization header holds no valid key: Bearer KEY")
 
@@ -289,8 +289,8 @@ class App:
             raise HttpError(400, "invalid_request", "id is not the id of an answer", param="id")
         if completion is not None and not (isinstance(completion, str) and completion.strip()):
             raise HttpError(400, "invalid_request", "completion is not a text", param="completion")
-        if rating is not None and (not isinstance(rating, (int, float)) or not math.isfinite(rating)):
-            raise HttpError(400, "invalid_request", "rating is not a number", param="rating")
+        if rating is not None and (type(rating) not in (int, float) or not abs(rating) <= MOST_RATING):
+            raise HttpError(400, "invalid_request", f"rating is not a number up to {MOST_RATING:g}", param="rating")
         if completion is None and rating is None:
             raise HttpError(400, "invalid_request", "neither completion, a corrected answer, nor rating, a number, is there")
         try:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from seqdistill.engines.models import NEUTRAL
 from seqdistill.errors import UsageError
 from seqdistill.records import Message, from_json
-from seqdistill.tasks.messages import chat_messages
+from seqdistill.tasks.messages import chat_messages, message_text
 
 MOST_CHOICES = 16
 MOST_STOPS = 16
@@ -101,12 +101,34 @@ def read_chat(content: bytes) -> Chat:
 
 def _messages(value: Any) -> list[Message]:
     try:
-        messages = chat_messages(value, "the request", "messages")
+        messages = chat_messages(_saying(value), "the request", "messages")
     except UsageError as error:
         raise BadRequest(f"{error.message}; {error.hint}", "messages") from None
     if messages[-1]["role"] != "user":
         raise BadRequest("the last message is not the user's", "messages")
     return messages
+
+
+def _saying(value: Any) -> Any:
+    """The messages that say something; chat clients also keep an answer that was stopped before its first word.
+
+    A refusal is what its message says. Raises UsageError for a part that is not text.
+    """
+    if not isinstance(value, list):
+        return value
+    spoken = [{**one, "content": one["refusal"]} if _is_refusal(one) else one for one in value]
+    return [one for one in spoken if not _is_empty(one)]
+
+
+def _is_refusal(message: Any) -> bool:
+    return isinstance(message, dict) and not message.get("content") and isinstance(message.get("refusal"), str)
+
+
+def _is_empty(message: Any) -> bool:
+    if not isinstance(message, dict) or message.get("role") != "assistant":
+        return False
+    text = message_text(message, "the request: a message")
+    return isinstance(text, str) and not text.strip()
 
 
 def _check_characters(body: Mapping[str, Any]) -> None:

@@ -62,12 +62,12 @@ class Metrics:
                 reached += buckets[end]
                 yield f'seqdistill_seconds_bucket{{model="{model}",le="{end:g}"}} {reached}'
             yield f'seqdistill_seconds_bucket{{model="{model}",le="+Inf"}} {buckets.total()}'
-            yield f'seqdistill_seconds_sum{{model="{model}"}} {self._sums[model]:g}'
+            yield f'seqdistill_seconds_sum{{model="{model}"}} {self._sums[model]:.12g}'
             yield f'seqdistill_seconds_count{{model="{model}"}} {buckets.total()}'
         for name, (text, value) in gauges.items():
             yield f"# HELP seqdistill_{name} {text}"
             yield f"# TYPE seqdistill_{name} gauge"
-            yield f"seqdistill_{name} {value:g}"
+            yield f"seqdistill_{name} {value:.12g}"
 
 
 def _labels(labels: tuple[tuple[str, str], ...]) -> str:

@@ -14,7 +14,7 @@ from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.errors import Incomplete, SeqdistillError
 from seqdistill.journal.asking import Asker, missing_requests
 from seqdistill.journal.budget import Source
-from seqdistill.reasoning import TAGS, split_reasoning
+from seqdistill.reasoning import ANSWER_OPENINGS, TAGS, split_reasoning
 
 Hear = Callable[[int, str], None]  # receives the number of a choice, and text that was added to it
 
@@ -113,6 +113,8 @@ class _Listener:
         answer = split_reasoning(self._text)[0] if may_be_reasoning else self._text
         if may_be_reasoning and (not answer or answer == self._text):
             return  # it may still become a tag, or the block is not closed yet
+        if may_be_reasoning and any(tag in head or tag.startswith(answer.lower()) for tag in ANSWER_OPENINGS):
+            return  # what is around the answer ends with it
         if len(answer) > self._shown:
             self._hear(self._number, answer[self._shown :])
             self._shown = len(answer)

@@ -104,7 +104,8 @@ def _page(value: Mapping[str, Any]) -> list[Any] | None:
     if len({len(one) for one in columns}) > 1 or any(isinstance(one[0], dict) for one in columns):
         return None  # a row: of messages, or of lists that have nothing to do with each other
     first = columns[0][0]
-    if len(columns) == 1 and not is_conversation(first) and not (isinstance(first, str) and len(columns[0]) > 1):
+    texts = isinstance(first, str) and len(columns[0]) > 1 and "conversations" not in value  # those may be one row's turns
+    if len(columns) == 1 and not is_conversation(first) and not texts:
         return None
     return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
 

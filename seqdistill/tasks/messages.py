@@ -29,9 +29,13 @@ LONGEST_LITERAL = 1 << 20  # characters of a Python literal that are parsed
 
 
 def chat_messages(value: Any, place: str, key: str) -> list[Message]:
-    """The messages of a conversation, tool turns as text. Raises UsageError naming place, key and message."""
+    """The messages of a conversation, tool turns as text. Raises UsageError naming place, key and message.
+
+    A system message without text is left out, as APIs and chat templates do.
+    """
     if _is_plain(value):
-        return check_messages([{"role": one["role"], "content": one["content"]} for one in value], place, key)
+        plain = [{"role": one["role"], "content": one["content"]} for one in value]
+        return check_messages([one for one in plain if not _is_blank_system(one)], place, key)
     value = structured(value)
     value = plain_messages(value) or value
     if not isinstance(value, list) or not value:
@@ -54,7 +58,11 @@ def chat_messages(value: Any, place: str, key: str) -> list[Message]:
         else:
             messages.append({"role": role, "content": content})
         results = role == "tool"
-    return check_messages(messages, place, key)
+    return check_messages([one for one in messages if not _is_blank_system(one)], place, key)
+
+
+def _is_blank_system(message: Message) -> bool:
+    return message["role"] == "system" and isinstance(message["content"], str) and not message["content"].strip()
 
 
 def _is_plain(value: Any) -> bool:
@@ -74,7 +82,7 @@ def is_conversation(value: Any) -> bool:
 
 
 def plain_messages(value: Any) -> list[Any]:
-    """Messages as LangChain writes them, or pairs of input and output, with roles and contents; empty for anything else."""
+    """Messages as LangChain writes them, or pairs of a question and its answer, with roles and contents; else empty."""
     value = structured(value)
     if isinstance(value, Mapping) and value.keys() & {"role", "from"}:  # a list for each key, as `datasets` keeps sequences
         columns = list(value.values())
@@ -85,9 +93,9 @@ def plain_messages(value: Any) -> list[Any]:
         value = value[0]
     if not isinstance(value, list) or not value or not all(isinstance(one, Mapping) for one in value):
         return []
-    if all(isinstance(one.get("input"), str) and isinstance(one.get("output"), str) for one in value):
-        roles = (("user", "input"), ("assistant", "output"))
-        return [{"role": role, "content": one[key]} for one in value for role, key in roles]
+    for roles in ((("user", "input"), ("assistant", "output")), (("user", "human"), ("assistant", "assistant"))):
+        if all(isinstance(one.get(key), str) for one in value for _, key in roles):
+            return [{"role": role, "content": one[key]} for one in value for role, key in roles]
     plain = [_from_langchain(one) for one in value]
     return plain if is_conversation(plain) else []
 
@@ -110,6 +118,7 @@ _TURN_MARKS = (  # with a text that is in every conversation of the kind
     (re.compile(r"<start_of_turn>(user|model)\n"), "<start_of_turn>"),
     (re.compile(r"(?:\A|\n)\s*(USER|ASSISTANT|SYSTEM|FUNCTION RESPONSE): ?"), "USER:"),
 )
+_NEMO = re.compile(r"(?:\A|\n)<extra_id_[01]>(System|User|Assistant)\n")
 _OPEN_TURN_MARKS = (*_TURN_MARKS, (re.compile(r"(?:\A|\n)(Human|Assistant|System): ?"), "Human:"))  # a prompt, ends with a mark
 _TEXT_START = re.compile(r"\A\s*(?:<s>|<bos>|<\|begin_of_text\|>)\s*")
 _TURN_END = re.compile(r"\s*(?:<\|im_end\|>|<\|endoftext\|>|</s>|<\|eot_id\|>|<\|end_of_text\|>|<end_of_turn>)?\s*\Z")
@@ -127,9 +136,16 @@ def marked_turns(text: str) -> list[Message]:
 def prompted_turns(text: str) -> list[Message]:
     """The turns of a prompt that is one text, as a chat template or the older APIs have it, up to the mark of the answer.
 
-    Empty for a prompt that does not end with that mark.
+    Empty for a prompt that does not end with that mark, which NeMo's form may leave out.
     """
-    turns = _first_turns(text, _OPEN_TURN_MARKS)
+    if _NEMO.search(text):  # the first user's mark and the answer's may be missing, as in HelpSteer2
+        begun = text if text.startswith("<extra_id_") else f"<extra_id_1>User\n{text}"
+        turns = _turns_of(
+            begun.removesuffix("<extra_id_1>Assistant\n").rstrip("\n") + "\n<extra_id_1>Assistant\n", _NEMO, "<extra_id_1>"
+        )
+        turns = [turn for turn in turns if turn["content"] or turn["role"] != "system"]
+    else:
+        turns = _first_turns(text, _OPEN_TURN_MARKS)
     is_open = turns[-1:] == [{"role": "assistant", "content": ""}] and all(turn["content"] for turn in turns[:-1])
     return turns[:-1] if is_open else []
 

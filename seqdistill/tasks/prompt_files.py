@@ -225,8 +225,10 @@ def _known(row: Mapping[str, Any], columns: Mapping[str, str], found: set[str]) 
 
 def _check_keys(row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str], place: str) -> None:
     """Raises UsageError for a key that nothing uses and that is close to one of ours which the row lacks."""
+    has_prompt = bool({"prompt", "messages"} & known.keys())  # then a column `message` is not a prompt that was mistyped
+    lacking = [key for key in KEYS if key not in known and not (has_prompt and key in ("prompt", "messages"))]
     for name in row.keys() - used - set(KEYS) - NO_TYPOS:
-        meant = difflib.get_close_matches(name.casefold(), [key for key in KEYS if key not in known], n=1, cutoff=0.85)
+        meant = difflib.get_close_matches(name.casefold(), lacking, n=1, cutoff=0.85)
         if meant and name.casefold() != meant[0]:
             raise UsageError(
                 f"{place}: unknown key {name!r}, did you mean {meant[0]!r}?",

@@ -5,9 +5,12 @@ and optionally `system`, both Jinja2. Prompts are data: they are values of a tem
 """
 
 import functools
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +139,17 @@ def render_text(text: str, values: Mapping[str, Any], place: str) -> str:
     try:
         return str(_compiled(text).render(values)).strip()
     except jinja2.UndefinedError as error:
-        raise UsageError(f"{place}: {error.message}", f"this row has: {', '.join(sorted(values))}") from None
+        hint = _without_null(text, values) if error.message == NULL else f"this row has: {', '.join(sorted(values))}"
+        raise UsageError(f"{place}: {error.message}", hint) from None
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise UsageError(f"{place}: {error}", "fix the template or this row") from None
+
+
+def _without_null(text: str, values: Mapping[str, Any]) -> str:
+    """What to write in a text instead of a value that is null."""
+    null = [name for name, value in sorted(values.items()) if value is None and name in text]
+    found = f"null in this row: {', '.join(null)}; " if null else ""
+    return f"{found}write {{{{ {null[0] if null else 'name'} or '' }}}}, or remove the row"
 
 
 def variables(template: Template) -> set[str]:
@@ -151,9 +162,68 @@ def variables(template: Template) -> set[str]:
 
 @functools.cache
 def _compiled(text: str) -> Any:
+    """A text as Jinja2 compiles it. What `~`, format and join put together is written as what is printed."""
+    from jinja2 import nodes
+
+    environment = _environment()
+    tree = environment.parse(text)
+
+    def as_text(node: Any, name: str = "written", *args: Any) -> Any:
+        return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
+
+    for joined in tree.find_all(nodes.Concat):
+        joined.nodes = [as_text(node) for node in joined.nodes]
+    for found in list(tree.find_all(nodes.Filter)):
+        if found.name == "format":
+            found.args = [as_text(argument) for argument in found.args]
+        by_attribute = len(found.args) > 1 or any(pair.key == "attribute" for pair in found.kwargs)
+        if found.name == "join" and found.node and not by_attribute:
+            found.node = as_text(found.node, "map", nodes.Const("written"))
+    return environment.from_string(tree)
+
+
+@functools.cache
+def _environment() -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     # Text for a model, not HTML: escaping would change the prompt. The sandbox keeps a shared template harmless.
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
-    return environment.from_string(text)
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False, finalize=written
+    )
+    environment.filters |= {name: _of_text(environment.filters[name]) for name in TEXTUAL} | {"written": written}
+    return environment
+
+
+NULL = "a value is null"
+TEXTUAL = ("capitalize", "center", "indent", "lower", "replace", "string", "title", "trim", "truncate", "upper", "wordwrap")
+
+
+def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter of Jinja2 that takes a value as `written` writes it."""
+    first = int(hasattr(function, "jinja_pass_arg"))  # such a filter's first argument is the environment
+
+    @functools.wraps(function)
+    def filtered(*args: Any, **kwargs: Any) -> Any:
+        return function(*args[:first], written(args[first]), *args[first + 1 :], **kwargs)
+
+    return filtered
+
+
+def written(value: Any) -> Any:
+    """A value as text for a model: lists, mappings and truths as JSON.
+
+    Raises UndefinedError for null, and TemplateRuntimeError for what is no value of a row: a method, an object of Jinja2.
+    """
+    from jinja2 import TemplateRuntimeError, Undefined, UndefinedError
+
+    if isinstance(value, (list, tuple, dict, bool)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, (str, Number, date, time, timedelta, Undefined)):
+        return value
+    if value is None:
+        raise UndefinedError(NULL)
+    if callable(value):
+        name = getattr(value, "__name__", "items")
+        raise TemplateRuntimeError(f"{name!r} is a method or a function here: for a key of that name write row['{name}']")
+    raise TemplateRuntimeError(f"no value of a row, but a {type(value).__name__}")

@@ -45,7 +45,10 @@ def check_conditions(conditions: Sequence[str], measures: Sequence[Measure], of_
 
 
 def check_result(scores: Mapping[str, Any], conditions: Sequence[str]) -> None:
-    """Raises BelowCondition naming every condition that does not hold. A value of 1 or less is a share: 0.9 is 90%."""
+    """Raises BelowCondition naming every condition that does not hold. A value of 1 or less is a share: 0.9 is 90%.
+
+    Where lower is better, 1 is one percent: an upper bound of 100% would be no condition.
+    """
     broken = [said for condition in conditions if (said := _broken(scores, condition))]
     if broken:
         raise BelowCondition(f"--fail-under: {'; '.join(broken)}", "train on more or better data, or lower the condition")
@@ -57,12 +60,12 @@ def _broken(scores: Mapping[str, Any], condition: str) -> str | None:
         found, text = scores["decision"], text.upper()
         return None if DECISIONS.index(found) >= DECISIONS.index(text) else f"the decision is {found}, below {text}"
     value, wanted = _value(scores, name), float(text)
-    if name != "kappa" and wanted <= 1:
+    lower_is_better = not scores["measures"].get(name, {}).get("higher_is_better", True)
+    if name != "kappa" and (wanted < 1 if lower_is_better else wanted <= 1):
         wanted *= 100
     if value is None:
         return f"{name} has no value in this run"
-    measure = scores["measures"].get(name, {})
-    if not measure.get("higher_is_better", True):
+    if lower_is_better:
         return f"{name} is {value:.4g}, above {wanted:g}" if value > wanted else None
     return f"{name} is {value:.4g}, below {wanted:g}" if value < wanted else None
 

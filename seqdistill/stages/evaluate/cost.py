@@ -43,6 +43,11 @@ def usd_per_request(
     return sum(parts) if parts else None
 
 
+def usd_with_samples(student_usd: float, terms: Mapping[str, float]) -> float:
+    """What the student costs where each request takes several of its answers, whose agreement is its confidence."""
+    return student_usd * terms.get("answers_a_request", 1)  # an older version's run does not have it
+
+
 def break_even(upfront_usd: float, teacher: float, student: float, fallback_share: float, shadow_share: float) -> int | None:
     """Requests after which the student has earned back `upfront_usd`; None where it saves nothing. Costs are of one request.
 
@@ -187,7 +192,7 @@ def with_costs(
         what = "the teacher" if teacher is None else "the student" if student is None else "what the run cost once"
         reason = f"the price of {what} is not known"
     else:
-        student *= terms["answers_a_request"]
+        student = usd_with_samples(student, terms)
         shares = terms["fallback_share"], terms["shadow_share"]
         requests = break_even(total, teacher / 1000, student / 1000, *shares)
         if requests is None:

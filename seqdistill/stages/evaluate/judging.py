@@ -207,9 +207,10 @@ def numbers_of(
 
 
 def _spent_by_others(journal: Journal, judge: str) -> float:
-    """What of the journal is not the judge's: its own budget does not count it."""
-    mine = sum(row.get("usd") or 0.0 for row in journal.rows() if row["model"] == judge)
-    return max(0.0, journal.spending.paid_usd - mine)
+    """What of the journal is not the judge's, paid or held: its own budget does not count it."""
+    mine = sum(row.get("usd") or 0.0 for row in journal.rows() if row["model"] == judge and row.get("paid", True))
+    held = sum(hold.usd or 0.0 for hold in journal.spending.holds.values() if hold.model != judge)
+    return max(0.0, journal.spending.paid_usd - mine) + held
 
 
 async def _ask(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from seqdistill.stages.evaluate.cost import usd_with_samples
 from seqdistill.stages.evaluate.shown import count, other_way, percent, points, thousand, usd
 from seqdistill.stages.evaluate.verdict import STOPS_WANTED, faster
 
@@ -143,6 +144,7 @@ def _saves(scores: Scores) -> Fact:
         short = f"{facts[0][:1].upper()}{facts[0][1:]}" if facts else "Not known"
         rest = "; ".join([*facts[1:], "what it saves in USD is not known: the recipe lacks prices"])
         return Fact(short, f"{rest[:1].upper()}{rest[1:]}.")
+    mine = usd_with_samples(mine, (scores.get("cost") or {}).get("terms", {}))
     less = 100 * (1 - mine / teachers)
     short = f"{less:.0f}% of the cost" if less >= 0 else f"Nothing: it costs {-less:.0f}% more"
     costs = f"{usd(mine)} instead of {usd(teachers)} USD for 1,000 requests"

@@ -95,7 +95,8 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
             status="incomplete" if failures or inputs.is_without_teacher(contestants) else "complete",
             config={name: asdict(getattr(recipe, name)) for name in ("task", "generate", "eval")},
             counts={"prompts": len(prompts), "answers": len(completions), "failed": failed.total()},
-            usage={contestant.role: usage(contestant, answers) for contestant in contestants if contestant.model},
+            usage={contestant.role: usage(contestant, answers) for contestant in contestants if contestant.model}
+            | ({"judge": {"usd": judge["usd"]}} if judge else {}),
             models={contestant.role: contestant.identity for contestant in contestants if contestant.identity},
             verdict=scores["verdict"],
         )

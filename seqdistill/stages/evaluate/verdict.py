@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from seqdistill.metrics import OWN
+from seqdistill.stages.evaluate.cost import usd_with_samples
 from seqdistill.stages.evaluate.safety.document import sentences
 from seqdistill.stages.evaluate.shown import percent, points, times, usd
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
@@ -301,8 +302,12 @@ def _cost(scores: Scores) -> Iterator[str]:
     prices = {role: scores["models"][role].get("usd_per_1000") for role in ("student", "teacher")}
     if None in prices.values():
         return
-    line = f"1,000 requests cost {usd(prices['student'])} USD at the student and {usd(prices['teacher'])} at the teacher"
     terms = found["terms"]
+    several = terms.get("answers_a_request", 1)
+    line = (
+        f"1,000 requests cost {usd(usd_with_samples(prices['student'], terms))} USD at the student"
+        f"{f', of {several} answers each,' if several > 1 else ''} and {usd(prices['teacher'])} at the teacher"
+    )
     if scores["break_even_requests"] is None:
         yield f"{line}; no break-even: {found['reason']}."
         return

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqdistill.errors import UsageError
-from seqdistill.metrics.behaviour import refusal
+from seqdistill.metrics.refusals import refusal
 from seqdistill.personal_data import count, hidden
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, PersonalDataConfig
@@ -28,7 +28,7 @@ from seqdistill.stages.filter.agreement import agreement, label
 from seqdistill.stages.filter.checks.contamination import Hit, ItemIndex
 from seqdistill.stages.filter.checks.duplicates import digest
 from seqdistill.stages.filter.checks.integrity import integrity
-from seqdistill.stages.filter.checks.languages import asks_for_another, language, may_change_script, script
+from seqdistill.stages.filter.checks.languages import language, may_change_language, may_change_script, script
 from seqdistill.stages.filter.checks.stock_phrases import openings
 from seqdistill.stages.filter.checks.words import Hashes, Ints, Sets, Words, mix, pair_sets, sequence_hashes, words
 from seqdistill.stages.filter.rejection import Rejection, setting
@@ -193,7 +193,7 @@ def _scripts(sample: Sample) -> tuple[str, str]:
 
 def _languages(sample: Sample) -> tuple[str, str]:
     both = language(sample.prompt_text), language(sample.text)
-    return NEITHER if both[0] != both[1] and asks_for_another(sample.prompt) else both
+    return NEITHER if both[0] != both[1] and may_change_language(sample.prompt, both[1]) else both
 
 
 def _rejection(sample: Sample, config: FilterConfig, form: AnswerForm) -> Rejection | None:

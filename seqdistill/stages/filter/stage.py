@@ -139,7 +139,14 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "review": reviewed.counts,
             **agreed,
         }
-        record.finish({**counts, "report.json": None}, config=asdict(config), result=result, funnel=document["funnel"])
+        judge = choice.summary.get("judge")
+        record.finish(
+            {**counts, "report.json": None},
+            config=asdict(config),
+            result=result,
+            funnel=document["funnel"],
+            usage={"judge": {"usd": judge["usd"]}} if judge else {},
+        )
         write_dataset_card(run)
     return FilterResult(**result, funnel=document["funnel"], up_to_date=False, path=run.path / "filter")
 

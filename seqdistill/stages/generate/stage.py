@@ -14,7 +14,7 @@ from typing import Any
 from seqdistill.engines import FOR_GOOD
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.errors import Incomplete
-from seqdistill.journal.budget import spending
+from seqdistill.journal.budget import spending, spent_since
 from seqdistill.journal.repeated import cost_of_repeats
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
@@ -166,4 +166,6 @@ def _result(run: Run, *, up_to_date: bool) -> GenerateResult:
     if up_to_date:
         counts.update(new=0, reused=counts["samples"])
     facts: dict[str, Any] = {name: manifest.get(name) for name in ("spent_usd", "assumed_usd", "seconds")}
+    if up_to_date and facts["spent_usd"] is not None:
+        facts |= spent_since(run, "generate")
     return GenerateResult(**counts, **facts, up_to_date=up_to_date, path=run.file("generate", "samples.jsonl"))

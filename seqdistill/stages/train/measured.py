@@ -13,6 +13,7 @@ from typing import Any
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.stages.train.lora import without_adapters
+from seqdistill.stages.train.methods.sequence import MODEL_INPUTS
 from seqdistill.stages.train.rendering import Row
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -88,7 +89,7 @@ def planned_validations(trainer: Any, steps: int, processes: int = 1) -> int:
     if trainer.eval_dataset is None or arguments.eval_strategy.value == "no":
         return 0
     if arguments.eval_strategy.value == "steps":
-        every = arguments.eval_steps if arguments.eval_steps >= 1 else math.ceil(steps * arguments.eval_steps)
+        every: float = arguments.eval_steps if arguments.eval_steps >= 1 else math.ceil(steps * arguments.eval_steps)
     else:
         every = _steps_per_epoch(trainer, _batches(trainer, processes))
     return math.ceil(steps / every) + bool(arguments.eval_on_start)  # the last one is at the end
@@ -99,7 +100,8 @@ def _batches(trainer: Any, processes: int) -> int:
 
 
 def _steps_per_epoch(trainer: Any, batches: int) -> int:
-    return max(1, math.ceil(batches / trainer.args.gradient_accumulation_steps))
+    accumulated: int = trainer.args.gradient_accumulation_steps
+    return max(1, math.ceil(batches / accumulated))
 
 
 def make_savable(model: Any) -> list[str]:
@@ -165,10 +167,10 @@ def check_isolated(trainer: Any, rows: Sequence[Row], argument: str) -> None:
 def _logits(trainer: Any, parts: Sequence[list[int]]) -> Any:
     """The logits (T, V) of rows packed into one."""
     tokens = [token for part in parts for token in part]
-    example = {"input_ids": tokens, "labels": tokens, "seq_lengths": [len(part) for part in parts]}
+    example = {"input_ids": tokens, "labels": [-100] * len(tokens), "seq_lengths": [len(part) for part in parts], "row": 0}
     batch = _on_device(trainer.data_collator([example]), trainer.model.device)
-    batch.pop("labels")
-    return trainer.model(**batch, use_cache=False).logits[0]
+    passed = {name: value for name, value in batch.items() if name in MODEL_INPUTS}
+    return trainer.model(**passed, use_cache=False).logits[0]
 
 
 def _on_device(batch: Mapping[str, Any], device: Any) -> dict[str, Any]:

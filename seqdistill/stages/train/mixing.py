@@ -33,9 +33,12 @@ def mixed(samples: Mapping[str, Sequence[Sample]], config: TrainConfig) -> Mixed
     rows, weights, counts = list(samples["train"]), dict[str, float](), dict[str, int]()
     _check_used(config)
     _check_teachers(config.teacher_weights, {row.teacher for row in rows})
+
+    def of_teacher(row: Sample) -> float:
+        return float(config.teacher_weights.get(row.teacher, 1.0))
+
     for row in rows:
-        weight = float(config.teacher_weights.get(row.teacher, 1.0))
-        weights[row.id] = weight * (config.edited_weight if row.finish_reason == HUMAN else 1.0)
+        weights[row.id] = of_teacher(row) * (config.edited_weight if row.finish_reason == HUMAN else 1.0)
     counts["edited"] = sum(row.finish_reason == HUMAN for row in rows) if config.edited_weight != 1 else 0
     if config.reference_weight:
         rows, counts["references"] = _with_references(rows, weights, config)
@@ -43,7 +46,7 @@ def mixed(samples: Mapping[str, Sequence[Sample]], config: TrainConfig) -> Mixed
         rationales = [_rationale(row) for row in samples["train"] if row.reasoning]
         if not rationales:
             raise UsageError('[train] rationale = "multitask", but no row has reasoning', "use a teacher that reasons")
-        weights |= {row.id: config.rationale_weight for row in rationales}
+        weights |= {row.id: config.rationale_weight * of_teacher(row) for row in rationales}
         rows, counts["rationales"] = [*rows, *rationales], len(rationales)
     if rows and not any(weights.get(row.id, 1) for row in rows):
         raise UsageError("[train]: all rows have the weight 0, and nothing would be learnt", "raise one of the weights")

@@ -9,7 +9,7 @@ from typing import Any
 from seqdistill.engines.loading import generation_config, load, named
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
-from seqdistill.stages.train.rendering import chat_template, with_defaults
+from seqdistill.stages.train.rendering import chat_template, set_defaults
 from seqdistill.stages.train.shrink import listed_layers
 from seqdistill.stages.train.student import Student
 from seqdistill.stages.train.vocabulary import check_can_be_cut, read_kept
@@ -37,8 +37,8 @@ def read_student(student: Student, recipe: Recipe) -> Read:
         listed_layers(str(student.layers), config.layers, text.num_hidden_layers)
     if recipe.student.chat_template is not None:
         tokenizer.chat_template = chat_template(recipe.student.chat_template, recipe.student.chat_template_kwargs)
-    elif isinstance(tokenizer.chat_template, str):
-        tokenizer.chat_template = with_defaults(tokenizer.chat_template, recipe.student.chat_template_kwargs)
+    else:
+        set_defaults(tokenizer, recipe.student.chat_template_kwargs)
     if student.vocabulary == "task":
         check_can_be_cut(tokenizer)
     generation = generation_config(student.source, what)

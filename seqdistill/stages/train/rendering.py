@@ -280,6 +280,15 @@ def chat_template(name: str, kwargs: Mapping[str, Any]) -> str:
     return with_defaults(path.read_text(encoding="utf-8"), kwargs)
 
 
+def set_defaults(tokenizer: Any, kwargs: Mapping[str, Any]) -> None:
+    """Gives the tokenizer's chat template, or each of several, other defaults for its variables. Raises as `with_defaults`."""
+    own = tokenizer.chat_template
+    if isinstance(own, str):
+        tokenizer.chat_template = with_defaults(own, kwargs)
+    elif own:
+        tokenizer.chat_template = {name: with_defaults(one, kwargs) for name, one in own.items()}
+
+
 def with_defaults(template: str, kwargs: Mapping[str, Any]) -> str:
     """The chat template with other defaults for its variables; what a caller passes still counts.
 

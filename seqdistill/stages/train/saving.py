@@ -63,8 +63,8 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
         write_json(half / NOTE, {"kept": cut_from})
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
     loads_in = write_for_both(half)
-    for file in half.iterdir():
-        file.chmod(0o644)
+    for part in half.rglob("*"):
+        part.chmod(0o755 if part.is_dir() else 0o644)
     if out.exists():
         out.rename(old)
     half.rename(out)

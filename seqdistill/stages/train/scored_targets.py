@@ -25,7 +25,7 @@ from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Sample, read_samples
 from seqdistill.run_prompts import pool_file, run_prompts
 from seqdistill.runs import Run, StageRecord
-from seqdistill.stages.train.rendering import Row, Template, Unfit, with_defaults
+from seqdistill.stages.train.rendering import Row, Template, Unfit, set_defaults
 from seqdistill.tasks.templates import load_template
 
 TOP = 20
@@ -185,8 +185,7 @@ class Scorer:
 
         self.tokenizer = load("AutoTokenizer", model)
         self._model = load("AutoModelForCausalLM", model, dtype=model.options.get("dtype", "auto"))
-        if isinstance(self.tokenizer.chat_template, str):
-            self.tokenizer.chat_template = with_defaults(self.tokenizer.chat_template, model.chat_template_kwargs)
+        set_defaults(self.tokenizer, model.chat_template_kwargs)
         stops = self._model.generation_config.eos_token_id
         self.stops: list[int] = [stops] if isinstance(stops, int) else list(stops or ())
         self._device = model.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -253,8 +252,7 @@ class VLLMScorer:
         take_size(options, "batch_size", 1)  # the engine's alone
         self._llm = load_llm(model, options)
         self.tokenizer: Any = self._llm.get_tokenizer()
-        if isinstance(self.tokenizer.chat_template, str):
-            self.tokenizer.chat_template = with_defaults(self.tokenizer.chat_template, model.chat_template_kwargs)
+        set_defaults(self.tokenizer, model.chat_template_kwargs)
         config = self._llm.model_config
         stops = config.try_get_generation_config().get("eos_token_id")
         self.stops: list[int] = [stops] if isinstance(stops, int) else list(stops or ())

@@ -18,7 +18,7 @@ from seqdistill.metrics.own import split_name
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import file_sha256, fingerprint, replace_path, write_json
-from seqdistill.rights import check_training_allowed, teachers_in
+from seqdistill.rights import check_training_allowed, license_of_student, teachers_in
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train.arguments import WITHOUT_EFFECT, resolved
 from seqdistill.stages.train.checkpoints import open_work, work_folder
@@ -148,6 +148,7 @@ def _finish(
             "base": _named(base.model.model if student.is_cut else student.source.model, run),
             **({"cut_from": _named(student.source.model, run)} if student.is_cut else {}),
             "identity": student.identity,
+            "license": license_of_student(student.source, recipe.teacher),
             **({"layers": base.layers} if base.layers else {}),
             **base.cut,
             "loads_in": fitted.loads_in,

@@ -6,7 +6,7 @@ What a refusal is, is owned by `metrics.behaviour`. Both directions are tested f
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seqdistill.metrics.behaviour import refusal
+from seqdistill.metrics.refusals import refusal
 from seqdistill.stages.evaluate.safety.items import ANSWER, REFUSE
 from seqdistill.stages.evaluate.statistics.intervals import share
 from seqdistill.stages.evaluate.statistics.paired import outcome

@@ -1,6 +1,6 @@
 """Integrity: what is wrong with a completion on its own, whatever the other rows say.
 
-Each rule returns its reason. What counts as a repetition or a refusal is defined in `metrics.behaviour`, for eval too. Does not
+Each rule returns its reason. What counts as a repetition or a refusal is defined in `metrics`, for eval too. Does not
 judge quality.
 """
 
@@ -8,11 +8,13 @@ import math
 import re
 from typing import Any
 
-from seqdistill.metrics.behaviour import refusal, repetition
+from seqdistill.metrics.behaviour import repetition
+from seqdistill.metrics.refusals import refusal
 from seqdistill.personal_data import hidden
 from seqdistill.reasoning import leftover_reasoning
 from seqdistill.recipe.tables import IntegrityConfig
 from seqdistill.records import Sample
+from seqdistill.stages.filter.checks.self_naming import self_naming
 from seqdistill.stages.filter.rejection import Rejection, setting
 
 
@@ -57,7 +59,7 @@ _WANTS_REPETITION = re.compile(
 
 # Turn marks of the common chat templates, and words that look like a special token.
 _SPECIAL = re.compile(
-    r"<\|[A-Za-z0-9_▁|/ -]{1,40}\|>|<｜[^｜\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
+    r"<\|(?! )[A-Za-z0-9_▁|/ -]{1,40}\|>|<｜[^｜\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
     r"|(?m:^#{2,3} (?:Instruction|Response|Human|Assistant):)|<0x[0-9A-F]{2}>|◁/?think▷|\A\s*Assistant:\s"
 )
 _ABOUT_TOKENS = re.compile(
@@ -71,21 +73,25 @@ _DIALOGUE = re.compile(
     r"\b(?:dialog(?:ue)?s?|conversations?|chat|transcript|script|interview|user|human|assistant)\b", re.IGNORECASE
 )
 # Text in UTF-8 that was read in Windows-1252: "CafÃ©", "itâ€™s", "ÐŸÑ€"
-_MISREAD = re.compile(
-    r"Ã[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|â€[\x80-\xbf™œ˜“”¦¢\x9d]|[ÐÑ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ](?![»”’])"
-    r"|[ãäåæçè][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{2}|à[¤¥¸¹][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+_MISREAD = re.compile(  # but not of a letter in quotation marks: the “Ñ”
+    r"(?!(?<=[“„‘«\"'])[ÃÐÑ][”“’])(?:Ã[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|â€[\x80-\xbf™œ˜“”¦¢\x9d]|[ÐÑ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ](?![»”’])"
+    r"|[ãäåæçè][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{2}|à[¤¥¸¹][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ])"
 )
 FEWEST_MISREAD = 2  # places: one may be an example of it
 _PIECES = re.compile(r"(?:(?<=\s)|\A)[Ġ▁][a-zA-Z]")  # a tokenizer's marks for spaces
 FEWEST_PIECES = 3
 _API_ERROR = re.compile(  # what a script writes where the answer should be
-    r"\A\s*(?:(?:error|exception)?:? ?(?:error code: )?\d{3} - \{|\{\"error\": ?\{|openai\.\w+Error\b"
-    r"|(?:openai\.|anthropic\.)?(?:RateLimit|APIConnection|APITimeout|InternalServer|APIStatus)Error\b"
-    r"|(?:error:? ?)?(?:429 too many requests|500 internal server error|502 bad gateway|503 service unavailable"
-    r"|504 gateway time-?out)"
+    r"\A\s*(?:(?:error|exception)?:? ?(?:error code: )?\d{3} - \{|\{\"error\": ?\{"
     r"|<html>(?:(?!</title>).){0,80}<title>(?:429|50\d)\b)",
     re.IGNORECASE | re.DOTALL,
 )
+_NAME_OF_ERROR = re.compile(  # the same where the name of the error ends the text, or its message follows
+    r"\A\s*(?:openai\.\w+Error|(?:openai\.|anthropic\.)?(?:RateLimit|APIConnection|APITimeout|InternalServer|APIStatus)Error"
+    r"|(?:error:? ?)?(?:429 too many requests|500 internal server error|502 bad gateway|503 service unavailable"
+    r"|504 gateway time-?out))(?=\s*(?:\Z|[:({<\n]|- \{|\.\s*(?:\Z|please|retry|try)))",
+    re.IGNORECASE,
+)
+_ABOUT_ERRORS = re.compile(r"error|exception|http|status|gateway|rate.?limit|\b(?:codes?|api|sdk|[45]\d\d)\b", re.IGNORECASE)
 # What has a meaning of its own elsewhere, as in HTML or in a text about tokenizers, is a token only at an edge.
 _AT_AN_EDGE = r"<(?:bos|eos|pad|unk)>|\[(?:CLS|SEP|PAD|UNK|BOS|EOS)\]"
 _EDGE = re.compile(rf"\A\s*(?:{_AT_AN_EDGE})|(?:{_AT_AN_EDGE})\s*\Z")
@@ -117,8 +123,8 @@ def broken_markup(text: str, prompt: str = "") -> str | None:
         return f"a broken character is in the text: {broken[0]!r}"
     if not text.isascii() and (fault := _not_decoded(text, prompt)):
         return fault
-    if (error := _API_ERROR.match(text[:400])) and "error" not in prompt.lower():
-        return f"an API's error is in the place of an answer: {error[0].strip()[:60]!r}"
+    if error := _api_error(text[:400], prompt):
+        return f"an API's error is in the place of an answer: {error!r}"
     if (turn := _NEXT_TURN.search(text)) and not _DIALOGUE.search(prompt):
         return f"further turns follow the answer: {turn[0][:40]!r}"
     if "<" in text or "[" in text or "#" in text or "◁" in text or "Assistant:" in text:
@@ -136,6 +142,13 @@ def broken_markup(text: str, prompt: str = "") -> str | None:
     if _UNFILLED.match(text) and not _ABOUT_TEMPLATES.search(prompt):
         return f"a template variable was not filled: {text.strip()[:40]!r}"
     return None
+
+
+def _api_error(text: str, prompt: str) -> str | None:
+    """The words of an API's error that a text begins with; none where the prompt speaks of errors."""
+    found = _API_ERROR.match(text) if "error" not in prompt.lower() else None
+    found = found or (_NAME_OF_ERROR.match(text) if not _ABOUT_ERRORS.search(prompt) else None)
+    return found[0].strip()[:60] if found else None
 
 
 def _not_decoded(text: str, prompt: str) -> str | None:
@@ -172,41 +185,3 @@ def _is_fence_open(text: str) -> bool:
         elif fence.startswith(opened) and not info:
             opened = ""
     return bool(opened) and len(fences) % 2 == 1
-
-
-# --- the teacher, of itself ---------------------------------------------------------------------------------------------
-
-_MODEL = (
-    r"(?:(?:large |text-based |helpful |virtual |conversational )*(?:ai|artificial intelligence|language model|llm|chatbot)"
-    r"(?: (?:language |based )?(?:model|assistant|system|chatbot|program))?)"
-)
-_SELF = re.compile(
-    rf"\b(?:(?:as|being) (?:an?|your) {_MODEL}\b(?:,| (?:developed|created|trained|made|built) by|"
-    r"[^.!?\n]{0,60}\bi\b|(?= (?:i|my)\b))"
-    rf"|i(?:'|’| a)m (?:just |only |merely |simply |actually )?an? {_MODEL}\b"
-    r"(?! (?:engineer|researcher|developer|scientist|expert))"
-    r"|i(?:'|’| a)m (?:chatgpt|gpt-?\d|claude|gemini|llama|qwen|mistral|deepseek|smollm)\w*(?!['’]s)(?-i:(?! [A-Z]))"
-    r"|(?:my|i have a) (?:knowledge|training) cut-?off"
-    r"|as of my (?:last |latest |most recent )?(?:(?:knowledge |training )?(?:update|cut-?off)|training data)"
-    r"|i (?:don(?:'|’)t|do not) have (?:direct |live )?access to (?:real-time|current) (?:data|information)"
-    r"|i(?:'|’| a)m (?:just |only |merely |simply )a (?:chat)?bot\b"
-    r"|i was (?:trained|created|developed|made) by (?:openai|anthropic|google|meta|alibaba|mistral|deepseek|hugging ?face)\w*"
-    r"|als (?:eine? )?(?:ki-?(?:sprach)?(?:modell|assistent)|künstliche intelligenz\b,? (?:habe|kann|bin) ich)"
-    r"|en tant qu(?:'|’)(?:ia|intelligence artificielle|assistant ia)\b|en tant que modèle (?:de langage|d(?:'|’)ia)"
-    r"|come (?:modello linguistico|intelligenza artificiale)\b|como (?:uma? )?(?:modelo de linguagem|inteligência artificial)\b"
-    r"|como (?:una? )?(?:modelo de lenguaje|inteligencia artificial|ia)\b|как (?:языковая модель|искусственный интеллект))"
-    r"|作为(?:一个|一名)?(?:ai|人工智能|大?语言模型)|(?:ai|人工知能|言語モデル)(?:アシスタント)?として"
-    r"|(?:ai|인공지능) ?(?:언어 ?모델|어시스턴트|비서)?(?:로서|이기 때문에)",
-    re.IGNORECASE,
-)
-_ABOUT_IT = re.compile(
-    r"\b(?:who are you|what are you|your name|are you (?:an? )?(?:ai|human|robot|bot)|language models?|chatgpt|llms?|chatbots?"
-    r"|ai)\b|人工智能|语言模型|人工知能",
-    re.IGNORECASE,
-)
-
-
-def self_naming(text: str, question: str) -> str | None:
-    """The words in which a completion speaks of the model that wrote it, unless the prompt invites it."""
-    found = _SELF.search(text)
-    return found[0][:80] if found and not _ABOUT_IT.search(question) else None

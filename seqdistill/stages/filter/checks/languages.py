@@ -15,7 +15,8 @@ from typing import Any
 from seqdistill.records import Message
 
 FEWEST_ROWS = 20  # a smaller slice does not show what is usual
-READ = 2000  # characters of a text
+READ = 2000  # characters of a text: of its start and its end, as a question may be before or after what it is about
+FEWEST_OF_A_LINE = 6  # letters of a line that say what it is written in
 FEWEST_LETTERS = 30  # of an answer that is more than a label, a name or a formula
 SPOKEN = 0.05  # of a prompt's letters in another writing system: it is written in both
 SURE = 0.9  # a language identified with less confidence is treated as unknown
@@ -42,7 +43,7 @@ def script(text: str) -> str:
     """The writing system of most of a text's letters, as Unicode names it ("LATIN", "CYRILLIC", "CJK"); "" without letters."""
     if text.isascii():
         return "LATIN" if any(map(str.isalpha, text)) else ""
-    letters = [character for character in text[:READ] if character.isalpha()]
+    letters = [character for character in _read(text) if character.isalpha()]
     if not letters:
         return ""
     names = Counter(unicodedata.name(letter, "?").partition(" ")[0] for letter in letters)
@@ -65,9 +66,24 @@ def may_change_script(prompt: Sequence[Message], completion: str) -> bool:
     short = sum(map(str.isalpha, plain)) < FEWEST_LETTERS
     if not mine or (mine == "LATIN" and (short or _is_formula(plain))) or asks_for_another(prompt):
         return True
-    letters = [letter for letter in "\n".join(message["content"] for message in prompt)[:READ] if letter.isalpha()]
+    whole = "\n".join(message["content"] for message in prompt)
+    if any(script(line) == mine for line in whole.splitlines() if sum(map(str.isalpha, line)) >= FEWEST_OF_A_LINE):
+        return True
+    letters = [letter for letter in _read(whole) if letter.isalpha()]
     like_mine = sum(script(letter) == mine for letter in letters)
     return bool(like_mine) and (short or like_mine >= SPOKEN * len(letters))  # a label may occur once in a long prompt
+
+
+def may_change_language(prompt: Sequence[Message], completion: str) -> bool:
+    """Whether this prompt may well be answered in `completion`, a language that is not that of most of it."""
+    if asks_for_another(prompt):
+        return True
+    lines = [line for line in prompt[-1]["content"].splitlines() if line.strip()]
+    return completion in {language(line) for line in (*lines[:1], *lines[-2:])}
+
+
+def _read(text: str) -> str:
+    return text if len(text) <= READ else text[: READ // 2] + text[-READ // 2 :]
 
 
 def _is_formula(text: str) -> bool:
@@ -78,7 +94,7 @@ def _is_formula(text: str) -> bool:
 
 def language(text: str) -> str:
     """The language of a text, of 97, as ISO 639 codes it ("en"); "" where it is uncertain, as for a few words."""
-    found: str = _identifier().classify(text[:READ].encode(errors="replace"))[0]
+    found: str = _identifier().classify(_read(text).encode(errors="replace"))[0]
     return "" if found == "und" else found
 
 

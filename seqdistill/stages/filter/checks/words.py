@@ -1,8 +1,9 @@
 """Texts as words and word pairs, hashed, many texts at once in numpy: what near-duplicates and contamination compare.
 
-A word is a run of letters or a run of digits; a Chinese, Japanese, Korean or Thai character and a symbol such as + or = is
-a word of its own; other punctuation, case and Unicode form do not count. A text's set is its neighbouring pairs of words
-with both edges marked, so that a text of one word has two pairs and no text is too short to be compared.
+A word is a run of letters, or a run of digits with its sign; a Chinese, Japanese, Korean or Thai character, a symbol such as +
+or =, and a mark of a formula (`_count_marks`) is a word of its own; other punctuation, case and Unicode form do not count.
+A text's set is its neighbouring pairs of words with both edges marked, so that a text of one word has two pairs and no text is
+too short to be compared.
 Does not decide what is similar.
 """
 
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seqdistill.metrics.text import nfkc
+
 Hashes = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 
@@ -23,9 +26,12 @@ PAIR_BITS = 48  # of a pair's hash; the 16 bits above hold the text's place in i
 LAST_LETTER = 0x32400  # above it Unicode has no letters, digits or symbols so far
 BATCH = 1 << 16  # most texts in one call
 
-_IGNORED, _SINGLE, _LETTER, _DIGIT = 0, 1, 2, 3
+_IGNORED, _SINGLE, _LETTER, _DIGIT, _MARK = 0, 1, 2, 3, 4
 _SYMBOLS = "+*/=<>^%$€£#@&|~\\"
-_ASCII_WORD = re.compile(rf"[a-z]+|[0-9]+|[{re.escape(_SYMBOLS)}]", re.ASCII)
+_OPERATORS = "-+*/=<>^%&|"
+_MARKS = "-!'()[]{}"  # count in numbers and formulas only
+_NO_WIDTH = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")  # inside a word they do not part it
+_OTHER_MINUS = re.compile(r"(?<![a-z0-9)\]}])[\u2212\u2013](?=[0-9])")
 _NUMBER_WORDS = (  # not "one", which is seldom a number
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen "
     "twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion"
@@ -71,19 +77,9 @@ class Sets:
 
 def words(texts: Sequence[str]) -> Words:
     """The words of each text."""
-    joined = "\0".join(text.replace("\0", " ") for text in texts) + "\0" if texts else ""
-    if not joined.isascii():
-        joined = unicodedata.normalize("NFKC", joined)
-    joined = joined.casefold()
-    codes: NDArray[Any]
-    if joined.isascii():
-        codes = np.frombuffer(joined.encode("ascii"), np.uint8)
-    else:
-        codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
-    kinds = _kinds(128 if codes.dtype == np.uint8 else 0x110000)[codes]
-    before = np.empty_like(kinds)
-    before[:1], before[1:] = _IGNORED, kinds[:-1]
-    starts = np.flatnonzero((kinds != _IGNORED) & ((kinds != before) | (kinds == _SINGLE)))
+    joined = _folded("\0".join(text.replace("\0", " ") for text in texts)) + "\0" if texts else ""
+    codes, kinds = _parted(joined)
+    starts = np.flatnonzero(_differs(kinds, np.roll(kinds, 1)))
     ends = np.flatnonzero(codes == 0)
     bounds = np.concatenate(([0], np.searchsorted(starts, ends))).astype(np.int64)
     if not len(starts):
@@ -91,6 +87,7 @@ def words(texts: Sequence[str]) -> Words:
     # A word's polynomial hash, sum of c[i] * B**i: powers run over the whole batch, and each word is divided by its first.
     up, down = _powers(len(codes))
     values = _values(128 if codes.dtype == np.uint8 else 0x110000)[codes]
+    values *= kinds != _IGNORED
     values *= up[: len(codes)]
     hashes = mix(np.add.reduceat(values, starts) * down[starts])
     return Words(hashes, bounds, kinds[starts] == _DIGIT, kinds[starts] == _SINGLE)
@@ -98,26 +95,79 @@ def words(texts: Sequence[str]) -> Words:
 
 def spelled(text: str) -> list[str]:
     """The words of one text, as `words` parts them, spelled out: for what is shown or read in full."""
+    text = _folded(text) + "\0"
+    kinds = _parted(text)[1]
+    starts, ends = (np.flatnonzero(_differs(kinds, np.roll(kinds, step))).tolist() for step in (1, -1))
+    return [text[start : end + 1] for start, end in zip(starts, ends, strict=True)]
+
+
+def _folded(text: str) -> str:
+    """A text in one Unicode form and case, without characters of no width, a minus sign as `-`."""
     if text.isascii():
-        return _ASCII_WORD.findall(text.casefold())
-    text = unicodedata.normalize("NFKC", text).casefold()
-    kinds = _kinds(0x110000)
-    found: list[str] = []
-    before = _IGNORED
-    for character in text:
-        kind = int(kinds[ord(character)])
-        if kind != _IGNORED:
-            if kind == before and kind != _SINGLE:
-                found[-1] += character
-            else:
-                found.append(character)
-        before = kind
+        return text.casefold()
+    return _OTHER_MINUS.sub("-", nfkc(_NO_WIDTH.sub("", text)).casefold())
+
+
+def _differs(kinds: NDArray[np.uint8], neighbours: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which characters are of a word that their neighbour is not of."""
+    differs: NDArray[np.bool_] = (kinds != _IGNORED) & ((kinds != neighbours) | (kinds == _SINGLE))
+    return differs
+
+
+def _parted(text: str) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """The code and the kind of each character of a text that ends with a NUL."""
+    codes: NDArray[Any]
+    if text.isascii():
+        codes = np.frombuffer(text.encode("ascii"), np.uint8)
+    else:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    kinds = _kinds(128 if codes.dtype == np.uint8 else 0x110000)[codes]
+    _count_marks(codes, kinds)
+    return codes, kinds
+
+
+def _count_marks(codes: NDArray[Any], kinds: NDArray[np.uint8]) -> None:
+    """Gives each mark its kind: part of a number, a word of its own, or ignored. Changes `kinds` in place.
+
+    In -7 the minus is part of the number. Words are -x, !x, !=, f'(x), and a bracket beside an operator, as in (a + b) * c.
+    A hyphen, a dash, a mark at the end of a sentence, a quotation mark and other brackets are ignored.
+    """
+    places = np.flatnonzero(kinds == _MARK)
+    if not len(places):
+        return
+    kinds[places] = _IGNORED
+    mark, before, after = codes[places], codes[places - 1], codes[places + 1]  # a NUL is before the first: it is the last
+    second = codes[np.minimum(places + 2, len(codes) - 1)]
+    left, right = np.where(before == ord(" "), codes[places - 2], before), np.where(after == ord(" "), second, after)
+    kind_before = kinds[places - 1]
+    behind_word = (kind_before == _LETTER) | (kind_before == _DIGIT) | _is_one_of(before, ")]}")
+    letter = kinds[places + 1] == _LETTER
+    variable = letter & (kinds[np.minimum(places + 2, len(codes) - 1)] != _LETTER)
+    minus, sign = mark == ord("-"), (kinds[places + 1] == _DIGIT) & ~behind_word
+    alone = minus & ~behind_word & (variable | _is_one_of(after, "$€£"))
+    alone |= (mark == ord("!")) & ((after == ord("=")) | (~behind_word & (letter | (after == ord("(")))))
+    alone |= (mark == ord("'")) & (kind_before == _LETTER) & (after == ord("("))
+    alone |= (_is_one_of(mark, "([{") & _is_one_of(left, _OPERATORS)) | (
+        _is_one_of(mark, ")]}") & _is_one_of(right, _OPERATORS)
+    )
+    kinds[places[alone]] = _SINGLE
+    kinds[places[minus & sign]] = _DIGIT
+
+
+def _is_one_of(codes: NDArray[Any], characters: str) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = _ascii_flags(characters)[np.minimum(codes, 127)]
     return found
+
+
+@functools.cache
+def _ascii_flags(characters: str) -> NDArray[np.bool_]:
+    """(128,) whether an ASCII character is one of these."""
+    return np.array([chr(code) in characters for code in range(128)])
 
 
 def is_alone(word: str) -> bool:
     """Whether a spelled word is one character of a script without spaces, or a symbol."""
-    return len(word) == 1 and int(_kinds(0x110000)[ord(word)]) == _SINGLE
+    return len(word) == 1 and int(_kinds(0x110000)[ord(word)]) in (_SINGLE, _MARK)
 
 
 def pair_sets(*sides: Words) -> Sets:
@@ -206,7 +256,9 @@ def _kinds(size: int) -> NDArray[np.uint8]:
     for code in range(min(size, LAST_LETTER)):
         character = chr(code)
         category = unicodedata.category(character)
-        if character in _SYMBOLS or (category in ("Sm", "So", "Lo") and _unspaced(code)):
+        if character in _MARKS:
+            table[code] = _MARK
+        elif character in _SYMBOLS or (category in ("Sm", "So", "Lo") and _unspaced(code)):
             table[code] = _SINGLE
         elif category[0] in "LM":
             table[code] = _LETTER

@@ -5,7 +5,6 @@ hostile text: no way of reading it may hang, and a completion that has no answer
 """
 
 import json
-import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import regex  # a user's pattern runs on a model's text: this package has a time
 from seqdistill.errors import UsageError
 from seqdistill.metrics.numbers import answer_number, boxed, whole_number, written
 from seqdistill.metrics.structured import parsed, whole_numbers
+from seqdistill.metrics.text import nfkc
 
 Extract = Callable[[str], str | None]
 
@@ -55,7 +55,7 @@ def compiled(pattern: str, key: str) -> Any:
 
 def normal(text: str) -> str | None:
     """A text in normal form: NFKC, case folded, single spaces, no full stop at the end; a number as `number` writes it."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split()).removesuffix(".").rstrip()
+    folded = " ".join(nfkc(text).casefold().split()).removesuffix(".").rstrip()
     value = whole_number(folded)
     return (folded if value is None else written(value)) or None
 

@@ -64,6 +64,8 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
     rubric = load_rubric(config.rubric)
     if rubric.scale is None:
         raise UsageError(f"{rubric.path}: a rubric for scores needs a scale", "scale = [1, 10]")
+    if bare := next((sample for sample in samples if sample.reference is None), None):
+        _request(bare, rubric, config, None)  # a rubric that cannot do without a reference: found before anything is paid
     source = Source(config.model or "", identity(config), config, price_of(config.price, "judge"))
     with spending(run, journal, [source], recipe.generate.budget, progress, own_cap_usd=config.budget) as budget:
         pace = Pace(config.concurrency, on_note=progress.note, capped=budget.is_capped)

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines import Completion
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.engines.logprobs import logprobs_in
 from seqdistill.engines.models import identity, teacher_name
-from seqdistill.engines.replies import as_dict
+from seqdistill.engines.replies import as_dict, chosen
 from seqdistill.errors import UsageError
+from seqdistill.fences import unfenced
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TeacherConfig
@@ -75,6 +77,9 @@ class _Read:
     skipped: int = 0
     unanswered: int = 0  # requests of batches
     with_tools: int = 0  # rows whose request names tools
+    repeated: tuple[int, int] = (0, 0)  # ids of prompts that say the same, and how many prompts these are
+    in_part: int = 0  # answers that are one field of an object of no known API
+    first_in_part: str = ""
     without_finish_reason: int = 0
     taken_back: int = 0
 
@@ -204,6 +209,7 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
     _take_pairs(pairs.finish(), store, views, read, unread)
     read.skipped += pairs.skipped
     read.unanswered = store.unanswered()
+    read.repeated = store.repeated_prompts()
     return read
 
 
@@ -236,6 +242,9 @@ def _take(
             raise UsageError(f"{exchange.place}: the id {prompt.id!r} is also that of another prompt")
         store.add_exchange(exchange, prompt, call, corrects=corrects)
         read.exchanges += 1
+        if exchange.left_out:
+            read.in_part += 1
+            read.first_in_part = read.first_in_part or f"{exchange.place}: {', '.join(exchange.left_out)}"
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
@@ -263,7 +272,7 @@ def _store_samples(store: Store, recipe: Recipe, journal: Journal, read: _Read) 
     has_logprobs = False
     read.taken_back = store.taken_back()
     for exchange, prompt in store.exchanges():
-        teacher, completion = _teacher(recipe.teacher, exchange), exchange.completion
+        teacher, completion = _teacher(recipe.teacher, exchange), _in_form(exchange.completion, recipe.generate)
         if (earlier := store.take_earlier(prompt.id, teacher.name, completion.content)) is not None:
             position, sample = earlier
             if (newer := _updated(sample, exchange, prompt)) != sample:
@@ -281,6 +290,13 @@ def _store_samples(store: Store, recipe: Recipe, journal: Journal, read: _Read) 
         has_logprobs = has_logprobs or logprobs_in(completion.raw) is not None
         new += 1
     return new, updated, has_logprobs
+
+
+def _in_form(completion: Completion, config: GenerateConfig) -> Completion:
+    """A completion as `generate` would have stored it: with a form for the answers, what is in their code fence."""
+    if config.choices:
+        return replace(completion, content=chosen(completion.content))
+    return replace(completion, content=unfenced(completion.content)) if config.schema else completion
 
 
 def _updated(sample: Sample, exchange: Exchange, prompt: Prompt) -> Sample:
@@ -342,6 +358,13 @@ def _say(read: _Read, views: Views, progress: Progress) -> None:
     if read.with_tools:
         progress.note(
             f"{read.with_tools} answers were given with tools, which are no part of the prompts: the student does not see them"
+        )
+    if read.repeated[0]:
+        ids, prompts = read.repeated
+        progress.note(f"{ids} ids have the same messages as another id, {prompts} in all: each counts as a prompt of its own")
+    if read.in_part:
+        progress.note(
+            f"{read.in_part} answers are the text of an object whose other fields are left out, first {read.first_in_part}"
         )
     if views.unmatched:
         progress.note(

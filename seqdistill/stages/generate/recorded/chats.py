@@ -109,7 +109,13 @@ def _vote(row: Row) -> Row | None:
 
 
 def _turns(row: Row) -> Row | None:
-    """Turns of a data set as one text, or as pairs of input and output."""
+    """Turns of a data set as one text, as texts in turn (LIMA, UltraChat), or as pairs of input and output."""
+    for key in ("conversations", "conversation", "data"):
+        value = structured(row.get(key))
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(one, str) and one.strip() for one in value):
+            roles = ("user", "assistant")
+            turns = [{"role": roles[number % 2], "content": text} for number, text in enumerate(value)]
+            return {**{name: one for name, one in row.items() if name != key}, "messages": turns}
     for key in ("text", "chosen", "chat", "conversation", "conversations", "messages"):
         value = row.get(key)
         if isinstance(value, str) and (key != "messages") and (messages := marked_turns(value)):

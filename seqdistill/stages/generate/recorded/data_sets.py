@@ -4,6 +4,7 @@ Knows questions about a passage, several answers to one prompt with scores, call
 Does not read replies.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,9 +14,16 @@ from seqdistill.tasks.messages import call_text, is_conversation, structured, to
 
 Row = dict[str, Any]
 
-QUESTIONS = ("prompt", "question", "query", "user_input", "instruction", "text", "input", "inputs")
+QUESTIONS = ("prompt", "question", "query", "user_input", "instruction", "problem", "text", "input", "inputs")
 PASSAGES = ("context", "contexts", "passage", "retrieved_contexts", "retrieval_context")
+MAYBE_PASSAGES = (  # or the names of those
+    *("passages", "documents", "source_documents", "retrieved_documents", "retrieved_docs", "document", "article", "paragraph"),
+    *("story", "knowledge"),
+)
 ANSWERS = ("response", "answer", "completion", "output", "text", "content")
+MARKS = ("correctness_math_verify", "correctness", "is_correct", "correct", "correctness_llama")  # of each of several answers
+NAMES = re.compile(r"\s*(?:[\w./:-]*[\d_./:][\w./:-]*\s*)+", re.ASCII)  # of documents: ids, files, addresses
+TEXTS = ("page_content", "text", "content", "passage_text")  # of one passage
 SCORES = ("overall_score", "score", "rating", "reward")
 
 
@@ -25,14 +33,15 @@ def _question_about(row: Row) -> Row | None:
     question = next((key for key in questions if isinstance(row.get(key), str)), None)
     if question is None or row.keys() & {"messages", "prompt", "instruction", "conversations"}:
         return None
-    passage = next((text for key in PASSAGES if (text := _passage(row.get(key)))), "")
+    texts = {key: text for key in (*PASSAGES, *MAYBE_PASSAGES) if (text := _passage(row.get(key)))}
+    passage = next((text for key, text in texts.items() if key in PASSAGES or not NAMES.fullmatch(text)), "")
     answers = structured(row.get("answers"))
-    texts = answers.get("text") if isinstance(answers, Mapping) else answers
+    accepted = answers.get("text") if isinstance(answers, Mapping) else answers
     beside = {}
-    if isinstance(texts, list) and all(isinstance(text, str) for text in texts) and "answer" not in row:
-        beside = {"completion": texts[0] if texts else ""}
-    elif isinstance(texts, list) and texts and all(isinstance(as_dict(one).get("text"), str) for one in texts):
-        beside = {"completion": texts[0]["text"]}
+    if isinstance(accepted, list) and all(isinstance(text, str) for text in accepted) and "answer" not in row:
+        beside = {"completion": accepted[0] if accepted else ""}
+    elif isinstance(accepted, list) and accepted and all(isinstance(as_dict(one).get("text"), str) for one in accepted):
+        beside = {"completion": accepted[0]["text"]}
     elif isinstance(one := as_dict(row.get("answer")).get("value"), str) and "aliases" in row["answer"]:
         beside = {"answer": one}
     elif isinstance(row.get("answer"), list) and all(isinstance(one, str) for one in row["answer"]) and row["answer"]:
@@ -41,7 +50,7 @@ def _question_about(row: Row) -> Row | None:
         return None
     asked = f"{row[question]}\n\n{passage}" if passage and passage not in row[question] else row[question]
     return {
-        **{key: value for key, value in row.items() if key not in (question, *PASSAGES, "answers")},
+        **{key: value for key, value in row.items() if key not in (question, *PASSAGES, *MAYBE_PASSAGES, "answers")},
         "prompt": asked,
         **beside,
     }
@@ -52,8 +61,11 @@ def _passage(value: Any) -> str:
     value = structured(value)
     if isinstance(value, Mapping) and isinstance(sentences := value.get("sentences"), list):
         value = ["".join(one) for one in sentences if isinstance(one, list) and all(isinstance(part, str) for part in one)]
+    if isinstance(value, Mapping) and isinstance(value.get("passage_text"), list):  # MS MARCO
+        value = value["passage_text"]
     if isinstance(value, list):
-        value = "\n\n".join(one for one in value if isinstance(one, str) and one.strip())
+        held = [next((one[key] for key in TEXTS if one.get(key)), None) if isinstance(one, Mapping) else one for one in value]
+        value = "\n\n".join(one for one in held if isinstance(one, str) and one.strip())
     return value.strip() if isinstance(value, str) else ""
 
 
@@ -101,16 +113,36 @@ def _defined(row: Row) -> Row | None:
 
 def _answered_often(row: Row) -> Row | None:
     """Several answers of one model to one prompt."""
+    if (answers := _answers(row)) is None:
+        return None
+    choices = [{"message": {"content": one}, "finish_reason": reason} for one, reason in answers]
+    request = {"prompt": _asked(row), "system": row.get("system_prompt")}
+    return {**row, "request": request, "response": {"choices": choices}, "reference": _gold(row)}
+
+
+def _asked(row: Row) -> str | None:
+    return next((row[key] for key in QUESTIONS if isinstance(row.get(key), str) and row[key]), None)
+
+
+def _answers(row: Row) -> list[tuple[str, Any]] | None:
+    """The answers in a row of several, each with its finish reason; None for any other row."""
     answers = row.get("generations", row.get("responses"))
-    asked = next((row[key] for key in QUESTIONS if isinstance(row.get(key), str) and row[key]), None)
-    if "messages" in row or not asked or not isinstance(answers, list) or not answers:
+    if "messages" in row or not _asked(row) or not isinstance(answers, list) or not answers:
         return None
     if not all(isinstance(one, str) for one in answers):
         return None
-    reasons = row.get("finish_reasons")
-    reasons = reasons if isinstance(reasons, list) and len(reasons) == len(answers) else [None] * len(answers)
-    choices = [{"message": {"content": one}, "finish_reason": reason} for one, reason in zip(answers, reasons, strict=True)]
-    return {**row, "request": {"prompt": asked, "system": row.get("system_prompt")}, "response": {"choices": choices}}
+    return list(zip(answers, _each(row, answers, "finish_reasons"), strict=True))
+
+
+def _each(row: Row, answers: list[Any], *keys: str) -> list[Any]:
+    """What a row says of each of its answers under the first of `keys` that it has; None of each without any."""
+    found = (structured(row.get(key)) for key in keys)
+    return next((one for one in found if isinstance(one, list) and len(one) == len(answers)), [None] * len(answers))
+
+
+def _gold(row: Row) -> Any:
+    answer = row.get("answer")
+    return row.get("reference") or (answer if isinstance(answer, (str, int, float)) else None)
 
 
 DATA_SETS: tuple[Callable[[Row], Row | None], ...] = (_calls, _question_about, _worked_out, _defined, _answered_often)
@@ -151,6 +183,24 @@ def _rated(row: Row) -> list[Row] | None:
     return rows
 
 
+def _marked(row: Row) -> list[Row] | None:
+    """Several answers to one prompt, of which a list beside them says which are right, or how good each is."""
+    if (answers := _answers(row)) is None:
+        return None
+    marks = _each(row, answers, *MARKS)
+    scores = [-one if isinstance(one, (int, float)) else None for one in _each(row, answers, "ratings", "scores", "rewards")]
+    best = best_rank(scores)
+    if not any(isinstance(one, (bool, int)) for one in marks) and best is None:
+        return None
+    models = _each(row, answers, "generation_models", "models")
+    facts = {"prompt": _asked(row), "system": row.get("system_prompt"), "reference": _gold(row)}
+    good = [mark is None or bool(mark) for mark in marks]
+    return [
+        {**facts, "completion": text, "finish_reason": reason, "model": model, "label": right and score == best}
+        for (text, reason), model, right, score in zip(answers, models, good, scores, strict=True)
+    ]
+
+
 def _score(answer: Mapping[str, Any]) -> float | None:
     """How bad an answer was found: its rank, or the negative of its score; None for one that nobody judged."""
     if isinstance(rank := answer.get("rank"), (int, float)):
@@ -158,4 +208,4 @@ def _score(answer: Mapping[str, Any]) -> float | None:
     return next((-float(answer[key]) for key in SCORES if isinstance(answer.get(key), (int, float))), None)
 
 
-DATA_SETS_WITHIN: tuple[Callable[[Row], list[Row] | None], ...] = (_paragraphs, _rated)
+DATA_SETS_WITHIN: tuple[Callable[[Row], list[Row] | None], ...] = (_paragraphs, _rated, _marked)

@@ -28,6 +28,10 @@ WRAPPERS = ("properties", "chat", "data", "meta", "span_data", "http")  # hold t
 INSIDE = {"messages", "requestBody", "request", "input", "history"}
 REFERENCES = ("reference", "ground_truth", "expected", "expected_output", "target", "ideal", "label", "correct_answer")
 BRAINTRUST_BESIDE = ("score", "function", "tool", "automation", "facet", "preprocessor", "classifier")
+MARKS = ("label", "correct", "is_correct", "correctness", "correctness_math_verify", "is_good", "accepted")  # beside an answer
+BAD = ("false", "0", "0.0", "no", "bad", "wrong", "incorrect")
+VOTES = ("rating", "feedback", "user_feedback", "thumbs", "vote")
+DOWN = ("-1", "-1.0", "down", "thumbs_down", "thumbsdown", "thumbs down", "dislike", "bad", "negative")
 NOT_ANSWERS = ("tool", "retriever", "prompt", "parser", "embedding")  # runs of LangSmith that no model answered
 
 
@@ -45,9 +49,22 @@ def is_beside(row: Mapping[str, Any]) -> bool:
         return True
     if as_dict(row.get("span_attributes")).get("type") in BRAINTRUST_BESIDE:
         return True
-    if row.get("label") is False and {"prompt", "completion"} <= row.keys():
+    if is_marked_bad(row):
         return True
     return span_kind(row) not in (None, *OF_MODELS)
+
+
+def is_marked_bad(row: Mapping[str, Any]) -> bool:
+    """Whether a row with a prompt and its answer says that the answer is wrong, or that somebody found it bad."""
+    answer = next((row[key] for key in ("completion", "response") if key in row), None)
+    if isinstance(turns := row.get("messages", row.get("conversations")), list) and turns and answer is None:
+        return any(str(row.get(key)).lower() == "false" for key in ("label", "kto_tag"))
+    if answer is None or not row.keys() & {*QUESTIONS, "problem"}:
+        return False
+    marks = [str(row[key]).strip().lower() for key in MARKS if key in row and row[key] not in (answer, row.get("reference"))]
+    votes = [str(row.get(key)).strip().lower() for key in VOTES]
+    said = str(answer).strip().lower()  # a label that begins the answer is the answer to a question
+    return any(mark in BAD and not said.startswith(mark) for mark in marks) or any(vote in DOWN for vote in votes)
 
 
 def rows_within(row: Row) -> list[Row] | None:

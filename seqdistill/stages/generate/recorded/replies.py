@@ -24,9 +24,11 @@ from seqdistill.engines.replies import (
 from seqdistill.engines.usage import ANSWER_TOKENS, PROMPT_TOKENS, count, reported, usage_of
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
+from seqdistill.stages.generate.recorded.beside_prompt import check_kept_elsewhere
 from seqdistill.stages.generate.recorded.chats import objects
-from seqdistill.stages.generate.recorded.streams import assembled
+from seqdistill.stages.generate.recorded.streams import assembled, is_event_stream
 from seqdistill.tasks.messages import (
+    TEXT_PARTS,
     chat_messages,
     is_assistant,
     is_conversation,
@@ -41,6 +43,7 @@ Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
 SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction", "preamble")
 PARTS = {"text", "output_text", "thinking", "tool_use"}  # of a message's content
+SERVER_TOOLS = ("_tool_result", "server_tool_use", "mcp_tool_use")  # the API's own tools: the answer's text is behind them
 PRINTED = re.compile(  # an SDK's object
     r"(?:ChatCompletion|Completion|ModelResponse|Message|Response|GenerateContentResponse|AIMessage)"
     r"\((?:id|choices|content|candidates)=|content='.*' (?:additional_kwargs|response_metadata)=\{",
@@ -62,6 +65,7 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
         return [{"role": "user", "content": request}] if request.strip() else None
     if not isinstance(request, Mapping):
         return None
+    check_kept_elsewhere(request, place)
     for key in (
         "messages",
         "conversations",
@@ -146,8 +150,7 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
 
 def api_reply(reply: Any, place: str) -> Reply | None:
     """The same for a whole reply object of one of the APIs, or its stream, and nothing looser than that."""
-    if (stream := assembled(reply)) is not None:
-        reply = stream
+    reply = whole_reply(reply, place)
     if not isinstance(reply, Mapping):
         return None
     for read in READERS:
@@ -156,6 +159,19 @@ def api_reply(reply: Any, place: str) -> Reply | None:
     if reply.get("error") and not isinstance(reply["error"], bool):
         raise UsageError(f"{place}: the reply is an error: {json.dumps(reply['error'])[:200]}")
     return None
+
+
+def whole_reply(reply: Any, place: str) -> Any:
+    """The reply that a recorded stream amounts to; any other reply as it is.
+
+    Raises UsageError for the text of an event stream that has no end or is of no known API: it is no answer.
+    """
+    if (stream := assembled(reply)) is not None:
+        return stream
+    if isinstance(reply, str) and is_event_stream(reply):
+        said = " ".join(reply.split())[:120]
+        raise UsageError(f"{place}: a recorded stream that has no end or is of no known API: {said}", "log the whole reply")
+    return reply
 
 
 def _chat(reply: Mapping[str, Any]) -> Reply | None:
@@ -173,6 +189,8 @@ def _responses(reply: Mapping[str, Any]) -> Reply | None:
     if not items:
         return None
     content = [part for one in items if as_dict(one).get("type") == "message" for part in _listed(one.get("content"))]
+    if "image_generation_call" in kinds:
+        raise UsageError("the answer holds an image, and only text can be learnt", "remove the row")
     thoughts = [one for one in items if as_dict(one).get("type") == "reasoning"]
     calls = [one for one in items if as_dict(one).get("type") == "function_call"]
     message = {"content": content, "reasoning": thoughts, "tool_calls": [{"function": call} for call in calls]}
@@ -235,6 +253,8 @@ def finish_of(row: Mapping[str, Any]) -> Any:
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """An assistant's message with `content` as text, its reasoning under one key and its calls in one form."""
+    if message.get("images"):
+        raise UsageError("the answer holds images, and only text can be learnt", "remove the row")
     content = next((message[key] for key in ("value", "parts", "text") if message.get(key) is not None), None)
     content = content if (said := content_in(message)) is None else said
     texts, thoughts, calls = [], [], tool_calls(message)
@@ -246,13 +266,15 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
             continue
         elif kind in ("thinking", "reasoning", "redacted_thinking") or part.get("thought") is True:
             thoughts.append(thoughts_of(part.get("value")) or thoughts_of(part))
+        elif isinstance(held := part.get("reasoningContent"), Mapping):  # of Converse
+            thoughts.append(thoughts_of(held.get("reasoningText")))
         elif kind == "tool_call" and isinstance(call := structured(part.get("value")), Mapping):
             calls.append({"name": call.get("name"), "arguments": call.get("arguments")})
         elif kind == "tool_use" or "functionCall" in part or "toolUse" in part:
             call = part.get("functionCall") or part.get("toolUse") or part
             calls.append({"name": call.get("name"), "arguments": call.get("input", call.get("args"))})
-        else:
-            texts.append(str(part.get("text") or part.get("value") or part.get("content") or ""))
+        elif not str(kind).endswith(SERVER_TOOLS):
+            texts.append(_text_of_part(part))
     beside = next((thought for key in REASONING if (thought := thoughts_of(message.get(key)))), "")
     return {
         "content": "".join(texts),
@@ -260,6 +282,19 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
         "refusal": refusal_in(message),
         "tool_calls": [{"function": call} for call in calls] or None,
     }
+
+
+def _text_of_part(part: Mapping[str, Any]) -> str:
+    """Raises UsageError for a part that is not text: without it, the answer would be another one."""
+    inner = [as_dict(one).get("value", one) for key in ("text", "value", "content") if (one := part.get(key)) is not None]
+    if text := next((one for one in inner if isinstance(one, str)), None):
+        return text
+    kind = part.get("type") or ", ".join(sorted(map(str, part.keys() - {"thoughtSignature"})))
+    if kind and kind not in TEXT_PARTS and not {"text", "cachePoint"} & part.keys():
+        raise UsageError(
+            f"the answer holds a part of type {str(kind)!r}: only text can be learnt", "remove the part or the row"
+        )
+    return ""
 
 
 def _listed(value: Any) -> list[Any]:

@@ -13,6 +13,8 @@ from seqdistill.engines import Completion
 from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
+from seqdistill.stages.generate.recorded.answers import is_reply, is_request, left_out, written
+from seqdistill.stages.generate.recorded.beside_prompt import check_options
 from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
 from seqdistill.stages.generate.recorded.replies import (
     PRINTED,
@@ -24,8 +26,8 @@ from seqdistill.stages.generate.recorded.replies import (
     messages_in,
     system_of,
     usage_in,
+    whole_reply,
 )
-from seqdistill.stages.generate.recorded.streams import is_chunk
 from seqdistill.stages.generate.recorded.unknown import unknown
 from seqdistill.tasks.messages import (
     chat_messages,
@@ -104,6 +106,7 @@ class Exchange:
     reference: str | None = None
     slice: str | None = None
     group: str | None = None
+    left_out: tuple[str, ...] = ()  # fields of the answer's object that are not in its text
 
 
 def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> list[Row]:
@@ -136,10 +139,17 @@ def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     for key, value in row.items():
         if isinstance(value, str) and value.lstrip()[:6].startswith(("[", "{", "array(")):
             held = structured(value)
-            loose = key in (*PROMPTS, *ANSWERS, "reference", "context", "instruction", "system")
-            if not loose or is_conversation(held) or (isinstance(held, Mapping) and _is_api_object(held)):
+            if _is_structure(key, held):
                 row[key] = held
     return row
+
+
+def _is_structure(key: str, held: Any) -> bool:
+    """Whether what a text under `key` holds is a list or an object of the row's, and not a prompt or an answer in JSON."""
+    if key in ANSWERS:
+        return is_reply(held) or (is_conversation(held) and any(map(is_assistant, held)))
+    loose = key in (*PROMPTS, "reference", "context", "instruction", "system")
+    return not loose or is_conversation(held) or is_request(held) or is_reply(held)
 
 
 def columns_in(raw: Mapping[str, Any], columns: Mapping[str, str]) -> set[str]:
@@ -147,11 +157,6 @@ def columns_in(raw: Mapping[str, Any], columns: Mapping[str, str]) -> set[str]:
     row = {str(key).strip(): value for key, value in raw.items()}
     folded = {name.casefold() for name in row}
     return {key for key, column in columns.items() if has_column(row, column) or key in folded}
-
-
-def _is_api_object(value: Mapping[str, Any]) -> bool:
-    """Whether an object is a request, a reply or a message, and not an answer that is itself JSON."""
-    return bool(value.keys() & {"messages", "choices", "candidates", "role", "stop_reason", "contents"}) or "raw" in value
 
 
 def call_in(row: Row) -> str | None:
@@ -178,7 +183,8 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     if is_beside(row):
         return []
     check_only_text(row, place)
-    _check_options(row, place)
+    asked = next((row[name] for name in (*PROMPTS, "instruction", "ctx") if isinstance(row.get(name), str)), None)
+    check_options(row, asked, place)
     _check_status(row, place)
     if isinstance(prompt := row.get("prompt"), Mapping) and "raw" in prompt:
         return _promptfoo(row, place)
@@ -189,6 +195,8 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
         raise UsageError(f"{place}: no output: {str(row.get('statusMessage') or row.get('level') or 'empty')[:200]}")
     request, reply = request_of(row), reply_of(row)
     if request is not None and reply is not None:
+        held = structured(reply)
+        reply = held if isinstance(as_dict(held).get("error"), dict) else reply  # the body of an error, as text
         return exchanges(messages_in(request, place), chat_reply(reply, place), row, place, reply)
     whole = api_reply({key: value for key, value in row.items() if key != "error"}, place)
     if whole is not None and (messages := messages_in(request or row, place)):
@@ -212,17 +220,6 @@ def _check_status(row: Row, place: str) -> None:
     if status is not None:
         said = as_dict(held.get("body")) or held or reply_of(row)
         raise UsageError(f"{place}: the reply is an error of status {status}: {json.dumps(said, default=str)[:200]}")
-
-
-def _check_options(row: Row, place: str) -> None:
-    """Raises UsageError for a question whose options are beside it: an answer that is one of them says nothing by itself."""
-    key = next((key for key in ("choices", "options", "endings", "answer_choices") if row.get(key)), None)
-    held = row.get(key) if key else None
-    held = held.get("text") if isinstance(held, Mapping) else held
-    asked = next((row[name] for name in (*PROMPTS, "instruction", "ctx") if isinstance(row.get(name), str)), None)
-    texts = [one for one in held if isinstance(one, str)] if isinstance(held, list) else []
-    if asked is not None and not all(one in asked for one in texts):
-        raise UsageError(f"{place}: the options in {key!r} are not in the prompt: {held!r}"[:200], "write them into the prompt")
 
 
 def has_tools(row: Row) -> bool:
@@ -272,7 +269,8 @@ def exchanges(
     model = reply.get("model") or next((row[key] for key in MODELS if row.get(key)), None) or _request_model(row)
     name = value_text(row, "prompt_id", place) or value_text(row, "id", place) if plain else value_text(row, "prompt_id", place)
     group = None if isinstance(row.get("group"), (dict, list)) else value_text(row, "group", place)  # what a log has is its own
-    known = (name, _reference(row, place), value_text(row, "slice", place), group)
+    others = tuple(left_out(raw)) if raw is not row else ()
+    known = (name, _reference(row, place), value_text(row, "slice", place), group, others)
     return [Exchange(place, str(model) if model else None, messages, completion, *known) for completion in completions]
 
 
@@ -333,7 +331,8 @@ def _conversation(row: Row) -> list[Any] | None:
     value = value.get("messages") if isinstance(value, dict) else value
     if not isinstance(value, list):
         return None
-    chosen = row.keys() & {"completion", "choices", "candidates", "message"} or reply_of(row) is not None
+    chosen = row.keys() & {"completion", "choices", "candidates"} or isinstance(row.get("message"), dict)
+    chosen = chosen or reply_of(row) is not None
     return value if not chosen and any(is_assistant(one) for one in value) else None
 
 
@@ -359,8 +358,9 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
     key = next((key for key in ("messages", "conversations", *PROMPTS) if row.get(key) not in (None, "", [])), None)
     instruction = instruction_text(row)
     names = ANSWERS if row.keys() & {*ANSWERS, *REPLIES} - {key} else EXPECTED
-    answer = _written(next((row[name] for name in names if row.get(name) not in (None, "") and name != key), None))
-    reply = reply_of(row) if answer is None else answer
+    answer = next((row[name] for name in names if row.get(name) not in (None, "") and name != key), None)
+    answer = written(answer, is_output=bool(row.get("traceId", row.get("trace_id"))))
+    reply = whole_reply(reply_of(row) if answer is None else answer, place)
     if (key or instruction) is None:
         return None
     if (error := row.get("error")) and not isinstance(error, bool) and reply is not None:
@@ -375,7 +375,8 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
         prompt = with_system(prompt or [], system_of(row), place)
     else:
         name = "prompt" if key in TEXTS else str(key)
-        prompt = messages_in({name: row[str(key)], "system": system_of(row)}, place)
+        elsewhere = {one: row[one] for one in ("previous_response_id", "suffix") if one in row}
+        prompt = messages_in({name: row[str(key)], "system": system_of(row), **elsewhere}, place)
     if isinstance(reply, list) and is_conversation(reply) and not all(is_assistant(one) for one in reply):
         return list(_conversations_answer(row, reply, place))  # preference data repeat the prompt in what was chosen
     if isinstance(reply, list) and is_conversation(reply) and len(reply) != 1:
@@ -387,21 +388,3 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
         reply = {"role": "assistant", "finish_reason": finish_of(row), **beside, **message}
     plain = is_text and not row.get("traceId", row.get("trace_id"))
     return exchanges(prompt, chat_reply(reply, place), row, place, None if is_text else reply, plain=plain)
-
-
-def _written(answer: Any) -> Any:
-    """An answer as text, where a table holds it as a number, a truth, an object of no API, or alone in a list."""
-    if isinstance(answer, list) and len(answer) == 1 and not isinstance(answer[0], (dict, list)):
-        return _written(answer[0])
-    if isinstance(answer, (bool, int, float)):
-        return value_text({"answer": answer}, "answer", "") or ""
-    known = {"content", "text", "generated_text", "message", "output", "response", "parts", "completion", "answer", "error"}
-    if (
-        isinstance(answer, dict)
-        and answer
-        and not _is_api_object(answer)
-        and not answer.keys() & known
-        and not is_chunk(answer)
-    ):
-        return json.dumps(answer, ensure_ascii=False)
-    return answer

@@ -188,6 +188,13 @@ class Store:
         ((seen,),) = self._db.execute("SELECT said FROM prompts WHERE id = ?", (prompt,)).fetchall()
         return bool(seen == said)
 
+    def repeated_prompts(self) -> tuple[int, int]:
+        """How many ids share their messages with another id, and how many prompts these are. Called when all are read."""
+        ((ids, prompts),) = self._db.execute(
+            "SELECT COALESCE(SUM(ids), 0), COUNT(*) FROM (SELECT COUNT(*) AS ids FROM prompts GROUP BY said) WHERE ids > 1"
+        ).fetchall()
+        return int(ids), int(prompts)
+
     # --- samples ------------------------------------------------------------------------------------------------------
 
     def add_sample(self, sample: Sample, *, earlier: bool = False) -> None:

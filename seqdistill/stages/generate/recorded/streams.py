@@ -1,9 +1,10 @@
 """Recorded streams: the chunks of one answer put together as the reply that would have come without streaming.
 
-Chunks of Chat Completions, Ollama and Anthropic, and the closing event of a Responses stream, as objects or as the text of an
-event stream. Does not know files or requests.
+Chunks of Chat Completions, Ollama, Gemini and Anthropic, and the closing event of a Responses stream: as objects, or as text
+that is an event stream, a JSON array or an object a line. Does not know files or requests.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from seqdistill.engines.streams import LINE_END, Joined
 from seqdistill.records import from_json
 
 NO_END = "unknown"  # the finish_reason of a stream that stopped without one
+FIELDS = ("data:", "event:", "id:", "retry:", ":")  # begin the lines of an event stream; the last is a comment
 EVENTS = ("message_start", "content_block_", "message_delta", "message_stop", "ping", "response.")
 
 
@@ -44,28 +46,76 @@ def is_last(row: Mapping[str, Any]) -> bool:
 
 
 def assembled(stream: Any) -> dict[str, Any] | None:
-    """The reply that a list of chunks, or the text of an event stream, amounts to; None for anything else."""
-    if isinstance(stream, str) and stream.lstrip().startswith(("data:", "event:")):
-        stream = _events(stream)
+    """The reply that a list of chunks, or the text of a stream, amounts to; None for anything else."""
+    if isinstance(stream, str):
+        found = _events(stream) if stream.lstrip("\ufeff \r\n").startswith(FIELDS) else _objects_in(stream)
+        errors_alone = bool(found) and all(map(_is_error, found)) and is_event_stream(stream)
+        return _error_in(found) if errors_alone else assembled(found)
     if isinstance(stream, Mapping):
         inner = next((stream[key] for key in ("streamed_data", "chunks", "events") if stream.get(key)), None)
         return assembled(inner) if inner is not None else None
-    if not isinstance(stream, list) or not stream or not all(is_chunk(one) for one in stream):
+    if not isinstance(stream, list):
         return None
-    kinds = {str(one.get("type")) for one in stream}
-    if any(kind.startswith("response.") for kind in kinds):
-        return _responses(stream)
-    if kinds & {"message_start", "message_delta", "content_block_delta"}:
-        return _anthropic(stream)
-    if any("choices" in one for one in stream):
-        return _chat(stream)
-    return _ollama(stream)
+    chunks = [one for one in stream if not _is_error(one)]
+    if any(_has_candidates(one) for one in chunks) and all(
+        _has_candidates(one) or "usageMetadata" in as_dict(one) for one in chunks
+    ):
+        whole: dict[str, Any] | None = _gemini(chunks)
+    elif not chunks or not all(map(is_chunk, chunks)):
+        return None
+    elif any(str(one.get("type")).startswith("response.") for one in chunks):
+        whole = _responses(chunks)
+    elif any(one.get("type") in ("message_start", "message_delta", "content_block_delta") for one in chunks):
+        whole = _anthropic(chunks)
+    else:
+        return _chat(stream) if any("choices" in one for one in chunks) else _error_in(stream) or _ollama(chunks)
+    return _error_in(stream) or whole
+
+
+def is_event_stream(text: str) -> bool:
+    """Whether a text is the body of an event stream, of whichever API."""
+    if not text.lstrip("\ufeff \r\n").startswith(FIELDS):
+        return False
+    lines = [line.strip() for line in LINE_END.split(text.lstrip("\ufeff")) if line.strip()]
+    fields = {line.partition(":")[0] for line in lines}
+    has_data = {"event", "data"} <= fields or any(re.match(r"data: ?(?:\{|\[DONE\])", line) for line in lines)
+    return has_data and all(line.startswith(FIELDS) for line in lines)
+
+
+def _is_error(one: Any) -> bool:
+    """Whether an object in a stream is an error: no chunk has one alone."""
+    if not isinstance(one, Mapping) or "choices" in one or "response" in one:
+        return False
+    return isinstance(one.get("error"), (str, Mapping)) or (one.get("type") == "error" and "message" in one)
+
+
+def _error_in(stream: Sequence[Any]) -> dict[str, Any] | None:
+    error = next((one for one in stream if _is_error(one)), None)
+    return None if error is None else {"error": error.get("error") or dict(error)}
+
+
+def _objects_in(text: str) -> list[Any]:
+    """The objects of a text that is a JSON array of them, or has one a line; a line cut off at the end is left out."""
+    lines = [line for line in LINE_END.split(text) if line.strip()]
+    found: list[Any] = []
+    try:
+        if text.lstrip().startswith("["):
+            found = from_json(text)
+        elif text.lstrip().startswith("{"):
+            found += (from_json(line) for line in lines)
+    except ValueError:
+        found = found if len(found) == len(lines) - 1 else []
+    return found if len(found) > 1 or (found and ("model" in as_dict(found[0]) or _has_candidates(found[0]))) else []
+
+
+def _has_candidates(one: Any) -> bool:
+    return any(candidate.keys() & {"content", "finishReason"} for candidate in _objects(as_dict(one).get("candidates")))
 
 
 def _events(text: str) -> list[Any]:
     """The objects in the data lines of an event stream; a line cut off at the end is left out."""
     objects = []
-    for line in LINE_END.split(text):
+    for line in LINE_END.split(text.lstrip("\ufeff")):
         data = line.strip().removeprefix("data:").strip()
         if line.lstrip().startswith("data:") and data.startswith("{"):
             try:
@@ -97,6 +147,16 @@ def _ollama(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {**last, "message": message}
     whole = {key: "".join(str(chunk.get(key) or "") for chunk in chunks) for key in ("response", "thinking")}
     return {**last, **whole}
+
+
+def _gemini(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    whole: dict[int, dict[str, Any]] = {}
+    for chunk in chunks:
+        for one in _objects(chunk.get("candidates")):
+            parts = whole.get(_index(one), {}).get("parts", []) + _objects(as_dict(one.get("content")).get("parts"))
+            whole[_index(one)] = {"finishReason": NO_END, **whole.get(_index(one), {}), **one, "parts": parts}
+    candidates = [{**one, "content": {"role": "model", "parts": one.pop("parts")}} for _, one in sorted(whole.items())]
+    return {key: value for chunk in chunks for key, value in chunk.items()} | {"candidates": candidates}
 
 
 def _anthropic(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

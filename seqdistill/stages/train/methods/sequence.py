@@ -15,8 +15,12 @@ from seqdistill.stages.train.preflight import check_batches
 from seqdistill.stages.train.rendering import Row
 from seqdistill.stages.train.token_batches import TokenBatches, token_batches
 
-PLAIN = ("input_ids", "labels", "attention_mask", "position_ids", "seq_lengths")  # columns that TRL's collator reads
-
+MODEL_INPUTS = frozenset(  # of what TRL's collator makes of rows
+    (
+        *("input_ids", "attention_mask", "position_ids"),
+        *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"),
+    )
+)
 
 KEYS = frozenset(("batch_tokens",))  # of [train], beside those of the terms over the teacher's inside
 
@@ -182,14 +186,13 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None, batches: Token
 
         def _step(self, model: Any, inputs: dict[str, Any]) -> Step:
             """The student called on a batch, its logits computed where a token is trained."""
-            known = {*PLAIN, "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
             labels = inputs["labels"][:, 1:]
             trained = labels != -100
 
             def keep_trained(_: Any, hidden: tuple[Any, ...]) -> Any:
                 return hidden[0][:, :-1][trained]  # (B, T, H) -> (N, H)
 
-            passed = {name: value for name, value in inputs.items() if name in known and name != "labels"}
+            passed = {name: value for name, value in inputs.items() if name in MODEL_INPUTS}
             head = self.accelerator.unwrap_model(model).get_output_embeddings()
             hook = head.register_forward_pre_hook(keep_trained)
             try:
@@ -197,7 +200,7 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None, batches: Token
                 outputs = model(**passed, **balanced, use_cache=False)  # its logits (N, V)
             finally:
                 hook.remove()
-            extras = {name: value for name, value in inputs.items() if name not in known}
+            extras = {name: value for name, value in inputs.items() if name not in MODEL_INPUTS and name != "labels"}
             balance = outputs.aux_loss if self.aux_loss_enabled else None
             return Step(passed, trained, labels[trained], outputs.logits, extras, balance)
 

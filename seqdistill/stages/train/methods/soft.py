@@ -92,7 +92,7 @@ def collating(targets: Targets) -> Callable[[Any], Any]:
 
 def check_arguments(arguments: Any, config: TrainConfig) -> None:
     """Raises UsageError for [train.args] that targets do not go with."""
-    sequence.check_unpacked(arguments, "the targets of method = 'soft'")
+    sequence.check_unpacked(arguments, "method = 'soft'")
     sequence.check_plain_loss(arguments, "method = 'soft'")
     sequence.check_arguments(arguments, config)
 

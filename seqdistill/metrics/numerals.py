@@ -1,0 +1,319 @@
+"""Numerals in text: where a number is written, in which style, and what it is worth exactly.
+
+Owns the styles of writing (thousands, decimals, fractions, powers of ten, LaTeX, other digits), and what is no number though it
+has digits (a date, a time, a pair, a surd, an exponent, a formula). Does not know what an answer is.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+LONGEST = 1000  # digits; longer runs are no numbers
+LARGEST_POWER = 400  # of ten, and exponent of other powers: what is larger is not worked out
+
+
+@dataclass(frozen=True)
+class Numeral:
+    """A place in a text that has digits. `value` is None for what is not one number: a time, a pair, a surd."""
+
+    start: int
+    end: int
+    value: Fraction | None
+
+
+# --- one spelling for many --------------------------------------------------------------------------------------------------
+
+_SUPERSCRIPTS = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+")
+_PLAIN = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+OPEN, CLOSE = "\x01", "\x02"  # around a formula while a text is made plain; afterwards around one that is no single number
+_CURRENCIES = (  # that are written right before a number
+    "USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|NZD|HKD|SGD|TWD|KRW|BRL|MXN|ZAR|SEK|NOK|DKK|PLN|CZK|RUB|TRY|THB|IDR|MYR|VND|NGN"
+    "|Rs|Rp"
+)
+_REWRITTEN = (
+    (re.compile(f"[{OPEN}{CLOSE}]"), ""),
+    (re.compile(r"(?<![\w$])[A-Z][A-Za-z]{0,2}([$£¥])(?=\s?-?\.?\d)"), r"\1"),  # US$, R$, HK$
+    (re.compile(rf"(?<!\w)({_CURRENCIES})(?=-?\d)"), r"\1 "),
+    # LaTeX's delimiters, by pandoc's rule, so that "$5 and $6" are none; also with a space within on both sides
+    (re.compile(r"(?<![\\$])\$\$((?:\\.|[^$\\]){1,300}?)\$\$", re.DOTALL), rf"{OPEN}\1{CLOSE}"),
+    (re.compile(r"(?<![\\A-Za-z0-9$])\$(?=[^\s$])((?:\\.|[^$\\\n]){1,300}?)(?<=\S)\$(?!\.?\d)"), rf"{OPEN}\1{CLOSE}"),
+    (re.compile(r"(?<![\\A-Za-z0-9$])\$ +(?=[^\s$])((?:\\.|[^$\\\n]){1,300}?) \$(?!\s?\.?\d)"), rf"{OPEN}\1{CLOSE}"),
+    (
+        re.compile(r"(?<!\\)\\\(((?:[^\\]|\\[^()\\]){1,300}?)\\\)|(?<!\\)\\\[((?:[^\\]|\\[^\[\]\\]){1,300}?)\\\]"),
+        rf"{OPEN}\1\2{CLOSE}",
+    ),
+    (re.compile(r"<<[^<>\n]{0,200}>>"), ""),  # GSM8K's calculator annotations
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\[,;: ]|~"), " "),
+    (re.compile(r"\\!|\\(?:left|right|displaystyle)(?![a-zA-Z])"), ""),
+    (re.compile(r"\\([$%#&{}_])"), r"\1"),
+    (re.compile(r"\\[dtc]?frac\s?(\d)\s?(\d)(?!\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\[dtc]frac\b"), r"\\frac"),
+    (re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname|mbox)\s?\{([^{}]{0,200})\}"), r" \1 "),
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])|·|∗|⋅"), "×"),
+    (re.compile(r"(?<=\d)\*\*(?=[-\d(])"), "^"),  # as programs write powers
+    (re.compile(r"\^\s?\{\s?([+-]?\d{1,4})\s?\}"), r"^\1"),
+    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?"), "°"),
+    (re.compile(r"\\sqrt(?![a-zA-Z])|\bsqrt\b", re.IGNORECASE), "√"),
+    (re.compile(r"\\pi(?![a-zA-Z])"), "π"),
+    (re.compile(r"\\(?:pm|mp)(?![a-zA-Z])|∓|\+/-"), "±"),
+    (re.compile(r"(?<=[a-zA-Z])\.(?=\d)"), ". "),  # Rs.5, No.5
+    (re.compile(r"[−﹣－]"), "-"),
+    (re.compile(r"(?<![\w.)\]}–])(?<!\d )–(?=[\d.$€£¥\x01])"), "-"),  # an en dash as a minus
+    (re.compile(r"(?<![\w_])_{1,2}(?=[-+$€£¥\d])"), ""),  # emphasis
+    (
+        re.compile(
+            r"(?:(?:\A|(?<=[=:(\n\x01])|\b(?:is|of|to|at|was))\s?)\bminus\s(?=[\d$€£¥\x01])|\bnegative\s(?=[\d$€£¥\x01])",
+            re.IGNORECASE,
+        ),
+        " -",
+    ),
+    (re.compile(r"\([$€£¥]\s?(?=\d[\d.,]*\))|[$€£¥]\((?=\d[\d.,]*\))"), " -"),  # ($1,234), as accounts write a loss
+    (re.compile(r"(?<![\w)}\]])-\s?\((?=[\d./ ]{1,20}\))"), "-"),  # -(1/3)
+    (re.compile(r"(?<=\n)[ \t]*- (?=[\d$€£¥*])"), ""),  # an item of a list, not a minus
+    (re.compile("[⁄∕]"), "/"),
+    (re.compile(r"٫"), "."),
+    (re.compile(r"[٬，](?=\d{3})"), ","),
+)
+
+
+def plain(text: str) -> str:
+    """The text with one spelling for what has many: digits of other scripts, superscripts, LaTeX, signs, spaces."""
+    if not text.isascii():
+        text = _SUPERSCRIPTS.sub(lambda match: "^" + match[0].translate(_PLAIN), text)
+        text = re.sub(r"(?<=\d)(?=[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", " ", text)  # 3½ is not 31/2
+        text = unicodedata.normalize("NFKC", text)
+        text = "".join(map(_ascii, text))
+    for pattern, replacement in _REWRITTEN:
+        text = pattern.sub(replacement, text)
+    return _IN_FORMULA.sub(_formula, text)
+
+
+def _ascii(character: str) -> str:
+    """A digit of another script as ASCII has it, and $ for a currency's sign that is not told apart."""
+    if character <= "\x7f" or character in "¢£¥€":
+        return character
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    return "$" if unicodedata.category(character) == "Sc" else character
+
+
+# --- the forms ----------------------------------------------------------------------------------------------------------------
+
+# A number without its sign. Atomic: no text makes the search go back over what it has read.
+_STYLES = (
+    r"(?!0\.)\d{1,3}(?:\.\d{3})+,\d+(?!\d|\.\d)",  # 1.234,50
+    r"\d{1,3}(?:,\d{3})++(?![\d])(?:\.\d+)?",  # 1,234.50
+    r"\d{1,2}(?:,\d{2}){1,6},\d{3}(?!\d)(?:\.\d+)?",  # 12,34,567
+    r"\d{1,3}(?: \d{3})++(?![\d])(?:[.,]\d+)?",  # 10 000,5
+    r"\d{1,3}(?:['’]\d{3})++(?!\d)(?:\.\d+)?",  # 10'000
+    r"\d{1,3}(?:_\d{3})++(?!\d)",  # 10_000
+    r"\d{1,3}(?:\.\d{3}){2,}+(?![\d.,])",  # 1.234.567
+    r"\d++(?:\.\d+)?",
+    r"\.\d+",
+)
+_DECIMAL_COMMA = r"(?:\d+,(?:\d{1,2}|\d{4,})|0,\d+)(?![\d,])"  # 3,5
+_LISTED = f"(?>{'|'.join(_STYLES)})"  # within a pair a comma parts two numbers
+_NUMBER = f"(?>{'|'.join([*_STYLES[:-2], _DECIMAL_COMMA, *_STYLES[-2:]])})"
+_SIGN = r"(?:(?<![\w.)\]}])[+-]\s?|(?<![\w.)\]}])[+-](?=[$€£¥]))?"
+_SIGNED = r"-?\s?\d++(?:\.\d+)?"
+_POWER_OF_TEN = r"(?:[eE][+-]?\d{1,4}(?![\w])|\s?[×x*]\s?10\^[({]?[+-]?\d{1,4}[)}]?)"
+_TOKEN = re.compile(
+    # What has digits and is not one number: it is passed over as a whole.
+    rf"(?P<other>"
+    r"\d{4}-\d{1,2}-\d{1,2}(?!\d)|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}(?!\d)"  # dates
+    r"|\d+:\d+(?::\d+)*+"  # times, ratios
+    r"|\d+(?:\.\d+){2,}+(?<!\.\d{3})"  # versions
+    r"|\d[\dA-F]*_\d{1,2}(?![\w])"  # 1010_2
+    rf"|(?:{_NUMBER}\s?)?±\s?[$€£¥]?\s?{_NUMBER}"
+    rf"|{OPEN}[^{OPEN}{CLOSE}]*{CLOSE}"  # formulas
+    r"|\d+/\d+/\d+"
+    rf"|[(\[{{<⟨]\s?[+-]?{_LISTED}(?:\s?[,;]\s?[+-]?{_LISTED}){{1,20}}+\s?[)\]}}>⟩]"  # pairs, sets
+    rf"|(?:{_SIGN}{_NUMBER}\s?)?(?:[×*]\s?)?√\s?[({{]?\s?{_NUMBER}?[)}}]?"  # surds
+    r")"
+    rf"|(?P<mixed>{_SIGN}(?:[$€£¥]\s?)?\d{{1,9}}(?:\s|\s?(?=\\))(?:\\frac\s?\{{\s?\d+\s?\}}\s?\{{\s?\d+\s?\}}|\d{{1,4}}/\d{{1,4}}(?![\d/])))"
+    rf"|(?P<fraction>{_SIGN}(?:[$€£¥]\s?)?(?:\\frac\s?\{{\s?{_SIGNED}\s?\}}\s?\{{\s?{_SIGNED}\s?\}}|{_NUMBER}\s?/\s?-?\d+(?![\d./]\d|:)))"
+    rf"|(?P<number>{_SIGN}(?:[$€£¥]\s?)?(?P<digits>{_NUMBER})(?P<ten>{_POWER_OF_TEN})?)"
+)
+_MULTIPLES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "萬": 4, "億": 8, "亿": 8, "千": 3, "百": 2}
+_MULTIPLES |= {"k": 3, "mn": 6, "bn": 9, "tn": 12, "m": 6, "b": 9}
+_MULTIPLE = re.compile(
+    r"\s?(?P<word>thousand|million|billion|trillion|[万萬億亿千百])(?![a-z])|(?P<short>k|mn|bn|tn|m|b)(?!\w)", re.IGNORECASE
+)
+_LESS = re.compile(r"(?P<digits>\d{1,4})(?P<word>[万萬千百])?")  # 1万5千 is 15000
+_RAISED = re.compile(r"\^[({]?(?P<power>[+-]?\d{1,4})[)}]?")
+_EXCLAIMS = re.compile(r"[^!]{0,2000}[a-zA-Z]{2}[^!]{0,200}!(?:\s|\Z)")  # "It's 5!" is no factorial, "5!" is
+_FUNCTIONS = "log|ln|exp|sin|cos|tan|cot|sec|csc|sqrt|alpha|beta|gamma|delta|theta|lambda|phi|omega|infty|binom"
+_NOT_ALONE = re.compile(
+    rf"\s?[×*]?\s?(?:√|π|\\[a-z]*(?:{_FUNCTIONS})|!|pi\b)|\^|[xyzni]\b|(?-i:[aeqrα-λν-ω](?!\w))", re.IGNORECASE
+)
+
+
+# What makes a formula of the text around a number.
+_UNIT = (
+    r"(?:[munkcd]?m|[mk]?g|[mk]?[lL]|[munk]?s|[mk]?[VWAJNT]|[kM]?Hz|k?Pa|[kM]?Wh|°?[CFK]|°|%|[hdt]|hrs?|mins?|sec|mph|kph|in|ft|yd|mi|lbs?|oz"
+    r"|gal|mol|USD|EUR)(?![a-zA-Z])(?:\s?\^-?[1-3])?"
+)
+_UNITS = re.compile(
+    rf"\s{{0,4}}(?:{_UNIT}(?:\s?[/·×-]\s{{0,2}}{_UNIT})*|[/(]\s?{_UNIT}(?:/{_UNIT})?\s?\)?|\([^()^_<>\\]{{1,40}}\))(?!\s?\()"
+)
+_NAMED = re.compile(  # x =, f(x) =, y_3 =
+    r"(?:\A|(?<=[\s,:({\[]))(?<![-+*/×^_\d)}]\s)\s*\\?[a-zA-Z][\w']{0,30}(?:\s?_\s?(?:\{[^{}]{1,20}\}|\w))?(?:\s?\([^()]{0,40}\)|\s?\^\d)?\s*"
+    r"(?:=|≈|\\approx(?![a-zA-Z]))"
+)
+_EQUALS = re.compile(r"=|≈|\\approx(?![a-zA-Z])")
+_OPTION = re.compile(r"\s*\(?[A-Ha-h][).:]\s")  # (E) 5
+_SYMBOL = re.compile(r"[<>≤≥≠±∞√π∈∪∩^|]|_(?=[\w{])|\\(?!quad|qquad|boxed|fbox|approx|[lc]?dots)[a-zA-Z]+")
+_MEASURED = re.compile(rf"(?<=\d){_UNITS.pattern}")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,60}>")
+_OPERATOR = re.compile(r"\s?[-+*/×÷]\s?(?:\d|[(\\{√π]|[a-zA-Z]{1,2}(?![a-zA-Z]))")
+_LETTERS = re.compile(
+    r"(?<![a-zA-Z°'’])[a-zA-Z](?![a-zA-Z.])|\A(?!st|nd|rd|th)[a-zA-Z]{2}(?![a-zA-Z])"
+)  # of 4ab, but not of "it is 4"
+_A_WORD = re.compile(r"[^\W\d_]{3}|[\u0e00-\uffff]")
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_VALUES = re.compile(r"(?<=\d),(?=[+-]?(?:\d{1,2}|\d{4,})(?!\d))")  # n = -6,9 are two
+_MULTIPLIED = re.compile(r"(?<=\d)(?=[kKMBb](?![a-zA-Z]))")  # in a formula, 2k is no 2000
+_TUPLE = re.compile(r"[(\[{][^()\[\]{}]{1,200},[^()\[\]{}]{1,200}[)\]}]")
+_IN_FORMULA = re.compile(f"{OPEN}([^{OPEN}{CLOSE}]*){CLOSE}")
+
+
+def _formula(match: re.Match[str]) -> str:
+    text = _MULTIPLIED.sub(" ", match[1].strip())
+    text = _TUPLE.sub(lambda pair: re.sub(r",\s*", ", ", pair[0]), text)  # in a formula, (1,234) is a pair
+    return f" {marked_formula(text)} "
+
+
+def marked_formula(text: str) -> str:
+    """A formula, or what it says of its name, within marks, as a token without a value, where it is more than a number."""
+    named, rest = parted(text)
+    if named and _VALUES.search(rest):
+        return f"{OPEN}{text}{CLOSE}"
+    if sides := list(_EQUALS.finditer(rest)):  # = 2 x 9 = 18
+        left = _MEASURED.sub(" ", rest[: sides[-1].start()])
+        if (not named and _LETTERS.search(_COMMAND.sub(" ", f" {left}"))) or re.search(r"\d,|, ", left):
+            return f"{OPEN}{text}{CLOSE}"
+        named, rest = named + rest[: sides[-1].end()], rest[sides[-1].end() :]
+    found = list(numerals(rest))
+    if not found or OPEN in rest:
+        return text
+    is_term = len(found) > 1 and any(one.value is None for one in found)  # 5x - 2
+    is_term |= any(is_formula("", rest[one.end : other.start], is_math=True) for one, other in pairwise(found))  # 2(x - 3)
+    if is_term or is_formula(rest[: found[0].start], rest[found[-1].end :], is_math=True):
+        return f"{named}{OPEN}{rest}{CLOSE}"
+    return text
+
+
+def parted(text: str) -> tuple[str, str]:
+    """A text as what it names ("x =") and what it says of it."""
+    if (name := _NAMED.search(text)) is None:
+        return "", text
+    return text[: name.end()], text[name.end() :]
+
+
+def has_words(text: str) -> bool:
+    """Whether a text says something, or is a formula alone."""
+    return _A_WORD.search(_COMMAND.sub(" ", text)) is not None
+
+
+def values_apart(text: str) -> str:
+    """A formula with its values apart: n = -6,9 are two, and not a decimal comma."""
+    return _VALUES.sub(", ", text)
+
+
+def is_formula(before: str, after: str, *, is_math: bool) -> bool:
+    """Whether a number is only a part of a formula, by what is around it; `is_math`: a letter there is a variable."""
+    if (stars := re.search(r"(\*{1,3}|_{1,2})\s*\Z", before)) and after.lstrip(" .").startswith(stars[1]):  # emphasis
+        before, after = before[: stars.start()], after.lstrip(" .")[len(stars[1]) :]
+    before, after = _OPTION.sub("", _TAG.sub("", before)), _TAG.sub("", after)
+    unit = _UNITS.match(after)
+    after = after[unit.end() :] if unit else after
+    if _SYMBOL.search(before) or _SYMBOL.search(after) or _OPERATOR.match(after) or re.search(r"[-+*/×÷]\s?[({]?\s?$", before):
+        return True
+    return is_math and any(_LETTERS.search(part) for part in (f" {before}", after))
+
+
+def numerals(text: str) -> Iterator[Numeral]:
+    """The numerals of a text made `plain`, in order. Digits within a word (v2, CO2) and exponents do not count."""
+    end = 0
+    for match in _TOKEN.finditer(text):
+        if match.start() < end:  # 5千 in 1万5千
+            continue
+        before = text[match.start() - 1] if match.start() else ""
+        if match["other"]:
+            yield Numeral(match.start(), match.end(), None)
+        elif not (before and (_is_spaced_letter(before) or before in "^_.\\" or before.isdigit())) and not text.endswith(
+            "_{", 0, match.start()
+        ):
+            end, value = _valued(match, text)
+            yield Numeral(match.start(), end, value)
+
+
+def _valued(match: re.Match[str], text: str) -> tuple[int, Fraction | None]:
+    """Where a numeral ends, and its value."""
+    written, end = match[0], match.end()
+    negative = written.lstrip().startswith("-")
+    value: Fraction | None
+    if match["mixed"]:
+        whole, over, under = (int(part[:LONGEST]) for part in re.findall(r"\d+", written))
+        value = whole + Fraction(over, under) if under else None
+    elif match["fraction"]:
+        bare = re.sub(r"^[+\-$€£¥\s]+", "", written)
+        if bare.startswith("\\"):
+            top_text, bottom_text = re.findall(_SIGNED, bare)
+        else:
+            top_text, _, bottom_text = bare.rpartition("/")
+        negative ^= ("-" in top_text) ^ ("-" in bottom_text)
+        top, bottom = (decimal(re.sub(r"[-\s]", "", part)) for part in (top_text, bottom_text))
+        value = top / bottom if top is not None and bottom else None
+    else:
+        value = decimal(match["digits"])
+        if value is not None and match["ten"]:
+            power = int(re.findall(r"[+-]?\d+", match["ten"])[-1])
+            value = value * Fraction(10) ** power if abs(power) <= LARGEST_POWER else None
+        elif raised := _RAISED.match(text, end):
+            power, end = int(raised["power"]), raised.end()
+            small = value is not None and abs(power) <= LARGEST_POWER and len(match["digits"]) <= 6 and (value or power > 0)
+            value = value**power if small and value is not None else None
+        elif (multiple := _MULTIPLE.match(text, end)) and (multiple["word"] or _may_be_short(multiple["short"], written)):
+            end = multiple.end()
+            power = _MULTIPLES[multiple[0].strip().lower()]
+            value = value and value * 10**power
+            while multiple["word"] and multiple["word"] > "\x7f" and (less := _LESS.match(text, end)):
+                power, before = _MULTIPLES[less["word"]] if less["word"] else 0, power
+                if power >= before or value is None:
+                    break
+                value, end = value + int(less["digits"]) * 10**power, less.end()
+    if (more := _NOT_ALONE.match(text, end)) and not (more[0] == "!" and _EXCLAIMS.match(text)):
+        return end, None
+    return end, -value if negative and value is not None else value
+
+
+def _may_be_short(word: str, written: str) -> bool:
+    """Whether a letter behind a number is its multiple: 5k, $2.5M, 3bn; 5 m is a length, 2.5M a concentration."""
+    return word in ("k", "mn", "bn", "tn") or (word in "KMBmb" and any(sign in written for sign in "$€£¥"))
+
+
+def decimal(digits: str) -> Fraction | None:
+    """The value of a number written in digits, in any of the styles, without sign; None for one of too many digits."""
+    if len(digits) > LONGEST:
+        return None
+    bare = re.sub(r"[ '’_]", "", digits)
+    if re.fullmatch(r"\d{1,3}(?:\.\d{3})+,\d+|(?:\d+,(?:\d{1,2}|\d{4,})|0,\d+)", bare):
+        bare = bare.replace(".", "").replace(",", ".")
+    elif bare.count(".") > 1:
+        bare = bare.replace(".", "")
+    return Fraction(bare.replace(",", "") or "0")
+
+
+def _is_spaced_letter(character: str) -> bool:
+    """Whether it is a letter of a script that puts spaces between words: digits right behind one are part of its word."""
+    return character.isalpha() and not (
+        0xE00 <= ord(character) < 0xF00
+        or 0x1000 <= ord(character) < 0x10A0
+        or 0x1780 <= ord(character) < 0x1800
+        or ord(character) >= 0x2E80
+    )

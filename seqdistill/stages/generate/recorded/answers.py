@@ -1,0 +1,109 @@
+"""Which objects and texts of a row are an API's, and which are what a model wrote: an answer may itself be JSON.
+
+Does not know rows; `replies` reads what is an API's.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from seqdistill.engines.replies import as_dict
+from seqdistill.stages.generate.recorded.chats import objects
+from seqdistill.stages.generate.recorded.replies import PARTS, finish_of
+from seqdistill.stages.generate.recorded.streams import is_chunk
+from seqdistill.tasks.messages import ROLES, is_assistant, is_conversation
+from seqdistill.tasks.prompt_files import value_text
+
+OF_TEXT = {
+    "content",
+    "text",
+    "generated_text",
+    "generation",
+    "message",
+    "output",
+    "outputText",
+    "response",
+    "parts",
+    "completion",
+}
+OF_TEXT |= {"answer", "value"}
+BESIDE = {  # what an API's object has beside its text
+    *("id", "object", "created", "created_at", "model", "provider", "usage", "usage_metadata", "token_usage", "tokens", "meta"),
+    *("metadata", "response_metadata", "additional_kwargs", "finish_reason", "stop_reason", "done_reason", "finishReason"),
+    *(
+        "stopReason",
+        "completionReason",
+        "refusal",
+        "reasoning",
+        "reasoning_content",
+        "thinking",
+        "details",
+        "logprobs",
+        "index",
+    ),
+    *("tool_calls", "function_call", "annotations", "audio", "error", "done", "seed", "cost", "latency", "tokenCount"),
+    *("prompt_token_count", "generation_token_count", "inputTextTokenCount", "results", "outputs", "messages"),
+}
+
+
+def is_reply(value: Any) -> bool:
+    """Whether an object is an API's reply or a message of the assistant, and not an answer that is itself JSON."""
+    if not isinstance(value, Mapping):
+        return False
+    message = as_dict(value.get("message")) or as_dict(as_dict(value.get("output")).get("message"))
+    choices, candidates = objects(value.get("choices")), objects(value.get("candidates"))
+    return (
+        any(one.keys() & {"message", "delta", "finish_reason"} or ("text" in one and "model" in value) for one in choices)
+        or any(one.keys() & {"content", "finishReason"} for one in candidates)
+        or any(is_assistant(one) and "content" in one for one in (value, message))
+        or (value.get("object") == "response" and isinstance(value.get("output"), list))
+        or ("stop_reason" in value and bool(value.keys() & OF_TEXT))
+        or (is_conversation(value.get("messages")) and any(map(is_assistant, value["messages"])))
+    )
+
+
+def is_request(value: Any) -> bool:
+    """Whether an object is a request to an API, its messages or one of them, and not a prompt that is itself JSON."""
+    if not isinstance(value, Mapping):
+        return False
+    contents = objects(value.get("contents"))
+    return (
+        is_conversation(value.get("messages"))
+        or any("parts" in one for one in contents)
+        or (str(value.get("role")).lower() in ROLES and bool(value.keys() & {"content", "parts"}))
+        or {"raw", "label"} <= value.keys()  # Promptfoo's
+    )
+
+
+def written(answer: Any, *, is_output: bool = False) -> Any:
+    """An answer as text, where a row holds it as a number, a truth, an object of no API, or alone in a list.
+
+    The output of a program (`is_output`) is an object with the answer in it, whatever else it holds.
+    """
+    if isinstance(answer, list) and len(answer) == 1 and not isinstance(answer[0], (dict, list)):
+        return written(answer[0])
+    if isinstance(answer, (bool, int, float)):
+        return value_text({"answer": answer}, "answer", "") or ""
+    if not isinstance(answer, dict) or not answer or is_reply(answer) or is_chunk(answer) or _is_wrapper(answer):
+        return answer
+    return answer if is_output and OF_TEXT & answer.keys() else json.dumps(answer, ensure_ascii=False)
+
+
+def left_out(reply: Any) -> list[str]:
+    """The fields of a recorded object beside the text that is taken of it, where it is of no known API; mostly none."""
+    if not isinstance(reply, Mapping) or is_reply(reply) or is_chunk(reply) or _is_wrapper(reply):
+        return []
+    return sorted(map(str, reply.keys() - OF_TEXT - BESIDE))
+
+
+def _is_wrapper(answer: Mapping[str, Any]) -> bool:
+    """Whether an object is no more than a text with what an API or a tool has beside it."""
+    if answer.keys() & {"streamed_data", "chunks", "events"} or answer.get("type") in (*PARTS, "message"):
+        return True
+    if isinstance(answer.get("error"), dict) or answer.keys() <= {"error"} or isinstance(answer.get("usage"), dict):
+        return True
+    texts = [answer[key] for key in OF_TEXT & answer.keys() if answer[key] not in (None, "", [], {})]
+    if any(isinstance(one, Mapping) and not is_reply(one) and not _is_wrapper(one) for one in texts):
+        return False
+    named = bool(OF_TEXT & answer.keys()) and len(texts) <= 1
+    return named and (finish_of(answer) is not None or not answer.keys() - OF_TEXT - BESIDE)
