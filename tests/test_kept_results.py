@@ -1,6 +1,7 @@
 """A second attempt that fails, is refused or interrupted leaves the result of the first whole and usable, in every stage."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -163,6 +164,20 @@ def test_a_second_attempt_that_fails_leaves_the_first_result(
         assert any("stopped before its end" in why for why in api.status(run, recipe).stages[2].why)
     if not forced:
         assert {one.state for one in api.status(run, first[1]).stages} == {"done"}
+
+
+def test_a_second_eval_s_report_is_of_its_own_files(first: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(first[0], run)
+    recipe = {**first[1], "eval": {**first[1].get("eval", {}), "max_tokens": 9}}
+    again = shutil.copytree(run, tmp_path / "again" / "run")
+    (again / "eval" / "manifest.json").unlink()
+    (again / "eval" / "predictions.jsonl").unlink()
+    for one in (run, again):
+        api.evaluate(one, recipe)
+        page = (one / "eval" / "report.html").read_text()
+        assert file_sha256(one / "eval" / "predictions.jsonl")[:12] in page
+        assert "train " in page and not re.search(r", eval \d+ s", page), "the earlier eval's time is not this one's"
 
 
 def test_a_student_that_was_cut_stays_with_the_base_it_is_compared_with(tiny_model: Path, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from seqdistill.errors import UsageError
 from seqdistill.records import (
+    atomic_folder,
+    atomic_path,
     atomic_write,
     check_messages,
     file_sha256,
@@ -100,3 +102,14 @@ def test_names_depend_on_content_alone(tmp_path: Path) -> None:
 def test_wrong_messages_are_named_by_place_and_key(messages: object) -> None:
     with pytest.raises(UsageError, match=r"f\.jsonl:7.*'messages'"):
         check_messages(messages, "f.jsonl:7", "messages")
+
+
+def test_what_another_is_at_work_on_is_not_taken_for_left_over(tmp_path: Path) -> None:
+    (tmp_path / ".rows.jsonl.a1b2c3d_.tmp").write_text("of a process that was killed")
+    with atomic_path(tmp_path / "rows.jsonl") as first, atomic_folder(tmp_path / "model") as folder:
+        with atomic_path(tmp_path / "rows.jsonl") as second, atomic_folder(tmp_path / "model"):
+            second.write_text("2")
+        assert first.exists() and folder.exists()
+        first.write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "rows.jsonl"]
+    assert (tmp_path / "rows.jsonl").read_text() == "1"

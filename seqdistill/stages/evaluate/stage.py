@@ -66,7 +66,8 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         safety = safety_rows(inputs.safety, completions)
         scores = scores_of(run, recipe, contestants, inputs.scoring, primary, answers, latencies, safety, judge, forced)
         with record.new_files() as new:
-            write_jsonl(new / "predictions.jsonl", (answer.row() for answer in answers))
+            predictions = new / "predictions.jsonl"
+            write_jsonl(predictions, (answer.row() for answer in answers))
             if forced:
                 write_jsonl(new / "forced.jsonl", forced[0])
             if inputs.safety:
@@ -75,7 +76,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
                 write_jsonl(new / "judgements.jsonl", judgements)
             write_json(new / "scores.json", scores)
             write_json(new / "deferral.json", scores["deferral"])
-            write_report(new / "report.html", run, scores, (answer.row() for answer in answers))
+            write_report(new / "report.html", run, scores, (answer.row() for answer in answers), predictions)
         if forced:
             partial_file(paths["forced"]).unlink(missing_ok=True)
         write_model_card(run, scores)

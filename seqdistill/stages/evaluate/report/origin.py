@@ -35,7 +35,7 @@ def funnel_bars(run: Run) -> list[Document]:
     ]
 
 
-def lineage(run: Run, scores: Document) -> list[Document]:
+def lineage(run: Run, scores: Document, predictions: Path) -> list[Document]:
     """From the prompts to everybody's answers, each file with its rows and the start of its SHA-256; `leads`: to the next."""
     manifests = {stage: run.manifest(stage) or {} for stage in STAGES}
     found: list[Document] = []
@@ -56,7 +56,6 @@ def lineage(run: Run, scores: Document) -> list[Document]:
             if stage == "train" and (size := scores["models"]["student"].get("parameters")):
                 facts.append(f"{count(size)} parameters")
             add(label, file, output["sha256"], [*facts, manifests[stage].get("finished", "")[:10]], leads=True)
-    predictions = run.file("eval", "predictions.jsonl")
     if predictions.is_file():
         add("all answers", predictions.name, file_sha256(predictions), [f"{scores['n']:,} prompts compared"], leads=False)
     if test := manifests["filter"].get("inputs", {}).get("test"):
@@ -64,9 +63,9 @@ def lineage(run: Run, scores: Document) -> list[Document]:
     return found
 
 
-def provenance(run: Run, scores: Document) -> list[tuple[str, str]]:
-    """Models, settings, machine and versions, by name."""
-    manifests = {stage: run.manifest(stage) or {} for stage in STAGES}
+def provenance(run: Run, scores: Document, *, finished: bool) -> list[tuple[str, str]]:
+    """Models, settings, machine and versions, by name; while eval is not `finished`, its manifest is of an earlier one."""
+    manifests = {stage: (run.manifest(stage) or {}) if finished or stage != "eval" else {} for stage in STAGES}
     found = [(role, f"{facts['name']} ({facts['identity']}), {facts['engine']}") for role, facts in _named(scores)]
     found.append(("teacher's license", str(scores["teacher_license"] or "not stated")))
     limits = f"temperature {scores['temperature']:g}, at most {scores['max_tokens']} new tokens"

@@ -26,14 +26,16 @@ Document = dict[str, Any]
 GENERATIONS = 3  # validation prompts whose answers are shown, step by step
 
 
-def write_report(path: Path, run: Run, scores: Document, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes the page. `rows` are the lines of predictions.jsonl."""
-    page = render(run, scores, list(rows))
+def write_report(
+    path: Path, run: Run, scores: Document, rows: Iterable[Mapping[str, Any]], predictions: Path | None = None
+) -> None:
+    """Writes the page. `rows` are the lines of predictions.jsonl, which is in `predictions` while eval is not finished."""
+    page = render(run, scores, list(rows), predictions)
     with atomic_write(path) as file:
         file.write(page)
 
 
-def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
+def render(run: Run, scores: Document, rows: list[Mapping[str, Any]], predictions: Path | None = None) -> str:
     """The page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -102,8 +104,8 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]]) -> str:
         "slice_names": sorted({item.student["slice"] for item in found if item.student["slice"] is not None}),
         "confident": any(item.student.get("confidence") is not None for item in found),
         "funnel": origin.funnel_bars(run),
-        "lineage": origin.lineage(run, scores),
-        "provenance": origin.provenance(run, scores),
+        "lineage": origin.lineage(run, scores, predictions or run.file("eval", "predictions.jsonl")),
+        "provenance": origin.provenance(run, scores, finished=predictions is None),
     }
     return environment.get_template("page.html.jinja").render(values)
 
