@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 from chat_server import ChatServer
+from read_only import read_only
 from test_api import tables, toml
 
+from seqdistill import api
 from seqdistill.cli import main
 from seqdistill.recipe.remembered import TEMPLATE, resolved_recipe
 from seqdistill.runs import STAGES, Run
@@ -91,6 +94,60 @@ def test_a_moved_run_works_with_what_it_has_and_names_what_it_lacks(
     seen = capsys.readouterr()
     assert says in " ".join((seen.out + seen.err).split())
     assert all((run / stage / "manifest.json").exists() for stage in STAGES)
+
+
+READ_ONLY: list[tuple[list[str], int, str]] = [
+    (["status"], 0, DONE),
+    (["verify"], 0, "whole"),
+    (["show"], 0, "INCONCLUSIVE"),
+    (["run"], 0, ""),
+    *(([stage], 0, "") for stage in STAGES),
+    (["train", "--preflight"], 0, ""),
+    (["train", "--preflight", "--set", "train.vocabulary=task"], 0, ""),
+    (["train", *AGAIN], 1, "Permission denied"),
+    (["export", "--to", "safetensors", "--out", "OUT"], 0, ""),
+    (["export", "--to", "vllm", "--out", "OUT"], 0, ""),
+    (["export", "--data", "trl", "--out", "OUT"], 0, ""),
+    (["export", "--data", "llama-factory", "--out", "OUT"], 0, ""),
+    (["export", "--to", "safetensors"], 1, "Permission denied"),
+    (["export", "--data", "trl"], 1, "Permission denied"),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "says"), READ_ONLY, ids=[" ".join(case[0]) for case in READ_ONLY])
+def test_a_read_only_run_does_all_that_writes_nothing_to_it(
+    command: list[str], code: int, says: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = moved(project, tmp_path, PROMPTS, TEST)
+    before = sorted(run.rglob("*"))
+    words = [word.replace("OUT", str(tmp_path / "out")) for word in command[1:]]
+    with read_only(run):
+        assert main([command[0], str(run), *words]) == code
+    seen = capsys.readouterr()
+    assert says in " ".join((seen.out + seen.err).split()) and "Traceback" not in seen.err
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_moved_run_whose_vocabulary_is_the_task_s_is_not_compared_without_its_test_set(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(project, tmp_path / "project")
+    recipe = tomllib.loads((folder / "recipe.toml").read_text())
+    recipe["train"]["vocabulary"] = "task"
+    recipe["filter"]["contamination"] = {"against": ["others.jsonl"]}
+    (folder / "others.jsonl").write_text('{"prompt": "Another task altogether"}\n')
+    (folder / "recipe.toml").write_text(toml(recipe))
+    for stage in ("filter", "train"):
+        assert main([stage, str(folder / "run"), "-c", str(folder / "recipe.toml"), "-q"]) == 0
+    run = moved(folder, tmp_path)
+    for name in ("others.jsonl", TEST):  # with each, one less is not there
+        for stage in api.status(run).stages[1:3]:
+            whole = stage.stage == "train" and (run / TEST).exists()
+            assert stage.state == "done" and [why[:30] for why in stage.why] == ["not compared with the recipe: "] * (not whole)
+        assert main(["filter", str(run)]) == 2 and NOT_THERE in " ".join(capsys.readouterr().err.split())
+        (run / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / name, run / name)
+    assert [(stage.state, stage.why) for stage in api.status(run).stages[1:3]] == [("done", [])] * 2
 
 
 def test_a_moved_run_serves_the_student_with_the_template_it_was_trained_with(project: Path, tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def inherit(run: Path, member: Path, recipe: Recipe) -> None:
 
 def _sealed(memory: Mapping[str, Any], recipe: bytes | None) -> str:
     """The text of run.json, with the hash of the recipe beside it and its own: what is changed by hand shows."""
-    known = {**memory, **({} if recipe is None else {"recipe_sha256": hashlib.sha256(recipe).hexdigest()})}
+    ordered = {key: memory[key] for key in KNOWN if key in memory}  # as it is read: written again it is the same text
+    known = {**ordered, **({} if recipe is None else {"recipe_sha256": hashlib.sha256(recipe).hexdigest()})}
     return json_text({**known, "seal": seal(known)})
 
 

@@ -151,10 +151,13 @@ def is_up_to_date(run: Run, recipe: Recipe) -> bool:
 def record_of(run: Run, recipe: Recipe) -> StageRecord:
     """What decides whether filter has something to do. Raises UsageError before generate ran and without the test set."""
     samples, form = run.need("generate", "samples.jsonl"), _form(run, recipe)
-    if recipe.task.test is not None:
-        check_source(recipe.task.test)
+    for source in (recipe.task.test, *recipe.filter.contamination.against):
+        if source is not None:
+            check_source(source)
     decisions = decisions_file(run) if read_decisions(run) else None
-    return StageRecord(run, "filter", _settings(recipe, form), _inputs(recipe, samples, decisions))
+    with_paths = _settings(recipe, form)  # as older versions recorded them; files count by their content, wherever they are
+    own = {**with_paths, "filter.contamination.against": [*filter(is_hub_source, recipe.filter.contamination.against)]}
+    return StageRecord(run, "filter", own, _inputs(recipe, samples, decisions), older_settings=[with_paths])
 
 
 def check(run: Run, recipe: Recipe, progress: Progress, *, prompts: bool = True) -> None:

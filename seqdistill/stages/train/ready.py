@@ -4,10 +4,13 @@ Finds what is wrong before anything that an earlier training left is touched. Do
 that is cut from its teacher.
 """
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from seqdistill.engines.loading import folder_here, load
@@ -258,15 +261,32 @@ def check(run: Run, recipe: Recipe, progress: Progress) -> Preflight:
     steps, recipe = layers_of_steps(recipe), first_step(run, recipe)
     student, method = find_student(recipe), method_of(recipe.train)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
-    with run.locked("train"), quiet():
+    with _place_for(run) as place, quiet():
         try:
-            ready = make_ready(run, recipe, student, method, files, progress, measure=True)
+            ready = make_ready(place, recipe, student, method, files, progress, measure=True)
             if steps:
                 listed = ",".join(map(str, steps))
                 ready.notes.append(f"this is the first of the steps {listed}; each of them takes as many steps of training")
             return report(ready)
         finally:
-            discard(run)
+            discard(place)
+
+
+@contextlib.contextmanager
+def _place_for(run: Run) -> Iterator[Run]:
+    """Where the checks can make what they need: the run, held meanwhile, or a folder with links to a read-only one."""
+    train = run.file("train", "")
+    if os.access(train if train.exists() else run.path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        with run.locked("train"):
+            yield run
+        return
+    with TemporaryDirectory() as folder:
+        place = Run(Path(folder))
+        place.file("train", "").mkdir()
+        for part in (*run.path.iterdir(), *train.glob("base*")):
+            if part != train:
+                (place.path / part.relative_to(run.path)).symlink_to(part.absolute())
+        yield place
 
 
 def report(ready: Ready) -> Preflight:

@@ -14,7 +14,7 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Message, Sample, is_hub_source, read_samples
 from seqdistill.runs import Run
 from seqdistill.stages.train.rendering import PROBE, Template, Unfit
-from seqdistill.tasks.prompt_files import load_prompts
+from seqdistill.tasks.prompt_files import check_source, load_prompts
 from seqdistill.tasks.row_files import read_rows
 from seqdistill.tasks.templates import load_template
 
@@ -26,11 +26,14 @@ TURNS: list[list[Message]] = [  # what the chat template writes around texts
 
 
 def text_files(run: Run, recipe: Recipe) -> dict[str, Path]:
-    """The files, beside filter's, that a run's texts come from."""
-    files = {"samples": run.file("generate", "samples.jsonl")}
-    if recipe.task.test and not is_hub_source(recipe.task.test):
-        files["test"] = Path(recipe.task.test)
-    return {name: path for name, path in files.items() if path.exists()}
+    """The files, beside filter's, that a run's texts come from. Raises UsageError where the test set's is not there."""
+    written = run.file("generate", "samples.jsonl")
+    files = {"samples": written} if written.exists() else {}
+    if recipe.task.test is not None:
+        check_source(recipe.task.test)
+        if not is_hub_source(recipe.task.test):
+            files["test"] = Path(recipe.task.test)
+    return files
 
 
 def run_texts(run: Run, recipe: Recipe, template: Template, rows: Iterable[Sample]) -> list[str]:
