@@ -4,7 +4,7 @@ One pass gathers facts of fixed size, the rules decide on them in order, a secon
 rule, its reason and the row that was kept instead; read = kept + rejected. The rules are in files named after them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,12 +105,8 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         personal = mask_personal_data(facts, reviewed, config.personal_data, read)
 
         agreed = agreement_report(facts.agreements, facts.labels, facts.slices, rejections.kept(np.arange(len(facts))))
-        warnings = [*warnings_of(facts, rejections), *_repeated_warnings(repeated, read), *choice.warnings]
-        if shared:
-            warnings.append(
-                f"{len(shared):,} rows share most of their wording with a test item, as rows of many prompts do: this is "
-                "taken to be the template, and they are kept"
-            )
+        repetitions = _repeated_warnings(repeated, read)
+        warnings = [*warnings_of(facts, rejections), *repetitions, *choice.warnings, *_shared_warnings(shared)]
         for warning in warnings:
             progress.note(f"warning: {warning}")
         _check_something_is_left(rejections, len(facts), samples)
@@ -129,11 +125,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         result: dict[str, Any] = {
             "read": len(facts),
             "kept": kept,
-            "train": counts["train.jsonl"],
-            "validation": counts["validation.jsonl"],
-        }
-        result |= {
-            "rejected": counts["rejected.jsonl"],
+            **{name: counts[f"{name}.jsonl"] for name in ("train", "validation", "rejected")},
             "by_rule": document["by_rule"],
             "warnings": warnings,
             "review": reviewed.counts,
@@ -267,6 +259,13 @@ def _repeated_warnings(repeated: Sequence[Repeated], read: Rows) -> list[str]:
         f"{hidden(read(one.row).text)[:80]!r}"
         for one in repeated
     ]
+
+
+def _shared_warnings(shared: Collection[int]) -> list[str]:
+    text = (
+        "rows share most of their wording with a test item, as rows of many prompts do: this is taken to be the template, and"
+    )
+    return [f"{len(shared):,} {text} they are kept"] if shared else []
 
 
 def _check_something_is_left(rejections: Rejections, rows: int, samples: Path) -> None:
