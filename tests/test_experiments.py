@@ -36,7 +36,7 @@ def test_the_table_has_the_mean_over_prompts_and_the_range_over_seeds() -> None:
     scores = {"word, greedy": {"reference": [[10.0] * 12, [30.0] * 12], "teacher": [[float(n) for n in range(12)]] * 2}}
     row = opened("kim_rush").markdown(scores, [50.0] * 12).splitlines()[2]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[:3] == ["word, greedy", "20.0 [20.0, 20.0]", "10.0 to 30.0"]
+    assert cells[0] == "word, greedy" and cells[1].startswith("20.0 [") and cells[2] == "10.0 to 30.0"
     assert cells[3].startswith("5.5 [") and cells[4] == "5.5 to 5.5"
 
 
@@ -46,9 +46,12 @@ def test_a_setting_is_paired_with_the_recipe_seed_by_seed() -> None:
     once = {name: [[60.0] * 12] for name in ("teacher", "reference")}
     rows = opened("settings").markdown({"recipe": recipe, "more rows": other, "one seed": once}).splitlines()[2:]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert cells[0][:4] == ["recipe", "45.0 [45.0, 45.0]", "", "40.0 to 50.0"]
-    assert cells[1][:4] == ["more rows", "47.0 [47.0, 47.0]", "+2.0 [+2.0, +2.0]", "+1.0 to +3.0"]
-    assert cells[2][:4] == ["one seed", "60.0 [60.0, 60.0]", "+20.0 [+20.0, +20.0]", "+20.0 to +20.0"]
+    means = [[cell.partition(" [")[0] for cell in row[:4]] for row in cells]
+    assert means == [
+        ["recipe", "45.0", "", "40.0 to 50.0"],
+        ["more rows", "47.0", "+2.0", "+1.0 to +3.0"],
+        ["one seed", "60.0", "+20.0", "+20.0 to +20.0"],
+    ]
 
 
 def test_more_notices_begin_with_the_demo_s_own(tmp_path: Path) -> None:

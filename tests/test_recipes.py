@@ -150,7 +150,7 @@ def test_a_hosted_teacher_answers_through_its_batch_api_at_half_the_price(
     run = Run(tmp_path / "run")
     rows = through(run, "hosted-batch", student=writer)
     tested = {row["prompt"] for row in rows_of(prompts_folder() / "summarize" / "test.jsonl")}
-    assert len(rows) == 4 and len(server.batches) == 1
+    assert (len(rows), len(server.batches)) == (4, 2), "under a budget the first batch holds one request"
     assert {body["messages"][-1]["content"] for body in server.requests} <= tested, "eval's own prompts, one at a time"
     price = {"prompt": 0.25, "completion": 2.0}
     billed = sum(
