@@ -24,7 +24,7 @@ generate filter train eval: setup  ## one stage: make train RUN=runs/mine RECIPE
 	@$(BIN)/seqdistill $@ $(RUN) -c $(RECIPE) $(FLAGS)
 
 test: setup  ## everything but vLLM and the browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-vllm: .venv-vllm/installed  ## real vLLM, CPU build: the offline engine, and its server through the openai engine
 	.venv-vllm/bin/python -m pytest -o addopts= -v tests/on_vllm

@@ -35,7 +35,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"revision": "v2"},
     {"model": "other"},
 )
-TRIALS = 1000
+TRIALS = 500
 
 
 class Biller(ChatServer):
