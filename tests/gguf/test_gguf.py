@@ -73,7 +73,8 @@ def test_in_8_bits_it_answers_the_test_prompts_as_the_student(run: tuple[Run, di
     assert {row["id"]: (row["completion"], row["finish_reason"]) for row in found} == own
     assert len(set(own.values())) > 4, "it has learnt to tell notices apart"
     assert {reason for _, reason in own.values()} == {"stop"}, "it stops by itself, at the end of the turn"
-    assert exported.proof is not None and (exported.proof["same"], exported.proof["decision"]) == (ROWS, "EQUIVALENT")
+    assert exported.proof is not None and exported.proof["same"] == ROWS
+    assert exported.proof["decision"] == "INCONCLUSIVE", "of too few prompts, though all are the same"
 
 
 def test_it_carries_template_stops_and_system_message(run: tuple[Run, dict[str, Any]], exported: Exported) -> None:
