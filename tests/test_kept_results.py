@@ -82,7 +82,7 @@ def on_a_disk_with(room: int, act: Attempt) -> Attempt:
 
 
 def stopped_at(file: int, act: Attempt) -> Attempt:
-    """The attempt, with a Ctrl-C when so many files are written and this one is about to take its place."""
+    """The attempt, with a Ctrl-C when file number `file` is written and about to take its place."""
 
     def attempt(*of: Any, **more: Any) -> None:
         left, replace = file, os.replace

@@ -29,7 +29,7 @@ COMMANDS = [
 
 
 def main_killed_at(place: int, words: list[str]) -> None:
-    """Runs a command until it is about to rename so many files or folders."""
+    """Runs a command until it is about to rename its file or folder number `place`."""
     calls = itertools.count(1)
 
     def killing(rename: Any) -> Any:

@@ -2,13 +2,12 @@
 
 import contextlib
 import json
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import ChatServer
+from full_disk import room_for
 from served_runs import UNSURE, Served, served
 
 from seqdistill import api
@@ -127,17 +126,6 @@ def test_feedback_is_logged_and_a_correction_is_data(tmp_path: Path) -> None:
     assert next(read_samples(result.path)).text == "Better."
 
 
-@contextlib.contextmanager
-def room_for(file: Path, size: int) -> Iterator[None]:
-    """While the file may grow by so many bytes only, as on a disk that is nearly full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("size", [0, 100])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_line_that_does_not_fit_leaves_the_log_whole(tmp_path: Path, kind: str, size: int) -> None:
@@ -150,7 +138,7 @@ def test_a_line_that_does_not_fit_leaves_the_log_whole(tmp_path: Path, kind: str
         "feedback": lambda: log.feedback("a", "Better.", None),
     }[kind]
     log.answered(exchange)
-    with room_for(log.path, size):
+    with room_for(log.path.stat().st_size + size):
         for _ in range(2):
             with pytest.raises(OSError) if kind == "feedback" else contextlib.nullcontext():
                 write()
@@ -164,7 +152,7 @@ def test_feedback_that_could_not_be_logged_is_an_error_and_can_be_sent_again(tmp
     with served(tmp_path, options={"record": True}) as server:
         name, log = chat(server).parse().id, server.run.file("serve", "log.jsonl")
         feedback = {"id": name, "completion": "Better."}
-        with room_for(log, 100):
+        with room_for(log.stat().st_size + 100):
             status, body = post(server, "/feedback", feedback)
         assert (status, body["error"]["code"]) == (507, "not_logged")
         assert post(server, "/feedback", feedback)[0] == 200

@@ -1,7 +1,6 @@
 """Training that is stopped or killed ends with the same bytes as one that is not, whatever a batch is."""
 
 import os
-import resource
 import shutil
 import signal
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from forked import train_and_kill
+from full_disk import room_for
 from train_runs import ARGS, Impatient, Listener, a_recipe, a_run, sample, sha256
 
 from seqdistill.errors import SeqdistillError
@@ -116,13 +116,8 @@ def test_a_file_size_limit_is_named_and_the_training_resumes_without_it(
     tiny_model: Path, tmp_path: Path, limit: int, reason: str
 ) -> None:
     run, recipe = a_run(tmp_path), a_recipe(tiny_model, args={**ARGS, "max_steps": 2})
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        with pytest.raises(SeqdistillError, match=reason):
-            train(run, recipe, Silent())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with room_for(limit), pytest.raises(SeqdistillError, match=reason):
+        train(run, recipe, Silent())
     assert train(run, recipe, Silent()).steps == 2
 
 

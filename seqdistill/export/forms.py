@@ -286,7 +286,7 @@ def _stops_and_longest(model: Path, prompts: Mapping[str, Prompt]) -> tuple[list
 
 
 def _context(model: Path, tokens: int) -> int:
-    """The context that a server needs for so many tokens, with room for longer prompts; at most the model's own."""
+    """The context that a server needs for N tokens, with room for longer prompts; at most the model's own."""
     config = load("AutoConfig", ModelConfig(model=str(model))).get_text_config(decoder=True)
     needed = max(tokens, LEAST_CONTEXT)
     return min(needed, getattr(config, "max_position_embeddings", None) or needed)

@@ -93,7 +93,7 @@ def plain(text: str) -> str:
 
 
 def _ascii(character: str) -> str:
-    """A digit of another script as ASCII has it, and $ for a currency's sign that is not told apart."""
+    """A digit of another script as ASCII has it, and $ for the sign of any other currency."""
     if character <= "\x7f" or character in "¢£¥€":
         return character
     if character.isdecimal():

@@ -84,7 +84,7 @@ def planned_steps(trainer: Any, processes: int = 1) -> int:
 
 
 def planned_validations(trainer: Any, steps: int, processes: int = 1) -> int:
-    """How often a training of so many steps validates."""
+    """How often a training of N steps validates."""
     arguments = trainer.args
     if trainer.eval_dataset is None or arguments.eval_strategy.value == "no":
         return 0
