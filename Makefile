@@ -77,6 +77,7 @@ check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/benchmarks tests/experiments
 	$(BIN)/lint-imports
 
 bench: setup  ## side by side with the peers; each gets an environment of its own in .venv-bench; generate.py needs nginx

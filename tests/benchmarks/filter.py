@@ -81,7 +81,8 @@ def seqdistill(texts: list[str]) -> list[bool]:
     bounds = np.concatenate([[0], np.cumsum(np.concatenate([part.sizes for part in parts]))])
     sets = Sets(np.concatenate([part.hashes for part in parts]), bounds)
     same = np.zeros(len(texts), np.uint64)
-    return (near_duplicates(sets, same, np.arange(len(texts)), SIMILARITY).kept_by < 0).tolist()
+    kept: list[bool] = (near_duplicates(sets, same, np.arange(len(texts)), SIMILARITY).kept_by < 0).tolist()
+    return kept
 
 
 def datasketch(texts: list[str]) -> list[bool]:
@@ -163,7 +164,8 @@ def semhash(texts: list[str]) -> list[bool]:
             for row, text in enumerate(inputs):
                 hashes = np.fromiter((zlib.crc32(pair.encode()) for pair in pairs(text)), np.int64)
                 np.add.at(vectors[row], hashes & 255, np.where(hashes & 256, 1.0, -1.0))
-            return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+            return vectors
 
     found = SemHash.from_records(records=texts, model=Lexical()).self_deduplicate(threshold=SIMILARITY)
     left = Counter(found.selected)

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from seqdistill.engines import Completion, Request
-from seqdistill.journal.storage import Journal, missing_requests, request_key
+from seqdistill.journal.asking import missing_requests
+from seqdistill.journal.storage import Journal, request_key
 
 SYSTEM = {"role": "system", "content": "Rewrite the notice in one sentence. Keep every date, place and number."}
 ODD = 0x9E3779B97F4A7C15F39CC0605CEDC835

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def main() -> None:
     requests = [Request(prompt.id, prompt.teacher_messages, MAX_TOKENS) for prompt in prompts]
     plain = Plain(options.batch_size)
     engine = open_engine(ModelConfig(model=TEACHER, options={"dtype": "float32", "batch_size": options.batch_size}))
-    contenders = {
+    contenders: dict[str, Callable[[], dict[str, tuple[str, int]]]] = {
         "seqdistill's transformers engine": lambda: ask(engine, requests),
         "length-sorted generate": lambda: plain.answer(requests),
     }

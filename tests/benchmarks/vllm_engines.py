@@ -19,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS / "on_vllm"))
@@ -83,12 +84,12 @@ def bare(url: str) -> Answer:
             replies = await asyncio.gather(
                 *(
                     client.chat.completions.create(
-                        model="teacher", messages=request.messages, max_tokens=MAX_TOKENS, temperature=0
+                        model="teacher", messages=cast(Any, request.messages), max_tokens=MAX_TOKENS, temperature=0
                     )
                     for request in requests
                 )
             )
-        return sum(reply.usage.completion_tokens for reply in replies)
+        return sum(reply.usage.completion_tokens for reply in replies if reply.usage)
 
     return lambda requests: asyncio.run(tokens(requests))
 

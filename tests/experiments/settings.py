@@ -83,7 +83,7 @@ def more_notices(path: Path, batches: int) -> Path:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
-    module.BATCHES = batches
+    setattr(module, "BATCHES", batches)  # noqa: B010
     if not path.exists():
         lines = module.files()["prompts.jsonl"]
         assert "".join(lines).startswith((NOTICES / "prompts.jsonl").read_text(encoding="utf-8"))
