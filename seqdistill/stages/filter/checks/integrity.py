@@ -146,8 +146,10 @@ def broken_markup(text: str, prompt: str = "") -> str | None:
 
 def _api_error(text: str, prompt: str) -> str | None:
     """The words of an API's error that a text begins with; none where the prompt speaks of errors."""
-    found = _API_ERROR.match(text) if "error" not in prompt.lower() else None
-    found = found or (_NAME_OF_ERROR.match(text) if not _ABOUT_ERRORS.search(prompt) else None)
+    found = _API_ERROR.match(text)
+    if not found or "error" in prompt.lower():
+        found = _NAME_OF_ERROR.match(text)
+        found = None if found and _ABOUT_ERRORS.search(prompt) else found
     return found[0].strip()[:60] if found else None
 
 
