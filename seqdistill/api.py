@@ -9,13 +9,14 @@
 
 `run` is the run directory. `recipe` is what the command line takes with -c and as flags: a TOML file, or its tables as a
 dict; None: what the run remembers. Nothing is printed: pass a `progress.Progress` to follow the work. Raises UsageError for
-wrong input, before any money or GPU time is spent, and SeqdistillError for what failed while running; running again
+wrong input, mostly before any money or GPU time is spent, and SeqdistillError for what failed while running; running again
 continues. Importing this is cheap: what a command needs is loaded when it is called.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from seqdistill.init import InitResult
     from seqdistill.picking import Picked
     from seqdistill.serve.server import ServeOptions, ServeResult
-    from seqdistill.smoke import Forecast
     from seqdistill.stages.evaluate.compare import Comparison
     from seqdistill.stages.evaluate.drift import Drift
     from seqdistill.stages.evaluate.result import EvalResult
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from seqdistill.stages.train.ready import Preflight
     from seqdistill.stages.train.scored_targets import TargetsResult
     from seqdistill.stages.train.stage import TrainResult
-    from seqdistill.status import Status
+    from seqdistill.states import Status
 
 RunPath: TypeAlias = str | PathLike[str]
 RecipeLike: TypeAlias = Recipe | Mapping[str, Any] | str | PathLike[str] | None
@@ -73,13 +73,10 @@ def _resolved(run: RunPath, recipe: RecipeLike, progress: Progress, *, keep: boo
 
 def _note_stale(run: Run, recipe: Recipe, stage: str, progress: Progress) -> None:
     """Says which earlier stage would do something else now: its files or settings have changed since it ran."""
-    from seqdistill.status import states_before
+    from seqdistill.states import states_before
 
     if stale := next((one for one in states_before(run, recipe, stage) if one.state == "stale"), None):
-        progress.note(
-            f"{stage}: {stale.stage} was made otherwise than it would be now: {stale.why[0]}; "
-            f"`seqdistill {stale.stage} {run.shell}` makes it anew"
-        )
+        progress.note(f"{stage}: {stale.stage} is stale: {stale.why[0]}; `seqdistill {stale.stage} {run.shell}` redoes it")
 
 
 def _check_answers_wanted(run: Run, recipe: Recipe, progress: Progress) -> None:
@@ -195,7 +192,7 @@ def evaluate(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SI
     with _resolved(run, recipe, progress) as (directory, resolved):
         _note_stale(directory, resolved, "eval", progress)
         if is_unfinished(directory):
-            progress.note("eval: of the student that was trained before: the training that is to replace it is not finished")
+            progress.note("eval: evaluating the previous student; the training that replaces it is not finished")
         return evaluate(directory, resolved, progress)
 
 
@@ -258,7 +255,7 @@ def verify(run: RunPath, *, progress: Progress = SILENT) -> "Verification":
 
 def status(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Status":
     """The state of each stage: done, stale and by which key, running, incomplete, failed. Reads files alone."""
-    from seqdistill.status import status_of
+    from seqdistill.states import status_of
 
     with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
         return status_of(directory, resolved)
@@ -294,7 +291,7 @@ def write_results(run: RunPath, *, report: RunPath | None = None, markdown: RunP
 def check_stages(run: RunPath, recipe: RecipeLike = None, *, first: str = STAGES[0], progress: Progress = SILENT) -> None:
     """Raises UsageError for what any stage from `first` on would refuse, while nothing is paid yet.
 
-    Done only where a stage that may pay has something to do: it takes some seconds. Behind generate no prompts are needed: the
+    Done only where a stage that may pay has something to do: it takes some seconds. After generate no prompts are needed: the
     run has the answers.
     """
     from seqdistill.run_prompts import run_prompts
@@ -319,7 +316,50 @@ def check_stages(run: RunPath, recipe: RecipeLike = None, *, first: str = STAGES
             early.check_settings(resolved, directory, progress=progress)
 
 
-def stages_between(first: str, last: str) -> list[str]:
+def run(
+    run: RunPath,
+    recipe: RecipeLike = None,
+    *,
+    first: str = STAGES[0],
+    last: str = STAGES[-1],
+    force: bool = False,
+    smoke: int | None = None,
+    on_result: Callable[[str, Any], None] = lambda _name, _result: None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Runs the stages from `first` to `last` and returns their results by name; skips what is up to date.
+
+    All of them are checked before the first request. `force` redoes stages that are up to date, and pays for no answer
+    again. With `smoke`, only that many prompts and test prompts and a few training steps; the result then also has a
+    "forecast" of the whole run. `on_result` is called with each result as it comes.
+    """
+    from seqdistill.smoke import check_smoke, forecast, limited
+
+    stages = _stages_between(first, last)
+    results: dict[str, Any] = {}
+    with _resolved(run, recipe, progress) as (directory, whole):
+        if smoke is not None:
+            check_smoke(directory, smoke)
+        part = whole if smoke is None else limited(whole, smoke)
+        check_stages(run, part, first=first, progress=progress)
+        do: dict[str, Callable[..., Any]] = {
+            "generate": partial(generate, checked=True),
+            "filter": filter,
+            "train": train,
+            "eval": evaluate,
+        }
+        for stage in stages:
+            if force:
+                mark_stale(run, stage)
+            results[stage] = do[stage](run, part, progress=progress)
+            on_result(stage, results[stage])
+        if smoke is not None and stages == list(STAGES):
+            results["forecast"] = forecast(directory, whole, progress)
+            on_result("forecast", results["forecast"])
+    return results
+
+
+def _stages_between(first: str, last: str) -> list[str]:
     """The stages from one to another, both included. Raises UsageError for an unknown stage and for the wrong order."""
     for flag, stage in (("--from", first), ("--until", last)):
         if stage not in STAGES:
@@ -329,30 +369,54 @@ def stages_between(first: str, last: str) -> list[str]:
     return list(STAGES[STAGES.index(first) : STAGES.index(last) + 1])
 
 
-def undo(run: RunPath, stage: str) -> None:
+def mark_stale(run: RunPath, stage: str) -> None:
     """Has a stage done again by its next command. Its files stay until then; what its journal has is not requested again."""
     directory = Run(Path(run))
     with directory.locked(stage):
-        directory.forget(stage)
+        directory.mark_stale(stage)
 
 
-def smoke_recipe(run: RunPath, recipe: Recipe, count: int) -> Recipe:
-    """The recipe on N prompts and N test prompts, with a few training steps.
+def shrink(
+    model: str,
+    out: RunPath,
+    *,
+    layers: str | None = "8",
+    choice: str = "influence",
+    width: float = 1.0,
+    vocabulary: str = "all",
+    prompts: RunPath | None = None,
+    texts: RunPath | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Cuts a smaller model from a model's own layers into the folder `out`; returns what is left of it.
 
-    Raises UsageError where the run holds results of all its prompts, which a smoke run would replace.
+    `layers`: how many, or which as "0,1,2,20"; None: all. `choice` is how a number of them are chosen: influence, even.
     """
-    from seqdistill.smoke import check_smoke, limited
+    from seqdistill.stages.train.shrink import shrink_from_files
 
-    check_smoke(Run(Path(run)), count)
-    return limited(recipe, count)
+    measured, more = (None if path is None else Path(path) for path in (prompts, texts))
+    return shrink_from_files(
+        model, Path(out), layers, choice, measured, progress, vocabulary=vocabulary, texts=more, width=width
+    )
 
 
-def forecast(run: RunPath, recipe: RecipeLike = None, *, progress: Progress = SILENT) -> "Forecast":
-    """What the whole recipe takes in time, money and disk, from the finished smoke run in this directory."""
-    from seqdistill.smoke import forecast
+def review(
+    run: RunPath,
+    *,
+    port: int = 0,
+    export: RunPath | None = None,
+    import_: RunPath | None = None,
+    reviewer: str | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Serves a page on which people accept, edit and reject rows, until they finish; or writes or reads their CSV.
 
-    with _resolved(run, recipe, progress, keep=False) as (directory, resolved):
-        return forecast(directory, resolved, progress)
+    Returns the counts of decisions.
+    """
+    from seqdistill.review.page import review
+
+    written, read = (None if path is None else Path(path) for path in (export, import_))
+    return review(Run(Path(run)), port, written, read, reviewer, progress)
 
 
 def serve(

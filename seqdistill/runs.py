@@ -63,7 +63,7 @@ class Run:
             raise UsageError(f"{path}: not a manifest", "remove the file; the stage's work is then checked again")
         return loaded
 
-    def forget(self, stage: str) -> None:
+    def mark_stale(self, stage: str) -> None:
         """Has a stage's next command do its work again. What it left stays usable; a damaged manifest goes."""
         path = self.file(stage, "manifest.json")
         try:

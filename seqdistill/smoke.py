@@ -1,4 +1,4 @@
-"""From a run of N prompts through all four stages to the whole run: time, cost and disk.
+"""From a run of N prompts through all four stages to the whole run: time, cost, disk and memory.
 
 Reads what the smoke run left, and measures one training step. Does not run the stages.
 """

@@ -11,7 +11,7 @@ from seqdistill.metrics.text import chrf_signature
 from seqdistill.records import Prompt, write_json, write_jsonl
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.evaluate.answers import Answer, Scoring
-from seqdistill.stages.evaluate.deferral import Promise, with_cost
+from seqdistill.stages.evaluate.deferral import DeferralTarget, with_cost
 from seqdistill.stages.evaluate.scores import found_in
 from seqdistill.stages.evaluate.table import Settings, methods
 from seqdistill.stages.evaluate.verdict import verdict
@@ -73,7 +73,7 @@ def evaluated_run(
             sure = (n * 37 % 100) / 100 if role == "student" else None
             answers.append(Answer(role, asked, message, said[role], scoring.scores(said, role, asked), sure))
     primary = "accuracy_reference" if choices else "chrf_reference"
-    settings = Settings(roles, scoring.measures, primary, 5.0, resamples, 0, Promise(0.9, 0.05, None))
+    settings = Settings(roles, scoring.measures, primary, 5.0, resamples, 0, DeferralTarget(0.9, 0.05, None))
     found = found_in(answers, settings, scoring)
     for role in roles:
         called, phrase = ROLES[role]

@@ -190,17 +190,17 @@ def test_settings_that_bend_answers_do_not_act_and_are_named(tiny_model: Path, t
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     file = folder / "generation_config.json"
     plain = json.loads(file.read_text())
-    bending: dict[str, Any] = {
+    active_settings: dict[str, Any] = {
         "repetition_penalty": 1.8, "no_repeat_ngram_size": 2, "min_new_tokens": 12, "suppress_tokens": [*range(30, 140)],
         "bad_words_ids": [[150]], "forced_eos_token_id": 200, "sequence_bias": [[[160], 5.0]], "min_length": 500,
         "exponential_decay_length_penalty": [2, 1.5],
     }  # fmt: skip
-    file.write_text(json.dumps(plain | bending | {"do_sample": True, "temperature": 0.6, "top_k": 20}))
+    file.write_text(json.dumps(plain | active_settings | {"do_sample": True, "temperature": 0.6, "top_k": 20}))
     requests = [Request(f"p{n}", [{"role": "user", "content": "word " * n}], 12, logprobs=2) for n in range(1, 6)]
     bent, own = open_engine(ModelConfig(model=str(folder))), open_engine(ModelConfig(model=str(tiny_model)))
     given, wanted = ask(bent, requests), ask(own, requests)
     assert {name: c.raw for name, c in given.items()} == {name: c.raw for name, c in wanted.items()}
-    assert [line.split(" = ")[0] for line in bent.neutralised] == sorted(bending)  # type: ignore[attr-defined]
+    assert [line.split(" = ")[0] for line in bent.neutralised] == sorted(active_settings)  # type: ignore[attr-defined]
     assert own.neutralised == []  # type: ignore[attr-defined]
 
 

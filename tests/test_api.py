@@ -1,6 +1,7 @@
 """The library's face and `run`: each command as a function, and nothing is paid while any stage would refuse."""
 
 import asyncio
+import importlib.util
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from chat_server import ChatServer
 from generate_runs import prompts_file
 
+import seqdistill
 from seqdistill import api
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
@@ -89,3 +91,7 @@ def toml(tables: dict[str, dict[str, object]]) -> str:
     return "\n".join(
         f"[{table}]\n" + "\n".join(f"{key} = {value(of)}" for key, of in content.items()) for table, content in tables.items()
     )
+
+
+def test_no_name_of_the_library_is_a_module_that_would_take_its_place_once_it_is_imported() -> None:
+    assert [name for name in seqdistill.__all__ if importlib.util.find_spec(f"seqdistill.{name}")] == []

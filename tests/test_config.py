@@ -274,13 +274,13 @@ def test_what_changed_is_said_in_short(old: object, new: object, says: list[str]
 @pytest.mark.parametrize(
     ("stage", "changed", "says"),
     [
-        ("filter", "prompts.jsonl", "filter: generate was made otherwise than it would be now: prompts: the content changed"),
-        ("train", "prompts.jsonl", "train: generate was made otherwise than it would be now: prompts: the content changed"),
-        ("train", "filter", "train: filter was made otherwise than it would be now: filter.validation: 0.05 -> 0.3"),
+        ("filter", "prompts.jsonl", "filter: generate is stale: prompts: the content changed"),
+        ("train", "prompts.jsonl", "train: generate is stale: prompts: the content changed"),
+        ("train", "filter", "train: filter is stale: filter.validation: 0.05 -> 0.3"),
         (
             "eval",
             "run/generate/samples.jsonl",
-            "eval: generate was made otherwise than it would be now: its files have changed since",
+            "eval: generate is stale: its files have changed since",
         ),
         ("filter", "", ""),
         ("train", "", ""),
@@ -301,5 +301,5 @@ def test_a_stage_hears_that_an_earlier_one_would_be_made_otherwise(tmp_path: Pat
         do = {"filter": api.filter, "train": api.train, "eval": api.evaluate}[stage]
         with suppress(UsageError):  # there is no student; the note comes before
             do(run, plan, progress=notes)
-    found = [note for note in notes.notes if "made otherwise" in note]
+    found = [note for note in notes.notes if "is stale: " in note]
     assert [note.startswith(says) for note in found] == ([True] if says else []), found

@@ -18,7 +18,7 @@ from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.records import Prompt, write_jsonl
 from seqdistill.runs import Run
-from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
+from seqdistill.stages.evaluate.deferral import DeferralTarget, deferral, with_cost
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verdict import verdict
 from seqdistill.stages.evaluate.verification import verify
@@ -49,7 +49,7 @@ def answers(confidence: Any, student: Any, teacher: Any, groups: list[str] | Non
 
 
 def found(given: dict[str, list[Scored]], target: float | None = 0.9, **promise: Any) -> dict[str, Any]:
-    return deferral(given, PRIMARY, "teacher", 5.0, Promise(target, 0.05, promise.get("good_enough")), 0)
+    return deferral(given, PRIMARY, "teacher", 5.0, DeferralTarget(target, 0.05, promise.get("good_enough")), 0)
 
 
 def ranked(n: int) -> dict[str, list[Scored]]:

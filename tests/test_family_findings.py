@@ -164,9 +164,9 @@ def curved(
     ("truth", "headline"),
     [
         ((0.0, 40.0, 0.5), "ENOUGH: with its 800 rows"),
-        ((0.0, 240.0, 0.5), "MORE ROWS WILL DO"),
-        ((20.0, 400.0, 0.9), "MORE ROWS WILL NOT DO: however many there are, about 2"),
-        ((30.0, 0.0, 1.0), "MORE ROWS WILL NOT DO"),
+        ((0.0, 240.0, 0.5), "MORE ROWS SUFFICE"),
+        ((20.0, 400.0, 0.9), "MORE ROWS DO NOT SUFFICE: however many there are, about 2"),
+        ((30.0, 0.0, 1.0), "MORE ROWS DO NOT SUFFICE"),
         ((-5.0, 80.0, 0.08), "NOT WITHIN REACH: 1,000 times the rows"),
     ],
 )

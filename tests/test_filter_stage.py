@@ -188,7 +188,7 @@ def test_a_rule_that_takes_many_prompts_and_a_slice_that_loses_most_of_its_rows_
     ]
     result = filtered(make_run(tmp_path, rows))
     first, second = result.warnings
-    assert first.startswith("the rule 'finish_reason' takes 50 of 150 prompts (33%): finish_reason is 'length'")
+    assert first.startswith("the rule 'finish_reason' rejects 50 of 150 prompts (33%): finish_reason is 'length'")
     assert "(--integrity-finish-reasons) would keep it" in first
     assert second == "the slice 'b' loses 50 of 50 rows, 50 of them by the rule 'finish_reason'"
     assert filtered(make_run(tmp_path / "c", notices(50))).warnings == []
@@ -276,7 +276,7 @@ def test_when_nothing_is_left_the_rule_and_the_setting_are_named(tmp_path: Path)
     with pytest.raises(SeqdistillError) as raised:
         filtered(run)
     assert (
-        "'finish_reason' took 10 of 10" in raised.value.message
+        "'finish_reason' rejected 10 of 10" in raised.value.message
         and 'filter.integrity.finish_reasons = ["stop", "length"] (--integrity-finish-reasons)' in raised.value.hint
     )
     assert run.manifest("filter") is None

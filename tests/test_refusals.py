@@ -208,7 +208,7 @@ def test_one_bad_endpoint_of_two_is_set_aside_with_one_note_and_the_other_does_t
         completions = answers_of(bad, good, count=240, notes=notes)
         assert len(bad.requests) <= 20
     assert {one.error for one in completions.values()} == {None}
-    (note,) = [note for note in notes if "set aside" in note]
+    (note,) = [note for note in notes if "no longer used" in note]
     assert bad.url in note
 
 

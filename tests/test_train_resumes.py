@@ -138,7 +138,7 @@ def test_a_checkpoint_is_resumed_unless_the_weights_would_be_others_which_is_sai
         train(run, a_recipe(tiny_model), Impatient(at_step=9))
     result = train(run, a_recipe(tiny_model, args={**ARGS, **change}), listener)
     assert ("train: resuming at step 8" in listener.notes) == (anew is None)
-    said = "train: the training that was stopped after step 8 begins anew, because of what changed: "
+    said = "train: cannot resume the training stopped at step 8, starting over; changed: "
     assert [note.removeprefix(said) for note in listener.notes if note.startswith(said)] == ([anew] if anew else [])
     if anew is None:
         assert sha256(result.path / "model.safetensors") == sha256(trained[1].path / "model.safetensors")

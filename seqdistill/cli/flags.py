@@ -48,7 +48,7 @@ class Interrupted(SeqdistillError):
     exit_code = 130
 
 
-# --- flags from the config tables ---------------------------------------------------------------------------------------
+# --- flags from the recipe's tables ---------------------------------------------------------------------------------------
 
 
 def _settings_in(tables: Sequence[str]) -> Iterator[tuple[str, Setting]]:
@@ -98,10 +98,10 @@ def _plain(setting: Setting) -> Any:
 def completions(choices: Sequence[str]) -> Callable[[str], list[str]]:
     """What the shell offers for a value that was begun."""
 
-    def beginning_so(incomplete: str) -> list[str]:
+    def matching(incomplete: str) -> list[str]:
         return [choice for choice in choices if choice.startswith(incomplete)]
 
-    return beginning_so
+    return matching
 
 
 def _name(table: str, setting: Setting) -> str:
@@ -114,7 +114,7 @@ def _optional(kind: Any) -> bool:
 
 
 def passed_flags(tables: Sequence[str], values: dict[str, Any], assignments: Sequence[str]) -> Flags:
-    """The flags that were passed, or else their SEQDISTILL_* variables, by table, checked by the rules of `config`."""
+    """The flags that were passed, or else their SEQDISTILL_* variables, by table, checked by `recipe.reading`."""
     flags: Flags = {}
     for table, setting in _settings_in(tables):
         value, place = values.get(_name(table, setting)), flag(table, *setting.names)
@@ -166,7 +166,7 @@ def _from_environment(variable: str, setting: Setting) -> Any:
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory")]
 NewRunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory; created when missing")]
-BEGINNING = ("generate", "import", "run")  # commands that begin a run
+CREATES_RUN = ("generate", "import", "run")  # commands that begin a run
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -190,7 +190,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=GENE
 SEVERAL_STAGES = ("run", "sweep", "curve")  # commands that do not take the flags of all their stages
 
 
-def own(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+def parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
     """A parameter of a command that is no setting of a table."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -209,12 +209,12 @@ def option(
     flag_ = "--" + name.strip("_").replace("_", "-")
     completed = completions(choices) if choices else None
     found = typer.Option(flag_, metavar=metavar, help=text, autocompletion=completed, **bounds)  # type: ignore[arg-type]
-    return own(name, Annotated[kind if default is not None else kind | None, found], default)
+    return parameter(name, Annotated[kind if default is not None else kind | None, found], default)
 
 
 def argument(name: str, kind: Any, metavar: str, text: str, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
     """A positional argument of one command alone; with a default it may be left out."""
-    return own(
+    return parameter(
         name, Annotated[kind if default is not None else kind | None, typer.Argument(metavar=metavar, help=text)], default
     )
 
@@ -247,12 +247,16 @@ def command(
 
             guarded(console, run, work)
 
-        place = NewRunArgument if name in BEGINNING else RunArgument
+        place = NewRunArgument if name in CREATES_RUN else RunArgument
         positional = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=place)
         named = [parameter.name for parameter in extra]
         flags = [parameter for name in tables for parameter in _parameters(name) if parameter.name not in named]
-        general = [own("set_", SetOption, None), own("json_", JsonOption, False), own("quiet", QuietOption, False)]
-        parameters = [positional, own("config", ConfigOption, None), *extra, *flags, *general]
+        general = [
+            parameter("set_", SetOption, None),
+            parameter("json_", JsonOption, False),
+            parameter("quiet", QuietOption, False),
+        ]
+        parameters = [positional, parameter("config", ConfigOption, None), *extra, *flags, *general]
         run_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         app.command(name, help=text, epilog=examples, cls=PanelCommand)(run_command)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,6 @@ def _generate(
     pool: str | None = None,
     next_: int | None = None,
     pick: str | None = None,
-    checked: bool = False,
 ) -> dict[str, Any]:
     if (pool is None) != (next_ is None) or (pick and pool is None):
         raise UsageError("--pool, --next and --pick belong together", "for example: --pool more.jsonl --next 200")
@@ -59,7 +57,7 @@ def _generate(
     if pool is not None and next_ is not None:
         picked = api.pick(run.path, pool, recipe, count=next_, by=pick or "uncertain", progress=console)
         show.show_picked(console, picked)
-    result = api.generate(run.path, recipe, checked=checked, progress=console)
+    result = api.generate(run.path, recipe, progress=console)
     show.show_generate(console, result)
     return asdict(result) | ({"picked": asdict(picked)} if picked else {})
 
@@ -214,7 +212,7 @@ def _eval(
             "smoke",
             int,
             None,
-            "N prompts through all stages, at most 10 training steps; then estimate time, cost and disk of the whole run",
+            "N prompts through all stages, at most 10 training steps; then estimate the whole run's time, cost, disk, memory",
             "N",
             min=1,
         ),
@@ -233,25 +231,29 @@ def _run(
     force: bool,
     smoke: int | None,
 ) -> dict[str, Any]:
-    chosen = api.stages_between(from_, until)
-    whole, recipe = recipe, recipe if smoke is None else api.smoke_recipe(run.path, recipe, smoke)
-    api.check_stages(run.path, recipe, first=from_, progress=console)
-    acts: dict[str, Callable[[Run, Recipe, Console], dict[str, Any]]] = {
-        "generate": partial(_generate, checked=True),
-        "filter": _filter,
-        "train": _train,
-        "eval": _eval,
+    from seqdistill.stages.evaluate.conditions import check_result
+
+    shown: dict[str, Callable[[Console, Any], None]] = {
+        "generate": show.show_generate,
+        "filter": show.show_filter,
+        "train": show.show_train,
+        "eval": show.show_eval,
+        "forecast": show.show_forecast,
     }
-    results: dict[str, Any] = {}
-    for stage in chosen:
-        if force:
-            api.undo(run.path, stage)
-        results[stage] = acts[stage](run, recipe, console)
-    if smoke is not None and chosen == list(STAGES):
-        forecast = api.forecast(run.path, whole, progress=console)
-        show.show_forecast(console, forecast)
-        results["forecast"] = asdict(forecast)
-    return results
+    results = api.run(
+        run.path,
+        recipe,
+        first=from_,
+        last=until,
+        force=force,
+        smoke=smoke,
+        on_result=lambda name, result: shown[name](console, result),
+        progress=console,
+    )
+    if "eval" in results:
+        check_result(results["eval"].scores, recipe.eval.fail_under)
+    named = {name: result.named for name, result in results.items() if name == "eval"}
+    return {name: named.get(name, {}) | asdict(result) for name, result in results.items()}
 
 
 @command(

@@ -273,10 +273,17 @@ def _shrink(
     console = Console(as_json=json_, quiet=quiet)
 
     def work() -> dict[str, Any]:
-        from seqdistill.stages.train.shrink import shrink_from_files
-
-        count = None if layers == "all" else layers
-        return shrink_from_files(model, out, count, choice, prompts, console, vocabulary=vocabulary, texts=texts, width=width)
+        return api.shrink(
+            model,
+            out,
+            layers=None if layers == "all" else layers,
+            choice=choice,
+            width=width,
+            vocabulary=vocabulary,
+            prompts=prompts,
+            texts=texts,
+            progress=console,
+        )
 
     guarded(console, out, work)
 
@@ -308,9 +315,7 @@ def _review(
     console = Console(as_json=json_)
 
     def work() -> dict[str, Any]:
-        from seqdistill.review.page import review
-
-        result = review(Run(run), port, export, import_, reviewer, console)
+        result = api.review(run, port=port, export=export, import_=import_, reviewer=reviewer, progress=console)
         console.facts("review: done", result)
         return result
 

@@ -66,13 +66,13 @@ class Completion:
     billed_usd: float | None = None  # what the endpoint says that it bills for it, where it does
 
     def also_billed(self, others: Sequence["Completion"]) -> "Completion":
-        """The completion with what others of the same reply cost, that nobody wanted but that are billed all the same."""
+        """The completion, charged also for the choices of the same reply that were not requested."""
         hidden = self.hidden_tokens + sum(one.completion_tokens + one.hidden_tokens for one in others)
         billed = [one.billed_usd for one in (self, *others) if one.billed_usd is not None]
         return replace(self, hidden_tokens=hidden, billed_usd=sum(billed) if billed else None)
 
 
-FOR_GOOD = (
+PERMANENT_ERRORS = (
     "too long",
     "over limit",
     "template",
@@ -81,17 +81,20 @@ FOR_GOOD = (
     "http 422",
 )  # failures that another try will not change
 
-ABLE = {"beams": ("transformers", "vllm"), "score": ("transformers",)}  # the engines that can do what not every engine can
+ENGINES_WITH = {
+    "beams": ("transformers", "vllm"),
+    "score": ("transformers",),
+}  # the engines that can do what not every engine can
 
 
 def supports(engine: str, setting: str) -> bool:
     """Whether the engine of this name supports a setting of a request."""
-    return engine in ABLE.get(setting, (engine,))
+    return engine in ENGINES_WITH.get(setting, (engine,))
 
 
 def check_supported(engine: str, request: Request) -> None:
     """Raises UsageError for a request with a setting that the engine of this name cannot do."""
-    for name, engines in ABLE.items():
+    for name, engines in ENGINES_WITH.items():
         wanted = getattr(request, name)
         if (wanted is True or wanted not in (None, 0, 1)) and not supports(engine, name):
             raise UsageError(f"the {engine} engine cannot do [generate] {name}", f"engines that can: {', '.join(engines)}")

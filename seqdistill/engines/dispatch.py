@@ -222,7 +222,7 @@ class Dispatcher:
             failure.adapted, failure.scope = False, "request"
         self._take_note(attempt, endpoint, failure, sent_at, now)
         if failure.scope == "endpoint":
-            self._set_aside(endpoint, failure.fatal(proven=bool(endpoint.answers)))
+            self._disable(endpoint, failure.fatal(proven=bool(endpoint.answers)))
         elif not (failure.slow or failure.down or failure.away or failure.adapted or failure.filtered):
             self._count_alike(endpoint, failure)
         if self._may_try_again(attempt, endpoint, failure):
@@ -268,7 +268,7 @@ class Dispatcher:
             return True
         if failure.scope == "request" and not self._elsewhere(endpoint, failure):
             return False
-        most = min(1, self._pace.retries) if failure.same_again and endpoint.answers else self._pace.retries
+        most = min(1, self._pace.retries) if failure.is_permanent and endpoint.answers else self._pace.retries
         return attempt.failures <= most and attempt.refusals <= self._pace.retries * REFUSALS_PER_RETRY
 
     def _elsewhere(self, endpoint: Endpoint, failure: Failure) -> bool:
@@ -283,19 +283,19 @@ class Dispatcher:
         endpoint.failures[failure.kind] += 1
         most = ALIKE_LATER if endpoint.answers else ALIKE_AT_START
         if endpoint.failures[failure.kind] >= most:
-            self._set_aside(endpoint, failure.fatal(most, proven=bool(endpoint.answers)))
+            self._disable(endpoint, failure.fatal(most, proven=bool(endpoint.answers)))
 
     def _count_blocked(self, endpoint: Endpoint, message: str) -> None:
         """Sets an endpoint aside where a filter takes everything from the start: it may not be the prompts."""
         if not endpoint.answers:
             self._count_alike(endpoint, Failure("no answer", message, hint=BLOCKED_HINT))
 
-    def _set_aside(self, endpoint: Endpoint, error: SeqdistillError) -> None:
-        """Uses an endpoint no more. Raises the error when it was the last one."""
+    def _disable(self, endpoint: Endpoint, error: SeqdistillError) -> None:
+        """Stops using an endpoint. Raises the error when it was the last one."""
         if endpoint.out is None:
             endpoint.out = error
             if self._used():
-                self._pace.on_note(f"{endpoint.name} is set aside, the others continue: {error.message}; {error.hint}")
+                self._pace.on_note(f"{endpoint.name} is no longer used, the other endpoints are: {error.message}; {error.hint}")
         if not self._used():
             raise error
 
@@ -306,7 +306,7 @@ class Dispatcher:
         if now - since > patience:
             minutes = f"; it has answered nothing for {(now - since) / 60:.0f} minutes"
             hint = "its limit may be a longer one than it says: run again later; nothing that was answered is lost"
-            self._set_aside(endpoint, SeqdistillError(failure.message + minutes, hint))
+            self._disable(endpoint, SeqdistillError(failure.message + minutes, hint))
 
     def _away(self, endpoint: Endpoint, failure: Failure, sent_at: float, now: float) -> None:
         """Leaves an endpoint alone for a while. Raises SeqdistillError when all of them have been away for too long."""

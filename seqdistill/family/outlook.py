@@ -48,10 +48,10 @@ def outlook(run: Run, recipe: Recipe, parts: Sequence[Part], members: dict[str, 
     import numpy as np
 
     whole = read_json(members["all"].run.file("eval", "scores.json"))
-    primary, top = whole["primary"], (whole["judged"] or {}).get("other")
+    primary, comparator = whole["primary"], (whole["judged"] or {}).get("other")
     by_role, groups = read_scores(members["all"].run, primary)
     students = {name: read_scores(member.run, primary)[0]["student"] for name, member in members.items()}
-    best = by_role[top] if top else dict.fromkeys(groups, 100.0)
+    best = by_role[comparator] if comparator else dict.fromkeys(groups, 100.0)
     ids = [name for name in groups if name in best and all(name in scores for scores in students.values())]
     if len(ids) < FEWEST:
         raise Incomplete(f"only {len(ids)} test prompts were answered by all students", f"{FEWEST} are needed; run again")
@@ -82,7 +82,7 @@ def outlook(run: Run, recipe: Recipe, parts: Sequence[Part], members: dict[str, 
         "phrase": whole["measures"][primary]["phrase"],
         "n": len(ids),
         "margin": margin,
-        "compared_with": top,
+        "compared_with": comparator,
         "rows": rows,
         "usd_per_row": per_row,
         "held_fixed": list(_held_fixed(recipe, whole)),
@@ -185,18 +185,18 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
     elif likely["more"] is not None:
         half = "" if even["more"] is None else f", {even['more']:,} more with one of 50%"
         yield (
-            f"MORE ROWS WILL DO: {likely['more']:,} more{_priced(likely, document)} bring the student within {margin} of "
+            f"MORE ROWS SUFFICE: {likely['more']:,} more{_priced(likely, document)} bring the student within {margin} of "
             f"{whom} with a chance of {LIKELY:.0%}{half}."
         )
     elif ever <= 1 - LIKELY and document["fit"]["a"]["value"] <= document["margin"]:
         yield (
             f"NOT WITHIN REACH: {MOST_TIMES:,.0f} times the rows bring the student within {margin} of {whom} with a chance of "
-            f"{ever:.0%} only; the fit does not exclude it for more still."
+            f"{ever:.0%} only; the fit leaves open what more do."
         )
     elif ever <= 1 - LIKELY:
         rest = percent(document["fit"]["a"])
         yield (
-            f"MORE ROWS WILL NOT DO: however many there are, about {rest} points to {whom} stay, and the margin is {margin}; "
+            f"MORE ROWS DO NOT SUFFICE: however many there are, about {rest} points to {whom} stay, and the margin is {margin}; "
             f"the chance that {MOST_TIMES:,.0f} times the rows reach it is {ever:.0%}."
         )
     else:
@@ -220,7 +220,7 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
     else:
         yield (
             f"Trainings on other rows of the same number differ by {document['noise']:.1f} points (standard deviation, from "
-            f"{len(document['repeats']) + 1} trainings, the test prompts' part taken off), which is in the intervals."
+            f"{len(document['repeats']) + 1} trainings, less the variance from the test prompts), which is in the intervals."
         )
     if document["usd_per_row"] is None:
         yield "The cost of a row is not known: set [teacher] price."

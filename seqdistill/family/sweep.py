@@ -165,29 +165,29 @@ def compare(run: Run, members: Sequence[tuple[str, Member]]) -> dict[str, Any]:
 
     candidates: list[Candidate] = []
     groups: dict[str, str | None] = {}
-    top_scores: dict[str, float] = {}
+    comparator_scores: dict[str, float] = {}
     whole = read_json(members[0][1].run.file("eval", "scores.json"))
-    primary, top = whole["primary"], (whole["judged"] or {}).get("other")
+    primary, comparator = whole["primary"], (whole["judged"] or {}).get("other")
     for student, member in members:
         evaluated, path = read_json(member.run.file("eval", "scores.json")), str(member.run.path.relative_to(run.path))
         by_role, found = read_scores(member.run, primary)
         groups |= found
-        top_scores = top_scores or by_role.get(top or "", {})
+        comparator_scores = comparator_scores or by_role.get(comparator or "", {})
         for role in evaluated["models"]:
             name = student if role == "student" else role
             if role not in OF_EVERY_EVAL and by_role.get(role) and name not in [one.name for one in candidates]:
                 candidates.append(Candidate(name, role, path, evaluated, by_role[role]))
         candidates += _forms(student, member, evaluated, path, primary)
     candidates.sort(key=lambda one: one.size)
-    wanted = [one.scores for one in candidates] + ([top_scores] if top_scores else [])
+    wanted = [one.scores for one in candidates] + ([comparator_scores] if comparator_scores else [])
     ids = [name for name in groups if all(name in scores for scores in wanted)]
     measure = whole["measures"][primary]
     found_all: list[Verdict | None] = [None] * len(candidates)
     choice = None
-    if top_scores:
+    if comparator_scores:
         settings = measure["share"], whole["margin"], whole["resamples"], whole["seed"]
         shared = shared_groups((name, groups[name]) for name in ids)
-        trial = Trial(np.array([top_scores[name] for name in ids]), ids, shared, *settings)
+        trial = Trial(np.array([comparator_scores[name] for name in ids]), ids, shared, *settings)
         ladder = [np.array([one.scores[name] for name in ids]) for one in candidates]
         found_all, choice = [*verdicts(ladder, trial)], choose(ladder, trial)
     choosing = choice.choosing if choice else [None] * len(candidates)
@@ -200,8 +200,8 @@ def compare(run: Run, members: Sequence[tuple[str, Member]]) -> dict[str, Any]:
         "n": len(ids),
         "margin": whole["margin"],
         "alpha": round(ALPHA, 6),
-        "compared_with": top,
-        "teacher": _facts(whole["models"][top], primary) if top else None,
+        "compared_with": comparator,
+        "teacher": _facts(whole["models"][comparator], primary) if comparator else None,
         "speed_basis": next(iter(speeds)) if len(speeds) == 1 else None,
         "candidates": [
             _row(one, speeds) | _shown(on_all) | {"choosing": _shown(on_half)}

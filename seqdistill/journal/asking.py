@@ -1,6 +1,6 @@
 """The asker: the one way in which a request leaves the program, and the rule that nothing is requested twice.
 
-What it yields is in the journal before. Does not know what is wanted, nor what becomes of it.
+What it yields is in the journal before. Knows neither prompts nor samples.
 """
 
 import asyncio
@@ -210,7 +210,7 @@ class _Meter:
         self._journal, self._budget, self._source, self._key = journal, budget, source, key
 
     def hold(self, requests: Sequence[Request]) -> str | None:
-        self._budget.draw(self._key)
+        self._budget.unreserve(self._key)
         hold = self._source.hold(requests, self._budget.overrun)
         return self._journal.hold(self._source.identity, len(requests), hold) if self._budget.fits(hold) else None
 

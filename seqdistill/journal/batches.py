@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import Completion, Request
-from seqdistill.engines.openai_batch import Batch, BatchEndpoint, NotNow, chunks
+from seqdistill.engines.openai_batch import Batch, BatchEndpoint, NotNow
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.journal.asking import Asker, Missing
 from seqdistill.journal.budget import FREE, Source
@@ -32,7 +32,7 @@ TRIAL = 8  # answers of a model that show what it bills
 
 
 @dataclass
-class UnderWay:
+class OpenBatch:
     """A batch that may be billed and is not collected. Without an id it is not known whether it was made."""
 
     name: str
@@ -52,7 +52,7 @@ class Ledger:
         """Reads what is under way at the endpoints. Raises SeqdistillError naming a damaged line."""
         path = journal.path.with_name("batches.jsonl")
         self._path, self._journal = path, journal
-        self.open: dict[str, UnderWay] = {}
+        self.open: dict[str, OpenBatch] = {}
         content = path.read_bytes() if path.exists() else b""
         self._end = content.rfind(b"\n") + 1  # after it: a line that was cut short, whose step was not taken
         for number, line in enumerate(content[: self._end].splitlines(), 1):
@@ -67,7 +67,7 @@ class Ledger:
             case "submitting":
                 rows = read_jsonl(self._requests(name))
                 requests = {line["key"]: Request(id=line["id"], **line["request"]) for _, line in rows}
-                self.open[name] = UnderWay(name, row["model"], row["endpoint"], row["file"], requests, hold=row.get("hold"))
+                self.open[name] = OpenBatch(name, row["model"], row["endpoint"], row["file"], requests, hold=row.get("hold"))
             case "submitted":
                 self.open[name].id = row["batch"]
             case "held":
@@ -152,7 +152,7 @@ class BatchAsking:
                     f"{len(left)} batches continue at {self.endpoint.name}; run again with --batch to collect their answers"
                 )
 
-    def _under_way(self) -> list[UnderWay]:
+    def _under_way(self) -> list[OpenBatch]:
         return [batch for batch in self.ledger.open.values() if batch.model == self.source.identity]
 
     async def _recover(self) -> None:
@@ -177,7 +177,7 @@ class BatchAsking:
         whole = Hold(usd, prompt, completion, self.asker.budget.overrun)
         return self.asker.journal.hold(self.source.identity, len(requests), whole)
 
-    async def _settle(self, under_way: UnderWay) -> None:
+    async def _settle(self, under_way: OpenBatch) -> None:
         """Whether a batch was made. Without its file, a submission that is still on its way cannot make it any more."""
         found = await self.endpoint.find(under_way.name, under_way.file)
         if found is None:
@@ -197,7 +197,7 @@ class BatchAsking:
             payable = self._affordable(fresh)
             if not payable and len(fresh) == len(self.wanted):
                 raise self.asker.budget.reached()
-            for part in chunks(self.endpoint, self._first_of(payable)):
+            for part in self.endpoint.parts(self._first_of(payable)):
                 await self._submit(part)
 
     def _first_of(self, payable: Missing) -> Missing:
@@ -281,7 +281,7 @@ class BatchAsking:
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
 
-    async def _collect(self, under_way: UnderWay, batch: Batch) -> AsyncIterator[Completion]:
+    async def _collect(self, under_way: OpenBatch, batch: Batch) -> AsyncIterator[Completion]:
         """Stores the results of an ended batch. Killed halfway, the next run reads the files again and stores the rest."""
         contents = [await self.endpoint.content(file) for file in batch.files]
         journal = self.asker.journal

@@ -39,7 +39,7 @@ class Price:
     def usd(self, completion: Completion) -> float:
         """What one answer cost: at these prices, or what the endpoint says that it bills, if that is more.
 
-        That holds at a price of 0, too: a server of one's own reports no bill.
+        Also at a price of 0: self-hosted servers report no bill.
         """
         return max(self.tokens_usd(completion), completion.billed_usd or 0.0)
 
@@ -201,7 +201,7 @@ class Budget:
         )
 
     @contextmanager
-    def set_aside(self, holds: Mapping[str, Hold]) -> Iterator[bool]:
+    def reserve(self, holds: Mapping[str, Hold]) -> Iterator[bool]:
         """Keeps room for several tries, by key, until each draws its own; whether there is room for all of them."""
         usd = {key: hold.usd or 0.0 for key, hold in holds.items() if key not in self._aside}
         has_room = not usd or self.fits(Hold(sum(usd.values()), 0, 0))
@@ -211,10 +211,10 @@ class Budget:
             yield has_room
         finally:
             for key in usd:
-                self.draw(key)
+                self.unreserve(key)
 
-    def draw(self, key: str) -> None:
-        """What was set aside under a key, if anything, is there for its try, which is checked next."""
+    def unreserve(self, key: str) -> None:
+        """Releases what was reserved under a key; its try takes its own hold next."""
         self._aside.pop(key, None)
 
     def spent(self) -> str:

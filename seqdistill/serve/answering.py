@@ -17,7 +17,7 @@ from seqdistill.engines.replies import answer_in, as_dict, choices_in, refusal_i
 from seqdistill.engines.streams import joined
 from seqdistill.records import Message, prompt_id, request_seed
 from seqdistill.serve.chat import Chat
-from seqdistill.serve.routing import Promise, Switch, drawn
+from seqdistill.serve.routing import ServedThreshold, Switch, drawn
 from seqdistill.serve.student import Chunk, Student, StudentFailed, Wanted
 from seqdistill.serve.teacher import Teacher, TeacherFailed, cut
 from seqdistill.serve.views import Views
@@ -80,13 +80,12 @@ class Answering:
     views: Views
     form: AnswerForm
     defaults: Defaults
-    promise: Promise
+    promise: ServedThreshold
     switch: Switch
     student: Student | None
     teacher: Teacher | None
     share: float = 1.0
     student_without_teacher: bool = False
-    beams: int = 1
     failed: str | None = field(default=None)  # why the student gave no answer the last time
 
     def asked(self, chat: Chat, name: str | None) -> Asked:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from seqdistill.engines.models import NEUTRAL
+from seqdistill.engines.models import FIELDS_WITHOUT_EFFECT
 from seqdistill.errors import UsageError
 from seqdistill.records import Message, from_json
 from seqdistill.tasks.messages import chat_messages, message_text
@@ -81,7 +81,7 @@ def read_chat(content: bytes) -> Chat:
             fields[name] = read(name, value)
         elif name in OF_THE_RECIPE:
             ignored.append(name)
-        elif name not in NEUTRAL and value not in WITHOUT_EFFECT.get(name, ()):
+        elif name not in FIELDS_WITHOUT_EFFECT and value not in WITHOUT_EFFECT.get(name, ()):
             known = f"{name} is not supported: the student has not learnt it" if name in WITHOUT_EFFECT else None
             raise BadRequest(known or f"unknown field: {name}", name)
     limits = [fields.pop(name, None) for name in ("max_completion_tokens", "max_tokens")]

@@ -15,7 +15,7 @@ TEACHER_ONLY = "teacher_only"  # the file in RUN/serve that sends everything to 
 
 
 @dataclass(frozen=True)
-class Promise:
+class ServedThreshold:
     """What eval found: from which confidence on the student's answers are kept, and what was promised for them."""
 
     threshold: float
@@ -27,11 +27,11 @@ class Promise:
     risk: float | None = None
 
 
-def promise_in(document: dict[str, Any], by_hand: float | None, place: str, run: Path) -> Promise:
+def promise_in(document: dict[str, Any], by_hand: float | None, place: str, run: Path) -> ServedThreshold:
     """The promise in deferral.json, or the threshold that was set by hand. Raises UsageError where there is none."""
     kind, samples = document.get("confidence", "logprob"), int(document.get("samples") or 0)
     if by_hand is not None:
-        return Promise(by_hand, kind, samples)
+        return ServedThreshold(by_hand, kind, samples)
     threshold, target = document.get("threshold"), document.get("target")
     hint = "--threshold 0.9 keeps what the student is that sure of, --threshold 0 all that it says; neither is a promise"
     if not document:
@@ -45,7 +45,7 @@ def promise_in(document: dict[str, Any], by_hand: float | None, place: str, run:
             missing = f"no threshold holds the promise of {target:g}"
         again = f"run `seqdistill eval {shlex.quote(str(run))} --target 0.9`{' with them' if needed else ''}"
         raise UsageError(f"{place}: no threshold: {missing}", f"{again}; or {hint}")
-    return Promise(float(threshold), kind, samples, target=target, risk=document.get("risk"))
+    return ServedThreshold(float(threshold), kind, samples, target=target, risk=document.get("risk"))
 
 
 def drawn(purpose: str, messages: list[Message], name: str | None) -> float:

@@ -29,7 +29,7 @@ from seqdistill.serve.app import LOCAL_HOSTS, App, Limits
 from seqdistill.serve.log import Log
 from seqdistill.serve.metrics import Metrics
 from seqdistill.serve.process import check_free, connections, import_what_requests_need, listen, stopping
-from seqdistill.serve.routing import TEACHER_ONLY, Promise, Switch, promise_in
+from seqdistill.serve.routing import TEACHER_ONLY, ServedThreshold, Switch, promise_in
 from seqdistill.serve.student import EndpointStudent, Student, served_names
 from seqdistill.serve.teacher import Teacher
 from seqdistill.serve.views import views_of
@@ -158,7 +158,7 @@ def _prepared(
     form.check()
     if options.without_teacher not in WITHOUT_TEACHER:
         raise UsageError(f"--without-teacher {options.without_teacher!r}", f"one of: {', '.join(WITHOUT_TEACHER)}")
-    promise = Promise(0.0) if options.record else _promise(run, recipe, options, first_threshold)
+    promise = ServedThreshold(0.0) if options.record else _promise(run, recipe, options, first_threshold)
     source = _source(recipe, options, promise)
     if not options.record and not recipe.student.base_url:
         run.need("train", "model")
@@ -175,7 +175,7 @@ class _Setup:
     progress: Progress
     key: str | None
     form: AnswerForm
-    promise: Promise
+    promise: ServedThreshold
     source: Source | None
     journal: Journal
     budget: Budget
@@ -317,7 +317,7 @@ def _key(options: ServeOptions) -> str | None:
     return None
 
 
-def _promise(run: Run, recipe: Recipe, options: ServeOptions, first_threshold: float | None) -> Promise:
+def _promise(run: Run, recipe: Recipe, options: ServeOptions, first_threshold: float | None) -> ServedThreshold:
     path = run.file("eval", "deferral.json")
     try:
         document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -333,7 +333,7 @@ def _promise(run: Run, recipe: Recipe, options: ServeOptions, first_threshold: f
     return replace(promise, decide_on=options.decide_on, first_threshold=first_threshold)
 
 
-def _source(recipe: Recipe, options: ServeOptions, promise: Promise) -> Source | None:
+def _source(recipe: Recipe, options: ServeOptions, promise: ServedThreshold) -> Source | None:
     """The teacher as it is paid. Raises UsageError for a teacher that is needed and not there, and a budget without a price."""
     teacher = recipe.teacher
     if not teacher.model:

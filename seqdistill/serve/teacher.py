@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from seqdistill.engines import FOR_GOOD, Completion, Request
+from seqdistill.engines import PERMANENT_ERRORS, Completion, Request
 from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.errors import Incomplete, SeqdistillError
 from seqdistill.journal.asking import Asker, missing_requests
@@ -73,7 +73,7 @@ class Teacher:
         several = requests if len(requests) > 1 else []
         missing = missing_requests(self._asker.journal, self._source.identity, several)
         budget = self._asker.budget
-        return budget.set_aside({key: self._source.hold([one], budget.overrun) for key, one in missing})
+        return budget.reserve({key: self._source.hold([one], budget.overrun) for key, one in missing})
 
     async def finish(self, seconds: float) -> None:
         """Waits for what is under way, which is paid, at most this long."""
@@ -83,7 +83,7 @@ class Teacher:
 
 def _failed(one: Completion) -> TeacherFailed:
     message = f"the teacher gives no answer: {one.message or one.error}"
-    if one.error in FOR_GOOD:
+    if one.error in PERMANENT_ERRORS:
         return TeacherFailed(400, "teacher_refuses", message)
     if one.error == "timeout":
         return TeacherFailed(504, "teacher_timeout", message)

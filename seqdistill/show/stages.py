@@ -108,9 +108,9 @@ def show_import(console: Console, result: "ImportResult") -> None:
             + (f", {result.updated:,} of them updated)" if result.updated else ")"),
             "matched": None if result.matched is None else f"{result.matched:,} to the task's prompts or template",
             "skipped": f"{result.skipped:,} with nothing to learn from" if result.skipped else None,
-            "taken back": f"{result.taken_back:,}, corrected or rated below 0" if result.taken_back else None,
+            "withdrawn": f"{result.taken_back:,}, corrected or rated below 0" if result.taken_back else None,
             "no finish reason": f"{unended:,}, counted as stop" if unended else None,
-            "not taken": f"{result.unread:,}, see failures.jsonl" if result.unread else None,
+            "unreadable": f"{result.unread:,}, see failures.jsonl" if result.unread else None,
             "teachers": ", ".join(result.teachers),
             "samples": f"{result.samples:,}",
             "file": result.path,
@@ -159,7 +159,7 @@ def show_explanation(console: Console, explained: "Explanation") -> None:
             "reason": explained.reason,
             "setting": f"{in_words(explained.would_keep)} would have kept it" if explained.would_keep else None,
             "kept instead": explained.kept_by and f"{explained.kept_by.id}: {explained.kept_by.text}",
-            "stands for": instead or None,
+            "kept instead of": instead or None,
         },
     )
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from seqdistill.family.sweep import SweepResult
     from seqdistill.init import InitResult
     from seqdistill.smoke import Forecast
-    from seqdistill.status import Status
+    from seqdistill.states import Status
 
 
 def show_status(console: Console, status: "Status", run: str) -> None:

@@ -17,7 +17,7 @@ from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.conditions import check_conditions
 from seqdistill.stages.evaluate.regressions import cut
 from seqdistill.stages.evaluate.scores import described, margin_points
-from seqdistill.stages.evaluate.shown import other_way, percent, point, points
+from seqdistill.stages.evaluate.shown import counterpart, percent, point, points
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, tabulate
 from seqdistill.stages.evaluate.written import answer_of, document_of, form_in, measures_in, own_measures_in
@@ -70,7 +70,7 @@ class Comparison:
     def _cells(self, role: str) -> dict[str, str]:
         facts, primary, measures = self.scores["models"][role], self.scores["primary"], self.scores["measures"]
         cells = {measures[primary]["heading"]: percent(facts[primary])}
-        other = other_way(primary)
+        other = counterpart(primary)
         if other and facts.get(other):
             cells[measures[other]["heading"]] = percent(point(facts[other]))
         more = {name: measures[name]["heading"] for name in ("valid", "stopped", "refused") if facts.get(name)}
@@ -102,7 +102,7 @@ def compare(run: Run, other: Run, recipe: Recipe) -> Comparison:
     pairs = [(here.answers[name], replace(there.answers[name], model=OTHER)) for name in shared]
     answers = [answer for pair in pairs for answer in pair]
     margin = margin_points(recipe.eval)
-    settings = Settings((STUDENT, OTHER), measures, primary, margin, recipe.eval.resamples, recipe.eval.seed, rival=OTHER)
+    settings = Settings((STUDENT, OTHER), measures, primary, margin, recipe.eval.resamples, recipe.eval.seed, against=OTHER)
     found = tabulate(answers, settings)
     judged = found["judged"] or {}
     better, worse = _changed_items(pairs, primary)
@@ -153,7 +153,7 @@ def compare_form(run: Run, answers: Mapping[str, Completion], called: str, recip
         both += [replace(answer, completion=completion, scores=scores), replace(answer, model=OTHER)]
     margin = margin_points(recipe.eval)
     found = tabulate(
-        both, Settings((STUDENT, OTHER), measures, primary, margin, recipe.eval.resamples, recipe.eval.seed, rival=OTHER)
+        both, Settings((STUDENT, OTHER), measures, primary, margin, recipe.eval.resamples, recipe.eval.seed, against=OTHER)
     )
     judged = found["judged"] or {"decision": "INCONCLUSIVE", "needed": None}
     document = {
@@ -251,7 +251,7 @@ def _check_same(here: _Written, there: _Written, shared: Sequence[str], primary:
     if primary.endswith("_teacher") and identities[0] != identities[1]:
         raise UsageError(
             f"by {primary} each student is measured against its own teacher: {identities[0]} and {identities[1]}",
-            f"compare by the references: --primary {other_way(primary)}",
+            f"compare by the references: --primary {counterpart(primary)}",
         )
 
 

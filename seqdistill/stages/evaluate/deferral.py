@@ -36,7 +36,7 @@ POINTS = 20  # of the curve, beside its start
 
 
 @dataclass(frozen=True)
-class Promise:
+class DeferralTarget:
     """What the answers that the student keeps must be."""
 
     target: float | None  # the share of them that is good enough; None: no threshold is looked for
@@ -70,9 +70,14 @@ def samples_of(completions: Mapping[str, Completion], prompt: str) -> list[str]:
 
 
 def deferral(
-    answers: Mapping[str, Sequence[Scored]], primary: str, top: str | None, margin: float, promise: Promise, seed: int
+    answers: Mapping[str, Sequence[Scored]],
+    primary: str,
+    comparator: str | None,
+    margin: float,
+    promise: DeferralTarget,
+    seed: int,
 ) -> dict[str, Any]:
-    """The document. `answers` are those of "student", "teacher" and `top`, whose score an answer is compared with, by prompt.
+    """The document. `answers` are those of "student", "teacher" and `comparator`, with whose scores the student's are compared.
 
     Shares are from 0 to 1, scores those of the primary metric. Without confidences or scores `reason` says what is missing.
     """
@@ -88,7 +93,7 @@ def deferral(
         "curve": [],
         "reason": None,
     }
-    items = _Items.of(answers, primary, top, margin, promise, seed)
+    items = _Items.of(answers, primary, comparator, margin, promise, seed)
     if isinstance(items, str):
         return document | {"reason": items}
     document |= {
@@ -112,16 +117,22 @@ class _Items:
 
     @classmethod
     def of(
-        cls, answers: Mapping[str, Sequence[Scored]], primary: str, top: str | None, margin: float, promise: Promise, seed: int
+        cls,
+        answers: Mapping[str, Sequence[Scored]],
+        primary: str,
+        comparator: str | None,
+        margin: float,
+        promise: DeferralTarget,
+        seed: int,
     ) -> "_Items | str":
         """What is missing, in words, where there is nothing to work on."""
         import numpy as np
 
-        if top is None and promise.good_enough is None:
+        if comparator is None and promise.good_enough is None:
             return "there is no answer to compare the student's with: [eval] good_enough names the score that is good enough"
         if not answers["teacher"]:
             return "there are no answers of the teacher to send a prompt to"
-        other = answers[top or "teacher"]
+        other = answers[comparator or "teacher"]
         found: dict[str, tuple[float, bool, float, float]] = {}
         known = sum(one.confidence is not None for one in answers["student"])
         rows = zip(answers["student"], answers["teacher"], other, strict=True)

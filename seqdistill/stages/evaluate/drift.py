@@ -50,8 +50,8 @@ def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
     metric, form = _metric(scores, recipe), form_in(scores)
     least = deferral["good_enough"]
     if least is None:
-        top = (scores.get("judged") or {}).get("other") or "teacher"
-        least = _mean(run, top, scores["primary"]) - float(scores["margin"])
+        comparator = (scores.get("judged") or {}).get("other") or "teacher"
+        least = _mean(run, comparator, scores["primary"]) - float(scores["margin"])
     target, risk = deferral["target"] or TARGET, deferral["risk"] or RISK
     threshold, below = deferral["threshold"], 0
     found: list[float] = []

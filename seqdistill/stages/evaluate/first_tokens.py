@@ -13,7 +13,7 @@ from seqdistill.journal.storage import Journal, completion_of
 from seqdistill.records import read_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.deferral import Promise, deferral
+from seqdistill.stages.evaluate.deferral import DeferralTarget, deferral
 from seqdistill.stages.evaluate.written import answer_of, document_of
 
 
@@ -29,7 +29,7 @@ def first_tokens_threshold(run: Run, tokens: int) -> float | None:
     try:
         if written["target"] is None or written["confidence"] != "logprob":
             return None
-        promise = Promise(*(written[name] for name in ("target", "risk", "good_enough", "samples")))
+        promise = DeferralTarget(*(written[name] for name in ("target", "risk", "good_enough", "samples")))
         identity = scores["models"]["student"]["identity"]
     except (LookupError, TypeError) as error:
         raise UsageError(
@@ -50,6 +50,6 @@ def first_tokens_threshold(run: Run, tokens: int) -> float | None:
         if answer.model == "student" and answer.confidence:
             answer = replace(answer, confidence=first.get(f"{answer.prompt.id}:student"))
         by_role[answer.model].append(answer)
-    top = (scores["judged"] or {}).get("other")
-    threshold = deferral(by_role, scores["primary"], top, scores["margin"], promise, scores["seed"])["threshold"]
+    comparator = (scores["judged"] or {}).get("other")
+    threshold = deferral(by_role, scores["primary"], comparator, scores["margin"], promise, scores["seed"])["threshold"]
     return None if threshold is None else float(threshold)

@@ -24,7 +24,7 @@ from seqdistill.stages.evaluate.conditions import check_conditions
 from seqdistill.stages.evaluate.contestants import Contestant, contestants_of, in_other_batches, student_price
 from seqdistill.stages.evaluate.cost import check_costs
 from seqdistill.stages.evaluate.forced import check_forced
-from seqdistill.stages.evaluate.judging import judge_inputs
+from seqdistill.stages.evaluate.judging import judge_settings
 from seqdistill.stages.evaluate.safety.items import SafetyItem, files_of, items_of
 from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import check_source, load_prompts
@@ -128,7 +128,7 @@ def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     for needs in {measure.metric.needs for measure in scoring.measures if measure.metric.needs}:
         needs()
     check_conditions(recipe.eval.fail_under, scoring.measures)
-    judge_inputs(recipe)
+    judge_settings(recipe)
     check_costs(recipe)
     check_forced(recipe)
     return recipe, test, scoring
@@ -159,7 +159,7 @@ def _settings(recipe: Recipe, contestants: Sequence[Contestant], template: Templ
         "eval.metric": recipe.eval.metric and Path(recipe.eval.metric).name,
         "eval.max_tokens": max_tokens(recipe),
         **{f"generate.{name}": value for name, value in form.items() if value},
-        **judge_inputs(recipe),
+        **judge_settings(recipe),
         "task.primary": recipe.task.primary,
         "task.test": recipe.task.test if is_hub_source(recipe.task.test) else None,
         "task.template": template.sha256,

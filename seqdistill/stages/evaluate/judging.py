@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import FOR_GOOD, Completion, Pace, Request
+from seqdistill.engines import PERMANENT_ERRORS, Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal.asking import Asker, answers, failures, run_async
@@ -67,7 +67,7 @@ class Pair:
         return Request(name, rubric.messages(values, name), config.max_tokens, schema=schema)
 
 
-def judge_inputs(recipe: Recipe) -> dict[str, Any]:
+def judge_settings(recipe: Recipe) -> dict[str, Any]:
     """What decides the judgements, for the fingerprint; empty without a judge. Raises UsageError for what cannot work."""
     if not recipe.eval.pairwise:
         if recipe.eval.labels:
@@ -236,7 +236,7 @@ async def _ask(
                     f"expected a JSON object with one, as {rubric.path} specifies: change the rubric, raise judge.max_tokens "
                     "(--judge-max-tokens), or use another judge; nothing more was requested",
                 )
-    missing = [one for _, one in found if one.error is not None and one.error not in FOR_GOOD]
+    missing = [one for _, one in found if one.error is not None and one.error not in PERMANENT_ERRORS]
     if missing:
         raise Incomplete(
             f"{len(missing)} judgements are missing; the first reason: {missing[0].message}",

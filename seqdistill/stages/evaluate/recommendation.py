@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from seqdistill.stages.evaluate.cost import usd_with_samples
-from seqdistill.stages.evaluate.shown import count, other_way, percent, points, thousand, usd
+from seqdistill.stages.evaluate.shown import count, counterpart, percent, points, usd, usd_per_1000
 from seqdistill.stages.evaluate.verdict import STOPS_WANTED, faster
 
 Scores = dict[str, Any]
@@ -107,7 +107,7 @@ def _alarms(safety: Scores) -> Iterator[str]:
 
 def _references(scores: Scores) -> Iterator[str]:
     """Where the teacher's answers decide: what the references say, when they say it clearly."""
-    other = other_way(scores["primary"])
+    other = counterpart(scores["primary"])
     if other is None or other.endswith("_teacher") or other not in scores["measures"]:
         return
     gap = next((c for c in scores["comparisons"] if (c["metric"], c["other"]) == (other, "teacher")), None)
@@ -139,7 +139,7 @@ def _saves(scores: Scores) -> Fact:
     sizes = [facts_of.get("parameters") for facts_of in (student, teacher)]
     if all(sizes):
         facts.append(f"{100 * sizes[0] / sizes[1]:.0f}% of its {count(sizes[1])} parameters")
-    mine, teachers = (thousand(scores, role) for role in ("student", "teacher"))
+    mine, teachers = (usd_per_1000(scores, role) for role in ("student", "teacher"))
     if mine is None or not teachers:
         short = f"{facts[0][:1].upper()}{facts[0][1:]}" if facts else "Not known"
         rest = "; ".join([*facts[1:], "what it saves in USD is not known: the recipe lacks prices"])
@@ -182,7 +182,7 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
     judge = scores.get("judge") or {}
     if judge.get("next_labels") and not judge.get("labels"):
         yield Step(f"Label the {len(judge['next_labels'])} prompts of judge.next_labels by hand: they correct the judge.")
-    if thousand(scores, "student") is None or not thousand(scores, "teacher"):
+    if usd_per_1000(scores, "student") is None or not usd_per_1000(scores, "teacher"):
         keys = (scores.get("cost") or {}).get("missing") or ["[teacher] price"]
         yield Step(f"Write {_listed(keys)} into the recipe: then it says what is saved in USD.")
     if not scores["slices"]:

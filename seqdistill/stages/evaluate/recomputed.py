@@ -21,7 +21,7 @@ from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.baselines import training_file
 from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.stages.evaluate.cost import measured_inputs, terms_of, with_costs
-from seqdistill.stages.evaluate.deferral import Promise, with_cost
+from seqdistill.stages.evaluate.deferral import DeferralTarget, with_cost
 from seqdistill.stages.evaluate.forced import forced_document
 from seqdistill.stages.evaluate.judging import CHOICES, numbers_of, pairs_of
 from seqdistill.stages.evaluate.latency import latencies
@@ -138,7 +138,7 @@ def _from_answers(written: Written) -> dict[str, Any]:
         scores["margin"],
         scores["resamples"],
         scores["seed"],
-        Promise(*(scores["deferral"][name] for name in ("target", "risk", "good_enough", "samples")))
+        DeferralTarget(*(scores["deferral"][name] for name in ("target", "risk", "good_enough", "samples")))
         if "deferral" in scores
         else None,
     )

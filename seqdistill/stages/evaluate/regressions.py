@@ -1,7 +1,7 @@
 """Regressions: test prompts that base or teacher answered better than the student, the largest loss first, and why.
 
 Each comes with the training rows that are nearest to it, the nearest ones that filter removed, and whether the teacher is
-wrong by the reference. Prompts no model, so `verify` computes it again. How rows are compared is owned by `baselines`.
+wrong by the reference. Prompts no model, so `verify` computes it again. How rows are compared is owned by `likeness`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from typing import Any
 from seqdistill.likeness import largest, similarities, whole_text
 from seqdistill.records import read_jsonl
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.shown import other_way
-from seqdistill.stages.evaluate.table import upper
+from seqdistill.stages.evaluate.shown import counterpart
+from seqdistill.stages.evaluate.table import comparator_of
 
 NEAREST = 3  # rows quoted of each kind
 FAR = 0.3  # cosine below which no row is called near
@@ -60,10 +60,10 @@ def regressions(answers: Sequence[Answer], primary: str, sources: Sources, *, sh
     return {"metric": primary, "found": len(found), "most": sources.most, "items": items}
 
 
-def _rivals(of_prompt: OfPrompt, primary: str) -> list[str]:
+def _comparators(of_prompt: OfPrompt, primary: str) -> list[str]:
     """Whom the student is compared with: the base, and the teacher's second try or else its answers."""
-    top = upper(primary) if upper(primary) in of_prompt else "teacher"
-    return [role for role in ("base", top) if role in of_prompt]
+    comparator = comparator_of(primary) if comparator_of(primary) in of_prompt else "teacher"
+    return [role for role in ("base", comparator) if role in of_prompt]
 
 
 def _score(of_prompt: OfPrompt, role: str, measure: str | None) -> float | None:
@@ -74,7 +74,7 @@ def _score(of_prompt: OfPrompt, role: str, measure: str | None) -> float | None:
 def _lost(of_prompt: OfPrompt, primary: str, share: bool) -> float:
     """How many points below the best of the others the student is; 0 where it is not below."""
     mine = _score(of_prompt, "student", primary)
-    scores = [score for role in _rivals(of_prompt, primary) if (score := _score(of_prompt, role, primary)) is not None]
+    scores = [score for role in _comparators(of_prompt, primary) if (score := _score(of_prompt, role, primary)) is not None]
     if mine is None or not scores or (share and (mine > 50 or max(scores) <= 50)):
         return 0.0
     return round(max(0.0, max(scores) - mine), 6)
@@ -82,7 +82,7 @@ def _lost(of_prompt: OfPrompt, primary: str, share: bool) -> float:
 
 def _better(of_prompt: OfPrompt, primary: str) -> list[str]:
     mine = _score(of_prompt, "student", primary) or 0.0
-    return [role for role in _rivals(of_prompt, primary) if (_score(of_prompt, role, primary) or 0.0) > mine]
+    return [role for role in _comparators(of_prompt, primary) if (_score(of_prompt, role, primary) or 0.0) > mine]
 
 
 # --- one of them ------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def _item(
 
 def _teacher_erred(of_prompt: OfPrompt, primary: str, share: bool) -> bool | None:
     """Whether the teacher is wrong by the reference; for a mean, whether it is no nearer to it than the student."""
-    measure = other_way(primary) if primary.endswith("_teacher") else primary
+    measure = counterpart(primary) if primary.endswith("_teacher") else primary
     teacher, mine = _score(of_prompt, "teacher", measure), _score(of_prompt, "student", measure)
     if teacher is None or mine is None:
         return None
@@ -185,12 +185,12 @@ def _nearest(queries: Sequence[str], files: Sequence[Path | None]) -> list[list[
 def _quoted(row: Mapping[str, Any], similarity: float) -> dict[str, Any]:
     from seqdistill.personal_data import hidden
 
-    verdict = {key: row.get(key) for key in ("rule", "reason", "kept_by")} if "rule" in row else {}
+    rejection = {key: row.get(key) for key in ("rule", "reason", "kept_by")} if "rule" in row else {}
     texts = {"prompt": row["prompt"][-1]["content"], "completion": row["completion"][-1]["content"]}
     return {
         "id": row["id"],
         "similarity": round(similarity, 6),
-        **verdict,
+        **rejection,
         **{key: cut(hidden(text)) for key, text in texts.items()},
     }
 

@@ -1,4 +1,4 @@
-"""What eval returns: the content of scores.json, and the rows of the two tables that the terminal prints."""
+"""What eval returns: the content of scores.json, and the rows of the tables that the terminal prints."""
 
 import shlex
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.recommendation import Recommendation, recommend
-from seqdistill.stages.evaluate.shown import count, other_way, percent, point, span, speed, times, usd
-from seqdistill.stages.evaluate.table import upper
+from seqdistill.stages.evaluate.shown import count, counterpart, percent, point, span, speed, times, usd
+from seqdistill.stages.evaluate.table import comparator_of
 from seqdistill.stages.evaluate.written import scores_in
 
 NAMED = (
@@ -179,7 +179,7 @@ class EvalResult:
     def _cells(self, facts: dict[str, Any]) -> dict[str, str]:
         """A contestant's cells by their heads: one interval, or two with a form, fit into 80 columns."""
         primary, measures = self.scores["primary"], self.scores["measures"]
-        other = other_way(primary)
+        other = counterpart(primary)
         cells = {measures[primary]["heading"]: percent(facts[primary])}
         if other and self.scores["models"]["student"].get(other):
             cells[measures[other]["heading"]] = percent(point(facts[other]) if "form" in self.scores else facts[other])
@@ -193,7 +193,7 @@ class EvalResult:
         primary = self.scores["primary"]
         shown = {"student": percent(part["models"]["student"][primary])}
         free = [role for role in ("copy", "majority", "nearest") if role in part["models"]][:1]
-        for role in ("base", *free, upper(primary)):
+        for role in ("base", *free, comparator_of(primary)):
             if role in part["models"]:
                 shown[role] = percent(point(part["models"][role][primary]))
         kept = next((cell for cell in part["kept"] if cell["metric"] == primary), None)

@@ -24,7 +24,7 @@ from seqdistill.stages.evaluate.asking import max_tokens
 from seqdistill.stages.evaluate.class_table import class_table
 from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.stages.evaluate.cost import inputs_of, terms_of, upfront_of, with_costs
-from seqdistill.stages.evaluate.deferral import Promise, deferral, with_cost
+from seqdistill.stages.evaluate.deferral import DeferralTarget, deferral, with_cost
 from seqdistill.stages.evaluate.forced import forced_document
 from seqdistill.stages.evaluate.latency import Latencies
 from seqdistill.stages.evaluate.regressions import Sources, regressions
@@ -60,7 +60,7 @@ def scores_of(
         margin_points(recipe.eval),
         recipe.eval.resamples,
         recipe.eval.seed,
-        Promise(recipe.eval.target, recipe.eval.risk, recipe.eval.good_enough, recipe.eval.agreement),
+        DeferralTarget(recipe.eval.target, recipe.eval.risk, recipe.eval.good_enough, recipe.eval.agreement),
     )
     found = found_in(answers, settings, scoring)
     for contestant in contestants:
@@ -118,8 +118,8 @@ def found_in(answers: Sequence[Answer], settings: Settings, scoring: Scoring) ->
     }
     if settings.promise is not None:
         by_role = {role: [one for one in answers if one.model == role and one.scores is not None] for role in settings.roles}
-        top = judged.get("other")
-        document["deferral"] = deferral(by_role, settings.primary, top, settings.margin, settings.promise, settings.seed)
+        comparator = judged.get("other")
+        document["deferral"] = deferral(by_role, settings.primary, comparator, settings.margin, settings.promise, settings.seed)
     if scoring.kind == "choices":
         against = "teacher" if settings.primary.endswith("_teacher") else "reference"
         if not any(answer.prompt.reference for answer in answers):

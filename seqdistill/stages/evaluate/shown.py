@@ -61,7 +61,7 @@ def run_name(path: Path) -> str:
     return path.name if path.is_absolute() else str(path)
 
 
-def other_way(measure: str) -> str | None:
+def counterpart(measure: str) -> str | None:
     """The same metric against the other: the references for the teacher, the teacher for the references; None for others."""
     metric, _, against = measure.rpartition("_")
     return {"teacher": f"{metric}_reference", "reference": f"{metric}_teacher"}.get(against)
@@ -74,7 +74,7 @@ def speed(scores: dict[str, Any], facts: dict[str, Any]) -> str:
     return f"{value:.0f}" if value and comparable else "–"
 
 
-def thousand(scores: dict[str, Any], role: str) -> float | None:
+def usd_per_1000(scores: dict[str, Any], role: str) -> float | None:
     """USD for 1,000 requests of a model: as eval priced it, or from what its answers cost; None without a price."""
     facts = scores["models"].get(role, {})
     if isinstance(known := facts.get("usd_per_1000"), (int, float)):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from seqdistill.cards import write_model_card
-from seqdistill.engines import FOR_GOOD, Completion
+from seqdistill.engines import PERMANENT_ERRORS, Completion
 from seqdistill.errors import Incomplete
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
@@ -81,7 +81,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
             partial_file(paths["forced"]).unlink(missing_ok=True)
         write_model_card(run, scores)
         failed = Counter(one.error for one in completions.values() if one.error and one.error != "not recorded")
-        failures = Counter({error: count for error, count in failed.items() if error not in FOR_GOOD})
+        failures = Counter({error: count for error, count in failed.items() if error not in PERMANENT_ERRORS})
         if for_good := failed - failures:
             kinds = ", ".join(f"{count} {error}" for error, count in for_good.most_common())
             progress.note(

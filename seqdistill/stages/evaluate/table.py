@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from seqdistill.metrics import Measure
 from seqdistill.metrics.text import corpus_chrf
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.deferral import Promise
+from seqdistill.stages.evaluate.deferral import DeferralTarget
 from seqdistill.stages.evaluate.statistics.intervals import (
     ENOUGH,
     Interval,
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
-def upper(measure: str) -> str:
-    """Whom the student is measured against: the teacher's own second try, or the teacher where a reference decides."""
+def comparator_of(measure: str) -> str:
+    """The usual comparator: the ceiling for likeness to the teacher, the teacher where a reference decides."""
     return "ceiling" if measure.endswith("_teacher") else "teacher"
 
 
@@ -60,8 +60,8 @@ class Settings:
     margin: float  # points
     resamples: int
     seed: int
-    promise: Promise | None = None  # of a fallback
-    rival: str | None = None  # whom the student is to equal, where it is not the teacher
+    promise: DeferralTarget | None = None  # of a fallback
+    against: str | None = None  # the comparator, where it is not the usual one
 
 
 def tabulate(answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
@@ -97,22 +97,27 @@ def _scores_of_part(answers: Sequence[Answer], settings: Settings) -> dict[str, 
         for role in settings.roles:
             models[role][measure.name] = None
     for columns in _with_replicates(
-        [found for measure in settings.measures if (found := _Columns.of(by_role, measure, settings.rival))], settings
+        [found for measure in settings.measures if (found := _Columns.of(by_role, measure, settings.against))], settings
     ):
         measure, name = columns.measure, columns.measure.name
         for role in columns.roles:
             if not (role == "teacher" and measure.against == "teacher"):  # 100 by definition: the measure itself
-                models[role][name] = _cell(columns.mean(role), columns.n)
+                models[role][name] = cell_of(columns.mean(role), columns.n)
         for other in columns.others():
             part["comparisons"].append({"metric": name, "model": "student", "other": other, **columns.compared(other)})
-        top = columns.top()
-        if measure.against and top:
-            part["kept"].append({"metric": name, "of": top, **_cell(columns.kept(top), columns.n)})
+        comparator = columns.comparator()
+        if measure.against and comparator:
+            part["kept"].append({"metric": name, "of": comparator, **cell_of(columns.kept(comparator), columns.n)})
             if "base" in columns.roles:
-                closed = columns.drawn.interval(gap_closed(*(columns.roles.index(r) for r in ("student", "base", top))))
-                part["gap_closed"].append({"metric": name, "of": top, **_cell(closed, columns.n)})
-        if name == settings.primary and top:
-            part["judged"] = {"metric": name, "other": top, "n": columns.n, **columns.judged(top, settings.margin)}
+                closed = columns.drawn.interval(gap_closed(*(columns.roles.index(r) for r in ("student", "base", comparator))))
+                part["gap_closed"].append({"metric": name, "of": comparator, **cell_of(closed, columns.n)})
+        if name == settings.primary and comparator:
+            part["judged"] = {
+                "metric": name,
+                "other": comparator,
+                "n": columns.n,
+                **columns.judged(comparator, settings.margin),
+            }
     for role, length in _lengths(by_role, settings).items():
         models[role]["length_ratio"] = length
     return part
@@ -127,7 +132,7 @@ class _Columns:
     scores: "Array"  # (n, K)
     prompts: tuple[str, ...]  # (n,) ids
     groups: list[str] | None
-    rival: str | None = None
+    against: str | None = None
     replicates: Resampled | None = None
 
     @property
@@ -136,7 +141,7 @@ class _Columns:
         return self.replicates
 
     @classmethod
-    def of(cls, by_role: Mapping[str, list[Answer]], measure: Measure, rival: str | None = None) -> "_Columns | None":
+    def of(cls, by_role: Mapping[str, list[Answer]], measure: Measure, against: str | None = None) -> "_Columns | None":
         """None where the measure applies to no prompt, or not to the student."""
         import numpy as np
 
@@ -152,24 +157,26 @@ class _Columns:
             return None
         scores = np.array([[score(answer) for answer in row] for row in rows], dtype=np.float64)
         first = [row[0] for row in rows]
-        return cls(measure, roles, scores, tuple(answer.prompt.id for answer in first), groups_of(first), rival)
+        return cls(measure, roles, scores, tuple(answer.prompt.id for answer in first), groups_of(first), against)
 
     @property
     def n(self) -> int:
         return len(self.scores)
 
-    def top(self) -> str | None:
-        """Whom the student is to equal. Without a second try of the teacher, for shares its answers themselves: an answer is
-        the teacher's or not. For a degree of likeness there is nobody.
+    def comparator(self) -> str | None:
+        """The contestant that the student is compared with, or None.
+
+        Without a ceiling a share is compared with the teacher's own answers; a degree of likeness cannot be: there the
+        teacher has 100 by definition.
         """
-        top = self.rival or upper(self.measure.name)
-        if top == "ceiling" and top not in self.roles and self.measure.metric.share:
-            top = "teacher"
-        return top if top in self.roles else None
+        comparator = self.against or comparator_of(self.measure.name)
+        if comparator == "ceiling" and comparator not in self.roles and self.measure.metric.share:
+            comparator = "teacher"
+        return comparator if comparator in self.roles else None
 
     def others(self) -> list[str]:
-        """Those whom the student is compared with."""
-        left_out = {"student", "ceiling" if self.measure.against != "teacher" else "teacher"} - {self.top()}
+        """The contestants that the student is compared with, its comparator among them."""
+        left_out = {"student", "ceiling" if self.measure.against != "teacher" else "teacher"} - {self.comparator()}
         return [role for role in self.roles if role not in left_out]
 
     def mean(self, role: str) -> Interval | None:
@@ -179,12 +186,12 @@ class _Columns:
         scale = effective(scores, self.groups) / self.n
         return share(int((scores > 50).sum()) * scale, self.n * scale)
 
-    def kept(self, top: str) -> Interval | None:
-        """The student over `top`, in percent; of degrees without an interval where the two hardly ever differ."""
+    def kept(self, comparator: str) -> Interval | None:
+        """The student over `comparator`, in percent; of degrees without an interval where the two hardly ever differ."""
         if self.measure.metric.share:
-            return self._pair(top).ratio()
-        found = self.drawn.interval(ratio(*self._indices(top), 100.0))
-        if found is not None and self.drawn.hardly_varies(difference(*self._indices(top))):
+            return self._pair(comparator).ratio()
+        found = self.drawn.interval(ratio(*self._indices(comparator), 100.0))
+        if found is not None and self.drawn.hardly_varies(difference(*self._indices(comparator))):
             return Interval(found.value, None, None)
         return found
 
@@ -200,10 +207,12 @@ class _Columns:
         verdict = {1: "higher", -1: "lower", 0: "not shown"}[sign]
         return {**row_of(gap), "p": rounded(p), **more, "verdict": verdict}
 
-    def judged(self, top: str, margin: float) -> dict[str, Any]:
+    def judged(self, comparator: str, margin: float) -> dict[str, Any]:
         """The decision at a margin, and the prompts still needed for one; `p` is one-sided, of "worse by the margin"."""
         drawn = None if self.measure.metric.share else self.drawn
-        found = outcome(self._column("student"), self._column(top), margin, self.groups, drawn, self._indices(top))
+        found = outcome(
+            self._column("student"), self._column(comparator), margin, self.groups, drawn, self._indices(comparator)
+        )
         return {"decision": found.decision, "needed": found.needed, **row_of(found.gap), "p": rounded(found.p)}
 
     def _gap(self, other: str) -> Interval | None:
@@ -294,7 +303,7 @@ def _lengths(by_role: Mapping[str, list[Answer]], settings: Settings) -> dict[st
     drawn = resample(lengths, settings.resamples, settings.seed, groups_of(by_role["teacher"]))
     teacher = roles.index("teacher")
     return empty | {
-        role: _cell(drawn.interval(ratio(k, teacher)), len(lengths)) for k, role in enumerate(roles) if k != teacher
+        role: cell_of(drawn.interval(ratio(k, teacher)), len(lengths)) for k, role in enumerate(roles) if k != teacher
     }
 
 
@@ -309,9 +318,6 @@ def _corpus(answers: list[Answer], teacher: list[Answer], against: str) -> float
 def cell_of(interval: Interval | None, n: int) -> dict[str, Any]:
     """A number with its interval as scores.json holds it."""
     return {**row_of(interval), "n": n}
-
-
-_cell = cell_of
 
 
 def methods(measures: Sequence[Measure], chrf: str) -> dict[str, str]:

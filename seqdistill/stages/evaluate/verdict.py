@@ -9,8 +9,9 @@ from typing import Any
 from seqdistill.metrics import OWN
 from seqdistill.stages.evaluate.cost import usd_with_samples
 from seqdistill.stages.evaluate.safety.document import sentences
-from seqdistill.stages.evaluate.shown import percent, points, times, usd
+from seqdistill.stages.evaluate.shown import counterpart, percent, points, times, usd
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
+from seqdistill.stages.evaluate.table import comparator_of
 
 STOPS_WANTED = 98.0  # percent
 Scores = dict[str, Any]
@@ -109,7 +110,7 @@ def _measured(scores: Scores) -> str:
         shares = [f"{role} {percent(models[role][primary], unit='%')}" for role in ("student", other) if models[role][primary]]
         line += f" ({', '.join(shares)})"
     if not scores["primary_named"] and primary.partition("_")[0] != OWN:
-        line += ", which the form of the task suggests ([task] primary names another)"
+        line += ", the default for this kind of answers ([task] primary names another)"
     n = models["student"][primary]["n"]
     which = _prompts(n) if n == scores["n"] else f"{n} of {_prompts(scores['n'])}, those to which it applies"
     return f"{line}, on {which}, with 95% intervals over prompts."
@@ -145,15 +146,14 @@ def _against(part: Scores, scores: Scores) -> list[str]:
 
 def _other_way(scores: Scores) -> Iterator[str]:
     """The same metric against the references, where the teacher's answers decide, and the other way round."""
-    metric, _, against = scores["primary"].rpartition("_")
-    other = f"{metric}_{'reference' if against == 'teacher' else 'teacher'}"
-    if against not in ("teacher", "reference") or not scores["models"]["student"].get(other):
+    other = counterpart(scores["primary"])
+    if other is None or not scores["models"]["student"].get(other):
         return
-    top = "teacher" if against == "teacher" else "ceiling"
-    gap = next((c for c in scores["comparisons"] if (c["metric"], c["other"]) == (other, top)), None)
+    comparator = comparator_of(other)
+    gap = next((c for c in scores["comparisons"] if (c["metric"], c["other"]) == (other, comparator)), None)
     if gap is None or gap["value"] is None:
         return
-    whom = scores["models"][top]["phrase"]
+    whom = scores["models"][comparator]["phrase"]
     few = gap["low"] is None and gap["verdict"] == "not shown"
     says = {"higher": f"it beats {whom} by", "lower": f"it is worse than {whom} by"}.get(
         gap["verdict"],

@@ -143,7 +143,7 @@ def warnings_of(facts: Facts, rejections: Rejections) -> list[str]:
             example = next(rejection for rejection in rejections.by_row.values() if rejection.rule == rule)
             change = f"; {in_words(example.would_keep)} would keep it" if example.would_keep else ""
             found.append(
-                f"the rule {rule!r} takes {lost:,} of {total:,} prompts ({lost / total:.0%}): {example.reason}{change}"
+                f"the rule {rule!r} rejects {lost:,} of {total:,} prompts ({lost / total:.0%}): {example.reason}{change}"
             )
     lost_rows = Counter(
         facts.slices[row] for row, rejection in rejections.by_row.items() if RULES[rejection.rule] not in CHOSEN

@@ -108,7 +108,7 @@ def scan(path: Path, config: FilterConfig, form: AnswerForm, index: ItemIndex, f
     """The facts of a samples file. Raises UsageError naming the line for a row that is no sample, or one id used twice."""
     progress.start("reading the samples", path.stat().st_size, "B")
     with tempfile.TemporaryFile(dir=folder, prefix=".pairs.") as spill:
-        joined = _Joined(spill)
+        joined = _FactsBuilder(spill)
         work = functools.partial(facts_of, config=config, form=form, index=index)
         for part, span in each(work, list(spans(path, config.limit)), config):
             joined.add(part)
@@ -238,7 +238,7 @@ def hashes_of(names: Sequence[str]) -> Hashes:
 
 
 @dataclass
-class _Joined:
+class _FactsBuilder:
     """Batches' facts put end to end; the word pairs go to a temporary file."""
 
     spill: IO[bytes]
@@ -265,7 +265,7 @@ class _Joined:
         self.spill.flush()
         total = int(sizes.sum())
         hashes = np.memmap(self.spill, np.uint64, "r", shape=(total,)) if total else np.empty(0, np.uint64)
-        columns: dict[str, Any] = {name: _joined([getattr(part, name) for part in self.parts]) for name in ARRAYS}
+        columns: dict[str, Any] = {name: _concatenated([getattr(part, name) for part in self.parts]) for name in ARRAYS}
         lists: dict[str, Any] = {
             name: list(itertools.chain.from_iterable(getattr(part, name) for part in self.parts)) for name in LISTS
         }
@@ -273,7 +273,7 @@ class _Joined:
         return Facts(**columns, **lists, sets=sets, rejections=self.rejections, hits=self.hits, personal=self.personal)
 
 
-def _joined(parts: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+def _concatenated(parts: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 

@@ -1,7 +1,8 @@
 """Stage 2, filter: samples.jsonl -> train.jsonl, validation.jsonl, rejected.jsonl and report.json.
 
 One pass gathers facts of fixed size, the rules decide on them in order, a second pass writes. Every rejected row keeps its
-rule, its reason and the row that was kept instead; read = kept + rejected. The rules are in files named after them.
+rule, its reason and the row that was kept instead; read = kept + rejected. What a row breaks by itself is
+found in `scan`; `rules` has the rules that compare rows, `people` what reviewers decided.
 """
 
 from collections.abc import Collection, Sequence
@@ -276,6 +277,6 @@ def _check_something_is_left(rejections: Rejections, rows: int, samples: Path) -
         rule = max(by_rule, key=by_rule.__getitem__)
         example = next(rejection for rejection in rejections.by_row.values() if rejection.rule == rule)
         raise SeqdistillError(
-            f"no row is left: the rule {rule!r} took {by_rule[rule]} of {rows} ({example.reason})",
+            f"no row is left: the rule {rule!r} rejected {by_rule[rule]} of {rows} ({example.reason})",
             f"{in_words(example.would_keep)} would keep this one" if example.would_keep else "look at the answers in generate/",
         )

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import FOR_GOOD
+from seqdistill.engines import PERMANENT_ERRORS
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.errors import Incomplete
 from seqdistill.journal.budget import spending, spent_since
@@ -151,7 +151,7 @@ def _about(inputs: Inputs) -> dict[str, Any]:
 def _incomplete(run: Run, outcome: Outcome, failed: int, planned: int) -> Incomplete:
     reason = outcome.stopped.message if outcome.stopped else next(iter(outcome.failed.values())).message
     hint = f"run again to retry {failed}"
-    if all(completion.error in FOR_GOOD for completion in outcome.failed.values()):
+    if all(completion.error in PERMANENT_ERRORS for completion in outcome.failed.values()):
         share = math.ceil(failed / planned * 1e4) / 1e4
         hint += f"; the same requests fail again: change prompts or settings first, or go without them: --may-fail {share:g}"
     hint = outcome.stopped.hint if outcome.stopped else hint

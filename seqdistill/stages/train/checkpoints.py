@@ -46,7 +46,7 @@ def open_work(work: Path, record: StageRecord, progress: Progress) -> Path | Non
             recorded = _read(work / SETTINGS)  # older versions wrote none
             differences = record.differences_from(recorded) if recorded else ["other settings or rows"]
             progress.note(
-                f"train: the training that was stopped after step {_step(whole[-1])} begins anew, because of what changed: "
+                f"train: cannot resume the training stopped at step {_step(whole[-1])}, starting over; changed: "
                 f"{'; '.join(differences)}"
             )
         shutil.rmtree(work, ignore_errors=True)

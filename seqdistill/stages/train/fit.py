@@ -158,7 +158,7 @@ def _resuming(trainer: Any, checkpoint: Path | None) -> Iterator[None]:
             raise
         raise SeqdistillError(
             f"{checkpoint}: the checkpoint cannot be read: {' '.join(str(error).split())}",
-            f"remove {checkpoint.parent}, then run again: the training begins anew",
+            f"remove {checkpoint.parent}, then run again: the training starts over",
         ) from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqdistill.stages.evaluate.shown import count, percent, thousand, usd
+from seqdistill.stages.evaluate.shown import count, percent, usd, usd_per_1000
 
 Document = dict[str, Any]
 BINS = 32  # of a histogram
@@ -188,7 +188,7 @@ def deferral(found: Document) -> Document | None:
 def quality_and_cost(scores: Document) -> Document | None:
     """Each model's primary score against USD for 1,000 requests, or else against its size; None for fewer than two points."""
     primary, models = scores["primary"], scores["models"]
-    costs = {role: thousand(scores, role) for role in models}
+    costs = {role: usd_per_1000(scores, role) for role in models}
     name, unit = "USD for 1,000 requests", usd
     if sum(value is not None for value in costs.values()) < 2:
         costs = {role: facts.get("parameters") for role, facts in models.items()}

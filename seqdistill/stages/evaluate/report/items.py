@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seqdistill.records import visible
-from seqdistill.stages.evaluate.table import upper
+from seqdistill.stages.evaluate.table import comparator_of
 
 Document = dict[str, Any]
 Row = Mapping[str, Any]
@@ -52,11 +52,11 @@ def items_of(rows: Iterable[Row], scores: Document) -> list[Item]:
         if row["scores"] is not None:
             by_prompt.setdefault(row["id"], {})[row["model"]] = row
     measure = scores["measures"][scores["primary"]]
-    top, found = upper(scores["primary"]), []
+    comparator, found = comparator_of(scores["primary"]), []
     for name, answers in by_prompt.items():
         item = Item(name, answers, 0.0, regressed=False)
-        rivals = ("base", top if top in answers else "teacher")
-        others = [score for role in rivals if (score := item.score(role, scores["primary"])) is not None]
+        comparators = ("base", comparator if comparator in answers else "teacher")
+        others = [score for role in comparators if (score := item.score(role, scores["primary"])) is not None]
         sign = 1 if measure["higher_is_better"] else -1
         if (mine := item.score("student", scores["primary"])) is not None and others:
             best = max(sign * score for score in others)

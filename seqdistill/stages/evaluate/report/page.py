@@ -17,7 +17,7 @@ from seqdistill.stages.evaluate.recommendation import recommend
 from seqdistill.stages.evaluate.report import charts, items, origin
 from seqdistill.stages.evaluate.result import EvalResult
 from seqdistill.stages.evaluate.safety.document import sentences
-from seqdistill.stages.evaluate.shown import count, other_way, percent, run_name, speed, times
+from seqdistill.stages.evaluate.shown import count, counterpart, percent, run_name, speed, times
 from seqdistill.stages.evaluate.statistics.paired import DECISIONS
 from seqdistill.stages.evaluate.verdict import faster
 from seqdistill.version import __version__
@@ -54,7 +54,7 @@ def render(run: Run, scores: Document, rows: list[Mapping[str, Any]], prediction
     style, script = (Path(__file__).with_name(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     primary, measures = scores["primary"], scores["measures"]
     student = scores["models"]["student"]
-    metrics = [m for m in (primary, other_way(primary), "valid") if m and (m == primary or student.get(m))]
+    metrics = [m for m in (primary, counterpart(primary), "valid") if m and (m == primary or student.get(m))]
     found = items.items_of(rows, scores)
     result = EvalResult(scores, {}, 0.0, up_to_date=True)
     log = _log(run)

@@ -1,6 +1,6 @@
 """The choice: scores rows, keeps the best of each prompt or of all, and names the baselines to compare with.
 
-Brings together the scores (`scoring`, `verify`, `judge`, `reward`) and the rule (`selection`). Reads rows one prompt at a time.
+Brings together the scores (`scores`, `verify`, `judge`, `reward`) and the rule (`selection`). Reads rows one prompt at a time.
 """
 
 from collections.abc import Callable, Iterator

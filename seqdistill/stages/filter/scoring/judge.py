@@ -1,7 +1,7 @@
 """The judge: a language model that scores each sample by a rubric, through any engine and journalled like the teacher.
 
-Owns the requests, the reading of the replies and the spending limit. The rubric is `rubrics`'. A reply that cannot be read is
-no score, and is counted; it is not requested again.
+Owns the requests and what an unreadable reply means: no score, counted, not requested again. The rubric and how a reply is
+read are `tasks.rubrics`', the cap is `journal.budget`'s.
 """
 
 import itertools
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqdistill.engines import FOR_GOOD, Completion, Pace, Request
+from seqdistill.engines import PERMANENT_ERRORS, Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
@@ -105,7 +105,7 @@ async def _judge(
                 schema = None  # an endpoint that takes no schema: the rubric says in words what to reply
                 requests, failed = await _answered(asker, source, config, rubric, schema, part, judged)
             for request, completion in answers(asker.journal, source.identity, requests, failed):
-                if completion.error is not None and completion.error not in FOR_GOOD:
+                if completion.error is not None and completion.error not in PERMANENT_ERRORS:
                     missing.append(completion)
                 else:
                     _note(judged, rubric, request, completion, source.price)
