@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from batch_server import BatchServer
 from chat_server import Body, ChatServer, Fault, answer
+from endpoint_requests import number_of
 from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_child, priced, prompts_file, recipe, run_it
+from refusal_shapes import error
 
 from seqdistill.cli import main
 from seqdistill.engines import Completion, Request
@@ -208,6 +210,15 @@ def test_the_budget_holds_where_the_endpoint_bills_more_than_the_price_comes_to(
         uncapped = replace(free, generate=replace(free.generate, budget=None))
         generate(Run(tmp_path / "free"), uncapped, Silent())
         assert spent("free") == pytest.approx(40 * 0.02)
+
+
+def test_what_a_content_filter_refuses_may_be_billed_and_counts_against_the_budget(tmp_path: Path) -> None:
+    refused = error(400, "The response was filtered due to the prompt triggering", code="content_filter")
+    with ChatServer(lambda _, body: refused if number_of(body) else None) as server:
+        capped = priced(recipe(server, prompts_file(tmp_path, range(60)), budget=1.5))
+        with pytest.raises(Incomplete, match=r"the budget of 1\.5 USD is reached"):
+            generate(Run(tmp_path / "run"), capped, Silent())
+        assert 1 < len(server.requests) <= 1 + 1.5 / 0.2, "each may have cost 0.2 USD and more"
 
 
 def test_choices_that_nobody_requested_are_paid_all_the_same(tmp_path: Path) -> None:

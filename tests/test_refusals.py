@@ -22,6 +22,7 @@ from refusal_shapes import (
 
 from seqdistill.engines import Pace, Request, dispatch, open_engine
 from seqdistill.engines import pace as pacing
+from seqdistill.engines.refusals import Who, refusal
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.tables import ModelConfig
 
@@ -42,11 +43,12 @@ def only(number: int, wire: Wire | str) -> Fault:
 @pytest.mark.parametrize("number", [0, 15])
 def test_a_content_filter_is_an_answer_to_one_prompt_and_the_others_are_answered(wire: Wire, number: int) -> None:
     with ChatServer(only(number, wire)) as server:
-        completions = answers_of(server, concurrency=1)
+        completions = answers_of(server, concurrency=1, meter=(holds := Holds()))
         assert len(server.requests) == 20, "it is not sent again"
     flagged = completions.pop(f"p{number}")
     assert (flagged.error, flagged.finish_reason, flagged.content) == (None, "content_filter", "")
     assert {one.finish_reason for one in completions.values()} <= {"stop", "length"}
+    assert len(set(holds.open) - {one.hold for one in completions.values()}) == 1, "some bill what a filter refuses"
 
 
 def test_a_filter_that_takes_every_prompt_stops_at_the_start() -> None:
@@ -75,6 +77,21 @@ def test_a_prompt_that_does_not_fit_is_called_too_long_and_sent_once(wire: Wire)
         completions = answers_of(server)
         assert len(server.requests) == 20
     assert {name: one.error for name, one in completions.items() if one.error} == {"p3": "too long"}
+
+
+@pytest.mark.parametrize(
+    ("base_url", "may_be_billed"),
+    [
+        ("https://mine.openai.azure.com/openai/v1", True),
+        ("https://mine.services.ai.azure.com/models", True),
+        ("https://api.example.com/v1", False),
+        ("http://azure.example.com/v1", False),
+    ],
+)
+def test_a_prompt_that_is_too_long_may_be_billed_at_azure_alone(base_url: str, may_be_billed: bool) -> None:
+    reported = {"message": "This model's maximum context length is 8192 tokens.", "code": "context_length_exceeded"}
+    failure = refusal(Who(base_url, "m", "KEY"), 400, reported, None, proven=True)
+    assert (failure.kind, failure.lost) == ("too long", may_be_billed)
 
 
 @pytest.mark.parametrize("wire", LARGER_THAN_THE_LIMIT.values(), ids=list(LARGER_THAN_THE_LIMIT))

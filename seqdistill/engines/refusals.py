@@ -23,6 +23,10 @@ SHOWN = 300  # characters of what an endpoint said
 READ = {429: 4000}  # characters that are read of a message; other refusals may repeat the prompt in theirs, which says nothing
 READ_OF_OTHERS = 500
 
+# Azure may bill what it refuses for a filter, at the length of an answer, or for its length:
+# https://learn.microsoft.com/azure/ai-foundry/openai/how-to/manage-costs
+AZURE = re.compile(r"\.azure\.(?:com|us|cn)\b", re.IGNORECASE)
+
 Scope = Literal["try", "request", "endpoint"]
 
 
@@ -175,7 +179,7 @@ def refusal(
         return failure(scope="request", hint="change the schema, or the choices, as the endpoint says")
     judged = CONTENT_FILTER.search(everything) or any(code in CONTENT_FILTER_CODES for code in codes)
     if status in (400, 403, 422, 451) and judged and not is_page and not OF_THE_ACCOUNT.search(text):
-        return failure("content filter", "request", filtered=True)
+        return failure("content filter", "request", filtered=True, lost=True)  # Azure and xAI bill it
     if _no_money(status, codes, everything, pause):
         return failure("no money", "endpoint", hint=TOP_UP)
     if status == 401 or (not proven and status in (400, 403) and BAD_KEY.search(everything)):
@@ -183,7 +187,8 @@ def refusal(
     if status in (429, 413) and _over_limit(text):
         return failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
     if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
-        return failure("too long", "request", hint="shorten the prompts, or lower --max-tokens: both count")
+        hint = "shorten the prompts, or lower --max-tokens: both count"
+        return failure("too long", "request", hint=hint, lost=AZURE.search(who.endpoint) is not None)
     if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, *FOR_LOAD) or status >= 500):
         wait = f"{who.endpoint} answered {status}: wait {pause / 3600:.1f} hours: {text}"
         return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
