@@ -435,19 +435,26 @@ def test_an_answer_that_was_broken_off_is_no_answer_and_may_be_billed(reason: st
     assert len(set(holds.open) - {one.hold for one in completions.values()}) == 1
 
 
-def test_of_several_answers_those_that_were_not_broken_off_stay_and_all_are_paid() -> None:
+@pytest.mark.parametrize("broken", [[0], [1], [2], [0, 2]])
+def test_of_several_answers_those_that_were_not_broken_off_stay_and_all_are_paid(broken: list[int]) -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 2}}
+
     def reply(body: Body) -> Body:
         said = answer(body)
-        said["choices"][1]["finish_reason"] = "abort"
-        return said
+        for number in broken:
+            said["choices"][number]["finish_reason"] = "abort"
+        return {**said, "usage": {**said["usage"], **details}}
 
     with ChatServer(reply=reply) as server:
         model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
         several = [Request(f"p{n}", [{"role": "user", "content": "question 1"}], 20, temperature=1.0, seed=n) for n in range(3)]
         completions = ask(open_engine(model, Pace(samples_per_request=3, retries=0)), several)
-        billed = server.usages[0]["completion_tokens"]
-    assert [one.error for one in completions.values()] == [None, "broken off", None]
-    assert sum(one.completion_tokens + one.hidden_tokens for one in completions.values() if one.error is None) == billed
+        (billed,) = server.usages
+    assert [one.error for one in completions.values()] == ["broken off" if n in broken else None for n in range(3)]
+    paid = [one for one in completions.values() if one.error is None]
+    assert sum(one.completion_tokens + one.hidden_tokens for one in paid) == billed["completion_tokens"]
+    assert sum(one.prompt_tokens for one in paid) == billed["prompt_tokens"]
+    assert (sum(one.cached_tokens for one in paid), sum(one.cache_write_tokens for one in paid)) == (3, 2)
 
 
 @pytest.mark.parametrize("place", ["/v2/chat/completions", "/login?next=secret"])
