@@ -118,6 +118,24 @@ NO_MONEY = {
     "Volcengine": error(
         429, "Your account [x] has reached the set inference limit for the [y] model.", code="SetLimitExceeded"
     ),
+    "DashScope, a free quota": error(
+        429, "Free allocated quota exceeded.", code="insufficient_quota", type="Throttling.AllocationQuota"
+    ),
+    "xAI": Wire(
+        429,
+        {
+            "code": "Some resource has been exhausted",
+            "error": "Your team 16f has either used all available credits or reached its monthly spending limit. To continue "
+            "making API requests, please purchase more credits or raise your spending limit.",
+        },
+    ),
+    "xAI, a new team": Wire(
+        403,
+        {
+            "code": "The caller does not have permission to execute the specified operation",
+            "error": "Your newly created team doesn't have any credits or licenses yet. You can purchase those on x.ai",
+        },
+    ),
     "Zhipu": error(429, "余额不足或无可用资源包,请充值。", code="1113"),
 }
 

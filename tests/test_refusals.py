@@ -136,7 +136,21 @@ GEMINI_ADDS = (
     '"status": "RESOURCE_EXHAUSTED", "details": [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": '
     '[{"quotaId": "GenerateContentInputTokensPerModelPerMinute-FreeTier"}]}, {"retryDelay": "1s"}]'
 )
+ALIBABA_SAYS = (
+    "You exceeded your current quota, please check your plan and billing details. For details, see: "
+    "https://help.aliyun.com/zh/model-studio/error-code#token-limit"
+)
 COMES_BACK = {
+    "Alibaba, tokens": error(429, ALIBABA_SAYS, type="insufficient_quota", code="insufficient_quota"),
+    "Alibaba, requests": error(
+        429, "You exceeded your current requests list.", type="limit_requests", code="insufficient_quota"
+    ),
+    "Alibaba, its own API": Wire(
+        429, {"code": "Throttling.AllocationQuota", "message": "Allocated quota exceeded, please increase your quota limit."}
+    ),
+    "Alibaba, compatible": error(
+        429, "Allocated quota exceeded, please increase your quota limit.", code="insufficient_quota", type="insufficient_quota"
+    ),
     "Gemini": Wire(
         429, [{"error": {"code": 429, "message": "You exceeded your current quota. Please retry in 1s.", "status": "X"}}]
     ),

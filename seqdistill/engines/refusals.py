@@ -89,7 +89,8 @@ NO_MONEY = re.compile(
     r"|(?:spend|spending|monthly|billing|usage) (?:limit|cap|budget).{0,40}(?:reached|exceeded)|余额不足|欠费|额度不足"
     r"|(?:reached|exceeded) your .{0,30}(?:usage|spend\w*) limit|(?:budget|key limit) (?:has been )?exceeded|budget_exceeded"
     r"|credit limit exceeded|free ?tier ?only|out of funds|reached the set .{0,20}limit|SetLimitExceeded"
-    r"|(?:reaching|reached) (?:the|your) (?:monthly )?spending limit",
+    r"|(?:reaching|reached) (?:the|your|its) (?:monthly )?spending limit|used all available credits|have any credits"
+    r"|free allocated quota exceeded",
     re.IGNORECASE,
 )
 BAD_KEY = re.compile(  # where it does not come with a 401
@@ -104,6 +105,9 @@ STARTING = re.compile(r"\b(?:loading|starting up|warming up|cold[ -]start|initia
 A_DAY = re.compile(r"(?:per[ _-]?|/ ?|a )(?:day|month)\b|PerDay|\b(?:daily|monthly)\b", re.IGNORECASE)  # or a month
 SOONER = re.compile(r"per[ _-]?(?:second|minute|hour)|\b[RT]PM\b", re.IGNORECASE)
 COMES_BACK = re.compile(r"(?:retry|try again) (?:in|after) \d|per[ _-]?(?:second|minute|hour|day)", re.IGNORECASE)
+A_MINUTE_S = re.compile(  # Alibaba's, under the code of an empty account: https://help.aliyun.com/en/model-studio/rate-limit
+    r"(?:aliyun|alibabacloud)\.com/\S*error-code|(?<!free )allocated quota exceeded|current requests list", re.IGNORECASE
+)
 TOO_LONG = re.compile(
     r"context.{0,12}(?:length|window|size|limit)|max(?:imum)?[ _](?:input|model|prompt|sequence|seq|allowed input)[ _]?len"
     r"|(?:prompt|input|request|messages?|conversation)s? (?:is |are |was )?too (?:long|large|big)|longer than the (?:max|model)"
@@ -218,6 +222,8 @@ def _no_money(status: int, codes: list[str], everything: str, pause: float | Non
     """Whether the account is empty. Some call a minute's limit a quota, too: that one comes back."""
     if status == 402:
         return pause is None  # with one, it is for what is under way: OpenRouter's in-flight budget
+    if status == 429 and A_MINUTE_S.search(everything):
+        return False
     if "insufficient_quota" in codes:
         return status in (400, 403, 429)
     if status == 429 and (pause is not None or COMES_BACK.search(everything)):
