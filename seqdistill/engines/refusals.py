@@ -188,6 +188,8 @@ def refusal(
         return failure("no money", "endpoint", hint=TOP_UP)
     if status == 401 or (not proven and status in (400, 403) and BAD_KEY.search(everything)):
         return failure(scope="endpoint", hint=f"check the key in the environment variable {who.key_env}")
+    if status == 407:
+        return failure(scope="endpoint", hint="check the proxy that HTTP_PROXY or HTTPS_PROXY names, and its password")
     if status in (429, 413) and _over_limit(text):
         return failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
     if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
