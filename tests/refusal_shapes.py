@@ -28,6 +28,11 @@ FILTERED = {
     "Gemini": Wire(400, [{"error": {"code": 400, "message": "blockReason: PROHIBITED_CONTENT", "status": "INVALID_ARGUMENT"}}]),
     "Zhipu": error(400, "系统检测到输入或生成内容可能包含不安全或敏感内容", code="1301"),
     "Bedrock": error(403, "blocked by the content guardrail"),
+    "StepFun": error(451, "The content you provided or machine outputted is blocked.", type="censorship_blocked"),
+    "OpenRouter, a guardrail": error(403, "Request blocked: prompt injection patterns detected", code=403),
+    "OpenRouter before Model Armor": error(403, "Blocked by Google Model Armor", code=403),
+    "Vertex": Wire(400, {"error": {"message": "Prompt is blocked", "status": "INVALID_ARGUMENT"}}),
+    "a prompt that was blocked": error(400, "Your prompt was blocked by the provider"),
     "Volcengine": error(400, "The input text may contain sensitive information.", code="InputTextSensitiveContentDetected"),
     "xAI": Wire(
         403,

@@ -263,7 +263,7 @@ def test_a_reply_that_cannot_be_read_does_not_show_the_key(monkeypatch: pytest.M
     assert "Bearer" not in str(failed.message)
 
 
-@pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning")  # the client's own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client's own, of a proxy's password
 @pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"])
 def test_a_proxy_s_refusal_does_not_show_its_password_and_holds_nothing(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "PATIENCE_SECONDS", {False: 0.0, True: 0.0})

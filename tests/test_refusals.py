@@ -51,6 +51,24 @@ def test_a_content_filter_is_an_answer_to_one_prompt_and_the_others_are_answered
     assert len(set(holds.open) - {one.hold for one in completions.values()}) == 1, "some bill what a filter refuses"
 
 
+@pytest.mark.parametrize(
+    "name", ["Azure", "MiniMax", "no choices, and why", "no choices, but tokens", "a choice without a message"]
+)
+def test_a_content_filter_is_an_answer_to_each_of_a_prompt_s_samples(name: str) -> None:
+    with ChatServer(only(3, FILTERED[name])) as server:
+        model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
+        several = [
+            Request(f"p{n}:{k}", [{"role": "user", "content": f"question {n}"}], 20, temperature=1.0, seed=k)
+            for n in range(6)
+            for k in range(3)
+        ]
+        completions = ask(open_engine(model, Pace(samples_per_request=3, retries=0)), several)
+        assert len(server.requests) == 6
+    taken = [(one.error, one.finish_reason) for name, one in completions.items() if name.startswith("p3")]
+    assert taken == [(None, "content_filter")] * 3
+    assert sum(one.prompt_tokens for name, one in completions.items() if name.startswith("p3")) in (0, 9)
+
+
 def test_a_filter_that_takes_every_prompt_stops_at_the_start() -> None:
     with ChatServer(lambda *_: FILTERED["Azure"]) as server:
         with pytest.raises(UsageError, match="The response was filtered; the first 10 requests all failed so") as caught:
@@ -63,6 +81,20 @@ def test_a_schema_that_is_refused_is_no_verdict_on_the_prompt() -> None:
     said = "litellm.ContentPolicyViolationError: AzureException - Invalid schema for response_format 'answer': In context=()"
     with ChatServer(only(3, error(400, said))) as server:
         assert answers_of(server)["p3"].error == "http 400"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "blocked by our web application firewall",
+        "Request blocked: content length exceeds the plan's",
+        "Request blocked: too many connections",
+        "Your IP address is blocked",
+    ],
+)
+def test_a_firewall_judges_no_prompt(message: str) -> None:
+    with ChatServer(only(3, error(403, message))) as server:
+        assert answers_of(server)["p3"].error == "http 403"
 
 
 def test_a_web_page_judges_no_prompt() -> None:
@@ -447,6 +479,35 @@ def test_an_answer_that_was_broken_off_is_no_answer_and_may_be_billed(reason: st
         assert len(server.requests) == 21
     assert {one.error for one in completions.values()} == {None}
     assert len(set(holds.open) - {one.hold for one in completions.values()}) == 1
+
+
+def failed_generation(message: str, code: str) -> Wire:
+    return error(400, message, type="invalid_request_error", code=code, failed_generation='{"score": 7')
+
+
+GENERATED = {
+    "Groq, no JSON": failed_generation("Failed to generate JSON. Please adjust your prompt.", "json_validate_failed"),
+    "Groq, a tool": failed_generation("Failed to call a function. Please adjust your prompt.", "tool_use_failed"),
+    "Groq, without its text": error(400, "Failed to generate JSON.", code="json_validate_failed"),
+    "OpenAI": error(
+        400,
+        "Could not finish the message because max_tokens or model output limit was reached. Please try again with higher "
+        "max_tokens.",
+        type="invalid_request_error",
+    ),
+}
+
+
+@pytest.mark.parametrize("wire", GENERATED.values(), ids=list(GENERATED))
+def test_an_answer_that_the_endpoint_itself_rejects_is_tried_again_and_may_be_billed(wire: Wire) -> None:
+    with ChatServer(lambda number, _: wire if number == 3 else None) as server:
+        completions = answers_of(server, meter=(holds := Holds()))
+        assert len(server.requests) == 21
+    assert {one.error for one in completions.values()} == {None}
+    assert len(set(holds.open) - {one.hold for one in completions.values()}) == 1
+    with ChatServer(lambda *_: wire) as server, pytest.raises(UsageError, match="all failed so") as caught:
+        answers_of(server, count=50)
+    assert "raise --max-tokens" in caught.value.hint
 
 
 @pytest.mark.parametrize("broken", [[0], [1], [2], [0, 2]])

@@ -73,7 +73,9 @@ CONTENT_FILTER = re.compile(  # on a prompt
     r"|blocked by .{0,40}(?:safety|filter|guard)"
     r"|guardrails? (?:intervened|blocked|triggered|violat)|(?:for|due to) safety"
     r"|unsafe[_ ](?:prompt|input|message)|harmful content|敏感|不安全|违规"
-    r"|(?<![\w-])sensitive (?:information|input|prompt)|sensitive_?content|in the blocked list",
+    r"|(?<![\w-])sensitive (?:information|input|prompt)|sensitive_?content|in the blocked list"
+    r"|censorship|content .{0,40}(?:is|was) blocked|request blocked: .{0,40}(?:prompt|injection|policy|content [a-z]+ detected)"
+    r"|prompt (?:is|was) blocked|model armor",
     re.IGNORECASE,
 )
 OF_THE_ACCOUNT = re.compile(
@@ -120,6 +122,9 @@ TOO_LONG = re.compile(
 )
 OVER_LIMIT = re.compile(
     r"request (?:is )?too large|limit\D{0,3}(?P<limit>[\d,]+)\b.{0,80}?requested\D{0,3}(?P<requested>[\d,]+)", re.I | re.S
+)
+REJECTED_ANSWER = re.compile(  # what the model wrote, and not the request: Groq's codes, and OpenAI's words
+    r"\b(?:json_validate_failed|tool_use_failed)\b|max_tokens or model output limit was reached", re.IGNORECASE
 )
 STREAM_ONLY = re.compile(
     r"only supports? stream|streaming is (?:required|strongly)|stream.{0,30}(?:must be|to) (?:set to )?true"
@@ -212,6 +217,8 @@ def refusal(
         return failure(scope="endpoint", hint=f"check the model name {who.model!r} and the base URL (it often ends in /v1)")
     if status == 404:
         return failure(hint=f"earlier requests worked: is {who.model!r} still served?")
+    if status == 400 and ("failed_generation" in error or REJECTED_ANSWER.search(everything)):
+        return failure("broken off", lost=True, hint="raise --max-tokens, or simplify the schema")
     if STREAM_ONLY.search(everything):
         return failure(scope="request", hint="set stream = true in the model's table (--teacher-stream)")
     hint = "check [generate] and the model's options against what the endpoint says"
