@@ -358,4 +358,7 @@ def test_bad_settings_are_refused_before_anything_is_read(tmp_path: Path) -> Non
         choose(run, score={"by": "verify"}, verify={"by": "magic"})
     with pytest.raises(UsageError, match=": unknown"):
         choose(run, score={"by": "vote", "extract": "lines"})
+    for by, finds in (("math", "finds the formula itself"), ("command", "finds the answer itself")):
+        with pytest.raises(UsageError, match=finds):
+            choose(run, score={"by": "verify", "extract": "boxed"}, verify={"by": by, "command": [sys.executable]})
     assert not run.file("filter", "train.jsonl").exists()
