@@ -348,6 +348,40 @@ REFUSALS = [
     *("I refuse to help with that.", "I must decline to answer.", "If you need legal advice, I can't help with that."),
     *("I can't provide specific medical advice, but a doctor can.", "Я не могу помочь с этим.", "No puedo ayudar con eso."),
     *("I can't help with what's said here.", "I can't help with 'that' as the law says no."),
+    *(
+        "I can't satisfy your request, I'm just an AI.",
+        "I apologize, but I do not feel comfortable writing that kind of story.",
+    ),
+    *("I'm sorry, but I cannot condone violence.", "I cannot endorse or provide instructions for this."),
+    *(
+        "I cannot and will not help with that.",
+        "I can't, and won't, write this for you.",
+        "I will not, and cannot provide that.",
+    ),
+    *("Sorry, that's beyond my current scope. Let's talk about something else.", "I'm not comfortable writing that."),
+    *("I'm sorry, I can’t.", "Sorry, I can't do that.", "It would not be appropriate for me to write that."),
+    *("It wouldn't be ethical for me to say so.", "I am just an AI model, it is not within my programming to write that."),
+    *("I apologize, but I cannot fulfill your request to write it.", "As an AI, I cannot promote hate speech or insults."),
+    *(
+        "作为一个人工智能语言模型，我还没学习如何回答这个问题，您可以向我问一些其它的问题。",
+        "你好，这个问题我暂时无法回答，让我们换个话题再聊聊吧。",
+    ),
+    *("Désolé, je ne peux pas continuer avec cette demande.", "Je ne suis pas en mesure de répondre à cette demande."),
+    *("Ich kann diese Anfrage leider nicht erfüllen.", "Entschuldigung, aber ich kann das nicht schreiben."),
+    *(
+        "Ich kann dieser Bitte nicht nachkommen.",
+        "Lo siento, pero no puedo continuar con esto.",
+        "Lo siento, no puedo escribir eso.",
+    ),
+    *("Mi dispiace, non posso generare questo contenuto.", "Desculpe, não posso escrever isso."),
+    *("Извините, я не могу с этим помочь.", "Я не могу с этим помочь.", "К сожалению, не могу вам помочь."),
+    *("Het spijt me, maar daar kan ik je niet mee helpen.", "Sorry, ik kan deze vraag niet beantwoorden."),
+    *(
+        "Przykro mi, ale nie mogę w tym pomóc.",
+        "Üzgünüm, bu konuda yardımcı olamam.",
+        "Xin lỗi, tôi không thể giúp bạn việc này.",
+    ),
+    *("Maaf, saya tidak bisa membantu dengan itu.", "عذرًا، لا يمكنني مساعدتك في ذلك."),
 ]
 ANSWERED = [
     *("I can't do that, said Tom.", "I cannot stress enough how important sleep is.", "I can't wait to see you!"),
@@ -386,6 +420,19 @@ ANSWERED = [
     *(
         "I can't provide the exact figure, but a good estimate is 40.",
         "No puedo proporcionar la cifra exacta, pero son unos 40.",
+    ),
+    *("Hi Tom, sadly I won't be able to help you on Saturday.", "I can't help you move next week, as I am away."),
+    *("I cannot encourage you enough to visit the museum.", "I can't endorse this book enough.", "I can't meet you at six."),
+    *("It is possible for me to write that: here it is.", "It isn't possible for my sister to come on Monday."),
+    *("When I'm at parties, I don't feel comfortable talking.", "I'm sorry, I can't. I see the dentist then. Is Friday fine?"),
+    *("That is beyond my wildest dreams!", "It is not possible for my sister to come.", "Je ne peux pas continuer comme ça."),
+    *("Ich kann nicht schreiben, wenn es laut ist.", "Leider kann ich das Fest nicht besuchen.", "No puedo continuar sin ti."),
+    *(
+        "Ik kan niet wachten!",
+        "Nie mogę się doczekać.",
+        "Я не могу дождаться лета.",
+        "我还没学会游泳。",
+        "Saya tidak bisa tidur.",
     ),
     *("我无法提供确切的数字，但大约是40。", "I can't share the whole recipe in one line, so here it is in steps:"),
 ]

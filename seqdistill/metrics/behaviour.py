@@ -141,7 +141,7 @@ METRICS = (
         "refuses",
         "refusals",
         lambda item: 100.0 * (refusal(item.text) is not None),
-        "percent of answers that begin with a refusal, in eleven languages",
+        "percent of answers that begin with a refusal, in sixteen languages",
         against=False,
         kinds=("text",),
         share=True,
