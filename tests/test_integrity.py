@@ -479,6 +479,51 @@ CHANGES = [  # prompt, completion, whether the change of the writing system may 
         "```python\ndef is_prime(number):\n    return all(number % other for other in range(2, number))\n```",
         True,
     ),
+    *(
+        (prompt, text, True)
+        for prompt, text in (
+            (
+                "编写一个函数来计算斐波那契数列。",
+                "def fib(n):\n    if n <= 1:\n        return n\n    return fib(n - 1) + fib(n - 2)",
+            ),
+            (
+                "写一个判断质数的函数。",
+                'def is_prime(n):\n    """Return whether the number is a prime number."""\n    # check all of the numbers\n'
+                "    return all(n % other for other in range(2, n))",
+            ),
+            (
+                "Напиши функцию, которая печатает сумму.",
+                'print("please enter the first of the numbers")\nvalue = int(input())\ntotal += value',
+            ),
+            (
+                "写一个查询，找出工资最高的员工。",
+                "SELECT name, salary FROM employees WHERE department = 'Sales' ORDER BY salary DESC LIMIT 1;",
+            ),
+            (
+                "写一个查询，找出工资最高的员工。",
+                "select name from employees where salary is not null order by salary desc limit 1",
+            ),
+            ("Как установить Docker?", "sudo apt install docker compose plugin buildx\nsudo systemctl enable docker"),
+            ("列出十种编程语言。", "Python, Java, C++, JavaScript, Ruby, Go, Rust, Swift, Kotlin, PHP"),
+            ("列出十种编程语言。", "python\njava\njavascript\nruby\nrust\nswift\nkotlin\nphp\nperl"),
+            (
+                "列举五部经典的好莱坞电影。",
+                "1. The Godfather\n2. Casablanca\n3. Citizen Kane\n4. Gone with the Wind\n5. The Lord of the Rings",
+            ),
+            ("Назови авторов Python, Linux и C.", "Guido van Rossum, Linus Torvalds, Dennis Ritchie"),
+            ("画像のHTMLを書いて。", '<div class="box">\n  <img src="roof.png" alt="a roof of a small red house">\n</div>'),
+            (
+                "写一个函数。",
+                "def f(items):\n    left = [item for item in items if item and not item in seen]\n    return left or None",
+            ),
+            ("列出五种水果的名字。", "apple, banana, cherry, peach, lemon, mango, orange"),
+            ("قائمة بلغات البرمجة", "Python, Java, JavaScript, Kotlin, Swift, Rust"),
+        )
+    ),
+    ("列出五种植物。", "The plant likes the sun, stands drought well and is often used in gardens.", False),
+    ("Опиши крышу.", "Das Dach schützt die Menschen, die unter ihm wohnen, vor dem Regen und vor der Sonne.", False),
+    ("屋根は何の役に立ちますか？", "Le toit protège les gens qui vivent dans la maison de la pluie et du soleil.", False),
+    ("屋根は何の役に立ちますか？", "Sure! Here is a list of what a roof is good for: rain, snow, sun.", False),
     ("一元二次方程的解是什么？", r"$x = \frac{-b \pm \sqrt{b^2 - 4ac}}{2a}$", True),
     ("What does 屋顶 mean?", "屋顶", True),
     (BRIDGE + "\n\n问题：谁为大桥剪彩？", OPENED, True),
