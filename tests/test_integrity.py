@@ -137,8 +137,55 @@ ANSWERS = [  # text, prompt
     ("openai.RateLimitError is raised; catch it and back off.", "What does the client raise on too many requests?"),
     ("RateLimitError: too many requests were sent.", "What does the OpenAI SDK raise on status 429?"),
     ("La letra “Ñ” nació en la Edad Media. La “Ñ” es la abreviatura de una doble n.", "¿De dónde viene la letra eñe?"),
+    ("«\u00a0L’ÉTÉ\u00a0», «\u00a0CAFÉ\u00a0»\u00a0: «\u00a0le café\u00a0», «\u00a0voilà\u00a0», «\u00a0après…\u00a0»", ""),
+    ("Er sagte: „Das macht Spaß“, und sie: „Wie groß!“ – „Nur Spaß…“ ‚Spaß‘", ""),
+    ("The surface is 60 Å² and 140 Å², the volume 250 Å³; 2×½ and 4×¼ of it.", ""),
+    ("«Più», «perché», «città» – così è… «No, è», disse: «Però».", ""),
+    ("L’été\u00a0… «\u00a0Où\u00a0?\u00a0» «\u00a0À\u00a0», É\u00a0! Noël\u00a0– Noël\u00a0—", ""),
     ("Die Buchstaben „Ã“ und „Ñ“ gibt es im Deutschen nicht, „Ð“ auch nicht.", "Welche Buchstaben fehlen?"),
 ]
+
+
+MISREAD = {
+    "Polish": "Właśnie się zdarzyło, że książka była żółta i leżała na stole.",
+    "Turkish": "Değil, yapılan işler şöyle: kış ayında başladı.",
+    "Czech": "Ještě jsem neviděl žádného člověka, který by to řekl.",
+    "Greek": "Η βιβλιοθήκη είναι κλειστή τη Δευτέρα.",
+    "Hebrew": "הספרייה סגורה ביום שני.",
+    "Arabic": "المكتبة مغلقة يوم الاثنين.",
+    "Korean": "도서관은 월요일에 문을 닫습니다.",
+    "Bengali": "গ্রন্থাগার সোমবার বন্ধ।",
+    "Tamil": "நூலகம் திங்கட்கிழமை மூடப்பட்டுள்ளது.",
+    "Thai": "ห้องสมุดปิดวันจันทร์",
+    "Hindi": "पुस्तकालय सोमवार को बंद है।",
+    "Russian": "Библиотека закрыта в понедельник.",
+    "Vietnamese": "Thư viện đóng cửa vào thứ hai.",
+    "Hungarian": "A könyvtár hétfőn zárva, őszintén.",
+    "Romanian": "Biblioteca este închisă și țara.",
+    "pounds and degrees": "It costs £20, or £30 at weekends; the water is at 20 °C to 25 °C.",
+    "spaces": "Open\u00a0daily from 9\u00a0to 5, all\u00a0year.",
+    "emoji": "Great job! 😀🎉 See you there 👍",
+    "arrows": "A → B → C",
+    "Chinese": "图书馆星期一关门。",
+    "Japanese": "図書館は月曜日に閉まります。",
+    "German": "Die Tür ist für Gäste geöffnet.",
+    "French": "« L’été, » dit-elle, « c’est fini… »",
+    "Portuguese": "A estação está fechada até à manhã.",
+}
+
+
+def misread(text: str, encoding: str) -> str:
+    """A text in UTF-8 as read in this encoding; bytes that it has no character for are control characters."""
+    return "".join(bytes([byte]).decode(encoding, "ignore") or chr(byte) for byte in text.encode())
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
+@pytest.mark.parametrize("language", MISREAD)
+def test_text_that_was_read_in_another_encoding_is_named_in_every_language(language: str, encoding: str) -> None:
+    text = misread(MISREAD[language], encoding)
+    assert "in another encoding" in (broken_markup(text, "Describe it.") or "")
+    assert broken_markup(text, text) is None, "the prompt has such too"
+    assert broken_markup(MISREAD[language], "Describe it.") is None
 
 
 @pytest.mark.parametrize(("text", "prompt"), ANSWERS)
