@@ -1,5 +1,6 @@
 """Integrity on its own: what is a fault of one completion and what only looks like one. A line a case."""
 
+import json
 import time
 from pathlib import Path
 
@@ -32,6 +33,11 @@ SCHEMA = (
     + "\n}"
 )
 
+ASPECTS = ["food", "staff", "price", "room", "view", "bed", "pool", "bar"]
+PEOPLE = json.dumps(
+    [{"name": one, "role": "engineer", "department": "R&D", "status": "active", "country": "DE"} for one in ASPECTS], indent=2
+)
+
 FINE = {
     "a table": TABLE,
     "code": CODE + FENCE,
@@ -53,6 +59,28 @@ FINE = {
     "labels of comments": "none none none none none favor none none none none none none none none",
     "labels with commas": "pos, pos, pos, pos, neg, pos, pos, pos, pos, pos, pos, neg, pos, pos, pos, pos, pos",
     "bits in words": "yes yes no yes yes yes no no yes yes yes yes yes no yes yes yes yes yes yes no",
+    **{
+        f"JSON, {name}{', ' + str(indent) if indent else ''}": json.dumps(value, indent=indent)
+        for indent in (None, 2)
+        for name, value in {
+            "aspects": [
+                {"aspect": one, "sentiment": "positive", "evidence": None, "explicit": True, "kind": "general"}
+                for one in ASPECTS
+            ],
+            "people": [
+                {"name": one, "role": "engineer", "team": "R&D", "status": "active", "manager": None} for one in ASPECTS
+            ],
+            "a schema": {one: {"type": "string", "description": "", "nullable": False, "maxLength": 255} for one in ASPECTS},
+            "an object": {"results": [{"item": one, "found": True, "errors": [], "notes": None} for one in ASPECTS]},
+            "a grid": [[0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]] * 5,
+            "labels": {"labels": ["O", "O", "B-PER", "O", "O", "O", "O", "O"] * 4},
+        }.items()
+    },
+    "JSON in a fence": f"Here it is:\n\n{FENCE}json\n{PEOPLE}\n{FENCE}\n\nSay so if a name is missing.",
+    "JSON behind a label": f"Answer:\n{PEOPLE}",
+    "JSON lines": "\n".join(json.dumps(one) for one in json.loads(PEOPLE)),
+    "JSON that is cut off": PEOPLE[:-60],
+    "JSON in many brackets": "[" * 900 + '"a"' + "]" * 900 + " " + '["a", ' * 5000,
     "Chinese": "北京是中国的首都，也是全国的政治、文化和国际交往中心。它有三千多年的历史。",
 }
 
@@ -77,6 +105,12 @@ LOOPS = {
     "a digit in each line": "1\n" * 300,
     "empty lines": "\n" * 300,
     "a word": "none " * 100,
+    "JSON of equal objects": json.dumps([{"name": "Ann", "role": "engineer"}] * 12),
+    "JSON of equal objects, indented": json.dumps({"people": [{"name": "Ann", "role": "engineer"}] * 12}, indent=2),
+    "JSON of equal objects that is cut off": json.dumps([{"name": "Ann", "role": "engineer"}] * 30, indent=2)[:-30],
+    "JSON of equal texts": json.dumps({"steps": ["Stir the dough until it is smooth."] * 9}),
+    "JSON of equal rows": json.dumps([["Stir the dough", "ten minutes"]] * 9),
+    "JSON with a loop in a string": json.dumps({"answer": "it opens and it closes and " * 20}),
     "a word behind a start": "It is a no no no no no no no no no no no no no no no no no no no",
     "two words": "yes no " * 20,
     "a loop of labels": "O O B-PER " * 20,
@@ -249,7 +283,14 @@ def test_broken_markup_is_named(text: str, named: str) -> None:
 PARTS = ["<s>", "```\n", "`", "{{ ", "<think>", "~~~", "[CLS]", "<|", "| a ", "a\n", "as an ai ", " ", "\n", " \n", "- ", "1. "]
 BETWEEN = [  # what comes before and after such a part
     *((part, "", "") for part in PARTS),
-    *((" ", '{"a": 1,', "x"), ("\n", "Human: x", ""), ("\n", "Human: x\ny", "x"), ("\t", "as an ai", "x")),
+    *(
+        (" ", '{"a": 1,', "x"),
+        ("[\n", "", '"'),
+        ('{"a": 1,\n', "", ""),
+        ("\n", "Human: x", ""),
+        ("\n", "Human: x\ny", "x"),
+        ("\t", "as an ai", "x"),
+    ),
     *((" ", "<s>", "x"), ("\u3000", "、", "x"), (" ", "[PAD]", "x"), (" ", "```", "x"), ("\n", "```", "x")),
 ]
 
