@@ -20,10 +20,10 @@ from seqdistill.engines import Completion, Request
 from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import EvalConfig, Recipe, TeacherConfig
+from seqdistill.recipe.tables import EvalConfig, Recipe, TeacherConfig, TrainConfig
 from seqdistill.runs import Run
 from seqdistill.show import show_eval
-from seqdistill.stages.evaluate.cost import break_even, terms_of, usd_in_service, usd_per_request, with_costs
+from seqdistill.stages.evaluate.cost import break_even, terms_of, upfront_of, usd_in_service, usd_per_request, with_costs
 from seqdistill.stages.evaluate.latency import groups, levels, percentile
 from seqdistill.stages.evaluate.markdown import markdown
 from seqdistill.stages.evaluate.recommendation import _saves
@@ -365,6 +365,21 @@ def test_all_of_it_is_shown_in_80_columns_and_in_markdown(run: Run, plan: Recipe
     assert "no price: write [student] hourly_usd, [teacher] hourly_usd, [train] hourly_usd into the recipe" in " ".join(
         out.split()
     )
+
+
+@pytest.mark.parametrize(
+    ("manifest", "usd"),
+    [
+        ({"seconds": 1800.0, "seconds_in_all": 36_000.0}, 20.0),  # resumed after 9.5 of 10 hours
+        ({"seconds": 1800.0}, 1.0),  # an older version's
+        ({}, 0.0),
+    ],
+)
+def test_a_machines_hours_are_those_of_all_attempts(run: Run, manifest: dict[str, float], usd: float) -> None:
+    known = json.loads(run.file("train", "manifest.json").read_text())
+    known = {name: value for name, value in known.items() if not name.startswith("seconds")} | {"seconds": 0.0} | manifest
+    run.file("train", "manifest.json").write_text(json.dumps(known))
+    assert upfront_of(run, Recipe(train=TrainConfig(hourly_usd=2.0)))["training"] == usd
 
 
 def test_verify_computes_the_costs_again(run: Run, plan: Recipe) -> None:

@@ -139,7 +139,7 @@ def _rate(
 def upfront_of(run: Run, recipe: Recipe) -> dict[str, float | None]:
     """What the run cost once, in USD by part; None where a price or an hourly rate is not known.
 
-    Money is what the run's journals say was paid; hours are those of the finished stage.
+    Money is what the run's journals say was paid; hours are those of all attempts at the stage, the interrupted ones too.
     """
     teacher, judge, student = (
         {identity(table): price} if table.model and (price := price_of(table.price, name)) else {}
@@ -167,7 +167,11 @@ def _paid(run: Run, stage: str, prices: Mapping[str, Price]) -> float | None:
 
 
 def _hours_usd(run: Run, stage: str, hourly_usd: float | None) -> float | None:
-    return None if hourly_usd is None else (run.manifest(stage) or {}).get("seconds", 0.0) / HOUR * hourly_usd
+    if hourly_usd is None:
+        return None
+    manifest = run.manifest(stage) or {}
+    seconds: float = manifest.get("seconds_in_all", manifest.get("seconds", 0.0))  # an older version's has the last attempt's
+    return seconds / HOUR * hourly_usd
 
 
 def terms_of(config: EvalConfig, deferral: Mapping[str, Any] | None) -> dict[str, float]:
