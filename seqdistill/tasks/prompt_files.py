@@ -21,11 +21,7 @@ from seqdistill.records import Message, Prompt, is_hub_source, prompt_id
 from seqdistill.tasks.brought_files import check_file
 from seqdistill.tasks.messages import (
     chat_messages,
-    check_only_text,
     content_text,
-    ends_with,
-    history_turns,
-    instruction_text,
     is_assistant,
     is_conversation,
     is_tree_message,
@@ -33,6 +29,7 @@ from seqdistill.tasks.messages import (
     structured,
     with_system,
 )
+from seqdistill.tasks.row_columns import check_only_text, ends_with, history_turns, instruction_text
 from seqdistill.tasks.row_files import hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 

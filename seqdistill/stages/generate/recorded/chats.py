@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from seqdistill.engines.replies import as_dict
-from seqdistill.tasks.messages import is_conversation, marked_turns, plain_messages, structured
+from seqdistill.tasks.marked_turns import marked_turns
+from seqdistill.tasks.messages import is_conversation, plain_messages, structured
 
 Row = dict[str, Any]
 

@@ -27,12 +27,12 @@ from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.beside_prompt import check_kept_elsewhere
 from seqdistill.stages.generate.recorded.chats import objects
 from seqdistill.stages.generate.recorded.streams import assembled, is_event_stream
+from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     TEXT_PARTS,
     chat_messages,
     is_assistant,
     is_conversation,
-    prompted_turns,
     structured,
     tool_calls,
     with_system,

@@ -29,19 +29,10 @@ from seqdistill.stages.generate.recorded.replies import (
     whole_reply,
 )
 from seqdistill.stages.generate.recorded.unknown import unknown
-from seqdistill.tasks.messages import (
-    chat_messages,
-    check_only_text,
-    ends_with,
-    history_turns,
-    instruction_text,
-    is_assistant,
-    is_conversation,
-    prompted_turns,
-    structured,
-    with_system,
-)
+from seqdistill.tasks.marked_turns import prompted_turns
+from seqdistill.tasks.messages import chat_messages, is_assistant, is_conversation, structured, with_system
 from seqdistill.tasks.prompt_files import column_value, has_column, value_text
+from seqdistill.tasks.row_columns import check_only_text, ends_with, history_turns, instruction_text
 
 Row = dict[str, Any]
 
