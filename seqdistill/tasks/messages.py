@@ -121,6 +121,33 @@ def is_assistant(message: Any) -> bool:
     return isinstance(message, Mapping) and _role(message) == "assistant"
 
 
+def has_turns(value: Any) -> bool:
+    """Whether a value is a conversation in which the assistant is not the only one to speak."""
+    return is_conversation(value) and not all(map(is_assistant, value)) and any(map(is_assistant, value))
+
+
+def continued(before: list[Any], turns: list[Any]) -> list[Any]:
+    """The conversation `before` an answer and the turns that lead to it, which may repeat it whole or its last turns.
+
+    Turns that begin with a system or user message and repeat nothing are a whole conversation.
+    """
+    first = [_said(one) for one in before], [_said(one) for one in turns]
+    for start in range(len(before)):
+        if first[0][start:] == first[1][: len(before) - start]:
+            return [*before[:start], *turns]
+    return turns if first[1] and first[1][0][0] in ("system", "user") else [*before, *turns]
+
+
+def _said(message: Any) -> tuple[Any, str]:
+    """The role and the text of a message as it was written, to compare it with another."""
+    if not isinstance(message, Mapping):
+        return None, str(message)
+    content = _content(message)
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text", part.get("content")) if isinstance(part, Mapping) else part for part in parts]
+    return _role(message), "".join(str(text) for text in texts if text is not None).strip()
+
+
 def message_text(message: Mapping[str, Any], where: str) -> Any:
     """The text of one message as it was written, its tool calls included; what is no text comes back for `check_messages`.
 

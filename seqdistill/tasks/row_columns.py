@@ -1,4 +1,4 @@
-"""What the columns of a row say of its prompt, in prompt files and recorded answers: instruction and input, earlier turns, images.
+"""What the columns of a row say of its prompt, in prompt files and recorded answers: instruction, earlier turns, images.
 
 Does not know prompts, samples or files; `messages` reads what a column holds.
 """

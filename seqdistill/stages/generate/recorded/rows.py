@@ -30,7 +30,15 @@ from seqdistill.stages.generate.recorded.replies import (
 )
 from seqdistill.stages.generate.recorded.unknown import unknown
 from seqdistill.tasks.marked_turns import prompted_turns
-from seqdistill.tasks.messages import chat_messages, is_assistant, is_conversation, structured, with_system
+from seqdistill.tasks.messages import (
+    chat_messages,
+    continued,
+    has_turns,
+    is_assistant,
+    is_conversation,
+    structured,
+    with_system,
+)
 from seqdistill.tasks.prompt_files import column_value, has_column, value_text
 from seqdistill.tasks.row_columns import check_only_text, ends_with, history_turns, instruction_text
 
@@ -180,14 +188,20 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     if isinstance(prompt := row.get("prompt"), Mapping) and "raw" in prompt:
         return _promptfoo(row, place)
     if "preferred_output" in row:
-        messages = messages_in(row.get("input"), place)
-        return exchanges(messages, chat_reply(row["preferred_output"], place), row, place)
+        messages, preferred = messages_in(row.get("input"), place), row["preferred_output"]
+        if has_turns(preferred):
+            return list(_conversations_answer(row, continued(messages or [], preferred), place))
+        return exchanges(messages, chat_reply(preferred, place), row, place)
     if row.get("traceId", row.get("trace_id")) and row.get("output", 0) is None:
         raise UsageError(f"{place}: no output: {str(row.get('statusMessage') or row.get('level') or 'empty')[:200]}")
     request, reply = request_of(row), reply_of(row)
     if request is not None and reply is not None:
         held = structured(reply)
         reply = held if isinstance(as_dict(held).get("error"), dict) else reply  # the body of an error, as text
+        if has_turns(turns := as_dict(reply).get("messages", reply)):
+            facts = {key: value for key, value in as_dict(reply).items() if key != "messages"}
+            messages = continued(messages_in(request, place) or [], turns)
+            return list(_conversations_answer({**row, **facts}, messages, place))
         return exchanges(messages_in(request, place), chat_reply(reply, place), row, place, reply)
     whole = api_reply({key: value for key, value in row.items() if key != "error"}, place)
     if whole is not None and (messages := messages_in(request or row, place)):
@@ -323,7 +337,8 @@ def _conversation(row: Row) -> list[Any] | None:
     if not isinstance(value, list):
         return None
     chosen = row.keys() & {"completion", "choices", "candidates"} or isinstance(row.get("message"), dict)
-    chosen = chosen or reply_of(row) is not None
+    beside = any(row.get(key) not in (None, "", [], {}) for key in (*ANSWERS, *EXPECTED))
+    chosen = chosen or reply_of(row) is not None or (beside and not is_assistant(value[-1]))
     return value if not chosen and any(is_assistant(one) for one in value) else None
 
 
@@ -368,8 +383,8 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
         name = "prompt" if key in TEXTS else str(key)
         elsewhere = {one: row[one] for one in ("previous_response_id", "suffix") if one in row}
         prompt = messages_in({name: row[str(key)], "system": system_of(row), **elsewhere}, place)
-    if isinstance(reply, list) and is_conversation(reply) and not all(is_assistant(one) for one in reply):
-        return list(_conversations_answer(row, reply, place))  # preference data repeat the prompt in what was chosen
+    if has_turns(reply):  # preference data repeat the prompt in what was chosen
+        return list(_conversations_answer(row, continued(prompt or [], reply), place))
     if isinstance(reply, list) and is_conversation(reply) and len(reply) != 1:
         raise UsageError(f"{place}: the last message is not the assistant's answer to the prompt: {len(reply)} answers")
     is_text = isinstance(reply, str) or (isinstance(reply, list) and is_conversation(reply))
