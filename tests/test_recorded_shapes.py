@@ -213,6 +213,8 @@ def test_finish_reasons_are_those_of_one_vocabulary(tmp_path: Path, row: object,
             "response": {**RESPONSE, "output": [{"type": "function_call", "name": "add", "arguments": '{"a": 2}'}]},
         },
         {"request": CHAT, "response": [chunk({"tool_calls": [{"index": 0, **CALL}]}), chunk({}, "tool_calls")]},
+        {**PROMPTFOO, "response": {"output": [CALL]}},
+        {"request": CHAT, "response": [CALL]},
     ],
 )
 def test_tool_calls_are_taken_by_name_and_arguments(tmp_path: Path, row: object) -> None:
@@ -343,6 +345,21 @@ OVERLOADED = (
 )
 
 
+CUT_TEXTS = (
+    "Summarise: aaa... (litellm_truncated 12982 chars) ...zzz",
+    "Summarise: aaa... (litellm_truncated skipped 900 chars. It is a safeguard of the database.) ...zzz",
+    "redacted-by-litellm",
+    "redacted by litellm. 'litellm.turn_off_message_logging=True'",
+    "<truncated due to size exceeding limit>",
+    "What is in it? @@@langfuseMedia:type=image/png|id=a|source=bytes@@@",
+    "__REDACTED__",
+    "[REDACTED]",
+    "<redacted>",
+    "[Filtered]",
+    "[Scrubbed due to 'password']",
+)
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
@@ -365,6 +382,12 @@ OVERLOADED = (
         ({"custom_id": "r", "result": {"type": "errored", "error": {"type": "x"}}}, "the batch has no answer to 'r'"),
         ({"key": "r", "error": {"code": 3, "message": "bad"}}, "the batch has no answer to 'r': .*bad"),
         ({**LANGFUSE, "level": "ERROR", "statusMessage": "429", "input": [ASKED], "output": None}, "no output: 429"),
+        *[
+            ({**row, key: text}, "the log does not hold the whole text: ")
+            for text in CUT_TEXTS
+            for row, key in (({"prompt": "p", "completion": "c"}, "prompt"), ({"prompt": "p", "completion": "c"}, "completion"))
+        ],
+        ({"request": CHAT, "response": {**OLLAMA, "message": {**ANSWER, "thinking": CUT_TEXTS[0]}}}, "the log does not hold"),
         ({"messages": [ASKED], "reference_answer": "5"}, "a conversation without an assistant's answer: a prompt"),
     ],
 )

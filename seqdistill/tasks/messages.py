@@ -48,7 +48,7 @@ def chat_messages(value: Any, place: str, key: str) -> list[Message]:
             if not isinstance(one, Mapping):
                 check_messages([one], place, key)
             continue
-        role, content = _role(one), message_text(one, where)
+        role, content = role_of(one), message_text(one, where)
         if role == "tool":
             content = _tagged(content, "tool_response")
             if results:
@@ -118,7 +118,7 @@ def is_tree_message(row: Mapping[str, Any]) -> bool:
 
 def is_assistant(message: Any) -> bool:
     """Whether a message as it was written is the assistant's."""
-    return isinstance(message, Mapping) and _role(message) == "assistant"
+    return isinstance(message, Mapping) and role_of(message) == "assistant"
 
 
 def has_turns(value: Any) -> bool:
@@ -145,7 +145,7 @@ def _said(message: Any) -> tuple[Any, str]:
     content = _content(message)
     parts = content if isinstance(content, list) else [content]
     texts = [part.get("text", part.get("content")) if isinstance(part, Mapping) else part for part in parts]
-    return _role(message), "".join(str(text) for text in texts if text is not None).strip()
+    return role_of(message), "".join(str(text) for text in texts if text is not None).strip()
 
 
 def message_text(message: Mapping[str, Any], where: str) -> Any:
@@ -239,7 +239,8 @@ def _written_role(message: Mapping[str, Any]) -> Any:
     return message.get("role") or message.get("from") or sender or by_type
 
 
-def _role(message: Mapping[str, Any]) -> Any:
+def role_of(message: Mapping[str, Any]) -> Any:
+    """A message's role as we name it, whatever its key and word; an unknown one as it was written, None for none."""
     role = _written_role(message)
     return ROLES.get(role.strip().lower(), role) if isinstance(role, str) else role
 

@@ -42,7 +42,15 @@ Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...
 
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
 SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction", "preamble")
-PARTS = {"text", "output_text", "thinking", "tool_use"}  # of a message's content
+PARTS = {  # of a message's content, each with what is in it
+    "text": "text",
+    "output_text": "text",
+    "thinking": "thinking",
+    "tool_use": "input",
+    "redacted_thinking": "data",
+    "refusal": "refusal",
+    "reasoning": "reasoning",
+}
 SERVER_TOOLS = ("_tool_result", "server_tool_use", "mcp_tool_use")  # the API's own tools: the answer's text is behind them
 PRINTED = re.compile(  # an SDK's object
     r"(?:ChatCompletion|Completion|ModelResponse|Message|Response|GenerateContentResponse|AIMessage)"
@@ -128,8 +136,10 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
     if isinstance(reply, str):
         return _reply({"content": reply}, None, {}) if reply.strip() else None
     if isinstance(reply, list):
-        if reply and all(isinstance(one, Mapping) and str(one.get("type")) in PARTS and "role" not in one for one in reply):
+        if reply and all(isinstance(one, Mapping) and is_part(one) and "role" not in one for one in reply):
             return _reply({"content": reply}, None, {})
+        if reply and all(isinstance(one, Mapping) and is_call(one) for one in reply):
+            return _reply({"tool_calls": reply}, "tool_calls", {})
         answers = [one for one in reply if is_assistant(one) or (isinstance(one, Mapping) and "generated_text" in one)]
         return chat_reply(answers[-1], place) if answers else None
     if not isinstance(reply, Mapping):
@@ -183,9 +193,9 @@ def _chat(reply: Mapping[str, Any]) -> Reply | None:
 
 def _responses(reply: Mapping[str, Any]) -> Reply | None:
     items = reply.get("output")
-    kinds = {str(kind) for one in items if (kind := as_dict(one).get("type"))} if isinstance(items, list) else set()
-    if not isinstance(items, list) or not (reply.get("object") == "response" or kinds - PARTS):
+    if not isinstance(items, list) or not (reply.get("object") == "response" or any(map(is_item, objects(items)))):
         return None
+    kinds = {str(kind) for one in items if (kind := as_dict(one).get("type"))}
     if not items:
         return None
     content = [part for one in items if as_dict(one).get("type") == "message" for part in _listed(one.get("content"))]
@@ -227,7 +237,8 @@ def _gemini(reply: Mapping[str, Any]) -> Reply | None:
 
 def _converse(reply: Mapping[str, Any]) -> Reply | None:
     message = as_dict(reply.get("output")).get("message")
-    return _reply(message, reply.get("stopReason"), reply) if isinstance(message, Mapping) else None
+    is_message = isinstance(message, Mapping) and (is_assistant(message) or "stopReason" in reply)
+    return _reply(as_dict(message), reply.get("stopReason"), reply) if is_message else None
 
 
 READERS: tuple[Callable[[Mapping[str, Any]], Reply | None], ...] = (
@@ -243,6 +254,27 @@ READERS: tuple[Callable[[Mapping[str, Any]], Reply | None], ...] = (
 def _reply(message: Mapping[str, Any], reason: Any, facts: Mapping[str, Any]) -> Reply:
     """A reply of one choice, with the tokens that `facts` counts."""
     return {"choices": [{"message": _message(message), "finish_reason": reason}], "usage": usage_in(facts)}
+
+
+def is_part(one: Mapping[str, Any]) -> bool:
+    """Whether an object is a part of a message's content, and not of an answer that is JSON."""
+    return PARTS.get(str(one.get("type")), "type") in one.keys() - {"type"}
+
+
+def is_call(one: Mapping[str, Any]) -> bool:
+    """Whether an object is a call of a function as the chat APIs and LangChain write it."""
+    return bool(as_dict(one.get("function")).get("name")) or (
+        {"name", "args", "id"} <= one.keys() and one.get("type") == "tool_call"
+    )
+
+
+def is_item(one: Mapping[str, Any]) -> bool:
+    """Whether an object is an item of the output of the Responses API."""
+    kind = str(one.get("type"))
+    beside = {"message": {"content"}, "reasoning": {"summary", "content", "encrypted_content"}}.get(kind, {"id", "call_id"})
+    return bool(beside & one.keys()) and (
+        kind in ("message", "reasoning", "compaction") or kind.endswith(("_call", "_call_output"))
+    )
 
 
 def finish_of(row: Mapping[str, Any]) -> Any:

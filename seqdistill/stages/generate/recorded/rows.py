@@ -14,7 +14,7 @@ from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.answers import is_reply, is_request, left_out, written
-from seqdistill.stages.generate.recorded.beside_prompt import check_options
+from seqdistill.stages.generate.recorded.beside_prompt import check_options, check_whole
 from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
 from seqdistill.stages.generate.recorded.replies import (
     PRINTED,
@@ -267,6 +267,8 @@ def exchanges(
     if not any(isinstance(tokens, int) for tokens in reply["usage"].values()):
         reply = {**reply, "usage": usage_in(row)}
     completions = completions_of(reply, raw if isinstance(raw, dict) else row)
+    said = [text for one in completions for text in (one.content, one.reasoning)]
+    check_whole([*(str(one["content"]) for one in messages), *said], place)
     if printed := next((one.content for one in completions if PRINTED.match(one.content)), None):
         raise UsageError(f"{place}: an object as Python prints it, and not its JSON: {printed[:60]}", "log its model_dump()")
     if not any(one.content.strip() or one.reasoning or one.tool_calls for one in completions) and plain:
@@ -313,8 +315,15 @@ def _promptfoo(row: Row, place: str) -> list[Exchange]:
     if output in (None, ""):
         raise UsageError(f"{place}: no output: {str(response.get('error') or row.get('error') or 'empty')[:200]}")
     held = structured(raw)
-    text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-    reply = chat_reply({**response, "content": text, "role": "assistant", "finish_reason": finish_of(response)}, place)
+    output = written(output) if isinstance(output, list) else output
+    content = output if isinstance(output, (str, list)) else json.dumps(output, ensure_ascii=False)
+    if isinstance(content, list) and (reply := chat_reply(content, place)) is not None:  # calls of tools
+        reply = {**reply, "usage": usage_in(response)}
+    else:
+        said = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        reply = chat_reply(
+            {**response, "output": None, "content": said, "role": "assistant", "finish_reason": finish_of(response)}, place
+        )
     provider = row.get("provider")
     model = provider.get("id") if isinstance(provider, dict) else provider
     checks = [*_listed(as_dict(row.get("testCase")).get("assert")), *_listed(row.get("assert"))]
@@ -322,7 +331,7 @@ def _promptfoo(row: Row, place: str) -> list[Exchange]:
     facts = {"reference": row.get("reference") or (wanted if isinstance(wanted, str) else None)}
     facts |= {key: row.get(key) for key in ("slice", "group")}
     messages = messages_in(held if is_conversation(held) else {"prompt": raw}, place)
-    return exchanges(messages, reply, {"model": model, **facts}, place, row)
+    return exchanges(messages, reply, {**row, "model": model, "id": None, **facts}, place)
 
 
 def _listed(value: Any) -> list[Any]:
