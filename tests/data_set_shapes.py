@@ -44,6 +44,18 @@ TREE = {
     },
 }
 LONGER = [(["2 + 3?"], "5"), (["2 + 3?", "5", "And 1?"], "6")]
+BEFORE: dict[str, dict[str, Any]] = {
+    "pairs": {"history": [["2 + 3?", "5"]]},
+    "messages": {"history": [ASKED, ANSWER]},
+    "messages with the question": {"history": [ASKED, ANSWER, {**ASKED, "content": "And 1?"}]},
+    "messages of ShareGPT": {"history": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]},
+    "objects": {"history": [{"question": "2 + 3?", "answer": "5"}]},
+    "input and output": {"history": [{"input": "2 + 3?", "output": "5"}]},
+    "a transcript": {"history": "Human: 2 + 3?\n\nAssistant: 5"},
+    "JSON": {"history": json.dumps([["2 + 3?", "5"]])},
+    "chat_history": {"chat_history": [{"type": "human", "content": "2 + 3?"}, {"type": "ai", "content": "5"}]},
+    "the first is empty": {"history": [], "conversation_history": [ASKED, ANSWER]},
+}
 EARLIER = {"messages": [ASKED, ANSWER, {**ASKED, "content": "And 1?"}]}
 WITH_CALL = [{"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "5"}, ANSWER]
 AFTER_CALL = (
@@ -706,4 +718,18 @@ CASES: dict[
             },
         }.items()
     },
+    **{
+        f"earlier turns in a column of their own, {name}": ([{**row, **BEFORE[key]}], [LONGER[1]], 0)
+        for name, row, key in [
+            *[(f"{key}", {"prompt": "And 1?", "response": "6"}, key) for key in BEFORE],
+            ("of ms-swift", {"query": "And 1?", "response": "6"}, "pairs"),
+            ("of a question", {"question": "And 1?", "answer": "6"}, "chat_history"),
+            ("of an instruction", {"instruction": "And 1?", "output": "6"}, "messages"),
+        ]
+    },
+    "earlier turns behind the system message": (
+        [{"system": "S", "query": "And 1?", "response": "6", "history": [["2 + 3?", "5"]]}],
+        [(["S", "2 + 3?", "5", "And 1?"], "6")],
+        0,
+    ),
 }

@@ -117,6 +117,7 @@ def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> Non
                 {"choice1": "red", "choice2": "blue"},
             )
         ],
+        ({"prompt": "2 + 3?", "completion": "5", "history": ["hi", "hello"]}, "'history' is not messages and no pairs of a"),
         ({"question": "How many?", "table": {"header": ["a"], "rows": [["1"]]}, "answers": ["1"]}, "the 'table' is not in"),
         *[
             (

@@ -131,11 +131,16 @@ def continued(before: list[Any], turns: list[Any]) -> list[Any]:
 
     Turns that begin with a system or user message and repeat nothing are a whole conversation.
     """
-    first = [_said(one) for one in before], [_said(one) for one in turns]
-    for start in range(len(before)):
-        if first[0][start:] == first[1][: len(before) - start]:
-            return [*before[:start], *turns]
-    return turns if first[1] and first[1][0][0] in ("system", "user") else [*before, *turns]
+    together = joined(before, turns)
+    is_whole = bool(turns) and _said(turns[0])[0] in ("system", "user")
+    return turns if is_whole and len(together) == len(before) + len(turns) else together
+
+
+def joined(before: list[Any], turns: list[Any]) -> list[Any]:
+    """Two parts of a conversation, of which the second may begin with the last turns of the first."""
+    first, second = [_said(one) for one in before], [_said(one) for one in turns]
+    start = next((at for at in range(len(first)) if first[at:] == second[: len(first) - at]), len(first))
+    return [*before[:start], *turns]
 
 
 def _said(message: Any) -> tuple[Any, str]:

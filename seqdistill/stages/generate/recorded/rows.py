@@ -36,6 +36,7 @@ from seqdistill.tasks.messages import (
     has_turns,
     is_assistant,
     is_conversation,
+    joined,
     structured,
     with_system,
 )
@@ -386,12 +387,14 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
         return None
     if instruction is not None and not row.get("messages") and (not row.get("prompt") or ends_with(row["prompt"], answer)):
         asked = prompted_turns(instruction) or [{"role": "user", "content": instruction}]
-        prompt = messages_in([*history_turns(row, place), *asked], place)
+        prompt = messages_in(joined(history_turns(row, place), asked), place)
         prompt = with_system(prompt or [], system_of(row), place)
     else:
         name = "prompt" if key in TEXTS else str(key)
         elsewhere = {one: row[one] for one in ("previous_response_id", "suffix") if one in row}
-        prompt = messages_in({name: row[str(key)], "system": system_of(row), **elsewhere}, place)
+        prompt = messages_in({name: row[str(key)], **elsewhere}, place)
+        earlier = history_turns(row, place) if isinstance(row[str(key)], str) else []
+        prompt = with_system(joined(earlier, prompt or []), system_of(row), place)
     if has_turns(reply):  # preference data repeat the prompt in what was chosen
         return list(_conversations_answer(row, continued(prompt or [], reply), place))
     if isinstance(reply, list) and is_conversation(reply) and len(reply) != 1:
