@@ -732,4 +732,30 @@ CASES: dict[
         [(["S", "2 + 3?", "5", "And 1?"], "6")],
         0,
     ),
+    "columns whose names or texts only look like an image": (
+        [
+            {"prompt": "2 + 3?", "completion": "5", "image": "a cat on a mat", "images": [], "video": None, "audio": ""},
+            {"prompt": "2 + 3?", "completion": "5", "image_url": "https://a.b/product/12.jpg", "image": {"text": "none"}},
+            {"prompt": "Read <image> of the feed.", "completion": "5", "imagery": "1.png"},
+        ],
+        [SUM, SUM, (["Read <image> of the feed."], "5")],
+        0,
+    ),
+    "a file in Claude's export whose text is there": (
+        [
+            {
+                "chat_messages": [
+                    {
+                        "sender": "human",
+                        "text": "Sum?",
+                        "attachments": [{"file_name": "a.txt", "extracted_content": "2 + 3"}],
+                        "files": [{"file_name": "a.txt"}],
+                    },
+                    {"sender": "assistant", "text": "5", "files": []},
+                ]
+            }
+        ],
+        [(["Sum?\n\n2 + 3"], "5")],
+        0,
+    ),
 }

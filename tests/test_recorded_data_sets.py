@@ -167,6 +167,22 @@ def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> Non
             "a part of type 'image_asset_pointer': only text can be learnt",
         ),
         (
+            {
+                "current_node": "b",
+                "mapping": {
+                    "a": {
+                        "message": {
+                            "author": {"role": "user"},
+                            "content": {"parts": ["Summarise it."]},
+                            "metadata": {"attachments": [{"name": "a.pdf"}]},
+                        }
+                    },
+                    "b": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["Done."]}}, "parent": "a"},
+                },
+            },
+            "holds files, and only text",
+        ),
+        (
             {"status_code": 429, "request": json.dumps(CHAT), "response": json.dumps({"error_code": "LIMIT"})},
             "the reply is an error of status 429: .*LIMIT",
         ),

@@ -25,6 +25,7 @@ ROLES = {
 }
 TEXT_PARTS = (None, "text", "input_text", "output_text", "refusal")
 THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning")  # what an earlier turn thought is not sent again
+FILES = ("images", "audios", "videos", "files", "experimental_attachments")
 LONGEST_LITERAL = 1 << 20  # characters of a Python literal that are parsed
 
 
@@ -158,6 +159,7 @@ def message_text(message: Mapping[str, Any], where: str) -> Any:
 
     Raises UsageError for a part that is not text.
     """
+    check_no_files(message, where)
     if message.get("type") == "function_call_output":  # an item of the Responses API
         return content_text(message.get("output"), where)
     content = content_text(_content(message), where)
@@ -167,6 +169,13 @@ def message_text(message: Mapping[str, Any], where: str) -> Any:
     if not isinstance(content, str):
         return content
     return "\n".join([*([content] if content.strip() or not calls else []), *calls])
+
+
+def check_no_files(message: Mapping[str, Any], where: str) -> None:
+    """Raises UsageError for a message with images or files beside its text, as Ollama and chat programs keep them."""
+    for key in FILES:
+        if isinstance(held := message.get(key), list) and held:
+            raise UsageError(f"{where} holds {key}, and only text can be learnt", "remove the row")
 
 
 def _tagged(content: Any, tag: str) -> str:

@@ -3,6 +3,7 @@
 Does not know prompts, samples or files; `messages` reads what a column holds.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
@@ -15,17 +16,45 @@ HISTORIES = (
     *("history", "chat_history", "conversation_history", "dialog_history", "dialogue_history", "message_history"),
     *("previous_messages", "previous_turns"),
 )
+MEDIA_COLUMN = re.compile(
+    r"(image|img|audio|video)s?(?:_?(?:path|file|name|filename|base64|b64|bytes|data|url)s?|_?\d+)?", re.IGNORECASE
+)
+MEDIA_FILE = re.compile(
+    r"\Adata:|\.(?:jpe?g|png|webp|gif|bmp|tiff?|mp3|wav|flac|ogg|m4a|mp4|webm|avi|mov|mkv)(?:\?\S*)?\Z", re.IGNORECASE
+)
+LONGEST_NAME = 400  # characters; what is longer and without a space is the file itself
 PAIRS = (("question", "answer"), ("query", "response"), ("prompt", "response"), ("user", "assistant"), ("user", "bot"))
 
 
 def check_only_text(row: Mapping[str, Any], place: str) -> None:
     """Raises UsageError for a row with images, sound or videos beside its text."""
-    for key in ("images", "audios", "videos"):
-        one = row.get(key[:-1])
-        if (isinstance(row.get(key), list) and row[key]) or (
-            isinstance(one, Mapping) and one.keys() & {"bytes", "path", "url"}
-        ):
-            raise UsageError(f"{place}: the row holds {key}, and only text can be learnt", "remove the row")
+    for name, value in row.items():
+        if not value or not (match := MEDIA_COLUMN.fullmatch(str(name))):
+            continue
+        beside = _is_media(value) and not name.casefold().rstrip("s").endswith("url")  # text has illustrations, too
+        if beside or _has_placeholder(row, match[1]):
+            kind = {"img": "image"}.get(match[1].lower(), match[1].lower())
+            raise UsageError(
+                f"{place}: the row holds {kind}s, in {name!r}, and only text can be learnt",
+                "remove the row, or the column if the answer does not depend on it",
+            )
+
+
+def _is_media(value: Any) -> bool:
+    """Whether a value is an image, a recording or a video: its bytes, its file or its address, or a list of those."""
+    if isinstance(value, list):
+        return any(value)
+    if isinstance(value, Mapping):
+        return bool(value.keys() & {"bytes", "path", "url", "array", "data", "image_url"})
+    if not isinstance(value, str) or any(space in value.strip() for space in " \n\t"):
+        return False
+    return MEDIA_FILE.search(value) is not None or len(value) > LONGEST_NAME
+
+
+def _has_placeholder(row: Mapping[str, Any], kind: str) -> bool:
+    """Whether a text of a row says where its image, recording or video was."""
+    mark = re.compile(rf"<\|?{kind}(?:_?\d+|_pad)?\|?>|<\|vision_start\|>", re.IGNORECASE)
+    return any(mark.search(str(value)) for key, value in row.items() if isinstance(value, (str, list)))
 
 
 def instruction_text(row: Mapping[str, Any]) -> str | None:

@@ -31,12 +31,14 @@ from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     TEXT_PARTS,
     chat_messages,
+    check_no_files,
     is_assistant,
     is_conversation,
     structured,
     tool_calls,
     with_system,
 )
+from seqdistill.tasks.row_columns import check_only_text
 
 Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...}], "usage"}
 
@@ -73,6 +75,7 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
         return [{"role": "user", "content": request}] if request.strip() else None
     if not isinstance(request, Mapping):
         return None
+    check_only_text(request, place)
     check_kept_elsewhere(request, place)
     for key in (
         "messages",
@@ -285,8 +288,7 @@ def finish_of(row: Mapping[str, Any]) -> Any:
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """An assistant's message with `content` as text, its reasoning under one key and its calls in one form."""
-    if message.get("images"):
-        raise UsageError("the answer holds images, and only text can be learnt", "remove the row")
+    check_no_files(message, "the answer")
     content = next((message[key] for key in ("value", "parts", "text") if message.get(key) is not None), None)
     content = content if (said := content_in(message)) is None else said
     texts, thoughts, calls = [], [], tool_calls(message)
