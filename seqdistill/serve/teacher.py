@@ -17,6 +17,7 @@ from seqdistill.journal.budget import Source
 from seqdistill.reasoning import ANSWER_OPENINGS, TAGS, split_reasoning
 
 Hear = Callable[[int, str], None]  # receives the number of a choice, and text that was added to it
+Stored = Callable[[int, Completion, float | None], None]  # receives the number of a choice, its answer, and what it cost in USD
 
 
 class TeacherFailed(Exception):
@@ -32,6 +33,7 @@ class Teacher:
 
     def __init__(self, name: str, source: Source, asker: Asker) -> None:
         self.name, self._source, self._asker = name, source, asker
+        self._sent: set[asyncio.Task[Completion]] = set()  # also those that nobody waits for any more
 
     def bound_usd(self, requests: list[Request]) -> float | None:
         """The most that these requests can cost; None where no price is known."""
@@ -39,31 +41,58 @@ class Teacher:
             return 0.0 if self._source.is_free else None
         return sum(self._source.hold([one], self._asker.budget.overrun).usd or 0.0 for one in requests)
 
-    async def answer(self, requests: list[Request], hear: Hear | None = None) -> tuple[list[Completion], float | None]:
+    async def answer(
+        self, requests: list[Request], hear: Hear | None = None, stored: Stored | None = None
+    ) -> tuple[list[Completion], float | None]:
         """Their completions, and what they cost in USD; None where no price is known. Raises TeacherFailed.
 
-        `hear` receives the text as it comes, where the teacher's engine streams.
+        `hear` receives the text as it comes, where the teacher's engine streams. `stored` receives each answer once it is in
+        the journal, although the caller may have gone or another choice failed.
         """
         with self._room(requests) as has_room:
             if not has_room:
                 raise TeacherFailed(503, "budget_reached", self._asker.budget.reached().message)
-            completions = await self._completions(requests, hear)
+            completions = await self._completions(requests, hear, stored)
         for one in completions:
             if one.error is not None:
                 raise _failed(one)
-        costs = [0.0 if one.hold is None else self._source.cost(one) for one in completions]  # no hold: from the journal
+        costs = [self._cost(one) for one in completions]
         return completions, None if None in costs else sum(cost or 0.0 for cost in costs)
 
-    async def _completions(self, requests: list[Request], hear: Hear | None) -> list[Completion]:
+    def _cost(self, one: Completion) -> float | None:
+        return 0.0 if one.hold is None else self._source.cost(one)  # no hold: from the journal
+
+    async def _completions(self, requests: list[Request], hear: Hear | None, stored: Stored | None) -> list[Completion]:
         """Their completions, failures included."""
         listeners = [None if hear is None or one.has_form else _Listener(n, hear).chunk for n, one in enumerate(requests)]
-        work = [self._asker.answer(self._source, one, listener) for one, listener in zip(requests, listeners, strict=True)]
+        work = [self._send(n, one, listeners[n], stored) for n, one in enumerate(requests)]
         try:
-            return await asyncio.gather(*work)
+            return await asyncio.gather(*map(asyncio.shield, work))
         except Incomplete as error:
             raise TeacherFailed(503, "budget_reached", error.message) from None
         except SeqdistillError as error:
             raise TeacherFailed(502, "teacher_unavailable", f"the teacher gives no answer: {error.message}") from None
+
+    def _send(
+        self, number: int, request: Request, listener: Callable[[dict[str, Any]], None] | None, stored: Stored | None
+    ) -> "asyncio.Task[Completion]":
+        """Sends one request in a task that ends when its answer is stored and reported."""
+
+        async def send() -> Completion:
+            completion = await self._asker.answer(self._source, request, listener)
+            if stored is not None and completion.error is None:
+                stored(number, completion, self._cost(completion))
+            return completion
+
+        def ended(task: "asyncio.Task[Completion]") -> None:
+            self._sent.discard(task)
+            if not task.cancelled():
+                task.exception()  # where the caller has gone, nobody else takes it
+
+        task = asyncio.create_task(send())
+        self._sent.add(task)
+        task.add_done_callback(ended)
+        return task
 
     def _room(self, requests: list[Request]) -> AbstractContextManager[bool]:
         """Whether the budget has room for all of several requests that the journal lacks, which is theirs then.
@@ -78,6 +107,8 @@ class Teacher:
     async def finish(self, seconds: float) -> None:
         """Waits for what is under way, which is paid, at most this long."""
         await self._asker.finish(seconds)
+        if self._sent:
+            await asyncio.wait(self._sent)  # what they wait for has ended
         await self._asker.close()
 
 
