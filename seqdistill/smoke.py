@@ -3,6 +3,7 @@
 Reads what the smoke run left, and measures one training step. Does not run the stages.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.records import content_files
 from seqdistill.runs import STAGES, Run
 from seqdistill.stages.generate.estimate import estimate
+from seqdistill.stages.generate.stage import is_imported
 from seqdistill.stages.train.ready import check as preflight
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import load_template
@@ -46,17 +48,23 @@ class Forecast:
     bytes: int
 
 
-def check_smoke(run: Run, count: int) -> None:
-    """Raises UsageError where a smoke run would take the place of a run's own results."""
+def check_smoke(run: Run, recipe: Recipe, count: int) -> None:
+    """Raises UsageError where a smoke run would take the place of results that are not of a smoke run.
+
+    Imported answers stay, and so does what filter made of them.
+    """
+    imported = is_imported(run, recipe)
     for stage in STAGES:
-        settings = (run.manifest(stage) or {}).get("settings", {})
-        limits = {settings.get("generate.limit"), settings.get("eval.limit")} - {None}
-        if settings and stage in ("generate", "eval") and not limits:
-            recipe = f"{run.shell}/recipe.toml" if (run.path / "recipe.toml").is_file() else "RECIPE"
-            raise UsageError(
-                f"{run.path}: holds a finished {stage} of all prompts; a smoke run would replace it",
-                f"name another directory: seqdistill run {run.shell}-smoke -c {recipe} --smoke {count}",
-            )
+        manifest = run.manifest(stage)
+        if manifest is None or manifest.get("smoke") or (imported and stage in ("generate", "filter")):
+            continue
+        kept = shlex.quote(f"{run.path}/recipe.toml") if (run.path / "recipe.toml").is_file() else "RECIPE"
+        other = shlex.quote(f"{run.path}-smoke")
+        first = f"seqdistill import {other} FILES, then " if imported else ""
+        raise UsageError(
+            f"{run.path}: holds a finished {stage} that is not of a smoke run, which would replace it",
+            f"name another directory: {first}seqdistill run {other} -c {kept} --smoke {count}",
+        )
 
 
 def forecast(run: Run, whole: Recipe, progress: Progress) -> Forecast:

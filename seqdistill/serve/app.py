@@ -251,8 +251,15 @@ class App:
     def _by_teacher(self, one: FromTeacher) -> None:
         """Logs an answer of the teacher, whether its caller takes it or has gone: it is paid."""
         name = one.asked.id if one.number == 0 else f"{one.asked.id}:{one.number}"
-        said = {"text": one.text, "finish_reason": one.finish_reason, "student": one.student}
-        self._log.answered(Exchange(name, one.asked.teacher, **_about(one.head), **said))
+        exchange = Exchange(
+            name,
+            one.asked.teacher,
+            text=one.text,
+            finish_reason=one.finish_reason,
+            student=one.student,
+            **_about(one.head),
+        )
+        self._log.answered(exchange)
 
     def _student_failed(self, why: str) -> None:
         self.metrics.count("student_failures")
