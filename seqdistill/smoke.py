@@ -79,23 +79,25 @@ def forecast(run: Run, whole: Recipe, progress: Progress) -> Forecast:
         len(load_prompts(source, template, limit, columns=whole.task.columns)) if source else 0
         for source, limit in ((whole.task.prompts, whole.generate.limit), (whole.task.test, whole.eval.limit))
     )
-    requests = estimate(run, whole, progress)
+    requests = None if is_imported(run, whole) else estimate(run, whole, progress)
     training = preflight(run, whole, progress)
     counts = manifests["generate"]["counts"]
-    grown = requests.requests / max(1, counts["samples"])
+    grown = 1.0 if requests is None else requests.requests / max(1, counts["samples"])
     steps = training.seconds or 0.0
     all_steps = steps * (1.0 if whole.train.args.get("max_steps", -1) > 0 else grown)
     answered = manifests["eval"].get("usage", {})
     busy = sum(one.get("seconds") or 0.0 for one in answered.values())
     tested = max(1, manifests["eval"]["counts"]["prompts"])
     more = {
-        "generate": requests.missing_seconds,
+        "generate": 0.0 if requests is None else requests.missing_seconds,
         "filter": manifests["filter"]["seconds"] * (grown - 1),
         "train": all_steps - steps,
         "eval": busy * (tests / tested - 1),
     }
     sizes = {"generate": grown, "filter": grown, "train": 1.0, "eval": tests / tested}
-    usd = {stage: _usd(manifests[stage], sizes[stage]) for stage in STAGES} | {"generate": requests.usd}
+    usd = {stage: _usd(manifests[stage], sizes[stage]) for stage in STAGES} | {
+        "generate": None if requests is None else requests.usd
+    }
     stages = []
     for stage in STAGES:
         took, extra = manifests[stage]["seconds"], more[stage]
@@ -104,7 +106,7 @@ def forecast(run: Run, whole: Recipe, progress: Progress) -> Forecast:
     paid = [one.usd for one in stages if one.usd is not None]
     return Forecast(
         smoke=counts["prompts"],
-        prompts=prompts,
+        prompts=counts["prompts"] if requests is None else prompts,
         test_prompts=tests,
         stages=stages,
         memory_bytes=training.memory_bytes,

@@ -18,6 +18,7 @@ from seqdistill.engines.streams import joined
 from seqdistill.records import Message, prompt_id, request_seed
 from seqdistill.serve.chat import Chat
 from seqdistill.serve.routing import ServedThreshold, Switch, drawn
+from seqdistill.serve.stops import until_stop
 from seqdistill.serve.student import Chunk, Student, StudentFailed, Wanted
 from seqdistill.serve.teacher import Stored, Teacher, TeacherFailed, cut
 from seqdistill.serve.views import Views
@@ -390,17 +391,14 @@ async def _spoken(
     """The teacher's answer as chunks: its text as it comes, and at the end what was not shown yet."""
     said = [""] * chat.n  # what has come
     shown = [""] * chat.n  # what was passed on
-    longest = max(map(len, chat.stop), default=1) - 1  # what may still become one of these texts is held back
     part = first
     while part is not None:
         chunks: list[Chunk] = []
         while part is not None:
             number, text = part
             said[number] += text
-            ends = min((at for stop in chat.stop if (at := said[number].find(stop)) >= 0), default=None)
-            until = ends if ends is not None else len(said[number]) - longest
-            if until > len(shown[number]):
-                new = said[number][len(shown[number]) : until]
+            certain = until_stop(said[number], chat.stop, whole=False).text
+            if new := certain[len(shown[number]) :]:
                 shown[number] += new
                 chunks.append({"choices": [{"index": number, "delta": {"content": new}, "finish_reason": None}]})
             if texts.empty():
