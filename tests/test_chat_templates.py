@@ -8,10 +8,11 @@ import pytest
 from chat_tokenizers import chat_tokenizer, tiny_chat_model
 from train_runs import trainer_of
 
+from seqdistill.engines.chat_templates import shipped_templates
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, StudentConfig, TrainConfig
-from seqdistill.stages.train.rendering import Template, Unfit, shipped_templates
+from seqdistill.stages.train.rendering import Template, Unfit
 from seqdistill.stages.train.stage import train
 
 CLOSED = "the template closes the think block before the answer"

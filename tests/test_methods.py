@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from chat_tokenizers import chat_tokenizer, tiny_chat_model
-from conftest import CHATML, make_tiny_model
+from conftest import BRACKETS, CHATML, make_tiny_model, without_template
 from filter_runs import filtered_run
 from train_runs import ARGS, SGD, a_recipe, a_run, sample, trainer_of, weights
 
 from seqdistill.decisions import HUMAN
+from seqdistill.engines.chat_templates import shipped_templates
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import LoraConfig, TrainConfig
@@ -19,7 +20,6 @@ from seqdistill.runs import Run
 from seqdistill.stages.train.early import check_settings
 from seqdistill.stages.train.mixing import RATIONALE, mixed
 from seqdistill.stages.train.ready import check
-from seqdistill.stages.train.rendering import shipped_templates
 from seqdistill.stages.train.stage import train
 
 
@@ -236,6 +236,20 @@ def test_preference_raises_the_teacher_s_answer_over_the_student_s_own(tiny_mode
     other = a_recipe(tiny_model, "gpt-9", args, method="preference", seed=5)  # a check leaves the pairs of the student alone
     assert check(run, other, Silent()).method["pairs"]["train"] == 16
     assert [pair for _, pair in read_jsonl(run.file("train", "pairs.jsonl"))] == pairs
+
+
+@pytest.mark.parametrize("base", [True, False])
+def test_a_student_with_a_configured_template_is_prompted_as_its_pairs_are_trained(
+    tiny_model: Path, tmp_path: Path, prompted: list[str], base: bool
+) -> None:
+    student = without_template(tiny_model, tmp_path / "base") if base else tiny_model
+    own = tmp_path / "brackets.jinja"
+    own.write_text(BRACKETS, encoding="utf-8")
+    run, once = a_run(tmp_path / "run", [sample(n) for n in range(2)], []), {"max_steps": 1}
+    recipe = a_recipe(student, args=once, method="preference")
+    trainer = trainer_of(run, replace(recipe, student=replace(recipe.student, chat_template=str(own))))
+    trained = [trainer.processing_class.decode(row["prompt_ids"]) for row in trainer.train_dataset]
+    assert prompted == trained and all(text.endswith("<|im_start|>(assistant) ") for text in trained)
 
 
 @pytest.mark.parametrize(

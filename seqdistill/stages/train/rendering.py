@@ -9,17 +9,15 @@ turns, and a tokenizer may merge line breaks across the seam. Then the answer's 
 """
 
 import copy
-import importlib.util
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.chat_templates import shipped_templates
 from seqdistill.errors import UsageError
-from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, Sample
 
 PROBE = [{"role": "user", "content": "Say yes."}]
@@ -257,51 +255,3 @@ def _continuation(prompt_text: str, whole: str, missing: str | None) -> str | No
 def _bare(text: str) -> str:
     """Text as compared: without white space, in Unicode's compatible form, as tokenizers may write it."""
     return "".join(unicodedata.normalize("NFKC", text).split())
-
-
-# --- which template ---------------------------------------------------------------------------------------------------
-
-
-def chat_template(name: str, kwargs: Mapping[str, Any]) -> str:
-    """The text of [student] chat_template, a file or the name of one in TRL's package, with [student] chat_template_kwargs.
-
-    The kwargs become the template's defaults, so that whoever loads the trained folder renders as was trained.
-    Raises UsageError for a name that is neither.
-    """
-    path = Path(name)
-    if not path.is_file():
-        known = shipped_templates()
-        if name not in known:
-            raise UsageError(
-                f"[student] chat_template = {name!r}: no such file{nearest(name, known)}",
-                "name a .jinja file, or one of the files in TRL's chat_templates: qwen3_training, llama3, gemma ...",
-            )
-        path = known[name]
-    return with_defaults(path.read_text(encoding="utf-8"), kwargs)
-
-
-def set_defaults(tokenizer: Any, kwargs: Mapping[str, Any]) -> None:
-    """Gives the tokenizer's chat template, or each of several, other defaults for its variables. Raises as `with_defaults`."""
-    own = tokenizer.chat_template
-    if isinstance(own, str):
-        tokenizer.chat_template = with_defaults(own, kwargs)
-    elif own:
-        tokenizer.chat_template = {name: with_defaults(one, kwargs) for name, one in own.items()}
-
-
-def with_defaults(template: str, kwargs: Mapping[str, Any]) -> str:
-    """The chat template with other defaults for its variables; what a caller passes still counts.
-
-    Raises UsageError for a name that no template variable can have.
-    """
-    if odd := [name for name in kwargs if not (name.isascii() and name.isidentifier())]:
-        raise UsageError(f"[student] chat_template_kwargs {odd[0]!r}: not a variable's name", "enable_thinking = false")
-    lines = [f"{{% set {name} = {name} if {name} is defined else {value!r} %}}" for name, value in sorted(kwargs.items())]
-    return "".join(lines) + template
-
-
-def shipped_templates() -> dict[str, Path]:
-    """The chat templates in TRL's package, by name. Does not import it."""
-    package = importlib.util.find_spec("trl")
-    places = (package.submodule_search_locations if package else None) or ()
-    return {path.stem: path for place in places for path in sorted((Path(place) / "chat_templates").glob("*.jinja"))}
