@@ -15,6 +15,7 @@ from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
 from seqdistill.stages.train.lora import merged, save_adapters, without_adapters
+from seqdistill.stages.train.loss_log import diverged
 from seqdistill.stages.train.ranks import rank
 from seqdistill.stages.train.vocabulary import NOTE, read_kept
 
@@ -31,10 +32,11 @@ SAME_IN_4 = {  # model types whose greedy answers 4.57 and 5 have been seen to a
 def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) -> str:
     """The folder `out`, replaced at once, with weights in the precision the student came in; adapters also beside it, alone.
 
-    Returns the versions of transformers that load it.
+    Returns the versions of transformers that load it. Raises SeqdistillError for weights that are not finite.
 
     Of several processes the first one writes; the others return nothing.
     """
+    _check_finite(trainer)
     came_in = load("AutoConfig", base)
     half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
     for folder in (half, old) if rank() == 0 else ():
@@ -46,6 +48,7 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
         trainer.model = merged(trainer.model, base)
         if came_in.dtype is not None:
             trainer.model.to(came_in.dtype)
+            _check_finite(trainer)  # float16 ends at 65504
     plain = without_adapters(trainer.model)
     plain.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
     stops = plain.generation_config.eos_token_id
@@ -70,6 +73,16 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     half.rename(out)
     shutil.rmtree(old, ignore_errors=True)
     return loads_in
+
+
+def _check_finite(trainer: Any) -> None:
+    """Raises SeqdistillError for weights that are not finite: the last step may have made them so, and no loss shows it."""
+    for name, part in trainer.model.named_parameters():
+        local = part.to_local() if hasattr(part, "to_local") else part
+        if local.is_floating_point() and not local.isfinite().all():
+            raise diverged(
+                f"{name} has values that are not finite numbers after step {trainer.state.global_step}", trainer.args
+            )
 
 
 def rewrite_gathered(folder: Path, base: ModelConfig, generation: Any, tokenizer: Any, dtype: Any) -> None:
