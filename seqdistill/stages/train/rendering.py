@@ -23,7 +23,9 @@ from seqdistill.records import Message, Sample
 PROBE = [{"role": "user", "content": "Say yes."}]
 ANSWER = "yes"
 OPEN_THINK = re.compile(r"<think>\s*\Z")
-CLOSED_THINK = re.compile(r"</think>\s*\Z")
+CLOSES_THINK = re.compile(r"</think>|<channel\|>|</seed:think>|<\|END_THINKING\|>")
+EMPTY_THINK = re.compile(r"(?:<think>\s*</think>|<\|channel>thought\s*<channel\|>)\s*\Z")
+THINK_TAGS = ("<think>", "</think>", "<|channel>", "<channel|>")
 SWITCH = re.compile(r"(?<!\S)/(?:no_)?think(?!\S)")  # some templates act on it and leave it out
 
 
@@ -88,6 +90,11 @@ class Template:
         prompt = self.prompt_text(sample.prompt)
         return [prompt, *self._continued(prompt, sample.prompt, sample.text, thought or None)]
 
+    def cut_answer(self, sample: Sample) -> list[int]:
+        """The tokens of an answer that was cut: without what the template writes behind one. Raises Unfit."""
+        said = self._continued(self.prompt_text(sample.prompt), sample.prompt, sample.text, None)[1]
+        return self._encode(said.removesuffix(self._behind_answer(said, sample.text)))
+
     @property
     def end(self) -> str:
         """The end of turn as text."""
@@ -135,17 +142,20 @@ class Template:
                 {**plain, "content": f"<think>\n{thought}\n</think>\n\n{answer.lstrip()}"},
                 plain,
             ]
+        last, stripped = str(messages[-1]["content"]).strip(), answer.strip()
         for form in forms:
             whole = self._text([*messages, form])
-            said = _continuation(prompt_text, whole, None if thought is None or thought in whole else thought)
-            if said is not None and answer.strip() in said.removesuffix(self._behind) and (thought is None or thought in said):
+            missing = None if thought is None or thought in whole else thought
+            said = _continuation(prompt_text, whole, missing, last, whole.removesuffix(self._behind).rfind(stripped))
+            at = -1 if said is None else said.removesuffix(self._behind).rfind(stripped)
+            if said is not None and at >= 0 and (thought is None or _is_open(said, said.rfind(thought, 0, at))):
                 return whole, said
         raise Unfit(self._why_not(prompt_text, whole, answer, thought))
 
     def _why_not(self, prompt_text: str, whole: str, answer: str, thought: str | None) -> str:
         if answer.strip() not in whole:
             return f"the template drops the answer: it renders ...{whole[-60:]!r}"
-        if thought is not None and CLOSED_THINK.search(prompt_text):
+        if thought is not None and EMPTY_THINK.search(prompt_text):
             return f"the template closes the think block before the answer, so no reasoning can follow ...{prompt_text[-30:]!r}"
         if thought is not None:
             return f"the template does not keep the reasoning: it renders ...{whole[-200:]!r}"
@@ -233,23 +243,42 @@ class Template:
             raise Unfit(f"the template refuses the messages: {error}") from None
 
 
-def _continuation(prompt_text: str, whole: str, missing: str | None) -> str | None:
+def _continuation(prompt_text: str, whole: str, missing: str | None, last: str, answer_at: int) -> str | None:
     """What follows the prompt as prompted; None where the two do not meet.
 
-    Where the prompt leaves a think block open, the answer does not open it again, and closes it, after the reasoning in
-    `missing`, where the finished turn does not.
+    `last` is the prompt's last text, and `answer_at` the answer's place in `whole`. Where the prompt leaves a think block
+    open, the answer does not open it again, and closes it, after the reasoning in `missing`, where the finished turn does not.
+    An empty block that the prompt closes itself may be left out of finished turns.
     """
+
+    def behind(prompt: str) -> str | None:
+        """What follows a prompt in `whole`, or what it ends with from the last text on: before it, turns may differ."""
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
+        tail = prompt[place:] if last and (place := prompt.rfind(last)) >= 0 else ""
+        at = whole.rfind(tail, 0, answer_at) if tail and answer_at > 0 else -1
+        return whole[at + len(tail) :] if at >= 0 else None
+
     opened = OPEN_THINK.search(prompt_text)
     if opened is None:
-        return whole.removeprefix(prompt_text) if whole.startswith(prompt_text) and missing is None else None
-    if not whole.startswith(prompt_text[: opened.start()]):
+        said = behind(prompt_text) if missing is None else None
+        if said is None and missing is None and (closed := EMPTY_THINK.search(prompt_text)):
+            said = behind(prompt_text[: closed.start()])
+            return None if said is None or said.lstrip().startswith(THINK_TAGS) else said
+        return said
+    said = whole.removeprefix(prompt_text) if whole.startswith(prompt_text) else behind(prompt_text[: opened.start()])
+    if said is None:
         return None
-    said = whole.removeprefix(prompt_text) if whole.startswith(prompt_text) else whole[opened.start() :]
     if said.lstrip().startswith("<think>"):
         if missing is not None:
             return None
         said = said.lstrip().removeprefix("<think>").removeprefix("\n")
     return said if "</think>" in said else f"{missing or ''}\n</think>\n\n{said.lstrip()}"
+
+
+def _is_open(said: str, thought_at: int) -> bool:
+    """Whether reasoning is there, and no think block was closed before it, as by a template that writes an empty one."""
+    return thought_at >= 0 and CLOSES_THINK.search(said, 0, thought_at) is None
 
 
 def _bare(text: str) -> str:
