@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.loading import load, with_adapters
+from seqdistill.engines.loading import load, processor_files, with_adapters
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
@@ -64,6 +64,7 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
         rewrite_gathered(half, base, plain.generation_config, trainer.processing_class, came_in.dtype)
     if (cut_from := read_kept(base)) is not None:
         write_json(half / NOTE, {"kept": cut_from})
+    write_processor(base, half)
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
     loads_in = write_for_both(half)
     for part in half.rglob("*"):
@@ -73,6 +74,14 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     half.rename(out)
     shutil.rmtree(old, ignore_errors=True)
     return loads_in
+
+
+def write_processor(source: ModelConfig, folder: Path) -> None:
+    """Copies what turns images or sound into a model's inputs beside a saved model that takes them as its source does."""
+    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if any(isinstance(saved.get(f"{kind}_config"), dict) for kind in ("vision", "audio")):
+        for path in processor_files(source):
+            shutil.copyfile(path, folder / path.name)
 
 
 def _check_finite(trainer: Any) -> None:

@@ -19,6 +19,7 @@ from seqdistill.records import Message, atomic_folder, file_sha256, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.train.cutting import completed, cut, decoder_layers, watched
 from seqdistill.stages.train.rendering import Template
+from seqdistill.stages.train.saving import write_processor
 from seqdistill.stages.train.task_texts import file_texts
 from seqdistill.stages.train.vocabulary import cut_tokenizer, restrict, task_vocabulary, write_vocabulary
 from seqdistill.stages.train.width import narrow
@@ -96,6 +97,7 @@ def shrink(
         with torch.no_grad():
             smaller.save_pretrained(half)
         write_vocabulary(source, tokenizer, kept, half)
+        write_processor(source, half)
         write_json(half / "shrink.json", {**facts, "sha256": file_sha256(half)})
     return chosen.layers
 
