@@ -40,6 +40,7 @@ class Row:
     id: str
     tokens: list[int]
     start: int
+    answer: int  # where the answer itself begins, behind reasoning and what the template writes before it; else `start`
 
     @property
     def labels(self) -> list[int]:
@@ -124,9 +125,19 @@ class Template:
         if whole != prompt_text + said or tokens[: len(prompt)] != prompt:
             tokens = [*prompt, *self._encode(said)]
         tail = self._encode(self._behind_answer(said, answer))
-        row = Row(name, self._ended(tokens, sum(token in self.control for token in tail)), len(prompt))
+        begins = self._answer_start(tokens, len(prompt), said, said.removesuffix(self._behind).rindex(answer.strip()))
+        row = Row(name, self._ended(tokens, sum(token in self.control for token in tail)), len(prompt), begins)
         self._check_text(row, messages, answer, thought)
         return row
+
+    def _answer_start(self, tokens: list[int], start: int, said: str, at: int) -> int:
+        """The place in the tokens of what is at `at` in the text behind the prompt; `start` where no token begins there."""
+        if at == 0:
+            return start
+        before, answer = self._encode(said[:at]), self._encode(said[at:])
+        if answer and tokens[start:][-len(answer) :] == answer:  # white space before an answer is segmented with it in mind
+            return len(tokens) - len(answer)
+        return start + len(before) if tokens[start:][: len(before)] == before else start
 
     def _behind_answer(self, said: str, answer: str) -> str:
         """What follows the answer in the text of a turn."""
