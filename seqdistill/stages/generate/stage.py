@@ -60,9 +60,8 @@ def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFir
     requested, and Incomplete when more requests failed than may, or the budget is reached: the others are written, and
     running again requests only what is missing.
     """
-    nothing_to_send = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
-    if nothing_to_send and (run.manifest("generate") or {}).get("imported"):
-        return _result(run, up_to_date=True)  # `import` has done this stage
+    if is_imported(run, recipe):
+        return _result(run, up_to_date=True)
     check_training_allowed(teachers_in(recipe))
     inputs = Inputs.of(run, recipe)
     if inputs.record.up_to_date():
@@ -132,8 +131,13 @@ def _keeping_earlier(
 
 def is_up_to_date(run: Run, recipe: Recipe) -> bool:
     """Whether generate has nothing to do. Raises UsageError as it does."""
-    imported = recipe.task.prompts is None and (run.manifest("generate") or {}).get("imported")
-    return bool(imported) or Inputs.of(run, recipe).record.up_to_date()
+    return is_imported(run, recipe) or Inputs.of(run, recipe).record.up_to_date()
+
+
+def is_imported(run: Run, recipe: Recipe) -> bool:
+    """Whether `import` has done this stage: the recipe has nothing to send, no prompts or no teacher."""
+    nothing_to_send = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
+    return nothing_to_send and bool((run.manifest("generate") or {}).get("imported"))
 
 
 def _about(inputs: Inputs) -> dict[str, Any]:
