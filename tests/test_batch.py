@@ -19,7 +19,7 @@ from generate_runs import PRICE, Child, main_in_child, priced, prompts_file, rec
 from test_dialect import REFUSED
 
 from seqdistill.cli import main
-from seqdistill.engines import openai_batch
+from seqdistill.engines import dialect, openai_batch
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal import batches
 from seqdistill.journal.storage import Journal
@@ -105,7 +105,7 @@ def test_what_a_batch_refuses_for_ever_is_not_submitted_for_ever(tmp_path: Path)
     refusal = Wire(400, {"error": {"message": "temperature is not supported", "param": "temperature"}})
     with BatchServer(fate=lambda _: refusal) as server, pytest.raises(Incomplete, match="temperature is not supported"):
         run_it(tmp_path, server, range(4), batch=True)
-    assert len(server.batches) == 1 + openai_batch.ADAPTIONS
+    assert len(server.batches) == 1 + dialect.ADAPTIONS
 
 
 def test_what_the_first_answers_teach_holds_for_the_batches_after_them(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seqdistill.engines import Completion, Meter, Pace, Request
+from seqdistill.engines.dialect import ADAPTIONS
 from seqdistill.engines.endpoints import Endpoint, Reply
 from seqdistill.engines.pace import backoff
 from seqdistill.engines.refusals import SHOWN, Failure
 from seqdistill.engines.replies import broken_off, choices_in
 from seqdistill.errors import SeqdistillError
 
-ADAPTIONS = 10  # further tries of one request in other words: there are not more words to change
 REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be out of reach: at the start, and once it has answered
 DOWN_SECONDS = {False: 30.0, True: 600.0}  # how long it may say that what is behind it is down

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from seqdistill.engines import Completion, Meter, Pace, Request
+from seqdistill.engines.dialect import ADAPTIONS
 from seqdistill.engines.endpoints import Endpoint, Hear, Reply
 from seqdistill.engines.pace import backoff
 from seqdistill.engines.refusals import Failure
@@ -18,7 +19,6 @@ from seqdistill.engines.replies import choices_in
 TRIES = 3  # of one request, where an endpoint says that it may be sent again
 LONGEST_REST_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 2.0  # before another try: somebody waits
-ADAPTIONS = 4  # further tries in other words, as an endpoint wants them
 
 
 class LiveEndpoints:

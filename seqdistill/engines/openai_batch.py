@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seqdistill.engines import Completion, Engine, Pace, Request
+from seqdistill.engines.dialect import ADAPTIONS
 from seqdistill.engines.endpoints import ADAPTABLE, BLOCKED
 from seqdistill.engines.openai_api import OpenAIEngine
 from seqdistill.engines.refusals import Who, is_blocked, refusal
@@ -24,7 +25,6 @@ from seqdistill.records import from_json
 PATH = "/v1/chat/completions"
 MOST_REQUESTS = 50_000  # in one file, as OpenAI limits it
 MOST_BYTES = 200_000_000
-ADAPTIONS = 4  # further tries of one request in other words, as the endpoint wants them
 MARK = "seqdistill"  # the key of a batch's metadata under which its name stands
 NOT_A_BATCH_API = "check the base URL, then run again; batches continue without us"
 ENDED = ("completed", "failed", "expired", "cancelled")
