@@ -123,7 +123,7 @@ def test_a_prompt_that_does_not_fit_is_called_too_long_and_sent_once(wire: Wire)
 def test_a_prompt_that_is_too_long_may_be_billed_at_azure_alone(base_url: str, may_be_billed: bool) -> None:
     reported = {"message": "This model's maximum context length is 8192 tokens.", "code": "context_length_exceeded"}
     failure = refusal(Who(base_url, "m", "KEY"), 400, reported, None, proven=True)
-    assert (failure.kind, failure.lost) == ("too long", may_be_billed)
+    assert (failure.kind, failure.may_be_billed) == ("too long", may_be_billed)
 
 
 @pytest.mark.parametrize("wire", LARGER_THAN_THE_LIMIT.values(), ids=list(LARGER_THAN_THE_LIMIT))

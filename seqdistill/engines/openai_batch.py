@@ -218,8 +218,8 @@ class BatchEndpoint:
             kind = str(error.get("code") or "no answer")[:80]
             return Completion(request.id, error=kind, message=message, raw=error, uncounted=status == 200)
         failure = refusal(self._who, status, {**error, "message": message}, None, proven=True)
-        billed = failure.lost
-        if failure.filtered:  # an answer
+        billed = failure.may_be_billed
+        if failure.is_content_filtered:  # an answer
             return Completion(request.id, finish_reason="content_filter", message=message, raw=error, uncounted=billed)
         return Completion(request.id, error=failure.kind, message=message, raw=error, uncounted=billed)
 

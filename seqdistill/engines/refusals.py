@@ -37,14 +37,14 @@ class Failure(Exception):
     kind: str
     message: str
     scope: Scope = "try"  # what it ends: another try may help, or none of this request, or none at this endpoint
-    slow: bool = False  # the endpoint refused for load
-    down: bool = False  # the endpoint, or what is behind it, does not work at present
-    away: bool = False  # the request never reached the endpoint
-    lost: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
+    is_rate_limited: bool = False  # the endpoint refused for load
+    is_down: bool = False  # the endpoint, or what is behind it, does not work at present
+    is_unreachable: bool = False  # the request never reached the endpoint
+    may_be_billed: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
     is_permanent: bool = False  # the same request would fail again
-    filtered: bool = False  # on this prompt, by a content filter: an answer
-    adapted: bool = False  # the request will be sent in another form
-    starting: bool = False  # it says that it is loading its model, which takes minutes
+    is_content_filtered: bool = False  # on this prompt, by a content filter: an answer
+    is_adapted: bool = False  # the request will be sent in another form
+    is_loading: bool = False  # it says that it is loading its model, which takes minutes
     pause: float | None = None  # seconds, from Retry-After or in words
     hint: str = ""  # the next action, where all requests fail so
     reply: dict[str, Any] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Failure(Exception):
 
         `count` requests failed so, one after the other, where one proves nothing; `proven`: after others were answered.
         """
-        message, later = self.message, proven or self.down or self.slow or self.kind in ("no money", "long wait")
+        message, later = self.message, proven or self.is_down or self.is_rate_limited or self.kind in ("no money", "long wait")
         if count:
             message += f"; the {'last' if proven else 'first'} {count} requests all failed so"
         return (SeqdistillError if later else UsageError)(
@@ -188,7 +188,7 @@ def refusal(
         return failure(scope="request", hint="change the schema, or the choices, as the endpoint says")
     judged = CONTENT_FILTER.search(everything) or any(code in CONTENT_FILTER_CODES for code in codes)
     if status in (400, 403, 422, 451) and judged and not is_page and not OF_THE_ACCOUNT.search(text):
-        return failure("content filter", "request", filtered=True, lost=True)  # Azure and xAI bill it
+        return failure("content filter", "request", is_content_filtered=True, may_be_billed=True)  # Azure and xAI bill it
     if _no_money(status, codes, everything, pause):
         return failure("no money", "endpoint", hint=TOP_UP)
     if status == 401 or (not proven and status in (400, 403) and BAD_KEY.search(everything)):
@@ -199,26 +199,31 @@ def refusal(
         return failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
     if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
         hint = "shorten the prompts, or lower --max-tokens: both count"
-        return failure("too long", "request", hint=hint, lost=AZURE.search(who.endpoint) is not None)
+        return failure("too long", "request", hint=hint, may_be_billed=AZURE.search(who.endpoint) is not None)
     if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, *FOR_LOAD) or status >= 500):
         wait = f"{who.endpoint} answered {status}: wait {pause / 3600:.1f} hours: {text}"
         return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
     if status == 429 and _is_of_a_day(everything, pause):
         return failure("long wait", "endpoint", hint="run again when that limit is over; nothing that was answered is lost")
     if status in FOR_LOAD or (status == 402 and pause is not None):
-        return failure(slow=True, pause=pause)
+        return failure(is_rate_limited=True, pause=pause)
     if status in PERHAPS_BILLED:
-        return failure(down=True, lost=True, pause=pause)
+        return failure(is_down=True, may_be_billed=True, pause=pause)
     if status in DOWN:
-        return failure(down=True, slow=status != 500, pause=pause, starting=status == 503 and STARTING.search(text) is not None)
+        return failure(
+            is_down=True,
+            is_rate_limited=status != 500,
+            pause=pause,
+            is_loading=status == 503 and STARTING.search(text) is not None,
+        )
     if status in PASSES or status >= 500:
-        return failure(down=status >= 500, pause=pause)
+        return failure(is_down=status >= 500, pause=pause)
     if not proven and (status == 404 or (status in (400, 403) and NO_MODEL.search(text))):
         return failure(scope="endpoint", hint=f"check the model name {who.model!r} and the base URL (it often ends in /v1)")
     if status == 404:
         return failure(hint=f"earlier requests worked: is {who.model!r} still served?")
     if status == 400 and ("failed_generation" in error or REJECTED_ANSWER.search(everything)):
-        return failure("broken off", lost=True, hint="raise --max-tokens, or simplify the schema")
+        return failure("broken off", may_be_billed=True, hint="raise --max-tokens, or simplify the schema")
     if STREAM_ONLY.search(everything):
         return failure(scope="request", hint="set stream = true in the model's table (--teacher-stream)")
     hint = "check [generate] and the model's options against what the endpoint says"
@@ -282,13 +287,13 @@ def no_answer(who: Who, reply: Any, *, proven: bool) -> Failure:
     billed = bool(usage_of(body).completion or began or (body.get("choices") and not beside))
     if code and (status := status_of(code)):
         failure = refusal(who, status, code, None, proven=proven)
-        failure.lost = failure.lost or billed
+        failure.may_be_billed = failure.may_be_billed or billed
         failure.kind = "no answer" if of_choice else failure.kind  # it had begun one
         return failure
     shown = str(error.get("message") or json.dumps(body or reply))[:SHOWN]
     message = f"{who.endpoint} answered without a choice: {shown}"
     hint = f"{NO_V1}; or look into what the endpoint says"
-    return Failure("no answer", message, lost=billed or not error, is_permanent=True, hint=hint, reply=body)
+    return Failure("no answer", message, may_be_billed=billed or not error, is_permanent=True, hint=hint, reply=body)
 
 
 def _error_of_choice(reply: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,19 +324,25 @@ def not_json(who: Who, content: bytes, why: str) -> Failure:
         return Failure(
             "event stream",
             f"{who.endpoint} answered with an event stream, though none was requested",
-            lost=True,
+            may_be_billed=True,
             is_permanent=True,
             hint="set stream = true in the model's table (--teacher-stream)",
         )
     if not start:
-        return Failure("empty reply", f"{who.endpoint} answered with nothing", lost=True, is_permanent=True, hint=NO_V1)
+        return Failure(
+            "empty reply", f"{who.endpoint} answered with nothing", may_be_billed=True, is_permanent=True, hint=NO_V1
+        )
     if start.startswith(b"<"):
         return Failure(
-            "web page", f"{who.endpoint} answered with a web page instead of JSON", lost=True, is_permanent=True, hint=NO_V1
+            "web page",
+            f"{who.endpoint} answered with a web page instead of JSON",
+            may_be_billed=True,
+            is_permanent=True,
+            hint=NO_V1,
         )
     return Failure(
         "malformed reply",
         f"{who.endpoint} answered something that is not JSON: {why}",
-        lost=True,
+        may_be_billed=True,
         hint="check the base URL and what is between here and the endpoint",
     )
