@@ -210,6 +210,7 @@ NONSENSE = {
     "no choices": (Wire(200, {"id": "x", "choices": []}), "without a choice", "/v1"),
     "no message": (Wire(200, {"choices": [{"message": None, "finish_reason": None}]}), "without a choice", "/v1"),
     "blocked without a word": (Wire(200, {"choices": [], "usage": {"prompt_tokens": 9}}), "without a choice", "safety filter"),
+    "accepted for later": (Wire(202, b""), "answered with nothing", "fetched later"),
     "half of JSON": (Wire(200, b'{"choices": [{"mess'), "not JSON", "base URL"),
     "a bad request": (error(400, "nope"), "nope", "what the endpoint says"),
     "forbidden": (error(403, "nope"), "nope", "what the key may do"),

@@ -217,10 +217,11 @@ def shown_error(error: BaseException | None) -> str:
 
 
 def _hint(failure: Failure, response: Any) -> str:
-    """A failure's hint, with where the request was redirected to: a redirect may turn a POST into a GET."""
+    """A failure's hint, with where the request was redirected to, which may turn a POST into a GET, and what a 202 means."""
     place = shown_url(str(response.url)).removesuffix(PATH)
     moved = f"the request was redirected: is {place} the base URL?" if response.history else ""
-    return "; ".join(filter(None, (failure.hint, moved)))
+    later = "202 means that the answer is to be fetched later: use an endpoint that answers at once"
+    return "; ".join(filter(None, (failure.hint, moved, later if response.status_code == 202 else "")))
 
 
 def _is_same_model(served: str, requested: str) -> bool:

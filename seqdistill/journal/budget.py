@@ -275,7 +275,7 @@ class Budget:
 def _spent(paid_usd: float, held_usd: float) -> str:
     paid, held = (
         f"{paid_usd:.4f} USD are paid",
-        f"up to {held_usd:.4f} USD more may be billed for answers that were lost or not counted",
+        f"up to {held_usd:.4f} USD more may be billed for answers that were lost, filtered or not counted",
     )
     return f"{paid}, {held}" if held_usd > 5e-5 else paid
 

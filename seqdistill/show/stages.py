@@ -34,7 +34,7 @@ def show_generate(console: Console, result: "GenerateResult") -> None:
             "tokens": tokens,
             "cost": None if result.usd is None else f"{result.usd:.4f} USD for these samples",
             "spent": None if result.spent_usd is None else f"{result.spent_usd:.4f} USD paid by this run in all",
-            "lost": f"up to {result.assumed_usd:.4f} USD may be billed for answers that were lost or not counted"
+            "lost": f"up to {result.assumed_usd:.4f} USD may be billed for answers that were lost, filtered or not counted"
             if result.assumed_usd
             else None,
             "file": result.path,
