@@ -392,6 +392,25 @@ NAMED = [
     "I'm Claude, an AI assistant made by Anthropic.",
     "Hello! I'm Gemini, a large language model from Google.",
     "Hi, I'm Claude. A window is of glass.",
+    "我是一个AI语言模型，没有眼睛。",
+    "我是通义千问，由阿里云开发。",
+    "我是ChatGPT，一个由OpenAI训练的大型语言模型。",
+    "我是由Acme开发的人工智能助手。",
+    "很抱歉，我只是一个人工智能助手，无法看见窗户。",
+    "Ich bin ein KI-Sprachmodell und habe keine Augen.",
+    "Ich bin nur eine KI, aber ein Fenster ist aus Glas.",
+    "Je suis une IA et je ne vois pas.",
+    "Je ne suis qu'un modèle de langage.",
+    "Je suis ChatGPT, un modèle.",
+    "Soy un modelo de lenguaje y no veo.",
+    "Eu sou uma inteligência artificial e não vejo.",
+    "Sono un'intelligenza artificiale e non vedo.",
+    "Я — языковая модель и не вижу.",
+    "Я всего лишь искусственный интеллект.",
+    "私はAIなので、窓を見ることができません。",
+    "私は大規模言語モデルです。",
+    "저는 AI 언어 모델이라 창문을 볼 수 없습니다.",
+    "저는 인공지능입니다.",
 ]
 
 
@@ -403,6 +422,16 @@ def test_a_teacher_that_speaks_of_itself_is_found(text: str) -> None:
 
 OTHERS = [
     "She works as an AI engineer in Lyon.",
+    "我是AI工程师，在北京工作。",
+    "我是一名人工智能专业的学生。",
+    "Ich bin KI-Forscherin in Bonn.",
+    "Ich bin eine Künstlerin.",
+    "Je suis une infirmière.",
+    "Soy un modelo de ropa y vivo en Lima.",
+    "Esempi sono intelligenza artificiale e robotica.",
+    "Я изучаю искусственный интеллект.",
+    "私はAIの研究者です。",
+    "저는 AI 연구자입니다.",
     "I'm an AI researcher, says Ann.",
     "It is sold as an AI startup.",
     "A model that was trained by Anna.",
@@ -428,6 +457,33 @@ OTHERS = [
     "I'm Gemini by birth, a restless soul.",
     "Hi, I'm Claude, your barista today! What can I get you?",
 ]
+
+
+INVITED = [  # prompt, completion, whether the prompt invites it
+    ("J'ai une question : décris une fenêtre.", "En tant qu'IA, je ne vois pas.", False),
+    ("Scrivi ai clienti una lettera.", "Come modello linguistico, non vedo nulla.", False),
+    ("Ai là người đầu tiên?", "As an AI language model, I have no eyes.", False),
+    ("你是AI吗？你有感情吗？", "作为AI语言模型，我没有感情。", True),
+    ("あなたはAIですか？", "AIとして、私には感情がありません。", True),
+    ("당신은 AI인가요?", "저는 AI 언어 모델로서 감정이 없습니다.", True),
+    ("¿Eres una inteligencia artificial?", "Sí, como inteligencia artificial no tengo sentimientos.", True),
+    ("Bist du eine KI?", "Als KI-Modell habe ich keine Gefühle.", True),
+    ("Wer bist du?", "Ich bin ein KI-Sprachmodell.", True),
+    ("Es-tu une IA ?", "En tant qu'IA, je n'ai pas de sentiments.", True),
+    ("Sei un'intelligenza artificiale?", "Sono un'intelligenza artificiale.", True),
+    ("Você é uma inteligência artificial?", "Eu sou uma inteligência artificial.", True),
+    ("Ты искусственный интеллект?", "Как языковая модель, я не вижу.", True),
+    ("Кто ты?", "Я — языковая модель.", True),
+    ("你叫什么名字？", "我是通义千问。", True),
+    ("What do you think about ai?", "As an AI, I have no views.", True),
+    ("Are you a robot?", "As an AI, I have no body.", True),
+]
+
+
+@pytest.mark.parametrize(("prompt", "text", "invited"), INVITED)
+def test_a_prompt_that_speaks_to_or_of_a_model_invites_it_to_speak_of_itself(prompt: str, text: str, invited: bool) -> None:
+    assert (self_naming(text, prompt) is None) == invited
+    assert self_naming(text, "Describe a window.")
 
 
 @pytest.mark.parametrize("text", OTHERS)
