@@ -13,10 +13,11 @@ from functools import cached_property
 from typing import Any
 
 from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_supported, take_size
-from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
+from seqdistill.engines.answer_markup import answer_markup, answer_so_far, read_answer, turn_end
 from seqdistill.engines.attention import share_heads
 from seqdistill.engines.batching import Batching, begin, measure, write
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
+from seqdistill.engines.chat_templates import configured_template
 from seqdistill.engines.generation_config import neutralise
 from seqdistill.engines.loading import files_of, load, named
 from seqdistill.engines.logits import FirstToken, Heard, JsonSchema, OneOf, SeededSampling, Step, TopLogprobs, Written
@@ -59,6 +60,8 @@ class TransformersEngine:
             reason = str(error).strip().splitlines()[0]
             raise UsageError(f"the engine's option device = {device!r}: {reason}", "cpu, cuda or cuda:1") from error
         self._tokenizer = load("AutoTokenizer", model, padding_side="left")
+        if (template := configured_template(model)) is not None:
+            self._tokenizer.chat_template = template
         if not self._tokenizer.chat_template:
             raise UsageError(f"{named(model)} has no chat template", "use an instruct model")
         self._model = load("AutoModelForCausalLM", model, dtype=dtype)
@@ -140,10 +143,9 @@ class TransformersEngine:
                     done(completion)
 
     def text_of(self, tokens: Sequence[int], request: Request) -> str:
-        """The answer in the tokens that were written so far, without reasoning and what ends it."""
-        return read_answer(self._tokenizer, self._markup, [t for t in tokens if t not in self._stops], formed=request.has_form)[
-            0
-        ]
+        """The answer in the tokens that were written so far, as far as it is certain, without what ends it."""
+        written = [token for token in tokens if token not in self._stops]
+        return answer_so_far(self._tokenizer, self._markup, written, formed=request.has_form)
 
     def token_text(self, token: int) -> str:
         """A token by itself."""
