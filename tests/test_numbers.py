@@ -158,7 +158,12 @@ STATED = [  # text, the number it states in normal form
     ("答案：小明有5个，买了7个，一共12个。", "12"),
     ("解答：小明有5个苹果，又买了7个，一共有12个。", "12"),
     ("Respuesta: Tom tiene 5 manzanas y compra 7, por lo tanto tiene 12.", "12"),
+    (
+        "Solution: 2 subs are $7.50 each, that is 2*7.50 = $15.00\n2 cookies are $1.00 each, so 2*1 = $2.00\nAll cost $17.00",
+        "17",
+    ),
     # and one that heads the answer, whatever follows
+    ("Answer: 18 apples, 3 more than before. It took 2 days.", "18"),
     ("The answer is approx. 12 apples, in 3 days.", "12"),
     ("The final answer is as follows:\n\n12 apples. That took 3 days.", "12"),
     ("5 + 7 = 12.\nAnswer: Tom has 12 apples. That took 3 days.", "12"),

@@ -61,8 +61,8 @@ _CLOSING = re.compile(
     re.IGNORECASE,
 )
 _EXPLAINS = re.compile(
-    r"(?:\n|[.!?。]\s)[\s*_#]{0,9}(?:explanation|reasoning|rationale|justification|proof|why|how|here(?:'s| is)|working|calculation"
-    r"|(?:this|that) is because|because|since|let me know)\b",
+    r"(?:\n|[.!?。]\s)[\s*_#]{0,9}(?:explanation|reasoning|rationale|justification|proof|why|how|here(?:'s| is)|working"
+    r"|calculation|(?:this|that) is because|let me know)\b",
     re.IGNORECASE,
 )
 _ASIDE = re.compile(  # 18, since x = 9
@@ -132,22 +132,17 @@ def _is_worked(mark: str, above: str, rest: str, first: Numeral) -> bool:
         return False
     if _LIST.match(rest):
         return True
-    if not _WORDS.search(before):
-        return False
     behind = rest[first.end :]
     if explained := _EXPLAINS.search(behind):
         behind = behind[: explained.start()]
     behind = _NOTE.sub(" ", behind)
-    closing = _CLOSING.search(behind)  # Answer: 3 boxes ..., so there are 12 apples
-    if closing and any(map(str.isdigit, behind[closing.end() :])):
-        return True
     is_first = "solution" in mark.lower() or not any(map(str.isdigit, above))
-    return (
-        is_first
-        and any(  # Answer: Tom has 5 apples. He buys 7 more.
-            _WORDS.search(part) and any(map(str.isdigit, part)) for part in _SENTENCE_END.split(behind)[1:]
-        )
-    )
+    line, *others = _SENTENCE_END.split(behind)
+    later = is_first * sum(bool(_WORDS.search(part)) and any(map(str.isdigit, part)) for part in others)
+    if not _WORDS.search(before):  # Solution: 2 subs are 7.50 each ... Answer: 12 apples. That took 3 days.
+        return re.search(r"[^\W\d_]{2}[^\d]{0,60}\d", line) is not None and later > ("solution" not in mark.lower())
+    closing = _CLOSING.search(behind)  # Answer: 3 boxes ..., so there are 12 apples
+    return later > 0 or (closing is not None and any(map(str.isdigit, behind[closing.end() :])))
 
 
 def _has_alternatives(text: str, found: Sequence[Numeral], between: re.Pattern[str]) -> bool:
