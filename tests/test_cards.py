@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,12 +14,13 @@ from test_eval import served, write_test
 from seqdistill.cards import ADAPTER, GGUF, MODEL, write_dataset_card, write_model_card
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import FilterConfig, ModelConfig, TeacherConfig
+from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.records import write_json, write_jsonl
 from seqdistill.rights import license_of_student
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.filter.stage import filter_samples
+from seqdistill.stages.generate.recorded import import_recorded
 from seqdistill.stages.generate.stage import generate
 
 
@@ -85,6 +87,40 @@ def test_a_license_or_price_added_later_reaches_cards_and_scores_without_a_reque
             assert not license_name or f"| teacher's license or terms | {license_name} |" in cards[1].read_text()
             assert found["teacher_license"] == license_name and len(server.requests) == 12 + 2 * 24
     assert found["models"]["teacher"]["usd"] > 0.01
+
+
+ADDED = [  # to [teacher], and its line of the card
+    ({"license": "mit"}, "| license or terms | mit |"),
+    ({"terms_url": "https://vendor.example/terms"}, "| terms | https://vendor.example/terms |"),
+    ({"training_allowed": True}, "| training on its answers | allowed |"),
+]
+
+
+@pytest.mark.parametrize("imported", [False, True], ids=["generated", "imported"])
+@pytest.mark.parametrize(("added", "line"), ADDED, ids=[next(iter(keys)) for keys, _ in ADDED])
+def test_terms_that_are_stated_later_reach_the_card_without_a_request(
+    added: dict[str, Any], line: str, imported: bool, tmp_path: Path
+) -> None:
+    run, rows = Run(tmp_path / "run"), [{"prompt": f"Sing me song {n} of the hills and the sea"} for n in range(4)]
+    write_jsonl(tmp_path / "prompts.jsonl", rows)
+    answers = [{**row, "response": f"La, la, {n} times, said the hills."} for n, row in enumerate(rows)]
+    write_jsonl(tmp_path / "log.jsonl", answers)
+    with ChatServer() as server:
+        if imported:
+            import_recorded(run, Recipe(), [tmp_path / "log.jsonl"], Silent())
+            plan = Recipe(filter=FilterConfig(duplicates=False))
+        else:
+            teacher = TeacherConfig(model="teacher", engine="openai", base_url=[server.url])
+            plan = Recipe(task=TaskConfig(prompts=str(tmp_path / "prompts.jsonl")), teacher=teacher)
+        for teacher in (plan.teacher, replace(plan.teacher, **added)):
+            plan = replace(plan, teacher=teacher)
+            generate(run, plan, Silent())
+            filter_samples(run, plan, Silent())
+            card = (run.path / "README.md").read_text()
+            assert (line in card) == (teacher != TeacherConfig() and teacher != replace(teacher, **dict.fromkeys(added)))
+            assert ("temperature" in card) != imported and ("recorded elsewhere" in card) == imported
+            assert filter_samples(run, plan, Silent()).up_to_date and generate(run, plan, Silent()).up_to_date
+        assert len(server.requests) == (0 if imported else 4)
 
 
 @pytest.mark.parametrize(

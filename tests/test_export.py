@@ -168,10 +168,19 @@ def test_datasets_reads_a_run_as_it_is(run: Path, tmp_path: Path) -> None:
     assert features["reference"].dtype == "string", "though all of them are empty here: a later block may hold some"
 
 
-def test_the_folder_is_the_trained_model(run: Path, tmp_path: Path) -> None:
-    done = api.export(run, "vllm", out=tmp_path / "out")
-    names = {path.name for path in (run / "train" / "model").iterdir()}
-    assert {path.name for path in done.path.iterdir()} == names and done.serve.startswith("vllm serve")
+@pytest.mark.parametrize("form", ["safetensors", "merged", "vllm"])
+def test_the_folder_is_the_trained_model(form: str, run: Path, tmp_path: Path) -> None:
+    def content(folder: Path) -> dict[Path, bytes]:
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    made = tmp_path / "run"
+    shutil.copytree(run, made)
+    more = made / "train" / "model" / "additional_chat_templates"
+    more.mkdir()
+    (more / "tool_use.jinja").write_text("{{ messages }}")
+    done = api.export(made, form, out=tmp_path / "out")
+    assert content(done.path) == content(made / "train" / "model") and done.serve.startswith("vllm serve")
+    assert api.export(made, form, out=tmp_path / "out") == done, "the same again is done already"
 
 
 def test_a_second_export_takes_the_place_of_the_first_but_not_of_a_folder_of_the_users(run: Path, tmp_path: Path) -> None:

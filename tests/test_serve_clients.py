@@ -61,6 +61,20 @@ WITHOUT_EFFECT: list[dict[str, Any]] = [
     {"tools": [{"type": "function", "function": {"name": "find"}}], "tool_choice": "none"},
     {"functions": [{"name": "find"}], "function_call": "none"},
     {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
+    {
+        "min_tokens": 0,
+        "ignore_eos": False,
+        "skip_special_tokens": True,
+        "add_generation_prompt": True,
+        "echo": False,
+        "best_of": 1,
+    },
+]
+IGNORED: list[dict[str, Any]] = [  # what applications send with each model's own API; the answer says that it has no effect
+    {"chat_template_kwargs": {"enable_thinking": False}},
+    {"enable_thinking": False, "thinking_budget": 100},
+    {"include_reasoning": False, "provider": {"order": ["x"]}, "usage": {"include": True}},
+    {"keep_alive": "5m", "cache_prompt": True, "top_k": 20},
 ]
 
 
@@ -80,6 +94,10 @@ def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path
         for fields in ({"stream": False}, {"stream": True}):  # what an application sets for the model that answered before
             reply = send(server, asked(reasoning_effort="low", top_k=20, verbosity=None, **fields))
             assert (reply.status_code, reply.headers["x-seqdistill-ignored"]) == (200, "reasoning_effort, top_k")
+        for fields in IGNORED:
+            reply = send(server, asked(**fields))
+            assert reply.status_code == 200, reply.text
+            assert {*reply.headers["x-seqdistill-ignored"].split(", ")} == fields.keys()
         for fields in WITHOUT_EFFECT:
             assert send(server, asked(**fields)).status_code == 200, fields
 
