@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.funnel import funnel, rows_of
-from seqdistill.records import atomic_write, visible
+from seqdistill.records import HUB_ID, atomic_write, visible
 from seqdistill.rights import license_in, rights_in
 from seqdistill.runs import Run
 from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE
@@ -169,7 +169,9 @@ def write_model_card(
     student, config = train.get("student", {}), train.get("config", {}).get("train", {})
     teacher = generate.get("teacher", {})
     base = str(student.get("cut_from", student.get("base", "")))
-    hub_base = base if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", base) and not (run.path / base).exists() else None
+    hub_base = train.get("config", {}).get("student", {}).get("base_model")
+    if HUB_ID.fullmatch(base) and not (run.path / base).exists():
+        hub_base = base
     name = run.path.absolute().name
     data = ModelCardData(
         **_license_fields(student.get("license")),

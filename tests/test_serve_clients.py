@@ -276,7 +276,45 @@ def test_a_page_of_another_site_cannot_use_a_server_without_a_key(tmp_path: Path
         assert len(server.student.requests) == 1
 
 
+PAGES: list[tuple[str, bool]] = [  # where a page is from, and whether it may use the server
+    ("https://app.example.org", True),
+    ("http://localhost:3000", True),
+    ("https://evil.example", False),
+    ("https://app.example.org.evil.example", False),
+    ("http://app.example.org", False),
+    ("null", False),
+]
+
+
+@pytest.mark.parametrize("key", [None, "right"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_pages_of_the_named_origins_and_no_others_can_use_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None, stream: bool
+) -> None:
+    monkeypatch.setenv("SERVER_KEY", "right")
+    options = {"cors_origin": [origin for origin, may in PAGES if may], "api_key_env": key and "SERVER_KEY"}
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, content-type"}
+    with served(tmp_path, options=options) as server:
+        for origin, may in PAGES:
+            path = server.root + "/v1/chat/completions"
+            before = server.http.request("OPTIONS", path, headers={"Origin": origin, **asks})
+            assert (before.status_code == 204) == may and before.headers.get("vary") == "Origin"
+            assert before.headers.get("access-control-allow-headers") == (
+                asks["Access-Control-Request-Headers"] if may else None
+            )
+            without = send(server, asked(stream=stream), Origin=origin)
+            assert without.status_code == (401 if key else 200 if may else 403), "a preflight is no key"
+            reply = send(server, asked(stream=stream), Origin=origin, **({"Authorization": f"Bearer {key}"} if key else {}))
+            for one in (before, without, reply):
+                assert one.headers.get("access-control-allow-origin") == (origin if may else None)
+            assert not may or "x-seqdistill-model" in reply.headers["access-control-expose-headers"]
+        assert send(server, asked(), Host="evil.example", Origin=PAGES[0][0]).status_code == (401 if key else 403)
+        assert "access-control-allow-origin" not in server.http.get(server.root + "/health").headers
+
+
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"cors_origin": ["*"]}, {}, "not an origin"),
+    ({"cors_origin": ["https://a.example/"]}, {}, "not an origin"),
     ({"host": "0.0.0.0"}, {}, "without a key"),
     ({"api_key_env": "NOT_SET_KEY"}, {}, "not set"),
     ({"without_teacher": "shrug"}, {}, "--without-teacher"),
