@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from seqdistill.stages.evaluate.verification import Verification
     from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
-    from seqdistill.stages.generate.estimate import Estimate
+    from seqdistill.stages.generate.extrapolation import Estimate
     from seqdistill.stages.generate.recorded import ImportResult
     from seqdistill.stages.generate.stage import GenerateResult
     from seqdistill.stages.train.ready import Preflight

@@ -16,6 +16,7 @@ from seqdistill.shown import shown_part
 ANSWER, THOUGHT = "ANSWERWORD", "THOUGHTWORD"  # in no template
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _CLOSING = re.compile(r"<(\w+)>")
+_OPEN = re.compile(r"<think>\s*\Z")
 QUESTION = [{"role": "user", "content": "QUESTIONWORD"}]
 
 
@@ -66,11 +67,14 @@ def answer_markup(tokenizer: Any, options: Mapping[str, Any], tags: Sequence[str
     if prompt is None or turn is None or turn.count(ANSWER) != 1:
         return AnswerMarkup(special=special, tags=tuple(tags))
     answer, after = turn.split(ANSWER)
-    if answer.startswith(prompt):
+    block = _OPEN.search(prompt)
+    if answer == prompt and block:  # a finished turn that leaves the block open too: what a model writes closes it
+        before, opened = "", block.group()
+    elif answer.startswith(prompt):
         before, opened = answer.removeprefix(prompt), ""
     else:
         same = next((at for at, (a, b) in enumerate(zip(prompt, answer, strict=False)) if a != b), len(answer))
-        before, opened = "", prompt[same:]
+        before, opened = "", prompt[min(same, block.start()) if block else same :]
     for name in REASONING_KEYS:
         message = {"role": "assistant", "content": ANSWER, name: THOUGHT}
         thinking = _render(tokenizer, [*QUESTION, message], options) or ""

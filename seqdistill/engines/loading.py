@@ -5,6 +5,7 @@ the model and the next action. A GGUF file is converted once and the result kept
 Does not run models.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from seqdistill.records import folder_beside
 
 HUB_SECONDS = 5.0  # to connect to the hub, or to wait for its reply; HF_HUB_ETAG_TIMEOUT sets it
 NAMED_KEYS = 3  # of the tensors that a checkpoint lacks
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 CHECK_FILES = "check the model's files, or use another one"
 
 
@@ -168,6 +170,24 @@ def local_model(name: str, what: str = "") -> str:
     if path is None:
         return name
     return str(path if path.is_dir() else _converted(path, what or f"model {name!r}"))
+
+
+def processor_files(model: ModelConfig) -> list[Path]:
+    """The files of what turns images, sound or video into a model's inputs; empty for a model of text alone.
+
+    Of a model on the hub they are downloaded; what the hub does not give now is left out.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    source = files_of(model)
+    if Path(source).is_dir():
+        return [path for name in PROCESSOR_FILES if (path := Path(source) / name).exists()]
+    found = []
+    for name in PROCESSOR_FILES:
+        with contextlib.suppress(EntryNotFoundError, HfHubHTTPError, OSError):  # no such file there, or no network
+            found.append(Path(hf_hub_download(source, name, revision=model.revision)))
+    return found
 
 
 def quiet_transformers() -> None:

@@ -17,6 +17,7 @@ from seqdistill.engines.answer_markup import answer_markup, answer_so_far, read_
 from seqdistill.engines.attention import share_heads
 from seqdistill.engines.batching import Batching, begin, measure, write
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
+from seqdistill.engines.chat_templates import configured_template
 from seqdistill.engines.generation_config import neutralise
 from seqdistill.engines.loading import files_of, load, named
 from seqdistill.engines.logits import FirstToken, Heard, JsonSchema, OneOf, SeededSampling, Step, TopLogprobs, Written
@@ -59,6 +60,8 @@ class TransformersEngine:
             reason = str(error).strip().splitlines()[0]
             raise UsageError(f"the engine's option device = {device!r}: {reason}", "cpu, cuda or cuda:1") from error
         self._tokenizer = load("AutoTokenizer", model, padding_side="left")
+        if (template := configured_template(model)) is not None:
+            self._tokenizer.chat_template = template
         if not self._tokenizer.chat_template:
             raise UsageError(f"{named(model)} has no chat template", "use an instruct model")
         self._model = load("AutoModelForCausalLM", model, dtype=dtype)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from seqdistill.engines import Completion, Pace
+from seqdistill.engines.chat_templates import with_own_template
 from seqdistill.engines.models import identity
 from seqdistill.engines.options import addresses, check_options, fields_of
 from seqdistill.errors import UsageError
@@ -291,7 +292,7 @@ class _Setup:
         from seqdistill.engines.transformers_local import TransformersEngine
         from seqdistill.serve.local import LocalStudent
 
-        model = replace(self.recipe.student, model=str(trained), revision=None)
+        model = with_own_template(replace(self.recipe.student, model=str(trained), revision=None))
         self.progress.note(f"serve: loading {trained}")
         return LocalStudent(str(trained), await asyncio.to_thread(TransformersEngine, model))
 

@@ -23,7 +23,7 @@ from seqdistill.rights import check_training_allowed, rights_of, teachers_in, un
 from seqdistill.run_prompts import rounds_of
 from seqdistill.runs import Run
 from seqdistill.stages.generate.asking import Outcome, ask_teachers
-from seqdistill.stages.generate.estimate import compare, place
+from seqdistill.stages.generate.estimate import compare, places
 from seqdistill.stages.generate.first_answers import CheckFirst
 from seqdistill.stages.generate.inputs import Inputs
 from seqdistill.stages.generate.plan import Planned
@@ -76,6 +76,7 @@ def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFir
         budget = stack.enter_context(
             spending(run, journal, inputs.teachers, recipe.generate.budget, progress, note_spent=False)
         )
+        place = places({planned.prompt.id for planned in plan})
         if again := cost_of_repeats(journal, ((planned.teacher, planned.request) for planned in plan), place):
             progress.note(f"generate: {again}")
         outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others, check_first)

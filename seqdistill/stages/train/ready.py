@@ -131,9 +131,8 @@ def _lesson(
     if recipe.train.edited_weight != 1 and not rows.counts.get("edited"):
         checked.notes.append(f"edited_weight = {recipe.train.edited_weight:g}: a person edited none of the rows")
     stops = list(dict.fromkeys((checked.end_of_turn, *read.stops)))
-    lesson = Lesson(
-        run, recipe, student, read.tokenizer, samples, checked, arguments, progress, stops, rows.weights, read.before_cuts
-    )
+    of_rows: dict[str, Any] = {"weights": rows.weights, "before_cuts": read.before_cuts}
+    lesson = Lesson(run, recipe, student, read.tokenizer, samples, checked, arguments, progress, stops, read.limit, **of_rows)
     check_answering(lesson)
     lesson.found.update(rows.counts)
     return read, replace(lesson, material=method.gather(lesson))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import take_size
+from seqdistill.engines.chat_templates import set_defaults
 from seqdistill.engines.loading import load
 from seqdistill.engines.logits import log_normalizers
 from seqdistill.engines.logprob_file import read_logprob_rows, write_logprob_rows
@@ -25,7 +26,7 @@ from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Sample, read_samples
 from seqdistill.run_prompts import pool_file, run_prompts
 from seqdistill.runs import Run, StageRecord
-from seqdistill.stages.train.rendering import Row, Template, Unfit, set_defaults
+from seqdistill.stages.train.rendering import Row, Template, Unfit
 from seqdistill.tasks.templates import load_template
 
 TOP = 20

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.chat_templates import with_own_template
 from seqdistill.engines.loading import files_of
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
@@ -87,7 +88,7 @@ def _named(recipe: Recipe) -> Student:
         source = replace(_weights(recipe.student), model=str(model), revision=None)
     else:
         source = _weights(recipe.student)
-    return Student(source, None, identity(source))
+    return Student(source, None, identity(with_own_template(source)))
 
 
 def _weights(model: ModelConfig) -> ModelConfig:

@@ -31,6 +31,7 @@ class Lesson:
     arguments: Any  # of the method's TRL config class
     progress: Progress
     stops: Sequence[int]  # tokens that end an answer
+    limit: int  # the most tokens that a row may have
     weights: dict[str, float] = field(default_factory=dict)  # of rows that count more or less than 1, by id
     before_cuts: list[int] | None = None  # the ids that the student's tokens had before its vocabulary was cut, if it was
     base: Base = field(default_factory=lambda: Base(ModelConfig()))  # the untrained student

@@ -1,13 +1,14 @@
 """Preference: the teacher's answer over the student's own, for teachers that are reachable by text only.
 
 By TRL's DPOTrainer (Rafailov et al. 2023, https://arxiv.org/abs/2305.18290). The student samples one answer to each prompt
-before the training; a row whose answers are the same has nothing to prefer. The pairs are in train/pairs.jsonl.
+before the training, as long as the longest of the rows' at most. A row whose answers are the same has nothing to prefer, and
+one to which the student answers nothing would teach that anything is better. The pairs are in train/pairs.jsonl.
 
 TRL renders a pair's prompt differently when a template renders it so before an answer. Trained on are the tokens of
 rendering.py: the prompt as prompted, and both answers behind it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,29 +51,52 @@ def check_arguments(arguments: Any, _config: TrainConfig) -> None:
 def gather(lesson: Lesson) -> dict[str, list[dict[str, Any]]]:
     """The pairs, by file: train, validation. Raises UsageError where no row has a pair."""
     rows, template = lesson.fitting, Template(lesson.tokenizer, lesson.stops)
-    longest = max(len(row.tokens) - row.start for row in lesson.checked.train)
-    answers = run_async(_answers(lesson, [sample for part in rows.values() for sample in part], longest))
+    answers = run_async(_answers(lesson, [sample for part in rows.values() for sample in part]))
+    answered = {name: [sample for sample in part if answers[sample.id].content.strip()] for name, part in rows.items()}
+    _check_answered(lesson, rows["train"], answered["train"], answers)
     differing = {
         name: [sample for sample in part if answers[sample.id].content.strip() != sample.text.strip()]
-        for name, part in rows.items()
+        for name, part in answered.items()
     }
     if not differing["train"]:
         raise UsageError(
-            f"[train] method = 'preference': the student already answers all {len(rows['train'])} rows as its teacher does",
+            f"[train] method = 'preference': the student already answers all {len(answered['train'])} rows as its teacher does",
             "there is nothing left to prefer: evaluate it",
         )
     pairs = {
-        name: [pair for sample in part if (pair := _pair(sample, answers[sample.id].content, template))]
+        name: [pair for sample in part if (pair := pair_of(sample, answers[sample.id], template, lesson.limit))]
         for name, part in differing.items()
     }
-    same, unfit = len(rows["train"]) - len(differing["train"]), len(differing["train"]) - len(pairs["train"])
-    lesson.found["pairs"] = {"train": len(pairs["train"]), "same_answer": same, **({"unfit_answer": unfit} if unfit else {})}
+    empty, same, unfit = (
+        len(before["train"]) - len(after["train"])
+        for before, after in ((rows, answered), (answered, differing), (differing, pairs))
+    )
+    left_out = {name: count for name, count in (("unfit_answer", unfit), ("empty_answer", empty)) if count}
+    lesson.found["pairs"] = {"train": len(pairs["train"]), "same_answer": same, **left_out}
     if not pairs["train"]:
         raise UsageError(
             "[train] method = 'preference': none of the student's own answers can be trained on: they hold control tokens",
             "use another method, or another student",
         )
     return pairs
+
+
+def _check_answered(
+    lesson: Lesson, rows: Sequence[Sample], answered: Sequence[Sample], answers: Mapping[str, Completion]
+) -> None:
+    """Notes how many rows the student answers with nothing. Raises UsageError where that is all of them."""
+    if not (empty := len(rows) - len(answered)):
+        return
+    thinking = any(answers[row.id].reasoning and not answers[row.id].content.strip() for row in rows)
+    why = "it is still thinking when it has written as much as the longest row" if thinking else "it ends at once"
+    hint = "set [student] chat_template_kwargs = {enable_thinking = false}, if its template knows that" if thinking else ""
+    if not answered:
+        raise UsageError(
+            f"[train] method = 'preference': the student's own answer to each of {len(rows)} rows is empty: {why}",
+            hint or 'use method = "sequence", or another student',
+        )
+    said = f"train: the student's own answer to {empty} of {len(rows)} rows is empty, and they are left out: {why}"
+    lesson.progress.note(f"{said}; {hint}" if hint else said)
 
 
 def _keeping(lesson: Lesson) -> Any:
@@ -88,11 +112,13 @@ def _keeping(lesson: Lesson) -> Any:
     return Keeping()
 
 
-async def _answers(lesson: Lesson, samples: Sequence[Sample], longest: int) -> dict[str, Completion]:
+async def _answers(lesson: Lesson, samples: Sequence[Sample]) -> dict[str, Completion]:
     """By row id, what the untrained student answers. Raises UsageError where it cannot."""
-    engine, seed = open_engine(lesson.student.source), lesson.recipe.train.seed
+    engine, seed, checked = open_engine(lesson.student.source), lesson.recipe.train.seed, lesson.checked
+    longest = max(len(row.tokens) - row.start for row in checked.train)
+    room = {row.id: min(longest, lesson.limit - row.start) for row in (*checked.train, *checked.validation)}
     requests = [
-        Request(row.id, row.prompt, longest, temperature=TEMPERATURE, seed=request_seed(seed, row.prompt_id, row.sample))
+        Request(row.id, row.prompt, room[row.id], temperature=TEMPERATURE, seed=request_seed(seed, row.prompt_id, row.sample))
         for row in samples
     ]
     lesson.progress.start("the student answers", len(requests), "rows")
@@ -109,15 +135,20 @@ async def _answers(lesson: Lesson, samples: Sequence[Sample], longest: int) -> d
     return found
 
 
-def _pair(sample: Sample, answer: str, template: Template) -> dict[str, Any] | None:
-    """The teacher's answer and the student's, as messages and as tokens; None where the student's cannot be rendered."""
-    rejected: list[Message] = [{"role": "assistant", "content": answer}]
+def pair_of(sample: Sample, answer: Completion, template: Template, limit: int) -> dict[str, Any] | None:
+    """The teacher's answer and the student's, as messages and as tokens; None where the student's cannot be rendered.
+
+    A student's answer that was cut has no end of turn: it wrote none. No part has more than `limit` tokens with the prompt.
+    """
+    rejected: list[Message] = [{"role": "assistant", "content": answer.content}]
     chosen = template.render(sample, reasoning=False)
     try:
-        own = template.render(replace(sample, completion=rejected), reasoning=False)
+        its = replace(sample, completion=rejected)
+        own = template.render(its, reasoning=False)
+        wrote = template.cut_answer(its) if answer.finish_reason == "length" else own.tokens[own.start :]
     except Unfit:
         return None
-    tokens = (chosen.tokens[: chosen.start], chosen.tokens[chosen.start :], own.tokens[own.start :])
+    tokens = (chosen.tokens[: chosen.start], chosen.tokens[chosen.start :], wrote[: limit - own.start])
     messages = (sample.prompt, sample.completion, rejected)
     return {"id": sample.id, **dict(zip(PAIR_KEYS, messages, strict=True)), **dict(zip(TOKEN_KEYS, tokens, strict=True))}
 
@@ -158,16 +189,18 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
         callbacks=[*callbacks, _keeping(lesson)],
     )
     if arguments.precompute_ref_log_probs:
-        _check_prompts(trainer, lesson)
+        _check_tokens(trainer, lesson)
     else:
         tokens = parts_with(TOKEN_KEYS)
         trainer.train_dataset, trainer.eval_dataset = tokens["train"], tokens["validation"]
     return trainer
 
 
-def _check_prompts(trainer: Any, lesson: Lesson) -> None:
-    """Raises UsageError where the reference's log-probabilities were computed behind other prompts than are trained on."""
-    checked = {tuple(pair["prompt_ids"]) for part in lesson.material.values() for pair in part}
+def _check_tokens(trainer: Any, lesson: Lesson) -> None:
+    """Raises UsageError where the reference's log-probabilities were computed of other tokens than are trained on."""
+    pairs = [pair for part in lesson.material.values() for pair in part]
+    checked = {tuple(pair["prompt_ids"]) for pair in pairs}
+    ends = {pair["chosen_ids"][-1] for pair in pairs}
     for row in (*trainer.train_dataset, *(trainer.eval_dataset or ())):
         if tuple(row["prompt_ids"]) not in checked:
             raise UsageError(
@@ -175,6 +208,12 @@ def _check_prompts(trainer: Any, lesson: Lesson) -> None:
                 "answer follows, and TRL would train on that",
                 "leave precompute_ref_log_probs out",
             )
+    if cut := sum(pair["rejected_ids"][-1] not in ends for pair in pairs):
+        raise UsageError(
+            f"[train.args] precompute_ref_log_probs: {cut} of the student's {len(pairs)} own answers were cut, and TRL would "
+            "train on an end of turn that the student did not write",
+            "leave precompute_ref_log_probs out",
+        )
 
 
 METHOD = Method(

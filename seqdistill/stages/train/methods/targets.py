@@ -84,23 +84,25 @@ def read_targets(lesson: Lesson) -> Targets:
         for name, stored in read_logprob_rows(path):
             if (number := numbers.get(name)) is None:
                 continue
-            fitted = _fitted(rows[number], stored, numbering, name in thoughts, config.temperature, config.approximate)
+            fitted = fitted_targets(rows[number], stored, numbering, name in thoughts, config.temperature, config.approximate)
             if not isinstance(fitted, str):
                 why_not.pop(number, None)
-                _write_row(targets, targets.starts[number], *fitted, numbering, cut=lesson.before_cuts is not None)
+                first, ids, found = targets.starts[number] + fitted[0], *fitted[1:]
+                _write_row(targets, first, ids, found, numbering, cut=lesson.before_cuts is not None)
             elif number in why_not:
                 why_not[number] = fitted
     _report(lesson, rows, why_not)
     return targets
 
 
-def _fitted(
+def fitted_targets(
     row: Row, stored: TokenLogprobs, numbering: Any, thought: bool, temperature: float, approximate: bool
-) -> tuple[list[list[int]], Any] | str:
-    """(likeliest ids, their log-probabilities at the temperature) from the first trained token on, or why there are none.
+) -> tuple[int, list[list[int]], Any] | str:
+    """(how many trained tokens come before, likeliest ids, their log-probabilities at the temperature), or why there are none.
 
     With `approximate` the log-probabilities lack a constant. An answer behind reasoning that is not trained on has its
-    targets at the end of what is stored; an endpoint's targets may end before the end of the turn.
+    targets at the end of what is stored, and what the student's template writes before an answer (an empty think block) may
+    have none; an endpoint's targets may end before the end of the turn.
     """
     import numpy
 
@@ -109,9 +111,14 @@ def _fitted(
         return TEXTS
     if not stored.top_token_ids or not all(stored.top_token_ids):
         return NO_LIKELIEST
-    first = max(0, len(ids) - len(labels)) if thought else 0
-    if _renumbered(ids[first:], numbering).tolist() not in (labels, labels[:-1]):
-        return STALE
+    own, before = _renumbered(ids, numbering).tolist(), row.answer - row.start
+    first, skipped = 0, 0
+    if own not in (labels, labels[:-1]):
+        answer = labels[before:]
+        written = next((part for part in (answer, answer[:-1]) if part and own[-len(part) :] == part), None)
+        if written is None or not (thought or len(written) == len(own)):
+            return STALE
+        first, skipped = len(own) - len(written), before
     normalizers = [0.0] * len(ids) if approximate or temperature == 1 else _normalizers(stored, temperature)
     if normalizers is None:
         return NO_NORMALIZER
@@ -119,7 +126,7 @@ def _fitted(
     for place, normalizer in zip(stored.top_logprobs[first:], normalizers[first:], strict=True):
         values = numpy.array(place, dtype=numpy.float64)
         at_temperature.append(numpy.where(values > LOWEST, values / temperature - normalizer, -numpy.inf))
-    return stored.top_token_ids[first:], at_temperature
+    return skipped, stored.top_token_ids[first:], at_temperature
 
 
 def why_without(recipe: Recipe, read: Read | None, answers: Iterable[tuple[Sample, Mapping[str, Any]]]) -> str | None:
@@ -142,7 +149,7 @@ def why_without(recipe: Recipe, read: Read | None, answers: Iterable[tuple[Sampl
         except Unfit:
             continue
         thought = bool(sample.reasoning) and not config.trains_reasoning
-        fitted = _fitted(row, stored, numbering, thought, config.temperature, config.approximate)
+        fitted = fitted_targets(row, stored, numbering, thought, config.temperature, config.approximate)
         if not isinstance(fitted, str):
             return None
         reasons[fitted] += 1
