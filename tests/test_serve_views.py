@@ -91,6 +91,15 @@ WRITTEN = {  # a reply's message, and the answer in it
         "yes, it is",
     ),
     "beside it": ({"content": "yes, it is", "reasoning_content": "Six times seven."}, "yes, it is"),
+    "never closed, and beside it": (
+        {"content": "<think> is a tag", "reasoning_content": "They ask for one."},
+        "<think> is a tag",
+    ),
+    "never closed words": ({"content": "Here is my thought process: yes, it is"}, "Here is my thought process: yes, it is"),
+    "closed only, and beside it": (
+        {"content": "It ends by </think> then", "reasoning": "They ask."},
+        "It ends by </think> then",
+    ),
     "tags of the answer": ({"content": "<b>yes</b>, it is"}, "<b>yes</b>, it is"),
     "a tag within the answer": ({"content": "The tag <think> begins </think> ends it"}, None),
 }
