@@ -73,7 +73,22 @@ def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
         raise _refused(error, arguments) from error
     arguments.model_init_kwargs = loading
     trainer.remove_callback(PrinterCallback)  # it prints on stdout
+    _validate_on_all(trainer)
     return trainer
+
+
+def _validate_on_all(trainer: Any) -> None:
+    """Has a trainer validate on every row: dataloader_drop_last is of training steps, and would leave rows out unmentioned."""
+    loader = trainer.get_eval_dataloader
+
+    def of_all_rows(*how: Any, **named: Any) -> Any:
+        dropping, trainer.args.dataloader_drop_last = trainer.args.dataloader_drop_last, False
+        try:
+            return loader(*how, **named)
+        finally:
+            trainer.args.dataloader_drop_last = dropping
+
+    trainer.get_eval_dataloader = of_all_rows
 
 
 def fit(

@@ -35,7 +35,7 @@ def check_recipe(recipe: Recipe, student: Student) -> None:
 
 
 def check_arguments(arguments: Any, _config: TrainConfig) -> None:
-    """Raises UsageError for values with which the student's own answer would be preferred, or neither."""
+    """Raises UsageError for values with which the student's own answer would be preferred, or neither, or others be trained."""
     check_smoothing(arguments, "preference")
     for name, fits, wanted in (
         ("beta", arguments.beta > 0, "more than 0"),
@@ -46,6 +46,12 @@ def check_arguments(arguments: Any, _config: TrainConfig) -> None:
                 f"[train.args] {name} = {getattr(arguments, name):g}: the teacher's answer would not be preferred",
                 f"give {wanted}",
             )
+    for name, reason in (
+        ("padding_free", "TRL trains pairs with padding alone"),
+        ("sync_ref_model", "a training that was interrupted would resume with another reference"),
+    ):
+        if getattr(arguments, name):
+            raise UsageError(f"[train.args] {name} = true with method = 'preference': {reason}", f"leave {name} out")
 
 
 def gather(lesson: Lesson) -> dict[str, list[dict[str, Any]]]:
