@@ -102,6 +102,10 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "flat": [{**CHAT, "response": REPLY}],
     "a stored completion with its messages": [{**REPLY, "messages": [ASKED]}],
     "a stored completion and its list of messages": [REPLY, {**ASKED, "id": "chatcmpl-1-0", "name": None}],
+    "a stored completion whose message is in parts": [
+        REPLY,
+        {"id": "chatcmpl-1-0", "role": "user", "content": None, "content_parts": [{"type": "text", "text": "2 + 3?"}]},
+    ],
     "pages of stored completions, one a line": [
         {"object": "list", "data": [REPLY], "first_id": "chatcmpl-1", "has_more": False},
         {"object": "list", "data": [{**ASKED, "id": "chatcmpl-1-0", "name": None}], "has_more": False},

@@ -285,6 +285,8 @@ def test_a_line_of_the_answers_is_read_as_a_live_reply(tmp_path: Path, response:
             result = run_it(tmp_path, server, range(4), batch=True)
             found = {(one.text, one.finish_reason) for one in read_samples(result.path)}
             assert ("yes" if finish == "stop" else "", finish) in found
+            with Journal(tmp_path / "run/generate/journal.jsonl", writable=False) as journal:
+                assert len(journal.spending.holds) == (response["status_code"] == 400), "it may be billed"
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000, b'{"custom_id": %s}' % (b"9" * 5000), b'{"x": 1e999}', b"\xff", b'"x"'])

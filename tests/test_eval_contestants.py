@@ -18,8 +18,10 @@ from seqdistill.recipe.tables import GenerateConfig, Recipe, StudentConfig, Teac
 from seqdistill.records import Prompt, write_json, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.baselines import Texts, majority
+from seqdistill.stages.evaluate.outputs import read_outputs
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.generate.recorded import import_recorded
+from seqdistill.tasks.templates import PLAIN
 
 ROWS = 24
 
@@ -149,6 +151,36 @@ def test_a_file_of_outputs_is_one_more_row(run: Run, plan: Recipe, tmp_path: Pat
     assert "rival" in result.paths["report"].read_text()
     outputs.write_text(outputs.read_text().replace('nnumber 3"', 'nnumber 4"'))
     assert not evaluate(run, compared, Silent()).up_to_date
+
+
+def answered(*models: str | None) -> list[dict[str, str]]:
+    """A line of each model, which says its name; without a model, its number."""
+    named = [{"id": "p", "completion": model or str(number)} for number, model in enumerate(models)]
+    return [row | ({"model": model} if model else {}) for row, model in zip(named, models, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (answered("base", "student", "teacher"), "student"),  # predictions.jsonl: the untrained base comes first
+        (answered("base"), "base"),  # the lines of one model, taken out of it
+        (answered("gpt-4o"), "gpt-4o"),
+        (answered(None, None), "0"),
+        (answered("gpt-4o", "llama"), None),  # whose answers are meant cannot be known
+        (answered(None, "llama"), None),
+    ],
+)
+def test_of_a_file_with_several_models_the_students_answers_are_taken(
+    tmp_path: Path, rows: list[dict[str, str]], said: str | None
+) -> None:
+    write_jsonl(tmp_path / "predictions.jsonl", rows)
+    asked = [{"role": "user", "content": "Who are you?"}]
+    prompts = [Prompt("p", asked, asked)]
+    if said is None:
+        with pytest.raises(UsageError, match="answers of several models"):
+            read_outputs(tmp_path / "predictions.jsonl", prompts, PLAIN)
+    else:
+        assert read_outputs(tmp_path / "predictions.jsonl", prompts, PLAIN)["p"].content == said
 
 
 @pytest.mark.parametrize(

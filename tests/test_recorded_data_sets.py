@@ -117,6 +117,7 @@ def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> Non
                 {"choice1": "red", "choice2": "blue"},
             )
         ],
+        ({"prompt": "2 + 3?", "completion": "5", "history": ["hi", "hello"]}, "'history' is not messages and no pairs of a"),
         ({"question": "How many?", "table": {"header": ["a"], "rows": [["1"]]}, "answers": ["1"]}, "the 'table' is not in"),
         *[
             (
@@ -164,6 +165,22 @@ def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> Non
                 },
             },
             "a part of type 'image_asset_pointer': only text can be learnt",
+        ),
+        (
+            {
+                "current_node": "b",
+                "mapping": {
+                    "a": {
+                        "message": {
+                            "author": {"role": "user"},
+                            "content": {"parts": ["Summarise it."]},
+                            "metadata": {"attachments": [{"name": "a.pdf"}]},
+                        }
+                    },
+                    "b": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["Done."]}}, "parent": "a"},
+                },
+            },
+            "holds files, and only text",
         ),
         (
             {"status_code": 429, "request": json.dumps(CHAT), "response": json.dumps({"error_code": "LIMIT"})},

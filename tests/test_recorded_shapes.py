@@ -213,6 +213,8 @@ def test_finish_reasons_are_those_of_one_vocabulary(tmp_path: Path, row: object,
             "response": {**RESPONSE, "output": [{"type": "function_call", "name": "add", "arguments": '{"a": 2}'}]},
         },
         {"request": CHAT, "response": [chunk({"tool_calls": [{"index": 0, **CALL}]}), chunk({}, "tool_calls")]},
+        {**PROMPTFOO, "response": {"output": [CALL]}},
+        {"request": CHAT, "response": [CALL]},
     ],
 )
 def test_tool_calls_are_taken_by_name_and_arguments(tmp_path: Path, row: object) -> None:
@@ -343,12 +345,62 @@ OVERLOADED = (
 )
 
 
+OLLAMA_ANSWER = {**OLLAMA, "message": ANSWER}
+CUT_TEXTS = (
+    "Summarise: aaa... (litellm_truncated 12982 chars) ...zzz",
+    "Summarise: aaa... (litellm_truncated skipped 900 chars. It is a safeguard of the database.) ...zzz",
+    "redacted-by-litellm",
+    "redacted by litellm. 'litellm.turn_off_message_logging=True'",
+    "<truncated due to size exceeding limit>",
+    "What is in it? @@@langfuseMedia:type=image/png|id=a|source=bytes@@@",
+    "__REDACTED__",
+    "[REDACTED]",
+    "<redacted>",
+    "[Filtered]",
+    "[Scrubbed due to 'password']",
+)
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
         ({"promt": "p", "completion": "c"}, r"keys are promt, completion; nearest is prompt and completion .*is it 'promt'"),
         ({"text": "p"}, "keys are text"),
-        ({"messages": [ASKED, ANSWER], "images": ["a.png"]}, "the row holds images"),
+        *[
+            ({"messages": [ASKED, ANSWER], key: value}, f"the row holds {kind}, in '{key}'")
+            for key, value, kind in (
+                *[("images", value, "images") for value in (["a.png"], "a.png", [{"bytes": "AA"}], {"path": "a.png"})],
+                *[
+                    ("image", value, "images")
+                    for value in ("coco/1.jpg", "https://a.b/1.PNG?w=3", "data:image/png;base64,A", ["1.jpg"])
+                ],
+                *[("image", "iVBOR" * 100, "images"), ("img_path", "1.webp", "images"), ("image_file", "1.gif", "images")],
+                *[
+                    ("audio", {"array": [0.1], "sampling_rate": 9}, "audios"),
+                    ("audio", "1.wav", "audios"),
+                    ("video", "1.mp4", "videos"),
+                ],
+            )
+        ],
+        (
+            {"image": "0012", "conversations": [{**ASKED, "content": "<image>\nWhat is it?"}, ANSWER]},
+            "the row holds images, in 'image'",
+        ),
+        ({"question": "What is it? <image_1>", "answer": "A cat.", "image_1": "0012"}, "the row holds images"),
+        *[({"messages": [{**ASKED, key: ["AA"]}, ANSWER]}, f"holds {key}, and only text") for key in ("images", "files")],
+        ({"messages": [ASKED, {**ANSWER, "files": [{"type": "image"}]}]}, "the answer holds files, and only text"),
+        ({"request": {**CHAT, "messages": [{**ASKED, "images": ["AA"]}]}, "response": OLLAMA_ANSWER}, "holds images"),
+        ({"request": {"model": "m", "prompt": "2 + 3?", "images": ["AA"]}, "response": OLLAMA_ANSWER}, "the row holds images"),
+        ({"chat": {"messages": [{**ASKED, "files": [{"type": "image"}]}, ANSWER]}}, "holds files, and only text"),
+        (
+            {
+                "chat_messages": [
+                    {"sender": "human", "text": "x", "files": [{"file_name": "a"}]},
+                    {"sender": "assistant", "text": "5"},
+                ]
+            },
+            "holds files, and only text",
+        ),
         ({"prompt": "p", "response": ""}, "the answer is empty"),
         ({"request": CHAT, "response": {"error": {"message": "overloaded"}}}, "the reply is an error: .*overloaded"),
         ({"request": CHAT, "response": {"choices": []}}, "the reply has no answer in it"),
@@ -365,6 +417,12 @@ OVERLOADED = (
         ({"custom_id": "r", "result": {"type": "errored", "error": {"type": "x"}}}, "the batch has no answer to 'r'"),
         ({"key": "r", "error": {"code": 3, "message": "bad"}}, "the batch has no answer to 'r': .*bad"),
         ({**LANGFUSE, "level": "ERROR", "statusMessage": "429", "input": [ASKED], "output": None}, "no output: 429"),
+        *[
+            ({**row, key: text}, "the log does not hold the whole text: ")
+            for text in CUT_TEXTS
+            for row, key in (({"prompt": "p", "completion": "c"}, "prompt"), ({"prompt": "p", "completion": "c"}, "completion"))
+        ],
+        ({"request": CHAT, "response": {**OLLAMA, "message": {**ANSWER, "thinking": CUT_TEXTS[0]}}}, "the log does not hold"),
         ({"messages": [ASKED], "reference_answer": "5"}, "a conversation without an assistant's answer: a prompt"),
     ],
 )

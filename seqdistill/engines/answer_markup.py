@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqdistill.reasoning import split_reasoning, tag_pairs
+from seqdistill.shown import shown_part
 
 ANSWER, THOUGHT = "ANSWERWORD", "THOUGHTWORD"  # in no template
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
@@ -105,6 +106,18 @@ def read_answer(
         (name,) = tokenizer.convert_ids_to_tokens([token])
         answer, thought = answer.replace(name, ""), thought and thought.replace(name, "")
     return _without_end(answer, markup.after), thought or None, raw
+
+
+def answer_so_far(tokenizer: Any, markup: AnswerMarkup, tokens: Sequence[int], *, formed: bool = False) -> str:
+    """The answer in the tokens that a model has written so far; empty while they may still become what is around it."""
+    answer, _, raw = read_answer(tokenizer, markup, tokens, formed=formed)
+    if formed:
+        return answer
+    written = raw.lstrip()
+    around = [tag for text in (markup.opens, markup.before) if (tag := (text or "").strip())]
+    if any(tag.startswith(written) and tag != written for tag in around):
+        return ""
+    return answer if shown_part(markup.opened + raw, markup.tags) else ""
 
 
 def turn_end(tokenizer: Any, markup: AnswerMarkup) -> int | None:

@@ -193,6 +193,9 @@ class Dispatcher:
         answers = len(choices_in(reply.raw))
         if number < answers:
             return self._parse_one(request, reply, seconds, number)
+        first = self._parse_one(request, reply, seconds, 0)
+        if first.finish_reason == "content_filter" and not first.content:  # it took all of them; paid with the first
+            return Completion(request.id, finish_reason="content_filter", seconds=seconds, raw=first.raw)
         return Completion(
             request.id,
             error="fewer answers",

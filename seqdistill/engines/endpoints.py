@@ -99,14 +99,11 @@ class Endpoint:
                 failure.hint = _hint(failure, response)
                 raise
         except openai.APIConnectionError as error:
-            raise self._broken(error.__cause__.__cause__ if error.__cause__ else None) from None
+            raise self._broken((error.__cause__ and error.__cause__.__cause__) or error.__cause__) from None
         except httpx2.TransportError as error:  # while a stream is read
             raise self._broken(error.__cause__ or error) from None
         except aiohttp.ClientError as error:
-            said = getattr(error, "message", "") or str(error)  # its repr shows the request's headers
-            raise Failure(
-                "malformed reply", f"{self.name}: {type(error).__name__}: {said[:SHOWN]}", lost=True, is_permanent=True
-            ) from None
+            raise Failure("malformed reply", f"{self.name}: {shown_error(error)}", lost=True, is_permanent=True) from None
 
     async def _streamed(self, body: dict[str, Any], hear: Hear | None) -> Reply:
         """A streamed answer. An endpoint that answers without a stream all the same is understood."""
@@ -170,11 +167,14 @@ class Endpoint:
         import aiohttp
         import httpx2
 
+        if isinstance(cause, (aiohttp.ClientHttpProxyError, httpx2.ProxyError)):
+            said = f"the proxy in HTTPS_PROXY refuses the connection: {shown_error(cause)}"
+            return Failure("unreachable", f"{self.name} cannot be reached: {said}", away=True)
         if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
             return Failure("unreachable", f"{self.name} cannot be reached: {cause}", away=True)
         if isinstance(cause, (TimeoutError, httpx2.TimeoutException)):
             return self._timeout()
-        return Failure("connection lost", f"{self.name}: {cause!r}", lost=True)
+        return Failure("connection lost", f"{self.name}: {shown_error(cause)}", lost=True)
 
     def _timeout(self) -> Failure:
         within = min(self.pace.timeout, self.pace.read_timeout or self.pace.timeout)
@@ -205,6 +205,13 @@ class Endpoint:
         if change:
             self.pace.on_note(f"{self.name}: {change} from now on, as the endpoint says: {str(error['message'])[:200]}")
         return Failure("adapted", str(error["message"]), adapted=True)
+
+
+def shown_error(error: BaseException | None) -> str:
+    """What an error says, and of which type it is. The repr of one, and the text of some, hold a request's headers or URL."""
+    said = str(getattr(error, "message", "") or ("" if hasattr(error, "request_info") else error))
+    status = getattr(error, "status", None)
+    return f"{type(error).__name__}: {f'{status}, ' if status else ''}{said[:SHOWN]}"
 
 
 def _hint(failure: Failure, response: Any) -> str:

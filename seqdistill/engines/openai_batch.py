@@ -218,9 +218,10 @@ class BatchEndpoint:
             kind = str(error.get("code") or "no answer")[:80]
             return Completion(request.id, error=kind, message=message, raw=error, uncounted=status == 200)
         failure = refusal(self._who, status, {**error, "message": message}, None, proven=True)
-        if failure.filtered:
-            return Completion(request.id, finish_reason="content_filter", message=message, raw=error)  # an answer
-        return Completion(request.id, error=failure.kind, message=message, raw=error)
+        billed = failure.lost
+        if failure.filtered:  # an answer
+            return Completion(request.id, finish_reason="content_filter", message=message, raw=error, uncounted=billed)
+        return Completion(request.id, error=failure.kind, message=message, raw=error, uncounted=billed)
 
     @contextmanager
     def _client(self, retries: int, what: str) -> Iterator[Any]:

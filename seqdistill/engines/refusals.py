@@ -23,6 +23,10 @@ SHOWN = 300  # characters of what an endpoint said
 READ = {429: 4000}  # characters that are read of a message; other refusals may repeat the prompt in theirs, which says nothing
 READ_OF_OTHERS = 500
 
+# Azure may bill what it refuses for a filter, at the length of an answer, or for its length:
+# https://learn.microsoft.com/azure/ai-foundry/openai/how-to/manage-costs
+AZURE = re.compile(r"\.azure\.(?:com|us|cn)\b", re.IGNORECASE)
+
 Scope = Literal["try", "request", "endpoint"]
 
 
@@ -69,7 +73,9 @@ CONTENT_FILTER = re.compile(  # on a prompt
     r"|blocked by .{0,40}(?:safety|filter|guard)"
     r"|guardrails? (?:intervened|blocked|triggered|violat)|(?:for|due to) safety"
     r"|unsafe[_ ](?:prompt|input|message)|harmful content|敏感|不安全|违规"
-    r"|(?<![\w-])sensitive (?:information|input|prompt)|sensitive_?content|in the blocked list",
+    r"|(?<![\w-])sensitive (?:information|input|prompt)|sensitive_?content|in the blocked list"
+    r"|censorship|content .{0,40}(?:is|was) blocked|request blocked: .{0,40}(?:prompt|injection|policy|content [a-z]+ detected)"
+    r"|prompt (?:is|was) blocked|model armor",
     re.IGNORECASE,
 )
 OF_THE_ACCOUNT = re.compile(
@@ -85,7 +91,8 @@ NO_MONEY = re.compile(
     r"|(?:spend|spending|monthly|billing|usage) (?:limit|cap|budget).{0,40}(?:reached|exceeded)|余额不足|欠费|额度不足"
     r"|(?:reached|exceeded) your .{0,30}(?:usage|spend\w*) limit|(?:budget|key limit) (?:has been )?exceeded|budget_exceeded"
     r"|credit limit exceeded|free ?tier ?only|out of funds|reached the set .{0,20}limit|SetLimitExceeded"
-    r"|(?:reaching|reached) (?:the|your) (?:monthly )?spending limit",
+    r"|(?:reaching|reached) (?:the|your|its) (?:monthly )?spending limit|used all available credits|have any credits"
+    r"|free allocated quota exceeded",
     re.IGNORECASE,
 )
 BAD_KEY = re.compile(  # where it does not come with a 401
@@ -100,6 +107,9 @@ STARTING = re.compile(r"\b(?:loading|starting up|warming up|cold[ -]start|initia
 A_DAY = re.compile(r"(?:per[ _-]?|/ ?|a )(?:day|month)\b|PerDay|\b(?:daily|monthly)\b", re.IGNORECASE)  # or a month
 SOONER = re.compile(r"per[ _-]?(?:second|minute|hour)|\b[RT]PM\b", re.IGNORECASE)
 COMES_BACK = re.compile(r"(?:retry|try again) (?:in|after) \d|per[ _-]?(?:second|minute|hour|day)", re.IGNORECASE)
+A_MINUTE_S = re.compile(  # Alibaba's, under the code of an empty account: https://help.aliyun.com/en/model-studio/rate-limit
+    r"(?:aliyun|alibabacloud)\.com/\S*error-code|(?<!free )allocated quota exceeded|current requests list", re.IGNORECASE
+)
 TOO_LONG = re.compile(
     r"context.{0,12}(?:length|window|size|limit)|max(?:imum)?[ _](?:input|model|prompt|sequence|seq|allowed input)[ _]?len"
     r"|(?:prompt|input|request|messages?|conversation)s? (?:is |are |was )?too (?:long|large|big)|longer than the (?:max|model)"
@@ -112,6 +122,9 @@ TOO_LONG = re.compile(
 )
 OVER_LIMIT = re.compile(
     r"request (?:is )?too large|limit\D{0,3}(?P<limit>[\d,]+)\b.{0,80}?requested\D{0,3}(?P<requested>[\d,]+)", re.I | re.S
+)
+REJECTED_ANSWER = re.compile(  # what the model wrote, and not the request: Groq's codes, and OpenAI's words
+    r"\b(?:json_validate_failed|tool_use_failed)\b|max_tokens or model output limit was reached", re.IGNORECASE
 )
 STREAM_ONLY = re.compile(
     r"only supports? stream|streaming is (?:required|strongly)|stream.{0,30}(?:must be|to) (?:set to )?true"
@@ -175,15 +188,18 @@ def refusal(
         return failure(scope="request", hint="change the schema, or the choices, as the endpoint says")
     judged = CONTENT_FILTER.search(everything) or any(code in CONTENT_FILTER_CODES for code in codes)
     if status in (400, 403, 422, 451) and judged and not is_page and not OF_THE_ACCOUNT.search(text):
-        return failure("content filter", "request", filtered=True)
+        return failure("content filter", "request", filtered=True, lost=True)  # Azure and xAI bill it
     if _no_money(status, codes, everything, pause):
         return failure("no money", "endpoint", hint=TOP_UP)
     if status == 401 or (not proven and status in (400, 403) and BAD_KEY.search(everything)):
         return failure(scope="endpoint", hint=f"check the key in the environment variable {who.key_env}")
+    if status == 407:
+        return failure(scope="endpoint", hint="check the proxy that HTTP_PROXY or HTTPS_PROXY names, and its password")
     if status in (429, 413) and _over_limit(text):
         return failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
     if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
-        return failure("too long", "request", hint="shorten the prompts, or lower --max-tokens: both count")
+        hint = "shorten the prompts, or lower --max-tokens: both count"
+        return failure("too long", "request", hint=hint, lost=AZURE.search(who.endpoint) is not None)
     if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, *FOR_LOAD) or status >= 500):
         wait = f"{who.endpoint} answered {status}: wait {pause / 3600:.1f} hours: {text}"
         return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
@@ -201,6 +217,8 @@ def refusal(
         return failure(scope="endpoint", hint=f"check the model name {who.model!r} and the base URL (it often ends in /v1)")
     if status == 404:
         return failure(hint=f"earlier requests worked: is {who.model!r} still served?")
+    if status == 400 and ("failed_generation" in error or REJECTED_ANSWER.search(everything)):
+        return failure("broken off", lost=True, hint="raise --max-tokens, or simplify the schema")
     if STREAM_ONLY.search(everything):
         return failure(scope="request", hint="set stream = true in the model's table (--teacher-stream)")
     hint = "check [generate] and the model's options against what the endpoint says"
@@ -213,6 +231,8 @@ def _no_money(status: int, codes: list[str], everything: str, pause: float | Non
     """Whether the account is empty. Some call a minute's limit a quota, too: that one comes back."""
     if status == 402:
         return pause is None  # with one, it is for what is under way: OpenRouter's in-flight budget
+    if status == 429 and A_MINUTE_S.search(everything):
+        return False
     if "insufficient_quota" in codes:
         return status in (400, 403, 429)
     if status == 429 and (pause is not None or COMES_BACK.search(everything)):

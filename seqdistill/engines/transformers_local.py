@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_supported, take_size
-from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
+from seqdistill.engines.answer_markup import answer_markup, answer_so_far, read_answer, turn_end
 from seqdistill.engines.attention import share_heads
 from seqdistill.engines.batching import Batching, begin, measure, write
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
@@ -143,10 +143,9 @@ class TransformersEngine:
                     done(completion)
 
     def text_of(self, tokens: Sequence[int], request: Request) -> str:
-        """The answer in the tokens that were written so far, without reasoning and what ends it."""
-        return read_answer(self._tokenizer, self._markup, [t for t in tokens if t not in self._stops], formed=request.has_form)[
-            0
-        ]
+        """The answer in the tokens that were written so far, as far as it is certain, without what ends it."""
+        written = [token for token in tokens if token not in self._stops]
+        return answer_so_far(self._tokenizer, self._markup, written, formed=request.has_form)
 
     def token_text(self, token: int) -> str:
         """A token by itself."""

@@ -5,7 +5,6 @@ import functools
 import hmac
 import json
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -17,7 +16,7 @@ from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
-from seqdistill.serve.answering import Answering, Asked, Parts
+from seqdistill.serve.answering import Answering, Asked, FromTeacher, Head, Parts
 from seqdistill.serve.chat import BadRequest, read_chat
 from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
@@ -87,6 +86,7 @@ class App:
     ) -> None:
         self.answering, self.name, self._limits = answering, name, limits
         self.metrics, self._log, self._gauges = metrics, log, gauges
+        answering.on_teacher = self._by_teacher
         self._listed = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "seqdistill"}
         self._shadows: set[asyncio.Task[None]] = set()
         self._on_note, self._noted_at = on_note, -NOTE_EACH_SECONDS
@@ -210,7 +210,7 @@ class App:
             raise HttpError(400, "invalid_request", error.message, param=error.param) from None
         except UsageError as error:
             raise HttpError(400, "invalid_request", f"{error.message}; {error.hint}", param="messages") from None
-        envelope = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time())}
+        envelope = {"id": asked.id, "created": int(time.time())}
         said: dict[str, Any]  # of the first choice
         try:
             if chat.stream:
@@ -240,13 +240,26 @@ class App:
         for of in ("prompt", "completion"):
             if tokens := count(as_dict(usage).get(f"{of}_tokens")):
                 self.metrics.count("tokens", tokens, model=head.by, of=of)
-        about = {name: getattr(head, name) for name in ("model", "by", "confidence", "decided_on", "usd")}
-        exchange = Exchange(str(envelope["id"]), asked.teacher, **about, **said)
-        self._log.answered(exchange)
+        exchange = Exchange(asked.id, asked.teacher, **_about(head), **said)
+        if head.by == "student" or not exchange.text:
+            self._log.answered(exchange)  # the teacher's answers were logged when they were stored
         may_be_checked = self._limits.shadow > 0 and head.by == "student" and exchange.text
         if may_be_checked and drawn("shadow", [], exchange.id) < self._limits.shadow:
             self._shadow(asked, exchange)
         return response
+
+    def _by_teacher(self, one: FromTeacher) -> None:
+        """Logs an answer of the teacher, whether its caller takes it or has gone: it is paid."""
+        name = one.asked.id if one.number == 0 else f"{one.asked.id}:{one.number}"
+        exchange = Exchange(
+            name,
+            one.asked.teacher,
+            text=one.text,
+            finish_reason=one.finish_reason,
+            student=one.student,
+            **_about(one.head),
+        )
+        self._log.answered(exchange)
 
     def _student_failed(self, why: str) -> None:
         self.metrics.count("student_failures")
@@ -358,6 +371,10 @@ async def _write(request: "web.Request", write: Callable[[bytes], Awaitable[None
         return
     async with asyncio.timeout(WRITE_SECONDS):
         await write(content)
+
+
+def _about(head: Head) -> dict[str, Any]:
+    return {name: getattr(head, name) for name in ("model", "by", "confidence", "decided_on", "usd")}
 
 
 def _too_large() -> HttpError:

@@ -10,16 +10,18 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import Self
 
-from seqdistill.engines import Pace
+from seqdistill.engines import Completion, Pace
 from seqdistill.engines.chat_templates import with_own_template
 from seqdistill.engines.models import identity
 from seqdistill.engines.options import addresses, check_options, fields_of
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import Asker, run_async
 from seqdistill.journal.budget import FREE, Budget, Source, price_of
-from seqdistill.journal.storage import Journal
+from seqdistill.journal.storage import Journal, completion_of
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe
@@ -38,6 +40,7 @@ from seqdistill.stages.evaluate.contestants import is_evaluated
 from seqdistill.tasks.answer_form import AnswerForm
 
 FINISH_SECONDS = 30.0  # for what is under way when the server is stopped
+FIRST_LINES = 200  # of generate's journal
 WITHOUT_TEACHER = ("error", "student")
 
 
@@ -229,6 +232,8 @@ class _Setup:
             asker = Asker(self.journal, self.budget, pace)
             await asker.open(self.source)
             teacher = Teacher(self.source.name, self.source, asker)
+            if first := _first_answer(self.run.file("generate", "journal.jsonl"), self.source.identity):
+                teacher.learn(first)
         return Answering(
             views=views_of(recipe.task.template, model),
             form=self.form,
@@ -264,7 +269,12 @@ class _Setup:
             )
         fields, _ = fields_of(model)
         return EndpointStudent(
-            name or student.model or str(trained), address, fields, self.recipe.generate.timeout, self.options.concurrency
+            name or student.model or str(trained),
+            address,
+            fields,
+            self.recipe.generate.timeout,
+            self.options.concurrency,
+            student.reasoning_tags,
         )
 
     async def _local_student(self) -> Student:
@@ -301,6 +311,15 @@ class _Setup:
             if not promise.decide_on:
                 lines.append("streams are decided on whole answers: no threshold for their first tokens is known to hold it")
         return "\n".join(lines)
+
+
+def _first_answer(journal: Path, model: str) -> Completion | None:
+    """An early answer of a model (its identity) in a journal, without reading it all; None where none is among the first."""
+    if not journal.is_file():
+        return None
+    with journal.open("rb") as file:
+        rows = (json.loads(line) for line in islice(file, FIRST_LINES) if line.startswith(b'{"key"') and line.endswith(b"\n"))
+        return next((completion_of(row, "first") for row in rows if row.get("model") == model), None)
 
 
 def _key(options: ServeOptions) -> str | None:

@@ -21,18 +21,16 @@ from seqdistill.records import Message, Prompt, is_hub_source, prompt_id
 from seqdistill.tasks.brought_files import check_file
 from seqdistill.tasks.messages import (
     chat_messages,
-    check_only_text,
     content_text,
-    ends_with,
-    history_turns,
-    instruction_text,
     is_assistant,
     is_conversation,
     is_tree_message,
+    joined,
     plain_messages,
     structured,
     with_system,
 )
+from seqdistill.tasks.row_columns import check_only_text, ends_with, history_turns, instruction_text
 from seqdistill.tasks.row_files import hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 
@@ -279,8 +277,7 @@ def _prompt_of(
     if isinstance(value, Mapping) and (inner := value.get("messages", [value] if value.get("role") else None)):
         value = inner
     if value is None and (instruction := instruction_text(row)):
-        earlier = history_turns(row, place)
-        key, value = ("history", [*earlier, {"role": "user", "content": instruction}]) if earlier else ("prompt", instruction)
+        key, value = "prompt", instruction
         reference = reference or value_text(row, "output", place) or value_text(row, "response", place)
     answer = row.get("output", row.get("response"))
     if key == "prompt" and (instruction := instruction_text(row)) and ends_with(value, answer):
@@ -291,7 +288,8 @@ def _prompt_of(
     if isinstance(value, str) and not is_conversation(held):
         if not value.strip():
             raise UsageError(f"{place}: the prompt is empty", "write it or remove the row")
-        messages = with_system([{"role": "user", "content": value}], system, place)
+        earlier = history_turns(row, place, used)
+        messages = with_system(joined(earlier, [{"role": "user", "content": value}]), system, place)
         return (messages if len(messages) > 1 else value), reference
     if not isinstance(held, list):
         column, answers = likely_columns(row)

@@ -72,12 +72,17 @@ _NEXT_TURN = re.compile(r"^(?:User|Human): .*\n++(?:.*\n++)??(?:Assistant|AI|Bot
 _DIALOGUE = re.compile(
     r"\b(?:dialog(?:ue)?s?|conversations?|chat|transcript|script|interview|user|human|assistant)\b", re.IGNORECASE
 )
-# Text in UTF-8 that was read in Windows-1252: "CafÃ©", "itâ€™s", "ÐŸÑ€"
-_MISREAD = re.compile(  # but not of a letter in quotation marks: the “Ñ”
-    r"(?!(?<=[“„‘«\"'])[ÃÐÑ][”“’])(?:Ã[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|â€[\x80-\xbf™œ˜“”¦¢\x9d]|[ÐÑ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ](?![»”’])"
-    r"|[ãäåæçè][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{2}|à[¤¥¸¹][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ])"
+# Text in UTF-8 that was read in Windows-1252 or Latin-1: "CafÃ©", "itâ€™s", "ÐŸÑ€", "Â£20", "ðŸ˜€". A character of two to
+# four bytes, but not an accented letter before what is set after a word ("É »", "ß“", "é…»"), nor a unit or a power ("Å²").
+_LATER = r"[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+_SET_AFTER = r"[\xa0«»“”‘’…–—‹›€°]"
+_MISREAD = re.compile(
+    rf"(?:Â|â€){_LATER}"
+    rf"|×[\x90‘’“”•–—˜™š›œ\x9džŸ\xa0-\xaa](?<!×{_SET_AFTER})"
+    rf"|[Ã-ÖØ-ß]{_LATER}(?<![Ã-ß]{_SET_AFTER})(?<![ÅØ][²³])"
+    rf"|[à-ï]{_LATER}{{2}}(?<![à-ï]{_SET_AFTER}{{2}})|[ð-ô]{_LATER}{{3}}"
 )
-FEWEST_MISREAD = 2  # places: one may be an example of it
+FEWEST_MISREAD = 2  # characters: one may be an example of it
 _PIECES = re.compile(r"(?:(?<=\s)|\A)[Ġ▁][a-zA-Z]")  # a tokenizer's marks for spaces
 FEWEST_PIECES = 3
 _API_ERROR = re.compile(  # what a script writes where the answer should be

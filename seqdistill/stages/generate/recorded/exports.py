@@ -116,7 +116,7 @@ def _archived(row: Row) -> list[Row] | None:
 
 def _braintrust(row: Row) -> Row | None:
     answers, facts = row.get("output"), as_dict(row.get("metadata"))
-    if not isinstance(answers, list) or not answers or not all("message" in as_dict(one) for one in answers):
+    if not isinstance(answers, list) or not answers or not all(is_assistant(as_dict(one).get("message")) for one in answers):
         if "span_id" not in row or "usage" in row or answers in (None, "", [], {}):
             return None
         return {**row, "id": None, "usage": as_dict(row.get("metrics")), "reference": _reference(row)}

@@ -27,22 +27,32 @@ from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.beside_prompt import check_kept_elsewhere
 from seqdistill.stages.generate.recorded.chats import objects
 from seqdistill.stages.generate.recorded.streams import assembled, is_event_stream
+from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     TEXT_PARTS,
     chat_messages,
+    check_no_files,
     is_assistant,
     is_conversation,
-    prompted_turns,
     structured,
     tool_calls,
     with_system,
 )
+from seqdistill.tasks.row_columns import check_only_text
 
 Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...}], "usage"}
 
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
 SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction", "preamble")
-PARTS = {"text", "output_text", "thinking", "tool_use"}  # of a message's content
+PARTS = {  # of a message's content, each with what is in it
+    "text": "text",
+    "output_text": "text",
+    "thinking": "thinking",
+    "tool_use": "input",
+    "redacted_thinking": "data",
+    "refusal": "refusal",
+    "reasoning": "reasoning",
+}
 SERVER_TOOLS = ("_tool_result", "server_tool_use", "mcp_tool_use")  # the API's own tools: the answer's text is behind them
 PRINTED = re.compile(  # an SDK's object
     r"(?:ChatCompletion|Completion|ModelResponse|Message|Response|GenerateContentResponse|AIMessage)"
@@ -65,6 +75,7 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
         return [{"role": "user", "content": request}] if request.strip() else None
     if not isinstance(request, Mapping):
         return None
+    check_only_text(request, place)
     check_kept_elsewhere(request, place)
     for key in (
         "messages",
@@ -128,8 +139,10 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
     if isinstance(reply, str):
         return _reply({"content": reply}, None, {}) if reply.strip() else None
     if isinstance(reply, list):
-        if reply and all(isinstance(one, Mapping) and str(one.get("type")) in PARTS and "role" not in one for one in reply):
+        if reply and all(isinstance(one, Mapping) and is_part(one) and "role" not in one for one in reply):
             return _reply({"content": reply}, None, {})
+        if reply and all(isinstance(one, Mapping) and is_call(one) for one in reply):
+            return _reply({"tool_calls": reply}, "tool_calls", {})
         answers = [one for one in reply if is_assistant(one) or (isinstance(one, Mapping) and "generated_text" in one)]
         return chat_reply(answers[-1], place) if answers else None
     if not isinstance(reply, Mapping):
@@ -183,9 +196,9 @@ def _chat(reply: Mapping[str, Any]) -> Reply | None:
 
 def _responses(reply: Mapping[str, Any]) -> Reply | None:
     items = reply.get("output")
-    kinds = {str(kind) for one in items if (kind := as_dict(one).get("type"))} if isinstance(items, list) else set()
-    if not isinstance(items, list) or not (reply.get("object") == "response" or kinds - PARTS):
+    if not isinstance(items, list) or not (reply.get("object") == "response" or any(map(is_item, objects(items)))):
         return None
+    kinds = {str(kind) for one in items if (kind := as_dict(one).get("type"))}
     if not items:
         return None
     content = [part for one in items if as_dict(one).get("type") == "message" for part in _listed(one.get("content"))]
@@ -227,7 +240,8 @@ def _gemini(reply: Mapping[str, Any]) -> Reply | None:
 
 def _converse(reply: Mapping[str, Any]) -> Reply | None:
     message = as_dict(reply.get("output")).get("message")
-    return _reply(message, reply.get("stopReason"), reply) if isinstance(message, Mapping) else None
+    is_message = isinstance(message, Mapping) and (is_assistant(message) or "stopReason" in reply)
+    return _reply(as_dict(message), reply.get("stopReason"), reply) if is_message else None
 
 
 READERS: tuple[Callable[[Mapping[str, Any]], Reply | None], ...] = (
@@ -245,6 +259,27 @@ def _reply(message: Mapping[str, Any], reason: Any, facts: Mapping[str, Any]) ->
     return {"choices": [{"message": _message(message), "finish_reason": reason}], "usage": usage_in(facts)}
 
 
+def is_part(one: Mapping[str, Any]) -> bool:
+    """Whether an object is a part of a message's content, and not of an answer that is JSON."""
+    return PARTS.get(str(one.get("type")), "type") in one.keys() - {"type"}
+
+
+def is_call(one: Mapping[str, Any]) -> bool:
+    """Whether an object is a call of a function as the chat APIs and LangChain write it."""
+    return bool(as_dict(one.get("function")).get("name")) or (
+        {"name", "args", "id"} <= one.keys() and one.get("type") == "tool_call"
+    )
+
+
+def is_item(one: Mapping[str, Any]) -> bool:
+    """Whether an object is an item of the output of the Responses API."""
+    kind = str(one.get("type"))
+    beside = {"message": {"content"}, "reasoning": {"summary", "content", "encrypted_content"}}.get(kind, {"id", "call_id"})
+    return bool(beside & one.keys()) and (
+        kind in ("message", "reasoning", "compaction") or kind.endswith(("_call", "_call_output"))
+    )
+
+
 def finish_of(row: Mapping[str, Any]) -> Any:
     """The finish reason that a reply or a row has under any of its names; None for none."""
     keys = ("finish_reason", "stop_reason", "done_reason", "finishReason", "stopReason", "completionReason")
@@ -253,8 +288,7 @@ def finish_of(row: Mapping[str, Any]) -> Any:
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """An assistant's message with `content` as text, its reasoning under one key and its calls in one form."""
-    if message.get("images"):
-        raise UsageError("the answer holds images, and only text can be learnt", "remove the row")
+    check_no_files(message, "the answer")
     content = next((message[key] for key in ("value", "parts", "text") if message.get(key) is not None), None)
     content = content if (said := content_in(message)) is None else said
     texts, thoughts, calls = [], [], tool_calls(message)

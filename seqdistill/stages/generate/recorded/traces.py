@@ -11,7 +11,7 @@ from typing import Any
 from seqdistill.engines.replies import as_dict
 from seqdistill.records import from_json
 from seqdistill.stages.generate.recorded.chats import objects
-from seqdistill.tasks.messages import is_assistant, is_conversation, plain_messages, structured
+from seqdistill.tasks.messages import continued, has_turns, is_assistant, is_conversation, plain_messages, structured
 
 Row = dict[str, Any]
 
@@ -73,6 +73,8 @@ def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: A
         facts["model"] = facts.get("model_name")
         return {"request": request, "response": reply_of_messages(said, {**facts, "usage": facts.get("token_usage")})}
     if said := plain_messages(outputs.get("messages", outputs.get("output"))):
+        if has_turns(said) and is_assistant(said[-1]):  # a graph's: calls of tools and their results before the answer
+            request = {**request, "messages": continued(_asked_turns(asked, inputs), said[:-1])}
         return {"request": request, "response": reply_of_messages(said[-1:], outputs)}
     if outputs.keys() & {"choices", "candidates", "content", "stop_reason"} or outputs.get("object") == "response":
         return {"request": request, "response": outputs}
@@ -83,6 +85,12 @@ def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: A
     if len(answers) != 1 or (not asked and len(asked_texts) != 1):
         return None
     return {"prompt": asked or asked_texts[0], "completion": answers[0], "model": model}
+
+
+def _asked_turns(asked: list[Any], inputs: Mapping[str, Any]) -> list[Any]:
+    """What a traced call was put, as messages."""
+    text = next((inputs[key] for key in QUESTIONS if isinstance(inputs.get(key), str)), None)
+    return asked or ([{"role": "user", "content": text}] if text else [])
 
 
 def span(row: Row) -> Row | None:
