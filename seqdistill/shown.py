@@ -18,7 +18,7 @@ class Shown:
 
     def __init__(self, tags: Sequence[str] = (), *, opened: bool = False) -> None:
         """`tags` are those of `split_reasoning`; `opened`: the prompt has opened a block of reasoning."""
-        self.text = ""
+        self.text, self.beside = "", ""  # `beside`: reasoning that came in a field of its own
         self._tags, self._opened = tuple(tags), opened
         self._said = ""
         self._is_plain = False  # it began as an answer: all that follows is shown at once
@@ -34,7 +34,7 @@ class Shown:
 
     def end(self) -> str:
         """What is left to show of a reply that is whole."""
-        return "" if self._is_plain else self._new(split_reasoning(self.text, tags=self._tags)[0])
+        return "" if self._is_plain else self._new(split_reasoning(self.text, self.beside, self._tags)[0])
 
     def _new(self, answer: str) -> str:
         if not answer.startswith(self._said):
@@ -76,9 +76,12 @@ def shown_part(text: str, tags: Sequence[str] = (), *, opened: bool = False) -> 
     return "" if answer == text else _TORN_TAG.sub("", answer)
 
 
-def opens_before(text: str, tags: Sequence[str] = ()) -> bool:
-    """Whether a whole reply closes a block of reasoning that it did not open: the prompt did."""
+def opens_before(text: str, beside: str = "", tags: Sequence[str] = ()) -> bool:
+    """Whether a whole reply closes a block of reasoning that it did not open: the prompt did.
+
+    Where other reasoning stood `beside` it, the tag is part of the answer.
+    """
     pairs = tag_pairs(tuple(tags))
-    if any(pair.open_at_start.match(text) for pair in pairs):
+    if beside or any(pair.open_at_start.match(text) for pair in pairs):
         return False
     return any(pair.closed_without_opening(text) for pair in pairs)

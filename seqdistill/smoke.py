@@ -3,6 +3,7 @@
 Reads what the smoke run left, and measures one training step. Does not run the stages.
 """
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from seqdistill.records import content_files
 from seqdistill.runs import STAGES, Run
 from seqdistill.stages.generate.estimate import estimate
 from seqdistill.stages.generate.stage import is_imported
+from seqdistill.stages.train.checkpoints import SETTINGS, work_folder
 from seqdistill.stages.train.ready import check as preflight
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import load_template
@@ -55,16 +57,27 @@ def check_smoke(run: Run, recipe: Recipe, count: int) -> None:
     """
     imported = is_imported(run, recipe)
     for stage in STAGES:
-        manifest = run.manifest(stage)
-        if manifest is None or manifest.get("smoke") or (imported and stage in ("generate", "filter")):
+        manifest, state = run.manifest(stage), "finished"
+        if stage == "train" and _has_checkpoints(run):
+            state = "stopped, but kept,"
+        elif manifest is None or manifest.get("smoke") or (imported and stage in ("generate", "filter")):
             continue
         kept = shlex.quote(f"{run.path}/recipe.toml") if (run.path / "recipe.toml").is_file() else "RECIPE"
         other = shlex.quote(f"{run.path}-smoke")
         first = f"seqdistill import {other} FILES, then " if imported else ""
         raise UsageError(
-            f"{run.path}: holds a finished {stage} that is not of a smoke run, which would replace it",
+            f"{run.path}: holds a {state} {stage} that is not of a smoke run, which would replace it",
             f"name another directory: {first}seqdistill run {other} -c {kept} --smoke {count}",
         )
+
+
+def _has_checkpoints(run: Run) -> bool:
+    """Whether a training of more steps than those of a smoke run was stopped and can be resumed."""
+    work = work_folder(run)
+    if not [*work.glob("checkpoint-*")] or not (work / SETTINGS).is_file():
+        return False
+    settings = json.loads((work / SETTINGS).read_text(encoding="utf-8")).get("settings", {})
+    return not 0 < settings.get("train.args", {}).get("max_steps", -1) <= STEPS
 
 
 def forecast(run: Run, whole: Recipe, progress: Progress) -> Forecast:

@@ -44,6 +44,7 @@ TREE = {
     },
 }
 LONGER = [(["2 + 3?"], "5"), (["2 + 3?", "5", "And 1?"], "6")]
+TASK = (["Add.\n\n2 + 3?"], "5")
 BEFORE: dict[str, dict[str, Any]] = {
     "pairs": {"history": [["2 + 3?", "5"]]},
     "messages": {"history": [ASKED, ANSWER]},
@@ -756,6 +757,71 @@ CASES: dict[
             }
         ],
         [(["Sum?\n\n2 + 3"], "5")],
+        0,
+    ),
+    "an earlier turn of Converse with its reasoning": (
+        [
+            {
+                "request": {
+                    "messages": [
+                        {"role": "user", "content": [{"text": "2 + 3?"}]},
+                        {
+                            "role": "assistant",
+                            "content": [{"reasoningContent": {"reasoningText": {"text": "x"}}}, {"text": "5"}],
+                        },
+                        {"role": "user", "content": [{"text": "And 1?"}]},
+                    ]
+                },
+                "response": {
+                    "output": {"message": {"role": "assistant", "content": [{"text": "6"}]}},
+                    "stopReason": "end_turn",
+                },
+            }
+        ],
+        [LONGER[1]],
+        0,
+    ),
+    **{
+        f"an earlier call, {name}": ([{"messages": [ASKED, call, {"role": "tool", "content": "5"}, ANSWER]}], [AFTER_CALL], 0)
+        for name, call in {
+            "LangChain's": {
+                "type": "ai",
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"name": "add", "args": {"a": 2}}],
+            },
+            "OpenInference's": {"role": "assistant", "tool_calls": [{"tool_call": CALL}]},
+            "in its content and beside it": {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "name": "add", "input": {"a": 2}}],
+                "tool_calls": [{"name": "add", "args": {"a": 2}}],
+            },
+            "OpenTelemetry's": {"role": "assistant", "parts": [{"type": "tool_call", "name": "add", "arguments": {"a": 2}}]},
+            "Vercel's": {"role": "assistant", "content": [{"type": "tool-call", "toolName": "add", "input": {"a": 2}}]},
+        }.items()
+    },
+    **{
+        f"an instruction and what it is about, in {key}": ([{"instruction": "Add.", key: "2 + 3?", "output": "5"}], [TASK], 0)
+        for key in ("input", "question", "query", "text", "sentence", "context")
+    },
+    "an instruction whose text or question repeats it": (
+        [
+            {"instruction": "2 + 3?", "output": "5", "text": "### Instruction:\n2 + 3?\n\n### Response:\n5"},
+            {"instruction": "2 + 3?", "input": "", "output": "5", "text": "Below is an instruction."},
+            {"instruction": "2 + 3?", "question": "2 + 3?", "answer": "5"},
+            {"instruction": "2 + 3?", "text": "5", "output": "5"},
+        ],
+        [SUM] * 4,
+        0,
+    ),
+    "a prompt and what it is about, in input": ([{"prompt": "Add.", "input": "2 + 3?", "output": "5"}], [TASK], 0),
+    "a prompt that holds its input, or is a template of it": (
+        [
+            {"prompt": "Add.\n\n2 + 3?", "input": "2 + 3?", "output": "5"},
+            {"prompt": "2 + 3?", "input": "Q: 2 + 3?", "output": "5"},
+            {"prompt": "2 + 3?", "input": "", "output": "5"},
+        ],
+        [TASK, SUM, SUM],
         0,
     ),
 }

@@ -1,5 +1,6 @@
 """Rows of logs and data sets, in the shapes in which people have them."""
 
+import base64
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -173,6 +174,31 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     ],
     "Bedrock Converse": [
         {"model": "m", "request": {"messages": [{"role": "user", "content": [{"text": "2 + 3?"}]}]}, "response": CONVERSE}
+    ],
+    "Bedrock Converse with cache points and an earlier turn's reasoning": [
+        {
+            "model": "m",
+            "request": {
+                "system": [{"cachePoint": {"type": "default"}}],
+                "messages": [{"role": "user", "content": [{"text": "2 + 3?"}, {"cachePoint": {"type": "default"}}]}],
+            },
+            "response": CONVERSE,
+        }
+    ],
+    "an HTTP archive whose response is in base64": [
+        {
+            "log": {
+                "entries": [
+                    {
+                        "request": {"method": "POST", "postData": {"text": json.dumps(CHAT)}},
+                        "response": {
+                            "status": 200,
+                            "content": {"encoding": "base64", "text": base64.b64encode(json.dumps(REPLY).encode()).decode()},
+                        },
+                    }
+                ]
+            }
+        }
     ],
     "a Bedrock batch": [{"recordId": "r", "modelInput": {**CHAT, "anthropic_version": "x"}, "modelOutput": CLAUDE}],
     "Responses as text": [{"request": {"model": "m", "input": "2 + 3?"}, "response": json.dumps(RESPONSE)}],

@@ -1,5 +1,6 @@
 """Every chat template in TRL's package: trained with, and what is trained on is right, or refused with the reason."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,6 +116,7 @@ ACCEPTED = {
 NO_TEXT = "the template drops the answer"  # these want a list of parts, and pass over plain text
 REFUSED = {
     "glm4moe": "the template ends an answer with .*, not a special token",
+    "glm_4_6": "the template ends an answer with .*, not a special token",
     "idefics3": NO_TEXT,
     "idefics3_training": NO_TEXT,
     "llava_next": "the template refuses the messages",
@@ -210,6 +212,9 @@ def test_a_template_that_trains_something_else_is_refused_with_the_reason(name: 
     with pytest.raises(UsageError, match=REFUSED[name]) as caught:
         Template(chat_tokenizer(template_of(name)))
     assert ("glm4moe_training" in caught.value.hint) == (name == "glm4moe")
+    if (added := re.search(r"add (\{%.*%\}) to its end", caught.value.hint)) is not None:
+        assert Template(chat_tokenizer(template_of(name) + added.group(1))).end == "<eos>"
+    assert (added is not None) == (name == "glm_4_6")
 
 
 # A template of each kind, trained with from end to end: added special tokens, an open think block, channels, two ends.

@@ -142,6 +142,27 @@ ANSWERS = [  # text, prompt
     ("U+FFFD is \ufffd.", "Which character is \ufffd?"),
     ("<analysis>It rains.</analysis> Umbrella", "Write your analysis between <analysis> tags, then the answer."),
     (f"{FENCE}python\nprint(1)\n{FENCE}\nand\n{FENCE}\n2\n{FENCE}", ""),
+    (f"- {FENCE}bash\n  npm install\n  {FENCE}\n- Done.", ""),
+    (f"1. {FENCE}bash\n   npm install\n   {FENCE}\n2. Run it.", ""),
+    (f"Here is the code:{FENCE}python\nprint(1)\n{FENCE}", ""),
+    (f"**Answer:** {FENCE}sql\nSELECT 1;\n{FENCE}\nIt selects one.", ""),
+    (f"> {FENCE}\n> x\n> {FENCE}\n", ""),
+    (f"Answer: {FENCE}python\nx = 1\n{FENCE}\nThen:\n{FENCE}\n2\n{FENCE}", ""),
+    (f"Use {FENCE}code{FENCE} in one line.", ""),
+    ("- ~~~\n  x\n  ~~~", ""),
+    (f"Like this:{FENCE}html\n<s>old\n{FENCE}", ""),
+    (
+        f"## POST /users\n\n### Request:\n\n{FENCE}json\n{{}}\n{FENCE}\n\n### Response:\n\n{FENCE}json\n{{}}\n{FENCE}",
+        "Document it.",
+    ),
+    ("Assistant: Good morning, how may I help you?\nCustomer: I need a refund.", "Write a dialogue in a shop."),
+    ("The <s> element draws a line through text.", "Which HTML element draws a line through text?"),
+    ("<s>", "Which HTML tag strikes text through?"),
+    ("用户：椅子呢？\n助手：它有腿。", "写一段对话。"),
+    ("She is the manager's assistant", ""),
+    ("He works as an assistant\n\nin a shop.", ""),
+    ("The roles:\nuser\nadmin\nassistant\nowner", ""),
+    ("The array is [|a|, |b|], the norm [|x|].", ""),
     (f"````markdown\n{FENCE}python\nprint(1)\n{FENCE}\n````", ""),
     (f"{FENCE}markdown\n# Title\n{FENCE}bash\npip install x\n{FENCE}\n{FENCE}", ""),
     ("Use ```` ``` ```` to begin a block.", ""),
@@ -260,6 +281,22 @@ FAULTS = [  # text, what is named
     ("◁think▷hm◁/think▷A table", "◁think▷"),
     ("Assistant: A table is flat.", "Assistant:"),
     ("A table.\n\nUser: And a chair?\nAssistant: It has legs.", "further turns follow the answer"),
+    ("It is flat. USER: And a chair? ASSISTANT: It has legs.", "further turns follow the answer"),
+    ("It is flat.\nUSER: And a chair?\nASSISTANT: It has legs.", "further turns follow the answer"),
+    ("It is flat.assistant\n\nA table, on four legs.", "further turns follow the answer"),
+    ("It is flat.assistant", "further turns follow the answer"),
+    ("It is flat.\nuser\nAnd a chair?\nassistant\nIt has legs.", "further turns follow the answer"),
+    ("It is flat.\nuser\nAnd a chair?\nmodel\nIt has legs.", "further turns follow the answer"),
+    ("桌子是平的。\n\n用户：椅子呢？\n助手：它有腿。", "further turns follow the answer"),
+    ("It is flat.[|endofturn|]", "[|endofturn|]"),
+    ("It is flat.<extra_id_1>User", "<extra_id_1>"),
+    ("[gMASK]<sop>It is flat.", "[gMASK]"),
+    ("It is flat.<eod>", "<eod>"),
+    ("It is flat.<reserved_106>", "<reserved_106>"),
+    ("### Response:\nIt is flat.", "### Response:"),
+    ("It is flat.\n\n### Response:\nYes.\n\n### Instruction:\nDescribe a chair.", "### Instruction:"),
+    (f"Do this:{FENCE}python\nprint(1)", "a code fence is not closed"),
+    (f"- {FENCE}bash\n  npm install", "a code fence is not closed"),
     ("[object Object]", "a template variable was not filled"),
     ("{completion}", "a template variable was not filled"),
     ("[Insert description here]", "a template variable was not filled"),
@@ -355,6 +392,25 @@ NAMED = [
     "I'm Claude, an AI assistant made by Anthropic.",
     "Hello! I'm Gemini, a large language model from Google.",
     "Hi, I'm Claude. A window is of glass.",
+    "我是一个AI语言模型，没有眼睛。",
+    "我是通义千问，由阿里云开发。",
+    "我是ChatGPT，一个由OpenAI训练的大型语言模型。",
+    "我是由Acme开发的人工智能助手。",
+    "很抱歉，我只是一个人工智能助手，无法看见窗户。",
+    "Ich bin ein KI-Sprachmodell und habe keine Augen.",
+    "Ich bin nur eine KI, aber ein Fenster ist aus Glas.",
+    "Je suis une IA et je ne vois pas.",
+    "Je ne suis qu'un modèle de langage.",
+    "Je suis ChatGPT, un modèle.",
+    "Soy un modelo de lenguaje y no veo.",
+    "Eu sou uma inteligência artificial e não vejo.",
+    "Sono un'intelligenza artificiale e non vedo.",
+    "Я — языковая модель и не вижу.",
+    "Я всего лишь искусственный интеллект.",
+    "私はAIなので、窓を見ることができません。",
+    "私は大規模言語モデルです。",
+    "저는 AI 언어 모델이라 창문을 볼 수 없습니다.",
+    "저는 인공지능입니다.",
 ]
 
 
@@ -366,6 +422,16 @@ def test_a_teacher_that_speaks_of_itself_is_found(text: str) -> None:
 
 OTHERS = [
     "She works as an AI engineer in Lyon.",
+    "我是AI工程师，在北京工作。",
+    "我是一名人工智能专业的学生。",
+    "Ich bin KI-Forscherin in Bonn.",
+    "Ich bin eine Künstlerin.",
+    "Je suis une infirmière.",
+    "Soy un modelo de ropa y vivo en Lima.",
+    "Esempi sono intelligenza artificiale e robotica.",
+    "Я изучаю искусственный интеллект.",
+    "私はAIの研究者です。",
+    "저는 AI 연구자입니다.",
     "I'm an AI researcher, says Ann.",
     "It is sold as an AI startup.",
     "A model that was trained by Anna.",
@@ -391,6 +457,33 @@ OTHERS = [
     "I'm Gemini by birth, a restless soul.",
     "Hi, I'm Claude, your barista today! What can I get you?",
 ]
+
+
+INVITED = [  # prompt, completion, whether the prompt invites it
+    ("J'ai une question : décris une fenêtre.", "En tant qu'IA, je ne vois pas.", False),
+    ("Scrivi ai clienti una lettera.", "Come modello linguistico, non vedo nulla.", False),
+    ("Ai là người đầu tiên?", "As an AI language model, I have no eyes.", False),
+    ("你是AI吗？你有感情吗？", "作为AI语言模型，我没有感情。", True),
+    ("あなたはAIですか？", "AIとして、私には感情がありません。", True),
+    ("당신은 AI인가요?", "저는 AI 언어 모델로서 감정이 없습니다.", True),
+    ("¿Eres una inteligencia artificial?", "Sí, como inteligencia artificial no tengo sentimientos.", True),
+    ("Bist du eine KI?", "Als KI-Modell habe ich keine Gefühle.", True),
+    ("Wer bist du?", "Ich bin ein KI-Sprachmodell.", True),
+    ("Es-tu une IA ?", "En tant qu'IA, je n'ai pas de sentiments.", True),
+    ("Sei un'intelligenza artificiale?", "Sono un'intelligenza artificiale.", True),
+    ("Você é uma inteligência artificial?", "Eu sou uma inteligência artificial.", True),
+    ("Ты искусственный интеллект?", "Как языковая модель, я не вижу.", True),
+    ("Кто ты?", "Я — языковая модель.", True),
+    ("你叫什么名字？", "我是通义千问。", True),
+    ("What do you think about ai?", "As an AI, I have no views.", True),
+    ("Are you a robot?", "As an AI, I have no body.", True),
+]
+
+
+@pytest.mark.parametrize(("prompt", "text", "invited"), INVITED)
+def test_a_prompt_that_speaks_to_or_of_a_model_invites_it_to_speak_of_itself(prompt: str, text: str, invited: bool) -> None:
+    assert (self_naming(text, prompt) is None) == invited
+    assert self_naming(text, "Describe a window.")
 
 
 @pytest.mark.parametrize("text", OTHERS)

@@ -166,6 +166,12 @@ RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
         ({"instruction": "Add.", "input": "2 + 3?", "output": "5"}, ["Add.\n\n2 + 3?"], "5"),
         ({"instruction": "2 + 3?", "output": "5", "history": [["hi", "hello"]]}, ["hi", "hello", "2 + 3?"], "5"),
         ({"instruction": "2 + 3?", "output": "5", "history": []}, ["2 + 3?"], "5"),
+        ({"instruction": "Add.", "question": "2 + 3?", "answer": "5"}, ["Add.\n\n2 + 3?"], "5"),
+        ({"instruction": "Add.", "query": "2 + 3?", "context": "c", "response": "5"}, ["Add.\n\n2 + 3?\n\nc"], "5"),
+        ({"instruction": "Add.", "text": "2 + 3?", "output": "5"}, ["Add.\n\n2 + 3?"], "5"),
+        ({"instruction": "2 + 3?", "output": "5", "text": "### Instruction:\n2 + 3?\n\n### Response:\n5"}, ["2 + 3?"], "5"),
+        ({"instruction": "2 + 3?", "input": "", "output": "5", "text": "Below is ..."}, ["2 + 3?"], "5"),
+        ({"instruction": "2 + 3?", "question": "2 + 3?", "answer": "5"}, ["2 + 3?"], "5"),
         *[
             ({"prompt": "2 + 3?", "system": "S", key: history}, ["S", "hi", "hello", "2 + 3?"], None)
             for key, history in (
@@ -176,6 +182,11 @@ RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
             )
         ],
         ({"prompt": "2 + 3?", "system_prompt": "S"}, ["S", "2 + 3?"], None),
+        ({"prompt": "2 + 3?", "system_message": "S"}, ["S", "2 + 3?"], None),
+        ({"conversation": [{"system": "S", "input": "2 + 3?", "output": "5"}]}, ["S", "2 + 3?"], "5"),
+        ({"messages": ASKED, "chat_template_kwargs": {"custom_instructions": "S"}}, ["S", "2 + 3?"], None),
+        ({"custom_id": "r", "body": {"model": "m", "instructions": "S", "input": "2 + 3?"}}, ["S", "2 + 3?"], None),
+        ({"custom_id": "r", "body": {"model": "m", "system": "S", "messages": ASKED}}, ["S", "2 + 3?"], None),
         ({"prompt": "2 + 3?", "reference": {"text": ["5", "five"], "answer_start": [0, 4]}}, ["2 + 3?"], "5"),
         ({"prompt": "2 + 3?", "reference": {"text": [], "answer_start": []}}, ["2 + 3?"], None),
         ({"message_id": "a", "parent_id": None, "role": "prompter", "text": "2 + 3?", "rank": None}, ["2 + 3?"], None),
@@ -343,6 +354,8 @@ def test_what_is_left_out_of_rows_is_mentioned(tmp_path: Path) -> None:
         ({"question": "Which?", "choices": ["a", "b"]}, "{{ prompt }}", "the column 'choices' is in no prompt"),
         ({"question": "Who?", "context": "Ann did."}, "{{ prompt }} {{ context }}", None),
         ({"question": "Who?", "context": ""}, "{{ prompt }}", None),
+        ({"prompt": "Translate.", "input": "Hallo", "question": "x"}, "{{ prompt }}", "the column 'input' is in no prompt"),
+        ({"prompt": "Translate: Hallo", "input": "Hallo", "question": "x"}, "{{ prompt }}", None),
     ],
 )
 def test_what_a_question_is_about_and_no_prompt_holds_is_mentioned(

@@ -11,8 +11,10 @@ from test_api import tables, toml
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TaskConfig, TeacherConfig
+from seqdistill.records import write_json
 from seqdistill.runs import STAGES, Run, StageRecord
 from seqdistill.smoke import check_smoke
+from seqdistill.stages.train.checkpoints import SETTINGS, work_folder
 
 PRICE = {"prompt": 1000.0, "completion": 10000.0}
 
@@ -67,6 +69,8 @@ FINISHED: list[tuple[str, dict[str, Any], tuple[str, ...], bool]] = [  # limits,
     ("imported and filtered", {"imported": True}, ("generate", "filter"), True),
     ("imported, then a smoke run", {"imported": True, "smoke": 8}, STAGES, True),
     ("imported and trained", {"imported": True}, ("generate", "filter", "train"), False),
+    ("imported, and a training that was stopped", {"imported": True, "stopped": -1}, ("generate",), False),
+    ("imported, and a smoke run's training that was stopped", {"imported": True, "stopped": 10}, ("generate",), True),
     ("imported, with a teacher to pay", {"imported": True, "teacher": True}, ("generate",), False),
 ]
 
@@ -85,6 +89,10 @@ def test_a_smoke_run_replaces_nothing_but_a_smoke_run(
         record.finish({"x": None}, config={}, **facts)
         if "smoke" in about and stage != about.get("whole") and not facts:
             run.mark_smoke(stage, about["smoke"])
+    if "stopped" in about:
+        (work_folder(run) / "checkpoint-4").mkdir(parents=True)
+        settings = {"train.args": {"max_steps": about["stopped"]}}
+        write_json(work_folder(run) / SETTINGS, StageRecord(run, "train", settings, {}).described())
     teacher = TeacherConfig(model="m", engine="openai") if about.get("teacher") else TeacherConfig()
     recipe = Recipe(task=TaskConfig(prompts="prompts.jsonl"), teacher=teacher)
     if may:

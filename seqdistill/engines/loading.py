@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,18 @@ def generation_config(model: ModelConfig, what: str = "") -> Any | None:
         if "does not appear to have a file named" in str(error):
             return None
         raise load_failure(error, model, what, CHECK_FILES) from error
+
+
+def longest_input(config: Any) -> int:
+    """The most tokens that a loaded model takes, by its config; practically endless where it names no limit."""
+    return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or 1 << 30
+
+
+def default_device(options: Mapping[str, Any]) -> Any:
+    """Where a local model runs: the device that its options name, else the GPU, else the CPU."""
+    import torch
+
+    return options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def with_adapters(model: Any, folder: Path) -> Any:

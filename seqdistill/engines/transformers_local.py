@@ -18,8 +18,8 @@ from seqdistill.engines.attention import share_heads
 from seqdistill.engines.batching import Batching, begin, measure, write
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
 from seqdistill.engines.chat_templates import configured_template
-from seqdistill.engines.generation_config import neutralise
-from seqdistill.engines.loading import files_of, load, named
+from seqdistill.engines.generation_config import neutralise, stop_ids
+from seqdistill.engines.loading import default_device, files_of, load, longest_input, named
 from seqdistill.engines.logits import FirstToken, Heard, JsonSchema, OneOf, SeededSampling, Step, TopLogprobs, Written
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
@@ -55,7 +55,7 @@ class TransformersEngine:
         if dtype != "auto" and not isinstance(getattr(torch, str(dtype), None), torch.dtype):
             raise UsageError(f"the engine's option dtype = {dtype!r}: torch has no such dtype", "for example float32")
         try:
-            self._device = torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
+            self._device = torch.empty(0, device=default_device({"device": device})).device
         except (RuntimeError, AssertionError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UsageError(f"the engine's option device = {device!r}: {reason}", "cpu, cuda or cuda:1") from error
@@ -70,15 +70,14 @@ class TransformersEngine:
         self._model.to(self._device).eval()
         share_heads(self._model)
         self._what = named(model)
-        stops = self._model.generation_config.eos_token_id
-        stops = [stops] if isinstance(stops, int) else list(stops or [])
+        stops = stop_ids(self._model.generation_config.eos_token_id)
         self._template = model.chat_template_kwargs
         self._markup = answer_markup(self._tokenizer, self._template, model.reasoning_tags)
         ends = [self._tokenizer.eos_token_id, turn_end(self._tokenizer, self._markup)]
         self._stops = [stop for stop in dict.fromkeys([*stops, *ends]) if stop is not None]
         self.neutralised = neutralise(self._model)
         self._cancelled = False
-        self._longest = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
+        self._longest = longest_input(self._model.config)
 
     @property
     def parameters(self) -> int:

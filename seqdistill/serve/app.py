@@ -18,6 +18,7 @@ from seqdistill.errors import UsageError
 from seqdistill.records import from_json
 from seqdistill.serve.answering import Answering, Asked, FromTeacher, Head, Parts
 from seqdistill.serve.chat import BadRequest, read_chat
+from seqdistill.serve.cors import allow, preflight
 from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
 from seqdistill.serve.replies import Events, encoded, headers_of, whole
@@ -51,6 +52,7 @@ class Limits:
     key: str | None = None
     shadow: float = 0.0  # share of the student's answers that the teacher checks
     shadows: int = 32  # of these checks, under way at most
+    origins: tuple[str, ...] = ()  # of pages that may use the server in a browser
     only_local: bool = False  # whether a page in a browser of this machine is refused: there is no key that it lacks
 
 
@@ -111,7 +113,11 @@ class App:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self._guarded(request, handler)
 
+        async def prepared(request: web.Request, response: web.StreamResponse) -> None:
+            allow(request, response, self._limits.origins)
+
         app = web.Application(client_max_size=MOST_BODY, middlewares=[guard])
+        app.on_response_prepare.append(prepared)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/feedback", self._feedback)
         app.router.add_get("/v1/models", self._models)
@@ -125,6 +131,8 @@ class App:
     async def _guarded(self, request: "web.Request", handler: Handler) -> "web.StreamResponse":
         from aiohttp import web
 
+        if allowed := preflight(request, self._limits.origins):
+            return allowed
         try:
             if request.path != "/health":
                 self._check_local(request)
@@ -150,10 +158,11 @@ class App:
         if not self._limits.only_local:
             return
         host, origin = request.headers.get("Host"), request.headers.get("Origin")  # every browser sends a host
-        names = [*([] if host is None else [f"//{host}"]), *([] if origin is None else [origin])]
+        is_foreign = origin is not None and origin not in self._limits.origins
+        names = [*([] if host is None else [f"//{host}"]), *([str(origin)] if is_foreign else [])]
         if any(_host(name) not in LOCAL_HOSTS for name in names):
             raise HttpError(
-                403, "forbidden_origin", "a page of another site may not use this server without a key: --api-key-env"
+                403, "forbidden_origin", "a page of another site may not use this server: --cors-origin names those that may"
             )
 
     def _check_key(self, request: "web.Request") -> None:

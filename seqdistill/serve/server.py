@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -29,6 +29,7 @@ from seqdistill.rights import check_training_allowed
 from seqdistill.runs import Run
 from seqdistill.serve.answering import Answering, Defaults
 from seqdistill.serve.app import LOCAL_HOSTS, App, Limits
+from seqdistill.serve.cors import check_origins
 from seqdistill.serve.log import Log
 from seqdistill.serve.metrics import Metrics
 from seqdistill.serve.process import check_free, connections, import_what_requests_need, listen, stopping
@@ -60,6 +61,7 @@ class ServeOptions:
     without_teacher: str = "error"
     record: bool = False
     concurrency: int = 1024
+    cors_origin: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def _prepared(
 ) -> "Iterator[_Setup]":
     """What was checked, with the server's journal open."""
     key = _key(options)
+    check_origins(options.cors_origin or ())
     recipe = replace(recipe, generate=generated_with(recipe, run.manifest("generate")))
     form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
     form.check()
@@ -193,7 +196,8 @@ class _Setup:
         answering = await self._answering()
         local = options.host in LOCAL_HOSTS and self.key is None
         concurrency = connections(options.concurrency, self.progress.note)
-        limits = Limits(concurrency, self.key, options.shadow if answering.teacher else 0.0, only_local=local)
+        shadow = options.shadow if answering.teacher else 0.0
+        limits = Limits(concurrency, self.key, shadow, origins=tuple(options.cors_origin or ()), only_local=local)
         log = Log(self.run.file("serve", "log.jsonl"), self.progress.note)
         app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges, self.progress.note)
         runner = app.runner(FINISH_SECONDS)

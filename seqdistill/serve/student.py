@@ -19,6 +19,7 @@ from seqdistill.engines.replies import (
     content_in,
     error_in,
     finish_reason,
+    reasoning_in,
     says_end,
     text_of,
 )
@@ -128,7 +129,7 @@ class EndpointStudent:
         if finish == "error":
             raise StudentFailed(f"its endpoint broke its answer off: {choice['finish_reason']}")
         if text := text_of(content_in(message)):
-            self._opened = opens_before(text, self._tags)
+            self._opened = opens_before(text, reasoning_in(message), self._tags)
         answer, thought = answer_in(message, self._tags)
         if answer != text:
             message = {**message, "content": answer, **({"reasoning": thought} if thought else {})}
@@ -157,7 +158,7 @@ class EndpointStudent:
         if not events.is_whole:
             raise StudentFailed("its stream ended before the answer did")
         if events.shown and events.shown[0].text:
-            self._opened = opens_before(events.shown[0].text, self._tags)
+            self._opened = opens_before(events.shown[0].text, events.shown[0].beside, self._tags)
         if last := events.rest():
             yield last
         if events.silent:
@@ -263,6 +264,7 @@ def _pass_on(choice: dict[str, Any], shown: Shown) -> None:
     """Leaves of a chunk's text what may be shown by now, and at the end of its choice all that is left."""
     delta = choice["delta"]
     text = text_of(delta.get("content"))
+    shown.beside += reasoning_in(delta)
     if not text and not choice["finish_reason"]:
         return
     new = (shown.add(text) if text else "") + (shown.end() if choice["finish_reason"] else "")

@@ -96,7 +96,9 @@ def plain_messages(value: Any) -> list[Any]:
         return []
     for roles in ((("user", "input"), ("assistant", "output")), (("user", "human"), ("assistant", "assistant"))):
         if all(isinstance(one.get(key), str) for one in value for _, key in roles):
-            return [{"role": role, "content": one[key]} for one in value for role, key in roles]
+            turns = [{"role": role, "content": one[key]} for one in value for role, key in roles]
+            system = value[0].get("system")  # XTuner's
+            return [{"role": "system", "content": system}, *turns] if isinstance(system, str) and system.strip() else turns
     plain = [_from_langchain(one) for one in value]
     return plain if is_conversation(plain) else []
 
@@ -165,9 +167,9 @@ def message_text(message: Mapping[str, Any], where: str) -> Any:
     content = content_text(_content(message), where)
     if _written_role(message) == "function_call":
         return _tagged(content, "tool_call")
-    calls = [call_text(call) for call in tool_calls(message)]
     if not isinstance(content, str):
         return content
+    calls = [text for call in tool_calls(message) if (text := call_text(call)) not in content]  # LangChain has both
     return "\n".join([*([content] if content.strip() or not calls else []), *calls])
 
 
@@ -204,14 +206,15 @@ def _part_text(part: Any, where: str) -> str:
     texts = [text for key in ("text", "value", "content", "refusal") if isinstance(text := part.get(key), str)]
     if kind in TEXT_PARTS and texts:
         return texts[0]
-    if kind in THOUGHT_PARTS or part.get("thought") is True:
+    if kind in THOUGHT_PARTS or part.get("thought") is True or part.keys() & {"reasoningContent", "cachePoint"}:
         return ""
-    if kind == "tool_use":
-        return call_text({"name": part.get("name"), "arguments": part.get("input")})
-    if kind == "tool_call" and isinstance(call := structured(part.get("value")), Mapping):  # as LLaMA-Factory writes it
+    if (call := call_in(part)) is not None:
         return call_text(call)
     if kind == "tool_result":
         return f"<tool_response>\n{content_text(part.get('content'), where)}\n</tool_response>"
+    if kind == "tool_call_response":  # OpenTelemetry's
+        result = part.get("response", part.get("result"))
+        return _tagged(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False), "tool_response")
     raise UsageError(
         f"{where} holds a part of type {str(kind or ', '.join(map(str, part)))!r}: only text can be learnt",
         "remove the part or the row",
@@ -223,10 +226,27 @@ def tool_calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     if message.get("type") == "function_call":  # an item of the Responses API
         return [dict(message)]
     listed = message.get("tool_calls")
-    calls = [one.get("function", one) for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    if isinstance(single := message.get("function_call"), Mapping):
-        calls = calls or [single]
-    return [dict(call) for call in calls if isinstance(call, Mapping) and call.get("name")]
+    calls = listed if isinstance(listed, list) else []
+    return [call for one in calls or [message.get("function_call")] if isinstance(one, Mapping) and (call := _call(one))]
+
+
+def call_in(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The call in a part of a message's content, whatever API wrote it; None for any other part."""
+    if isinstance(inner := part.get("functionCall") or part.get("toolUse"), Mapping):  # Gemini's, Bedrock Converse's
+        return {"name": inner.get("name"), "arguments": inner.get("input", inner.get("args"))}
+    if part.get("type") not in ("tool_use", "tool_call", "tool-call"):
+        return None
+    value = structured(part.get("value"))  # as LLaMA-Factory writes it
+    return _call(value if isinstance(value, Mapping) else part)
+
+
+def _call(one: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A call with name and arguments, as OpenAI, LangChain, OpenInference or Vercel's SDK write it; None for no call."""
+    for key in ("tool_call", "function"):
+        one = inner if isinstance(inner := one.get(key), Mapping) else one
+    name = one.get("name") or one.get("toolName")
+    arguments = next((one[key] for key in ("arguments", "args", "input") if one.get(key) is not None), None)
+    return {"name": name, "arguments": arguments} if name else None
 
 
 def call_text(call: Mapping[str, Any]) -> str:

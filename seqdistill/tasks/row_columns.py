@@ -16,6 +16,10 @@ HISTORIES = (
     *("history", "chat_history", "conversation_history", "dialog_history", "dialogue_history", "message_history"),
     *("previous_messages", "previous_turns"),
 )
+SYSTEMS = (
+    *("system", "instructions", "system_prompt", "systemInstruction", "system_instruction", "preamble", "system_message"),
+    *("systemPrompt", "system_instructions"),
+)
 MEDIA_COLUMN = re.compile(
     r"(image|img|audio|video)s?(?:_?(?:path|file|name|filename|base64|b64|bytes|data|url)s?|_?\d+)?", re.IGNORECASE
 )
@@ -40,6 +44,13 @@ def check_only_text(row: Mapping[str, Any], place: str) -> None:
             )
 
 
+def system_of(row: Mapping[str, Any], used: Set[str] = frozenset()) -> Any:
+    """The system text or its parts beside the messages of a row or a request, unless its column is `used`; None for none."""
+    found = next((row[key] for key in SYSTEMS if row.get(key) and key not in used), None)
+    asked = structured(row.get("chat_template_kwargs"))  # SmolTalk 2's
+    return found or (asked.get("custom_instructions") if isinstance(asked, Mapping) else None)
+
+
 def _is_media(value: Any) -> bool:
     """Whether a value is an image, a recording or a video: its bytes, its file or its address, or a list of those."""
     if isinstance(value, list):
@@ -62,7 +73,27 @@ def instruction_text(row: Mapping[str, Any]) -> str | None:
     instruction = row.get("instruction")
     if not isinstance(instruction, str) or not instruction.strip():
         return None
-    return "\n\n".join([instruction, *_texts(row, ("input", "context"))])
+    return "\n\n".join([instruction, *_asked_in(row, instruction)])
+
+
+def has_input(row: Mapping[str, Any]) -> bool:
+    """Whether a row has beside its prompt, in `input`, what the prompt is about and does not hold."""
+    prompt, asked = row.get("prompt"), row.get("input")
+    if not isinstance(prompt, str) or not isinstance(asked, str) or not asked.strip():
+        return False
+    return asked.strip() not in prompt and prompt.strip() not in asked and "{" not in prompt
+
+
+def _asked_in(row: Mapping[str, Any], instruction: str) -> list[str]:
+    """What an instruction is about: its input, or else a question or a text, and the context.
+
+    A text that holds the instruction is the whole row, as is Alpaca's `text` beside its `input`.
+    """
+    answers = _texts(row, ("output", "response", "answer", "completion"))
+    others = ("question", "query", "problem", *(() if "input" in row else ("text", "sentence")))
+    beside = [text for text in _texts(row, others) if instruction.strip() not in text and text not in answers]
+    beside = [text for text in beside if text.strip() not in instruction]
+    return [*(_texts(row, ("input",)) or beside[:1]), *_texts(row, ("context",))]
 
 
 def history_turns(row: Mapping[str, Any], place: str, used: Set[str] = frozenset()) -> list[Message]:

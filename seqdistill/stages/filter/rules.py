@@ -119,8 +119,13 @@ def drop_near_duplicates(
         return
     rows = rejections.kept(order)
     floor = FLOOR * config.similarity if config.scope == "pair" else 0.0
-    same = mix(facts.numbers + mix(facts.prompts.copy())) if within else facts.numbers
-    matches = near_duplicates(facts.sets, same, rows, config.similarity, floor, progress)
+    compared, same = rows, facts.numbers
+    if within:
+        _, prompt, counts = np.unique(facts.prompts[rows], return_inverse=True, return_counts=True)
+        compared, same = rows[counts[prompt] > 1], mix(facts.numbers + mix(facts.prompts.copy()))
+        if not len(compared):
+            return
+    matches = near_duplicates(facts.sets, same, compared, config.similarity, floor, progress)
     gone = np.flatnonzero(matches.kept_by >= 0)
     _guard(facts, rows, gone, matches.kept_by[gone], config, read)
     for row in gone.tolist():

@@ -21,6 +21,7 @@ from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import FilterConfig, Recipe, settings
 from seqdistill.records import is_hub_source, text_without_system, write_json
+from seqdistill.rights import stated_rights, terms_settings
 from seqdistill.run_prompts import run_prompts
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.filter.agreement import agreement_report
@@ -145,6 +146,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         record.finish(
             {**counts, "report.json": None},
             config=asdict(config),
+            rights=stated_rights(recipe),
             result=result,
             funnel=document["funnel"],
             usage={"judge": {"usd": judge["usd"]}} if judge else {},
@@ -213,7 +215,9 @@ def _settings(recipe: Recipe, form: AnswerForm) -> dict[str, Any]:
         for name, value in asdict(form).items()
         if value and (recipe.filter.schema or recipe.filter.score.by == "vote")
     }
-    for_the_card = {"teacher.license": recipe.teacher.license}
+    for_the_card = {"teacher.license": recipe.teacher.license, **terms_settings(recipe)}
+    if any(one.license != recipe.teacher.license for one in recipe.teachers):
+        for_the_card["teachers.license"] = [one.license for one in recipe.teachers]
     columns = {"task.columns": recipe.task.columns} if recipe.task.columns else {}
     return (
         own

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqdistill.engines.chat_templates import configured_template, set_defaults
+from seqdistill.engines.generation_config import stop_ids
 from seqdistill.engines.loading import generation_config, load, named
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
@@ -42,8 +43,7 @@ def read_student(student: Student, recipe: Recipe) -> Read:
     if student.vocabulary == "task":
         check_can_be_cut(tokenizer)
     generation = generation_config(student.source, what)
-    stops = getattr(text if generation is None else generation, "eos_token_id", None)
-    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
+    stops = stop_ids(getattr(text if generation is None else generation, "eos_token_id", None))
     if any(type(stop) is not int for stop in stops):
         raise UsageError(f"{what}: its eos_token_id is {stops}, which are no token ids", "copy or download the model again")
     positions = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length  # some models have no limit

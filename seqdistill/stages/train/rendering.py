@@ -68,11 +68,15 @@ class Template:
         self.control = set(tokenizer.all_special_ids) | added | self._stops
         self._behind = ""  # the text that the template writes behind an answer, which may contain a short one
         try:
-            row = self._rendered("a probe", PROBE, ANSWER, None)
-            self._behind = self._behind_answer(self._continued(self.prompt_text(PROBE), PROBE, ANSWER, None)[1], ANSWER)
+            self.end_of_turn = self._probed()
         except Unfit as error:
             raise UsageError(f"the student's chat template cannot be used for training: {error}", self._way_out) from None
-        self.end_of_turn = row.tokens[-1]
+
+    def _probed(self) -> int:
+        """The token that ends a turn; notes what is written behind an answer. Raises Unfit for an unfit template."""
+        row = self._rendered("a probe", PROBE, ANSWER, None)
+        self._behind = self._behind_answer(self._continued(self.prompt_text(PROBE), PROBE, ANSWER, None)[1], ANSWER)
+        return row.tokens[-1]
 
     def render(self, sample: Sample, reasoning: bool) -> Row:
         """One sample as tokens, with its reasoning before the answer where that is wanted and there. Raises Unfit."""
@@ -220,22 +224,28 @@ class Template:
 
     @property
     def _way_out(self) -> str:
-        """What to do about a template that cannot be used for training: TRL's training version of it, where there is one."""
+        """What to do about a template that cannot be used for training: TRL's training version of it, or an end to add."""
         known = {path.read_text(encoding="utf-8"): path for path in shipped_templates().values()}
         path = known.get(str(self._tokenizer.chat_template))
         training = path and path.with_name(f"{path.stem}_training.jinja")
         if training and training.exists() and self._trains_with(training.read_text(encoding="utf-8")):
             return f'try TRL\'s training version of it: [student] chat_template = "{training.stem}"; or another student'
+        ids = [*sorted(self._stops), *([] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id])]
+        for end in dict.fromkeys(self.decode([token]) for token in ids):
+            added = f"{{% if not add_generation_prompt %}}{{{{ {end!r} }}}}{{% endif %}}"
+            if self._trains_with(f"{self._tokenizer.chat_template}{added}"):
+                return f"copy the template to a .jinja file, add {added} to its end, and set [student] chat_template to it"
         return (
             "set [student] chat_template to one that renders prompt and answer alike and ends the turn, or use another student"
         )
 
     def _trains_with(self, chat_template: str) -> bool:
-        tokenizer = copy.copy(self._tokenizer)
-        tokenizer.chat_template = chat_template
+        other = copy.copy(self)
+        other._tokenizer = copy.copy(self._tokenizer)
+        other._tokenizer.chat_template, other._behind = chat_template, ""
         try:
-            Template(tokenizer, self._stops)
-        except UsageError:
+            other._probed()
+        except Unfit:
             return False
         return True
 

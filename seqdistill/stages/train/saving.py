@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.generation_config import stop_ids
 from seqdistill.engines.loading import load, processor_files, with_adapters
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
@@ -51,9 +52,7 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
             _check_finite(trainer)  # float16 ends at 65504
     plain = without_adapters(trainer.model)
     plain.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
-    stops = plain.generation_config.eos_token_id
-    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
-    stops = [end_of_turn, *(stop for stop in stops if stop != end_of_turn)]
+    stops = [end_of_turn, *(stop for stop in stop_ids(plain.generation_config.eos_token_id) if stop != end_of_turn)]
     plain.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # of any other nothing is saved

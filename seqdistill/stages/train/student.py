@@ -18,7 +18,7 @@ from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
-from seqdistill.records import Message, file_sha256, fingerprint, write_json
+from seqdistill.records import HUB_ID, Message, file_sha256, fingerprint, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.train.ranks import rank
 from seqdistill.stages.train.shrink import INFLUENCE_PROMPTS, shrink
@@ -66,6 +66,8 @@ def _named(recipe: Recipe) -> Student:
         raise UsageError(
             "no student is configured", "pass --student, or set model in the recipe's [student]: shrink:8, a hub id, a folder"
         )
+    if (base := recipe.student.base_model) is not None and not HUB_ID.fullmatch(base):
+        raise UsageError(f"[student] base_model = {base!r}: not a hub id", "write OWNER/NAME, or leave it out")
     kind, colon, rest = name.partition(":")
     if colon and kind == "shrink":
         if not (rest.isascii() and rest.isdigit() and int(rest) > 0):

@@ -27,6 +27,11 @@ def _chatgpt(row: Row) -> Row | None:
             found = [one.get("content") for one in objects(content.get("thoughts"))]
             thoughts = "\n".join(one for one in found if isinstance(one, str))
             continue
+        if content.get("content_type") in ("user_editable_context", "model_editable_context"):  # custom instructions, memory
+            texts = [content.get(key) for key in ("user_profile", "user_instructions", "model_set_context")]
+            if wanted := "\n\n".join(one for one in texts if isinstance(one, str) and one.strip()):
+                messages.append({"role": "system", "content": wanted})
+            continue
         parts = held if isinstance(held := content.get("parts"), list) else [content.get("text")]
         said = [part for part in parts if part not in ("", None)]
         hidden = as_dict(message.get("metadata")).get("is_visually_hidden_from_conversation") and role == "system"

@@ -4,6 +4,7 @@ Knows OpenAI's evals, Braintrust, Bedrock's invocation log, inspect, lm-eval, La
 of the command llm; `traces`, `chats` and `data_sets` know the rest. Does not read replies.
 """
 
+import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -109,9 +110,20 @@ def _archived(row: Row) -> list[Row] | None:
         request = structured(as_dict(as_dict(entry.get("request")).get("postData")).get("text"))
         response = as_dict(entry.get("response"))
         if isinstance(request, Mapping):
-            body = as_dict(response.get("content")).get("text")
+            body = _body(as_dict(response.get("content")))
             rows.append({"request": request, "response": structured(body), "status_code": response.get("status")})
     return rows
+
+
+def _body(content: Mapping[str, Any]) -> Any:
+    """The text of a response in an HTTP archive; None where it cannot be decoded."""
+    text = content.get("text")
+    if content.get("encoding") != "base64" or not isinstance(text, str):
+        return text
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except ValueError:
+        return None
 
 
 def _braintrust(row: Row) -> Row | None:

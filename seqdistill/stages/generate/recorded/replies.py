@@ -30,6 +30,8 @@ from seqdistill.stages.generate.recorded.streams import assembled, is_event_stre
 from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     TEXT_PARTS,
+    call_in,
+    call_text,
     chat_messages,
     check_no_files,
     is_assistant,
@@ -38,12 +40,11 @@ from seqdistill.tasks.messages import (
     tool_calls,
     with_system,
 )
-from seqdistill.tasks.row_columns import check_only_text
+from seqdistill.tasks.row_columns import check_only_text, system_of
 
 Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...}], "usage"}
 
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
-SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction", "preamble")
 PARTS = {  # of a message's content, each with what is in it
     "text": "text",
     "output_text": "text",
@@ -109,11 +110,6 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
             return with_system(messages, system_of(request), place)
     alone = next(iter(request.values())) if len(request) == 1 else None
     return messages_in(alone, place) if isinstance(alone, str) else None
-
-
-def system_of(row: Mapping[str, Any]) -> Any:
-    """The system text or its parts that a request or a conversation has beside its messages; None where it has none."""
-    return next((row[key] for key in SYSTEMS if row.get(key)), None)
 
 
 def _cohere_turns(history: Any, place: str) -> list[Message]:
@@ -204,6 +200,11 @@ def _responses(reply: Mapping[str, Any]) -> Reply | None:
     content = [part for one in items if as_dict(one).get("type") == "message" for part in _listed(one.get("content"))]
     if "image_generation_call" in kinds:
         raise UsageError("the answer holds an image, and only text can be learnt", "remove the row")
+    kinds &= {"custom_tool_call", "computer_call", "local_shell_call", "shell_call", "apply_patch_call"}
+    if kinds:
+        raise UsageError(
+            f"the answer is a call of type {min(kinds)!r}: only calls of functions can be learnt", "remove the row"
+        )
     thoughts = [one for one in items if as_dict(one).get("type") == "reasoning"]
     calls = [one for one in items if as_dict(one).get("type") == "function_call"]
     message = {"content": content, "reasoning": thoughts, "tool_calls": [{"function": call} for call in calls]}
@@ -292,6 +293,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     content = next((message[key] for key in ("value", "parts", "text") if message.get(key) is not None), None)
     content = content if (said := content_in(message)) is None else said
     texts, thoughts, calls = [], [], tool_calls(message)
+    beside_parts = len(calls)
     for part in [content] if isinstance(content, str) else _listed(content):
         kind = part.get("type") if isinstance(part, Mapping) else None
         if isinstance(part, str):
@@ -302,11 +304,8 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
             thoughts.append(thoughts_of(part.get("value")) or thoughts_of(part))
         elif isinstance(held := part.get("reasoningContent"), Mapping):  # of Converse
             thoughts.append(thoughts_of(held.get("reasoningText")))
-        elif kind == "tool_call" and isinstance(call := structured(part.get("value")), Mapping):
-            calls.append({"name": call.get("name"), "arguments": call.get("arguments")})
-        elif kind == "tool_use" or "functionCall" in part or "toolUse" in part:
-            call = part.get("functionCall") or part.get("toolUse") or part
-            calls.append({"name": call.get("name"), "arguments": call.get("input", call.get("args"))})
+        elif (call := call_in(part)) is not None:
+            calls += [call] if call_text(call) not in map(call_text, calls[:beside_parts]) else []  # LangChain has both
         elif not str(kind).endswith(SERVER_TOOLS):
             texts.append(_text_of_part(part))
     beside = next((thought for key in REASONING if (thought := thoughts_of(message.get(key)))), "")

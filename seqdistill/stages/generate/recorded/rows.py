@@ -24,7 +24,6 @@ from seqdistill.stages.generate.recorded.replies import (
     completions_of,
     finish_of,
     messages_in,
-    system_of,
     usage_in,
     whole_reply,
 )
@@ -41,7 +40,7 @@ from seqdistill.tasks.messages import (
     with_system,
 )
 from seqdistill.tasks.prompt_files import column_value, has_column, value_text
-from seqdistill.tasks.row_columns import check_only_text, ends_with, history_turns, instruction_text
+from seqdistill.tasks.row_columns import check_only_text, ends_with, has_input, history_turns, instruction_text, system_of
 
 Row = dict[str, Any]
 
@@ -285,8 +284,10 @@ def exchanges(
 def _reference(row: Row, place: str) -> str | None:
     if row.get("reference") is not None:
         return value_text(row, "reference", place)
-    gold = next((row[key] for key in GOLD if isinstance(row.get(key), (str, int, float))), None)
-    return value_text({"reference": gold}, "reference", place) if row.keys() & {*ANSWERS, *REPLIES} else None
+    keys = GOLD if (messages := _conversation(row)) is None else (*GOLD, "answer", "target")
+    gold = next((row[key] for key in keys if isinstance(row.get(key), (str, int, float))), None)
+    has_answer = messages is not None or row.keys() & {*ANSWERS, *REPLIES, "choices", "candidates", "message"}
+    return value_text({"reference": gold}, "reference", place) if has_answer else None
 
 
 def _beside(row: Row) -> dict[str, Any]:
@@ -365,6 +366,8 @@ def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator
 
 
 def _weight(message: Mapping[str, Any]) -> float:
+    if any(message.get(key) is not None and not message[key] for key in ("train", "loss")):  # axolotl's, ms-swift's
+        return 0.0
     weight = message.get("weight", message.get("loss_weight", 1))
     return float(weight) if isinstance(weight, (int, float)) else 1.0
 
@@ -392,7 +395,8 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
     else:
         name = "prompt" if key in TEXTS else str(key)
         elsewhere = {one: row[one] for one in ("previous_response_id", "suffix") if one in row}
-        prompt = messages_in({name: row[str(key)], **elsewhere}, place)
+        text = f"{row[key]}\n\n{row['input']}" if key == "prompt" and has_input(row) else row[str(key)]
+        prompt = messages_in({name: text, **elsewhere}, place)
         earlier = history_turns(row, place) if isinstance(row[str(key)], str) else []
         prompt = with_system(joined(earlier, prompt or []), system_of(row), place)
     if has_turns(reply):  # preference data repeat the prompt in what was chosen

@@ -13,7 +13,7 @@ from seqdistill.engines.loading import load, skeleton
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
 from seqdistill.stages.train.cutting import decoder_layers
-from seqdistill.stages.train.methods import Lesson, Step
+from seqdistill.stages.train.methods import Step, TrainingSetup
 from seqdistill.stages.train.reading import Read
 from seqdistill.stages.train.shrink import Cut, recorded_cuts
 from seqdistill.stages.train.student import Student
@@ -130,14 +130,14 @@ def recorded_cut(recipe: Recipe, teacher: Any) -> Cut | None:
     return next((cut for cut in cuts if cut.of in (None, teacher.num_hidden_layers)), cuts[0] if cuts else None)
 
 
-def with_terms(lesson: Lesson, loss: Callable[[Step], Any]) -> Callable[[Step], Any]:
-    """The loss and the terms that [train] gives a weight. Loads the teacher; `lesson.model` is watched from here on."""
-    if not (weights := wanted(lesson.recipe.train)):
+def with_terms(setup: TrainingSetup, loss: Callable[[Step], Any]) -> Callable[[Step], Any]:
+    """The loss and the terms that [train] gives a weight. Loads the teacher; `setup.model` is watched from here on."""
+    if not (weights := wanted(setup.recipe.train)):
         return loss
-    config = lesson.recipe.train
-    teacher, layers = _teacher(lesson)
-    lesson.beside.append(teacher)
-    theirs, own = Watched(teacher, layers, weights), Watched(lesson.model, range(len(layers)), weights)
+    config = setup.recipe.train
+    teacher, layers = _teacher(setup)
+    setup.beside.append(teacher)
+    theirs, own = Watched(teacher, layers, weights), Watched(setup.model, range(len(layers)), weights)
 
     def losses(step: Step) -> Any:  # -> (N)
         import torch
@@ -204,17 +204,17 @@ def check_rows(config: TrainConfig, rows: int) -> None:
         )
 
 
-def _teacher(lesson: Lesson) -> tuple[Any, list[int]]:
+def _teacher(setup: TrainingSetup) -> tuple[Any, list[int]]:
     """The teacher, loaded beside the student, and which of its layers the student's are. Raises UsageError for another one."""
-    of_teacher = lesson.student.layers is not None and lesson.student.origins is None
-    source: ModelConfig = lesson.student.source if of_teacher else lesson.recipe.teacher
-    device = lesson.arguments.device
+    of_teacher = setup.student.layers is not None and setup.student.origins is None
+    source: ModelConfig = setup.student.source if of_teacher else setup.recipe.teacher
+    device = setup.arguments.device
     teacher = load("AutoModelForCausalLM", source, dtype="float32" if device.type == "cpu" else "auto").to(device).eval()
-    restrict_teacher(teacher, source, lesson.before_cuts)
+    restrict_teacher(teacher, source, setup.before_cuts)
     teacher.requires_grad_(False)
-    texts = [model.config.get_text_config(decoder=True) for model in (teacher, lesson.model)]
-    recorded = recorded_cut(lesson.recipe, texts[0]) or Cut([], None)
-    cut = Cut(lesson.base.layers, None) if lesson.base.layers else recorded
+    texts = [model.config.get_text_config(decoder=True) for model in (teacher, setup.model)]
+    recorded = recorded_cut(setup.recipe, texts[0]) or Cut([], None)
+    cut = Cut(setup.base.layers, None) if setup.base.layers else recorded
     _check_origin(source.model, cut, *texts)
     return teacher, cut.layers
 
