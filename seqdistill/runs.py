@@ -77,6 +77,12 @@ class Run:
             manifest["fingerprint"] = ""
             write_json(path, {**manifest, "seal": seal(manifest)})
 
+    def mark_smoke(self, stage: str, count: int) -> None:
+        """Notes in a stage's manifest that it is of a smoke run of `count` prompts."""
+        if manifest := self.manifest(stage):
+            manifest["smoke"] = count
+            write_json(self.file(stage, "manifest.json"), {**manifest, "seal": seal(manifest)})
+
     def need(self, stage: str, name: str) -> Path:
         """The path of a file that an earlier stage must have written. Raises UsageError naming the command to run."""
         path = self.file(stage, name)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from log_shapes import ANSWER, ASKED, CHAT, GEMINI, REPLY
+from log_shapes import ANSWER, ASKED, CALL, CHAT, GEMINI, REPLY
 
 
 def node(name: str, parent: str | None, role: str, text: str, rank: int | None = None, **more: Any) -> dict[str, Any]:
@@ -44,6 +44,25 @@ TREE = {
     },
 }
 LONGER = [(["2 + 3?"], "5"), (["2 + 3?", "5", "And 1?"], "6")]
+TASK = (["Add.\n\n2 + 3?"], "5")
+BEFORE: dict[str, dict[str, Any]] = {
+    "pairs": {"history": [["2 + 3?", "5"]]},
+    "messages": {"history": [ASKED, ANSWER]},
+    "messages with the question": {"history": [ASKED, ANSWER, {**ASKED, "content": "And 1?"}]},
+    "messages of ShareGPT": {"history": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]},
+    "objects": {"history": [{"question": "2 + 3?", "answer": "5"}]},
+    "input and output": {"history": [{"input": "2 + 3?", "output": "5"}]},
+    "a transcript": {"history": "Human: 2 + 3?\n\nAssistant: 5"},
+    "JSON": {"history": json.dumps([["2 + 3?", "5"]])},
+    "chat_history": {"chat_history": [{"type": "human", "content": "2 + 3?"}, {"type": "ai", "content": "5"}]},
+    "the first is empty": {"history": [], "conversation_history": [ASKED, ANSWER]},
+}
+EARLIER = {"messages": [ASKED, ANSWER, {**ASKED, "content": "And 1?"}]}
+WITH_CALL = [{"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "5"}, ANSWER]
+AFTER_CALL = (
+    ["2 + 3?", '<tool_call>\n{"name": "add", "arguments": {"a": 2}}\n</tool_call>', "<tool_response>\n5\n</tool_response>"],
+    "5",
+)
 QA = (["Capital?\n\nParis is the capital."], "Paris")
 RATED = [
     {"model": "x", "response": "6", "overall_score": 4.0, "annotations": {"helpfulness": {"Rating": "4"}}},
@@ -641,5 +660,168 @@ CASES: dict[
         ],
         [SUM, SUM, (["2 + 3?"], "5."), SUM, (["2 + 3?"], "five")],
         1,
+    ),
+    **{
+        f"a preference whose last question follows an exchange, {name}": ([{**EARLIER, **chosen}], [LONGER[1]], 0)
+        for name, chosen in {
+            "the answer a message of ShareGPT": {
+                "chosen": {"from": "gpt", "value": "6"},
+                "rejected": {"from": "gpt", "value": "7"},
+            },
+            "a message": {"chosen": {"role": "assistant", "content": "6"}, "rejected": "7"},
+            "a message of Gemini": {"output": {"role": "model", "parts": [{"text": "6"}]}},
+            "a text": {"chosen": "6", "rejected": "7"},
+            "a list of one": {"chosen": [{**ANSWER, "content": "6"}]},
+            "an output": {"output": "6"},
+            "what was expected": {"ideal": "6"},
+            "the whole conversation again": {"chosen": [*EARLIER["messages"], {**ANSWER, "content": "6"}]},
+            "its last turn again": {"chosen": [EARLIER["messages"][-1], {**ANSWER, "content": "6"}]},
+        }.items()
+    },
+    "a preference of LLaMA-Factory": (
+        [
+            {
+                "conversations": [{"from": "human", "value": "2 + 3?"}],
+                "chosen": {"from": "gpt", "value": "5"},
+                "rejected": {"from": "gpt", "value": "6"},
+            }
+        ],
+        [SUM],
+        0,
+    ),
+    "a preference whose system message is beside what was chosen": (
+        [{"prompt": [{"role": "system", "content": "S"}, ASKED], "chosen": [ASKED, ANSWER]}],
+        [(["S", "2 + 3?"], "5")],
+        0,
+    ),
+    **{
+        f"an answer with a call of a tool and its result before it, {name}": ([row], [AFTER_CALL], 0)
+        for name, row in {
+            "prompt and completion": {"prompt": [ASKED], "completion": WITH_CALL},
+            "a text and its completion": {"prompt": "2 + 3?", "completion": WITH_CALL},
+            "chosen": {"prompt": [ASKED], "chosen": WITH_CALL, "rejected": [ANSWER]},
+            "a preference line": {
+                "input": {"messages": [ASKED]},
+                "preferred_output": WITH_CALL,
+                "non_preferred_output": [ANSWER],
+            },
+            "a request and the messages of its response": {"request": CHAT, "response": {"messages": [ASKED, *WITH_CALL]}},
+            "a graph of LangGraph": {
+                "inputs": {"messages": [{"type": "human", "content": "2 + 3?"}]},
+                "outputs": {
+                    "messages": [
+                        {"type": "human", "content": "2 + 3?", "id": "1"},
+                        {"type": "ai", "content": "", "tool_calls": [CALL]},
+                        {"type": "tool", "content": "5", "tool_call_id": "c1"},
+                        {"type": "ai", "content": "5"},
+                    ]
+                },
+            },
+        }.items()
+    },
+    **{
+        f"earlier turns in a column of their own, {name}": ([{**row, **BEFORE[key]}], [LONGER[1]], 0)
+        for name, row, key in [
+            *[(f"{key}", {"prompt": "And 1?", "response": "6"}, key) for key in BEFORE],
+            ("of ms-swift", {"query": "And 1?", "response": "6"}, "pairs"),
+            ("of a question", {"question": "And 1?", "answer": "6"}, "chat_history"),
+            ("of an instruction", {"instruction": "And 1?", "output": "6"}, "messages"),
+        ]
+    },
+    "earlier turns behind the system message": (
+        [{"system": "S", "query": "And 1?", "response": "6", "history": [["2 + 3?", "5"]]}],
+        [(["S", "2 + 3?", "5", "And 1?"], "6")],
+        0,
+    ),
+    "columns whose names or texts only look like an image": (
+        [
+            {"prompt": "2 + 3?", "completion": "5", "image": "a cat on a mat", "images": [], "video": None, "audio": ""},
+            {"prompt": "2 + 3?", "completion": "5", "image_url": "https://a.b/product/12.jpg", "image": {"text": "none"}},
+            {"prompt": "Read <image> of the feed.", "completion": "5", "imagery": "1.png"},
+        ],
+        [SUM, SUM, (["Read <image> of the feed."], "5")],
+        0,
+    ),
+    "a file in Claude's export whose text is there": (
+        [
+            {
+                "chat_messages": [
+                    {
+                        "sender": "human",
+                        "text": "Sum?",
+                        "attachments": [{"file_name": "a.txt", "extracted_content": "2 + 3"}],
+                        "files": [{"file_name": "a.txt"}],
+                    },
+                    {"sender": "assistant", "text": "5", "files": []},
+                ]
+            }
+        ],
+        [(["Sum?\n\n2 + 3"], "5")],
+        0,
+    ),
+    "an earlier turn of Converse with its reasoning": (
+        [
+            {
+                "request": {
+                    "messages": [
+                        {"role": "user", "content": [{"text": "2 + 3?"}]},
+                        {
+                            "role": "assistant",
+                            "content": [{"reasoningContent": {"reasoningText": {"text": "x"}}}, {"text": "5"}],
+                        },
+                        {"role": "user", "content": [{"text": "And 1?"}]},
+                    ]
+                },
+                "response": {
+                    "output": {"message": {"role": "assistant", "content": [{"text": "6"}]}},
+                    "stopReason": "end_turn",
+                },
+            }
+        ],
+        [LONGER[1]],
+        0,
+    ),
+    **{
+        f"an earlier call, {name}": ([{"messages": [ASKED, call, {"role": "tool", "content": "5"}, ANSWER]}], [AFTER_CALL], 0)
+        for name, call in {
+            "LangChain's": {
+                "type": "ai",
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"name": "add", "args": {"a": 2}}],
+            },
+            "OpenInference's": {"role": "assistant", "tool_calls": [{"tool_call": CALL}]},
+            "in its content and beside it": {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "name": "add", "input": {"a": 2}}],
+                "tool_calls": [{"name": "add", "args": {"a": 2}}],
+            },
+            "OpenTelemetry's": {"role": "assistant", "parts": [{"type": "tool_call", "name": "add", "arguments": {"a": 2}}]},
+            "Vercel's": {"role": "assistant", "content": [{"type": "tool-call", "toolName": "add", "input": {"a": 2}}]},
+        }.items()
+    },
+    **{
+        f"an instruction and what it is about, in {key}": ([{"instruction": "Add.", key: "2 + 3?", "output": "5"}], [TASK], 0)
+        for key in ("input", "question", "query", "text", "sentence", "context")
+    },
+    "an instruction whose text or question repeats it": (
+        [
+            {"instruction": "2 + 3?", "output": "5", "text": "### Instruction:\n2 + 3?\n\n### Response:\n5"},
+            {"instruction": "2 + 3?", "input": "", "output": "5", "text": "Below is an instruction."},
+            {"instruction": "2 + 3?", "question": "2 + 3?", "answer": "5"},
+            {"instruction": "2 + 3?", "text": "5", "output": "5"},
+        ],
+        [SUM] * 4,
+        0,
+    ),
+    "a prompt and what it is about, in input": ([{"prompt": "Add.", "input": "2 + 3?", "output": "5"}], [TASK], 0),
+    "a prompt that holds its input, or is a template of it": (
+        [
+            {"prompt": "Add.\n\n2 + 3?", "input": "2 + 3?", "output": "5"},
+            {"prompt": "2 + 3?", "input": "Q: 2 + 3?", "output": "5"},
+            {"prompt": "2 + 3?", "input": "", "output": "5"},
+        ],
+        [TASK, SUM, SUM],
+        0,
     ),
 }

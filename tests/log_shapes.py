@@ -1,5 +1,6 @@
 """Rows of logs and data sets, in the shapes in which people have them."""
 
+import base64
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -102,6 +103,10 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "flat": [{**CHAT, "response": REPLY}],
     "a stored completion with its messages": [{**REPLY, "messages": [ASKED]}],
     "a stored completion and its list of messages": [REPLY, {**ASKED, "id": "chatcmpl-1-0", "name": None}],
+    "a stored completion whose message is in parts": [
+        REPLY,
+        {"id": "chatcmpl-1-0", "role": "user", "content": None, "content_parts": [{"type": "text", "text": "2 + 3?"}]},
+    ],
     "pages of stored completions, one a line": [
         {"object": "list", "data": [REPLY], "first_id": "chatcmpl-1", "has_more": False},
         {"object": "list", "data": [{**ASKED, "id": "chatcmpl-1-0", "name": None}], "has_more": False},
@@ -169,6 +174,31 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     ],
     "Bedrock Converse": [
         {"model": "m", "request": {"messages": [{"role": "user", "content": [{"text": "2 + 3?"}]}]}, "response": CONVERSE}
+    ],
+    "Bedrock Converse with cache points and an earlier turn's reasoning": [
+        {
+            "model": "m",
+            "request": {
+                "system": [{"cachePoint": {"type": "default"}}],
+                "messages": [{"role": "user", "content": [{"text": "2 + 3?"}, {"cachePoint": {"type": "default"}}]}],
+            },
+            "response": CONVERSE,
+        }
+    ],
+    "an HTTP archive whose response is in base64": [
+        {
+            "log": {
+                "entries": [
+                    {
+                        "request": {"method": "POST", "postData": {"text": json.dumps(CHAT)}},
+                        "response": {
+                            "status": 200,
+                            "content": {"encoding": "base64", "text": base64.b64encode(json.dumps(REPLY).encode()).decode()},
+                        },
+                    }
+                ]
+            }
+        }
     ],
     "a Bedrock batch": [{"recordId": "r", "modelInput": {**CHAT, "anthropic_version": "x"}, "modelOutput": CLAUDE}],
     "Responses as text": [{"request": {"model": "m", "input": "2 + 3?"}, "response": json.dumps(RESPONSE)}],

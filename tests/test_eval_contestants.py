@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, answer
+from conftest import BRACKETS
 from finished_runs import finished_run, recipe
 from test_eval import served, write_test
 
@@ -98,6 +99,18 @@ def test_the_settings_of_a_student_that_are_not_applied_are_in_the_scores(run: R
     few = replace(plan, teacher=TeacherConfig(), eval=replace(plan.eval, limit=10, max_tokens=2))
     models = evaluate(run, few, Silent()).scores["models"]
     assert models["student"]["neutralised"] == ["repetition_penalty = 1.3"] and "neutralised" not in models["base"]
+
+
+def test_the_untrained_student_is_prompted_by_the_template_that_it_was_trained_with(
+    run: Run, plan: Recipe, tmp_path: Path, prompted: list[str]
+) -> None:
+    base, own = run.file("train", "base"), tmp_path / "brackets.jinja"
+    own.write_text(BRACKETS, encoding="utf-8")
+    (base / "chat_template.jinja").unlink()
+    few = replace(plan, teacher=TeacherConfig(), eval=replace(plan.eval, limit=10, max_tokens=2))
+    evaluate(run, replace(few, student=replace(few.student, chat_template=str(own))), Silent())
+    by_brackets = [text for text in prompted if text.startswith("<|im_start|>(user)")]
+    assert len(by_brackets) == 10 and len(prompted) == 20, "the trained student has its template in its folder"
 
 
 def test_the_base_is_prompted_last_and_for_a_multiple_of_the_teachers_length(run: Run, plan: Recipe) -> None:

@@ -78,6 +78,10 @@ def test_limit_is_the_first_prompts(tmp_path: Path) -> None:
         ({"prompt": 3}, ":2: key 'prompt' is 3, no text and no messages"),
         ({"prompt": None}, ":2: key 'prompt' is null, no text and no messages"),
         ({"prompt": "x", "image": {"bytes": "...", "path": "x.png"}}, ":2: the row holds images"),
+        ({"prompt": "x", "history": ["hi", "hello"]}, ":2: 'history' is not messages and no pairs"),
+        ({"prompt": "x", "image": "1.jpg"}, ":2: the row holds images, in 'image'"),
+        ({"image": "12", "messages": [{"role": "user", "content": "<image>\nx"}]}, ":2: the row holds images"),
+        ({"messages": [{"role": "user", "content": "x", "images": ["AA"]}]}, ":2: message 1 of 'messages' holds images"),
         ({"text": "x"}, ":2: the row has no prompt; its keys are text"),
         ({"messages": []}, ":2: key 'messages' is not a list of messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, ":2: message 1 of 'messages' has the unknown role 'robot'"),
@@ -162,7 +166,27 @@ RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
         ({"instruction": "Add.", "input": "2 + 3?", "output": "5"}, ["Add.\n\n2 + 3?"], "5"),
         ({"instruction": "2 + 3?", "output": "5", "history": [["hi", "hello"]]}, ["hi", "hello", "2 + 3?"], "5"),
         ({"instruction": "2 + 3?", "output": "5", "history": []}, ["2 + 3?"], "5"),
+        ({"instruction": "Add.", "question": "2 + 3?", "answer": "5"}, ["Add.\n\n2 + 3?"], "5"),
+        ({"instruction": "Add.", "query": "2 + 3?", "context": "c", "response": "5"}, ["Add.\n\n2 + 3?\n\nc"], "5"),
+        ({"instruction": "Add.", "text": "2 + 3?", "output": "5"}, ["Add.\n\n2 + 3?"], "5"),
+        ({"instruction": "2 + 3?", "output": "5", "text": "### Instruction:\n2 + 3?\n\n### Response:\n5"}, ["2 + 3?"], "5"),
+        ({"instruction": "2 + 3?", "input": "", "output": "5", "text": "Below is ..."}, ["2 + 3?"], "5"),
+        ({"instruction": "2 + 3?", "question": "2 + 3?", "answer": "5"}, ["2 + 3?"], "5"),
+        *[
+            ({"prompt": "2 + 3?", "system": "S", key: history}, ["S", "hi", "hello", "2 + 3?"], None)
+            for key, history in (
+                ("history", [["hi", "hello"]]),
+                ("history", [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]),
+                ("chat_history", [{"question": "hi", "answer": "hello"}]),
+                ("history", "Human: hi\n\nAssistant: hello"),
+            )
+        ],
         ({"prompt": "2 + 3?", "system_prompt": "S"}, ["S", "2 + 3?"], None),
+        ({"prompt": "2 + 3?", "system_message": "S"}, ["S", "2 + 3?"], None),
+        ({"conversation": [{"system": "S", "input": "2 + 3?", "output": "5"}]}, ["S", "2 + 3?"], "5"),
+        ({"messages": ASKED, "chat_template_kwargs": {"custom_instructions": "S"}}, ["S", "2 + 3?"], None),
+        ({"custom_id": "r", "body": {"model": "m", "instructions": "S", "input": "2 + 3?"}}, ["S", "2 + 3?"], None),
+        ({"custom_id": "r", "body": {"model": "m", "system": "S", "messages": ASKED}}, ["S", "2 + 3?"], None),
         ({"prompt": "2 + 3?", "reference": {"text": ["5", "five"], "answer_start": [0, 4]}}, ["2 + 3?"], "5"),
         ({"prompt": "2 + 3?", "reference": {"text": [], "answer_start": []}}, ["2 + 3?"], None),
         ({"message_id": "a", "parent_id": None, "role": "prompter", "text": "2 + 3?", "rank": None}, ["2 + 3?"], None),
@@ -236,6 +260,13 @@ def test_columns_by_other_names_are_mapped_and_the_rest_are_variables(tmp_path: 
     assert (prompt.reference, prompt.slice, prompt.id, prompt.group) == ("7", "physics", "12", "d1")
     (asked,) = load_prompts(jsonl(tmp_path, {"talk": ASKED, "prompt": "no"}), PLAIN, columns={"messages": "talk"})
     assert asked.messages == ASKED
+
+
+def test_a_column_of_earlier_turns_that_the_template_writes_is_not_put_before_the_prompt(tmp_path: Path) -> None:
+    row = {"prompt": "2 + 3?", "history": ["hi"]}
+    view = {"user": "{{ history[0] }} {{ prompt }}"}
+    (prompt,) = load_prompts(jsonl(tmp_path, row), Template(None, None, view, view))
+    assert [message["content"] for message in prompt.messages] == ["hi 2 + 3?"]
 
 
 def test_a_column_within_an_object_is_named_by_its_path(tmp_path: Path) -> None:
@@ -323,6 +354,8 @@ def test_what_is_left_out_of_rows_is_mentioned(tmp_path: Path) -> None:
         ({"question": "Which?", "choices": ["a", "b"]}, "{{ prompt }}", "the column 'choices' is in no prompt"),
         ({"question": "Who?", "context": "Ann did."}, "{{ prompt }} {{ context }}", None),
         ({"question": "Who?", "context": ""}, "{{ prompt }}", None),
+        ({"prompt": "Translate.", "input": "Hallo", "question": "x"}, "{{ prompt }}", "the column 'input' is in no prompt"),
+        ({"prompt": "Translate: Hallo", "input": "Hallo", "question": "x"}, "{{ prompt }}", None),
     ],
 )
 def test_what_a_question_is_about_and_no_prompt_holds_is_mentioned(

@@ -1,16 +1,18 @@
 """Recorded answers that are JSON, look like a stream or hold more than text: what is taken of them. A line a case."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from generate_runs import Notes
-from log_shapes import ASKED, CHAT, CHOICE, REPLY, RESPONSE
+from log_shapes import ASKED, CHAT, CHOICE, LANGFUSE, PROMPTFOO, REPLY, RESPONSE
 from test_recorded_shapes import imported, lines
 
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
+from seqdistill.records import read_samples
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
 
@@ -28,6 +30,9 @@ OBJECTS: list[dict[str, Any]] = [
     {"question": "Which?", "choices": [{"label": "A", "text": "red"}]},
     {"messages": 3, "unread": True},
     {"message": {"title": "t", "content": "c"}},
+    {"type": "refusal", "reason": "rude"},
+    {"type": "message", "subject": "x"},
+    {"type": "text", "label": "x"},
 ]
 
 
@@ -37,6 +42,46 @@ def test_an_answer_that_is_json_stays_whole(tmp_path: Path, answer: dict[str, An
     rows = [{"prompt": "p", column: answer}, {"prompt": "q", column: json.dumps(answer)}]
     result, samples = imported(tmp_path, lines(tmp_path, rows))
     assert ([one.text for one in samples], result.unread) == ([json.dumps(answer)] * 2, 0)
+
+
+ARRAYS: list[list[dict[str, Any]]] = [
+    [{"type": "person", "name": "Ann"}, {"type": "place", "name": "Rome"}],
+    [{"name": "Ann"}],
+    [{"name": "Ann", "role": "engineer"}],
+    [{"from": "Paris", "to": "Rome", "value": 3}],
+    [{"type": "text", "label": "x"}],
+    [{"type": "message", "subject": "x"}],
+    [{"type": "phone_call", "minutes": 3}],
+    [{"function": "add", "value": 5}],
+    [{"message": "hi", "sender": "Ann"}],
+]
+IN_ARRAYS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "prompt and output": lambda answer: {"prompt": "2 + 3?", "output": answer},
+    "input and output": lambda answer: {"input": "2 + 3?", "output": answer},
+    "prompt and completion": lambda answer: {"prompt": "2 + 3?", "completion": answer},
+    "Alpaca": lambda answer: {"instruction": "2 + 3?", "input": "", "output": answer},
+    "Promptfoo": lambda answer: {**PROMPTFOO, "response": {"output": answer, "tokenUsage": {"prompt": 7, "completion": 3}}},
+    "Langfuse": lambda answer: {**LANGFUSE, "input": [ASKED], "output": answer},
+    "Braintrust": lambda answer: {"span_id": "s", "input": [ASKED], "output": answer, "metadata": {"model": "m"}},
+}
+
+
+@pytest.mark.parametrize("shape", IN_ARRAYS)
+def test_an_answer_that_is_a_json_array_stays_whole(tmp_path: Path, shape: str) -> None:
+    for number, answer in enumerate(ARRAYS):
+        result, (sample,) = imported(tmp_path / str(number), lines(tmp_path, [IN_ARRAYS[shape](answer)]))
+        assert (sample.prompt, sample.text, result.unread) == ([ASKED], json.dumps(answer), 0)
+
+
+@pytest.mark.parametrize(
+    "output", [{"message": {"title": "t", "content": "c"}}, {"candidates": [{"name": "Ann"}]}, ["Ann", "Bob"]]
+)
+def test_what_promptfoo_parsed_is_written_as_json_and_nothing_is_left_out(tmp_path: Path, output: Any) -> None:
+    notes = Notes()
+    rows = [IN_ARRAYS["Promptfoo"](output), PROMPTFOO]
+    result = import_recorded(Run(tmp_path / "run"), Recipe(), [lines(tmp_path, rows)], notes)
+    assert [one.text for one in read_samples(result.path)] == [json.dumps(output), "5"]
+    assert not any("left out" in one for one in notes.notes)
 
 
 def test_an_answer_in_json_may_be_messages(tmp_path: Path) -> None:
@@ -79,7 +124,15 @@ def test_an_answer_with_an_image_or_code_that_was_run_is_not_taken_without_it(tm
 
 
 @pytest.mark.parametrize(
-    "text", ["data: 5", '{"done": true, "message": "ok"}', '{"a": 1}\n{"a": 2}', '[{"error": "x"}]', ": 5"]
+    "text",
+    [
+        *("[truncated]", "The name was [REDACTED] by the court.", "Set litellm_truncated = 3"),
+        "data: 5",
+        '{"done": true, "message": "ok"}',
+        '{"a": 1}\n{"a": 2}',
+        '[{"error": "x"}]',
+        ": 5",
+    ],
 )
 def test_an_answer_that_only_looks_like_a_stream_is_text(tmp_path: Path, text: str) -> None:
     _, samples = imported(tmp_path, lines(tmp_path, [{"request": CHAT, "response": text}, {"prompt": "p", "completion": text}]))

@@ -44,6 +44,11 @@ def test_a_wrong_value_anywhere_is_never_more_than_a_line_that_cannot_be_read(tm
         ({"question": "2 + 3?", "answer": "5", "reference": "five", "ground_truth": "no"}, "five"),
         ({"span_id": "s", "input": [ASKED], "output": "5", "expected": "five"}, "five"),
         ({"input": "2 + 3?", "ideal": "5"}, None),
+        *[({"messages": [ASKED, ANSWER], key: "five"}, "five") for key in ("ground_truth", "expected", "answer", "target")],
+        ({"messages": [ASKED, ANSWER], "answer": "five", "solution": "So: 5", "generations": ["5"]}, "five"),
+        ({"chosen": [ASKED, ANSWER], "rejected": [ASKED, ANSWER], "answer": 5}, "5"),
+        ({**CHAT, "choices": REPLY["choices"], "ground_truth": "five"}, "five"),
+        ({"messages": [ASKED, ANSWER, ASKED], "answer": "5"}, None),
         ({"problem": "2 + 3?", "answer": "five", "generations": ["5"]}, "five"),
         ({"problem": "2 + 3?", "answer": "five", "generations": ["5"], "correctness": [True]}, "five"),
         ({"prompt": "2 + 3?", "completion": "5", "expected": {"a": 1}}, None),
@@ -117,6 +122,7 @@ def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> Non
                 {"choice1": "red", "choice2": "blue"},
             )
         ],
+        ({"prompt": "2 + 3?", "completion": "5", "history": ["hi", "hello"]}, "'history' is not messages and no pairs of a"),
         ({"question": "How many?", "table": {"header": ["a"], "rows": [["1"]]}, "answers": ["1"]}, "the 'table' is not in"),
         *[
             (
@@ -164,6 +170,22 @@ def test_answers_that_were_given_with_tools_are_mentioned(tmp_path: Path) -> Non
                 },
             },
             "a part of type 'image_asset_pointer': only text can be learnt",
+        ),
+        (
+            {
+                "current_node": "b",
+                "mapping": {
+                    "a": {
+                        "message": {
+                            "author": {"role": "user"},
+                            "content": {"parts": ["Summarise it."]},
+                            "metadata": {"attachments": [{"name": "a.pdf"}]},
+                        }
+                    },
+                    "b": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["Done."]}}, "parent": "a"},
+                },
+            },
+            "holds files, and only text",
         ),
         (
             {"status_code": 429, "request": json.dumps(CHAT), "response": json.dumps({"error_code": "LIMIT"})},

@@ -39,6 +39,7 @@ from seqdistill.recipe.tables import GenerateConfig, Recipe
 from seqdistill.records import Sample, read_samples
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import ImportResult, import_recorded
+from seqdistill.tasks.messages import structured
 
 
 def imported(folder: Path, path: Path, recipe: Recipe | None = None) -> tuple[ImportResult, list[Sample]]:
@@ -196,6 +197,9 @@ def test_finish_reasons_are_those_of_one_vocabulary(tmp_path: Path, row: object,
     assert (sample.text, sample.finish_reason) == ("5", reason)
 
 
+LANGCHAIN_CALL = {"name": "add", "args": {"a": 2}, "id": "c1", "type": "tool_call"}
+
+
 @pytest.mark.parametrize(
     "row",
     [
@@ -213,11 +217,68 @@ def test_finish_reasons_are_those_of_one_vocabulary(tmp_path: Path, row: object,
             "response": {**RESPONSE, "output": [{"type": "function_call", "name": "add", "arguments": '{"a": 2}'}]},
         },
         {"request": CHAT, "response": [chunk({"tool_calls": [{"index": 0, **CALL}]}), chunk({}, "tool_calls")]},
+        {**PROMPTFOO, "response": {"output": [CALL]}},
+        *[
+            {"messages": [ASKED, {"role": "assistant", "content": content, "tool_calls": [call]}]}
+            for call in (LANGCHAIN_CALL, {"tool_call": CALL}, {"name": "add", "arguments": '{"a": 2}'})
+            for content in ("", [{"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 2}}])
+        ],
+        *[
+            {"attributes": {"llm.input_messages": [{"message": ASKED}], **answer}}
+            for answer in (
+                {"llm.output_messages": [{"message": {"role": "assistant", "tool_calls": [{"tool_call": CALL}]}}]},
+                {
+                    "llm.output_messages.0.message.role": "assistant",
+                    "llm.output_messages.0.message.tool_calls.0.tool_call.function.name": "add",
+                    "llm.output_messages.0.message.tool_calls.0.tool_call.function.arguments": '{"a": 2}',
+                },
+            )
+        ],
+        {
+            "attributes": {
+                "gen_ai.prompt.0.role": "user",
+                "gen_ai.prompt.0.content": "2 + 3?",
+                "gen_ai.completion.0.role": "assistant",
+                "gen_ai.completion.0.tool_calls.0.name": "add",
+                "gen_ai.completion.0.tool_calls.0.arguments": '{"a": 2}',
+            }
+        },
+        {
+            "attributes": {
+                "gen_ai.input.messages": [ASKED],
+                "gen_ai.output.messages": [
+                    {"role": "assistant", "parts": [{"type": "tool_call", "name": "add", "arguments": {"a": 2}}]}
+                ],
+            }
+        },
+        {
+            "attributes": {
+                "ai.prompt.messages": json.dumps([ASKED]),
+                "ai.response.text": "",
+                "ai.response.toolCalls": json.dumps([{"toolName": "add", "input": {"a": 2}}]),
+            }
+        },
+        {"request": CHAT, "response": [CALL]},
     ],
 )
 def test_tool_calls_are_taken_by_name_and_arguments(tmp_path: Path, row: object) -> None:
     _, (sample,) = imported(tmp_path, lines(tmp_path, [row]))
-    assert sample.tool_calls == [{"name": "add", "arguments": '{"a": 2}'}]
+    (call,) = sample.tool_calls or []
+    assert (call["name"], structured(call["arguments"])) == ("add", {"a": 2})
+
+
+def test_a_text_beside_the_calls_of_vercels_sdk_and_all_outputs_of_a_span_are_kept(tmp_path: Path) -> None:
+    calls = json.dumps([{"toolName": "add", "input": {}}])
+    facts = {"ai.prompt.messages": json.dumps([ASKED]), "ai.response.text": "Adding.", "ai.response.toolCalls": calls}
+    outputs = [{**ANSWER, "finish_reason": "stop"}, {**ANSWER, "content": "five", "finish_reason": "length"}]
+    both = {"gen_ai.input.messages": [ASKED], "gen_ai.output.messages": outputs}
+    rows = [{"attributes": facts}, {"attributes": both}]
+    _, samples = imported(tmp_path, lines(tmp_path, rows))
+    assert [(one.text, one.finish_reason, bool(one.tool_calls)) for one in samples] == [
+        ("Adding.", samples[0].finish_reason, True),
+        ("5", "stop", False),
+        ("five", "length", False),
+    ]
 
 
 BROKEN = {"code": 502, "message": "upstream gone"}
@@ -257,6 +318,33 @@ def test_a_system_message_is_kept_wherever_it_is_written(tmp_path: Path) -> None
         {"systemInstruction": {"role": "system", "parts": [{"text": "S"}]}, "messages": [ASKED, ANSWER]},
         {"system": [{"type": "text", "text": "S"}], "prompt": "2 + 3?", "completion": "5"},
         {"messages": [{"role": "developer", "content": "S"}, ASKED, ANSWER]},
+        *[
+            {key: "S", "prompt": "2 + 3?", "completion": "5"}
+            for key in ("system_message", "systemPrompt", "system_instruction")
+        ],
+        {"messages": [ASKED, ANSWER], "chat_template_kwargs": {"custom_instructions": "S", "enable_thinking": False}},
+        {"conversation": [{"system": "S", "input": "2 + 3?", "output": "5"}]},
+        {
+            "attributes": {
+                "gen_ai.system_instructions": json.dumps([{"type": "text", "content": "S"}]),
+                "gen_ai.input.messages": json.dumps([{"role": "user", "parts": [{"type": "text", "content": "2 + 3?"}]}]),
+                "gen_ai.output.messages": json.dumps([{"role": "assistant", "parts": [{"type": "text", "content": "5"}]}]),
+            }
+        },
+        {
+            "current_node": "b",
+            "mapping": {
+                "s": {
+                    "message": {
+                        "author": {"role": "user"},
+                        "content": {"content_type": "user_editable_context", "user_instructions": "S"},
+                        "metadata": {"is_visually_hidden_from_conversation": True},
+                    }
+                },
+                "a": {"message": {"author": {"role": "user"}, "content": {"parts": ["2 + 3?"]}}, "parent": "s"},
+                "b": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["5"]}}, "parent": "a"},
+            },
+        },
     ]
     result, samples = imported(tmp_path, lines(tmp_path, rows))
     assert result.unread == 0
@@ -270,9 +358,12 @@ def test_messages_of_weight_0_are_not_learnt(tmp_path: Path) -> None:
         {"messages": [ASKED, {**ANSWER, "weight": 1}, ASKED, silent]},
         {"messages": [ASKED, silent, {**ASKED, "content": "again?"}, {**ANSWER, "weight": 1}]},
     ]
+    marks = [{"train": False}, {"loss": False}, {"train": 0}, {"loss_weight": 0.0}]
+    rows += [{"messages": [ASKED, {**ANSWER, "content": "6", **mark}]} for mark in marks]
+    rows += [{"messages": [ASKED, {**ANSWER, "train": True, "loss": None}, ASKED, {**ANSWER, **mark}]} for mark in marks]
     result, samples = imported(tmp_path, lines(tmp_path, rows))
-    assert [(sample.text, len(sample.prompt)) for sample in samples] == [("5", 1), ("5", 3)]
-    assert (result.skipped, result.unread) == (1, 0)
+    assert [(sample.text, len(sample.prompt)) for sample in samples] == [("5", 1), ("5", 3), *[("5", 1)] * len(marks)]
+    assert (result.skipped, result.unread) == (1 + len(marks), 0)
 
 
 OTHER = {**ASKED, "content": "Capital of France?"}
@@ -343,12 +434,69 @@ OVERLOADED = (
 )
 
 
+OLLAMA_ANSWER = {**OLLAMA, "message": ANSWER}
+CUT_TEXTS = (
+    "Summarise: aaa... (litellm_truncated 12982 chars) ...zzz",
+    "Summarise: aaa... (litellm_truncated skipped 900 chars. It is a safeguard of the database.) ...zzz",
+    "redacted-by-litellm",
+    "redacted by litellm. 'litellm.turn_off_message_logging=True'",
+    "<truncated due to size exceeding limit>",
+    "What is in it? @@@langfuseMedia:type=image/png|id=a|source=bytes@@@",
+    "__REDACTED__",
+    "[REDACTED]",
+    "<redacted>",
+    "[Filtered]",
+    "[Scrubbed due to 'password']",
+)
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
+        (
+            {
+                "request": {"input": "2 + 3?"},
+                "response": {**RESPONSE, "output": [{"type": "custom_tool_call", "call_id": "c", "name": "add", "input": "2"}]},
+            },
+            "the answer is a call of type 'custom_tool_call'",
+        ),
         ({"promt": "p", "completion": "c"}, r"keys are promt, completion; nearest is prompt and completion .*is it 'promt'"),
         ({"text": "p"}, "keys are text"),
-        ({"messages": [ASKED, ANSWER], "images": ["a.png"]}, "the row holds images"),
+        *[
+            ({"messages": [ASKED, ANSWER], key: value}, f"the row holds {kind}, in '{key}'")
+            for key, value, kind in (
+                *[("images", value, "images") for value in (["a.png"], "a.png", [{"bytes": "AA"}], {"path": "a.png"})],
+                *[
+                    ("image", value, "images")
+                    for value in ("coco/1.jpg", "https://a.b/1.PNG?w=3", "data:image/png;base64,A", ["1.jpg"])
+                ],
+                *[("image", "iVBOR" * 100, "images"), ("img_path", "1.webp", "images"), ("image_file", "1.gif", "images")],
+                *[
+                    ("audio", {"array": [0.1], "sampling_rate": 9}, "audios"),
+                    ("audio", "1.wav", "audios"),
+                    ("video", "1.mp4", "videos"),
+                ],
+            )
+        ],
+        (
+            {"image": "0012", "conversations": [{**ASKED, "content": "<image>\nWhat is it?"}, ANSWER]},
+            "the row holds images, in 'image'",
+        ),
+        ({"question": "What is it? <image_1>", "answer": "A cat.", "image_1": "0012"}, "the row holds images"),
+        *[({"messages": [{**ASKED, key: ["AA"]}, ANSWER]}, f"holds {key}, and only text") for key in ("images", "files")],
+        ({"messages": [ASKED, {**ANSWER, "files": [{"type": "image"}]}]}, "the answer holds files, and only text"),
+        ({"request": {**CHAT, "messages": [{**ASKED, "images": ["AA"]}]}, "response": OLLAMA_ANSWER}, "holds images"),
+        ({"request": {"model": "m", "prompt": "2 + 3?", "images": ["AA"]}, "response": OLLAMA_ANSWER}, "the row holds images"),
+        ({"chat": {"messages": [{**ASKED, "files": [{"type": "image"}]}, ANSWER]}}, "holds files, and only text"),
+        (
+            {
+                "chat_messages": [
+                    {"sender": "human", "text": "x", "files": [{"file_name": "a"}]},
+                    {"sender": "assistant", "text": "5"},
+                ]
+            },
+            "holds files, and only text",
+        ),
         ({"prompt": "p", "response": ""}, "the answer is empty"),
         ({"request": CHAT, "response": {"error": {"message": "overloaded"}}}, "the reply is an error: .*overloaded"),
         ({"request": CHAT, "response": {"choices": []}}, "the reply has no answer in it"),
@@ -365,6 +513,12 @@ OVERLOADED = (
         ({"custom_id": "r", "result": {"type": "errored", "error": {"type": "x"}}}, "the batch has no answer to 'r'"),
         ({"key": "r", "error": {"code": 3, "message": "bad"}}, "the batch has no answer to 'r': .*bad"),
         ({**LANGFUSE, "level": "ERROR", "statusMessage": "429", "input": [ASKED], "output": None}, "no output: 429"),
+        *[
+            ({**row, key: text}, "the log does not hold the whole text: ")
+            for text in CUT_TEXTS
+            for row, key in (({"prompt": "p", "completion": "c"}, "prompt"), ({"prompt": "p", "completion": "c"}, "completion"))
+        ],
+        ({"request": CHAT, "response": {**OLLAMA, "message": {**ANSWER, "thinking": CUT_TEXTS[0]}}}, "the log does not hold"),
         ({"messages": [ASKED], "reference_answer": "5"}, "a conversation without an assistant's answer: a prompt"),
     ],
 )

@@ -25,6 +25,7 @@ ROLES = {
 }
 TEXT_PARTS = (None, "text", "input_text", "output_text", "refusal")
 THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning")  # what an earlier turn thought is not sent again
+FILES = ("images", "audios", "videos", "files", "experimental_attachments")
 LONGEST_LITERAL = 1 << 20  # characters of a Python literal that are parsed
 
 
@@ -48,7 +49,7 @@ def chat_messages(value: Any, place: str, key: str) -> list[Message]:
             if not isinstance(one, Mapping):
                 check_messages([one], place, key)
             continue
-        role, content = _role(one), message_text(one, where)
+        role, content = role_of(one), message_text(one, where)
         if role == "tool":
             content = _tagged(content, "tool_response")
             if results:
@@ -95,7 +96,9 @@ def plain_messages(value: Any) -> list[Any]:
         return []
     for roles in ((("user", "input"), ("assistant", "output")), (("user", "human"), ("assistant", "assistant"))):
         if all(isinstance(one.get(key), str) for one in value for _, key in roles):
-            return [{"role": role, "content": one[key]} for one in value for role, key in roles]
+            turns = [{"role": role, "content": one[key]} for one in value for role, key in roles]
+            system = value[0].get("system")  # XTuner's
+            return [{"role": "system", "content": system}, *turns] if isinstance(system, str) and system.strip() else turns
     plain = [_from_langchain(one) for one in value]
     return plain if is_conversation(plain) else []
 
@@ -110,100 +113,6 @@ def _from_langchain(message: Mapping[str, Any]) -> Mapping[str, Any]:
     return message
 
 
-_TURN_MARKS = (  # with a text that is in every conversation of the kind
-    (re.compile(r"(?:\A|\n)\s*### (Human|Assistant|System):|### (Human|Assistant):"), "### "),
-    (re.compile(r"(?:\A|\n\n)(Human|Assistant|System): ?"), "Human:"),
-    (re.compile(r"<\|im_start\|>(user|assistant|system|tool)\n"), "<|im_start|>"),
-    (re.compile(r"<\|start_header_id\|>(user|assistant|system|ipython)<\|end_header_id\|>"), "<|start_header_id|>"),
-    (re.compile(r"<start_of_turn>(user|model)\n"), "<start_of_turn>"),
-    (re.compile(r"(?:\A|\n)\s*(USER|ASSISTANT|SYSTEM|FUNCTION RESPONSE): ?"), "USER:"),
-)
-_NEMO = re.compile(r"(?:\A|\n)<extra_id_[01]>(System|User|Assistant)\n")
-_OPEN_TURN_MARKS = (*_TURN_MARKS, (re.compile(r"(?:\A|\n)(Human|Assistant|System): ?"), "Human:"))  # a prompt, ends with a mark
-_TEXT_START = re.compile(r"\A\s*(?:<s>|<bos>|<\|begin_of_text\|>)\s*")
-_TURN_END = re.compile(r"\s*(?:<\|im_end\|>|<\|endoftext\|>|</s>|<\|eot_id\|>|<\|end_of_text\|>|<end_of_turn>)?\s*\Z")
-
-
-def marked_turns(text: str) -> list[Message]:
-    """The turns of a conversation that is one text with a mark before each: `### Human:`, `Human:`, `USER:`, a chat template's.
-
-    Empty unless the text begins with a mark and has turns of both sides.
-    """
-    turns = _first_turns(text, _TURN_MARKS)
-    return turns if all(turn["content"] for turn in turns) else []
-
-
-def prompted_turns(text: str) -> list[Message]:
-    """The turns of a prompt that is one text, as a chat template or the older APIs have it, up to the mark of the answer.
-
-    Empty for a prompt that does not end with that mark, which NeMo's form may leave out.
-    """
-    if _NEMO.search(text):  # the first user's mark and the answer's may be missing, as in HelpSteer2
-        begun = text if text.startswith("<extra_id_") else f"<extra_id_1>User\n{text}"
-        turns = _turns_of(
-            begun.removesuffix("<extra_id_1>Assistant\n").rstrip("\n") + "\n<extra_id_1>Assistant\n", _NEMO, "<extra_id_1>"
-        )
-        turns = [turn for turn in turns if turn["content"] or turn["role"] != "system"]
-    else:
-        turns = _first_turns(text, _OPEN_TURN_MARKS)
-    is_open = turns[-1:] == [{"role": "assistant", "content": ""}] and all(turn["content"] for turn in turns[:-1])
-    return turns[:-1] if is_open else []
-
-
-def _first_turns(text: str, marks: Iterable[tuple[re.Pattern[str], str]]) -> list[Message]:
-    text = _TEXT_START.sub("", text)
-    found = (_turns_of(text, mark, sign) for mark, sign in marks)
-    return next((turns for turns in (*found, _bracketed_turns(text), _instructed_turns(text)) if turns), [])
-
-
-def _bracketed_turns(text: str) -> list[Message]:
-    """The turns of Llama 2's and Mistral's templates: each user's in [INST] and [/INST], the system's within the first."""
-    if not text.startswith("[INST]"):
-        return []
-    turns: list[Message] = []
-    for part in re.split(r"(?:</s>)?\s*(?:<s>)?\s*\[INST\]", text)[1:]:
-        asked, closed, answer = part.partition("[/INST]")
-        if not closed:
-            return []
-        if not turns and (system := re.match(r"\s*<<SYS>>(.*?)<</SYS>>", asked, re.DOTALL)):
-            turns.append({"role": "system", "content": system[1].strip()})
-            asked = asked[system.end() :]
-        turns.append({"role": "user", "content": asked.strip()})
-        turns.append({"role": "assistant", "content": _TURN_END.sub("", answer).strip()})
-    return turns
-
-
-def _instructed_turns(text: str) -> list[Message]:
-    """The turns of a row of Alpaca that is one text: its instruction and input, and the response."""
-    if (match := _INSTRUCTED.fullmatch(text)) is None:
-        return []
-    asked = "\n\n".join(part.strip() for part in (match["a"], match["b"]) if part and part.strip())
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": _TURN_END.sub("", match["c"]).strip()}]
-
-
-_INSTRUCTED = re.compile(
-    r"(?:Below is an instruction[^\n]*)?\s*"
-    r"### Instruction:\n(?P<a>(?:(?!\n### ).)*)(?:\n### Input:\n(?P<b>(?:(?!\n### ).)*))?"
-    r"\n### Response:(?P<c>(?:(?!\n### ).)*)",
-    re.DOTALL,
-)
-
-
-def _turns_of(text: str, mark: re.Pattern[str], sign: str) -> list[Message]:
-    if sign not in text or not (first := mark.search(text)) or text[: first.start()].strip():
-        return []
-    marks = list(mark.finditer(text))
-    ends = [*(one.start() for one in marks[1:]), len(text)]
-    turns = [
-        {
-            "role": ROLES[(one[1] or one[one.lastindex or 1]).lower().replace("function response", "tool")],
-            "content": _TURN_END.sub("", text[one.end() : end]).strip(),
-        }
-        for one, end in zip(marks, ends, strict=True)
-    ]
-    return turns if {"user", "assistant"} <= {turn["role"] for turn in turns} else []
-
-
 def is_tree_message(row: Mapping[str, Any]) -> bool:
     """Whether a row is one message of a tree, as OpenAssistant publishes them."""
     named = all(isinstance(row.get(key), str) for key in ("message_id", "text", "role"))
@@ -212,7 +121,39 @@ def is_tree_message(row: Mapping[str, Any]) -> bool:
 
 def is_assistant(message: Any) -> bool:
     """Whether a message as it was written is the assistant's."""
-    return isinstance(message, Mapping) and _role(message) == "assistant"
+    return isinstance(message, Mapping) and role_of(message) == "assistant"
+
+
+def has_turns(value: Any) -> bool:
+    """Whether a value is a conversation in which the assistant is not the only one to speak."""
+    return is_conversation(value) and not all(map(is_assistant, value)) and any(map(is_assistant, value))
+
+
+def continued(before: list[Any], turns: list[Any]) -> list[Any]:
+    """The conversation `before` an answer and the turns that lead to it, which may repeat it whole or its last turns.
+
+    Turns that begin with a system or user message and repeat nothing are a whole conversation.
+    """
+    together = joined(before, turns)
+    is_whole = bool(turns) and _said(turns[0])[0] in ("system", "user")
+    return turns if is_whole and len(together) == len(before) + len(turns) else together
+
+
+def joined(before: list[Any], turns: list[Any]) -> list[Any]:
+    """Two parts of a conversation, of which the second may begin with the last turns of the first."""
+    first, second = [_said(one) for one in before], [_said(one) for one in turns]
+    start = next((at for at in range(len(first)) if first[at:] == second[: len(first) - at]), len(first))
+    return [*before[:start], *turns]
+
+
+def _said(message: Any) -> tuple[Any, str]:
+    """The role and the text of a message as it was written, to compare it with another."""
+    if not isinstance(message, Mapping):
+        return None, str(message)
+    content = _content(message)
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text", part.get("content")) if isinstance(part, Mapping) else part for part in parts]
+    return role_of(message), "".join(str(text) for text in texts if text is not None).strip()
 
 
 def message_text(message: Mapping[str, Any], where: str) -> Any:
@@ -220,15 +161,23 @@ def message_text(message: Mapping[str, Any], where: str) -> Any:
 
     Raises UsageError for a part that is not text.
     """
+    check_no_files(message, where)
     if message.get("type") == "function_call_output":  # an item of the Responses API
         return content_text(message.get("output"), where)
     content = content_text(_content(message), where)
     if _written_role(message) == "function_call":
         return _tagged(content, "tool_call")
-    calls = [call_text(call) for call in tool_calls(message)]
     if not isinstance(content, str):
         return content
+    calls = [text for call in tool_calls(message) if (text := call_text(call)) not in content]  # LangChain has both
     return "\n".join([*([content] if content.strip() or not calls else []), *calls])
+
+
+def check_no_files(message: Mapping[str, Any], where: str) -> None:
+    """Raises UsageError for a message with images or files beside its text, as Ollama and chat programs keep them."""
+    for key in FILES:
+        if isinstance(held := message.get(key), list) and held:
+            raise UsageError(f"{where} holds {key}, and only text can be learnt", "remove the row")
 
 
 def _tagged(content: Any, tag: str) -> str:
@@ -257,14 +206,15 @@ def _part_text(part: Any, where: str) -> str:
     texts = [text for key in ("text", "value", "content", "refusal") if isinstance(text := part.get(key), str)]
     if kind in TEXT_PARTS and texts:
         return texts[0]
-    if kind in THOUGHT_PARTS or part.get("thought") is True:
+    if kind in THOUGHT_PARTS or part.get("thought") is True or part.keys() & {"reasoningContent", "cachePoint"}:
         return ""
-    if kind == "tool_use":
-        return call_text({"name": part.get("name"), "arguments": part.get("input")})
-    if kind == "tool_call" and isinstance(call := structured(part.get("value")), Mapping):  # as LLaMA-Factory writes it
+    if (call := call_in(part)) is not None:
         return call_text(call)
     if kind == "tool_result":
         return f"<tool_response>\n{content_text(part.get('content'), where)}\n</tool_response>"
+    if kind == "tool_call_response":  # OpenTelemetry's
+        result = part.get("response", part.get("result"))
+        return _tagged(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False), "tool_response")
     raise UsageError(
         f"{where} holds a part of type {str(kind or ', '.join(map(str, part)))!r}: only text can be learnt",
         "remove the part or the row",
@@ -276,10 +226,27 @@ def tool_calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     if message.get("type") == "function_call":  # an item of the Responses API
         return [dict(message)]
     listed = message.get("tool_calls")
-    calls = [one.get("function", one) for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    if isinstance(single := message.get("function_call"), Mapping):
-        calls = calls or [single]
-    return [dict(call) for call in calls if isinstance(call, Mapping) and call.get("name")]
+    calls = listed if isinstance(listed, list) else []
+    return [call for one in calls or [message.get("function_call")] if isinstance(one, Mapping) and (call := _call(one))]
+
+
+def call_in(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The call in a part of a message's content, whatever API wrote it; None for any other part."""
+    if isinstance(inner := part.get("functionCall") or part.get("toolUse"), Mapping):  # Gemini's, Bedrock Converse's
+        return {"name": inner.get("name"), "arguments": inner.get("input", inner.get("args"))}
+    if part.get("type") not in ("tool_use", "tool_call", "tool-call"):
+        return None
+    value = structured(part.get("value"))  # as LLaMA-Factory writes it
+    return _call(value if isinstance(value, Mapping) else part)
+
+
+def _call(one: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A call with name and arguments, as OpenAI, LangChain, OpenInference or Vercel's SDK write it; None for no call."""
+    for key in ("tool_call", "function"):
+        one = inner if isinstance(inner := one.get(key), Mapping) else one
+    name = one.get("name") or one.get("toolName")
+    arguments = next((one[key] for key in ("arguments", "args", "input") if one.get(key) is not None), None)
+    return {"name": name, "arguments": arguments} if name else None
 
 
 def call_text(call: Mapping[str, Any]) -> str:
@@ -306,7 +273,8 @@ def _written_role(message: Mapping[str, Any]) -> Any:
     return message.get("role") or message.get("from") or sender or by_type
 
 
-def _role(message: Mapping[str, Any]) -> Any:
+def role_of(message: Mapping[str, Any]) -> Any:
+    """A message's role as we name it, whatever its key and word; an unknown one as it was written, None for none."""
     role = _written_role(message)
     return ROLES.get(role.strip().lower(), role) if isinstance(role, str) else role
 
@@ -350,44 +318,3 @@ def with_system(messages: list[Message], system: Any, place: str) -> list[Messag
     if not isinstance(text, str) or not text.strip() or (messages[:1] and messages[0]["role"] == "system"):
         return messages
     return [{"role": "system", "content": text}, *messages]
-
-
-def check_only_text(row: Mapping[str, Any], place: str) -> None:
-    """Raises UsageError for a row with images, sound or videos beside its text."""
-    for key in ("images", "audios", "videos"):
-        one = row.get(key[:-1])
-        if (isinstance(row.get(key), list) and row[key]) or (
-            isinstance(one, Mapping) and one.keys() & {"bytes", "path", "url"}
-        ):
-            raise UsageError(f"{place}: the row holds {key}, and only text can be learnt", "remove the row")
-
-
-def instruction_text(row: Mapping[str, Any]) -> str | None:
-    """The prompt of an Alpaca (`instruction`, `input`) or Dolly (`instruction`, `context`) row; None for any other row."""
-    instruction = row.get("instruction")
-    if not isinstance(instruction, str) or not instruction.strip():
-        return None
-    return "\n\n".join([instruction, *_texts(row, ("input", "context"))])
-
-
-def history_turns(row: Mapping[str, Any], place: str) -> list[Message]:
-    """The earlier turns of an Alpaca row as LLaMA-Factory has them: pairs of an instruction and its answer; mostly none."""
-    history = structured(row.get("history"))
-    if not isinstance(history, list) or not all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in history
-    ):
-        return []
-    turns = [
-        {"role": role, "content": text} for pair in history for role, text in zip(("user", "assistant"), pair, strict=True)
-    ]
-    return check_messages(turns, place, "history") if turns else []
-
-
-def ends_with(prompt: Any, answer: Any) -> bool:
-    """Whether a prompt is the whole text of a training row, its answer at the end."""
-    texts = isinstance(prompt, str) and isinstance(answer, str)
-    return texts and bool(answer.strip()) and prompt.rstrip().endswith(answer.strip())
-
-
-def _texts(row: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
-    return [text for key in keys if isinstance(text := row.get(key), str) and text.strip()]

@@ -21,18 +21,16 @@ from seqdistill.records import Message, Prompt, is_hub_source, prompt_id
 from seqdistill.tasks.brought_files import check_file
 from seqdistill.tasks.messages import (
     chat_messages,
-    check_only_text,
     content_text,
-    ends_with,
-    history_turns,
-    instruction_text,
     is_assistant,
     is_conversation,
     is_tree_message,
+    joined,
     plain_messages,
     structured,
     with_system,
 )
+from seqdistill.tasks.row_columns import check_only_text, ends_with, has_input, history_turns, instruction_text, system_of
 from seqdistill.tasks.row_files import hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 
@@ -41,11 +39,19 @@ RECORDED_KEYS = ("completion",)  # that only the rows of an import have
 ROW_HINT = 'a prompt is {"prompt": "text"} or {"messages": [...]}, with "id", "reference", "slice" and "group" where known'
 NO_TYPOS = {"preference", "preferences"}  # keys of other data that only look like ours
 QUESTIONS = ("question", "query", "problem", "text", "input", "inputs", "sentence", "document", "article", "dialogue", "body")
-BESIDE_QUESTIONS = ("context", "contexts", "passage", "choices", "options")  # without which a question may mean nothing
+BESIDE_QUESTIONS = (
+    "input",
+    "context",
+    "contexts",
+    "passage",
+    "choices",
+    "options",
+)  # without which a question may mean nothing
 REFERENCES = (
     *("answer", "completion", "response", "output", "expected", "expected_output", "expectedOutput", "ground_truth", "target"),
     *("targets", "label", "solution", "summary", "highlights", "gold", "answers"),
 )
+ANSWERS_TO = ("output", "response", "answer", "completion")  # of an instruction
 NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -148,7 +154,8 @@ def _is_unused(row: Mapping[str, Any], name: str, used: Set[str]) -> bool:
     """Whether a row has something in a column that neither the template nor an instruction's prompt uses."""
     held = row.get(name)
     is_text = (isinstance(held, str) and held.strip()) or (isinstance(held, list) and any(isinstance(one, str) for one in held))
-    return bool(is_text) and name not in used and instruction_text(row) is None
+    is_in = name == "input" and not has_input(row)
+    return bool(is_text) and name not in used and not is_in and instruction_text(row) is None
 
 
 def check_source(source: str) -> None:
@@ -265,11 +272,12 @@ def _prompt_of(
 ) -> tuple[str | list[Message], str | None]:
     """A row's prompt, as text or as messages that end with the user's, and its reference answer."""
     reference = value_text(known, "reference", place)
-    system = known.get("system", row.get("system_prompt")) if not {"system", "system_prompt"} & used else None
+    own = {"system": known["system"]} if "system" in known else row
+    system = system_of(own, used | {"instructions", "preamble"}) if not {"system", "system_prompt"} & used else None
     key = next((key for key in ("prompt", "messages") if known.get(key) is not None), "messages")
     value = known.get(key)
     if value is None and isinstance(body := row.get("body"), Mapping):  # a line of a batch's input
-        value = body.get("messages", body.get("input"))
+        value, system = body.get("messages", body.get("input")), system_of(body) or system
         key = "prompt" if isinstance(value, str) else "messages"
     for name in ("conversations", "conversation"):
         if value is None and plain_messages(row.get(name)):
@@ -279,9 +287,8 @@ def _prompt_of(
     if isinstance(value, Mapping) and (inner := value.get("messages", [value] if value.get("role") else None)):
         value = inner
     if value is None and (instruction := instruction_text(row)):
-        earlier = history_turns(row, place)
-        key, value = ("history", [*earlier, {"role": "user", "content": instruction}]) if earlier else ("prompt", instruction)
-        reference = reference or value_text(row, "output", place) or value_text(row, "response", place)
+        key, value = "prompt", instruction
+        reference = reference or next((t for key in ANSWERS_TO if (t := value_text(row, key, place))), None)
     answer = row.get("output", row.get("response"))
     if key == "prompt" and (instruction := instruction_text(row)) and ends_with(value, answer):
         value, reference = instruction, reference or value_text({"answer": answer}, "answer", place)
@@ -291,7 +298,8 @@ def _prompt_of(
     if isinstance(value, str) and not is_conversation(held):
         if not value.strip():
             raise UsageError(f"{place}: the prompt is empty", "write it or remove the row")
-        messages = with_system([{"role": "user", "content": value}], system, place)
+        earlier = history_turns(row, place, used)
+        messages = with_system(joined(earlier, [{"role": "user", "content": value}]), system, place)
         return (messages if len(messages) > 1 else value), reference
     if not isinstance(held, list):
         column, answers = likely_columns(row)

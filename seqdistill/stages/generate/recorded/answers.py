@@ -9,9 +9,9 @@ from typing import Any
 
 from seqdistill.engines.replies import as_dict
 from seqdistill.stages.generate.recorded.chats import objects
-from seqdistill.stages.generate.recorded.replies import PARTS, finish_of
+from seqdistill.stages.generate.recorded.replies import finish_of, is_call, is_item, is_part
 from seqdistill.stages.generate.recorded.streams import is_chunk
-from seqdistill.tasks.messages import ROLES, is_assistant, is_conversation
+from seqdistill.tasks.messages import ROLES, is_assistant, is_conversation, role_of
 from seqdistill.tasks.prompt_files import value_text
 
 OF_TEXT = {
@@ -55,7 +55,7 @@ def is_reply(value: Any) -> bool:
     return (
         any(one.keys() & {"message", "delta", "finish_reason"} or ("text" in one and "model" in value) for one in choices)
         or any(one.keys() & {"content", "finishReason"} for one in candidates)
-        or any(is_assistant(one) and "content" in one for one in (value, message))
+        or any(is_assistant(one) and one.keys() & {"content", "value", "parts"} for one in (value, message))
         or (value.get("object") == "response" and isinstance(value.get("output"), list))
         or ("stop_reason" in value and bool(value.keys() & OF_TEXT))
         or (is_conversation(value.get("messages")) and any(map(is_assistant, value["messages"])))
@@ -82,11 +82,28 @@ def written(answer: Any, *, is_output: bool = False) -> Any:
     """
     if isinstance(answer, list) and len(answer) == 1 and not isinstance(answer[0], (dict, list)):
         return written(answer[0])
+    if isinstance(answer, list) and answer and all(isinstance(one, dict) for one in answer):
+        return answer if any(map(_is_of_api, answer)) else json.dumps(answer, ensure_ascii=False)
     if isinstance(answer, (bool, int, float)):
         return value_text({"answer": answer}, "answer", "") or ""
     if not isinstance(answer, dict) or not answer or is_reply(answer) or is_chunk(answer) or _is_wrapper(answer):
         return answer
     return answer if is_output and OF_TEXT & answer.keys() else json.dumps(answer, ensure_ascii=False)
+
+
+def _is_of_api(one: Mapping[str, Any]) -> bool:
+    """Whether an object in a list is an API's: a message or an item, a part of its content, a choice, a call, a chunk."""
+    return (
+        (str(role_of(one)) in ROLES and bool(one.keys() & {"content", "value", "parts", "tool_calls"}))
+        or is_part(one)
+        or is_call(one)
+        or is_item(one)
+        or is_reply(one)
+        or is_chunk(one)
+        or isinstance(one.get("generated_text"), str)
+        or is_assistant(one.get("message"))
+        or {"value", "status"} <= one.keys()  # Argilla's
+    )
 
 
 def left_out(reply: Any) -> list[str]:
@@ -98,7 +115,9 @@ def left_out(reply: Any) -> list[str]:
 
 def _is_wrapper(answer: Mapping[str, Any]) -> bool:
     """Whether an object is no more than a text with what an API or a tool has beside it."""
-    if answer.keys() & {"streamed_data", "chunks", "events"} or answer.get("type") in (*PARTS, "message"):
+    if answer.keys() & {"streamed_data", "chunks", "events"} or is_part(answer):
+        return True
+    if answer.get("type") == "message" and "content" in answer:
         return True
     if isinstance(answer.get("error"), dict) or answer.keys() <= {"error"} or isinstance(answer.get("usage"), dict):
         return True

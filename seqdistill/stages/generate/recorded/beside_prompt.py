@@ -4,7 +4,7 @@ An answer to only a part of its prompt teaches what nobody can know. Does not kn
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from seqdistill.engines.replies import as_dict
@@ -15,6 +15,25 @@ OPTION_COLUMN = re.compile(r"(?:option|choice|ending|opt|op)[_ ]?(?:[a-e]|[0-5])
 KEPT_ELSEWHERE = (  # of a request: what the model saw of it is not in the log
     *("previous_response_id", "conversation", "suffix", "cachedContent", "cached_content", "documents", "data_sources"),
 )
+
+
+CUT = re.compile(  # what loggers write in the place of a text, or of its middle
+    r"\(litellm_truncated (?:skipped )?\d+ chars|@@@langfuseMedia:"
+    r"|\A\s*(?:redacted-by-litellm|redacted by litellm.*|<truncated due to size exceeding limit>|__REDACTED__"
+    r"|\[Scrubbed due to '[^']*'\]|[\[<]redacted[\]>]|\[Filtered\])\s*\Z",
+    re.IGNORECASE,
+)
+MARKS_OF_CUT = ("litellm", "truncated", "langfuseMedia", "redacted", "REDACTED", "Redacted", "[Scrubbed", "[Filtered]")
+
+
+def check_whole(texts: Iterable[str | None], place: str) -> None:
+    """Raises UsageError for a text of which the log holds only a part, or a word in its place: it is not what was said."""
+    for text in texts:
+        if text and any(mark in text for mark in MARKS_OF_CUT) and (cut := CUT.search(text)):
+            raise UsageError(
+                f"{place}: the log does not hold the whole text: {cut[0].strip()[:80]}",
+                "log it whole: in LiteLLM, MAX_STRING_LENGTH_PROMPT_IN_DB and turn_off_message_logging; elsewhere, no mask",
+            )
 
 
 def check_options(row: Mapping[str, Any], asked: str | None, place: str) -> None:

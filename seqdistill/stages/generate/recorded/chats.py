@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from seqdistill.engines.replies import as_dict
-from seqdistill.tasks.messages import is_conversation, marked_turns, plain_messages, structured
+from seqdistill.tasks.marked_turns import marked_turns
+from seqdistill.tasks.messages import is_conversation, plain_messages, structured
 
 Row = dict[str, Any]
 
@@ -26,6 +27,11 @@ def _chatgpt(row: Row) -> Row | None:
             found = [one.get("content") for one in objects(content.get("thoughts"))]
             thoughts = "\n".join(one for one in found if isinstance(one, str))
             continue
+        if content.get("content_type") in ("user_editable_context", "model_editable_context"):  # custom instructions, memory
+            texts = [content.get(key) for key in ("user_profile", "user_instructions", "model_set_context")]
+            if wanted := "\n\n".join(one for one in texts if isinstance(one, str) and one.strip()):
+                messages.append({"role": "system", "content": wanted})
+            continue
         parts = held if isinstance(held := content.get("parts"), list) else [content.get("text")]
         said = [part for part in parts if part not in ("", None)]
         hidden = as_dict(message.get("metadata")).get("is_visually_hidden_from_conversation") and role == "system"
@@ -39,7 +45,8 @@ def _chatgpt(row: Row) -> Row | None:
             call = {"name": str(message["recipient"]), "arguments": "".join(said)}
             messages.append({"role": role, "content": "", "tool_calls": [{"function": call}]})
         elif role in ("user", "assistant", "system", "tool"):
-            messages.append({"role": role, "content": "".join(said) if all(isinstance(one, str) for one in said) else said})
+            text = "".join(said) if all(isinstance(one, str) for one in said) else said
+            messages.append({"role": role, "content": text, "files": as_dict(message.get("metadata")).get("attachments")})
         if role == "assistant":
             facts = as_dict(message.get("metadata"))
             messages[-1] |= {"finish_reason": as_dict(facts.get("finish_details")).get("type"), "reasoning_content": thoughts}
@@ -70,9 +77,11 @@ def _with_attachments(message: Any) -> Any:
     found = [text for text in texts if isinstance(text, str) and text.strip()]
     if not found:
         return message
+    read = [one.get("file_name") for one in objects(attached) if one.get("extracted_content")]
+    files = [one for one in objects(message.get("files")) if one.get("file_name") not in read]
     content = message.get("content") or [{"type": "text", "text": message.get("text") or ""}]
     parts = content if isinstance(content, list) else [{"type": "text", "text": str(content)}]
-    return {**message, "content": [*parts, *({"type": "text", "text": f"\n\n{text}"} for text in found)]}
+    return {**message, "files": files, "content": [*parts, *({"type": "text", "text": f"\n\n{text}"} for text in found)]}
 
 
 def _open_webui(row: Row) -> Row | None:

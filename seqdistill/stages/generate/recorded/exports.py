@@ -4,6 +4,7 @@ Knows OpenAI's evals, Braintrust, Bedrock's invocation log, inspect, lm-eval, La
 of the command llm; `traces`, `chats` and `data_sets` know the rest. Does not read replies.
 """
 
+import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -109,14 +110,25 @@ def _archived(row: Row) -> list[Row] | None:
         request = structured(as_dict(as_dict(entry.get("request")).get("postData")).get("text"))
         response = as_dict(entry.get("response"))
         if isinstance(request, Mapping):
-            body = as_dict(response.get("content")).get("text")
+            body = _body(as_dict(response.get("content")))
             rows.append({"request": request, "response": structured(body), "status_code": response.get("status")})
     return rows
 
 
+def _body(content: Mapping[str, Any]) -> Any:
+    """The text of a response in an HTTP archive; None where it cannot be decoded."""
+    text = content.get("text")
+    if content.get("encoding") != "base64" or not isinstance(text, str):
+        return text
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except ValueError:
+        return None
+
+
 def _braintrust(row: Row) -> Row | None:
     answers, facts = row.get("output"), as_dict(row.get("metadata"))
-    if not isinstance(answers, list) or not answers or not all("message" in as_dict(one) for one in answers):
+    if not isinstance(answers, list) or not answers or not all(is_assistant(as_dict(one).get("message")) for one in answers):
         if "span_id" not in row or "usage" in row or answers in (None, "", [], {}):
             return None
         return {**row, "id": None, "usage": as_dict(row.get("metrics")), "reference": _reference(row)}

@@ -70,7 +70,8 @@ class Pairs:
             self.store.add_node(place, row)
         elif _is_stored_message(row):
             completion, number = _stored(row)
-            self.store.add_message(completion, number, {key: row.get(key) for key in ("role", "content", "tool_calls")})
+            message = {"role": row.get("role"), "content": row.get("content_parts") or row.get("content")}
+            self.store.add_message(completion, number, {**message, "tool_calls": row.get("tool_calls")})
         elif is_chunk(row) or is_chunk(reply_of(row)):
             yield from self._add_chunk(row, place)
         elif request_of(row) is not None or not ({"choices", "output", "content", "candidates", "message"} & row.keys()):

@@ -27,22 +27,33 @@ from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.beside_prompt import check_kept_elsewhere
 from seqdistill.stages.generate.recorded.chats import objects
 from seqdistill.stages.generate.recorded.streams import assembled, is_event_stream
+from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     TEXT_PARTS,
+    call_in,
+    call_text,
     chat_messages,
+    check_no_files,
     is_assistant,
     is_conversation,
-    prompted_turns,
     structured,
     tool_calls,
     with_system,
 )
+from seqdistill.tasks.row_columns import check_only_text, system_of
 
 Reply = dict[str, Any]  # {"model", "choices": [{"message", "finish_reason", ...}], "usage"}
 
 NONE_RECORDED = ""  # the finish_reason of a completion whose log has none
-SYSTEMS = ("system", "instructions", "system_prompt", "systemInstruction", "system_instruction", "preamble")
-PARTS = {"text", "output_text", "thinking", "tool_use"}  # of a message's content
+PARTS = {  # of a message's content, each with what is in it
+    "text": "text",
+    "output_text": "text",
+    "thinking": "thinking",
+    "tool_use": "input",
+    "redacted_thinking": "data",
+    "refusal": "refusal",
+    "reasoning": "reasoning",
+}
 SERVER_TOOLS = ("_tool_result", "server_tool_use", "mcp_tool_use")  # the API's own tools: the answer's text is behind them
 PRINTED = re.compile(  # an SDK's object
     r"(?:ChatCompletion|Completion|ModelResponse|Message|Response|GenerateContentResponse|AIMessage)"
@@ -65,6 +76,7 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
         return [{"role": "user", "content": request}] if request.strip() else None
     if not isinstance(request, Mapping):
         return None
+    check_only_text(request, place)
     check_kept_elsewhere(request, place)
     for key in (
         "messages",
@@ -100,11 +112,6 @@ def messages_in(request: Any, place: str) -> list[Message] | None:
     return messages_in(alone, place) if isinstance(alone, str) else None
 
 
-def system_of(row: Mapping[str, Any]) -> Any:
-    """The system text or its parts that a request or a conversation has beside its messages; None where it has none."""
-    return next((row[key] for key in SYSTEMS if row.get(key)), None)
-
-
 def _cohere_turns(history: Any, place: str) -> list[Message]:
     """The earlier turns of a request to Cohere's first chat API."""
     turns = [{"role": one.get("role"), "content": one.get("message")} for one in _listed(history) if isinstance(one, Mapping)]
@@ -128,8 +135,10 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
     if isinstance(reply, str):
         return _reply({"content": reply}, None, {}) if reply.strip() else None
     if isinstance(reply, list):
-        if reply and all(isinstance(one, Mapping) and str(one.get("type")) in PARTS and "role" not in one for one in reply):
+        if reply and all(isinstance(one, Mapping) and is_part(one) and "role" not in one for one in reply):
             return _reply({"content": reply}, None, {})
+        if reply and all(isinstance(one, Mapping) and is_call(one) for one in reply):
+            return _reply({"tool_calls": reply}, "tool_calls", {})
         answers = [one for one in reply if is_assistant(one) or (isinstance(one, Mapping) and "generated_text" in one)]
         return chat_reply(answers[-1], place) if answers else None
     if not isinstance(reply, Mapping):
@@ -183,14 +192,19 @@ def _chat(reply: Mapping[str, Any]) -> Reply | None:
 
 def _responses(reply: Mapping[str, Any]) -> Reply | None:
     items = reply.get("output")
-    kinds = {str(kind) for one in items if (kind := as_dict(one).get("type"))} if isinstance(items, list) else set()
-    if not isinstance(items, list) or not (reply.get("object") == "response" or kinds - PARTS):
+    if not isinstance(items, list) or not (reply.get("object") == "response" or any(map(is_item, objects(items)))):
         return None
+    kinds = {str(kind) for one in items if (kind := as_dict(one).get("type"))}
     if not items:
         return None
     content = [part for one in items if as_dict(one).get("type") == "message" for part in _listed(one.get("content"))]
     if "image_generation_call" in kinds:
         raise UsageError("the answer holds an image, and only text can be learnt", "remove the row")
+    kinds &= {"custom_tool_call", "computer_call", "local_shell_call", "shell_call", "apply_patch_call"}
+    if kinds:
+        raise UsageError(
+            f"the answer is a call of type {min(kinds)!r}: only calls of functions can be learnt", "remove the row"
+        )
     thoughts = [one for one in items if as_dict(one).get("type") == "reasoning"]
     calls = [one for one in items if as_dict(one).get("type") == "function_call"]
     message = {"content": content, "reasoning": thoughts, "tool_calls": [{"function": call} for call in calls]}
@@ -227,7 +241,8 @@ def _gemini(reply: Mapping[str, Any]) -> Reply | None:
 
 def _converse(reply: Mapping[str, Any]) -> Reply | None:
     message = as_dict(reply.get("output")).get("message")
-    return _reply(message, reply.get("stopReason"), reply) if isinstance(message, Mapping) else None
+    is_message = isinstance(message, Mapping) and (is_assistant(message) or "stopReason" in reply)
+    return _reply(as_dict(message), reply.get("stopReason"), reply) if is_message else None
 
 
 READERS: tuple[Callable[[Mapping[str, Any]], Reply | None], ...] = (
@@ -245,6 +260,27 @@ def _reply(message: Mapping[str, Any], reason: Any, facts: Mapping[str, Any]) ->
     return {"choices": [{"message": _message(message), "finish_reason": reason}], "usage": usage_in(facts)}
 
 
+def is_part(one: Mapping[str, Any]) -> bool:
+    """Whether an object is a part of a message's content, and not of an answer that is JSON."""
+    return PARTS.get(str(one.get("type")), "type") in one.keys() - {"type"}
+
+
+def is_call(one: Mapping[str, Any]) -> bool:
+    """Whether an object is a call of a function as the chat APIs and LangChain write it."""
+    return bool(as_dict(one.get("function")).get("name")) or (
+        {"name", "args", "id"} <= one.keys() and one.get("type") == "tool_call"
+    )
+
+
+def is_item(one: Mapping[str, Any]) -> bool:
+    """Whether an object is an item of the output of the Responses API."""
+    kind = str(one.get("type"))
+    beside = {"message": {"content"}, "reasoning": {"summary", "content", "encrypted_content"}}.get(kind, {"id", "call_id"})
+    return bool(beside & one.keys()) and (
+        kind in ("message", "reasoning", "compaction") or kind.endswith(("_call", "_call_output"))
+    )
+
+
 def finish_of(row: Mapping[str, Any]) -> Any:
     """The finish reason that a reply or a row has under any of its names; None for none."""
     keys = ("finish_reason", "stop_reason", "done_reason", "finishReason", "stopReason", "completionReason")
@@ -253,11 +289,11 @@ def finish_of(row: Mapping[str, Any]) -> Any:
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """An assistant's message with `content` as text, its reasoning under one key and its calls in one form."""
-    if message.get("images"):
-        raise UsageError("the answer holds images, and only text can be learnt", "remove the row")
+    check_no_files(message, "the answer")
     content = next((message[key] for key in ("value", "parts", "text") if message.get(key) is not None), None)
     content = content if (said := content_in(message)) is None else said
     texts, thoughts, calls = [], [], tool_calls(message)
+    beside_parts = len(calls)
     for part in [content] if isinstance(content, str) else _listed(content):
         kind = part.get("type") if isinstance(part, Mapping) else None
         if isinstance(part, str):
@@ -268,11 +304,8 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
             thoughts.append(thoughts_of(part.get("value")) or thoughts_of(part))
         elif isinstance(held := part.get("reasoningContent"), Mapping):  # of Converse
             thoughts.append(thoughts_of(held.get("reasoningText")))
-        elif kind == "tool_call" and isinstance(call := structured(part.get("value")), Mapping):
-            calls.append({"name": call.get("name"), "arguments": call.get("arguments")})
-        elif kind == "tool_use" or "functionCall" in part or "toolUse" in part:
-            call = part.get("functionCall") or part.get("toolUse") or part
-            calls.append({"name": call.get("name"), "arguments": call.get("input", call.get("args"))})
+        elif (call := call_in(part)) is not None:
+            calls += [call] if call_text(call) not in map(call_text, calls[:beside_parts]) else []  # LangChain has both
         elif not str(kind).endswith(SERVER_TOOLS):
             texts.append(_text_of_part(part))
     beside = next((thought for key in REASONING if (thought := thoughts_of(message.get(key)))), "")

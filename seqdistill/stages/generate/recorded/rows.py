@@ -14,7 +14,7 @@ from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.answers import is_reply, is_request, left_out, written
-from seqdistill.stages.generate.recorded.beside_prompt import check_options
+from seqdistill.stages.generate.recorded.beside_prompt import check_options, check_whole
 from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
 from seqdistill.stages.generate.recorded.replies import (
     PRINTED,
@@ -24,24 +24,23 @@ from seqdistill.stages.generate.recorded.replies import (
     completions_of,
     finish_of,
     messages_in,
-    system_of,
     usage_in,
     whole_reply,
 )
 from seqdistill.stages.generate.recorded.unknown import unknown
+from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     chat_messages,
-    check_only_text,
-    ends_with,
-    history_turns,
-    instruction_text,
+    continued,
+    has_turns,
     is_assistant,
     is_conversation,
-    prompted_turns,
+    joined,
     structured,
     with_system,
 )
 from seqdistill.tasks.prompt_files import column_value, has_column, value_text
+from seqdistill.tasks.row_columns import check_only_text, ends_with, has_input, history_turns, instruction_text, system_of
 
 Row = dict[str, Any]
 
@@ -189,14 +188,20 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     if isinstance(prompt := row.get("prompt"), Mapping) and "raw" in prompt:
         return _promptfoo(row, place)
     if "preferred_output" in row:
-        messages = messages_in(row.get("input"), place)
-        return exchanges(messages, chat_reply(row["preferred_output"], place), row, place)
+        messages, preferred = messages_in(row.get("input"), place), row["preferred_output"]
+        if has_turns(preferred):
+            return list(_conversations_answer(row, continued(messages or [], preferred), place))
+        return exchanges(messages, chat_reply(preferred, place), row, place)
     if row.get("traceId", row.get("trace_id")) and row.get("output", 0) is None:
         raise UsageError(f"{place}: no output: {str(row.get('statusMessage') or row.get('level') or 'empty')[:200]}")
     request, reply = request_of(row), reply_of(row)
     if request is not None and reply is not None:
         held = structured(reply)
         reply = held if isinstance(as_dict(held).get("error"), dict) else reply  # the body of an error, as text
+        if has_turns(turns := as_dict(reply).get("messages", reply)):
+            facts = {key: value for key, value in as_dict(reply).items() if key != "messages"}
+            messages = continued(messages_in(request, place) or [], turns)
+            return list(_conversations_answer({**row, **facts}, messages, place))
         return exchanges(messages_in(request, place), chat_reply(reply, place), row, place, reply)
     whole = api_reply({key: value for key, value in row.items() if key != "error"}, place)
     if whole is not None and (messages := messages_in(request or row, place)):
@@ -262,6 +267,8 @@ def exchanges(
     if not any(isinstance(tokens, int) for tokens in reply["usage"].values()):
         reply = {**reply, "usage": usage_in(row)}
     completions = completions_of(reply, raw if isinstance(raw, dict) else row)
+    said = [text for one in completions for text in (one.content, one.reasoning)]
+    check_whole([*(str(one["content"]) for one in messages), *said], place)
     if printed := next((one.content for one in completions if PRINTED.match(one.content)), None):
         raise UsageError(f"{place}: an object as Python prints it, and not its JSON: {printed[:60]}", "log its model_dump()")
     if not any(one.content.strip() or one.reasoning or one.tool_calls for one in completions) and plain:
@@ -277,8 +284,10 @@ def exchanges(
 def _reference(row: Row, place: str) -> str | None:
     if row.get("reference") is not None:
         return value_text(row, "reference", place)
-    gold = next((row[key] for key in GOLD if isinstance(row.get(key), (str, int, float))), None)
-    return value_text({"reference": gold}, "reference", place) if row.keys() & {*ANSWERS, *REPLIES} else None
+    keys = GOLD if (messages := _conversation(row)) is None else (*GOLD, "answer", "target")
+    gold = next((row[key] for key in keys if isinstance(row.get(key), (str, int, float))), None)
+    has_answer = messages is not None or row.keys() & {*ANSWERS, *REPLIES, "choices", "candidates", "message"}
+    return value_text({"reference": gold}, "reference", place) if has_answer else None
 
 
 def _beside(row: Row) -> dict[str, Any]:
@@ -308,8 +317,15 @@ def _promptfoo(row: Row, place: str) -> list[Exchange]:
     if output in (None, ""):
         raise UsageError(f"{place}: no output: {str(response.get('error') or row.get('error') or 'empty')[:200]}")
     held = structured(raw)
-    text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-    reply = chat_reply({**response, "content": text, "role": "assistant", "finish_reason": finish_of(response)}, place)
+    output = written(output) if isinstance(output, list) else output
+    content = output if isinstance(output, (str, list)) else json.dumps(output, ensure_ascii=False)
+    if isinstance(content, list) and (reply := chat_reply(content, place)) is not None:  # calls of tools
+        reply = {**reply, "usage": usage_in(response)}
+    else:
+        said = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        reply = chat_reply(
+            {**response, "output": None, "content": said, "role": "assistant", "finish_reason": finish_of(response)}, place
+        )
     provider = row.get("provider")
     model = provider.get("id") if isinstance(provider, dict) else provider
     checks = [*_listed(as_dict(row.get("testCase")).get("assert")), *_listed(row.get("assert"))]
@@ -317,7 +333,7 @@ def _promptfoo(row: Row, place: str) -> list[Exchange]:
     facts = {"reference": row.get("reference") or (wanted if isinstance(wanted, str) else None)}
     facts |= {key: row.get(key) for key in ("slice", "group")}
     messages = messages_in(held if is_conversation(held) else {"prompt": raw}, place)
-    return exchanges(messages, reply, {"model": model, **facts}, place, row)
+    return exchanges(messages, reply, {**row, "model": model, "id": None, **facts}, place)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -332,7 +348,8 @@ def _conversation(row: Row) -> list[Any] | None:
     if not isinstance(value, list):
         return None
     chosen = row.keys() & {"completion", "choices", "candidates"} or isinstance(row.get("message"), dict)
-    chosen = chosen or reply_of(row) is not None
+    beside = any(row.get(key) not in (None, "", [], {}) for key in (*ANSWERS, *EXPECTED))
+    chosen = chosen or reply_of(row) is not None or (beside and not is_assistant(value[-1]))
     return value if not chosen and any(is_assistant(one) for one in value) else None
 
 
@@ -349,6 +366,8 @@ def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator
 
 
 def _weight(message: Mapping[str, Any]) -> float:
+    if any(message.get(key) is not None and not message[key] for key in ("train", "loss")):  # axolotl's, ms-swift's
+        return 0.0
     weight = message.get("weight", message.get("loss_weight", 1))
     return float(weight) if isinstance(weight, (int, float)) else 1.0
 
@@ -371,14 +390,17 @@ def _prompt_and_answer(row: Row, place: str) -> list[Exchange] | None:
         return None
     if instruction is not None and not row.get("messages") and (not row.get("prompt") or ends_with(row["prompt"], answer)):
         asked = prompted_turns(instruction) or [{"role": "user", "content": instruction}]
-        prompt = messages_in([*history_turns(row, place), *asked], place)
+        prompt = messages_in(joined(history_turns(row, place), asked), place)
         prompt = with_system(prompt or [], system_of(row), place)
     else:
         name = "prompt" if key in TEXTS else str(key)
         elsewhere = {one: row[one] for one in ("previous_response_id", "suffix") if one in row}
-        prompt = messages_in({name: row[str(key)], "system": system_of(row), **elsewhere}, place)
-    if isinstance(reply, list) and is_conversation(reply) and not all(is_assistant(one) for one in reply):
-        return list(_conversations_answer(row, reply, place))  # preference data repeat the prompt in what was chosen
+        text = f"{row[key]}\n\n{row['input']}" if key == "prompt" and has_input(row) else row[str(key)]
+        prompt = messages_in({name: text, **elsewhere}, place)
+        earlier = history_turns(row, place) if isinstance(row[str(key)], str) else []
+        prompt = with_system(joined(earlier, prompt or []), system_of(row), place)
+    if has_turns(reply):  # preference data repeat the prompt in what was chosen
+        return list(_conversations_answer(row, continued(prompt or [], reply), place))
     if isinstance(reply, list) and is_conversation(reply) and len(reply) != 1:
         raise UsageError(f"{place}: the last message is not the assistant's answer to the prompt: {len(reply)} answers")
     is_text = isinstance(reply, str) or (isinstance(reply, list) and is_conversation(reply))

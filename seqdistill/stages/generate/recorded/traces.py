@@ -11,7 +11,7 @@ from typing import Any
 from seqdistill.engines.replies import as_dict
 from seqdistill.records import from_json
 from seqdistill.stages.generate.recorded.chats import objects
-from seqdistill.tasks.messages import is_assistant, is_conversation, plain_messages, structured
+from seqdistill.tasks.messages import continued, has_turns, is_assistant, is_conversation, plain_messages, structured
 
 Row = dict[str, Any]
 
@@ -73,6 +73,8 @@ def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: A
         facts["model"] = facts.get("model_name")
         return {"request": request, "response": reply_of_messages(said, {**facts, "usage": facts.get("token_usage")})}
     if said := plain_messages(outputs.get("messages", outputs.get("output"))):
+        if has_turns(said) and is_assistant(said[-1]):  # a graph's: calls of tools and their results before the answer
+            request = {**request, "messages": continued(_asked_turns(asked, inputs), said[:-1])}
         return {"request": request, "response": reply_of_messages(said[-1:], outputs)}
     if outputs.keys() & {"choices", "candidates", "content", "stop_reason"} or outputs.get("object") == "response":
         return {"request": request, "response": outputs}
@@ -83,6 +85,12 @@ def _put_and_got(inputs: Mapping[str, Any], outputs: Mapping[str, Any], model: A
     if len(answers) != 1 or (not asked and len(asked_texts) != 1):
         return None
     return {"prompt": asked or asked_texts[0], "completion": answers[0], "model": model}
+
+
+def _asked_turns(asked: list[Any], inputs: Mapping[str, Any]) -> list[Any]:
+    """What a traced call was put, as messages."""
+    text = next((inputs[key] for key in QUESTIONS if isinstance(inputs.get(key), str)), None)
+    return asked or ([{"role": "user", "content": text}] if text else [])
 
 
 def span(row: Row) -> Row | None:
@@ -103,12 +111,26 @@ def span(row: Row) -> Row | None:
                 "input_tokens": facts.get("llm.token_count.prompt", facts.get("gen_ai.usage.input_tokens")),
                 "output_tokens": facts.get("llm.token_count.completion", facts.get("gen_ai.usage.output_tokens")),
             }
-            reason = as_dict(answers[-1]).get("finish_reason") or facts.get("gen_ai.response.finish_reasons")
-            reason = reason[0] if isinstance(reason, list) and reason else reason
+            several = len(answers) > 1 and answered == "gen_ai.output.messages" and all(map(is_assistant, answers))
+            reasons = facts.get("gen_ai.response.finish_reasons")
+            reasons = reasons if isinstance(reasons, list) and len(reasons) == len(answers) else [reasons] * len(answers)
+            choices = [
+                {
+                    "message": one,
+                    "finish_reason": as_dict(one).get("finish_reason")
+                    or (reason[0] if isinstance(reason, list) and reason else reason),
+                }
+                for one, reason in zip(answers, reasons, strict=True)
+            ]
             return {
+                "system": facts.get("gen_ai.system_instructions"),
                 "messages": prompt,
-                "response": reply_of_messages(answers[-1:], {"model": model, "usage": usage, "finish_reason": reason}),
+                "response": {"model": model, "choices": choices if several else choices[-1:], "usage": usage},
             }
+    calls = structured(facts.get("ai.response.toolCalls"))  # of Vercel's AI SDK, beside a text or without one
+    if isinstance(calls, list) and calls:
+        said = {"role": "assistant", "content": facts.get("ai.response.text") or "", "tool_calls": calls}
+        facts = {**facts, "ai.response.text": said}
     for asked, answered in CALLED:
         if facts.get(asked) and facts.get(answered) and (found := _called(facts[asked], facts[answered], model)):
             counts = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
@@ -198,22 +220,49 @@ def _span_events(facts: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
 
 
 def _span_messages(facts: Mapping[str, Any], name: str) -> list[Any]:
-    """The messages under a name: a list, or one attribute for each field of each message."""
+    """The messages under a name: a list, or attributes for the fields of each message, whose names are paths."""
     held = facts.get(name)
     if isinstance(held, list):
-        named = [
-            {key.removeprefix("message."): value for key, value in one.items()} for one in held if isinstance(one, Mapping)
-        ]
-        return [as_dict(one.get("message")) or one for one in named]
+        named = [_nested(one) for one in held if isinstance(one, Mapping)]
+        return [_with_contents(as_dict(one.get("message")) or one) for one in named]
     messages: dict[int, Row] = {}
     for key, value in facts.items():
-        if match := re.fullmatch(rf"{re.escape(name)}\.(\d{{1,4}})\.(?:message\.)?(\w+)", key):
+        if match := re.fullmatch(rf"{re.escape(name)}\.(\d{{1,4}})\.(?:message\.)?([\w.]+)", key):
             messages.setdefault(int(match[1]), {})[match[2]] = value
-    return [message for _, message in sorted(messages.items()) if message.get("role")]
+    found = [_with_contents(_nested(message)) for _, message in sorted(messages.items())]
+    return [message for message in found if message.get("role")]
+
+
+def _nested(fields: Mapping[str, Any]) -> Row:
+    """Fields whose names may be paths, such as `tool_calls.0.function.name`, as objects and lists."""
+    found: Row = {}
+    for name, value in fields.items():
+        at = found
+        *above, last = str(name).split(".")
+        for part in above:
+            if not isinstance(at.get(part), dict):
+                at[part] = {}
+            at = at[part]
+        if isinstance(value, list):
+            value = [_nested(one) if isinstance(one, Mapping) else one for one in value]
+        at[last] = _nested(value) if isinstance(value, Mapping) else value
+    return {key: _listed_by_number(value) for key, value in found.items()}
+
+
+def _listed_by_number(value: Any) -> Any:
+    if isinstance(value, dict) and value and all(key.isdecimal() for key in value):
+        return [value[key] for key in sorted(value, key=int)]
+    return value
+
+
+def _with_contents(message: Row) -> Row:
+    """A message of OpenInference whose content is in parts."""
+    parts = [as_dict(one.get("message_content")) or one for one in objects(message.get("contents"))]
+    return {**message, "content": parts} if parts and not message.get("content") else message
 
 
 def reply_of_messages(answers: Any, facts: Mapping[str, Any]) -> Row | None:
-    """A chat-completions reply of one message."""
+    """A chat-completions reply of the last message."""
     if not isinstance(answers, list) or not answers:
         return None
     choice = {"message": answers[-1], "finish_reason": facts.get("finish_reason")}
