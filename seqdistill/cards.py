@@ -236,7 +236,8 @@ def _results(scores: dict[str, Any]) -> Iterable[str]:
     metrics = [metric for metric in dict.fromkeys((primary, *wanted)) if scores["models"]["student"].get(metric)]
     rows = []
     for model, facts in scores["models"].items():
-        speed = facts.get("tokens_per_second")
+        comparable = facts.get("speed_basis") == scores["models"]["student"].get("speed_basis")  # as eval's own table has it
+        speed = facts.get("tokens_per_second") if comparable else None
         cells = [*(_interval(facts[metric]) for metric in metrics), _interval(facts["stopped"])]
         rows.append([model, *cells, f"{speed:.0f}" if speed else "–", _number(facts.get("parameters"))])
     heads = [measures[metric]["heading"] + (", %" if metric == "valid" else "") for metric in metrics]

@@ -69,6 +69,16 @@ def test_the_model_card_has_results_with_intervals_once_it_was_evaluated(tmp_pat
     assert f"{student['value']:.1f} [{student['low']:.1f}, {student['high']:.1f}]" in text
 
 
+def test_the_model_card_has_no_speeds_side_by_side_that_were_measured_differently(tmp_path: Path, tiny_model: Path) -> None:
+    run = finished_run(tmp_path / "run", tiny_model, license="mit")
+    path = evaluate(run, recipe(write_test(tmp_path / "test.jsonl"), tiny_model), Silent()).paths["scores"]
+    scores = json.loads(path.read_text())
+    for model, speed in (("student", 111.0), ("teacher", 222.0), ("base", 333.0)):
+        scores["models"][model] |= {"tokens_per_second": speed, "speed_basis": "a stream" if model == "teacher" else "a batch"}
+    text = write_model_card(run, scores).read_text()
+    assert "| 111 |" in text and "| 333 |" in text and "222" not in text
+
+
 def test_a_license_or_price_added_later_reaches_cards_and_scores_without_a_request(tmp_path: Path, tiny_model: Path) -> None:
     run = finished_run(tmp_path / "run", tiny_model)
     write_test(tmp_path / "test.jsonl")

@@ -102,6 +102,13 @@ def test_few_prompts_say_how_many_more_are_needed() -> None:
     assert found(answers([0.9] * enough, [100] * enough, [100] * enough))["threshold"] == 0.9
 
 
+def test_prompts_whose_comparators_answer_has_no_score_are_left_out() -> None:
+    given = answers([0.9] * 40, [0] * 40, [100] * 40)
+    given["ceiling"] = [Scored(one.prompt, {PRIMARY: None if n < 20 else 100.0}) for n, one in enumerate(given["teacher"])]
+    document = deferral(given, PRIMARY, "ceiling", 5.0, DeferralTarget(0.9, 0.05, None), 0)
+    assert (document["n"], document["good"]) == (20, 0.0), "nothing to compare with does not make an answer good enough"
+
+
 def test_the_score_that_is_good_enough_can_be_named() -> None:
     given = answers([0.9] * 40, [60] * 40, [100] * 40)
     assert found(given)["good"] == 0.0

@@ -20,13 +20,25 @@ from seqdistill.engines import Completion, Request
 from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import EvalConfig, Recipe, TeacherConfig, TrainConfig
+from seqdistill.recipe.tables import EvalConfig, Recipe, StudentConfig, TeacherConfig, TrainConfig
+from seqdistill.records import Prompt
 from seqdistill.runs import Run
 from seqdistill.show import show_eval
-from seqdistill.stages.evaluate.cost import break_even, terms_of, upfront_of, usd_in_service, usd_per_request, with_costs
+from seqdistill.stages.evaluate.answers import Answer
+from seqdistill.stages.evaluate.contestants import Contestant
+from seqdistill.stages.evaluate.cost import (
+    break_even,
+    inputs_of,
+    terms_of,
+    upfront_of,
+    usd_in_service,
+    usd_per_request,
+    with_costs,
+)
 from seqdistill.stages.evaluate.latency import groups, levels, percentile
 from seqdistill.stages.evaluate.markdown import markdown
 from seqdistill.stages.evaluate.recommendation import _saves
+from seqdistill.stages.evaluate.shown import usd
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verdict import _cost
 from seqdistill.stages.evaluate.verification import verify
@@ -365,6 +377,21 @@ def test_all_of_it_is_shown_in_80_columns_and_in_markdown(run: Run, plan: Recipe
     assert "no price: write [student] hourly_usd, [teacher] hourly_usd, [train] hourly_usd into the recipe" in " ".join(
         out.split()
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.000075, "0.000075"), (0.0000012, "0.0000012"), (0.42, "0.42"), (0.0, "0.00"), (1234.5, "1,234")]
+)
+def test_usd_are_written_without_an_exponent(value: float, shown: str) -> None:
+    assert usd(value) == shown
+
+
+def test_a_file_of_another_models_outputs_has_not_the_students_price() -> None:
+    done = Completion("p", "x", prompt_tokens=10, completion_tokens=5)
+    contestants = [Contestant("student", "student", "the student"), Contestant("rival", "rival", "rival")]
+    given = [Answer(one.role, Prompt("p", [], []), [], done, None) for one in contestants]
+    plan = Recipe(student=StudentConfig(model="s", price={"prompt": 1.0, "completion": 2.0}))
+    assert set(inputs_of(plan, contestants, given, {})) == {"student"}
 
 
 @pytest.mark.parametrize(

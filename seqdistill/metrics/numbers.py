@@ -20,6 +20,7 @@ from seqdistill.metrics.numerals import (
     numerals,
     parted,
     plain,
+    said_of,
     values_apart,
 )
 
@@ -157,7 +158,8 @@ def only_number(text: str) -> Fraction | None:
     text = plain(text)
     if marks := list(_MARKED.finditer(text)):
         text = text[marks[-1].end() :]
-    is_math = not has_words(text)
+    if is_math := not has_words(text):
+        text = said_of(text)
     found = list(numerals(text))
     if len(found) == 1 and found[0].value is not None:
         named, text = parted(text)

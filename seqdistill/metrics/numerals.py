@@ -47,12 +47,29 @@ _REWRITTEN = (
     ),
     (re.compile(r"<<[^<>\n]{0,200}>>"), ""),  # GSM8K's calculator annotations
     (re.compile(r"\{,\}"), ","),
+    (re.compile(r",\\!\s?(?=\d{3})"), ","),  # 11,\! 111
+    # what changes only the look: {\bf 70}, \color{red}{70}, \textcolor{red}{70}, \underline{70}
+    (re.compile(r"\\(?:text)?color\s?\{[^{}]{0,40}\}"), ""),
+    (
+        re.compile(
+            r"\\(?:bf|it|rm|sf|tt|bfseries|(?:footnote|normal)size|small|[lL]arge|LARGE|[hH]uge|quad|qquad)(?![a-zA-Z])\s?"
+        ),
+        "",
+    ),
+    (re.compile(r"\\(?:underline|emph|textit|mathit|mathrm|mathbf|bm|boldsymbol|fbox)\s?\{\s?([-\d.,]{1,40})\s?\}"), r"\1"),
+    # a unit's power is that of its word: 864 \mbox{ inches}^2
+    (
+        re.compile(r"\\(?:text|mathrm|mbox|textrm)\s?\{([^{}\d]{0,20}[a-zA-Z]{3,20}[. ]{0,2})\}\s?\^\s?\{?\s?[1-3]\s?\}?"),
+        r" \1 ",
+    ),
     (re.compile(r"\\[,;: ]|~"), " "),
     (re.compile(r"\\!|\\(?:left|right|displaystyle)(?![a-zA-Z])"), ""),
     (re.compile(r"\\([$%#&{}_])"), r"\1"),
-    (re.compile(r"\\[dtc]?frac\s?(\d)\s?(\d)(?!\d)"), r"\\frac{\1}{\2}"),
-    (re.compile(r"\\[dtc]frac\b"), r"\\frac"),
-    (re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname|mbox)\s?\{([^{}]{0,200})\}"), r" \1 "),
+    (re.compile(r"\\(?:[dtcsx]|nice)frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\frac\s?(\d)\s?(\d)(?!\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\frac\s?(?:\{\s?(-?\d{1,9})\s?\}\s?(\d)(?!\d)|(\d)\s?\{\s?(-?\d{1,9})\s?\})"), r"\\frac{\1\3}{\2\4}"),
+    (re.compile(r"\{\s?(-?\d{1,9})\s?\\over\s?(-?\d{1,9})\s?\}"), r"\\frac{\1}{\2}"),
+    *((re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname|mbox)\s?\{([^{}]{0,200})\}"), r" \1 "),) * 2,  # one in another
     (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])|·|∗|⋅"), "×"),
     (re.compile(r"(?<=\d)\*\*(?=[-\d(])"), "^"),  # as programs write powers
     (re.compile(r"\^\s?\{\s?([+-]?\d{1,4})\s?\}"), r"^\1"),
@@ -158,7 +175,7 @@ _UNIT = (
     r"|gal|mol|USD|EUR)(?![a-zA-Z])(?:\s?\^-?[1-3])?"
 )
 _UNITS = re.compile(
-    rf"\s{{0,4}}(?:{_UNIT}(?:\s?[/·×-]\s{{0,2}}{_UNIT})*|[/(]\s?{_UNIT}(?:/{_UNIT})?\s?\)?|\([^()^_<>\\]{{1,40}}\))(?!\s?\()"
+    rf"\s{{0,4}}(?:{_UNIT}(?:\s{{0,3}}[/·×-]\s{{0,3}}{_UNIT})*|[/(]\s?{_UNIT}(?:/{_UNIT})?\s?\)?|\([^()^_<>\\]{{1,40}}\))(?!\s?\()"
 )
 _NAMED = re.compile(  # x =, f(x) =, y_3 =
     r"(?:\A|(?<=[\s,:({\[]))(?<![-+*/×^_\d)}]\s)\s*\\?[a-zA-Z][\w']{0,30}(?:\s?_\s?(?:\{[^{}]{1,20}\}|\w))?(?:\s?\([^()]{0,40}\)|\s?\^\d)?\s*"
@@ -212,6 +229,27 @@ def parted(text: str) -> tuple[str, str]:
     if (name := _NAMED.search(text)) is None:
         return "", text
     return text[: name.end()], text[name.end() :]
+
+
+def said_of(text: str) -> str:
+    """What a formula comes to: of 7 × 10 = 70 the right side, of 1/3 ≈ 0.333 the exact one. An equation in unknowns stays."""
+    named, rest = parted(text)
+    named = re.sub(r"\([^()]*\)", "(n)", named)  # f(3) =
+    text = named + rest
+    if not (sides := list(_EQUALS.finditer(rest))):
+        return text
+    left, right = rest[: sides[-1].start()], rest[sides[-1].end() :]
+    if _LETTERS.search(_COMMAND.sub(" ", f" {_MEASURED.sub(' ', left)}")) or re.search(r"\d,|, |[<>≤≥≠±]|\\[lg]eq?\b", left):
+        return text
+    exact = list(numerals(left))
+    if (
+        sides[-1][0] != "="
+        and len(exact) == 1
+        and exact[0].value is not None
+        and not is_formula("", left[exact[0].end :], is_math=True)
+    ):
+        return named + left
+    return named + right
 
 
 def has_words(text: str) -> bool:

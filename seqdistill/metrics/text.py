@@ -1,6 +1,7 @@
 """Metrics of free text against another text: exact and normalised match, chrF, ROUGE-L, BLEU, numbers."""
 
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -26,10 +27,16 @@ def nfkc(text: str) -> str:
     return unicodedata.normalize("NFKC", _MIXED.sub(" ", _RAISED.sub("^", text)))
 
 
-def normal(text: str) -> str:
-    """A text without what does not matter to a short answer: Unicode form, case, white space, outer quotes and full stop."""
-    folded = " ".join(nfkc(text).casefold().split())
-    return folded.strip("\"'`*“”‘’").removesuffix(".").strip("\"'`*“”‘’").strip()
+QUOTES = "\"'`*“”‘’„‚«»‹›「」『』《》〈〉"
+STOPS = ".。।॥۔։።។။"  # full stops, each of its script; ． and ｡ are NFKC's . and 。
+
+
+def bare(text: str) -> str:
+    """A short answer without what does not matter to it: Unicode form, case, white space, outer quotes and a full stop."""
+    folded = " ".join(nfkc(text).casefold().split()).strip(QUOTES)
+    if folded.endswith(tuple(STOPS)):
+        folded = folded[:-1]
+    return folded.strip(QUOTES).strip()
 
 
 @cache
@@ -70,12 +77,32 @@ def bleu(text: str, wanted: str) -> float:
     return float(_bleu().sentence_score(text, [wanted]).score)
 
 
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+?(?=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])|[^\W_]+")
+_CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts that write no spaces: each character is a word
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    """A word: letters and digits, with the marks on them, which in Indic scripts are the vowels."""
+    marks = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+    letter = rf"[^\W_](?:[^\W_]|[{marks}])"
+    return re.compile(rf"[{_CJK}]|{letter}*?(?=[{_CJK}])|{letter}*")
 
 
 def words(text: str) -> list[str]:
     """Lower-case letters and digits in a row; in scripts that write no spaces, each character."""
-    return _WORD.findall(text.lower())
+    return _word().findall(text.lower())
+
+
+@cache
+def _is_punctuation(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character).startswith("P")
+
+
+def _squad_words(text: str) -> list[str]:
+    """The words of SQuAD's script: punctuation goes, then articles, and white space parts the rest. Of CJK, each character."""
+    text = "".join(character for character in text.lower() if not _is_punctuation(character))
+    text = re.sub(r"\b(?:a|an|the)\b", " ", text)
+    return re.sub(rf"([{_CJK}])", r" \1 ", text).split()
 
 
 def rouge_l(text: str, wanted: str) -> float:
@@ -86,11 +113,11 @@ def rouge_l(text: str, wanted: str) -> float:
 
 
 def token_f1(text: str, wanted: str) -> float:
-    """F1 of the words that two texts share, as SQuAD scores it: case, punctuation and articles aside.
+    """F1 of the words that two texts share, as SQuAD's script scores it: case, punctuation and articles aside.
 
     https://aclanthology.org/D16-1264
     """
-    ours, theirs = (Counter(word for word in words(part) if word not in ("a", "an", "the")) for part in (text, wanted))
+    ours, theirs = (Counter(_squad_words(part)) for part in (text, wanted))
     if not ours or not theirs:
         return 100.0 * (ours == theirs)
     return 200.0 * (ours & theirs).total() / (ours.total() + theirs.total())
@@ -146,7 +173,7 @@ METRICS = (
         "normalised",
         "normalised match",
         "normalised matches",
-        lambda item: 100.0 * (normal(item.text) == normal(item.wanted)),
+        lambda item: 100.0 * (bare(item.text) == bare(item.wanted)),
         "percent the same but for case, Unicode form, white space, outer quotes and a full stop",
         kinds=("text",),
         share=True,

@@ -61,7 +61,7 @@ def _broken(scores: Mapping[str, Any], condition: str) -> str | None:
         return None if DECISIONS.index(found) >= DECISIONS.index(text) else f"the decision is {found}, below {text}"
     value, wanted = _value(scores, name), float(text)
     lower_is_better = not scores["measures"].get(name, {}).get("higher_is_better", True)
-    if name != "kappa" and (wanted < 1 if lower_is_better else wanted <= 1):
+    if name != "kappa" and (-1 < wanted < 1 if lower_is_better else -1 < wanted <= 1):
         wanted *= 100
     if value is None:
         return f"{name} has no value in this run"

@@ -92,6 +92,8 @@ def inputs_of(
         mine = [one.completion for one in answers if one.model == contestant.role and one.completion.error is None]
         if contestant.role == "ceiling" or not any(one.completion_tokens for one in mine):
             continue
+        if contestant.model is None and contestant.role not in ("student", "teacher"):  # a file of another model's outputs
+            continue
         table = recipe.teacher if contestant.role == "teacher" else recipe.student
         timed = latencies.get(contestant.role, Latencies())
         found[contestant.role] = {

@@ -141,6 +141,8 @@ class _Items:
             scores = [(one.scores or {}).get(primary) for one in (mine, teacher, best)]
             if mine.confidence is None or scores[0] is None or scores[1] is None:
                 continue
+            if promise.good_enough is None and scores[2] is None:
+                continue
             least = promise.good_enough if promise.good_enough is not None else (scores[2] or 0.0) - margin
             (name,) = group_names([(mine.prompt.id, mine.group)])
             found.setdefault(name, (mine.confidence, scores[0] >= least, scores[0], scores[1]))

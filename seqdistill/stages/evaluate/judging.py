@@ -313,5 +313,9 @@ def _family(recipe: Recipe) -> str | None:
 
 
 def _first_word(model: str | None) -> str:
-    found = re.match(r"[a-z]+", Path((model or "").partition(":")[2] or model or "").name.lower())
+    named = re.sub(r"\A(?:package|run|shrink|ft):", "", model or "").partition(":")[0]  # llama3.1:8b, qwen3-32b:free
+    name = re.sub(
+        r"\A(?:(?:us|eu|apac|global|meta|anthropic|amazon|google|openai|nvidia)[.-])+(?=[a-z])", "", Path(named).name.lower()
+    )
+    found = re.match(r"[a-z]+", name)
     return found[0] if found else ""

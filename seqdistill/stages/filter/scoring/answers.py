@@ -13,7 +13,7 @@ import regex  # a user's pattern runs on a model's text: this package has a time
 from seqdistill.errors import UsageError
 from seqdistill.metrics.numbers import answer_number, boxed, whole_number, written
 from seqdistill.metrics.structured import parsed, whole_numbers
-from seqdistill.metrics.text import nfkc
+from seqdistill.metrics.text import bare
 
 Extract = Callable[[str], str | None]
 
@@ -54,8 +54,8 @@ def compiled(pattern: str, key: str, any_case: bool = False) -> Any:
 
 
 def normal(text: str) -> str | None:
-    """A text in normal form: NFKC, case folded, single spaces, no full stop at the end; a number as `number` writes it."""
-    folded = " ".join(nfkc(text).casefold().split()).removesuffix(".").rstrip()
+    """A text in normal form, as eval's normalised match compares it; a number as `number` writes it."""
+    folded = bare(text)
     value = whole_number(folded)
     return (folded if value is None else written(value)) or None
 
