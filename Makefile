@@ -5,9 +5,9 @@ RECIPE ?= prompts/notices/recipe.toml
 FLAGS  ?=
 BIN    := .venv/bin
 
-.PHONY: setup distill picture generate filter train eval test test-vllm test-gpu test-browser test-parity test-transformers-4 test-gguf \
+.PHONY: setup distill picture generate filter train eval test test-vllm test-gpu test-browser test-parity test-transformers-4 test-trainers test-gguf \
   check bench bench-vllm \
-  experiment clean
+  experiment clean help
 
 setup: .venv/installed  ## .venv with the pinned set and the demo's teacher
 
@@ -63,6 +63,16 @@ test-transformers-4: .venv-transformers-4/installed  ## a trained folder answers
 	  > $$(.venv-transformers-4/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rest.pth
 	@touch $@
 
+test-trainers: .venv-trainers/installed  ## axolotl and LLaMA-Factory read what `export --data` writes for them
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts= -q tests/trainers
+
+.venv-trainers/installed: .venv/installed requirements-trainers.txt
+	$(PYTHON) -m venv .venv-trainers
+	.venv-trainers/bin/python -m pip install -q --no-deps -r requirements-trainers.txt
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$(.venv-trainers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rest.pth
+	@touch $@
+
 test-gguf: setup  ## a trained student as .gguf, by the real converter and llama.cpp, which the first export installs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts= -q tests/gguf
 
@@ -92,6 +102,9 @@ bench-vllm: .venv-vllm/installed  ## vLLM's server and our vLLM engine beside vL
 
 experiment: setup  ## ways to distil side by side, in the shape of Kim & Rush; hours: make experiment FLAGS='--rows 200 --seeds 1'
 	$(BIN)/python tests/experiments/kim_rush.py $(FLAGS)
+
+help:  ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 22
 
 clean:  ## what make made; runs/ stays
 	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .pytest_cache

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from seqdistill.stages.evaluate.verification import Verification
     from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
-    from seqdistill.stages.generate.estimate import Estimate
+    from seqdistill.stages.generate.extrapolation import Estimate
     from seqdistill.stages.generate.recorded import ImportResult
     from seqdistill.stages.generate.stage import GenerateResult
     from seqdistill.stages.train.ready import Preflight
@@ -339,7 +339,7 @@ def run(
     results: dict[str, Any] = {}
     with _resolved(run, recipe, progress) as (directory, whole):
         if smoke is not None:
-            check_smoke(directory, smoke)
+            check_smoke(directory, whole, smoke)
         part = whole if smoke is None else limited(whole, smoke)
         check_stages(run, part, first=first, progress=progress)
         do: dict[str, Callable[..., Any]] = {
@@ -352,6 +352,8 @@ def run(
             if force:
                 mark_stale(run, stage)
             results[stage] = do[stage](run, part, progress=progress)
+            if smoke is not None and not results[stage].up_to_date:
+                directory.mark_smoke(stage, smoke)
             on_result(stage, results[stage])
         if smoke is not None and stages == list(STAGES):
             results["forecast"] = forecast(directory, whole, progress)

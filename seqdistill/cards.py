@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.funnel import funnel, rows_of
-from seqdistill.records import atomic_write, visible
-from seqdistill.rights import license_in
+from seqdistill.records import HUB_ID, atomic_write, visible
+from seqdistill.rights import license_in, rights_in
 from seqdistill.runs import Run
 from seqdistill.tasks.templates import PLAIN, PROMPT_TEMPLATE
 
@@ -62,10 +62,12 @@ def write_dataset_card(run: Run) -> Path:
         pretty_name=run.path.absolute().name,
     )
     teacher = generate.get("teacher", {})
-    settings = generate.get("config", {}).get("generate", {})
+    imported = generate.get("imported")  # made elsewhere, with settings that nobody recorded
+    settings = {} if imported else generate.get("config", {}).get("generate", {})
+    made = "recorded elsewhere" if imported else "made"
     body = [
         f"# {_text(run.path.absolute().name)}",
-        f"Completions of {_code(teacher.get('name', 'a teacher'))}, made and filtered with seqdistill "
+        f"Completions of {_code(teacher.get('name', 'a teacher'))}, {made} and filtered with seqdistill "
         f"{generate.get('seqdistill', '')} to train a smaller model on.",
         "## Teacher",
         *_table(
@@ -167,7 +169,9 @@ def write_model_card(
     student, config = train.get("student", {}), train.get("config", {}).get("train", {})
     teacher = generate.get("teacher", {})
     base = str(student.get("cut_from", student.get("base", "")))
-    hub_base = base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not (run.path / base).exists() else None
+    hub_base = train.get("config", {}).get("student", {}).get("base_model")
+    if HUB_ID.fullmatch(base) and not (run.path / base).exists():
+        hub_base = base
     name = run.path.absolute().name
     data = ModelCardData(
         **_license_fields(student.get("license")),
@@ -274,11 +278,11 @@ def _cost(manifest: dict[str, Any]) -> Iterable[str]:
 
 
 def _terms(run: Run, heading: str, not_stated: str) -> Iterable[tuple[str, str]]:
-    """What the manifest says of the teachers' terms."""
+    """What the manifests say of the teachers' terms."""
     yield heading, _text(license_in(run) or not_stated)
-    teacher = (run.manifest("generate") or {}).get("teacher", {})
-    for one in teacher.get("each", [teacher]):
-        name = f" ({_text(one['name'])})" if "each" in teacher else ""
+    each = rights_in(run)
+    for one in each:
+        name = f" ({_text(one['name'])})" if len(each) > 1 and one.get("name") else ""
         if one.get("terms_url"):
             yield f"terms{name}", _text(one["terms_url"])
         if one.get("training_allowed") is not None:
@@ -287,8 +291,7 @@ def _terms(run: Run, heading: str, not_stated: str) -> Iterable[tuple[str, str]]
 
 
 def _term_links(run: Run) -> list[str]:
-    teacher = (run.manifest("generate") or {}).get("teacher", {})
-    return [one["terms_url"] for one in teacher.get("each", [teacher]) if one.get("terms_url")]
+    return [one["terms_url"] for one in rights_in(run) if one.get("terms_url")]
 
 
 def _license_fields(name: str | None, links: Sequence[str] = ()) -> dict[str, Any]:
@@ -327,6 +330,8 @@ def _number(value: int | None) -> str:
 
 
 def _write(path: Path, front: str, body: Iterable[str]) -> Path:
-    with atomic_write(path) as file:
-        file.write(f"---\n{front.strip()}\n---\n\n" + "\n\n".join(body) + "\n")
+    text = f"---\n{front.strip()}\n---\n\n" + "\n\n".join(body) + "\n"
+    if not path.is_file() or path.read_bytes() != text.encode():
+        with atomic_write(path) as file:
+            file.write(text)
     return path

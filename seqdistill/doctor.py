@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,14 +17,17 @@ from seqdistill.engines import Pace
 from seqdistill.engines.models import locate
 from seqdistill.engines.openai_api import OpenAIEngine
 from seqdistill.engines.options import Address
+from seqdistill.engines.replies import as_dict
 from seqdistill.errors import MissingExtra, SeqdistillError
 from seqdistill.journal.asking import run_async
 from seqdistill.recipe.tables import ModelConfig, Recipe
+from seqdistill.records import from_json
 
 NEEDED = ("torch", "transformers", "trl", "datasets", "accelerate", "peft")
 LOW_DISK, NO_DISK = 10 << 30, 1 << 30  # bytes
 LOW_MEMORY = 4 << 30  # bytes
 ENDPOINT_SECONDS = 10.0
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "consolidated.safetensors", "adapter_model.safetensors")
 BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 
@@ -165,16 +168,40 @@ def _files(role: str, model: ModelConfig) -> Check:
     except SeqdistillError as error:
         return Check(name, "fail", error.message, error.hint)
     if path:
+        if path.is_dir() and (missing := _missing_weights(lambda file: path / file)):
+            return Check(name, "fail", f"{path}: {missing}", "copy or download the model again")
         return Check(name, "ok", str(path))
     from huggingface_hub import try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(model.model or "", "config.json", revision=model.revision), str):
-        return Check(name, "ok", "on the hub, and downloaded")
+    def cached(file: str) -> Path | None:
+        found = try_to_load_from_cache(model.model or "", file, revision=model.revision)
+        return Path(found) if isinstance(found, str) else None
+
+    found = "not downloaded yet"
+    if cached("config.json"):
+        if not (missing := _missing_weights(cached)):
+            return Check(name, "ok", "on the hub, and downloaded")
+        found = f"only partly downloaded: {missing}"
+    fix = f"hf download {model.model}"
     if os.environ.get("HF_HUB_OFFLINE"):
-        return Check(name, "fail", "not downloaded, and HF_HUB_OFFLINE is set", "unset it, or download the model first")
-    return Check(
-        name, "note", "not downloaded yet", f"hf download {model.model}; or, if an endpoint serves it, --{role}-engine openai"
-    )
+        return Check(name, "fail", f"{found}, and HF_HUB_OFFLINE is set", f"unset it, and {fix}")
+    return Check(name, "note", found, f"{fix}; or, if an endpoint serves it, --{role}-engine openai")
+
+
+def _missing_weights(place: Callable[[str], Path | None]) -> str:
+    """What is missing of a model's weights, by where its files are; empty where all are there."""
+    for name in WEIGHTS:
+        if (file := place(name)) and file.exists():
+            return ""
+        if (index := place(f"{name}.index.json")) and index.exists():
+            try:
+                parts = sorted({*as_dict(as_dict(from_json(index.read_bytes())).get("weight_map")).values()})
+            except ValueError:
+                return f"{index.name} is damaged"
+            missing = [part for part in parts if not ((file := place(str(part))) and file.exists())]
+            more = f" and {len(missing) - 1} more" if missing[1:] else ""
+            return f"without {missing[0]}{more}" if missing else ""
+    return "no weights"
 
 
 def _endpoints(role: str, model: ModelConfig) -> list[Check]:

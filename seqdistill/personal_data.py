@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import phonenumbers
 from phonenumbers import Leniency, PhoneNumber, PhoneNumberMatcher
-from stdnum import iban, luhn
+from stdnum import ean, iban, luhn
 
 from seqdistill.recipe.tables import PersonalDataConfig
 from seqdistill.records import Sample
@@ -140,8 +140,28 @@ def _emails(text: str) -> Iterator[Finding]:
         return
     for match in _EMAIL.finditer(text):
         address = match[0].lstrip("'.")
-        if address.rpartition(".")[2].lower() not in _FILE_ENDINGS and not address.startswith("@"):
+        ending = address.rpartition(".")[2].lower()
+        if (
+            ending not in _FILE_ENDINGS
+            and not address.startswith("@")
+            and not _is_code(address, text[match.end() : match.end() + 1])
+        ):
             yield Finding("email", match.end() - len(address), match.end(), address.casefold())
+
+
+_LABELLED = ("this@", "super@", "return@", "break@", "continue@")  # Kotlin: this@Activity.finish
+_TOP_LEVEL = ("com", "org", "net", "edu", "gov", "info", "example", "test")
+
+
+def _is_code(address: str, after: str) -> bool:
+    """Whether what looks like an address is an expression: a label of Kotlin, a product of matrices, a call."""
+    if address.startswith(_LABELLED):
+        return True
+    local, _, domain = address.partition("@")
+    ending = domain.rpartition(".")[2]
+    if (len(ending) == 2 and ending.islower()) or ending.lower() in _TOP_LEVEL:
+        return False
+    return after == "(" or (len(local) == 1 and len(domain.partition(".")[0]) == 1)
 
 
 # --- numbers with a checksum ------------------------------------------------------------------------------------------------
@@ -154,7 +174,8 @@ _CARD = re.compile(r"\d(?<![\w.-]\d)(?:[ \u00a0-]?\d){11,18}(?![\w-])")
 # https://en.wikipedia.org/wiki/Payment_card_number: issuer ranges and lengths
 _ISSUERS = re.compile(
     r"4\d{12}(?:\d{3}){0,2}|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}"
-    r"|(?:6011|65\d\d|64[4-9]\d)\d{12}|3(?:0[0-5]|[689]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}|62\d{14,17}|(?:50|5[6-8]|6[37])\d{10,17}"
+    r"|(?:6011|65\d\d|64[4-9]\d)\d{12}|3(?:0[0-5]|[689]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}|62\d{14,17}|(?:50|5[6-8]"
+    r"|6[37])\d{10,17}"
 )
 _LAST_GROUP = re.compile(r"[ \u00a0-]?[A-Za-z0-9]+$")
 _GROUPINGS = ((4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3), (4, 4, 5), (6, 13))
@@ -176,8 +197,20 @@ def _cards(text: str, runs: list[re.Match[str]]) -> Iterator[Finding]:
         groups = re.split(r"[ \u00a0-]", match[0])
         digits = "".join(groups)
         written_so = len(groups) == 1 or tuple(map(len, groups)) in _GROUPINGS
-        if written_so and _ISSUERS.fullmatch(digits) and luhn.is_valid(digits):
+        if written_so and _ISSUERS.fullmatch(digits) and luhn.is_valid(digits) and not _is_article(text, match):
             yield Finding("card", match.start(), match.end(), digits)
+
+
+_ARTICLE_WORD = re.compile(
+    r"(?<![A-Za-z])(?:e?gtin(?:-?1[34])?|ean(?:-?13)?|upc|barcode|strichcode|isbn)\W{0,5}$", re.IGNORECASE
+)
+
+
+def _is_article(text: str, match: re.Match[str]) -> bool:
+    """Whether a number is that of an article for sale: a valid bar code as long as no card is today, or named as one."""
+    return (match[0].isdigit() and len(match[0]) <= 13 and ean.is_valid(match[0])) or (
+        _ARTICLE_WORD.search(text[max(0, match.start() - 16) : match.start()]) is not None
+    )
 
 
 # --- phone ----------------------------------------------------------------------------------------------------------------
@@ -199,7 +232,13 @@ _COUNTS = re.compile(  # after an everyday word: small numbers, thousands, years
     r"|\d{3,4}(?: \d{3,4}){3,}|\d+(?:/\d+){2,}"
 )
 _NUMBER_WORD = re.compile(
-    r"(?:\b(?:order|invoice|ref(?:erence)?|ticket|account|case|id|no|nr|isbn|issn|serial|sku|code|part|lot|permit|file)\b|#)\W{0,3}$",
+    r"(?:(?<![A-Za-z])(?:order|invoice|ref(?:erence)?|ticket|account|case|id|no|nr|isbn(?:-1[03])?|issn|serial|sku|code"
+    r"|part|lot|permit"
+    r"|file|gtin|ean|upc|transaction|tracking|(?:customer|user|member|contract|client)(?=\"|[ _-]?(?:number|num|id|no"
+    r"|code)\b)|commande|facture|pedido|factura"
+    r"|referencia|ordine"
+    r"|fattura|(?:bestell|auftrags?|kunden|vertrags|rechnungs|sendungs|artikel|serien|mitglieds)-?(?:nummer|nr))"
+    r"(?:[ _-]?(?:number|nummer|nr|num|id|no|code))?|订单号|單號|单号|编号|注文番号|주문번호|#)\W{0,5}$",
     re.IGNORECASE,
 )
 _DATE = (
@@ -359,7 +398,8 @@ _ASSIGNED = re.compile(
 )
 _ASSIGNED_SIGNS = ("key", "secret", "token", "pass", "pwd", "kennwort", "contraseña")
 _STAND_IN = re.compile(
-    r"x{4,}|\*{3,}|\.{3}|example|your|changeme|placeholder|redacted|^\$|^%|^[<{\[].*[>}\]]$|://|^(?:user(?:name)?:)?(?:pass(?:word|wd)?|pwd|secret)$",
+    r"x{4,}|\*{3,}|\.{3}|example|your|changeme|placeholder|redacted|^\$|^%|^[<{\[].*[>}\]]$|://"
+    r"|^(?:user(?:name)?:)?(?:pass(?:word|wd)?|pwd|secret)$",
     re.IGNORECASE,
 )
 
@@ -368,7 +408,8 @@ def _secrets(text: str) -> Iterator[Finding]:
     if "PRIVATE KEY" in text:
         yield from (_secret(match, 0) for match in _PEM.finditer(text))
     if any(sign in text for sign in _ISSUED_SIGNS):
-        yield from (_secret(match, 0) for match in _ISSUED.finditer(text) if re.search(r"\d", match[0]))
+        found = (match for match in _ISSUED.finditer(text) if re.search(r"\d", match[0]) and not _STAND_IN.search(match[0]))
+        yield from (_secret(match, 0) for match in found)
     if "://" in text and "@" in text:
         found = (match for match in _IN_URL.finditer(text) if not _STAND_IN.search(match[0].partition(":")[2]))
         yield from (_secret(match, 0) for match in found)

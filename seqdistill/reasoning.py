@@ -58,8 +58,9 @@ def split_reasoning(text: str, reasoning: str | None = None, tags: Sequence[str]
     """(answer, reasoning) of a reply: blocks of reasoning before the answer, closed or cut off, go to the reasoning.
 
     `reasoning` is what stood beside the text and comes first; `tags` are "OPEN...CLOSE", by default the common ones. A template
-    that opens the block itself leaves only the closing tag in the text. A reply cut off in its reasoning has an empty answer.
-    Tags after the answer has begun, and quoted ones, are text.
+    that opens the block itself leaves only the closing tag in the text; where other reasoning stood beside the text, such a tag
+    is part of the answer. A reply cut off in its reasoning has an empty answer. Tags after the answer has begun, and quoted
+    ones, are text.
     """
     thoughts = [(reasoning or "").strip()]
     if not tags and not _MAY_HOLD.search(text):
@@ -68,22 +69,39 @@ def split_reasoning(text: str, reasoning: str | None = None, tags: Sequence[str]
     thoughts += inline
     pairs = tag_pairs(tuple(tags))
     while True:
-        opened = next(((pair, match) for pair in pairs if (match := pair.open_at_start.match(text))), None)
+        opened = next(
+            (
+                (pair, match)
+                for pair in pairs
+                if (match := pair.open_at_start.match(text))
+                and (pair.closing.search(text) or _is_cut_off(text[match.end() :], pair, reasoning, tags))
+            ),
+            None,
+        )
         if opened is None:
             break
         pair, match = opened
         inside, text = pair.until_closed(text[match.end() :])
         thoughts.append(inside.strip())
     for pair in pairs:
-        if match := pair.closed_without_opening(text):
+        match = pair.closed_without_opening(text)
+        if match and (not reasoning or text[: match.start()].strip() in reasoning):
             thoughts.append(text[: match.start()].strip())
-            text = text[match.end() :]
+            text = text[match.end() :].lstrip()
             break
     if len(thoughts) > 1:
         text = text.lstrip() if any(thoughts[1:]) or not text.strip() else text
         if wrapped := next(filter(None, (around.match(text) for around in _AROUND_ANSWER)), None):
             text = wrapped[1].strip()
     return text, "\n".join(dict.fromkeys(thought for thought in thoughts if thought)) or None
+
+
+def _is_cut_off(text: str, pair: "_Pair", reasoning: str | None, tags: Sequence[str]) -> bool:
+    """Whether what follows an opening that is never closed is reasoning.
+
+    It is an answer where the opening is mere words, or where other reasoning stood beside it.
+    """
+    return text.strip() in reasoning if reasoning else pair.is_tag or bool(tags)
 
 
 def leftover_reasoning(text: str) -> str | None:

@@ -23,6 +23,7 @@ from seqdistill.errors import UsageError
 Message = dict[str, str]  # exactly the keys role and content
 ROLES = ("system", "user", "assistant")
 JSON_SPACE = " \t\n\r"
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # OWNER/NAME of a model or data set on the hub
 MOST_NESTED = 100  # levels of JSON from outside: far more than anybody means, far less than Python can write and read again
 
 

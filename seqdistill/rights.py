@@ -7,7 +7,7 @@ and nothing here reads terms.
 import shlex
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class Rights:
 def rights_of(teacher: TeacherConfig) -> Rights:
     """The recipe's word, and for a local model without one the license in its own files. Never uses the network."""
     license_name, stated_by = teacher.license, "recipe"
-    if license_name is None and teacher.engine != "openai":
-        license_name, stated_by = _license_in_files(teacher.model or ""), "model"
+    if license_name is None and teacher.engine != "openai" and teacher.model:
+        license_name, stated_by = _license_in_files(teacher.model), "model"
     return Rights(license_name, stated_by if license_name else None, teacher.terms_url, teacher.training_allowed)
 
 
@@ -71,13 +71,46 @@ def unknown_rights(teachers: Iterable[TeacherConfig]) -> str | None:
     )
 
 
-def license_in(run: Run) -> str | None:
-    """The license of a run's teachers as generate recorded it, of several each once; None where it is not known."""
-    generate = run.manifest("generate") or {}
+def stated_rights(recipe: Recipe) -> list[dict[str, Any]]:
+    """What a recipe says of its teachers' terms, each with its name; also of one without a name, whose answers are recorded."""
+    named: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
+    return [{"name": one.model, **asdict(rights_of(one))} for one in named]
+
+
+def terms_settings(recipe: Recipe) -> dict[str, Any]:
+    """The terms that are set beside a license, for the fingerprint of what writes a card; empty where none are."""
+    if not recipe.teachers:
+        terms = {"teacher.terms_url": recipe.teacher.terms_url, "teacher.training_allowed": recipe.teacher.training_allowed}
+        return {name: value for name, value in terms.items() if value is not None}
+    each = [[one.terms_url, one.training_allowed] for one in recipe.teachers]
+    return {"teachers.terms": each} if any(one != [None, None] for one in each) else {}
+
+
+def rights_in(run: Run) -> list[dict[str, Any]]:
+    """What is recorded of the terms of a run's teachers: name, license, terms_url, training_allowed of each.
+
+    It is what the recipe said when filter or generate last ran. Answers that were imported have the terms that the recipe
+    states, since nothing else is known of the models that wrote them.
+    """
+    generate, filtered = run.manifest("generate") or {}, run.manifest("filter") or {}
     teacher = generate.get("teacher", {})
-    known = [one.get("license") for one in teacher.get("each", [teacher])]
-    known.append(generate.get("config", {}).get("teacher", {}).get("license"))
-    return ", ".join(dict.fromkeys(str(one) for one in known if one)) or None
+    each: list[dict[str, Any]] = teacher.get("each", [teacher])
+    later: list[dict[str, Any]] = filtered.get("rights", [])
+    if generate.get("imported"):
+        config = generate.get("config", {}).get("teacher", {})  # when it was imported
+        stated = [one if one["stated_by"] != "model" else {**one, "license": None} for one in later] or [config]
+        name = {"name": teacher.get("name")} if len(stated) == 1 else {}
+        return [{**one, **name} for one in stated]
+    if [one["name"] for one in later] == [one.get("name") for one in each] and filtered["finished"] >= generate["finished"]:
+        return later
+    if len(each) == 1 and not each[0].get("license"):  # an older version recorded it in the recipe alone
+        return [{**each[0], "license": generate.get("config", {}).get("teacher", {}).get("license")}]
+    return each
+
+
+def license_in(run: Run) -> str | None:
+    """The license of a run's teachers as it is recorded, of several each once; None where it is not known."""
+    return ", ".join(dict.fromkeys(str(one["license"]) for one in rights_in(run) if one.get("license"))) or None
 
 
 def license_of_student(source: ModelConfig, teacher: TeacherConfig) -> str | None:

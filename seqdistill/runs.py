@@ -22,12 +22,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from seqdistill.clock import LOCK, Clock, holder
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.records import content_files, file_sha256, fingerprint, replace_path, seal, write_json
 from seqdistill.version import __version__, source_sha256
 
 STAGES = ("generate", "filter", "train", "eval")
 PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "openai", "accelerate", "sacrebleu", "tokenizers")
+RESUMED = ("generate", "train")  # they continue an earlier attempt, and their machines are paid by the hour
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system, as Lustre and NFS are often mounted
 
 
@@ -75,6 +77,12 @@ class Run:
             manifest["fingerprint"] = ""
             write_json(path, {**manifest, "seal": seal(manifest)})
 
+    def mark_smoke(self, stage: str, count: int) -> None:
+        """Notes in a stage's manifest that it is of a smoke run of `count` prompts."""
+        if manifest := self.manifest(stage):
+            manifest["smoke"] = count
+            write_json(self.file(stage, "manifest.json"), {**manifest, "seal": seal(manifest)})
+
     def need(self, stage: str, name: str) -> Path:
         """The path of a file that an earlier stage must have written. Raises UsageError naming the command to run."""
         path = self.file(stage, name)
@@ -93,16 +101,26 @@ class Run:
 
     def locked(self, stage: str) -> contextlib.AbstractContextManager[None]:
         """Holds a stage for this process; a second process on it gets a SeqdistillError at once."""
-        return self._held(self.file(stage, ".lock"), f"is at work on the {stage} stage")
+        return self._held(self.file(stage, LOCK), f"is at work on the {stage} stage", self.clock(stage))
+
+    def clock(self, stage: str) -> Clock | None:
+        """How long a stage that resumes was at work in all; None for one that always begins anew."""
+        if stage not in RESUMED:
+            return None
+        finished: dict[str, Any] = {}
+        if stage == "generate":  # it continues what is finished, a training never does
+            with contextlib.suppress(UsageError):  # a damaged manifest is reported by who needs it
+                finished = self.manifest(stage) or {}
+        return Clock(self.file(stage, ""), finished.get("seconds_in_all", finished.get("seconds", 0.0)))
 
     def at_work(self, stage: str) -> str | None:
         """The process that holds a stage now, in words; None when nobody does."""
         try:
-            with self.file(stage, ".lock").open() as handle:
+            with self.file(stage, LOCK).open() as handle:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return handle.read().strip() or "an unknown process"
+                    return handle.readline().strip() or "an unknown process"
         except OSError as error:
             if error.errno not in (errno.ENOENT, *NO_LOCKS):
                 raise
@@ -113,7 +131,7 @@ class Run:
         return self._held(self.path / ".spending.lock", "is spending in this run")
 
     @contextlib.contextmanager
-    def _held(self, path: Path, activity: str) -> Iterator[None]:
+    def _held(self, path: Path, activity: str, clock: Clock | None = None) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+") as handle:
             try:
@@ -128,13 +146,20 @@ class Run:
             if not locked:
                 handle.seek(0)
                 raise SeqdistillError(
-                    f"{self.path}: another process ({handle.read().strip() or 'unknown'}) {activity}",
+                    f"{self.path}: another process ({handle.readline().strip() or 'unknown'}) {activity}",
                     "wait for it, or stop it; two processes would pay twice",
                 )
-            handle.truncate(0)
-            handle.write(f"pid {os.getpid()} on {platform.node()}")
-            handle.flush()
-            yield
+            if clock is None:
+                handle.truncate(0)
+                handle.write(holder())
+                handle.flush()
+                yield
+                return
+            clock.start()
+            try:
+                yield
+            finally:
+                clock.stop()
 
 
 def _locks(handle: IO[str]) -> bool:
@@ -210,6 +235,11 @@ class StageRecord:
         with contextlib.suppress(FileNotFoundError):
             self.run.file(self.stage, "manifest.json").unlink()
 
+    def begin_anew(self) -> None:
+        """Has the manifest's `seconds_in_all` count from this attempt on: nothing of earlier ones is continued."""
+        if clock := self.run.clock(self.stage):
+            clock.reset()
+
     @contextlib.contextmanager
     def new_files(self, *optional: str) -> Iterator[Path]:
         """A folder to write the stage's files to. They replace those of an earlier result, whole until then, at the end.
@@ -241,13 +271,15 @@ class StageRecord:
             if path.is_dir():
                 entry["files"] = {str(part.relative_to(path)): file_sha256(part) for part in content_files(path)}
             written.append({**entry, "stamp": _stamp(path)})
-        now = time.time()
+        now, clock = time.time(), self.run.clock(self.stage)
+        in_all = clock.seconds() if clock else None
         manifest = {
             "stage": self.stage,
             "status": status,
             "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
             "finished": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
             "seconds": round(now - self.started, 3),
+            **({} if in_all is None else {"seconds_in_all": round(in_all, 3)}),
             "argv": sys.argv[1:],
             "fingerprint": self.fingerprint,
             "config": dict(config),

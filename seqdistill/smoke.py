@@ -3,6 +3,8 @@
 Reads what the smoke run left, and measures one training step. Does not run the stages.
 """
 
+import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,8 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.records import content_files
 from seqdistill.runs import STAGES, Run
 from seqdistill.stages.generate.estimate import estimate
+from seqdistill.stages.generate.stage import is_imported
+from seqdistill.stages.train.checkpoints import SETTINGS, work_folder
 from seqdistill.stages.train.ready import check as preflight
 from seqdistill.tasks.prompt_files import load_prompts
 from seqdistill.tasks.templates import load_template
@@ -46,17 +50,34 @@ class Forecast:
     bytes: int
 
 
-def check_smoke(run: Run, count: int) -> None:
-    """Raises UsageError where a smoke run would take the place of a run's own results."""
+def check_smoke(run: Run, recipe: Recipe, count: int) -> None:
+    """Raises UsageError where a smoke run would take the place of results that are not of a smoke run.
+
+    Imported answers stay, and so does what filter made of them.
+    """
+    imported = is_imported(run, recipe)
     for stage in STAGES:
-        settings = (run.manifest(stage) or {}).get("settings", {})
-        limits = {settings.get("generate.limit"), settings.get("eval.limit")} - {None}
-        if settings and stage in ("generate", "eval") and not limits:
-            recipe = f"{run.shell}/recipe.toml" if (run.path / "recipe.toml").is_file() else "RECIPE"
-            raise UsageError(
-                f"{run.path}: holds a finished {stage} of all prompts; a smoke run would replace it",
-                f"name another directory: seqdistill run {run.shell}-smoke -c {recipe} --smoke {count}",
-            )
+        manifest, state = run.manifest(stage), "finished"
+        if stage == "train" and _has_checkpoints(run):
+            state = "stopped, but kept,"
+        elif manifest is None or manifest.get("smoke") or (imported and stage in ("generate", "filter")):
+            continue
+        kept = shlex.quote(f"{run.path}/recipe.toml") if (run.path / "recipe.toml").is_file() else "RECIPE"
+        other = shlex.quote(f"{run.path}-smoke")
+        first = f"seqdistill import {other} FILES, then " if imported else ""
+        raise UsageError(
+            f"{run.path}: holds a {state} {stage} that is not of a smoke run, which would replace it",
+            f"name another directory: {first}seqdistill run {other} -c {kept} --smoke {count}",
+        )
+
+
+def _has_checkpoints(run: Run) -> bool:
+    """Whether a training of more steps than those of a smoke run was stopped and can be resumed."""
+    work = work_folder(run)
+    if not [*work.glob("checkpoint-*")] or not (work / SETTINGS).is_file():
+        return False
+    settings = json.loads((work / SETTINGS).read_text(encoding="utf-8")).get("settings", {})
+    return not 0 < settings.get("train.args", {}).get("max_steps", -1) <= STEPS
 
 
 def forecast(run: Run, whole: Recipe, progress: Progress) -> Forecast:
@@ -71,23 +92,25 @@ def forecast(run: Run, whole: Recipe, progress: Progress) -> Forecast:
         len(load_prompts(source, template, limit, columns=whole.task.columns)) if source else 0
         for source, limit in ((whole.task.prompts, whole.generate.limit), (whole.task.test, whole.eval.limit))
     )
-    requests = estimate(run, whole, progress)
+    requests = None if is_imported(run, whole) else estimate(run, whole, progress)
     training = preflight(run, whole, progress)
     counts = manifests["generate"]["counts"]
-    grown = requests.requests / max(1, counts["samples"])
+    grown = 1.0 if requests is None else requests.requests / max(1, counts["samples"])
     steps = training.seconds or 0.0
     all_steps = steps * (1.0 if whole.train.args.get("max_steps", -1) > 0 else grown)
     answered = manifests["eval"].get("usage", {})
     busy = sum(one.get("seconds") or 0.0 for one in answered.values())
     tested = max(1, manifests["eval"]["counts"]["prompts"])
     more = {
-        "generate": requests.missing_seconds,
+        "generate": 0.0 if requests is None else requests.missing_seconds,
         "filter": manifests["filter"]["seconds"] * (grown - 1),
         "train": all_steps - steps,
         "eval": busy * (tests / tested - 1),
     }
     sizes = {"generate": grown, "filter": grown, "train": 1.0, "eval": tests / tested}
-    usd = {stage: _usd(manifests[stage], sizes[stage]) for stage in STAGES} | {"generate": requests.usd}
+    usd = {stage: _usd(manifests[stage], sizes[stage]) for stage in STAGES} | {
+        "generate": None if requests is None else requests.usd
+    }
     stages = []
     for stage in STAGES:
         took, extra = manifests[stage]["seconds"], more[stage]
@@ -96,7 +119,7 @@ def forecast(run: Run, whole: Recipe, progress: Progress) -> Forecast:
     paid = [one.usd for one in stages if one.usd is not None]
     return Forecast(
         smoke=counts["prompts"],
-        prompts=prompts,
+        prompts=counts["prompts"] if requests is None else prompts,
         test_prompts=tests,
         stages=stages,
         memory_bytes=training.memory_bytes,

@@ -65,7 +65,7 @@ def _state(run: Run, recipe: Recipe, stage: str, first: str | None) -> StageStat
     why = [f"{first} has to run first"] if first else []
     try:
         if (record := _record(run, recipe, stage)) and not record.up_to_date():
-            why = [*(record.differences() or ["its files have changed since"]), *why]
+            why = [*_differences(manifest, record), *why]
     except UsageError as error:  # a run that was moved, without its prompts: what is there is still done
         return StageState(stage, "stale" if why else "done", [f"not compared with the recipe: {error.message}", *why], **facts)
     if why and stage == "train" and is_unfinished(run):
@@ -73,15 +73,22 @@ def _state(run: Run, recipe: Recipe, stage: str, first: str | None) -> StageStat
     return StageState(stage, "stale" if why else "done", why, **facts)
 
 
+def _differences(manifest: dict[str, Any], record: StageRecord) -> list[str]:
+    if manifest.get("imported"):
+        return ["its answers are imported, and the recipe names prompts and a teacher: generate would request answers anew"]
+    return record.differences() or ["its files have changed since"]
+
+
 def _record(run: Run, recipe: Recipe, stage: str) -> StageRecord | None:
     """What the stage would compare with its manifest; None where no recipe makes it: imported answers, a curve's rows."""
     from seqdistill.stages.evaluate.inputs import Inputs as EvalInputs
     from seqdistill.stages.filter.stage import record_of as filter_record
     from seqdistill.stages.generate.inputs import Inputs as GenerateInputs
+    from seqdistill.stages.generate.stage import is_imported
     from seqdistill.stages.train.stage import record_of as train_record
 
     manifest = run.manifest(stage) or {}
-    if (stage == "generate" and manifest.get("imported")) or (stage == "filter" and manifest.get("part")):
+    if (stage == "generate" and is_imported(run, recipe)) or (stage == "filter" and manifest.get("part")):
         return None
     records: dict[str, Callable[[Run, Recipe], StageRecord]] = {
         "generate": lambda run, recipe: GenerateInputs.of(run, recipe).record,

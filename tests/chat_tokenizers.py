@@ -58,3 +58,33 @@ def tiny_chat_model(folder: Path, tokenizer: Any, vocabulary: int | None = None,
     if generation:
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": tokenizer.eos_token_id, **generation}))
     return folder
+
+
+def tiny_gemma3(folder: Path, tokenizer: Any) -> Path:
+    """The folder of a tiny random Gemma 3 that also sees, as its models from 4B on do, with its processor's files."""
+    import json
+
+    import torch
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    torch.manual_seed(0)
+    image = {
+        name: tokenizer.convert_tokens_to_ids(f"<{name}>") for name in ("image_soft_token", "start_of_image", "end_of_image")
+    }
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("eos", "bos", "pad")}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    text = {**sizes, **ids, "vocab_size": len(tokenizer), "num_hidden_layers": 4, "num_key_value_heads": 2, "head_dim": 8}
+    config = Gemma3Config(
+        text_config={**text, "max_position_embeddings": 1024, "sliding_window": 64},
+        vision_config={**sizes, "hidden_size": 16, "num_attention_heads": 2, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+        image_token_index=image["image_soft_token"],
+        boi_token_index=image["start_of_image"],
+        eoi_token_index=image["end_of_image"],
+    )
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    images = {"image_processor_type": "Gemma3ImageProcessor", "size": {"height": 28, "width": 28}}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**images, "processor_class": "Gemma3Processor"}))
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "Gemma3Processor", "image_seq_length": 4}))
+    return folder

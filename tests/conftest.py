@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny random chat model made on the spot. No network, no downloads."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+BRACKETS = (  # another chat template, with the same special tokens
+    "{% for message in messages %}<|im_start|>({{ message['role'] }}) {{ message['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>(assistant) {% endif %}"
 )
 
 
@@ -86,3 +93,27 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     from seqdistill.engines import dispatch
 
     monkeypatch.setattr(dispatch, "DOWN_SECONDS", {False: 0.5, True: 600.0})
+
+
+@pytest.fixture
+def prompted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the transformers engine prompts models with, as text, in the order of the requests."""
+    from seqdistill.engines import transformers_local
+
+    seen: list[str] = []
+    rendered = transformers_local.prompt_tokens
+
+    def seeing(tokenizer: Any, *how: Any) -> Any:
+        tokens = rendered(tokenizer, *how)
+        seen.append(tokenizer.decode(tokens))
+        return tokens
+
+    monkeypatch.setattr(transformers_local, "prompt_tokens", seeing)
+    return seen
+
+
+def without_template(model: Path, folder: Path) -> Path:
+    """A copy of a model as a base model comes: without a chat template."""
+    shutil.copytree(model, folder)
+    (folder / "chat_template.jinja").unlink()
+    return folder

@@ -28,6 +28,11 @@ FILTERED = {
     "Gemini": Wire(400, [{"error": {"code": 400, "message": "blockReason: PROHIBITED_CONTENT", "status": "INVALID_ARGUMENT"}}]),
     "Zhipu": error(400, "系统检测到输入或生成内容可能包含不安全或敏感内容", code="1301"),
     "Bedrock": error(403, "blocked by the content guardrail"),
+    "StepFun": error(451, "The content you provided or machine outputted is blocked.", type="censorship_blocked"),
+    "OpenRouter, a guardrail": error(403, "Request blocked: prompt injection patterns detected", code=403),
+    "OpenRouter before Model Armor": error(403, "Blocked by Google Model Armor", code=403),
+    "Vertex": Wire(400, {"error": {"message": "Prompt is blocked", "status": "INVALID_ARGUMENT"}}),
+    "a prompt that was blocked": error(400, "Your prompt was blocked by the provider"),
     "Volcengine": error(400, "The input text may contain sensitive information.", code="InputTextSensitiveContentDetected"),
     "xAI": Wire(
         403,
@@ -117,6 +122,24 @@ NO_MONEY = {
     "Nebius": Wire(403, {"detail": "Your account is out of funds"}),
     "Volcengine": error(
         429, "Your account [x] has reached the set inference limit for the [y] model.", code="SetLimitExceeded"
+    ),
+    "DashScope, a free quota": error(
+        429, "Free allocated quota exceeded.", code="insufficient_quota", type="Throttling.AllocationQuota"
+    ),
+    "xAI": Wire(
+        429,
+        {
+            "code": "Some resource has been exhausted",
+            "error": "Your team 16f has either used all available credits or reached its monthly spending limit. To continue "
+            "making API requests, please purchase more credits or raise your spending limit.",
+        },
+    ),
+    "xAI, a new team": Wire(
+        403,
+        {
+            "code": "The caller does not have permission to execute the specified operation",
+            "error": "Your newly created team doesn't have any credits or licenses yet. You can purchase those on x.ai",
+        },
     ),
     "Zhipu": error(429, "余额不足或无可用资源包,请充值。", code="1113"),
 }

@@ -19,7 +19,7 @@ from generate_runs import PRICE, Child, main_in_child, priced, prompts_file, rec
 from test_dialect import REFUSED
 
 from seqdistill.cli import main
-from seqdistill.engines import openai_batch
+from seqdistill.engines import dialect, openai_batch
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal import batches
 from seqdistill.journal.storage import Journal
@@ -105,7 +105,7 @@ def test_what_a_batch_refuses_for_ever_is_not_submitted_for_ever(tmp_path: Path)
     refusal = Wire(400, {"error": {"message": "temperature is not supported", "param": "temperature"}})
     with BatchServer(fate=lambda _: refusal) as server, pytest.raises(Incomplete, match="temperature is not supported"):
         run_it(tmp_path, server, range(4), batch=True)
-    assert len(server.batches) == 1 + openai_batch.ADAPTIONS
+    assert len(server.batches) == 1 + dialect.ADAPTIONS
 
 
 def test_what_the_first_answers_teach_holds_for_the_batches_after_them(tmp_path: Path) -> None:
@@ -285,6 +285,8 @@ def test_a_line_of_the_answers_is_read_as_a_live_reply(tmp_path: Path, response:
             result = run_it(tmp_path, server, range(4), batch=True)
             found = {(one.text, one.finish_reason) for one in read_samples(result.path)}
             assert ("yes" if finish == "stop" else "", finish) in found
+            with Journal(tmp_path / "run/generate/journal.jsonl", writable=False) as journal:
+                assert len(journal.spending.holds) == (response["status_code"] == 400), "it may be billed"
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000, b'{"custom_id": %s}' % (b"9" * 5000), b'{"x": 1e999}', b"\xff", b'"x"'])

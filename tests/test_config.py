@@ -1,6 +1,7 @@
 """Settings: strict keys, one order of precedence, errors that name file, table, key and the nearest name."""
 
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -216,6 +217,28 @@ def test_the_run_s_own_recipe_keeps_its_paths_and_an_edited_source_is_mentioned(
     with resolved_recipe(run, None, {"teacher": {"model": "t"}}, notes.append) as recipe:
         assert recipe.generate.samples == 1
     assert "recipe.toml has changed since this run copied it; pass it with -c" in notes[-1]
+
+
+@pytest.mark.parametrize("place", ["same run", "other run", "copied", "copied with its files"])
+def test_a_run_s_copy_of_a_recipe_finds_the_files_of_the_recipe(place: str, tmp_path: Path) -> None:
+    source, runs = tmp_path / "mine" / "recipe.toml", tmp_path / "runs"
+    source.parent.mkdir()
+    (source.parent / "p.jsonl").write_text("")
+    source.write_text('[task]\nprompts = "p.jsonl"\n')
+    with resolved_recipe(runs / "a", source, {}):
+        pass
+    copy = runs / "a" / "recipe.toml"
+    if place.startswith("copied"):
+        shutil.copytree(runs / "a", runs / "b" if place == "copied" else tmp_path / "elsewhere" / "deep" / "a")
+        copy = (runs / "b" if place == "copied" else tmp_path / "elsewhere" / "deep" / "a") / "recipe.toml"
+    if place == "copied with its files":
+        shutil.move(source.parent / "p.jsonl", copy.parent)
+    wanted = (copy.parent if place == "copied with its files" else source.parent) / "p.jsonl"
+    for run in (runs / ("a" if place == "same run" else "c"),) * 2:
+        with resolved_recipe(run, copy, {}) as recipe:
+            assert Path(str(recipe.task.prompts)).resolve() == wanted
+        with resolved_recipe(run, None, {}) as recipe:
+            assert Path(str(recipe.task.prompts)).resolve() == wanted
 
 
 def test_a_budget_is_remembered_until_another_one_is_set(tmp_path: Path) -> None:

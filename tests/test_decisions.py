@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from filter_runs import filtered_run
+from filter_runs import filtered_run, make_run
+from filter_runs import sample as filter_sample
 from review_rows import HOSTILE, ROWS, sample
 
 from seqdistill.decisions import (
@@ -22,10 +23,13 @@ from seqdistill.decisions import (
     summary,
 )
 from seqdistill.errors import SeqdistillError, UsageError
+from seqdistill.progress import Silent
+from seqdistill.recipe.tables import Recipe
 from seqdistill.records import to_line
 from seqdistill.review.filtered_rows import FilteredRows
 from seqdistill.review.spreadsheet import COLUMNS, export_csv, guard, import_csv, unguard
 from seqdistill.runs import Run
+from seqdistill.stages.filter.stage import filter_samples
 
 
 @pytest.fixture
@@ -216,6 +220,50 @@ def test_a_wrong_spreadsheet_names_the_line_and_changes_nothing(
         import_csv(run, table, "maria")
     assert says in error.value.message + error.value.hint
     assert read_decisions(run) == {}
+
+
+SHEETS: list[tuple[dict[str, str], dict[str, str], tuple[str, str | None] | None]] = [  # of two reviewers, exported at once
+    ({"decision": "edit", "completion": "Better."}, {}, ("edit", "Better.")),
+    ({"decision": "edit", "completion": "Better."}, {"decision": "accept"}, ("edit", "Better.")),
+    ({"decision": "edit", "completion": "Better."}, {"decision": "reject"}, ("reject", None)),
+    ({"decision": "edit", "completion": "Better."}, {"decision": "edit", "completion": "Best."}, ("edit", "Best.")),
+    ({"decision": "accept"}, {}, ("accept", None)),
+    ({"decision": "reject"}, {"decision": "edit", "completion": "Best."}, ("edit", "Best.")),
+    ({"decision": "accept"}, {"decision": "accept"}, ("accept", None)),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "holds"), SHEETS)
+@pytest.mark.parametrize("filtered", [False, True], ids=["", "filter in between"])
+def test_sheets_that_were_written_before_the_others_came_back_are_taken(
+    first: dict[str, str], second: dict[str, str], holds: tuple[str, str | None], filtered: bool, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", [filter_sample(f"Name the river number {n}.", f"It is river {n}.") for n in range(6)])
+    filter_samples(run, Recipe(), Silent())
+    with FilteredRows(run) as rows:
+        name = rows[0].sample.id
+    tables = [tmp_path / "jan.csv", tmp_path / "maria.csv"]
+    for table, change in zip(tables, (first, second), strict=True):
+        export_csv(run, table)
+        write_cells(table, [{**row, **(change if row["id"] == name else {})} for row in cells(table)])
+    import_csv(run, tables[0], "jan")
+    if filtered:
+        filter_samples(run, Recipe(), Silent())
+    import_csv(run, tables[1], "maria")
+    held = read_decisions(run)[name]
+    assert (held.decision, held.completion) == holds
+
+
+def test_a_sheet_does_not_bring_back_what_was_decided_otherwise_since(run: Run, tmp_path: Path) -> None:
+    table, other = tmp_path / "rows.csv", tmp_path / "later.csv"
+    with appending(run) as append:
+        append(made("p0:teacher:0", "accept"))
+    export_csv(run, table)
+    export_csv(run, other)
+    rejected = {"p0:teacher:0": {"decision": "reject", "time": ""}}
+    write_cells(other, [{**row, **rejected.get(row["id"], {})} for row in cells(other)])
+    assert (import_csv(run, other, "jan"), import_csv(run, table, "maria")) == (1, 0)
+    assert read_decisions(run)["p0:teacher:0"].decision == "reject"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from chat_server import ChatServer
 
 from seqdistill import doctor
 from seqdistill.cli import main
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, StudentConfig
 
 
 def recipe(folder: Path, url: str, model: str = "teacher") -> Path:
@@ -81,6 +81,54 @@ def test_what_is_not_there_is_not_checked_silently(
     monkeypatch.chdir(tmp_path)
     assert main(["doctor", *words]) == 2
     assert says in capsys.readouterr().err
+
+
+INDEX = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
+DOWNLOADED: list[tuple[dict[str, str], str, str]] = [  # files of a model, the state, what is found
+    ({}, "fail", "not downloaded yet"),
+    ({"config.json": "{}"}, "fail", "only partly downloaded: no weights"),
+    ({"config.json": "{}", "model.safetensors": "x"}, "ok", "downloaded"),
+    ({"config.json": "{}", "pytorch_model.bin": "x"}, "ok", "downloaded"),
+    ({"config.json": "{}", "model.safetensors.index.json": INDEX}, "fail", "without model-1.safetensors and 1 more"),
+    (
+        {"config.json": "{}", "model.safetensors.index.json": INDEX, "model-1.safetensors": "x"},
+        "fail",
+        "only partly downloaded: without model-2.safetensors",
+    ),
+    (
+        {
+            "config.json": "{}",
+            "model.safetensors.index.json": INDEX,
+            **dict.fromkeys(("model-1.safetensors", "model-2.safetensors"), "x"),
+        },
+        "ok",
+        "downloaded",
+    ),
+    ({"config.json": "{}", "model.safetensors.index.json": "{"}, "fail", "is damaged"),
+]
+
+
+@pytest.mark.parametrize("local", [False, True], ids=["hub", "folder"])
+@pytest.mark.parametrize(("files", "state", "says"), DOWNLOADED)
+def test_a_model_without_all_its_weights_is_not_ready(
+    files: dict[str, str], state: str, says: str, local: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cache, revision = tmp_path / "models--some--model", "a" * 40
+    folder = cache / "snapshots" / revision
+    for path, text in {cache / "refs" / "main": revision, **{folder / name: text for name, text in files.items()}}.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    if local and not files:
+        return
+    (found,) = [
+        one
+        for one in doctor.examine(Recipe(student=StudentConfig(model=str(folder) if local else "some/model")), tmp_path)
+        if one.name.startswith("student ")
+    ]
+    says = says.removeprefix("only partly downloaded: ") if local else says
+    assert found.state == state and (says in found.found or (local and state == "ok")) and bool(found.fix) == (state != "ok")
 
 
 def test_a_package_that_is_missing_or_raises_anything_is_named_with_what_to_do(

@@ -45,6 +45,15 @@ def log_of(run: Run, good: int, bad: int, below: int = 0) -> Path:
     return path
 
 
+def test_reasoning_in_the_log_of_an_older_version_is_not_part_of_an_answer(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "run")
+    log = log_of(run, 100, 1)
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    thought = "<think>\nThe reader must know when, and that is Monday.\n</think>\n\n"
+    write_jsonl(log, [{**row, "student": thought + row["student"]} if row["student"] else row for row in rows])
+    assert drift(run, Recipe(), log).good == 100
+
+
 @pytest.mark.parametrize(("good", "bad", "state"), [(100, 1, "holds"), (60, 20, "broken"), (40, 2, "undecided")])
 def test_the_log_says_whether_the_promise_holds(tmp_path: Path, good: int, bad: int, state: str) -> None:
     run = evaluated(tmp_path / "run")

@@ -120,6 +120,7 @@ BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `generate`, a
     ("a role that the template refuses", [student(NO_SYSTEM), prompts(SYSTEM)], "1 of 13 prompts cannot be trained on"),
     ("a prompt longer than the context", [prompts(LONG)], "1 of 13 prompts cannot be trained on"),
     ("all prompts longer", [student(max_position_embeddings=16), having(train__unfit="drop")], "12 of 12 prompts"),
+    ("another number of layers", [args(model_init_kwargs={"num_hidden_layers": 1})], "num_hidden_layers = 1 does not belong"),
     ("a small max_length", [args(max_length=16)], "raise max_length"),
     ("a prompt longer than a batch", [having(train__batch_tokens=20, train__args={})], "at least"),
     ("tokens beyond the embedding", [student(vocab_size=100)], "has embeddings for ids up to 99"),
@@ -165,6 +166,7 @@ BEFORE_PAYING: list[tuple[str, list[Change], str]] = [  # found by `generate`, a
     ("a missing template", [having(student__chat_template="lama3")], "did you mean 'llama3'"),
 ]
 BEFORE_A_RUN: list[tuple[str, list[Change], str]] = [  # found by `run`, for which the training is on this machine
+    ("offloading without a GPU", [args(activation_offloading=True)], "activation_offloading = true: there is no GPU"),
     ("soft without log-probabilities", [having(train__method="soft")], "logprobs is not set"),
     ("soft without likeliest tokens", [SOFT, having(generate__logprobs=0)], "stores no likeliest tokens"),
     ("soft from OpenAI", [SOFT, having(teacher__base_url=[])], "names them by their texts"),

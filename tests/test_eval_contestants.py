@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, answer
+from conftest import BRACKETS
 from finished_runs import finished_run, recipe
 from test_eval import served, write_test
 
@@ -17,8 +18,10 @@ from seqdistill.recipe.tables import GenerateConfig, Recipe, StudentConfig, Teac
 from seqdistill.records import Prompt, write_json, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.baselines import Texts, majority
+from seqdistill.stages.evaluate.outputs import read_outputs
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.generate.recorded import import_recorded
+from seqdistill.tasks.templates import PLAIN
 
 ROWS = 24
 
@@ -98,6 +101,18 @@ def test_the_settings_of_a_student_that_are_not_applied_are_in_the_scores(run: R
     assert models["student"]["neutralised"] == ["repetition_penalty = 1.3"] and "neutralised" not in models["base"]
 
 
+def test_the_untrained_student_is_prompted_by_the_template_that_it_was_trained_with(
+    run: Run, plan: Recipe, tmp_path: Path, prompted: list[str]
+) -> None:
+    base, own = run.file("train", "base"), tmp_path / "brackets.jinja"
+    own.write_text(BRACKETS, encoding="utf-8")
+    (base / "chat_template.jinja").unlink()
+    few = replace(plan, teacher=TeacherConfig(), eval=replace(plan.eval, limit=10, max_tokens=2))
+    evaluate(run, replace(few, student=replace(few.student, chat_template=str(own))), Silent())
+    by_brackets = [text for text in prompted if text.startswith("<|im_start|>(user)")]
+    assert len(by_brackets) == 10 and len(prompted) == 20, "the trained student has its template in its folder"
+
+
 def test_the_base_is_prompted_last_and_for_a_multiple_of_the_teachers_length(run: Run, plan: Recipe) -> None:
     def reply(body: Body) -> Body:
         raw = answer(body)
@@ -136,6 +151,36 @@ def test_a_file_of_outputs_is_one_more_row(run: Run, plan: Recipe, tmp_path: Pat
     assert "rival" in result.paths["report"].read_text()
     outputs.write_text(outputs.read_text().replace('nnumber 3"', 'nnumber 4"'))
     assert not evaluate(run, compared, Silent()).up_to_date
+
+
+def answered(*models: str | None) -> list[dict[str, str]]:
+    """A line of each model, which says its name; without a model, its number."""
+    named = [{"id": "p", "completion": model or str(number)} for number, model in enumerate(models)]
+    return [row | ({"model": model} if model else {}) for row, model in zip(named, models, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (answered("base", "student", "teacher"), "student"),  # predictions.jsonl: the untrained base comes first
+        (answered("base"), "base"),  # the lines of one model, taken out of it
+        (answered("gpt-4o"), "gpt-4o"),
+        (answered(None, None), "0"),
+        (answered("gpt-4o", "llama"), None),  # whose answers are meant cannot be known
+        (answered(None, "llama"), None),
+    ],
+)
+def test_of_a_file_with_several_models_the_students_answers_are_taken(
+    tmp_path: Path, rows: list[dict[str, str]], said: str | None
+) -> None:
+    write_jsonl(tmp_path / "predictions.jsonl", rows)
+    asked = [{"role": "user", "content": "Who are you?"}]
+    prompts = [Prompt("p", asked, asked)]
+    if said is None:
+        with pytest.raises(UsageError, match="answers of several models"):
+            read_outputs(tmp_path / "predictions.jsonl", prompts, PLAIN)
+    else:
+        assert read_outputs(tmp_path / "predictions.jsonl", prompts, PLAIN)["p"].content == said
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from seqdistill.engines import Completion, Request
 from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
-from seqdistill.recipe.tables import EvalConfig, Recipe, TeacherConfig
+from seqdistill.recipe.tables import EvalConfig, Recipe, TeacherConfig, TrainConfig
 from seqdistill.runs import Run
 from seqdistill.show import show_eval
-from seqdistill.stages.evaluate.cost import break_even, terms_of, usd_per_request, with_costs
+from seqdistill.stages.evaluate.cost import break_even, terms_of, upfront_of, usd_in_service, usd_per_request, with_costs
 from seqdistill.stages.evaluate.latency import groups, levels, percentile
 from seqdistill.stages.evaluate.markdown import markdown
 from seqdistill.stages.evaluate.recommendation import _saves
@@ -83,7 +83,8 @@ def test_a_request_costs_its_tokens_and_its_share_of_the_hour(
 def test_the_break_even_is_where_a_count_of_both_bills_meets(
     upfront: float, teacher: float, student: float, fallback: float, shadow: float, requests: int | None
 ) -> None:
-    assert break_even(upfront, teacher, student, fallback, shadow) == requests
+    in_service = usd_in_service(student, teacher, {"fallback_share": fallback, "shadow_share": shadow})
+    assert break_even(upfront, teacher, in_service) == requests
     counts = np.arange(100_000)
     before = counts * teacher
     after = upfront + counts * student + counts * fallback * teacher + counts * shadow * teacher
@@ -142,8 +143,9 @@ def test_the_costs_of_a_run_follow_from_its_inputs() -> None:
     ), "the price in the sentence is the one that the break-even rests on"
     saved = _saves(with_prices(several))
     assert (saved.short, saved.more) == (
-        "70% of the cost",
-        "3.00 instead of 10.00 USD for 1,000 requests; paid back after 1,455 requests.",
+        "55% of the cost",
+        "4.50 instead of 10.00 USD for 1,000 requests, the 15% included that the teacher still answers; paid back after 1,455 "
+        "requests.",
     )
     assert said_of(found).startswith("1,000 requests cost 1.00 USD at the student and 10.00 at the teacher; ")
     dear = with_costs(scores_with(), inputs(token_usd=0.01), TERMS | {"answers_a_request": 10}, UPFRONT)
@@ -153,6 +155,31 @@ def test_the_costs_of_a_run_follow_from_its_inputs() -> None:
     )
     assert with_costs(scores_with(share=False), inputs(), TERMS, UPFRONT)["models"]["student"]["usd_per_right"] is None
     assert with_costs(scores_with(right=0.0), inputs(), TERMS, UPFRONT)["models"]["student"]["usd_per_right"] is None
+
+
+@pytest.mark.parametrize(
+    ("teacher", "terms", "short", "more"),
+    [  # the student's 1,000 requests cost 1.00
+        (
+            0.01,
+            {"fallback_share": 0.0, "shadow_share": 0.0},
+            "90% of the cost",
+            "1.00 instead of 10.00 USD for 1,000 requests;",
+        ),
+        (0.01, {"fallback_share": 0.6, "shadow_share": 0.0}, "30% of the cost", "7.00 instead of 10.00 USD"),
+        (0.01, {"fallback_share": 0.0, "shadow_share": 0.5}, "40% of the cost", "6.00 instead of 10.00 USD"),
+        (0.01, {"fallback_share": 0.95, "shadow_share": 0.0}, "Nothing: it costs 5% more", "10.50 instead of 10.00 USD"),
+        (0.0, {}, "Not known", "the teacher's price is 0, and what its machine costs an hour, [teacher] hourly_usd,"),
+        (None, {}, "Not known", "the recipe lacks prices"),
+    ],
+)
+def test_what_is_saved_counts_what_the_teacher_still_answers(
+    teacher: float | None, terms: dict[str, float], short: str, more: str
+) -> None:
+    document = with_prices(with_costs(scores_with(), inputs(token_usd=teacher), TERMS | terms, UPFRONT))
+    saved = _saves({"prompts": 0, **document})
+    assert saved.short == short and more in saved.more
+    assert (document["break_even_requests"] is None) == (not saved.short.endswith("of the cost")), "the verdict says the same"
 
 
 @pytest.mark.parametrize(
@@ -338,6 +365,21 @@ def test_all_of_it_is_shown_in_80_columns_and_in_markdown(run: Run, plan: Recipe
     assert "no price: write [student] hourly_usd, [teacher] hourly_usd, [train] hourly_usd into the recipe" in " ".join(
         out.split()
     )
+
+
+@pytest.mark.parametrize(
+    ("manifest", "usd"),
+    [
+        ({"seconds": 1800.0, "seconds_in_all": 36_000.0}, 20.0),  # resumed after 9.5 of 10 hours
+        ({"seconds": 1800.0}, 1.0),  # an older version's
+        ({}, 0.0),
+    ],
+)
+def test_a_machines_hours_are_those_of_all_attempts(run: Run, manifest: dict[str, float], usd: float) -> None:
+    known = json.loads(run.file("train", "manifest.json").read_text())
+    known = {name: value for name, value in known.items() if not name.startswith("seconds")} | {"seconds": 0.0} | manifest
+    run.file("train", "manifest.json").write_text(json.dumps(known))
+    assert upfront_of(run, Recipe(train=TrainConfig(hourly_usd=2.0)))["training"] == usd
 
 
 def test_verify_computes_the_costs_again(run: Run, plan: Recipe) -> None:

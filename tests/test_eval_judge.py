@@ -16,17 +16,18 @@ from generate_runs import Notes
 from test_eval_verify import moved, rewritten
 from test_judge import says
 
-from seqdistill.engines import Completion
+from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.journal.storage import Hold, Journal
+from seqdistill.journal.storage import Hold, Journal, request_key
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import JudgeConfig, Recipe
 from seqdistill.records import Prompt, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.judging import Pair, found_by, next_labels
+from seqdistill.stages.evaluate.judging import Pair, _spent_by_others, found_by, next_labels
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verification import verify
+from seqdistill.tasks.rubrics import Rubric
 
 PROMPTS = 14
 
@@ -116,6 +117,29 @@ def test_a_judge_that_cannot_be_read_is_stopped_after_its_first_replies(run: Run
         with pytest.raises(SeqdistillError, match=r"none of the judge's first 20 replies has a choice.*'Both are nice\.'"):
             evaluate(run, plan_of(tmp_path, tiny_model, server), Silent())
         assert len(server.requests) == 20
+
+
+def test_an_endpoint_that_takes_no_form_gets_none_and_older_judgements_are_not_paid_again(
+    run: Run, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ChatServer(model="judge", reply=LONGER, fault=lambda _, body: "400" if "response_format" in body else None) as server:
+        found = evaluate(run, plan_of(tmp_path, tiny_model, server), Silent()).scores["judge"]
+        assert (found["n"], found["failed"], len(server.requests)) == (PROMPTS, 0, 2 * PROMPTS + 4)
+    with ChatServer(model="judge", reply=LONGER) as server:
+        plan = plan_of(tmp_path, tiny_model, server, {"revision": "2"})
+        with monkeypatch.context() as older:
+            older.setattr(Rubric, "schema", Rubric.older_schema)
+            evaluate(run, plan, Silent())
+        evaluate(run, replace(plan, eval=replace(plan.eval, resamples=300)), Silent())
+        assert len(server.requests) == 2 * PROMPTS
+
+
+def test_what_the_judge_s_model_cost_as_a_teacher_is_not_in_its_budget(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        for name, usd in (("p0:teacher", 2.0), ("p0:judge:student first", 0.25)):
+            request = Request(name, [{"role": "user", "content": name}], 20)
+            journal.append("m", [(request_key(request, "m"), request, Completion(name, "a"))], usd=[usd])
+        assert _spent_by_others(journal, "m") == 2.0
 
 
 def test_the_judges_budget_is_a_cap_and_a_larger_one_resumes(run: Run, tmp_path: Path, tiny_model: Path) -> None:

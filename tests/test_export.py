@@ -24,6 +24,7 @@ from seqdistill.cards import write_dataset_card
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
 from seqdistill.export import forms, gguf
+from seqdistill.export.data import SHAPES
 from seqdistill.export.draft import vllm_command
 from seqdistill.export.modelfile import write_modelfile
 from seqdistill.recipe.tables import ModelConfig
@@ -168,10 +169,19 @@ def test_datasets_reads_a_run_as_it_is(run: Path, tmp_path: Path) -> None:
     assert features["reference"].dtype == "string", "though all of them are empty here: a later block may hold some"
 
 
-def test_the_folder_is_the_trained_model(run: Path, tmp_path: Path) -> None:
-    done = api.export(run, "vllm", out=tmp_path / "out")
-    names = {path.name for path in (run / "train" / "model").iterdir()}
-    assert {path.name for path in done.path.iterdir()} == names and done.serve.startswith("vllm serve")
+@pytest.mark.parametrize("form", ["safetensors", "merged", "vllm"])
+def test_the_folder_is_the_trained_model(form: str, run: Path, tmp_path: Path) -> None:
+    def content(folder: Path) -> dict[Path, bytes]:
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    made = tmp_path / "run"
+    shutil.copytree(run, made)
+    more = made / "train" / "model" / "additional_chat_templates"
+    more.mkdir()
+    (more / "tool_use.jinja").write_text("{{ messages }}")
+    done = api.export(made, form, out=tmp_path / "out")
+    assert content(done.path) == content(made / "train" / "model") and done.serve.startswith("vllm serve")
+    assert api.export(made, form, out=tmp_path / "out") == done, "the same again is done already"
 
 
 def test_a_second_export_takes_the_place_of_the_first_but_not_of_a_folder_of_the_users(run: Path, tmp_path: Path) -> None:
@@ -230,6 +240,23 @@ def test_export_writes_over_nothing_of_the_users(
         (api.export if form.startswith("gguf") else api.export_data)(run, form, out=tmp_path)
     assert (tmp_path / name).read_text() == content
     assert (len([*tmp_path.iterdir()]) == 1) == bool(says)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_data_that_is_exported_again_takes_the_place_of_its_own_files_alone(shape: str, run: Path, tmp_path: Path) -> None:
+    made, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(run, made)
+    api.export_data(made, shape, out=out)
+    train = made / "filter" / "train.jsonl"
+    for rows in (5, 4):  # filter has kept others
+        write_jsonl(train, [row for _, row in read_jsonl(train)][:rows])
+        assert min(api.export_data(made, shape, out=out).values()) <= rows
+    changed = next(path for path in sorted(out.iterdir()) if path.name.startswith("train."))
+    changed.write_text("mine")
+    write_jsonl(train, [row for _, row in read_jsonl(train)][:3])
+    with pytest.raises(UsageError, match="is there already"):
+        api.export_data(made, shape, out=out)
+    assert changed.read_text() == "mine"
 
 
 NEIGHBOURS = [  # of the folder or file that is written

@@ -165,7 +165,7 @@ def curved(
     [
         ((0.0, 40.0, 0.5), "ENOUGH: with its 800 rows"),
         ((0.0, 240.0, 0.5), "MORE ROWS SUFFICE"),
-        ((20.0, 400.0, 0.9), "MORE ROWS DO NOT SUFFICE: however many there are, about 2"),
+        ((20.0, 400.0, 0.9), "MORE ROWS DO NOT SUFFICE: with any number of them about 2"),
         ((30.0, 0.0, 1.0), "MORE ROWS DO NOT SUFFICE"),
         ((-5.0, 80.0, 0.08), "NOT WITHIN REACH: 1,000 times the rows"),
     ],

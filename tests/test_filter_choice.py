@@ -209,6 +209,53 @@ def test_of_answers_that_repeat_each_other_the_right_one_stays(
     assert numbers(run) == [1]
 
 
+ASKED = "What did the committee of the town decide about the plan for the bridge on Monday after it had heard {}?"
+DECIDED = "The plan is put off until spring, because the ferry owners want to be paid first."
+LAST = "The answer that the committee gave to the residents of the quay and to the mayor on Monday was {}."
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "keys"),
+    [  # the answers to one question, and to the next; the first of the second is like that of the first
+        (
+            [HARBOUR.format("for")],
+            [HARBOUR.format("for") + " It is put off.", DECIDED],
+            {"score": {"by": "reference"}},
+        ),
+        (
+            [HARBOUR.format("for")],
+            [HARBOUR.format("for") + " It is put off.", DECIDED],
+            {"score": {"by": "reference"}, "near_duplicates": {"scope": "response"}},
+        ),
+        ([HARBOUR.format("for"), DECIDED], [HARBOUR.format("for"), DECIDED + " "], {"score": {"by": "reference"}}),
+        (
+            [LAST.format("nine") + " So: 9"],
+            ["9", LAST.format("nine") + " So it is: 9"],
+            {"score": {"by": "verify"}, "near_duplicates": {"scope": "response", "numbers": False}},
+        ),
+        (
+            [HARBOUR.format("for")],
+            [HARBOUR.format("for") + " It is.", HARBOUR.format("for") + " It was.", DECIDED, DECIDED],
+            {"score": {"by": "reference"}, "select": {"best_n": 2}},
+        ),
+    ],
+)
+def test_a_row_goes_only_for_one_that_stays(first: list[str], second: list[str], keys: dict[str, Any], tmp_path: Path) -> None:
+    reference = "9" if keys["score"]["by"] == "verify" else DECIDED
+    rows = [
+        sample(ASKED.format(who), text, sample=n, reference=reference)
+        for who, texts in (("the mayor", first), ("the engineers", second))
+        for n, text in enumerate(texts)
+    ]
+    run = make_run(tmp_path, rows)
+    filtered(run, validation=0, baselines=True, **keys)
+    instead = {row["kept_by"] for row in rows_of(run, "rejected.jsonl")}
+    assert instead <= kept_ids(run) and {name.partition(":")[0] for name in instead} <= {row.prompt_id for row in rows}
+    if len(first) == 1 and "select" not in keys:
+        assert len({row["prompt_id"] for row in rows_of(run, "train.jsonl")}) == 2, "both prompts are learnt from"
+    assert len(rows_of(run, "train-random.jsonl")) == len(rows_of(run, "train.jsonl"))
+
+
 def test_a_vote_decides_between_answers_that_repeat_each_other(tmp_path: Path) -> None:
     texts = [HARBOUR.format("against"), HARBOUR.format("for"), "Well: " + HARBOUR.format("for")]
     run = make_run(tmp_path, [sample("Who won?", text, sample=n) for n, text in enumerate(texts)])
@@ -295,7 +342,7 @@ def test_a_judge_chooses_and_a_second_choice_costs_nothing(tmp_path: Path) -> No
 
 def test_rows_that_nothing_can_score_are_reported(tmp_path: Path) -> None:
     run = make_run(tmp_path, [sample(f"Why is the {place} shut?", f"The {place} is shut.") for place in PLACES])
-    with pytest.raises(SeqdistillError, match="'unscored' took 10 of 10") as raised:
+    with pytest.raises(SeqdistillError, match="'unscored' rejected 10 of 10") as raised:
         choose(run, score={"by": "reference"})
     assert raised.value.hint == 'filter.select.unscored = "keep" (--select-unscored) would keep this one'
     assert choose(run, score={"by": "reference"}, select={"unscored": "keep"}).kept == 10
@@ -311,4 +358,7 @@ def test_bad_settings_are_refused_before_anything_is_read(tmp_path: Path) -> Non
         choose(run, score={"by": "verify"}, verify={"by": "magic"})
     with pytest.raises(UsageError, match=": unknown"):
         choose(run, score={"by": "vote", "extract": "lines"})
+    for by, finds in (("math", "finds the formula itself"), ("command", "finds the answer itself")):
+        with pytest.raises(UsageError, match=finds):
+            choose(run, score={"by": "verify", "extract": "boxed"}, verify={"by": by, "command": [sys.executable]})
     assert not run.file("filter", "train.jsonl").exists()

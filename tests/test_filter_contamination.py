@@ -233,11 +233,48 @@ def every(text: str, step: int) -> str:
         (QUESTION, re.sub("([aeiou])", "\\1\u00ad", QUESTION)),
         ("What is 5 + (3 - 9) at noon in the north?", "What is 5 + (3 − 9) at noon, in the north?"),
         ("At −4 degrees, does salt water freeze?", "at -4 degrees does salt water freeze"),
+        ("关于光合作用的下列说法，正确的是（ ）。\nA、需要光\nB、不需要水", "关于光合作用的下列说法，正确的是"),
+        ("关于光合作用的下列说法，正确的是（ ）。\nA．需要光\nB．不需要水", "请回答：关于光合作用的下列说法，正确的是"),
+        ("关于光合作用的下列说法，正确的是（ ）。\nA.需要光\nB.不需要水", "关于光合作用的下列说法，正确的是（ ）"),
+        ("关于光合作用的下列说法，正确的是（ ）。①需要光 ②不需要水", "关于光合作用的下列说法，正确的是"),
+        ("关于光合作用的下列说法，正确的是（ ）。（A）需要光 （B）不需要水", "关于光合作用的下列说法，正确的是"),
+        ("Which gas do plants take up by day? (A) oxygen (B) carbon dioxide (C) neon", "Which gas do plants take up by day?"),
+        ("Which gas do plants take up by day? A. oxygen B. carbon dioxide", "Tell me: which gas do plants take up by day?"),
+        ("Which gas do plants take up by day?\nA: oxygen\nB: neon", "Which gas do plants take up by day?"),
+        ("Which gas do plants take up by day? Options: oxygen, neon", "Which gas do plants take up by day?"),
+        # a long question is itself, with whatever options
+        (QUESTION + OPTIONS, QUESTION + "\nA) one\nB) two\nC) three"),
     ],
 )
 def test_an_item_is_found_without_its_options_its_signature_or_with_words_between(test: str, row: str) -> None:
     index = ItemIndex(items_of([prompt(0, test)], "t"), ContaminationConfig())
     assert [hit.row for hit in look(index, [row, "What is the capital of the country to the north of this one?"])] == [0]
+
+
+@pytest.mark.parametrize(
+    ("stem", "label"),
+    [
+        ("Which of the following statements is correct?", "\n{}. "),
+        ("Which of the following statements is correct?", " ({}) "),
+        ("Choose the best answer from the list below.", "\n({}) "),
+        ("下列说法正确的是（ ）。", "\n{}. "),
+        ("下列说法正确的是（ ）。", "\n{}、"),
+        ("下列说法正确的是（ ）。", "\n{}．"),
+        ("下列关于此事的说法正确的是：", " {}."),
+    ],
+)
+def test_a_stock_question_with_options_of_its_own_is_another_question(stem: str, label: str) -> None:
+    def choice(*options: str) -> str:
+        return stem + "".join(label.format(letter) + option for letter, option in zip("ABC", options, strict=True))
+
+    test = choice("光在界面上发生折射", "热量从冷处流向热处", "质量随地点改变")
+    index = ItemIndex(items_of([prompt(0, test)], "t"), ContaminationConfig())
+    others = [
+        choice("黄河流入东海", "北京在江苏省", "泰山在四川省"),
+        choice("a sonnet has 14 lines", "an ode none", "a haiku 9"),
+    ]
+    for side in ("prompt", "completion"):
+        assert [hit.row for hit in look(index, [*others, test], side)] == [2]
 
 
 def test_a_task_whose_wording_is_its_template_is_not_wiped_by_a_test_set_of_many_tasks(tmp_path: Path) -> None:
@@ -269,6 +306,38 @@ def test_equal_answers_are_no_leak_where_answers_have_a_form(tmp_path: Path) -> 
     run = make_run(tmp_path / "run", rows)
     filtered(run, test, near_duplicates={"scope": "off"})
     assert rules_of(run) == {rows[-1].id: "contamination"}
+
+
+@pytest.mark.parametrize(
+    ("tests_with_it", "rows_with_it", "reference"),
+    [
+        (10, 20, "The question cannot be answered from the given context."),
+        (2, 2, "The question cannot be answered from the given context."),
+        (1, 12, "I'm sorry, but I cannot find that in the document."),
+        (1, 4, "I'm sorry, but I cannot find that in the document."),
+        (3, 12, "这个问题无法根据所给的上下文来回答。"),
+        (2, 6, "The claim is neither supported nor refuted by the passage that is quoted."),
+        (300, 6, "Yes, the two sentences mean the same thing to a reader."),
+    ],
+)
+def test_an_answer_that_many_questions_have_is_no_leak_but_with_its_question(
+    tests_with_it: int, rows_with_it: int, reference: str, tmp_path: Path
+) -> None:
+    rng = random.Random(7)
+    test, asked = tmp_path / "test.jsonl", [question(rng) for _ in range(tests_with_it)]
+    variants = (reference, reference.rstrip(".。"), reference.upper())  # punctuation and case make no other answer
+    test.write_text(
+        "".join(json.dumps({"prompt": text, "reference": variants[n % 3]}) + "\n" for n, text in enumerate(asked))
+        + json.dumps({"prompt": question(rng), "reference": "The ferry was late, as its engine had broken down in the night."})
+    )
+    rows = [sample(question(rng), reference) for _ in range(rows_with_it)]
+    leaked = [
+        sample(asked[0] + " Be brief.", reference),
+        sample("Tell me why.", "The ferry was late, as its engine had broken down in the night."),
+    ]
+    run = make_run(tmp_path / "run", [*rows, *leaked])
+    result = filtered(run, test, near_duplicates={"scope": "off"}, integrity={"constant_share": 1.0})
+    assert rules_of(run) == dict.fromkeys((row.id for row in leaked), "contamination"), result.warnings
 
 
 def test_each_side_and_kind_can_be_switched_off(tmp_path: Path) -> None:

@@ -169,6 +169,30 @@ def test_rows_whose_short_answers_differ_are_no_near_duplicates(
     assert filtered(make_run(tmp_path / "same", same), validation=0.0).by_rule == {"near_duplicate": 1}
 
 
+@pytest.mark.parametrize(
+    ("text", "number", "other"),
+    [
+        ("Fünf Menschen starben am Montag bei dem Unfall nahe der alten Mühle, wie die Polizei sagt.", "Fünf", "Sechs"),
+        ("Cinq personnes sont mortes lundi dans un accident près du vieux moulin, dit la police.", "Cinq", "Sept"),
+        ("El lunes murieron cinco personas en un accidente cerca del viejo molino, dice la policía.", "cinco", "ocho"),
+        ("Lunedì sono morte due persone in un incidente vicino al vecchio mulino, dice la polizia.", "due", "tre"),
+        ("Cinco pessoas morreram na segunda-feira em um acidente perto do velho moinho.", "Cinco", "Três"),
+        ("В понедельник в аварии возле старой мельницы погибли пять человек, сообщила полиция.", "пять", "шесть"),
+        ("Vijf mensen kwamen maandag om bij een ongeluk bij de oude molen, zegt de politie.", "Vijf", "Zes"),
+        ("W poniedziałek w wypadku koło starego młyna zginęło pięć osób, mówi policja.", "pięć", "sześć"),
+        ("周一在老磨坊附近发生的客车事故中有五人死亡，警方正在调查事故的原因，道路仍然封闭。", "五", "三"),
+        ("周一在老磨坊附近发生的客车事故中有五个人死亡，警方正在调查事故的原因，道路封闭。", "五个", "七个"),
+        ("月曜日に古い水車小屋の近くで起きたバスの事故で三人が死亡したと警察が発表しました。", "三", "四"),
+        ("월요일 낡은 방앗간 근처에서 일어난 버스 사고로 다섯 명이 숨졌다고 경찰이 밝혔다.", "다섯", "여섯"),
+        ("The police said on Monday that hundreds of people had left the town by the old mill.", "hundreds", "thousands"),
+        ("The rider from the north came third in the race that was held by the old mill on Monday.", "third", "fourth"),
+    ],
+)
+def test_numbers_in_words_are_numbers_in_other_languages_too(text: str, number: str, other: str) -> None:
+    first, second, same = words([text, text.replace(number, other), text.replace("。", "！")]).numbers.tolist()
+    assert first != second and first == same
+
+
 def test_numbers_in_words_are_numbers() -> None:
     texts = ["two of them left", "three of them left", "one of them left", "some of them left", "2 of them left"]
     numbers = words(texts).numbers.tolist()

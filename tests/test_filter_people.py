@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
@@ -77,6 +78,34 @@ def test_people_overrule_the_rules(tmp_path: Path) -> None:
     counts = {"accepted": 1, "edited": 1, "rejected": 1, "stale": 0, "unknown": 0, "refused": 0}
     assert report(run)["review"] == counts
     assert filtered(run, personal_data=MASK, **PLAIN).up_to_date
+
+
+@pytest.mark.parametrize(
+    ("texts", "keys", "left"),
+    [
+        (["The library is shut on Monday.", "On Monday it is closed.", "Nothing is known."], {"score": {"by": "reference"}}, 1),
+        (["The library is shut on Monday.", "the library is shut on monday", "It is."], {"score": {"by": "reference"}}, 1),
+        (["The library is shut on Monday.", "the library is shut on  Monday."], {}, 1),
+        (["The library is shut on Monday."], {"score": {"by": "reference"}}, None),
+    ],
+)
+def test_where_a_person_rejects_the_best_answer_the_next_best_is_learnt(
+    texts: list[str], keys: dict[str, Any], left: int | None, tmp_path: Path
+) -> None:
+    rows = [
+        sample("Why is the library shut?", text, sample=number, reference="The library is shut on Monday.")
+        for number, text in enumerate(texts)
+    ]
+    other = sample("Why is the pool shut?", "It is shut.", reference="It is shut.")
+    run = make_run(tmp_path, [*rows, other])
+    filtered(run, validation=0, **keys)
+    assert kept_ids(run) == {rows[0].id, other.id}
+    decide(run, rows[0], "reject")
+    filtered(run, validation=0, **keys)
+    assert kept_ids(run) == {other.id} | ({rows[left].id} if left else set())
+    gone = {row["id"]: row for row in rows_of(run, "rejected.jsonl")}
+    assert gone[rows[0].id]["rule"] == "review"
+    assert {row["kept_by"] for row in gone.values()} <= {None, rows[left or 0].id}
 
 
 def test_an_undone_decision_leaves_the_files_as_they_were(tmp_path: Path) -> None:

@@ -55,6 +55,23 @@ def test_a_kinds_recipe_goes_through_all_four_stages(kind: str, tmp_path: Path, 
     assert all(Run(run).manifest(stage) for stage in STAGES)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_commands_of_the_page_are_taken_with_the_recipe_beside_it(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    assert main(["init", "mine", "--kind", kind]) == 0
+    page = Path("mine/README.md").read_text().splitlines()
+    commands = [shlex.split(line)[1:] for line in page if line.startswith("seqdistill run ")]
+    assert len(commands) == 2 and "--budget" in commands[1]
+    with ChatServer(model=None) as server:
+        for command in commands:
+            more = ["--until", "generate", "--teacher-base-url", server.url, "--student", str(tiny_model), "-q"]
+            assert main([*command, *more]) == 0
+    assert (Run(Path("runs/mine")).manifest("generate") or {})["spent_usd"] > 0
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

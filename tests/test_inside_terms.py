@@ -7,7 +7,7 @@ import pytest
 from architectures import make_architecture
 from chat_tokenizers import chat_tokenizer
 from conftest import CHATML, make_tiny_model
-from train_runs import ARGS, SGD, a_recipe, a_run, sample, weights
+from train_runs import ARGS, SGD, a_recipe, a_run, sample, trainer_of, weights
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
@@ -169,6 +169,29 @@ def test_a_student_that_seqdistill_shrink_made_is_compared_too(tmp_path: Path) -
     other = a_recipe(tmp_path / "student", str(make_tiny_model(tmp_path / "small", layers=2)), ARGS, features=1.0)
     with pytest.raises(UsageError, match="of another teacher than"):
         train(a_run(tmp_path / "other"), other, Silent())
+
+
+@pytest.mark.parametrize(("teacher", "layers"), [("whole", [0, 5]), ("middle", [0, 3]), ("other", None)])
+def test_a_student_that_was_cut_twice_is_compared_with_the_layers_of_the_teacher_that_is_named(
+    tmp_path: Path, teacher: str, layers: list[int] | None
+) -> None:
+    from seqdistill.engines.loading import load
+    from seqdistill.stages.train.methods.hidden import recorded_cut
+    from seqdistill.stages.train.shrink import shrink
+
+    for name, count in (("whole", 6), ("other", 5)):
+        make_tiny_model(tmp_path / name, layers=count)
+    shrink(str(tmp_path / "whole"), tmp_path / "middle", "0,1,2,5")
+    shrink(str(tmp_path / "middle"), tmp_path / "student", "0,3")
+    recipe = a_recipe(tmp_path / "student", str(tmp_path / teacher), {**ARGS, "max_steps": 1}, features=1.0)
+    if layers is None:
+        with pytest.raises(UsageError, match=r"layers 0,3 of another teacher than .* which has 5 layers of width 32, not 4"):
+            train(a_run(tmp_path / "run"), recipe, Silent())
+        return
+    cut = recorded_cut(recipe, load("AutoConfig", recipe.teacher))
+    assert cut is not None and cut.layers == layers
+    trainer = trainer_of(a_run(tmp_path / "run"), recipe)
+    assert trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader()))).isfinite()
 
 
 @pytest.mark.parametrize(

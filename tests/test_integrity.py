@@ -1,5 +1,6 @@
 """Integrity on its own: what is a fault of one completion and what only looks like one. A line a case."""
 
+import json
 import time
 from pathlib import Path
 
@@ -32,6 +33,11 @@ SCHEMA = (
     + "\n}"
 )
 
+ASPECTS = ["food", "staff", "price", "room", "view", "bed", "pool", "bar"]
+PEOPLE = json.dumps(
+    [{"name": one, "role": "engineer", "department": "R&D", "status": "active", "country": "DE"} for one in ASPECTS], indent=2
+)
+
 FINE = {
     "a table": TABLE,
     "code": CODE + FENCE,
@@ -53,6 +59,28 @@ FINE = {
     "labels of comments": "none none none none none favor none none none none none none none none",
     "labels with commas": "pos, pos, pos, pos, neg, pos, pos, pos, pos, pos, pos, neg, pos, pos, pos, pos, pos",
     "bits in words": "yes yes no yes yes yes no no yes yes yes yes yes no yes yes yes yes yes yes no",
+    **{
+        f"JSON, {name}{', ' + str(indent) if indent else ''}": json.dumps(value, indent=indent)
+        for indent in (None, 2)
+        for name, value in {
+            "aspects": [
+                {"aspect": one, "sentiment": "positive", "evidence": None, "explicit": True, "kind": "general"}
+                for one in ASPECTS
+            ],
+            "people": [
+                {"name": one, "role": "engineer", "team": "R&D", "status": "active", "manager": None} for one in ASPECTS
+            ],
+            "a schema": {one: {"type": "string", "description": "", "nullable": False, "maxLength": 255} for one in ASPECTS},
+            "an object": {"results": [{"item": one, "found": True, "errors": [], "notes": None} for one in ASPECTS]},
+            "a grid": [[0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]] * 5,
+            "labels": {"labels": ["O", "O", "B-PER", "O", "O", "O", "O", "O"] * 4},
+        }.items()
+    },
+    "JSON in a fence": f"Here it is:\n\n{FENCE}json\n{PEOPLE}\n{FENCE}\n\nSay so if a name is missing.",
+    "JSON behind a label": f"Answer:\n{PEOPLE}",
+    "JSON lines": "\n".join(json.dumps(one) for one in json.loads(PEOPLE)),
+    "JSON that is cut off": PEOPLE[:-60],
+    "JSON in many brackets": "[" * 900 + '"a"' + "]" * 900 + " " + '["a", ' * 5000,
     "Chinese": "北京是中国的首都，也是全国的政治、文化和国际交往中心。它有三千多年的历史。",
 }
 
@@ -77,6 +105,12 @@ LOOPS = {
     "a digit in each line": "1\n" * 300,
     "empty lines": "\n" * 300,
     "a word": "none " * 100,
+    "JSON of equal objects": json.dumps([{"name": "Ann", "role": "engineer"}] * 12),
+    "JSON of equal objects, indented": json.dumps({"people": [{"name": "Ann", "role": "engineer"}] * 12}, indent=2),
+    "JSON of equal objects that is cut off": json.dumps([{"name": "Ann", "role": "engineer"}] * 30, indent=2)[:-30],
+    "JSON of equal texts": json.dumps({"steps": ["Stir the dough until it is smooth."] * 9}),
+    "JSON of equal rows": json.dumps([["Stir the dough", "ten minutes"]] * 9),
+    "JSON with a loop in a string": json.dumps({"answer": "it opens and it closes and " * 20}),
     "a word behind a start": "It is a no no no no no no no no no no no no no no no no no no no",
     "two words": "yes no " * 20,
     "a loop of labels": "O O B-PER " * 20,
@@ -108,6 +142,27 @@ ANSWERS = [  # text, prompt
     ("U+FFFD is \ufffd.", "Which character is \ufffd?"),
     ("<analysis>It rains.</analysis> Umbrella", "Write your analysis between <analysis> tags, then the answer."),
     (f"{FENCE}python\nprint(1)\n{FENCE}\nand\n{FENCE}\n2\n{FENCE}", ""),
+    (f"- {FENCE}bash\n  npm install\n  {FENCE}\n- Done.", ""),
+    (f"1. {FENCE}bash\n   npm install\n   {FENCE}\n2. Run it.", ""),
+    (f"Here is the code:{FENCE}python\nprint(1)\n{FENCE}", ""),
+    (f"**Answer:** {FENCE}sql\nSELECT 1;\n{FENCE}\nIt selects one.", ""),
+    (f"> {FENCE}\n> x\n> {FENCE}\n", ""),
+    (f"Answer: {FENCE}python\nx = 1\n{FENCE}\nThen:\n{FENCE}\n2\n{FENCE}", ""),
+    (f"Use {FENCE}code{FENCE} in one line.", ""),
+    ("- ~~~\n  x\n  ~~~", ""),
+    (f"Like this:{FENCE}html\n<s>old\n{FENCE}", ""),
+    (
+        f"## POST /users\n\n### Request:\n\n{FENCE}json\n{{}}\n{FENCE}\n\n### Response:\n\n{FENCE}json\n{{}}\n{FENCE}",
+        "Document it.",
+    ),
+    ("Assistant: Good morning, how may I help you?\nCustomer: I need a refund.", "Write a dialogue in a shop."),
+    ("The <s> element draws a line through text.", "Which HTML element draws a line through text?"),
+    ("<s>", "Which HTML tag strikes text through?"),
+    ("用户：椅子呢？\n助手：它有腿。", "写一段对话。"),
+    ("She is the manager's assistant", ""),
+    ("He works as an assistant\n\nin a shop.", ""),
+    ("The roles:\nuser\nadmin\nassistant\nowner", ""),
+    ("The array is [|a|, |b|], the norm [|x|].", ""),
     (f"````markdown\n{FENCE}python\nprint(1)\n{FENCE}\n````", ""),
     (f"{FENCE}markdown\n# Title\n{FENCE}bash\npip install x\n{FENCE}\n{FENCE}", ""),
     ("Use ```` ``` ```` to begin a block.", ""),
@@ -137,8 +192,55 @@ ANSWERS = [  # text, prompt
     ("openai.RateLimitError is raised; catch it and back off.", "What does the client raise on too many requests?"),
     ("RateLimitError: too many requests were sent.", "What does the OpenAI SDK raise on status 429?"),
     ("La letra “Ñ” nació en la Edad Media. La “Ñ” es la abreviatura de una doble n.", "¿De dónde viene la letra eñe?"),
+    ("«\u00a0L’ÉTÉ\u00a0», «\u00a0CAFÉ\u00a0»\u00a0: «\u00a0le café\u00a0», «\u00a0voilà\u00a0», «\u00a0après…\u00a0»", ""),
+    ("Er sagte: „Das macht Spaß“, und sie: „Wie groß!“ – „Nur Spaß…“ ‚Spaß‘", ""),
+    ("The surface is 60 Å² and 140 Å², the volume 250 Å³; 2×½ and 4×¼ of it.", ""),
+    ("«Più», «perché», «città» – così è… «No, è», disse: «Però».", ""),
+    ("L’été\u00a0… «\u00a0Où\u00a0?\u00a0» «\u00a0À\u00a0», É\u00a0! Noël\u00a0– Noël\u00a0—", ""),
     ("Die Buchstaben „Ã“ und „Ñ“ gibt es im Deutschen nicht, „Ð“ auch nicht.", "Welche Buchstaben fehlen?"),
 ]
+
+
+MISREAD = {
+    "Polish": "Właśnie się zdarzyło, że książka była żółta i leżała na stole.",
+    "Turkish": "Değil, yapılan işler şöyle: kış ayında başladı.",
+    "Czech": "Ještě jsem neviděl žádného člověka, který by to řekl.",
+    "Greek": "Η βιβλιοθήκη είναι κλειστή τη Δευτέρα.",
+    "Hebrew": "הספרייה סגורה ביום שני.",
+    "Arabic": "المكتبة مغلقة يوم الاثنين.",
+    "Korean": "도서관은 월요일에 문을 닫습니다.",
+    "Bengali": "গ্রন্থাগার সোমবার বন্ধ।",
+    "Tamil": "நூலகம் திங்கட்கிழமை மூடப்பட்டுள்ளது.",
+    "Thai": "ห้องสมุดปิดวันจันทร์",
+    "Hindi": "पुस्तकालय सोमवार को बंद है।",
+    "Russian": "Библиотека закрыта в понедельник.",
+    "Vietnamese": "Thư viện đóng cửa vào thứ hai.",
+    "Hungarian": "A könyvtár hétfőn zárva, őszintén.",
+    "Romanian": "Biblioteca este închisă și țara.",
+    "pounds and degrees": "It costs £20, or £30 at weekends; the water is at 20 °C to 25 °C.",
+    "spaces": "Open\u00a0daily from 9\u00a0to 5, all\u00a0year.",
+    "emoji": "Great job! 😀🎉 See you there 👍",
+    "arrows": "A → B → C",
+    "Chinese": "图书馆星期一关门。",
+    "Japanese": "図書館は月曜日に閉まります。",
+    "German": "Die Tür ist für Gäste geöffnet.",
+    "French": "« L’été, » dit-elle, « c’est fini… »",
+    "Portuguese": "A estação está fechada até à manhã.",
+}
+
+
+def misread(text: str, encoding: str) -> str:
+    """A text in UTF-8 as read in this encoding; bytes that it has no character for are control characters."""
+    return "".join(bytes([byte]).decode(encoding, "ignore") or chr(byte) for byte in text.encode())
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
+@pytest.mark.parametrize("language", MISREAD)
+def test_text_that_was_read_in_another_encoding_is_named_in_every_language(language: str, encoding: str) -> None:
+    text = misread(MISREAD[language], encoding)
+    assert "in another encoding" in (broken_markup(text, "Describe it.") or "")
+    assert broken_markup(text, text) is None, "the prompt has such too"
+    assert broken_markup(MISREAD[language], "Describe it.") is None
 
 
 @pytest.mark.parametrize(("text", "prompt"), ANSWERS)
@@ -179,6 +281,22 @@ FAULTS = [  # text, what is named
     ("◁think▷hm◁/think▷A table", "◁think▷"),
     ("Assistant: A table is flat.", "Assistant:"),
     ("A table.\n\nUser: And a chair?\nAssistant: It has legs.", "further turns follow the answer"),
+    ("It is flat. USER: And a chair? ASSISTANT: It has legs.", "further turns follow the answer"),
+    ("It is flat.\nUSER: And a chair?\nASSISTANT: It has legs.", "further turns follow the answer"),
+    ("It is flat.assistant\n\nA table, on four legs.", "further turns follow the answer"),
+    ("It is flat.assistant", "further turns follow the answer"),
+    ("It is flat.\nuser\nAnd a chair?\nassistant\nIt has legs.", "further turns follow the answer"),
+    ("It is flat.\nuser\nAnd a chair?\nmodel\nIt has legs.", "further turns follow the answer"),
+    ("桌子是平的。\n\n用户：椅子呢？\n助手：它有腿。", "further turns follow the answer"),
+    ("It is flat.[|endofturn|]", "[|endofturn|]"),
+    ("It is flat.<extra_id_1>User", "<extra_id_1>"),
+    ("[gMASK]<sop>It is flat.", "[gMASK]"),
+    ("It is flat.<eod>", "<eod>"),
+    ("It is flat.<reserved_106>", "<reserved_106>"),
+    ("### Response:\nIt is flat.", "### Response:"),
+    ("It is flat.\n\n### Response:\nYes.\n\n### Instruction:\nDescribe a chair.", "### Instruction:"),
+    (f"Do this:{FENCE}python\nprint(1)", "a code fence is not closed"),
+    (f"- {FENCE}bash\n  npm install", "a code fence is not closed"),
     ("[object Object]", "a template variable was not filled"),
     ("{completion}", "a template variable was not filled"),
     ("[Insert description here]", "a template variable was not filled"),
@@ -202,7 +320,14 @@ def test_broken_markup_is_named(text: str, named: str) -> None:
 PARTS = ["<s>", "```\n", "`", "{{ ", "<think>", "~~~", "[CLS]", "<|", "| a ", "a\n", "as an ai ", " ", "\n", " \n", "- ", "1. "]
 BETWEEN = [  # what comes before and after such a part
     *((part, "", "") for part in PARTS),
-    *((" ", '{"a": 1,', "x"), ("\n", "Human: x", ""), ("\n", "Human: x\ny", "x"), ("\t", "as an ai", "x")),
+    *(
+        (" ", '{"a": 1,', "x"),
+        ("[\n", "", '"'),
+        ('{"a": 1,\n', "", ""),
+        ("\n", "Human: x", ""),
+        ("\n", "Human: x\ny", "x"),
+        ("\t", "as an ai", "x"),
+    ),
     *((" ", "<s>", "x"), ("\u3000", "、", "x"), (" ", "[PAD]", "x"), (" ", "```", "x"), ("\n", "```", "x")),
 ]
 
@@ -267,6 +392,25 @@ NAMED = [
     "I'm Claude, an AI assistant made by Anthropic.",
     "Hello! I'm Gemini, a large language model from Google.",
     "Hi, I'm Claude. A window is of glass.",
+    "我是一个AI语言模型，没有眼睛。",
+    "我是通义千问，由阿里云开发。",
+    "我是ChatGPT，一个由OpenAI训练的大型语言模型。",
+    "我是由Acme开发的人工智能助手。",
+    "很抱歉，我只是一个人工智能助手，无法看见窗户。",
+    "Ich bin ein KI-Sprachmodell und habe keine Augen.",
+    "Ich bin nur eine KI, aber ein Fenster ist aus Glas.",
+    "Je suis une IA et je ne vois pas.",
+    "Je ne suis qu'un modèle de langage.",
+    "Je suis ChatGPT, un modèle.",
+    "Soy un modelo de lenguaje y no veo.",
+    "Eu sou uma inteligência artificial e não vejo.",
+    "Sono un'intelligenza artificiale e non vedo.",
+    "Я — языковая модель и не вижу.",
+    "Я всего лишь искусственный интеллект.",
+    "私はAIなので、窓を見ることができません。",
+    "私は大規模言語モデルです。",
+    "저는 AI 언어 모델이라 창문을 볼 수 없습니다.",
+    "저는 인공지능입니다.",
 ]
 
 
@@ -278,6 +422,16 @@ def test_a_teacher_that_speaks_of_itself_is_found(text: str) -> None:
 
 OTHERS = [
     "She works as an AI engineer in Lyon.",
+    "我是AI工程师，在北京工作。",
+    "我是一名人工智能专业的学生。",
+    "Ich bin KI-Forscherin in Bonn.",
+    "Ich bin eine Künstlerin.",
+    "Je suis une infirmière.",
+    "Soy un modelo de ropa y vivo en Lima.",
+    "Esempi sono intelligenza artificiale e robotica.",
+    "Я изучаю искусственный интеллект.",
+    "私はAIの研究者です。",
+    "저는 AI 연구자입니다.",
     "I'm an AI researcher, says Ann.",
     "It is sold as an AI startup.",
     "A model that was trained by Anna.",
@@ -303,6 +457,33 @@ OTHERS = [
     "I'm Gemini by birth, a restless soul.",
     "Hi, I'm Claude, your barista today! What can I get you?",
 ]
+
+
+INVITED = [  # prompt, completion, whether the prompt invites it
+    ("J'ai une question : décris une fenêtre.", "En tant qu'IA, je ne vois pas.", False),
+    ("Scrivi ai clienti una lettera.", "Come modello linguistico, non vedo nulla.", False),
+    ("Ai là người đầu tiên?", "As an AI language model, I have no eyes.", False),
+    ("你是AI吗？你有感情吗？", "作为AI语言模型，我没有感情。", True),
+    ("あなたはAIですか？", "AIとして、私には感情がありません。", True),
+    ("당신은 AI인가요?", "저는 AI 언어 모델로서 감정이 없습니다.", True),
+    ("¿Eres una inteligencia artificial?", "Sí, como inteligencia artificial no tengo sentimientos.", True),
+    ("Bist du eine KI?", "Als KI-Modell habe ich keine Gefühle.", True),
+    ("Wer bist du?", "Ich bin ein KI-Sprachmodell.", True),
+    ("Es-tu une IA ?", "En tant qu'IA, je n'ai pas de sentiments.", True),
+    ("Sei un'intelligenza artificiale?", "Sono un'intelligenza artificiale.", True),
+    ("Você é uma inteligência artificial?", "Eu sou uma inteligência artificial.", True),
+    ("Ты искусственный интеллект?", "Как языковая модель, я не вижу.", True),
+    ("Кто ты?", "Я — языковая модель.", True),
+    ("你叫什么名字？", "我是通义千问。", True),
+    ("What do you think about ai?", "As an AI, I have no views.", True),
+    ("Are you a robot?", "As an AI, I have no body.", True),
+]
+
+
+@pytest.mark.parametrize(("prompt", "text", "invited"), INVITED)
+def test_a_prompt_that_speaks_to_or_of_a_model_invites_it_to_speak_of_itself(prompt: str, text: str, invited: bool) -> None:
+    assert (self_naming(text, prompt) is None) == invited
+    assert self_naming(text, "Describe a window.")
 
 
 @pytest.mark.parametrize("text", OTHERS)
@@ -348,6 +529,40 @@ REFUSALS = [
     *("I refuse to help with that.", "I must decline to answer.", "If you need legal advice, I can't help with that."),
     *("I can't provide specific medical advice, but a doctor can.", "Я не могу помочь с этим.", "No puedo ayudar con eso."),
     *("I can't help with what's said here.", "I can't help with 'that' as the law says no."),
+    *(
+        "I can't satisfy your request, I'm just an AI.",
+        "I apologize, but I do not feel comfortable writing that kind of story.",
+    ),
+    *("I'm sorry, but I cannot condone violence.", "I cannot endorse or provide instructions for this."),
+    *(
+        "I cannot and will not help with that.",
+        "I can't, and won't, write this for you.",
+        "I will not, and cannot provide that.",
+    ),
+    *("Sorry, that's beyond my current scope. Let's talk about something else.", "I'm not comfortable writing that."),
+    *("I'm sorry, I can’t.", "Sorry, I can't do that.", "It would not be appropriate for me to write that."),
+    *("It wouldn't be ethical for me to say so.", "I am just an AI model, it is not within my programming to write that."),
+    *("I apologize, but I cannot fulfill your request to write it.", "As an AI, I cannot promote hate speech or insults."),
+    *(
+        "作为一个人工智能语言模型，我还没学习如何回答这个问题，您可以向我问一些其它的问题。",
+        "你好，这个问题我暂时无法回答，让我们换个话题再聊聊吧。",
+    ),
+    *("Désolé, je ne peux pas continuer avec cette demande.", "Je ne suis pas en mesure de répondre à cette demande."),
+    *("Ich kann diese Anfrage leider nicht erfüllen.", "Entschuldigung, aber ich kann das nicht schreiben."),
+    *(
+        "Ich kann dieser Bitte nicht nachkommen.",
+        "Lo siento, pero no puedo continuar con esto.",
+        "Lo siento, no puedo escribir eso.",
+    ),
+    *("Mi dispiace, non posso generare questo contenuto.", "Desculpe, não posso escrever isso."),
+    *("Извините, я не могу с этим помочь.", "Я не могу с этим помочь.", "К сожалению, не могу вам помочь."),
+    *("Het spijt me, maar daar kan ik je niet mee helpen.", "Sorry, ik kan deze vraag niet beantwoorden."),
+    *(
+        "Przykro mi, ale nie mogę w tym pomóc.",
+        "Üzgünüm, bu konuda yardımcı olamam.",
+        "Xin lỗi, tôi không thể giúp bạn việc này.",
+    ),
+    *("Maaf, saya tidak bisa membantu dengan itu.", "عذرًا، لا يمكنني مساعدتك في ذلك."),
 ]
 ANSWERED = [
     *("I can't do that, said Tom.", "I cannot stress enough how important sleep is.", "I can't wait to see you!"),
@@ -386,6 +601,19 @@ ANSWERED = [
     *(
         "I can't provide the exact figure, but a good estimate is 40.",
         "No puedo proporcionar la cifra exacta, pero son unos 40.",
+    ),
+    *("Hi Tom, sadly I won't be able to help you on Saturday.", "I can't help you move next week, as I am away."),
+    *("I cannot encourage you enough to visit the museum.", "I can't endorse this book enough.", "I can't meet you at six."),
+    *("It is possible for me to write that: here it is.", "It isn't possible for my sister to come on Monday."),
+    *("When I'm at parties, I don't feel comfortable talking.", "I'm sorry, I can't. I see the dentist then. Is Friday fine?"),
+    *("That is beyond my wildest dreams!", "It is not possible for my sister to come.", "Je ne peux pas continuer comme ça."),
+    *("Ich kann nicht schreiben, wenn es laut ist.", "Leider kann ich das Fest nicht besuchen.", "No puedo continuar sin ti."),
+    *(
+        "Ik kan niet wachten!",
+        "Nie mogę się doczekać.",
+        "Я не могу дождаться лета.",
+        "我还没学会游泳。",
+        "Saya tidak bisa tidur.",
     ),
     *("我无法提供确切的数字，但大约是40。", "I can't share the whole recipe in one line, so here it is in steps:"),
 ]
@@ -432,6 +660,51 @@ CHANGES = [  # prompt, completion, whether the change of the writing system may 
         "```python\ndef is_prime(number):\n    return all(number % other for other in range(2, number))\n```",
         True,
     ),
+    *(
+        (prompt, text, True)
+        for prompt, text in (
+            (
+                "编写一个函数来计算斐波那契数列。",
+                "def fib(n):\n    if n <= 1:\n        return n\n    return fib(n - 1) + fib(n - 2)",
+            ),
+            (
+                "写一个判断质数的函数。",
+                'def is_prime(n):\n    """Return whether the number is a prime number."""\n    # check all of the numbers\n'
+                "    return all(n % other for other in range(2, n))",
+            ),
+            (
+                "Напиши функцию, которая печатает сумму.",
+                'print("please enter the first of the numbers")\nvalue = int(input())\ntotal += value',
+            ),
+            (
+                "写一个查询，找出工资最高的员工。",
+                "SELECT name, salary FROM employees WHERE department = 'Sales' ORDER BY salary DESC LIMIT 1;",
+            ),
+            (
+                "写一个查询，找出工资最高的员工。",
+                "select name from employees where salary is not null order by salary desc limit 1",
+            ),
+            ("Как установить Docker?", "sudo apt install docker compose plugin buildx\nsudo systemctl enable docker"),
+            ("列出十种编程语言。", "Python, Java, C++, JavaScript, Ruby, Go, Rust, Swift, Kotlin, PHP"),
+            ("列出十种编程语言。", "python\njava\njavascript\nruby\nrust\nswift\nkotlin\nphp\nperl"),
+            (
+                "列举五部经典的好莱坞电影。",
+                "1. The Godfather\n2. Casablanca\n3. Citizen Kane\n4. Gone with the Wind\n5. The Lord of the Rings",
+            ),
+            ("Назови авторов Python, Linux и C.", "Guido van Rossum, Linus Torvalds, Dennis Ritchie"),
+            ("画像のHTMLを書いて。", '<div class="box">\n  <img src="roof.png" alt="a roof of a small red house">\n</div>'),
+            (
+                "写一个函数。",
+                "def f(items):\n    left = [item for item in items if item and not item in seen]\n    return left or None",
+            ),
+            ("列出五种水果的名字。", "apple, banana, cherry, peach, lemon, mango, orange"),
+            ("قائمة بلغات البرمجة", "Python, Java, JavaScript, Kotlin, Swift, Rust"),
+        )
+    ),
+    ("列出五种植物。", "The plant likes the sun, stands drought well and is often used in gardens.", False),
+    ("Опиши крышу.", "Das Dach schützt die Menschen, die unter ihm wohnen, vor dem Regen und vor der Sonne.", False),
+    ("屋根は何の役に立ちますか？", "Le toit protège les gens qui vivent dans la maison de la pluie et du soleil.", False),
+    ("屋根は何の役に立ちますか？", "Sure! Here is a list of what a roof is good for: rain, snow, sun.", False),
     ("一元二次方程的解是什么？", r"$x = \frac{-b \pm \sqrt{b^2 - 4ac}}{2a}$", True),
     ("What does 屋顶 mean?", "屋顶", True),
     (BRIDGE + "\n\n问题：谁为大桥剪彩？", OPENED, True),

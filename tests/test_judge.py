@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, Wire, answer, usage
+from refusal_shapes import error
 from test_scoring import sample
 
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
@@ -206,16 +207,30 @@ def test_an_endpoint_is_sent_the_rubric_s_form(tmp_path: Path) -> None:
         ask(server, tmp_path, samples_of("fine"))
     schema = server.requests[0]["response_format"]["json_schema"]["schema"]
     assert schema["properties"] == {"reason": {"type": "string"}, "score": {"type": "integer", "minimum": 1, "maximum": 10}}
-    assert load_rubric("pairwise").schema["properties"]["choice"] == {"enum": ["first", "second", "tie"]}
+    assert load_rubric("pairwise").schema["properties"]["choice"] == {
+        "type": "string",
+        "enum": ["first", "second", "tie"],
+    }
 
 
-def test_an_endpoint_that_takes_no_form_gets_none(tmp_path: Path) -> None:
-    def refused(_number: int, body: Body) -> str | None:
-        return "400" if "response_format" in body else None
+BAD_SCHEMA = error(
+    400,
+    "Invalid schema for response_format 'answer': In context=('properties', 'score'), 'minimum' is not permitted.",
+    type="invalid_request_error",
+    param="response_format",
+)
 
-    with ChatServer(model="judge", reply=says(by_length), fault=refused) as server:
-        judged = ask(server, tmp_path, samples_of(*"abcdefgh"))
-    assert (len(judged.scores), judged.new, judged.failed) == (8, 8, 0)
+
+@pytest.mark.parametrize("count", [1, 8, 30])
+@pytest.mark.parametrize("wire", ["400", BAD_SCHEMA], ids=["400", "a bad schema"])
+def test_an_endpoint_that_takes_no_form_gets_none(tmp_path: Path, count: int, wire: Wire | str) -> None:
+    with ChatServer(
+        model="judge", reply=says(by_length), fault=lambda _, body: wire if "response_format" in body else None
+    ) as server:
+        judged = ask(server, tmp_path, samples_of(*map(str, range(count))))
+        assert (len(judged.scores), judged.new, judged.failed) == (count, count, 0)
+        assert len(server.requests) == count + min(count, 4)
+        assert ask(server, tmp_path, samples_of(*map(str, range(count)))).new == 0
 
 
 def test_another_rubric_or_model_is_another_judgement(tmp_path: Path) -> None:
@@ -245,7 +260,7 @@ def test_a_failed_request_is_sent_again_next_time_and_nothing_else(tmp_path: Pat
     broken = lambda _, body: "500" if "\nbb\n" in body["messages"][-1]["content"] else None  # noqa: E731
     with ChatServer(model="judge", reply=says(by_length)) as server:
         server.fault = broken
-        with pytest.raises(Incomplete, match="1 samples are not judged"), pytest.MonkeyPatch.context() as patch:
+        with pytest.raises(Incomplete, match="1 judgements are missing"), pytest.MonkeyPatch.context() as patch:
             patch.setattr("seqdistill.engines.dispatch.backoff", lambda _tries: 0.01)
             ask(server, tmp_path, samples)
         server.fault, asked = None, len(server.requests)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from chat_tokenizers import chat_tokenizer, tiny_chat_model
-from conftest import CHATML, make_tiny_model
+from conftest import BRACKETS, CHATML, make_tiny_model, without_template
 from filter_runs import filtered_run
+from test_chat_templates import template_of
 from train_runs import ARGS, SGD, a_recipe, a_run, sample, trainer_of, weights
 
 from seqdistill.decisions import HUMAN
@@ -19,7 +20,6 @@ from seqdistill.runs import Run
 from seqdistill.stages.train.early import check_settings
 from seqdistill.stages.train.mixing import RATIONALE, mixed
 from seqdistill.stages.train.ready import check
-from seqdistill.stages.train.rendering import shipped_templates
 from seqdistill.stages.train.stage import train
 
 
@@ -179,18 +179,26 @@ def test_rows_that_are_left_out_prompt_no_student(tmp_path: Path) -> None:
     assert train(run, recipe, Silent()).rows == 6
 
 
-@pytest.mark.parametrize(("template", "refused"), [("qwen2_5", False), ("deepseek_r1_distill", True)])
-def test_reference_probabilities_in_advance_are_of_the_prompts_as_prompted(
-    tmp_path: Path, template: str, refused: bool
+@pytest.mark.parametrize(
+    ("template", "words", "refused"),
+    [
+        ("qwen2_5", 60, None),
+        ("qwen2_5", 1, "2 of the student's 2 own answers were cut"),
+        ("gemma4_31b", 1, "the student's chat template renders a prompt differently"),
+    ],
+)
+def test_reference_probabilities_in_advance_are_of_the_tokens_that_are_trained(
+    tmp_path: Path, template: str, words: int, refused: str | None
 ) -> None:
-    text = shipped_templates()[template].read_text(encoding="utf-8")
+    text = template_of(template)
     student = tiny_chat_model(tmp_path / "student", chat_tokenizer(text))
     args = {"max_steps": 1, "per_device_train_batch_size": 2, "precompute_ref_log_probs": True}
-    run, recipe = a_run(tmp_path / "run", [sample(n) for n in range(2)], []), a_recipe(student, None, args, method="preference")
-    if not refused:
+    run = a_run(tmp_path / "run", [sample(n, "word " * words) for n in range(2)], [])
+    recipe = a_recipe(student, None, args, method="preference")
+    if refused is None:
         assert train(run, recipe, Silent()).steps == 1
         return
-    with pytest.raises(UsageError, match="precompute_ref_log_probs: the student's chat template renders a prompt differently"):
+    with pytest.raises(UsageError, match=f"precompute_ref_log_probs: {refused}"):
         train(run, recipe, Silent())
 
 
@@ -238,6 +246,31 @@ def test_preference_raises_the_teacher_s_answer_over_the_student_s_own(tiny_mode
     assert [pair for _, pair in read_jsonl(run.file("train", "pairs.jsonl"))] == pairs
 
 
+@pytest.mark.parametrize(("args", "limit"), [({}, 1024), ({"max_length": 1000}, 1000)])
+def test_a_long_prompt_leaves_the_student_less_room_and_its_pair_is_not_clipped(
+    tiny_model: Path, tmp_path: Path, args: dict[str, Any], limit: int
+) -> None:
+    long = replace(sample(0), prompt=[{"role": "user", "content": "x " * 440}])
+    run = a_run(tmp_path / "run", [long, sample(1, "The road is shut, " * 10)], [])
+    trainer = trainer_of(run, a_recipe(tiny_model, args={"max_steps": 1, **args}, method="preference"))
+    sizes = [len(row["prompt_ids"]) + len(row["rejected_ids"]) for row in trainer.train_dataset]
+    assert len(sizes) == 2 and max(sizes) == limit
+
+
+@pytest.mark.parametrize("base", [True, False])
+def test_a_student_with_a_configured_template_is_prompted_as_its_pairs_are_trained(
+    tiny_model: Path, tmp_path: Path, prompted: list[str], base: bool
+) -> None:
+    student = without_template(tiny_model, tmp_path / "base") if base else tiny_model
+    own = tmp_path / "brackets.jinja"
+    own.write_text(BRACKETS, encoding="utf-8")
+    run, once = a_run(tmp_path / "run", [sample(n) for n in range(2)], []), {"max_steps": 1}
+    recipe = a_recipe(student, args=once, method="preference")
+    trainer = trainer_of(run, replace(recipe, student=replace(recipe.student, chat_template=str(own))))
+    trained = [trainer.processing_class.decode(row["prompt_ids"]) for row in trainer.train_dataset]
+    assert prompted == trained and all(text.endswith("<|im_start|>(assistant) ") for text in trained)
+
+
 @pytest.mark.parametrize(
     ("settings", "teacher", "message"),
     [
@@ -251,6 +284,9 @@ def test_preference_raises_the_teacher_s_answer_over_the_student_s_own(tiny_mode
         ({"method": "preference", "args": {"beta": -1.0}}, {}, r"beta = -1: the teacher's answer would not be preferred"),
         ({"method": "preference", "args": {"label_smoothing": 0.6}}, {}, r"label_smoothing = 0.6: the teacher's answer"),
         ({"method": "preference", "reasoning": True}, {}, r"reasoning = True"),
+        ({"method": "preference", "args": {"padding_free": True}}, {}, r"padding_free = true with method = 'preference'"),
+        ({"method": "preference", "args": {"sync_ref_model": True}}, {}, r"sync_ref_model = true with method = 'preference'"),
+        ({"method": "preference", "args": {"activation_offloading": True}}, {}, r"activation_offloading = true"),
         ({"method": "on_policy", "args": {"label_smoothing_factor": 0.1}}, {}, r"no part of method = 'on_policy'"),
         ({"method": "preference", "args": {"label_smoothing_factor": 0.1}}, {}, r"no part of method = 'preference'"),
         ({"method": "preference", "args": {"loss_type": "ipo"}}, {}, r"expected list"),

@@ -8,7 +8,7 @@ import pytest
 
 from seqdistill.engines.models import identity, teacher_name
 from seqdistill.recipe.reading import merge, with_paths
-from seqdistill.recipe.tables import ModelConfig, TeacherConfig
+from seqdistill.recipe.tables import ModelConfig, StudentConfig, TeacherConfig
 
 VLLM = ModelConfig(model="o/name", engine="vllm")
 
@@ -61,6 +61,16 @@ def test_template_options_are_in_the_identity_of_every_engine() -> None:
         plain = ModelConfig(model="o/name", engine=engine)
         thinking, silent = (replace(plain, chat_template_kwargs={"enable_thinking": on}) for on in (True, False))
         assert len({identity(plain), identity(thinking), identity(silent)}) == 3
+
+
+def test_a_student_s_chat_template_is_in_its_identity_by_its_text(tmp_path: Path) -> None:
+    own, plain = tmp_path / "own.jinja", identity(StudentConfig(model="OWNER/NAME"))
+    own.write_text("{{ messages }}", encoding="utf-8")
+    with_own = StudentConfig(model="OWNER/NAME", chat_template=str(own))
+    first = identity(with_own)
+    own.write_text("{{ messages[0] }}", encoding="utf-8")
+    assert len({plain, first, identity(with_own), identity(replace(with_own, chat_template="qwen3"))}) == 4
+    assert identity(replace(with_own, engine="openai")) == plain, "an endpoint has the template that it was started with"
 
 
 def test_a_file_that_an_option_names_counts_by_its_content(tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """What the openai engine reads out of a reply, whatever its bytes are. Against a real HTTP server."""
 
 import asyncio
+import base64
 import json
+import socket
+import threading
 from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, Wire, answer
 from endpoint_requests import answers_of
-from engine_contract import Holds
+from engine_contract import Holds, ask
 
-from seqdistill.engines import UNMETERED, Completion, Meter
+from seqdistill.engines import UNMETERED, Completion, Meter, Pace, Request, dispatch, open_engine
 from seqdistill.engines.logprobs import logprobs_in
+from seqdistill.errors import SeqdistillError
+from seqdistill.recipe.tables import ModelConfig
 
 
 class Saying(ChatServer):
@@ -256,6 +261,37 @@ def test_a_reply_that_cannot_be_read_does_not_show_the_key(monkeypatch: pytest.M
         failed = answers_of(server, count=1, retries=0)["p0"]
     assert failed.error == "malformed reply" and "8190 bytes" in str(failed.message)
     assert "Bearer" not in str(failed.message)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client's own, of a proxy's password
+@pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"])
+def test_a_proxy_s_refusal_does_not_show_its_password_and_holds_nothing(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "PATIENCE_SECONDS", {False: 0.0, True: 0.0})
+    for name in ("NO_PROXY", "no_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        port = proxy.getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://alice:secret-1234@127.0.0.1:{port}")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
+
+        def refuse() -> None:
+            while True:
+                try:
+                    connection, _ = proxy.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+        threading.Thread(target=refuse, daemon=True).start()
+        model = ModelConfig(model="teacher", engine="openai", base_url=["https://api.example.com/v1"])
+        question = Request("p", [{"role": "user", "content": "question"}], 20)
+        with pytest.raises(SeqdistillError, match="the proxy in HTTPS_PROXY refuses the connection") as caught:
+            ask(open_engine(model, Pace(retries=0, timeout=20)), [question], holds := Holds())
+    assert status.replace(" ", ", ", 1) in caught.value.message and holds.open == {}
+    shown = caught.value.message + str(caught.value.hint)
+    assert "secret" not in shown and base64.b64encode(b"alice:secret-1234").decode() not in shown
 
 
 def test_log_probabilities_in_lists_are_read() -> None:

@@ -173,6 +173,14 @@ def negatives() -> list[str]:
     """Texts full of digits, at signs and hashes that name nobody and open nothing."""
     texts = [
         "Meeting on 12.05.2024 at 14:30 in room 214.",
+        "this@MainActivity.finish() and super@Outer.foo, return@forEach.x, this@Foo.bar",
+        "scores = Q@K.transpose(-2, -1); y = A@B.reshape(2, 3), Q@K.transpose, label@loop.next(), x@weights.dot(y)",
+        "ISBN-10: 0735619670, EAN 5000159484695, barcode: 4012345678901",
+        '{"id": "0612345678", "isbn": "0735619670", "gtin": "5000159484695", "order_id": "0612345678", "customer": "0651234567"}',
+        "Order number: 0612345678, order number 0151 23456789, tracking: 0712345678, user id 0651234567",
+        "Bestellnummer: 0151 23456789, Kundennr. 0151 23456789, Auftrags-Nr.: 0151 23456789",
+        "numéro de commande : 0612345678, número de pedido: 0612345678, 订单号：0612345678, 注文番号: 0312345678",
+        "aws_access_key_id = AKIAIOSFODNN7EXAMPLE, sk-proj-xxxxxxxxxxxxxxxxxxxx1234",
         "Keep the pH 7.35-7.45 6.8-7.0 in cell 1 2 3 4 5 6 7.",
         "Sold by mobile: 1 200 000, by text lengths 128 256 512 1024, text: 128 256 512 1024.",
         "Phone sales 2019 2020 2021; phone: 2019/2020/2021; contact angle 10 20 30 40.",
@@ -319,6 +327,9 @@ def test_sums_are_no_phone_numbers(text: str) -> None:
         "Call (415) 555-2671.",
         "or +49 (0)30 123456 now",
         "WhatsApp: +1 415 555 2671",
+        "Customer: 0151 23456789",
+        "Client: 06 12 34 56 78",
+        "Contact no.: 0151 23456789",
     ],
 )
 def test_a_number_that_is_dialled_stays_one(text: str) -> None:

@@ -19,13 +19,14 @@ from train_runs import trainer_of
 
 from seqdistill.cli import main
 from seqdistill.console import Console
+from seqdistill.engines.chat_templates import shipped_templates
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.records import Sample
 from seqdistill.show import show_preflight
 from seqdistill.stages.train.measured import planned_steps, planned_validations
 from seqdistill.stages.train.ready import check
-from seqdistill.stages.train.rendering import Template, Unfit, shipped_templates
+from seqdistill.stages.train.rendering import Template, Unfit
 from seqdistill.stages.train.stage import train
 
 

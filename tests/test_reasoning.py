@@ -52,6 +52,19 @@ TEXT = [
     "The <thought> element is defined in the schema.",
     "analysis of the final figures by the assistant",
     "He said: what are you thinking?",
+    "Here is my thought process: 2 and 3 make 5.\n\nThe answer is 5.",
+    "Here is my thought process:",
+]
+BESIDE = [  # text, reasoning beside it, answer, reasoning
+    ("R1 writes its thoughts, then the </think> tag, then the answer.", "The user wonders.", None, "The user wonders."),
+    ("<think> is the tag that R1 opens with.", "The user wonders.", None, "The user wonders."),
+    ("<thought> is an element.", "hm", None, "hm"),
+    ("hm\n</think>\n\nyes", "well, hm", "yes", "well, hm\nhm"),
+    ("</think>\n\nyes", "hm", "yes", "hm"),
+    ("<think>hm</think>yes", "hm", "yes", "hm"),
+    ("<think>so</think>yes", "hm", "yes", "hm\nso"),
+    ("<think>hm", "hm", "", "hm"),
+    ("Here is my thought process: hm Here is my response: yes", "hm", "yes", "hm"),
 ]
 
 
@@ -59,6 +72,13 @@ TEXT = [
 def test_reasoning_before_an_answer_is_taken_out_of_it(text: str, answer: str, reasoning: str | None) -> None:
     assert split_reasoning(text) == (answer, reasoning)
     assert leftover_reasoning(answer) is None
+
+
+@pytest.mark.parametrize(("text", "beside", "answer", "reasoning"), BESIDE)
+def test_reasoning_beside_the_text_tells_its_own_from_text_about_it(
+    text: str, beside: str, answer: str | None, reasoning: str
+) -> None:
+    assert split_reasoning(text, beside) == (text if answer is None else answer, reasoning)
 
 
 @pytest.mark.parametrize("text", TEXT)

@@ -22,6 +22,7 @@ from refusal_shapes import (
 
 from seqdistill.engines import Pace, Request, dispatch, open_engine
 from seqdistill.engines import pace as pacing
+from seqdistill.engines.refusals import Who, refusal
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.tables import ModelConfig
 
@@ -42,11 +43,30 @@ def only(number: int, wire: Wire | str) -> Fault:
 @pytest.mark.parametrize("number", [0, 15])
 def test_a_content_filter_is_an_answer_to_one_prompt_and_the_others_are_answered(wire: Wire, number: int) -> None:
     with ChatServer(only(number, wire)) as server:
-        completions = answers_of(server, concurrency=1)
+        completions = answers_of(server, concurrency=1, meter=(holds := Holds()))
         assert len(server.requests) == 20, "it is not sent again"
     flagged = completions.pop(f"p{number}")
     assert (flagged.error, flagged.finish_reason, flagged.content) == (None, "content_filter", "")
     assert {one.finish_reason for one in completions.values()} <= {"stop", "length"}
+    assert len(set(holds.open) - {one.hold for one in completions.values()}) == 1, "some bill what a filter refuses"
+
+
+@pytest.mark.parametrize(
+    "name", ["Azure", "MiniMax", "no choices, and why", "no choices, but tokens", "a choice without a message"]
+)
+def test_a_content_filter_is_an_answer_to_each_of_a_prompt_s_samples(name: str) -> None:
+    with ChatServer(only(3, FILTERED[name])) as server:
+        model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
+        several = [
+            Request(f"p{n}:{k}", [{"role": "user", "content": f"question {n}"}], 20, temperature=1.0, seed=k)
+            for n in range(6)
+            for k in range(3)
+        ]
+        completions = ask(open_engine(model, Pace(samples_per_request=3, retries=0)), several)
+        assert len(server.requests) == 6
+    taken = [(one.error, one.finish_reason) for name, one in completions.items() if name.startswith("p3")]
+    assert taken == [(None, "content_filter")] * 3
+    assert sum(one.prompt_tokens for name, one in completions.items() if name.startswith("p3")) in (0, 9)
 
 
 def test_a_filter_that_takes_every_prompt_stops_at_the_start() -> None:
@@ -63,6 +83,20 @@ def test_a_schema_that_is_refused_is_no_verdict_on_the_prompt() -> None:
         assert answers_of(server)["p3"].error == "http 400"
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "blocked by our web application firewall",
+        "Request blocked: content length exceeds the plan's",
+        "Request blocked: too many connections",
+        "Your IP address is blocked",
+    ],
+)
+def test_a_firewall_judges_no_prompt(message: str) -> None:
+    with ChatServer(only(3, error(403, message))) as server:
+        assert answers_of(server)["p3"].error == "http 403"
+
+
 def test_a_web_page_judges_no_prompt() -> None:
     page = b"<html><body>Blocked by your organisation's web filter: content policy</body></html>"
     with ChatServer(only(3, Wire(403, page))) as server:
@@ -75,6 +109,21 @@ def test_a_prompt_that_does_not_fit_is_called_too_long_and_sent_once(wire: Wire)
         completions = answers_of(server)
         assert len(server.requests) == 20
     assert {name: one.error for name, one in completions.items() if one.error} == {"p3": "too long"}
+
+
+@pytest.mark.parametrize(
+    ("base_url", "may_be_billed"),
+    [
+        ("https://mine.openai.azure.com/openai/v1", True),
+        ("https://mine.services.ai.azure.com/models", True),
+        ("https://api.example.com/v1", False),
+        ("http://azure.example.com/v1", False),
+    ],
+)
+def test_a_prompt_that_is_too_long_may_be_billed_at_azure_alone(base_url: str, may_be_billed: bool) -> None:
+    reported = {"message": "This model's maximum context length is 8192 tokens.", "code": "context_length_exceeded"}
+    failure = refusal(Who(base_url, "m", "KEY"), 400, reported, None, proven=True)
+    assert (failure.kind, failure.may_be_billed) == ("too long", may_be_billed)
 
 
 @pytest.mark.parametrize("wire", LARGER_THAN_THE_LIMIT.values(), ids=list(LARGER_THAN_THE_LIMIT))
@@ -119,7 +168,21 @@ GEMINI_ADDS = (
     '"status": "RESOURCE_EXHAUSTED", "details": [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": '
     '[{"quotaId": "GenerateContentInputTokensPerModelPerMinute-FreeTier"}]}, {"retryDelay": "1s"}]'
 )
+ALIBABA_SAYS = (
+    "You exceeded your current quota, please check your plan and billing details. For details, see: "
+    "https://help.aliyun.com/zh/model-studio/error-code#token-limit"
+)
 COMES_BACK = {
+    "Alibaba, tokens": error(429, ALIBABA_SAYS, type="insufficient_quota", code="insufficient_quota"),
+    "Alibaba, requests": error(
+        429, "You exceeded your current requests list.", type="limit_requests", code="insufficient_quota"
+    ),
+    "Alibaba, its own API": Wire(
+        429, {"code": "Throttling.AllocationQuota", "message": "Allocated quota exceeded, please increase your quota limit."}
+    ),
+    "Alibaba, compatible": error(
+        429, "Allocated quota exceeded, please increase your quota limit.", code="insufficient_quota", type="insufficient_quota"
+    ),
     "Gemini": Wire(
         429, [{"error": {"code": 429, "message": "You exceeded your current quota. Please retry in 1s.", "status": "X"}}]
     ),
@@ -418,19 +481,55 @@ def test_an_answer_that_was_broken_off_is_no_answer_and_may_be_billed(reason: st
     assert len(set(holds.open) - {one.hold for one in completions.values()}) == 1
 
 
-def test_of_several_answers_those_that_were_not_broken_off_stay_and_all_are_paid() -> None:
+def failed_generation(message: str, code: str) -> Wire:
+    return error(400, message, type="invalid_request_error", code=code, failed_generation='{"score": 7')
+
+
+GENERATED = {
+    "Groq, no JSON": failed_generation("Failed to generate JSON. Please adjust your prompt.", "json_validate_failed"),
+    "Groq, a tool": failed_generation("Failed to call a function. Please adjust your prompt.", "tool_use_failed"),
+    "Groq, without its text": error(400, "Failed to generate JSON.", code="json_validate_failed"),
+    "OpenAI": error(
+        400,
+        "Could not finish the message because max_tokens or model output limit was reached. Please try again with higher "
+        "max_tokens.",
+        type="invalid_request_error",
+    ),
+}
+
+
+@pytest.mark.parametrize("wire", GENERATED.values(), ids=list(GENERATED))
+def test_an_answer_that_the_endpoint_itself_rejects_is_tried_again_and_may_be_billed(wire: Wire) -> None:
+    with ChatServer(lambda number, _: wire if number == 3 else None) as server:
+        completions = answers_of(server, meter=(holds := Holds()))
+        assert len(server.requests) == 21
+    assert {one.error for one in completions.values()} == {None}
+    assert len(set(holds.open) - {one.hold for one in completions.values()}) == 1
+    with ChatServer(lambda *_: wire) as server, pytest.raises(UsageError, match="all failed so") as caught:
+        answers_of(server, count=50)
+    assert "raise --max-tokens" in caught.value.hint
+
+
+@pytest.mark.parametrize("broken", [[0], [1], [2], [0, 2]])
+def test_of_several_answers_those_that_were_not_broken_off_stay_and_all_are_paid(broken: list[int]) -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 2}}
+
     def reply(body: Body) -> Body:
         said = answer(body)
-        said["choices"][1]["finish_reason"] = "abort"
-        return said
+        for number in broken:
+            said["choices"][number]["finish_reason"] = "abort"
+        return {**said, "usage": {**said["usage"], **details}}
 
     with ChatServer(reply=reply) as server:
         model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
         several = [Request(f"p{n}", [{"role": "user", "content": "question 1"}], 20, temperature=1.0, seed=n) for n in range(3)]
         completions = ask(open_engine(model, Pace(samples_per_request=3, retries=0)), several)
-        billed = server.usages[0]["completion_tokens"]
-    assert [one.error for one in completions.values()] == [None, "broken off", None]
-    assert sum(one.completion_tokens + one.hidden_tokens for one in completions.values() if one.error is None) == billed
+        (billed,) = server.usages
+    assert [one.error for one in completions.values()] == ["broken off" if n in broken else None for n in range(3)]
+    paid = [one for one in completions.values() if one.error is None]
+    assert sum(one.completion_tokens + one.hidden_tokens for one in paid) == billed["completion_tokens"]
+    assert sum(one.prompt_tokens for one in paid) == billed["prompt_tokens"]
+    assert (sum(one.cached_tokens for one in paid), sum(one.cache_write_tokens for one in paid)) == (3, 2)
 
 
 @pytest.mark.parametrize("place", ["/v2/chat/completions", "/login?next=secret"])

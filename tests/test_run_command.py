@@ -2,13 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, answer
 from test_api import tables, toml
 
 from seqdistill.cli import main
-from seqdistill.runs import STAGES, Run
+from seqdistill.errors import UsageError
+from seqdistill.recipe.tables import Recipe, TaskConfig, TeacherConfig
+from seqdistill.records import write_json
+from seqdistill.runs import STAGES, Run, StageRecord
+from seqdistill.smoke import check_smoke
+from seqdistill.stages.train.checkpoints import SETTINGS, work_folder
 
 PRICE = {"prompt": 1000.0, "completion": 10000.0}
 
@@ -47,6 +53,54 @@ def test_a_smoke_run_then_parts_then_all_again(tmp_path: Path, tiny_model: Path,
 
         assert main([*command, "--smoke", "4"]) == 2  # would replace the results of all prompts
         assert "-smoke" in capsys.readouterr().err
+        for limit in ("12", "3"):  # of the whole run too
+            assert main(["generate", *command[1:], "--limit", limit]) == 0
+            assert main([*command, "--smoke", "2"]) == 2
+
+
+FINISHED: list[tuple[str, dict[str, Any], tuple[str, ...], bool]] = [  # limits, stages done, whether a smoke run may begin
+    ("nothing", {}, (), True),
+    ("no limit", {}, STAGES, False),
+    ("a limit of the recipe or a flag", {"generate.limit": 500, "eval.limit": 500}, STAGES, False),
+    ("trained, generate started over", {}, ("train", "eval"), False),
+    ("an earlier smoke run", {"smoke": 8, "generate.limit": 8, "eval.limit": 8}, STAGES, True),
+    ("a smoke run, then generate of all", {"smoke": 8, "whole": "generate"}, STAGES, False),
+    ("imported", {"imported": True}, ("generate",), True),
+    ("imported and filtered", {"imported": True}, ("generate", "filter"), True),
+    ("imported, then a smoke run", {"imported": True, "smoke": 8}, STAGES, True),
+    ("imported and trained", {"imported": True}, ("generate", "filter", "train"), False),
+    ("imported, and a training that was stopped", {"imported": True, "stopped": -1}, ("generate",), False),
+    ("imported, and a smoke run's training that was stopped", {"imported": True, "stopped": 10}, ("generate",), True),
+    ("imported, with a teacher to pay", {"imported": True, "teacher": True}, ("generate",), False),
+]
+
+
+@pytest.mark.parametrize(("about", "stages", "may"), [row[1:] for row in FINISHED], ids=[row[0] for row in FINISHED])
+def test_a_smoke_run_replaces_nothing_but_a_smoke_run(
+    about: dict[str, Any], stages: tuple[str, ...], may: bool, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run")
+    for stage in stages:
+        facts = {"imported": True} if stage == "generate" and about.get("imported") else {}
+        run.file(stage, "x").parent.mkdir(parents=True)
+        run.file(stage, "x").touch()
+        key = f"{stage}.limit"
+        record = StageRecord(run, stage, {key: about[key]} if key in about else {}, {})
+        record.finish({"x": None}, config={}, **facts)
+        if "smoke" in about and stage != about.get("whole") and not facts:
+            run.mark_smoke(stage, about["smoke"])
+    if "stopped" in about:
+        (work_folder(run) / "checkpoint-4").mkdir(parents=True)
+        settings = {"train.args": {"max_steps": about["stopped"]}}
+        write_json(work_folder(run) / SETTINGS, StageRecord(run, "train", settings, {}).described())
+    teacher = TeacherConfig(model="m", engine="openai") if about.get("teacher") else TeacherConfig()
+    recipe = Recipe(task=TaskConfig(prompts="prompts.jsonl"), teacher=teacher)
+    if may:
+        check_smoke(run, recipe, 8)
+        return
+    with pytest.raises(UsageError) as caught:
+        check_smoke(run, recipe, 8)
+    assert f"{run.path}-smoke" in caught.value.hint
 
 
 JUDGED = {

@@ -4,12 +4,15 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.recipe.remembered import resolved_recipe
+from seqdistill.records import write_json
 from seqdistill.runs import Run, StageRecord
 
 
@@ -69,6 +72,65 @@ def test_a_second_process_on_a_stage_is_refused_by_name(tmp_path: Path) -> None:
         other.stdin.close()
     with Run(tmp_path).locked("generate"):
         pass
+
+
+DAY = 86_400.0
+
+
+def finish_in(run: Run, stage: str, *, anew: bool = False) -> dict[str, Any]:
+    """The manifest of an attempt that ends the stage now."""
+    with run.locked(stage):
+        record = StageRecord(run, stage, {}, {})
+        if anew:
+            record.begin_anew()
+        run.file(stage, "out.jsonl").write_text("{}\n")
+        return record.finish({"out.jsonl": 1}, config={})
+
+
+@pytest.mark.parametrize(
+    ("stage", "anew", "attempts", "days"),
+    [  # of each attempt its days, and how it ended
+        ("generate", False, [], 0),
+        ("generate", False, [(1, "stopped")], 1),
+        ("generate", False, [(1, "stopped"), (2, "killed")], 3),
+        ("generate", False, [(2, "killed"), (1, "finished")], 3),  # as a prompt added to finished answers
+        ("generate", False, [(1, "stopped"), (5, "without a file")], 1),
+        ("generate", False, [(1, "stopped"), (2, "killed before its first file")], 1),
+        ("generate", False, [(4, "of an older version")], 4),
+        ("train", False, [(1, "killed"), (1, "stopped")], 2),
+        ("train", True, [(1, "killed"), (3, "finished")], 0),  # with other settings: the earlier training is not continued
+        ("train", False, [(4, "of an older version")], 0),  # what it finished is another training
+    ],
+)
+def test_the_seconds_of_all_attempts_at_a_stage_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, anew: bool, attempts: list[tuple[int, str]], days: int
+) -> None:
+    run, now = Run(tmp_path), [time.time() - 100 * DAY]
+    monkeypatch.setattr("seqdistill.clock.time.time", lambda: now[0])
+    run.file(stage, "").mkdir()
+    for number, (length, end) in enumerate(attempts):
+        now[0] += DAY
+        name, clock = f"{number}.jsonl", run.clock(stage)
+        assert clock is not None
+        clock.start()
+        now[0] += length * DAY
+        if "file" not in end:
+            run.file(stage, name).write_text("{}\n")
+            os.utime(run.file(stage, name), (now[0], now[0]))
+        if end == "finished":
+            StageRecord(run, stage, {}, {}).finish({name: 1}, config={})
+        if end == "of an older version":
+            manifest = dict.fromkeys(("status", "fingerprint", "outputs")) | {"seconds": length * DAY}
+            write_json(run.file(stage, "manifest.json"), manifest)
+            run.file(stage, ".lock").write_text("pid 1 on a machine")
+        elif not end.startswith("killed"):
+            clock.stop()
+    now[0] += DAY
+    assert finish_in(run, stage, anew=anew)["seconds_in_all"] == pytest.approx(days * DAY, abs=1)
+
+
+def test_a_stage_that_does_not_resume_has_no_seconds_of_other_attempts(tmp_path: Path) -> None:
+    assert "seconds_in_all" not in finish_in(Run(tmp_path), "filter")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_tokenizers import chat_tokenizer
+from chat_tokenizers import chat_tokenizer, tiny_gemma3
 from conftest import CHATML
+from train_runs import a_recipe, a_run, sample
 
+from seqdistill.engines.chat_templates import shipped_templates
+from seqdistill.progress import Silent
 from seqdistill.recipe.tables import LoraConfig, ModelConfig
 from seqdistill.stages.train.lora import loaded_student, without_adapters
 from seqdistill.stages.train.saving import BOTH, FIVE, rewrite_gathered, write_for_both
+from seqdistill.stages.train.stage import train
 
 SIZES = {
     "vocab_size": 300,
@@ -162,3 +166,17 @@ def test_what_several_gpus_gathered_becomes_one_whole_model(tiny_model: Path, tm
     assert load_file(half / "model.safetensors").keys() == load_file(tiny_model / "model.safetensors").keys()
     kept = sorted(path.name for path in tmp_path.glob("adapter/*"))
     assert kept == ([] if rank is None else ["adapter_config.json", "adapter_model.safetensors"])
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+def test_a_student_that_also_sees_keeps_what_reads_images(tmp_path: Path, cut: bool) -> None:
+    text = shipped_templates()["gemma3"].read_text(encoding="utf-8")
+    tokens = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
+    model = tiny_gemma3(tmp_path / "model", chat_tokenizer(text, more=tokens))
+    run = a_run(tmp_path / "run", [sample(n) for n in range(2)], [])
+    recipe = (
+        a_recipe("shrink:2", str(model), {"max_steps": 1}, layers="even") if cut else a_recipe(model, None, {"max_steps": 1})
+    )
+    saved = train(run, recipe, Silent()).path
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        assert (saved / name).read_bytes() == (model / name).read_bytes()

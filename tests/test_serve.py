@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import ChatServer
 from full_disk import room_for
-from served_runs import UNSURE, Served, served
+from served_runs import UNSURE, Served, asked, send, served, until
 
 from seqdistill import api
 from seqdistill.records import read_samples
@@ -90,6 +91,43 @@ def test_the_log_of_recorded_answers_is_data_to_import(tmp_path: Path) -> None:
     assert [one.text for one in samples][:3] == texts and len(samples) == 4
     assert samples[0].prompt == [{"role": "user", "content": "Answer: Tell 0"}]  # the student's view
     assert (samples[0].teacher, samples[0].finish_reason) == ("teacher", "stop")
+
+
+PAID: list[tuple[dict[str, Any], bool]] = [  # a request, and whether its client goes away
+    ({}, False),
+    ({"n": 3}, False),
+    ({"n": 2, "stream": True}, False),
+    ({}, True),
+    ({"n": 2}, True),
+    ({"stream": True}, True),
+]
+
+
+@pytest.mark.parametrize(("fields", "goes_away"), PAID)
+@pytest.mark.parametrize("options", [{"record": True}, {"threshold": 1.0, "decide_on": 1}], ids=["record", "student"])
+def test_every_answer_that_is_paid_is_a_line_of_the_log_and_a_sample(
+    tmp_path: Path, options: dict[str, Any], fields: dict[str, Any], goes_away: bool
+) -> None:
+    slow = ChatServer(seconds=0.3 if goes_away else 0.0)
+    slow.stream_pause = 0.1 if goes_away else 0.0
+    with served(tmp_path, options=options, teacher=slow) as server:
+        body = asked("Tell", temperature=1, **fields)
+        if not goes_away:
+            send(server, body)
+        else:
+            with socket.create_connection(("127.0.0.1", server.serving.opened.port), timeout=10) as client:
+                content = json.dumps(body).encode()
+                head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(content)
+                client.sendall(head + content)
+                until(lambda: len(server.teacher.requests) == fields.get("n", 1))
+                if "stream" in fields:
+                    assert client.recv(20)
+    log, paid = server.log(), len(server.teacher.requests)
+    assert paid == fields.get("n", 1) == len(log) == len({row["id"] for row in log})
+    costs = [1e-3 * used["prompt_tokens"] + 1e-2 * used["completion_tokens"] for used in server.teacher.usages]
+    assert sorted(row["usd"] for row in log) == pytest.approx(sorted(costs))
+    (tmp_path / "next").mkdir()
+    assert api.import_recorded(tmp_path / "next", [server.run.file("serve", "log.jsonl")], {}).samples == paid
 
 
 def test_the_teacher_checks_a_share_of_the_student_s_answers_afterwards(tmp_path: Path) -> None:

@@ -61,6 +61,20 @@ WITHOUT_EFFECT: list[dict[str, Any]] = [
     {"tools": [{"type": "function", "function": {"name": "find"}}], "tool_choice": "none"},
     {"functions": [{"name": "find"}], "function_call": "none"},
     {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
+    {
+        "min_tokens": 0,
+        "ignore_eos": False,
+        "skip_special_tokens": True,
+        "add_generation_prompt": True,
+        "echo": False,
+        "best_of": 1,
+    },
+]
+IGNORED: list[dict[str, Any]] = [  # what applications send with each model's own API; the answer says that it has no effect
+    {"chat_template_kwargs": {"enable_thinking": False}},
+    {"enable_thinking": False, "thinking_budget": 100},
+    {"include_reasoning": False, "provider": {"order": ["x"]}, "usage": {"include": True}},
+    {"keep_alive": "5m", "cache_prompt": True, "top_k": 20},
 ]
 
 
@@ -80,6 +94,10 @@ def test_wrong_requests_are_refused_in_openai_s_form_and_sent_to_nobody(tmp_path
         for fields in ({"stream": False}, {"stream": True}):  # what an application sets for the model that answered before
             reply = send(server, asked(reasoning_effort="low", top_k=20, verbosity=None, **fields))
             assert (reply.status_code, reply.headers["x-seqdistill-ignored"]) == (200, "reasoning_effort, top_k")
+        for fields in IGNORED:
+            reply = send(server, asked(**fields))
+            assert reply.status_code == 200, reply.text
+            assert {*reply.headers["x-seqdistill-ignored"].split(", ")} == fields.keys()
         for fields in WITHOUT_EFFECT:
             assert send(server, asked(**fields)).status_code == 200, fields
 
@@ -258,7 +276,45 @@ def test_a_page_of_another_site_cannot_use_a_server_without_a_key(tmp_path: Path
         assert len(server.student.requests) == 1
 
 
+PAGES: list[tuple[str, bool]] = [  # where a page is from, and whether it may use the server
+    ("https://app.example.org", True),
+    ("http://localhost:3000", True),
+    ("https://evil.example", False),
+    ("https://app.example.org.evil.example", False),
+    ("http://app.example.org", False),
+    ("null", False),
+]
+
+
+@pytest.mark.parametrize("key", [None, "right"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_pages_of_the_named_origins_and_no_others_can_use_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None, stream: bool
+) -> None:
+    monkeypatch.setenv("SERVER_KEY", "right")
+    options = {"cors_origin": [origin for origin, may in PAGES if may], "api_key_env": key and "SERVER_KEY"}
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, content-type"}
+    with served(tmp_path, options=options) as server:
+        for origin, may in PAGES:
+            path = server.root + "/v1/chat/completions"
+            before = server.http.request("OPTIONS", path, headers={"Origin": origin, **asks})
+            assert (before.status_code == 204) == may and before.headers.get("vary") == "Origin"
+            assert before.headers.get("access-control-allow-headers") == (
+                asks["Access-Control-Request-Headers"] if may else None
+            )
+            without = send(server, asked(stream=stream), Origin=origin)
+            assert without.status_code == (401 if key else 200 if may else 403), "a preflight is no key"
+            reply = send(server, asked(stream=stream), Origin=origin, **({"Authorization": f"Bearer {key}"} if key else {}))
+            for one in (before, without, reply):
+                assert one.headers.get("access-control-allow-origin") == (origin if may else None)
+            assert not may or "x-seqdistill-model" in reply.headers["access-control-expose-headers"]
+        assert send(server, asked(), Host="evil.example", Origin=PAGES[0][0]).status_code == (401 if key else 403)
+        assert "access-control-allow-origin" not in server.http.get(server.root + "/health").headers
+
+
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"cors_origin": ["*"]}, {}, "not an origin"),
+    ({"cors_origin": ["https://a.example/"]}, {}, "not an origin"),
     ({"host": "0.0.0.0"}, {}, "without a key"),
     ({"api_key_env": "NOT_SET_KEY"}, {}, "not set"),
     ({"without_teacher": "shrug"}, {}, "--without-teacher"),
@@ -463,6 +519,47 @@ def test_whatever_a_student_streams_the_caller_gets_json(tmp_path: Path, event: 
         assert events.pop() == "[DONE]"
         for one in events:
             json.loads(one, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def chunk(text: str = "", finish: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}], **fields}
+
+
+USED = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+STREAMS: dict[
+    str, tuple[list[dict[str, Any]], str | None, list[Any]]
+] = {  # chunks of a student; finish reason, usages; None: it failed
+    "plain": ([chunk("a"), chunk("b"), chunk(finish="stop"), {"choices": [], "usage": USED}], "stop", [USED]),
+    "usage in every chunk": (
+        [chunk("a", usage={**USED, "completion_tokens": 1}), chunk("b", "stop", usage=USED)],
+        "stop",
+        [USED],
+    ),
+    "no usage": ([chunk("a"), chunk("b", "stop")], "stop", []),
+    "an empty reason meanwhile": ([chunk("a", ""), chunk("b", "null"), chunk(finish="length")], "length", []),
+    "another word for the end": ([chunk("a"), chunk("b"), chunk(finish="eos_token")], "stop", []),
+    "another word for the limit": ([chunk("a"), chunk("b", "max_tokens")], "length", []),
+    "no reason": ([chunk("a"), chunk("b")], "stop", []),
+    "broken off": ([chunk("a"), chunk("b"), chunk(finish="abort")], None, []),
+}
+
+
+@pytest.mark.parametrize("about", STREAMS)
+def test_a_student_s_stream_is_passed_on_as_openai_writes_it(tmp_path: Path, about: str) -> None:
+    chunks, finish, usages = STREAMS[about]
+    content = "".join(f"data: {json.dumps(one)}\n\n" for one in chunks) + "data: [DONE]\n\n"
+    wire = Wire(200, content.encode(), {"Content-Type": "text/event-stream"})
+    student, options = ChatServer(lambda *_: wire, model="student"), {"threshold": 0.0, "decide_on": 0}
+    with served(tmp_path, student=student, options=options) as server:
+        reply = send(server, asked(stream=True, stream_options={"include_usage": True}))
+    if finish is None:
+        assert (reply.headers["x-seqdistill-model"], reply.headers["x-seqdistill-reason"]) == ("teacher", "student failed")
+        return
+    events = [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith("data: {")]
+    choices = [choice for event in events for choice in event["choices"]]
+    assert "".join(one["delta"].get("content") or "" for one in choices) == "ab"
+    assert [one["finish_reason"] for one in choices if one["finish_reason"]] == [finish]
+    assert [event["usage"] for event in events if event.get("usage")] == usages
 
 
 @pytest.mark.parametrize("who", ["student", "teacher"])

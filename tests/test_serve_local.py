@@ -1,6 +1,7 @@
 """The student in this process: its stream is its answer, its confidence is eval's, requests that wait share a batch."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,98 @@ from finished_runs import finished_run
 from served_runs import recipe_of
 
 from seqdistill.confidence import confidence_of
-from seqdistill.engines import Request, open_engine
+from seqdistill.engines import Completion, Request, open_engine
+from seqdistill.engines.answer_markup import AnswerMarkup, answer_so_far, read_answer
 from seqdistill.journal.asking import run_async
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.runs import Run
+from seqdistill.serve.local import LocalStudent
 from seqdistill.serve.server import ServeOptions, Serving
+from seqdistill.serve.student import Wanted
 from seqdistill.tasks.answer_form import AnswerForm
+
+MESSAGES: Any = [{"role": "user", "content": "q"}]
+PIECES: dict[str, tuple[list[str], AnswerMarkup]] = {  # an answer as a tokenizer without tokens of its own for the tags cuts it
+    "plain": (["The", " answer", " is", " 42", "."], AnswerMarkup()),
+    "tags in pieces": (
+        ["<", "think", ">", "\n", "6 * 7", "\n", "</", "think", ">", "\n\n", "The", " answer", "."],
+        AnswerMarkup(),
+    ),
+    "tags as tokens": (["<think>", "\n", "6 * 7", "\n", "</think>", "\n\n", "The", " answer", "."], AnswerMarkup()),
+    "a short answer": (["<", "think", ">", "x", "</", "think", ">", "\n\n", "yes"], AnswerMarkup()),
+    "two blocks": (["<think>", "a", "</think>", "<", "think", ">", "b", "</think>", " yes", " it is"], AnswerMarkup()),
+    "a block in a block": (["<think>", "a <think> b", "</think>", " c", "</think>", "yes"], AnswerMarkup()),
+    "nothing but reasoning": (["<", "think", ">", "x", " y"], AnswerMarkup()),
+    "nearly a tag": (["<", "th", "ink", "er", ">", " is", " an", " element"], AnswerMarkup()),
+    "opened by the prompt": (["6 * 7", "</", "think", ">", "\n", "yes", " it", " is"], AnswerMarkup(opened="<think>\n")),
+    "the template's tags": (
+        ["<", "plan", ">", "6 * 7", "</", "plan", ">", "yes", " it", " is"],
+        AnswerMarkup(opens="<plan>", closes="</plan>"),
+    ),
+    "an empty block before": (["<", "no", ">", "yes", " it", " is"], AnswerMarkup(before="<no>")),
+    "white space behind": (["yes", " it is", "\n"], AnswerMarkup(after="\n<|im_end|>")),
+    "channels": (
+        [
+            "<|channel|>",
+            "analysis",
+            "<|message|>",
+            "a",
+            "<|end|>",
+            "<|start|>",
+            "<|channel|>",
+            "final",
+            "<|message|>",
+            "yes",
+            " it",
+        ],
+        AnswerMarkup(),
+    ),
+    "within tags of its own": (
+        ["<think>", "a", "</think>", "<", "response", ">", "yes", " it", "</", "response>"],
+        AnswerMarkup(),
+    ),
+}
+
+
+class Pieces:
+    """An engine that writes these pieces; all that is read of them is read as the real one does."""
+
+    def __init__(self, pieces: list[str], markup: AnswerMarkup) -> None:
+        self.pieces, self.markup = pieces, markup
+
+    def decode(self, tokens: Sequence[int], skip_special_tokens: bool = False) -> str:
+        return "".join(self.pieces[token] for token in tokens)
+
+    def text_of(self, tokens: Sequence[int], request: Request) -> str:
+        return answer_so_far(self, self.markup, tokens, formed=request.has_form)
+
+    def answer_all(self, requests: list[Request], heard: Any, done: Any, unwanted: Any) -> None:
+        tokens = list(range(len(self.pieces)))
+        content, reasoning, _ = read_answer(self, self.markup, tokens)
+        for request in requests:
+            for at in tokens:
+                heard(request.id, tokens[: at + 1], dict)
+            done(Completion(request.id, content, reasoning, "stop", prompt_tokens=3, completion_tokens=len(tokens)))
+
+
+@pytest.mark.parametrize("stop", ["", " is"])
+@pytest.mark.parametrize("about", PIECES)
+def test_what_is_streamed_and_what_is_answered_is_the_answer_that_eval_reads(about: str, stop: str) -> None:
+    pieces, markup = PIECES[about]
+    engine: Any = Pieces(pieces, markup)
+    answer = read_answer(engine, markup, range(len(pieces)))[0].partition(stop or "\0")[0]
+    wanted = Wanted(MESSAGES, 64, 0.0, 1.0, 1, stop=(stop,) if stop else (), top_logprobs=None)
+
+    async def both() -> tuple[str, list[str]]:
+        student = LocalStudent("m", engine)
+        whole = (await student.answer(wanted))["choices"][0]["message"]["content"]
+        chunks = [chunk async for part in student.stream(wanted) for chunk in part]
+        return whole, [text for chunk in chunks for one in chunk["choices"] if (text := one["delta"].get("content"))]
+
+    whole, parts = run_async(both())
+    assert (whole, "".join(parts)) == (answer, answer)
+    if about == "plain" and not stop:
+        assert len(parts) == len(pieces)  # as it is written
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 from chat_server import Body, ChatServer, answer
-from served_runs import TEMPLATE, UNSURE, served
+from served_runs import TEMPLATE, UNSURE, asked, recipe_of, run_to_serve, send, served, student_answer
 
+from seqdistill.engines import Completion, Request
+from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
+from seqdistill.journal.storage import Journal, request_key
+from seqdistill.reasoning import split_reasoning
 from seqdistill.records import write_json
 from seqdistill.serve.views import views_of
 
@@ -70,6 +74,79 @@ def test_a_teacher_s_stream_shows_neither_reasoning_nor_what_follows_a_stop(tmp_
         whole = server.http.post(server.url + "/chat/completions", json={**body, "stream": False}).json()
         assert whole["choices"][0]["message"]["content"] == "One two three "
         assert whole["choices"][0]["finish_reason"] == "stop"
+
+
+WRITTEN = {  # a reply's message, and the answer in it
+    "plain": ({"content": "yes, it is"}, "yes, it is"),
+    "tags": ({"content": "<think>\nSix times seven.\n</think>\n\nyes, it is"}, "yes, it is"),
+    "other tags": ({"content": "<reasoning>Six times seven.</reasoning> yes, it is"}, "yes, it is"),
+    "two blocks": ({"content": "<think>Six</think> <think>times seven.</think> yes, it is"}, "yes, it is"),
+    "opened by the prompt": ({"content": "Six times seven.\n</think>\n\nyes, it is"}, "yes, it is"),
+    "cut off": ({"content": "<think>\nSix times seven."}, ""),
+    "channels": (
+        {
+            "content": "<|channel|>analysis<|message|>Six times seven.<|end|>"
+            "<|start|>assistant<|channel|>final<|message|>yes, it is"
+        },
+        "yes, it is",
+    ),
+    "beside it": ({"content": "yes, it is", "reasoning_content": "Six times seven."}, "yes, it is"),
+    "never closed, and beside it": (
+        {"content": "<think> is a tag", "reasoning_content": "They ask for one."},
+        "<think> is a tag",
+    ),
+    "never closed words": ({"content": "Here is my thought process: yes, it is"}, "Here is my thought process: yes, it is"),
+    "closed only, and beside it": (
+        {"content": "It ends by </think> then", "reasoning": "They ask."},
+        "It ends by </think> then",
+    ),
+    "tags of the answer": ({"content": "<b>yes</b>, it is"}, "<b>yes</b>, it is"),
+    "a tag within the answer": ({"content": "The tag <think> begins </think> ends it"}, None),
+}
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+@pytest.mark.parametrize("markup", WRITTEN)
+def test_an_answer_is_served_and_logged_without_reasoning(tmp_path: Path, markup: str, who: str) -> None:
+    message, expected = WRITTEN[markup]
+
+    def reply(body: Body) -> Body:
+        found = student_answer(body)
+        found["choices"][0]["message"] = {"role": "assistant", **message}
+        found["choices"][0].pop("logprobs", None)
+        return found
+
+    expected = split_reasoning(message["content"])[0] if expected is None else expected
+    servers = {who: ChatServer(model="student" if who == "student" else "teacher", reply=reply)}
+    options = {"threshold": 0.0, "shadow": 1.0} if who == "student" else {"record": True}
+    with served(tmp_path, options=options, **servers) as server:  # type: ignore[arg-type]
+        for number, stream in enumerate((False, True)):  # the first answer shows whether the prompt opens the block
+            got = send(server, asked(f"Hello {number}", stream=stream))
+            lines = got.text.splitlines() if stream else []
+            events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+            parts = [choice["delta"].get("content") or "" for event in events for choice in event["choices"]]
+            text = "".join(parts) if stream else got.json()["choices"][0]["message"]["content"]
+            assert (stream, text) == (stream, expected)
+    key = "student" if who == "student" else "messages"
+    said = [row[key] if key == "student" else row[key][-1]["content"] for row in server.log()]
+    assert said == ([expected] * 2 if expected else [])
+
+
+def test_the_answers_of_generate_show_whether_a_teacher_s_prompt_opens_the_reasoning(tmp_path: Path) -> None:
+    def reply(body: Body) -> Body:
+        found = answer(body)
+        found["choices"][0]["message"]["content"] = "Okay, let me see.\n</think>\n\nyes, it is"
+        return found
+
+    run = run_to_serve(tmp_path / "run")
+    known, request = identity(recipe_of(run, "", "http://x/v1").teacher), Request("a", TEACHER, 9)
+    raw = reply({"model": "teacher", "messages": TEACHER})
+    with Journal(run.file("generate", "journal.jsonl")) as journal:
+        journal.append(known, [(request_key(request, known), request, Completion("a", "yes, it is", raw=raw))])
+    with served(tmp_path, run=run, teacher=ChatServer(reply=reply), options={"record": True}) as server:
+        lines = send(server, asked(stream=True)).text.splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    assert "".join(one["delta"].get("content", "") for event in events for one in event["choices"]) == "yes, it is"
 
 
 def test_a_task_with_choices_is_decided_on_whole_answers_and_keeps_to_them(tmp_path: Path) -> None:

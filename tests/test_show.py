@@ -94,6 +94,26 @@ def test_a_stale_stage_names_the_key_and_those_after_it_wait(tmp_path: Path, cap
     assert states(capsys, run.path)["filter"] == "stale", "its input is another one"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "state"),
+    [
+        ("", "done"),
+        ('[task]\nprompts = "p.jsonl"\n', "done"),  # no teacher: nothing is sent
+        ('[teacher]\nmodel = "m"\nengine = "openai"\n', "done"),
+        ('[task]\nprompts = "p.jsonl"\n[teacher]\nmodel = "m"\nengine = "openai"\n', "stale"),
+    ],
+)
+def test_imported_answers_are_done_unless_generate_would_pay(
+    recipe: str, state: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    finish(run, "generate", {"samples.jsonl": [{"a": 1}]}, imported=True, counts={"samples": 1, "failed": 0})
+    write_jsonl(run.path / "p.jsonl", [{"prompt": f"Question {n}?"} for n in range(40)])
+    (run.path / "recipe.toml").write_text(recipe)
+    found = json.loads(shown(capsys, "status", str(run.path), "--json"))["stages"][0]
+    assert found["state"] == state and ("would request answers" in " ".join(found["why"])) == (state == "stale")
+
+
 def test_looking_changes_nothing_and_disturbs_no_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = letters(tmp_path / "run", 12)
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}

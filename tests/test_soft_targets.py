@@ -201,6 +201,51 @@ def test_neither_accumulation_nor_padding_changes_what_is_learnt(
         torch.testing.assert_close(weight, weights(second.path)[name], atol=2e-5, rtol=1e-4)
 
 
+ANSWER = "The bridge is shut."
+THOUGHT = "<think>\nHm, which?\n</think>\n\n"
+
+
+@pytest.mark.parametrize("end", ["", "{end}"], ids=["without the end", "with the end"])
+@pytest.mark.parametrize(
+    ("template", "reasoning", "wrote", "skipped"),
+    [
+        ("qwen3", "Hm, which?", f"{THOUGHT}{ANSWER}", "<think>\n\n</think>\n\n"),
+        ("qwen3", None, ANSWER, "<think>\n\n</think>\n\n"),  # a teacher that was told not to think
+        ("qwen3", None, f"<think>\n\n</think>\n\n{ANSWER}", ""),
+        ("qwen3_5_think", "Hm, which?", f"Hm, which?\n</think>\n\n{ANSWER}", "\n</think>\n\n"),
+        ("qwen2_5", "Hm, which?", f"<think>Hm, which?</think>\n\n{ANSWER}", ""),
+        ("glm4moe_training", "Hm, which?", f"\n<think>Hm, which?</think>\n{ANSWER}", "\n<think></think>\n"),
+        ("qwen3", None, f"But {ANSWER}", None),  # no reasoning: a person took a part of the answer away
+        ("qwen3", "Hm, which?", f"{THOUGHT}The bridge is open.", None),
+    ],
+)
+def test_targets_of_an_answer_behind_reasoning_that_is_not_trained_on(
+    template: str, reasoning: str | None, wrote: str, skipped: str | None, end: str
+) -> None:
+    from chat_tokenizers import chat_tokenizer
+    from numpy import arange
+
+    from seqdistill.engines.chat_templates import shipped_templates
+    from seqdistill.engines.logprobs import TokenLogprobs, by_ids
+    from seqdistill.stages.train.methods.targets import STALE, fitted_targets
+    from seqdistill.stages.train.rendering import Template
+
+    tokenizer = chat_tokenizer(shipped_templates()[template].read_text(encoding="utf-8"))
+    rendering = Template(tokenizer)
+    row = rendering.render(filter_runs.sample("Which one?", ANSWER, reasoning=reasoning), reasoning=False)
+    ids = tokenizer(wrote + end.format(end=rendering.end), add_special_tokens=False)["input_ids"]
+    stored = TokenLogprobs(**by_ids(ids, [-0.1] * len(ids), [[one] for one in ids], [[-0.1] for _ in ids], None))
+    found = fitted_targets(row, stored, arange(len(tokenizer)), bool(reasoning), 1.0, False)
+    if skipped is None:
+        assert found == STALE
+        return
+    assert not isinstance(found, str)
+    at = row.start + found[0]
+    likeliest = [one for (one,) in found[1]]
+    assert rendering.decode(row.tokens[row.start : at]) == skipped
+    assert likeliest == row.tokens[at : at + len(likeliest)] and len(likeliest) >= len(row.tokens) - at - (not end)
+
+
 CHANGES: dict[str, Callable[[Sample], Sample]] = {
     "edited by a person": lambda row: answered(row, f"Note: {row.text}"),
     "cut short": lambda row: answered(row, row.text[:-1]),

@@ -11,7 +11,8 @@ from chat_server import Body, ChatServer, Wire, answer
 from engine_contract import Holds, ask, check_engine_contract
 
 from seqdistill.engines import Completion, Pace, Request, open_engine
-from seqdistill.engines.streams import Joined, lines_of
+from seqdistill.engines.streams import Joined, joined, lines_of
+from seqdistill.engines.usage import usage_of
 from seqdistill.recipe.tables import ModelConfig
 
 
@@ -220,3 +221,14 @@ def test_stream_options_that_are_refused_are_left_out() -> None:
         completion = answer_of(server)
     assert completion.error is None
     assert completion.uncounted, "the endpoint does not say what it cost"
+
+
+def test_what_each_choice_of_a_stream_reports_is_added_up() -> None:
+    def ends(index: int, tokens: int) -> dict[str, Any]:
+        usage = {"prompt_tokens": 19, "completion_tokens": tokens, "total_tokens": 19 + tokens}
+        return {"choices": [{"index": index, "delta": {"content": "x"}, "finish_reason": "stop", "usage": usage}]}
+
+    usage = usage_of(joined([ends(0, 13), ends(1, 400), ends(1, 400)]))
+    assert (usage.prompt, usage.completion, usage.hidden) == (19, 413, 0)
+    alone = usage_of(joined([ends(0, 13)]))
+    assert (alone.prompt, alone.completion, alone.hidden) == (19, 13, 0)

@@ -159,10 +159,23 @@ def test_our_rows_are_trl_s_own_rendering_less_the_line_end_behind_the_end_of_tu
     assert [[*row.labels, *line_end] for row in checked.train] == theirs["labels"]
 
 
-def test_a_loss_that_is_not_a_number_ends_the_training_and_says_what_to_do(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(SeqdistillError, match=r"diverged: .* at step \d") as error:
-        train(a_run(tmp_path), a_recipe(tiny_model, args={**ARGS, "learning_rate": 1e38, "max_grad_norm": 0.0}), Silent())
-    assert "lower learning_rate" in error.value.hint
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, r"(loss|grad_norm) is (nan|inf) at step \d"),
+        ({"logging_strategy": "no"}, r"train_loss is (nan|inf) at step 4"),
+        ({"logging_steps": 50}, r"train_loss is (nan|inf) at step 4"),
+        ({"max_steps": 1, "learning_rate": 1e39}, r"weight has values that are not finite numbers after step 1"),
+    ],
+    ids=str,
+)
+def test_a_training_that_diverges_ends_and_says_what_to_do(
+    tiny_model: Path, tmp_path: Path, more: dict[str, Any], said: str
+) -> None:
+    run, args = a_run(tmp_path, validation=[]), {**ARGS, "num_train_epochs": 1, "learning_rate": 1e38, "max_grad_norm": 0.0}
+    with pytest.raises(SeqdistillError, match=f"training diverged: .*{said}") as error:
+        train(run, a_recipe(tiny_model, args={**args, **more}), Silent())
+    assert "lower learning_rate" in error.value.hint and not run.file("train", "model").exists()
 
 
 def test_a_training_that_logs_nothing_is_done_without_a_loss(tiny_model: Path, tmp_path: Path) -> None:

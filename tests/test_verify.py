@@ -65,6 +65,37 @@ def test_a_pattern_is_looked_for_and_a_search_without_end_is_no_score() -> None:
     assert by_pattern([sample("x" * 5000)], compiled("(x+x+)+y", "verify")) == [None]
 
 
+TAGGED = '{{"label": "{}", "why": "no doubt"}}'
+
+
+@pytest.mark.parametrize(
+    ("by", "extract", "text", "reference", "score"),
+    [  # the answer is what score.extract names, as in a vote
+        ("json", "json:answer", '{"answer": 4, "why": "so"}', '{"answer": 4, "why": "because"}', 1),
+        ("json", "json:answer", '{"answer": 5, "why": "so"}', '{"answer": 4, "why": "so"}', 0),
+        ("json", "json:answer", '{"answer": 4.0}', "4", 1),
+        ("json", "json:answer", '{"answer": "Yes."}', "yes", 1),
+        ("json", "json:answer", "It is 4.", '{"answer": 4}', 0),
+        ("json", "json:answer", '{"answer": 4}', None, None),
+        ("json", "regex:(?s)<out>(.*)</out>", 'So: <out>{"a": [1, 2]}</out>', '{"a": [1, 2.0]}', 1),
+        ("json", "regex:(?s)<out>(.*)</out>", 'So: <out>{"a": [1, 3]}</out>', '{"a": [1, 2.0]}', 0),
+        ("json", None, '{"answer": 4, "why": "so"}', '{"answer": 4, "why": "because"}', 0),
+        ("regex:^Yes$", "json:label", TAGGED.format("yes"), None, 1),
+        ("regex:^Yes$", "json:label", TAGGED.format("no"), None, 0),
+        ("regex:no", "json:label", TAGGED.format("yes"), None, 0),
+        ("regex:no", None, TAGGED.format("yes"), None, 1),
+        ("regex:^[BC]$", "regex:Answer: (.)", "Not A. Answer: C", None, 1),
+        ("regex:^[BC]$", "regex:Answer: (.)", "It may be C.", None, 0),
+        ("number", "json:total", '{"total": "1,200 EUR", "rows": 3}', "1200", 1),
+    ],
+)
+def test_a_check_looks_at_the_answer_that_is_extracted(
+    by: str, extract: str | None, text: str, reference: str | None, score: float | None
+) -> None:
+    with verifier(VerifyConfig(by=by), extract) as check:
+        assert check([sample(text, reference=reference)]) == [score]
+
+
 # --- math -----------------------------------------------------------------------------------------------------------------
 
 

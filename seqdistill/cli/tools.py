@@ -67,9 +67,11 @@ def _export(
     if push is not None:
         api.check_push(push)
     if data is not None:
+        from seqdistill.export.data import data_folder
+
         counts = api.export_data(run.path, data, recipe, out=out, progress=console)
         rows = {name: f"{count:,} rows" for name, count in counts.items()}
-        console.facts(f"export: {data}", {**rows, "folder": out or run.path / "export" / f"data-{data}"})
+        console.facts(f"export: {data}", {**rows, "folder": data_folder(run, data, out)})
         return dict(counts)
     if draft:
         found = api.draft(run.path, recipe, limit=limit or 20, progress=console)
@@ -228,6 +230,7 @@ def _doctor(
             choices=("error", "student"),
         ),
         option("record", bool, False, "no student: the teacher answers all, and the log can be imported"),
+        option("cors_origin", list[str], None, "let pages of this origin use the server in a browser; repeatable", "ORIGIN"),
         option("concurrency", int, 1024, "most requests in flight; more get a 429 [1024]", "N", min=1),
     ],
     examples="seqdistill serve runs/mine --port 8080\nseqdistill serve runs/mine --share 0.1 --shadow 0.02 --budget 5",

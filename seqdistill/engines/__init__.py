@@ -37,6 +37,9 @@ class Request:
         return self.schema is not None or bool(self.choices)
 
 
+PROMPT_COUNTS = ("prompt_tokens", "cached_tokens", "cache_write_tokens", "cache_write_1h_tokens")  # with one choice of a reply
+
+
 @dataclass(frozen=True)
 class Completion:
     """What came back for one request."""
@@ -66,10 +69,11 @@ class Completion:
     billed_usd: float | None = None  # what the endpoint says that it bills for it, where it does
 
     def also_billed(self, others: Sequence["Completion"]) -> "Completion":
-        """The completion, charged also for the choices of the same reply that were not requested."""
+        """The completion, charged also for other choices of the same reply: nobody requested them, or they are no answers."""
         hidden = self.hidden_tokens + sum(one.completion_tokens + one.hidden_tokens for one in others)
+        of_prompt = {name: sum(getattr(one, name) for one in (self, *others)) for name in PROMPT_COUNTS}
         billed = [one.billed_usd for one in (self, *others) if one.billed_usd is not None]
-        return replace(self, hidden_tokens=hidden, billed_usd=sum(billed) if billed else None)
+        return replace(self, **of_prompt, hidden_tokens=hidden, billed_usd=sum(billed) if billed else None)
 
 
 PERMANENT_ERRORS = (

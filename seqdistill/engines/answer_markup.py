@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqdistill.reasoning import split_reasoning, tag_pairs
+from seqdistill.shown import shown_part
 
 ANSWER, THOUGHT = "ANSWERWORD", "THOUGHTWORD"  # in no template
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _CLOSING = re.compile(r"<(\w+)>")
+_OPEN = re.compile(r"<think>\s*\Z")
 QUESTION = [{"role": "user", "content": "QUESTIONWORD"}]
 
 
@@ -65,11 +67,14 @@ def answer_markup(tokenizer: Any, options: Mapping[str, Any], tags: Sequence[str
     if prompt is None or turn is None or turn.count(ANSWER) != 1:
         return AnswerMarkup(special=special, tags=tuple(tags))
     answer, after = turn.split(ANSWER)
-    if answer.startswith(prompt):
+    block = _OPEN.search(prompt)
+    if answer == prompt and block:  # a finished turn that leaves the block open too: what a model writes closes it
+        before, opened = "", block.group()
+    elif answer.startswith(prompt):
         before, opened = answer.removeprefix(prompt), ""
     else:
         same = next((at for at, (a, b) in enumerate(zip(prompt, answer, strict=False)) if a != b), len(answer))
-        before, opened = "", prompt[same:]
+        before, opened = "", prompt[min(same, block.start()) if block else same :]
     for name in REASONING_KEYS:
         message = {"role": "assistant", "content": ANSWER, name: THOUGHT}
         thinking = _render(tokenizer, [*QUESTION, message], options) or ""
@@ -101,6 +106,18 @@ def read_answer(
         (name,) = tokenizer.convert_ids_to_tokens([token])
         answer, thought = answer.replace(name, ""), thought and thought.replace(name, "")
     return _without_end(answer, markup.after), thought or None, raw
+
+
+def answer_so_far(tokenizer: Any, markup: AnswerMarkup, tokens: Sequence[int], *, formed: bool = False) -> str:
+    """The answer in the tokens that a model has written so far; empty while they may still become what is around it."""
+    answer, _, raw = read_answer(tokenizer, markup, tokens, formed=formed)
+    if formed:
+        return answer
+    written = raw.lstrip()
+    around = [tag for text in (markup.opens, markup.before) if (tag := (text or "").strip())]
+    if any(tag.startswith(written) and tag != written for tag in around):
+        return ""
+    return answer if shown_part(markup.opened + raw, markup.tags) else ""
 
 
 def turn_end(tokenizer: Any, markup: AnswerMarkup) -> int | None:

@@ -11,6 +11,7 @@ from seqdistill.records import Message
 
 DROPPABLE = ("top_logprobs", "logprobs", "temperature", "top_p", "seed", "response_format", "stream_options")
 CHOSEN = ("temperature", "top_p", "logprobs", "top_logprobs", "response_format")  # whose value is the recipe's
+ADAPTIONS = len(DROPPABLE) + 3  # further tries of one request: each field, the limit's name, the system message, a second form
 LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _UNKNOWN = re.compile(
     r"unsupported|not? (?:be )?support|n[’']t support|unknown|unrecogni[sz]ed|unexpected|not permitted|extra (?:inputs|fields)"

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seqdistill.engines import Completion, Meter, Pace, Request
+from seqdistill.engines.dialect import ADAPTIONS
 from seqdistill.engines.endpoints import Endpoint, Reply
 from seqdistill.engines.pace import backoff
 from seqdistill.engines.refusals import SHOWN, Failure
 from seqdistill.engines.replies import broken_off, choices_in
 from seqdistill.errors import SeqdistillError
 
-ADAPTIONS = 10  # further tries of one request in other words: there are not more words to change
 REFUSALS_PER_RETRY = 5  # an answer of 429 says "later", not "broken": it may come this many times as often
 PATIENCE_SECONDS = {False: 4.0, True: 120.0}  # how long an endpoint may be out of reach: at the start, and once it has answered
 DOWN_SECONDS = {False: 30.0, True: 600.0}  # how long it may say that what is behind it is down
@@ -170,9 +170,9 @@ class Dispatcher:
             completions[0] = completions[0].also_billed(self._unread(attempt, reply))
             if all(completion.finish_reason == "error" for completion in completions) and completions[0].error is None:
                 ended = str(broken_off(reply.raw, choices_in(reply.raw)[0]))[:SHOWN]
-                raise Failure("broken off", f"{endpoint.name} broke the answer off: {ended}", lost=True)
+                raise Failure("broken off", f"{endpoint.name} broke the answer off: {ended}", may_be_billed=True)
         except Failure as failure:
-            if not failure.lost:
+            if not failure.may_be_billed:
                 self._meter.release(hold)
             self._failed(attempt, endpoint, failure, sent_at)
         else:
@@ -193,6 +193,9 @@ class Dispatcher:
         answers = len(choices_in(reply.raw))
         if number < answers:
             return self._parse_one(request, reply, seconds, number)
+        first = self._parse_one(request, reply, seconds, 0)
+        if first.finish_reason == "content_filter" and not first.content:  # it took all of them; paid with the first
+            return Completion(request.id, finish_reason="content_filter", seconds=seconds, raw=first.raw)
         return Completion(
             request.id,
             error="fewer answers",
@@ -217,54 +220,60 @@ class Dispatcher:
     def _failed(self, attempt: _Try, endpoint: Endpoint, failure: Failure, sent_at: float) -> None:
         """Plans another try, or reports the failure. Raises SeqdistillError for what no request can survive."""
         now = time.monotonic()
-        attempt.adaptions += failure.adapted
+        attempt.adaptions += failure.is_adapted
         if attempt.adaptions > ADAPTIONS:
-            failure.adapted, failure.scope = False, "request"
+            failure.is_adapted, failure.scope = False, "request"
         self._take_note(attempt, endpoint, failure, sent_at, now)
         if failure.scope == "endpoint":
             self._disable(endpoint, failure.fatal(proven=bool(endpoint.answers)))
-        elif not (failure.slow or failure.down or failure.away or failure.adapted or failure.filtered):
+        elif not (
+            failure.is_rate_limited
+            or failure.is_down
+            or failure.is_unreachable
+            or failure.is_adapted
+            or failure.is_content_filtered
+        ):
             self._count_alike(endpoint, failure)
         if self._may_try_again(attempt, endpoint, failure):
             self._unsettled -= 1
-            at_once = failure.away or failure.adapted or failure.scope == "endpoint"
+            at_once = failure.is_unreachable or failure.is_adapted or failure.scope == "endpoint"
             attempt.due = now + (0.0 if at_once else failure.pause or backoff(attempt.failures + attempt.refusals))
             heapq.heappush(self._waiting, attempt)
             return
         failed = Completion(
             "",
-            finish_reason="content_filter" if failure.filtered else "error",
-            error=None if failure.filtered else failure.kind,  # an answer, not a fault
+            finish_reason="content_filter" if failure.is_content_filtered else "error",
+            error=None if failure.is_content_filtered else failure.kind,  # an answer, not a fault
             message=f"{failure.message}; {failure.hint}" if failure.hint else failure.message,
             raw=failure.reply,
         )
         self._report([replace(failed, id=request.id) for request in attempt.requests])
-        if failure.filtered:
+        if failure.is_content_filtered:
             self._count_blocked(endpoint, failure.message)
 
     def _take_note(self, attempt: _Try, endpoint: Endpoint, failure: Failure, sent_at: float, now: float) -> None:
         """What a failure means for the request's further tries and for the endpoint's pace."""
-        if failure.adapted or failure.scope == "endpoint":
+        if failure.is_adapted or failure.scope == "endpoint":
             return
-        if failure.down or failure.away:
+        if failure.is_down or failure.is_unreachable:
             self._away(endpoint, failure, sent_at, now)
-        elif failure.slow:
+        elif failure.is_rate_limited:
             self._refused(endpoint, failure, now)
-        if failure.slow or failure.down:
+        if failure.is_rate_limited or failure.is_down:
             endpoint.throttle.refused(sent_at, failure.pause or 0.0, now)
         else:
             endpoint.throttle.pause(failure.pause or 0.0, now)
-        attempt.refusals += failure.slow
-        attempt.failures += not (failure.slow or failure.away)
+        attempt.refusals += failure.is_rate_limited
+        attempt.failures += not (failure.is_rate_limited or failure.is_unreachable)
         waiting = attempt.refusals + attempt.failures >= TRIES_BEFORE_NOTE or endpoint.away_tries >= TRIES_BEFORE_NOTE
         if failure.scope == "try" and waiting and now - endpoint.noted_at >= NOTE_EACH_SECONDS:
             endpoint.noted_at = now
             self._pace.on_note(f"waiting for {endpoint.name}: {failure.message[:300]}")
 
     def _may_try_again(self, attempt: _Try, endpoint: Endpoint, failure: Failure) -> bool:
-        if self._pace.capped and failure.lost:
+        if self._pace.capped and failure.may_be_billed:
             return False
-        if failure.adapted or failure.scope == "endpoint":
+        if failure.is_adapted or failure.scope == "endpoint":
             return True
         if failure.scope == "request" and not self._elsewhere(endpoint, failure):
             return False
@@ -315,10 +324,10 @@ class Dispatcher:
         if sent_at >= endpoint.away_at:  # requests that were on their way together count as one try
             endpoint.away_tries += 1
             endpoint.away_at = now
-            if failure.away or failure.lost or endpoint.away_tries > 1:
+            if failure.is_unreachable or failure.may_be_billed or endpoint.away_tries > 1:
                 endpoint.throttle.lost(min(LONGEST_AWAY_PAUSE_SECONDS, backoff(endpoint.away_tries)), now)
         proven = any(other.answers for other in self._endpoints)
-        patience = (DOWN_SECONDS if failure.down else PATIENCE_SECONDS)[proven or failure.starting]
+        patience = (DOWN_SECONDS if failure.is_down else PATIENCE_SECONDS)[proven or failure.is_loading]
         if all(other.away_since is not None and now - other.away_since >= patience for other in self._used()):
             raise SeqdistillError(
                 failure.message, "check the base URL and that the server runs, then run again; no answer is lost"

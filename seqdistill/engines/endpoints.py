@@ -99,13 +99,12 @@ class Endpoint:
                 failure.hint = _hint(failure, response)
                 raise
         except openai.APIConnectionError as error:
-            raise self._broken(error.__cause__.__cause__ if error.__cause__ else None) from None
+            raise self._broken((error.__cause__ and error.__cause__.__cause__) or error.__cause__) from None
         except httpx2.TransportError as error:  # while a stream is read
             raise self._broken(error.__cause__ or error) from None
         except aiohttp.ClientError as error:
-            said = getattr(error, "message", "") or str(error)  # its repr shows the request's headers
             raise Failure(
-                "malformed reply", f"{self.name}: {type(error).__name__}: {said[:SHOWN]}", lost=True, is_permanent=True
+                "malformed reply", f"{self.name}: {shown_error(error)}", may_be_billed=True, is_permanent=True
             ) from None
 
     async def _streamed(self, body: dict[str, Any], hear: Hear | None) -> Reply:
@@ -123,7 +122,7 @@ class Endpoint:
                         first = time.perf_counter() - began
                     if joined.error:
                         failure = no_answer(self.who, joined.error, proven=bool(self.answers))
-                        failure.lost = failure.lost or joined.begun
+                        failure.may_be_billed = failure.may_be_billed or joined.begun
                         raise failure
                     if hear is not None and chunk is not None:
                         hear(chunk)
@@ -131,12 +130,12 @@ class Endpoint:
                         break
             except ValueError as error:
                 raise Failure(
-                    "malformed reply", f"{self.name}: an event of the stream is not JSON: {error}", lost=True
+                    "malformed reply", f"{self.name}: an event of the stream is not JSON: {error}", may_be_billed=True
                 ) from None
         if plain:
             return self._read(bytes(plain))
         if not joined.is_whole:
-            raise Failure("connection lost", f"{self.name}: the stream ended before the answer did", lost=True)
+            raise Failure("connection lost", f"{self.name}: the stream ended before the answer did", may_be_billed=True)
         return self._checked(joined.reply(), first)
 
     def _read(self, content: bytes) -> Reply:
@@ -170,17 +169,20 @@ class Endpoint:
         import aiohttp
         import httpx2
 
+        if isinstance(cause, (aiohttp.ClientHttpProxyError, httpx2.ProxyError)):
+            said = f"the proxy in HTTPS_PROXY refuses the connection: {shown_error(cause)}"
+            return Failure("unreachable", f"{self.name} cannot be reached: {said}", is_unreachable=True)
         if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
-            return Failure("unreachable", f"{self.name} cannot be reached: {cause}", away=True)
+            return Failure("unreachable", f"{self.name} cannot be reached: {cause}", is_unreachable=True)
         if isinstance(cause, (TimeoutError, httpx2.TimeoutException)):
             return self._timeout()
-        return Failure("connection lost", f"{self.name}: {cause!r}", lost=True)
+        return Failure("connection lost", f"{self.name}: {shown_error(cause)}", may_be_billed=True)
 
     def _timeout(self) -> Failure:
         within = min(self.pace.timeout, self.pace.read_timeout or self.pace.timeout)
         limit = "--read-timeout" if within < self.pace.timeout else "--timeout"
         hint = f"raise {limit}, or set stream = true in the model's table where a gateway cuts long silence"
-        return Failure("timeout", f"no answer within {within:g} s", lost=True, hint=hint)
+        return Failure("timeout", f"no answer within {within:g} s", may_be_billed=True, hint=hint)
 
     def _refusal(self, error: Any, made: dict[str, Any]) -> Failure:
         """What an HTTP status outside 2xx means."""
@@ -193,7 +195,7 @@ class Endpoint:
         pause = retry_after(error.response.headers, time.time())
         failure = refusal(self.who, error.status_code, body, pause, proven=bool(self.answers), is_page=is_page)
         failure.hint = _hint(failure, error.response)
-        if not failure.down:
+        if not failure.is_down:
             self.away_since = None
         return self._adapted(made, body) or failure if failure.kind in ADAPTABLE else failure
 
@@ -204,7 +206,14 @@ class Endpoint:
             return None
         if change:
             self.pace.on_note(f"{self.name}: {change} from now on, as the endpoint says: {str(error['message'])[:200]}")
-        return Failure("adapted", str(error["message"]), adapted=True)
+        return Failure("adapted", str(error["message"]), is_adapted=True)
+
+
+def shown_error(error: BaseException | None) -> str:
+    """What an error says, and of which type it is. The repr of one, and the text of some, hold a request's headers or URL."""
+    said = str(getattr(error, "message", "") or ("" if hasattr(error, "request_info") else error))
+    status = getattr(error, "status", None)
+    return f"{type(error).__name__}: {f'{status}, ' if status else ''}{said[:SHOWN]}"
 
 
 def _hint(failure: Failure, response: Any) -> str:

@@ -33,3 +33,10 @@ def neutralise(model: Any) -> list[str]:
         eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id, bos_token_id=config.bos_token_id
     )
     return active_settings(config.to_dict())
+
+
+def stop_ids(eos_token_id: Any) -> list[Any]:
+    """The tokens that end an answer, from a config's eos_token_id: one, several or none; as they are, if they are no ids."""
+    if isinstance(eos_token_id, (list, tuple)):
+        return list(eos_token_id)
+    return [] if eos_token_id is None else [eos_token_id]

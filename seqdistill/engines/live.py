@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from seqdistill.engines import Completion, Meter, Pace, Request
+from seqdistill.engines.dialect import ADAPTIONS
 from seqdistill.engines.endpoints import Endpoint, Hear, Reply
 from seqdistill.engines.pace import backoff
 from seqdistill.engines.refusals import Failure
@@ -18,7 +19,6 @@ from seqdistill.engines.replies import choices_in
 TRIES = 3  # of one request, where an endpoint says that it may be sent again
 LONGEST_REST_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 2.0  # before another try: somebody waits
-ADAPTIONS = 4  # further tries in other words, as an endpoint wants them
 
 
 class LiveEndpoints:
@@ -46,14 +46,14 @@ class LiveEndpoints:
                 try:
                     return await self._send(endpoint, request, meter, hold, hear)
                 except Failure as failure:
-                    adaptions += failure.adapted
-                    tries += not failure.adapted
+                    adaptions += failure.is_adapted
+                    tries += not failure.is_adapted
                     self._note(endpoint, failure)
-                    lost = failure.lost and self._pace.capped
+                    lost = failure.may_be_billed and self._pace.capped
                     over = tries >= TRIES or adaptions > ADAPTIONS or failure.scope == "request"
-                    if lost or over or failure.filtered or (failure.pause or 0) > LONGEST_WAIT_SECONDS:
+                    if lost or over or failure.is_content_filtered or (failure.pause or 0) > LONGEST_WAIT_SECONDS:
                         return _failed(request, failure)
-                    if not (failure.adapted or failure.away or failure.scope == "endpoint"):
+                    if not (failure.is_adapted or failure.is_unreachable or failure.scope == "endpoint"):
                         await asyncio.sleep(min(failure.pause or backoff(tries), LONGEST_WAIT_SECONDS))
 
     async def _send(self, endpoint: Endpoint, request: Request, meter: Meter, hold: str, hear: Hear | None) -> Completion:
@@ -73,11 +73,11 @@ class LiveEndpoints:
             ]
             completion = completion.also_billed(beyond)
             if completion.finish_reason == "error" and completion.error is None:
-                raise Failure("broken off", f"{endpoint.name} broke the answer off", lost=True)
+                raise Failure("broken off", f"{endpoint.name} broke the answer off", may_be_billed=True)
         except Failure as failure:
-            if not failure.lost:
+            if not failure.may_be_billed:
                 meter.release(hold)
-            if heard and not failure.adapted:
+            if heard and not failure.is_adapted:
                 failure.scope = "request"  # its beginning was passed on: another answer would have another
             raise
         finally:
@@ -98,14 +98,14 @@ class LiveEndpoints:
 
     def _note(self, endpoint: Endpoint, failure: Failure) -> None:
         """Leaves an endpoint alone that cannot take requests now."""
-        if failure.away or failure.down or failure.slow or failure.scope == "endpoint":
+        if failure.is_unreachable or failure.is_down or failure.is_rate_limited or failure.scope == "endpoint":
             count = self._rests.get(endpoint.name, (0.0, 0))[1] + 1
             rest = max(failure.pause or 0.0, min(LONGEST_REST_SECONDS, backoff(count)))
             self._rests[endpoint.name] = (time.monotonic() + rest, count, failure)
 
 
 def _failed(request: Request, failure: Failure) -> Completion:
-    if failure.filtered:  # an answer, not a fault
+    if failure.is_content_filtered:  # an answer, not a fault
         return Completion(request.id, finish_reason="content_filter", raw=failure.reply)
     message = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
     return Completion(request.id, error=failure.kind, message=message, raw=failure.reply)

@@ -5,9 +5,11 @@ the model and the next action. A GGUF file is converted once and the result kept
 Does not run models.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from seqdistill.records import folder_beside
 
 HUB_SECONDS = 5.0  # to connect to the hub, or to wait for its reply; HF_HUB_ETAG_TIMEOUT sets it
 NAMED_KEYS = 3  # of the tensors that a checkpoint lacks
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 CHECK_FILES = "check the model's files, or use another one"
 
 
@@ -103,6 +106,18 @@ def generation_config(model: ModelConfig, what: str = "") -> Any | None:
         raise load_failure(error, model, what, CHECK_FILES) from error
 
 
+def longest_input(config: Any) -> int:
+    """The most tokens that a loaded model takes, by its config; practically endless where it names no limit."""
+    return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or 1 << 30
+
+
+def default_device(options: Mapping[str, Any]) -> Any:
+    """Where a local model runs: the device that its options name, else the GPU, else the CPU."""
+    import torch
+
+    return options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def with_adapters(model: Any, folder: Path) -> Any:
     """A loaded model with the adapters in a folder, as peft's model."""
     import peft
@@ -168,6 +183,24 @@ def local_model(name: str, what: str = "") -> str:
     if path is None:
         return name
     return str(path if path.is_dir() else _converted(path, what or f"model {name!r}"))
+
+
+def processor_files(model: ModelConfig) -> list[Path]:
+    """The files of what turns images, sound or video into a model's inputs; empty for a model of text alone.
+
+    Of a model on the hub they are downloaded; what the hub does not give now is left out.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    source = files_of(model)
+    if Path(source).is_dir():
+        return [path for name in PROCESSOR_FILES if (path := Path(source) / name).exists()]
+    found = []
+    for name in PROCESSOR_FILES:
+        with contextlib.suppress(EntryNotFoundError, HfHubHTTPError, OSError):  # no such file there, or no network
+            found.append(Path(hf_hub_download(source, name, revision=model.revision)))
+    return found
 
 
 def quiet_transformers() -> None:

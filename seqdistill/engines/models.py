@@ -10,6 +10,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.chat_templates import configured_template
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import content_files, fingerprint
@@ -76,9 +77,9 @@ def _package_hint(package: str) -> str:
 def identity(model: ModelConfig) -> str:
     """What identifies this model, for journal keys and fingerprints: name, and revision or content hash.
 
-    The options that change what a model computes or is shown (NUMERICS, ANSWER_OPTIONS, chat_template_kwargs) are in it, those
-    that only change its speed are not. An openai engine's options are part of every request, so they are part of its
-    identity, unless they change no answer.
+    The options that change what a model computes or is shown (NUMERICS, ANSWER_OPTIONS, chat_template, chat_template_kwargs)
+    are in it, those that only change its speed are not. An openai engine's options are part of every request, so they are part
+    of its identity, unless they change no answer.
     Large files are identified by their size, ends and 64 blocks between, not by every byte. The endpoint is not in it: a
     server that moved, or a second one, still serves the same model. Name what an endpoint serves with `revision`.
     """
@@ -93,6 +94,8 @@ def identity(model: ModelConfig) -> str:
             numerics += f"+{fingerprint(answering)[:8]}"
     if model.chat_template_kwargs:
         numerics += f"+template:{fingerprint(model.chat_template_kwargs)[:8]}"
+    if model.engine != "openai" and (template := configured_template(model)) is not None:
+        numerics += f"+chat_template:{fingerprint(template)[:8]}"
     if path is None:
         return (f"{name}@{model.revision}" if model.revision else name) + numerics
     return f"{path.name if name.startswith('package:') else Path(name).name}@{_digest(path)}{numerics}"

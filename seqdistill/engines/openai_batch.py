@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seqdistill.engines import Completion, Engine, Pace, Request
+from seqdistill.engines.dialect import ADAPTIONS
 from seqdistill.engines.endpoints import ADAPTABLE, BLOCKED
 from seqdistill.engines.openai_api import OpenAIEngine
 from seqdistill.engines.refusals import Who, is_blocked, refusal
@@ -24,7 +25,6 @@ from seqdistill.records import from_json
 PATH = "/v1/chat/completions"
 MOST_REQUESTS = 50_000  # in one file, as OpenAI limits it
 MOST_BYTES = 200_000_000
-ADAPTIONS = 4  # further tries of one request in other words, as the endpoint wants them
 MARK = "seqdistill"  # the key of a batch's metadata under which its name stands
 NOT_A_BATCH_API = "check the base URL, then run again; batches continue without us"
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -218,9 +218,10 @@ class BatchEndpoint:
             kind = str(error.get("code") or "no answer")[:80]
             return Completion(request.id, error=kind, message=message, raw=error, uncounted=status == 200)
         failure = refusal(self._who, status, {**error, "message": message}, None, proven=True)
-        if failure.filtered:
-            return Completion(request.id, finish_reason="content_filter", message=message, raw=error)  # an answer
-        return Completion(request.id, error=failure.kind, message=message, raw=error)
+        billed = failure.may_be_billed
+        if failure.is_content_filtered:  # an answer
+            return Completion(request.id, finish_reason="content_filter", message=message, raw=error, uncounted=billed)
+        return Completion(request.id, error=failure.kind, message=message, raw=error, uncounted=billed)
 
     @contextmanager
     def _client(self, retries: int, what: str) -> Iterator[Any]:

@@ -23,6 +23,10 @@ SHOWN = 300  # characters of what an endpoint said
 READ = {429: 4000}  # characters that are read of a message; other refusals may repeat the prompt in theirs, which says nothing
 READ_OF_OTHERS = 500
 
+# Azure may bill what it refuses for a filter, at the length of an answer, or for its length:
+# https://learn.microsoft.com/azure/ai-foundry/openai/how-to/manage-costs
+AZURE = re.compile(r"\.azure\.(?:com|us|cn)\b", re.IGNORECASE)
+
 Scope = Literal["try", "request", "endpoint"]
 
 
@@ -33,14 +37,14 @@ class Failure(Exception):
     kind: str
     message: str
     scope: Scope = "try"  # what it ends: another try may help, or none of this request, or none at this endpoint
-    slow: bool = False  # the endpoint refused for load
-    down: bool = False  # the endpoint, or what is behind it, does not work at present
-    away: bool = False  # the request never reached the endpoint
-    lost: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
+    is_rate_limited: bool = False  # the endpoint refused for load
+    is_down: bool = False  # the endpoint, or what is behind it, does not work at present
+    is_unreachable: bool = False  # the request never reached the endpoint
+    may_be_billed: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
     is_permanent: bool = False  # the same request would fail again
-    filtered: bool = False  # on this prompt, by a content filter: an answer
-    adapted: bool = False  # the request will be sent in another form
-    starting: bool = False  # it says that it is loading its model, which takes minutes
+    is_content_filtered: bool = False  # on this prompt, by a content filter: an answer
+    is_adapted: bool = False  # the request will be sent in another form
+    is_loading: bool = False  # it says that it is loading its model, which takes minutes
     pause: float | None = None  # seconds, from Retry-After or in words
     hint: str = ""  # the next action, where all requests fail so
     reply: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +54,7 @@ class Failure(Exception):
 
         `count` requests failed so, one after the other, where one proves nothing; `proven`: after others were answered.
         """
-        message, later = self.message, proven or self.down or self.slow or self.kind in ("no money", "long wait")
+        message, later = self.message, proven or self.is_down or self.is_rate_limited or self.kind in ("no money", "long wait")
         if count:
             message += f"; the {'last' if proven else 'first'} {count} requests all failed so"
         return (SeqdistillError if later else UsageError)(
@@ -69,7 +73,9 @@ CONTENT_FILTER = re.compile(  # on a prompt
     r"|blocked by .{0,40}(?:safety|filter|guard)"
     r"|guardrails? (?:intervened|blocked|triggered|violat)|(?:for|due to) safety"
     r"|unsafe[_ ](?:prompt|input|message)|harmful content|敏感|不安全|违规"
-    r"|(?<![\w-])sensitive (?:information|input|prompt)|sensitive_?content|in the blocked list",
+    r"|(?<![\w-])sensitive (?:information|input|prompt)|sensitive_?content|in the blocked list"
+    r"|censorship|content .{0,40}(?:is|was) blocked|request blocked: .{0,40}(?:prompt|injection|policy|content [a-z]+ detected)"
+    r"|prompt (?:is|was) blocked|model armor",
     re.IGNORECASE,
 )
 OF_THE_ACCOUNT = re.compile(
@@ -85,7 +91,8 @@ NO_MONEY = re.compile(
     r"|(?:spend|spending|monthly|billing|usage) (?:limit|cap|budget).{0,40}(?:reached|exceeded)|余额不足|欠费|额度不足"
     r"|(?:reached|exceeded) your .{0,30}(?:usage|spend\w*) limit|(?:budget|key limit) (?:has been )?exceeded|budget_exceeded"
     r"|credit limit exceeded|free ?tier ?only|out of funds|reached the set .{0,20}limit|SetLimitExceeded"
-    r"|(?:reaching|reached) (?:the|your) (?:monthly )?spending limit",
+    r"|(?:reaching|reached) (?:the|your|its) (?:monthly )?spending limit|used all available credits|have any credits"
+    r"|free allocated quota exceeded",
     re.IGNORECASE,
 )
 BAD_KEY = re.compile(  # where it does not come with a 401
@@ -100,6 +107,9 @@ STARTING = re.compile(r"\b(?:loading|starting up|warming up|cold[ -]start|initia
 A_DAY = re.compile(r"(?:per[ _-]?|/ ?|a )(?:day|month)\b|PerDay|\b(?:daily|monthly)\b", re.IGNORECASE)  # or a month
 SOONER = re.compile(r"per[ _-]?(?:second|minute|hour)|\b[RT]PM\b", re.IGNORECASE)
 COMES_BACK = re.compile(r"(?:retry|try again) (?:in|after) \d|per[ _-]?(?:second|minute|hour|day)", re.IGNORECASE)
+A_MINUTE_S = re.compile(  # Alibaba's, under the code of an empty account: https://help.aliyun.com/en/model-studio/rate-limit
+    r"(?:aliyun|alibabacloud)\.com/\S*error-code|(?<!free )allocated quota exceeded|current requests list", re.IGNORECASE
+)
 TOO_LONG = re.compile(
     r"context.{0,12}(?:length|window|size|limit)|max(?:imum)?[ _](?:input|model|prompt|sequence|seq|allowed input)[ _]?len"
     r"|(?:prompt|input|request|messages?|conversation)s? (?:is |are |was )?too (?:long|large|big)|longer than the (?:max|model)"
@@ -112,6 +122,9 @@ TOO_LONG = re.compile(
 )
 OVER_LIMIT = re.compile(
     r"request (?:is )?too large|limit\D{0,3}(?P<limit>[\d,]+)\b.{0,80}?requested\D{0,3}(?P<requested>[\d,]+)", re.I | re.S
+)
+REJECTED_ANSWER = re.compile(  # what the model wrote, and not the request: Groq's codes, and OpenAI's words
+    r"\b(?:json_validate_failed|tool_use_failed)\b|max_tokens or model output limit was reached", re.IGNORECASE
 )
 STREAM_ONLY = re.compile(
     r"only supports? stream|streaming is (?:required|strongly)|stream.{0,30}(?:must be|to) (?:set to )?true"
@@ -175,32 +188,42 @@ def refusal(
         return failure(scope="request", hint="change the schema, or the choices, as the endpoint says")
     judged = CONTENT_FILTER.search(everything) or any(code in CONTENT_FILTER_CODES for code in codes)
     if status in (400, 403, 422, 451) and judged and not is_page and not OF_THE_ACCOUNT.search(text):
-        return failure("content filter", "request", filtered=True)
+        return failure("content filter", "request", is_content_filtered=True, may_be_billed=True)  # Azure and xAI bill it
     if _no_money(status, codes, everything, pause):
         return failure("no money", "endpoint", hint=TOP_UP)
     if status == 401 or (not proven and status in (400, 403) and BAD_KEY.search(everything)):
         return failure(scope="endpoint", hint=f"check the key in the environment variable {who.key_env}")
+    if status == 407:
+        return failure(scope="endpoint", hint="check the proxy that HTTP_PROXY or HTTPS_PROXY names, and its password")
     if status in (429, 413) and _over_limit(text):
         return failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
     if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
-        return failure("too long", "request", hint="shorten the prompts, or lower --max-tokens: both count")
+        hint = "shorten the prompts, or lower --max-tokens: both count"
+        return failure("too long", "request", hint=hint, may_be_billed=AZURE.search(who.endpoint) is not None)
     if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, *FOR_LOAD) or status >= 500):
         wait = f"{who.endpoint} answered {status}: wait {pause / 3600:.1f} hours: {text}"
         return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
     if status == 429 and _is_of_a_day(everything, pause):
         return failure("long wait", "endpoint", hint="run again when that limit is over; nothing that was answered is lost")
     if status in FOR_LOAD or (status == 402 and pause is not None):
-        return failure(slow=True, pause=pause)
+        return failure(is_rate_limited=True, pause=pause)
     if status in PERHAPS_BILLED:
-        return failure(down=True, lost=True, pause=pause)
+        return failure(is_down=True, may_be_billed=True, pause=pause)
     if status in DOWN:
-        return failure(down=True, slow=status != 500, pause=pause, starting=status == 503 and STARTING.search(text) is not None)
+        return failure(
+            is_down=True,
+            is_rate_limited=status != 500,
+            pause=pause,
+            is_loading=status == 503 and STARTING.search(text) is not None,
+        )
     if status in PASSES or status >= 500:
-        return failure(down=status >= 500, pause=pause)
+        return failure(is_down=status >= 500, pause=pause)
     if not proven and (status == 404 or (status in (400, 403) and NO_MODEL.search(text))):
         return failure(scope="endpoint", hint=f"check the model name {who.model!r} and the base URL (it often ends in /v1)")
     if status == 404:
         return failure(hint=f"earlier requests worked: is {who.model!r} still served?")
+    if status == 400 and ("failed_generation" in error or REJECTED_ANSWER.search(everything)):
+        return failure("broken off", may_be_billed=True, hint="raise --max-tokens, or simplify the schema")
     if STREAM_ONLY.search(everything):
         return failure(scope="request", hint="set stream = true in the model's table (--teacher-stream)")
     hint = "check [generate] and the model's options against what the endpoint says"
@@ -213,6 +236,8 @@ def _no_money(status: int, codes: list[str], everything: str, pause: float | Non
     """Whether the account is empty. Some call a minute's limit a quota, too: that one comes back."""
     if status == 402:
         return pause is None  # with one, it is for what is under way: OpenRouter's in-flight budget
+    if status == 429 and A_MINUTE_S.search(everything):
+        return False
     if "insufficient_quota" in codes:
         return status in (400, 403, 429)
     if status == 429 and (pause is not None or COMES_BACK.search(everything)):
@@ -262,13 +287,13 @@ def no_answer(who: Who, reply: Any, *, proven: bool) -> Failure:
     billed = bool(usage_of(body).completion or began or (body.get("choices") and not beside))
     if code and (status := status_of(code)):
         failure = refusal(who, status, code, None, proven=proven)
-        failure.lost = failure.lost or billed
+        failure.may_be_billed = failure.may_be_billed or billed
         failure.kind = "no answer" if of_choice else failure.kind  # it had begun one
         return failure
     shown = str(error.get("message") or json.dumps(body or reply))[:SHOWN]
     message = f"{who.endpoint} answered without a choice: {shown}"
     hint = f"{NO_V1}; or look into what the endpoint says"
-    return Failure("no answer", message, lost=billed or not error, is_permanent=True, hint=hint, reply=body)
+    return Failure("no answer", message, may_be_billed=billed or not error, is_permanent=True, hint=hint, reply=body)
 
 
 def _error_of_choice(reply: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,19 +324,25 @@ def not_json(who: Who, content: bytes, why: str) -> Failure:
         return Failure(
             "event stream",
             f"{who.endpoint} answered with an event stream, though none was requested",
-            lost=True,
+            may_be_billed=True,
             is_permanent=True,
             hint="set stream = true in the model's table (--teacher-stream)",
         )
     if not start:
-        return Failure("empty reply", f"{who.endpoint} answered with nothing", lost=True, is_permanent=True, hint=NO_V1)
+        return Failure(
+            "empty reply", f"{who.endpoint} answered with nothing", may_be_billed=True, is_permanent=True, hint=NO_V1
+        )
     if start.startswith(b"<"):
         return Failure(
-            "web page", f"{who.endpoint} answered with a web page instead of JSON", lost=True, is_permanent=True, hint=NO_V1
+            "web page",
+            f"{who.endpoint} answered with a web page instead of JSON",
+            may_be_billed=True,
+            is_permanent=True,
+            hint=NO_V1,
         )
     return Failure(
         "malformed reply",
         f"{who.endpoint} answered something that is not JSON: {why}",
-        lost=True,
+        may_be_billed=True,
         hint="check the base URL and what is between here and the endpoint",
     )

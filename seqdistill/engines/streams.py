@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
 from seqdistill.engines.replies import REASONING, as_dict, reasoning_in, says_end, text_of
-from seqdistill.engines.usage import count, merged, reported
+from seqdistill.engines.usage import added_up, count, merged, reported
 from seqdistill.records import from_json
 
 LINE_END = re.compile(r"\r\n|\n|\r")  # U+2028 and its like, at which str.splitlines splits, are text
@@ -40,6 +40,7 @@ class Joined:
         self.error: dict[str, Any] | None = None  # the JSON of an error event
         self._head: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
+        self._usages: dict[int, dict[str, Any]] = {}  # what stands in a choice, by its index
         self._choices: dict[int, dict[str, Any]] = {}
         self._event = ""  # the name of the event whose lines come
         self._part = ""  # of its data, while that is not JSON yet
@@ -79,13 +80,15 @@ class Joined:
                 self.error = {**chunk, "error": error} if error else chunk
             return
         self._head = {**{key: part for key, part in chunk.items() if key not in ("choices", "usage", "object")}, **self._head}
-        self._usage = merged(self._usage, reported(chunk))
         choices = chunk.get("choices")
+        self._usage = merged(self._usage, reported({**chunk, "choices": None}))
         for choice in choices if isinstance(choices, list) else []:
             self._add_choice(as_dict(choice))
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
         index = count(choice.get("index")) or 0
+        if usage := reported({"choices": [choice]}):
+            self._usages[index] = merged(self._usages.get(index), usage) or usage
         whole = self._choices.setdefault(index, {"text": "", "thoughts": "", "calls": {}})
         delta = as_dict(choice.get("delta"))
         if not delta and not whole["text"]:  # some send an answer as one, and some repeat it so at the end
@@ -133,7 +136,8 @@ class Joined:
     def reply(self) -> dict[str, Any]:
         """The reply as one."""
         choices = [_choice(index, self._choices[index]) for index in sorted(self._choices)]
-        usage = {} if self._usage is None else {"usage": self._usage}
+        reports = merged(self._usage, added_up([*self._usages.values()]))
+        usage = {} if reports is None else {"usage": reports}
         return {**self._head, "object": "chat.completion", "choices": choices, **usage}
 
 

@@ -13,12 +13,13 @@ from functools import cached_property
 from typing import Any
 
 from seqdistill.engines import UNMETERED, Completion, Meter, Request, check_supported, take_size
-from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
+from seqdistill.engines.answer_markup import answer_markup, answer_so_far, read_answer, turn_end
 from seqdistill.engines.attention import share_heads
 from seqdistill.engines.batching import Batching, begin, measure, write
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
-from seqdistill.engines.generation_config import neutralise
-from seqdistill.engines.loading import files_of, load, named
+from seqdistill.engines.chat_templates import configured_template
+from seqdistill.engines.generation_config import neutralise, stop_ids
+from seqdistill.engines.loading import default_device, files_of, load, longest_input, named
 from seqdistill.engines.logits import FirstToken, Heard, JsonSchema, OneOf, SeededSampling, Step, TopLogprobs, Written
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
@@ -54,11 +55,13 @@ class TransformersEngine:
         if dtype != "auto" and not isinstance(getattr(torch, str(dtype), None), torch.dtype):
             raise UsageError(f"the engine's option dtype = {dtype!r}: torch has no such dtype", "for example float32")
         try:
-            self._device = torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
+            self._device = torch.empty(0, device=default_device({"device": device})).device
         except (RuntimeError, AssertionError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UsageError(f"the engine's option device = {device!r}: {reason}", "cpu, cuda or cuda:1") from error
         self._tokenizer = load("AutoTokenizer", model, padding_side="left")
+        if (template := configured_template(model)) is not None:
+            self._tokenizer.chat_template = template
         if not self._tokenizer.chat_template:
             raise UsageError(f"{named(model)} has no chat template", "use an instruct model")
         self._model = load("AutoModelForCausalLM", model, dtype=dtype)
@@ -67,15 +70,14 @@ class TransformersEngine:
         self._model.to(self._device).eval()
         share_heads(self._model)
         self._what = named(model)
-        stops = self._model.generation_config.eos_token_id
-        stops = [stops] if isinstance(stops, int) else list(stops or [])
+        stops = stop_ids(self._model.generation_config.eos_token_id)
         self._template = model.chat_template_kwargs
         self._markup = answer_markup(self._tokenizer, self._template, model.reasoning_tags)
         ends = [self._tokenizer.eos_token_id, turn_end(self._tokenizer, self._markup)]
         self._stops = [stop for stop in dict.fromkeys([*stops, *ends]) if stop is not None]
         self.neutralised = neutralise(self._model)
         self._cancelled = False
-        self._longest = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
+        self._longest = longest_input(self._model.config)
 
     @property
     def parameters(self) -> int:
@@ -140,10 +142,9 @@ class TransformersEngine:
                     done(completion)
 
     def text_of(self, tokens: Sequence[int], request: Request) -> str:
-        """The answer in the tokens that were written so far, without reasoning and what ends it."""
-        return read_answer(self._tokenizer, self._markup, [t for t in tokens if t not in self._stops], formed=request.has_form)[
-            0
-        ]
+        """The answer in the tokens that were written so far, as far as it is certain, without what ends it."""
+        written = [token for token in tokens if token not in self._stops]
+        return answer_so_far(self._tokenizer, self._markup, written, formed=request.has_form)
 
     def token_text(self, token: int) -> str:
         """A token by itself."""

@@ -136,6 +136,24 @@ def reported(reply: Mapping[str, Any]) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
+def added_up(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The reports of a stream's choices, each of its own answer and of the one prompt, as one; None for none. Moonshot's."""
+    whole: dict[str, Any] | None = None
+    for usage in usages:
+        whole = merged(whole, {**usage})
+    if whole is None or len(usages) == 1:
+        return whole
+    prompts = [first_count(usage, PROMPT_TOKENS) or 0 for usage in usages]
+    for name in ANSWER_TOKENS:
+        if name in whole:
+            whole[name] = sum(count(usage.get(name)) or 0 for usage in usages)
+    for name in TOTAL_TOKENS:
+        if name in whole:
+            answers = [(count(usage.get(name)) or 0) - prompt for usage, prompt in zip(usages, prompts, strict=True)]
+            whole[name] = max(prompts) + sum(max(tokens, 0) for tokens in answers)
+    return whole
+
+
 def merged(before: dict[str, Any] | None, now: dict[str, Any] | None) -> dict[str, Any] | None:
     """Two reports of one stream as one. Counts only grow: one comes in parts, one ends with a report of nothing."""
     if before is None or now is None:

@@ -19,6 +19,7 @@ from typing import Any
 from seqdistill.engines import UNMETERED, Completion, Meter, Request, take_size
 from seqdistill.engines.answer_markup import answer_markup, read_answer, turn_end
 from seqdistill.engines.chat_prompt import check_not_all_refused, prompt_tokens
+from seqdistill.engines.chat_templates import configured_template
 from seqdistill.engines.generation_config import active_settings
 from seqdistill.engines.loading import files_of, load_failure, named
 from seqdistill.engines.logprobs import by_ids
@@ -62,6 +63,8 @@ class VLLMEngine:
         self._llm = load_llm(model, options)
         self._engine = self._llm.llm_engine
         self._tokenizer = self._llm.get_tokenizer()
+        if (template := configured_template(model)) is not None:
+            self._tokenizer.chat_template = template
         if not getattr(self._tokenizer, "chat_template", "built in"):  # Mistral's own tokenizers have no such attribute
             raise UsageError(f"{named(model)} has no chat template", "use an instruct model")
         self._what, self._template = named(model), model.chat_template_kwargs

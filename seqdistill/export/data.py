@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,20 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
-from seqdistill.records import Sample, atomic_path, atomic_write, file_sha256, folder_beside, read_samples, write_jsonl
+from seqdistill.records import (
+    Sample,
+    atomic_path,
+    atomic_write,
+    file_sha256,
+    folder_beside,
+    read_samples,
+    write_json,
+    write_jsonl,
+)
 from seqdistill.runs import Run
 
 SPLITS = ("train", "validation")
+WRITTEN = "export/written.json"  # the hashes of files in folders of the user's choice, by path
 
 
 @dataclass(frozen=True)
@@ -99,28 +110,47 @@ def export_data(run: Run, recipe: Recipe, name: str, out: Path | None, progress:
         raise UsageError(f"--data {name!r}{nearest(name, SHAPES)}", f"one of: {', '.join(SHAPES)}")
     for split in SPLITS:
         run.need("filter", f"{split}.jsonl")
-    folder = out or run.path / "export" / f"data-{name}"
+    folder = data_folder(run, name, out)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: a file, and export writes a folder", "name another one with --out")
     with folder_beside(folder / name) as made:
         counts = _write(run, name, made, _trains_reasoning(run, recipe), progress)
         files = sorted(made.iterdir())
+        written = {str((folder / file.name).absolute()): file_sha256(file) for file in files}
         if out is not None:
-            _check_kept(out, files)
+            _check_kept(run, written)
         for file in files:
             with atomic_path(folder / file.name) as place:
                 shutil.copyfile(file, place)
+        if out is not None:
+            with suppress(OSError):  # a run that cannot be written
+                write_json(run.path / WRITTEN, {**_written(run), **written})
     return counts
 
 
-def _check_kept(out: Path, files: Sequence[Path]) -> None:
-    """Raises UsageError where one of the files would take the place of another one."""
-    for file in files:
-        place = out / file.name
-        if place.exists() and (place.is_dir() or file_sha256(place) != file_sha256(file)):
+def data_folder(run: Run, name: str, out: Path | None = None) -> Path:
+    """Where the data of a shape goes."""
+    return out or run.path / "export" / f"data-{name}"
+
+
+def _written(run: Run) -> dict[str, str]:
+    """The hashes of the files that this run has written to folders of the user's choice."""
+    try:
+        found = json.loads((run.path / WRITTEN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _check_kept(run: Run, wanted: Mapping[str, str]) -> None:
+    """Raises UsageError where one of the files would take the place of another one, unless an export left that one so."""
+    earlier = _written(run)
+    for path, sha256 in wanted.items():
+        place = Path(path)
+        if place.exists() and (place.is_dir() or file_sha256(place) not in (sha256, earlier.get(path))):
             raise UsageError(
                 f"{place}: is there already, with another content",
-                "name another folder with --out, or remove this file if it is of an earlier export",
+                "name another folder with --out, or remove this file if it is not needed",
             )
 
 

@@ -102,18 +102,18 @@ def export(run: Run, recipe: Recipe, form: str, out: Path | None, progress: Prog
 
 def _folder(run: Run, recipe: Recipe, form: str, folder: Path, model: Path, made: Path) -> tuple[Mapping[str, Path], str]:
     """The files of a folder's form, by name, and the command that serves it; what is not there yet is written to `made`."""
-    files = {path.name: path for path in sorted(model.iterdir())}
+    files = _files(model)
     place = shlex.quote(str(folder))
     if form != "adapter":
         return files, f"vllm serve {place}"
     adapter = run.file("train", "adapter")
     files = {name: path for name, path in files.items() if name not in OF_THE_MODEL and ".safetensors" not in path.suffixes}
-    files |= {path.name: path for path in sorted(adapter.iterdir())}
+    files |= _files(adapter)
     config = json.loads(files["adapter_config.json"].read_text(encoding="utf-8"))
     named = _base(run)
     write_json(made / "adapter_config.json", {**config, "base_model_name_or_path": named})
     write_model_card(run, _scores(run, recipe), form=ADAPTER, folder=made)
-    files |= {path.name: path for path in made.iterdir()}
+    files |= _files(made)
     chat = f" --chat-template {place}/chat_template.jinja" if "chat_template.jinja" in files else ""
     name = shlex.quote(run.path.absolute().name)
     serve = f"vllm serve {shlex.quote(named)} --enable-lora --max-lora-rank {config['r']} --lora-modules {name}={place}"
@@ -131,14 +131,19 @@ def _check_adapters(run: Run) -> None:
 def _put(files: Mapping[str, Path], folder: Path, *, replaces: bool) -> None:
     """Writes the files as a folder. One of the user's own choice (not `replaces`) must be empty, or hold just these already."""
     if folder.is_dir() and any(folder.iterdir()) and not replaces:
-        if {path.name: file_sha256(path) for path in folder.iterdir()} == {
-            name: file_sha256(one) for name, one in files.items()
-        }:
+        held, wanted = ({name: file_sha256(one) for name, one in some.items()} for some in (_files(folder), files))
+        if held == wanted:
             return
         raise UsageError(f"{folder}: not empty", "name another folder with --out, or remove this one")
     with atomic_folder(folder) as temporary:
         for name, path in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, temporary / name)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The files of a folder and of those in it, further chat templates say, by their path in it."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _check_own(folder: Path, form: str) -> None:

@@ -196,7 +196,7 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
     elif ever <= 1 - LIKELY:
         rest = percent(document["fit"]["a"])
         yield (
-            f"MORE ROWS DO NOT SUFFICE: however many there are, about {rest} points to {whom} stay, and the margin is {margin}; "
+            f"MORE ROWS DO NOT SUFFICE: with any number of them about {rest} points to {whom} stay (margin: {margin}); "
             f"the chance that {MOST_TIMES:,.0f} times the rows reach it is {ever:.0%}."
         )
     else:

@@ -39,7 +39,7 @@ def write_sweep_report(path: Path, run: Run, document: dict[str, Any]) -> None:
         "The decision is of all prompts, by the interval of the paired difference at the margin, with Holm's correction over "
         "the candidates. The cheapest is chosen on one half of the prompts and tested on the other half.",
         facts=[
-            ("held against", document["compared_with"] or "nobody"),
+            ("compared with", document["compared_with"] or "nothing: no ceiling and no reference"),
             ("prompts", f"{document['n']}, {cheapest['choose_on']} to choose by, {cheapest['confirm_on']} to confirm on"),
             ("one-sided alpha", f"{document['alpha']:g}"),
             ("speed", document["speed_basis"] or "not comparable: measured under different conditions"),

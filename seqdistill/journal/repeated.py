@@ -1,7 +1,8 @@
 """What is paid for again: requests that were answered before, under other settings. Sends nothing."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
 
 from seqdistill.engines import Request
 from seqdistill.journal.budget import FREE, Source, typical
@@ -13,32 +14,42 @@ def cost_of_repeats(
 ) -> str | None:
     """What it costs to request again what this run paid for under other settings, in words; None where nothing is.
 
-    `place` is what a request's id and an earlier one's have in common. Extrapolated from the answers that they have.
+    `place` is what a request's id and an earlier one's have in common. Extrapolated from the answers that they have,
+    each model's from its own.
     """
     if not len(journal):
         return None
     today: set[str] = set()
+    sources: dict[str, Source] = {}  # by identity
     missing: list[tuple[Hashable, Source]] = []
     for source, request in wanted:
-        if source.price in (None, FREE) or (key := request_key(request, source.identity)) in today:
-            continue
-        today.add(key)
-        if key not in journal:
-            missing.append((place(request.id), source))
-    places = {where for where, _ in missing}
+        sources[source.identity] = source
+        if (key := request_key(request, source.identity)) not in today and source.price not in (None, FREE):
+            today.add(key)
+            if key not in journal:
+                missing.append((place(request.id), source))
+    places, names = {where for where, _ in missing}, {source.name for source in sources.values()}
     known = [
-        (where, completion_of(row, ""))
+        (where, _owner(row, sources, names), completion_of(row, ""))
         for row in (journal.rows() if missing else ())
         if row.get("paid", True) and row["key"] not in today and (where := place(row["id"])) in places
     ]
-    answered = Counter(where for where, _ in known)
-    again = []
+    answered = Counter((where, owner) for where, owner, _ in known)
+    again: list[tuple[Source, str]] = []  # with who answered before
     for where, source in missing:
-        if answered[where]:
-            answered[where] -= 1
-            again.append(source)
+        before = next((owner for owner in (source.identity, source.name, "") if answered[where, owner]), None)
+        if before is not None:
+            answered[where, before] -= 1
+            again.append((source, before))
     if not again:
         return None
-    each = typical([completion for _, completion in known])
-    usd = sum(source.price.usd(each) for source in again if source.price)
+    each = {owner: typical([one for _, other, one in known if other == owner]) for owner in {owner for _, owner in again}}
+    usd = sum(source.price.usd(each[owner]) for source, owner in again if source.price)
     return f"{len(again)} requests were answered before under other settings, and are paid for again: about {usd:.4f} USD"
+
+
+def _owner(row: Mapping[str, Any], sources: Mapping[str, Source], names: Iterable[str]) -> str:
+    """Who wrote an earlier answer: the identity of a model of today, or the name of one that has other options now; or ""."""
+    if row["model"] in sources:
+        return str(row["model"])
+    return next((name for name in names if f":{name}:" in row["id"]), "")

@@ -4,7 +4,10 @@ Owns what counts as a repetition, `refusals` what as a refusal: filter drops by 
 """
 
 import itertools
+import json
 import re
+from collections.abc import Iterator
+from typing import Any
 
 from seqdistill.metrics.metric import Item, Metric
 from seqdistill.metrics.refusals import refusal
@@ -12,9 +15,12 @@ from seqdistill.metrics.refusals import refusal
 MOST_REPEATED = 0.5  # share of an answer that repeats earlier text, from which it "repeats itself"
 
 _BULLET = re.compile(r"\s*(?:[-*+•]|\(?\d{1,3}[.):]|#{1,6})\s+")
+_WORD = re.compile(r'"[^"]*[^\W\d_]')  # of a JSON text: a string with a letter
 _STUCK = re.compile(r"(\S)\1{199,}")  # one character, longer than any rule or bar is drawn
 AGAIN = 50  # times that a line without letters may follow itself: no table or grid has as many
 LABEL = 15  # characters of a label, at most
+_JSON = re.compile(r"^[ \t]*(?=[\[{])", re.MULTILINE)
+TRIES = 100  # lines that begin as JSON and are none, before the rest is taken for text
 RUN = 3  # lines: a line repeats when it and the two before it, in this order, were in the text already
 
 
@@ -24,10 +30,12 @@ def repetition(text: str) -> float:
     Within a line it is the share of 4-grams of words (of characters where there are no spaces) that an earlier one equals;
     a line counts whole where it and the lines before it were there already. Tables, code and lists repeat words and single
     lines by their nature, not runs of lines. Lines without letters do not count, and a line of labels is not looked into.
+    JSON repeats its keys: in it, what counts are items of a list that equal an earlier one whole, and loops within a string.
     """
     if stuck := sum(match.end() - match.start() for match in _STUCK.finditer(text)):
         return stuck / len(text)
     total, repeated = 0, 0.0
+    text, shares = _json_in_lines(text)
     lines = text.splitlines()
     if len(lines) > AGAIN and _most_in_a_row(lines) > max(AGAIN, MOST_REPEATED * len(lines)):
         return 1.0
@@ -48,10 +56,51 @@ def repetition(text: str) -> float:
         run = tuple(before)
         if len(run) == RUN and run in seen:
             repeated += size
+        elif bare in shares:
+            repeated += size * shares[bare]
         elif not (fenced or bare.startswith("|") or bare.count("|") > 1):
             repeated += size * _repeated_grams(_units(bare))
         seen.add(run)
     return repeated / total if total else 0.0
+
+
+def _json_in_lines(text: str) -> tuple[str, dict[str, float]]:
+    """The text with each JSON document that begins a line in one line, and for each such line how much of it repeats."""
+    if '"' not in text or not ("{" in text or "[" in text):
+        return text, {}
+    parts, shares, end, failed = list[str](), dict[str, float](), 0, 0
+    read = json.JSONDecoder().raw_decode
+    for begin in _JSON.finditer(text):
+        if begin.start() < end or failed == TRIES:
+            continue
+        try:
+            value, after = read(text, begin.end())
+            line = " ".join(json.dumps(value, ensure_ascii=False).split())
+            shares[line] = sum(_repeats(value)) / len(line)
+        except (ValueError, RecursionError):
+            failed += 1
+            continue
+        parts += [text[end : begin.start()], line]
+        end = after
+    return "".join([*parts, text[end:]]), shares
+
+
+def _repeats(value: Any) -> Iterator[float]:
+    """How many characters of a JSON value repeat what was in it before."""
+    if isinstance(value, str):
+        yield len(value) * repetition(value)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _repeats(part)
+    elif isinstance(value, list):
+        seen = set[str]()
+        for item in value:
+            written = json.dumps(item, ensure_ascii=False)
+            if written not in seen:
+                seen.add(written)
+                yield from _repeats(item)
+            elif len(written) > LABEL and _WORD.search(written):
+                yield len(written)
 
 
 def _most_in_a_row(lines: list[str]) -> int:
@@ -141,7 +190,7 @@ METRICS = (
         "refuses",
         "refusals",
         lambda item: 100.0 * (refusal(item.text) is not None),
-        "percent of answers that begin with a refusal, in eleven languages",
+        "percent of answers that begin with a refusal, in sixteen languages",
         against=False,
         kinds=("text",),
         share=True,

@@ -44,6 +44,34 @@ _NOTE = re.compile(
 )
 _EITHER = re.compile(r"[$\s]*(?:or|oder|ou|或|или)[$\s]*(?:[a-zA-Z]\s?=\s?)?")  # 5 or 6, x = 5 or x = -5
 _RANGE = re.compile(rf"{_EITHER.pattern}|\s(?:to|and|bis|y|et|und)\s|\s?[–-]\s?")  # the answer is 5 to 6, between 5 and 6
+_PAUSE = re.compile(  # the end of a sentence, or of a line that announces nothing
+    r"\b(?!(?:approx|appr|ca|no|nos|nr|rs|rp|mr|mrs|ms|dr|st|vs|max|min|avg|est|eq|fig|pp|kr|fr)\.)\w{2,}[)\"'*]{0,3}[.!?](?=\s)"
+    r"|[。！？।؟]|(?<=[^\s:：*])[*_]{0,3}[ \t]*\n",
+    re.IGNORECASE,
+)
+_WORDS = re.compile(r"[^\W\d_]{2}")
+_HOW = re.compile(
+    r"\s?(?:found|obtained|calculated|computed|determined|derived|given|the (?:sum|product|difference|total))\b", re.IGNORECASE
+)
+_LIST = re.compile(r"[\s*_]{0,9}\n[\s*_]{0,9}1[.)](?=[ \t]+\S)")
+_CLOSING = re.compile(
+    r"\b(?:so|thus|hence|therefore|in total|total(?: of| is)?:?|altogether|which (?:makes|gives|leaves))\b|→|⇒|∴"
+    r"|\b(?:donc|au total|insgesamt|en total|por lo tanto|итого|поэтому)\b"
+    r"|一共|总共|總共|共有|所以|因此|合计|合計|よって|したがって|だから|따라서|그래서|모두",
+    re.IGNORECASE,
+)
+_EXPLAINS = re.compile(
+    r"(?:\n|[.!?。]\s)[\s*_#]{0,9}(?:explanation|reasoning|rationale|justification|proof|why|how|here(?:'s| is)|working"
+    r"|calculation|(?:this|that) is because|let me know)\b",
+    re.IGNORECASE,
+)
+_ASIDE = re.compile(  # 18, since x = 9
+    r"[,;(]?\s?\b(?:since|because|where|when|if|given|assuming)\b|\s(?:as|for|with|at)\s[a-zA-Z]\s?=|\(\s?[a-zA-Z]\s?=",
+    re.IGNORECASE,
+)
+_CONVERTED = re.compile(r"\(\s?[=≈]")  # 5 kg (= 5000 g)
+_OPERATED = re.compile(r"[\s$]*[-+*/×÷][\s$(]*")
+_IN_WORDS = re.compile(r"\b(?:which|that) (?:is|equals|makes|gives|comes to)\b|\b(?:equals|is equal to|or)\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z|\*)|[。！？।؟]|\n")
 
 
@@ -53,23 +81,26 @@ def stated_number(text: str) -> Fraction | None:
     It is looked for behind a mark ("####", "the answer is"); without one it is the last numeral, notes left out.
     """
     text = plain(text)
-    marks = list(_MARKED.finditer(text))
-    if marks:
-        rest = text[marks[-1].end() :]
-        found = list(numerals(rest))
-        if found:
-            stop = _SENTENCE_END.search(rest, found[0].end)
-            sentence = rest[: stop.start()] if stop else rest
-            equals = sentence.rfind("=")
-            behind = [one for one in found if equals < one.start < len(sentence)]
-            before = [one for one in found if one.start < sentence.find("=")]
-            if _has_alternatives(rest, behind or found, _RANGE):
-                return None
-            if len(before) == 1 and len(behind) > 1:  # 18 = 9 × 2
-                return before[0].value
-            return next((one for one in found if one.start > equals), found[0]).value
+    if (marked := _marked(text)) is not None:
+        rest, found = marked
+        stop = _SENTENCE_END.search(rest, found[0].end)
+        sentence = rest[: stop.start()] if stop else rest
+        for aside in (_ASIDE.search(sentence, found[0].end), _CONVERTED.search(sentence, found[0].end)):
+            if aside and (aside.re is _ASIDE or sum(one.start < aside.start() for one in found) == 1):
+                sentence = sentence[: aside.start()]
+        before = [one for one in found if one.start < len(sentence)]
+        if len(before) > 1 and _OPERATED.fullmatch(rest, before[0].end, before[1].start + (rest[before[1].start] in "+-")):
+            sentence = _IN_WORDS.sub(lambda match: "=".ljust(len(match[0])), sentence)  # 4 × 10, which is 40
+        equals = sentence.rfind("=")
+        behind = [one for one in found if equals < one.start < len(sentence)]
+        before = [one for one in found if one.start < sentence.find("=")]
+        if _has_alternatives(rest, behind or found, _RANGE):
+            return None
+        if len(before) == 1 and len(behind) > 1:  # 18 = 9 × 2
+            return before[0].value
+        return next((one for one in found if one.start > equals), found[0]).value
     if not has_words(text) and "\n" not in text:
-        text = marked_formula(text)
+        text = marked_formula(text.strip(" *_`"))
     without_notes = list(numerals(_NOTE.sub(" ", text)))
     found = without_notes or list(numerals(text))
     return found[-1].value if found and not _has_alternatives(text, found, _EITHER) else None
@@ -78,9 +109,40 @@ def stated_number(text: str) -> Fraction | None:
 def has_alternatives(text: str) -> bool:
     """Whether a text states several numbers, or a range of them, as its answer: 5 or 6, between 5 and 6."""
     text = plain(text)
-    marks = list(_MARKED.finditer(text))
-    rest = text[marks[-1].end() :] if marks else text
-    return _has_alternatives(rest, list(numerals(rest)), _RANGE if marks else _EITHER)
+    marked = _marked(text)
+    rest, found = marked or (text, list(numerals(text)))
+    return _has_alternatives(rest, found, _RANGE if marked else _EITHER)
+
+
+def _marked(text: str) -> tuple[str, list[Numeral]] | None:
+    """What is behind the last mark that has numerals behind it, and these; None where a whole solution is, and no answer."""
+    last = max((one.start for one in numerals(text)), default=-1)
+    marks = [mark for mark in _MARKED.finditer(text) if mark.end() <= last]
+    if not marks or not (found := list(numerals(rest := text[marks[-1].end() :]))):
+        return None
+    return None if _is_worked(marks[-1][0], text[: marks[-1].start()], rest, found[0]) else (rest, found)
+
+
+def _is_worked(mark: str, above: str, rest: str, first: Numeral) -> bool:
+    """Whether a mark is the heading of a worked solution, or speaks of the answer without saying it."""
+    before = rest[: first.start]
+    if _HOW.match(rest) or (_WORDS.search(before) and _PAUSE.search(before)):  # the solution is simple. She sold 48 ...
+        return True
+    if not mark.rstrip().endswith((":", "：")) or "final" in mark.lower():
+        return False
+    if _LIST.match(rest):
+        return True
+    behind = rest[first.end :]
+    if explained := _EXPLAINS.search(behind):
+        behind = behind[: explained.start()]
+    behind = _NOTE.sub(" ", behind)
+    is_first = "solution" in mark.lower() or not any(map(str.isdigit, above))
+    line, *others = _SENTENCE_END.split(behind)
+    later = is_first * sum(bool(_WORDS.search(part)) and any(map(str.isdigit, part)) for part in others)
+    if not _WORDS.search(before):  # Solution: 2 subs are 7.50 each ... Answer: 12 apples. That took 3 days.
+        return re.search(r"[^\W\d_]{2}[^\d]{0,60}\d", line) is not None and later > ("solution" not in mark.lower())
+    closing = _CLOSING.search(behind)  # Answer: 3 boxes ..., so there are 12 apples
+    return later > 0 or (closing is not None and any(map(str.isdigit, behind[closing.end() :])))
 
 
 def _has_alternatives(text: str, found: Sequence[Numeral], between: re.Pattern[str]) -> bool:

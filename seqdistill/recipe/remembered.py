@@ -38,7 +38,7 @@ def resolved_recipe(
     memory = _memory(notes)
     if recipe_file and kept.exists() and kept.samefile(recipe_file):
         recipe_file = None  # the run's own copy: its paths are relative to where it came from
-    folder = recipe_file.parent if recipe_file else run / memory.get("recipe_folder", ".")
+    folder = _folder_of(recipe_file) if recipe_file else run / memory.get("recipe_folder", ".")
     source = recipe_file or (kept if kept.exists() else None)
     from_file = read_recipe(source) if source else {}
     check_secrets(flags, "on the command line or in the environment")
@@ -81,6 +81,13 @@ def resolved_recipe(
     except UsageError:
         _put(before, new)
         raise
+
+
+def _folder_of(recipe: Path) -> Path:
+    """The folder that a recipe's paths are relative to: of another run's copy, the one where the recipe came from."""
+    notes = recipe.parent / "run.json"
+    folder: Path = recipe.parent / _memory(notes).get("recipe_folder", ".") if recipe.name == "recipe.toml" else recipe.parent
+    return folder if folder.is_dir() else recipe.parent  # of a run that was moved with its files
 
 
 def _template_text(name: str | None) -> str | None:

@@ -10,7 +10,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from seqdistill.decisions import Decision, appending, checked, now, overrules, read_decisions, seen_text
+from seqdistill.decisions import (
+    Decision,
+    appending,
+    checked,
+    decisions_file,
+    hash_of_text,
+    now,
+    overrules,
+    read_decisions,
+    read_from,
+    seen_text,
+)
 from seqdistill.errors import UsageError
 from seqdistill.records import atomic_write, conversation_text
 from seqdistill.review.filtered_rows import FilteredRows, Row
@@ -63,15 +74,24 @@ def import_csv(run: Run, path: Path, reviewer: str) -> int:
     line of a wrong one: an unknown id or decision, or a changed completion whose decision is not edit.
     """
     with FilteredRows(run) as rows:
-        held = read_decisions(run)
-        found = [decision for decision in _decisions(path, rows, held, reviewer) if decision is not None]
+        held, file = read_decisions(run), decisions_file(run)
+        history = {_stamp(one.id, one) for one, _ in read_from(file, 0)} if file.exists() else set()
+        found = [decision for decision in _decisions(path, rows, held, history, reviewer) if decision is not None]
     with appending(run) as append:
         for decision in found:
             append(decision)
     return len(found)
 
 
-def _decisions(path: Path, rows: FilteredRows, held: dict[str, Decision], reviewer: str) -> Iterator[Decision | None]:
+def _stamp(name: str, decision: Decision) -> tuple[str, ...]:
+    """By what a row of a sheet is known as a decision that was there when the sheet was written."""
+    return name, decision.decision, _comparable(decision.completion or ""), decision.reviewer, decision.time
+
+
+def _decisions(
+    path: Path, rows: FilteredRows, held: dict[str, Decision], history: set[tuple[str, ...]], reviewer: str
+) -> Iterator[Decision | None]:
+    """The decision of each row of the sheet; None where it holds none, or an earlier one that may be overruled since."""
     seen_ids: set[str] = set()
     for place, cells in _cells(path):
         word, name = cells["decision"].strip().lower(), cells["id"]
@@ -82,8 +102,9 @@ def _decisions(path: Path, rows: FilteredRows, held: dict[str, Decision], review
             raise UsageError(f"{place}: the id {name!r} is in the file twice", "remove one of the two rows")
         seen_ids.add(name)
         row, before = rows[number], held.get(name)
-        changed = _comparable(cells["completion"]) != _comparable(reviewed_text(row, before))
-        if changed and word != "edit":
+        cell = _comparable(cells["completion"])
+        changed = cell != _comparable(reviewed_text(row, before))
+        if changed and word != "edit" and not _was_shown(cell, row, before):
             raise UsageError(
                 f"{place}: the completion was changed, but the decision is {word or 'empty'}",
                 "write edit in the column decision, or export again and leave the text as it was",
@@ -100,6 +121,9 @@ def _decisions(path: Path, rows: FilteredRows, held: dict[str, Decision], review
             reviewer=cells["reviewer"].strip() or reviewer,
             time=cells["time"].strip() or now(),
         )
+        if _stamp(name, decision) in history:
+            yield None
+            continue
         if before and word == before.decision and not changed:
             decision = replace(decision, completion=before.completion, seen=before.seen)
         elif before and decision.time == before.time:
@@ -110,6 +134,11 @@ def _decisions(path: Path, rows: FilteredRows, held: dict[str, Decision], review
             yield None if decision == before else checked(decision)
         except ValueError as error:
             raise UsageError(f"{place}: {error}", "decision is accept, edit, reject, undo or empty") from None
+
+
+def _was_shown(cell: str, row: Row, before: Decision | None) -> bool:
+    """Whether a sheet showed this text before another reviewer's edit: the teacher's own, be it in the row yet or not."""
+    return cell == _comparable(row.sample.text) or (before is not None and hash_of_text(cell) == before.seen)
 
 
 def _cells(path: Path) -> Iterator[tuple[str, dict[str, str]]]:

@@ -6,7 +6,7 @@ Records that every request has are named tuples here: a frozen dataclass takes t
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,8 +18,9 @@ from seqdistill.engines.streams import joined
 from seqdistill.records import Message, prompt_id, request_seed
 from seqdistill.serve.chat import Chat
 from seqdistill.serve.routing import ServedThreshold, Switch, drawn
+from seqdistill.serve.stops import until_stop
 from seqdistill.serve.student import Chunk, Student, StudentFailed, Wanted
-from seqdistill.serve.teacher import Teacher, TeacherFailed, cut
+from seqdistill.serve.teacher import Stored, Teacher, TeacherFailed, cut
 from seqdistill.serve.views import Views
 from seqdistill.tasks.answer_form import AnswerForm
 
@@ -63,6 +64,7 @@ class Asked(NamedTuple):
     student: list[Message]
     teacher: list[Message]
     draw: str  # what a sample is drawn by where the caller sends no seed
+    id: str = ""  # of its answer
 
 
 class Judged(NamedTuple):
@@ -71,6 +73,17 @@ class Judged(NamedTuple):
     reply: dict[str, Any]
     confidence: float | None
     keeps: bool
+
+
+class FromTeacher(NamedTuple):
+    """One answer of the teacher, which is stored, though its caller may have gone."""
+
+    asked: Asked
+    head: Head  # `usd` is that of this answer
+    number: int  # which choice it is
+    text: str
+    finish_reason: str
+    student: str | None  # what the student would have said
 
 
 @dataclass
@@ -86,12 +99,14 @@ class Answering:
     teacher: Teacher | None
     share: float = 1.0
     student_without_teacher: bool = False
+    on_teacher: Callable[[FromTeacher], None] = lambda _: None
     failed: str | None = field(default=None)  # why the student gave no answer the last time
 
     def asked(self, chat: Chat, name: str | None) -> Asked:
         """The request in both views. Raises UsageError for a variable of the template that it lacks."""
         views = self.views.of(chat.messages, chat.values)
-        return Asked(chat, name, views["student"], views["teacher"], secrets.token_hex(8) if name is None else name)
+        draw = secrets.token_hex(8) if name is None else name
+        return Asked(chat, name, views["student"], views["teacher"], draw, f"chatcmpl-{secrets.token_hex(12)}")
 
     def route(self, asked: Asked) -> str:
         """Why the teacher answers a request whatever the student would say; empty where the student is tried."""
@@ -148,11 +163,23 @@ class Answering:
 
     async def _by_teacher(self, asked: Asked, reason: str, judged: Judged | None) -> Answered:
         teacher = self._teacher(reason)
-        completions, usd = await teacher.answer(self._requests(asked))
+        said = [] if judged is None else texts_in(judged.reply)
+        head = Head("teacher", teacher.name, judged.confidence if judged else None, None, reason)
+        completions, usd = await teacher.answer(self._requests(asked), stored=self._stored(asked, head, said))
         completions = [cut(one, asked.chat.stop) for one in completions]
-        head = Head("teacher", teacher.name, judged.confidence if judged else None, usd, reason)
-        said = None if judged is None else texts_in(judged.reply)[0]
-        return Answered(head, reply_of(completions, with_logprobs=asked.chat.logprobs), said)
+        head = head._replace(usd=usd)
+        return Answered(head, reply_of(completions, with_logprobs=asked.chat.logprobs), said[0] if said else None)
+
+    def _stored(self, asked: Asked, head: Head, student: Sequence[str]) -> Stored:
+        """Reports the teacher's answers to a request; `student` is what the student would have said, by choice."""
+
+        def stored(number: int, completion: Completion, usd: float | None) -> None:
+            one = cut(completion, asked.chat.stop)
+            found = head._replace(usd=usd)
+            said = student[number] if number < len(student) else None
+            self.on_teacher(FromTeacher(asked, found, number, one.content, _finish(one.finish_reason), said))
+
+        return stored
 
     async def check(self, asked: Asked) -> tuple[Completion, float | None]:
         """What the teacher says to a request that the student answered, and what that costs. Raises TeacherFailed."""
@@ -246,7 +273,12 @@ class Answering:
         """Returns once the teacher's first text is there, so that a teacher that gives none is still an HTTP status."""
         teacher, requests = self._teacher(reason), self._requests(asked)
         texts: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
-        answer = asyncio.create_task(teacher.answer(requests, lambda n, text: texts.put_nowait((n, text))))
+        head = Head("teacher", teacher.name, confidence, teacher.bound_usd(requests), reason)
+
+        def hear(number: int, text: str) -> None:
+            texts.put_nowait((number, text))
+
+        answer = asyncio.create_task(teacher.answer(requests, hear, self._stored(asked, head, [])))
 
         def ended(task: asyncio.Task[Any]) -> None:
             texts.put_nowait(None)
@@ -261,9 +293,7 @@ class Answering:
             raise
         if first is None:
             _, usd = answer.result()  # raises its failure
-            head = Head("teacher", teacher.name, confidence, usd, reason)
-        else:
-            head = Head("teacher", teacher.name, confidence, teacher.bound_usd(requests), reason)
+            head = head._replace(usd=usd)
         return head, _spoken(texts, first, answer, asked.chat)
 
     # --- what is sent ---
@@ -361,17 +391,14 @@ async def _spoken(
     """The teacher's answer as chunks: its text as it comes, and at the end what was not shown yet."""
     said = [""] * chat.n  # what has come
     shown = [""] * chat.n  # what was passed on
-    longest = max(map(len, chat.stop), default=1) - 1  # what may still become one of these texts is held back
     part = first
     while part is not None:
         chunks: list[Chunk] = []
         while part is not None:
             number, text = part
             said[number] += text
-            ends = min((at for stop in chat.stop if (at := said[number].find(stop)) >= 0), default=None)
-            until = ends if ends is not None else len(said[number]) - longest
-            if until > len(shown[number]):
-                new = said[number][len(shown[number]) : until]
+            certain = until_stop(said[number], chat.stop, whole=False).text
+            if new := certain[len(shown[number]) :]:
                 shown[number] += new
                 chunks.append({"choices": [{"index": number, "delta": {"content": new}, "finish_reason": None}]})
             if texts.empty():

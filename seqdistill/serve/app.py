@@ -5,7 +5,6 @@ import functools
 import hmac
 import json
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -17,8 +16,9 @@ from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
-from seqdistill.serve.answering import Answering, Asked, Parts
+from seqdistill.serve.answering import Answering, Asked, FromTeacher, Head, Parts
 from seqdistill.serve.chat import BadRequest, read_chat
+from seqdistill.serve.cors import allow, preflight
 from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
 from seqdistill.serve.replies import Events, encoded, headers_of, whole
@@ -52,6 +52,7 @@ class Limits:
     key: str | None = None
     shadow: float = 0.0  # share of the student's answers that the teacher checks
     shadows: int = 32  # of these checks, under way at most
+    origins: tuple[str, ...] = ()  # of pages that may use the server in a browser
     only_local: bool = False  # whether a page in a browser of this machine is refused: there is no key that it lacks
 
 
@@ -87,6 +88,7 @@ class App:
     ) -> None:
         self.answering, self.name, self._limits = answering, name, limits
         self.metrics, self._log, self._gauges = metrics, log, gauges
+        answering.on_teacher = self._by_teacher
         self._listed = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "seqdistill"}
         self._shadows: set[asyncio.Task[None]] = set()
         self._on_note, self._noted_at = on_note, -NOTE_EACH_SECONDS
@@ -111,7 +113,11 @@ class App:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self._guarded(request, handler)
 
+        async def prepared(request: web.Request, response: web.StreamResponse) -> None:
+            allow(request, response, self._limits.origins)
+
         app = web.Application(client_max_size=MOST_BODY, middlewares=[guard])
+        app.on_response_prepare.append(prepared)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/feedback", self._feedback)
         app.router.add_get("/v1/models", self._models)
@@ -125,6 +131,8 @@ class App:
     async def _guarded(self, request: "web.Request", handler: Handler) -> "web.StreamResponse":
         from aiohttp import web
 
+        if allowed := preflight(request, self._limits.origins):
+            return allowed
         try:
             if request.path != "/health":
                 self._check_local(request)
@@ -150,10 +158,11 @@ class App:
         if not self._limits.only_local:
             return
         host, origin = request.headers.get("Host"), request.headers.get("Origin")  # every browser sends a host
-        names = [*([] if host is None else [f"//{host}"]), *([] if origin is None else [origin])]
+        is_foreign = origin is not None and origin not in self._limits.origins
+        names = [*([] if host is None else [f"//{host}"]), *([str(origin)] if is_foreign else [])]
         if any(_host(name) not in LOCAL_HOSTS for name in names):
             raise HttpError(
-                403, "forbidden_origin", "a page of another site may not use this server without a key: --api-key-env"
+                403, "forbidden_origin", "a page of another site may not use this server: --cors-origin names those that may"
             )
 
     def _check_key(self, request: "web.Request") -> None:
@@ -210,7 +219,7 @@ class App:
             raise HttpError(400, "invalid_request", error.message, param=error.param) from None
         except UsageError as error:
             raise HttpError(400, "invalid_request", f"{error.message}; {error.hint}", param="messages") from None
-        envelope = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time())}
+        envelope = {"id": asked.id, "created": int(time.time())}
         said: dict[str, Any]  # of the first choice
         try:
             if chat.stream:
@@ -240,13 +249,26 @@ class App:
         for of in ("prompt", "completion"):
             if tokens := count(as_dict(usage).get(f"{of}_tokens")):
                 self.metrics.count("tokens", tokens, model=head.by, of=of)
-        about = {name: getattr(head, name) for name in ("model", "by", "confidence", "decided_on", "usd")}
-        exchange = Exchange(str(envelope["id"]), asked.teacher, **about, **said)
-        self._log.answered(exchange)
+        exchange = Exchange(asked.id, asked.teacher, **_about(head), **said)
+        if head.by == "student" or not exchange.text:
+            self._log.answered(exchange)  # the teacher's answers were logged when they were stored
         may_be_checked = self._limits.shadow > 0 and head.by == "student" and exchange.text
         if may_be_checked and drawn("shadow", [], exchange.id) < self._limits.shadow:
             self._shadow(asked, exchange)
         return response
+
+    def _by_teacher(self, one: FromTeacher) -> None:
+        """Logs an answer of the teacher, whether its caller takes it or has gone: it is paid."""
+        name = one.asked.id if one.number == 0 else f"{one.asked.id}:{one.number}"
+        exchange = Exchange(
+            name,
+            one.asked.teacher,
+            text=one.text,
+            finish_reason=one.finish_reason,
+            student=one.student,
+            **_about(one.head),
+        )
+        self._log.answered(exchange)
 
     def _student_failed(self, why: str) -> None:
         self.metrics.count("student_failures")
@@ -358,6 +380,10 @@ async def _write(request: "web.Request", write: Callable[[bytes], Awaitable[None
         return
     async with asyncio.timeout(WRITE_SECONDS):
         await write(content)
+
+
+def _about(head: Head) -> dict[str, Any]:
+    return {name: getattr(head, name) for name in ("model", "by", "confidence", "decided_on", "usd")}
 
 
 def _too_large() -> HttpError:

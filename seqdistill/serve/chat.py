@@ -22,10 +22,20 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {  # fields that change nothing 
     "parallel_tool_calls": (True, False),
     "logit_bias": ({},),
     "modalities": (["text"],),
+    **dict.fromkeys(("min_tokens", "no_repeat_ngram_size"), (0,)),
+    **dict.fromkeys(("best_of", "length_penalty", "typical_p"), (1,)),
+    **dict.fromkeys(("ignore_eos", "echo", "use_beam_search", "include_stop_str_in_output", "return_token_ids"), (False,)),
+    **dict.fromkeys(("skip_special_tokens", "spaces_between_special_tokens", "add_generation_prompt"), (True,)),
+    "extra_body": ({},),
 }
 SURROGATES = (b"\\ud", b"\\uD", b"\xed")  # what is in the bytes of half a character, and of some whole ones
 OF_THE_RECIPE = (  # for the model that answered before: the recipe decides them, and the student has learnt what they did
-    *("reasoning_effort", "reasoning", "thinking", "verbosity", "prediction", "top_k", "min_p"),
+    *("reasoning_effort", "reasoning", "thinking", "verbosity", "prediction", "top_k", "min_p", "chat_template_kwargs"),
+    *("enable_thinking", "thinking_budget", "include_reasoning", "separate_reasoning"),
+)
+OF_THE_SERVICE = (  # for the service that answered before: where and how it computes, and what it reports beside the answer
+    *("provider", "usage", "route", "session_id", "keep_alive", "cache_prompt", "caching", "timings_per_token"),
+    *("return_progress", "truncation", "trace"),
 )
 
 
@@ -79,7 +89,7 @@ def read_chat(content: bytes) -> Chat:
             continue
         if read := _FIELDS.get(name):
             fields[name] = read(name, value)
-        elif name in OF_THE_RECIPE:
+        elif name in OF_THE_RECIPE or name in OF_THE_SERVICE:
             ignored.append(name)
         elif name not in FIELDS_WITHOUT_EFFECT and value not in WITHOUT_EFFECT.get(name, ()):
             known = f"{name} is not supported: the student has not learnt it" if name in WITHOUT_EFFECT else None

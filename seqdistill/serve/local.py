@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from seqdistill.engines import Completion, Request
 from seqdistill.engines.streams import joined
 from seqdistill.errors import SeqdistillError
+from seqdistill.serve.stops import until_stop
 from seqdistill.serve.student import Chunk, StudentFailed, Wanted
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class _Job:
     number: int  # which choice it is
     stops: tuple[str, ...]
     put: Callable[["Chunk | Completion | str"], None]  # its next part, from any thread
-    shown: int = 0  # characters that were passed on
+    said: str = ""  # what was passed on
+    answer: str = ""  # the whole of it, once it is there
     tokens: int = 0  # whose log-probabilities were
     over: bool = False  # nobody waits for more
 
@@ -44,10 +46,18 @@ class LocalStudent:
 
     async def answer(self, wanted: Wanted) -> dict[str, Any]:
         """Raises StudentFailed."""
-        return joined([chunk async for part in self.stream(wanted) for chunk in part])
+        jobs: list[_Job] = []
+        reply = joined([chunk async for part in self._chunks(wanted, jobs) for chunk in part])
+        for choice in reply["choices"]:
+            choice["message"]["content"] = jobs[choice["index"]].answer
+        return reply
 
-    async def stream(self, wanted: Wanted) -> AsyncGenerator[list[Chunk], None]:
+    def stream(self, wanted: Wanted) -> AsyncGenerator[list[Chunk], None]:
         """Raises StudentFailed."""
+        return self._chunks(wanted, [])
+
+    async def _chunks(self, wanted: Wanted, jobs: list[_Job]) -> AsyncGenerator[list[Chunk], None]:
+        """The chunks of a stream; adds to `jobs` one for each choice."""
         if len(self._waiting) + wanted.n > MOST_WAITING:
             raise StudentFailed(f"{MOST_WAITING} requests wait for it")
         loop, parts = asyncio.get_running_loop(), asyncio.Queue[Chunk | Completion | str]()
@@ -55,7 +65,7 @@ class LocalStudent:
         def put(part: Chunk | Completion | str) -> None:
             loop.call_soon_threadsafe(parts.put_nowait, part)
 
-        jobs = [_Job(self._request(wanted, number), number, wanted.stop, put) for number in range(wanted.n)]
+        jobs += [_Job(self._request(wanted, number), number, wanted.stop, put) for number in range(wanted.n)]
         self._waiting += jobs
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
@@ -130,24 +140,26 @@ class LocalStudent:
                 job.put(f"{type(error).__name__}: {error}"[:300])
 
     def _pass_on(self, job: _Job, text: str, logprobs: Callable[[], dict[str, Any]], finish: str | None) -> None:
-        """Passes on what is new in an answer, up to the first of the texts that end it."""
-        ends = min((at for stop in job.stops if (at := text.find(stop)) >= 0), default=None)
-        longest = 0 if finish else max(map(len, job.stops), default=1) - 1  # what may still become one of these texts waits
-        until = ends if ends is not None else len(text) - longest
-        if ends is not None:
+        """Passes on what is new in an answer, up to the first of the texts that end it. What was said is not taken back."""
+        answer, at_stop = until_stop(text, job.stops, whole=finish is not None)
+        if at_stop:
             finish = "stop"
-        if not finish and text.endswith("\ufffd"):
-            return  # half of a character
-        new = text[job.shown : until] if until > job.shown else ""
+        if not finish:
+            if text.endswith("\ufffd"):
+                return  # half of a character
+            answer = answer.rstrip()  # the end of an answer is without the white space of its template
+        else:
+            job.answer = answer
+        new = answer[len(job.said) :] if answer.startswith(job.said) else ""
         places = _places(self.engine, logprobs(), job.tokens) if job.request.logprobs is not None else []
         if not (new or places or finish):
             return
-        job.shown, job.tokens = max(job.shown, until), job.tokens + len(places)
+        job.said, job.tokens = job.said + new, job.tokens + len(places)
         choice: dict[str, Any] = {"index": job.number, "delta": {"content": new} if new else {}, "finish_reason": finish}
         if places:
             choice["logprobs"] = {"content": places}
         job.put({"choices": [choice]})
-        if ends is not None:
+        if at_stop:
             job.over = True
 
     async def close(self) -> None:

@@ -25,9 +25,9 @@ PEOPLE = "people"  # the model of a correction
 
 
 class Exchange(NamedTuple):
-    """One answer that a caller got."""
+    """One answer to a caller's request."""
 
-    id: str
+    id: str  # that of the reply; with ":1", ":2" for its further choices
     prompt: list[Message]  # the teacher's view
     text: str
     model: str
@@ -54,7 +54,9 @@ class Log:
         self._noted = False
 
     def answered(self, exchange: Exchange) -> None:
-        """A caller got an answer."""
+        """There is an answer to a caller's request."""
+        if known := self._latest.get(exchange.id):
+            self._remembered -= _size(known)
         self._latest[exchange.id] = exchange
         self._remembered += _size(exchange)
         while self._remembered > MOST_REMEMBERED:

@@ -7,18 +7,21 @@ import json
 import os
 import shlex
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import Self
 
-from seqdistill.engines import Pace
+from seqdistill.engines import Completion, Pace
+from seqdistill.engines.chat_templates import with_own_template
 from seqdistill.engines.models import identity
 from seqdistill.engines.options import addresses, check_options, fields_of
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import Asker, run_async
 from seqdistill.journal.budget import FREE, Budget, Source, price_of
-from seqdistill.journal.storage import Journal
+from seqdistill.journal.storage import Journal, completion_of
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe
@@ -26,6 +29,7 @@ from seqdistill.rights import check_training_allowed
 from seqdistill.runs import Run
 from seqdistill.serve.answering import Answering, Defaults
 from seqdistill.serve.app import LOCAL_HOSTS, App, Limits
+from seqdistill.serve.cors import check_origins
 from seqdistill.serve.log import Log
 from seqdistill.serve.metrics import Metrics
 from seqdistill.serve.process import check_free, connections, import_what_requests_need, listen, stopping
@@ -37,6 +41,7 @@ from seqdistill.stages.evaluate.contestants import is_evaluated
 from seqdistill.tasks.answer_form import AnswerForm
 
 FINISH_SECONDS = 30.0  # for what is under way when the server is stopped
+FIRST_LINES = 200  # of generate's journal
 WITHOUT_TEACHER = ("error", "student")
 
 
@@ -56,6 +61,7 @@ class ServeOptions:
     without_teacher: str = "error"
     record: bool = False
     concurrency: int = 1024
+    cors_origin: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,7 @@ def _prepared(
 ) -> "Iterator[_Setup]":
     """What was checked, with the server's journal open."""
     key = _key(options)
+    check_origins(options.cors_origin or ())
     recipe = replace(recipe, generate=generated_with(recipe, run.manifest("generate")))
     form = AnswerForm(recipe.generate.schema, tuple(recipe.generate.choices))
     form.check()
@@ -189,7 +196,8 @@ class _Setup:
         answering = await self._answering()
         local = options.host in LOCAL_HOSTS and self.key is None
         concurrency = connections(options.concurrency, self.progress.note)
-        limits = Limits(concurrency, self.key, options.shadow if answering.teacher else 0.0, only_local=local)
+        shadow = options.shadow if answering.teacher else 0.0
+        limits = Limits(concurrency, self.key, shadow, origins=tuple(options.cors_origin or ()), only_local=local)
         log = Log(self.run.file("serve", "log.jsonl"), self.progress.note)
         app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges, self.progress.note)
         runner = app.runner(FINISH_SECONDS)
@@ -228,6 +236,8 @@ class _Setup:
             asker = Asker(self.journal, self.budget, pace)
             await asker.open(self.source)
             teacher = Teacher(self.source.name, self.source, asker)
+            if first := _first_answer(self.run.file("generate", "journal.jsonl"), self.source.identity):
+                teacher.learn(first)
         return Answering(
             views=views_of(recipe.task.template, model),
             form=self.form,
@@ -263,7 +273,12 @@ class _Setup:
             )
         fields, _ = fields_of(model)
         return EndpointStudent(
-            name or student.model or str(trained), address, fields, self.recipe.generate.timeout, self.options.concurrency
+            name or student.model or str(trained),
+            address,
+            fields,
+            self.recipe.generate.timeout,
+            self.options.concurrency,
+            student.reasoning_tags,
         )
 
     async def _local_student(self) -> Student:
@@ -277,7 +292,7 @@ class _Setup:
         from seqdistill.engines.transformers_local import TransformersEngine
         from seqdistill.serve.local import LocalStudent
 
-        model = replace(self.recipe.student, model=str(trained), revision=None)
+        model = with_own_template(replace(self.recipe.student, model=str(trained), revision=None))
         self.progress.note(f"serve: loading {trained}")
         return LocalStudent(str(trained), await asyncio.to_thread(TransformersEngine, model))
 
@@ -300,6 +315,15 @@ class _Setup:
             if not promise.decide_on:
                 lines.append("streams are decided on whole answers: no threshold for their first tokens is known to hold it")
         return "\n".join(lines)
+
+
+def _first_answer(journal: Path, model: str) -> Completion | None:
+    """An early answer of a model (its identity) in a journal, without reading it all; None where none is among the first."""
+    if not journal.is_file():
+        return None
+    with journal.open("rb") as file:
+        rows = (json.loads(line) for line in islice(file, FIRST_LINES) if line.startswith(b'{"key"') and line.endswith(b"\n"))
+        return next((completion_of(row, "first") for row in rows if row.get("model") == model), None)
 
 
 def _key(options: ServeOptions) -> str | None:

@@ -5,17 +5,28 @@ Here is the student at an OpenAI-compatible endpoint; the one in this process is
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jiter
 
 from seqdistill.engines.options import Address
 from seqdistill.engines.refusals import SHOWN
-from seqdistill.engines.replies import as_dict, choices_in, error_in
+from seqdistill.engines.replies import (
+    answer_in,
+    as_dict,
+    choices_in,
+    content_in,
+    error_in,
+    finish_reason,
+    reasoning_in,
+    says_end,
+    text_of,
+)
 from seqdistill.engines.usage import count
 from seqdistill.errors import SeqdistillError
 from seqdistill.records import Message, from_json
+from seqdistill.shown import Shown, opens_before
 
 if TYPE_CHECKING:
     import aiohttp
@@ -66,8 +77,17 @@ class Student(Protocol):
 class EndpointStudent:
     """The student at an endpoint, `vllm serve` say, through one pool of connections."""
 
-    def __init__(self, name: str, address: Address, fields: dict[str, Any], timeout: float, concurrency: int) -> None:
-        """`fields` are sent with every request; `timeout` in seconds is that of one answer."""
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        fields: dict[str, Any],
+        timeout: float,
+        concurrency: int,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """`fields` are sent with every request; `timeout` in seconds is that of one answer; `tags` are around reasoning."""
+        self._tags, self._opened = tuple(tags), False  # whether its prompts open the block of reasoning: its answers show it
         self.name, self._fields, self._timeout = name, fields, timeout
         self._url, self._query = f"{address.url.rstrip('/')}/chat/completions", dict(address.query)
         self._headers = {"Authorization": f"Bearer {address.key}"} if address.key and not address.has_key_header else {}
@@ -101,14 +121,26 @@ class EndpointStudent:
         choices = choices_in(reply)
         if not choices:
             raise StudentFailed("its reply holds no answer")
-        return {**reply, "choices": choices[: wanted.n]}
+        return {**reply, "choices": [self._without_reasoning(one) for one in choices[: wanted.n]]}
+
+    def _without_reasoning(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """A choice whose content is the answer alone; reasoning in its text goes beside it."""
+        message, finish = choice["message"], _finish(choice)
+        if finish == "error":
+            raise StudentFailed(f"its endpoint broke its answer off: {choice['finish_reason']}")
+        if text := text_of(content_in(message)):
+            self._opened = opens_before(text, reasoning_in(message), self._tags)
+        answer, thought = answer_in(message, self._tags)
+        if answer != text:
+            message = {**message, "content": answer, **({"reasoning": thought} if thought else {})}
+        return {**choice, "message": message, "finish_reason": finish}
 
     async def stream(self, wanted: Wanted) -> AsyncGenerator[list[Chunk], None]:
         """Raises StudentFailed, once what came before it was yielded."""
         import aiohttp
 
         body = self._body(wanted) | {"stream": True, "stream_options": {"include_usage": True}}
-        events = _Events(wanted.n)
+        events = _Events(wanted.n, [Shown(self._tags, opened=self._opened) for _ in range(wanted.n)])
         try:
             async with self._post(body) as response:
                 if response.status != 200:
@@ -125,6 +157,10 @@ class EndpointStudent:
             raise StudentFailed(_broken(error)) from None
         if not events.is_whole:
             raise StudentFailed("its stream ended before the answer did")
+        if events.shown and events.shown[0].text:
+            self._opened = opens_before(events.shown[0].text, events.shown[0].beside, self._tags)
+        if last := events.rest():
+            yield last
         if events.silent:
             raise StudentFailed(f"its endpoint streams {wanted.n - len(events.silent)} of {wanted.n} choices")
 
@@ -161,13 +197,15 @@ class EndpointStudent:
 
 
 class _Events:
-    """The events of one stream of `n` choices."""
+    """The events of one stream of `n` choices, which are passed on without the reasoning in their text."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, shown: list[Shown]) -> None:
+        self.shown = shown  # by choice
         self.done = False  # the endpoint said so
         self.failure = ""
         self.silent = set(range(n))  # choices that have not begun
         self._rest, self._endings = b"", n
+        self._usage: Any = None  # some endpoints report it in every chunk
 
     @property
     def is_whole(self) -> bool:
@@ -201,11 +239,45 @@ class _Events:
                 if not isinstance(choice.get("delta"), dict):
                     choice["delta"] = {}
                 self.silent.discard(choice["index"])
-                self._endings -= bool(choice.get("finish_reason"))
+                said, choice["finish_reason"] = choice.get("finish_reason"), _finish(choice)
+                if choice["finish_reason"] == "error":
+                    self.failure = f"its endpoint broke its answer off: {said}"
+                    return chunks
+                self._endings -= bool(choice["finish_reason"])
+                if choice["index"] < len(self.shown):
+                    _pass_on(choice, self.shown[choice["index"]])
+            self._usage = chunk.pop("usage", None) or self._usage
             chunks.append(chunk)
         if len(self._rest) > MOST_LINE:
             self.failure = f"a line of its stream is longer than {MOST_LINE} bytes"
         return chunks
+
+    def rest(self) -> list[Chunk]:
+        """What is left once the stream has ended: text of choices that gave no reason to end, and the usage."""
+        texts = [(number, text) for number, one in enumerate(self.shown) if (text := one.end())]
+        choices = [{"index": number, "delta": {"content": text}, "finish_reason": None} for number, text in texts]
+        usage = {"usage": self._usage} if self._usage else {}
+        return [{"choices": choices, **usage}] if choices or usage else []
+
+
+def _pass_on(choice: dict[str, Any], shown: Shown) -> None:
+    """Leaves of a chunk's text what may be shown by now, and at the end of its choice all that is left."""
+    delta = choice["delta"]
+    text = text_of(delta.get("content"))
+    shown.beside += reasoning_in(delta)
+    if not text and not choice["finish_reason"]:
+        return
+    new = (shown.add(text) if text else "") + (shown.end() if choice["finish_reason"] else "")
+    if new != (delta.get("content") or ""):
+        choice["delta"] = {**delta, "content": new}
+
+
+def _finish(choice: dict[str, Any]) -> str | None:
+    """The finish reason as OpenAI writes it, "error" for an answer that was broken off; None while there is none."""
+    if not says_end(choice):
+        return None
+    reason = finish_reason(choice["finish_reason"])
+    return reason if reason in ("length", "content_filter", "tool_calls", "error") else "stop"
 
 
 def _together(replies: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,13 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 from seqdistill.engines import PERMANENT_ERRORS, Completion, Request
-from seqdistill.engines.replies import as_dict, text_of
+from seqdistill.engines.replies import as_dict, choices_in, reasoning_in, text_of
 from seqdistill.errors import Incomplete, SeqdistillError
 from seqdistill.journal.asking import Asker, missing_requests
 from seqdistill.journal.budget import Source
-from seqdistill.reasoning import ANSWER_OPENINGS, TAGS, split_reasoning
+from seqdistill.serve.stops import until_stop
+from seqdistill.shown import Shown, opens_before
 
 Hear = Callable[[int, str], None]  # receives the number of a choice, and text that was added to it
+Stored = Callable[[int, Completion, float | None], None]  # receives the number of a choice, its answer, and what it cost in USD
 
 
 class TeacherFailed(Exception):
@@ -32,6 +34,9 @@ class Teacher:
 
     def __init__(self, name: str, source: Source, asker: Asker) -> None:
         self.name, self._source, self._asker = name, source, asker
+        self._tags = tuple(source.config.reasoning_tags)
+        self._opened = False  # whether its prompts open the block of reasoning, which shows in its latest answer
+        self._sent: set[asyncio.Task[Completion]] = set()  # also those that nobody waits for any more
 
     def bound_usd(self, requests: list[Request]) -> float | None:
         """The most that these requests can cost; None where no price is known."""
@@ -39,31 +44,67 @@ class Teacher:
             return 0.0 if self._source.is_free else None
         return sum(self._source.hold([one], self._asker.budget.overrun).usd or 0.0 for one in requests)
 
-    async def answer(self, requests: list[Request], hear: Hear | None = None) -> tuple[list[Completion], float | None]:
+    async def answer(
+        self, requests: list[Request], hear: Hear | None = None, stored: Stored | None = None
+    ) -> tuple[list[Completion], float | None]:
         """Their completions, and what they cost in USD; None where no price is known. Raises TeacherFailed.
 
-        `hear` receives the text as it comes, where the teacher's engine streams.
+        `hear` receives the text as it comes, where the teacher's engine streams. `stored` receives each answer once it is in
+        the journal, although the caller may have gone or another choice failed.
         """
         with self._room(requests) as has_room:
             if not has_room:
                 raise TeacherFailed(503, "budget_reached", self._asker.budget.reached().message)
-            completions = await self._completions(requests, hear)
+            completions = await self._completions(requests, hear, stored)
         for one in completions:
             if one.error is not None:
                 raise _failed(one)
-        costs = [0.0 if one.hold is None else self._source.cost(one) for one in completions]  # no hold: from the journal
+        costs = [self._cost(one) for one in completions]
         return completions, None if None in costs else sum(cost or 0.0 for cost in costs)
 
-    async def _completions(self, requests: list[Request], hear: Hear | None) -> list[Completion]:
+    def learn(self, completion: Completion) -> None:
+        """Sees in an answer whether the prompts open the block of reasoning, so that a stream begins within it."""
+        if completion.error is None and completion.content:
+            self._opened = opens_before(*_raw_text(completion), self._tags)
+
+    def _cost(self, one: Completion) -> float | None:
+        return 0.0 if one.hold is None else self._source.cost(one)  # no hold: from the journal
+
+    async def _completions(self, requests: list[Request], hear: Hear | None, stored: Stored | None) -> list[Completion]:
         """Their completions, failures included."""
-        listeners = [None if hear is None or one.has_form else _Listener(n, hear).chunk for n, one in enumerate(requests)]
-        work = [self._asker.answer(self._source, one, listener) for one, listener in zip(requests, listeners, strict=True)]
+        listeners = [
+            None if hear is None or one.has_form else _Listener(n, hear, Shown(self._tags, opened=self._opened)).chunk
+            for n, one in enumerate(requests)
+        ]
+        work = [self._send(n, one, listeners[n], stored) for n, one in enumerate(requests)]
         try:
-            return await asyncio.gather(*work)
+            return await asyncio.gather(*map(asyncio.shield, work))
         except Incomplete as error:
             raise TeacherFailed(503, "budget_reached", error.message) from None
         except SeqdistillError as error:
             raise TeacherFailed(502, "teacher_unavailable", f"the teacher gives no answer: {error.message}") from None
+
+    def _send(
+        self, number: int, request: Request, listener: Callable[[dict[str, Any]], None] | None, stored: Stored | None
+    ) -> "asyncio.Task[Completion]":
+        """Sends one request in a task that ends when its answer is stored and reported."""
+
+        async def send() -> Completion:
+            completion = await self._asker.answer(self._source, request, listener)
+            self.learn(completion)
+            if stored is not None and completion.error is None:
+                stored(number, completion, self._cost(completion))
+            return completion
+
+        def ended(task: "asyncio.Task[Completion]") -> None:
+            self._sent.discard(task)
+            if not task.cancelled():
+                task.exception()  # where the caller has gone, nobody else takes it
+
+        task = asyncio.create_task(send())
+        self._sent.add(task)
+        task.add_done_callback(ended)
+        return task
 
     def _room(self, requests: list[Request]) -> AbstractContextManager[bool]:
         """Whether the budget has room for all of several requests that the journal lacks, which is theirs then.
@@ -78,6 +119,8 @@ class Teacher:
     async def finish(self, seconds: float) -> None:
         """Waits for what is under way, which is paid, at most this long."""
         await self._asker.finish(seconds)
+        if self._sent:
+            await asyncio.wait(self._sent)  # what they wait for has ended
         await self._asker.close()
 
 
@@ -92,35 +135,27 @@ def _failed(one: Completion) -> TeacherFailed:
 
 
 class _Listener:
-    """One streamed answer: its text as it may be shown, reasoning that stands before it left out."""
+    """One streamed answer: passes on its text as it may be shown, without the reasoning before it."""
 
-    def __init__(self, number: int, hear: Hear) -> None:
-        self._number, self._hear = number, hear
-        self._text, self._shown = "", 0
-        self._openings = [tag.partition("...")[0].lower() for tag in TAGS]
+    def __init__(self, number: int, hear: Hear, shown: Shown) -> None:
+        self._number, self._hear, self._shown = number, hear, shown
 
     def chunk(self, chunk: dict[str, Any]) -> None:
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else []:
             added = text_of(as_dict(as_dict(choice).get("delta")).get("content"))
-            if added and as_dict(choice).get("index", 0) == 0:
-                self._add(added)
-
-    def _add(self, text: str) -> None:
-        self._text += text
-        head = self._text.lstrip().lower()
-        may_be_reasoning = any(head.startswith(tag) or tag.startswith(head) for tag in self._openings)
-        answer = split_reasoning(self._text)[0] if may_be_reasoning else self._text
-        if may_be_reasoning and (not answer or answer == self._text):
-            return  # it may still become a tag, or the block is not closed yet
-        if may_be_reasoning and any(tag in head or tag.startswith(answer.lower()) for tag in ANSWER_OPENINGS):
-            return  # what is around the answer ends with it
-        if len(answer) > self._shown:
-            self._hear(self._number, answer[self._shown :])
-            self._shown = len(answer)
+            if added and as_dict(choice).get("index", 0) == 0 and (new := self._shown.add(added)):
+                self._hear(self._number, new)
 
 
 def cut(completion: Completion, stops: tuple[str, ...]) -> Completion:
     """The completion up to the first of some texts, which the teacher was not sent."""
-    places = [at for stop in stops if (at := completion.content.find(stop)) >= 0]
-    return replace(completion, content=completion.content[: min(places)], finish_reason="stop") if places else completion
+    text, at_stop = until_stop(completion.content, stops)
+    return replace(completion, content=text, finish_reason="stop") if at_stop else completion
+
+
+def _raw_text(completion: Completion) -> tuple[str, str]:
+    """What the teacher wrote, reasoning in its text included, and the reasoning beside it."""
+    if choices := choices_in(completion.raw):
+        return text_of(choices[0]["message"].get("content")), reasoning_in(choices[0]["message"])
+    return str(completion.raw.get("text") or ""), ""

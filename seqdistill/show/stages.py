@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from seqdistill.picking import Picked
     from seqdistill.stages.filter.explain import Explanation
     from seqdistill.stages.filter.stage import FilterResult
-    from seqdistill.stages.generate.estimate import Estimate
+    from seqdistill.stages.generate.extrapolation import Estimate
     from seqdistill.stages.generate.recorded import ImportResult
     from seqdistill.stages.generate.stage import GenerateResult
     from seqdistill.stages.train.scored_targets import TargetsResult

@@ -43,7 +43,16 @@ class Rubric:
     def schema(self) -> dict[str, Any]:
         """The JSON schema of a reply, for engines that can hold a model to one."""
         low, high = self.scale or (0, 0)
-        answer = {"type": "integer", "minimum": low, "maximum": high} if self.scale else {"enum": list(self.choices)}
+        if self.scale:
+            return self._schema({"type": "integer", "minimum": low, "maximum": high})
+        return self._schema({"type": "string", "enum": list(self.choices)})
+
+    @property
+    def older_schema(self) -> dict[str, Any] | None:
+        """The schema under which an older version requested the same; None where it is today's."""
+        return None if self.scale else self._schema({"enum": list(self.choices)})
+
+    def _schema(self, answer: dict[str, Any]) -> dict[str, Any]:
         names = ["reason"] if any('"reason"' in text for text in self.texts.values()) else []
         properties: dict[str, Any] = {name: {"type": "string"} for name in names} | {self._key: answer}
         return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}

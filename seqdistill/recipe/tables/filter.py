@@ -96,8 +96,9 @@ class ScoreConfig:
     metric: str = key("chrf", "by = reference: metric of similarity", choices=("chrf", "bleu"))
     extract: str | None = key(
         None,
-        "which part of a completion is the answer: text, number, boxed, json:PATH or regex:PATTERN; default: number where a "
-        "number is verified, json: where a vote has a schema, else text",
+        "which part of a completion is the answer, in a vote and where a number, json or a regex is verified: text, number, "
+        "boxed, json:PATH or regex:PATTERN; default: number where a number is verified, json: where a vote has a schema, "
+        "else text",
     )
     reward_model: str | None = key(None, "by = reward: hub id or folder of a sequence classifier with one output", path=True)
 

@@ -82,6 +82,11 @@ class StudentConfig(ModelConfig):
         output=False,
     )
     hourly_usd: float | None = key(None, "cost of the machine that runs the student, in USD per hour", low=0, output=False)
+    base_model: str | None = key(
+        None,
+        "hub id of the student before training, for its card, where model is a file; for shrink:N the teacher's",
+        output=False,
+    )
     chat_template: str | None = key(
         None, "chat template in place of the student's own: a .jinja file, or a name in TRL's chat_templates", path=True
     )

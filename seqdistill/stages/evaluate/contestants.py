@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import supports
+from seqdistill.engines.chat_templates import with_own_template
 from seqdistill.engines.models import identity
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.errors import UsageError
@@ -81,7 +82,7 @@ def untrained_of(run: Run, recipe: Recipe) -> ModelConfig:
         if (
             not named
             or not Path(named).exists()
-            or identity(replace(recipe.student, engine="transformers")) != trained["identity"]
+            or identity(with_own_template(replace(recipe.student, engine="transformers"))) != trained["identity"]
         ):
             raise UsageError(
                 f"{run.path / base}: the untrained student is not there; was the run moved?",
@@ -93,7 +94,7 @@ def untrained_of(run: Run, recipe: Recipe) -> ModelConfig:
 
 def student_of(run: Run, recipe: Recipe) -> Contestant:
     """The trained student. Raises UsageError before train ran."""
-    trained = replace(recipe.student, model=str(run.need("train", "model")), revision=None)
+    trained = with_own_template(replace(recipe.student, model=str(run.need("train", "model")), revision=None))
     return Contestant("student", "student", "the student", trained, _content(trained), price=student_price(recipe))
 
 
@@ -139,7 +140,7 @@ def _also(recipe: Recipe) -> list[Contestant]:
             found.append(Contestant(role, role, role, outputs=path))
             continue
         name = str(Run(path).need("train", "model")) if entry.startswith("run:") else entry
-        model = replace(recipe.student, model=name, revision=None)
+        model = with_own_template(replace(recipe.student, model=name, revision=None))
         found.append(Contestant(role, role, role, model, _content(model), price=student_price(recipe)))
     return found
 

@@ -10,7 +10,7 @@ All of it follows from `cost.inputs`, `cost.terms` and `cost.upfront`, so `verif
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqdistill.engines import Completion
 from seqdistill.engines.models import identity
@@ -19,10 +19,12 @@ from seqdistill.journal.budget import Budget, Price, price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.recipe.tables import EvalConfig, Recipe
 from seqdistill.runs import Run
-from seqdistill.stages.evaluate.answers import Answer
 from seqdistill.stages.evaluate.contestants import Contestant
 from seqdistill.stages.evaluate.latency import Latencies, Latency
 from seqdistill.stages.evaluate.shown import usd
+
+if TYPE_CHECKING:
+    from seqdistill.stages.evaluate.answers import Answer
 
 HOUR = 3600.0
 
@@ -48,12 +50,22 @@ def usd_with_samples(student_usd: float, terms: Mapping[str, float]) -> float:
     return student_usd * terms.get("answers_a_request", 1)  # an older version's run does not have it
 
 
-def break_even(upfront_usd: float, teacher: float, student: float, fallback_share: float, shadow_share: float) -> int | None:
+def usd_in_service(student_usd: float, teacher_usd: float, terms: Mapping[str, float]) -> float:
+    """What requests cost where the student serves: its answers to all of them, and the share that the teacher answers too."""
+    return usd_with_samples(student_usd, terms) + teacher_share(terms) * teacher_usd
+
+
+def teacher_share(terms: Mapping[str, float]) -> float:
+    """The share of requests that the teacher still answers: those that fall back to it, and those that are shadowed."""
+    return terms.get("fallback_share", 0.0) + terms.get("shadow_share", 0.0)
+
+
+def break_even(upfront_usd: float, teacher: float, in_service: float) -> int | None:
     """Requests after which the student has earned back `upfront_usd`; None where it saves nothing. Costs are of one request.
 
-    Each request costs the student's; a share of them falls back to the teacher, and a share is answered by it too.
+    `in_service` is what a request costs where the student serves, `teacher` where the teacher alone does.
     """
-    saved = teacher - student - (fallback_share + shadow_share) * teacher
+    saved = teacher - in_service
     if saved <= 0:
         return None
     return math.ceil(round(upfront_usd / saved, 6))
@@ -71,7 +83,7 @@ def check_costs(recipe: Recipe) -> None:
 def inputs_of(
     recipe: Recipe,
     contestants: Sequence[Contestant],
-    answers: Sequence[Answer],
+    answers: Sequence["Answer"],
     latencies: Mapping[str, Latencies],
 ) -> dict[str, dict[str, Any]]:
     """What each contestant's price is made of, by role: token_usd of one answer, hourly_usd, requests_per_second, its basis."""
@@ -127,7 +139,7 @@ def _rate(
 def upfront_of(run: Run, recipe: Recipe) -> dict[str, float | None]:
     """What the run cost once, in USD by part; None where a price or an hourly rate is not known.
 
-    Money is what the run's journals say was paid; hours are those of the finished stage.
+    Money is what the run's journals say was paid; hours are those of all attempts at the stage, the interrupted ones too.
     """
     teacher, judge, student = (
         {identity(table): price} if table.model and (price := price_of(table.price, name)) else {}
@@ -155,7 +167,11 @@ def _paid(run: Run, stage: str, prices: Mapping[str, Price]) -> float | None:
 
 
 def _hours_usd(run: Run, stage: str, hourly_usd: float | None) -> float | None:
-    return None if hourly_usd is None else (run.manifest(stage) or {}).get("seconds", 0.0) / HOUR * hourly_usd
+    if hourly_usd is None:
+        return None
+    manifest = run.manifest(stage) or {}
+    seconds: float = manifest.get("seconds_in_all", manifest.get("seconds", 0.0))  # an older version's has the last attempt's
+    return seconds / HOUR * hourly_usd
 
 
 def terms_of(config: EvalConfig, deferral: Mapping[str, Any] | None) -> dict[str, float]:
@@ -192,12 +208,11 @@ def with_costs(
         what = "the teacher" if teacher is None else "the student" if student is None else "what the run cost once"
         reason = f"the price of {what} is not known"
     else:
-        student = usd_with_samples(student, terms)
-        shares = terms["fallback_share"], terms["shadow_share"]
-        requests = break_even(total, teacher / 1000, student / 1000, *shares)
+        in_service = usd_in_service(student, teacher, terms)
+        requests = break_even(total, teacher / 1000, in_service / 1000)
         if requests is None:
             reason = (
-                f"the student is not cheaper: {usd(student + sum(shares) * teacher)} USD per 1,000 requests, what the teacher "
+                f"the student is not cheaper: {usd(in_service)} USD per 1,000 requests, what the teacher "
                 f"still answers included, against {usd(teacher)}"
             )
     return {

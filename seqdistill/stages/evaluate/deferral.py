@@ -14,6 +14,7 @@ from seqdistill.confidence import ABOUT
 from seqdistill.engines import Completion
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Prompt
+from seqdistill.stages.evaluate.cost import usd_in_service
 from seqdistill.stages.evaluate.statistics.guarantee import (
     Threshold,
     calibration_error,
@@ -215,7 +216,9 @@ def with_cost(document: dict[str, Any], models: Mapping[str, Mapping[str, Any]])
     def usd(sent: float) -> float | None:
         if student is None or teacher is None:
             return None
-        return round(float(student * (1 + document["samples"]) + sent * teacher), 6)
+        return round(
+            usd_in_service(student, teacher, {"answers_a_request": 1 + document["samples"], "fallback_share": sent}), 6
+        )
 
     return {**document, "curve": [{**point, "usd_per_1000": usd(point["sent"])} for point in document["curve"]]}
 

@@ -12,6 +12,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.metrics import Item, Metric
 from seqdistill.metrics.own import own_metric
+from seqdistill.reasoning import split_reasoning
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_jsonl, text_without_system
 from seqdistill.runs import Run
@@ -60,8 +61,9 @@ def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
             below += 1
             continue
         *prompt, wanted = row["messages"]
-        fault = form.fault(row["student"]) if form else None
-        item = Item(row["student"], wanted["content"], form.kind, form.choices, fault, prompt=text_without_system(prompt))
+        said = split_reasoning(row["student"])[0]  # an older version logged an endpoint's reasoning, too
+        fault = form.fault(said) if form else None
+        item = Item(said, wanted["content"], form.kind, form.choices, fault, prompt=text_without_system(prompt))
         score = metric.score(item)
         if score is not None:
             found.append(score)

@@ -11,7 +11,7 @@ from typing import Any
 
 from seqdistill.engines import Completion, Request
 from seqdistill.engines.chat_prompt import prompt_tokens
-from seqdistill.engines.loading import load
+from seqdistill.engines.loading import default_device, load, longest_input
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
@@ -111,14 +111,13 @@ class _Reader:
     """A model that reads texts, without writing any."""
 
     def __init__(self, model: ModelConfig | None) -> None:
-        import torch
 
         assert model is not None
         self.tokenizer = load("AutoTokenizer", model)
         self._options = model.chat_template_kwargs
-        self._device = model.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = default_device(model.options)
         self._model = load("AutoModelForCausalLM", model, dtype=model.options.get("dtype", "auto")).to(self._device).eval()
-        self._longest = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
+        self._longest = longest_input(self._model.config)
 
     @property
     def vocabulary(self) -> dict[str, int]:

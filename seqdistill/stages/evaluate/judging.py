@@ -1,8 +1,7 @@
 """The judge in eval: student against teacher on each prompt, in both orders, corrected by human labels where there are any.
 
-Owns the requests, the reading of the replies, judgements.jsonl and the part "judge" of scores.json. The rubric is
-`tasks.rubrics`', the numbers are `statistics.preference`'s. A reply that cannot be read is no preference; it is counted and not
-requested again.
+Owns what the judge is shown, judgements.jsonl and the part "judge" of scores.json. How it is prompted is `judges`', the
+numbers are `statistics.preference`'s. A reply that cannot be read is no preference; it is counted and not requested again.
 
 A line of judgements.jsonl, one for each prompt: id; choices, of the reply to each order, the student's answer first and then
 second (null: none that can be read); requests, the keys of these replies in journal.jsonl (null: the request failed), none
@@ -12,16 +11,19 @@ where both answers are the same; label, a person's choice (null: none).
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines import PERMANENT_ERRORS, Completion, Pace, Request
+from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.models import identity
-from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.journal.asking import Asker, answers, failures, run_async
+from seqdistill.errors import UsageError
+from seqdistill.journal.asking import Asker, run_async
 from seqdistill.journal.budget import Price, Source, price_of, spending
 from seqdistill.journal.storage import Journal, request_key
+from seqdistill.judges import judge_settings as settings_of
+from seqdistill.judges import judgements
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import JudgeConfig, Recipe
 from seqdistill.records import Prompt, conversation_text, file_sha256, read_jsonl
@@ -32,9 +34,6 @@ from seqdistill.stages.evaluate.statistics.preference import corrected_mean, cor
 from seqdistill.stages.evaluate.table import cell_of, groups_of
 from seqdistill.tasks.rubrics import Rubric, load_rubric
 
-TRIAL = 20  # replies: when none of the first can be read, no more are paid for
-REFUSED = ("http 400", "http 422")
-FORMED = ("openai", "vllm")  # engines that hold a reply to a schema
 CHOICES = ("first", "second", "tie")
 LABELS = {"student": 1.0, "teacher": 0.0, "tie": 0.5}
 NEXT = 20  # labels to buy that are named
@@ -74,12 +73,7 @@ def judge_settings(recipe: Recipe) -> dict[str, Any]:
             raise UsageError("[eval] labels need the judge they correct", "add pairwise = true to [eval] (--pairwise)")
         return {}
     config, rubric = recipe.judge, _rubric(recipe.judge)
-    if not config.model:
-        raise UsageError("[eval] pairwise: no judge is configured", "pass --judge, or set model in the recipe's [judge]")
-    price_of(config.price, "judge")
-    if config.budget is not None and not config.price:
-        raise UsageError(f"[judge] budget = {config.budget:g} needs a price", "price = { prompt = 0.10, completion = 0.40 }")
-    found = {"judge.model": identity(config), "judge.rubric": rubric.sha256, "judge.max_tokens": config.max_tokens}
+    found = settings_of(config, rubric, "[eval] pairwise")
     if recipe.eval.labels:
         read_labels(Path(recipe.eval.labels))
         found["judge.labels"] = file_sha256(Path(recipe.eval.labels))
@@ -207,8 +201,16 @@ def numbers_of(
 
 
 def _spent_by_others(journal: Journal, judge: str) -> float:
-    """What of the journal is not the judge's, paid or held: its own budget does not count it."""
-    mine = sum(row.get("usd") or 0.0 for row in journal.rows() if row["model"] == judge and row.get("paid", True))
+    """What of the journal is not the judge's, paid or held: its own budget does not count it.
+
+    The same model may be the teacher, too: a judgement's id says that it is one. What of its holds is whose is not known: they
+    are the judge's.
+    """
+    mine = sum(
+        row.get("usd") or 0.0
+        for row in journal.rows()
+        if row["model"] == judge and ":judge:" in row["id"] and row.get("paid", True)
+    )
     held = sum(hold.usd or 0.0 for hold in journal.spending.holds.values() if hold.model != judge)
     return max(0.0, journal.spending.paid_usd - mine) + held
 
@@ -218,43 +220,15 @@ async def _ask(
 ) -> list[tuple[Request, Completion]]:
     """Two requests a pair with their replies, the student first in the first of them."""
     found: list[tuple[Request, Completion]] = []
-    schema = rubric.schema if config.engine in FORMED else None
-    async with asker:
-        for part in (pairs[: TRIAL // 2], pairs[TRIAL // 2 :]):
-            requests, failed = await _send(asker, source, config, rubric, schema, part)
-            if schema and part and len(failed) == len(requests) and all(one.error in REFUSED for one in failed.values()):
-                schema = None  # an endpoint that takes no schema: the rubric says in words what to reply
-                requests, failed = await _send(asker, source, config, rubric, schema, part)
-            found += answers(asker.journal, source.identity, requests, failed)
-            progress.advance(len(requests))
-            readable = [one for _, one in found if one.error is None]
-            if len(readable) >= TRIAL and all(rubric.read(one.content) is None for one in readable):
-                cut = sum(one.finish_reason == "length" for one in readable)
-                raise SeqdistillError(
-                    f"none of the judge's first {len(readable)} replies has a choice, {cut} were cut off at judge.max_tokens; "
-                    f"the first is {readable[0].content[:200]!r}",
-                    f"expected a JSON object with one, as {rubric.path} specifies: change the rubric, raise judge.max_tokens "
-                    "(--judge-max-tokens), or use another judge; nothing more was requested",
-                )
-    missing = [one for _, one in found if one.error is not None and one.error not in PERMANENT_ERRORS]
-    if missing:
-        raise Incomplete(
-            f"{len(missing)} judgements are missing; the first reason: {missing[0].message}",
-            f"run again to request {len(missing)}; what was answered is kept",
-        )
+
+    def requests_of(pair: Pair, schema: dict[str, Any] | None) -> list[Request]:
+        return [pair.request(rubric, config, schema, student_first=first) for first in (True, False)]
+
+    async with aclosing(judgements(asker, source, config, rubric, pairs, requests_of)) as parts:
+        async for part in parts:
+            found += part.replies
+            progress.advance(len(part.replies))
     return found
-
-
-async def _send(
-    asker: Asker,
-    source: Source,
-    config: JudgeConfig,
-    rubric: Rubric,
-    schema: dict[str, Any] | None,
-    pairs: Sequence[Pair],
-) -> tuple[list[Request], dict[str, Completion]]:
-    requests = [pair.request(rubric, config, schema, student_first=first) for pair in pairs for first in (True, False)]
-    return requests, await failures(asker, source, requests)
 
 
 # --- what it found ----------------------------------------------------------------------------------------------------

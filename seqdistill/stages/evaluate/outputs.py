@@ -1,6 +1,7 @@
 """Answers that exist already, from a file, matched with the test prompts. Sends no requests.
 
-A line is {"id" or "prompt", "completion"}; samples.jsonl and predictions.jsonl of another run are such files too.
+A line is {"id" or "prompt", "completion"}; samples.jsonl and predictions.jsonl of another run are such files too, the latter
+with its student's answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,18 +22,20 @@ HINT = 'a line is {"id" or "prompt": ..., "completion": "text"}; the id is the p
 def read_outputs(path: Path, prompts: Sequence[Prompt], template: Template) -> dict[str, Completion]:
     """The answers of a file by prompt id, the first of several; lines of other prompts are left out.
 
+    Where lines name their `model`, those of "student" are taken: predictions.jsonl has the answers of all that were compared.
     A prompt is matched by its id, by either view of its messages, by the user's last message, or by what the task's template
-    makes of the line. Raises UsageError naming file and line.
+    makes of the line. Raises UsageError naming file and line, and for answers of several other models to one prompt.
     """
     ids = {prompt.id for prompt in prompts}
     by_view = {prompt_id(view): prompt.id for prompt in prompts for view in (prompt.teacher_messages, prompt.messages)}
     by_text = {view[-1]["content"]: prompt.id for prompt in prompts for view in (prompt.teacher_messages, prompt.messages)}
-    found: dict[str, Completion] = {}
+    by_model: dict[str, dict[str, Completion]] = {}
     for place, row in read_jsonl(path):
         if "completion" not in row:
             raise UsageError(f"{place}: the line has no completion; its keys are {', '.join(row) or 'none'}", HINT)
         own = [str(row[key]) for key in ("prompt_id", "id") if row.get(key) is not None]
         name = next((one for one in own if one in ids), None) or _by_prompt(row, by_view, by_text, template)
+        found = by_model.setdefault(row["model"] if isinstance(row.get("model"), str) else "", {})
         if name is not None and name not in found and (text := _text(row["completion"], place)) is not None:
             found[name] = Completion(
                 name,
@@ -41,6 +44,19 @@ def read_outputs(path: Path, prompts: Sequence[Prompt], template: Template) -> d
                 prompt_tokens=_count(row.get("prompt_tokens")),
                 completion_tokens=_count(row.get("completion_tokens", row.get("tokens"))),
             )
+    return by_model["student"] if by_model.get("student") else _together(by_model, path)
+
+
+def _together(by_model: Mapping[str, Mapping[str, Completion]], path: Path) -> dict[str, Completion]:
+    found: dict[str, Completion] = {}
+    for answers in by_model.values():
+        if twice := found.keys() & answers.keys():
+            names = ", ".join(name or "no name" for name in by_model)
+            raise UsageError(
+                f"{path}: answers of several models ({names}) to one prompt, as to {min(twice)!r}",
+                "name a file that has the answers of one model",
+            )
+        found |= answers
     return found
 
 

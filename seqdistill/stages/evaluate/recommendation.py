@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from seqdistill.stages.evaluate.cost import usd_with_samples
+from seqdistill.stages.evaluate.cost import teacher_share, usd_in_service
 from seqdistill.stages.evaluate.shown import count, counterpart, percent, points, usd, usd_per_1000
 from seqdistill.stages.evaluate.verdict import STOPS_WANTED, faster
 
@@ -15,6 +15,7 @@ Scores = dict[str, Any]
 Answer = Literal["yes", "partly", "no", "open"]
 GOOD = ("BETTER", "EQUIVALENT", "NON-INFERIOR")
 STEPS = 3  # more would not be read
+FREE_TEACHER = "the teacher's price is 0, and what its machine costs an hour, [teacher] hourly_usd, is not in the recipe"
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,15 @@ def _saves(scores: Scores) -> Fact:
     mine, teachers = (usd_per_1000(scores, role) for role in ("student", "teacher"))
     if mine is None or not teachers:
         short = f"{facts[0][:1].upper()}{facts[0][1:]}" if facts else "Not known"
-        rest = "; ".join([*facts[1:], "what it saves in USD is not known: the recipe lacks prices"])
+        reason = "the recipe lacks prices" if teachers is None or mine is None else FREE_TEACHER
+        rest = "; ".join([*facts[1:], f"what it saves in USD is not known: {reason}"])
         return Fact(short, f"{rest[:1].upper()}{rest[1:]}.")
-    mine = usd_with_samples(mine, (scores.get("cost") or {}).get("terms", {}))
-    less = 100 * (1 - mine / teachers)
+    terms = (scores.get("cost") or {}).get("terms", {})
+    in_service, share = usd_in_service(mine, teachers, terms), teacher_share(terms)
+    less = 100 * (1 - in_service / teachers)
     short = f"{less:.0f}% of the cost" if less >= 0 else f"Nothing: it costs {-less:.0f}% more"
-    costs = f"{usd(mine)} instead of {usd(teachers)} USD for 1,000 requests"
+    still = f", the {share:.0%} included that the teacher still answers" if share else ""
+    costs = f"{usd(in_service)} instead of {usd(teachers)} USD for 1,000 requests{still}"
     even = scores.get("break_even_requests")
     paid = [f"paid back after {even:,.0f} requests"] if isinstance(even, (int, float)) else []
     return Fact(short, "; ".join([costs, *paid, *facts]) + ".")
@@ -182,8 +186,10 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
     judge = scores.get("judge") or {}
     if judge.get("next_labels") and not judge.get("labels"):
         yield Step(f"Label the {len(judge['next_labels'])} prompts of judge.next_labels by hand: they correct the judge.")
-    if usd_per_1000(scores, "student") is None or not usd_per_1000(scores, "teacher"):
-        keys = (scores.get("cost") or {}).get("missing") or ["[teacher] price"]
+    prices = [usd_per_1000(scores, role) for role in ("student", "teacher")]
+    if None in prices or not prices[1]:
+        keys = (scores.get("cost") or {}).get("missing") if None in prices else ["[teacher] hourly_usd"]
+        keys = keys or ["[teacher] price"]
         yield Step(f"Write {_listed(keys)} into the recipe: then it says what is saved in USD.")
     if not scores["slices"]:
         yield Step('Name a "slice" in the test rows, to see which kinds of prompts the student can take.')

@@ -8,6 +8,7 @@ with pairwise.
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 
 from seqdistill.cards import write_model_card
@@ -47,7 +48,10 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
     )
     paths = paths_of(run, names)
     if record.up_to_date():
-        return EvalResult(scores_in(paths["scores"]), paths, 0.0, up_to_date=True)
+        scores = scores_in(paths["scores"])
+        with suppress(OSError):  # a run that cannot be written
+            write_model_card(run, scores)  # the teacher's terms may be known since
+        return EvalResult(scores, paths, 0.0, up_to_date=True)
     with run.locked("eval"):
         for difference in record.differences():
             progress.note(f"eval: {difference}")

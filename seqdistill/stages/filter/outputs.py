@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from seqdistill.records import atomic_write, to_line
 from seqdistill.stages.filter.report import Rejections
 from seqdistill.stages.filter.scan import Facts, Rows
-from seqdistill.stages.filter.scoring.choice import Choice
 
 OUTPUTS = ("train.jsonl", "validation.jsonl", "rejected.jsonl")
 
@@ -41,10 +40,12 @@ def _held_out(facts: Facts, rejections: Rejections) -> NDArray[np.bool_]:
     return facts.held_out & ~facts.held_out[kept].all()
 
 
-def write_baselines(folder: Path, facts: Facts, rejections: Rejections, choice: Choice, read: Rows) -> dict[str, int]:
+def write_baselines(
+    folder: Path, facts: Facts, rejections: Rejections, baselines: dict[str, set[int]], read: Rows
+) -> dict[str, int]:
     """Writes train-random.jsonl and train-longest.jsonl, if they are configured; returns their row counts."""
     counts, held_out = dict[str, int](), _held_out(facts, rejections)
-    for kind, chosen in choice.baselines.items():
+    for kind, chosen in baselines.items():
         name = f"train-{kind}.jsonl"
         counts[name] = 0
         with atomic_write(folder / name) as file:

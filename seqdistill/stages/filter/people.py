@@ -22,27 +22,40 @@ from seqdistill.stages.filter.scan import Facts, Rows, hashes_of
 
 @dataclass(frozen=True)
 class Reviewed:
-    """What people decided: the rows they edited, and the counts for the report."""
+    """What people decided that counts, and how often, for the report."""
 
-    edited: set[int]
+    rejected: dict[int, str]  # by row: the reason
+    kept: dict[int, Decision]
     counts: dict[str, int]
 
+    @property
+    def edited(self) -> set[int]:
+        """The rows whose completion a person wrote."""
+        return {row for row, decision in self.kept.items() if decision.decision == "edit"}
 
-def apply_decisions(
-    decisions: dict[str, Decision],
-    final: Container[int],
-    facts: Facts,
-    rejections: Rejections,
-    config: PersonalDataConfig,
-    read: Rows,
+    def reject(self, rejections: Rejections) -> None:
+        """Rejects what people rejected, so that the next best of its prompt can be chosen."""
+        for row, reason in self.rejected.items():
+            rejections.reject(row, Rejection(RULE, reason))
+
+    def keep(self, rejections: Rejections, read: Rows) -> None:
+        """Keeps what people accepted or edited, whatever rule rejected it."""
+        for row, decision in self.kept.items():
+            rejections.accept(row)
+            if decision.decision == "edit":
+                read.change(row, partial(_edited, decision=decision))
+
+
+def reviewed_rows(
+    decisions: dict[str, Decision], final: Container[int], facts: Facts, config: PersonalDataConfig, read: Rows
 ) -> Reviewed:
-    """Lets people's decisions overrule the rejections.
+    """What people decided about rows.
 
     Left out and counted: decisions on a completion that has changed since, on ids that are not there, and those that would
     bring a test item (the rows in `final`) into training.
     """
     counts = summary(decisions) | {"stale": 0, "unknown": 0, "refused": 0}
-    edited = set[int]()
+    found = Reviewed({}, {}, counts)
     rows = _rows_of(decisions, facts, read)
     for name, decision in sorted(decisions.items()):
         row = rows.get(name)
@@ -53,13 +66,10 @@ def apply_decisions(
         elif stale(decision, _masked(read(row), config) if config.action == "mask" else read(row)):
             counts["stale"] += 1
         elif (reason := apply(decision, read(row))[1]) is not None:
-            rejections.reject(row, Rejection(RULE, reason))
+            found.rejected[row] = reason
         else:
-            rejections.accept(row)
-            if decision.decision == "edit":
-                edited.add(row)
-                read.change(row, partial(_edited, decision=decision))
-    return Reviewed(edited, counts)
+            found.kept[row] = decision
+    return found
 
 
 def _rows_of(decisions: dict[str, Decision], facts: Facts, read: Rows) -> dict[str, int]:

@@ -81,6 +81,16 @@ class Rejections:
         self.by_row.pop(row, None)
         self.kept_by.pop(row, None)
 
+    def settle(self) -> None:
+        """Where the row that was kept instead was rejected later, names the one that is kept in the end, or none."""
+        for row, better in list(self.kept_by.items()):
+            while better in self.by_row and better in self.kept_by:
+                better = self.kept_by[better]
+            if better in self.by_row:
+                del self.kept_by[row]
+            else:
+                self.kept_by[row] = better
+
     def kept(self, order: Ints) -> Ints:
         """The rows of `order` without a rejection."""
         gone = np.zeros(self.rows, bool)

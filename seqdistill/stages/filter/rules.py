@@ -17,7 +17,7 @@ from seqdistill.stages.filter.checks.duplicates import exact_duplicates
 from seqdistill.stages.filter.checks.languages import slips
 from seqdistill.stages.filter.checks.near_duplicates import near_duplicates
 from seqdistill.stages.filter.checks.stock_phrases import StockPhrase, stock_phrases
-from seqdistill.stages.filter.checks.words import Ints
+from seqdistill.stages.filter.checks.words import Ints, mix
 from seqdistill.stages.filter.rejection import Rejection, setting
 from seqdistill.stages.filter.report import Rejections
 from seqdistill.stages.filter.scan import Facts, Rows, hashes_of
@@ -93,30 +93,43 @@ def drop_constants(facts: Facts, rejections: Rejections, config: IntegrityConfig
     return found
 
 
-def drop_duplicates(facts: Facts, rejections: Rejections, order: Ints, scope: str) -> None:
-    """Rejects all but the best of equal rows; near-duplicates in this scope would reject most of them too."""
-    kept_by = exact_duplicates(facts.digests, rejections.kept(order))
+def drop_duplicates(facts: Facts, rejections: Rejections, order: Ints, scope: str, within: bool = False) -> None:
+    """Rejects all but the best of equal rows, `within` each prompt or of all; near-duplicates would reject most of them too."""
+    digests = np.bitwise_xor(facts.digests, facts.prompts[:, None]) if within else facts.digests
+    kept_by = exact_duplicates(digests, rejections.kept(order))
     alone = (setting("duplicates", False),)
     for row in np.flatnonzero(kept_by >= 0).tolist():
         better = int(kept_by[row])
         near_too = scope != "off" and facts.numbers[row] == facts.numbers[better]
         would_keep = (*alone, ALL_NEAR) if near_too else alone
-        rejections.reject(row, Rejection("duplicate", "the same text as a row that is kept", would_keep), better)
+        rejections.reject(row, Rejection("duplicate", "the same text as a better row", would_keep), better)
 
 
 def drop_near_duplicates(
-    facts: Facts, rejections: Rejections, order: Ints, config: NearDuplicatesConfig, read: Rows, progress: Progress
+    facts: Facts,
+    rejections: Rejections,
+    order: Ints,
+    config: NearDuplicatesConfig,
+    read: Rows,
+    progress: Progress,
+    within: bool = False,
 ) -> None:
-    """Rejects the rows that almost repeat a better one. Raises SeqdistillError when the guard stops it."""
+    """Rejects the rows that almost repeat a better one, `within` their prompt or anywhere. Raises where the guard stops it."""
     if config.scope == "off":
         return
     rows = rejections.kept(order)
     floor = FLOOR * config.similarity if config.scope == "pair" else 0.0
-    matches = near_duplicates(facts.sets, facts.numbers, rows, config.similarity, floor, progress)
+    compared, same = rows, facts.numbers
+    if within:
+        _, prompt, counts = np.unique(facts.prompts[rows], return_inverse=True, return_counts=True)
+        compared, same = rows[counts[prompt] > 1], mix(facts.numbers + mix(facts.prompts.copy()))
+        if not len(compared):
+            return
+    matches = near_duplicates(facts.sets, same, compared, config.similarity, floor, progress)
     gone = np.flatnonzero(matches.kept_by >= 0)
     _guard(facts, rows, gone, matches.kept_by[gone], config, read)
     for row in gone.tolist():
-        reason = f"{config.scope} similarity {matches.similarity[row]:.3f} to a row that is kept, at least {config.similarity}"
+        reason = f"{config.scope} similarity {matches.similarity[row]:.3f} to a better row, at least {config.similarity}"
         would_keep = ALL_NEAR if matches.repeats[row] else setting("near_duplicates.similarity", 1.0)
         rejections.reject(row, Rejection("near_duplicate", reason, (would_keep,)), int(matches.kept_by[row]))
 

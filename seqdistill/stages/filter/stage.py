@@ -21,13 +21,14 @@ from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import FilterConfig, Recipe, settings
 from seqdistill.records import is_hub_source, text_without_system, write_json
+from seqdistill.rights import stated_rights, terms_settings
 from seqdistill.run_prompts import run_prompts
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.filter.agreement import agreement_report
 from seqdistill.stages.filter.checks.contamination import Item, ItemIndex, items_of
 from seqdistill.stages.filter.checks.words import Ints
 from seqdistill.stages.filter.outputs import write, write_baselines
-from seqdistill.stages.filter.people import apply_decisions, drop_personal_data, mask_personal_data
+from seqdistill.stages.filter.people import drop_personal_data, mask_personal_data, reviewed_rows
 from seqdistill.stages.filter.rejection import Rejection, in_words
 from seqdistill.stages.filter.report import Rejections, report, warnings_of
 from seqdistill.stages.filter.rules import (
@@ -94,15 +95,24 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         shared = drop_contaminated(facts, rejections, items, config.contamination, read)
         of_groups = drop_test_groups(facts, rejections, groups, config.contamination, read)
         final = facts.hits.keys() | of_groups if config.contamination.action == "drop" else set[int]()
+        reviewed = reviewed_rows(decisions, final, facts, config.personal_data, read)
         if config.score.by == "judge":  # tried out: templated data is an error before the judge is paid for it
             _drop_repetitions(facts, rejections.copy(), order, config, read, progress)
         chooser = Chooser(run, recipe, form, facts.prompts, facts.held_out, read, progress)
         scored = chooser.score(rejections.kept(np.arange(len(facts))))
         drop_personal_data(facts, rejections, config.personal_data)
+        reviewed.reject(rejections)
         # Only now: of rows that repeat each other, the best is kept, and none that another rule would drop.
-        _drop_repetitions(facts, rejections, scored.best_first(order), config, read, progress)
+        best_first = scored.best_first(order)
+        of_prompt = config.score.by != "none" and config.select.among == "prompt"
+        _drop_repetitions(facts, rejections, best_first, config, read, progress, within=of_prompt)
+        candidates = rejections.kept(np.arange(len(facts)))
         choice = _choose(chooser, scored, config, rejections)
-        reviewed = apply_decisions(decisions, final, facts, rejections, config.personal_data, read)
+        if of_prompt:  # only a row that is chosen takes the place of another prompt's
+            _drop_repetitions(facts, rejections, best_first, config, read, progress)
+        baselines = chooser.baselines(candidates, rejections.by_row)
+        reviewed.keep(rejections, read)
+        rejections.settle()
         personal = mask_personal_data(facts, reviewed, config.personal_data, read)
 
         agreed = agreement_report(facts.agreements, facts.labels, facts.slices, rejections.kept(np.arange(len(facts))))
@@ -119,7 +129,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "review": reviewed.counts,
         }
         with record.new_files() as new:
-            counts = write(new, facts, rejections, read) | write_baselines(new, facts, rejections, choice, read)
+            counts = write(new, facts, rejections, read) | write_baselines(new, facts, rejections, baselines, read)
             write_json(new / "report.json", document)
         kept = counts["train.jsonl"] + counts["validation.jsonl"]
         assert len(facts) == kept + counts["rejected.jsonl"] == document["read"] and kept == document["kept"]
@@ -136,6 +146,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         record.finish(
             {**counts, "report.json": None},
             config=asdict(config),
+            rights=stated_rights(recipe),
             result=result,
             funnel=document["funnel"],
             usage={"judge": {"usd": judge["usd"]}} if judge else {},
@@ -204,7 +215,9 @@ def _settings(recipe: Recipe, form: AnswerForm) -> dict[str, Any]:
         for name, value in asdict(form).items()
         if value and (recipe.filter.schema or recipe.filter.score.by == "vote")
     }
-    for_the_card = {"teacher.license": recipe.teacher.license}
+    for_the_card = {"teacher.license": recipe.teacher.license, **terms_settings(recipe)}
+    if any(one.license != recipe.teacher.license for one in recipe.teachers):
+        for_the_card["teachers.license"] = [one.license for one in recipe.teachers]
     columns = {"task.columns": recipe.task.columns} if recipe.task.columns else {}
     return (
         own
@@ -236,18 +249,24 @@ def test_items(recipe: Recipe, progress: Progress) -> tuple[list[Item], set[str]
 
 
 def _drop_repetitions(
-    facts: Facts, rejections: Rejections, order: Ints, config: FilterConfig, read: Rows, progress: Progress
+    facts: Facts,
+    rejections: Rejections,
+    order: Ints,
+    config: FilterConfig,
+    read: Rows,
+    progress: Progress,
+    within: bool = False,
 ) -> None:
-    """Rejects the rows that repeat one that is earlier in `order`."""
+    """Rejects the rows that repeat one that is earlier in `order`, `within` their prompt or anywhere."""
     if config.duplicates:
-        drop_duplicates(facts, rejections, order, config.near_duplicates.scope)
-    drop_near_duplicates(facts, rejections, order, config.near_duplicates, read, progress)
+        drop_duplicates(facts, rejections, order, config.near_duplicates.scope, within)
+    drop_near_duplicates(facts, rejections, order, config.near_duplicates, read, progress, within)
 
 
 def _choose(chooser: Chooser, scored: Scored, config: FilterConfig, rejections: Rejections) -> Choice:
     """Rejects the remaining rows that are not chosen."""
     if config.score.by == "none":
-        return Choice({}, {}, {})
+        return Choice({}, {})
     choice = chooser.choose(rejections.kept(np.arange(rejections.rows)), scored)
     for row, (why, better) in sorted(choice.rejected.items()):
         rejections.reject(row, Rejection(why.rule, why.reason, why.would_keep), better)

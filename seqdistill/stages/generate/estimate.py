@@ -1,51 +1,35 @@
 """What a run will cost, before it is paid: counts, tokens, money and time, from a few real answers with a probe.
 
-Decides what is extrapolated from what. The real answers are in the journal: they are not paid for again.
+Decides which answers are looked at; what follows from them is `extrapolation`'s. The real answers are in the journal: they are
+not paid for again.
 """
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from math import ceil
+from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from seqdistill.engines import Completion
 from seqdistill.engines.replies import as_dict
 from seqdistill.errors import SeqdistillError
 from seqdistill.journal.asking import answer
-from seqdistill.journal.budget import spending, typical
+from seqdistill.journal.budget import spending
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
-from seqdistill.recipe.tables import GenerateConfig, Recipe
-from seqdistill.records import Message, write_json
+from seqdistill.recipe.tables import Recipe
+from seqdistill.records import write_json
 from seqdistill.runs import Run
 from seqdistill.stages.generate.asking import ask_teachers
+from seqdistill.stages.generate.extrapolation import Estimate, by_teacher, chain_of, extrapolate
 from seqdistill.stages.generate.first_answers import CheckFirst
 from seqdistill.stages.generate.inputs import Inputs
-from seqdistill.stages.generate.plan import Planned
+from seqdistill.stages.generate.plan import Planned, repeats
 from seqdistill.stages.generate.samples import Counts
 
-BYTES_A_TOKEN = 4  # of English text; used only while no answer has reported the real count
 MOST_ANSWERS_READ = 1000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The whole run before it starts; money and time of the whole and, separately, of what is still to be requested."""
-
-    prompts: int
-    requests: int
-    missing: int  # requests that no journal answers yet
-    first_prompt: list[Message]  # as the teacher will see it
-    answers: int  # real answers that the figures rest on; 0: every answer is taken to be as long as max_tokens allows
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float | None  # None without a price
-    missing_usd: float | None
-    missing_seconds: float | None  # None without real answers, and for batches
 
 
 def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0, check_first: CheckFirst | None = None) -> Estimate:
@@ -66,13 +50,17 @@ def estimate(run: Run, recipe: Recipe, progress: Progress, probe: int = 0, check
         if probe:
             some = _spread([one for one in plan if not _holding(journals, one)], probe)
             _probe(run, journals[0], inputs, some, progress, check_first)
-        known = [
-            (one, answer(journal, one.teacher.identity, one.request, {}))
-            for one in _spread([one for one in plan if _holding(journals, one)], MOST_ANSWERS_READ)
-            for journal in _holding(journals, one)[:1]
-        ]
         missing = [one for one in plan if not _holding(journals, one)]
-    result = _extrapolate(plan, missing, known, recipe.generate)
+        answered = [one for one in plan if _holding(journals, one)]
+        found = [
+            chain_of(one, lambda planned: _answer(journals, planned), repeats(recipe.generate))
+            for one in _spread(answered, MOST_ANSWERS_READ)
+        ]
+    result = extrapolate(plan, missing, found, recipe.generate)
+    if found and (unknown := by_teacher(plan).keys() - {chain.planned.teacher.name for chain in found}):
+        progress.note(
+            f"generate: no answer of {', '.join(sorted(unknown))} is known: they are taken to be as long as max_tokens allows"
+        )
     write_json(run.file("generate", "estimate.json"), {"fingerprint": inputs.record.fingerprint, **asdict(result)})
     return result
 
@@ -102,15 +90,31 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def place(request_id: str) -> tuple[str, int]:
-    """The prompt's id and the sample's number in a request's id, PROMPT:TEACHER:N."""
-    rest, _, number = request_id.rpartition(":")
-    return rest.partition(":")[0], int(number) if number.isdecimal() else -1
+def places(prompts: Collection[str]) -> Callable[[str], tuple[str, int] | None]:
+    """Reads a request's id, PROMPT:TEACHER:N: the prompt's id and the sample's number; None for other prompts than these.
+
+    Both names may hold colons: of two prompts that fit, it is the longer one's.
+    """
+
+    def place(request_id: str) -> tuple[str, int] | None:
+        rest, _, number = request_id.rpartition(":")
+        while ":" in rest:
+            rest = rest.rpartition(":")[0]
+            if rest in prompts:
+                return rest, int(number) if number.isdecimal() else -1
+        return None
+
+    return place
 
 
 def _holding(journals: Sequence[Journal], planned: Planned) -> list[Journal]:
     """The journals that answer a request: this run's, and those whose answers are taken with --reuse."""
     return [journal for journal in journals if journal.holds(planned.teacher.identity, planned.request)]
+
+
+def _answer(journals: Sequence[Journal], planned: Planned) -> Completion | None:
+    holding = _holding(journals, planned)
+    return answer(holding[0], planned.teacher.identity, planned.request, {}) if holding else None
 
 
 def _probe(
@@ -129,61 +133,11 @@ def _probe(
 
 
 def _spread(plan: Sequence[Planned], count: int) -> list[Planned]:
-    """`count` requests of a plan, evenly spread over it."""
+    """`count` requests of a plan, evenly spread over it; of each teacher its share, and at least one if there are enough."""
     if len(plan) <= count:
         return list(plan)
-    return [plan[place * len(plan) // count] for place in range(count)]
-
-
-def _extrapolate(
-    plan: Sequence[Planned], missing: Sequence[Planned], known: Sequence[tuple[Planned, Completion]], config: GenerateConfig
-) -> Estimate:
-    """Prompt tokens by the bytes of each prompt, at the ratio of the known; completion tokens at the mean of the known, hidden
-    ones too.
-
-    Samples that come in one request share the prompt's tokens; an answer without prompt tokens is such a sharer.
-    """
-    reported = [(one, completion.prompt_tokens) for one, completion in known if completion.prompt_tokens]
-    ratio = sum(tokens for _, tokens in reported) / sum(_bytes(one) for one, _ in reported) if reported else 1 / BYTES_A_TOKEN
-    ratio *= ceil(config.samples / config.samples_per_request) / config.samples
-    length = fmean(completion.completion_tokens for _, completion in known) if known else config.max_tokens
-    each = typical([completion for _, completion in known]) if known else Completion("", completion_tokens=round(length))
-
-    def usd(some: Sequence[Planned]) -> float | None:
-        if not plan or any(one.teacher.price is None for one in plan):
-            return None
-        return sum(
-            price.usd(replace(each, prompt_tokens=round(_bytes(one) * ratio), batched=config.batch))
-            for one in some
-            if (price := one.teacher.price)
-        )
-
-    return Estimate(
-        prompts=len({one.prompt.id for one in plan}),
-        requests=len(plan),
-        missing=len(missing),
-        first_prompt=plan[0].request.messages,
-        answers=len(known),
-        prompt_tokens=round(sum(_bytes(one) for one in plan) * ratio),
-        completion_tokens=round(len(plan) * length),
-        usd=usd(plan),
-        missing_usd=usd(missing),
-        missing_seconds=_seconds(missing, fmean(c.seconds for _, c in known), ratio, length, config)
-        if known and not config.batch
-        else None,
-    )
-
-
-def _seconds(missing: Sequence[Planned], each: float, ratio: float, length: float, config: GenerateConfig) -> float:
-    """How long the missing will take: at the configured concurrency and limits a minute."""
-    at_once = {"openai": min(config.concurrency, max(1, len(missing)))}
-    tokens = sum(_bytes(one) for one in missing) * ratio + len(missing) * length
-    return max(
-        sum(each / at_once.get(one.teacher.config.engine, 1) for one in missing),
-        60 * len(missing) / config.requests_per_minute if config.requests_per_minute else 0.0,
-        60 * tokens / config.tokens_per_minute if config.tokens_per_minute else 0.0,
-    )
-
-
-def _bytes(planned: Planned) -> int:
-    return sum(len(message["content"].encode(errors="replace")) for message in planned.request.messages)
+    of_teachers = by_teacher(plan)
+    counts = Counter[str]()
+    for _ in range(count):
+        counts[max(of_teachers, key=lambda name: (not counts[name], len(of_teachers[name]) / (counts[name] + 1)))] += 1
+    return [of[place * len(of) // counts[name]] for name, of in of_teachers.items() for place in range(counts[name])]

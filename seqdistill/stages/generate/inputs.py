@@ -12,6 +12,7 @@ from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe, settings
 from seqdistill.records import is_hub_source
+from seqdistill.rights import terms_settings
 from seqdistill.run_prompts import pool_file, run_prompts
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests, teachers_of
@@ -45,6 +46,7 @@ class Inputs:
             [teacher.name, teacher.identity, teacher.weight, teacher.config.license, teacher.config.price]
             for teacher in teachers
         ]
+        fixed |= terms_settings(recipe)
         if recipe.task.columns:
             check_columns(recipe.task.columns)
             fixed["task.columns"] = recipe.task.columns

@@ -23,7 +23,7 @@ from seqdistill.rights import check_training_allowed, rights_of, teachers_in, un
 from seqdistill.run_prompts import rounds_of
 from seqdistill.runs import Run
 from seqdistill.stages.generate.asking import Outcome, ask_teachers
-from seqdistill.stages.generate.estimate import compare, place
+from seqdistill.stages.generate.estimate import compare, places
 from seqdistill.stages.generate.first_answers import CheckFirst
 from seqdistill.stages.generate.inputs import Inputs
 from seqdistill.stages.generate.plan import Planned
@@ -60,9 +60,8 @@ def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFir
     requested, and Incomplete when more requests failed than may, or the budget is reached: the others are written, and
     running again requests only what is missing.
     """
-    nothing_to_send = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
-    if nothing_to_send and (run.manifest("generate") or {}).get("imported"):
-        return _result(run, up_to_date=True)  # `import` has done this stage
+    if is_imported(run, recipe):
+        return _result(run, up_to_date=True)
     check_training_allowed(teachers_in(recipe))
     inputs = Inputs.of(run, recipe)
     if inputs.record.up_to_date():
@@ -77,6 +76,7 @@ def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFir
         budget = stack.enter_context(
             spending(run, journal, inputs.teachers, recipe.generate.budget, progress, note_spent=False)
         )
+        place = places({planned.prompt.id for planned in plan})
         if again := cost_of_repeats(journal, ((planned.teacher, planned.request) for planned in plan), place):
             progress.note(f"generate: {again}")
         outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others, check_first)
@@ -131,8 +131,13 @@ def _keeping_earlier(
 
 def is_up_to_date(run: Run, recipe: Recipe) -> bool:
     """Whether generate has nothing to do. Raises UsageError as it does."""
-    imported = recipe.task.prompts is None and (run.manifest("generate") or {}).get("imported")
-    return bool(imported) or Inputs.of(run, recipe).record.up_to_date()
+    return is_imported(run, recipe) or Inputs.of(run, recipe).record.up_to_date()
+
+
+def is_imported(run: Run, recipe: Recipe) -> bool:
+    """Whether `import` has done this stage: the recipe has nothing to send, no prompts or no teacher."""
+    nothing_to_send = recipe.task.prompts is None or not (recipe.teacher.model or recipe.teachers)
+    return nothing_to_send and bool((run.manifest("generate") or {}).get("imported"))
 
 
 def _about(inputs: Inputs) -> dict[str, Any]:

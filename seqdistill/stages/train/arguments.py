@@ -30,6 +30,7 @@ OURS = {
     **dict.fromkeys(
         ("resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit", "save_only_model"), _CHECKPOINTS
     ),
+    "ignore_data_skip": "a training that was interrupted resumes with the rows that it has not seen yet",
     **dict.fromkeys(("completion_only_loss", "assistant_only_loss", "chat_template_path", "eos_token", "pad_token"), _RENDERED),
     "chat_template_kwargs": "set [student] chat_template_kwargs",
     **dict.fromkeys(("teacher_model_name_or_path", "teacher_model_init_kwargs"), "set [teacher] model and its options"),
@@ -60,6 +61,23 @@ NOT_LOADED_WITH = {  # of model_init_kwargs: what would make the weights others 
     "token": "set HF_TOKEN in the environment",
     **dict.fromkeys(("subfolder", "gguf_file", "variant"), "name the files themselves in [student] model"),
     **dict.fromkeys(("quantization_config", "load_in_4bit", "load_in_8bit"), "set quantize in [train.lora]"),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layers", "n_layer"), "cut layers with --student shrink:N"),
+    **dict.fromkeys(
+        (
+            *(
+                "hidden_size",
+                "d_model",
+                "n_embd",
+                "intermediate_size",
+                "num_attention_heads",
+                "num_key_value_heads",
+                "head_dim",
+            ),
+            *("vocab_size", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok", "layer_types"),
+            *("tie_word_embeddings", "ignore_mismatched_sizes", "config", "state_dict"),
+        ),
+        "leave it out: the student's weights are as its config.json says",
+    ),
     **dict.fromkeys(("use_safetensors", "output_loading_info"), "leave it out: weights are read whole, from safetensors"),
 }
 
@@ -161,6 +179,11 @@ def trl_arguments(
     on_cpu = bool(passed.get("use_cpu")) or not torch.accelerator.is_available()
     if on_cpu and passed.get("fp16"):
         raise UsageError(f"{place} fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
+    if on_cpu and passed.get("activation_offloading"):
+        raise UsageError(
+            "[train.args] activation_offloading = true: there is no GPU whose memory it would save",
+            "leave activation_offloading out",
+        )
     if on_cpu and passed.get("bf16") and not _has_bfloat16():
         raise UsageError(
             f"{place} bf16 = true: this processor has no bfloat16 arithmetic and would emulate it, many times slower",

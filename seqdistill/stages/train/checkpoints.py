@@ -49,6 +49,7 @@ def open_work(work: Path, record: StageRecord, progress: Progress) -> Path | Non
                 f"train: cannot resume the training stopped at step {_step(whole[-1])}, starting over; changed: "
                 f"{'; '.join(differences)}"
             )
+        record.begin_anew()
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         write_json(work / SETTINGS, record.described())

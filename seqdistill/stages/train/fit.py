@@ -1,4 +1,4 @@
-"""The training itself, by the method's TRL trainer: a lesson in, a model folder out. Writes no manifest."""
+"""The training itself, by the method's TRL trainer: a setup in, a model folder out. Writes no manifest."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ from seqdistill.stages.train.checkpoints import checkpointing, stopping
 from seqdistill.stages.train.lora import loaded_student, move_base
 from seqdistill.stages.train.loss_log import last_losses, loss_log
 from seqdistill.stages.train.measured import out_of_memory
-from seqdistill.stages.train.methods import Lesson, Method
+from seqdistill.stages.train.methods import Method, TrainingSetup
 from seqdistill.stages.train.saving import write_model
 from seqdistill.stages.train.validation_answers import answering
 
@@ -45,7 +45,7 @@ class Fitted:
     loads_in: str  # the versions of transformers that load the model
 
 
-def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
+def prepared(method: Method, setup: TrainingSetup, log: Path) -> Any:
     """The method's trainer, with its model loaded and its batches checked; nothing is trained or written yet.
 
     Raises UsageError for what TRL refuses, and SeqdistillError when memory runs out or TRL would train on something else
@@ -54,26 +54,41 @@ def prepared(method: Method, lesson: Lesson, log: Path) -> Any:
     import torch
     from transformers import PrinterCallback, set_seed
 
-    arguments, progress = lesson.arguments, lesson.progress
+    arguments, progress = setup.arguments, setup.progress
     loading, arguments.model_init_kwargs = arguments.model_init_kwargs, None
     set_seed(arguments.seed)  # adapters begin at random
-    model = loaded_student(lesson.base.model, lesson.recipe.train.lora, loading or {})  # TRL would not see missing weights
+    model = loaded_student(setup.base.model, setup.recipe.train.lora, loading or {})  # TRL would not see missing weights
     try:
-        work, config = Path(arguments.output_dir), lesson.recipe.train
+        work, config = Path(arguments.output_dir), setup.recipe.train
         callbacks = [loss_log(log, progress), checkpointing(work)]
-        if (answers := answering(lesson)) is not None:
+        if (answers := answering(setup)) is not None:
             callbacks.append(answers)
         if config.best_by is not None:  # behind the answers, which it may choose by
             callbacks.append(keep_best(work, config.best_by, config.early_stopping))
         with logged_beside(work):
-            trainer = method.trainer(replace(lesson, model=model), callbacks)
+            trainer = method.trainer(replace(setup, model=model), callbacks)
     except torch.OutOfMemoryError as error:
         raise out_of_memory(error) from error
     except (ImportError, RuntimeError, ValueError) as error:
         raise _refused(error, arguments) from error
     arguments.model_init_kwargs = loading
     trainer.remove_callback(PrinterCallback)  # it prints on stdout
+    _validate_on_all(trainer)
     return trainer
+
+
+def _validate_on_all(trainer: Any) -> None:
+    """Has a trainer validate on every row: dataloader_drop_last is of training steps, and would leave rows out unmentioned."""
+    loader = trainer.get_eval_dataloader
+
+    def of_all_rows(*how: Any, **named: Any) -> Any:
+        dropping, trainer.args.dataloader_drop_last = trainer.args.dataloader_drop_last, False
+        try:
+            return loader(*how, **named)
+        finally:
+            trainer.args.dataloader_drop_last = dropping
+
+    trainer.get_eval_dataloader = of_all_rows
 
 
 def fit(

@@ -43,6 +43,14 @@ def last_losses(history: list[dict[str, Any]]) -> tuple[float | None, float | No
     return (sum(last) / len(last) if last else None), (validated[-1] if validated else None)
 
 
+def diverged(what: str, arguments: Any) -> SeqdistillError:
+    """The error for a training whose loss or weights are no longer numbers."""
+    return SeqdistillError(
+        f"training diverged: {what}",
+        f"lower learning_rate in [train.args] (it is {arguments.learning_rate:g}), then run again",
+    )
+
+
 def loss_log(path: Path, progress: Progress) -> Any:
     """A trainer callback that appends to `path` as the training goes. Resuming, it begins with the checkpoint's own entries.
 
@@ -61,16 +69,14 @@ def loss_log(path: Path, progress: Progress) -> Any:
             progress.advance()
 
         def on_log(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-            line = row(state.log_history[-1])
+            entry = state.log_history[-1]
+            line = row(entry)
+            watched = ("loss", "eval_loss") if args.fp16 else ("loss", "eval_loss", "grad_norm")
+            for name in (*watched, "train_loss"):  # the last is of all steps, those that no other entry reports among them
+                if entry.get(name) is not None and not math.isfinite(entry[name]):
+                    raise diverged(f"{name} is {entry[name]} at step {state.global_step}", args)
             if line is None:
                 return
-            watched = ("loss", "eval_loss") if args.fp16 else ("loss", "eval_loss", "grad_norm")
-            for name in watched:
-                if line[name] is not None and not math.isfinite(line[name]):
-                    raise SeqdistillError(
-                        f"training diverged: {name} is {line[name]} at step {state.global_step}",
-                        f"lower learning_rate in [train.args] (it is {args.learning_rate:g}), then run again",
-                    )
             if state.is_world_process_zero:
                 append(path, line)
             name = "loss" if line["loss"] is not None else "eval_loss"

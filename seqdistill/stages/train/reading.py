@@ -6,10 +6,11 @@ Does not load weights and renders nothing.
 from dataclasses import dataclass
 from typing import Any
 
+from seqdistill.engines.chat_templates import configured_template, set_defaults
+from seqdistill.engines.generation_config import stop_ids
 from seqdistill.engines.loading import generation_config, load, named
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe
-from seqdistill.stages.train.rendering import chat_template, set_defaults
 from seqdistill.stages.train.shrink import listed_layers
 from seqdistill.stages.train.student import Student
 from seqdistill.stages.train.vocabulary import check_can_be_cut, read_kept
@@ -35,15 +36,14 @@ def read_student(student: Student, recipe: Recipe) -> Read:
     text = load("AutoConfig", student.source, what).get_text_config(decoder=True)
     if student.layers is not None:
         listed_layers(str(student.layers), config.layers, text.num_hidden_layers)
-    if recipe.student.chat_template is not None:
-        tokenizer.chat_template = chat_template(recipe.student.chat_template, recipe.student.chat_template_kwargs)
+    if (template := configured_template(recipe.student)) is not None:
+        tokenizer.chat_template = template
     else:
         set_defaults(tokenizer, recipe.student.chat_template_kwargs)
     if student.vocabulary == "task":
         check_can_be_cut(tokenizer)
     generation = generation_config(student.source, what)
-    stops = getattr(text if generation is None else generation, "eos_token_id", None)
-    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
+    stops = stop_ids(getattr(text if generation is None else generation, "eos_token_id", None))
     if any(type(stop) is not int for stop in stops):
         raise UsageError(f"{what}: its eos_token_id is {stops}, which are no token ids", "copy or download the model again")
     positions = getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length  # some models have no limit

@@ -25,7 +25,7 @@ from seqdistill.stages.train.fit import prepared, quiet
 from seqdistill.stages.train.launch import processes_of
 from seqdistill.stages.train.lora import check_lora
 from seqdistill.stages.train.measured import Cost, check_isolated, cost, make_savable, try_row
-from seqdistill.stages.train.methods import Lesson, Method, method_of
+from seqdistill.stages.train.methods import Method, TrainingSetup, method_of
 from seqdistill.stages.train.methods.sequence import trained_tokens
 from seqdistill.stages.train.mixing import mixed
 from seqdistill.stages.train.preflight import Checked, preflight
@@ -74,12 +74,12 @@ def make_ready(
 
     Raises UsageError for a student, rows or [train.args] that cannot be trained with; nothing is left behind then.
     """
-    read, lesson = _lesson(run, recipe, student, method, files, progress)
-    checked, arguments, samples = lesson.checked, lesson.arguments, lesson.samples
+    read, setup = _training_setup(run, recipe, student, method, files, progress)
+    checked, arguments, samples = setup.checked, setup.arguments, setup.samples
     prompts = {row.prompt_id: row.prompt for row in samples["train"]}
     try:
         base = shared(lambda: untrained(student, run, recipe.train.layers, prompts.values(), progress, read.kept))
-        trainer = prepared(method, replace(lesson, base=base), work_folder(run) / "log.jsonl")
+        trainer = prepared(method, replace(setup, base=base), work_folder(run) / "log.jsonl")
         packed = len(trainer.train_dataset) if getattr(arguments, "packing", False) else None
         if joining := next((name for name in JOINING if getattr(arguments, name, False)), None):
             check_isolated(trainer, checked.train, joining)
@@ -87,7 +87,7 @@ def make_ready(
             try_row(trainer, checked.train[0])
         unlike = _template_notes(recipe, read, samples["train"][0].prompt)
         notes = [*checked.notes, *read.notes, *make_savable(trainer.model), *(unlike or [])]
-        expected = _expected(trainer, lesson, method, packed=packed is not None, measure=measure)
+        expected = _expected(trainer, setup, method, packed=packed is not None, measure=measure)
     except BaseException:
         discard(run)
         raise
@@ -98,14 +98,14 @@ def make_ready(
             f"tokens of a sequence (it is {arguments.max_length})"
         )
     same_template = None if unlike is None else not unlike
-    found = {"name": method.name, **lesson.found}
+    found = {"name": method.name, **setup.found}
     return Ready(read, checked, arguments, base, trainer, expected, notes, found, same_template, packed)
 
 
-def _lesson(
+def _training_setup(
     run: Run, recipe: Recipe, student: Student, method: Method, files: Mapping[str, Path], progress: Progress
-) -> tuple[Read, Lesson]:
-    """The student's files, and the lesson that the trainer is built from, both checked. Raises UsageError."""
+) -> tuple[Read, TrainingSetup]:
+    """The student's files, and the setup that the trainer is built from, both checked. Raises UsageError."""
     check_lora(recipe.train.lora)
     check_arguments(recipe.train.args, method.config_class())
     method.check(run, recipe, student)
@@ -131,24 +131,25 @@ def _lesson(
     if recipe.train.edited_weight != 1 and not rows.counts.get("edited"):
         checked.notes.append(f"edited_weight = {recipe.train.edited_weight:g}: a person edited none of the rows")
     stops = list(dict.fromkeys((checked.end_of_turn, *read.stops)))
-    lesson = Lesson(
-        run, recipe, student, read.tokenizer, samples, checked, arguments, progress, stops, rows.weights, read.before_cuts
+    of_rows: dict[str, Any] = {"weights": rows.weights, "before_cuts": read.before_cuts}
+    setup = TrainingSetup(
+        run, recipe, student, read.tokenizer, samples, checked, arguments, progress, stops, read.limit, **of_rows
     )
-    check_answering(lesson)
-    lesson.found.update(rows.counts)
-    return read, replace(lesson, material=method.gather(lesson))
+    check_answering(setup)
+    setup.found.update(rows.counts)
+    return read, replace(setup, material=method.gather(setup))
 
 
-def _expected(trainer: Any, lesson: Lesson, method: Method, *, packed: bool, measure: bool) -> Cost:
+def _expected(trainer: Any, setup: TrainingSetup, method: Method, *, packed: bool, measure: bool) -> Cost:
     """What the training takes, from the longest sequences that it trains on."""
-    config = lesson.recipe.train
-    sizes = [(len(row.tokens), len(row.tokens) - row.start) for row in lesson.checked.train]
+    config = setup.recipe.train
+    sizes = [(len(row.tokens), len(row.tokens) - row.start) for row in setup.checked.train]
     if packed:
         sizes = [(len(one["input_ids"]), trained_tokens(one)) for one in trainer.train_dataset]
     longest, completion = (method.sequences * max(counts) for counts in zip(*sizes, strict=True))
     coming = 1 if launched() else processes_of(config)
     timed = measure and method.timed
-    return cost(trainer, longest, completion, config.batch_tokens, measure=timed, beside=lesson.beside, processes=coming)
+    return cost(trainer, longest, completion, config.batch_tokens, measure=timed, beside=setup.beside, processes=coming)
 
 
 def _cost_notes(arguments: Any, expected: Cost) -> Iterator[str]:

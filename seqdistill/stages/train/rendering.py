@@ -9,23 +9,23 @@ turns, and a tokenizer may merge line breaks across the seam. Then the answer's 
 """
 
 import copy
-import importlib.util
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.chat_templates import shipped_templates
 from seqdistill.errors import UsageError
-from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, Sample
 
 PROBE = [{"role": "user", "content": "Say yes."}]
 ANSWER = "yes"
 OPEN_THINK = re.compile(r"<think>\s*\Z")
-CLOSED_THINK = re.compile(r"</think>\s*\Z")
+CLOSES_THINK = re.compile(r"</think>|<channel\|>|</seed:think>|<\|END_THINKING\|>")
+EMPTY_THINK = re.compile(r"(?:<think>\s*</think>|<\|channel>thought\s*<channel\|>)\s*\Z")
+THINK_TAGS = ("<think>", "</think>", "<|channel>", "<channel|>")
 SWITCH = re.compile(r"(?<!\S)/(?:no_)?think(?!\S)")  # some templates act on it and leave it out
 
 
@@ -40,6 +40,7 @@ class Row:
     id: str
     tokens: list[int]
     start: int
+    answer: int  # where the answer itself begins, behind reasoning and what the template writes before it; else `start`
 
     @property
     def labels(self) -> list[int]:
@@ -67,11 +68,15 @@ class Template:
         self.control = set(tokenizer.all_special_ids) | added | self._stops
         self._behind = ""  # the text that the template writes behind an answer, which may contain a short one
         try:
-            row = self._rendered("a probe", PROBE, ANSWER, None)
-            self._behind = self._behind_answer(self._continued(self.prompt_text(PROBE), PROBE, ANSWER, None)[1], ANSWER)
+            self.end_of_turn = self._probed()
         except Unfit as error:
             raise UsageError(f"the student's chat template cannot be used for training: {error}", self._way_out) from None
-        self.end_of_turn = row.tokens[-1]
+
+    def _probed(self) -> int:
+        """The token that ends a turn; notes what is written behind an answer. Raises Unfit for an unfit template."""
+        row = self._rendered("a probe", PROBE, ANSWER, None)
+        self._behind = self._behind_answer(self._continued(self.prompt_text(PROBE), PROBE, ANSWER, None)[1], ANSWER)
+        return row.tokens[-1]
 
     def render(self, sample: Sample, reasoning: bool) -> Row:
         """One sample as tokens, with its reasoning before the answer where that is wanted and there. Raises Unfit."""
@@ -89,6 +94,11 @@ class Template:
         thought = (sample.reasoning or "").strip() if reasoning else ""
         prompt = self.prompt_text(sample.prompt)
         return [prompt, *self._continued(prompt, sample.prompt, sample.text, thought or None)]
+
+    def cut_answer(self, sample: Sample) -> list[int]:
+        """The tokens of an answer that was cut: without what the template writes behind one. Raises Unfit."""
+        said = self._continued(self.prompt_text(sample.prompt), sample.prompt, sample.text, None)[1]
+        return self._encode(said.removesuffix(self._behind_answer(said, sample.text)))
 
     @property
     def end(self) -> str:
@@ -119,9 +129,19 @@ class Template:
         if whole != prompt_text + said or tokens[: len(prompt)] != prompt:
             tokens = [*prompt, *self._encode(said)]
         tail = self._encode(self._behind_answer(said, answer))
-        row = Row(name, self._ended(tokens, sum(token in self.control for token in tail)), len(prompt))
+        begins = self._answer_start(tokens, len(prompt), said, said.removesuffix(self._behind).rindex(answer.strip()))
+        row = Row(name, self._ended(tokens, sum(token in self.control for token in tail)), len(prompt), begins)
         self._check_text(row, messages, answer, thought)
         return row
+
+    def _answer_start(self, tokens: list[int], start: int, said: str, at: int) -> int:
+        """The place in the tokens of what is at `at` in the text behind the prompt; `start` where no token begins there."""
+        if at == 0:
+            return start
+        before, answer = self._encode(said[:at]), self._encode(said[at:])
+        if answer and tokens[start:][-len(answer) :] == answer:  # white space before an answer is segmented with it in mind
+            return len(tokens) - len(answer)
+        return start + len(before) if tokens[start:][: len(before)] == before else start
 
     def _behind_answer(self, said: str, answer: str) -> str:
         """What follows the answer in the text of a turn."""
@@ -137,17 +157,20 @@ class Template:
                 {**plain, "content": f"<think>\n{thought}\n</think>\n\n{answer.lstrip()}"},
                 plain,
             ]
+        last, stripped = str(messages[-1]["content"]).strip(), answer.strip()
         for form in forms:
             whole = self._text([*messages, form])
-            said = _continuation(prompt_text, whole, None if thought is None or thought in whole else thought)
-            if said is not None and answer.strip() in said.removesuffix(self._behind) and (thought is None or thought in said):
+            missing = None if thought is None or thought in whole else thought
+            said = _continuation(prompt_text, whole, missing, last, whole.removesuffix(self._behind).rfind(stripped))
+            at = -1 if said is None else said.removesuffix(self._behind).rfind(stripped)
+            if said is not None and at >= 0 and (thought is None or _is_open(said, said.rfind(thought, 0, at))):
                 return whole, said
         raise Unfit(self._why_not(prompt_text, whole, answer, thought))
 
     def _why_not(self, prompt_text: str, whole: str, answer: str, thought: str | None) -> str:
         if answer.strip() not in whole:
             return f"the template drops the answer: it renders ...{whole[-60:]!r}"
-        if thought is not None and CLOSED_THINK.search(prompt_text):
+        if thought is not None and EMPTY_THINK.search(prompt_text):
             return f"the template closes the think block before the answer, so no reasoning can follow ...{prompt_text[-30:]!r}"
         if thought is not None:
             return f"the template does not keep the reasoning: it renders ...{whole[-200:]!r}"
@@ -201,22 +224,28 @@ class Template:
 
     @property
     def _way_out(self) -> str:
-        """What to do about a template that cannot be used for training: TRL's training version of it, where there is one."""
+        """What to do about a template that cannot be used for training: TRL's training version of it, or an end to add."""
         known = {path.read_text(encoding="utf-8"): path for path in shipped_templates().values()}
         path = known.get(str(self._tokenizer.chat_template))
         training = path and path.with_name(f"{path.stem}_training.jinja")
         if training and training.exists() and self._trains_with(training.read_text(encoding="utf-8")):
             return f'try TRL\'s training version of it: [student] chat_template = "{training.stem}"; or another student'
+        ids = [*sorted(self._stops), *([] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id])]
+        for end in dict.fromkeys(self.decode([token]) for token in ids):
+            added = f"{{% if not add_generation_prompt %}}{{{{ {end!r} }}}}{{% endif %}}"
+            if self._trains_with(f"{self._tokenizer.chat_template}{added}"):
+                return f"copy the template to a .jinja file, add {added} to its end, and set [student] chat_template to it"
         return (
             "set [student] chat_template to one that renders prompt and answer alike and ends the turn, or use another student"
         )
 
     def _trains_with(self, chat_template: str) -> bool:
-        tokenizer = copy.copy(self._tokenizer)
-        tokenizer.chat_template = chat_template
+        other = copy.copy(self)
+        other._tokenizer = copy.copy(self._tokenizer)
+        other._tokenizer.chat_template, other._behind = chat_template, ""
         try:
-            Template(tokenizer, self._stops)
-        except UsageError:
+            other._probed()
+        except Unfit:
             return False
         return True
 
@@ -235,18 +264,32 @@ class Template:
             raise Unfit(f"the template refuses the messages: {error}") from None
 
 
-def _continuation(prompt_text: str, whole: str, missing: str | None) -> str | None:
+def _continuation(prompt_text: str, whole: str, missing: str | None, last: str, answer_at: int) -> str | None:
     """What follows the prompt as prompted; None where the two do not meet.
 
-    Where the prompt leaves a think block open, the answer does not open it again, and closes it, after the reasoning in
-    `missing`, where the finished turn does not.
+    `last` is the prompt's last text, and `answer_at` the answer's place in `whole`. Where the prompt leaves a think block
+    open, the answer does not open it again, and closes it, after the reasoning in `missing`, where the finished turn does not.
+    An empty block that the prompt closes itself may be left out of finished turns.
     """
+
+    def behind(prompt: str) -> str | None:
+        """What follows a prompt in `whole`, or what it ends with from the last text on: before it, turns may differ."""
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
+        tail = prompt[place:] if last and (place := prompt.rfind(last)) >= 0 else ""
+        at = whole.rfind(tail, 0, answer_at) if tail and answer_at > 0 else -1
+        return whole[at + len(tail) :] if at >= 0 else None
+
     opened = OPEN_THINK.search(prompt_text)
     if opened is None:
-        return whole.removeprefix(prompt_text) if whole.startswith(prompt_text) and missing is None else None
-    if not whole.startswith(prompt_text[: opened.start()]):
+        said = behind(prompt_text) if missing is None else None
+        if said is None and missing is None and (closed := EMPTY_THINK.search(prompt_text)):
+            said = behind(prompt_text[: closed.start()])
+            return None if said is None or said.lstrip().startswith(THINK_TAGS) else said
+        return said
+    said = whole.removeprefix(prompt_text) if whole.startswith(prompt_text) else behind(prompt_text[: opened.start()])
+    if said is None:
         return None
-    said = whole.removeprefix(prompt_text) if whole.startswith(prompt_text) else whole[opened.start() :]
     if said.lstrip().startswith("<think>"):
         if missing is not None:
             return None
@@ -254,54 +297,11 @@ def _continuation(prompt_text: str, whole: str, missing: str | None) -> str | No
     return said if "</think>" in said else f"{missing or ''}\n</think>\n\n{said.lstrip()}"
 
 
+def _is_open(said: str, thought_at: int) -> bool:
+    """Whether reasoning is there, and no think block was closed before it, as by a template that writes an empty one."""
+    return thought_at >= 0 and CLOSES_THINK.search(said, 0, thought_at) is None
+
+
 def _bare(text: str) -> str:
     """Text as compared: without white space, in Unicode's compatible form, as tokenizers may write it."""
     return "".join(unicodedata.normalize("NFKC", text).split())
-
-
-# --- which template ---------------------------------------------------------------------------------------------------
-
-
-def chat_template(name: str, kwargs: Mapping[str, Any]) -> str:
-    """The text of [student] chat_template, a file or the name of one in TRL's package, with [student] chat_template_kwargs.
-
-    The kwargs become the template's defaults, so that whoever loads the trained folder renders as was trained.
-    Raises UsageError for a name that is neither.
-    """
-    path = Path(name)
-    if not path.is_file():
-        known = shipped_templates()
-        if name not in known:
-            raise UsageError(
-                f"[student] chat_template = {name!r}: no such file{nearest(name, known)}",
-                "name a .jinja file, or one of the files in TRL's chat_templates: qwen3_training, llama3, gemma ...",
-            )
-        path = known[name]
-    return with_defaults(path.read_text(encoding="utf-8"), kwargs)
-
-
-def set_defaults(tokenizer: Any, kwargs: Mapping[str, Any]) -> None:
-    """Gives the tokenizer's chat template, or each of several, other defaults for its variables. Raises as `with_defaults`."""
-    own = tokenizer.chat_template
-    if isinstance(own, str):
-        tokenizer.chat_template = with_defaults(own, kwargs)
-    elif own:
-        tokenizer.chat_template = {name: with_defaults(one, kwargs) for name, one in own.items()}
-
-
-def with_defaults(template: str, kwargs: Mapping[str, Any]) -> str:
-    """The chat template with other defaults for its variables; what a caller passes still counts.
-
-    Raises UsageError for a name that no template variable can have.
-    """
-    if odd := [name for name in kwargs if not (name.isascii() and name.isidentifier())]:
-        raise UsageError(f"[student] chat_template_kwargs {odd[0]!r}: not a variable's name", "enable_thinking = false")
-    lines = [f"{{% set {name} = {name} if {name} is defined else {value!r} %}}" for name, value in sorted(kwargs.items())]
-    return "".join(lines) + template
-
-
-def shipped_templates() -> dict[str, Path]:
-    """The chat templates in TRL's package, by name. Does not import it."""
-    package = importlib.util.find_spec("trl")
-    places = (package.submodule_search_locations if package else None) or ()
-    return {path.stem: path for place in places for path in sorted((Path(place) / "chat_templates").glob("*.jinja"))}

@@ -10,11 +10,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from seqdistill.engines.loading import load, with_adapters
+from seqdistill.engines.generation_config import stop_ids
+from seqdistill.engines.loading import load, processor_files, with_adapters
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import write_json
 from seqdistill.stages.train.lora import merged, save_adapters, without_adapters
+from seqdistill.stages.train.loss_log import diverged
 from seqdistill.stages.train.ranks import rank
 from seqdistill.stages.train.vocabulary import NOTE, read_kept
 
@@ -31,10 +33,11 @@ SAME_IN_4 = {  # model types whose greedy answers 4.57 and 5 have been seen to a
 def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) -> str:
     """The folder `out`, replaced at once, with weights in the precision the student came in; adapters also beside it, alone.
 
-    Returns the versions of transformers that load it.
+    Returns the versions of transformers that load it. Raises SeqdistillError for weights that are not finite.
 
     Of several processes the first one writes; the others return nothing.
     """
+    _check_finite(trainer)
     came_in = load("AutoConfig", base)
     half, old = (out.with_name(f".{out.name}.{part}") for part in ("new", "old"))
     for folder in (half, old) if rank() == 0 else ():
@@ -46,11 +49,10 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
         trainer.model = merged(trainer.model, base)
         if came_in.dtype is not None:
             trainer.model.to(came_in.dtype)
+            _check_finite(trainer)  # float16 ends at 65504
     plain = without_adapters(trainer.model)
     plain.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
-    stops = plain.generation_config.eos_token_id
-    stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
-    stops = [end_of_turn, *(stop for stop in stops if stop != end_of_turn)]
+    stops = [end_of_turn, *(stop for stop in stop_ids(plain.generation_config.eos_token_id) if stop != end_of_turn)]
     plain.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # of any other nothing is saved
@@ -61,6 +63,7 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
         rewrite_gathered(half, base, plain.generation_config, trainer.processing_class, came_in.dtype)
     if (cut_from := read_kept(base)) is not None:
         write_json(half / NOTE, {"kept": cut_from})
+    write_processor(base, half)
     (half / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
     loads_in = write_for_both(half)
     for part in half.rglob("*"):
@@ -70,6 +73,24 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     half.rename(out)
     shutil.rmtree(old, ignore_errors=True)
     return loads_in
+
+
+def write_processor(source: ModelConfig, folder: Path) -> None:
+    """Copies what turns images or sound into a model's inputs beside a saved model that takes them as its source does."""
+    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if any(isinstance(saved.get(f"{kind}_config"), dict) for kind in ("vision", "audio")):
+        for path in processor_files(source):
+            shutil.copyfile(path, folder / path.name)
+
+
+def _check_finite(trainer: Any) -> None:
+    """Raises SeqdistillError for weights that are not finite: the last step may have made them so, and no loss shows it."""
+    for name, part in trainer.model.named_parameters():
+        local = part.to_local() if hasattr(part, "to_local") else part
+        if local.is_floating_point() and not local.isfinite().all():
+            raise diverged(
+                f"{name} has values that are not finite numbers after step {trainer.state.global_step}", trainer.args
+            )
 
 
 def rewrite_gathered(folder: Path, base: ModelConfig, generation: Any, tokenizer: Any, dtype: Any) -> None:

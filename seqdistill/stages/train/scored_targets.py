@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.engines import take_size
-from seqdistill.engines.loading import load
+from seqdistill.engines.chat_templates import set_defaults
+from seqdistill.engines.generation_config import stop_ids
+from seqdistill.engines.loading import default_device, load, longest_input
 from seqdistill.engines.logits import log_normalizers
 from seqdistill.engines.logprob_file import read_logprob_rows, write_logprob_rows
 from seqdistill.engines.logprobs import TEMPERATURES, TokenLogprobs, by_ids, is_same_temperature
@@ -25,7 +27,7 @@ from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Sample, read_samples
 from seqdistill.run_prompts import pool_file, run_prompts
 from seqdistill.runs import Run, StageRecord
-from seqdistill.stages.train.rendering import Row, Template, Unfit, set_defaults
+from seqdistill.stages.train.rendering import Row, Template, Unfit
 from seqdistill.tasks.templates import load_template
 
 TOP = 20
@@ -181,18 +183,15 @@ class Scorer:
 
     def __init__(self, model: ModelConfig, top: int) -> None:
         """Loads the model. Raises UsageError for one that cannot be loaded."""
-        import torch
 
         self.tokenizer = load("AutoTokenizer", model)
         self._model = load("AutoModelForCausalLM", model, dtype=model.options.get("dtype", "auto"))
         set_defaults(self.tokenizer, model.chat_template_kwargs)
-        stops = self._model.generation_config.eos_token_id
-        self.stops: list[int] = [stops] if isinstance(stops, int) else list(stops or ())
-        self._device = model.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.stops = stop_ids(self._model.generation_config.eos_token_id)
+        self._device = default_device(model.options)
         self._model.to(self._device).eval()
-        text = self._model.config.get_text_config(decoder=True)
-        self.longest: int = getattr(text, "max_position_embeddings", None) or 1 << 30
-        self._top = min(top, text.vocab_size)
+        self.longest: int = longest_input(self._model.config)
+        self._top = min(top, self._model.config.get_text_config(decoder=True).vocab_size)
 
     def close(self) -> None:
         """Nothing is left running."""
@@ -254,8 +253,7 @@ class VLLMScorer:
         self.tokenizer: Any = self._llm.get_tokenizer()
         set_defaults(self.tokenizer, model.chat_template_kwargs)
         config = self._llm.model_config
-        stops = config.try_get_generation_config().get("eos_token_id")
-        self.stops: list[int] = [stops] if isinstance(stops, int) else list(stops or ())
+        self.stops = stop_ids(config.try_get_generation_config().get("eos_token_id"))
         self.longest: int = config.max_model_len - 1  # vLLM writes one token more
         self._top = min(top, config.get_vocab_size())
 

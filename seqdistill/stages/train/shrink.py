@@ -4,6 +4,7 @@ Cutting and then fine-tuning on the teacher's outputs is Shleifer & Rush's recip
 measure of what a layer does is ShortGPT's block influence (https://arxiv.org/abs/2403.03853). Does not train.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,8 +16,10 @@ from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Message, atomic_folder, file_sha256, write_json
+from seqdistill.runs import Run
 from seqdistill.stages.train.cutting import completed, cut, decoder_layers, watched
 from seqdistill.stages.train.rendering import Template
+from seqdistill.stages.train.saving import write_processor
 from seqdistill.stages.train.task_texts import file_texts
 from seqdistill.stages.train.vocabulary import cut_tokenizer, restrict, task_vocabulary, write_vocabulary
 from seqdistill.stages.train.width import narrow
@@ -76,10 +79,14 @@ def shrink(
     if kept is not None:
         progress.note(f"{model}: keeping {vocabulary['kept']:,} of {vocabulary['of']:,} tokens")
         restrict(smaller, kept)
+    earlier = [
+        {"layers": [past.layers[layer] for layer in chosen.layers], "of": past.of} for past in recorded_cuts(model)
+    ]  # of what the source itself was cut from
     facts = {
         "source": model,
         "layers": chosen.layers,
         "of": of,
+        **({"earlier": earlier} if earlier else {}),
         "choice": chosen.by,
         "vocabulary": vocabulary,
         **({"width": narrowed.facts} if narrowed else {}),
@@ -90,8 +97,33 @@ def shrink(
         with torch.no_grad():
             smaller.save_pretrained(half)
         write_vocabulary(source, tokenizer, kept, half)
+        write_processor(source, half)
         write_json(half / "shrink.json", {**facts, "sha256": file_sha256(half)})
     return chosen.layers
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which layers of a larger model a model's own layers were."""
+
+    layers: list[int]
+    of: int | None  # how many layers the larger model has; None: not recorded
+
+
+def recorded_cuts(name: str) -> list[Cut]:
+    """The cuts that a folder or a run (`run:RUN`) recorded of its model, the last one first; empty for a model that is whole.
+
+    A model that was cut twice has two: from the model in the middle, and from the first.
+    """
+    if name.startswith("run:"):
+        run = Run(Path(name.removeprefix("run:")))
+        layers, note = (run.manifest("train") or {}).get("student", {}).get("layers"), run.file("train", "base") / "shrink.json"
+    else:
+        layers, note = None, Path(name).expanduser() / "shrink.json"
+    facts = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    if name.startswith("run:") and facts.get("layers") != layers:  # cut in steps: base is cut from the step before
+        return [] if layers is None else [Cut(layers, None)]
+    return [Cut(one["layers"], one["of"]) for one in (facts, *facts.get("earlier", []))] if facts else []
 
 
 def shrink_from_files(

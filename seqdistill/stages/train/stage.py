@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.cards import write_model_card
+from seqdistill.engines.chat_templates import chat_template
 from seqdistill.engines.models import identity
 from seqdistill.errors import SeqdistillError
 from seqdistill.metrics.own import split_name
@@ -28,7 +29,6 @@ from seqdistill.stages.train.lora import name_base
 from seqdistill.stages.train.methods import METHOD_KEYS, Method, method_of
 from seqdistill.stages.train.ranks import launched, rank, shared, wait
 from seqdistill.stages.train.ready import Ready, example, make_ready
-from seqdistill.stages.train.rendering import chat_template
 from seqdistill.stages.train.steps import cut_from, remove_other_steps, step_before, step_facts
 from seqdistill.stages.train.student import Base, Student, check_not_itself, find_student, move_to_run, put_in_place
 from seqdistill.stages.train.task_texts import text_files

@@ -12,12 +12,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from seqdistill.engines.chat_templates import with_own_template
 from seqdistill.engines.loading import files_of
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
-from seqdistill.records import Message, file_sha256, fingerprint, write_json
+from seqdistill.records import HUB_ID, Message, file_sha256, fingerprint, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.train.ranks import rank
 from seqdistill.stages.train.shrink import INFLUENCE_PROMPTS, shrink
@@ -65,6 +66,8 @@ def _named(recipe: Recipe) -> Student:
         raise UsageError(
             "no student is configured", "pass --student, or set model in the recipe's [student]: shrink:8, a hub id, a folder"
         )
+    if (base := recipe.student.base_model) is not None and not HUB_ID.fullmatch(base):
+        raise UsageError(f"[student] base_model = {base!r}: not a hub id", "write OWNER/NAME, or leave it out")
     kind, colon, rest = name.partition(":")
     if colon and kind == "shrink":
         if not (rest.isascii() and rest.isdigit() and int(rest) > 0):
@@ -85,7 +88,7 @@ def _named(recipe: Recipe) -> Student:
         source = replace(_weights(recipe.student), model=str(model), revision=None)
     else:
         source = _weights(recipe.student)
-    return Student(source, None, identity(source))
+    return Student(source, None, identity(with_own_template(source)))
 
 
 def _weights(model: ModelConfig) -> ModelConfig:

@@ -24,7 +24,7 @@ from seqdistill.run_prompts import is_for_validation
 from seqdistill.stages.train.checkpoints import work_folder
 from seqdistill.stages.train.lora import without_adapters
 from seqdistill.stages.train.loss_log import append
-from seqdistill.stages.train.methods import Lesson
+from seqdistill.stages.train.methods import TrainingSetup
 from seqdistill.stages.train.ranks import rank, shared
 from seqdistill.stages.train.rendering import Row
 from seqdistill.tasks.answer_form import AnswerForm
@@ -86,11 +86,11 @@ def quality_of(recipe: Recipe, samples: Sequence[Sample]) -> Quality:
     return quality
 
 
-def chosen(lesson: Lesson, count: int) -> list[tuple[Row, Sample]]:
+def chosen(setup: TrainingSetup, count: int) -> list[tuple[Row, Sample]]:
     """The first validation rows, one of each prompt."""
-    samples = {sample.id: sample for sample in lesson.samples["validation"]}
+    samples = {sample.id: sample for sample in setup.samples["validation"]}
     found: dict[str, tuple[Row, Sample]] = {}
-    for row in lesson.checked.validation:
+    for row in setup.checked.validation:
         found.setdefault(samples[row.id].prompt_id, (row, samples[row.id]))
     return [*found.values()][:count]
 
@@ -124,16 +124,16 @@ def _key_in_use(config: TrainConfig) -> str:
     return "best" if config.best is not None else "early_stopping"
 
 
-def check(lesson: Lesson) -> None:
+def check(setup: TrainingSetup) -> None:
     """Raises UsageError where the best weights are chosen by what cannot be measured."""
-    config = lesson.recipe.train
+    config = setup.recipe.train
     if config.best_by is None:
         return
-    if not lesson.checked.validation:
-        raise _without_rows(lesson.recipe)
-    check_arguments(lesson.arguments, config)
+    if not setup.checked.validation:
+        raise _without_rows(setup.recipe)
+    check_arguments(setup.arguments, config)
     if config.best_by == "quality":
-        quality_of(lesson.recipe, [sample for _, sample in chosen(lesson, config.best_prompts)])
+        quality_of(setup.recipe, [sample for _, sample in chosen(setup, config.best_prompts)])
 
 
 def check_arguments(arguments: Any, config: TrainConfig) -> None:
@@ -150,18 +150,18 @@ def check_arguments(arguments: Any, config: TrainConfig) -> None:
         )
 
 
-def answering(lesson: Lesson) -> Any:
+def answering(setup: TrainingSetup) -> Any:
     """A trainer callback that answers validation prompts at each validation; None where none are to be answered."""
     from transformers import TrainerCallback
 
-    config, progress = lesson.recipe.train, lesson.progress
+    config, progress = setup.recipe.train, setup.progress
     scored = config.best_prompts if config.best_by == "quality" else 0
-    pairs = chosen(lesson, max(config.generations, scored))
-    if not pairs or is_spread(lesson.arguments):
+    pairs = chosen(setup, max(config.generations, scored))
+    if not pairs or is_spread(setup.arguments):
         return None
-    quality = quality_of(lesson.recipe, [sample for _, sample in pairs]) if scored else None
-    log = work_folder(lesson.run) / "log.jsonl"
-    longest = max(len(row.tokens) - row.start for row in lesson.checked.train)
+    quality = quality_of(setup.recipe, [sample for _, sample in pairs]) if scored else None
+    log = work_folder(setup.run) / "log.jsonl"
+    longest = max(len(row.tokens) - row.start for row in setup.checked.train)
 
     class Answering(TrainerCallback):  # type: ignore[misc]  # transformers is read untyped
         def __init__(self) -> None:
@@ -181,25 +181,25 @@ def answering(lesson: Lesson) -> Any:
                 _note(entry, quality, min(scored, len(found)), progress)
 
         def _answers(self, model: Any) -> list[Answered]:
-            model, stops = without_adapters(model), lesson.stops
+            model, stops = without_adapters(model), setup.stops
             with _answering(model):
                 if self._able is None:
-                    self._able = measure(model, lesson.checked.train[0].tokens, stops, _pad(lesson)) if len(pairs) > 1 else None
-                return answers(model, lesson, pairs, self._able, longest)
+                    self._able = measure(model, setup.checked.train[0].tokens, stops, _pad(setup)) if len(pairs) > 1 else None
+                return answers(model, setup, pairs, self._able, longest)
 
     return Answering()
 
 
 def answers(
-    model: Any, lesson: Lesson, pairs: Sequence[tuple[Row, Sample]], able: Batching | None, longest: int
+    model: Any, setup: TrainingSetup, pairs: Sequence[tuple[Row, Sample]], able: Batching | None, longest: int
 ) -> list[Answered]:
     """The model's greedy answers of at most `longest` tokens, in the order of the prompts."""
-    tokenizer, stops = lesson.tokenizer, lesson.stops
-    markup = answer_markup(tokenizer, lesson.recipe.student.chat_template_kwargs)
+    tokenizer, stops = setup.tokenizer, setup.stops
+    markup = answer_markup(tokenizer, setup.recipe.student.chat_template_kwargs)
     found: dict[str, Answered] = {}
     for batch in _batches(pairs, able):
-        inputs = begin(model, [row.tokens[: row.start] for row, _ in batch], _pad(lesson), able.sharing if able else 0, longest)
-        written = write(model, inputs, [], longest, stops, _pad(lesson), leaving=bool(able and able.leaving))
+        inputs = begin(model, [row.tokens[: row.start] for row, _ in batch], _pad(setup), able.sharing if able else 0, longest)
+        written = write(model, inputs, [], longest, stops, _pad(setup), leaving=bool(able and able.leaving))
         for (row, sample), tokens in zip(batch, written, strict=True):
             stop = next((at for at, token in enumerate(tokens) if token in stops), None)
             text, _, _ = read_answer(tokenizer, markup, tokens[:stop])
@@ -236,9 +236,9 @@ def _answering(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def _pad(lesson: Lesson) -> int:
-    pad = lesson.tokenizer.pad_token_id
-    return int(lesson.stops[0] if pad is None else pad)
+def _pad(setup: TrainingSetup) -> int:
+    pad = setup.tokenizer.pad_token_id
+    return int(setup.stops[0] if pad is None else pad)
 
 
 def _mean(quality: Quality, found: Sequence[Answered]) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seqdistill.stages.evaluate.cost import usd_with_samples
 from seqdistill.stages.evaluate.shown import count, percent, usd, usd_per_1000
 
 Document = dict[str, Any]
@@ -189,6 +190,8 @@ def quality_and_cost(scores: Document) -> Document | None:
     """Each model's primary score against USD for 1,000 requests, or else against its size; None for fewer than two points."""
     primary, models = scores["primary"], scores["models"]
     costs = {role: usd_per_1000(scores, role) for role in models}
+    if (own := costs.get("student")) is not None:
+        costs["student"] = usd_with_samples(own, (scores.get("cost") or {}).get("terms", {}))
     name, unit = "USD for 1,000 requests", usd
     if sum(value is not None for value in costs.values()) < 2:
         costs = {role: facts.get("parameters") for role, facts in models.items()}

@@ -1,7 +1,7 @@
 """Contamination: which rows hold an item of a test set, in whole or in large part, in their prompt or their completion.
 
 Rows go from train; test sets are never touched. Wording that many test items share, or that many rows share with one, is a
-template and proves nothing; nor do equal answers where answers have a form.
+template and proves nothing; nor do equal answers where answers have a form, or a stock question with options of its own.
 """
 
 import functools
@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 import numpy as np
@@ -40,6 +40,8 @@ class Item:
     source: str  # the file or hub data set
     part: str  # prompt | reference
     text: str
+    also: tuple[str, ...] = ()  # the ids of other prompts of this source that have the text
+    part_of: bool = False  # a question without its options, a docstring without its function
 
 
 @dataclass(frozen=True)
@@ -51,30 +53,44 @@ class Hit:
     side: str  # prompt | completion
     item: int
     share: float  # of the item found in the row
+    beside: bool = False  # of a whole completion: the row's prompt is like the item's too
 
 
 def items_of(prompts: Iterable[Prompt], source: str) -> list[Item]:
     """The texts of a test set: both views of each prompt, each last user message, the question in it, and the references."""
     items: dict[tuple[str, str], Item] = {}
+    also: dict[tuple[str, str], list[str]] = {}
+
+    def add(part: str, text: str, prompt: Prompt, part_of: bool = False) -> None:
+        first = items.setdefault((part, text), Item(prompt.id, source, part, text, part_of=part_of))
+        if first.test != prompt.id:
+            also.setdefault((part, text), []).append(prompt.id)
+
     for prompt in prompts:
         for view in (prompt.messages, prompt.teacher_messages):
             last = view[-1]["content"]
-            for text in (text_without_system(view), last, *_questions(last)):
-                items.setdefault(("prompt", text), Item(prompt.id, source, "prompt", text))
+            for text in (text_without_system(view), last):
+                add("prompt", text, prompt)
+            for text in _questions(last):
+                add("prompt", text, prompt, part_of=True)
         if prompt.reference:
-            items.setdefault(("reference", prompt.reference), Item(prompt.id, source, "reference", prompt.reference))
-    return list(items.values())
+            add("reference", prompt.reference, prompt)
+    return [replace(item, also=tuple(also.get(key, ()))) for key, item in items.items()]
 
 
-_OPTIONS = re.compile(r"\n\s*(?:(?:options|choices)\s*:|\(?(?:[A-Ha-h]|[1-9]|[ivx]{1,4})[).:]\s)", re.IGNORECASE)
+_LABEL = r"(?:[).:](?=\s|[^\x00-\x7f])|[．、：）])"  # what follows the letter: "A. yes", "A.是", "A、是"
+_OPTIONS = re.compile(  # on lines of their own, after such a word, or an A and a B on one line
+    rf"\n\s*(?:[(（]?(?:(?:[A-Ha-h]|[1-9]|[ivx]{{1,4}}){_LABEL}|(?-i:[A-H]\.\w))|[①-⑨])|(?:\n|(?<=[?？.。:：)）]))\s*(?:options|choices|选项)\s*[:：]"
+    rf"|(?<=[\s?？.。:：)）])(?:[(（]?A[).:．、：）](?=[^\n]{{1,300}}?[\s;；,，.。(（]B[).:．、：）])|①(?=[^\n]{{1,300}}?②))",
+    re.IGNORECASE,
+)
 _DOCSTRING = re.compile(r"(?P<quote>\"\"\"|''')(?P<text>.*?)(?P=quote)", re.DOTALL)
 
 
 def _questions(text: str) -> Iterator[str]:
     """A prompt's questions, less what is often left out: a question without its options, a docstring without its function."""
-    options = list(_OPTIONS.finditer(text))
-    if options:
-        yield text[: options[0].start()]
+    if options := _OPTIONS.search(text):
+        yield text[: options.start()]
     for found in _DOCSTRING.finditer(text):
         yield found["text"]
         if ">>>" in found["text"]:
@@ -90,8 +106,10 @@ class ItemIndex:
         self._prompts_of: dict[tuple[str, str], list[str]] = {}
         for item in items:
             if item.part == "prompt":
-                self._prompts_of.setdefault((item.source, item.test), []).append(item.text)
+                for test in (item.test, *item.also):
+                    self._prompts_of.setdefault((item.source, test), []).append(item.text)
         found = words([item.text for item in items])
+        self._tests_of = _tests_of(items, sequence_hashes(found))
         lengths = np.diff(found.bounds)
         prompts = np.array([item.part == "prompt" for item in items], bool)
         whole = prompts | (lengths >= REFERENCE_WORDS)
@@ -132,10 +150,11 @@ class ItemIndex:
             if kind == "masked" and not self._config.masked:
                 continue
             for row, item in zip(rows.tolist(), items.tolist(), strict=True):
-                if prompts and not self._may_prove(kind, item, texts[row], prompts[row]):
+                if row in hits or (side != "prompt" and found.bounds[row + 1] - found.bounds[row] < REFERENCE_WORDS):
                     continue
-                if side == "prompt" or found.bounds[row + 1] - found.bounds[row] >= REFERENCE_WORDS:
-                    hits.setdefault(row, Hit(row, kind, side, item, 1.0))
+                beside = bool(prompts) and self._is_beside(item, prompts[row])
+                if beside or not prompts or self._may_prove(kind, item, texts[row]):
+                    hits[row] = Hit(row, kind, side, item, 1.0, beside)
         hashes, owners = grams(found, GRAM)
         places, entries = self._grams.find(hashes)
         keys = np.unique(np.column_stack((owners[places], self._owners[entries], self._grams.hashes[entries])), axis=0)
@@ -148,7 +167,9 @@ class ItemIndex:
             looked[row] += 1
             if row in hits or looked[row] > LOOKED_AT:
                 continue
-            if prompts and not self._may_prove("n-gram", item, texts[row], prompts[row]):
+            if prompts and not self._may_prove("n-gram", item, texts[row]) and not self._is_beside(item, prompts[row]):
+                continue
+            if self._is_stock(item) and _OPTIONS.search(texts[row]):
                 continue
             # One word makes a short item another item: that one must be there whole.
             needed = self.overlap if self._sizes[item] >= SHORT else 1.0
@@ -160,24 +181,53 @@ class ItemIndex:
                 hits[row] = Hit(row, "words", side, item, share)
         return [hits[row] for row in sorted(hits)]
 
-    def _may_prove(self, kind: str, item: int, completion: str, prompt: str) -> bool:
-        """Whether a completion that holds this item proves anything by itself, or else with its prompt.
+    def _may_prove(self, kind: str, item: int, completion: str) -> bool:
+        """Whether a completion that holds this item proves anything by itself, whatever its prompt.
 
-        Numbers aside, and where answers have a form, completions of different prompts are alike by nature.
+        Numbers aside, where answers have a form, and where several test items have this answer, answers to different prompts
+        are alike by nature.
         """
-        known = self.items[item]
-        if kind != "masked" and not self._has_form and completion.lstrip()[:1] not in ("{", "["):
-            return True
-        return any(held(text, prompt) >= NEAR_PROMPT for text in self._prompts_of.get((known.source, known.test), ()))
+        if kind == "masked" or self._has_form or completion.lstrip()[:1] in ("{", "["):
+            return False
+        return len(self._tests_of[item]) == 1 or self.items[item].part == "prompt"
+
+    def _is_beside(self, item: int, prompt: str) -> bool:
+        """Whether a row's prompt is like that of this item; an answer of more than TEMPLATE_ITEMS items belongs to none."""
+        tests = self._tests_of[item]
+        if len(tests) > TEMPLATE_ITEMS:
+            return False
+        return any(held(text, prompt) >= NEAR_PROMPT for test in tests for text in self._prompts_of.get(test, ()))
+
+    def _is_stock(self, item: int) -> bool:
+        """Whether an item is a short question alone, as "Which of these is true?": with other options it is another one."""
+        return self.items[item].part_of and bool(self._sizes[item] < SHORT)
+
+
+def _tests_of(items: Sequence[Item], hashes: Hashes) -> list[list[tuple[str, str]]]:
+    """For each item the prompts, as (source, id), that have its text, however punctuated, in this part."""
+    tests: dict[tuple[str, int], dict[tuple[str, str], None]] = {}
+    keys = [(item.part, value) for item, value in zip(items, hashes.tolist(), strict=True)]
+    for item, key in zip(items, keys, strict=True):
+        tests.setdefault(key, {}).update(dict.fromkeys((item.source, test) for test in (item.test, *item.also)))
+    lists = {key: list(found) for key, found in tests.items()}
+    return [lists[key] for key in keys]
 
 
 def templates(hits: Mapping[int, Hit], prompts: Hashes) -> set[int]:
-    """The rows whose hit is of an item that rows of many prompts hold in part: wording that they share, and no leak."""
-    holders: dict[int, set[int]] = {}
+    """The rows whose hit is of an item that rows of many prompts hold: wording that they share, and no leak.
+
+    Of a whole answer a few prompts are enough ("I cannot find that in the document."), but for rows whose prompt is the item's.
+    """
+    holders: dict[tuple[int, bool], set[int]] = {}
     for row, hit in hits.items():
-        if hit.kind != "exact":
-            holders.setdefault(hit.item, set()).add(int(prompts[row]))
-    return {row for row, hit in hits.items() if hit.kind != "exact" and len(holders[hit.item]) > MANY_ROWS}
+        holders.setdefault((hit.item, hit.kind == "exact"), set()).add(int(prompts[row]))
+
+    def is_shared(hit: Hit) -> bool:
+        if hit.kind == "exact":
+            return hit.side == "completion" and not hit.beside and len(holders[hit.item, True]) > TEMPLATE_ITEMS
+        return len(holders[hit.item, False]) > MANY_ROWS
+
+    return {row for row, hit in hits.items() if is_shared(hit)}
 
 
 def in_order(item: str, text: str) -> float:

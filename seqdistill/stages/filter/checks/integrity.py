@@ -60,24 +60,41 @@ _WANTS_REPETITION = re.compile(
 # Turn marks of the common chat templates, and words that look like a special token.
 _SPECIAL = re.compile(
     r"<\|(?! )[A-Za-z0-9_▁|/ -]{1,40}\|>|<｜[^｜\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
-    r"|(?m:^#{2,3} (?:Instruction|Response|Human|Assistant):)|<0x[0-9A-F]{2}>|◁/?think▷|\A\s*Assistant:\s"
+    r"|(?m:^#{2,3} (?:Instruction|Human|Assistant):)"
+    r"|<0x[0-9A-F]{2}>|◁/?think▷|\[\|(?:end\w*|start\w*|human|user|assistant|system|[be]os|pad)\|\]|<extra_id_\d{1,2}>"
+    r"|\[gMASK\](?:<sop>)?|<reserved_\d{1,3}>|<eod>"
 )
+_OF_THE_ANSWER = re.compile(r"\A\s*(?:Assistant:\s|#{2,3} Response:[ \t]*\n)")  # its own turn mark, before it
+_ABOUT_HTML = re.compile(r"\b(?:html|tags?|elements?)\b|标签|тег", re.IGNORECASE)
+
 _ABOUT_TOKENS = re.compile(
     r"\b(?:chatml|alpaca|special tokens?|(?:chat|prompt) (?:template|format)s?"
     r"|(?:end|start|stop|eos|bos|pad)[ -](?:of[ -]\w+ )?tokens?"
     r"|tokenizers?)\b",
     re.IGNORECASE,
 )
-_NEXT_TURN = re.compile(r"^(?:User|Human): .*\n++(?:.*\n++)??(?:Assistant|AI|Bot): ", re.MULTILINE)
+_NEXT_TURN = re.compile(
+    r"(?m:^(?:User|USER|Human|HUMAN|用户|用戶) ?[:：] ?.*\n++(?:.*\n++)??(?:Assistant|ASSISTANT|AI|Bot|助手) ?[:：])"
+    r"|\bUSER: [^\n]{1,400}? ASSISTANT:|\n(?:user|<\|user\|>)\n++(?:.* .*\n++){1,2}?(?:assistant|model)(?=\n|\s*\Z)"
+    r"|(?<=[.!?)。！？])assistant(?=\n\n|\s*\Z)"
+)
+_OF_A_TURN = ("ser:", "SER:", "uman:", "UMAN:", "用户", "用戶", "\nuser\n", "assistant")  # one is in each further turn
 _DIALOGUE = re.compile(
-    r"\b(?:dialog(?:ue)?s?|conversations?|chat|transcript|script|interview|user|human|assistant)\b", re.IGNORECASE
+    r"\b(?:dialog(?:ue)?s?|conversations?|chat|transcript|script|interview|user|human|assistant)\b|对话|對話|会話|диалог"
+    r"|gespräch|diálogo|dialogo",
+    re.IGNORECASE,
 )
-# Text in UTF-8 that was read in Windows-1252: "CafÃ©", "itâ€™s", "ÐŸÑ€"
-_MISREAD = re.compile(  # but not of a letter in quotation marks: the “Ñ”
-    r"(?!(?<=[“„‘«\"'])[ÃÐÑ][”“’])(?:Ã[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|â€[\x80-\xbf™œ˜“”¦¢\x9d]|[ÐÑ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ](?![»”’])"
-    r"|[ãäåæçè][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{2}|à[¤¥¸¹][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ])"
+# Text in UTF-8 that was read in Windows-1252 or Latin-1: "CafÃ©", "itâ€™s", "ÐŸÑ€", "Â£20", "ðŸ˜€". A character of two to
+# four bytes, but not an accented letter before what is set after a word ("É »", "ß“", "é…»"), nor a unit or a power ("Å²").
+_LATER = r"[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+_SET_AFTER = r"[\xa0«»“”‘’…–—‹›€°]"
+_MISREAD = re.compile(
+    rf"(?:Â|â€){_LATER}"
+    rf"|×[\x90‘’“”•–—˜™š›œ\x9džŸ\xa0-\xaa](?<!×{_SET_AFTER})"
+    rf"|[Ã-ÖØ-ß]{_LATER}(?<![Ã-ß]{_SET_AFTER})(?<![ÅØ][²³])"
+    rf"|[à-ï]{_LATER}{{2}}(?<![à-ï]{_SET_AFTER}{{2}})|[ð-ô]{_LATER}{{3}}"
 )
-FEWEST_MISREAD = 2  # places: one may be an example of it
+FEWEST_MISREAD = 2  # characters: one may be an example of it
 _PIECES = re.compile(r"(?:(?<=\s)|\A)[Ġ▁][a-zA-Z]")  # a tokenizer's marks for spaces
 FEWEST_PIECES = 3
 _API_ERROR = re.compile(  # what a script writes where the answer should be
@@ -107,11 +124,16 @@ _UNFILLED = re.compile(
     re.IGNORECASE,
 )
 _ABOUT_TEMPLATES = re.compile(
-    r"\b(?:jinja2?|handlebars|mustache|vue|angular|twig|liquid|django|helm|ansible|templates?|interpolat\w+|placeholders?|variables?)\b",
+    r"\b(?:jinja2?|handlebars|mustache|vue|angular|twig|liquid|django|helm|ansible|templates?|interpolat\w+|placeholders?"
+    r"|variables?)\b",
     re.IGNORECASE,
 )
-_CODE = re.compile(r"(?ms:^[ \t]*(?P<fence>```+|~~~+).*?^[ \t]*(?P=fence))|`[^`\n]{1,400}`")
-_FENCE = re.compile(r"^ {0,9}(?P<fence>`{3,}|~{3,})(?P<info>[^\n`]*)$", re.MULTILINE)
+_CODE = re.compile(r"(?ms:(?P<fence>```+|~~~+)(?=[^`\n]*$).*?^[ \t]*(?P=fence))|`[^`\n]{1,400}`")
+_FENCE = re.compile(  # a list or a label may begin its line
+    r"^(?P<before>[^`\n]{0,200}?(?=`)|(?: {0,9}(?:[-*+>]|\d{1,3}[.)]))? {0,9}(?=~))(?P<fence>`{3,}"
+    r"|~{3,})(?P<info>[^\n`]*)$",
+    re.MULTILINE,
+)
 
 
 def broken_markup(text: str, prompt: str = "") -> str | None:
@@ -125,15 +147,17 @@ def broken_markup(text: str, prompt: str = "") -> str | None:
         return fault
     if error := _api_error(text[:400], prompt):
         return f"an API's error is in the place of an answer: {error!r}"
-    if (turn := _NEXT_TURN.search(text)) and not _DIALOGUE.search(prompt):
+    if any(map(text.__contains__, _OF_A_TURN)) and (turn := _NEXT_TURN.search(text)) and not _DIALOGUE.search(prompt):
         return f"further turns follow the answer: {turn[0][:40]!r}"
-    if "<" in text or "[" in text or "#" in text or "◁" in text or "Assistant:" in text:
+    if (mark := _OF_THE_ANSWER.match(text)) and not _DIALOGUE.search(prompt) and not _ABOUT_TOKENS.search(prompt):
+        return f"a chat template's token is in the text: {mark[0].strip()!r}"
+    if "<" in text or "[" in text or "#" in text or "◁" in text:
         prose = _CODE.sub(" ", text)
         found = _SPECIAL.search(prose) or _EDGE.search(prose)
         if found and (token := found[0].strip()) not in prompt and not _ABOUT_TOKENS.search(prompt):
             return f"a chat template's token is in the text: {token!r}"
         turns = [match[1] for match in _TURNS.finditer(prose)]
-        if turns.count("") != turns.count("/") and "<s>" not in prompt:
+        if turns.count("") != turns.count("/") and "<s>" not in prompt and not _ABOUT_HTML.search(prompt):
             return f"a chat template's token is in the text: {'</s>' if '/' in turns else '<s>'!r}"
         if fault := _left_reasoning(prose, prompt):
             return fault
@@ -179,11 +203,11 @@ def _is_fence_open(text: str) -> bool:
     """Whether a code fence is left open: both by the rules of CommonMark and by counting, as fences in fences are common."""
     if "```" not in text and "~~~" not in text:
         return False
-    fences = [(match["fence"], match["info"].strip()) for match in _FENCE.finditer(text)]
+    fences = [(match["fence"], match["info"].strip() or match["before"].strip()) for match in _FENCE.finditer(text)]
     opened = ""
-    for fence, info in fences:
+    for fence, beside in fences:
         if not opened:
             opened = fence
-        elif fence.startswith(opened) and not info:
+        elif fence.startswith(opened) and not beside:
             opened = ""
     return bool(opened) and len(fences) % 2 == 1

@@ -2,7 +2,7 @@
 
 In translation most completions change language, so the change alone is no fault: not where the prompt speaks of a language
 or a translation, not where it is written in both itself, and not where most of the slice is answered so. A short answer in
-Latin letters (a label, a name, a formula) and code are in no language.
+Latin letters (a label, a formula), names and code, fenced or not, are in no language.
 """
 
 import functools
@@ -23,6 +23,14 @@ SURE = 0.9  # a language identified with less confidence is treated as unknown
 
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]{1,400}`|\$[^$\n]{1,400}\$", re.DOTALL)
+_NOT_READ = re.compile(  # of code without a fence: comments, docstrings, strings, lines that begin with a command
+    r"(?s:\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z))|(?:#(?!#)|//|--|/\*).*|\"[^\"\n]{0,200}\"|'[^'\n]{0,200}'(?=[,)\]};])"
+    r"|^\s*[$>]?\s*(?:select|insert|update|delete|create|alter|with|sudo|apt|npm|pip|git|docker|kubectl|brew|cd|echo|import|from"
+    r"|if|elif|for|while|return|assert|raise|yield|let|const|var) .*|\bfor \w+ in [^])\n]{0,80}(?=[])])",
+    re.MULTILINE,
+)
+_PLAIN = r"[a-z\u00df-\u024f\u1e00-\u1eff'’]"
+_FIVE_WORDS = re.compile(rf"(?<![^\W_])(?:{_PLAIN}++,? ){{4}}{_PLAIN}++(?![\w(])")
 _NAMES = (
     "english|german|french|spanish|italian|portuguese|dutch|polish|swedish|danish|norwegian|finnish|czech|slovak|hungarian|romanian"
     "|turkish|vietnamese|indonesian|malay|tagalog|filipino|swahili|latin|russian|ukrainian|bulgarian|serbian|croatian|macedonian"
@@ -64,7 +72,7 @@ def may_change_script(prompt: Sequence[Message], completion: str) -> bool:
     plain = _CODE.sub(" ", completion)
     mine = script(plain)
     short = sum(map(str.isalpha, plain)) < FEWEST_LETTERS
-    if not mine or (mine == "LATIN" and (short or _is_formula(plain))) or asks_for_another(prompt):
+    if not mine or (mine == "LATIN" and (short or _is_formula(plain) or not _is_prose(plain))) or asks_for_another(prompt):
         return True
     whole = "\n".join(message["content"] for message in prompt)
     if any(script(line) == mine for line in whole.splitlines() if sum(map(str.isalpha, line)) >= FEWEST_OF_A_LINE):
@@ -90,6 +98,11 @@ def _is_formula(text: str) -> bool:
     """Whether most lines look like code or formulas: more of their characters are signs and digits than a text has."""
     signs = sum(not (character.isalpha() or character.isspace()) for character in text)
     return signs > 0.25 * len(text)
+
+
+def _is_prose(text: str) -> bool:
+    """Whether a text in Latin letters has five plain words in a row, as sentences have; lists of names and code have not."""
+    return any(found[0].count(",") < 2 for found in _FIVE_WORDS.finditer(_NOT_READ.sub(" ", _read(text))))
 
 
 def language(text: str) -> str:

@@ -54,9 +54,37 @@ _SELF_ELSEWHERE = re.compile(
     rf"|(?:{_START}|(?:저는|나는|제가|전) ?){_MODEL_KO}(?:로서|이기 때문에)|{_MODEL_KO}(?:로서|이기 때문에),? ?(?:저|제|나)",
     re.IGNORECASE,
 )
+_NAME = r"(?:chatgpt|gpt-?\d|qwen|deepseek|chatglm|llama[- ]?\d|vicuna)"
+_NAME_ZH = rf"(?:{_NAME}|通义千问|文心一言|豆包|讯飞星火|智谱清言|kimi|claude|gemini)"
+_IS = ("ich bin ", "je suis ", "je ne suis qu", "soy ", "sou ", "sono un", "языковая модель", "искусственный интеллект")
+_IS_UNSPACED = ("我是", "我只是", "我就是", "我叫", "私は", "私も", "なので", "저는", "나는", "제가")
+_SELF_PLAIN = re.compile(  # "I am an AI" in these languages
+    rf"\bich bin (?:nur |bloß |lediglich )?(?:eine? (?:{_MODEL_DE}|(?:großes )?sprachmodell|ki\b(?!-)|ki-?system)|{_NAME})"
+    rf"|\bje (?:suis (?:juste |simplement )?|ne suis qu['’])(?:une? {_MODEL_FR}\b|{_NAME})"
+    rf"|\b(?:soy|sou) (?:solo |solamente |apenas |só )?(?:(?:una? |uma? )?{_MODEL_ROMANCE}\b|{_NAME})"
+    rf"|\bsono (?:solo |soltanto )?(?:un(?:['’]|a? ){_MODEL_ROMANCE}\b|{_NAME})"
+    rf"|\bя,? ?(?:[—–-] ?)?(?:(?:всего )?лишь |просто |это )?(?:большая |обученная )?{_MODEL_RU}\b"
+    rf"|我(?:是|只是|就是|叫)(?:一个|一款|一名|一种|个)?(?:由[^，。！？\n]{{1,24}}的)?(?:{_NAME_ZH}"
+    rf"|{_MODEL_ZH}(?!工程|研究|专家|专业|领域|从业|爱好|方向|产品|公司|开发|算法|学))"
+    rf"|(?:私は|私も)、?(?:ただの|単なる)?(?:大規模)?{_MODEL_JA}(?:です|なので|であり|で、|だから)|{_START}{_MODEL_JA}なので"
+    rf"|(?:저는|나는|제가|전) ?(?:그저 |단지 )?{_MODEL_KO}(?:입니다|이에요|예요|이라|이므로|이며|일 뿐)",
+    re.IGNORECASE,
+)
 _ABOUT_IT = re.compile(
-    r"\b(?:who are you|what are you|your name|are you (?:an? )?(?:ai|human|robot|bot)|language models?|chatgpt|llms?|chatbots?"
-    r"|ai)\b|人工智能|语言模型|人工知能",
+    r"\b(?:who are you|what are you|your name|are you (?:an? )?(?:ai|human|robot|bot|machine|real)|language models?"
+    r"|chatgpt|llms?"
+    r"|chatbots?|(?:about|an|the|of|is|are|with|using|generative|by|your) ai|ai (?:is|are|in|can|and|to|models?"
+    r"|assistants?|tools?|systems?)"
+    r"|artificial intelligence|sprachmodell\w*|künstliche\w* intelligenz|wer bist du|wie heißt du|(?-i:KI|IA)"
+    r"|intelligence artificielle|modèles? de langage|qui es-tu|qui êtes-vous|comment t['’]appelles|es-tu (?:un )?(?:robot"
+    r"|humain)"
+    r"|int[ea]l+ig[eê]n[czt][^\W\d_]* artificial\w*|modelos? de (?:lenguaje|linguagem)|modell[oi] linguistic[oi]|quién eres"
+    r"|cómo te llamas"
+    r"|eres (?:un )?(?:robot|humano)|chi sei|come ti chiami|quem é você|seu nome|языков\w+ модел\w+|искусственн\w+ интеллект\w*"
+    r"|нейросет\w+|(?-i:ИИ)|кто ты|ты (?:бот|робот|человек)|как тебя зовут)\b"
+    r"|(?-i:(?<![A-Za-z'’])AI(?![A-Za-z]))|人工智能|语言模型|人工知能|言語モデル|인공지능|언어 ?모델"
+    r"|你是谁|你叫什么|你的名字|你是(?:人|机器人)"
+    r"|あなたは(?:誰|何|人間|ロボット)|(?:너는|당신은) 누구|이름이 뭐",
     re.IGNORECASE,
 )
 
@@ -64,6 +92,10 @@ _ABOUT_IT = re.compile(
 def self_naming(text: str, question: str) -> str | None:
     """The words in which a completion speaks of the model that wrote it, unless the prompt invites it."""
     found = _SELF.search(text)
-    if not found and any(map(text.lower().__contains__, _AS)):
-        found = _SELF_ELSEWHERE.search(text)
+    if not found:
+        folded = text.lower()
+        if any(map(folded.__contains__, _AS)):
+            found = _SELF_ELSEWHERE.search(text)
+        if not found and any(map(folded.__contains__, _IS if folded.isascii() else (*_IS, *_IS_UNSPACED))):
+            found = _SELF_PLAIN.search(text)
     return found[0][:80] if found and not _ABOUT_IT.search(question) else None

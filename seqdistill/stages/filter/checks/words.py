@@ -32,9 +32,22 @@ _OPERATORS = "-+*/=<>^%&|"
 _MARKS = "-!'()[]{}"  # count in numbers and formulas only
 _NO_WIDTH = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")  # inside a word they do not part it
 _OTHER_MINUS = re.compile(r"(?<![a-z0-9)\]}])[\u2212\u2013](?=[0-9])")
-_NUMBER_WORDS = (  # not "one", which is seldom a number
-    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen "
-    "twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion"
+_NUMBER_WORDS = (  # not "one", 十, "due", "once" or "sei", which are seldom numbers; the others differ from them
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion hundreds thousands "
+    "millions billions dozen dozens twice second third fourth fifth sixth seventh eighth ninth tenth 二 三 四 五 六 七 八 九 "
+    "百 千 万 萬 亿 億 两 兩 두 세 다섯 여섯 일곱 여덟 아홉 zwei drei vier fünf sechs sieben acht neun zehn zwölf dreizehn "
+    "vierzehn fünfzehn sechzehn siebzehn achtzehn neunzehn zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig "
+    "hundert tausend millionen zweite zweiten dritte dritten vierte vierten deux trois quatre cinq sept huit neuf dix onze "
+    "douze treize quatorze quinze seize vingt trente quarante cinquante soixante cent mille dos tres cuatro cinco seis siete "
+    "ocho nueve diez doce trece catorce veinte treinta cuarenta cincuenta sesenta cien ciento mil millones tre quattro "
+    "cinque sette otto nove dieci undici dodici venti trenta quaranta cinquanta cento mila milioni dois duas três quatro "
+    "sete oito dez doze vinte trinta cem milhões twee drie vijf zes zeven negen tien twaalf twintig honderd duizend dwa dwie "
+    "trzy cztery pięć sześć siedem osiem dziewięć dziesięć dwadzieścia tysiąc tysięcy два две двух три трёх трех четыре "
+    "четырёх четырех пять пяти шесть шести семь семи восемь восьми девять девяти десять десяти двенадцать пятнадцать "
+    "двадцать тридцать сорок пятьдесят сто двести триста тысяча тысячи тысяч миллион миллиона миллионов iki üç dört beş altı "
+    "yedi sekiz dokuz yüz bốn năm sáu bảy tám chín mười trăm nghìn اثنان اثنين ثلاثة ثلاث أربعة أربع خمسة خمس ستة ست سبعة "
+    "سبع ثمانية ثماني تسعة تسع عشرة عشر مئة مائة ألف दो तीन चार पांच पाँच छह छः सात आठ नौ दस सौ हज़ार हजार लाख"
 )
 _BASE = 0x9E3779B97F4A7C15 | 1
 _UNBASE = pow(_BASE, -1, 1 << 64)
@@ -52,7 +65,7 @@ class Words:
 
     @property
     def numbers(self) -> Hashes:
-        """(n,) a hash of each text's numbers as a multiset, those in English words too; 0 when it has none."""
+        """(n,) a hash of each text's numbers as a multiset, those in words of common languages too; 0 when it has none."""
         return _totals(
             np.where(self.digits | np.isin(self.hashes, _number_words()), mix(self.hashes ^ np.uint64(_EDGE)), np.uint64(0)),
             self.bounds,

@@ -45,10 +45,10 @@ def extractor(extract: str) -> Extract:
     raise UsageError(f"filter.score.extract = {extract!r}: unknown", f"one of: {EXTRACTS}")
 
 
-def compiled(pattern: str, key: str) -> Any:
-    """The user's pattern, compiled. Raises UsageError naming the key."""
+def compiled(pattern: str, key: str, any_case: bool = False) -> Any:
+    """The user's pattern, compiled; `any_case` is for answers in normal form. Raises UsageError naming the key."""
     try:
-        return regex.compile(pattern)
+        return regex.compile(pattern, regex.IGNORECASE if any_case else 0)
     except regex.error as error:
         raise UsageError(f"{key} = {pattern!r}: not a regular expression: {error}", "fix the pattern") from None
 

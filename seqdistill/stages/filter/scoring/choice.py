@@ -3,7 +3,7 @@
 Brings together the scores (`scores`, `verify`, `judge`, `reward`) and the rule (`selection`). Reads rows one prompt at a time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -61,7 +61,6 @@ class Choice:
     """What was chosen among some rows."""
 
     rejected: dict[int, tuple[Rejected, int | None]]  # by row: why it is rejected, and the best row that is kept
-    baselines: dict[str, set[int]]  # by name: as many rows as the selection keeps, of each prompt and each side of the split
     summary: dict[str, Any]  # for the report
     warnings: list[str] = field(default_factory=list)  # about the scores as a whole
 
@@ -121,23 +120,34 @@ class Chooser:
         scores = {row: scored.by_row[row] for row in np.sort(rows).tolist()}
         selecting = replace(config.select, min_score=lowest_score(config))
         kind = config.score.metric if config.score.by == "reference" else config.score.by
-        choice = Choice({}, {name: set() for name in BASELINES if config.baselines}, summary)
-        for group in self._groups(rows) if config.select.among == "prompt" else [rows.tolist()]:
+        choice = Choice({}, summary)
+        for group in self._chosen_from(rows):
             samples = {row: self._read(row).id for row in group}
             by_id = {sample: row for row, sample in samples.items()}
             for row, rejection in zip(group, select(list(by_id), [scores[row] for row in group], kind, selecting), strict=True):
                 if rejection:
                     choice.rejected[row] = rejection, by_id[rejection.kept_by] if rejection.kept_by else None
-            for name, chosen in choice.baselines.items():
-                for side in (False, True):
-                    mine = [row for row in group if self._held_out[row] == side]
-                    size = sum(row not in choice.rejected for row in mine)
-                    lengths = [len(self._read(row).text) for row in mine]
-                    chosen |= {by_id[i] for i in baseline(name, [samples[row] for row in mine], lengths, size, config.seed)}
         summary |= _summary(kind, scores, choice.rejected)
         summary |= self._prompts_summary(rows, choice.rejected)
         choice.warnings.extend(self._warnings(rows, scores, summary))
         return choice
+
+    def _chosen_from(self, rows: Ints) -> Iterator[list[int]]:
+        """The rows that are chosen from together: those of each prompt, or all."""
+        return self._groups(rows) if self._config.select.among == "prompt" else iter([rows.tolist()])
+
+    def baselines(self, rows: Ints, rejected: Container[int]) -> dict[str, set[int]]:
+        """By name: of the `rows` that were chosen from, as many as are not rejected, of each prompt and side of the split."""
+        config = self._config
+        found: dict[str, set[int]] = {name: set() for name in BASELINES if config.baselines and config.score.by != "none"}
+        for group in self._chosen_from(rows) if found else ():
+            for side in (False, True):
+                mine = {self._read(row).id: row for row in group if self._held_out[row] == side}
+                size = sum(row not in rejected for row in mine.values())
+                lengths = [len(self._read(row).text) for row in mine.values()]
+                for name, chosen in found.items():
+                    chosen |= {mine[i] for i in baseline(name, list(mine), lengths, size, config.seed)}
+        return found
 
     def _prompts_summary(self, rows: Ints, rejected: dict[int, Any]) -> dict[str, int]:
         """How many prompts were chosen from, and of how many of them a row stays."""

@@ -6,7 +6,7 @@ The conversation is laid out by the model's own chat template. Holds the model; 
 from collections.abc import Sequence
 from typing import Any
 
-from seqdistill.engines.loading import load
+from seqdistill.engines.loading import default_device, load, longest_input
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.records import Sample
@@ -35,10 +35,10 @@ class RewardModel:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         if self._model.config.pad_token_id is None:
             self._model.config.pad_token_id = self._tokenizer.pad_token_id
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device(default_device({}))
         self._model.to(self._device).eval()
         self._batch_size = batch_size
-        self._longest: int = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
+        self._longest: int = longest_input(self._model.config)
 
     def scores(self, samples: Sequence[Sample]) -> list[float | None]:
         """The reward of each sample, in their order; None for one too long for the model or refused by its chat template."""

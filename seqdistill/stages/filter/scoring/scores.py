@@ -82,4 +82,5 @@ def teacher_means(sidecar: Path) -> dict[str, float]:
         raise UsageError(
             f"score.by = logprob: no {sidecar}", "generate with --logprobs 0: it requests all answers again"
         ) from None
-    return {row["id"]: sum(row["logprobs"]) / len(row["logprobs"]) for batch in batches for row in batch.to_pylist()}
+    rows = (row for batch in batches for row in batch.to_pylist() if row["logprobs"])
+    return {row["id"]: sum(row["logprobs"]) / len(row["logprobs"]) for row in rows}

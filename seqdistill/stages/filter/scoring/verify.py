@@ -24,6 +24,7 @@ from seqdistill.stages.filter.scoring.answers import (
     Extract,
     compiled,
     extractor,
+    normal,
     read_json,
 )
 from seqdistill.stages.filter.scoring.scores import Scores
@@ -33,24 +34,29 @@ Check = Callable[[Sequence[Sample]], Scores]
 
 @contextmanager
 def verifier(config: VerifyConfig, extract: str | None = None) -> Iterator[Check]:
-    """The check that the settings name, ready for the samples of one prompt after the other; `extract` finds a number.
+    """The check that the settings name, ready for the samples of one prompt after the other; `extract` names the answer.
 
-    Raises UsageError for a bad pattern or a command that is not there, MissingExtra without math-verify.
+    Raises UsageError for a bad pattern, a command that is not there or an `extract` that the check has no use for,
+    MissingExtra without math-verify.
     """
     kind, _, pattern = config.by.partition(":")
     match kind:
         case "number":
-            answer = extractor(extract or "number")
-            yield lambda samples: by_number(samples, answer, config.tolerance)
+            number = extractor(extract or "number")
+            yield lambda samples: by_number(samples, number, config.tolerance)
         case "json":
-            yield by_json
+            answer = extractor(extract) if extract else None
+            yield lambda samples: by_json(samples, answer)
         case "regex":
-            found = compiled(pattern, "filter.verify.by")
-            yield lambda samples: by_pattern(samples, found)
+            found = compiled(pattern, "filter.verify.by", any_case=extract is not None)
+            part = extractor(extract) if extract else None
+            yield lambda samples: by_pattern(samples, found, part)
         case "command":
             command = checked_command(config.command)
+            _check_no_extract(extract, "'command' reads the whole sample and finds the answer itself")
             yield lambda samples: by_command(samples, command, config.seconds, config.mb)
         case "math":
+            _check_no_extract(extract, "'math' finds the formula itself")
             checker = MathChecker(config.seconds, config.mb, "filter.verify.by = 'math'")
             try:
                 yield lambda samples: by_math(samples, checker)
@@ -60,6 +66,11 @@ def verifier(config: VerifyConfig, extract: str | None = None) -> Iterator[Check
             raise UsageError(
                 f"filter.verify.by = {config.by!r}: no such check", "one of: number, json, math, command or regex:PATTERN"
             )
+
+
+def _check_no_extract(extract: str | None, why: str) -> None:
+    if extract:
+        raise UsageError(f"filter.score.extract = {extract!r}: filter.verify.by = {why}", "remove extract (--score-extract)")
 
 
 def by_number(samples: Sequence[Sample], extract: Extract, tolerance: float) -> Scores:
@@ -86,25 +97,47 @@ def by_math(samples: Sequence[Sample], checker: MathChecker) -> Scores:
     return [check(sample) for sample in samples]
 
 
-def by_json(samples: Sequence[Sample]) -> Scores:
-    """Whether the completion is JSON equal to the reference. None where the reference is not JSON."""
+def by_json(samples: Sequence[Sample], extract: Extract | None = None) -> Scores:
+    """Whether the completion is JSON equal to the reference. None where the reference is not JSON.
+
+    With an `extract`, whether their extracted answers are equal; a reference that has none to extract is the answer.
+    """
+
+    def value(text: str) -> str | None:
+        read = read_json(text)
+        return read[1] if read else None
 
     def check(sample: Sample) -> float | None:
-        wanted = read_json(sample.reference or "")
-        if wanted is None:
-            return None
-        found = read_json(sample.text)
-        return float(found is not None and found[1] == wanted[1])
+        reference = sample.reference or ""
+        if extract is None:
+            wanted, found = value(reference), value(sample.text)
+        else:
+            answer = extract(sample.text)
+            wanted = _json_or_text(extract(reference) or normal(reference))
+            found = _json_or_text(answer)
+        return None if wanted is None else float(found == wanted)
 
     return [check(sample) for sample in samples]
 
 
-def by_pattern(samples: Sequence[Sample], pattern: Any) -> Scores:
-    """Whether a pattern of the package `regex` is found in the completion. None when looking takes too long."""
+def _json_or_text(answer: str | None) -> str | None:
+    """An extracted answer: what it means as JSON, or else its text."""
+    read = read_json(answer) if answer else None
+    return read[1] if read else answer
+
+
+def by_pattern(samples: Sequence[Sample], pattern: Any, extract: Extract | None = None) -> Scores:
+    """Whether a pattern of the package `regex` is found in the completion, or in the answer that `extract` finds in it.
+
+    None when looking takes too long.
+    """
 
     def check(sample: Sample) -> float | None:
+        text = sample.text if extract is None else extract(sample.text)
+        if text is None:
+            return 0.0
         try:
-            return float(pattern.search(sample.text, timeout=REGEX_SECONDS) is not None)
+            return float(pattern.search(text, timeout=REGEX_SECONDS) is not None)
         except TimeoutError:
             return None
 

@@ -19,7 +19,7 @@ from seqdistill.stages.train.student import Base, Student
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingSetup:
     """What a trainer is built from: the rows, TRL's arguments, and then the untrained student."""
 
     run: Run
@@ -31,6 +31,7 @@ class Lesson:
     arguments: Any  # of the method's TRL config class
     progress: Progress
     stops: Sequence[int]  # tokens that end an answer
+    limit: int  # the most tokens that a row may have
     weights: dict[str, float] = field(default_factory=dict)  # of rows that count more or less than 1, by id
     before_cuts: list[int] | None = None  # the ids that the student's tokens had before its vocabulary was cut, if it was
     base: Base = field(default_factory=lambda: Base(ModelConfig()))  # the untrained student
@@ -70,9 +71,9 @@ class Method:
 
     name: str
     config: str  # the name of TRL's config class, which [train.args] go to
-    trainer: Callable[[Lesson, Sequence[Any]], Any]  # (lesson, callbacks) -> trainer
+    trainer: Callable[[TrainingSetup, Sequence[Any]], Any]  # (setup, callbacks) -> trainer
     check: Callable[[Run, Recipe, Student], None] = lambda _run, _recipe, _student: None
-    gather: Callable[[Lesson], Any] = lambda _lesson: None  # what the trainer needs beside the rows
+    gather: Callable[[TrainingSetup], Any] = lambda _setup: None  # what the trainer needs beside the rows
     inputs: Callable[[Run], dict[str, Path]] = lambda _run: {}  # files beside filter's that decide the result
     defaults: Callable[[TrainConfig], dict[str, Any]] = lambda _config: {}  # of TRL's arguments, where [train.args] has none
     sequences: int = 1  # that a row of a batch makes: of a pair two

@@ -5,19 +5,17 @@ layers are compared with the student's that were made of them. Owns which layers
 `sequence`'s.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from seqdistill.engines.loading import load, skeleton
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import ModelConfig, Recipe, TrainConfig
-from seqdistill.runs import Run
 from seqdistill.stages.train.cutting import decoder_layers
-from seqdistill.stages.train.methods import Lesson, Step
+from seqdistill.stages.train.methods import Step, TrainingSetup
 from seqdistill.stages.train.reading import Read
+from seqdistill.stages.train.shrink import Cut, recorded_cuts
 from seqdistill.stages.train.student import Student
 from seqdistill.stages.train.vocabulary import restrict_teacher
 
@@ -113,7 +111,7 @@ def check(recipe: Recipe, student: Student) -> None:
     if not (terms := wanted(recipe.train)):
         return
     first = next(iter(terms))
-    if student.layers is None and recorded_layers(recipe) is None:
+    if student.layers is None and not recorded_cuts(recipe.student.model or ""):
         raise UsageError(
             f"[train] {first} compares the student's layers with those of the teacher that they were cut from, and the student "
             f"{recipe.student.model!r} was not cut from its teacher",
@@ -126,26 +124,20 @@ def check(recipe: Recipe, student: Student) -> None:
         )
 
 
-def recorded_layers(recipe: Recipe) -> list[int] | None:
-    """The teacher's layers that a student is made of, as its folder or its run recorded them; None where they did not."""
-    name = recipe.student.model or ""
-    if name.startswith("run:"):
-        layers = (Run(Path(name.removeprefix("run:"))).manifest("train") or {}).get("student", {}).get("layers")
-    else:
-        note = Path(name).expanduser() / "shrink.json"
-        layers = json.loads(note.read_text(encoding="utf-8"))["layers"] if note.exists() else None
-    return None if layers is None else [int(layer) for layer in layers]
+def recorded_cut(recipe: Recipe, teacher: Any) -> Cut | None:
+    """The student's recorded cut from the teacher of this text config, or else its last cut; None of a whole model."""
+    cuts = recorded_cuts(recipe.student.model or "")
+    return next((cut for cut in cuts if cut.of in (None, teacher.num_hidden_layers)), cuts[0] if cuts else None)
 
 
-def with_terms(lesson: Lesson, loss: Callable[[Step], Any]) -> Callable[[Step], Any]:
-    """The loss and the terms that [train] gives a weight. Loads the teacher; `lesson.model` is watched from here on."""
-    if not (weights := wanted(lesson.recipe.train)):
+def with_terms(setup: TrainingSetup, loss: Callable[[Step], Any]) -> Callable[[Step], Any]:
+    """The loss and the terms that [train] gives a weight. Loads the teacher; `setup.model` is watched from here on."""
+    if not (weights := wanted(setup.recipe.train)):
         return loss
-    config = lesson.recipe.train
-    layers = lesson.base.layers or recorded_layers(lesson.recipe) or []
-    teacher = _teacher(lesson, layers)
-    lesson.beside.append(teacher)
-    theirs, own = Watched(teacher, layers, weights), Watched(lesson.model, range(len(layers)), weights)
+    config = setup.recipe.train
+    teacher, layers = _teacher(setup)
+    setup.beside.append(teacher)
+    theirs, own = Watched(teacher, layers, weights), Watched(setup.model, range(len(layers)), weights)
 
     def losses(step: Step) -> Any:  # -> (N)
         import torch
@@ -212,17 +204,19 @@ def check_rows(config: TrainConfig, rows: int) -> None:
         )
 
 
-def _teacher(lesson: Lesson, layers: Sequence[int]) -> Any:
-    """The teacher, loaded beside the student. Raises UsageError where the student's layers cannot be its own."""
-    of_teacher = lesson.student.layers is not None and lesson.student.origins is None
-    source: ModelConfig = lesson.student.source if of_teacher else lesson.recipe.teacher
-    device = lesson.arguments.device
+def _teacher(setup: TrainingSetup) -> tuple[Any, list[int]]:
+    """The teacher, loaded beside the student, and which of its layers the student's are. Raises UsageError for another one."""
+    of_teacher = setup.student.layers is not None and setup.student.origins is None
+    source: ModelConfig = setup.student.source if of_teacher else setup.recipe.teacher
+    device = setup.arguments.device
     teacher = load("AutoModelForCausalLM", source, dtype="float32" if device.type == "cpu" else "auto").to(device).eval()
-    restrict_teacher(teacher, source, lesson.before_cuts)
+    restrict_teacher(teacher, source, setup.before_cuts)
     teacher.requires_grad_(False)
-    texts = [model.config.get_text_config(decoder=True) for model in (teacher, lesson.model)]
-    _check_origin(source.model, layers, *texts)
-    return teacher
+    texts = [model.config.get_text_config(decoder=True) for model in (teacher, setup.model)]
+    recorded = recorded_cut(setup.recipe, texts[0]) or Cut([], None)
+    cut = Cut(setup.base.layers, None) if setup.base.layers else recorded
+    _check_origin(source.model, cut, *texts)
+    return teacher, cut.layers
 
 
 def check_files(recipe: Recipe, student: Student, _read: Read) -> None:
@@ -230,10 +224,9 @@ def check_files(recipe: Recipe, student: Student, _read: Read) -> None:
     if not (terms := wanted(recipe.train)):
         return
     source: ModelConfig = recipe.teacher if student.layers is None else student.source
-    if (layers := recorded_layers(recipe)) is not None:
-        _check_origin(
-            source.model, layers, *(load("AutoConfig", one).get_text_config(decoder=True) for one in (source, student.source))
-        )
+    if recorded_cuts(recipe.student.model or ""):
+        texts = [load("AutoConfig", one).get_text_config(decoder=True) for one in (source, student.source)]
+        _check_origin(source.model, recorded_cut(recipe, texts[0]) or Cut([], None), *texts)
     if {"attention", "relations"} & terms.keys():
         last = decoder_layers(skeleton(source))[1][-1]
         for term in ("attention", "relations"):
@@ -241,14 +234,15 @@ def check_files(recipe: Recipe, student: Student, _read: Read) -> None:
                 _check_projections(_attention_of(last, term), term)
 
 
-def _check_origin(name: str | None, layers: Sequence[int], teacher: Any, student: Any) -> None:
+def _check_origin(name: str | None, cut: Cut, teacher: Any, student: Any) -> None:
     """Raises UsageError where layers of a teacher cannot be a student's, by the text configs of both."""
     total, count = teacher.num_hidden_layers, student.num_hidden_layers
-    widths = teacher.hidden_size, student.hidden_size
-    if len(layers) != count or max(layers) >= total or widths[0] != widths[1]:
+    widths, layers = (teacher.hidden_size, student.hidden_size), cut.layers
+    if len(layers) != count or max(layers) >= total or cut.of not in (None, total) or widths[0] != widths[1]:
+        not_of = "" if cut.of in (None, total) else f", not {cut.of}"
         raise UsageError(
             f"the student's {count} layers of width {widths[1]} were cut from layers {','.join(map(str, layers))} of another "
-            f"teacher than {name!r}, which has {total} layers of width {widths[0]}",
+            f"teacher than {name!r}, which has {total} layers of width {widths[0]}{not_of}",
             "name the teacher that the student was cut from",
         )
 

@@ -13,7 +13,7 @@ from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import Sample
-from seqdistill.stages.train.methods import Lesson, Method, check_can_answer, check_smoothing, check_unmixed
+from seqdistill.stages.train.methods import Method, TrainingSetup, check_can_answer, check_smoothing, check_unmixed
 from seqdistill.stages.train.methods.targets import student_numbering
 from seqdistill.stages.train.reading import Read
 from seqdistill.stages.train.student import Student
@@ -52,9 +52,9 @@ def _check_sizes(teacher: int, student: int) -> None:
         )
 
 
-def gather(lesson: Lesson) -> None:
+def gather(setup: TrainingSetup) -> None:
     """Raises UsageError for a teacher whose tokens are not the student's."""
-    student_numbering(lesson.recipe, lesson.tokenizer, lesson.before_cuts)
+    student_numbering(setup.recipe, setup.tokenizer, setup.before_cuts)
 
 
 def check_arguments(arguments: Any, _config: TrainConfig) -> None:
@@ -62,15 +62,15 @@ def check_arguments(arguments: Any, _config: TrainConfig) -> None:
     check_smoothing(arguments, "on_policy")
 
 
-def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
+def build(setup: TrainingSetup, callbacks: Sequence[Any]) -> Any:
     """TRL's trainer on the prompts of the rows, the teacher beside it.
 
     An answer of the student ends at the latest where the longest one of the rows does, unless [train.args] says otherwise.
     """
-    arguments, checked = lesson.arguments, lesson.checked
-    if "max_completion_length" not in lesson.recipe.train.args:
+    arguments, checked = setup.arguments, setup.checked
+    if "max_completion_length" not in setup.recipe.train.args:
         arguments.max_completion_length = max(len(row.tokens) - row.start for row in checked.train)
-    positions = getattr(lesson.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    positions = getattr(setup.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     longest = max(row.start for row in checked.train)
     if positions and longest + arguments.max_completion_length > positions:
         raise UsageError(
@@ -79,22 +79,22 @@ def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
             f"at most {positions - longest}, or leave it out",
         )
     dtype = "float32" if arguments.device.type == "cpu" else "auto"
-    teacher = load("AutoModelForCausalLM", lesson.recipe.teacher, dtype=dtype)
-    restrict_teacher(teacher, lesson.recipe.teacher, lesson.before_cuts)
-    _check_sizes(*(model.config.get_text_config(decoder=True).vocab_size for model in (teacher, lesson.model)))
-    lesson.beside.append(teacher)
-    tokenizer = copy.deepcopy(lesson.tokenizer)
+    teacher = load("AutoModelForCausalLM", setup.recipe.teacher, dtype=dtype)
+    restrict_teacher(teacher, setup.recipe.teacher, setup.before_cuts)
+    _check_sizes(*(model.config.get_text_config(decoder=True).vocab_size for model in (teacher, setup.model)))
+    setup.beside.append(teacher)
+    tokenizer = copy.deepcopy(setup.tokenizer)
     tokenizer.padding_side = "left"
     trainer = _trainer()(
-        model=lesson.model,
+        model=setup.model,
         teacher_model=teacher,
         args=arguments,
-        train_dataset=_prompts(lesson.fitting["train"]),
-        eval_dataset=_prompts(lesson.fitting["validation"]) if checked.validation else None,
+        train_dataset=_prompts(setup.fitting["train"]),
+        eval_dataset=_prompts(setup.fitting["validation"]) if checked.validation else None,
         processing_class=tokenizer,
         callbacks=[*callbacks, _order_by_epoch()],
     )
-    tokenizer.padding_side = lesson.tokenizer.padding_side  # it is saved with the student
+    tokenizer.padding_side = setup.tokenizer.padding_side  # it is saved with the student
     return trainer
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import TrainConfig
-from seqdistill.stages.train.methods import Lesson, Method, Step, hidden
+from seqdistill.stages.train.methods import Method, Step, TrainingSetup, hidden
 from seqdistill.stages.train.mixing import weighs_rows
 from seqdistill.stages.train.preflight import check_batches
 from seqdistill.stages.train.rendering import Row
@@ -32,13 +32,13 @@ def text_loss(step: Step) -> Any:  # -> (N)
     return cross_entropy(step.logits.float(), step.labels, reduction="none")
 
 
-def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
+def build(setup: TrainingSetup, callbacks: Sequence[Any]) -> Any:
     """The trainer of the text alone."""
-    return build_trainer(lesson, callbacks)
+    return build_trainer(setup, callbacks)
 
 
 def build_trainer(
-    lesson: Lesson,
+    setup: TrainingSetup,
     callbacks: Sequence[Any],
     loss: Callable[[Step], Any] | None = None,
     collating: Callable[[Any], Any] | None = None,
@@ -49,23 +49,23 @@ def build_trainer(
     example, as `row`, its number among train's and then validation's rows. Raises SeqdistillError when TRL would train on
     something else than the rows.
     """
-    checked, arguments = lesson.checked, lesson.arguments
-    if hidden.wanted(lesson.recipe.train):
-        loss = hidden.with_terms(lesson, loss or text_loss)
-    if lesson.weights:
+    checked, arguments = setup.checked, setup.arguments
+    if hidden.wanted(setup.recipe.train):
+        loss = hidden.with_terms(setup, loss or text_loss)
+    if setup.weights:
         _check_weighted(arguments)
-        loss, collating = weighted(loss or text_loss), _with_weights(lesson, collating)
+        loss, collating = weighted(loss or text_loss), _with_weights(setup, collating)
     if collating is not None:
         arguments.remove_unused_columns = False  # TRL would drop `row`
-    batches = token_batches(lesson.recipe.train, [len(row.tokens) for row in checked.train])
+    batches = token_batches(setup.recipe.train, [len(row.tokens) for row in checked.train])
     if batches is not None:
-        hidden.check_rows(lesson.recipe.train, batches.most_rows)
+        hidden.check_rows(setup.recipe.train, batches.most_rows)
     trainer = completion_trainer(loss, batches)(
-        model=lesson.model,
+        model=setup.model,
         args=arguments,
         train_dataset=_dataset(checked.train, 0),
         eval_dataset=_dataset(checked.validation, len(checked.train)) if checked.validation else None,
-        processing_class=lesson.tokenizer,
+        processing_class=setup.tokenizer,
         callbacks=list(callbacks),
     )
     check_batches(trainer.train_dataset, trainer.data_collator, checked.train, checked.end_of_turn, arguments.packing)
@@ -112,9 +112,9 @@ def weighted(loss: Callable[[Step], Any]) -> Callable[[Step], Any]:
     return lambda step: loss(step) * step.extras["weights"]
 
 
-def _with_weights(lesson: Lesson, collating: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+def _with_weights(setup: TrainingSetup, collating: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
     """Wraps TRL's collator, and what else wraps it: the weight of each trained token beside the batch."""
-    weights = [lesson.weights.get(row.id, 1.0) for row in [*lesson.checked.train, *lesson.checked.validation]]
+    weights = [setup.weights.get(row.id, 1.0) for row in [*setup.checked.train, *setup.checked.validation]]
 
     def wrap(collate: Any) -> Any:
         import torch

@@ -15,7 +15,7 @@ from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.rights import teachers_in
 from seqdistill.runs import Run
-from seqdistill.stages.train.methods import Lesson, Method, Step, hidden, sequence
+from seqdistill.stages.train.methods import Method, Step, TrainingSetup, hidden, sequence
 from seqdistill.stages.train.methods.sequence import build_trainer, text_loss, trained_tokens
 from seqdistill.stages.train.methods.targets import (
     NO_NORMALIZER,
@@ -97,11 +97,11 @@ def check_arguments(arguments: Any, config: TrainConfig) -> None:
     sequence.check_arguments(arguments, config)
 
 
-def build(lesson: Lesson, callbacks: Sequence[Any]) -> Any:
+def build(setup: TrainingSetup, callbacks: Sequence[Any]) -> Any:
     """The trainer of text and targets."""
-    config = lesson.recipe.train
+    config = setup.recipe.train
     loss = mixed_loss(config.alpha, config.temperature, not config.approximate)
-    return build_trainer(lesson, callbacks, loss, collating(lesson.material))
+    return build_trainer(setup, callbacks, loss, collating(setup.material))
 
 
 def check(run: Run, recipe: Recipe, student: Student) -> None:

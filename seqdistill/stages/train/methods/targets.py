@@ -21,7 +21,7 @@ from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TeacherConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
-from seqdistill.stages.train.methods import Lesson
+from seqdistill.stages.train.methods import TrainingSetup
 from seqdistill.stages.train.reading import Read
 from seqdistill.stages.train.rendering import Row, Template, Unfit
 from seqdistill.stages.train.vocabulary import read_kept
@@ -67,40 +67,42 @@ class Targets:
         return ids.long(), logprobs, found
 
 
-def read_targets(lesson: Lesson) -> Targets:
-    """The targets of the checked rows. How many rows have them, and why others have none, goes to `lesson.found`.
+def read_targets(setup: TrainingSetup) -> Targets:
+    """The targets of the checked rows. How many rows have them, and why others have none, goes to `setup.found`.
 
     Raises UsageError when no training row has any, and for a local teacher whose tokenizer is not the student's.
     """
-    config, files = lesson.recipe.train, target_files(lesson.run).values()
-    rows = [*lesson.checked.train, *lesson.checked.validation]
+    config, files = setup.recipe.train, target_files(setup.run).values()
+    rows = [*setup.checked.train, *setup.checked.validation]
     numbers = {row.id: number for number, row in enumerate(rows)}
-    samples = [sample for part in lesson.samples.values() for sample in part]
+    samples = [sample for part in setup.samples.values() for sample in part]
     thoughts = {sample.id for sample in samples if sample.reasoning and not config.trains_reasoning}
-    numbering = student_numbering(lesson.recipe, lesson.tokenizer, lesson.before_cuts)
-    targets = _allocated(rows, max(map(_widest, files)), lesson.run.file("train", ""))
+    numbering = student_numbering(setup.recipe, setup.tokenizer, setup.before_cuts)
+    targets = _allocated(rows, max(map(_widest, files)), setup.run.file("train", ""))
     why_not = dict.fromkeys(range(len(rows)), MISSING)
     for path in files:
         for name, stored in read_logprob_rows(path):
             if (number := numbers.get(name)) is None:
                 continue
-            fitted = _fitted(rows[number], stored, numbering, name in thoughts, config.temperature, config.approximate)
+            fitted = fitted_targets(rows[number], stored, numbering, name in thoughts, config.temperature, config.approximate)
             if not isinstance(fitted, str):
                 why_not.pop(number, None)
-                _write_row(targets, targets.starts[number], *fitted, numbering, cut=lesson.before_cuts is not None)
+                first, ids, found = targets.starts[number] + fitted[0], *fitted[1:]
+                _write_row(targets, first, ids, found, numbering, cut=setup.before_cuts is not None)
             elif number in why_not:
                 why_not[number] = fitted
-    _report(lesson, rows, why_not)
+    _report(setup, rows, why_not)
     return targets
 
 
-def _fitted(
+def fitted_targets(
     row: Row, stored: TokenLogprobs, numbering: Any, thought: bool, temperature: float, approximate: bool
-) -> tuple[list[list[int]], Any] | str:
-    """(likeliest ids, their log-probabilities at the temperature) from the first trained token on, or why there are none.
+) -> tuple[int, list[list[int]], Any] | str:
+    """(how many trained tokens come before, likeliest ids, their log-probabilities at the temperature), or why there are none.
 
     With `approximate` the log-probabilities lack a constant. An answer behind reasoning that is not trained on has its
-    targets at the end of what is stored; an endpoint's targets may end before the end of the turn.
+    targets at the end of what is stored, and what the student's template writes before an answer (an empty think block) may
+    have none; an endpoint's targets may end before the end of the turn.
     """
     import numpy
 
@@ -109,9 +111,14 @@ def _fitted(
         return TEXTS
     if not stored.top_token_ids or not all(stored.top_token_ids):
         return NO_LIKELIEST
-    first = max(0, len(ids) - len(labels)) if thought else 0
-    if _renumbered(ids[first:], numbering).tolist() not in (labels, labels[:-1]):
-        return STALE
+    own, before = _renumbered(ids, numbering).tolist(), row.answer - row.start
+    first, skipped = 0, 0
+    if own not in (labels, labels[:-1]):
+        answer = labels[before:]
+        written = next((part for part in (answer, answer[:-1]) if part and own[-len(part) :] == part), None)
+        if written is None or not (thought or len(written) == len(own)):
+            return STALE
+        first, skipped = len(own) - len(written), before
     normalizers = [0.0] * len(ids) if approximate or temperature == 1 else _normalizers(stored, temperature)
     if normalizers is None:
         return NO_NORMALIZER
@@ -119,7 +126,7 @@ def _fitted(
     for place, normalizer in zip(stored.top_logprobs[first:], normalizers[first:], strict=True):
         values = numpy.array(place, dtype=numpy.float64)
         at_temperature.append(numpy.where(values > LOWEST, values / temperature - normalizer, -numpy.inf))
-    return stored.top_token_ids[first:], at_temperature
+    return skipped, stored.top_token_ids[first:], at_temperature
 
 
 def why_without(recipe: Recipe, read: Read | None, answers: Iterable[tuple[Sample, Mapping[str, Any]]]) -> str | None:
@@ -142,7 +149,7 @@ def why_without(recipe: Recipe, read: Read | None, answers: Iterable[tuple[Sampl
         except Unfit:
             continue
         thought = bool(sample.reasoning) and not config.trains_reasoning
-        fitted = _fitted(row, stored, numbering, thought, config.temperature, config.approximate)
+        fitted = fitted_targets(row, stored, numbering, thought, config.temperature, config.approximate)
         if not isinstance(fitted, str):
             return None
         reasons[fitted] += 1
@@ -247,20 +254,20 @@ def student_numbering(recipe: Recipe, tokenizer: Any, before_cuts: Sequence[int]
     return numpy.array([own.get(number, -1) for number in before])
 
 
-def _report(lesson: Lesson, rows: Sequence[Row], why_not: dict[int, str]) -> None:
+def _report(setup: TrainingSetup, rows: Sequence[Row], why_not: dict[int, str]) -> None:
     """Notes how many rows have targets. Raises UsageError when no training row has any."""
-    trained = len(lesson.checked.train)
+    trained = len(setup.checked.train)
     without = {number: reason for number, reason in why_not.items() if number < trained}
     if len(without) == trained:
         reason, count = Counter(without.values()).most_common(1)[0]
         first = next(rows[number].id for number, found in without.items() if found == reason)
         raise UsageError(
             f"[train] method = 'soft': none of {trained} rows has targets that can be used; of {count} rows, the first is "
-            f"{first!r}: {reason}{f' = {lesson.recipe.train.temperature:g}' if reason == NO_NORMALIZER else ''}",
-            WAYS_OUT[reason].format(run=lesson.run.shell),
+            f"{first!r}: {reason}{f' = {setup.recipe.train.temperature:g}' if reason == NO_NORMALIZER else ''}",
+            WAYS_OUT[reason].format(run=setup.run.shell),
         )
     reasons = dict(sorted(Counter(why_not.values()).items()))
-    lesson.found["targets"] = {"rows": len(rows) - len(why_not), "text_only": reasons}
+    setup.found["targets"] = {"rows": len(rows) - len(why_not), "text_only": reasons}
     for reason, count in reasons.items():
         first = next(rows[number].id for number, found in why_not.items() if found == reason)
-        lesson.progress.note(f"train: {count} of {len(rows)} rows have no targets, the first is {first!r}: {reason}")
+        setup.progress.note(f"train: {count} of {len(rows)} rows have no targets, the first is {first!r}: {reason}")
