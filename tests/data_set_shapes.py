@@ -824,4 +824,15 @@ CASES: dict[
         [TASK, SUM, SUM],
         0,
     ),
+    "Stack Exchange, the selected answer or else the best": (
+        [
+            {
+                "question": "2 + 3?",
+                "answers": [{"text": "6", "pm_score": 9, "selected": False}, {"text": "5", "selected": True}],
+            },
+            {"question": "2 + 3?", "answers": [{"text": "6", "pm_score": 1}, {"text": "5", "pm_score": 2}]},
+        ],
+        [SUM, SUM],
+        0,
+    ),
 }

@@ -11,7 +11,7 @@ from log_shapes import ASKED, CHAT, CHOICE, LANGFUSE, PROMPTFOO, REPLY, RESPONSE
 from test_recorded_shapes import imported, lines
 
 from seqdistill.errors import UsageError
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, TaskConfig
 from seqdistill.records import read_samples
 from seqdistill.runs import Run
 from seqdistill.stages.generate.recorded import import_recorded
@@ -88,6 +88,26 @@ def test_an_answer_in_json_may_be_messages(tmp_path: Path) -> None:
     text = json.dumps([ASKED, ASKED])
     result, (sample,) = imported(tmp_path, lines(tmp_path, [{"prompt": "p", "completion": text}]))
     assert (sample.text, result.skipped) == (text, 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "reasoning"),
+    [
+        *[
+            ({"prompt": "p", key: "hm", "completion": "5"}, "hm")
+            for key in ("reasoning", "think", "thought", "cot", "reasoning_trace")
+        ],
+        ({"Question": "p", "Complex_CoT": "hm", "Response": "5"}, "hm"),
+        ({"prompt": "p", "reasoning": "high", "completion": "5"}, None),
+        ({"prompt": "p", "thinking": True, "completion": "5"}, None),
+        ({"prompt": "p", "thinking": "off", "cot": "hm", "completion": "5"}, "hm"),
+        ({"prompt": "p", "mine": "hm", "completion": "5"}, "hm"),
+    ],
+)
+def test_reasoning_in_a_column_of_its_own_is_kept(tmp_path: Path, row: dict[str, Any], reasoning: str | None) -> None:
+    recipe = Recipe(task=TaskConfig(columns={"reasoning": "mine"} if "mine" in row else {}))
+    _, (sample,) = imported(tmp_path, lines(tmp_path, [row]), recipe)
+    assert (sample.text, sample.reasoning) == ("5", reasoning)
 
 
 def test_fields_beside_the_text_of_an_object_are_mentioned(tmp_path: Path) -> None:

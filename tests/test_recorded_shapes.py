@@ -218,6 +218,8 @@ LANGCHAIN_CALL = {"name": "add", "args": {"a": 2}, "id": "c1", "type": "tool_cal
         },
         {"request": CHAT, "response": [chunk({"tool_calls": [{"index": 0, **CALL}]}), chunk({}, "tool_calls")]},
         {**PROMPTFOO, "response": {"output": [CALL]}},
+        {"conversations": [ASKED, {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 2}}'}]},
+        {"conversations": [ASKED, {"from": "function_call", "value": '[{"name": "add", "arguments": {"a": 2}}]'}]},
         *[
             {"messages": [ASKED, {"role": "assistant", "content": content, "tool_calls": [call]}]}
             for call in (LANGCHAIN_CALL, {"tool_call": CALL}, {"name": "add", "arguments": '{"a": 2}'})
@@ -270,15 +272,17 @@ def test_tool_calls_are_taken_by_name_and_arguments(tmp_path: Path, row: object)
 def test_a_text_beside_the_calls_of_vercels_sdk_and_all_outputs_of_a_span_are_kept(tmp_path: Path) -> None:
     calls = json.dumps([{"toolName": "add", "input": {}}])
     facts = {"ai.prompt.messages": json.dumps([ASKED]), "ai.response.text": "Adding.", "ai.response.toolCalls": calls}
+    facts |= {"ai.response.finishReason": "tool-calls", "ai.response.model": "m"}
     outputs = [{**ANSWER, "finish_reason": "stop"}, {**ANSWER, "content": "five", "finish_reason": "length"}]
     both = {"gen_ai.input.messages": [ASKED], "gen_ai.output.messages": outputs}
     rows = [{"attributes": facts}, {"attributes": both}]
     _, samples = imported(tmp_path, lines(tmp_path, rows))
     assert [(one.text, one.finish_reason, bool(one.tool_calls)) for one in samples] == [
-        ("Adding.", samples[0].finish_reason, True),
+        ("Adding.", "tool_calls", True),
         ("5", "stop", False),
         ("five", "length", False),
     ]
+    assert samples[0].teacher == "m"
 
 
 BROKEN = {"code": 502, "message": "upstream gone"}

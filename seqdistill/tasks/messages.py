@@ -225,6 +225,11 @@ def tool_calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The calls of an assistant's message, each with name and arguments, whatever API wrote them."""
     if message.get("type") == "function_call":  # an item of the Responses API
         return [dict(message)]
+    if _written_role(message) == "function_call":  # ShareGPT's: its text is the call, or a list of calls
+        held = structured(_content(message))
+        return [
+            call for one in (held if isinstance(held, list) else [held]) if isinstance(one, Mapping) and (call := _call(one))
+        ]
     listed = message.get("tool_calls")
     calls = listed if isinstance(listed, list) else []
     return [call for one in calls or [message.get("function_call")] if isinstance(one, Mapping) and (call := _call(one))]

@@ -35,7 +35,7 @@ from seqdistill.tasks.row_files import hub_rows, read_rows
 from seqdistill.tasks.templates import Template, render, variables
 
 KEYS = ("prompt", "messages", "system", "reference", "slice", "id", "group")
-RECORDED_KEYS = ("completion",)  # that only the rows of an import have
+RECORDED_KEYS = ("completion", "reasoning")  # that only the rows of an import have
 ROW_HINT = 'a prompt is {"prompt": "text"} or {"messages": [...]}, with "id", "reference", "slice" and "group" where known'
 NO_TYPOS = {"preference", "preferences"}  # keys of other data that only look like ours
 QUESTIONS = ("question", "query", "problem", "text", "input", "inputs", "sentence", "document", "article", "dialogue", "body")

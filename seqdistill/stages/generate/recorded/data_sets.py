@@ -41,7 +41,10 @@ def _question_about(row: Row) -> Row | None:
     if isinstance(accepted, list) and all(isinstance(text, str) for text in accepted) and "answer" not in row:
         beside = {"completion": accepted[0] if accepted else ""}
     elif isinstance(accepted, list) and accepted and all(isinstance(as_dict(one).get("text"), str) for one in accepted):
-        beside = {"completion": accepted[0]["text"]}
+        best = next((one for one in accepted if one.get("selected") is True), None)
+        scored = [one for one in accepted if isinstance(one.get("pm_score"), (int, float))]  # of Stack Exchange
+        best = best or max(scored, key=lambda one: float(one["pm_score"]), default=accepted[0])
+        beside = {"completion": best["text"]}
     elif isinstance(one := as_dict(row.get("answer")).get("value"), str) and "aliases" in row["answer"]:
         beside = {"answer": one}
     elif isinstance(row.get("answer"), list) and all(isinstance(one, str) for one in row["answer"]) and row["answer"]:

@@ -294,6 +294,8 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     content = content if (said := content_in(message)) is None else said
     texts, thoughts, calls = [], [], tool_calls(message)
     beside_parts = len(calls)
+    if message.get("from") == "function_call" and calls:
+        content = ""
     for part in [content] if isinstance(content, str) else _listed(content):
         kind = part.get("type") if isinstance(part, Mapping) else None
         if isinstance(part, str):

@@ -72,7 +72,29 @@ EXPECTED = (
     "ground_truth",
 )  # where there is no other answer
 GOLD = ("ground_truth", "expected_output", "expectedOutput", "expected", "ideal", "gold", "correct_answer")  # beside an answer
-NO_REASONING = ("on", "off", "yes", "no", "true", "false")  # what a column of that name says of it
+THOUGHTS = (
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+    "Complex_CoT",
+    "complex_cot",
+    "reasoning_trace",
+    "think",
+    "thought",
+    "cot",
+)
+NO_REASONING = (
+    "on",
+    "off",
+    "yes",
+    "no",
+    "true",
+    "false",
+    "low",
+    "medium",
+    "high",
+    "none",
+)  # what a column of that name says of it
 PLAIN = {
     *PROMPTS,
     *ANSWERS,
@@ -292,8 +314,13 @@ def _reference(row: Row, place: str) -> str | None:
 
 def _beside(row: Row) -> dict[str, Any]:
     """The reasoning that a row has beside its answer."""
-    found = {key: row[key] for key in ("reasoning", "reasoning_content", "thinking") if row.get(key)}
-    return {key: value for key, value in found.items() if str(value).strip().lower() not in NO_REASONING}
+    found = next(((key, row[key]) for key in THOUGHTS if row.get(key) and not _is_switch(row[key])), None)
+    return {found[0] if found[0] in THOUGHTS[:3] else "reasoning": found[1]} if found else {}
+
+
+def _is_switch(value: Any) -> bool:
+    """Whether a column of reasoning only says whether there was any, or how much: a model's thoughts are a text."""
+    return not isinstance(value, (str, list, dict)) or str(value).strip().lower() in NO_REASONING
 
 
 def _request_model(row: Row) -> Any:

@@ -18,7 +18,14 @@ Row = dict[str, Any]
 SPANS = ("llm.", "gen_ai.", "openinference.", "input.", "output.", "traceloop.", "mlflow.", "ai.")
 SPAN_KINDS = ("openinference.span.kind", "traceloop.span.kind", "mlflow.spanType")
 OF_MODELS = ("LLM", "CHAT_MODEL")
-SPAN_MODELS = ("llm.model_name", "gen_ai.response.model", "gen_ai.request.model", "mlflow.llm.model")
+SPAN_MODELS = (
+    "llm.model_name",
+    "gen_ai.response.model",
+    "gen_ai.request.model",
+    "mlflow.llm.model",
+    "ai.response.model",
+    "ai.model.id",
+)
 CALLED = (  # attributes that hold what a call was put and what it returned, as objects
     ("mlflow.spanInputs", "mlflow.spanOutputs"),
     ("request_data", "response_data"),  # Logfire's
@@ -130,6 +137,7 @@ def span(row: Row) -> Row | None:
     calls = structured(facts.get("ai.response.toolCalls"))  # of Vercel's AI SDK, beside a text or without one
     if isinstance(calls, list) and calls:
         said = {"role": "assistant", "content": facts.get("ai.response.text") or "", "tool_calls": calls}
+        said |= {"finish_reason": facts.get("ai.response.finishReason"), "model": model}
         facts = {**facts, "ai.response.text": said}
     for asked, answered in CALLED:
         if facts.get(asked) and facts.get(answered) and (found := _called(facts[asked], facts[answered], model)):
