@@ -1,24 +1,28 @@
 """The errors a user can act on, each with its exit code. Anything else that escapes is a bug and keeps its traceback."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 
 class SeqdistillError(Exception):
     """Something failed while running; what was done is kept and the command can be run again.
 
-    `message` says what happened, with the value and the place (file:line, table and key); `hint` is the next action.
+    `message` says what happened, with the value and the place (file:line, table and key); `hint` is the next action;
+    `result` is what a check that did not pass has found.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", result: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.result = result or {}
 
-    def as_dict(self) -> dict[str, str | int]:
-        """The error as `--json` prints it."""
-        return {"error": self.message, "next": self.hint, "exit_code": self.exit_code}
+    def as_dict(self) -> dict[str, Any]:
+        """The error as `--json` prints it, with what the check has found."""
+        return {**self.result, "error": self.message, "next": self.hint, "exit_code": self.exit_code}
 
 
 class UsageError(SeqdistillError):

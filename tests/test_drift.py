@@ -88,6 +88,9 @@ def test_the_command_ends_with_1_where_the_promise_is_broken(tmp_path: Path, cap
     run = evaluated(tmp_path / "run")
     assert main(["eval", str(run.path), "--shadow", str(log_of(run, 60, 20))]) == 1
     assert "The promise no longer holds: 60 of 80 checked answers" in " ".join(capsys.readouterr().err.split())
+    assert main(["eval", str(run.path), "--shadow", str(log_of(run, 60, 20)), "--json"]) == 1
+    out = json.loads(capsys.readouterr().out)
+    assert (out["state"], out["n"], out["exit_code"]) == ("broken", 80, 1)
     assert main(["eval", str(run.path), "--shadow", str(log_of(run, 40, 2)), "--json"]) == 0
     out = json.loads(capsys.readouterr().out)
     assert out["state"] == "undecided" and out["n"] == 42

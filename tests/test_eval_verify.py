@@ -283,7 +283,8 @@ def test_the_command_fails_below_its_condition_after_everything_was_written(
         "--resamples", "200", "--max-tokens", "12", "--markdown", str(tmp_path / "result.md"), "--json",
     ]  # fmt: skip
     assert main([*command, "--fail-under", "exact=0.9"]) == 1
-    assert json.loads(capsys.readouterr().out)["error"].startswith("--fail-under: exact is 0, below 90")
+    out = json.loads(capsys.readouterr().out)
+    assert out["error"].startswith("--fail-under: exact is 0, below 90") and out["verdict"] and out["exit_code"] == 1
     assert run.manifest("eval") is not None and (tmp_path / "result.md").read_text().startswith("### run: ")
     assert main([*command, "--fail-under", "exact=0"]) == 0, "a condition changes no result"
     said = json.loads(capsys.readouterr().out)

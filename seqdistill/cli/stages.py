@@ -178,9 +178,9 @@ def _eval(
 
     if shadow is not None:
         drift = api.drift(run.path, shadow, recipe, progress=console)
-        if drift.state == "broken":
-            raise SeqdistillError(drift.says, "the promise is in eval/deferral.json")
         show.show_drift(console, drift)
+        if drift.state == "broken":
+            raise SeqdistillError(drift.says, "the promise is in eval/deferral.json", asdict(drift))
         return asdict(drift)
 
     if compare is not None:
@@ -188,15 +188,16 @@ def _eval(
         show.show_comparison(console, found)
         if markdown:
             write_comparison(markdown, found)
-        check_result(found.scores, recipe.eval.fail_under)
+        check_result(found.scores, recipe.eval.fail_under, found.scores)
         return found.scores
 
     result = api.evaluate(run.path, recipe, progress=console)
     show.show_eval(console, result)
     if markdown:
         api.write_results(run.path, markdown=markdown)
-    check_result(result.scores, recipe.eval.fail_under)
-    return result.named | asdict(result)
+    named = result.named | asdict(result)
+    check_result(result.scores, recipe.eval.fail_under, named)
+    return named
 
 
 @command(
@@ -250,10 +251,10 @@ def _run(
         on_result=lambda name, result: shown[name](console, result),
         progress=console,
     )
+    named = {name: (result.named if name == "eval" else {}) | asdict(result) for name, result in results.items()}
     if "eval" in results:
-        check_result(results["eval"].scores, recipe.eval.fail_under)
-    named = {name: result.named for name, result in results.items() if name == "eval"}
-    return {name: named.get(name, {}) | asdict(result) for name, result in results.items()}
+        check_result(results["eval"].scores, recipe.eval.fail_under, named)
+    return named
 
 
 @command(

@@ -96,7 +96,9 @@ def _verify(run: RunArgument, json_: JsonOption = False, quiet: QuietOption = Fa
         found = api.verify(run, progress=console)
         console.facts("verify: whole" if found.whole else "verify: not whole", {"checked": f"{found.files} files"})
         if found.problems:
-            raise SeqdistillError("\n".join(found.problems), "run the stage of the first file again, or restore the file")
+            raise SeqdistillError(
+                "\n".join(found.problems), "run the stage of the first file again, or restore the file", asdict(found)
+            )
         return asdict(found)
 
     guarded(console, run, work)

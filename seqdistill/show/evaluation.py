@@ -117,4 +117,5 @@ def show_drift(console: Console, found: "Drift") -> None:
             "not counted": f"{found.below:,} below the threshold" if found.below else None,
         },
     )
-    console.note(found.says)
+    if found.state != "broken":  # which is an error, in the same words
+        console.note(found.says)

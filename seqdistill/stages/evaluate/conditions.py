@@ -44,14 +44,16 @@ def check_conditions(conditions: Sequence[str], measures: Sequence[Measure], of_
             raise UsageError(f"{place}: {value} is not a finite number", EXAMPLE)
 
 
-def check_result(scores: Mapping[str, Any], conditions: Sequence[str]) -> None:
-    """Raises BelowCondition naming every condition that does not hold. A value of 1 or less is a share: 0.9 is 90%.
+def check_result(scores: Mapping[str, Any], conditions: Sequence[str], result: Mapping[str, Any] | None = None) -> None:
+    """Raises BelowCondition, with the result, naming every condition that does not hold. A value of 1 or less is a share.
 
     Where lower is better, 1 is one percent: an upper bound of 100% would be no condition.
     """
     broken = [said for condition in conditions if (said := _broken(scores, condition))]
     if broken:
-        raise BelowCondition(f"--fail-under: {'; '.join(broken)}", "train on more or better data, or lower the condition")
+        raise BelowCondition(
+            f"--fail-under: {'; '.join(broken)}", "train on more or better data, or lower the condition", result
+        )
 
 
 def _broken(scores: Mapping[str, Any], condition: str) -> str | None:
