@@ -284,7 +284,7 @@ def test_the_command_fails_below_its_condition_after_everything_was_written(
     ]  # fmt: skip
     assert main([*command, "--fail-under", "exact=0.9"]) == 1
     out = json.loads(capsys.readouterr().out)
-    assert out["error"].startswith("--fail-under: exact is 0, below 90") and out["verdict"] and out["exit_code"] == 1
+    assert out["error"].startswith("--fail-under: exact is 0, below 90") and out["scores"]["n"] and out["exit_code"] == 1
     assert run.manifest("eval") is not None and (tmp_path / "result.md").read_text().startswith("### run: ")
     assert main([*command, "--fail-under", "exact=0"]) == 0, "a condition changes no result"
     said = json.loads(capsys.readouterr().out)
