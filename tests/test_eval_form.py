@@ -195,7 +195,7 @@ def test_choices_have_accuracy_macro_f1_confusion_kappa_and_the_majority_class(
     task = plan(tmp_path, servers, choices=KINDS)
     result = evaluate(run, replace(task, task=replace(task.task, primary=None)), Silent())
     scores = result.scores
-    assert scores["primary"] == "accuracy_reference" and "the form of the task suggests" in " ".join(scores["verdict"])
+    assert scores["primary"] == "accuracy_reference" and "the default for this kind of answers" in " ".join(scores["verdict"])
     assert scores["accuracy"]["value"] == scores["models"]["student"]["accuracy_reference"]["value"] == 75.0
     confusion = scores["confusion"]
     assert confusion["labels"] == KINDS and confusion["rows"] == [[6, 0, 0, 2], [0, 6, 0, 2], [0, 0, 6, 2]]
