@@ -114,7 +114,7 @@ class Run:
         return Clock(self.file(stage, ""), finished.get("seconds_in_all", finished.get("seconds", 0.0)))
 
     def at_work(self, stage: str) -> str | None:
-        """The process that holds a stage now, in words; None when nobody does."""
+        """The process that holds a stage now, in words; None when the stage is free."""
         try:
             with self.file(stage, LOCK).open() as handle:
                 try:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seqdistill.partial_answers import shown_part
 from seqdistill.reasoning import split_reasoning, tag_pairs
-from seqdistill.shown import shown_part
 
 ANSWER, THOUGHT = "ANSWERWORD", "THOUGHTWORD"  # in no template
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")

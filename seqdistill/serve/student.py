@@ -25,8 +25,8 @@ from seqdistill.engines.replies import (
 )
 from seqdistill.engines.usage import count
 from seqdistill.errors import SeqdistillError
+from seqdistill.partial_answers import Shown, opens_before
 from seqdistill.records import Message, from_json
-from seqdistill.shown import Shown, opens_before
 
 if TYPE_CHECKING:
     import aiohttp

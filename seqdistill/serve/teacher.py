@@ -14,8 +14,8 @@ from seqdistill.engines.replies import as_dict, choices_in, reasoning_in, text_o
 from seqdistill.errors import Incomplete, SeqdistillError
 from seqdistill.journal.asking import Asker, missing_requests
 from seqdistill.journal.budget import Source
+from seqdistill.partial_answers import Shown, opens_before
 from seqdistill.serve.stops import until_stop
-from seqdistill.shown import Shown, opens_before
 
 Hear = Callable[[int, str], None]  # receives the number of a choice, and text that was added to it
 Stored = Callable[[int, Completion, float | None], None]  # receives the number of a choice, its answer, and what it cost in USD
