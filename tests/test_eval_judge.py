@@ -182,9 +182,13 @@ def test_a_judge_of_the_teachers_family_is_warned_about(run: Run, tmp_path: Path
     assert any("teacher's family (tiny)" in note for note in notes.notes)
 
 
+WITH_REFERENCE = 'choices = ["first", "second", "tie"]\nuser = "{{ prompt }} {{ reference }} {{ first }} {{ second }} choice"\n'
+
+
 @pytest.mark.parametrize(
     ("judge", "settings", "labels", "said"),
     [
+        ({"rubric": "own.toml"}, {}, None, "a value is null"),
         ({"model": None}, {}, None, "no judge is configured"),
         ({"budget": 1.0}, {}, None, "needs a price"),
         ({"rubric": "kindness"}, {}, None, "no such file"),
@@ -205,8 +209,14 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(
     path = tmp_path / "labels.jsonl"
     if labels:
         path.write_text(labels + "\n")
+    if judge.get("rubric") == "own.toml":
+        (tmp_path / "own.toml").write_text(WITH_REFERENCE)
+        judge = {**judge, "rubric": str(tmp_path / "own.toml")}
     with ChatServer(model="judge", reply=LONGER) as server:
         plan = plan_of(tmp_path, tiny_model, server, judge)
+        if said == "a value is null":
+            with (tmp_path / "test.jsonl").open("a") as file:
+                file.write('{"id": "without", "prompt": "Tell more."}\n')
         plan = replace(plan, eval=replace(plan.eval, labels=str(path) if labels else None, **settings))
         with pytest.raises(UsageError, match=said):
             evaluate(run, plan, Silent())

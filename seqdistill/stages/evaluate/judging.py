@@ -56,14 +56,13 @@ class Pair:
         prompt = self.student.prompt
         both = (self.student.text, self.teacher.text)
         first, second = both if student_first else both[::-1]
-        values = {
-            "prompt": conversation_text(prompt.messages),
-            "reference": prompt.reference,
-            "first": first,
-            "second": second,
-        }
         name = f"{prompt.id}:judge:{'student' if student_first else 'teacher'} first"
-        return Request(name, rubric.messages(values, name), config.max_tokens, schema=schema)
+        return Request(name, rubric.messages(_values(prompt, first, second), name), config.max_tokens, schema=schema)
+
+
+def _values(prompt: Prompt, first: str, second: str) -> dict[str, str | None]:
+    """What a rubric for pairs may use."""
+    return {"prompt": conversation_text(prompt.messages), "reference": prompt.reference, "first": first, "second": second}
 
 
 def judge_settings(recipe: Recipe) -> dict[str, Any]:
@@ -108,6 +107,14 @@ def read_labels(path: Path) -> dict[str, float]:
             raise UsageError(f"{place}: id = {name!r} is labelled twice", "keep one line for each prompt")
         found[name] = LABELS[choice]
     return found
+
+
+def check_rubric(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
+    """Raises UsageError, before anything is paid, for a prompt that lacks what the rubric for pairs uses of it."""
+    if recipe.eval.pairwise:
+        rubric = _rubric(recipe.judge)
+        for prompt in prompts:
+            rubric.messages(_values(prompt, "an answer", "another"), f"test prompt {prompt.id!r}")
 
 
 def labels_of(recipe: Recipe, prompts: Sequence[Prompt]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from seqdistill.stages.evaluate.asking import Unreachable, ask_all
 from seqdistill.stages.evaluate.contestants import Contestant, recorded_teacher
 from seqdistill.stages.evaluate.forced import forced_rows, partial_file
 from seqdistill.stages.evaluate.inputs import Inputs
-from seqdistill.stages.evaluate.judging import judge_pairs, labels_of
+from seqdistill.stages.evaluate.judging import check_rubric, judge_pairs, labels_of
 from seqdistill.stages.evaluate.outputs import with_outputs
 from seqdistill.stages.evaluate.report.page import write_report
 from seqdistill.stages.evaluate.result import OUTPUTS, EvalResult, paths_of
@@ -59,6 +59,7 @@ def evaluate(run: Run, recipe: Recipe, progress: Progress) -> EvalResult:
         contestants, recorded = with_outputs(inputs.competing(len(prompts)), prompts, inputs.template)
         primary = inputs.primary(prompts, contestants)
         labels = labels_of(recipe, prompts)
+        check_rubric(recipe, prompts)
         try:
             completions, latencies = ask_all(run, recipe, contestants, prompts, progress, recorded, inputs.safety)
         except Unreachable as unreachable:
