@@ -35,7 +35,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"revision": "v2"},
     {"model": "other"},
 )
-TRIALS = 500
+TRIALS = 300
 
 
 class Biller(ChatServer):
