@@ -40,7 +40,7 @@ class Joined:
         self.error: dict[str, Any] | None = None  # the JSON of an error event
         self._head: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
-        self._usages: dict[int, dict[str, Any]] = {}  # what stands in a choice, by its index
+        self._usages: dict[int, dict[str, Any]] = {}  # reported in a choice, by its index
         self._choices: dict[int, dict[str, Any]] = {}
         self._event = ""  # the name of the event whose lines come
         self._part = ""  # of its data, while that is not JSON yet

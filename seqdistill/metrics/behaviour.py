@@ -20,7 +20,7 @@ _STUCK = re.compile(r"(\S)\1{199,}")  # one character, longer than any rule or b
 AGAIN = 50  # times that a line without letters may follow itself: no table or grid has as many
 LABEL = 15  # characters of a label, at most
 _JSON = re.compile(r"^[ \t]*(?=[\[{])", re.MULTILINE)
-TRIES = 100  # lines that begin as JSON and are none, before the rest is taken for text
+TRIES = 100  # lines that begin as JSON and are not, before the rest is taken for text
 RUN = 3  # lines: a line repeats when it and the two before it, in this order, were in the text already
 
 
