@@ -44,8 +44,7 @@ def rights_of(teacher: TeacherConfig) -> Rights:
 
 def teachers_in(recipe: Recipe) -> list[TeacherConfig]:
     """The teachers of a recipe that are named: [teacher], or each of [[teachers]]."""
-    named: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
-    return [one for one in named if one.model]
+    return [one for one in recipe.each_teacher if one.model]
 
 
 def check_training_allowed(teachers: Iterable[TeacherConfig]) -> None:
@@ -73,8 +72,7 @@ def unknown_rights(teachers: Iterable[TeacherConfig]) -> str | None:
 
 def stated_rights(recipe: Recipe) -> list[dict[str, Any]]:
     """What a recipe says of its teachers' terms, each with its name; also of one without a name, whose answers are recorded."""
-    named: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
-    return [{"name": one.model, **asdict(rights_of(one))} for one in named]
+    return [{"name": one.model, **asdict(rights_of(one))} for one in recipe.each_teacher]
 
 
 def terms_settings(recipe: Recipe) -> dict[str, Any]:

@@ -74,14 +74,17 @@ class Run:
             path.unlink()
             return
         if manifest is not None:
-            manifest["fingerprint"] = ""
-            write_json(path, {**manifest, "seal": seal(manifest)})
+            self._annotate(stage, manifest, fingerprint="")
 
     def mark_smoke(self, stage: str, count: int) -> None:
         """Notes in a stage's manifest that it is of a smoke run of `count` prompts."""
         if manifest := self.manifest(stage):
-            manifest["smoke"] = count
-            write_json(self.file(stage, "manifest.json"), {**manifest, "seal": seal(manifest)})
+            self._annotate(stage, manifest, smoke=count)
+
+    def _annotate(self, stage: str, manifest: dict[str, Any], **keys: Any) -> None:
+        """Writes a finished stage's manifest with other values of these keys."""
+        manifest |= keys
+        write_json(self.file(stage, "manifest.json"), {**manifest, "seal": seal(manifest)})
 
     def need(self, stage: str, name: str) -> Path:
         """The path of a file that an earlier stage must have written. Raises UsageError naming the command to run."""

@@ -70,6 +70,11 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
+    @property
+    def each_teacher(self) -> list[TeacherConfig]:
+        """[teacher], or each of [[teachers]]; one without a model is not configured."""
+        return [*self.teachers] or [self.teacher]
+
 
 TABLES: dict[str, type[Any]] = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "teachers"}
 

@@ -61,9 +61,8 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
         )
     if any(not reason.strip() for reason in config.ask_again):
         raise UsageError("ask_again: a finish reason is blank", "for example length, content_filter, or empty")
-    models: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
     teachers = []
-    for model in models:
+    for model in recipe.each_teacher:
         if not model.model:
             raise UsageError("no teacher is configured", "pass --teacher, or set model in the recipe's [teacher]")
         if config.samples_per_request > 1 and model.engine != "openai":

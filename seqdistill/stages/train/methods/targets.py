@@ -18,7 +18,7 @@ from seqdistill.engines.loading import load
 from seqdistill.engines.logprob_file import read_logprob_rows
 from seqdistill.engines.logprobs import LOWEST, TEMPERATURES, TokenLogprobs, is_same_temperature, logprobs_in
 from seqdistill.errors import UsageError
-from seqdistill.recipe.tables import Recipe, TeacherConfig
+from seqdistill.recipe.tables import Recipe
 from seqdistill.records import Sample
 from seqdistill.runs import Run
 from seqdistill.stages.train.methods import TrainingSetup
@@ -236,8 +236,7 @@ def student_numbering(recipe: Recipe, tokenizer: Any, before_cuts: Sequence[int]
 
     tokens = {number: token for token, number in tokenizer.get_vocab().items()}
     own = {before: number for number, before in enumerate(before_cuts or range(max(tokens) + 1))}  # by the id before any cut
-    teachers: list[TeacherConfig] = [*recipe.teachers] or [recipe.teacher]
-    local = [teacher for teacher in teachers if teacher.engine != "openai" and teacher.model]
+    local = [teacher for teacher in recipe.each_teacher if teacher.engine != "openai" and teacher.model]
     cuts = [read_kept(teacher) for teacher in local]
     for teacher, cut in zip(local, cuts, strict=True):
         for token, number in sorted(load("AutoTokenizer", teacher).get_vocab().items(), key=lambda item: item[1]):
