@@ -223,6 +223,31 @@ def test_what_a_student_leaves_out_is_named_and_its_caller_gets_whole_answers(
         assert len(texts) == (fields["n"] if fields.get("temperature") or reply is without_endings else 1)
 
 
+TOO_LONG = (  # what servers say of a limit beyond the student's context
+    "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context length is 2048 tokens and your "
+    "request has 20 input tokens (4096 > 2048 - 20).",
+    "This model's maximum context length is 2048 tokens. However, you requested 4116 tokens (20 in the messages, 4096 in the "
+    "completion). Please reduce the length of the messages or completion.",
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 20 `inputs` tokens and 4096 "
+    "`max_new_tokens`",
+    "Requested token count exceeds the model's maximum context length of 2048 tokens. You requested a total of 4116 tokens",
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("says", TOO_LONG)
+def test_a_caller_s_limit_beyond_the_student_s_context_does_not_send_it_to_the_teacher(
+    tmp_path: Path, says: str, stream: bool
+) -> None:
+    def small(_: int, body: Body) -> Wire | None:
+        return Wire(400, {"error": {"message": says, "code": 400}}) if body["max_tokens"] > 2000 else None
+
+    with served(tmp_path, student=ChatServer(small, model="student", reply=student_answer)) as server:
+        got = send(server, asked(max_tokens=4096, stream=stream))
+        assert (got.status_code, got.headers["x-seqdistill-model"]) == (200, "student")
+        assert [body["max_tokens"] for body in server.student.requests] == [4096, 64]  # as eval requested its answers
+
+
 @pytest.mark.parametrize("knows_n", [True, False])
 def test_agreement_is_that_of_all_the_samples_from_an_endpoint_that_knows_n_or_not(tmp_path: Path, knows_n: bool) -> None:
     def reply(body: Body) -> Body:

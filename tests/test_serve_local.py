@@ -145,6 +145,9 @@ def test_the_local_student_streams_what_it_answers_with_eval_s_confidence(run: R
             assert all(len(place.top_logprobs) == 2 for place in choice.logprobs.content)
             assert float(whole.headers["x-seqdistill-confidence"]) == confidence_of(expected, AnswerForm())
 
+            long = say("Say a word.", max_tokens=100_000)  # beyond its context: as many tokens as eval's answers had
+            assert long.parse().choices[0].message.content == expected.content
+
             parts = [c.choices[0].delta.content or "" for c in say("Say a word.", stream=True).parse() if c.choices]
             assert "".join(parts) == expected.content and len([part for part in parts if part]) > 1
 

@@ -19,7 +19,7 @@ from seqdistill.records import Message, prompt_id, request_seed
 from seqdistill.serve.chat import Chat
 from seqdistill.serve.routing import ServedThreshold, Switch, drawn
 from seqdistill.serve.stops import until_stop
-from seqdistill.serve.student import Chunk, Student, StudentFailed, Wanted
+from seqdistill.serve.student import Chunk, Student, StudentFailed, TooLong, Wanted
 from seqdistill.serve.teacher import Stored, Teacher, TeacherFailed, cut
 from seqdistill.serve.views import Views
 from seqdistill.tasks.answer_form import AnswerForm
@@ -140,7 +140,11 @@ class Answering:
             raise
 
     async def _judged(self, student: Student, asked: Asked) -> Judged:
-        reply = await student.answer(wanted := self._wanted(asked))
+        wanted = self._wanted(asked)
+        try:
+            reply = await student.answer(wanted)
+        except TooLong as error:
+            reply = await student.answer(wanted := self._with_fewer_tokens(wanted, error))
         return await self._judge(student, wanted, reply, asked.chat)
 
     async def _judge(self, student: Student, wanted: Wanted, reply: dict[str, Any], chat: Chat) -> Judged:
@@ -210,7 +214,11 @@ class Answering:
         if not reason and self.student is not None:
             parts = self.student.stream(wanted := self._wanted(asked))
             try:
-                confidence, finished = await self._first(parts, held, wanted.n)
+                try:
+                    confidence, finished = await self._first(parts, held, wanted.n)
+                except TooLong as error:
+                    parts = self.student.stream(wanted := self._with_fewer_tokens(wanted, error))
+                    confidence, finished = await self._first(parts, held, wanted.n)
                 keeps, decided_on = self._keeps(confidence, self._first_threshold), self.promise.decide_on
                 if finished:
                     judged = await self._judge(self.student, wanted, joined(held), asked.chat)
@@ -314,6 +322,15 @@ class Answering:
             response_format=chat.response_format,
             schema=chat.schema,
         )
+
+    def _with_fewer_tokens(self, wanted: Wanted, failure: TooLong) -> Wanted:
+        """The same with the tokens of eval's answers, where the caller allows more. Raises the failure where it does not.
+
+        Applications send one limit to every model, often beyond the context of a student, which writes as little as ever.
+        """
+        if wanted.max_tokens <= self.defaults.max_tokens:
+            raise failure
+        return wanted._replace(max_tokens=self.defaults.max_tokens)
 
     def _requests(self, asked: Asked) -> list[Request]:
         """The teacher's requests, one for each choice, in the task's form unless the caller wants another."""

@@ -12,7 +12,7 @@ from seqdistill.engines import Completion, Request
 from seqdistill.engines.streams import joined
 from seqdistill.errors import SeqdistillError
 from seqdistill.serve.stops import until_stop
-from seqdistill.serve.student import Chunk, StudentFailed, Wanted
+from seqdistill.serve.student import Chunk, StudentFailed, TooLong, Wanted
 
 if TYPE_CHECKING:
     from seqdistill.engines.transformers_local import TransformersEngine
@@ -27,7 +27,7 @@ class _Job:
     request: Request
     number: int  # which choice it is
     stops: tuple[str, ...]
-    put: Callable[["Chunk | Completion | str"], None]  # its next part, from any thread
+    put: Callable[["Chunk | Completion | StudentFailed"], None]  # its next part, from any thread
     said: str = ""  # what was passed on
     answer: str = ""  # the whole of it, once it is there
     tokens: int = 0  # whose log-probabilities were
@@ -60,9 +60,9 @@ class LocalStudent:
         """The chunks of a stream; adds to `jobs` one for each choice."""
         if len(self._waiting) + wanted.n > MOST_WAITING:
             raise StudentFailed(f"{MOST_WAITING} requests wait for it")
-        loop, parts = asyncio.get_running_loop(), asyncio.Queue[Chunk | Completion | str]()
+        loop, parts = asyncio.get_running_loop(), asyncio.Queue[Chunk | Completion | StudentFailed]()
 
-        def put(part: Chunk | Completion | str) -> None:
+        def put(part: Chunk | Completion | StudentFailed) -> None:
             loop.call_soon_threadsafe(parts.put_nowait, part)
 
         jobs += [_Job(self._request(wanted, number), number, wanted.stop, put) for number in range(wanted.n)]
@@ -77,8 +77,8 @@ class LocalStudent:
                     arrived.append(parts.get_nowait())
                 if chunks := [part for part in arrived if isinstance(part, dict)]:
                     yield chunks
-                if failures := [part for part in arrived if isinstance(part, str)]:
-                    raise StudentFailed(failures[0])
+                if failures := [part for part in arrived if isinstance(part, StudentFailed)]:
+                    raise failures[0]
                 done += [part for part in arrived if isinstance(part, Completion)]
             written = sum(one.completion_tokens for one in done)
             prompt = done[0].prompt_tokens
@@ -122,7 +122,8 @@ class LocalStudent:
             if job.over:
                 job.put(completion)
             elif completion.error is not None:
-                job.put(f"{completion.error}: {completion.message}")
+                failure = TooLong if completion.error == "too long" else StudentFailed
+                job.put(failure(f"{completion.error}: {completion.message}"))
             else:
                 found = completion.raw.get("logprobs") or {}
                 self._pass_on(job, completion.content, lambda: found, completion.finish_reason)
@@ -134,10 +135,10 @@ class LocalStudent:
             )
         except SeqdistillError as error:
             for job in jobs.values():
-                job.put(error.message)
+                job.put(StudentFailed(error.message))
         except Exception as error:  # noqa: BLE001 - whatever torch raises: those who wait must hear of it
             for job in jobs.values():
-                job.put(f"{type(error).__name__}: {error}"[:300])
+                job.put(StudentFailed(f"{type(error).__name__}: {error}"[:300]))
 
     def _pass_on(self, job: _Job, text: str, logprobs: Callable[[], dict[str, Any]], finish: str | None) -> None:
         """Passes on what is new in an answer, up to the first of the texts that end it. What was said is not taken back."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import jiter
 
 from seqdistill.engines.options import Address
-from seqdistill.engines.refusals import SHOWN
+from seqdistill.engines.refusals import SHOWN, TOO_LONG
 from seqdistill.engines.replies import (
     answer_in,
     as_dict,
@@ -39,6 +39,10 @@ Chunk = dict[str, Any]  # of a stream; each of its `choices`, which may be empty
 
 class StudentFailed(Exception):
     """The student gave no answer; the message says why."""
+
+
+class TooLong(StudentFailed):
+    """A prompt does not fit into the student's context together with the tokens that its answer may have."""
 
 
 class Wanted(NamedTuple):
@@ -112,7 +116,7 @@ class EndpointStudent:
             async with self._post(self._body(wanted)) as response:
                 content = await response.read()
                 if response.status != 200:
-                    raise StudentFailed(_refusal(response.status, content))
+                    raise _refused(response.status, content)
                 reply = _json(content)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise StudentFailed(_broken(error)) from None
@@ -144,7 +148,7 @@ class EndpointStudent:
         try:
             async with self._post(body) as response:
                 if response.status != 200:
-                    raise StudentFailed(_refusal(response.status, await response.read()))
+                    raise _refused(response.status, await response.read())
                 async for data in response.content.iter_any():
                     if chunks := events.read(data):
                         yield chunks
@@ -309,9 +313,10 @@ async def _ended(response: "aiohttp.ClientResponse") -> None:
             await response.content.readany()
 
 
-def _refusal(status: int, content: bytes) -> str:
-    said = error_in(content).get("message") or content.decode("utf-8", "replace")
-    return f"its endpoint answers {status}: {str(said)[:SHOWN]}"
+def _refused(status: int, content: bytes) -> StudentFailed:
+    said = str(error_in(content).get("message") or content.decode("utf-8", "replace"))
+    failure = TooLong if status in (400, 413, 422) and TOO_LONG.search(said) else StudentFailed
+    return failure(f"its endpoint answers {status}: {said[:SHOWN]}")
 
 
 def _broken(error: BaseException) -> str:
