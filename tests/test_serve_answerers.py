@@ -5,13 +5,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx2
+import openai
 import pytest
 from chat_server import Body, ChatServer, Wire, answer
 from generate_runs import Notes
 from served_runs import PRICE, UNSURE, asked, recipe_of, run_to_serve, send, served, student_answer
 
+from seqdistill.serve import app as app_module
 from seqdistill.serve.server import ServeOptions, Serving
 
 
@@ -143,6 +146,30 @@ def test_a_dead_teacher_is_a_clear_error_while_the_student_continues(tmp_path: P
             assert reply.status_code in expected, error
             assert "the teacher gives no answer" in error["message"] and error["code"].startswith("teacher_")
             assert send(server, asked("Hello", stream=stream)).headers["x-seqdistill-model"] == "student"
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "code", "tries"),
+    [
+        (None, {"budget": 0.0001}, "budget_reached", 1),
+        ("hang", {}, "teacher_timeout", 1),
+        ("html", {}, "teacher_unavailable", 1),
+        ("429 3600", {}, "teacher_busy", 2),
+    ],
+)
+def test_what_no_retry_can_help_is_not_sent_and_perhaps_paid_again_by_the_openai_client(
+    tmp_path: Path, fault: str | None, options: dict[str, Any], code: str, tries: int
+) -> None:
+    generate = {"timeout": 0.1, "retries": 0}
+    with (
+        patch.object(app_module, "TEACHER_RETRY_SECONDS", 0),
+        served(tmp_path, teacher=ChatServer(lambda *_: fault), generate=generate, options=options) as server,
+        server.client.with_options(max_retries=1) as client,
+    ):
+        with pytest.raises(openai.APIStatusError) as failed:
+            client.chat.completions.create(model="any", messages=[{"role": "user", "content": UNSURE}])
+        assert failed.value.code == code
+        assert len(server.student.requests) == tries
 
 
 def test_a_dead_student_leaves_the_work_to_the_teacher(tmp_path: Path) -> None:

@@ -198,8 +198,10 @@ class Answering:
 
     def _teacher(self, reason: str) -> Teacher:
         if self.teacher is None:
-            why = f"{reason}: {self.failed}" if reason == "student failed" else reason
-            raise TeacherFailed(503, "no_teacher", f"no teacher is configured, and the student does not answer: {why}")
+            is_away = reason == "student failed"
+            why = f"{reason}: {self.failed}" if is_away else reason
+            message = f"no teacher is configured, and the student does not answer: {why}"
+            raise TeacherFailed(503, "no_teacher", message, is_passing=is_away)
         return self.teacher
 
     # --- streams ---

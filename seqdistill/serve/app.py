@@ -35,6 +35,7 @@ HEAD_SECONDS = 60.0  # within which a request's head must be there, or the next 
 BODY_SECONDS = 30.0  # within which a request's body must be there
 WRITE_SECONDS = 30.0  # within which a client must take what is sent to it
 NOTE_EACH_SECONDS = 60.0  # for a student that fails
+TEACHER_RETRY_SECONDS = 5  # after which a client may try again where the teacher is busy, or the student away
 RETRY_SECONDS = 1  # after which a client may try again where too many requests are under way
 MOST_RATING = 1e9
 WRITE_BUFFER = 1 << 16  # bytes that wait for a slow client at most
@@ -60,9 +61,18 @@ class HttpError(Exception):
     """An answer outside 200, in OpenAI's form."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, param: str | None = None, retry_after: int | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        is_final: bool = False,
     ) -> None:
+        """`retry_after` in seconds; `is_final`: the same request would only be answered, and perhaps paid, in vain again."""
         super().__init__(message)
+        self.is_final = is_final
         self.status, self.code, self.message, self.param, self.retry_after = status, code, message, param, retry_after
 
     def body(self) -> bytes:
@@ -239,7 +249,10 @@ class App:
                 usage = answered.reply.get("usage")
                 response = _json(whole(answered.reply, head, envelope, chat.logprobs), headers_of(head, chat))
         except TeacherFailed as error:
-            raise HttpError(error.status, error.code, error.message, retry_after=5 if error.status == 503 else None) from None
+            retry_after = TEACHER_RETRY_SECONDS if error.is_passing else None
+            raise HttpError(
+                error.status, error.code, error.message, retry_after=retry_after, is_final=not error.is_passing
+            ) from None
         finally:
             if self.answering.failed:
                 self._student_failed(self.answering.failed)
@@ -420,5 +433,9 @@ def _json(value: dict[str, Any], headers: dict[str, str] | None = None) -> "web.
 def _error(error: HttpError) -> "web.Response":
     from aiohttp import web
 
-    headers = JSON_HEADERS if error.retry_after is None else {**JSON_HEADERS, "Retry-After": str(error.retry_after)}
+    headers = dict(JSON_HEADERS)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.is_final:
+        headers["x-should-retry"] = "false"  # for the openai clients, which by themselves send twice more what ended in 5xx
     return web.Response(status=error.status, body=error.body(), headers=headers)

@@ -22,11 +22,11 @@ Stored = Callable[[int, Completion, float | None], None]  # receives the number 
 
 
 class TeacherFailed(Exception):
-    """The teacher gave no answer. `status` is the HTTP status that says so."""
+    """The teacher gave no answer. `status` is the HTTP status that says so; `is_passing`: it may well give one soon."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, *, is_passing: bool = False) -> None:
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.is_passing = status, code, message, is_passing
 
 
 class Teacher:
@@ -130,8 +130,9 @@ def _failed(one: Completion) -> TeacherFailed:
         return TeacherFailed(400, "teacher_refuses", message)
     if one.error == "timeout":
         return TeacherFailed(504, "teacher_timeout", message)
-    busy = one.error in ("http 429", "http 503", "long wait")
-    return TeacherFailed(503 if busy else 502, "teacher_busy" if busy else "teacher_unavailable", message)
+    if one.error in ("http 429", "http 503", "long wait"):
+        return TeacherFailed(503, "teacher_busy", message, is_passing=True)
+    return TeacherFailed(502, "teacher_unavailable", message)
 
 
 class _Listener:
