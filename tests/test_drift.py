@@ -114,6 +114,29 @@ def test_a_damaged_promise_is_named(tmp_path: Path, name: str) -> None:
         drift(run, Recipe(), log_of(run, 10, 0))
 
 
+def test_answers_of_an_earlier_student_say_nothing_of_today_s(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "run")
+    rows = [json.loads(line) for line in log_of(run, 100, 1).read_text().splitlines()]
+    earlier = [{**json.loads(line), "time": 1.5e9} for line in log_of(run, 0, 50).read_text().splitlines()]
+    trained = {"finished": "2020-01-01T00:00:00+00:00", **dict.fromkeys(("status", "seconds", "fingerprint", "outputs"))}
+    run.file("train", "manifest.json").parent.mkdir()
+    run.file("train", "manifest.json").write_text(json.dumps(trained))
+    write_jsonl(log := tmp_path / "log.jsonl", [*earlier, *({**row, "time": 1.7e9} for row in rows)])
+    found = drift(run, Recipe(), log)
+    assert (found.state, found.n, found.earlier) == ("holds", 101, 50) and "50 of an earlier student" in found.says
+    write_jsonl(log, earlier)
+    with pytest.raises(UsageError, match="but 50 of an earlier student"):
+        drift(run, Recipe(), log)
+
+
+def test_a_teacher_that_said_nothing_does_not_make_an_answer_bad(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "run")
+    rows = [json.loads(line) for line in log_of(run, 100, 1).read_text().splitlines()]
+    silent = {**rows[0], "messages": [rows[0]["messages"][0], {"role": "assistant", "content": " "}]}
+    write_jsonl(log := tmp_path / "log.jsonl", [*[silent] * 50, *rows])
+    assert drift(run, Recipe(), log).n == 101
+
+
 def test_a_log_without_pairs_is_refused(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "run")
     with pytest.raises(UsageError, match="but 4 below the threshold"):

@@ -305,6 +305,9 @@ class App:
         except TeacherFailed as error:
             self.metrics.count("shadows", outcome=error.code)
             return
+        if not completion.content.strip():  # it says nothing of the student's
+            self.metrics.count("shadows", outcome="empty")
+            return
         self.metrics.count("shadows", outcome="checked")
         self._log.shadowed(exchange, completion.content, self.answering.teacher_name, completion.finish_reason, usd)
 

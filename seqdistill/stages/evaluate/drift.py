@@ -6,6 +6,7 @@ primary metric, and the share of bad ones is bounded as the promise was. Runs no
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class Drift:
     mean: float  # score
     needed: int | None  # further checked answers for a decision; None: as it is, none will do
     below: int  # further pairs that were not kept at today's threshold, and are not counted; of streams it is not known
+    earlier: int  # further pairs of a student before the latest training, which are not counted either
     says: str
 
 
@@ -54,12 +56,11 @@ def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
         comparator = (scores.get("judged") or {}).get("other") or "teacher"
         least = _mean(run, comparator, scores["primary"]) - float(scores["margin"])
     target, risk = deferral["target"] or TARGET, deferral["risk"] or RISK
-    threshold, below = deferral["threshold"], 0
+    pairs, earlier = _of_today_s_student(run, log)
+    kept = [row for row in pairs if not _is_below(row, deferral["threshold"])]
+    below = len(pairs) - len(kept)
     found: list[float] = []
-    for row in _pairs(log):
-        if threshold is not None and row["confidence"] is not None and not row["decided_on"] and row["confidence"] < threshold:
-            below += 1
-            continue
+    for row in kept:
         *prompt, wanted = row["messages"]
         said = split_reasoning(row["student"])[0]  # an older version logged an endpoint's reasoning, too
         fault = form.fault(said) if form else None
@@ -67,13 +68,17 @@ def drift(run: Run, recipe: Recipe, log: Path) -> Drift:
         score = metric.score(item)
         if score is not None:
             found.append(score)
+    of_earlier = f"{earlier} of an earlier student, before it was trained again" if earlier else ""
     if not found:
+        others = " and ".join(filter(None, (f"{below} below the threshold" if below else "", of_earlier)))
         raise UsageError(
-            f"{log}: no answer of the student that the teacher checked{f', but {below} below the threshold' if below else ''}",
+            f"{log}: no answer of the student that the teacher checked{f', but {others}' if others else ''}",
             f"serve with --shadow 0.02 first; its log is {run.file('serve', 'log.jsonl')}",
         )
     good = sum(score >= least for score in found)
     judged = _judged(len(found), good, target, risk, metric.name, least, sum(found) / len(found), below)
+    if earlier:
+        judged = replace(judged, earlier=earlier, says=f"{judged.says} Not counted: {of_earlier}.")
     if deferral["target"] is None:
         assumed = f"Eval made no promise, so {target:.0%} with a risk of {risk:g} is assumed: `eval --target` makes one."
         judged = replace(judged, says=f"{judged.says} {assumed}")
@@ -94,7 +99,21 @@ def _judged(n: int, good: int, target: float, risk: float, metric: str, least: f
         OPEN: f"Not decided yet: {counted}: {bounds}; promised are {target:.1%}: {more}.",
     }[state]
     low, high, least, mean = (round(value, 6) for value in (low, high, least, mean))
-    return Drift(state, n, good, low, high, target, risk, metric, least, mean, needed, below, says)
+    return Drift(state, n, good, low, high, target, risk, metric, least, mean, needed, below, 0, says)
+
+
+def _of_today_s_student(run: Run, log: Path) -> tuple[list[Mapping[str, Any]], int]:
+    """The pairs of the student as it was last trained, and how many others there are."""
+    finished = (run.manifest("train") or {}).get("finished")
+    trained = datetime.fromisoformat(finished).timestamp() if finished else 0.0
+    pairs = [*_pairs(log)]
+    of_today = [row for row in pairs if not isinstance(row["time"], (int, float)) or row["time"] >= trained]
+    return of_today, len(pairs) - len(of_today)
+
+
+def _is_below(row: Mapping[str, Any], threshold: float | None) -> bool:
+    confidence = None if row["decided_on"] else row["confidence"]
+    return threshold is not None and confidence is not None and confidence < threshold
 
 
 def _pairs(log: Path) -> Iterator[Mapping[str, Any]]:
@@ -105,7 +124,8 @@ def _pairs(log: Path) -> Iterator[Mapping[str, Any]]:
         whole = isinstance(row.get("student"), str) and isinstance(messages, list) and len(messages) > 1
         if not whole or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages or ()):
             raise UsageError(f"{place}: not a pair of answers as a server logs it", "pass RUN/serve/log.jsonl")
-        yield {"confidence": None, "decided_on": 0, **row}
+        if row["messages"][-1]["content"].strip():  # an older version logged a teacher's answer without text, too
+            yield {"confidence": None, "decided_on": 0, "time": None, **row}
 
 
 def _metric(scores: Mapping[str, Any], recipe: Recipe) -> Metric:
