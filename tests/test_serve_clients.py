@@ -269,11 +269,19 @@ def test_a_key_is_wanted_where_one_is_named(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_page_of_another_site_cannot_use_a_server_without_a_key(tmp_path: Path) -> None:
     with served(tmp_path) as server:
-        for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}, {"Host": "[::"}):
+        for headers in (
+            *({"Origin": "https://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}, {"Host": "[::"}),
+            *({"Host": "host.docker.internal.evil.example"}, {"Host": "wiki.internal"}, {"Host": "localhost.evil.example"}),
+            *({"Origin": "http://host.docker.internal"}, {"Host": "host.docker.internal:8080", "Origin": "http://wiki.internal"}),
+        ):
             reply = send(server, asked(), **headers)
             assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden_origin"), headers
-        assert send(server, asked(), Origin="http://localhost:3000").status_code == 200
-        assert len(server.student.requests) == 1
+            assert ("--api-key-env" in reply.text) == ("Origin" not in headers), "what helps"
+        own = ({"Origin": "http://localhost:3000"}, {"Host": "student.localhost:8080"}, {"Origin": "http://app.localhost"})
+        from_containers = ({"Host": "host.docker.internal:8080"}, {"Host": "host.containers.internal"})
+        for headers in (*own, *from_containers):
+            assert send(server, asked(), **headers).status_code == 200, headers
+        assert len(server.student.requests) == len(own) + len(from_containers)
 
 
 PAGES: list[tuple[str, bool]] = [  # where a page is from, and whether it may use the server

@@ -5,6 +5,7 @@ import functools
 import hmac
 import json
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+OF_CONTAINERS = re.compile(r"(?:host|gateway)\.[a-z]+\.internal")  # under which Docker, Podman and others reach this machine
 MOST_BODY = 4 << 20  # bytes of a request
 HEAD_SECONDS = 60.0  # within which a request's head must be there, or the next request of an open connection
 BODY_SECONDS = 30.0  # within which a request's body must be there
@@ -168,9 +170,10 @@ class App:
         if not self._limits.only_local:
             return
         host, origin = request.headers.get("Host"), request.headers.get("Origin")  # every browser sends a host
-        is_foreign = origin is not None and origin not in self._limits.origins
-        names = [*([] if host is None else [f"//{host}"]), *([str(origin)] if is_foreign else [])]
-        if any(_host(name) not in LOCAL_HOSTS for name in names):
+        if host is not None and not _is_local(f"//{host}") and not OF_CONTAINERS.fullmatch(_host(f"//{host}") or ""):
+            message = f"without a key only requests to 127.0.0.1 or localhost are answered, not to {host[:100]}"
+            raise HttpError(403, "forbidden_origin", f"{message}: set a key with --api-key-env")
+        if origin is not None and origin not in self._limits.origins and not _is_local(origin):
             raise HttpError(
                 403, "forbidden_origin", "a page of another site may not use this server: --cors-origin names those that may"
             )
@@ -425,6 +428,12 @@ def _host(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:
         return None
+
+
+def _is_local(url: str) -> bool:
+    """Whether a URL is this machine's; names under .localhost are nobody else's, https://www.rfc-editor.org/rfc/rfc6761"""
+    host = _host(url) or ""
+    return host in LOCAL_HOSTS or host.endswith(".localhost")
 
 
 def _json(value: dict[str, Any], headers: dict[str, str] | None = None) -> "web.Response":
