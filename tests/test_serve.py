@@ -186,6 +186,26 @@ def test_a_line_that_does_not_fit_leaves_the_log_whole(tmp_path: Path, kind: str
     assert len(notes) == (kind != "feedback")
 
 
+def test_a_log_that_is_moved_away_or_removed_continues_in_a_new_file(tmp_path: Path) -> None:
+    path, notes = tmp_path / "log.jsonl", list[str]()
+    log = Log(path, notes.append)
+
+    def note(name: str) -> None:
+        log.answered(Exchange(name, [{"role": "user", "content": "Q"}], "A", "m", "teacher", "stop", 0.5, 0.0))
+
+    note("a")
+    path.rename(moved := tmp_path / "log.jsonl.1")
+    note("b")
+    path.unlink()
+    note("c")
+    assert path.stat().st_size
+    path.write_bytes(b"")  # copytruncate
+    note("d")
+    log.close()
+    names = [[json.loads(line)["id"] for line in file.read_text().splitlines()] for file in (moved, path)]
+    assert names == [["a"], ["d"]] and not notes
+
+
 def test_feedback_that_could_not_be_logged_is_an_error_and_can_be_sent_again(tmp_path: Path) -> None:
     with served(tmp_path, options={"record": True}) as server:
         name, log = chat(server).parse().id, server.run.file("serve", "log.jsonl")

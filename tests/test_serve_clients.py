@@ -25,7 +25,8 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, TaskConfig, TeacherConfig
 from seqdistill.runs import Run, StageRecord
 from seqdistill.serve import app as app_module
-from seqdistill.serve.process import connections
+from seqdistill.serve.process import connections, stopping
+from seqdistill.serve.routing import Switch
 from seqdistill.serve.server import ServeOptions, Serving, _prepared
 from seqdistill.stages.evaluate.contestants import student_of
 
@@ -272,7 +273,10 @@ def test_a_page_of_another_site_cannot_use_a_server_without_a_key(tmp_path: Path
         for headers in (
             *({"Origin": "https://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}, {"Host": "[::"}),
             *({"Host": "host.docker.internal.evil.example"}, {"Host": "wiki.internal"}, {"Host": "localhost.evil.example"}),
-            *({"Origin": "http://host.docker.internal"}, {"Host": "host.docker.internal:8080", "Origin": "http://wiki.internal"}),
+            *(
+                {"Origin": "http://host.docker.internal"},
+                {"Host": "host.docker.internal:8080", "Origin": "http://wiki.internal"},
+            ),
         ):
             reply = send(server, asked(), **headers)
             assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden_origin"), headers
@@ -453,6 +457,22 @@ def test_the_openai_client_streams_in_an_event_loop_with_n_logprobs_and_a_schema
     assert len({choice.message.content for choice in whole.choices}) == 3
     assert all(len(place.top_logprobs) == 2 for choice in whole.choices for place in choice.logprobs.content)
     assert {choice.index for chunk in chunks for choice in chunk.choices} == {0, 1}
+
+
+@pytest.mark.parametrize("is_nohup", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_server_ends_in_order_when_its_terminal_is_closed_too(number: int, is_nohup: bool, tmp_path: Path) -> None:
+    async def stops() -> bool:
+        async with stopping(Switch(tmp_path / "teacher_only"), Silent()) as stopped:
+            signal.raise_signal(number)
+            await asyncio.sleep(0.01)
+            return stopped.is_set()
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if is_nohup else signal.SIG_DFL)
+    try:
+        assert asyncio.run(stops()) == (not (is_nohup and number == signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Log:
     def __init__(self, path: Path, on_note: Callable[[str], None]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._on_note = path, on_note
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = self._opened()
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             self._append(b"\n")  # the process died while writing a line
@@ -106,8 +106,20 @@ class Log:
         }
         self._append(to_line({**row, **other}).encode())
 
+    def _opened(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def _follow(self) -> None:
+        """Begins a new file where this one was moved away or removed, as logrotate does. Raises OSError."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self.path.stat(), os.fstat(self._file)):
+                return
+        earlier, self._file = self._file, self._opened()
+        os.close(earlier)
+
     def _append(self, line: bytes) -> None:
         """The whole line or, where there is no room for it, nothing of it. Raises OSError."""
+        self._follow()
         end, rest = os.fstat(self._file).st_size, memoryview(line)
         try:
             while rest:

@@ -66,7 +66,10 @@ def _free(host: str, port: int) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def stopping(switch: Switch, progress: Progress) -> AsyncIterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set. SIGUSR1 sends everything to the teacher, and a second one no longer."""
+    """An event that SIGINT, SIGTERM and the end of the terminal set, unless `nohup` had the latter ignored.
+
+    SIGUSR1 sends everything to the teacher, and a second one no longer.
+    """
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
 
     def toggle() -> None:
@@ -74,6 +77,8 @@ async def stopping(switch: Switch, progress: Progress) -> AsyncIterator[asyncio.
         progress.note(f"serve: {'everything goes to the teacher' if switch.signalled else 'the student answers again'}")
 
     actions: dict[int, Any] = {signal.SIGINT: stopped.set, signal.SIGTERM: stopped.set, signal.SIGUSR1: toggle}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        actions[signal.SIGHUP] = stopped.set
     added = []
     for number, action in actions.items():
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # in a thread, signals are the main thread's
