@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trl
 from chat_server import ChatServer
@@ -16,6 +17,7 @@ from chat_tokenizers import chat_tokenizer
 from conftest import CHATML, make_tiny_model
 from finished_runs import finished_run
 from full_disk import room_for
+from gguf import GGUFReader, GGUFWriter
 from test_api import tables, toml
 from train_runs import Listener
 
@@ -349,6 +351,32 @@ def test_a_modelfile_has_room_for_the_test_prompts_and_no_more_than_the_model(
     if positions is None:
         write_json(tmp_path / "config.json", {"model_type": "mamba"})
     assert forms._context(tmp_path, longest) == context
+
+
+TENSORS: dict[str, tuple[tuple[int, ...], str, str]] = {  # shape, as the converter writes it, and in gguf:q4_0
+    "token_embd.weight": ((64, 64), "F16", "Q8_0"),
+    "blk.0.attn_q.weight": ((64, 64), "F16", "Q4_0"),
+    "blk.0.ffn_up_exps.weight": ((4, 96, 64), "F16", "Q4_0"),  # most of a mixture of experts
+    "blk.0.ffn_gate_inp.weight": ((8, 64), "F32", "F32"),  # its router
+    "blk.0.attn_k.weight": ((64, 48), "F16", "F16"),  # no whole blocks
+    "blk.0.attn_norm.weight": ((64,), "F32", "F32"),
+}
+
+
+def test_matrices_and_experts_are_quantised_and_nothing_else(tmp_path: Path) -> None:
+    source, file = tmp_path / "f16.gguf", tmp_path / "q4_0.gguf"
+    writer = GGUFWriter(source, "qwen3moe")
+    for name, (shape, kind, _) in TENSORS.items():
+        writer.add_tensor(name, np.random.default_rng(0).normal(size=shape).astype({"F16": "float16", "F32": "float32"}[kind]))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    gguf._quantise(source, file, "q4_0")
+    found = {
+        tensor.name: (tuple(map(int, reversed(tensor.shape))), tensor.tensor_type.name) for tensor in GGUFReader(file).tensors
+    }
+    assert found == {name: (shape, kind) for name, (shape, _, kind) in TENSORS.items()}
 
 
 @pytest.mark.parametrize(

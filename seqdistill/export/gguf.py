@@ -59,8 +59,8 @@ def convert(model: Path, file: Path, kind: str, whole: Path | None, progress: Pr
         if kind in DIRECT:
             _run_converter(tools, model, temporary, kind, whole)
         else:
-            source = folder / "f32.gguf"
-            _run_converter(tools, model, source, "f32", whole)
+            source = folder / "f16.gguf"
+            _run_converter(tools, model, source, "f16", whole)
             _quantise(source, temporary, kind)
 
 
@@ -89,8 +89,12 @@ def _environment(tools: Path) -> dict[str, str]:
 
 
 def _quantise(source: Path, target: Path, kind: str) -> None:
-    """Writes a .gguf of float32 again with its matrices quantised, embeddings to 8 bits, everything else as it is."""
+    """Writes a .gguf of float16 again with its matrices and experts quantised, embeddings to 8 bits.
+
+    Everything else stays as it is: what the converter leaves in float32 (norms, routers) is not to be quantised.
+    """
     import gguf
+    import numpy as np
 
     reader = gguf.GGUFReader(source)
     architecture = reader.fields["general.architecture"].contents()
@@ -104,9 +108,9 @@ def _quantise(source: Path, target: Path, kind: str) -> None:
     wanted = gguf.GGMLQuantizationType[kind.upper()]
     for tensor in reader.tensors:
         data = tensor.data
-        if data.ndim == 2 and data.shape[1] % BLOCK == 0:
+        if tensor.tensor_type is gguf.GGMLQuantizationType.F16 and data.shape[-1] % BLOCK == 0:
             of = gguf.GGMLQuantizationType.Q8_0 if tensor.name in EMBEDDINGS else wanted
-            writer.add_tensor(tensor.name, gguf.quants.quantize(data, of), raw_dtype=of)
+            writer.add_tensor(tensor.name, gguf.quants.quantize(data.astype(np.float32), of), raw_dtype=of)
         else:
             writer.add_tensor(tensor.name, data)
     writer.write_header_to_file()
