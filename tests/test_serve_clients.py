@@ -44,6 +44,9 @@ WRONG: list[tuple[Any, str | None]] = [
     (asked(n=1.5), "n"),
     (asked(n=True), "n"),
     (asked(max_tokens="many"), "max_tokens"),
+    (asked(max_tokens=0), "max_tokens"),
+    (asked(max_completion_tokens=-1.0), "max_completion_tokens"),
+    (asked(audio={"voice": "alloy"}), "audio"),
     (asked(temperature=-1), "temperature"),
     (asked(top_p=2), "top_p"),
     (asked(stream="yes"), "stream"),
@@ -61,6 +64,7 @@ WITHOUT_EFFECT: list[dict[str, Any]] = [
     {"user": "a", "metadata": {"a": "b"}, "presence_penalty": 0, "tool_choice": "none"},
     {"tools": [{"type": "function", "function": {"name": "find"}}], "tool_choice": "none"},
     {"functions": [{"name": "find"}], "function_call": "none"},
+    {"max_tokens": -1, "continue_final_message": False, "plugins": []},
     {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
     {
         "min_tokens": 0,
@@ -76,6 +80,7 @@ IGNORED: list[dict[str, Any]] = [  # what applications send with each model's ow
     {"enable_thinking": False, "thinking_budget": 100},
     {"include_reasoning": False, "provider": {"order": ["x"]}, "usage": {"include": True}},
     {"keep_alive": "5m", "cache_prompt": True, "top_k": 20},
+    {"models": ["a", "b"], "transforms": ["middle-out"], "reasoning_format": "none", "safe_prompt": False},
 ]
 
 

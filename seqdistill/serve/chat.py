@@ -26,16 +26,19 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {  # fields that change nothing 
     **dict.fromkeys(("best_of", "length_penalty", "typical_p"), (1,)),
     **dict.fromkeys(("ignore_eos", "echo", "use_beam_search", "include_stop_str_in_output", "return_token_ids"), (False,)),
     **dict.fromkeys(("skip_special_tokens", "spaces_between_special_tokens", "add_generation_prompt"), (True,)),
+    **dict.fromkeys(("audio", "web_search_options"), ()),
+    **dict.fromkeys(("plugins", "documents", "data_sources"), ([],)),
+    **dict.fromkeys(("continue_final_message", "enable_search"), (False,)),
     "extra_body": ({},),
 }
 SURROGATES = (b"\\ud", b"\\uD", b"\xed")  # what is in the bytes of half a character, and of some whole ones
 OF_THE_RECIPE = (  # for the model that answered before: the recipe decides them, and the student has learnt what they did
     *("reasoning_effort", "reasoning", "thinking", "verbosity", "prediction", "top_k", "min_p", "chat_template_kwargs"),
-    *("enable_thinking", "thinking_budget", "include_reasoning", "separate_reasoning"),
+    *("enable_thinking", "thinking_budget", "include_reasoning", "separate_reasoning", "reasoning_format", "prompt_mode"),
 )
 OF_THE_SERVICE = (  # for the service that answered before: where and how it computes, and what it reports beside the answer
     *("provider", "usage", "route", "session_id", "keep_alive", "cache_prompt", "caching", "timings_per_token"),
-    *("return_progress", "truncation", "trace"),
+    *("return_progress", "truncation", "trace", "models", "transforms", "providerOptions", "safe_prompt"),
 )
 
 
@@ -181,6 +184,11 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     return tuple(text for text in texts if text)
 
 
+def _limit(name: str, value: Any) -> int | None:
+    """The most tokens of an answer; None where the caller leaves it to the server, as llama.cpp's clients do by -1."""
+    return None if value == -1 and type(value) is int else int(_number(1, 1e9, int)(name, value))
+
+
 def _seed(name: str, value: Any) -> int:
     return int(_number(-(2**63), 2**63, int)(name, value)) & 0x7FFFFFFF
 
@@ -230,8 +238,8 @@ _FIELDS: dict[str, Read] = {
     "stream": _a(bool),
     "stream_options": _a(dict),
     "n": _number(1, MOST_CHOICES, int),
-    "max_tokens": _number(1, 1e9, int),
-    "max_completion_tokens": _number(1, 1e9, int),
+    "max_tokens": _limit,
+    "max_completion_tokens": _limit,
     "temperature": _number(0, 5),
     "top_p": _number(0, 1),
     "seed": _seed,

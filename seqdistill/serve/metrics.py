@@ -9,7 +9,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # upper ends of the buckets
 COUNTERS = {
     "requests": "Chat requests that were answered, by who answered and why not the other one",
-    "errors": "Chat requests that ended in an error, by its code",
+    "errors": "Requests that ended in an error, by its code",
     "student_failures": "Requests to which the student gave no answer",
     "vanished": "Clients that went away before their answer was complete",
     "shadows": "Answers of the student that the teacher checked, by how it went",
