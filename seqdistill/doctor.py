@@ -27,6 +27,7 @@ NEEDED = ("torch", "transformers", "trl", "datasets", "accelerate", "peft")
 LOW_DISK, NO_DISK = 10 << 30, 1 << 30  # bytes
 LOW_MEMORY = 4 << 30  # bytes
 ENDPOINT_SECONDS = 10.0
+MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # cgroup v2, v1
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "consolidated.safetensors", "adapter_model.safetensors")
 BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 
@@ -43,7 +44,7 @@ class Check:
 
 def examine(recipe: Recipe, folder: Path) -> list[Check]:
     """All checks: of this machine, and of each model that the recipe names. `folder` is where runs are to lie."""
-    checks = [_python(), _disk(folder), _memory(), *_packages(), *_accelerator(), _processor(), _vllm(recipe)]
+    checks = [_python(), *_disks(folder), _memory(), *_packages(), *_accelerator(), _processor(), _vllm(recipe)]
     for role, model in _models(recipe):
         checks += _endpoints(role, model) if model.engine == "openai" else [_files(role, model)]
     return checks
@@ -64,22 +65,44 @@ def _python() -> Check:
     )
 
 
-def _disk(folder: Path) -> Check:
-    while not folder.exists():
-        folder = folder.parent
+def _disks(folder: Path) -> Iterator[Check]:
+    """The disk of the runs, and that of the hub's downloads where it is another one."""
+    from huggingface_hub import constants
+
+    folder, cache = _existing(folder), _existing(Path(constants.HF_HUB_CACHE))
+    yield _disk("disk", folder, "a run holds the student twice, and its checkpoints")
+    if folder.stat().st_dev != cache.stat().st_dev:
+        yield _disk("hub cache", cache, "models of the hub are downloaded there: set HF_HOME to a folder on a larger disk")
+
+
+def _existing(folder: Path) -> Path:
+    return next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+
+
+def _disk(name: str, folder: Path, fix: str) -> Check:
     free = shutil.disk_usage(folder).free
-    found = f"{free / 1e9:.1f} GB free at {folder.absolute()}"
-    if free < LOW_DISK:
-        return Check("disk", "fail" if free < NO_DISK else "note", found, "a run holds the student twice, and its checkpoints")
-    return Check("disk", "ok", found)
+    found = f"{free / 1e9:.1f} GB free at {folder}"
+    return Check(name, "ok", found) if free >= LOW_DISK else Check(name, "fail" if free < NO_DISK else "note", found, fix)
 
 
 def _memory() -> Check:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = f"{pages / 1e9:.1f} GB, {os.cpu_count()} processors"
+    """What this process may use of the machine: a container has less than all."""
+    machine, limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), _memory_limit()
+    size = min(machine, limit or machine)
+    of_machine = f" of the machine's {machine / 1e9:.1f}" if size < machine else ""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = f"{size / 1e9:.1f} GB{of_machine}, {processors} processors"
     return (
-        Check("memory", "note", found, "enough for small students only") if pages < LOW_MEMORY else Check("memory", "ok", found)
+        Check("memory", "note", found, "enough for small students only") if size < LOW_MEMORY else Check("memory", "ok", found)
     )
+
+
+def _memory_limit() -> int | None:
+    """The bytes that the process's control group may use; None without a limit."""
+    for file in MEMORY_LIMITS:
+        if file.exists() and (text := file.read_text(encoding="utf-8").strip()).isdigit():
+            return int(text)
+    return None
 
 
 def _packages() -> Iterator[Check]:

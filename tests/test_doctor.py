@@ -31,6 +31,33 @@ def test_this_machine_is_described(capsys: pytest.CaptureFixture[str], tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("limit", "state", "says"),
+    [("2147483648\n", "note", "2.1 GB of the machine's"), ("max\n", "ok", " GB, "), ("9223372036854771712\n", "ok", " GB, ")],
+)
+def test_a_container_has_the_memory_that_it_is_allowed(
+    limit: str, state: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory.max").write_text(limit)
+    monkeypatch.setattr(doctor, "MEMORY_LIMITS", (tmp_path / "gone", tmp_path / "memory.max"))
+    memory = next(one for one in doctor.examine(Recipe(), tmp_path) if one.name == "memory")
+    assert memory.state == state and says in memory.found
+
+
+def test_the_disk_of_the_hub_s_downloads_is_examined_where_it_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path("/dev/shm")
+    if not other.exists() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no other disk here")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(other / "hub"))
+    monkeypatch.setattr(doctor, "LOW_DISK", 1 << 60)
+    found = {one.name: one for one in doctor.examine(Recipe(), tmp_path)}
+    assert found["hub cache"].found.endswith(" at /dev/shm") and "HF_HOME" in found["hub cache"].fix
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert "hub cache" not in {one.name for one in doctor.examine(Recipe(), tmp_path)}
+
+
+@pytest.mark.parametrize(
     ("key", "sent", "model", "state", "says"),
     [
         (None, None, "teacher", "ok", "serves teacher"),
