@@ -14,6 +14,7 @@ from seqdistill.errors import UsageError
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.reasoning import split_reasoning
 from seqdistill.records import write_json
+from seqdistill.runs import StageRecord
 from seqdistill.serve.views import views_of
 
 SYSTEM = {"role": "system", "content": "You are careful."}
@@ -132,18 +133,22 @@ def test_an_answer_is_served_and_logged_without_reasoning(tmp_path: Path, markup
     assert said == ([expected] * 2 if expected else [])
 
 
-def test_the_answers_of_generate_show_whether_a_teacher_s_prompt_opens_the_reasoning(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("who", "stage"), [("teacher", "generate"), ("teacher", "serve"), ("student", "eval")])
+def test_earlier_answers_show_whether_a_model_s_prompt_opens_the_reasoning(tmp_path: Path, who: str, stage: str) -> None:
     def reply(body: Body) -> Body:
         found = answer(body)
         found["choices"][0]["message"]["content"] = "Okay, let me see.\n</think>\n\nyes, it is"
         return found
 
     run = run_to_serve(tmp_path / "run")
-    known, request = identity(recipe_of(run, "", "http://x/v1").teacher), Request("a", TEACHER, 9)
+    known = identity(recipe_of(run, "", "http://x/v1").teacher) if who == "teacher" else "the student@1"
+    request = Request("a", TEACHER, 9)
     raw = reply({"model": "teacher", "messages": TEACHER})
-    with Journal(run.file("generate", "journal.jsonl")) as journal:
+    StageRecord(run, "eval", {"student.model": "the student@1"}, {}).finish({}, config={})
+    with Journal(run.file(stage, "journal.jsonl")) as journal:
         journal.append(known, [(request_key(request, known), request, Completion("a", "yes, it is", raw=raw))])
-    with served(tmp_path, run=run, teacher=ChatServer(reply=reply), options={"record": True}) as server:
+    models = {who: ChatServer(model=who, reply=reply)}
+    with served(tmp_path, run=run, **models, options={"threshold": 0.0, "record": who == "teacher"}) as server:  # type: ignore[arg-type]
         lines = send(server, asked(stream=True)).text.splitlines()
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
     assert "".join(one["delta"].get("content", "") for event in events for one in event["choices"]) == "yes, it is"

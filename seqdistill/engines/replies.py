@@ -297,3 +297,10 @@ def text_of(value: Any) -> str:
     if isinstance(value, dict) and not _is_thought(value):
         return text_of(value.get("text")) or text_of(value.get("value"))
     return value if isinstance(value, str) else ""
+
+
+def written_in(raw: Mapping[str, Any]) -> tuple[str, str]:
+    """What a model wrote, reasoning in its text included, and the reasoning beside it, by its endpoint's or engine's reply."""
+    if choices := choices_in(raw):
+        return text_of(content_in(choices[0]["message"])), reasoning_in(choices[0]["message"])
+    return str(raw.get("text") or ""), ""

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Self
 
 from seqdistill.engines import Completion, Pace
@@ -41,7 +40,7 @@ from seqdistill.stages.evaluate.contestants import is_evaluated
 from seqdistill.tasks.answer_form import AnswerForm
 
 FINISH_SECONDS = 30.0  # for what is under way when the server is stopped
-FIRST_LINES = 200  # of generate's journal
+FIRST_LINES = 200  # of a journal
 WITHOUT_TEACHER = ("error", "student")
 
 
@@ -236,7 +235,7 @@ class _Setup:
             asker = Asker(self.journal, self.budget, pace)
             await asker.open(self.source)
             teacher = Teacher(self.source.name, self.source, asker)
-            if first := _first_answer(self.run.file("generate", "journal.jsonl"), self.source.identity):
+            if first := _first_answer(self.run, ("generate", "serve"), self.source.identity):
                 teacher.learn(first)
         return Answering(
             views=views_of(recipe.task.template, model),
@@ -272,7 +271,7 @@ class _Setup:
                 f"the student at {address.name} is none of: {', '.join(names[:20])}", "pass its name there with --student"
             )
         fields, _ = fields_of(model)
-        return EndpointStudent(
+        served = EndpointStudent(
             name or student.model or str(trained),
             address,
             fields,
@@ -280,6 +279,10 @@ class _Setup:
             self.options.concurrency,
             student.reasoning_tags,
         )
+        evaluated = (self.run.manifest("eval") or {}).get("settings", {}).get("student.model")
+        if first := _first_answer(self.run, ("eval",), evaluated):
+            served.learn(first)
+        return served
 
     async def _local_student(self) -> Student:
         """The trained model in this process."""
@@ -317,13 +320,17 @@ class _Setup:
         return "\n".join(lines)
 
 
-def _first_answer(journal: Path, model: str) -> Completion | None:
-    """An early answer of a model (its identity) in a journal, without reading it all; None where none is among the first."""
-    if not journal.is_file():
-        return None
-    with journal.open("rb") as file:
-        rows = (json.loads(line) for line in islice(file, FIRST_LINES) if line.startswith(b'{"key"') and line.endswith(b"\n"))
-        return next((completion_of(row, "first") for row in rows if row.get("model") == model), None)
+def _first_answer(run: Run, stages: Sequence[str], model: str | None) -> Completion | None:
+    """An early answer of a model (its identity) in the journals of stages, without reading all of them; None without one."""
+    for journal in (run.file(stage, "journal.jsonl") for stage in stages):
+        if not journal.is_file():
+            continue
+        with journal.open("rb") as file:
+            lines = (line for line in islice(file, FIRST_LINES) if line.startswith(b'{"key"') and line.endswith(b"\n"))
+            answers = (completion_of(row, "first") for row in map(json.loads, lines) if row.get("model") == model)
+            if found := next((one for one in answers if one.content), None):
+                return found
+    return None
 
 
 def _key(options: ServeOptions) -> str | None:

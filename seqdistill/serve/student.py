@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jiter
 
+from seqdistill.engines import Completion
 from seqdistill.engines.options import Address
 from seqdistill.engines.refusals import SHOWN, TOO_LONG
 from seqdistill.engines.replies import (
@@ -22,6 +23,7 @@ from seqdistill.engines.replies import (
     reasoning_in,
     says_end,
     text_of,
+    written_in,
 )
 from seqdistill.engines.usage import count
 from seqdistill.errors import SeqdistillError
@@ -98,6 +100,10 @@ class EndpointStudent:
         self._headers |= dict(address.headers)
         self._concurrency = concurrency
         self._session: aiohttp.ClientSession | None = None
+
+    def learn(self, completion: Completion) -> None:
+        """Sees in an answer whether the prompts open the block of reasoning, so that a stream begins within it."""
+        self._opened = opens_before(*written_in(completion.raw), self._tags)
 
     async def answer(self, wanted: Wanted) -> dict[str, Any]:
         """Raises StudentFailed."""

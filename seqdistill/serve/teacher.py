@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from seqdistill.engines import PERMANENT_ERRORS, Completion, Request
-from seqdistill.engines.replies import as_dict, choices_in, reasoning_in, text_of
+from seqdistill.engines.replies import as_dict, text_of, written_in
 from seqdistill.errors import Incomplete, SeqdistillError
 from seqdistill.journal.asking import Asker, missing_requests
 from seqdistill.journal.budget import Source
@@ -65,7 +65,7 @@ class Teacher:
     def learn(self, completion: Completion) -> None:
         """Sees in an answer whether the prompts open the block of reasoning, so that a stream begins within it."""
         if completion.error is None and completion.content:
-            self._opened = opens_before(*_raw_text(completion), self._tags)
+            self._opened = opens_before(*written_in(completion.raw), self._tags)
 
     def _cost(self, one: Completion) -> float | None:
         return 0.0 if one.hold is None else self._source.cost(one)  # no hold: from the journal
@@ -153,10 +153,3 @@ def cut(completion: Completion, stops: tuple[str, ...]) -> Completion:
     """The completion up to the first of some texts, which the teacher was not sent."""
     text, at_stop = until_stop(completion.content, stops)
     return replace(completion, content=text, finish_reason="stop") if at_stop else completion
-
-
-def _raw_text(completion: Completion) -> tuple[str, str]:
-    """What the teacher wrote, reasoning in its text included, and the reasoning beside it."""
-    if choices := choices_in(completion.raw):
-        return text_of(choices[0]["message"].get("content")), reasoning_in(choices[0]["message"])
-    return str(completion.raw.get("text") or ""), ""
