@@ -1,25 +1,22 @@
 """The HTTP side: an OpenAI-compatible endpoint with its errors, limits and headers. Decides nothing about answers."""
 
 import asyncio
-import functools
-import hmac
-import json
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from seqdistill.engines.replies import as_dict, text_of
 from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
+from seqdistill.serve.access import check_key, check_local
 from seqdistill.serve.answering import Answering, Asked, FromTeacher, Head, Parts
 from seqdistill.serve.chat import BadRequest, read_chat
 from seqdistill.serve.cors import allow, preflight
+from seqdistill.serve.http_errors import JSON_HEADERS, HttpError
 from seqdistill.serve.log import Exchange, Log
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
 from seqdistill.serve.replies import Events, encoded, headers_of, whole
@@ -30,8 +27,6 @@ from seqdistill.serve.teacher import TeacherFailed
 if TYPE_CHECKING:
     from aiohttp import web
 
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-OF_CONTAINERS = re.compile(r"(?:host|gateway)\.[a-z]+\.internal")  # under which Docker, Podman and others reach this machine
 MOST_BODY = 4 << 20  # bytes of a request
 HEAD_SECONDS = 60.0  # within which a request's head must be there, or the next request of an open connection
 BODY_SECONDS = 30.0  # within which a request's body must be there
@@ -41,7 +36,6 @@ TEACHER_RETRY_SECONDS = 5  # after which a client may try again where the teache
 RETRY_SECONDS = 1  # after which a client may try again where too many requests are under way
 MOST_RATING = 1e9
 WRITE_BUFFER = 1 << 16  # bytes that wait for a slow client at most
-JSON_HEADERS = {"Content-Type": "application/json"}
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
@@ -57,32 +51,6 @@ class Limits:
     shadows: int = 32  # of these checks, under way at most
     origins: tuple[str, ...] = ()  # of pages that may use the server in a browser
     only_local: bool = False  # whether a page in a browser of this machine is refused: there is no key that it lacks
-
-
-class HttpError(Exception):
-    """An answer outside 200, in OpenAI's form."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        param: str | None = None,
-        retry_after: int | None = None,
-        is_final: bool = False,
-    ) -> None:
-        """`retry_after` in seconds; `is_final`: the same request would only be answered, and perhaps paid, in vain again."""
-        super().__init__(message)
-        self.is_final = is_final
-        self.status, self.code, self.message, self.param, self.retry_after = status, code, message, param, retry_after
-
-    def body(self) -> bytes:
-        """The error as JSON."""
-        kind = "invalid_request_error" if self.status < 500 and self.status != 429 else "server_error"
-        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, kind)
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return json.dumps({"error": error}).encode()
 
 
 class App:
@@ -147,8 +115,10 @@ class App:
             return allowed
         try:
             if request.path != "/health":
-                self._check_local(request)
-                self._check_key(request)
+                if self._limits.only_local:
+                    check_local(request, self._limits.origins)
+                if self._limits.key is not None:
+                    check_key(request, self._limits.key)
             return await handler(request)
         except HttpError as error:
             failure = error
@@ -163,28 +133,7 @@ class App:
             _server_log().exception("Error handling request")
             failure = HttpError(500, "internal_error", f"the server failed: {type(error).__name__}; its log says where")
         self.metrics.count("errors", code=failure.code)
-        return _error(failure)
-
-    def _check_local(self, request: "web.Request") -> None:
-        """Refuses what a page of another site sends, by its origin or under a name that it points to this machine."""
-        if not self._limits.only_local:
-            return
-        host, origin = request.headers.get("Host"), request.headers.get("Origin")  # every browser sends a host
-        if host is not None and not _is_local(f"//{host}") and not OF_CONTAINERS.fullmatch(_host(f"//{host}") or ""):
-            message = f"without a key only requests to 127.0.0.1 or localhost are answered, not to {host[:100]}"
-            raise HttpError(403, "forbidden_origin", f"{message}: set a key with --api-key-env")
-        if origin is not None and origin not in self._limits.origins and not _is_local(origin):
-            raise HttpError(
-                403, "forbidden_origin", "a page of another site may not use this server: --cors-origin names those that may"
-            )
-
-    def _check_key(self, request: "web.Request") -> None:
-        if self._limits.key is None:
-            return
-        scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
-        right = hmac.compare_digest(sent.strip().encode(errors="surrogateescape"), self._limits.key.encode())
-        if scheme.lower() != "bearer" or not right:
-            raise HttpError(401, "invalid_api_key", "the Authorization header holds no valid key: Bearer KEY")
+        return failure.response()
 
     # --- what is served ---
 
@@ -422,32 +371,7 @@ def _server_log() -> logging.Logger:
     return log
 
 
-@functools.lru_cache(maxsize=256)
-def _host(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
-
-
-def _is_local(url: str) -> bool:
-    """Whether a URL is this machine's; names under .localhost are nobody else's, https://www.rfc-editor.org/rfc/rfc6761"""
-    host = _host(url) or ""
-    return host in LOCAL_HOSTS or host.endswith(".localhost")
-
-
 def _json(value: dict[str, Any], headers: dict[str, str] | None = None) -> "web.Response":
     from aiohttp import web
 
     return web.Response(body=encoded(value).encode("utf-8", "replace"), headers={**JSON_HEADERS, **(headers or {})})
-
-
-def _error(error: HttpError) -> "web.Response":
-    from aiohttp import web
-
-    headers = dict(JSON_HEADERS)
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
-    if error.is_final:
-        headers["x-should-retry"] = "false"  # for the openai clients, which by themselves send twice more what ended in 5xx
-    return web.Response(status=error.status, body=error.body(), headers=headers)

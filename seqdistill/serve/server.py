@@ -26,8 +26,9 @@ from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe
 from seqdistill.rights import check_training_allowed
 from seqdistill.runs import Run
+from seqdistill.serve.access import LOCAL_HOSTS
 from seqdistill.serve.answering import Answering, Defaults
-from seqdistill.serve.app import LOCAL_HOSTS, App, Limits
+from seqdistill.serve.app import App, Limits
 from seqdistill.serve.cors import check_origins
 from seqdistill.serve.log import Log
 from seqdistill.serve.metrics import Metrics
