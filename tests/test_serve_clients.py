@@ -209,13 +209,15 @@ def test_a_client_that_takes_nothing_of_its_stream_is_dropped(tmp_path: Path, mo
 
     def long(body: Body) -> Body:
         reply = student_answer(body)
-        reply["choices"][0]["message"]["content"] = " ".join(["x" * 100_000] * 200)
+        reply["choices"][0]["message"]["content"] = " ".join(["x" * 100_000] * 80)  # more than the buffers on the way hold
         reply["choices"][0].pop("logprobs", None)
         return reply
 
     with served(tmp_path, student=ChatServer(model="student", reply=long), options={"threshold": 0.0}) as server:
         content = json.dumps(asked(stream=True)).encode()
-        with socket.create_connection(("127.0.0.1", server.serving.opened.port), timeout=10) as idle:
+        with socket.socket() as idle:
+            idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            idle.connect(("127.0.0.1", server.serving.opened.port))
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
             idle.sendall(head.encode() + content)
             until(lambda: "seqdistill_vanished_total 1" in server.http.get(server.root + "/metrics").text.splitlines())
