@@ -20,7 +20,7 @@ class Shown:
         """`tags` are those of `split_reasoning`; `opened`: the prompt has opened a block of reasoning."""
         self.text, self.beside = "", ""  # `beside`: reasoning that came in a field of its own
         self._tags, self._opened = tuple(tags), opened
-        self._said = ""
+        self._passed_on = ""
         self._is_plain = False  # it began as an answer: all that follows is shown at once
 
     def add(self, text: str) -> str:
@@ -37,9 +37,9 @@ class Shown:
         return "" if self._is_plain else self._new(split_reasoning(self.text, self.beside, self._tags)[0])
 
     def _new(self, answer: str) -> str:
-        if not answer.startswith(self._said):
+        if not answer.startswith(self._passed_on):
             return ""
-        new, self._said = answer[len(self._said) :], answer
+        new, self._passed_on = answer[len(self._passed_on) :], answer
         return new
 
 

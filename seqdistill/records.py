@@ -86,11 +86,11 @@ class Sample:
         for key, kinds in SAMPLE_KEYS.items():
             if (key not in row and key not in LATER_KEYS) or not isinstance(row.get(key), kinds):
                 raise UsageError(
-                    f"{place}: key {key!r} is missing or of the wrong type: {_short(row.get(key))}",
+                    f"{place}: key {key!r} is missing or of the wrong type: {shortened(row.get(key))}",
                     "a sample has the keys " + ", ".join(SAMPLE_KEYS),
                 )
         if not 0 <= row["sample"] < 1 << 63:
-            raise UsageError(f"{place}: key 'sample' is {_short(row['sample'])}", "samples of a prompt are numbered from 0")
+            raise UsageError(f"{place}: key 'sample' is {shortened(row['sample'])}", "samples of a prompt are numbered from 0")
         check_messages(row["prompt"], place, "prompt")
         check_messages(row["completion"], place, "completion", may_be_empty=True)
         return cls(**{key: row[key] for key in SAMPLE_KEYS if key in row})
@@ -119,18 +119,19 @@ def check_messages(messages: Any, place: str, key: str, may_be_empty: bool = Fal
     """The chat messages of one record, each with exactly `role` and `content`. Raises UsageError naming place and key."""
     hint = 'a message is {"role": "system" | "user" | "assistant", "content": "text"}'
     if not isinstance(messages, list) or not messages:
-        raise UsageError(f"{place}: key {key!r} is not a list of messages: {_short(messages)}", hint)
+        raise UsageError(f"{place}: key {key!r} is not a list of messages: {shortened(messages)}", hint)
     for number, message in enumerate(messages, 1):
         if not isinstance(message, dict) or set(message) != {"role", "content"}:
-            raise UsageError(f"{place}: message {number} of {key!r} is {_short(message)}", hint)
+            raise UsageError(f"{place}: message {number} of {key!r} is {shortened(message)}", hint)
         if message["role"] not in ROLES:
-            raise UsageError(f"{place}: message {number} of {key!r} has the unknown role {_short(message['role'])}", hint)
+            raise UsageError(f"{place}: message {number} of {key!r} has the unknown role {shortened(message['role'])}", hint)
         if not isinstance(message["content"], str) or not (may_be_empty or message["content"].strip()):
             raise UsageError(f"{place}: message {number} of {key!r} has no text", hint)
     return messages
 
 
-def _short(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """A value as an error quotes it: in Python's notation, at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -171,7 +172,7 @@ def read_row(line: str | bytes, place: str) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(f"{place}: not JSON: {error}", "one JSON object a line") from None
     if not isinstance(row, dict):
-        raise UsageError(f"{place}: not a JSON object: {_short(row)}", "one JSON object a line")
+        raise UsageError(f"{place}: not a JSON object: {shortened(row)}", "one JSON object a line")
     return row
 
 

@@ -382,7 +382,7 @@ def test_a_promise_of_an_earlier_student_is_not_served(
         (model / "config.json").write_text('{"trained": "again"}')
     refused = pytest.raises(UsageError, match="of an earlier student") if is_refused else nullcontext()
     with refused, _prepared(run, recipe, ServeOptions(**options), Silent(), None) as setup:
-        assert setup.said(8080)
+        assert setup.announcement(8080)
 
 
 def test_a_student_that_is_paid_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
 from seqdistill.serve.access import check_key, check_local
-from seqdistill.serve.answering import Answering, Asked, FromTeacher, Head, Parts
+from seqdistill.serve.cascade import Cascade, FromTeacher, Head, IncomingRequest, Parts
 from seqdistill.serve.chat import BadRequest, read_chat
 from seqdistill.serve.cors import allow, preflight
 from seqdistill.serve.http_errors import JSON_HEADERS, HttpError
@@ -58,7 +58,7 @@ class App:
 
     def __init__(
         self,
-        answering: Answering,
+        cascade: Cascade,
         name: str,
         limits: Limits,
         metrics: Metrics,
@@ -66,9 +66,9 @@ class App:
         gauges: Callable[[], dict[str, tuple[str, float]]],
         on_note: Callable[[str], None],
     ) -> None:
-        self.answering, self.name, self._limits = answering, name, limits
+        self.cascade, self.name, self._limits = cascade, name, limits
         self.metrics, self._log, self._gauges = metrics, log, gauges
-        answering.on_teacher = self._by_teacher
+        cascade.on_teacher = self._by_teacher
         self._listed = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "seqdistill"}
         self._shadows: set[asyncio.Task[None]] = set()
         self._on_note, self._noted_at = on_note, -NOTE_EACH_SECONDS
@@ -146,7 +146,7 @@ class App:
         return _json(self._listed)
 
     async def _health(self, _request: "web.Request") -> "web.StreamResponse":
-        return _json({"status": "ok", "teacher_only": self.answering.switch.teacher_only})
+        return _json({"status": "ok", "teacher_only": self.cascade.switch.teacher_only})
 
     async def _metrics(self, _request: "web.Request") -> "web.StreamResponse":
         from aiohttp import web
@@ -176,24 +176,24 @@ class App:
         content = await self._body(request)
         try:
             chat = read_chat(content)
-            asked = self.answering.asked(chat, request.headers.get("x-request-id"))
+            incoming = self.cascade.incoming(chat, request.headers.get("x-request-id"))
         except BadRequest as error:
             raise HttpError(400, "invalid_request", error.message, param=error.param) from None
         except UsageError as error:
             raise HttpError(400, "invalid_request", f"{error.message}; {error.hint}", param="messages") from None
-        envelope = {"id": asked.id, "created": int(time.time())}
-        said: dict[str, Any]  # of the first choice
+        envelope = {"id": incoming.id, "created": int(time.time())}
+        first_choice: dict[str, Any]
         try:
             if chat.stream:
-                head, there, parts = await self.answering.stream(asked)
+                head, there, parts = await self.cascade.stream(incoming)
                 async with aclosing(parts):
                     events = Events(chat, head, envelope)
                     response = await self._stream(request, headers_of(head, chat), there, parts, events)
-                said, usage = {"text": events.text, "finish_reason": events.finish_reason}, events.usage
+                first_choice, usage = {"text": events.text, "finish_reason": events.finish_reason}, events.usage
             else:
-                answered = await self.answering.answer(asked)
+                answered = await self.cascade.answer(incoming)
                 head, first = answered.head, answered.reply["choices"][0]
-                said = {
+                first_choice = {
                     "text": text_of(first["message"].get("content")),
                     "finish_reason": first.get("finish_reason") or "stop",
                     "student": answered.student,
@@ -206,28 +206,28 @@ class App:
                 error.status, error.code, error.message, retry_after=retry_after, is_final=not error.is_passing
             ) from None
         finally:
-            if self.answering.failed:
-                self._student_failed(self.answering.failed)
-                self.answering.failed = None
+            if self.cascade.failed:
+                self._student_failed(self.cascade.failed)
+                self.cascade.failed = None
         self.metrics.count("requests", model=head.by, reason=head.reason)
         self.metrics.took(head.by, time.perf_counter() - began)
         for of in ("prompt", "completion"):
             if tokens := count(as_dict(usage).get(f"{of}_tokens")):
                 self.metrics.count("tokens", tokens, model=head.by, of=of)
-        exchange = Exchange(asked.id, asked.teacher, **_about(head), **said)
+        exchange = Exchange(incoming.id, incoming.teacher, **_about(head), **first_choice)
         if head.by == "student" or not exchange.text:
             self._log.answered(exchange)  # the teacher's answers were logged when they were stored
         may_be_checked = self._limits.shadow > 0 and head.by == "student" and exchange.text
         if may_be_checked and drawn("shadow", [], exchange.id) < self._limits.shadow:
-            self._shadow(asked, exchange)
+            self._shadow(incoming, exchange)
         return response
 
     def _by_teacher(self, one: FromTeacher) -> None:
         """Logs an answer of the teacher, whether its caller takes it or has gone: it is paid."""
-        name = one.asked.id if one.number == 0 else f"{one.asked.id}:{one.number}"
+        name = one.incoming.id if one.number == 0 else f"{one.incoming.id}:{one.number}"
         exchange = Exchange(
             name,
-            one.asked.teacher,
+            one.incoming.teacher,
             text=one.text,
             finish_reason=one.finish_reason,
             student=one.student,
@@ -242,18 +242,18 @@ class App:
             self._on_note(f"serve: the student failed: {why}")
             self._noted_at = now
 
-    def _shadow(self, asked: Asked, exchange: Exchange) -> None:
+    def _shadow(self, incoming: IncomingRequest, exchange: Exchange) -> None:
         """Has the teacher check an answer of the student, in nobody's way."""
         if len(self._shadows) >= self._limits.shadows:
             self.metrics.count("shadows", outcome="skipped")
             return
-        task = asyncio.create_task(self._checked(asked, exchange))
+        task = asyncio.create_task(self._checked(incoming, exchange))
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
-    async def _checked(self, asked: Asked, exchange: Exchange) -> None:
+    async def _checked(self, incoming: IncomingRequest, exchange: Exchange) -> None:
         try:
-            completion, usd = await self.answering.check(asked)
+            completion, usd = await self.cascade.check(incoming)
         except TeacherFailed as error:
             self.metrics.count("shadows", outcome=error.code)
             return
@@ -261,7 +261,7 @@ class App:
             self.metrics.count("shadows", outcome="empty")
             return
         self.metrics.count("shadows", outcome="checked")
-        self._log.shadowed(exchange, completion.content, self.answering.teacher_name, completion.finish_reason, usd)
+        self._log.shadowed(exchange, completion.content, self.cascade.teacher_name, completion.finish_reason, usd)
 
     async def finish(self, seconds: float) -> None:
         """Waits for the teacher's checks that are under way, at most this long."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from seqdistill.engines.models import FIELDS_WITHOUT_EFFECT
 from seqdistill.errors import UsageError
-from seqdistill.records import Message, from_json
+from seqdistill.records import Message, from_json, shortened
 from seqdistill.tasks.messages import chat_messages, message_text
 
 MOST_CHOICES = 16
@@ -160,7 +160,7 @@ Read = Callable[[str, Any], Any]  # a field's value by its name and what the bod
 def _a(kind: type) -> Read:
     def read(name: str, value: Any) -> Any:
         if not isinstance(value, kind):
-            raise BadRequest(f"{name} is {_short(value)}, expected {kind.__name__}", name)
+            raise BadRequest(f"{name} is {shortened(value)}, expected {kind.__name__}", name)
         return value
 
     return read
@@ -171,7 +171,7 @@ def _number(low: float, high: float, kind: type = float) -> Read:
         fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
         if not fits or kind(value) != value:
             noun = "an integer" if kind is int else "a number"
-            raise BadRequest(f"{name} is {_short(value)}, expected {noun} from {low:g} to {high:g}", name)
+            raise BadRequest(f"{name} is {shortened(value)}, expected {noun} from {low:g} to {high:g}", name)
         return kind(value)
 
     return read
@@ -180,7 +180,7 @@ def _number(low: float, high: float, kind: type = float) -> Read:
 def _texts(name: str, value: Any) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts) or len(texts) > MOST_STOPS:
-        raise BadRequest(f"{name} is {_short(value)}, expected a text or up to {MOST_STOPS} texts", name)
+        raise BadRequest(f"{name} is {shortened(value)}, expected a text or up to {MOST_STOPS} texts", name)
     return tuple(text for text in texts if text)
 
 
@@ -226,11 +226,6 @@ def _schema(written: dict[str, Any] | None) -> dict[str, Any] | None:
         return {"type": "object"}
     inside = written.get("json_schema")
     return inside.get("schema") if written.get("type") == "json_schema" and isinstance(inside, dict) else None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 _FIELDS: dict[str, Read] = {

@@ -28,7 +28,7 @@ class _Job:
     number: int  # which choice it is
     stops: tuple[str, ...]
     put: Callable[["Chunk | Completion | StudentFailed"], None]  # its next part, from any thread
-    said: str = ""  # what was passed on
+    passed_on: str = ""  # of its text
     answer: str = ""  # the whole of it, once it is there
     tokens: int = 0  # whose log-probabilities were
     over: bool = False  # nobody waits for more
@@ -141,7 +141,7 @@ class LocalStudent:
                 job.put(StudentFailed(f"{type(error).__name__}: {error}"[:300]))
 
     def _pass_on(self, job: _Job, text: str, logprobs: Callable[[], dict[str, Any]], finish: str | None) -> None:
-        """Passes on what is new in an answer, up to the first of the texts that end it. What was said is not taken back."""
+        """Passes on what is new in an answer, up to the first of the texts that end it. What was is not taken back."""
         answer, at_stop = until_stop(text, job.stops, whole=finish is not None)
         if at_stop:
             finish = "stop"
@@ -151,11 +151,11 @@ class LocalStudent:
             answer = answer.rstrip()  # the end of an answer is without the white space of its template
         else:
             job.answer = answer
-        new = answer[len(job.said) :] if answer.startswith(job.said) else ""
+        new = answer[len(job.passed_on) :] if answer.startswith(job.passed_on) else ""
         places = _places(self.engine, logprobs(), job.tokens) if job.request.logprobs is not None else []
         if not (new or places or finish):
             return
-        job.said, job.tokens = job.said + new, job.tokens + len(places)
+        job.passed_on, job.tokens = job.passed_on + new, job.tokens + len(places)
         choice: dict[str, Any] = {"index": job.number, "delta": {"content": new} if new else {}, "finish_reason": finish}
         if places:
             choice["logprobs"] = {"content": places}

@@ -74,8 +74,8 @@ class Log:
         if exchange is None:
             return False
         student = exchange.text if exchange.by == "student" else exchange.student
-        said = (exchange.text, exchange.model) if completion is None else (completion, PEOPLE)
-        self._write("feedback", exchange, *said, student=student, weight=int(completion is not None), rating=rating, usd=None)
+        answer = (exchange.text, exchange.model) if completion is None else (completion, PEOPLE)
+        self._write("feedback", exchange, *answer, student=student, weight=int(completion is not None), rating=rating, usd=None)
         return True
 
     def _note(self, *about: Any, **other: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from seqdistill.engines.replies import text_of
 from seqdistill.records import from_json
-from seqdistill.serve.answering import Head
+from seqdistill.serve.cascade import Head
 from seqdistill.serve.chat import Chat
 from seqdistill.serve.student import Chunk
 

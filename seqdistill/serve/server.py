@@ -27,8 +27,8 @@ from seqdistill.recipe.tables import Recipe
 from seqdistill.rights import check_training_allowed
 from seqdistill.runs import Run
 from seqdistill.serve.access import LOCAL_HOSTS
-from seqdistill.serve.answering import Answering, Defaults
 from seqdistill.serve.app import App, Limits
+from seqdistill.serve.cascade import Cascade, Defaults
 from seqdistill.serve.cors import check_origins
 from seqdistill.serve.log import Log
 from seqdistill.serve.metrics import Metrics
@@ -85,7 +85,7 @@ def serve(
 
     async def until_stopped(setup: _Setup) -> ServeResult:
         async with setup.opened() as opened, stopping(opened.switch, progress) as stopped:
-            progress.note(setup.said(opened.port))
+            progress.note(setup.announcement(opened.port))
             gc.collect()
             gc.freeze()  # what is loaded stays: it is not searched for garbage again
             await stopped.wait()
@@ -193,24 +193,24 @@ class _Setup:
         options, metrics = self.options, Metrics()
         await check_free(options.host, options.port)
         import_what_requests_need()
-        answering = await self._answering()
+        cascade = await self._cascade()
         local = options.host in LOCAL_HOSTS and self.key is None
         concurrency = connections(options.concurrency, self.progress.note)
-        shadow = options.shadow if answering.teacher else 0.0
+        shadow = options.shadow if cascade.teacher else 0.0
         limits = Limits(concurrency, self.key, shadow, origins=tuple(options.cors_origin or ()), only_local=local)
         log = Log(self.run.file("serve", "log.jsonl"), self.progress.note)
-        app = App(answering, self.run.path.absolute().name, limits, metrics, log, self._gauges, self.progress.note)
+        app = App(cascade, self.run.path.absolute().name, limits, metrics, log, self._gauges, self.progress.note)
         runner = app.runner(FINISH_SECONDS)
         await runner.setup()
         try:
-            yield Opened(await listen(runner, options.host, options.port), answering.switch, metrics)
+            yield Opened(await listen(runner, options.host, options.port), cascade.switch, metrics)
         finally:
             await runner.cleanup()
             await app.finish(FINISH_SECONDS)
-            if answering.teacher is not None:
-                await answering.teacher.finish(FINISH_SECONDS)
-            if answering.student is not None:
-                await answering.student.close()
+            if cascade.teacher is not None:
+                await cascade.teacher.finish(FINISH_SECONDS)
+            if cascade.student is not None:
+                await cascade.student.close()
             log.close()
 
     def result(self, opened: Opened) -> ServeResult:
@@ -219,7 +219,7 @@ class _Setup:
         paid, held = round(self.budget.paid_usd, 6), round(self.budget.held_usd, 6)
         return ServeResult(by.total(), by["student"], by["teacher"], paid, held)
 
-    async def _answering(self) -> Answering:
+    async def _cascade(self) -> Cascade:
         recipe, options = self.recipe, self.options
         generate = recipe.generate
         model = self.run.file("train", "model")
@@ -238,12 +238,10 @@ class _Setup:
             teacher = Teacher(self.source.name, self.source, asker)
             if first := _first_answer(self.run, ("generate", "serve"), self.source.identity):
                 teacher.learn(first)
-        return Answering(
+        return Cascade(
             views=views_of(recipe.task.template, model),
             form=self.form,
-            defaults=Defaults(
-                recipe.eval.max_tokens or generate.max_tokens, recipe.eval.temperature, generate.seed, generate.timeout
-            ),
+            defaults=Defaults(recipe.eval.max_tokens or generate.max_tokens, recipe.eval.temperature, generate.seed),
             promise=self.promise,
             switch=Switch(self.run.file("serve", TEACHER_ONLY)),
             student=None if options.record else await self._student(),
@@ -306,7 +304,7 @@ class _Setup:
             "held_usd": ("USD that may be billed beside what is paid", self.budget.held_usd),
         }
 
-    def said(self, port: int) -> str:
+    def announcement(self, port: int) -> str:
         """The address, and what is promised."""
         shown = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         file = shlex.quote(str(self.run.file("serve", TEACHER_ONLY)))

@@ -21,6 +21,7 @@ from seqdistill.engines.replies import (
     error_in,
     finish_reason,
     reasoning_in,
+    refusal_in,
     says_end,
     text_of,
     written_in,
@@ -249,9 +250,9 @@ class _Events:
                 if not isinstance(choice.get("delta"), dict):
                     choice["delta"] = {}
                 self.silent.discard(choice["index"])
-                said, choice["finish_reason"] = choice.get("finish_reason"), _finish(choice)
+                reason, choice["finish_reason"] = choice.get("finish_reason"), _finish(choice)
                 if choice["finish_reason"] == "error":
-                    self.failure = f"its endpoint broke its answer off: {said}"
+                    self.failure = f"its endpoint broke its answer off: {reason}"
                     return chunks
                 self._endings -= bool(choice["finish_reason"])
                 if choice["index"] < len(self.shown):
@@ -290,6 +291,12 @@ def _finish(choice: dict[str, Any]) -> str | None:
     return reason if reason in ("length", "content_filter", "tool_calls", "error") else "stop"
 
 
+def texts_in(reply: dict[str, Any]) -> list[str]:
+    """The answers in a reply, without reasoning."""
+    messages = [one["message"] for one in reply["choices"]]
+    return [answer_in(message)[0] or refusal_in(message) for message in messages]
+
+
 def _together(replies: list[dict[str, Any]]) -> dict[str, Any]:
     """Replies to one prompt as one: their choices, and what all of them used; the prompt's tokens are those of the first."""
     choices = [choice for reply in replies for choice in reply["choices"]]
@@ -320,9 +327,9 @@ async def _ended(response: "aiohttp.ClientResponse") -> None:
 
 
 def _refused(status: int, content: bytes) -> StudentFailed:
-    said = str(error_in(content).get("message") or content.decode("utf-8", "replace"))
-    failure = TooLong if status in (400, 413, 422) and TOO_LONG.search(said) else StudentFailed
-    return failure(f"its endpoint answers {status}: {said[:SHOWN]}")
+    message = str(error_in(content).get("message") or content.decode("utf-8", "replace"))
+    failure = TooLong if status in (400, 413, 422) and TOO_LONG.search(message) else StudentFailed
+    return failure(f"its endpoint answers {status}: {message[:SHOWN]}")
 
 
 def _broken(error: BaseException) -> str:

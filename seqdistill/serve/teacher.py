@@ -17,7 +17,7 @@ from seqdistill.journal.budget import Source
 from seqdistill.partial_answers import Shown, opens_before
 from seqdistill.serve.stops import until_stop
 
-Hear = Callable[[int, str], None]  # receives the number of a choice, and text that was added to it
+OnText = Callable[[int, str], None]  # receives the number of a choice, and text that was added to it
 Stored = Callable[[int, Completion, float | None], None]  # receives the number of a choice, its answer, and what it cost in USD
 
 
@@ -45,17 +45,17 @@ class Teacher:
         return sum(self._source.hold([one], self._asker.budget.overrun).usd or 0.0 for one in requests)
 
     async def answer(
-        self, requests: list[Request], hear: Hear | None = None, stored: Stored | None = None
+        self, requests: list[Request], on_text: OnText | None = None, stored: Stored | None = None
     ) -> tuple[list[Completion], float | None]:
         """Their completions, and what they cost in USD; None where no price is known. Raises TeacherFailed.
 
-        `hear` receives the text as it comes, where the teacher's engine streams. `stored` receives each answer once it is in
+        `on_text` receives the text as it comes, where the teacher's engine streams. `stored` receives each answer once it is in
         the journal, although the caller may have gone or another choice failed.
         """
         with self._room(requests) as has_room:
             if not has_room:
                 raise TeacherFailed(503, "budget_reached", self._asker.budget.reached().message)
-            completions = await self._completions(requests, hear, stored)
+            completions = await self._completions(requests, on_text, stored)
         for one in completions:
             if one.error is not None:
                 raise _failed(one)
@@ -70,10 +70,10 @@ class Teacher:
     def _cost(self, one: Completion) -> float | None:
         return 0.0 if one.hold is None else self._source.cost(one)  # no hold: from the journal
 
-    async def _completions(self, requests: list[Request], hear: Hear | None, stored: Stored | None) -> list[Completion]:
+    async def _completions(self, requests: list[Request], on_text: OnText | None, stored: Stored | None) -> list[Completion]:
         """Their completions, failures included."""
         listeners = [
-            None if hear is None or one.has_form else _Listener(n, hear, Shown(self._tags, opened=self._opened)).chunk
+            None if on_text is None or one.has_form else _Listener(n, on_text, Shown(self._tags, opened=self._opened)).chunk
             for n, one in enumerate(requests)
         ]
         work = [self._send(n, one, listeners[n], stored) for n, one in enumerate(requests)]
@@ -138,15 +138,15 @@ def _failed(one: Completion) -> TeacherFailed:
 class _Listener:
     """One streamed answer: passes on its text as it may be shown, without the reasoning before it."""
 
-    def __init__(self, number: int, hear: Hear, shown: Shown) -> None:
-        self._number, self._hear, self._shown = number, hear, shown
+    def __init__(self, number: int, on_text: OnText, shown: Shown) -> None:
+        self._number, self._on_text, self._shown = number, on_text, shown
 
     def chunk(self, chunk: dict[str, Any]) -> None:
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else []:
             added = text_of(as_dict(as_dict(choice).get("delta")).get("content"))
             if added and as_dict(choice).get("index", 0) == 0 and (new := self._shown.add(added)):
-                self._hear(self._number, new)
+                self._on_text(self._number, new)
 
 
 def cut(completion: Completion, stops: tuple[str, ...]) -> Completion:

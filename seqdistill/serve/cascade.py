@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from seqdistill.confidence import confidence_in, confidence_of_text
 from seqdistill.engines import Completion, Request
 from seqdistill.engines.logprobs import chat_values
-from seqdistill.engines.replies import answer_in, as_dict, choices_in, refusal_in
+from seqdistill.engines.replies import as_dict
 from seqdistill.engines.streams import joined
 from seqdistill.records import Message, prompt_id, request_seed
 from seqdistill.serve.chat import Chat
+from seqdistill.serve.completions import chunks_of, finish_reason_of, reply_of
 from seqdistill.serve.routing import ServedThreshold, Switch, drawn
-from seqdistill.serve.stops import until_stop
-from seqdistill.serve.student import Chunk, Student, StudentFailed, TooLong, Wanted
+from seqdistill.serve.student import Chunk, Student, StudentFailed, TooLong, Wanted, texts_in
 from seqdistill.serve.teacher import Stored, Teacher, TeacherFailed, cut
 from seqdistill.serve.views import Views
 from seqdistill.tasks.answer_form import AnswerForm
@@ -34,7 +34,6 @@ class Defaults:
     max_tokens: int
     temperature: float
     seed: int
-    timeout: float
 
 
 class Head(NamedTuple):
@@ -56,7 +55,7 @@ class Answered(NamedTuple):
     student: str | None = None  # what the student would have said
 
 
-class Asked(NamedTuple):
+class IncomingRequest(NamedTuple):
     """A request, and what is made of it."""
 
     chat: Chat
@@ -78,7 +77,7 @@ class Judged(NamedTuple):
 class FromTeacher(NamedTuple):
     """One answer of the teacher, which is stored, though its caller may have gone."""
 
-    asked: Asked
+    incoming: IncomingRequest
     head: Head  # `usd` is that of this answer
     number: int  # which choice it is
     text: str
@@ -87,8 +86,8 @@ class FromTeacher(NamedTuple):
 
 
 @dataclass
-class Answering:
-    """Student, teacher and the rule between them. Without a student the teacher answers everything."""
+class Cascade:
+    """A cascade of two models: student, teacher and the rule between them. Without a student the teacher answers all."""
 
     views: Views
     form: AnswerForm
@@ -102,30 +101,30 @@ class Answering:
     on_teacher: Callable[[FromTeacher], None] = lambda _: None
     failed: str | None = field(default=None)  # why the student gave no answer the last time
 
-    def asked(self, chat: Chat, name: str | None) -> Asked:
+    def incoming(self, chat: Chat, name: str | None) -> IncomingRequest:
         """The request in both views. Raises UsageError for a variable of the template that it lacks."""
         views = self.views.of(chat.messages, chat.values)
         draw = secrets.token_hex(8) if name is None else name
-        return Asked(chat, name, views["student"], views["teacher"], draw, f"chatcmpl-{secrets.token_hex(12)}")
+        return IncomingRequest(chat, name, views["student"], views["teacher"], draw, f"chatcmpl-{secrets.token_hex(12)}")
 
-    def route(self, asked: Asked) -> str:
+    def route(self, incoming: IncomingRequest) -> str:
         """Why the teacher answers a request whatever the student would say; empty where the student is tried."""
         if self.student is None:
             return "no student"
         if self.switch.teacher_only:
             return "teacher only"
-        if self.share < 1 and drawn("share", asked.student, asked.name) >= self.share:
+        if self.share < 1 and drawn("share", incoming.student, incoming.name) >= self.share:
             return "share"
         return ""
 
     # --- whole answers ---
 
-    async def answer(self, asked: Asked) -> Answered:
+    async def answer(self, incoming: IncomingRequest) -> Answered:
         """The answer as a whole. Raises TeacherFailed where nobody can answer."""
-        reason, judged = self.route(asked), None
+        reason, judged = self.route(incoming), None
         if not reason and self.student is not None:
             try:
-                judged = await self._judged(self.student, asked)
+                judged = await self._judged(self.student, incoming)
             except StudentFailed as error:
                 self.failed, reason = str(error), "student failed"
             else:
@@ -133,19 +132,19 @@ class Answering:
                     return Answered(self._student_head(judged.confidence, ""), judged.reply)
                 reason = "not sure"
         try:
-            return await self._by_teacher(asked, reason, judged)
+            return await self._by_teacher(incoming, reason, judged)
         except TeacherFailed:
             if judged is not None and self.student_without_teacher:
                 return Answered(self._student_head(judged.confidence, "no teacher"), judged.reply)
             raise
 
-    async def _judged(self, student: Student, asked: Asked) -> Judged:
-        wanted = self._wanted(asked)
+    async def _judged(self, student: Student, incoming: IncomingRequest) -> Judged:
+        wanted = self._wanted(incoming)
         try:
             reply = await student.answer(wanted)
         except TooLong as error:
             reply = await student.answer(wanted := self._with_fewer_tokens(wanted, error))
-        return await self._judge(student, wanted, reply, asked.chat)
+        return await self._judge(student, wanted, reply, incoming.chat)
 
     async def _judge(self, student: Student, wanted: Wanted, reply: dict[str, Any], chat: Chat) -> Judged:
         samples: list[str] = []
@@ -165,31 +164,31 @@ class Answering:
     def _keeps(confidence: float | None, threshold: float) -> bool:
         return threshold <= 0 or (confidence is not None and confidence >= threshold)
 
-    async def _by_teacher(self, asked: Asked, reason: str, judged: Judged | None) -> Answered:
+    async def _by_teacher(self, incoming: IncomingRequest, reason: str, judged: Judged | None) -> Answered:
         teacher = self._teacher(reason)
-        said = [] if judged is None else texts_in(judged.reply)
+        students = [] if judged is None else texts_in(judged.reply)
         head = Head("teacher", teacher.name, judged.confidence if judged else None, None, reason)
-        completions, usd = await teacher.answer(self._requests(asked), stored=self._stored(asked, head, said))
-        completions = [cut(one, asked.chat.stop) for one in completions]
+        completions, usd = await teacher.answer(self._requests(incoming), stored=self._stored(incoming, head, students))
+        completions = [cut(one, incoming.chat.stop) for one in completions]
         head = head._replace(usd=usd)
-        return Answered(head, reply_of(completions, with_logprobs=asked.chat.logprobs), said[0] if said else None)
+        return Answered(head, reply_of(completions, with_logprobs=incoming.chat.logprobs), students[0] if students else None)
 
-    def _stored(self, asked: Asked, head: Head, student: Sequence[str]) -> Stored:
-        """Reports the teacher's answers to a request; `student` is what the student would have said, by choice."""
+    def _stored(self, incoming: IncomingRequest, head: Head, students: Sequence[str]) -> Stored:
+        """Reports the teacher's answers to a request; `students` are the student's, by choice."""
 
         def stored(number: int, completion: Completion, usd: float | None) -> None:
-            one = cut(completion, asked.chat.stop)
+            one = cut(completion, incoming.chat.stop)
             found = head._replace(usd=usd)
-            said = student[number] if number < len(student) else None
-            self.on_teacher(FromTeacher(asked, found, number, one.content, _finish(one.finish_reason), said))
+            student = students[number] if number < len(students) else None
+            self.on_teacher(FromTeacher(incoming, found, number, one.content, finish_reason_of(one.finish_reason), student))
 
         return stored
 
-    async def check(self, asked: Asked) -> tuple[Completion, float | None]:
+    async def check(self, incoming: IncomingRequest) -> tuple[Completion, float | None]:
         """What the teacher says to a request that the student answered, and what that costs. Raises TeacherFailed."""
-        chat = asked.chat._replace(n=1, logprobs=False)
-        (completion,), usd = await self._teacher("shadow").answer(self._requests(asked._replace(chat=chat)))
-        return cut(completion, asked.chat.stop), usd
+        chat = incoming.chat._replace(n=1, logprobs=False)
+        (completion,), usd = await self._teacher("shadow").answer(self._requests(incoming._replace(chat=chat)))
+        return cut(completion, incoming.chat.stop), usd
 
     @property
     def teacher_name(self) -> str:
@@ -206,15 +205,15 @@ class Answering:
 
     # --- streams ---
 
-    async def stream(self, asked: Asked) -> tuple[Head, list[Chunk], Parts]:
+    async def stream(self, incoming: IncomingRequest) -> tuple[Head, list[Chunk], Parts]:
         """Who answers, the chunks that are there already, and those to come, which are to be closed; the last has the usage.
 
         Raises TeacherFailed where nobody can answer; the generator raises it, or StudentFailed, where an answer breaks off.
         """
-        reason, confidence, decided_on = self.route(asked), None, 0
+        reason, confidence, decided_on = self.route(incoming), None, 0
         held: list[Chunk] = []
         if not reason and self.student is not None:
-            parts = self.student.stream(wanted := self._wanted(asked))
+            parts = self.student.stream(wanted := self._wanted(incoming))
             try:
                 try:
                     confidence, finished = await self._first(parts, held, wanted.n)
@@ -223,7 +222,7 @@ class Answering:
                     confidence, finished = await self._first(parts, held, wanted.n)
                 keeps, decided_on = self._keeps(confidence, self._first_threshold), self.promise.decide_on
                 if finished:
-                    judged = await self._judge(self.student, wanted, joined(held), asked.chat)
+                    judged = await self._judge(self.student, wanted, joined(held), incoming.chat)
                     confidence = judged.confidence
                     keeps = self._keeps(confidence, self.promise.threshold if self._is_decided_whole else self._first_threshold)
                     decided_on = 0
@@ -239,7 +238,7 @@ class Answering:
                 raise
         kept = bool(held) and self.student_without_teacher
         try:
-            head, answer = await self._teacher_stream(asked, reason, confidence)
+            head, answer = await self._teacher_stream(incoming, reason, confidence)
         except TeacherFailed:
             if not kept:
                 raise
@@ -279,16 +278,16 @@ class Answering:
                 return min(confidence_in(one[:tokens]) for one in values), False
         return None, True
 
-    async def _teacher_stream(self, asked: Asked, reason: str, confidence: float | None) -> tuple[Head, Parts]:
+    async def _teacher_stream(self, incoming: IncomingRequest, reason: str, confidence: float | None) -> tuple[Head, Parts]:
         """Returns once the teacher's first text is there, so that a teacher that gives none is still an HTTP status."""
-        teacher, requests = self._teacher(reason), self._requests(asked)
+        teacher, requests = self._teacher(reason), self._requests(incoming)
         texts: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
         head = Head("teacher", teacher.name, confidence, teacher.bound_usd(requests), reason)
 
-        def hear(number: int, text: str) -> None:
+        def on_text(number: int, text: str) -> None:
             texts.put_nowait((number, text))
 
-        answer = asyncio.create_task(teacher.answer(requests, hear, self._stored(asked, head, [])))
+        answer = asyncio.create_task(teacher.answer(requests, on_text, self._stored(incoming, head, [])))
 
         def ended(task: asyncio.Task[Any]) -> None:
             texts.put_nowait(None)
@@ -304,7 +303,7 @@ class Answering:
         if first is None:
             _, usd = answer.result()  # raises its failure
             head = head._replace(usd=usd)
-        return head, _spoken(texts, first, answer, asked.chat)
+        return head, chunks_of(texts, first, answer, incoming.chat)
 
     # --- what is sent ---
 
@@ -312,12 +311,12 @@ class Answering:
         assert self.student is not None
         return Head("student", self.student.name, confidence, 0.0, reason, decided_on)
 
-    def _wanted(self, asked: Asked) -> Wanted:
-        chat, how = asked.chat, self._how(asked.chat)
+    def _wanted(self, incoming: IncomingRequest) -> Wanted:
+        chat, how = incoming.chat, self._how(incoming.chat)
         return Wanted(
-            messages=asked.student,
+            messages=incoming.student,
             **how,
-            seed=self._seed(asked, 0) if how["temperature"] > 0 or self.promise.samples else self.defaults.seed,
+            seed=self._seed(incoming, 0) if how["temperature"] > 0 or self.promise.samples else self.defaults.seed,
             n=chat.n,
             stop=chat.stop,
             top_logprobs=chat.top_logprobs,
@@ -334,16 +333,16 @@ class Answering:
             raise failure
         return wanted._replace(max_tokens=self.defaults.max_tokens)
 
-    def _requests(self, asked: Asked) -> list[Request]:
+    def _requests(self, incoming: IncomingRequest) -> list[Request]:
         """The teacher's requests, one for each choice, in the task's form unless the caller wants another."""
-        chat = asked.chat
+        chat = incoming.chat
         formed = chat.schema is None
         return [
             Request(
-                id=f"{prompt_id(asked.teacher)}:{number}",
-                messages=asked.teacher,
+                id=f"{prompt_id(incoming.teacher)}:{number}",
+                messages=incoming.teacher,
                 **self._how(chat),
-                seed=self._seed(asked, number),
+                seed=self._seed(incoming, number),
                 schema=(dict(self.form.schema) or None) if formed else chat.schema,
                 response_format=chat.response_format,
                 choices=(list(self.form.choices) or None) if formed else None,
@@ -360,83 +359,13 @@ class Answering:
             "top_p": 1.0 if chat.top_p is None else chat.top_p,
         }
 
-    def _seed(self, asked: Asked, number: int) -> int:
+    def _seed(self, incoming: IncomingRequest, number: int) -> int:
         """A caller's seed, or one of the request's own: a sample that is requested twice is drawn twice.
 
         Under the same x-request-id it is the same sample, which is not paid twice.
         """
-        if asked.chat.seed is not None:
-            return asked.chat.seed if number == 0 else request_seed(asked.chat.seed, "choice", number)
-        if self._how(asked.chat)["temperature"] > 0:
-            return request_seed(self.defaults.seed, asked.draw, number)
-        return request_seed(self.defaults.seed, prompt_id(asked.teacher), number)
-
-
-def texts_in(reply: dict[str, Any]) -> list[str]:
-    """The answers in a student's reply, without reasoning."""
-    messages = [one["message"] for one in reply["choices"]]
-    return [answer_in(message)[0] or refusal_in(message) for message in messages]
-
-
-def reply_of(completions: Sequence[Completion], *, with_logprobs: bool = False) -> dict[str, Any]:
-    """Completions as the reply of a chat endpoint."""
-    choices = []
-    for number, one in enumerate(completions):
-        message = {"role": "assistant", "content": one.content} | ({"reasoning": one.reasoning} if one.reasoning else {})
-        raw = (choices_in(one.raw) or [{}])[0]
-        choice = {"index": number, "message": message, "finish_reason": _finish(one.finish_reason), "logprobs": None}
-        choices.append(choice | ({"logprobs": raw.get("logprobs")} if with_logprobs else {}))
-    return {"choices": choices, "usage": usage_of(completions)}
-
-
-def usage_of(completions: Sequence[Completion]) -> dict[str, int]:
-    """The tokens of completions of one prompt, as a chat endpoint reports them."""
-    prompt = max((one.prompt_tokens for one in completions), default=0)
-    written = sum(one.completion_tokens + one.hidden_tokens for one in completions)
-    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
-
-
-def _finish(reason: str) -> str:
-    """A finish reason as OpenAI writes it."""
-    return reason if reason in ("stop", "length", "content_filter") else "stop"
-
-
-async def _spoken(
-    texts: "asyncio.Queue[tuple[int, str] | None]",
-    first: tuple[int, str] | None,
-    answer: "asyncio.Task[tuple[list[Completion], float | None]]",
-    chat: Chat,
-) -> Parts:
-    """The teacher's answer as chunks: its text as it comes, and at the end what was not shown yet."""
-    said = [""] * chat.n  # what has come
-    shown = [""] * chat.n  # what was passed on
-    part = first
-    while part is not None:
-        chunks: list[Chunk] = []
-        while part is not None:
-            number, text = part
-            said[number] += text
-            certain = until_stop(said[number], chat.stop, whole=False).text
-            if new := certain[len(shown[number]) :]:
-                shown[number] += new
-                chunks.append({"choices": [{"index": number, "delta": {"content": new}, "finish_reason": None}]})
-            if texts.empty():
-                break
-            part = texts.get_nowait()
-        if chunks:
-            yield chunks
-        if part is not None:
-            part = await texts.get()
-    completions, usd = await answer
-    completions = [cut(one, chat.stop) for one in completions]
-    for number, one in enumerate(completions):
-        rest = one.content.removeprefix(shown[number]) if one.content.startswith(shown[number]) else ""
-        choice: dict[str, Any] = {
-            "index": number,
-            "delta": {"content": rest} if rest else {},
-            "finish_reason": _finish(one.finish_reason),
-        }
-        if chat.logprobs:
-            choice["logprobs"] = (choices_in(one.raw) or [{}])[0].get("logprobs")
-        yield [{"choices": [choice]}]
-    yield [{"choices": [], "usage": usage_of(completions), "usd": usd}]
+        if incoming.chat.seed is not None:
+            return incoming.chat.seed if number == 0 else request_seed(incoming.chat.seed, "choice", number)
+        if self._how(incoming.chat)["temperature"] > 0:
+            return request_seed(self.defaults.seed, incoming.draw, number)
+        return request_seed(self.defaults.seed, prompt_id(incoming.teacher), number)
