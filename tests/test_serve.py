@@ -206,6 +206,22 @@ def test_a_log_that_is_moved_away_or_removed_continues_in_a_new_file(tmp_path: P
     assert names == [["a"], ["d"]] and not notes
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("text", ["Hello", UNSURE])
+def test_feedback_names_each_choice_of_student_and_teacher(tmp_path: Path, text: str, stream: bool) -> None:
+    with served(tmp_path) as server:
+        lines = send(server, asked(text, n=2, stream=stream)).text.splitlines()
+        chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith(("{", "data: {"))]
+        said = ["", ""]
+        for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+            said[choice["index"]] += choice.get("delta", choice.get("message")).get("content") or ""
+        for number, name in enumerate((chunks[0]["id"], f"{chunks[0]['id']}:1")):
+            assert post(server, "/feedback", {"id": name, "completion": f"Better {number}."})[0] == 200
+            if text == "Hello":
+                assert server.log()[-1]["student"] == said[number]
+        assert post(server, "/feedback", {"id": f"{chunks[0]['id']}:2", "rating": 1})[0] == 404
+
+
 def test_feedback_that_could_not_be_logged_is_an_error_and_can_be_sent_again(tmp_path: Path) -> None:
     with served(tmp_path, options={"record": True}) as server:
         name, log = chat(server).parse().id, server.run.file("serve", "log.jsonl")

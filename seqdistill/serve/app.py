@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.engines.replies import as_dict, text_of
+from seqdistill.engines.replies import as_dict
 from seqdistill.engines.usage import count
 from seqdistill.errors import UsageError
 from seqdistill.records import from_json
@@ -17,9 +17,9 @@ from seqdistill.serve.cascade import Cascade, FromTeacher, Head, IncomingRequest
 from seqdistill.serve.chat import BadRequest, read_chat
 from seqdistill.serve.cors import allow, preflight
 from seqdistill.serve.http_errors import JSON_HEADERS, HttpError
-from seqdistill.serve.log import Exchange, Log
+from seqdistill.serve.log import Exchange, Log, answer_id
 from seqdistill.serve.metrics import CONTENT_TYPE, Metrics
-from seqdistill.serve.replies import Events, encoded, headers_of, whole
+from seqdistill.serve.replies import Events, encoded, headers_of, whole, written_choices
 from seqdistill.serve.routing import drawn
 from seqdistill.serve.student import Chunk, StudentFailed
 from seqdistill.serve.teacher import TeacherFailed
@@ -182,23 +182,18 @@ class App:
         except UsageError as error:
             raise HttpError(400, "invalid_request", f"{error.message}; {error.hint}", param="messages") from None
         envelope = {"id": incoming.id, "created": int(time.time())}
-        first_choice: dict[str, Any]
+        student: str | None = None
         try:
             if chat.stream:
                 head, there, parts = await self.cascade.stream(incoming)
                 async with aclosing(parts):
                     events = Events(chat, head, envelope)
                     response = await self._stream(request, headers_of(head, chat), there, parts, events)
-                first_choice, usage = {"text": events.text, "finish_reason": events.finish_reason}, events.usage
+                answers, usage = list(zip(events.texts, events.finish_reasons, strict=True)), events.usage
             else:
                 answered = await self.cascade.answer(incoming)
-                head, first = answered.head, answered.reply["choices"][0]
-                first_choice = {
-                    "text": text_of(first["message"].get("content")),
-                    "finish_reason": first.get("finish_reason") or "stop",
-                    "student": answered.student,
-                }
-                usage = answered.reply.get("usage")
+                head, student = answered.head, answered.student
+                answers, usage = written_choices(answered.reply), answered.reply.get("usage")
                 response = _json(whole(answered.reply, head, envelope, chat.logprobs), headers_of(head, chat))
         except TeacherFailed as error:
             retry_after = TEACHER_RETRY_SECONDS if error.is_passing else None
@@ -214,19 +209,37 @@ class App:
         for of in ("prompt", "completion"):
             if tokens := count(as_dict(usage).get(f"{of}_tokens")):
                 self.metrics.count("tokens", tokens, model=head.by, of=of)
-        exchange = Exchange(incoming.id, incoming.teacher, **_about(head), **first_choice)
-        if head.by == "student" or not exchange.text:
-            self._log.answered(exchange)  # the teacher's answers were logged when they were stored
-        may_be_checked = self._limits.shadow > 0 and head.by == "student" and exchange.text
-        if may_be_checked and drawn("shadow", [], exchange.id) < self._limits.shadow:
-            self._shadow(incoming, exchange)
+        self._log_answers(incoming, head, answers, student)
         return response
+
+    def _log_answers(self, incoming: IncomingRequest, head: Head, answers: list[tuple[str, str]], student: str | None) -> None:
+        """Logs each choice, by its text and finish reason in `answers`; `student` is what it would have said as the first one.
+
+        The teacher may check the student's first choice.
+        """
+        exchanges = [
+            Exchange(
+                answer_id(incoming.id, number),
+                incoming.teacher,
+                text=text,
+                finish_reason=finish_reason,
+                student=student if number == 0 else None,
+                **_about(head),
+            )
+            for number, (text, finish_reason) in enumerate(answers)
+        ]
+        for one in exchanges:
+            if head.by == "student" or not one.text:
+                self._log.answered(one)  # the teacher's answers were logged when they were stored
+        first = exchanges[0]
+        may_be_checked = self._limits.shadow > 0 and head.by == "student" and first.text
+        if may_be_checked and drawn("shadow", [], first.id) < self._limits.shadow:
+            self._shadow(incoming, first)
 
     def _by_teacher(self, one: FromTeacher) -> None:
         """Logs an answer of the teacher, whether its caller takes it or has gone: it is paid."""
-        name = one.incoming.id if one.number == 0 else f"{one.incoming.id}:{one.number}"
         exchange = Exchange(
-            name,
+            answer_id(one.incoming.id, one.number),
             one.incoming.teacher,
             text=one.text,
             finish_reason=one.finish_reason,
@@ -332,7 +345,7 @@ class App:
             end = events.end()
         except (TeacherFailed, StudentFailed) as failure:  # the status is sent: all that is left is an event
             self.metrics.count("errors", code="broken_off")
-            events.text = ""
+            events.texts = [""] * len(events.texts)
             end = events.broken_off(HttpError(502, "broken_off", f"the answer broke off: {failure}").body().decode())
         await _write(request, writer.write_eof, end)
         return response

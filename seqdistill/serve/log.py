@@ -24,10 +24,15 @@ MOST_REMEMBERED = 64 << 20  # characters of answers that feedback can name
 PEOPLE = "people"  # the model of a correction
 
 
+def answer_id(reply: str, number: int) -> str:
+    """The id of one choice of a reply, by the reply's own."""
+    return reply if number == 0 else f"{reply}:{number}"
+
+
 class Exchange(NamedTuple):
     """One answer to a caller's request."""
 
-    id: str  # that of the reply; with ":1", ":2" for its further choices
+    id: str  # an `answer_id`
     prompt: list[Message]  # the teacher's view
     text: str
     model: str

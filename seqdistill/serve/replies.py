@@ -49,14 +49,19 @@ def whole(reply: dict[str, Any], head: Head, envelope: dict[str, Any], logprobs:
     return {**envelope, "object": "chat.completion", "model": head.model, "choices": choices, **usage}
 
 
+def written_choices(reply: dict[str, Any]) -> list[tuple[str, str]]:
+    """Text and finish reason of each choice of a reply."""
+    return [(text_of(one["message"].get("content")), one.get("finish_reason") or "stop") for one in reply["choices"]]
+
+
 class Events:
-    """The events of one stream, what its first choice said so far, and the usage.
+    """The events of one stream, what its choices have written so far, and the usage.
 
     What needs no write of its own waits for the next: the roles for the first text, the end for the end of the stream.
     """
 
     def __init__(self, chat: Chat, head: Head, envelope: dict[str, Any]) -> None:
-        self.text, self.finish_reason = "", "stop"
+        self.texts, self.finish_reasons = [""] * chat.n, ["stop"] * chat.n
         self.usage: Any = None
         self._chat, self._head = chat, head
         kind, model = "chat.completion.chunk", encoded(head.model)
@@ -72,7 +77,7 @@ class Events:
             for choice in chunk["choices"]:
                 index, finish = choice["index"], choice.get("finish_reason")
                 shown = {name: part for name, part in choice["delta"].items() if part and name != "role"}
-                if not (shown or finish):
+                if not (shown or finish) or index >= len(self.texts):
                     continue
                 text = shown.get("content")
                 if isinstance(text, str) and len(shown) == 1:  # nearly all: a text is encoded faster than an object
@@ -81,12 +86,11 @@ class Events:
                     delta, text = encoded(shown), text_of(text)
                 logprobs = choice.get("logprobs") if self._chat.logprobs else None
                 events.append(self._event(_choice(index, delta, logprobs, finish)))
+                self.texts[index] += text
                 if finish:
                     self._unended.discard(index)
+                    self.finish_reasons[index] = finish
                 ready = ready or bool(shown)
-                if index == 0:
-                    self.text += text
-                    self.finish_reason = finish or self.finish_reason
             if usage := chunk.get("usage"):
                 self.usage = usage
                 if self._chat.include_usage:
