@@ -250,6 +250,22 @@ def test_what_a_student_leaves_out_is_named_and_its_caller_gets_whole_answers(
         assert len(texts) == (fields["n"] if fields.get("temperature") or reply is without_endings else 1)
 
 
+@pytest.mark.parametrize(("text", "by"), [("Hello", "student"), (UNSURE, "teacher")])
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_student_that_does_not_know_streams_still_answers_them(tmp_path: Path, text: str, by: str, n: int) -> None:
+    student = ChatServer(lambda _, body: Wire(200, student_answer(body)), model="student")
+    with served(tmp_path, student=student) as server:
+        whole = send(server, asked(text, n=n)).json()
+        got = send(server, asked(text, n=n, stream=True, stream_options={"include_usage": True}))
+    assert (got.status_code, got.headers["x-seqdistill-model"]) == (200, by)
+    chunks = [json.loads(line.removeprefix("data: ")) for line in got.text.splitlines() if line.startswith("data: {")]
+    said = [""] * n
+    for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+        said[choice["index"]] += choice["delta"].get("content") or ""
+    assert said == [choice["message"]["content"] for choice in whole["choices"]] and got.text.endswith("data: [DONE]\n\n")
+    assert [chunk["usage"] for chunk in chunks if "usage" in chunk] == [whole["usage"]]
+
+
 TOO_LONG = (  # what servers say of a limit beyond the student's context
     "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context length is 2048 tokens and your "
     "request has 20 input tokens (4096 > 2048 - 20).",

@@ -124,9 +124,14 @@ class EndpointStudent:
                 content = await response.read()
                 if response.status != 200:
                     raise _refused(response.status, content)
-                reply = _json(content)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise StudentFailed(_broken(error)) from None
+        return self._read(content, wanted)
+
+    def _read(self, content: bytes, wanted: Wanted) -> dict[str, Any]:
+        """The reply in a body. Raises StudentFailed for one without an answer."""
+        try:
+            reply = _json(content)
         except ValueError:
             raise StudentFailed("its reply is not JSON") from None
         choices = choices_in(reply)
@@ -167,7 +172,9 @@ class EndpointStudent:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise StudentFailed(_broken(error)) from None
         if not events.is_whole:
-            raise StudentFailed("its stream ended before the answer did")
+            if not events.left.lstrip().startswith(b"{"):
+                raise StudentFailed("its stream ended before the answer did")
+            yield [events.unstreamed(self._read(events.left, wanted))]  # an endpoint that does not know `stream`
         if events.shown and events.shown[0].text:
             self._opened = opens_before(events.shown[0].text, events.shown[0].beside, self._tags)
         if last := events.rest():
@@ -215,7 +222,7 @@ class _Events:
         self.done = False  # the endpoint said so
         self.failure = ""
         self.silent = set(range(n))  # choices that have not begun
-        self._rest, self._endings = b"", n
+        self.left, self._endings = b"", n  # `left`: the beginning of a line that has not ended
         self._usage: Any = None  # some endpoints report it in every chunk
 
     @property
@@ -225,7 +232,7 @@ class _Events:
 
     def read(self, data: bytes) -> list[Chunk]:
         """The chunks that are complete with the next bytes, up to a failure."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self.left = (self.left + data).split(b"\n")
         chunks: list[Chunk] = []
         for line in lines:
             if not line.startswith(b"data:"):
@@ -259,9 +266,18 @@ class _Events:
                     _pass_on(choice, self.shown[choice["index"]])
             self._usage = chunk.pop("usage", None) or self._usage
             chunks.append(chunk)
-        if len(self._rest) > MOST_LINE:
+        if len(self.left) > MOST_LINE:
             self.failure = f"a line of its stream is longer than {MOST_LINE} bytes"
         return chunks
+
+    def unstreamed(self, reply: dict[str, Any]) -> Chunk:
+        """A whole reply as the one chunk of a stream."""
+        choices = []
+        for number, one in enumerate(reply["choices"]):
+            self.silent.discard(number)
+            delta = {name: part for name, part in one["message"].items() if name != "role"}
+            choices.append({"index": number, "delta": delta, **{key: one.get(key) for key in ("finish_reason", "logprobs")}})
+        return {"choices": choices, **({"usage": reply["usage"]} if reply.get("usage") else {})}
 
     def rest(self) -> list[Chunk]:
         """What is left once the stream has ended: text of choices that gave no reason to end, and the usage."""
