@@ -39,7 +39,7 @@ def test_a_container_has_the_memory_that_it_is_allowed(
 ) -> None:
     (tmp_path / "memory.max").write_text(limit)
     monkeypatch.setattr(doctor, "MEMORY_LIMITS", (tmp_path / "gone", tmp_path / "memory.max"))
-    memory = next(one for one in doctor.examine(Recipe(), tmp_path) if one.name == "memory")
+    memory = doctor._memory()
     assert memory.state == state and says in memory.found
 
 
@@ -51,10 +51,10 @@ def test_the_disk_of_the_hub_s_downloads_is_examined_where_it_is_another(
         pytest.skip("no other disk here")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(other / "hub"))
     monkeypatch.setattr(doctor, "LOW_DISK", 1 << 60)
-    found = {one.name: one for one in doctor.examine(Recipe(), tmp_path)}
+    found = {one.name: one for one in doctor._disks(tmp_path)}
     assert found["hub cache"].found.endswith(" at /dev/shm") and "HF_HOME" in found["hub cache"].fix
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert "hub cache" not in {one.name for one in doctor.examine(Recipe(), tmp_path)}
+    assert [one.name for one in doctor._disks(tmp_path)] == ["disk"]
 
 
 @pytest.mark.parametrize(
