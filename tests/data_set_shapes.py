@@ -386,6 +386,16 @@ CASES: dict[
         0,
     ),
     "a prompt in Mistral's template": ([{"prompt": "<s>[INST] 2 + 3? [/INST]", "completion": "5"}], [SUM], 0),
+    "a prompt in DeepSeek's template, with the beginning of its thoughts": (
+        [{"prompt": "<｜begin▁of▁sentence｜>S<｜User｜>2 + 3?<｜Assistant｜><think>\n", "completion": "hm\n</think>\n\n5"}],
+        [(["S", "2 + 3?"], "5")],
+        0,
+    ),
+    "Zephyr's template as one text": (
+        [{"text": "<|system|>\nS</s>\n<|user|>\n2 + 3?</s>\n<|assistant|>\n5</s>"}],
+        [(["S", "2 + 3?"], "5")],
+        0,
+    ),
     "BELLE": ([{"instruction": "Human:2 + 3?\nAssistant:", "input": "", "output": "5"}], [SUM], 0),
     "a text that only has such marks": (
         [{"prompt": "Continue.\nHuman: hi\nAssistant:", "completion": "5"}],

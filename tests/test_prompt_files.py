@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from generate_runs import Notes
+from test_chat_templates import template_of
 
 from seqdistill.errors import UsageError
 from seqdistill.records import Prompt, prompt_id
@@ -136,6 +137,7 @@ RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
         ({"messages": str(ASKED)}, ["2 + 3?"], None),
         ({"prompt": json.dumps(ASKED)}, ["2 + 3?"], None),
         ({"prompt": '[{"a": 1}] is JSON'}, ['[{"a": 1}] is JSON'], None),
+        ({"prompt": "Continue.\nHuman: hi\nAssistant:"}, ["Continue.\nHuman: hi\nAssistant:"], None),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "2 + "}, {"type": "text", "text": "3?"}]}]},
             None,
@@ -240,6 +242,34 @@ def test_rows_as_people_hold_them_are_read(tmp_path: Path, row: object, asked: l
     assert prompt.reference == reference
     assert all(set(message) == {"role", "content"} for message in prompt.messages)
     assert prompt.messages[-1]["role"] == "user"
+
+
+TEMPLATES = ("cohere", "deepseekv3", "gemma4", "gemma4_31b", "glm4moe", "kimi_k2_thinking", "llama3", "nemotron_3_nano")
+TEMPLATES += ("nemotron_nano_v2", "phi3", "qwen2_5", "qwen3_5_think", "qwen3_5_nothink", "qwq")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_prompt_that_a_chat_template_wrote_is_read_as_its_messages(tmp_path: Path, name: str) -> None:
+    from transformers.utils.chat_template_utils import _compile_jinja_template as compiled
+
+    turns = [("system", "S"), ("user", "hi"), ("assistant", "hello"), ("user", "2 + 3?")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    text = compiled(template_of(name)).render(messages=messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>")
+    (prompt,) = load(tmp_path, {"prompt": text})
+    assert prompt.messages == messages
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: 2 + 3?\n\nAssistant:",
+        "hi\n<extra_id_1>Assistant\nhello\n<extra_id_1>User\n2 + 3?",
+        "<s>[INST] hi [/INST] hello </s><s>[INST] 2 + 3? [/INST]",
+    ],
+)
+def test_a_prompt_that_is_a_transcript_up_to_the_answer_is_read_as_its_turns(tmp_path: Path, text: str) -> None:
+    (prompt,) = load(tmp_path, {"prompt": text, "system": "S"})
+    assert [one["content"] for one in prompt.messages] == ["S", "hi", "hello", "2 + 3?"]
 
 
 def test_results_of_several_calls_are_one_users_turn(tmp_path: Path) -> None:

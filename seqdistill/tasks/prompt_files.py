@@ -19,6 +19,7 @@ from seqdistill.reasoning import split_reasoning
 from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, Prompt, is_hub_source, prompt_id
 from seqdistill.tasks.brought_files import check_file
+from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     chat_messages,
     content_text,
@@ -299,8 +300,9 @@ def _prompt_of(
         if not value.strip():
             raise UsageError(f"{place}: the prompt is empty", "write it or remove the row")
         earlier = history_turns(row, place, used)
-        messages = with_system(joined(earlier, [{"role": "user", "content": value}]), system, place)
-        return (messages if len(messages) > 1 else value), reference
+        asked = prompted_turns(value) or [{"role": "user", "content": value}]
+        messages = with_system(joined(earlier, asked), system, place)
+        return (messages if len(messages) > 1 else messages[0]["content"]), reference
     if not isinstance(held, list):
         column, answers = likely_columns(row)
         named = f'prompt = "{column or "..."}"' + (f', reference = "{answers}"' if answers else "")
