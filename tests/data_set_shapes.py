@@ -769,6 +769,22 @@ CASES: dict[
         [(["Sum?\n\n2 + 3"], "5")],
         0,
     ),
+    "an earlier call of Gemini's with its result": (
+        [
+            {
+                "request": {
+                    "contents": [
+                        {"role": "user", "parts": [{"text": "2 + 3?"}]},
+                        {"role": "model", "parts": [{"functionCall": {"name": "add", "args": {"a": 2}}}]},
+                        {"role": "user", "parts": [{"functionResponse": {"name": "add", "response": {"sum": 5}}}]},
+                    ]
+                },
+                "response": GEMINI,
+            }
+        ],
+        [([*AFTER_CALL[0][:2], '<tool_response>\n{"sum": 5}\n</tool_response>'], "5")],
+        0,
+    ),
     "an earlier turn of Converse with its reasoning": (
         [
             {
@@ -806,6 +822,7 @@ CASES: dict[
                 "content": [{"type": "tool_use", "name": "add", "input": {"a": 2}}],
                 "tool_calls": [{"name": "add", "args": {"a": 2}}],
             },
+            "Gemini's": {"role": "model", "parts": [{"functionCall": {"name": "add", "args": {"a": 2}}}]},
             "OpenTelemetry's": {"role": "assistant", "parts": [{"type": "tool_call", "name": "add", "arguments": {"a": 2}}]},
             "Vercel's": {"role": "assistant", "content": [{"type": "tool-call", "toolName": "add", "input": {"a": 2}}]},
         }.items()

@@ -74,6 +74,22 @@ CLAUDE_EVENTS = [
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
     {"type": "message_stop"},
 ]
+GEMINI_DUMP = {  # as Google's package for Python prints it
+    "candidates": [
+        {
+            "content": {
+                "role": "model",
+                "parts": [{"text": "hm", "thought": True, "function_call": None}, {"text": "5", "inline_data": None}],
+            },
+            "finish_reason": "STOP",
+            "citation_metadata": None,
+        }
+    ],
+    "model_version": "m",
+    "usage_metadata": {"prompt_token_count": 7, "candidates_token_count": 3, "thoughts_token_count": None},
+    "prompt_feedback": None,
+}
+USAGE_DUMP = {**GEMINI_DUMP, "candidates": [{"content": {"parts": None, "role": None}, "finish_reason": "STOP"}]}
 GEMINI_CHUNKS = [
     {**GEMINI, "candidates": [{"content": {"role": "model", "parts": [{"text": "hm", "thought": True}]}}]},
     {"candidates": [{"content": {"role": "model", "parts": [{"text": "5"}]}, "index": 0}]},
@@ -166,6 +182,13 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "an event stream, flat": [{**CHAT, "response": SSE}],
     "Anthropic's event stream as text": [
         {"request": CHAT, "response": "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in CLAUDE_EVENTS)}
+    ],
+    "Gemini as its package for Python prints it": [{"request": {"contents": "2 + 3?"}, "response": GEMINI_DUMP}],
+    "Gemini's chunks as its package for Python prints them": [
+        {
+            "request": {"contents": "2 + 3?"},
+            "response": [{**GEMINI_DUMP, "candidates": [{**GEMINI_DUMP["candidates"][0], "finish_reason": None}]}, USAGE_DUMP],
+        }
     ],
     "Gemini": [{"request": {"contents": [{"parts": [{"text": "2 + 3?"}]}]}, "response": GEMINI}],
     "a Gemini batch": [

@@ -21,6 +21,7 @@ from log_shapes import (
     FULL,
     GEMINI,
     GEMINI_CHUNKS,
+    GEMINI_DUMP,
     LANGFUSE,
     OLLAMA,
     OLLAMA_CHUNKS,
@@ -161,6 +162,10 @@ def test_a_messages_own_reasoning_is_kept(tmp_path: Path, message: dict[str, Any
         ({"request": CHAT, "response": SSE[: SSE.index("stop")]}, "unknown"),
         ({"request": CHAT, "response": json.dumps(OLLAMA_CHUNKS[0]) + '\n{"model": "m", "mess'}, "unknown"),
         ({"request": CHAT, "response": json.dumps(GEMINI_CHUNKS[:2])}, "unknown"),
+        *[
+            ({"request": CHAT, "response": {"candidates": [{**GEMINI_DUMP["candidates"][0], "finish_reason": reason}]}}, ended)
+            for reason, ended in (("MAX_TOKENS", "length"), (2, "length"), (3, "content_filter"), (1, "stop"), (5, "unknown"))
+        ],
         ({"prompt": "2 + 3?", "completion": "5", "finish_reason": "length"}, "length"),
         ({"messages": [ASKED, {**ANSWER, "stop_reason": "max_tokens"}]}, "length"),
         ({"messages": [ASKED, ANSWER], "finish_reason": "length"}, "length"),
@@ -217,6 +222,10 @@ LANGCHAIN_CALL = {"name": "add", "args": {"a": 2}, "id": "c1", "type": "tool_cal
             "response": {**RESPONSE, "output": [{"type": "function_call", "name": "add", "arguments": '{"a": 2}'}]},
         },
         {"request": CHAT, "response": [chunk({"tool_calls": [{"index": 0, **CALL}]}), chunk({}, "tool_calls")]},
+        *[
+            {"request": CHAT, "response": {"candidates": [{"content": {"parts": [{key: {"name": "add", "args": {"a": 2}}}]}}]}}
+            for key in ("functionCall", "function_call")
+        ],
         {**PROMPTFOO, "response": {"output": [CALL]}},
         {"conversations": [ASKED, {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 2}}'}]},
         {"conversations": [ASKED, {"from": "function_call", "value": '[{"name": "add", "arguments": {"a": 2}}]'}]},
@@ -315,6 +324,7 @@ def test_a_system_message_is_kept_wherever_it_is_written(tmp_path: Path) -> None
         {"request": {**CHAT, "system": [{"type": "text", "text": "S"}]}, "response": CLAUDE},
         {"request": {"input": "2 + 3?", "instructions": "S"}, "response": RESPONSE},
         {"request": {"contents": "2 + 3?", "systemInstruction": {"parts": [{"text": "S"}]}}, "response": GEMINI},
+        {"request": {"contents": "2 + 3?", "config": {"system_instruction": "S", "temperature": 0}}, "response": GEMINI},
         {"request": {"prompt": "2 + 3?", "system": "S"}, "response": {**OLLAMA, "response": "5"}},
         {"system": "S", "conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]},
         {"system": "S", "prompt": "2 + 3?", "completion": "5"},

@@ -54,7 +54,7 @@ def is_reply(value: Any) -> bool:
     choices, candidates = objects(value.get("choices")), objects(value.get("candidates"))
     return (
         any(one.keys() & {"message", "delta", "finish_reason"} or ("text" in one and "model" in value) for one in choices)
-        or any(one.keys() & {"content", "finishReason"} for one in candidates)
+        or any(one.keys() & {"content", "finishReason", "finish_reason"} for one in candidates)
         or any(is_assistant(one) and one.keys() & {"content", "value", "parts"} for one in (value, message))
         or (value.get("object") == "response" and isinstance(value.get("output"), list))
         or ("stop_reason" in value and bool(value.keys() & OF_TEXT))

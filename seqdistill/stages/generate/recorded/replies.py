@@ -26,7 +26,7 @@ from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.beside_prompt import check_kept_elsewhere
 from seqdistill.stages.generate.recorded.chats import objects
-from seqdistill.stages.generate.recorded.streams import assembled, is_event_stream
+from seqdistill.stages.generate.recorded.streams import assembled, in_camel_case, is_event_stream
 from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     TEXT_PARTS,
@@ -60,6 +60,8 @@ PRINTED = re.compile(  # an SDK's object
     r"\((?:id|choices|content|candidates)=|content='.*' (?:additional_kwargs|response_metadata)=\{",
     re.DOTALL,
 )
+GEMINI_FINISHES = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY", 4: "RECITATION", 6: "LANGUAGE", 7: "BLOCKLIST"}
+GEMINI_FINISHES |= {8: "PROHIBITED_CONTENT", 9: "SPII", 10: "MALFORMED_FUNCTION_CALL"}
 USAGES = ("usage", "usageDetails", "tokenUsage", "usage_details", "token_usage", "usage_metadata")
 LOGGED_PROMPT_TOKENS = (*PROMPT_TOKENS, "prompt_token_count", "inputTextTokenCount", "inputTokenCount", "tokens_in")
 LOGGED_ANSWER_TOKENS = (*ANSWER_TOKENS, "generation_token_count", "outputTokenCount", "tokens_out", "tokenCount")
@@ -162,6 +164,7 @@ def api_reply(reply: Any, place: str) -> Reply | None:
     reply = whole_reply(reply, place)
     if not isinstance(reply, Mapping):
         return None
+    reply = in_camel_case(reply)
     for read in READERS:
         if (found := read(reply)) is not None:
             return {"model": reply.get("model") or reply.get("modelVersion"), **found}
@@ -232,11 +235,17 @@ def _gemini(reply: Mapping[str, Any]) -> Reply | None:
     if not isinstance(candidates, list) or not candidates:
         return None
     choices = [
-        {"message": _message({"content": as_dict(one.get("content")).get("parts")}), "finish_reason": one.get("finishReason")}
+        {"message": _message({"content": as_dict(one.get("content")).get("parts")}), "finish_reason": _gemini_finish(one)}
         for one in candidates
         if isinstance(one, Mapping)
     ]
     return {"choices": choices, "usage": usage_in({"usage": reply.get("usageMetadata")})}
+
+
+def _gemini_finish(candidate: Mapping[str, Any]) -> Any:
+    """Why a candidate ended, also where it is the number that the older package for Python writes."""
+    reason = candidate.get("finishReason")
+    return GEMINI_FINISHES.get(reason, "other") if isinstance(reason, int) else reason
 
 
 def _converse(reply: Mapping[str, Any]) -> Reply | None:

@@ -252,7 +252,8 @@ def _check_status(row: Row, place: str) -> None:
 def has_tools(row: Row) -> bool:
     """Whether the request in a row, or a row that is one, names tools."""
     request = as_dict(request_of(row))
-    return any(held[key] not in ("[]", "{}") for held in (row, request) for key in ("tools", "functions") if held.get(key))
+    places = (row, request, as_dict(request.get("config")))
+    return any(held[key] not in ("[]", "{}") for held in places for key in ("tools", "functions") if held.get(key))
 
 
 def request_of(row: Row) -> Any:
