@@ -851,6 +851,14 @@ CASES: dict[
         [TASK, SUM, SUM],
         0,
     ),
+    "the prompt in front of a pipeline's text": (
+        [
+            {"prompt": "What is 2 + 3? Add.", "generated_text": "What is 2 + 3? Add. 5"},
+            {"prompt": "5", "generated_text": "5 + 5"},
+        ],
+        [(["What is 2 + 3? Add."], " 5"), (["5"], "5 + 5")],
+        0,
+    ),
     "Stack Exchange, the selected answer or else the best": (
         [
             {

@@ -440,6 +440,40 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "Bedrock's invocation log": [
         {"schemaType": "ModelInvocationLog", "input": {"inputBodyJson": CHAT}, "output": {"outputBodyJson": CLAUDE}}
     ],
+    "llama.cpp's own API": [
+        {
+            "request": {"prompt": "2 + 3?"},
+            "response": {
+                "content": "5",
+                "stop": True,
+                "stop_type": "eos",
+                "model": "m",
+                "tokens_evaluated": 7,
+                "tokens_predicted": 3,
+                "generation_settings": {},
+                "prompt": "2 + 3?",
+                "truncated": False,
+                "timings": {},
+                "has_new_line": False,
+            },
+        }
+    ],
+    "watsonx": [
+        {
+            "request": {"input": "2 + 3?"},
+            "response": {
+                "model_id": "m",
+                "results": [
+                    {
+                        "generated_text": "5",
+                        "generated_token_count": 3,
+                        "input_token_count": 7,
+                        "stop_reason": "eos_token",
+                    }
+                ],
+            },
+        }
+    ],
     "Llama on Bedrock": [
         {
             "recordId": "r",
@@ -537,6 +571,13 @@ PLAIN: Rows = {  # no more than prompt and answer
     ],
     "TGI": [
         {"inputs": "2 + 3?", "generated_text": "5"},
+    ],
+    "a pipeline's conversation": [{"messages": [ASKED], "output": [{"generated_text": [ASKED, ANSWER]}]}],
+    "what was requested with echo": [
+        {"request": {"prompt": "2 + 3?", "echo": True}, "response": {"choices": [{"text": "2 + 3?5", "index": 0}]}}
+    ],
+    "TGI's full text": [
+        {"request": {"inputs": "2 + 3?", "parameters": {"return_full_text": True}}, "response": [{"generated_text": "2 + 3?5"}]}
     ],
     "an event of openai/evals": [
         {"spec": {"eval_name": "sums"}},

@@ -162,6 +162,14 @@ def test_a_messages_own_reasoning_is_kept(tmp_path: Path, message: dict[str, Any
         ({"request": CHAT, "response": SSE[: SSE.index("stop")]}, "unknown"),
         ({"request": CHAT, "response": json.dumps(OLLAMA_CHUNKS[0]) + '\n{"model": "m", "mess'}, "unknown"),
         ({"request": CHAT, "response": json.dumps(GEMINI_CHUNKS[:2])}, "unknown"),
+        ({"inputs": "2 + 3?", "generated_text": "5", "details": {"finish_reason": "length"}}, "length"),
+        (
+            {"request": {"inputs": "2 + 3?"}, "response": [{"generated_text": "5", "details": {"finish_reason": "length"}}]},
+            "length",
+        ),
+        ({"request": {"prompt": "2 + 3?"}, "response": {"content": "5", "stop": True, "stop_type": "limit"}}, "length"),
+        ({"request": {"prompt": "2 + 3?"}, "response": {"content": "5", "stop": True, "stopped_limit": True}}, "length"),
+        ({"prompt": "2 + 3?", "outputs": [{"text": "5", "token_ids": [1], "finish_reason": "length"}]}, "length"),
         *[
             ({"request": CHAT, "response": {"candidates": [{**GEMINI_DUMP["candidates"][0], "finish_reason": reason}]}}, ended)
             for reason, ended in (("MAX_TOKENS", "length"), (2, "length"), (3, "content_filter"), (1, "stop"), (5, "unknown"))

@@ -62,9 +62,16 @@ PRINTED = re.compile(  # an SDK's object
 )
 GEMINI_FINISHES = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY", 4: "RECITATION", 6: "LANGUAGE", 7: "BLOCKLIST"}
 GEMINI_FINISHES |= {8: "PROHIBITED_CONTENT", 9: "SPII", 10: "MALFORMED_FUNCTION_CALL"}
-USAGES = ("usage", "usageDetails", "tokenUsage", "usage_details", "token_usage", "usage_metadata")
-LOGGED_PROMPT_TOKENS = (*PROMPT_TOKENS, "prompt_token_count", "inputTextTokenCount", "inputTokenCount", "tokens_in")
-LOGGED_ANSWER_TOKENS = (*ANSWER_TOKENS, "generation_token_count", "outputTokenCount", "tokens_out", "tokenCount")
+USAGES = ("usage", "usageDetails", "tokenUsage", "usage_details", "token_usage", "usage_metadata", "details")
+LLAMA_CPP_FINISHES = {"eos": "stop", "word": "stop", "limit": "length"}
+LOGGED_PROMPT_TOKENS = (
+    *(*PROMPT_TOKENS, "prompt_token_count", "inputTextTokenCount", "inputTokenCount", "tokens_in"),
+    *("tokens_evaluated", "input_token_count"),
+)
+LOGGED_ANSWER_TOKENS = (
+    *(*ANSWER_TOKENS, "generation_token_count", "outputTokenCount", "tokens_out", "tokenCount"),
+    *("tokens_predicted", "generated_token_count", "generated_tokens"),
+)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -141,6 +148,8 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
             return _reply({"content": reply}, None, {})
         if reply and all(isinstance(one, Mapping) and is_call(one) for one in reply):
             return _reply({"tool_calls": reply}, "tool_calls", {})
+        if reply and all(map(is_output, reply)):
+            return _chat({"choices": reply})
         answers = [one for one in reply if is_assistant(one) or (isinstance(one, Mapping) and "generated_text" in one)]
         return chat_reply(answers[-1], place) if answers else None
     if not isinstance(reply, Mapping):
@@ -148,9 +157,12 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
     if is_assistant(reply):
         facts = {**as_dict(reply.get("response_metadata")), **reply}  # the former is LangChain's
         return {"model": facts.get("model") or facts.get("model_name"), **_reply(reply, finish_of(facts), facts)}
+    if isinstance(turns := reply.get("generated_text"), list):  # of a pipeline of transformers
+        return chat_reply(turns, place)
     for key in ("generated_text", "generation", "text", "completion", "content", "answer", "output", "outputText"):
         if isinstance(text := reply.get(key), str) and text.strip():
-            return _reply({**reply, "content": text}, finish_of(reply), reply)
+            model = reply.get("model") or reply.get("model_id")
+            return {"model": model, **_reply({**reply, "content": text}, finish_of(reply), reply)}
     if answers := [one for one in objects(reply.get("messages")) if is_assistant(one)]:
         return chat_reply({**{key: value for key, value in reply.items() if key != "messages"}, **answers[-1]}, place)
     for key in ("results", "outputs"):  # Titan, Mistral on Bedrock
@@ -281,6 +293,13 @@ def is_call(one: Mapping[str, Any]) -> bool:
     )
 
 
+def is_output(one: Any) -> bool:
+    """Whether an object is one of the outputs of vLLM's own package: a text with its tokens."""
+    return (
+        isinstance(one, Mapping) and isinstance(one.get("text"), str) and bool(one.keys() & {"token_ids", "cumulative_logprob"})
+    )
+
+
 def is_item(one: Mapping[str, Any]) -> bool:
     """Whether an object is an item of the output of the Responses API."""
     kind = str(one.get("type"))
@@ -293,7 +312,11 @@ def is_item(one: Mapping[str, Any]) -> bool:
 def finish_of(row: Mapping[str, Any]) -> Any:
     """The finish reason that a reply or a row has under any of its names; None for none."""
     keys = ("finish_reason", "stop_reason", "done_reason", "finishReason", "stopReason", "completionReason")
-    return next((row[key] for key in keys if row.get(key)), None)
+    if (found := next((row[key] for key in keys if row.get(key)), None)) is not None:
+        return found
+    if (ended := str(row.get("stop_type"))) in LLAMA_CPP_FINISHES or row.get("stopped_limit") is True:
+        return LLAMA_CPP_FINISHES.get(ended, "length")
+    return as_dict(row.get("details")).get("finish_reason")  # TGI's
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,7 @@ THOUGHTS = (
     "thought",
     "cot",
 )
+LEAST_REPEATED = 16  # characters of a prompt with which no answer begins by chance
 NO_REASONING = (
     "on",
     "off",
@@ -287,6 +288,7 @@ def exchanges(
         messages, reply = _with_prefill(messages, reply)
     if not messages or messages[-1]["role"] != "user":
         raise UsageError(f"{place}: there is no prompt: no user message before the answer")
+    reply = _without_prompt(reply, row, raw)
     if not any(isinstance(tokens, int) for tokens in reply["usage"].values()):
         reply = {**reply, "usage": usage_in(row)}
     completions = completions_of(reply, raw if isinstance(raw, dict) else row)
@@ -334,6 +336,24 @@ def _with_prefill(messages: list[Message], reply: Reply) -> tuple[list[Message],
     begun = messages[-1]["content"]
     choices = [{**one, "message": {**one["message"], "content": begun + one["message"]["content"]}} for one in reply["choices"]]
     return messages[:-1], {**reply, "choices": choices}
+
+
+def _without_prompt(reply: Reply, row: Row, raw: Any) -> Reply:
+    """The reply without the prompt in front of its texts, which transformers' pipelines and the option `echo` put there."""
+    request = as_dict(request_of(row)) or row
+    asked = next((request[key] for key in ("prompt", "inputs", "input") if isinstance(request.get(key), str)), "")
+    wanted = request.get("echo") is True or as_dict(request.get("parameters")).get("return_full_text") is True
+    holders = (row, raw, *_listed(raw))
+    is_likely = len(asked) >= LEAST_REPEATED and any("generated_text" in as_dict(one) for one in holders)
+    if not asked or not (wanted or is_likely):
+        return reply
+    choices = [
+        {**one, "message": {**one["message"], "content": text.removeprefix(asked)}}
+        if isinstance(text := one["message"].get("content"), str) and text != asked
+        else one
+        for one in reply["choices"]
+    ]
+    return {**reply, "choices": choices}
 
 
 # --- the shapes -------------------------------------------------------------------------------------------------------
