@@ -86,7 +86,7 @@ MAPPING = {
 }
 PYTHON = '<tool_call>\n{"name": "python", "arguments": "2+3"}\n</tool_call>'
 FIVE = "<tool_response>\n5\n</tool_response>"
-HISTORY = {
+HISTORY: dict[str, Any] = {
     "currentId": "b",
     "messages": {
         "a": {"parentId": None, "role": "user", "content": "2 + 3?"},
@@ -602,6 +602,58 @@ CASES: dict[
         0,
     ),
     "Open WebUI's history": ([{"id": "x", "chat": {"models": ["m"], "history": HISTORY}}], [SUM], 0),
+    "Open WebUI's thoughts and calls of tools": (
+        [
+            {
+                "chat": {
+                    "messages": [
+                        ASKED,
+                        {
+                            "role": "assistant",
+                            "content": '<details type="reasoning" done="true" duration="3">\n<summary>Thought for 3 seconds'
+                            "</summary>\n&gt; first\n&gt; then\n</details>\n"
+                            '<details type="tool_calls" done="true" id="c1" name="add" arguments="{&quot;a&quot;: 2}" '
+                            'result="&quot;5&quot;" files="">\n<summary>Tool Executed</summary>\n</details>\n'
+                            '<details type="reasoning" done="true" duration="3">\n<summary>Thought</summary>\n&gt; hm\n'
+                            "</details>\n5",
+                        },
+                    ]
+                }
+            }
+        ],
+        [AFTER_CALL],
+        0,
+    ),
+    "what was rated before the chat went on in Open WebUI": (
+        [
+            {
+                "data": {"rating": rating},
+                "meta": {"message_id": "b"},
+                "snapshot": {
+                    "chat": {
+                        "chat": {
+                            "history": {
+                                "currentId": "d",
+                                "messages": {
+                                    **HISTORY["messages"],
+                                    "c": {"parentId": "b", **ASKED},
+                                    "d": {"parentId": "c", "role": "assistant", "content": "not rated"},
+                                },
+                            }
+                        }
+                    }
+                },
+            }
+            for rating in (1, -1)
+        ],
+        [SUM],
+        1,
+    ),
+    "an answer that is marked as bad in Open WebUI": (
+        [{"chat": {"messages": [ASKED, {**ANSWER, "annotation": {"rating": rating}}]}} for rating in (1, -1)],
+        [SUM],
+        1,
+    ),
     "what people rated in Open WebUI": (
         [
             {"data": {"rating": rating}, "snapshot": {"chat": {"chat": {"messages": [ASKED, {**ANSWER, "content": text}]}}}}
