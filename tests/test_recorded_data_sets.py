@@ -205,6 +205,12 @@ def test_what_means_nothing_by_itself_is_not_taken(tmp_path: Path, row: dict[str
         imported(tmp_path, lines(tmp_path, [row]))
 
 
+def test_where_nothing_can_be_read_the_first_line_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        imported(tmp_path, lines(tmp_path, [{"question": "Which?", "choices": ["red", "blue"], "answer": 1}]))
+    assert raised.value.hint == "write them into the prompt"
+
+
 def test_options_that_are_in_the_prompt_are_no_hindrance(tmp_path: Path) -> None:
     options: list[dict[str, Any]] = [{"choices": ["red", "blue"]}, {"options": {"A": "red", "B": "blue"}}, {"A": "x", "B": "y"}]
     rows = [

@@ -302,6 +302,7 @@ def test_a_text_beside_the_calls_of_vercels_sdk_and_all_outputs_of_a_span_are_ke
     assert samples[0].teacher == "m"
 
 
+SPAN = {"attributes": {"gen_ai.input.messages": [ASKED], "gen_ai.output.messages": [{**ANSWER, "content": "par"}]}}
 BROKEN = {"code": 502, "message": "upstream gone"}
 
 
@@ -534,7 +535,26 @@ CUT_TEXTS = (
         ({**PROMPTFOO, "response": {}, "error": "API down"}, "no output: API down"),
         ({"custom_id": "r", "result": {"type": "errored", "error": {"type": "x"}}}, "the batch has no answer to 'r'"),
         ({"key": "r", "error": {"code": 3, "message": "bad"}}, "the batch has no answer to 'r': .*bad"),
-        ({**LANGFUSE, "level": "ERROR", "statusMessage": "429", "input": [ASKED], "output": None}, "no output: 429"),
+        ({**LANGFUSE, "level": "ERROR", "statusMessage": "429", "input": [ASKED], "output": None}, "the call failed: 429"),
+        *[
+            (row, "the call failed: .*boom")
+            for row in (
+                {**LANGFUSE, "level": "ERROR", "statusMessage": "boom", "input": [ASKED], "output": "par"},
+                {"run_type": "llm", "error": "boom", "inputs": CHAT, "outputs": {"output": "par"}},
+                {"op_name": "weave:///x", "inputs": CHAT, "output": "par", "exception": "boom"},
+                {**SPAN, "status": {"code": 2, "message": "boom"}},
+                {**SPAN, "status": {"code": "STATUS_CODE_ERROR", "message": "boom"}},
+                {**SPAN, "status_code": "ERROR", "status_message": "boom"},
+                {"call_type": "acompletion", "messages": [ASKED], "response": "{}", "status": "failure", "error_str": "boom"},
+                {
+                    "call_type": "acompletion",
+                    "messages": json.dumps([ASKED]),
+                    "response": "{}",
+                    "metadata": json.dumps({"status": "failure", "error_information": {"error_message": "boom"}}),
+                },
+            )
+        ],
+        ({"call_type": "acompletion", "messages": json.dumps([ASKED]), "response": "{}"}, "the reply has no answer in it"),
         *[
             ({**row, key: text}, "the log does not hold the whole text: ")
             for text in CUT_TEXTS

@@ -73,6 +73,7 @@ class _Read:
 
     unread: int = 0
     first_unread: list[Row] = field(default_factory=list)
+    first_hint: str = ""  # what to do about the first of them
     exchanges: int = 0
     skipped: int = 0
     unanswered: int = 0  # requests of batches
@@ -102,7 +103,7 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
         read = _read(store, files, recipe, views, progress)
         if not read.exchanges:
             first = "".join(f": {one['id']}: {one['message']}" for one in read.first_unread[:1])
-            raise UsageError(f"no recorded completion could be read{first}", HINT)
+            raise UsageError(f"no recorded completion could be read{first}", read.first_hint or HINT)
         stack.enter_context(run.locked("generate"))
         imports = _add_earlier(run, store)
         record = StageRecord(run, "generate", {"imported": True}, {str(file): file for file in files})
@@ -179,6 +180,7 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
         message = error.message.removeprefix(f"{place}: ")
         row = {"id": place, "prompt_id": None, "sample": None, "error": "unreadable", "message": message}
         store.add_unread(row)
+        read.first_hint = read.first_hint if read.unread else error.hint
         read.unread += 1
         read.first_unread += [row] if read.unread <= NOTED else []
 

@@ -15,6 +15,7 @@ from seqdistill.stages.generate.recorded.traces import (
     OF_MODELS,
     QUESTIONS,
     called,
+    is_span,
     reply_of_messages,
     span,
     span_kind,
@@ -33,6 +34,7 @@ MARKS = ("label", "correct", "is_correct", "correctness", "correctness_math_veri
 BAD = ("false", "0", "0.0", "no", "bad", "wrong", "incorrect")
 VOTES = ("rating", "feedback", "user_feedback", "thumbs", "vote")
 DOWN = ("-1", "-1.0", "down", "thumbs_down", "thumbsdown", "thumbs down", "dislike", "bad", "negative")
+FAILED_CODES = ("ERROR", "STATUS_CODE_ERROR", "2", "2.0")  # of a span
 NOT_ANSWERS = ("tool", "retriever", "prompt", "parser", "embedding")  # runs of LangSmith that no model answered
 
 
@@ -76,9 +78,38 @@ def rows_within(row: Row) -> list[Row] | None:
     return None
 
 
+FAILED = "failed call"  # the only key of a row whose call failed: why
+
+
+def failure_of(row: Mapping[str, Any]) -> str | None:
+    """Why the call in a row of a log or a trace failed, where the tool says that it did: what it holds is no whole answer."""
+    status, level = row.get("status"), str(row.get("level")).upper()
+    code = str(as_dict(status).get("code", as_dict(status).get("status_code", row.get("status_code")))).upper()
+    said = as_dict(status).get("message") or row.get("status_message") or row.get("statusMessage")
+    metadata = as_dict(structured(row.get("metadata")))
+    if row.get("traceId", row.get("trace_id")) and level == "ERROR":  # Langfuse
+        return str(said or "error")
+    if span_kind(row) is not None or is_span(row):
+        return str(said or "error") if code in FAILED_CODES else None
+    if "run_type" in row and row.get("error"):  # LangSmith
+        return str(row["error"])
+    if "op_name" in row and row.get("exception"):  # Weave
+        return str(row["exception"])
+    if "call_type" in row and "failure" in (status, metadata.get("status")):  # LiteLLM
+        return str(row.get("error_str") or metadata.get("error_information") or row.get("response") or "failure")
+    return None
+
+
 def rewritten(row: Row) -> Row:
-    """The row in a form that `rows` reads, where it is an export of a known tool; any other row as it is."""
-    for read in () if is_beside(row) else EXPORTS:
+    """The row in a form that `rows` reads, where it is an export of a known tool; any other row as it is.
+
+    Of a call that failed, nothing is left but why.
+    """
+    if is_beside(row):
+        return row
+    if (failure := failure_of(row)) is not None:
+        return {FAILED: failure}
+    for read in EXPORTS:
         if (found := read(row)) is not None:
             return {key: value for key, value in found.items() if value is not None}
     return row

@@ -15,7 +15,7 @@ from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.answers import is_reply, is_request, left_out, written
 from seqdistill.stages.generate.recorded.beside_prompt import check_options, check_whole
-from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
+from seqdistill.stages.generate.recorded.exports import FAILED, is_beside, rewritten, rows_within
 from seqdistill.stages.generate.recorded.replies import (
     PRINTED,
     Reply,
@@ -161,7 +161,7 @@ def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     for key, value in row.items():
         if isinstance(value, str) and value.lstrip()[:6].startswith(("[", "{", "array(")):
             held = structured(value)
-            if _is_structure(key, held):
+            if _is_structure(key, held) or (key == "response" and "call_type" in row):  # the latter is LiteLLM's reply
                 row[key] = held
     return row
 
@@ -204,6 +204,8 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     """
     if is_beside(row):
         return []
+    if FAILED in row:
+        raise UsageError(f"{place}: the call failed: {row[FAILED][:200]}")
     check_only_text(row, place)
     asked = next((row[name] for name in (*PROMPTS, "instruction", "ctx") if isinstance(row.get(name), str)), None)
     check_options(row, asked, place)
