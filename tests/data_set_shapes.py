@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from log_shapes import ANSWER, ASKED, CALL, CHAT, GEMINI, REPLY
+from log_shapes import ANSWER, ASKED, CALL, CHAT, GEMINI, PROMPTFOO, REPLY
 
 
 def node(name: str, parent: str | None, role: str, text: str, rank: int | None = None, **more: Any) -> dict[str, Any]:
@@ -676,6 +676,61 @@ CASES: dict[
             *[("rating", -1, 1), ("feedback", "thumbs_down", "thumbs_up"), ("thumbs", "down", "up"), ("vote", "-1", "1")],
         ]
     },
+    **{
+        f"an answer that {mark} marks as wrong, {name}": ([{**row, **mark}, {**row, **dict.fromkeys(mark, 1)}], [SUM], 1)
+        for mark in ({"is_correct": False}, {"correctness": 0}, {"rating": -1})
+        for name, row in {
+            "in a conversation": {"messages": [ASKED, ANSWER]},
+            **({"as an output": {"input": "2 + 3?", "output": "5"}} if "rating" not in mark else {}),
+            **({"as a solution": {"question": "2 + 3?", "generated_solution": "5"}} if "rating" not in mark else {}),
+        }.items()
+    },
+    "Promptfoo's and OpenAI's evaluations, whose failed answers are not learnt": (
+        [
+            *[{**PROMPTFOO, "success": passed, "response": {"output": text}} for passed, text in ((False, "6"), (True, "5"))],
+            {
+                "object": "eval.run.output_item",
+                "status": "fail",
+                "datasource_item": {"input": "2 + 3?"},
+                "sample": {"input": [ASKED], "output": [{**ANSWER, "content": "6"}], "model": "m"},
+            },
+        ],
+        [SUM],
+        2,
+    ),
+    "Promptfoo's prompts in YAML, or as a request to Gemini": (
+        [
+            {**PROMPTFOO, "prompt": {"raw": raw, "label": "x"}}
+            for raw in (
+                "- role: system\n  content: S\n- role: user\n  content: 2 + 3?\n",
+                json.dumps({"contents": [{"role": "user", "parts": [{"text": "2 + 3?"}]}]}),
+                "- role: of a prompt",
+            )
+        ],
+        [(["S", "2 + 3?"], "5"), SUM, (["- role: of a prompt"], "5")],
+        0,
+    ),
+    "preference data beside all answers, or beside the conversation as it was": (
+        [
+            {"input": "2 + 3?", "chosen": "5", "rejected": "6", "generations": ["6", "5"], "rating": [1.0, 9.0]},
+            {
+                "conversation": [{"input": "2 + 3?", "output": "6"}],
+                "prompt": "### User: ...",
+                "chosen": [ASKED, ANSWER],
+                "rejected": [ASKED, {**ANSWER, "content": "6"}],
+            },
+        ],
+        [SUM, SUM],
+        0,
+    ),
+    "NuminaMath's solutions that are not valid": (
+        [
+            {"problem": "2 + 3?", "solution": "So: 5", "answer": "5", "solution_is_valid": mark}
+            for mark in ("No", "Incomplete", "Yes")
+        ],
+        [(["2 + 3?"], "So: 5")],
+        2,
+    ),
     "KTO as a conversation": (
         [{"messages": [ASKED, {**ANSWER, "content": "6"}], "label": False}, {"messages": [ASKED, ANSWER], "label": "true"}],
         [SUM],

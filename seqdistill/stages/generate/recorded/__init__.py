@@ -103,7 +103,8 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
         read = _read(store, files, recipe, views, progress)
         if not read.exchanges:
             first = "".join(f": {one['id']}: {one['message']}" for one in read.first_unread[:1])
-            raise UsageError(f"no recorded completion could be read{first}", read.first_hint or HINT)
+            skipped = f"; {read.skipped} rows hold nothing to be learnt, or a bad answer" if read.skipped else ""
+            raise UsageError(f"no recorded completion could be read{first}{skipped}", read.first_hint or HINT)
         stack.enter_context(run.locked("generate"))
         imports = _add_earlier(run, store)
         record = StageRecord(run, "generate", {"imported": True}, {str(file): file for file in files})

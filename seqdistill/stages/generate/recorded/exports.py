@@ -32,6 +32,7 @@ REFERENCES = ("reference", "ground_truth", "expected", "expected_output", "targe
 BRAINTRUST_BESIDE = ("score", "function", "tool", "automation", "facet", "preprocessor", "classifier")
 MARKS = ("label", "correct", "is_correct", "correctness", "correctness_math_verify", "is_good", "accepted")  # beside an answer
 BAD = ("false", "0", "0.0", "no", "bad", "wrong", "incorrect")
+ANSWERS = {"output", "answer", "generation", "solution", "generated_solution", "generated_text"}
 VOTES = ("rating", "feedback", "user_feedback", "thumbs", "vote")
 DOWN = ("-1", "-1.0", "down", "thumbs_down", "thumbsdown", "thumbs down", "dislike", "bad", "negative")
 FAILED_CODES = ("ERROR", "STATUS_CODE_ERROR", "2", "2.0")  # of a span
@@ -52,20 +53,31 @@ def is_beside(row: Mapping[str, Any]) -> bool:
         return True
     if as_dict(row.get("span_attributes")).get("type") in BRAINTRUST_BESIDE:
         return True
-    if is_marked_bad(row):
+    if is_marked_bad(row) or is_failed_test(row):
         return True
     return span_kind(row) not in (None, *OF_MODELS)
 
 
+def is_failed_test(row: Mapping[str, Any]) -> bool:
+    """Whether an answer did not pass the tests of the evaluation that it is a row of: Promptfoo's, OpenAI's."""
+    of_promptfoo = "raw" in as_dict(row.get("prompt")) and row.get("success") is False and not row.get("error")
+    is_answered = as_dict(structured(row.get("response"))).get("output") not in (None, "") and of_promptfoo
+    return bool(is_answered) or (row.get("object") == "eval.run.output_item" and row.get("status") == "fail")
+
+
 def is_marked_bad(row: Mapping[str, Any]) -> bool:
     """Whether a row with a prompt and its answer says that the answer is wrong, or that somebody found it bad."""
+    votes = [str(row.get(key)).strip().lower() for key in VOTES]
+    is_wrong = any(str(row.get(key)).strip().lower() in BAD for key in ("is_correct", "correctness", "is_good"))
     answer = next((row[key] for key in ("completion", "response") if key in row), None)
     if isinstance(turns := row.get("messages", row.get("conversations")), list) and turns and answer is None:
-        return any(str(row.get(key)).lower() == "false" for key in ("label", "kto_tag"))
+        is_wrong = is_wrong or any(str(row.get(key)).lower() == "false" for key in ("label", "kto_tag"))
+        return is_wrong or any(vote in DOWN for vote in votes)
+    if answer is None and row.keys() & {*QUESTIONS, "problem"} and row.keys() & ANSWERS:
+        return is_wrong  # `label` and `correct` may be the question's own beside an answer of another name
     if answer is None or not row.keys() & {*QUESTIONS, "problem"}:
         return False
     marks = [str(row[key]).strip().lower() for key in MARKS if key in row and row[key] not in (answer, row.get("reference"))]
-    votes = [str(row.get(key)).strip().lower() for key in VOTES]
     said = str(answer).strip().lower()  # a label that begins the answer is the answer to a question
     return any(mark in BAD and not said.startswith(mark) for mark in marks) or any(vote in DOWN for vote in votes)
 

@@ -36,6 +36,7 @@ from seqdistill.tasks.messages import (
     is_assistant,
     is_conversation,
     joined,
+    role_of,
     structured,
     with_system,
 )
@@ -62,6 +63,7 @@ PROMPTS = ("prompt", "question", "query", "input", "inputs", *TEXTS[2:])
 ANSWERS = (
     *("completion", "response", "output", "outputs", "chosen", "generated_text", "generation", "answer", "output_text"),
     *("targets", "solution", "actual_output", "model_output", "model_response", "model_answer", "prediction"),
+    "generated_solution",
 )
 EXPECTED = (
     "expected_output",
@@ -71,7 +73,7 @@ EXPECTED = (
     "target",
     "ground_truth",
 )  # where there is no other answer
-GOLD = ("ground_truth", "expected_output", "expectedOutput", "expected", "ideal", "gold", "correct_answer")  # beside an answer
+GOLD = ("ground_truth", "expected_output", "expectedOutput", "expected", "ideal", "gold", "correct_answer", "expected_answer")
 THOUGHTS = (
     "reasoning",
     "reasoning_content",
@@ -366,7 +368,7 @@ def _promptfoo(row: Row, place: str) -> list[Exchange]:
     output = response.get("output")
     if output in (None, ""):
         raise UsageError(f"{place}: no output: {str(response.get('error') or row.get('error') or 'empty')[:200]}")
-    held = structured(raw)
+    held = _chat_in(raw)
     output = written(output) if isinstance(output, list) else output
     content = output if isinstance(output, (str, list)) else json.dumps(output, ensure_ascii=False)
     if isinstance(content, list) and (reply := chat_reply(content, place)) is not None:  # calls of tools
@@ -382,8 +384,21 @@ def _promptfoo(row: Row, place: str) -> list[Exchange]:
     wanted = next((one.get("value") for one in checks if as_dict(one).get("type") == "equals"), None)
     facts = {"reference": row.get("reference") or (wanted if isinstance(wanted, str) else None)}
     facts |= {key: row.get(key) for key in ("slice", "group")}
-    messages = messages_in(held if is_conversation(held) else {"prompt": raw}, place)
+    messages = messages_in(held if is_conversation(held) or is_request(held) else {"prompt": raw}, place)
     return exchanges(messages, reply, {**row, "model": model, "id": None, **facts}, place)
+
+
+def _chat_in(raw: Any) -> Any:
+    """The messages or the request that a prompt of Promptfoo holds as JSON or YAML; a prompt that is a text as it is."""
+    if not isinstance(raw, str) or not raw.lstrip().startswith("- role:"):
+        return structured(raw)
+    import yaml
+
+    try:
+        held = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        return raw
+    return held if is_conversation(held) and all("content" in one for one in held) else raw
 
 
 def _listed(value: Any) -> list[Any]:
@@ -393,14 +408,23 @@ def _listed(value: Any) -> list[Any]:
 def _conversation(row: Row) -> list[Any] | None:
     """The messages of a row that has the assistant's answer among them, and no other answer."""
     value = next((row[key] for key in CONVERSATIONS if row.get(key)), None)
+    chosen = row.get("chosen") if "rejected" in row else None
+    if (
+        value is not None
+        and isinstance(chosen, list)
+        and has_turns(chosen)
+        and role_of(chosen[0]) != "assistant"
+        and is_assistant(chosen[-1])
+    ):
+        value = chosen  # what was preferred, and not the conversation as it was
     value = row.get("chosen") if value is None and "prompt" not in row else value
     value = value.get("messages") if isinstance(value, dict) else value
     if not isinstance(value, list):
         return None
-    chosen = row.keys() & {"completion", "choices", "candidates"} or isinstance(row.get("message"), dict)
+    elsewhere = row.keys() & {"completion", "choices", "candidates"} or isinstance(row.get("message"), dict)
     beside = any(row.get(key) not in (None, "", [], {}) for key in (*ANSWERS, *EXPECTED))
-    chosen = chosen or reply_of(row) is not None or (beside and not is_assistant(value[-1]))
-    return value if not chosen and any(is_assistant(one) for one in value) else None
+    elsewhere = elsewhere or reply_of(row) is not None or (beside and not is_assistant(value[-1]))
+    return value if not elsewhere and any(is_assistant(one) for one in value) else None
 
 
 def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator[Exchange]:
