@@ -92,7 +92,7 @@ def load_rows(
     tools = replies = 0
     found: set[str] = set()
     used = variables(template)
-    rows = hub_rows(source) if is_hub_source(source) else read_rows(Path(source), progress)
+    rows = hub_rows(source, progress or Silent()) if is_hub_source(source) else read_rows(Path(source), progress)
     for place, raw in rows:
         row = {str(key).strip(): value for key, value in raw.items()}
         if is_tree_message(row) and (row.get("parent_id") or row["role"] == "assistant"):
