@@ -191,6 +191,9 @@ RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
         ({"custom_id": "r", "body": {"model": "m", "system": "S", "messages": ASKED}}, ["S", "2 + 3?"], None),
         ({"prompt": "2 + 3?", "reference": {"text": ["5", "five"], "answer_start": [0, 4]}}, ["2 + 3?"], "5"),
         ({"prompt": "2 + 3?", "reference": {"text": [], "answer_start": []}}, ["2 + 3?"], None),
+        ({"prompt": "2 + 3?", "reference": {"value": "5", "aliases": ["five"], "type": "Num"}}, ["2 + 3?"], "5"),
+        ({"prompt": "2 + 3?", "reference": {"spans": ["5", "five"], "types": ["number"]}}, ["2 + 3?"], "5"),
+        ({"prompt": "2 + 3?", "reference": []}, ["2 + 3?"], None),
         ({"message_id": "a", "parent_id": None, "role": "prompter", "text": "2 + 3?", "rank": None}, ["2 + 3?"], None),
         ({"message_tree_id": "a", "prompt": {"message_id": "a", "role": "prompter", "text": "2 + 3?"}}, ["2 + 3?"], None),
         (
@@ -300,13 +303,17 @@ def test_a_column_of_earlier_turns_that_the_template_writes_is_not_put_before_th
 
 
 def test_a_column_within_an_object_is_named_by_its_path(tmp_path: Path) -> None:
-    row = {"prompt": "2 + 3?", "reward_model": {"ground_truth": "5"}, "a.b": "x", "": "y"}
+    row = {"prompt": "2 + 3?", "reward_model": {"ground_truth": "5"}, "a.b": "x", "": "y", "accepted": ["5", "five"]}
     for columns, reference, kind in (
         ({"reference": "reward_model.ground_truth"}, "5", None),
         ({"reference": "reward_model.ground_truth", "slice": "a.b"}, "5", "x"),
+        ({"reference": "accepted.1"}, "five", None),
     ):
         (prompt,) = load_prompts(jsonl(tmp_path, row), PLAIN, columns=columns)
         assert (prompt.messages[0]["content"], prompt.reference, prompt.slice) == ("2 + 3?", reference, kind)
+    with pytest.raises(UsageError, match="key 'reference' is not text") as several:
+        load_prompts(jsonl(tmp_path, row), PLAIN, columns={"reference": "accepted"})
+    assert '{ reference = "COLUMN.0" }' in several.value.hint
     with pytest.raises(UsageError, match=r"no row has the column 'reward_model\.truth'"):
         load_prompts(jsonl(tmp_path, row), PLAIN, columns={"reference": "reward_model.truth"})
 

@@ -192,9 +192,12 @@ def column_value(row: Mapping[str, Any], column: str, without: Any = None) -> An
         return without
     for part in parts:
         held = structured(value)
-        if not isinstance(held, Mapping) or part not in held:
+        if isinstance(held, list) and part.isdecimal() and int(part) < len(held):
+            value = held[int(part)]
+        elif isinstance(held, Mapping) and part in held:
+            value = held[part]
+        else:
             return without
-        value = held[part]
     return value
 
 
@@ -326,11 +329,9 @@ def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
     A whole number is written without a fraction also where a table holds it as 42.0; a truth is `true` or `false`; an object
     is its JSON.
     """
-    value = row.get(key)
-    if isinstance(value, dict) and isinstance(value.get("text"), list) and "answer_start" in value:  # SQuAD's answers
-        value = next(iter(value["text"]), None)
-    if isinstance(value, list) and len(value) == 1 and key in ("reference", "answer"):
-        value = value[0]
+    value = _accepted_first(row.get(key))
+    if isinstance(value, list) and len(value) < 2 and key in ("reference", "answer"):
+        value = next(iter(value), None)
     if isinstance(value, dict) and is_assistant(value) and key == "reference":
         value = content_text(value.get("content"), place)
     if isinstance(value, bool) or (isinstance(value, dict) and key == "reference"):
@@ -340,5 +341,16 @@ def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
     elif isinstance(value, int):
         value = str(value)
     if value is not None and not isinstance(value, str):
-        raise UsageError(f"{place}: key {key!r} is not text: {value!r}"[:200], ROW_HINT)
+        several = f'of several answers, name one by its place: [task] columns = {{ {key} = "COLUMN.0" }}'
+        raise UsageError(f"{place}: key {key!r} is not text: {value!r}"[:200], several if isinstance(value, list) else ROW_HINT)
     return value if value and value.strip() else None
+
+
+def _accepted_first(value: Any) -> Any:
+    """The first of the answers that SQuAD, DROP and TriviaQA accept, where a value is theirs; any other value as it is."""
+    if not isinstance(value, dict):
+        return value
+    for key, beside in (("text", "answer_start"), ("spans", "types")):
+        if isinstance(value.get(key), list) and beside in value:
+            return next(iter(value[key]), None)
+    return value["value"] if isinstance(value.get("value"), str) and "aliases" in value else value
