@@ -247,6 +247,7 @@ def test_rows_as_people_hold_them_are_read(tmp_path: Path, row: object, asked: l
     assert prompt.messages[-1]["role"] == "user"
 
 
+ARC = {"text": ["a1", "b1"], "label": ["A", "B"]}
 TEMPLATES = ("cohere", "deepseekv3", "gemma4", "gemma4_31b", "glm4moe", "kimi_k2_thinking", "llama3", "nemotron_3_nano")
 TEMPLATES += ("nemotron_nano_v2", "phi3", "qwen2_5", "qwen3_5_think", "qwen3_5_nothink", "qwq")
 
@@ -342,6 +343,12 @@ def test_the_group_of_a_prompt_is_no_part_of_its_id(tmp_path: Path) -> None:
         ({"prompt": "x", "answer": "y"}, {"reference": "anwser"}, "no row has the column 'anwser'.*did you mean 'answer'"),
         ({"prompt": "x"}, {"refrence": "answer"}, r"\[task\] columns: unknown key 'refrence', did you mean 'reference'"),
         ({"prompt": "x"}, {"reference": 3}, r"\[task\] columns: reference = 3 is not the name of a column"),
+        ({"prompt": "The sky (litellm_truncated 500 chars) blue?"}, {}, ":1: the log does not hold the whole text"),
+        (
+            {"body": {"input": "And 1?", "previous_response_id": "resp_0"}},
+            {},
+            ":1: a part of the prompt is not in this log: previous_",
+        ),
         ({"messages": "Why is the sky blue?"}, {}, ":1: key 'messages' is text that is not a list of messages"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
@@ -389,6 +396,18 @@ def test_what_is_left_out_of_rows_is_mentioned(tmp_path: Path) -> None:
     [
         ({"question": "Who?", "context": "Ann did."}, "{{ prompt }}", "the column 'context' is in no prompt"),
         ({"question": "Which?", "choices": ["a", "b"]}, "{{ prompt }}", "the column 'choices' is in no prompt"),
+        (
+            {"question": "Which?", "choices": {"text": ["a1", "b1"], "label": ["A", "B"]}},
+            "{{ prompt }}",
+            "the column 'choices' is in no",
+        ),
+        ({"question": "Which?", "A": "x", "B": "y", "C": "z"}, "{{ prompt }}", "the columns 'A', 'B', 'C' are in no prompt"),
+        ({"question": "x, y or z?", "A": "x", "B": "y", "C": "z"}, "{{ prompt }}", None),
+        (
+            {"question": "Which?", "choices": {"text": ["a1", "b1"], "label": ["A", "B"]}},
+            "{{ prompt }} {{ choices.text }}",
+            None,
+        ),
         ({"question": "Who?", "context": "Ann did."}, "{{ prompt }} {{ context }}", None),
         ({"question": "Who?", "context": ""}, "{{ prompt }}", None),
         ({"prompt": "Translate.", "input": "Hallo", "question": "x"}, "{{ prompt }}", "the column 'input' is in no prompt"),

@@ -18,6 +18,7 @@ from seqdistill.progress import Progress, Silent
 from seqdistill.reasoning import split_reasoning
 from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, Prompt, is_hub_source, prompt_id
+from seqdistill.tasks.beside_prompt import check_kept_elsewhere, check_whole, options_beside
 from seqdistill.tasks.brought_files import check_file
 from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
@@ -131,11 +132,8 @@ def load_rows(
         say(f"{source}: {tools} rows come with tools, which are not sent: write them into the template, {{{{ tools }}}}")
     if replies:
         say(f"{source}: {replies} messages further down in trees are no prompts by themselves and left out")
-    if column := next((name for name in BESIDE_QUESTIONS if _is_unused(row, name, used | set(columns.values()))), None):
-        say(
-            f"{source}: the column {column!r} is in no prompt; if the question needs it, write it into the template: "
-            f"{{{{ {column} }}}}"
-        )
+    if columns_left_out := _left_out(row, prompt, used | set(columns.values())):
+        say(f"{source}: {columns_left_out}")
     if not any(prompt.reference for prompt, _ in prompts.values()) and (column := _likely(row, REFERENCES, used)):
         say(f'{source}: no row has a reference; is it the column {column!r}? [task] columns = {{ reference = "{column}" }}')
     return list(prompts.values())
@@ -149,6 +147,19 @@ def _likely(row: Mapping[str, Any], names: tuple[str, ...], used: Set[str]) -> s
 def likely_columns(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """The columns of a row that are often the prompt's and the answer's; None for none."""
     return _likely(row, QUESTIONS, set()), _likely(row, REFERENCES, set())
+
+
+def _left_out(row: Mapping[str, Any], prompt: Prompt, used: Set[str]) -> str | None:
+    """What to know of a row's options or text that a question may need and its prompt lacks; None for nothing."""
+    options, texts = options_beside(row)
+    names = options.split(", ") if texts and not all(text in prompt.teacher_messages[-1]["content"] for text in texts) else []
+    names = [] if used & {"row", *names} else names
+    names = names or [name for name in BESIDE_QUESTIONS if _is_unused(row, name, used)][:1]
+    if not names:
+        return None
+    written = " ".join(f"{{{{ {name} }}}}" for name in names)
+    are = f"columns {', '.join(map(repr, names))} are" if len(names) > 1 else f"column {names[0]!r} is"
+    return f"the {are} in no prompt; if the question needs it, write it into the template: {written}"
 
 
 def _is_unused(row: Mapping[str, Any], name: str, used: Set[str]) -> bool:
@@ -250,6 +261,7 @@ def _check_keys(row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str]
 def _prompt(row: Mapping[str, Any], known: Mapping[str, Any], template: Template, used: Set[str], place: str) -> Prompt:
     check_only_text(row, place)
     content, reference = _prompt_of(row, known, used, place)
+    check_whole([content] if isinstance(content, str) else [turn["content"] for turn in content], place)
     values = {**row, **known, "prompt": content, "reference": reference}
     teacher = render(template, "teacher", values, place)
     student = teacher if template.student == template.teacher else render(template, "student", values, place)
@@ -281,6 +293,7 @@ def _prompt_of(
     key = next((key for key in ("prompt", "messages") if known.get(key) is not None), "messages")
     value = known.get(key)
     if value is None and isinstance(body := row.get("body"), Mapping):  # a line of a batch's input
+        check_kept_elsewhere(body, place)
         value, system = body.get("messages", body.get("input")), system_of(body) or system
         key = "prompt" if isinstance(value, str) else "messages"
     for name in ("conversations", "conversation"):

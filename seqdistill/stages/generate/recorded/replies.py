@@ -24,9 +24,9 @@ from seqdistill.engines.replies import (
 from seqdistill.engines.usage import ANSWER_TOKENS, PROMPT_TOKENS, count, reported, usage_of
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
-from seqdistill.stages.generate.recorded.beside_prompt import check_kept_elsewhere
 from seqdistill.stages.generate.recorded.chats import objects
 from seqdistill.stages.generate.recorded.streams import assembled, in_camel_case, is_event_stream
+from seqdistill.tasks.beside_prompt import check_kept_elsewhere
 from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     TEXT_PARTS,

@@ -14,7 +14,6 @@ from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
 from seqdistill.stages.generate.recorded.answers import is_reply, is_request, left_out, written
-from seqdistill.stages.generate.recorded.beside_prompt import check_options, check_whole
 from seqdistill.stages.generate.recorded.exports import FAILED, is_beside, rewritten, rows_within
 from seqdistill.stages.generate.recorded.replies import (
     PRINTED,
@@ -28,6 +27,7 @@ from seqdistill.stages.generate.recorded.replies import (
     whole_reply,
 )
 from seqdistill.stages.generate.recorded.unknown import unknown
+from seqdistill.tasks.beside_prompt import check_options, check_whole
 from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     chat_messages,
