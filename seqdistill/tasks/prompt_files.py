@@ -20,7 +20,7 @@ from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, Prompt, is_hub_source, prompt_id
 from seqdistill.tasks.beside_prompt import check_kept_elsewhere, check_whole, options_beside
 from seqdistill.tasks.brought_files import check_file
-from seqdistill.tasks.marked_turns import prompted_turns
+from seqdistill.tasks.marked_turns import marked_turns, prompted_turns
 from seqdistill.tasks.messages import (
     chat_messages,
     content_text,
@@ -53,6 +53,7 @@ REFERENCES = (
     *("answer", "completion", "response", "output", "expected", "expected_output", "expectedOutput", "ground_truth", "target"),
     *("targets", "label", "solution", "summary", "highlights", "gold", "answers"),
 )
+REQUESTS = ("body", "params", "request", "modelInput", "input")  # of a batch's line; the last, of OpenAI's preferences
 ANSWERS_TO = ("output", "response", "answer", "completion")  # of an instruction
 NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
@@ -292,10 +293,13 @@ def _prompt_of(
     system = system_of(own, used | {"instructions", "preamble"}) if not {"system", "system_prompt"} & used else None
     key = next((key for key in ("prompt", "messages") if known.get(key) is not None), "messages")
     value = known.get(key)
-    if value is None and isinstance(body := row.get("body"), Mapping):  # a line of a batch's input
+    body = next((row[name] for name in REQUESTS if isinstance(row.get(name), Mapping)), row if "contents" in row else None)
+    if value is None and body is not None:
         check_kept_elsewhere(body, place)
-        value, system = body.get("messages", body.get("input")), system_of(body) or system
+        value, system = _requested(body), system_of(body) or system
         key = "prompt" if isinstance(value, str) else "messages"
+    if value is None and "rejected" in row and (chosen := structured(row.get("chosen"))):  # a preference: its conversation
+        value = marked_turns(chosen) if isinstance(chosen, str) else plain_messages(chosen)
     for name in ("conversations", "conversation"):
         if value is None and plain_messages(row.get(name)):
             key, value = name, plain_messages(row[name])
@@ -334,6 +338,14 @@ def _prompt_of(
     if not messages or messages[-1]["role"] != "user":
         raise UsageError(f"{place}: key {key!r} has no prompt: no user message before the answer", ROW_HINT)
     return messages, reference
+
+
+def _requested(body: Mapping[str, Any]) -> Any:
+    """The messages or the text in a request to an API: a line of a batch's input, or of a preference."""
+    value = next((body[key] for key in ("messages", "input", "contents", "prompt") if body.get(key)), None)
+    if not isinstance(value, list):
+        return value
+    return [{"role": "user", **one} if isinstance(one, Mapping) and "parts" in one else one for one in value]  # Gemini's
 
 
 def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
