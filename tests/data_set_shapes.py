@@ -584,6 +584,23 @@ CASES: dict[
         [SUM],
         0,
     ),
+    "the marks of sources in ChatGPT's export": (
+        [
+            {
+                "current_node": "b",
+                "mapping": {
+                    "a": {"message": {"author": {"role": "user"}, "content": {"parts": ["2 + 3?"]}}, "parent": None},
+                    "b": {
+                        "message": {"author": {"role": "assistant"}, "content": {"parts": [text]}},
+                        "parent": "a",
+                    },
+                },
+            }
+            for text in ("5\ue200cite\ue202turn0search1\ue202turn0search2\ue201", "5【6†source】", "5【4:0†a.pdf】")
+        ],
+        [SUM, SUM, SUM],
+        0,
+    ),
     "ChatGPT's export with a tool": (
         [{"current_node": "e", "mapping": MAPPING}],
         [(["2 + 3?", PYTHON, FIVE], "It is 5.")],

@@ -520,6 +520,10 @@ CUT_TEXTS = (
             },
             "holds files, and only text",
         ),
+        (
+            {"prompt": "What is it?", "prompt_json": None, "response": "A cat.", "attachments": [{"type": "image/png"}]},
+            "holds files, and only text",
+        ),
         ({"prompt": "p", "response": ""}, "the answer is empty"),
         ({"request": CHAT, "response": {"error": {"message": "overloaded"}}}, "the reply is an error: .*overloaded"),
         ({"request": CHAT, "response": {"choices": []}}, "the reply has no answer in it"),

@@ -4,6 +4,7 @@ Knows the exports of ChatGPT and Claude, OpenAssistant's trees, votes between tw
 pairs; `open_webui` knows that program's. Does not read replies.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from seqdistill.tasks.marked_turns import marked_turns
 from seqdistill.tasks.messages import is_conversation, plain_messages, structured
 
 Row = dict[str, Any]
+
+_CITATION = re.compile("\ue200[^\ue200\ue201]*\ue201|【\\d+(?::\\d+)?†[^】]*】")  # marks of sources, in ChatGPT's export
 
 
 def _chatgpt(row: Row) -> Row | None:
@@ -46,7 +49,7 @@ def _chatgpt(row: Row) -> Row | None:
             call = {"name": str(message["recipient"]), "arguments": "".join(said)}
             messages.append({"role": role, "content": "", "tool_calls": [{"function": call}]})
         elif role in ("user", "assistant", "system", "tool"):
-            text = "".join(said) if all(isinstance(one, str) for one in said) else said
+            text = _CITATION.sub("", "".join(said)) if all(isinstance(one, str) for one in said) else said
             messages.append({"role": role, "content": text, "files": as_dict(message.get("metadata")).get("attachments")})
         if role == "assistant":
             facts = as_dict(message.get("metadata"))

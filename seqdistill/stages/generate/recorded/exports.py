@@ -264,6 +264,8 @@ def _llm_log(row: Row) -> Row | None:
     if not isinstance(row.get("response"), str) or not ({"prompt_json", "response_json"} & row.keys()):
         return None
     request = asked if asked.get("messages") else {"prompt": row.get("prompt"), "system": row.get("system")}
+    if isinstance(files := row.get("attachments"), list) and files:
+        request = {"messages": [{"role": "user", "content": row.get("prompt"), "files": files}]}  # which are refused
     reply = {"role": "assistant", "content": row["response"], "finish_reason": answered.get("finish_reason")}
     return {**row, "id": None, "request": request, "response": {**reply, "usage": answered.get("usage")}}
 
