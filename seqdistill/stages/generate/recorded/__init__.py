@@ -25,20 +25,10 @@ from seqdistill.records import Prompt, Sample, file_sha256, read_samples, reques
 from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests
+from seqdistill.stages.generate.recorded.exchange import Exchange, Row, exchanges, has_tools
 from seqdistill.stages.generate.recorded.pairs import Pair, Pairs
 from seqdistill.stages.generate.recorded.replies import NONE_RECORDED, chat_reply, messages_in
-from seqdistill.stages.generate.recorded.rows import (
-    HINT,
-    Exchange,
-    Row,
-    call_in,
-    columns_in,
-    exchanges,
-    exchanges_in,
-    has_tools,
-    opened,
-    takes_back,
-)
+from seqdistill.stages.generate.recorded.rows import HINT, call_in, columns_in, exchanges_in, opened, takes_back
 from seqdistill.stages.generate.recorded.store import Store
 from seqdistill.stages.generate.recorded.views import Views, views_of
 from seqdistill.stages.generate.samples import LOGPROBS, sample_of
