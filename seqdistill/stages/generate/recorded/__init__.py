@@ -50,7 +50,7 @@ class ImportResult:
     updated: int  # of the known, those whose reference, slice, finish reason or student's view changed
     taken_back: int  # of what was read: corrected later, or rated below 0, in a log of `serve`
     unread: int  # listed with file and line in failures.jsonl
-    skipped: int  # rows that hold nothing to be learnt: weight 0, a trace's spans
+    skipped: int  # rows that hold nothing to be learnt: weight 0, an answer marked as bad, a trace's spans
     without_finish_reason: int  # of the new: taken as `stop`
     matched: int | None  # answers whose prompt the task's prompts or template knew; None where it has neither
     teachers: list[str]
