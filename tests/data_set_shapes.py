@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from log_shapes import ANSWER, ASKED, CALL, CHAT, GEMINI, REPLY
+from log_shapes import ANSWER, ASKED, CALL, CHAT, GEMINI, PROMPTFOO, REPLY
 
 
 def node(name: str, parent: str | None, role: str, text: str, rank: int | None = None, **more: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ MAPPING = {
 }
 PYTHON = '<tool_call>\n{"name": "python", "arguments": "2+3"}\n</tool_call>'
 FIVE = "<tool_response>\n5\n</tool_response>"
-HISTORY = {
+HISTORY: dict[str, Any] = {
     "currentId": "b",
     "messages": {
         "a": {"parentId": None, "role": "user", "content": "2 + 3?"},
@@ -386,6 +386,16 @@ CASES: dict[
         0,
     ),
     "a prompt in Mistral's template": ([{"prompt": "<s>[INST] 2 + 3? [/INST]", "completion": "5"}], [SUM], 0),
+    "a prompt in DeepSeek's template, with the beginning of its thoughts": (
+        [{"prompt": "<｜begin▁of▁sentence｜>S<｜User｜>2 + 3?<｜Assistant｜><think>\n", "completion": "hm\n</think>\n\n5"}],
+        [(["S", "2 + 3?"], "5")],
+        0,
+    ),
+    "Zephyr's template as one text": (
+        [{"text": "<|system|>\nS</s>\n<|user|>\n2 + 3?</s>\n<|assistant|>\n5</s>"}],
+        [(["S", "2 + 3?"], "5")],
+        0,
+    ),
     "BELLE": ([{"instruction": "Human:2 + 3?\nAssistant:", "input": "", "output": "5"}], [SUM], 0),
     "a text that only has such marks": (
         [{"prompt": "Continue.\nHuman: hi\nAssistant:", "completion": "5"}],
@@ -574,6 +584,23 @@ CASES: dict[
         [SUM],
         0,
     ),
+    "the marks of sources in ChatGPT's export": (
+        [
+            {
+                "current_node": "b",
+                "mapping": {
+                    "a": {"message": {"author": {"role": "user"}, "content": {"parts": ["2 + 3?"]}}, "parent": None},
+                    "b": {
+                        "message": {"author": {"role": "assistant"}, "content": {"parts": [text]}},
+                        "parent": "a",
+                    },
+                },
+            }
+            for text in ("5\ue200cite\ue202turn0search1\ue202turn0search2\ue201", "5【6†source】", "5【4:0†a.pdf】")
+        ],
+        [SUM, SUM, SUM],
+        0,
+    ),
     "ChatGPT's export with a tool": (
         [{"current_node": "e", "mapping": MAPPING}],
         [(["2 + 3?", PYTHON, FIVE], "It is 5.")],
@@ -592,6 +619,58 @@ CASES: dict[
         0,
     ),
     "Open WebUI's history": ([{"id": "x", "chat": {"models": ["m"], "history": HISTORY}}], [SUM], 0),
+    "Open WebUI's thoughts and calls of tools": (
+        [
+            {
+                "chat": {
+                    "messages": [
+                        ASKED,
+                        {
+                            "role": "assistant",
+                            "content": '<details type="reasoning" done="true" duration="3">\n<summary>Thought for 3 seconds'
+                            "</summary>\n&gt; first\n&gt; then\n</details>\n"
+                            '<details type="tool_calls" done="true" id="c1" name="add" arguments="{&quot;a&quot;: 2}" '
+                            'result="&quot;5&quot;" files="">\n<summary>Tool Executed</summary>\n</details>\n'
+                            '<details type="reasoning" done="true" duration="3">\n<summary>Thought</summary>\n&gt; hm\n'
+                            "</details>\n5",
+                        },
+                    ]
+                }
+            }
+        ],
+        [AFTER_CALL],
+        0,
+    ),
+    "what was rated before the chat went on in Open WebUI": (
+        [
+            {
+                "data": {"rating": rating},
+                "meta": {"message_id": "b"},
+                "snapshot": {
+                    "chat": {
+                        "chat": {
+                            "history": {
+                                "currentId": "d",
+                                "messages": {
+                                    **HISTORY["messages"],
+                                    "c": {"parentId": "b", **ASKED},
+                                    "d": {"parentId": "c", "role": "assistant", "content": "not rated"},
+                                },
+                            }
+                        }
+                    }
+                },
+            }
+            for rating in (1, -1)
+        ],
+        [SUM],
+        1,
+    ),
+    "an answer that is marked as bad in Open WebUI": (
+        [{"chat": {"messages": [ASKED, {**ANSWER, "annotation": {"rating": rating}}]}} for rating in (1, -1)],
+        [SUM],
+        1,
+    ),
     "what people rated in Open WebUI": (
         [
             {"data": {"rating": rating}, "snapshot": {"chat": {"chat": {"messages": [ASKED, {**ANSWER, "content": text}]}}}}
@@ -614,6 +693,61 @@ CASES: dict[
             *[("rating", -1, 1), ("feedback", "thumbs_down", "thumbs_up"), ("thumbs", "down", "up"), ("vote", "-1", "1")],
         ]
     },
+    **{
+        f"an answer that {mark} marks as wrong, {name}": ([{**row, **mark}, {**row, **dict.fromkeys(mark, 1)}], [SUM], 1)
+        for mark in ({"is_correct": False}, {"correctness": 0}, {"rating": -1})
+        for name, row in {
+            "in a conversation": {"messages": [ASKED, ANSWER]},
+            **({"as an output": {"input": "2 + 3?", "output": "5"}} if "rating" not in mark else {}),
+            **({"as a solution": {"question": "2 + 3?", "generated_solution": "5"}} if "rating" not in mark else {}),
+        }.items()
+    },
+    "Promptfoo's and OpenAI's evaluations, whose failed answers are not learnt": (
+        [
+            *[{**PROMPTFOO, "success": passed, "response": {"output": text}} for passed, text in ((False, "6"), (True, "5"))],
+            {
+                "object": "eval.run.output_item",
+                "status": "fail",
+                "datasource_item": {"input": "2 + 3?"},
+                "sample": {"input": [ASKED], "output": [{**ANSWER, "content": "6"}], "model": "m"},
+            },
+        ],
+        [SUM],
+        2,
+    ),
+    "Promptfoo's prompts in YAML, or as a request to Gemini": (
+        [
+            {**PROMPTFOO, "prompt": {"raw": raw, "label": "x"}}
+            for raw in (
+                "- role: system\n  content: S\n- role: user\n  content: 2 + 3?\n",
+                json.dumps({"contents": [{"role": "user", "parts": [{"text": "2 + 3?"}]}]}),
+                "- role: of a prompt",
+            )
+        ],
+        [(["S", "2 + 3?"], "5"), SUM, (["- role: of a prompt"], "5")],
+        0,
+    ),
+    "preference data beside all answers, or beside the conversation as it was": (
+        [
+            {"input": "2 + 3?", "chosen": "5", "rejected": "6", "generations": ["6", "5"], "rating": [1.0, 9.0]},
+            {
+                "conversation": [{"input": "2 + 3?", "output": "6"}],
+                "prompt": "### User: ...",
+                "chosen": [ASKED, ANSWER],
+                "rejected": [ASKED, {**ANSWER, "content": "6"}],
+            },
+        ],
+        [SUM, SUM],
+        0,
+    ),
+    "NuminaMath's solutions that are not valid": (
+        [
+            {"problem": "2 + 3?", "solution": "So: 5", "answer": "5", "solution_is_valid": mark}
+            for mark in ("No", "Incomplete", "Yes")
+        ],
+        [(["2 + 3?"], "So: 5")],
+        2,
+    ),
     "KTO as a conversation": (
         [{"messages": [ASKED, {**ANSWER, "content": "6"}], "label": False}, {"messages": [ASKED, ANSWER], "label": "true"}],
         [SUM],
@@ -759,6 +893,22 @@ CASES: dict[
         [(["Sum?\n\n2 + 3"], "5")],
         0,
     ),
+    "an earlier call of Gemini's with its result": (
+        [
+            {
+                "request": {
+                    "contents": [
+                        {"role": "user", "parts": [{"text": "2 + 3?"}]},
+                        {"role": "model", "parts": [{"functionCall": {"name": "add", "args": {"a": 2}}}]},
+                        {"role": "user", "parts": [{"functionResponse": {"name": "add", "response": {"sum": 5}}}]},
+                    ]
+                },
+                "response": GEMINI,
+            }
+        ],
+        [([*AFTER_CALL[0][:2], '<tool_response>\n{"sum": 5}\n</tool_response>'], "5")],
+        0,
+    ),
     "an earlier turn of Converse with its reasoning": (
         [
             {
@@ -796,6 +946,7 @@ CASES: dict[
                 "content": [{"type": "tool_use", "name": "add", "input": {"a": 2}}],
                 "tool_calls": [{"name": "add", "args": {"a": 2}}],
             },
+            "Gemini's": {"role": "model", "parts": [{"functionCall": {"name": "add", "args": {"a": 2}}}]},
             "OpenTelemetry's": {"role": "assistant", "parts": [{"type": "tool_call", "name": "add", "arguments": {"a": 2}}]},
             "Vercel's": {"role": "assistant", "content": [{"type": "tool-call", "toolName": "add", "input": {"a": 2}}]},
         }.items()
@@ -822,6 +973,14 @@ CASES: dict[
             {"prompt": "2 + 3?", "input": "", "output": "5"},
         ],
         [TASK, SUM, SUM],
+        0,
+    ),
+    "the prompt in front of a pipeline's text": (
+        [
+            {"prompt": "What is 2 + 3? Add.", "generated_text": "What is 2 + 3? Add. 5"},
+            {"prompt": "5", "generated_text": "5 + 5"},
+        ],
+        [(["What is 2 + 3? Add."], " 5"), (["5"], "5 + 5")],
         0,
     ),
     "Stack Exchange, the selected answer or else the best": (

@@ -74,6 +74,22 @@ CLAUDE_EVENTS = [
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
     {"type": "message_stop"},
 ]
+GEMINI_DUMP = {  # as Google's package for Python prints it
+    "candidates": [
+        {
+            "content": {
+                "role": "model",
+                "parts": [{"text": "hm", "thought": True, "function_call": None}, {"text": "5", "inline_data": None}],
+            },
+            "finish_reason": "STOP",
+            "citation_metadata": None,
+        }
+    ],
+    "model_version": "m",
+    "usage_metadata": {"prompt_token_count": 7, "candidates_token_count": 3, "thoughts_token_count": None},
+    "prompt_feedback": None,
+}
+USAGE_DUMP = {**GEMINI_DUMP, "candidates": [{"content": {"parts": None, "role": None}, "finish_reason": "STOP"}]}
 GEMINI_CHUNKS = [
     {**GEMINI, "candidates": [{"content": {"role": "model", "parts": [{"text": "hm", "thought": True}]}}]},
     {"candidates": [{"content": {"role": "model", "parts": [{"text": "5"}]}, "index": 0}]},
@@ -166,6 +182,13 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "an event stream, flat": [{**CHAT, "response": SSE}],
     "Anthropic's event stream as text": [
         {"request": CHAT, "response": "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in CLAUDE_EVENTS)}
+    ],
+    "Gemini as its package for Python prints it": [{"request": {"contents": "2 + 3?"}, "response": GEMINI_DUMP}],
+    "Gemini's chunks as its package for Python prints them": [
+        {
+            "request": {"contents": "2 + 3?"},
+            "response": [{**GEMINI_DUMP, "candidates": [{**GEMINI_DUMP["candidates"][0], "finish_reason": None}]}, USAGE_DUMP],
+        }
     ],
     "Gemini": [{"request": {"contents": [{"parts": [{"text": "2 + 3?"}]}]}, "response": GEMINI}],
     "a Gemini batch": [
@@ -417,6 +440,40 @@ FULL: Rows = {  # model, tokens, finish reason and everything else: "m", 7 + 3, 
     "Bedrock's invocation log": [
         {"schemaType": "ModelInvocationLog", "input": {"inputBodyJson": CHAT}, "output": {"outputBodyJson": CLAUDE}}
     ],
+    "llama.cpp's own API": [
+        {
+            "request": {"prompt": "2 + 3?"},
+            "response": {
+                "content": "5",
+                "stop": True,
+                "stop_type": "eos",
+                "model": "m",
+                "tokens_evaluated": 7,
+                "tokens_predicted": 3,
+                "generation_settings": {},
+                "prompt": "2 + 3?",
+                "truncated": False,
+                "timings": {},
+                "has_new_line": False,
+            },
+        }
+    ],
+    "watsonx": [
+        {
+            "request": {"input": "2 + 3?"},
+            "response": {
+                "model_id": "m",
+                "results": [
+                    {
+                        "generated_text": "5",
+                        "generated_token_count": 3,
+                        "input_token_count": 7,
+                        "stop_reason": "eos_token",
+                    }
+                ],
+            },
+        }
+    ],
     "Llama on Bedrock": [
         {
             "recordId": "r",
@@ -514,6 +571,13 @@ PLAIN: Rows = {  # no more than prompt and answer
     ],
     "TGI": [
         {"inputs": "2 + 3?", "generated_text": "5"},
+    ],
+    "a pipeline's conversation": [{"messages": [ASKED], "output": [{"generated_text": [ASKED, ANSWER]}]}],
+    "what was requested with echo": [
+        {"request": {"prompt": "2 + 3?", "echo": True}, "response": {"choices": [{"text": "2 + 3?5", "index": 0}]}}
+    ],
+    "TGI's full text": [
+        {"request": {"inputs": "2 + 3?", "parameters": {"return_full_text": True}}, "response": [{"generated_text": "2 + 3?5"}]}
     ],
     "an event of openai/evals": [
         {"spec": {"eval_name": "sums"}},

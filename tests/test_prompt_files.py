@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from generate_runs import Notes
+from test_chat_templates import template_of
 
 from seqdistill.errors import UsageError
 from seqdistill.records import Prompt, prompt_id
@@ -136,6 +137,7 @@ RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
         ({"messages": str(ASKED)}, ["2 + 3?"], None),
         ({"prompt": json.dumps(ASKED)}, ["2 + 3?"], None),
         ({"prompt": '[{"a": 1}] is JSON'}, ['[{"a": 1}] is JSON'], None),
+        ({"prompt": "Continue.\nHuman: hi\nAssistant:"}, ["Continue.\nHuman: hi\nAssistant:"], None),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "2 + "}, {"type": "text", "text": "3?"}]}]},
             None,
@@ -151,6 +153,13 @@ RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
         ({"messages": [{"type": "human", "content": "2 + 3?"}, {"type": "ai", "content": "5"}]}, ["2 + 3?"], "5"),
         ({"custom_id": "r", "url": "/v1/chat/completions", "body": {"model": "m", "messages": ASKED}}, ["2 + 3?"], None),
         ({"custom_id": "r", "url": "/v1/responses", "body": {"model": "m", "input": "2 + 3?"}}, ["2 + 3?"], None),
+        ({"custom_id": "r", "params": {"model": "m", "system": "S", "messages": ASKED}}, ["S", "2 + 3?"], None),
+        ({"key": "r", "request": {"contents": [{"parts": [{"text": "2 + 3?"}]}]}}, ["2 + 3?"], None),
+        ({"recordId": "r", "modelInput": {"messages": ASKED, "system": [{"text": "S"}]}}, ["S", "2 + 3?"], None),
+        ({"contents": [{"parts": [{"text": "2 + 3?"}]}, {"role": "model", "parts": [{"text": "5"}]}]}, ["2 + 3?"], "5"),
+        ({"input": {"messages": ASKED}, "preferred_output": [], "non_preferred_output": []}, ["2 + 3?"], None),
+        ({"chosen": [*ASKED, {"role": "assistant", "content": "5"}], "rejected": []}, ["2 + 3?"], "5"),
+        ({"chosen": "\n\nHuman: 2 + 3?\n\nAssistant: 5", "rejected": "\n\nHuman: 2 + 3?\n\nAssistant: 6"}, ["2 + 3?"], "5"),
         ({"prompt": {"role": "user", "content": "2 + 3?"}}, ["2 + 3?"], None),
         ({"prompt": {"messages": ASKED}}, ["2 + 3?"], None),
         ({"prompt": "2 + 3?", "reference": ["5"]}, ["2 + 3?"], "5"),
@@ -189,6 +198,9 @@ RESULT_TEXT = "<tool_response>\n5\n</tool_response>"
         ({"custom_id": "r", "body": {"model": "m", "system": "S", "messages": ASKED}}, ["S", "2 + 3?"], None),
         ({"prompt": "2 + 3?", "reference": {"text": ["5", "five"], "answer_start": [0, 4]}}, ["2 + 3?"], "5"),
         ({"prompt": "2 + 3?", "reference": {"text": [], "answer_start": []}}, ["2 + 3?"], None),
+        ({"prompt": "2 + 3?", "reference": {"value": "5", "aliases": ["five"], "type": "Num"}}, ["2 + 3?"], "5"),
+        ({"prompt": "2 + 3?", "reference": {"spans": ["5", "five"], "types": ["number"]}}, ["2 + 3?"], "5"),
+        ({"prompt": "2 + 3?", "reference": []}, ["2 + 3?"], None),
         ({"message_id": "a", "parent_id": None, "role": "prompter", "text": "2 + 3?", "rank": None}, ["2 + 3?"], None),
         ({"message_tree_id": "a", "prompt": {"message_id": "a", "role": "prompter", "text": "2 + 3?"}}, ["2 + 3?"], None),
         (
@@ -242,6 +254,35 @@ def test_rows_as_people_hold_them_are_read(tmp_path: Path, row: object, asked: l
     assert prompt.messages[-1]["role"] == "user"
 
 
+ARC = {"text": ["a1", "b1"], "label": ["A", "B"]}
+TEMPLATES = ("cohere", "deepseekv3", "gemma4", "gemma4_31b", "glm4moe", "kimi_k2_thinking", "llama3", "nemotron_3_nano")
+TEMPLATES += ("nemotron_nano_v2", "phi3", "qwen2_5", "qwen3_5_think", "qwen3_5_nothink", "qwq")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_prompt_that_a_chat_template_wrote_is_read_as_its_messages(tmp_path: Path, name: str) -> None:
+    from transformers.utils.chat_template_utils import _compile_jinja_template as compiled
+
+    turns = [("system", "S"), ("user", "hi"), ("assistant", "hello"), ("user", "2 + 3?")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    text = compiled(template_of(name)).render(messages=messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>")
+    (prompt,) = load(tmp_path, {"prompt": text})
+    assert prompt.messages == messages
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: 2 + 3?\n\nAssistant:",
+        "hi\n<extra_id_1>Assistant\nhello\n<extra_id_1>User\n2 + 3?",
+        "<s>[INST] hi [/INST] hello </s><s>[INST] 2 + 3? [/INST]",
+    ],
+)
+def test_a_prompt_that_is_a_transcript_up_to_the_answer_is_read_as_its_turns(tmp_path: Path, text: str) -> None:
+    (prompt,) = load(tmp_path, {"prompt": text, "system": "S"})
+    assert [one["content"] for one in prompt.messages] == ["S", "hi", "hello", "2 + 3?"]
+
+
 def test_results_of_several_calls_are_one_users_turn(tmp_path: Path) -> None:
     calls = {"role": "assistant", "content": "Adding.", "tool_calls": [CALL, CALL]}
     row = {"messages": [*ASKED, calls, *[{"role": "tool", "tool_call_id": "c1", "content": "5"}] * 2]}
@@ -270,13 +311,17 @@ def test_a_column_of_earlier_turns_that_the_template_writes_is_not_put_before_th
 
 
 def test_a_column_within_an_object_is_named_by_its_path(tmp_path: Path) -> None:
-    row = {"prompt": "2 + 3?", "reward_model": {"ground_truth": "5"}, "a.b": "x", "": "y"}
+    row = {"prompt": "2 + 3?", "reward_model": {"ground_truth": "5"}, "a.b": "x", "": "y", "accepted": ["5", "five"]}
     for columns, reference, kind in (
         ({"reference": "reward_model.ground_truth"}, "5", None),
         ({"reference": "reward_model.ground_truth", "slice": "a.b"}, "5", "x"),
+        ({"reference": "accepted.1"}, "five", None),
     ):
         (prompt,) = load_prompts(jsonl(tmp_path, row), PLAIN, columns=columns)
         assert (prompt.messages[0]["content"], prompt.reference, prompt.slice) == ("2 + 3?", reference, kind)
+    with pytest.raises(UsageError, match="key 'reference' is not text") as several:
+        load_prompts(jsonl(tmp_path, row), PLAIN, columns={"reference": "accepted"})
+    assert '{ reference = "COLUMN.0" }' in several.value.hint
     with pytest.raises(UsageError, match=r"no row has the column 'reward_model\.truth'"):
         load_prompts(jsonl(tmp_path, row), PLAIN, columns={"reference": "reward_model.truth"})
 
@@ -305,6 +350,12 @@ def test_the_group_of_a_prompt_is_no_part_of_its_id(tmp_path: Path) -> None:
         ({"prompt": "x", "answer": "y"}, {"reference": "anwser"}, "no row has the column 'anwser'.*did you mean 'answer'"),
         ({"prompt": "x"}, {"refrence": "answer"}, r"\[task\] columns: unknown key 'refrence', did you mean 'reference'"),
         ({"prompt": "x"}, {"reference": 3}, r"\[task\] columns: reference = 3 is not the name of a column"),
+        ({"prompt": "The sky (litellm_truncated 500 chars) blue?"}, {}, ":1: the log does not hold the whole text"),
+        (
+            {"body": {"input": "And 1?", "previous_response_id": "resp_0"}},
+            {},
+            ":1: a part of the prompt is not in this log: previous_",
+        ),
         ({"messages": "Why is the sky blue?"}, {}, ":1: key 'messages' is text that is not a list of messages"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
@@ -352,6 +403,18 @@ def test_what_is_left_out_of_rows_is_mentioned(tmp_path: Path) -> None:
     [
         ({"question": "Who?", "context": "Ann did."}, "{{ prompt }}", "the column 'context' is in no prompt"),
         ({"question": "Which?", "choices": ["a", "b"]}, "{{ prompt }}", "the column 'choices' is in no prompt"),
+        (
+            {"question": "Which?", "choices": {"text": ["a1", "b1"], "label": ["A", "B"]}},
+            "{{ prompt }}",
+            "the column 'choices' is in no",
+        ),
+        ({"question": "Which?", "A": "x", "B": "y", "C": "z"}, "{{ prompt }}", "the columns 'A', 'B', 'C' are in no prompt"),
+        ({"question": "x, y or z?", "A": "x", "B": "y", "C": "z"}, "{{ prompt }}", None),
+        (
+            {"question": "Which?", "choices": {"text": ["a1", "b1"], "label": ["A", "B"]}},
+            "{{ prompt }} {{ choices.text }}",
+            None,
+        ),
         ({"question": "Who?", "context": "Ann did."}, "{{ prompt }} {{ context }}", None),
         ({"question": "Who?", "context": ""}, "{{ prompt }}", None),
         ({"prompt": "Translate.", "input": "Hallo", "question": "x"}, "{{ prompt }}", "the column 'input' is in no prompt"),

@@ -52,6 +52,8 @@ def test_a_wrong_value_anywhere_is_never_more_than_a_line_that_cannot_be_read(tm
         ({"problem": "2 + 3?", "answer": "five", "generations": ["5"]}, "five"),
         ({"problem": "2 + 3?", "answer": "five", "generations": ["5"], "correctness": [True]}, "five"),
         ({"prompt": "2 + 3?", "completion": "5", "expected": {"a": 1}}, None),
+        ({"problem": "2 + 3?", "generated_solution": "So: 5", "expected_answer": "five"}, "five"),
+        *[({"problem": "2 + 3?", "solution": "So: 5", "answer": none}, None) for none in ("proof", "notfound")],
     ],
 )
 def test_what_was_expected_is_the_reference_of_what_was_answered(
@@ -205,6 +207,12 @@ def test_what_means_nothing_by_itself_is_not_taken(tmp_path: Path, row: dict[str
         imported(tmp_path, lines(tmp_path, [row]))
 
 
+def test_where_nothing_can_be_read_the_first_line_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        imported(tmp_path, lines(tmp_path, [{"question": "Which?", "choices": ["red", "blue"], "answer": 1}]))
+    assert raised.value.hint == "write them into the prompt"
+
+
 def test_options_that_are_in_the_prompt_are_no_hindrance(tmp_path: Path) -> None:
     options: list[dict[str, Any]] = [{"choices": ["red", "blue"]}, {"options": {"A": "red", "B": "blue"}}, {"A": "x", "B": "y"}]
     rows = [
@@ -223,6 +231,12 @@ def test_the_fields_of_a_request_that_are_empty_or_the_replys_are_no_hindrance(t
     ]
     result, samples = imported(tmp_path, lines(tmp_path, rows))
     assert [one.prompt for one in samples] == [[ASKED]] * 4 and result.unread == 0
+
+
+def test_the_models_of_several_answers_are_their_own(tmp_path: Path) -> None:
+    row = {"instruction": "2 + 3?", "generations": ["5", "five"], "model_names": ["m", "x"], "model_name": "judge"}
+    _, samples = imported(tmp_path, lines(tmp_path, [row]))
+    assert [(one.text, one.teacher) for one in samples] == [("5", "m"), ("five", "x")]
 
 
 def test_the_model_of_an_answer_is_its_messages_own(tmp_path: Path) -> None:

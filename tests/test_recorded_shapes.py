@@ -21,6 +21,7 @@ from log_shapes import (
     FULL,
     GEMINI,
     GEMINI_CHUNKS,
+    GEMINI_DUMP,
     LANGFUSE,
     OLLAMA,
     OLLAMA_CHUNKS,
@@ -161,6 +162,18 @@ def test_a_messages_own_reasoning_is_kept(tmp_path: Path, message: dict[str, Any
         ({"request": CHAT, "response": SSE[: SSE.index("stop")]}, "unknown"),
         ({"request": CHAT, "response": json.dumps(OLLAMA_CHUNKS[0]) + '\n{"model": "m", "mess'}, "unknown"),
         ({"request": CHAT, "response": json.dumps(GEMINI_CHUNKS[:2])}, "unknown"),
+        ({"inputs": "2 + 3?", "generated_text": "5", "details": {"finish_reason": "length"}}, "length"),
+        (
+            {"request": {"inputs": "2 + 3?"}, "response": [{"generated_text": "5", "details": {"finish_reason": "length"}}]},
+            "length",
+        ),
+        ({"request": {"prompt": "2 + 3?"}, "response": {"content": "5", "stop": True, "stop_type": "limit"}}, "length"),
+        ({"request": {"prompt": "2 + 3?"}, "response": {"content": "5", "stop": True, "stopped_limit": True}}, "length"),
+        ({"prompt": "2 + 3?", "outputs": [{"text": "5", "token_ids": [1], "finish_reason": "length"}]}, "length"),
+        *[
+            ({"request": CHAT, "response": {"candidates": [{**GEMINI_DUMP["candidates"][0], "finish_reason": reason}]}}, ended)
+            for reason, ended in (("MAX_TOKENS", "length"), (2, "length"), (3, "content_filter"), (1, "stop"), (5, "unknown"))
+        ],
         ({"prompt": "2 + 3?", "completion": "5", "finish_reason": "length"}, "length"),
         ({"messages": [ASKED, {**ANSWER, "stop_reason": "max_tokens"}]}, "length"),
         ({"messages": [ASKED, ANSWER], "finish_reason": "length"}, "length"),
@@ -217,6 +230,10 @@ LANGCHAIN_CALL = {"name": "add", "args": {"a": 2}, "id": "c1", "type": "tool_cal
             "response": {**RESPONSE, "output": [{"type": "function_call", "name": "add", "arguments": '{"a": 2}'}]},
         },
         {"request": CHAT, "response": [chunk({"tool_calls": [{"index": 0, **CALL}]}), chunk({}, "tool_calls")]},
+        *[
+            {"request": CHAT, "response": {"candidates": [{"content": {"parts": [{key: {"name": "add", "args": {"a": 2}}}]}}]}}
+            for key in ("functionCall", "function_call")
+        ],
         {**PROMPTFOO, "response": {"output": [CALL]}},
         {"conversations": [ASKED, {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 2}}'}]},
         {"conversations": [ASKED, {"from": "function_call", "value": '[{"name": "add", "arguments": {"a": 2}}]'}]},
@@ -285,6 +302,7 @@ def test_a_text_beside_the_calls_of_vercels_sdk_and_all_outputs_of_a_span_are_ke
     assert samples[0].teacher == "m"
 
 
+SPAN = {"attributes": {"gen_ai.input.messages": [ASKED], "gen_ai.output.messages": [{**ANSWER, "content": "par"}]}}
 BROKEN = {"code": 502, "message": "upstream gone"}
 
 
@@ -315,6 +333,7 @@ def test_a_system_message_is_kept_wherever_it_is_written(tmp_path: Path) -> None
         {"request": {**CHAT, "system": [{"type": "text", "text": "S"}]}, "response": CLAUDE},
         {"request": {"input": "2 + 3?", "instructions": "S"}, "response": RESPONSE},
         {"request": {"contents": "2 + 3?", "systemInstruction": {"parts": [{"text": "S"}]}}, "response": GEMINI},
+        {"request": {"contents": "2 + 3?", "config": {"system_instruction": "S", "temperature": 0}}, "response": GEMINI},
         {"request": {"prompt": "2 + 3?", "system": "S"}, "response": {**OLLAMA, "response": "5"}},
         {"system": "S", "conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]},
         {"system": "S", "prompt": "2 + 3?", "completion": "5"},
@@ -501,6 +520,10 @@ CUT_TEXTS = (
             },
             "holds files, and only text",
         ),
+        (
+            {"prompt": "What is it?", "prompt_json": None, "response": "A cat.", "attachments": [{"type": "image/png"}]},
+            "holds files, and only text",
+        ),
         ({"prompt": "p", "response": ""}, "the answer is empty"),
         ({"request": CHAT, "response": {"error": {"message": "overloaded"}}}, "the reply is an error: .*overloaded"),
         ({"request": CHAT, "response": {"choices": []}}, "the reply has no answer in it"),
@@ -516,7 +539,26 @@ CUT_TEXTS = (
         ({**PROMPTFOO, "response": {}, "error": "API down"}, "no output: API down"),
         ({"custom_id": "r", "result": {"type": "errored", "error": {"type": "x"}}}, "the batch has no answer to 'r'"),
         ({"key": "r", "error": {"code": 3, "message": "bad"}}, "the batch has no answer to 'r': .*bad"),
-        ({**LANGFUSE, "level": "ERROR", "statusMessage": "429", "input": [ASKED], "output": None}, "no output: 429"),
+        ({**LANGFUSE, "level": "ERROR", "statusMessage": "429", "input": [ASKED], "output": None}, "the call failed: 429"),
+        *[
+            (row, "the call failed: .*boom")
+            for row in (
+                {**LANGFUSE, "level": "ERROR", "statusMessage": "boom", "input": [ASKED], "output": "par"},
+                {"run_type": "llm", "error": "boom", "inputs": CHAT, "outputs": {"output": "par"}},
+                {"op_name": "weave:///x", "inputs": CHAT, "output": "par", "exception": "boom"},
+                {**SPAN, "status": {"code": 2, "message": "boom"}},
+                {**SPAN, "status": {"code": "STATUS_CODE_ERROR", "message": "boom"}},
+                {**SPAN, "status_code": "ERROR", "status_message": "boom"},
+                {"call_type": "acompletion", "messages": [ASKED], "response": "{}", "status": "failure", "error_str": "boom"},
+                {
+                    "call_type": "acompletion",
+                    "messages": json.dumps([ASKED]),
+                    "response": "{}",
+                    "metadata": json.dumps({"status": "failure", "error_information": {"error_message": "boom"}}),
+                },
+            )
+        ],
+        ({"call_type": "acompletion", "messages": json.dumps([ASKED]), "response": "{}"}, "the reply has no answer in it"),
         *[
             ({**row, key: text}, "the log does not hold the whole text: ")
             for text in CUT_TEXTS

@@ -17,7 +17,7 @@ from generate_runs import Notes
 
 from seqdistill.errors import UsageError
 from seqdistill.tasks.prompt_files import load_prompts
-from seqdistill.tasks.templates import PLAIN
+from seqdistill.tasks.templates import PLAIN, Template
 
 
 def test_the_same_prompts_come_from_jsonl_csv_and_parquet(tmp_path: Path) -> None:
@@ -324,3 +324,23 @@ def test_a_hub_configuration_is_named_after_the_data_set(tmp_path: Path, monkeyp
     }.items():
         with pytest.raises(UsageError, match=says):
             load_prompts(source, PLAIN)
+
+
+def test_classes_that_are_numbers_are_read_as_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    names = ClassLabel(names=["World", "Sports"])
+    features = Features({"text": Value("string"), "label": names, "tags": List(names), "n": Value("int64")})
+    rows = {"text": ["a", "b", "c"], "label": [1, 0, -1], "tags": [[0, 1], [], [1]], "n": [1, 0, 1]}
+    (tmp_path / "acme" / "news").mkdir(parents=True)
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "acme" / "news" / "train.parquet")
+    view = {"user": "{{ prompt }} {{ tags }} {{ n }}"}
+    for source in ("acme/news/train.parquet", "hf:acme/news"):
+        notes = Notes()
+        columns = {"prompt": "text", "reference": "label"}
+        prompts = load_prompts(source, Template(None, None, view, view), None, notes, columns)
+        assert [prompt.reference for prompt in prompts] == ["Sports", "World", None]
+        assert prompts[0].messages[0]["content"] == 'a ["World", "Sports"] 1'
+        assert "the column 'label' holds classes by number, which are read as their names: World, Sports" in notes.notes[0]

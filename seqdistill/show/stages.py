@@ -107,7 +107,7 @@ def show_import(console: Console, result: "ImportResult") -> None:
             "new": f"{result.new:,} ({result.known:,} were known"
             + (f", {result.updated:,} of them updated)" if result.updated else ")"),
             "matched": None if result.matched is None else f"{result.matched:,} to the task's prompts or template",
-            "skipped": f"{result.skipped:,} with nothing to learn from" if result.skipped else None,
+            "skipped": f"{result.skipped:,} marked as bad or with nothing to learn from" if result.skipped else None,
             "withdrawn": f"{result.taken_back:,}, corrected or rated below 0" if result.taken_back else None,
             "no finish reason": f"{unended:,}, counted as stop" if unended else None,
             "unreadable": f"{result.unread:,}, see failures.jsonl" if result.unread else None,

@@ -212,8 +212,10 @@ def _part_text(part: Any, where: str) -> str:
         return call_text(call)
     if kind == "tool_result":
         return f"<tool_response>\n{content_text(part.get('content'), where)}\n</tool_response>"
-    if kind == "tool_call_response":  # OpenTelemetry's
-        result = part.get("response", part.get("result"))
+    called = part.get("functionResponse") or part.get("function_response")  # Gemini's
+    if kind == "tool_call_response" or isinstance(called, Mapping):  # OpenTelemetry's
+        held = called if isinstance(called, Mapping) else part
+        result = held.get("response", held.get("result"))
         return _tagged(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False), "tool_response")
     raise UsageError(
         f"{where} holds a part of type {str(kind or ', '.join(map(str, part)))!r}: only text can be learnt",
@@ -237,7 +239,8 @@ def tool_calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def call_in(part: Mapping[str, Any]) -> dict[str, Any] | None:
     """The call in a part of a message's content, whatever API wrote it; None for any other part."""
-    if isinstance(inner := part.get("functionCall") or part.get("toolUse"), Mapping):  # Gemini's, Bedrock Converse's
+    inner = next((part[key] for key in ("functionCall", "function_call", "toolUse") if part.get(key)), None)
+    if isinstance(inner, Mapping):  # Gemini's, Bedrock Converse's
         return {"name": inner.get("name"), "arguments": inner.get("input", inner.get("args"))}
     if part.get("type") not in ("tool_use", "tool_call", "tool-call"):
         return None

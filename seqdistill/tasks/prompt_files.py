@@ -18,7 +18,9 @@ from seqdistill.progress import Progress, Silent
 from seqdistill.reasoning import split_reasoning
 from seqdistill.recipe.reading import nearest
 from seqdistill.records import Message, Prompt, is_hub_source, prompt_id
+from seqdistill.tasks.beside_prompt import check_kept_elsewhere, check_whole, options_beside
 from seqdistill.tasks.brought_files import check_file
+from seqdistill.tasks.marked_turns import marked_turns, prompted_turns
 from seqdistill.tasks.messages import (
     chat_messages,
     content_text,
@@ -51,6 +53,7 @@ REFERENCES = (
     *("answer", "completion", "response", "output", "expected", "expected_output", "expectedOutput", "ground_truth", "target"),
     *("targets", "label", "solution", "summary", "highlights", "gold", "answers"),
 )
+REQUESTS = ("body", "params", "request", "modelInput", "input")  # of a batch's line; the last, of OpenAI's preferences
 ANSWERS_TO = ("output", "response", "answer", "completion")  # of an instruction
 NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
@@ -91,7 +94,7 @@ def load_rows(
     tools = replies = 0
     found: set[str] = set()
     used = variables(template)
-    rows = hub_rows(source) if is_hub_source(source) else read_rows(Path(source), progress)
+    rows = hub_rows(source, progress or Silent()) if is_hub_source(source) else read_rows(Path(source), progress)
     for place, raw in rows:
         row = {str(key).strip(): value for key, value in raw.items()}
         if is_tree_message(row) and (row.get("parent_id") or row["role"] == "assistant"):
@@ -130,11 +133,8 @@ def load_rows(
         say(f"{source}: {tools} rows come with tools, which are not sent: write them into the template, {{{{ tools }}}}")
     if replies:
         say(f"{source}: {replies} messages further down in trees are no prompts by themselves and left out")
-    if column := next((name for name in BESIDE_QUESTIONS if _is_unused(row, name, used | set(columns.values()))), None):
-        say(
-            f"{source}: the column {column!r} is in no prompt; if the question needs it, write it into the template: "
-            f"{{{{ {column} }}}}"
-        )
+    if columns_left_out := _left_out(row, prompt, used | set(columns.values())):
+        say(f"{source}: {columns_left_out}")
     if not any(prompt.reference for prompt, _ in prompts.values()) and (column := _likely(row, REFERENCES, used)):
         say(f'{source}: no row has a reference; is it the column {column!r}? [task] columns = {{ reference = "{column}" }}')
     return list(prompts.values())
@@ -148,6 +148,19 @@ def _likely(row: Mapping[str, Any], names: tuple[str, ...], used: Set[str]) -> s
 def likely_columns(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """The columns of a row that are often the prompt's and the answer's; None for none."""
     return _likely(row, QUESTIONS, set()), _likely(row, REFERENCES, set())
+
+
+def _left_out(row: Mapping[str, Any], prompt: Prompt, used: Set[str]) -> str | None:
+    """What to know of a row's options or text that a question may need and its prompt lacks; None for nothing."""
+    options, texts = options_beside(row)
+    names = options.split(", ") if texts and not all(text in prompt.teacher_messages[-1]["content"] for text in texts) else []
+    names = [] if used & {"row", *names} else names
+    names = names or [name for name in BESIDE_QUESTIONS if _is_unused(row, name, used)][:1]
+    if not names:
+        return None
+    written = " ".join(f"{{{{ {name} }}}}" for name in names)
+    are = f"columns {', '.join(map(repr, names))} are" if len(names) > 1 else f"column {names[0]!r} is"
+    return f"the {are} in no prompt; if the question needs it, write it into the template: {written}"
 
 
 def _is_unused(row: Mapping[str, Any], name: str, used: Set[str]) -> bool:
@@ -191,9 +204,12 @@ def column_value(row: Mapping[str, Any], column: str, without: Any = None) -> An
         return without
     for part in parts:
         held = structured(value)
-        if not isinstance(held, Mapping) or part not in held:
+        if isinstance(held, list) and part.isdecimal() and int(part) < len(held):
+            value = held[int(part)]
+        elif isinstance(held, Mapping) and part in held:
+            value = held[part]
+        else:
             return without
-        value = held[part]
     return value
 
 
@@ -246,6 +262,7 @@ def _check_keys(row: Mapping[str, Any], known: Mapping[str, Any], used: Set[str]
 def _prompt(row: Mapping[str, Any], known: Mapping[str, Any], template: Template, used: Set[str], place: str) -> Prompt:
     check_only_text(row, place)
     content, reference = _prompt_of(row, known, used, place)
+    check_whole([content] if isinstance(content, str) else [turn["content"] for turn in content], place)
     values = {**row, **known, "prompt": content, "reference": reference}
     teacher = render(template, "teacher", values, place)
     student = teacher if template.student == template.teacher else render(template, "student", values, place)
@@ -276,9 +293,13 @@ def _prompt_of(
     system = system_of(own, used | {"instructions", "preamble"}) if not {"system", "system_prompt"} & used else None
     key = next((key for key in ("prompt", "messages") if known.get(key) is not None), "messages")
     value = known.get(key)
-    if value is None and isinstance(body := row.get("body"), Mapping):  # a line of a batch's input
-        value, system = body.get("messages", body.get("input")), system_of(body) or system
+    body = next((row[name] for name in REQUESTS if isinstance(row.get(name), Mapping)), row if "contents" in row else None)
+    if value is None and body is not None:
+        check_kept_elsewhere(body, place)
+        value, system = _requested(body), system_of(body) or system
         key = "prompt" if isinstance(value, str) else "messages"
+    if value is None and "rejected" in row and (chosen := structured(row.get("chosen"))):  # a preference: its conversation
+        value = marked_turns(chosen) if isinstance(chosen, str) else plain_messages(chosen)
     for name in ("conversations", "conversation"):
         if value is None and plain_messages(row.get(name)):
             key, value = name, plain_messages(row[name])
@@ -299,8 +320,9 @@ def _prompt_of(
         if not value.strip():
             raise UsageError(f"{place}: the prompt is empty", "write it or remove the row")
         earlier = history_turns(row, place, used)
-        messages = with_system(joined(earlier, [{"role": "user", "content": value}]), system, place)
-        return (messages if len(messages) > 1 else value), reference
+        asked = prompted_turns(value) or [{"role": "user", "content": value}]
+        messages = with_system(joined(earlier, asked), system, place)
+        return (messages if len(messages) > 1 else messages[0]["content"]), reference
     if not isinstance(held, list):
         column, answers = likely_columns(row)
         named = f'prompt = "{column or "..."}"' + (f', reference = "{answers}"' if answers else "")
@@ -318,17 +340,23 @@ def _prompt_of(
     return messages, reference
 
 
+def _requested(body: Mapping[str, Any]) -> Any:
+    """The messages or the text in a request to an API: a line of a batch's input, or of a preference."""
+    value = next((body[key] for key in ("messages", "input", "contents", "prompt") if body.get(key)), None)
+    if not isinstance(value, list):
+        return value
+    return [{"role": "user", **one} if isinstance(one, Mapping) and "parts" in one else one for one in value]  # Gemini's
+
+
 def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
     """The value under an optional key as text; None for none, for NaN and for blank text.
 
     A whole number is written without a fraction also where a table holds it as 42.0; a truth is `true` or `false`; an object
     is its JSON.
     """
-    value = row.get(key)
-    if isinstance(value, dict) and isinstance(value.get("text"), list) and "answer_start" in value:  # SQuAD's answers
-        value = next(iter(value["text"]), None)
-    if isinstance(value, list) and len(value) == 1 and key in ("reference", "answer"):
-        value = value[0]
+    value = _accepted_first(row.get(key))
+    if isinstance(value, list) and len(value) < 2 and key in ("reference", "answer"):
+        value = next(iter(value), None)
     if isinstance(value, dict) and is_assistant(value) and key == "reference":
         value = content_text(value.get("content"), place)
     if isinstance(value, bool) or (isinstance(value, dict) and key == "reference"):
@@ -338,5 +366,16 @@ def value_text(row: Mapping[str, Any], key: str, place: str) -> str | None:
     elif isinstance(value, int):
         value = str(value)
     if value is not None and not isinstance(value, str):
-        raise UsageError(f"{place}: key {key!r} is not text: {value!r}"[:200], ROW_HINT)
+        several = f'of several answers, name one by its place: [task] columns = {{ {key} = "COLUMN.0" }}'
+        raise UsageError(f"{place}: key {key!r} is not text: {value!r}"[:200], several if isinstance(value, list) else ROW_HINT)
     return value if value and value.strip() else None
+
+
+def _accepted_first(value: Any) -> Any:
+    """The first of the answers that SQuAD, DROP and TriviaQA accept, where a value is theirs; any other value as it is."""
+    if not isinstance(value, dict):
+        return value
+    for key, beside in (("text", "answer_start"), ("spans", "types")):
+        if isinstance(value.get(key), list) and beside in value:
+            return next(iter(value[key]), None)
+    return value["value"] if isinstance(value.get("value"), str) and "aliases" in value else value

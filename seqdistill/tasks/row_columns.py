@@ -47,6 +47,8 @@ def check_only_text(row: Mapping[str, Any], place: str) -> None:
 def system_of(row: Mapping[str, Any], used: Set[str] = frozenset()) -> Any:
     """The system text or its parts beside the messages of a row or a request, unless its column is `used`; None for none."""
     found = next((row[key] for key in SYSTEMS if row.get(key) and key not in used), None)
+    if found is None and isinstance(config := row.get("config"), Mapping):  # of a call of Google's package for Python
+        found = config.get("system_instruction") or config.get("systemInstruction")
     asked = structured(row.get("chat_template_kwargs"))  # SmolTalk 2's
     return found or (asked.get("custom_instructions") if isinstance(asked, Mapping) else None)
 

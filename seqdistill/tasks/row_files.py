@@ -5,6 +5,7 @@ UTF-16, a CSV file also Windows-1252, its fields separated by commas, semicolons
 """
 
 import gzip
+import json
 import lzma
 import math
 import zipfile
@@ -33,7 +34,7 @@ def read_rows(path: Path, progress: Progress | None = None, unread: Unread | Non
         check_readable(path)
         match kind_within(path):
             case ".parquet":
-                yield from _parquet_rows(path)
+                yield from _parquet_rows(path, progress or Silent())
             case ".csv" | ".tsv":
                 yield from csv_rows(path, progress or Silent(), unread)
             case _:
@@ -52,17 +53,19 @@ def _raise(_: str, error: UsageError) -> None:
     raise error
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path, progress: Progress) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with path.open("rb") as file:
+            table = pyarrow.parquet.ParquetFile(file)
+            classes = _classes(_features_in(table.schema_arrow.metadata), str(path), progress)
             number = 0
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=256):
+            for batch in table.iter_batches(batch_size=256):
                 for row in _rows_of(batch, f"{path}:rows {number + 1} to {number + batch.num_rows}"):
                     number += 1
-                    yield f"{path}:row {number}", _from_arrow(row)
+                    yield f"{path}:row {number}", _with_classes(_from_arrow(row), classes)
     except pyarrow.ArrowException as error:
         raise UsageError(f"{path}: not Parquet: {error}", "pass a Parquet file") from None
     except OSError as error:
@@ -78,7 +81,42 @@ def _rows_of(batch: Any, place: str) -> list[dict[str, Any]]:
         raise UsageError(f"{place}: a value that Python does not have: {error}", "write the column as text") from None
 
 
-def hub_rows(source: str) -> Iterator[Row]:
+def _features_in(metadata: Mapping[bytes, bytes] | None) -> Any:
+    """What `datasets` wrote of the columns into a Parquet file; empty for any other file."""
+    try:
+        return json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _classes(features: Any, source: str, progress: Progress) -> dict[str, list[str]]:
+    """The names of the classes that columns hold by number, as features of `datasets` in JSON give them; says so."""
+    found: dict[str, list[str]] = {}
+    for column, feature in (features if isinstance(features, dict) else {}).items():
+        inner = feature.get("feature", feature) if isinstance(feature, dict) else None
+        if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and isinstance(inner.get("names"), list):
+            found[column] = inner["names"]
+            shown = ", ".join(map(str, inner["names"][:5]))
+            progress.note(
+                f"{source}: the column {column!r} holds classes by number, which are read as their names: {shown}"[:200]
+            )
+    return found
+
+
+def _with_classes(row: dict[str, Any], classes: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The row with the names of its classes; a number that is none of them, as -1 where no class is known, is null."""
+
+    def named(value: Any, names: list[str]) -> Any:
+        if isinstance(value, list):
+            return [named(one, names) for one in value]
+        if not isinstance(value, int):
+            return value
+        return names[value] if 0 <= value < len(names) else None
+
+    return {key: named(value, classes[key]) if key in classes else value for key, value in row.items()}
+
+
+def hub_rows(source: str, progress: Progress) -> Iterator[Row]:
     """The rows of hf:OWNER/NAME[/CONFIG][:SPLIT], streamed; without a split, those of `train`."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
@@ -91,8 +129,9 @@ def hub_rows(source: str) -> Iterator[Row]:
         raise UsageError(f"{source}: not the name of a hub data set", "hf:OWNER/NAME[/CONFIG][:SPLIT]")
     try:
         rows = load_dataset(f"{owner}/{dataset}", config or None, split=split, streaming=True)
+        classes = _classes(rows.features.to_dict() if rows.features else {}, source, progress)
         for number, row in enumerate(rows, 1):
-            yield f"{source}:row {number}", _from_arrow(row)
+            yield f"{source}:row {number}", _with_classes(_from_arrow(row), classes)
     except (DatasetsError, ValueError, OSError) as error:
         raise UsageError(
             f"{source}: split {split!r}{f' of {config!r}' if config else ''} cannot be read: {error}"[:600],

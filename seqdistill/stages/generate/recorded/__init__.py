@@ -25,20 +25,10 @@ from seqdistill.records import Prompt, Sample, file_sha256, read_samples, reques
 from seqdistill.rights import check_training_allowed, teachers_in
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.generate.plan import Planned, Teacher, plan_requests
+from seqdistill.stages.generate.recorded.exchange import Exchange, Row, exchanges, has_tools
 from seqdistill.stages.generate.recorded.pairs import Pair, Pairs
 from seqdistill.stages.generate.recorded.replies import NONE_RECORDED, chat_reply, messages_in
-from seqdistill.stages.generate.recorded.rows import (
-    HINT,
-    Exchange,
-    Row,
-    call_in,
-    columns_in,
-    exchanges,
-    exchanges_in,
-    has_tools,
-    opened,
-    takes_back,
-)
+from seqdistill.stages.generate.recorded.rows import HINT, call_in, columns_in, exchanges_in, opened, takes_back
 from seqdistill.stages.generate.recorded.store import Store
 from seqdistill.stages.generate.recorded.views import Views, views_of
 from seqdistill.stages.generate.samples import LOGPROBS, sample_of
@@ -60,7 +50,7 @@ class ImportResult:
     updated: int  # of the known, those whose reference, slice, finish reason or student's view changed
     taken_back: int  # of what was read: corrected later, or rated below 0, in a log of `serve`
     unread: int  # listed with file and line in failures.jsonl
-    skipped: int  # rows that hold nothing to be learnt: weight 0, a trace's spans
+    skipped: int  # rows that hold nothing to be learnt: weight 0, an answer marked as bad, a trace's spans
     without_finish_reason: int  # of the new: taken as `stop`
     matched: int | None  # answers whose prompt the task's prompts or template knew; None where it has neither
     teachers: list[str]
@@ -73,6 +63,7 @@ class _Read:
 
     unread: int = 0
     first_unread: list[Row] = field(default_factory=list)
+    first_hint: str = ""  # what to do about the first of them
     exchanges: int = 0
     skipped: int = 0
     unanswered: int = 0  # requests of batches
@@ -102,7 +93,8 @@ def import_recorded(run: Run, recipe: Recipe, files: Sequence[Path], progress: P
         read = _read(store, files, recipe, views, progress)
         if not read.exchanges:
             first = "".join(f": {one['id']}: {one['message']}" for one in read.first_unread[:1])
-            raise UsageError(f"no recorded completion could be read{first}", HINT)
+            skipped = f"; {read.skipped} rows hold nothing to be learnt, or a bad answer" if read.skipped else ""
+            raise UsageError(f"no recorded completion could be read{first}{skipped}", read.first_hint or HINT)
         stack.enter_context(run.locked("generate"))
         imports = _add_earlier(run, store)
         record = StageRecord(run, "generate", {"imported": True}, {str(file): file for file in files})
@@ -179,6 +171,7 @@ def _read(store: Store, files: Sequence[Path], recipe: Recipe, views: Views, pro
         message = error.message.removeprefix(f"{place}: ")
         row = {"id": place, "prompt_id": None, "sample": None, "error": "unreadable", "message": message}
         store.add_unread(row)
+        read.first_hint = read.first_hint if read.unread else error.hint
         read.unread += 1
         read.first_unread += [row] if read.unread <= NOTED else []
 

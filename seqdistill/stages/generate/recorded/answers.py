@@ -9,7 +9,7 @@ from typing import Any
 
 from seqdistill.engines.replies import as_dict
 from seqdistill.stages.generate.recorded.chats import objects
-from seqdistill.stages.generate.recorded.replies import finish_of, is_call, is_item, is_part
+from seqdistill.stages.generate.recorded.replies import finish_of, is_call, is_item, is_output, is_part
 from seqdistill.stages.generate.recorded.streams import is_chunk
 from seqdistill.tasks.messages import ROLES, is_assistant, is_conversation, role_of
 from seqdistill.tasks.prompt_files import value_text
@@ -42,7 +42,9 @@ BESIDE = {  # what an API's object has beside its text
         "index",
     ),
     *("tool_calls", "function_call", "annotations", "audio", "error", "done", "seed", "cost", "latency", "tokenCount"),
-    *("prompt_token_count", "generation_token_count", "inputTextTokenCount", "results", "outputs", "messages"),
+    *("prompt_token_count", "generation_token_count", "inputTextTokenCount", "results", "outputs", "messages", "model_id"),
+    *("stop", "stop_type", "stopped_limit", "stopped_eos", "stopped_word", "stopping_word", "truncated", "timings"),
+    *("tokens_predicted", "tokens_evaluated", "tokens_cached", "generation_settings", "id_slot", "prompt", "has_new_line"),
 }
 
 
@@ -54,7 +56,7 @@ def is_reply(value: Any) -> bool:
     choices, candidates = objects(value.get("choices")), objects(value.get("candidates"))
     return (
         any(one.keys() & {"message", "delta", "finish_reason"} or ("text" in one and "model" in value) for one in choices)
-        or any(one.keys() & {"content", "finishReason"} for one in candidates)
+        or any(one.keys() & {"content", "finishReason", "finish_reason"} for one in candidates)
         or any(is_assistant(one) and one.keys() & {"content", "value", "parts"} for one in (value, message))
         or (value.get("object") == "response" and isinstance(value.get("output"), list))
         or ("stop_reason" in value and bool(value.keys() & OF_TEXT))
@@ -98,9 +100,10 @@ def _is_of_api(one: Mapping[str, Any]) -> bool:
         or is_part(one)
         or is_call(one)
         or is_item(one)
+        or is_output(one)
         or is_reply(one)
         or is_chunk(one)
-        or isinstance(one.get("generated_text"), str)
+        or isinstance(one.get("generated_text"), (str, list))
         or is_assistant(one.get("message"))
         or {"value", "status"} <= one.keys()  # Argilla's
     )

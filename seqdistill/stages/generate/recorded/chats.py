@@ -1,17 +1,21 @@
 """Conversations as chat programs and collections of them keep them, rewritten as rows that `rows` reads.
 
-Knows the exports of ChatGPT, Claude and Open WebUI, OpenAssistant's trees, votes between two conversations, and turns that are
-one text or pairs. Does not read replies.
+Knows the exports of ChatGPT and Claude, OpenAssistant's trees, votes between two conversations, and turns that are one text or
+pairs; `open_webui` knows that program's. Does not read replies.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from seqdistill.engines.replies import as_dict
+from seqdistill.stages.generate.recorded.open_webui import branch_of, open_webui_chat
 from seqdistill.tasks.marked_turns import marked_turns
 from seqdistill.tasks.messages import is_conversation, plain_messages, structured
 
 Row = dict[str, Any]
+
+_CITATION = re.compile("\ue200[^\ue200\ue201]*\ue201|【\\d+(?::\\d+)?†[^】]*】")  # marks of sources, in ChatGPT's export
 
 
 def _chatgpt(row: Row) -> Row | None:
@@ -21,7 +25,7 @@ def _chatgpt(row: Row) -> Row | None:
         return None
     messages: list[Row] = []
     model, thoughts = None, ""
-    for message in (as_dict(node.get("message")) for node in _branch(nodes, name, "parent")):
+    for message in (as_dict(node.get("message")) for node in branch_of(nodes, name, "parent")):
         content, role = as_dict(message.get("content")), as_dict(message.get("author")).get("role")
         if content.get("content_type") == "thoughts":
             found = [one.get("content") for one in objects(content.get("thoughts"))]
@@ -45,22 +49,13 @@ def _chatgpt(row: Row) -> Row | None:
             call = {"name": str(message["recipient"]), "arguments": "".join(said)}
             messages.append({"role": role, "content": "", "tool_calls": [{"function": call}]})
         elif role in ("user", "assistant", "system", "tool"):
-            text = "".join(said) if all(isinstance(one, str) for one in said) else said
+            text = _CITATION.sub("", "".join(said)) if all(isinstance(one, str) for one in said) else said
             messages.append({"role": role, "content": text, "files": as_dict(message.get("metadata")).get("attachments")})
         if role == "assistant":
             facts = as_dict(message.get("metadata"))
             messages[-1] |= {"finish_reason": as_dict(facts.get("finish_details")).get("type"), "reasoning_content": thoughts}
             model, thoughts = facts.get("model_slug") or model, ""
     return {"messages": messages, "model": model}
-
-
-def _branch(nodes: Mapping[str, Any], name: Any, parent: str) -> list[Row]:
-    """The nodes of a tree from its root to the named one; `parent` is the key of a node's parent. Ends in a circle, too."""
-    branch: list[Row] = []
-    while (node := as_dict(nodes.get(str(name)))) and len(branch) <= len(nodes):
-        branch.insert(0, node)
-        name = node.get(parent)
-    return branch
 
 
 def _claude(row: Row) -> Row | None:
@@ -82,24 +77,6 @@ def _with_attachments(message: Any) -> Any:
     content = message.get("content") or [{"type": "text", "text": message.get("text") or ""}]
     parts = content if isinstance(content, list) else [{"type": "text", "text": str(content)}]
     return {**message, "files": files, "content": [*parts, *({"type": "text", "text": f"\n\n{text}"} for text in found)]}
-
-
-def _open_webui(row: Row) -> Row | None:
-    """A chat of Open WebUI, also as what somebody rated: the branch last seen of its history."""
-    chat = as_dict(structured(row.get("chat")))
-    if "snapshot" in row:
-        chat = as_dict(as_dict(row["snapshot"]).get("chat"))
-        chat = as_dict(chat.get("chat")) or chat
-    history = as_dict(chat.get("history"))
-    branch = _branch(as_dict(history.get("messages")), history.get("currentId"), "parentId")
-    messages = branch or chat.get("messages")
-    if not isinstance(messages, list) or not is_conversation(messages):
-        return None
-    if as_dict(row.get("data")).get("rating") == -1 or messages[-1].get("error"):
-        return {"prompt": messages[:-1], "completion": messages[-1:], "label": False}
-    models = chat.get("models")
-    model = models[0] if isinstance(models, list) and len(models) == 1 else None
-    return {"messages": messages, "model": model, "system": as_dict(chat.get("params")).get("system")}
 
 
 def _thread(row: Row) -> Row | None:
@@ -137,7 +114,7 @@ def _turns(row: Row) -> Row | None:
     return None
 
 
-CHATS: tuple[Callable[[Row], Row | None], ...] = (_chatgpt, _claude, _open_webui, _thread, _vote, _turns)
+CHATS: tuple[Callable[[Row], Row | None], ...] = (_chatgpt, _claude, open_webui_chat, _thread, _vote, _turns)
 
 
 # --- several answers in a row -----------------------------------------------------------------------------------------

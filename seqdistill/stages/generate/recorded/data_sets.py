@@ -24,6 +24,7 @@ ANSWERS = ("response", "answer", "completion", "output", "text", "content")
 MARKS = ("correctness_math_verify", "correctness", "is_correct", "correct", "correctness_llama")  # of each of several answers
 NAMES = re.compile(r"\s*(?:[\w./:-]*[\d_./:][\w./:-]*\s*)+", re.ASCII)  # of documents: ids, files, addresses
 TEXTS = ("page_content", "text", "content", "passage_text")  # of one passage
+NO_ANSWERS = ("proof", "notfound")  # what NuminaMath has in the place of one
 SCORES = ("overall_score", "score", "rating", "reward")
 
 
@@ -97,7 +98,9 @@ def _worked_out(row: Row) -> Row | None:
     if row.keys() & {"messages", "completion", "response", "output", "generations"} or str(answer).strip() == solution.strip():
         return None
     rest = {key: value for key, value in row.items() if key not in ("solution", "answer")}
-    return {**rest, "completion": solution, "reference": row.get("reference") or answer}
+    is_good = str(row.get("solution_is_valid", "yes")).lower() not in ("no", "incomplete")  # NuminaMath's
+    reference = row.get("reference") or (None if answer in NO_ANSWERS else answer)
+    return {**rest, "completion": solution, "reference": reference, **({} if is_good else {"label": False})}
 
 
 def _defined(row: Row) -> Row | None:
@@ -130,7 +133,7 @@ def _asked(row: Row) -> str | None:
 def _answers(row: Row) -> list[tuple[str, Any]] | None:
     """The answers in a row of several, each with its finish reason; None for any other row."""
     answers = row.get("generations", row.get("responses"))
-    if "messages" in row or not _asked(row) or not isinstance(answers, list) or not answers:
+    if row.get("messages") or row.get("chosen") or not _asked(row) or not isinstance(answers, list) or not answers:
         return None
     if not all(isinstance(one, str) for one in answers):
         return None
@@ -187,15 +190,16 @@ def _rated(row: Row) -> list[Row] | None:
 
 
 def _marked(row: Row) -> list[Row] | None:
-    """Several answers to one prompt, of which a list beside them says which are right, or how good each is."""
+    """Several answers to one prompt, of which a list beside them says which are right, how good each is, or whose."""
     if (answers := _answers(row)) is None:
         return None
     marks = _each(row, answers, *MARKS)
-    scores = [-one if isinstance(one, (int, float)) else None for one in _each(row, answers, "ratings", "scores", "rewards")]
+    found = _each(row, answers, "ratings", "rating", "scores", "rewards")
+    scores = [-one if isinstance(one, (int, float)) else None for one in found]
     best = best_rank(scores)
-    if not any(isinstance(one, (bool, int)) for one in marks) and best is None:
+    models = _each(row, answers, "generation_models", "generation_model", "model_names", "models")
+    if not any(isinstance(one, (bool, int)) for one in marks) and best is None and not any(models):
         return None
-    models = _each(row, answers, "generation_models", "models")
     facts = {"prompt": _asked(row), "system": row.get("system_prompt"), "reference": _gold(row)}
     good = [mark is None or bool(mark) for mark in marks]
     return [

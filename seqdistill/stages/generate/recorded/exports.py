@@ -15,6 +15,7 @@ from seqdistill.stages.generate.recorded.traces import (
     OF_MODELS,
     QUESTIONS,
     called,
+    is_span,
     reply_of_messages,
     span,
     span_kind,
@@ -31,8 +32,10 @@ REFERENCES = ("reference", "ground_truth", "expected", "expected_output", "targe
 BRAINTRUST_BESIDE = ("score", "function", "tool", "automation", "facet", "preprocessor", "classifier")
 MARKS = ("label", "correct", "is_correct", "correctness", "correctness_math_verify", "is_good", "accepted")  # beside an answer
 BAD = ("false", "0", "0.0", "no", "bad", "wrong", "incorrect")
+ANSWERS = {"output", "answer", "generation", "solution", "generated_solution", "generated_text"}
 VOTES = ("rating", "feedback", "user_feedback", "thumbs", "vote")
 DOWN = ("-1", "-1.0", "down", "thumbs_down", "thumbsdown", "thumbs down", "dislike", "bad", "negative")
+FAILED_CODES = ("ERROR", "STATUS_CODE_ERROR", "2", "2.0")  # of a span
 NOT_ANSWERS = ("tool", "retriever", "prompt", "parser", "embedding")  # runs of LangSmith that no model answered
 
 
@@ -50,20 +53,31 @@ def is_beside(row: Mapping[str, Any]) -> bool:
         return True
     if as_dict(row.get("span_attributes")).get("type") in BRAINTRUST_BESIDE:
         return True
-    if is_marked_bad(row):
+    if is_marked_bad(row) or is_failed_test(row):
         return True
     return span_kind(row) not in (None, *OF_MODELS)
 
 
+def is_failed_test(row: Mapping[str, Any]) -> bool:
+    """Whether an answer did not pass the tests of the evaluation that it is a row of: Promptfoo's, OpenAI's."""
+    of_promptfoo = "raw" in as_dict(row.get("prompt")) and row.get("success") is False and not row.get("error")
+    is_answered = as_dict(structured(row.get("response"))).get("output") not in (None, "") and of_promptfoo
+    return bool(is_answered) or (row.get("object") == "eval.run.output_item" and row.get("status") == "fail")
+
+
 def is_marked_bad(row: Mapping[str, Any]) -> bool:
     """Whether a row with a prompt and its answer says that the answer is wrong, or that somebody found it bad."""
+    votes = [str(row.get(key)).strip().lower() for key in VOTES]
+    is_wrong = any(str(row.get(key)).strip().lower() in BAD for key in ("is_correct", "correctness", "is_good"))
     answer = next((row[key] for key in ("completion", "response") if key in row), None)
     if isinstance(turns := row.get("messages", row.get("conversations")), list) and turns and answer is None:
-        return any(str(row.get(key)).lower() == "false" for key in ("label", "kto_tag"))
+        is_wrong = is_wrong or any(str(row.get(key)).lower() == "false" for key in ("label", "kto_tag"))
+        return is_wrong or any(vote in DOWN for vote in votes)
+    if answer is None and row.keys() & {*QUESTIONS, "problem"} and row.keys() & ANSWERS:
+        return is_wrong  # `label` and `correct` may be the question's own beside an answer of another name
     if answer is None or not row.keys() & {*QUESTIONS, "problem"}:
         return False
     marks = [str(row[key]).strip().lower() for key in MARKS if key in row and row[key] not in (answer, row.get("reference"))]
-    votes = [str(row.get(key)).strip().lower() for key in VOTES]
     said = str(answer).strip().lower()  # a label that begins the answer is the answer to a question
     return any(mark in BAD and not said.startswith(mark) for mark in marks) or any(vote in DOWN for vote in votes)
 
@@ -76,9 +90,38 @@ def rows_within(row: Row) -> list[Row] | None:
     return None
 
 
+FAILED = "failed call"  # the only key of a row whose call failed: why
+
+
+def failure_of(row: Mapping[str, Any]) -> str | None:
+    """Why the call in a row of a log or a trace failed, where the tool says that it did: what it holds is no whole answer."""
+    status, level = row.get("status"), str(row.get("level")).upper()
+    code = str(as_dict(status).get("code", as_dict(status).get("status_code", row.get("status_code")))).upper()
+    said = as_dict(status).get("message") or row.get("status_message") or row.get("statusMessage")
+    metadata = as_dict(structured(row.get("metadata")))
+    if row.get("traceId", row.get("trace_id")) and level == "ERROR":  # Langfuse
+        return str(said or "error")
+    if span_kind(row) is not None or is_span(row):
+        return str(said or "error") if code in FAILED_CODES else None
+    if "run_type" in row and row.get("error"):  # LangSmith
+        return str(row["error"])
+    if "op_name" in row and row.get("exception"):  # Weave
+        return str(row["exception"])
+    if "call_type" in row and "failure" in (status, metadata.get("status")):  # LiteLLM
+        return str(row.get("error_str") or metadata.get("error_information") or row.get("response") or "failure")
+    return None
+
+
 def rewritten(row: Row) -> Row:
-    """The row in a form that `rows` reads, where it is an export of a known tool; any other row as it is."""
-    for read in () if is_beside(row) else EXPORTS:
+    """The row in a form that `rows` reads, where it is an export of a known tool; any other row as it is.
+
+    Of a call that failed, nothing is left but why.
+    """
+    if is_beside(row):
+        return row
+    if (failure := failure_of(row)) is not None:
+        return {FAILED: failure}
+    for read in EXPORTS:
         if (found := read(row)) is not None:
             return {key: value for key, value in found.items() if value is not None}
     return row
@@ -221,6 +264,8 @@ def _llm_log(row: Row) -> Row | None:
     if not isinstance(row.get("response"), str) or not ({"prompt_json", "response_json"} & row.keys()):
         return None
     request = asked if asked.get("messages") else {"prompt": row.get("prompt"), "system": row.get("system")}
+    if isinstance(files := row.get("attachments"), list) and files:
+        request = {"messages": [{"role": "user", "content": row.get("prompt"), "files": files}]}  # which are refused
     reply = {"role": "assistant", "content": row["response"], "finish_reason": answered.get("finish_reason")}
     return {**row, "id": None, "request": request, "response": {**reply, "usage": answered.get("usage")}}
 

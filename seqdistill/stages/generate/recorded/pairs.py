@@ -13,7 +13,7 @@ from typing import Any
 
 from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
-from seqdistill.stages.generate.recorded.rows import Row, reply_of, request_of
+from seqdistill.stages.generate.recorded.exchange import Row, reply_of, request_of
 from seqdistill.stages.generate.recorded.store import Store
 from seqdistill.stages.generate.recorded.streams import assembled, is_chunk, is_last
 from seqdistill.tasks.messages import is_tree_message

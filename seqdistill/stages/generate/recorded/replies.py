@@ -24,9 +24,9 @@ from seqdistill.engines.replies import (
 from seqdistill.engines.usage import ANSWER_TOKENS, PROMPT_TOKENS, count, reported, usage_of
 from seqdistill.errors import UsageError
 from seqdistill.records import Message
-from seqdistill.stages.generate.recorded.beside_prompt import check_kept_elsewhere
 from seqdistill.stages.generate.recorded.chats import objects
-from seqdistill.stages.generate.recorded.streams import assembled, is_event_stream
+from seqdistill.stages.generate.recorded.streams import assembled, in_camel_case, is_event_stream
+from seqdistill.tasks.beside_prompt import check_kept_elsewhere
 from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     TEXT_PARTS,
@@ -60,9 +60,18 @@ PRINTED = re.compile(  # an SDK's object
     r"\((?:id|choices|content|candidates)=|content='.*' (?:additional_kwargs|response_metadata)=\{",
     re.DOTALL,
 )
-USAGES = ("usage", "usageDetails", "tokenUsage", "usage_details", "token_usage", "usage_metadata")
-LOGGED_PROMPT_TOKENS = (*PROMPT_TOKENS, "prompt_token_count", "inputTextTokenCount", "inputTokenCount", "tokens_in")
-LOGGED_ANSWER_TOKENS = (*ANSWER_TOKENS, "generation_token_count", "outputTokenCount", "tokens_out", "tokenCount")
+GEMINI_FINISHES = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY", 4: "RECITATION", 6: "LANGUAGE", 7: "BLOCKLIST"}
+GEMINI_FINISHES |= {8: "PROHIBITED_CONTENT", 9: "SPII", 10: "MALFORMED_FUNCTION_CALL"}
+USAGES = ("usage", "usageDetails", "tokenUsage", "usage_details", "token_usage", "usage_metadata", "details")
+LLAMA_CPP_FINISHES = {"eos": "stop", "word": "stop", "limit": "length"}
+LOGGED_PROMPT_TOKENS = (
+    *(*PROMPT_TOKENS, "prompt_token_count", "inputTextTokenCount", "inputTokenCount", "tokens_in"),
+    *("tokens_evaluated", "input_token_count"),
+)
+LOGGED_ANSWER_TOKENS = (
+    *(*ANSWER_TOKENS, "generation_token_count", "outputTokenCount", "tokens_out", "tokenCount"),
+    *("tokens_predicted", "generated_token_count", "generated_tokens"),
+)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -139,6 +148,8 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
             return _reply({"content": reply}, None, {})
         if reply and all(isinstance(one, Mapping) and is_call(one) for one in reply):
             return _reply({"tool_calls": reply}, "tool_calls", {})
+        if reply and all(map(is_output, reply)):
+            return _chat({"choices": reply})
         answers = [one for one in reply if is_assistant(one) or (isinstance(one, Mapping) and "generated_text" in one)]
         return chat_reply(answers[-1], place) if answers else None
     if not isinstance(reply, Mapping):
@@ -146,9 +157,12 @@ def chat_reply(reply: Any, place: str) -> Reply | None:
     if is_assistant(reply):
         facts = {**as_dict(reply.get("response_metadata")), **reply}  # the former is LangChain's
         return {"model": facts.get("model") or facts.get("model_name"), **_reply(reply, finish_of(facts), facts)}
+    if isinstance(turns := reply.get("generated_text"), list):  # of a pipeline of transformers
+        return chat_reply(turns, place)
     for key in ("generated_text", "generation", "text", "completion", "content", "answer", "output", "outputText"):
         if isinstance(text := reply.get(key), str) and text.strip():
-            return _reply({**reply, "content": text}, finish_of(reply), reply)
+            model = reply.get("model") or reply.get("model_id")
+            return {"model": model, **_reply({**reply, "content": text}, finish_of(reply), reply)}
     if answers := [one for one in objects(reply.get("messages")) if is_assistant(one)]:
         return chat_reply({**{key: value for key, value in reply.items() if key != "messages"}, **answers[-1]}, place)
     for key in ("results", "outputs"):  # Titan, Mistral on Bedrock
@@ -162,6 +176,7 @@ def api_reply(reply: Any, place: str) -> Reply | None:
     reply = whole_reply(reply, place)
     if not isinstance(reply, Mapping):
         return None
+    reply = in_camel_case(reply)
     for read in READERS:
         if (found := read(reply)) is not None:
             return {"model": reply.get("model") or reply.get("modelVersion"), **found}
@@ -232,11 +247,17 @@ def _gemini(reply: Mapping[str, Any]) -> Reply | None:
     if not isinstance(candidates, list) or not candidates:
         return None
     choices = [
-        {"message": _message({"content": as_dict(one.get("content")).get("parts")}), "finish_reason": one.get("finishReason")}
+        {"message": _message({"content": as_dict(one.get("content")).get("parts")}), "finish_reason": _gemini_finish(one)}
         for one in candidates
         if isinstance(one, Mapping)
     ]
     return {"choices": choices, "usage": usage_in({"usage": reply.get("usageMetadata")})}
+
+
+def _gemini_finish(candidate: Mapping[str, Any]) -> Any:
+    """Why a candidate ended, also where it is the number that the older package for Python writes."""
+    reason = candidate.get("finishReason")
+    return GEMINI_FINISHES.get(reason, "other") if isinstance(reason, int) else reason
 
 
 def _converse(reply: Mapping[str, Any]) -> Reply | None:
@@ -272,6 +293,13 @@ def is_call(one: Mapping[str, Any]) -> bool:
     )
 
 
+def is_output(one: Any) -> bool:
+    """Whether an object is one of the outputs of vLLM's own package: a text with its tokens."""
+    return (
+        isinstance(one, Mapping) and isinstance(one.get("text"), str) and bool(one.keys() & {"token_ids", "cumulative_logprob"})
+    )
+
+
 def is_item(one: Mapping[str, Any]) -> bool:
     """Whether an object is an item of the output of the Responses API."""
     kind = str(one.get("type"))
@@ -284,7 +312,11 @@ def is_item(one: Mapping[str, Any]) -> bool:
 def finish_of(row: Mapping[str, Any]) -> Any:
     """The finish reason that a reply or a row has under any of its names; None for none."""
     keys = ("finish_reason", "stop_reason", "done_reason", "finishReason", "stopReason", "completionReason")
-    return next((row[key] for key in keys if row.get(key)), None)
+    if (found := next((row[key] for key in keys if row.get(key)), None)) is not None:
+        return found
+    if (ended := str(row.get("stop_type"))) in LLAMA_CPP_FINISHES or row.get("stopped_limit") is True:
+        return LLAMA_CPP_FINISHES.get(ended, "length")
+    return as_dict(row.get("details")).get("finish_reason")  # TGI's
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:

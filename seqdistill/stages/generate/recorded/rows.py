@@ -6,28 +6,36 @@ and LiteLLM. Does not pair rows with each other; `pairs` does.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from seqdistill.engines import Completion
 from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
-from seqdistill.records import Message
-from seqdistill.stages.generate.recorded.answers import is_reply, is_request, left_out, written
-from seqdistill.stages.generate.recorded.beside_prompt import check_options, check_whole
-from seqdistill.stages.generate.recorded.exports import is_beside, rewritten, rows_within
+from seqdistill.stages.generate.recorded.answers import is_reply, is_request, written
+from seqdistill.stages.generate.recorded.exchange import (
+    ANSWERS,
+    CONVERSATIONS,
+    EXPECTED,
+    REPLIES,
+    REQUESTS,
+    Exchange,
+    Row,
+    conversation_of,
+    exchanges,
+    listed,
+    reply_of,
+    request_of,
+)
+from seqdistill.stages.generate.recorded.exports import FAILED, is_beside, rewritten, rows_within
 from seqdistill.stages.generate.recorded.replies import (
-    PRINTED,
-    Reply,
     api_reply,
     chat_reply,
-    completions_of,
     finish_of,
     messages_in,
     usage_in,
     whole_reply,
 )
 from seqdistill.stages.generate.recorded.unknown import unknown
+from seqdistill.tasks.beside_prompt import check_options
 from seqdistill.tasks.marked_turns import prompted_turns
 from seqdistill.tasks.messages import (
     chat_messages,
@@ -39,39 +47,15 @@ from seqdistill.tasks.messages import (
     structured,
     with_system,
 )
-from seqdistill.tasks.prompt_files import column_value, has_column, value_text
+from seqdistill.tasks.prompt_files import column_value, has_column
 from seqdistill.tasks.row_columns import check_only_text, ends_with, has_input, history_turns, instruction_text, system_of
-
-Row = dict[str, Any]
 
 HINT = (
     'a line is {"request": {...}, "response": {...}}, a line of a batch input or output file, '
     '{"prompt": ..., "completion": ...}, {"messages": [...]} or one of the other kinds in the README'
 )
-CONVERSATIONS = ("messages", "conversations", "conversation", "chosen_messages", "chat_messages", "contents")
-REQUESTS = (
-    *("request", "request_body", "requestBody", "modelInput", "proxy_server_request", "params", "body"),
-    *("function_kwargs", "reqPayload", "full_request"),
-)
-REPLIES = (
-    *("response", "response_body", "responseBody", "modelOutput", "reply", "result", "request_response"),
-    *("respPayload", "completion_message", "full_response"),
-)
 TEXTS = ("question", "query", "input_text", "problem", "user_input", "user_prompt", "user_message", "text_input")  # are text
 PROMPTS = ("prompt", "question", "query", "input", "inputs", *TEXTS[2:])
-ANSWERS = (
-    *("completion", "response", "output", "outputs", "chosen", "generated_text", "generation", "answer", "output_text"),
-    *("targets", "solution", "actual_output", "model_output", "model_response", "model_answer", "prediction"),
-)
-EXPECTED = (
-    "expected_output",
-    "expectedOutput",
-    "expected",
-    "ideal",
-    "target",
-    "ground_truth",
-)  # where there is no other answer
-GOLD = ("ground_truth", "expected_output", "expectedOutput", "expected", "ideal", "gold", "correct_answer")  # beside an answer
 THOUGHTS = (
     "reasoning",
     "reasoning_content",
@@ -109,25 +93,6 @@ PLAIN = {
     "id",
     "model",
 }
-MODELS = (
-    *("model", "teacher", "providedModelName", "provided_model_name", "internalModel", "request_model", "modelId"),
-    *("model_name", "ai_model"),
-)
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One recorded answer and what it answers."""
-
-    place: str  # "file:line"
-    model: str | None
-    messages: list[Message]  # the prompt as it was logged
-    completion: Completion  # finish_reason is NONE_RECORDED where the log has none
-    prompt_id: str | None = None  # the row's own
-    reference: str | None = None
-    slice: str | None = None
-    group: str | None = None
-    left_out: tuple[str, ...] = ()  # fields of the answer's object that are not in its text
 
 
 def opened(raw: Mapping[str, Any], columns: Mapping[str, str]) -> list[Row]:
@@ -160,7 +125,7 @@ def _plain(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     for key, value in row.items():
         if isinstance(value, str) and value.lstrip()[:6].startswith(("[", "{", "array(")):
             held = structured(value)
-            if _is_structure(key, held):
+            if _is_structure(key, held) or (key == "response" and "call_type" in row):  # the latter is LiteLLM's reply
                 row[key] = held
     return row
 
@@ -203,6 +168,8 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     """
     if is_beside(row):
         return []
+    if FAILED in row:
+        raise UsageError(f"{place}: the call failed: {row[FAILED][:200]}")
     check_only_text(row, place)
     asked = next((row[name] for name in (*PROMPTS, "instruction", "ctx") if isinstance(row.get(name), str)), None)
     check_options(row, asked, place)
@@ -228,7 +195,7 @@ def exchanges_in(row: Row, place: str) -> list[Exchange] | None:
     whole = api_reply({key: value for key, value in row.items() if key != "error"}, place)
     if whole is not None and (messages := messages_in(request or row, place)):
         return exchanges(messages, whole, row, place, row)
-    if request is None and (conversation := _conversation(row)) is not None:
+    if request is None and (conversation := conversation_of(row)) is not None:
         return list(_conversations_answer(row, conversation, place))
     if request is None and (found := _prompt_and_answer(row, place)) is not None:
         return found
@@ -249,67 +216,8 @@ def _check_status(row: Row, place: str) -> None:
         raise UsageError(f"{place}: the reply is an error of status {status}: {json.dumps(said, default=str)[:200]}")
 
 
-def has_tools(row: Row) -> bool:
-    """Whether the request in a row, or a row that is one, names tools."""
-    request = as_dict(request_of(row))
-    return any(held[key] not in ("[]", "{}") for held in (row, request) for key in ("tools", "functions") if held.get(key))
-
-
-def request_of(row: Row) -> Any:
-    """The request in a row that keeps it under a key of its own; None for any other row."""
-    request = next((row[key] for key in REQUESTS if isinstance(row.get(key), dict) and row[key]), None)
-    inner = structured(request.get("body")) if request else None
-    return inner if isinstance(inner, dict) else request
-
-
-def reply_of(row: Row) -> Any:
-    """The reply that a row keeps under a key of its own: an object, a stream's chunks, or text; None for any other row."""
-    reply = next((row[key] for key in REPLIES if row.get(key) not in (None, "", {}, [])), None)
-    if isinstance(reply, dict) and isinstance(structured(reply.get("body")), dict):
-        return structured(reply["body"])
-    if isinstance(reply, dict) and reply.get("type") == "succeeded":  # a line of an Anthropic batch
-        return reply.get("message")
-    return reply
-
-
 def _is_request(row: Row) -> bool:
     return "model" in row and bool(row.keys() & {"messages", "input", "contents", "prompt"})
-
-
-def exchanges(
-    messages: list[Message] | None, reply: Reply | None, row: Row, place: str, raw: Any = None, *, plain: bool = False
-) -> list[Exchange]:
-    """The exchange of each choice of a reply; `plain` rows may name their prompt by an id of their own."""
-    if reply is None:
-        raise UsageError(f"{place}: the reply has no answer in it: {json.dumps(raw)[:120]}")
-    if messages and messages[-1]["role"] == "assistant" and isinstance(raw, dict) and "stop_reason" in raw:
-        messages, reply = _with_prefill(messages, reply)
-    if not messages or messages[-1]["role"] != "user":
-        raise UsageError(f"{place}: there is no prompt: no user message before the answer")
-    if not any(isinstance(tokens, int) for tokens in reply["usage"].values()):
-        reply = {**reply, "usage": usage_in(row)}
-    completions = completions_of(reply, raw if isinstance(raw, dict) else row)
-    said = [text for one in completions for text in (one.content, one.reasoning)]
-    check_whole([*(str(one["content"]) for one in messages), *said], place)
-    if printed := next((one.content for one in completions if PRINTED.match(one.content)), None):
-        raise UsageError(f"{place}: an object as Python prints it, and not its JSON: {printed[:60]}", "log its model_dump()")
-    if not any(one.content.strip() or one.reasoning or one.tool_calls for one in completions) and plain:
-        raise UsageError(f"{place}: the answer is empty")
-    model = reply.get("model") or next((row[key] for key in MODELS if row.get(key)), None) or _request_model(row)
-    name = value_text(row, "prompt_id", place) or value_text(row, "id", place) if plain else value_text(row, "prompt_id", place)
-    group = None if isinstance(row.get("group"), (dict, list)) else value_text(row, "group", place)  # what a log has is its own
-    others = tuple(left_out(raw)) if raw is not row else ()
-    known = (name, _reference(row, place), value_text(row, "slice", place), group, others)
-    return [Exchange(place, str(model) if model else None, messages, completion, *known) for completion in completions]
-
-
-def _reference(row: Row, place: str) -> str | None:
-    if row.get("reference") is not None:
-        return value_text(row, "reference", place)
-    keys = GOLD if (messages := _conversation(row)) is None else (*GOLD, "answer", "target")
-    gold = next((row[key] for key in keys if isinstance(row.get(key), (str, int, float))), None)
-    has_answer = messages is not None or row.keys() & {*ANSWERS, *REPLIES, "choices", "candidates", "message"}
-    return value_text({"reference": gold}, "reference", place) if has_answer else None
 
 
 def _beside(row: Row) -> dict[str, Any]:
@@ -323,18 +231,6 @@ def _is_switch(value: Any) -> bool:
     return not isinstance(value, (str, list, dict)) or str(value).strip().lower() in NO_REASONING
 
 
-def _request_model(row: Row) -> Any:
-    beside = next((as_dict(row.get(key)) for key in ("metadata", "prompt") if as_dict(row.get(key)).get("model")), {})
-    return as_dict(request_of(row)).get("model") or beside.get("model")
-
-
-def _with_prefill(messages: list[Message], reply: Reply) -> tuple[list[Message], Reply]:
-    """The prompt without the beginning of the answer that a request to Anthropic may hold, and the whole answer."""
-    begun = messages[-1]["content"]
-    choices = [{**one, "message": {**one["message"], "content": begun + one["message"]["content"]}} for one in reply["choices"]]
-    return messages[:-1], {**reply, "choices": choices}
-
-
 # --- the shapes -------------------------------------------------------------------------------------------------------
 
 
@@ -343,7 +239,7 @@ def _promptfoo(row: Row, place: str) -> list[Exchange]:
     output = response.get("output")
     if output in (None, ""):
         raise UsageError(f"{place}: no output: {str(response.get('error') or row.get('error') or 'empty')[:200]}")
-    held = structured(raw)
+    held = _chat_in(raw)
     output = written(output) if isinstance(output, list) else output
     content = output if isinstance(output, (str, list)) else json.dumps(output, ensure_ascii=False)
     if isinstance(content, list) and (reply := chat_reply(content, place)) is not None:  # calls of tools
@@ -355,29 +251,25 @@ def _promptfoo(row: Row, place: str) -> list[Exchange]:
         )
     provider = row.get("provider")
     model = provider.get("id") if isinstance(provider, dict) else provider
-    checks = [*_listed(as_dict(row.get("testCase")).get("assert")), *_listed(row.get("assert"))]
+    checks = [*listed(as_dict(row.get("testCase")).get("assert")), *listed(row.get("assert"))]
     wanted = next((one.get("value") for one in checks if as_dict(one).get("type") == "equals"), None)
     facts = {"reference": row.get("reference") or (wanted if isinstance(wanted, str) else None)}
     facts |= {key: row.get(key) for key in ("slice", "group")}
-    messages = messages_in(held if is_conversation(held) else {"prompt": raw}, place)
+    messages = messages_in(held if is_conversation(held) or is_request(held) else {"prompt": raw}, place)
     return exchanges(messages, reply, {**row, "model": model, "id": None, **facts}, place)
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _chat_in(raw: Any) -> Any:
+    """The messages or the request that a prompt of Promptfoo holds as JSON or YAML; a prompt that is a text as it is."""
+    if not isinstance(raw, str) or not raw.lstrip().startswith("- role:"):
+        return structured(raw)
+    import yaml
 
-
-def _conversation(row: Row) -> list[Any] | None:
-    """The messages of a row that has the assistant's answer among them, and no other answer."""
-    value = next((row[key] for key in CONVERSATIONS if row.get(key)), None)
-    value = row.get("chosen") if value is None and "prompt" not in row else value
-    value = value.get("messages") if isinstance(value, dict) else value
-    if not isinstance(value, list):
-        return None
-    chosen = row.keys() & {"completion", "choices", "candidates"} or isinstance(row.get("message"), dict)
-    beside = any(row.get(key) not in (None, "", [], {}) for key in (*ANSWERS, *EXPECTED))
-    chosen = chosen or reply_of(row) is not None or (beside and not is_assistant(value[-1]))
-    return value if not chosen and any(is_assistant(one) for one in value) else None
+    try:
+        held = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        return raw
+    return held if is_conversation(held) and all("content" in one for one in held) else raw
 
 
 def _conversations_answer(row: Row, messages: list[Any], place: str) -> Iterator[Exchange]:

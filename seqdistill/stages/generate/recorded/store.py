@@ -12,7 +12,7 @@ from typing import Any
 
 from seqdistill.engines import Completion
 from seqdistill.records import Message, Prompt, Sample, fingerprint
-from seqdistill.stages.generate.recorded.rows import Exchange
+from seqdistill.stages.generate.recorded.exchange import Exchange
 
 CACHE_KIB = 8192
 TABLES = """

@@ -14,6 +14,18 @@ from seqdistill.records import from_json
 
 NO_END = "unknown"  # the finish_reason of a stream that stopped without one
 FIELDS = ("data:", "event:", "id:", "retry:", ":")  # begin the lines of an event stream; the last is a comment
+GEMINI_NAMES = {  # as Google's packages for Python write them
+    **{f"{name}_token_count": f"{name}TokenCount" for name in ("prompt", "candidates", "thoughts", "total")},
+    "cached_content_token_count": "cachedContentTokenCount",
+    "usage_metadata": "usageMetadata",
+    "model_version": "modelVersion",
+    "finish_reason": "finishReason",
+    "function_call": "functionCall",
+    "inline_data": "inlineData",
+    "file_data": "fileData",
+    "executable_code": "executableCode",
+    "code_execution_result": "codeExecutionResult",
+}
 EVENTS = ("message_start", "content_block_", "message_delta", "message_stop", "ping", "response.")
 
 
@@ -56,7 +68,7 @@ def assembled(stream: Any) -> dict[str, Any] | None:
         return assembled(inner) if inner is not None else None
     if not isinstance(stream, list):
         return None
-    chunks = [one for one in stream if not _is_error(one)]
+    chunks = [in_camel_case(one) for one in stream if not _is_error(one)]
     if any(_has_candidates(one) for one in chunks) and all(
         _has_candidates(one) or "usageMetadata" in as_dict(one) for one in chunks
     ):
@@ -109,7 +121,25 @@ def _objects_in(text: str) -> list[Any]:
 
 
 def _has_candidates(one: Any) -> bool:
-    return any(candidate.keys() & {"content", "finishReason"} for candidate in _objects(as_dict(one).get("candidates")))
+    return any(
+        candidate.keys() & {"content", "finishReason", "finish_reason"}
+        for candidate in _objects(as_dict(one).get("candidates"))
+    )
+
+
+def in_camel_case(reply: Any) -> Any:
+    """A reply of Gemini with the names of its API in place of those of Google's Python packages; other values as they are."""
+    return _renamed(reply) if _has_candidates(reply) or as_dict(reply).get("usage_metadata") else reply
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_renamed(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        GEMINI_NAMES.get(key, key): one if key == "args" else _renamed(one) for key, one in value.items() if one is not None
+    }
 
 
 def _events(text: str) -> list[Any]:

@@ -60,6 +60,11 @@ def span_kind(row: Mapping[str, Any]) -> Any:
     return next((facts[key] for key in SPAN_KINDS if facts.get(key)), None)
 
 
+def is_span(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a span of OpenTelemetry, whatever wrote it."""
+    return bool(_attributes(row))
+
+
 def called(row: Row) -> Row | None:
     """A run or an example of LangSmith; LangChain's own form of messages."""
     return _put_and_got(as_dict(structured(row.get("inputs"))), as_dict(structured(row.get("outputs"))), row.get("model"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import TaskConfig
 from seqdistill.records import Message, Prompt, prompt_id
-from seqdistill.stages.generate.recorded.rows import Exchange
+from seqdistill.stages.generate.recorded.exchange import Exchange
 from seqdistill.tasks.other_view import OtherView, backwards, views_key
 from seqdistill.tasks.prompt_files import load_rows
 from seqdistill.tasks.templates import load_template

@@ -1,13 +1,12 @@
 """What belongs to a prompt and is not in it: options of a question, a table, turns and documents that the API keeps elsewhere.
 
-An answer to only a part of its prompt teaches what nobody can know. Does not know how a prompt or a reply is written.
+An answer to only a part of its prompt teaches what nobody can know, and costs money. Does not know how a prompt is written.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
 
 OPTIONS = ("choices", "options", "endings", "answer_choices")
@@ -38,7 +37,7 @@ def check_whole(texts: Iterable[str | None], place: str) -> None:
 
 def check_options(row: Mapping[str, Any], asked: str | None, place: str) -> None:
     """Raises UsageError for a question whose options or table are beside it: one of them as the answer says nothing alone."""
-    key, texts = _options(row)
+    key, texts = options_beside(row)
     if asked is not None and not all(text in asked for text in texts):
         raise UsageError(
             f"{place}: the options in {key!r} are not in the prompt: {texts!r}"[:200], "write them into the prompt"
@@ -47,7 +46,7 @@ def check_options(row: Mapping[str, Any], asked: str | None, place: str) -> None
         raise UsageError(f"{place}: the 'table' is not in the prompt: {table!r}"[:200], "write it into the prompt")
 
 
-def _options(row: Mapping[str, Any]) -> tuple[str, list[str]]:
+def options_beside(row: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The options of a question and the name of their column or columns; none for a row without any."""
     key = next((key for key in OPTIONS if row.get(key)), None)
     if key is None:
@@ -75,8 +74,8 @@ def check_kept_elsewhere(request: Mapping[str, Any], place: str) -> None:
     context = request.get("context")
     if isinstance(context, list) and context and isinstance(context[0], int) and "done" not in request:
         held["context"] = context[:8]  # Ollama's earlier turns, as tokens; in a reply, those of this one, too
-    stored = as_dict(request.get("prompt"))
-    if "id" in stored and not stored.keys() & {"messages", "content", "prompt", "raw"}:
+    stored = request.get("prompt")
+    if isinstance(stored, Mapping) and "id" in stored and not stored.keys() & {"messages", "content", "prompt", "raw"}:
         held["prompt"] = stored
     if held:
         key, value = next(iter(held.items()))
