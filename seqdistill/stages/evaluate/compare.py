@@ -15,6 +15,7 @@ from seqdistill.records import Prompt, read_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.conditions import check_conditions
+from seqdistill.stages.evaluate.contestants import is_evaluated
 from seqdistill.stages.evaluate.regressions import cut
 from seqdistill.stages.evaluate.scores import described, margin_points
 from seqdistill.stages.evaluate.shown import counterpart, percent, point, points
@@ -80,10 +81,17 @@ class Comparison:
 def compare(run: Run, other: Run, recipe: Recipe) -> Comparison:
     """Compares the student of `run` with that of `other` on the test prompts that both answered, at [eval] margin.
 
-    Raises UsageError where one of them has no finished eval, and for what cannot be compared: another template, no prompt in
-    common, one id for two prompts, another metric, or answers of different teachers as the measure.
+    Raises UsageError where one of them has no finished eval, or has been trained again since, and for what cannot be compared:
+    another template, no prompt in common, one id for two prompts, another metric, or answers of different teachers as the
+    measure.
     """
     here, there = _Written.of(run), _Written.of(other)
+    for one in (run, other):
+        if is_evaluated(one, recipe) is False:
+            raise UsageError(
+                f"{one.path}: its eval is of an earlier student: the run was trained again since",
+                f"run `seqdistill eval {one.shell}` first",
+            )
     if here.template != there.template:
         raise UsageError(
             f"{run.path} and {other.path} were evaluated with different task templates: their students saw different prompts",
