@@ -218,7 +218,7 @@ def _behaviour(scores: Scores) -> Iterator[str]:
     if stopped:
         low = f" (less than the {STOPS_WANTED:g}% wanted)" if stopped["value"] < STOPS_WANTED else ""
         parts.append(f"stops by itself on {percent(stopped, unit='%')} of the prompts{low}")
-    if student["length_ratio"]:
+    if student["length_ratio"] and student["length_ratio"]["value"] is not None:
         parts.append(f"writes {student['length_ratio']['value']:.2f} times the teacher's length")
     if student["parameters"] and teacher.get("parameters"):
         parts.append(f"has {100 * student['parameters'] / teacher['parameters']:.0f}% of its parameters")
@@ -246,7 +246,11 @@ def _judge(scores: Scores) -> Iterator[str]:
     line = f"The judge {found['name']} prefers the student to the teacher in {rate}, a tie counting half"
     if found["length_controlled"]["value"] is not None:
         line += f", {percent(found['length_controlled'], unit='%')} for answers of equal length"
-    yield f"{line}; it keeps to its choice in the other order on {percent(found['consistency'], unit='%')}."
+    if found["consistency"]["value"] is not None:
+        line += f"; it keeps to its choice in the other order on {percent(found['consistency'], unit='%')} of the pairs it read"
+    if found.get("same"):
+        line += f"; {found['same']} of {found['n']} pairs are the same text, a tie that it did not read"
+    yield f"{line}."
     if found["labels"]:
         cell = found["corrected"]
         what = "too few to correct the judge" if cell["value"] is None else f"the corrected rate is {percent(cell, unit='%')}"
