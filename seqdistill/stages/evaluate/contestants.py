@@ -99,7 +99,7 @@ def student_of(run: Run, recipe: Recipe) -> Contestant:
 
 
 def is_evaluated(run: Run, recipe: Recipe) -> bool | None:
-    """Whether eval's numbers are those of the trained student as it is now, by its files; None where one of both is not there."""
+    """Whether eval's numbers are those of the trained student as it is now, by its files; None where one is not there."""
     evaluated = (run.manifest("eval") or {}).get("settings", {}).get("student.model")
     if evaluated is None or run.manifest("train") is None or not run.file("train", "model").is_dir():
         return None

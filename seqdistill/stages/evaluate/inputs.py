@@ -123,6 +123,8 @@ def check(run: Run, recipe: Recipe) -> None:
 def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     """The recipe as the run's answers were requested, the test set and how it is scored."""
     test = recipe.task.test
+    if test is None and not run.path.exists():
+        raise UsageError(f"{run.path}: no such run", "see the name; `seqdistill run RUN -c RECIPE` makes one")
     if test is None:
         raise UsageError(
             "no test set is configured",
