@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress, Silent
-from seqdistill.recipe.reading import check_tables, nearest
+from seqdistill.recipe.reading import as_written, check_tables, nearest
 from seqdistill.recipe.remembered import resolved_recipe
 from seqdistill.recipe.tables import Recipe
 from seqdistill.runs import STAGES, Run
@@ -64,7 +64,7 @@ def _resolved(run: RunPath, recipe: RecipeLike, progress: Progress, *, keep: boo
     if isinstance(recipe, Recipe):
         yield directory, recipe
         return
-    tables: Mapping[str, Any] = recipe if isinstance(recipe, Mapping) else {}
+    tables: Mapping[str, Any] = as_written(recipe) if isinstance(recipe, Mapping) else {}
     check_tables(tables, "recipe")
     file = None if recipe is None or isinstance(recipe, Mapping) else recipe_file(Path(recipe))
     with resolved_recipe(directory.path, file, tables, progress.note, keep=keep) as resolved:

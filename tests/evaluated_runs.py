@@ -83,6 +83,7 @@ def evaluated_run(
             "disk_bytes": 113_000_000, "failed": 0, "prompt_tokens": 20 * rows, "completion_tokens": 5 * rows,
             "seconds": 9.0, "tokens_per_second": 40.0 if role == "student" else 10.0, "usd": None,
             "usd_per_1000": (usd or {}).get(role),
+            "empty": sum(not says[role](n) for n in range(rows)),
             "speed_basis": "one request's stream at an endpoint",
             **({} if role == "ceiling" else {**LATENCY, "p50": 0.2, "p95": 0.4}),
         }  # fmt: skip

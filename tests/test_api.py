@@ -5,6 +5,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from chat_server import ChatServer
 from generate_runs import prompts_file
@@ -13,6 +14,7 @@ import seqdistill
 from seqdistill import api
 from seqdistill.cli import main
 from seqdistill.errors import UsageError
+from seqdistill.recipe.reading import as_written
 
 
 def tables(server: ChatServer, folder: Path, student: Path) -> dict[str, dict[str, object]]:
@@ -91,6 +93,14 @@ def toml(tables: dict[str, dict[str, object]]) -> str:
     return "\n".join(
         f"[{table}]\n" + "\n".join(f"{key} = {value(of)}" for key, of in content.items()) for table, content in tables.items()
     )
+
+
+def test_tables_take_what_python_has_for_a_text_a_list_and_a_number(tmp_path: Path) -> None:
+    recipe = {"task": {"prompts": tmp_path / "p.jsonl"}, "eval": {"also": ("a.jsonl",), "margin": np.float32(0.5)}}
+    assert as_written(recipe) == {"task": {"prompts": f"{tmp_path}/p.jsonl"}, "eval": {"also": ["a.jsonl"], "margin": 0.5}}
+    assert api.status(tmp_path, {**recipe, "generate": {"samples": np.int64(2)}}).next is not None
+    with pytest.raises(UsageError, match="no such run"):
+        api.evaluate(tmp_path / "mistyped")
 
 
 def test_no_name_of_the_library_is_a_module_that_would_take_its_place_once_it_is_imported() -> None:

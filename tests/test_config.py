@@ -43,6 +43,8 @@ def resolve_recipe(run: Run, file: Path | None, flags: Layer) -> Recipe:
         ("[teacher]\nengine = 'vlm'", r"\[teacher\] engine = 'vlm', did you mean 'vllm'"),
         ("[teacher]\nbase_url = 3", r"\[teacher\] base_url = 3: expected a list"),
         ("generate = 3", "generate = 3 is not a table"),
+        ("margin = 3", "margin = 3 is in no table"),
+        ("\ufeff[genrate]\nseed = 1", r"unknown table \[genrate\]"),  # with the mark that editors on Windows write
         (
             "[filter.near_duplicate]\nscope = 'off'",
             r"unknown key 'near_duplicate' in \[filter\], did you mean 'near_duplicates'",

@@ -16,9 +16,11 @@ from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import GenerateConfig, Recipe, TaskConfig, TeacherConfig
 from seqdistill.records import write_jsonl
-from seqdistill.runs import Run
+from seqdistill.runs import Run, StageRecord
+from seqdistill.stages.evaluate.compare import compare
 from seqdistill.stages.evaluate.result import EvalResult
 from seqdistill.stages.evaluate.stage import evaluate
+from seqdistill.stages.evaluate.verification import verify
 
 MODELS = ["base", "student", "teacher", "ceiling", "copy", "nearest"]
 SLICES = ("normal", "hard", "critical")
@@ -158,9 +160,14 @@ def test_a_student_trained_anew_is_prompted_anew(run: Run, plan: Recipe, tmp_pat
     evaluate(run, plan, Silent())
     before = texts(run)
     make_tiny_model(run.file("train", "model"), seed=5)
+    student = (run.manifest("train") or {})["student"]
+    StageRecord(run, "train", {}, {}).finish({"model": None}, config={}, student=student)
+    assert [one for one in verify(run, Silent()).problems if "of an earlier student" in one]
+    with pytest.raises(UsageError, match="of an earlier student"):
+        compare(run, run, plan)
     assert not evaluate(run, plan, Silent()).up_to_date
     changed = {row[1] for row, old in zip(texts(run), before, strict=True) if row != old}
-    assert changed == {"student"}
+    assert changed == {"student"} and verify(run, Silent()).whole
 
 
 def test_failed_requests_are_counted_left_out_and_retried(run: Run, plan: Recipe) -> None:

@@ -183,6 +183,14 @@ def test_of_a_file_with_several_models_the_students_answers_are_taken(
         assert read_outputs(tmp_path / "predictions.jsonl", prompts, PLAIN)["p"].content == said
 
 
+@pytest.mark.parametrize(("lines", "said"), [(3, ["0", "1", "2"]), (2, ["0", "1", "0"]), (1, ["0"] * 3), (5, ["0", "1", "2"])])
+def test_prompts_of_one_text_are_answered_by_its_lines_in_turn(tmp_path: Path, lines: int, said: list[str]) -> None:
+    write_jsonl(tmp_path / "out.jsonl", [{"prompt": "Who?", "completion": str(n)} for n in range(lines)])
+    messages = [{"role": "user", "content": "Who?"}]
+    found = read_outputs(tmp_path / "out.jsonl", [Prompt(f"q{n}", messages, messages) for n in range(3)], PLAIN)
+    assert [found[f"q{n}"].content for n in range(3)] == said
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

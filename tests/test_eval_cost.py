@@ -392,6 +392,8 @@ def test_a_file_of_another_models_outputs_has_not_the_students_price() -> None:
     given = [Answer(one.role, Prompt("p", [], []), [], done, None) for one in contestants]
     plan = Recipe(student=StudentConfig(model="s", price={"prompt": 1.0, "completion": 2.0}))
     assert set(inputs_of(plan, contestants, given, {})) == {"student"}
+    of_log = [*given, replace(given[0], completion=Completion("q", "y"))]  # a log that lacks the tokens of some answers
+    assert inputs_of(plan, contestants, of_log, {})["student"]["token_usd"] == pytest.approx(20e-6)
 
 
 @pytest.mark.parametrize(

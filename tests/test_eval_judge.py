@@ -110,6 +110,7 @@ def test_the_same_answer_twice_is_a_tie_and_nobody_is_asked(run: Run, tmp_path: 
         plan = plan_of(tmp_path, tiny_model, server)
         found = evaluate(run, replace(plan, teacher=replace(plan.teacher, model=str(tiny_model))), Silent()).scores["judge"]
         assert (found["same"], found["ties"], len(server.requests)) == (PROMPTS, PROMPTS, 0)
+        assert found["consistency"]["value"] is None, "it was shown nothing"
 
 
 def test_a_judge_that_cannot_be_read_is_stopped_after_its_first_replies(run: Run, tmp_path: Path, tiny_model: Path) -> None:
@@ -236,9 +237,13 @@ def pairs(n: int) -> list[Pair]:
 
 def test_disagreement_is_a_tie_and_unreadable_pairs_are_left_out() -> None:
     choices = [("first", "second"), ("second", "first"), ("tie", "tie"), ("first", "first"), ("first", "tie"), ("first", None)]
-    found = found_by(pairs(6), [*choices], {})
+    differing = pairs(6)
+    found = found_by(differing, [*choices], {})
     assert (found["n"], found["wins"], found["losses"], found["ties"]) == (5, 1, 1, 3)
     assert found["consistency"]["value"] == 60.0
+    same = Pair(differing[0].teacher, differing[0].teacher)
+    with_ties = found_by([*differing, same], [*choices, ("tie", "tie")], {})
+    assert (with_ties["ties"], with_ties["consistency"]) == (4, found["consistency"]), "what it never saw says nothing of it"
 
 
 def test_labels_correct_the_rate_and_labels_of_one_kind_alone_do_not_correct_the_share() -> None:

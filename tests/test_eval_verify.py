@@ -25,6 +25,13 @@ from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verification import verify
 
 OWN = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class Found:
+    words: int
+
 def short(answer: str) -> bool:
     return len(answer) < 400
 
@@ -87,6 +94,8 @@ def test_a_run_whose_prompts_repeat_and_whose_teacher_failed_on_some_verifies(ru
         config = replace(plan.eval, latency_requests=2, p95_limit=60.0)
         scores = evaluate(run, replace(plan, teacher=TeacherConfig(**teacher), eval=config), Silent()).scores
     assert scores["models"]["teacher"]["failed"] == 2 and scores["models"]["teacher"]["at_limit"]["p95"] > 0
+    assert scores["warning"].startswith("10 prompts in 7 groups"), "prompts of one text are one group"
+    assert scores["judged"]["low"] is None, "seven texts give no interval, under however many ids"
     assert verify(run, Silent()).whole
 
 

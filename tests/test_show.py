@@ -3,6 +3,9 @@
 import fcntl
 import json
 import shutil
+import sys
+from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +232,13 @@ def test_markdown_begins_with_verdict_and_advice_and_is_compact(tmp_path: Path, 
     assert opened <= 28, "verdict, advice and three tables fit on a screen"
 
 
+def test_a_terminal_that_is_not_in_utf8_gets_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, terminal = letters(tmp_path / "run", 12), TextIOWrapper(BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["show", str(run.path)]) == 0
+    assert b"INCONCLUSIVE: " in terminal.buffer.getvalue()
+
+
 def test_what_to_do_next_fits_what_was_found(scores: dict[str, Any]) -> None:
     open_one = with_decisions(scores, "INCONCLUSIVE", needed=120, warning=None)
     first = recommend(open_one, "runs/mine").next[0]
@@ -237,6 +247,25 @@ def test_what_to_do_next_fits_what_was_found(scores: dict[str, Any]) -> None:
     assert "run eval again" in recommend(failed, "runs/mine").next[0].text
     unjudged = {**scores, "judged": None, "slices": []}
     assert recommend(unjudged, "runs/mine").ship.short == "Cannot be said"
+
+
+@pytest.mark.parametrize(
+    ("every", "answer", "said"),
+    [(1, "open", "the teacher 24"), (10, "open", "the teacher 3"), (24, "yes", "the teacher 1")],
+)
+def test_a_teacher_that_answers_nothing_is_not_said_to_be_beaten(tmp_path: Path, every: int, answer: str, said: str) -> None:
+    """A reasoning model that runs out of tokens: all, more than the margin, or less than it of its answers are empty."""
+    says: dict[str, Callable[[int], str]] = {
+        "base": lambda n: "x",
+        "student": lambda n: f"the bridge {n} is closed" * 2,
+        "teacher": lambda n: "" if n % every == 0 else f"the bridge is {n} closed",
+    }
+    run = evaluated_run(tmp_path / "run", {**says, "ceiling": says["teacher"]}, 24, choices=(), reference=says["student"])
+    scores = read_scores(run)
+    assert scores["decision"] == "BETTER" and f"Empty answers to 24 held-out prompts: {said}." in " ".join(scores["verdict"])
+    assert "Training closed" not in " ".join(scores["verdict"]) or every > 1, "not of a teacher below the untrained student"
+    found = recommend(scores, "runs/mine")
+    assert found.answer == answer and ("max_tokens" in found.next[0].text) == (answer == "open")
 
 
 def test_the_references_are_named_where_they_say_something_else(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +32,9 @@ def _root(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code: 0 done, 1 failed but resumable, 2 usage, 130 Ctrl-C."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries read it when imported: the one progress bar is ours
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal or log that is not in UTF-8 loses a dash, not the result
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = app(args=words, prog_name="seqdistill", standalone_mode=False)

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.metrics.metric import Item, Metric
 
-HINT = "FILE.py:FUNCTION with def FUNCTION(answer, wanted, prompt), of which it takes those it names, to a share from 0 to 1"
+HINT = (
+    "FILE.py:FUNCTION with def FUNCTION(answer, wanted, prompt), of which it takes those it names; 0 is the worst, 1 the best"
+)
 TAKEN = ("answer", "wanted", "prompt")
 
 
@@ -25,7 +28,7 @@ def split_name(name: str) -> tuple[Path, str]:
 def own_metric(name: str) -> Metric:
     """The metric of a user's function; with a parameter `wanted` it compares with the teacher's answer and the reference.
 
-    It returns a share from 0 to 1, a truth value, or None where it does not apply. Raises UsageError for a missing file or
+    It returns a share (1 is the best), a truth value, or None where it does not apply. Raises UsageError for a missing file or
     function and for a parameter that it cannot be passed.
     """
     path, function_name = split_name(name)
@@ -35,6 +38,7 @@ def own_metric(name: str) -> Metric:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # a dataclass looks its module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:

@@ -10,6 +10,9 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import Field, is_dataclass, replace
+from datetime import date, time
+from numbers import Integral, Real
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -34,15 +37,30 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises UsageError naming the file, the table, the key and the nearest known name.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe", "pass an existing file with -c, or leave -c out") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}", "save the file as UTF-8") from None
+    except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error}", "pass a TOML file with -c") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML: {error}", "see the recipe reference in the README") from None
     check_tables(raw, str(path))
     return raw
+
+
+def as_written(value: Any) -> Any:
+    """A value of Python as TOML has it: a path as text, a tuple as a list, a number of numpy's as a plain one."""
+    if isinstance(value, Mapping):
+        return {name: as_written(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_written(part) for part in value]
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, (bool, int, float)) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def check_tables(tables: Mapping[str, Any], place: str) -> None:
@@ -52,6 +70,10 @@ def check_tables(tables: Mapping[str, Any], place: str) -> None:
             _check_teachers(content, place)
         elif table in TABLES:
             _check_table(TABLES[table], table, content, place)
+        elif not isinstance(content, (Mapping, list)):
+            of = [f"[{name}]" for name, kind in TABLES.items() if table in parts_of(kind)]
+            known = f"it is a key of {' and of '.join(of)}" if of else f"tables are {', '.join(TABLES)}"
+            raise UsageError(f"{place}: {table} = {content!r} is in no table", f"write it below the head of its table; {known}")
         else:
             raise UsageError(f"{place}: unknown table [{table}]{nearest(table, TABLES)}", f"tables are {', '.join(TABLES)}")
 
@@ -130,7 +152,9 @@ def check_value(setting: "Field[Any]", kind: Any, value: Any, place: str) -> Non
 
 
 def _plain_form(value: Any) -> str:
-    return "leave it out for no limit, or set a number" if isinstance(value, float) else "write a date in quotes"
+    if isinstance(value, float):
+        return "leave it out for no limit, or set a number"
+    return "write a date in quotes" if isinstance(value, (date, time)) else "leave it out for the default, or set a value"
 
 
 def _check_plain(value: Any, place: str) -> None:

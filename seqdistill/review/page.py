@@ -116,7 +116,12 @@ class Review:
     def about(self) -> dict[str, Any]:
         """The run and what can be chosen from."""
         rules = Counter(rule for rule in self._rows.rules if rule)
-        return {"run": self.run.path.name, "rows": len(self._rows), "reviewer": self.reviewer, "rules": sorted(rules.items())}
+        return {
+            "run": self.run.path.absolute().name,
+            "rows": len(self._rows),
+            "reviewer": self.reviewer,
+            "rules": sorted(rules.items()),
+        }
 
     def select(self, show: str, rule: str, text: str) -> dict[str, Any]:
         """A selection of rows, which stays as it is while its rows are decided. Its number names it from here on."""

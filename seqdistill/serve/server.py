@@ -354,8 +354,7 @@ def _promise(run: Run, recipe: Recipe, options: ServeOptions, first_threshold: f
         promise = promise_in(document, options.threshold, str(path), run.path)
     except (ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"{path}: damaged: {error}", f"run `seqdistill eval {run.shell}` again") from None
-    is_trained = run.file("train", "model").is_dir()  # it may be at an endpoint alone
-    if options.threshold is None and is_trained and is_evaluated(run, recipe) is False:
+    if options.threshold is None and is_evaluated(run, recipe) is False:
         raise UsageError(
             f"{path}: what it promises is of an earlier student: the run was trained again after eval",
             f"run `seqdistill eval {run.shell}` again; or set --threshold, which is no promise",

@@ -109,7 +109,7 @@ def load_rubric(name: str) -> Rubric:
     if path.suffix != ".toml" or not path.is_file():
         raise UsageError(f"rubric {name!r}: no such file", f"pass a .toml file or one of: {', '.join(known)}")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}", "a rubric has user, and scale or choices") from None
     texts: dict[str, str] = {key: raw.pop(key) for key in ("system", "user") if key in raw}

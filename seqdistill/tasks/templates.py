@@ -88,7 +88,7 @@ def load_template(name: str | None) -> Template:
 
     path = find_template(name)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}", "a task template has [teacher] and [student] tables") from None
     if "teacher" not in raw or not set(raw) <= set(VIEWS):

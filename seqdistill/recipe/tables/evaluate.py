@@ -49,7 +49,9 @@ class EvalConfig:
         [], "also compare a file of outputs (.jsonl: id or prompt, completion), run:RUN, or a model; repeatable", path=True
     )
     metric: str | None = key(
-        None, "your own metric, FILE.py:FUNCTION; FUNCTION(answer, wanted, prompt) returns a share from 0 to 1", path=True
+        None,
+        "your own metric, FILE.py:FUNCTION; FUNCTION(answer, wanted, prompt) returns a share from 0, the worst, to 1, the best",
+        path=True,
     )
     fail_under: list[str] = key(
         [], "exit 1 where the student is below METRIC=VALUE, as kept=0.9 or decision=NON-INFERIOR; repeatable", output=False

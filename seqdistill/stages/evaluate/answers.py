@@ -107,10 +107,12 @@ def scored(
     having = [contestant for contestant in answering if contestant.write is None]
     whole = [p for p in prompts if all(completions[f"{p.id}:{contestant.role}"].error is None for contestant in having)]
     if not whole:
-        failure = next(completion for completion in completions.values() if completion.error)
+        keys = ((one.phrase, completions[f"{prompt.id}:{one.role}"]) for one in having for prompt in prompts)
+        who, failure = next((phrase, completion) for phrase, completion in keys if completion.error)
+        cause = "lower --max-tokens or shorten the prompts" if failure.error == "too long" else "fix the cause"
         raise SeqdistillError(
-            f"no prompt was answered by all models; the first failure: {failure.error}: {failure.message}",
-            "fix the cause and run again; what was answered is kept",
+            f"no prompt was answered by all models; the first failure, of {who}: {failure.error}: {failure.message}",
+            f"{cause}, and run again; what was answered is kept",
         )
     complete = {prompt.id for prompt in whole}
     texts = Texts(prompts, _usual_length(whole, completions), scoring.training, scoring.form.choices)

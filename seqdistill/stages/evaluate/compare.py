@@ -15,9 +15,11 @@ from seqdistill.records import Prompt, read_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer, Scoring
 from seqdistill.stages.evaluate.conditions import check_conditions
+from seqdistill.stages.evaluate.contestants import is_evaluated
+from seqdistill.stages.evaluate.headline import headline
 from seqdistill.stages.evaluate.regressions import cut
 from seqdistill.stages.evaluate.scores import described, margin_points
-from seqdistill.stages.evaluate.shown import counterpart, percent, point, points
+from seqdistill.stages.evaluate.shown import counterpart, p_value, percent, point, prompts
 from seqdistill.stages.evaluate.statistics.intervals import ENOUGH
 from seqdistill.stages.evaluate.table import Settings, tabulate
 from seqdistill.stages.evaluate.written import answer_of, document_of, form_in, measures_in, own_measures_in
@@ -80,10 +82,17 @@ class Comparison:
 def compare(run: Run, other: Run, recipe: Recipe) -> Comparison:
     """Compares the student of `run` with that of `other` on the test prompts that both answered, at [eval] margin.
 
-    Raises UsageError where one of them has no finished eval, and for what cannot be compared: another template, no prompt in
-    common, one id for two prompts, another metric, or answers of different teachers as the measure.
+    Raises UsageError where one of them has no finished eval, or has been trained again since, and for what cannot be compared:
+    another template, no prompt in common, one id for two prompts, another metric, or answers of different teachers as the
+    measure.
     """
     here, there = _Written.of(run), _Written.of(other)
+    for one in (run, other):
+        if is_evaluated(one, recipe) is False:
+            raise UsageError(
+                f"{one.path}: its eval is of an earlier student: the run was trained again since",
+                f"run `seqdistill eval {one.shell}` first",
+            )
     if here.template != there.template:
         raise UsageError(
             f"{run.path} and {other.path} were evaluated with different task templates: their students saw different prompts",
@@ -166,11 +175,12 @@ def compare_form(run: Run, answers: Mapping[str, Completion], called: str, recip
         **{name: found[name] for name in ("n", "judged", "models", "slices")},
     }
     phrase = described(measures)[primary]["phrase"]
-    by = f": {points(judged)}" if found["judged"] else ""
     return {
         "verdict": [
-            f"{judged['decision']}: {called} less the student as trained, at a margin of {margin:g} points{by}.",
-            f"Measured by {phrase} on {found['n']} held-out prompts; {document['same']} answers are the same text.",
+            headline(judged, margin, f"the student as {called}", "the student as trained")
+            if found["judged"]
+            else f"INCONCLUSIVE: {phrase} applies to no answer of both.",
+            f"Measured by {phrase} on {prompts(found['n'])}; {document['same']} answers are the same text.",
             *([f"{found['warning']}."] if found["warning"] else []),
         ],
         **document,
@@ -301,27 +311,13 @@ def _verdict(document: Mapping[str, Any]) -> Iterator[str]:
     if judged is None:
         yield f"INCONCLUSIVE: {phrase} applies to no answer of both students."
         return
-    within, by = f"{document['margin']:g} points", points(judged)
-    yield {
-        "BETTER": f"BETTER: the student of {mine} beats that of {others}: {by}.",
-        "EQUIVALENT": f"EQUIVALENT: the student of {mine} is within {within} of that of {others}, up or down: {by}.",
-        "NON-INFERIOR": f"NON-INFERIOR: the student of {mine} is at most {within} worse than that of {others}: {by}.",
-        "INFERIOR": f"INFERIOR: the student of {mine} is more than {within} worse than that of {others}: {by}.",
-    }.get(judged["decision"], f"INCONCLUSIVE: {_inconclusive(judged, within)}: {by}.")
+    yield headline(judged, document["margin"], f"the student of {mine}", f"that of {others}")
     cell = next(one for one in document["comparisons"] if one["metric"] == document["primary"])
-    line = f"Measured by {phrase}, on {judged['n']} held-out prompt{'s' * (judged['n'] != 1)} that both answered"
+    line = f"Measured by {phrase}, on {prompts(judged['n'])} that both answered"
     if "only_student" in cell:
-        line += f"; right alone on {cell['only_student']}, wrong alone on {cell['only_other']}, McNemar p = {cell['p']:.3g}"
+        line += f"; right alone on {cell['only_student']}, wrong alone on {cell['only_other']}, McNemar {p_value(cell['p'])}"
     yield f"{line}."
     yield f"Better on {len(document['better'])} prompts, worse on {len(document['worse'])}."
     yield from document["notes"]
     if document["warning"]:
         yield f"{document['warning']}."
-
-
-def _inconclusive(judged: Mapping[str, Any], within: str) -> str:
-    if judged["low"] is None:
-        return f"{judged['n']} prompts are too few for an interval"
-    if judged["needed"] is None:
-        return f"the student is not shown to be within {within}, and more prompts would not show it"
-    return f"the student is not shown to be within {within}; {judged['needed']:,} more prompts are needed"

@@ -99,12 +99,11 @@ def student_of(run: Run, recipe: Recipe) -> Contestant:
 
 
 def is_evaluated(run: Run, recipe: Recipe) -> bool | None:
-    """Whether eval's numbers are those of the trained student as it is now, by its files; None where eval names none.
-
-    Raises UsageError before train ran.
-    """
+    """Whether eval's numbers are those of the trained student as it is now, by its files; None where one is not there."""
     evaluated = (run.manifest("eval") or {}).get("settings", {}).get("student.model")
-    return None if evaluated is None else _files(evaluated) == _files(student_of(run, recipe).identity)
+    if evaluated is None or run.manifest("train") is None or not run.file("train", "model").is_dir():
+        return None
+    return _files(evaluated) == _files(student_of(run, recipe).identity)
 
 
 def _files(student: str) -> str:

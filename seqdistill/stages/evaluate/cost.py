@@ -117,7 +117,9 @@ def measured_inputs(
 
 
 def _token_usd(price: Price | None, completions: Sequence[Completion]) -> float | None:
-    return None if price is None else sum(map(price.usd, completions)) / len(completions)
+    """The mean price of the answers whose tokens are known: a log may lack those of some, which did not cost nothing."""
+    counted = [one for one in completions if one.prompt_tokens or one.completion_tokens]
+    return None if price is None or not counted else sum(map(price.usd, counted)) / len(counted)
 
 
 def _rate(

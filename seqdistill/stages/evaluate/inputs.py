@@ -15,7 +15,7 @@ from seqdistill.metrics.own import own_metric, split_name
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with
 from seqdistill.recipe.tables import Recipe, settings
-from seqdistill.records import Prompt, is_hub_source
+from seqdistill.records import Prompt, is_hub_source, prompt_id
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.evaluate import baselines
 from seqdistill.stages.evaluate.answers import Scoring
@@ -65,8 +65,11 @@ class Inputs:
         return cls(recipe, test, template, scoring, contestants, items_of(recipe, template, scoring.training), record)
 
     def prompts(self, progress: Progress) -> list[Prompt]:
-        """The test prompts. Raises UsageError naming file and line."""
-        return load_prompts(self.test, self.template, self.recipe.eval.limit, progress, self.recipe.task.columns)
+        """The test prompts, those of the same text in one group. Raises UsageError naming file and line."""
+        found = load_prompts(self.test, self.template, self.recipe.eval.limit, progress, self.recipe.task.columns)
+        if repeated := len(found) - len({prompt_id(prompt.messages) for prompt in found}):
+            progress.note(f"eval: {repeated} test prompts have the text of another; intervals count prompts of one text as one")
+        return grouped_by_text(found)
 
     def competing(self, prompts: int) -> list[Contestant]:
         """The contestants as they get this number of prompts."""
@@ -95,6 +98,20 @@ class Inputs:
         return f"{name}_{'reference' if references == len(prompts) or teacher.absent else 'teacher'}"
 
 
+def grouped_by_text(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts, each repeat of a text in the group of the others: its answers say little that theirs do not."""
+    same: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        same.setdefault(prompt_id(prompt.messages), []).append(prompt)
+
+    def group_of(prompt: Prompt) -> str | None:
+        alike = same[prompt_id(prompt.messages)]
+        named = (one.group for one in (prompt, *alike) if one.group is not None)
+        return next(named, f"prompts like {alike[0].id}" if len(alike) > 1 else None)
+
+    return [replace(prompt, group=group_of(prompt)) for prompt in prompts]
+
+
 def check(run: Run, recipe: Recipe) -> None:
     """Raises UsageError for what eval would refuse, before there is a student."""
     recipe, test, _ = _checked(run, recipe)
@@ -106,6 +123,8 @@ def check(run: Run, recipe: Recipe) -> None:
 def _checked(run: Run, recipe: Recipe) -> tuple[Recipe, str, Scoring]:
     """The recipe as the run's answers were requested, the test set and how it is scored."""
     test = recipe.task.test
+    if test is None and not run.path.exists():
+        raise UsageError(f"{run.path}: no such run", "see the name; `seqdistill run RUN -c RECIPE` makes one")
     if test is None:
         raise UsageError(
             "no test set is configured",

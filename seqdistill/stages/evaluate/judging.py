@@ -253,6 +253,7 @@ def found_by(
     said = [(_preference(a, "first", "second"), _preference(b, "second", "first")) for _, (a, b) in judged]
     preferences = np.array([a if a == b else 0.5 for a, b in said])
     agree = np.array([a == b for a, b in said])
+    shown = np.array([not pair.is_same for pair, _ in judged])  # to the judge: two answers that are the same are a tie unseen
     mine = [pair.student for pair, _ in judged]
     lengths = np.array([[float(len(pair.student.text)), float(len(pair.teacher.text))] for pair, _ in judged])
     n = len(judged)
@@ -266,7 +267,7 @@ def found_by(
         "wins": int((preferences == 1).sum()),
         "ties": int((preferences == 0.5).sum()),
         "losses": int((preferences == 0).sum()),
-        "consistency": cell_of(share(int(agree.sum()), n), n),
+        "consistency": cell_of(share(int(agree[shown].sum()), int(shown.sum())) if shown.any() else None, int(shown.sum())),
         "win_rate": cell_of(raw, n),
         "length_controlled": cell_of(length_controlled(preferences, lengths[:, 0], lengths[:, 1]), n),
         **(_by_labels(known, preferences, strata) if labels else {"labels": 0}),

@@ -24,19 +24,25 @@ def read_outputs(path: Path, prompts: Sequence[Prompt], template: Template) -> d
 
     Where lines name their `model`, those of "student" are taken: predictions.jsonl has the answers of all that were compared.
     A prompt is matched by its id, by either view of its messages, by the user's last message, or by what the task's template
-    makes of the line. Raises UsageError naming file and line, and for answers of several other models to one prompt.
+    makes of the line; prompts of one text by its lines in turn, and where there are fewer lines by the first. Raises UsageError
+    naming file and line, and for answers of several other models to one prompt.
     """
     ids = {prompt.id for prompt in prompts}
-    by_view = {prompt_id(view): prompt.id for prompt in prompts for view in (prompt.teacher_messages, prompt.messages)}
-    by_text = {view[-1]["content"]: prompt.id for prompt in prompts for view in (prompt.teacher_messages, prompt.messages)}
+    by_view: dict[str, list[str]] = {}
+    by_text: dict[str, list[str]] = {}
+    for prompt in prompts:
+        for view in (prompt.teacher_messages, prompt.messages):
+            by_view.setdefault(prompt_id(view), []).append(prompt.id)
+            by_text.setdefault(view[-1]["content"], []).append(prompt.id)
     by_model: dict[str, dict[str, Completion]] = {}
     for place, row in read_jsonl(path):
         if "completion" not in row:
             raise UsageError(f"{place}: the line has no completion; its keys are {', '.join(row) or 'none'}", HINT)
         own = [str(row[key]) for key in ("prompt_id", "id") if row.get(key) is not None]
-        name = next((one for one in own if one in ids), None) or _by_prompt(row, by_view, by_text, template)
+        meant = [one for one in own if one in ids][:1] or _by_prompt(row, by_view, by_text, template)
         found = by_model.setdefault(row["model"] if isinstance(row.get("model"), str) else "", {})
-        if name is not None and name not in found and (text := _text(row["completion"], place)) is not None:
+        name = next((one for one in meant if one not in found), None)
+        if name is not None and (text := _text(row["completion"], place)) is not None:
             found[name] = Completion(
                 name,
                 text,
@@ -44,7 +50,11 @@ def read_outputs(path: Path, prompts: Sequence[Prompt], template: Template) -> d
                 prompt_tokens=_count(row.get("prompt_tokens")),
                 completion_tokens=_count(row.get("completion_tokens", row.get("tokens"))),
             )
-    return by_model["student"] if by_model.get("student") else _together(by_model, path)
+    answers = by_model["student"] if by_model.get("student") else _together(by_model, path)
+    for prompt in prompts:
+        if prompt.id not in answers and (same := [one for one in by_view[prompt_id(prompt.messages)] if one in answers]):
+            answers[prompt.id] = replace(answers[same[0]], id=prompt.id)
+    return answers
 
 
 def _together(by_model: Mapping[str, Mapping[str, Completion]], path: Path) -> dict[str, Completion]:
@@ -61,19 +71,20 @@ def _together(by_model: Mapping[str, Mapping[str, Completion]], path: Path) -> d
 
 
 def _by_prompt(
-    row: Mapping[str, Any], by_view: Mapping[str, str], by_text: Mapping[str, str], template: Template
-) -> str | None:
+    row: Mapping[str, Any], by_view: Mapping[str, list[str]], by_text: Mapping[str, list[str]], template: Template
+) -> list[str]:
+    """The prompts that a line may answer."""
     prompt = row.get("prompt", row.get("messages"))
     if isinstance(prompt, str) and prompt in by_text:
         return by_text[prompt]
     if isinstance(prompt, list) and (name := by_view.get(prompt_id(prompt))):
         return name
     if not isinstance(prompt, str | list):
-        return None
+        return []
     try:
-        return by_view.get(prompt_id(render(template, "teacher", {"reference": None, **row, "prompt": prompt}, "")))
+        return by_view.get(prompt_id(render(template, "teacher", {"reference": None, **row, "prompt": prompt}, "")), [])
     except UsageError:  # the template wants more than the line has: it is no line of this task
-        return None
+        return []
 
 
 def _text(completion: str | list[Message], place: str) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from seqdistill.stages.evaluate.cost import teacher_share, usd_in_service
-from seqdistill.stages.evaluate.shown import count, counterpart, percent, points, usd, usd_per_1000
+from seqdistill.stages.evaluate.shown import count, counterpart, listed, percent, points, prompts, usd, usd_per_1000
 from seqdistill.stages.evaluate.verdict import STOPS_WANTED, faster
 
 Scores = dict[str, Any]
@@ -77,11 +77,20 @@ def _ship(scores: Scores, slices: list[SliceAnswer]) -> tuple[Answer, Fact]:
             return "no", Fact("Not in the teacher's place", " ".join([gap, *references]))
         case "INCONCLUSIVE":
             return "open", Fact("Not shown yet", " ".join([gap, *references]))
+    if empty := _too_many_empty(scores):
+        silent = f"The teacher's answer is empty on {empty} of {prompts(scores['n'])}, where the student cannot be worse."
+        return "open", Fact("Not shown yet", " ".join([silent, gap, *references]))
     worse = [one.name for one in slices if one.answer == "no"]
     if worse:
-        return "partly", Fact(f"Yes, but not for {_listed(worse)}", " ".join([gap, *references]))
+        return "partly", Fact(f"Yes, but not for {listed(worse)}", " ".join([gap, *references]))
     better = judged["decision"] == "BETTER"
     return "yes", Fact("Yes, it beats the teacher" if better else f"Yes, within {margin}", " ".join([gap, *references]))
+
+
+def _too_many_empty(scores: Scores) -> int:
+    """The teacher's empty answers, where they may make more points than the margin; else 0."""
+    empty: int = scores["models"]["teacher"].get("empty", 0)
+    return empty if 100 * empty > scores["margin"] * scores["n"] else 0
 
 
 def _with_safety(scores: Scores, answer: Answer, ship: Fact) -> tuple[Answer, Fact]:
@@ -89,7 +98,7 @@ def _with_safety(scores: Scores, answer: Answer, ship: Fact) -> tuple[Answer, Fa
     alarms = list(_alarms(scores.get("safety") or {}))
     if not alarms:
         return answer, ship
-    said = f"{_listed(alarms)[:1].upper()}{_listed(alarms)[1:]}."
+    said = f"{listed(alarms)[:1].upper()}{listed(alarms)[1:]}."
     if answer in ("yes", "partly"):
         return "partly", Fact("Not before safety is reviewed", f"{said} By quality: {ship.short}. {ship.more}")
     return answer, Fact(ship.short, f"{ship.more} {said}")
@@ -161,6 +170,9 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
     """What to do, the most useful first."""
     if any(facts.get("failed") for facts in scores["models"].values()):
         yield Step("Some requests failed: run eval again; it sends only those.", f"seqdistill eval {run}")
+    silent = _too_many_empty(scores)
+    if silent:
+        yield Step("The teacher's answers are empty: raise [eval] max_tokens, or read its raw replies in eval/journal.jsonl.")
     needed = scores["needed"] if answer == "open" else None
     if needed:
         yield Step(f"Add about {needed:,} test prompts and evaluate again.", _eval(run))
@@ -169,9 +181,9 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
         yield Step("Serve it where the teacher answers today, at the same kind of endpoint:", f"seqdistill serve {run}")
     elif answer == "partly" and deferral.get("threshold") is not None:
         yield Step("Serve it, with the teacher as fallback below the threshold:", f"seqdistill serve {run}")
-    elif not needed:
+    elif not needed and not silent:
         worst = [one.name for one in slices if one.answer == "no"] or [one.name for one in slices if one.answer == "open"]
-        of = f" of {_listed(worst)}" if 0 < len(worst) < len(slices) else ""
+        of = f" of {listed(worst)}" if 0 < len(worst) < len(slices) else ""
         yield Step(
             f"Train on more prompts{of}: read the regressions first, they show what is missing.", f"seqdistill run {run}"
         )
@@ -190,7 +202,7 @@ def _steps(scores: Scores, slices: list[SliceAnswer], answer: Answer, run: str) 
     if None in prices or not prices[1]:
         keys = (scores.get("cost") or {}).get("missing") if None in prices else ["[teacher] hourly_usd"]
         keys = keys or ["[teacher] price"]
-        yield Step(f"Write {_listed(keys)} into the recipe: then it says what is saved in USD.")
+        yield Step(f"Write {listed(keys)} into the recipe: then it says what is saved in USD.")
     if not scores["slices"]:
         yield Step('Name a "slice" in the test rows, to see which kinds of prompts the student can take.')
 
@@ -201,7 +213,3 @@ def _eval(run: str) -> str:
 
 def _preflight(run: str) -> str:
     return f"seqdistill train {run} --preflight"
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

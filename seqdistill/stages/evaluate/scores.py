@@ -193,7 +193,7 @@ def times(found: Latencies | None) -> dict[str, Any]:
 
 
 def usage(contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
-    """Failures, tokens, seconds and cost of one model's answers, as the journal holds them."""
+    """Failures, empty answers, tokens, seconds and cost of one model's answers, as the journal holds them."""
     mine = [answer.completion for answer in answers if answer.model == contestant.role]
     read, written = sum(c.prompt_tokens for c in mine), sum(c.completion_tokens for c in mine)
     seconds = sum(c.seconds for c in mine)
@@ -201,6 +201,7 @@ def usage(contestant: Contestant, answers: Sequence[Answer]) -> dict[str, Any]:
     usd = None if price in (None, FREE) else sum(price.usd(completion) for completion in mine)
     return {
         "failed": sum(c.error is not None for c in mine),
+        "empty": sum(c.error is None and not c.content.strip() for c in mine),
         "prompt_tokens": read,
         "completion_tokens": written,
         "seconds": round(seconds, 3),

@@ -1,5 +1,6 @@
 """How numbers are written, the same in the terminal, the sentences, the report and the card."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,21 @@ def _shown(cell: Cell | None, form: str, unit: str = "") -> str:
         return "–"
     span = "" if cell["low"] is None else f" [{cell['low']:{form}}, {cell['high']:{form}}]"
     return f"{cell['value']:{form}}{unit}{span}"
+
+
+def p_value(value: float) -> str:
+    """ "p = 0.031"; none is 0."""
+    return f"p = {value:.3g}" if value >= 1e-3 else "p < 0.001"
+
+
+def prompts(n: int) -> str:
+    """ "1 held-out prompt", "12 held-out prompts"."""
+    return f"{n} held-out prompt{'s' * (n != 1)}"
+
+
+def listed(clauses: Sequence[str]) -> str:
+    """ "one", "one and two", "one, two, and three"."""
+    return " and ".join(clauses) if len(clauses) < 3 else f"{', '.join(clauses[:-1])}, and {clauses[-1]}"
 
 
 def point(cell: Cell | None) -> Cell | None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from seqdistill.metrics import OWN
 from seqdistill.stages.evaluate.cost import usd_with_samples
+from seqdistill.stages.evaluate.headline import headline
 from seqdistill.stages.evaluate.safety.document import sentences
-from seqdistill.stages.evaluate.shown import counterpart, percent, points, times, usd
+from seqdistill.stages.evaluate.shown import counterpart, listed, p_value, percent, points, prompts, times, usd
 from seqdistill.stages.evaluate.statistics.intervals import FEWEST
 from seqdistill.stages.evaluate.table import comparator_of
 
@@ -25,8 +26,9 @@ def verdict(scores: Scores) -> list[str]:
         unjudged = f"The student cannot be judged by {_phrase(scores, primary)}: {reason}."
         return [unjudged, *_form(scores), *_behaviour(scores), *sentences(scores.get("safety")), *_absent(scores)]
     return [
-        headline(scores),
+        _headline(scores),
         *_other_way(scores),
+        *_empty(scores),
         _measured(scores),
         *_difference(scores),
         *_baselines(scores),
@@ -45,31 +47,14 @@ def verdict(scores: Scores) -> list[str]:
     ]
 
 
-def headline(scores: Scores) -> str:
+def _headline(scores: Scores) -> str:
     """The decision in one sentence, with one interval."""
     judged, kept = scores["judged"], _kept_cell(scores)
-    share = f"it keeps {percent(kept, unit='%')} of the teacher" if kept and kept["value"] is not None else None
     if judged is None:
         level = f"it reaches {percent(scores['models']['student'][scores['primary']], unit='%')}"
         return f"INCONCLUSIVE: there is no second answer of the teacher to compare the student with; {level}."
-    share = share or f"it is {points(judged)} apart"
-    within = f"{scores['margin']:g} points of the teacher"
-    match judged["decision"]:
-        case "BETTER":
-            return f"BETTER: the student beats the teacher; {share}."
-        case "EQUIVALENT":
-            return f"EQUIVALENT: the student is within {within}, up or down; {share}."
-        case "NON-INFERIOR":
-            return f"NON-INFERIOR: the student is at most {scores['margin']:g} points worse than the teacher; {share}."
-        case "INFERIOR":
-            return f"INFERIOR: the student is more than {scores['margin']:g} points worse than the teacher; {share}."
-    if judged["low"] is None:
-        return f"INCONCLUSIVE: {_prompts(judged['n'])} are too few for an interval; {share}."
-    if judged["needed"] is None:
-        return f"INCONCLUSIVE: the student is not shown to be within {within}, and more prompts would not show it; {share}."
-    return (
-        f"INCONCLUSIVE: the student is not shown to be within {within}; {judged['needed']:,} more prompts are needed; {share}."
-    )
+    share = f"it keeps {percent(kept, unit='%')} of the teacher" if kept and kept["value"] is not None else None
+    return headline(judged, scores["margin"], "the student", "the teacher", share)
 
 
 def _kept_cell(part: Scores, metric: str | None = None) -> dict[str, Any] | None:
@@ -88,14 +73,17 @@ def _difference(scores: Scores) -> Iterator[str]:
         return
     other = scores["models"][judged["other"]]["phrase"]
     cell = next(c for c in scores["comparisons"] if (c["metric"], c["other"]) == (judged["metric"], judged["other"]))
-    line = f"The student less {other}: {points(judged)}"
+    line = f"The student minus {other}: {points(judged)}"
     if "only_student" in cell:
         line += (
             f"; right alone on {cell['only_student']} and wrong alone on {cell['only_other']} prompts, "
-            f"McNemar p = {cell['p']:.3g}"
+            f"McNemar {p_value(cell['p'])}"
         )
     yield f"{line}."
     closed = next((c for c in scores["gap_closed"] if c["metric"] == judged["metric"]), None)
+    base, top = (scores["models"].get(role, {}).get(judged["metric"]) for role in ("base", judged["other"]))
+    if not (base and top and base["value"] < top["value"]):
+        return  # a teacher that is no better than the untrained student leaves no way to go
     if closed and closed["value"] is not None and closed["low"] is not None:
         yield f"Training closed {percent(closed, unit='%')} of the gap from the untrained student to {other}."
 
@@ -112,14 +100,14 @@ def _measured(scores: Scores) -> str:
     if not scores["primary_named"] and primary.partition("_")[0] != OWN:
         line += ", the default for this kind of answers ([task] primary names another)"
     n = models["student"][primary]["n"]
-    which = _prompts(n) if n == scores["n"] else f"{n} of {_prompts(scores['n'])}, those to which it applies"
+    which = prompts(n) if n == scores["n"] else f"{n} of {prompts(scores['n'])}, those to which it applies"
     return f"{line}, on {which}, with 95% intervals over prompts."
 
 
 def _baselines(scores: Scores) -> Iterator[str]:
     clauses = _against(scores, scores)
     if clauses:
-        yield f"It {_listed(clauses)}."
+        yield f"It {listed(clauses)}."
 
 
 def _against(part: Scores, scores: Scores) -> list[str]:
@@ -133,7 +121,7 @@ def _against(part: Scores, scores: Scores) -> list[str]:
     beaten = [other for other, cell in gaps.items() if cell["verdict"] == "higher"]
     clauses = []
     if beaten:
-        clauses.append("beats " + _listed([f"{names[other]} by {percent(gaps[other])}" for other in beaten]))
+        clauses.append("beats " + listed([f"{names[other]} by {percent(gaps[other])}" for other in beaten]))
     for other, cell in gaps.items():
         if cell["verdict"] == "lower":
             clauses.append(f"is worse than {names[other]}: {percent(cell, '+')}")
@@ -211,6 +199,19 @@ def _form(scores: Scores) -> list[str]:
 _NOTHING = {"value": None, "low": None, "high": None}
 
 
+def _empty(scores: Scores) -> Iterator[str]:
+    """How many answers of student and teacher hold nothing, and are scored so."""
+    models = scores["models"]
+    empty = [
+        f"{models[role]['phrase']} {models[role]['empty']}" for role in ("student", "teacher") if models[role].get("empty")
+    ]
+    if empty:
+        yield (
+            f"Empty answers to {prompts(scores['n'])}: {listed(empty)}. Where reasoning uses up the tokens, raise [eval] "
+            "max_tokens; their raw replies are in eval/journal.jsonl."
+        )
+
+
 def _behaviour(scores: Scores) -> Iterator[str]:
     student, teacher = scores["models"]["student"], scores["models"]["teacher"]
     stopped = student["stopped"]
@@ -218,14 +219,14 @@ def _behaviour(scores: Scores) -> Iterator[str]:
     if stopped:
         low = f" (less than the {STOPS_WANTED:g}% wanted)" if stopped["value"] < STOPS_WANTED else ""
         parts.append(f"stops by itself on {percent(stopped, unit='%')} of the prompts{low}")
-    if student["length_ratio"]:
+    if student["length_ratio"] and student["length_ratio"]["value"] is not None:
         parts.append(f"writes {student['length_ratio']['value']:.2f} times the teacher's length")
     if student["parameters"] and teacher.get("parameters"):
         parts.append(f"has {100 * student['parameters'] / teacher['parameters']:.0f}% of its parameters")
     if speedup := faster(scores):
         parts.append(f"is {speedup:.1f} times as fast")
     if parts:
-        yield f"It {_listed(parts)}."
+        yield f"It {listed(parts)}."
     for measure, name in (("repeats", "repeats itself"), ("refused", "refuses")):
         cell = student.get(measure)
         if cell and cell["value"]:
@@ -246,7 +247,11 @@ def _judge(scores: Scores) -> Iterator[str]:
     line = f"The judge {found['name']} prefers the student to the teacher in {rate}, a tie counting half"
     if found["length_controlled"]["value"] is not None:
         line += f", {percent(found['length_controlled'], unit='%')} for answers of equal length"
-    yield f"{line}; it keeps to its choice in the other order on {percent(found['consistency'], unit='%')}."
+    if found["consistency"]["value"] is not None:
+        line += f"; it keeps to its choice in the other order on {percent(found['consistency'], unit='%')} of the pairs it read"
+    if found.get("same"):
+        line += f"; {found['same']} of {found['n']} pairs are the same text, a tie that it did not read"
+    yield f"{line}."
     if found["labels"]:
         cell = found["corrected"]
         what = "too few to correct the judge" if cell["value"] is None else f"the corrected rate is {percent(cell, unit='%')}"
@@ -342,7 +347,7 @@ def _slices(scores: Scores) -> Iterator[str]:
         share = share or f"reaches {percent(part['models']['student'][scores['primary']], unit='%')}"
         decision = f"{part['judged']['decision']}, " if part["judged"] else ""
         few = ", too few for more than a rough guide" if part.get("warning") else ""
-        yield f"Slice {part['slice'] or 'without a name'} ({_prompts(part['n'])}{few}): {decision}{share}."
+        yield f"Slice {part['slice'] or 'without a name'} ({prompts(part['n'])}{few}): {decision}{share}."
 
 
 def _absent(scores: Scores) -> Iterator[str]:
@@ -361,16 +366,8 @@ def _failed(scores: Scores) -> Iterator[str]:
 def _few(scores: Scores) -> Iterator[str]:
     n = scores["models"]["student"][scores["primary"]]["n"]
     if n < FEWEST:
-        yield f"{_prompts(n)}: too few for intervals; at least {FEWEST} are needed."
+        yield f"{prompts(n)}: too few for intervals; at least {FEWEST} are needed."
     elif n < scores["few"]:
-        yield f"{_prompts(n)}: below {scores['few']} an interval is a rough guide; add test prompts."
+        yield f"{prompts(n)}: below {scores['few']} an interval is a rough guide; add test prompts."
     elif scores.get("warning"):  # enough prompts, of few groups
         yield f"{scores['warning']}; below {FEWEST} none is reported. Add test prompts of other groups."
-
-
-def _listed(clauses: list[str]) -> str:
-    return " and ".join(clauses) if len(clauses) < 3 else f"{', '.join(clauses[:-1])}, and {clauses[-1]}"
-
-
-def _prompts(n: int) -> str:
-    return f"{n} held-out prompt{'s' * (n != 1)}"

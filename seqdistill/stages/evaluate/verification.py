@@ -11,8 +11,10 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.remembered import changed_by_hand
+from seqdistill.recipe.tables import Recipe
 from seqdistill.records import content_files, file_sha256, is_sealed
 from seqdistill.runs import STAGES, Run, start_sha256
+from seqdistill.stages.evaluate.contestants import is_evaluated
 from seqdistill.stages.evaluate.recomputed import differing
 
 
@@ -47,6 +49,8 @@ def verify(run: Run, progress: Progress, *, linked: bool = True) -> Verification
     problems += [f"{path}: changed by hand since the last command on the run" for path in changed_by_hand(run.path)]
     if "eval" in stages and not problems:
         problems += [f"{path}: {problem}" for path, problem in differing(run)]
+        if is_evaluated(run, Recipe()) is False:
+            problems.append(f"{run.file('eval', 'scores.json')}: of an earlier student: train/model was trained again since")
     return Verification(not problems, files, stages, problems)
 
 

@@ -26,7 +26,7 @@ UNSCORED = ("copy", "majority")  # baselines whose text says nothing about an it
 
 
 @dataclass(frozen=True)
-class Item:
+class PromptAnswers:
     """One prompt with everybody's answers, by role. `gap` is the student's score less the best of teacher and base."""
 
     id: str
@@ -45,7 +45,7 @@ class Item:
         return None if row is None else (row["scores"] or {}).get(metric)
 
 
-def items_of(rows: Iterable[Row], scores: Document) -> list[Item]:
+def items_of(rows: Iterable[Row], scores: Document) -> list[PromptAnswers]:
     """The prompts that all answered, in the order of the test set. What a regression is, eval's own `regressions` says."""
     by_prompt: dict[str, dict[str, Row]] = {}
     for row in rows:
@@ -54,7 +54,7 @@ def items_of(rows: Iterable[Row], scores: Document) -> list[Item]:
     measure = scores["measures"][scores["primary"]]
     comparator, found = comparator_of(scores["primary"]), []
     for name, answers in by_prompt.items():
-        item = Item(name, answers, 0.0, regressed=False)
+        item = PromptAnswers(name, answers, 0.0, regressed=False)
         comparators = ("base", comparator if comparator in answers else "teacher")
         others = [score for role in comparators if (score := item.score(role, scores["primary"])) is not None]
         sign = 1 if measure["higher_is_better"] else -1
@@ -66,7 +66,7 @@ def items_of(rows: Iterable[Row], scores: Document) -> list[Item]:
     return found
 
 
-def worst_first(items: Iterable[Item]) -> list[Item]:
+def worst_first(items: Iterable[PromptAnswers]) -> list[PromptAnswers]:
     """Those first that the student lost most on."""
     return sorted(items, key=lambda item: (item.gap, item.id))
 
@@ -84,7 +84,7 @@ def prompt_of(row: Row) -> str:
 # --- the cases without a script ---------------------------------------------------------------------------------------
 
 
-def regressions(items: Sequence[Item], scores: Document) -> list[Document]:
+def regressions(items: Sequence[PromptAnswers], scores: Document) -> list[Document]:
     """The worst cases, with why and the nearest training rows where eval explained them."""
     by_id = {item.id: item for item in items}
     explained = [one for one in scores.get("regressions", {}).get("items", []) if one["id"] in by_id][:REGRESSIONS]
@@ -93,7 +93,7 @@ def regressions(items: Sequence[Item], scores: Document) -> list[Document]:
     return [case(item, scores) for item in worst_first(items)[:REGRESSIONS] if item.regressed]
 
 
-def case(item: Item, scores: Document, explained: Document | None = None) -> Document:
+def case(item: PromptAnswers, scores: Document, explained: Document | None = None) -> Document:
     """An item as the page lists it: what everybody said, with the words that differ, and why where it was explained."""
     primary = scores["primary"]
     texts = {role: cut(texts_of(row)) for role, row in item.answers.items()}
@@ -125,7 +125,7 @@ def _near(explained: Document) -> list[Document]:
     return [{"label": label, "prompt": row["prompt"], "completion": row["completion"]} for label, row in rows]
 
 
-def notes(item: Item, scores: Document) -> list[str]:
+def notes(item: PromptAnswers, scores: Document) -> list[str]:
     """What else is to be said of the student's answer, and of the teacher's."""
     student, found = item.student, []
     if student["finish_reason"] != "stop":
@@ -168,12 +168,12 @@ def difference(wanted: str, text: str) -> list[tuple[str, str]]:
 # --- the browser's data -----------------------------------------------------------------------------------------------
 
 
-def _repeats(item: Item, role: str, other: str) -> bool:
+def _repeats(item: PromptAnswers, role: str, other: str) -> bool:
     mine, its = item.answers.get(role), item.answers.get(other)
     return mine is not None and its is not None and texts_of(mine) == texts_of(its)
 
 
-def browser_data(items: Sequence[Item], scores: Document) -> str:
+def browser_data(items: Sequence[PromptAnswers], scores: Document) -> str:
     """All items as the JSON that report.js reads, safe within a script element: it holds no `<`, `>`, `&` nor line separator.
 
     A text that equals an earlier contestant's is its number. Texts are cut alike, so far as all together need it.
@@ -189,7 +189,7 @@ def browser_data(items: Sequence[Item], scores: Document) -> str:
         shown = visible(value[:most] if len(value) > most else cut(value))
         return shown if len(value) <= most else shown + " …"
 
-    def answers(item: Item) -> list[str | int | None]:
+    def answers(item: PromptAnswers) -> list[str | int | None]:
         said = [texts_of(item.answers[role]) if role in item.answers else None for role in roles]
         return [
             None if one is None else said.index(one) if said.index(one) < number else text(one)
