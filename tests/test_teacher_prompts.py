@@ -66,5 +66,5 @@ def test_the_teacher_s_answer_is_computed_behind_its_own_prompt_and_no_other(tmp
 
 def test_instructions_that_do_not_fit_into_the_teacher_are_refused_before_a_step(tiny_model: Path, tmp_path: Path) -> None:
     recipe = on_policy(tiny_model, tmp_path, f'system = "{"word " * 600}"')
-    with pytest.raises(UsageError, match="the teacher's longest prompt has .* more than its context of"):
+    with pytest.raises(UsageError, match=r"the teacher.s longest prompt has .* more than its context of"):
         train(a_run(tmp_path / "run", [sample(n) for n in range(4)], []), recipe, Silent())
