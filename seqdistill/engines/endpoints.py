@@ -7,7 +7,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PATH = "/chat/completions"
 Hear = Callable[[dict[str, Any]], None]  # receives each chunk of a streamed answer as it comes
+WHOLE_ANSWER_SECONDS = 10.0  # how long the rest of a stream is waited for, once every choice has ended
 ADAPTABLE = ("http 400", "http 403", "http 404", "http 422")  # refusals that may be about a field
 BLOCKED = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"}
 
@@ -109,34 +110,48 @@ class Endpoint:
 
     async def _streamed(self, body: dict[str, Any], hear: Hear | None) -> Reply:
         """A streamed answer. An endpoint that answers without a stream all the same is understood."""
-        began, first, joined, plain = time.perf_counter(), None, Joined(), bytearray()
+        import httpx2
+
+        began, joined, plain = time.perf_counter(), Joined(), bytearray()
         create = self.client.chat.completions.with_streaming_response.create
         async with create(model=body["model"], messages=body["messages"], stream=True, extra_body=body) as response:
             try:
-                async for line in lines_of(response.iter_bytes()):
-                    if plain or (not joined.begun and line.lstrip().startswith(("{", "[", "<"))):
-                        plain += line.encode("utf-8", "surrogatepass") + b"\n"
-                        continue
-                    chunk = joined.add(line)
-                    if joined.begun and first is None:
-                        first = time.perf_counter() - began
-                    if joined.error:
-                        failure = no_answer(self.who, joined.error, proven=bool(self.answers))
-                        failure.may_be_billed = failure.may_be_billed or joined.begun
-                        raise failure
-                    if hear is not None and chunk is not None:
-                        hear(chunk)
-                    if joined.done:
-                        break
+                await self._join(lines_of(response.iter_bytes()), joined, plain, hear)
             except ValueError as error:
                 raise Failure(
                     "malformed reply", f"{self.name}: an event of the stream is not JSON: {error}", may_be_billed=True
                 ) from None
+            except (TimeoutError, httpx2.TransportError):
+                if not joined.is_whole:
+                    raise
         if plain:
             return self._read(bytes(plain))
         if not joined.is_whole:
             raise Failure("connection lost", f"{self.name}: the stream ended before the answer did", may_be_billed=True)
-        return self._checked(joined.reply(), first)
+        return self._checked(joined.reply(), None if joined.begun_at is None else joined.begun_at - began)
+
+    async def _join(self, lines: AsyncIterator[str], joined: Joined, plain: bytearray, hear: Hear | None) -> None:
+        """Adds the lines of a stream to an answer, or to `plain` what is no stream. Raises Failure for an error in it.
+
+        Behind a whole answer only its tokens are waited for, and not for long: some never end the stream.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as patience:
+            async for line in lines:
+                if plain or (not joined.begun and line.lstrip().startswith(("{", "[", "<"))):
+                    plain += line.encode("utf-8", "surrogatepass") + b"\n"
+                    continue
+                chunk = joined.add(line)
+                if joined.error:
+                    failure = no_answer(self.who, joined.error, proven=bool(self.answers))
+                    failure.may_be_billed = failure.may_be_billed or joined.begun
+                    raise failure
+                if hear is not None and chunk is not None:
+                    hear(chunk)
+                if joined.done:
+                    return
+                if joined.is_whole and patience.when() is None:
+                    patience.reschedule(loop.time() + WHOLE_ANSWER_SECONDS)
 
     def _read(self, content: bytes) -> Reply:
         try:
