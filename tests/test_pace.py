@@ -168,6 +168,11 @@ NOW = 1_795_000_000.0
         ({"retry-after": "Wed, 18 Nov 2026 11:06:45 GMT"}, 5.0),
         ({"retry-after": "Wed, 18 Nov 2026 11:06:45 -0000"}, 5.0),
         ({"retry-after": "Wed, 18 Nov 2020 11:06:45 GMT"}, 0.0),
+        # by the endpoint's clock, where it says what that shows
+        ({"retry-after": "Wed, 18 Nov 2026 13:06:45 GMT", "date": "Wed, 18 Nov 2026 13:06:40 GMT"}, 5.0),
+        ({"retry-after": "Wed, 18 Nov 2026 09:06:45 GMT", "date": "Wed, 18 Nov 2026 09:06:40 GMT"}, 5.0),
+        ({"retry-after": "1794992803", "date": "Wed, 18 Nov 2026 09:06:40 GMT"}, 3.0),
+        ({"retry-after": "Wed, 18 Nov 2026 11:06:45 GMT", "date": "yesterday"}, 5.0),
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
         *[({"retry-after": value}, None) for value in ("-1", "soon", "", "nan", "2, 2")],
         ({}, None),
