@@ -193,6 +193,7 @@ def test_retry_after_is_read_as_servers_write_it(headers: dict[str, str], second
         ('[{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "37s"}]', 37.0),
         ("Rate limit is exceeded. Try again in 5 seconds.", 5.0),  # Azure
         ("Please retry after 2 minutes", 120.0),
+        ("Rate limit of 15 per 60s exceeded for UserByModelByMinute. Please wait 12 seconds before retrying.", 12.0),  # GitHub
         ("try again in 1 hour 2 min", 3720.0),
         *[(text, None) for text in ("Please try again in 6ms.", "Please try again later.", "Used 3 of 5 s", "")],
     ],

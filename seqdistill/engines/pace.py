@@ -144,7 +144,8 @@ def _timestamp(date: str) -> float | None:
 _PART = r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|[dhms]|days?|hours?|min(?:ute)?s?|sec(?:ond)?s?)?(?![a-z])"
 _PARTS = re.compile(_PART, re.IGNORECASE)
 _SPOKEN = re.compile(  # "Please try again in 9m38.016s", "retry after 20 seconds", "retryDelay": "37s"
-    rf"(?:(?:try again|retry|available|resets?) (?:in|after)|retryDelay\W{{1,4}})\s*(?P<time>(?:{_PART}\s*)+)", re.IGNORECASE
+    rf"(?:(?:try again|retry|available|resets?) (?:in|after)|please wait|retryDelay\W{{1,4}})\s*(?P<time>(?:{_PART}\s*)+)",
+    re.IGNORECASE,
 )
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
 SHORTEST_SPOKEN_SECONDS = 1.0  # less is the server's arithmetic, not advice
