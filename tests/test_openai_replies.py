@@ -254,6 +254,36 @@ def test_another_model_than_was_requested_is_noted_once(served: Any, noted: bool
     assert [served in note for note in notes] == ([True] if noted else [])
 
 
+LONG = "how many words are in this " * 200  # 1,200
+
+
+@pytest.mark.parametrize(
+    ("text", "counted", "noted"),
+    [
+        (LONG, 1026, True),
+        (LONG, 1200, False),
+        (LONG, 1800, False),
+        (LONG, 0, False),  # it counts nothing
+        ("这是一个很长的句子" * 1000, 2051, True),
+        ("这是一个很长的句子" * 1000, 5000, False),
+        ("-" * 9000 + " " * 9000 + "=" * 9000, 600, False),
+        ("hello there", 1, False),
+    ],
+)
+def test_a_prompt_that_the_endpoint_cuts_is_noted_once(text: str, counted: int, noted: bool) -> None:
+    notes: list[str] = []
+
+    def reply(body: Body) -> Body:
+        return {**answer(body), "usage": {"prompt_tokens": counted, "completion_tokens": 5}}
+
+    with ChatServer(lambda _, body: Wire(200, reply(body))) as server:
+        model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
+        several = [Request(f"p{n}", [{"role": "user", "content": text}], 20, seed=n) for n in range(3)]
+        completions = ask(open_engine(model, Pace(on_note=notes.append)), several)
+    assert {one.error for one in completions.values()} == {None}
+    assert [f"it counts {counted:,} tokens" in note for note in notes] == ([True] if noted else [])
+
+
 def test_a_reply_that_cannot_be_read_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
     wire = Wire(200, b"{}", {"X-Large": "y" * 20_000})

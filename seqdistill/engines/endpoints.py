@@ -18,6 +18,7 @@ from seqdistill.engines.pace import Throttle, retry_after
 from seqdistill.engines.refusals import SHOWN, Failure, Who, is_blocked, no_answer, not_json, refusal
 from seqdistill.engines.replies import as_dict, choices_in, error_in, is_error_alone
 from seqdistill.engines.streams import Joined, lines_of
+from seqdistill.engines.usage import usage_of
 from seqdistill.errors import SeqdistillError
 from seqdistill.recipe.secrets import shown_url
 from seqdistill.records import from_json
@@ -29,6 +30,8 @@ PATH = "/chat/completions"
 Hear = Callable[[dict[str, Any]], None]  # receives each chunk of a streamed answer as it comes
 WHOLE_ANSWER_SECONDS = 10.0  # how long the rest of a stream is waited for, once every choice has ended
 ADAPTABLE = ("http 400", "http 403", "http 404", "http 422")  # refusals that may be about a field
+LONG_PROMPT_TOKENS = 500  # in shorter ones a wrong count is no sign
+_WITHOUT_SPACES = re.compile(r"[\u3040-\u9fff\uf900-\ufaff]")  # Chinese and Japanese
 BLOCKED = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"}
 
 
@@ -60,6 +63,7 @@ class Endpoint:
     away_tries: int = 0
     refusing_since: float | None = None  # it refuses for load, with no answer in between
     noted_at: float = float("-inf")
+    cuts_prompts: bool = False  # it counted fewer tokens in a prompt than there are
     served: set[str] = field(default_factory=set)  # the models that its replies name
 
     @property
@@ -74,7 +78,7 @@ class Endpoint:
         made = self.dialect.put(self.engine.own_fields(requests[0], len(requests), stream=hear is not None))
         try:
             async with asyncio.timeout(self.pace.timeout):
-                return await self._exchange({**self.engine.fields, **made}, hear)
+                reply = await self._exchange({**self.engine.fields, **made}, hear)
         except openai.APIStatusError as error:
             raise self._refusal(error, made) from None
         except TimeoutError:
@@ -84,6 +88,8 @@ class Endpoint:
             if error_of_reply := failure.reply if failure.kind in ADAPTABLE else None:
                 raise self._adapted(made, error_of_reply) or failure from None
             raise
+        self._note_cut_prompt(requests[0], reply)
+        return reply
 
     async def _exchange(self, body: dict[str, Any], hear: Hear | None) -> Reply:
         import aiohttp
@@ -179,6 +185,16 @@ class Endpoint:
             if not _is_same_model(served, self.who.model or ""):
                 self.pace.on_note(f"{self.name}: the replies name the model {served[:80]!r}; requested was {self.who.model!r}")
 
+    def _note_cut_prompt(self, request: Request, reply: Reply) -> None:
+        """Notes once that a prompt was not read whole: Ollama and others cut it to their context length without a word."""
+        counted, least = usage_of(reply.raw).prompt, least_tokens(request)
+        if counted and counted < least and least >= LONG_PROMPT_TOKENS and not self.cuts_prompts:
+            self.cuts_prompts = True
+            self.pace.on_note(
+                f"{self.name}: it counts {counted:,} tokens in a prompt of at least {least:,}: it seems to read only a part; "
+                "raise the server's context length (for Ollama OLLAMA_CONTEXT_LENGTH), or shorten the prompts"
+            )
+
     def _broken(self, cause: BaseException | None) -> Failure:
         """What a connection's error means."""
         import aiohttp
@@ -222,6 +238,12 @@ class Endpoint:
         if change:
             self.pace.on_note(f"{self.name}: {change} from now on, as the endpoint says: {str(error['message'])[:200]}")
         return Failure("adapted", str(error["message"]), is_adapted=True)
+
+
+def least_tokens(request: Request) -> int:
+    """The fewest tokens that a prompt can have: a token spans no two words, and few characters of writing without spaces."""
+    text = " ".join(message["content"] for message in request.messages)
+    return len(text.split()) + len(_WITHOUT_SPACES.findall(text)) // 4
 
 
 def shown_error(error: BaseException | None) -> str:
