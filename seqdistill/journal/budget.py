@@ -109,9 +109,9 @@ class Source:
         prompt = (prompt_bound(first) + len(beside)) * (len(requests) if batched else 1)
         completion = sum(request.max_tokens for request in requests)
         if self.price is None:
-            return Hold(None, prompt, completion, factor)
+            return Hold(None, prompt, completion, factor, first.id)
         usd = self.price.bound(prompt, completion, batched=batched, writes_cache="cache_control" in beside) * factor
-        return Hold(usd, prompt, completion, factor)
+        return Hold(usd, prompt, completion, factor, first.id)
 
     def cost(self, completion: Completion) -> float | None:
         """What one answer cost in USD; None where an endpoint's price is not known, and it does not report what it bills."""
