@@ -284,6 +284,24 @@ def test_a_prompt_that_the_endpoint_cuts_is_noted_once(text: str, counted: int, 
     assert [f"it counts {counted:,} tokens" in note for note in notes] == ([True] if noted else [])
 
 
+@pytest.mark.parametrize(
+    ("usage", "reason", "noted"),
+    [
+        ({"prompt_tokens": 96, "completion_tokens": 8}, "length", True),
+        ({"prompt_tokens": 96, "completion_tokens": 8}, "stop", False),
+        ({"prompt_tokens": 96, "completion_tokens": 8, "total_tokens": 116}, "length", False),  # 12 of reasoning
+        ({"prompt_tokens": 96, "completion_tokens": 20}, "length", False),
+        ({"prompt_tokens": 96}, "length", False),
+    ],
+)
+def test_an_answer_that_is_cut_before_its_limit_is_noted_once(usage: Body, reason: str, noted: bool) -> None:
+    notes: list[str] = []
+    reply = {"choices": [{"message": {"content": "a"}, "finish_reason": reason}], "usage": usage}
+    with ChatServer(lambda *_: Wire(200, reply)) as server:
+        answers_of(server, count=3, on_note=notes.append)
+    assert ["cut off after 8 tokens, though max_tokens allows 20" in note for note in notes] == ([True] if noted else [])
+
+
 def test_a_reply_that_cannot_be_read_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
     wire = Wire(200, b"{}", {"X-Large": "y" * 20_000})

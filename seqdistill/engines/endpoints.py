@@ -16,7 +16,7 @@ from seqdistill.engines.dialect import Dialect
 from seqdistill.engines.options import without_secrets
 from seqdistill.engines.pace import Throttle, retry_after
 from seqdistill.engines.refusals import SHOWN, Failure, Who, is_blocked, no_answer, not_json, refusal
-from seqdistill.engines.replies import as_dict, choices_in, error_in, is_error_alone
+from seqdistill.engines.replies import as_dict, choices_in, error_in, finish_reason, is_error_alone
 from seqdistill.engines.streams import Joined, lines_of
 from seqdistill.engines.usage import usage_of
 from seqdistill.errors import SeqdistillError
@@ -31,6 +31,7 @@ Hear = Callable[[dict[str, Any]], None]  # receives each chunk of a streamed ans
 WHOLE_ANSWER_SECONDS = 10.0  # how long the rest of a stream is waited for, once every choice has ended
 ADAPTABLE = ("http 400", "http 403", "http 404", "http 422")  # refusals that may be about a field
 LONG_PROMPT_TOKENS = 500  # in shorter ones a wrong count is no sign
+CUT_SHORT = 0.9  # of max_tokens: some servers stop a little before it
 _WITHOUT_SPACES = re.compile(r"[\u3040-\u9fff\uf900-\ufaff]")  # Chinese and Japanese
 BLOCKED = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"}
 
@@ -63,7 +64,7 @@ class Endpoint:
     away_tries: int = 0
     refusing_since: float | None = None  # it refuses for load, with no answer in between
     noted_at: float = float("-inf")
-    cuts_prompts: bool = False  # it counted fewer tokens in a prompt than there are
+    noted: set[str] = field(default_factory=set)  # what it cuts: a prompt, an answer
     served: set[str] = field(default_factory=set)  # the models that its replies name
 
     @property
@@ -88,7 +89,7 @@ class Endpoint:
             if error_of_reply := failure.reply if failure.kind in ADAPTABLE else None:
                 raise self._adapted(made, error_of_reply) or failure from None
             raise
-        self._note_cut_prompt(requests[0], reply)
+        self._note_cuts(requests, reply)
         return reply
 
     async def _exchange(self, body: dict[str, Any], hear: Hear | None) -> Reply:
@@ -185,15 +186,29 @@ class Endpoint:
             if not _is_same_model(served, self.who.model or ""):
                 self.pace.on_note(f"{self.name}: the replies name the model {served[:80]!r}; requested was {self.who.model!r}")
 
-    def _note_cut_prompt(self, request: Request, reply: Reply) -> None:
-        """Notes once that a prompt was not read whole: Ollama and others cut it to their context length without a word."""
-        counted, least = usage_of(reply.raw).prompt, least_tokens(request)
-        if counted and counted < least and least >= LONG_PROMPT_TOKENS and not self.cuts_prompts:
-            self.cuts_prompts = True
-            self.pace.on_note(
-                f"{self.name}: it counts {counted:,} tokens in a prompt of at least {least:,}: it seems to read only a part; "
-                "raise the server's context length (for Ollama OLLAMA_CONTEXT_LENGTH), or shorten the prompts"
+    def _note_cuts(self, requests: Sequence[Request], reply: Reply) -> None:
+        """Notes once that a prompt or an answer was cut to the server's context length: Ollama and others do so silently."""
+        usage, least, most = usage_of(reply.raw), least_tokens(requests[0]), requests[0].max_tokens
+        raise_it = "the server's context length (for Ollama OLLAMA_CONTEXT_LENGTH)"
+        if usage.prompt and usage.prompt < least and least >= LONG_PROMPT_TOKENS:
+            self._note_once(
+                "prompt",
+                f"it counts {usage.prompt:,} tokens in a prompt of at least {least:,}: it seems to read only a part; "
+                f"raise {raise_it}, or shorten the prompts",
             )
+        written = (usage.completion or 0) + usage.hidden
+        ended = {finish_reason(choice.get("finish_reason")) for choice in choices_in(reply.raw)}
+        if len(requests) == 1 and ended == {"length"} and usage.prompt and 0 < written < most * CUT_SHORT:
+            self._note_once(
+                "answer",
+                f"an answer was cut off after {written:,} tokens, though max_tokens allows {most:,}: raise {raise_it}, or "
+                "shorten the prompts",
+            )
+
+    def _note_once(self, what: str, text: str) -> None:
+        if what not in self.noted:
+            self.noted.add(what)
+            self.pace.on_note(f"{self.name}: {text}")
 
     def _broken(self, cause: BaseException | None) -> Failure:
         """What a connection's error means."""
