@@ -78,6 +78,7 @@ def test_a_reply_that_cannot_be_kept_is_that_request_failure(text: bytes, error:
     [
         (b'{"error": {"message": "no", "param": ["x"]}}', "http 400"),
         (b'{"error": "no"}', "http 400"),
+        (b'{"detail": [{"loc": true, "msg": "no"}, {"loc": "x"}, 7]}', "http 400"),
         (b"[" * 100_000, "http 400"),
         (b'{"error": {"message": "no", "code": "content_filter", "score": 1e999}}', None),
     ],

@@ -228,6 +228,9 @@ def test_reasoning_tokens_that_are_not_among_the_completion_s_are_counted_beside
         *[(word, "length") for word in ("length_capped", "out_of_tokens", "max_context_length")],
         *[(word, "content_filter") for word in ("MODEL_ARMOR", "LANGUAGE")],  # Gemini
         *[(word, "error") for word in ("UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "interrupted")],
+        *[(word, "error") for word in ("function_call_filter: MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE")],  # Gemini
+        ("repetition", "length"),  # vLLM
+        ("normal", "stop"),  # Qianfan
         *[(word, "error") for word in ("load", "unload", "malformed_model_output", "USER_CANCEL")],  # Ollama, Bedrock, Cohere
         ({"type": "length", "length": 10}, "length"),  # SGLang
         ("refusal", "refusal"),

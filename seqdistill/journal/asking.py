@@ -164,7 +164,7 @@ class Asker:
                 f"{source.name}: the endpoint reports a bill of {billed:.6f} USD for an answer, and the configured price is 0",
                 "a budget needs the real price: correct it and run again; what was answered is kept",
             )
-        known = sum(source.price.tokens_usd(completion) for completion in answered)
+        known = sum(source.price.list_usd(completion) for completion in answered)
         if billed > known * BILLED_MORE:
             self._overbilled.add(source.identity)
             more = f"{billed / known:.1f} times as much as" if known else "which is more than"
