@@ -175,8 +175,8 @@ def _channels(text: str) -> tuple[str, list[str]]:
     if start.startswith(("<|channel|>", "<|start|>")):
         parts = [(match["name"], match["text"]) for match in _CHANNEL.finditer(start)]
         if parts:
-            final = "".join(said for name, said in parts if name == "final").strip()
-            return final, [said.strip() for name, said in parts if name != "final"]
+            final = "".join(part for name, part in parts if name == "final").strip()
+            return final, [part.strip() for name, part in parts if name != "final"]
     if match := _BARE_CHANNELS.match(text):
         return match["answer"].strip(), [match["thought"].strip()]
     return text, []

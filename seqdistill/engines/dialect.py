@@ -51,10 +51,10 @@ class Dialect:
 
     def put(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A request's body, with the limit under max_tokens, as the endpoint takes it."""
-        said = {self._limit if name == "max_tokens" else name: value for name, value in body.items()}
+        renamed = {self._limit if name == "max_tokens" else name: value for name, value in body.items()}
         if self._without_system:
-            said["messages"] = _folded(said["messages"])
-        return {name: value for name, value in said.items() if _kind(name, said) not in self._dropped}
+            renamed["messages"] = _folded(renamed["messages"])
+        return {name: value for name, value in renamed.items() if _kind(name, renamed) not in self._dropped}
 
     def learn(self, sent: Mapping[str, Any], error: Mapping[str, Any]) -> str | None:
         """What is new in what a refusal of a sent body says, in words, "" for what is known; None where it names nothing.

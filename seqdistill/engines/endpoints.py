@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from seqdistill.engines.openai_api import OpenAIEngine
 
 PATH = "/chat/completions"
-Hear = Callable[[dict[str, Any]], None]  # receives each chunk of a streamed answer as it comes
+OnChunk = Callable[[dict[str, Any]], None]  # receives each chunk of a streamed answer as it comes
 WHOLE_ANSWER_SECONDS = 10.0  # how long the rest of a stream is waited for, once every choice has ended
 ADAPTABLE = ("http 400", "http 403", "http 404", "http 422")  # refusals that may be about a field
 LONG_PROMPT_TOKENS = 500  # in shorter ones a wrong count is no sign
@@ -72,14 +72,14 @@ class Endpoint:
         """Its base URL, as it may be shown."""
         return self.who.endpoint
 
-    async def send(self, requests: Sequence[Request], hear: Hear | None = None) -> Reply:
-        """One try of requests that are sent as one; with `hear` its answer is streamed. Raises Failure."""
+    async def send(self, requests: Sequence[Request], on_chunk: OnChunk | None = None) -> Reply:
+        """One try of requests that are sent as one; with `on_chunk` its answer is streamed. Raises Failure."""
         import openai
 
-        made = self.dialect.put(self.engine.own_fields(requests[0], len(requests), stream=hear is not None))
+        made = self.dialect.put(self.engine.own_fields(requests[0], len(requests), stream=on_chunk is not None))
         try:
             async with asyncio.timeout(self.pace.timeout):
-                reply = await self._exchange({**self.engine.fields, **made}, hear)
+                reply = await self._exchange({**self.engine.fields, **made}, on_chunk)
         except openai.APIStatusError as error:
             raise self._refusal(error, made) from None
         except TimeoutError:
@@ -92,14 +92,14 @@ class Endpoint:
         self._note_cuts(requests, reply)
         return reply
 
-    async def _exchange(self, body: dict[str, Any], hear: Hear | None) -> Reply:
+    async def _exchange(self, body: dict[str, Any], on_chunk: OnChunk | None) -> Reply:
         import aiohttp
         import httpx2
         import openai
 
         try:
             if body.get("stream"):
-                return await self._streamed(body, hear)
+                return await self._streamed(body, on_chunk)
             response = await self.client.post(PATH, cast_to=httpx2.Response, body=body)
             try:
                 return self._read(response.content)
@@ -115,7 +115,7 @@ class Endpoint:
                 "malformed reply", f"{self.name}: {shown_error(error)}", may_be_billed=True, is_permanent=True
             ) from None
 
-    async def _streamed(self, body: dict[str, Any], hear: Hear | None) -> Reply:
+    async def _streamed(self, body: dict[str, Any], on_chunk: OnChunk | None) -> Reply:
         """A streamed answer. An endpoint that answers without a stream all the same is understood."""
         import httpx2
 
@@ -123,7 +123,7 @@ class Endpoint:
         create = self.client.chat.completions.with_streaming_response.create
         async with create(model=body["model"], messages=body["messages"], stream=True, extra_body=body) as response:
             try:
-                await self._join(lines_of(response.iter_bytes()), joined, plain, hear)
+                await self._join(lines_of(response.iter_bytes()), joined, plain, on_chunk)
             except ValueError as error:
                 raise Failure(
                     "malformed reply", f"{self.name}: an event of the stream is not JSON: {error}", may_be_billed=True
@@ -137,7 +137,7 @@ class Endpoint:
             raise Failure("connection lost", f"{self.name}: the stream ended before the answer did", may_be_billed=True)
         return self._checked(joined.reply(), None if joined.begun_at is None else joined.begun_at - began)
 
-    async def _join(self, lines: AsyncIterator[str], joined: Joined, plain: bytearray, hear: Hear | None) -> None:
+    async def _join(self, lines: AsyncIterator[str], joined: Joined, plain: bytearray, on_chunk: OnChunk | None) -> None:
         """Adds the lines of a stream to an answer, or to `plain` what is no stream. Raises Failure for an error in it.
 
         Behind a whole answer only its tokens are waited for, and not for long: some never end the stream.
@@ -153,8 +153,8 @@ class Endpoint:
                     failure = no_answer(self.who, joined.error, proven=bool(self.answers))
                     failure.may_be_billed = failure.may_be_billed or joined.begun
                     raise failure
-                if hear is not None and chunk is not None:
-                    hear(chunk)
+                if on_chunk is not None and chunk is not None:
+                    on_chunk(chunk)
                 if joined.done:
                     return
                 if joined.is_whole and patience.when() is None:
@@ -216,8 +216,8 @@ class Endpoint:
         import httpx2
 
         if isinstance(cause, (aiohttp.ClientHttpProxyError, httpx2.ProxyError)):
-            said = f"the proxy in HTTPS_PROXY refuses the connection: {shown_error(cause)}"
-            return Failure("unreachable", f"{self.name} cannot be reached: {said}", is_unreachable=True)
+            reason = f"the proxy in HTTPS_PROXY refuses the connection: {shown_error(cause)}"
+            return Failure("unreachable", f"{self.name} cannot be reached: {reason}", is_unreachable=True)
         if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
             return Failure("unreachable", f"{self.name} cannot be reached: {cause}", is_unreachable=True)
         if isinstance(cause, (TimeoutError, httpx2.TimeoutException)):
@@ -263,9 +263,9 @@ def least_tokens(request: Request) -> int:
 
 def shown_error(error: BaseException | None) -> str:
     """What an error says, and of which type it is. The repr of one, and the text of some, hold a request's headers or URL."""
-    said = str(getattr(error, "message", "") or ("" if hasattr(error, "request_info") else error))
+    message = str(getattr(error, "message", "") or ("" if hasattr(error, "request_info") else error))
     status = getattr(error, "status", None)
-    return f"{type(error).__name__}: {f'{status}, ' if status else ''}{said[:SHOWN]}"
+    return f"{type(error).__name__}: {f'{status}, ' if status else ''}{message[:SHOWN]}"
 
 
 def _hint(failure: Failure, response: Any) -> str:

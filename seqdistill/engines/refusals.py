@@ -179,14 +179,14 @@ def refusal(
     """
     message = str(error.get("message") or "")
     text, whole = message[:READ_OF_OTHERS], message[: READ.get(status, READ_OF_OTHERS)]
-    said = f"{who.endpoint} says {status}: {text}"
+    shown = f"{who.endpoint} says {status}: {text}"
     codes = [str(error.get(key) or "").lower() for key in ("code", "type", "status", "reason")]
     further = [json.dumps(error[key])[:2000] for key in ("metadata", "innererror", "details") if error.get(key)]
     everything = " ".join([*codes, whole, *further])
     pause = spoken_pause(everything) if pause is None and status in (*FOR_LOAD, 503) else pause
 
     def failure(kind: str = f"http {status}", scope: Scope = "try", **more: Any) -> Failure:
-        return Failure(kind, said, scope, reply={**error, "message": text}, **more)
+        return Failure(kind, shown, scope, reply={**error, "message": text}, **more)
 
     if status in (400, 422) and WRONG_SCHEMA.search(everything):  # LiteLLM calls it a content policy's violation
         return failure(scope="request", hint="change the schema, or the choices, as the endpoint says")
