@@ -35,10 +35,11 @@ _CHANNEL = re.compile(
 _BARE_CHANNELS = re.compile(
     r"\A\s*analysis(?P<thought>.+?)assistant\s*final(?P<answer>.*)\Z", re.DOTALL
 )  # decoded without tokens
-_ANSWER_TAGS = {  # around an answer that follows reasoning; the last: Granite, ERNIE
+_ANSWER_TAGS = {  # around an answer that follows reasoning; the last two: Granite, ERNIE; Marco-o1
     "<|begin_of_solution|>": "<|end_of_solution|>",
     "<|START_RESPONSE|>": "<|END_RESPONSE|>",
     "<response>": "</response>",
+    "<output>": "</output>",
 }
 ANSWER_OPENINGS = tuple(opening.lower() for opening in _ANSWER_TAGS)
 _AROUND_ANSWER = [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqdistill.engines import Pace, Request
 from seqdistill.engines.dialect import Dialect
-from seqdistill.engines.options import without_secrets
+from seqdistill.engines.options import PATH, without_secrets
 from seqdistill.engines.pace import Throttle, retry_after
 from seqdistill.engines.refusals import SHOWN, Failure, Who, is_blocked, no_answer, not_json, refusal
 from seqdistill.engines.replies import as_dict, choices_in, error_in, finish_reason, is_error_alone
@@ -26,7 +26,6 @@ from seqdistill.records import from_json
 if TYPE_CHECKING:
     from seqdistill.engines.openai_api import OpenAIEngine
 
-PATH = "/chat/completions"
 OnChunk = Callable[[dict[str, Any]], None]  # receives each chunk of a streamed answer as it comes
 WHOLE_ANSWER_SECONDS = 10.0  # how long the rest of a stream is waited for, once every choice has ended
 ADAPTABLE = ("http 400", "http 403", "http 404", "http 422")  # refusals that may be about a field
