@@ -215,6 +215,12 @@ def test_the_budget_holds_where_the_endpoint_bills_more_than_the_price_comes_to(
         assert spent("free") == pytest.approx(40 * 0.02)
 
 
+def test_what_an_endpoint_bills_is_reported_also_where_no_price_is_configured(tmp_path: Path) -> None:
+    with ChatServer(reply=with_usage({"cost": 0.02})) as server:
+        result = generate(Run(tmp_path / "run"), recipe(server, prompts_file(tmp_path, range(5))), Silent())
+    assert (result.usd, result.spent_usd, result.assumed_usd) == (pytest.approx(0.1), pytest.approx(0.1), 0.0)
+
+
 def test_a_fee_for_each_request_is_paid_and_held(tmp_path: Path) -> None:
     with ChatServer() as server:
         asked = recipe(server, prompts_file(tmp_path, range(40)), budget=1.0, samples=2, samples_per_request=2)

@@ -172,8 +172,8 @@ class Budget:
 
     @property
     def is_priced(self) -> bool:
-        """Whether any price is known; without one nothing is counted."""
-        return bool(self._prices)
+        """Whether anything is known of what answers cost: a price, or what an endpoint says that it bills."""
+        return bool(self._prices) or self.paid_usd > 0
 
     @property
     def is_capped(self) -> bool:
