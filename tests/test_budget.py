@@ -229,8 +229,10 @@ def test_a_fee_for_each_request_is_paid_and_held(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="web_search_options is billed by the call, and a budget needs to know how much"):
             generate(Run(tmp_path / "run"), priced(asked, price), Silent())
         assert server.requests == []
+        asked = priced(asked, {**price, "request": 0.1})
+        assert estimate(Run(tmp_path / "run"), asked, Silent(), probe=4).usd == pytest.approx(40 * 0.1, rel=0.01)
         with pytest.raises(Incomplete, match=r"the budget of 1 USD is reached: 0\.9\d+ USD are paid"):
-            generate(Run(tmp_path / "run"), priced(asked, {**price, "request": 0.1}), Silent())
+            generate(Run(tmp_path / "run"), asked, Silent())
         assert len(server.requests) == 9, "a tenth would go over it by what its tokens cost"
 
 
