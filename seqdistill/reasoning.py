@@ -35,10 +35,11 @@ _CHANNEL = re.compile(
 _BARE_CHANNELS = re.compile(
     r"\A\s*analysis(?P<thought>.+?)assistant\s*final(?P<answer>.*)\Z", re.DOTALL
 )  # decoded without tokens
-_ANSWER_TAGS = {  # around an answer that follows reasoning; the last: Granite, ERNIE
+_ANSWER_TAGS = {  # around an answer that follows reasoning; the last two: Granite, ERNIE; Marco-o1
     "<|begin_of_solution|>": "<|end_of_solution|>",
     "<|START_RESPONSE|>": "<|END_RESPONSE|>",
     "<response>": "</response>",
+    "<output>": "</output>",
 }
 ANSWER_OPENINGS = tuple(opening.lower() for opening in _ANSWER_TAGS)
 _AROUND_ANSWER = [
@@ -175,8 +176,8 @@ def _channels(text: str) -> tuple[str, list[str]]:
     if start.startswith(("<|channel|>", "<|start|>")):
         parts = [(match["name"], match["text"]) for match in _CHANNEL.finditer(start)]
         if parts:
-            final = "".join(said for name, said in parts if name == "final").strip()
-            return final, [said.strip() for name, said in parts if name != "final"]
+            final = "".join(part for name, part in parts if name == "final").strip()
+            return final, [part.strip() for name, part in parts if name != "final"]
     if match := _BARE_CHANNELS.match(text):
         return match["answer"].strip(), [match["thought"].strip()]
     return text, []

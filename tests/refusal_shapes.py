@@ -46,6 +46,15 @@ FILTERED = {
         200, {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}}
     ),
     "a choice without a message": Wire(200, {"choices": [{"index": 0, "message": None, "finish_reason": "content_filter"}]}),
+    "Cloudflare": Wire(
+        424,
+        {"success": False, "result": [], "error": [{"code": 2016, "message": "Prompt blocked due to security configurations"}]},
+    ),
+    "Cloudflare, the answer": Wire(
+        424, {"error": [{"code": 2017, "message": "Response blocked due to security configurations"}]}
+    ),
+    "Portkey": error(446, "The guardrail checks defined in the config failed.", type="hooks_failed"),
+    "new-api": error(400, "request rejected", code="content-blocked", type="new_api_error"),
 }
 
 TOO_LONG = {
@@ -81,6 +90,7 @@ TOO_LONG = {
     "Volcengine": error(400, "Total tokens of image and text exceed max message tokens. Request id: 021"),
     "SGLang, as length": error(400, "Input length (5000 tokens) exceeds the maximum allowed length (4090 tokens)."),
     "Zhipu": error(400, "Prompt 超长", code="1261"),
+    "DashScope, all messages": error(400, "Total message token length exceed model limit (10000000 tokens)."),
     "nginx": Wire(413, b"<html>413 Request Entity Too Large</html>"),
 }
 
@@ -142,6 +152,8 @@ NO_MONEY = {
         },
     ),
     "Zhipu": error(429, "余额不足或无可用资源包,请充值。", code="1113"),
+    "new-api": error(403, "该令牌额度已用尽", type="new_api_error"),
+    "new-api, before it sends": error(403, "预扣费额度失败, 用户剩余额度: ¥0.1, 需要预扣费额度: ¥0.2", type="new_api_error"),
 }
 
 A_DAY = {
@@ -149,6 +161,10 @@ A_DAY = {
     "Mistral, a month's": Wire(429, {"message": "You have exceeded your monthly token quota"}),
     "Hugging Face, a month's": Wire(429, {"error": "You have reached the free monthly usage limit for x. Subscribe to PRO"}),
     "a month's": error(429, "Too many requests: 1000 requests per month"),
+    "Moonshot, a day's": error(429, "Your account org-x request reached TPD rate limit, current: 1500001, limit: 1500000"),
+    "GitHub": error(
+        429, "Rate limit of 50 per 86400s exceeded for UserByModelByDay. Please wait 41234 seconds before retrying."
+    ),
     "Bedrock": Wire(429, {"message": "Too many tokens per day, please wait before trying again."}),
     "Groq": error(
         429, "Rate limit reached on tokens per day (TPD): Limit 100000, Used 100000. Please try again in 9h3m38.016s."
@@ -214,6 +230,13 @@ NONSENSE = {
     "half of JSON": (Wire(200, b'{"choices": [{"mess'), "not JSON", "base URL"),
     "a bad request": (error(400, "nope"), "nope", "what the endpoint says"),
     "forbidden": (error(403, "nope"), "nope", "what the key may do"),
+    "DashScope, a model that thinks": (
+        error(400, "parameter.enable_thinking must be set to false for non-streaming calls", code="invalid_parameter_error"),
+        "non-streaming",
+        "stream = true",
+    ),
+    "Fireworks": (error(400, "Requests with max_tokens > 4096 must have stream=true"), "must have stream", "stream = true"),
+    "no answer in one": (error(400, "This model does not support non-streaming output."), "streaming", "stream = true"),
     "stream only": (
         error(400, "This model only support stream mode, please enable the stream parameter"),
         "stream mode",

@@ -68,6 +68,9 @@ SONNET = {"prompt": 3.0, "cached_prompt": 0.3, "completion": 15.0}
         ),
         ({**SONNET, "cache_write": 4.0, "cache_write_1h": 5.0}, {"prompt_tokens": 200, "cache_write_tokens": 200}, 0.0008),
         ({**SONNET, "cache_write": 0}, {"prompt_tokens": 200, "cache_write_tokens": 200}, 0.0),
+        ({**SONNET, "request": 0.025}, {"prompt_tokens": 1000, "completion_tokens": 100}, 0.003 + 0.0015 + 0.025),
+        ({**SONNET, "request": 0.025}, {"prompt_tokens": 1000, "batched": True}, 0.0015 + 0.025),
+        ({**SONNET, "request": 0.025}, {"completion_tokens": 100}, 0.0015),  # a further answer to the same request
         ({"prompt": 0, "completion": 0}, {"prompt_tokens": 200, "cache_write_tokens": 200, "cache_write_1h_tokens": 9}, 0.0),
     ],
 )
@@ -210,6 +213,27 @@ def test_the_budget_holds_where_the_endpoint_bills_more_than_the_price_comes_to(
         uncapped = replace(free, generate=replace(free.generate, budget=None))
         generate(Run(tmp_path / "free"), uncapped, Silent())
         assert spent("free") == pytest.approx(40 * 0.02)
+
+
+def test_what_an_endpoint_bills_is_reported_also_where_no_price_is_configured(tmp_path: Path) -> None:
+    with ChatServer(reply=with_usage({"cost": 0.02})) as server:
+        result = generate(Run(tmp_path / "run"), recipe(server, prompts_file(tmp_path, range(5))), Silent())
+    assert (result.usd, result.spent_usd, result.assumed_usd) == (pytest.approx(0.1), pytest.approx(0.1), 0.0)
+
+
+def test_a_fee_for_each_request_is_paid_and_held(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        asked = recipe(server, prompts_file(tmp_path, range(40)), budget=1.0, samples=2, samples_per_request=2)
+        asked = replace(asked, teacher=replace(asked.teacher, options={"web_search_options": {}}))
+        price = {"prompt": 0.1, "completion": 0.4}
+        with pytest.raises(UsageError, match="web_search_options is billed by the call, and a budget needs to know how much"):
+            generate(Run(tmp_path / "run"), priced(asked, price), Silent())
+        assert server.requests == []
+        asked = priced(asked, {**price, "request": 0.1})
+        assert estimate(Run(tmp_path / "run"), asked, Silent(), probe=4).usd == pytest.approx(40 * 0.1, rel=0.01)
+        with pytest.raises(Incomplete, match=r"the budget of 1 USD is reached: 0\.9\d+ USD are paid"):
+            generate(Run(tmp_path / "run"), asked, Silent())
+        assert len(server.requests) == 9, "a tenth would go over it by what its tokens cost"
 
 
 def test_what_a_content_filter_refuses_may_be_billed_and_counts_against_the_budget(tmp_path: Path) -> None:

@@ -60,6 +60,12 @@ REFUSED = {  # field -> the refusal while it is sent
     ),
     "OpenRouter, in words": ("seed", error(400, "Provider returned error", metadata={"raw": "seed is not supported"})),
     "Groq": ("logprobs", error(400, "`logprobs` is not supported with this model")),
+    "Gemini, in words": (
+        "logprobs",
+        Wire(400, [{"error": {"code": 400, "message": "Logprobs is not enabled for this model"}}]),
+    ),
+    "Groq, in words": ("response_format", error(400, "This model does not support response format `json_schema`. See x")),
+    "DashScope, in words": ("temperature", error(400, "Temperature should be in (0.0, 2.0)")),
     "OpenAI, with a 403": ("logprobs", error(403, "You are not allowed to request logprobs from this model.")),
     "Zhipu": ("temperature", error(400, "temperature 参数非法。取值范围是 (0,1) 开区间,不能等于 0 或 1", code="1210")),
     "Fireworks": (

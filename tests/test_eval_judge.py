@@ -140,7 +140,13 @@ def test_what_the_judge_s_model_cost_as_a_teacher_is_not_in_its_budget(tmp_path:
         for name, usd in (("p0:teacher", 2.0), ("p0:judge:student first", 0.25)):
             request = Request(name, [{"role": "user", "content": name}], 20)
             journal.append("m", [(request_key(request, "m"), request, Completion(name, "a"))], usd=[usd])
-        assert _spent_by_others(journal, "m") == 2.0
+        for model, name, usd in (("m", "p1:teacher", 8.0), ("m", "p1:judge:student first", 0.5), ("m", "", 0.5)):
+            journal.hold(model, 1, Hold(usd, 10, 10, request=name))  # lost; the last as an older version kept it
+        journal.hold('other "m"', 1, Hold(16.0, 10, 10, request='p1:"\\é":judge:x'))
+        assert _spent_by_others(journal, "m") == 2.0 + 8.0 + 16.0
+    with Journal(tmp_path / "journal.jsonl", writable=False) as journal:
+        assert _spent_by_others(journal, "m") == 2.0 + 8.0 + 16.0
+        assert {hold.request for hold in journal.spending.holds.values()} >= {"p1:teacher", 'p1:"\\é":judge:x'}
 
 
 def test_the_judges_budget_is_a_cap_and_a_larger_one_resumes(run: Run, tmp_path: Path, tiny_model: Path) -> None:

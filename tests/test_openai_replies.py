@@ -78,6 +78,7 @@ def test_a_reply_that_cannot_be_kept_is_that_request_failure(text: bytes, error:
     [
         (b'{"error": {"message": "no", "param": ["x"]}}', "http 400"),
         (b'{"error": "no"}', "http 400"),
+        (b'{"detail": [{"loc": true, "msg": "no"}, {"loc": "x"}, 7]}', "http 400"),
         (b"[" * 100_000, "http 400"),
         (b'{"error": {"message": "no", "code": "content_filter", "score": 1e999}}', None),
     ],
@@ -252,6 +253,54 @@ def test_another_model_than_was_requested_is_noted_once(served: Any, noted: bool
         completions = answers_of(server, count=5, on_note=notes.append)
     assert {one.error for one in completions.values()} == {None}
     assert [served in note for note in notes] == ([True] if noted else [])
+
+
+LONG = "how many words are in this " * 200  # 1,200
+
+
+@pytest.mark.parametrize(
+    ("text", "counted", "noted"),
+    [
+        (LONG, 1026, True),
+        (LONG, 1200, False),
+        (LONG, 1800, False),
+        (LONG, 0, False),  # it counts nothing
+        ("这是一个很长的句子" * 1000, 2051, True),
+        ("这是一个很长的句子" * 1000, 5000, False),
+        ("-" * 9000 + " " * 9000 + "=" * 9000, 600, False),
+        ("hello there", 1, False),
+    ],
+)
+def test_a_prompt_that_the_endpoint_cuts_is_noted_once(text: str, counted: int, noted: bool) -> None:
+    notes: list[str] = []
+
+    def reply(body: Body) -> Body:
+        return {**answer(body), "usage": {"prompt_tokens": counted, "completion_tokens": 5}}
+
+    with ChatServer(lambda _, body: Wire(200, reply(body))) as server:
+        model = ModelConfig(model="teacher", engine="openai", base_url=[server.url])
+        several = [Request(f"p{n}", [{"role": "user", "content": text}], 20, seed=n) for n in range(3)]
+        completions = ask(open_engine(model, Pace(on_note=notes.append)), several)
+    assert {one.error for one in completions.values()} == {None}
+    assert [f"it counts {counted:,} tokens" in note for note in notes] == ([True] if noted else [])
+
+
+@pytest.mark.parametrize(
+    ("usage", "reason", "noted"),
+    [
+        ({"prompt_tokens": 96, "completion_tokens": 8}, "length", True),
+        ({"prompt_tokens": 96, "completion_tokens": 8}, "stop", False),
+        ({"prompt_tokens": 96, "completion_tokens": 8, "total_tokens": 116}, "length", False),  # 12 of reasoning
+        ({"prompt_tokens": 96, "completion_tokens": 20}, "length", False),
+        ({"prompt_tokens": 96}, "length", False),
+    ],
+)
+def test_an_answer_that_is_cut_before_its_limit_is_noted_once(usage: Body, reason: str, noted: bool) -> None:
+    notes: list[str] = []
+    reply = {"choices": [{"message": {"content": "a"}, "finish_reason": reason}], "usage": usage}
+    with ChatServer(lambda *_: Wire(200, reply)) as server:
+        answers_of(server, count=3, on_note=notes.append)
+    assert ["cut off after 8 tokens, though max_tokens allows 20" in note for note in notes] == ([True] if noted else [])
 
 
 def test_a_reply_that_cannot_be_read_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from engine_contract import ask
 from seqdistill.cli import main
 from seqdistill.engines import Completion, Pace, Request, open_engine
 from seqdistill.engines.models import identity
-from seqdistill.engines.options import check_options
+from seqdistill.engines.options import addresses, check_options
 from seqdistill.errors import UsageError
 from seqdistill.recipe.reading import check_tables
 from seqdistill.recipe.tables import ModelConfig
@@ -118,6 +118,13 @@ def test_what_an_endpoint_may_need_is_allowed(settings: dict[str, Any]) -> None:
 def test_what_goes_over_http_is_refused_for_an_engine_on_this_machine(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} with the transformers engine"):
         check_options(model(**{"engine": "transformers", name: True if name == "stream" else {"a": "b"}}))
+
+
+@pytest.mark.parametrize("end", ["", "/", "/chat/completions", "/chat/completions/"])
+def test_a_base_url_may_be_the_whole_uri(end: str) -> None:
+    (address,) = addresses(model(base_url=[f"https://x.openai.azure.com/openai/deployments/d{end}?api-version=2024-06-01"]))
+    assert address.url.rstrip("/") == "https://x.openai.azure.com/openai/deployments/d"
+    assert "chat/completions" not in address.name and address.query == {"api-version": "2024-06-01"}
 
 
 def test_azure_s_classic_url_headers_query_and_body_reach_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,11 @@ NOW = 1_795_000_000.0
         ({"retry-after": "Wed, 18 Nov 2026 11:06:45 GMT"}, 5.0),
         ({"retry-after": "Wed, 18 Nov 2026 11:06:45 -0000"}, 5.0),
         ({"retry-after": "Wed, 18 Nov 2020 11:06:45 GMT"}, 0.0),
+        # by the endpoint's clock, where it says what that shows
+        ({"retry-after": "Wed, 18 Nov 2026 13:06:45 GMT", "date": "Wed, 18 Nov 2026 13:06:40 GMT"}, 5.0),
+        ({"retry-after": "Wed, 18 Nov 2026 09:06:45 GMT", "date": "Wed, 18 Nov 2026 09:06:40 GMT"}, 5.0),
+        ({"retry-after": "1794992803", "date": "Wed, 18 Nov 2026 09:06:40 GMT"}, 3.0),
+        ({"retry-after": "Wed, 18 Nov 2026 11:06:45 GMT", "date": "yesterday"}, 5.0),
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
         *[({"retry-after": value}, None) for value in ("-1", "soon", "", "nan", "2, 2")],
         ({}, None),
@@ -188,6 +193,7 @@ def test_retry_after_is_read_as_servers_write_it(headers: dict[str, str], second
         ('[{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "37s"}]', 37.0),
         ("Rate limit is exceeded. Try again in 5 seconds.", 5.0),  # Azure
         ("Please retry after 2 minutes", 120.0),
+        ("Rate limit of 15 per 60s exceeded for UserByModelByMinute. Please wait 12 seconds before retrying.", 12.0),  # GitHub
         ("try again in 1 hour 2 min", 3720.0),
         *[(text, None) for text in ("Please try again in 6ms.", "Please try again later.", "Used 3 of 5 s", "")],
     ],

@@ -25,6 +25,7 @@ SPLIT = [  # text, answer, reasoning
     ("<think>hm</think><response>yes</response>", "yes", "hm"),
     ("hm\n</think>\n\n<response>\nyes\n</response>\n", "yes", "hm"),
     ("<think>hm</think>\n<Response>yes", "yes", "hm"),
+    ("<Thought>\nhm\n</Thought>\n\n<Output>\nyes\n</Output>", "yes", "hm"),
     ("<think>hm</think><response>a</response> and <response>b</response>", "a</response> and <response>b", "hm"),
     ("Here is my thought process: hm Here is my response: yes", "yes", "hm"),
     (f"<|channel|>analysis<|message|>hm<|end|>{FINAL}", "yes", "hm"),
@@ -47,6 +48,7 @@ TEXT = [
     'The tag "</think>" ends it.',
     "```html\n<thinking>x\n</thinking>\n```",
     "<response>yes</response>",
+    "<output>yes</output>",
     "<answer>yes</answer>",
     "<b>x</b><reasoning>because</reasoning>",
     "The <thought> element is defined in the schema.",
@@ -228,6 +230,9 @@ def test_reasoning_tokens_that_are_not_among_the_completion_s_are_counted_beside
         *[(word, "length") for word in ("length_capped", "out_of_tokens", "max_context_length")],
         *[(word, "content_filter") for word in ("MODEL_ARMOR", "LANGUAGE")],  # Gemini
         *[(word, "error") for word in ("UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "interrupted")],
+        *[(word, "error") for word in ("function_call_filter: MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE")],  # Gemini
+        ("repetition", "length"),  # vLLM
+        ("normal", "stop"),  # Qianfan
         *[(word, "error") for word in ("load", "unload", "malformed_model_output", "USER_CANCEL")],  # Ollama, Bedrock, Cohere
         ({"type": "length", "length": 10}, "length"),  # SGLang
         ("refusal", "refusal"),

@@ -10,7 +10,7 @@ import pytest
 from chat_server import Body, ChatServer, Wire, answer
 from engine_contract import Holds, ask, check_engine_contract
 
-from seqdistill.engines import Completion, Pace, Request, open_engine
+from seqdistill.engines import Completion, Pace, Request, endpoints, open_engine
 from seqdistill.engines.streams import Joined, joined, lines_of
 from seqdistill.engines.usage import usage_of
 from seqdistill.recipe.tables import ModelConfig
@@ -163,6 +163,46 @@ def test_a_stream_that_is_cut_is_lost_and_may_be_billed() -> None:
         completion = answer_of(server, meter=(holds := Holds()), retries=1)
     assert completion.error == "connection lost"
     assert len(holds.open) == 2
+
+
+class Unending(ChatServer):
+    """Streams an answer whose end of the transfer never comes: the connection is lost first, or stays silent."""
+
+    def __init__(self, events: list[Body], *, silent: bool) -> None:
+        super().__init__()
+        self.content = "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode()
+        self.silent = silent
+
+    async def _chat(self, writer: asyncio.StreamWriter, number: int, body: Body) -> bool:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head + b"%x\r\n%s\r\n" % (len(self.content), self.content))
+        await writer.drain()
+        if self.silent:
+            await asyncio.sleep(self.hang)
+        return False
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize(
+    ("events", "error", "uncounted"),
+    [
+        ([chunk("yes"), {**chunk(reason="stop"), "usage": USAGE}], None, False),
+        ([chunk("yes"), chunk(reason="stop")], None, True),
+        ([chunk("yes")], "timeout, or connection lost", True),
+    ],
+)
+def test_a_whole_answer_stays_whatever_becomes_of_its_stream(
+    events: list[Body], error: str | None, uncounted: bool, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "WHOLE_ANSWER_SECONDS", 0.05)
+    with Unending(events, silent=silent) as server:
+        completion = answer_of(server, retries=1, read_timeout=0.3 if error else 30.0)
+        assert len(server.requests) == (2 if error else 1), "it is not paid twice"
+    if error:
+        assert completion.error == ("timeout" if silent else "connection lost")
+    else:
+        assert (completion.error, completion.content, completion.finish_reason) == (None, "yes", "stop")
+        assert completion.uncounted == uncounted, "what it cost may be unknown"
 
 
 def test_silence_within_a_stream_ends_it_but_a_slow_stream_may_take_its_time() -> None:

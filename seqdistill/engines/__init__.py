@@ -162,10 +162,12 @@ class Engine(Protocol):
 class Answering(Protocol):
     """An engine that also takes single requests that somebody waits for, several at once."""
 
-    async def answer(self, request: Request, meter: Meter, hear: Callable[[dict[str, Any]], None] | None) -> Completion | None:
+    async def answer(
+        self, request: Request, meter: Meter, on_chunk: Callable[[dict[str, Any]], None] | None
+    ) -> Completion | None:
         """One request's completion, its failure included; None while the meter has no room for it.
 
-        `hear` receives the answer's chunks, in the form of a chat-completions stream, as they come.
+        `on_chunk` receives the answer's chunks, in the form of a chat-completions stream, as they come.
         """
 
 
@@ -187,7 +189,9 @@ class Pace:
     tokens_per_minute: int | None = None
     first_limit: int = 8  # requests in flight until answers come: what a wrong setting can cost
     samples_per_request: int = 1  # answers to one prompt that one request may ask for, where the endpoint knows `n`
-    on_note: Callable[[str], None] = field(default=lambda _: None, compare=False)  # hears what an endpoint refuses, once
+    on_note: Callable[[str], None] = field(
+        default=lambda _: None, compare=False
+    )  # receives what is new about an endpoint, once
     capped: bool = False  # money is limited: no second try of what may be billed, one request alone until the first answer
 
 

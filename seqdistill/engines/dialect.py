@@ -51,10 +51,10 @@ class Dialect:
 
     def put(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A request's body, with the limit under max_tokens, as the endpoint takes it."""
-        said = {self._limit if name == "max_tokens" else name: value for name, value in body.items()}
+        renamed = {self._limit if name == "max_tokens" else name: value for name, value in body.items()}
         if self._without_system:
-            said["messages"] = _folded(said["messages"])
-        return {name: value for name, value in said.items() if _kind(name, said) not in self._dropped}
+            renamed["messages"] = _folded(renamed["messages"])
+        return {name: value for name, value in renamed.items() if _kind(name, renamed) not in self._dropped}
 
     def learn(self, sent: Mapping[str, Any], error: Mapping[str, Any]) -> str | None:
         """What is new in what a refusal of a sent body says, in words, "" for what is known; None where it names nothing.
@@ -95,7 +95,11 @@ def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: s
         return None
     if param is not None and param not in DROPPABLE:
         return None
-    named = [param] if param is not None else [name for name in DROPPABLE if _names(message, name)]
+    named = (
+        [param]
+        if param is not None
+        else [name for name in DROPPABLE if _names(message, name.replace("_", "[_ ]"), re.IGNORECASE)]
+    )
     if re.search(r"\bboth\b", message) and "temperature" in named and "top_p" in sent:
         return "top_p"
     name = next((name for name in named if name in sent), None)
@@ -119,8 +123,8 @@ def _name(param: Any) -> str | None:
     return next((part for part in parts if part != "body"), None)
 
 
-def _names(message: str, name: str) -> bool:
-    return re.search(rf"(?<![\w-]){name}(?![\w-])", message) is not None
+def _names(message: str, name: str, flags: re.RegexFlag = re.NOFLAG) -> bool:
+    return re.search(rf"(?<![\w-]){name}(?![\w-])", message, flags) is not None
 
 
 def _folded(messages: list[Message]) -> list[Message]:

@@ -7,17 +7,18 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from seqdistill.engines import Pace, Request
 from seqdistill.engines.dialect import Dialect
-from seqdistill.engines.options import without_secrets
+from seqdistill.engines.options import PATH, without_secrets
 from seqdistill.engines.pace import Throttle, retry_after
 from seqdistill.engines.refusals import SHOWN, Failure, Who, is_blocked, no_answer, not_json, refusal
-from seqdistill.engines.replies import as_dict, choices_in, error_in, is_error_alone
+from seqdistill.engines.replies import as_dict, choices_in, error_in, finish_reason, is_error_alone
 from seqdistill.engines.streams import Joined, lines_of
+from seqdistill.engines.usage import usage_of
 from seqdistill.errors import SeqdistillError
 from seqdistill.recipe.secrets import shown_url
 from seqdistill.records import from_json
@@ -25,9 +26,12 @@ from seqdistill.records import from_json
 if TYPE_CHECKING:
     from seqdistill.engines.openai_api import OpenAIEngine
 
-PATH = "/chat/completions"
-Hear = Callable[[dict[str, Any]], None]  # receives each chunk of a streamed answer as it comes
+OnChunk = Callable[[dict[str, Any]], None]  # receives each chunk of a streamed answer as it comes
+WHOLE_ANSWER_SECONDS = 10.0  # how long the rest of a stream is waited for, once every choice has ended
 ADAPTABLE = ("http 400", "http 403", "http 404", "http 422")  # refusals that may be about a field
+LONG_PROMPT_TOKENS = 500  # in shorter ones a wrong count is no sign
+CUT_SHORT = 0.9  # of max_tokens: some servers stop a little before it
+_WITHOUT_SPACES = re.compile(r"[\u3040-\u9fff\uf900-\ufaff]")  # Chinese and Japanese
 BLOCKED = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"}
 
 
@@ -59,6 +63,7 @@ class Endpoint:
     away_tries: int = 0
     refusing_since: float | None = None  # it refuses for load, with no answer in between
     noted_at: float = float("-inf")
+    noted: set[str] = field(default_factory=set)  # what it cuts: a prompt, an answer
     served: set[str] = field(default_factory=set)  # the models that its replies name
 
     @property
@@ -66,14 +71,14 @@ class Endpoint:
         """Its base URL, as it may be shown."""
         return self.who.endpoint
 
-    async def send(self, requests: Sequence[Request], hear: Hear | None = None) -> Reply:
-        """One try of requests that are sent as one; with `hear` its answer is streamed. Raises Failure."""
+    async def send(self, requests: Sequence[Request], on_chunk: OnChunk | None = None) -> Reply:
+        """One try of requests that are sent as one; with `on_chunk` its answer is streamed. Raises Failure."""
         import openai
 
-        made = self.dialect.put(self.engine.own_fields(requests[0], len(requests), stream=hear is not None))
+        made = self.dialect.put(self.engine.own_fields(requests[0], len(requests), stream=on_chunk is not None))
         try:
             async with asyncio.timeout(self.pace.timeout):
-                return await self._exchange({**self.engine.fields, **made}, hear)
+                reply = await self._exchange({**self.engine.fields, **made}, on_chunk)
         except openai.APIStatusError as error:
             raise self._refusal(error, made) from None
         except TimeoutError:
@@ -83,15 +88,17 @@ class Endpoint:
             if error_of_reply := failure.reply if failure.kind in ADAPTABLE else None:
                 raise self._adapted(made, error_of_reply) or failure from None
             raise
+        self._note_cuts(requests, reply)
+        return reply
 
-    async def _exchange(self, body: dict[str, Any], hear: Hear | None) -> Reply:
+    async def _exchange(self, body: dict[str, Any], on_chunk: OnChunk | None) -> Reply:
         import aiohttp
         import httpx2
         import openai
 
         try:
             if body.get("stream"):
-                return await self._streamed(body, hear)
+                return await self._streamed(body, on_chunk)
             response = await self.client.post(PATH, cast_to=httpx2.Response, body=body)
             try:
                 return self._read(response.content)
@@ -107,36 +114,50 @@ class Endpoint:
                 "malformed reply", f"{self.name}: {shown_error(error)}", may_be_billed=True, is_permanent=True
             ) from None
 
-    async def _streamed(self, body: dict[str, Any], hear: Hear | None) -> Reply:
+    async def _streamed(self, body: dict[str, Any], on_chunk: OnChunk | None) -> Reply:
         """A streamed answer. An endpoint that answers without a stream all the same is understood."""
-        began, first, joined, plain = time.perf_counter(), None, Joined(), bytearray()
+        import httpx2
+
+        began, joined, plain = time.perf_counter(), Joined(), bytearray()
         create = self.client.chat.completions.with_streaming_response.create
         async with create(model=body["model"], messages=body["messages"], stream=True, extra_body=body) as response:
             try:
-                async for line in lines_of(response.iter_bytes()):
-                    if plain or (not joined.begun and line.lstrip().startswith(("{", "[", "<"))):
-                        plain += line.encode("utf-8", "surrogatepass") + b"\n"
-                        continue
-                    chunk = joined.add(line)
-                    if joined.begun and first is None:
-                        first = time.perf_counter() - began
-                    if joined.error:
-                        failure = no_answer(self.who, joined.error, proven=bool(self.answers))
-                        failure.may_be_billed = failure.may_be_billed or joined.begun
-                        raise failure
-                    if hear is not None and chunk is not None:
-                        hear(chunk)
-                    if joined.done:
-                        break
+                await self._join(lines_of(response.iter_bytes()), joined, plain, on_chunk)
             except ValueError as error:
                 raise Failure(
                     "malformed reply", f"{self.name}: an event of the stream is not JSON: {error}", may_be_billed=True
                 ) from None
+            except (TimeoutError, httpx2.TransportError):
+                if not joined.is_whole:
+                    raise
         if plain:
             return self._read(bytes(plain))
         if not joined.is_whole:
             raise Failure("connection lost", f"{self.name}: the stream ended before the answer did", may_be_billed=True)
-        return self._checked(joined.reply(), first)
+        return self._checked(joined.reply(), None if joined.begun_at is None else joined.begun_at - began)
+
+    async def _join(self, lines: AsyncIterator[str], joined: Joined, plain: bytearray, on_chunk: OnChunk | None) -> None:
+        """Adds the lines of a stream to an answer, or to `plain` what is no stream. Raises Failure for an error in it.
+
+        Behind a whole answer only its tokens are waited for, and not for long: some never end the stream.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as patience:
+            async for line in lines:
+                if plain or (not joined.begun and line.lstrip().startswith(("{", "[", "<"))):
+                    plain += line.encode("utf-8", "surrogatepass") + b"\n"
+                    continue
+                chunk = joined.add(line)
+                if joined.error:
+                    failure = no_answer(self.who, joined.error, proven=bool(self.answers))
+                    failure.may_be_billed = failure.may_be_billed or joined.begun
+                    raise failure
+                if on_chunk is not None and chunk is not None:
+                    on_chunk(chunk)
+                if joined.done:
+                    return
+                if joined.is_whole and patience.when() is None:
+                    patience.reschedule(loop.time() + WHOLE_ANSWER_SECONDS)
 
     def _read(self, content: bytes) -> Reply:
         try:
@@ -164,14 +185,38 @@ class Endpoint:
             if not _is_same_model(served, self.who.model or ""):
                 self.pace.on_note(f"{self.name}: the replies name the model {served[:80]!r}; requested was {self.who.model!r}")
 
+    def _note_cuts(self, requests: Sequence[Request], reply: Reply) -> None:
+        """Notes once that a prompt or an answer was cut to the server's context length: Ollama and others do so silently."""
+        usage, least, most = usage_of(reply.raw), least_tokens(requests[0]), requests[0].max_tokens
+        raise_it = "the server's context length (for Ollama OLLAMA_CONTEXT_LENGTH)"
+        if usage.prompt and usage.prompt < least and least >= LONG_PROMPT_TOKENS:
+            self._note_once(
+                "prompt",
+                f"it counts {usage.prompt:,} tokens in a prompt of at least {least:,}: it seems to read only a part; "
+                f"raise {raise_it}, or shorten the prompts",
+            )
+        written = (usage.completion or 0) + usage.hidden
+        ended = {finish_reason(choice.get("finish_reason")) for choice in choices_in(reply.raw)}
+        if len(requests) == 1 and ended == {"length"} and usage.prompt and 0 < written < most * CUT_SHORT:
+            self._note_once(
+                "answer",
+                f"an answer was cut off after {written:,} tokens, though max_tokens allows {most:,}: raise {raise_it}, or "
+                "shorten the prompts",
+            )
+
+    def _note_once(self, what: str, text: str) -> None:
+        if what not in self.noted:
+            self.noted.add(what)
+            self.pace.on_note(f"{self.name}: {text}")
+
     def _broken(self, cause: BaseException | None) -> Failure:
         """What a connection's error means."""
         import aiohttp
         import httpx2
 
         if isinstance(cause, (aiohttp.ClientHttpProxyError, httpx2.ProxyError)):
-            said = f"the proxy in HTTPS_PROXY refuses the connection: {shown_error(cause)}"
-            return Failure("unreachable", f"{self.name} cannot be reached: {said}", is_unreachable=True)
+            reason = f"the proxy in HTTPS_PROXY refuses the connection: {shown_error(cause)}"
+            return Failure("unreachable", f"{self.name} cannot be reached: {reason}", is_unreachable=True)
         if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
             return Failure("unreachable", f"{self.name} cannot be reached: {cause}", is_unreachable=True)
         if isinstance(cause, (TimeoutError, httpx2.TimeoutException)):
@@ -209,11 +254,17 @@ class Endpoint:
         return Failure("adapted", str(error["message"]), is_adapted=True)
 
 
+def least_tokens(request: Request) -> int:
+    """The fewest tokens that a prompt can have: a token spans no two words, and few characters of writing without spaces."""
+    text = " ".join(message["content"] for message in request.messages)
+    return len(text.split()) + len(_WITHOUT_SPACES.findall(text)) // 4
+
+
 def shown_error(error: BaseException | None) -> str:
     """What an error says, and of which type it is. The repr of one, and the text of some, hold a request's headers or URL."""
-    said = str(getattr(error, "message", "") or ("" if hasattr(error, "request_info") else error))
+    message = str(getattr(error, "message", "") or ("" if hasattr(error, "request_info") else error))
     status = getattr(error, "status", None)
-    return f"{type(error).__name__}: {f'{status}, ' if status else ''}{said[:SHOWN]}"
+    return f"{type(error).__name__}: {f'{status}, ' if status else ''}{message[:SHOWN]}"
 
 
 def _hint(failure: Failure, response: Any) -> str:

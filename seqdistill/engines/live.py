@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from seqdistill.engines import Completion, Meter, Pace, Request
 from seqdistill.engines.dialect import ADAPTIONS
-from seqdistill.engines.endpoints import Endpoint, Hear, Reply
+from seqdistill.engines.endpoints import Endpoint, OnChunk, Reply
 from seqdistill.engines.pace import backoff
 from seqdistill.engines.refusals import Failure
 from seqdistill.engines.replies import choices_in
@@ -32,7 +32,7 @@ class LiveEndpoints:
         self._loads = dict.fromkeys((endpoint.name for endpoint in endpoints), 0)
         self._places = asyncio.Semaphore(pace.concurrency)
 
-    async def answer(self, request: Request, meter: Meter, hear: Hear | None) -> Completion | None:
+    async def answer(self, request: Request, meter: Meter, on_chunk: OnChunk | None) -> Completion | None:
         """The request's completion, its failure included; None while the meter has no room for it."""
         async with self._places:
             tries = adaptions = 0
@@ -44,7 +44,7 @@ class LiveEndpoints:
                 if hold is None:
                     return None
                 try:
-                    return await self._send(endpoint, request, meter, hold, hear)
+                    return await self._send(endpoint, request, meter, hold, on_chunk)
                 except Failure as failure:
                     adaptions += failure.is_adapted
                     tries += not failure.is_adapted
@@ -56,18 +56,20 @@ class LiveEndpoints:
                     if not (failure.is_adapted or failure.is_unreachable or failure.scope == "endpoint"):
                         await asyncio.sleep(min(failure.pause or backoff(tries), LONGEST_WAIT_SECONDS))
 
-    async def _send(self, endpoint: Endpoint, request: Request, meter: Meter, hold: str, hear: Hear | None) -> Completion:
-        began, heard = time.perf_counter(), False
+    async def _send(
+        self, endpoint: Endpoint, request: Request, meter: Meter, hold: str, on_chunk: OnChunk | None
+    ) -> Completion:
+        began, passed_on = time.perf_counter(), False
 
-        def hear_once(chunk: dict[str, object]) -> None:
-            nonlocal heard
-            heard = True
-            assert hear is not None
-            hear(chunk)
+        def pass_on(chunk: dict[str, object]) -> None:
+            nonlocal passed_on
+            passed_on = True
+            assert on_chunk is not None
+            on_chunk(chunk)
 
         self._loads[endpoint.name] += 1
         try:
-            reply = await endpoint.send([request], None if hear is None else hear_once)
+            reply = await endpoint.send([request], None if on_chunk is None else pass_on)
             completion, *beyond = [
                 self._parse(request, reply, time.perf_counter() - began, number) for number in range(len(choices_in(reply.raw)))
             ]
@@ -77,7 +79,7 @@ class LiveEndpoints:
         except Failure as failure:
             if not failure.may_be_billed:
                 meter.release(hold)
-            if heard and not failure.is_adapted:
+            if passed_on and not failure.is_adapted:
                 failure.scope = "request"  # its beginning was passed on: another answer would have another
             raise
         finally:

@@ -13,7 +13,7 @@ from typing import Any
 from seqdistill.engines import UNMETERED, Completion, Meter, Pace, Request
 from seqdistill.engines.dialect import Dialect
 from seqdistill.engines.dispatch import Dispatcher
-from seqdistill.engines.endpoints import Endpoint, Hear, Reply
+from seqdistill.engines.endpoints import Endpoint, OnChunk, Reply
 from seqdistill.engines.live import LiveEndpoints
 from seqdistill.engines.options import DEFAULT_URL, PLACEHOLDER, Address, addresses, check_options, fields_of, without_secrets
 from seqdistill.engines.pace import Throttle
@@ -52,15 +52,15 @@ class OpenAIEngine:
             finally:
                 await dispatcher.stop()
 
-    async def answer(self, request: Request, meter: Meter = UNMETERED, hear: Hear | None = None) -> Completion | None:
+    async def answer(self, request: Request, meter: Meter = UNMETERED, on_chunk: OnChunk | None = None) -> Completion | None:
         """One request that somebody waits for, on connections that stay open; None while the meter has no room for it.
 
-        `hear` receives the chunks of the answer as they come. What is tried again is `live`'s to decide.
+        `on_chunk` receives the chunks of the answer as they come. What is tried again is `live`'s to decide.
         """
         if self._live is None:
             self._live_stack = contextlib.AsyncExitStack()
             self._live = LiveEndpoints(await self._endpoints(self._live_stack), self._parse_reply, self.pace)
-        return await self._live.answer(request, meter, hear)
+        return await self._live.answer(request, meter, on_chunk)
 
     async def _endpoints(self, stack: contextlib.AsyncExitStack) -> list[Endpoint]:
         """The model's endpoints, whose connections live as long as the stack."""

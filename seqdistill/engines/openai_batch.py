@@ -238,17 +238,17 @@ class BatchEndpoint:
             raise NotNow(f"{self.name}: {what}: the reply is not a Batch API's: {error}", NOT_A_BATCH_API) from None
 
     def _refusal(self, error: Any, what: str) -> SeqdistillError:
-        said = f"{self.name} says {error.status_code} to {what}: {self._engine.without_secrets(error.message)[:300]}"
+        message = f"{self.name} says {error.status_code} to {what}: {self._engine.without_secrets(error.message)[:300]}"
         status: int = error.status_code
         if status == 401:
-            return UsageError(said, f"check the key in the environment variable {self._address.key_env}")
+            return UsageError(message, f"check the key in the environment variable {self._address.key_env}")
         if status in (404, 405, 501) and what in ("files", "batches"):
-            return UsageError(f"{said}: this endpoint has no batch API", "run without --batch, or check the base URL")
+            return UsageError(f"{message}: this endpoint has no batch API", "run without --batch, or check the base URL")
         if status == 404:
-            return SeqdistillError(said, "is it the same endpoint and account? Otherwise see batches.jsonl in the run")
+            return SeqdistillError(message, "is it the same endpoint and account? Otherwise see batches.jsonl in the run")
         if status in (408, 409, 429) or status >= 500:
-            return NotNow(said, "run again; batches continue without us")
-        return SeqdistillError(said, "fix the cause and run again; nothing is requested twice")
+            return NotNow(message, "run again; batches continue without us")
+        return SeqdistillError(message, "fix the cause and run again; nothing is requested twice")
 
 
 def _id(reported: Any) -> str:

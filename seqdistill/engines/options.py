@@ -15,6 +15,7 @@ from seqdistill.recipe.secrets import check_no_secret, check_url, shown_url, wit
 from seqdistill.recipe.tables import ModelConfig
 
 DEFAULT_URL = "https://api.openai.com/v1"
+PATH = "/chat/completions"  # behind a base URL
 PLACEHOLDER = "none"  # local servers take any key, but the client wants one
 KEY_HEADERS = ("authorization", "api-key", "x-api-key", "x-goog-api-key")
 OWNED = {  # fields of a request that are the engine's, and what sets them
@@ -143,11 +144,13 @@ def addresses(model: ModelConfig) -> list[Address]:
             raise UsageError(f"base URL {shown_url(url)!r}: not an http or https URL", "for example http://localhost:8000/v1")
         check_url(url, "base URL")
         parts = urllib.parse.urlsplit(url)
+        if (path := parts.path.rstrip("/")).endswith(PATH):  # the whole URI, as Azure's portal shows it
+            parts = parts._replace(path=path.removesuffix(PATH))
         name = names[number] if len(names) > 1 else names[0]
         key = _key(name)
         address = Address(
             url=urllib.parse.urlunsplit(parts._replace(query="", fragment="")),
-            name=shown_url(url),
+            name=shown_url(urllib.parse.urlunsplit(parts)),
             key=key,
             key_env=name,
             query={**dict(urllib.parse.parse_qsl(parts.query)), **query},

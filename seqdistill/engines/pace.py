@@ -115,8 +115,11 @@ def backoff(tries: int) -> float:
 def retry_after(headers: Mapping[str, str], wall_clock: float) -> float | None:
     """The seconds in `Retry-After` (seconds or a date) or `retry-after-ms`; None without such a header.
 
-    RFC 9110, section 10.2.3. Some write a unit, and some the time in seconds since 1970.
+    RFC 9110, section 10.2.3. Some write a unit, and some the time in seconds since 1970. A time is the endpoint's: it is
+    compared with the reply's own `Date`, or without one with `wall_clock`, which may go wrong.
     """
+    now = _timestamp(headers.get("date", ""))
+    now = wall_clock if now is None else now
     for header, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(header, "").strip()
         try:
@@ -124,10 +127,16 @@ def retry_after(headers: Mapping[str, str], wall_clock: float) -> float | None:
         except ValueError:
             continue
         if 0 <= seconds < float("inf"):
-            return max(0.0, seconds - wall_clock) if seconds > 1e9 else seconds
+            return max(0.0, seconds - now) if seconds > 1e9 else seconds
+    at = _timestamp(headers.get("retry-after", ""))
+    return None if at is None else max(0.0, at - now)
+
+
+def _timestamp(date: str) -> float | None:
+    """The seconds since 1970 of a date in a header; None for anything else."""
     try:
-        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-        return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - wall_clock)
+        parsed = email.utils.parsedate_to_datetime(date)
+        return parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -135,7 +144,8 @@ def retry_after(headers: Mapping[str, str], wall_clock: float) -> float | None:
 _PART = r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|[dhms]|days?|hours?|min(?:ute)?s?|sec(?:ond)?s?)?(?![a-z])"
 _PARTS = re.compile(_PART, re.IGNORECASE)
 _SPOKEN = re.compile(  # "Please try again in 9m38.016s", "retry after 20 seconds", "retryDelay": "37s"
-    rf"(?:(?:try again|retry|available|resets?) (?:in|after)|retryDelay\W{{1,4}})\s*(?P<time>(?:{_PART}\s*)+)", re.IGNORECASE
+    rf"(?:(?:try again|retry|available|resets?) (?:in|after)|please wait|retryDelay\W{{1,4}})\s*(?P<time>(?:{_PART}\s*)+)",
+    re.IGNORECASE,
 )
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
 SHORTEST_SPOKEN_SECONDS = 1.0  # less is the server's arithmetic, not advice

@@ -18,6 +18,7 @@ from seqdistill.errors import SeqdistillError, UsageError
 PERHAPS_BILLED = (408, 499, 504, 524)  # a gateway gave up waiting: the model behind it may have answered
 FOR_LOAD = (429, 498)  # the second is Groq's, for its flex tier: https://console.groq.com/docs/flex-processing
 PASSES = (409, 424, 425)  # 424 is TGI's and Bedrock's, where the model behind them failed
+JUDGING = (400, 403, 422, 424, 446, 451)  # may be about a prompt; 424 is Cloudflare's for a guardrail, 446 is Portkey's
 LONGEST_PAUSE_SECONDS = 900.0
 SHOWN = 300  # characters of what an endpoint said
 READ = {429: 4000}  # characters that are read of a message; other refusals may repeat the prompt in theirs, which says nothing
@@ -69,7 +70,7 @@ CONTENT_FILTER = re.compile(  # on a prompt
     r"|data_?inspection_?failed|inappropriate content|content exists risk|high risk|risk control|sensitive (?:content|word)"
     r"|\bflagged\b|usage polic(?:y|ies)|violat\w+ .{0,60}(?:polic|guideline|terms)"
     r"|safety (?:system|filter|guideline|polic|reason|check)|\bblock_?reason|prohibited_content|unsafe[_ ]content"
-    r"|(?:moderation|prompt)[_ ]block"
+    r"|(?:moderation|prompt|response)[_ ]block|content[_-]blocked|guardrail checks .{0,40}failed"
     r"|blocked by .{0,40}(?:safety|filter|guard)"
     r"|guardrails? (?:intervened|blocked|triggered|violat)|(?:for|due to) safety"
     r"|unsafe[_ ](?:prompt|input|message)|harmful content|敏感|不安全|违规"
@@ -92,7 +93,7 @@ NO_MONEY = re.compile(
     r"|(?:reached|exceeded) your .{0,30}(?:usage|spend\w*) limit|(?:budget|key limit) (?:has been )?exceeded|budget_exceeded"
     r"|credit limit exceeded|free ?tier ?only|out of funds|reached the set .{0,20}limit|SetLimitExceeded"
     r"|(?:reaching|reached) (?:the|your|its) (?:monthly )?spending limit|used all available credits|have any credits"
-    r"|free allocated quota exceeded",
+    r"|free allocated quota exceeded|额度(?:已用尽|失败)|剩余额度",
     re.IGNORECASE,
 )
 BAD_KEY = re.compile(  # where it does not come with a 401
@@ -104,7 +105,9 @@ NO_MODEL = re.compile(
     re.IGNORECASE,
 )
 STARTING = re.compile(r"\b(?:loading|starting up|warming up|cold[ -]start|initiali[sz]ing|scaling up)\b", re.I)
-A_DAY = re.compile(r"(?:per[ _-]?|/ ?|a )(?:day|month)\b|PerDay|\b(?:daily|monthly)\b", re.IGNORECASE)  # or a month
+A_DAY = re.compile(
+    r"(?:per[ _-]?|/ ?|a )(?:day|month)\b|PerDay|ByDay|\b(?:daily|monthly|[RT]PD)\b", re.IGNORECASE
+)  # or a month
 SOONER = re.compile(r"per[ _-]?(?:second|minute|hour)|\b[RT]PM\b", re.IGNORECASE)
 COMES_BACK = re.compile(r"(?:retry|try again) (?:in|after) \d|per[ _-]?(?:second|minute|hour|day)", re.IGNORECASE)
 A_MINUTE_S = re.compile(  # Alibaba's, under the code of an empty account: https://help.aliyun.com/en/model-studio/rate-limit
@@ -117,7 +120,8 @@ TOO_LONG = re.compile(
     r"|`?inputs`? (?:tokens \+|must have less than)|too many (?:input |prompt )?tokens|reduce the length"
     r"|token count.{0,40}exceed|string_above_max_length|max_prompt_tokens|n_ctx|number of tokens to keep"
     r"|range of input length|超长|过长"
-    r"|exceed\w* (?:the |its )?(?:model )?(?:max\w* )?(?:allowed )?(?:token limit|message tokens|length\b)",
+    r"|exceed\w* (?:the |its )?(?:model )?(?:max\w* )?(?:allowed )?(?:token limit|message tokens|length\b)"
+    r"|token length exceed",
     re.IGNORECASE,
 )
 OVER_LIMIT = re.compile(
@@ -128,7 +132,7 @@ REJECTED_ANSWER = re.compile(  # what the model wrote, and not the request: Groq
 )
 STREAM_ONLY = re.compile(
     r"only supports? stream|streaming is (?:required|strongly)|stream.{0,30}(?:must be|to) (?:set to )?true"
-    r"|non-?stream\w* .{0,30}(?:not|n't)"
+    r"|non-?stream\w* .{0,30}(?:not|n't)|not support non-?stream|false for non-?stream|must have stream"
     r"|enable the stream",
     re.IGNORECASE,
 )
@@ -175,19 +179,19 @@ def refusal(
     """
     message = str(error.get("message") or "")
     text, whole = message[:READ_OF_OTHERS], message[: READ.get(status, READ_OF_OTHERS)]
-    said = f"{who.endpoint} says {status}: {text}"
+    shown = f"{who.endpoint} says {status}: {text}"
     codes = [str(error.get(key) or "").lower() for key in ("code", "type", "status", "reason")]
     further = [json.dumps(error[key])[:2000] for key in ("metadata", "innererror", "details") if error.get(key)]
     everything = " ".join([*codes, whole, *further])
     pause = spoken_pause(everything) if pause is None and status in (*FOR_LOAD, 503) else pause
 
     def failure(kind: str = f"http {status}", scope: Scope = "try", **more: Any) -> Failure:
-        return Failure(kind, said, scope, reply={**error, "message": text}, **more)
+        return Failure(kind, shown, scope, reply={**error, "message": text}, **more)
 
     if status in (400, 422) and WRONG_SCHEMA.search(everything):  # LiteLLM calls it a content policy's violation
         return failure(scope="request", hint="change the schema, or the choices, as the endpoint says")
     judged = CONTENT_FILTER.search(everything) or any(code in CONTENT_FILTER_CODES for code in codes)
-    if status in (400, 403, 422, 451) and judged and not is_page and not OF_THE_ACCOUNT.search(text):
+    if status in JUDGING and judged and not is_page and not OF_THE_ACCOUNT.search(text):
         return failure("content filter", "request", is_content_filtered=True, may_be_billed=True)  # Azure and xAI bill it
     if _no_money(status, codes, everything, pause):
         return failure("no money", "endpoint", hint=TOP_UP)

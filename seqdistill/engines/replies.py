@@ -24,10 +24,11 @@ REASONING = (  # the keys of a message under which servers put it
 _WORDS = {  # how servers report the end of an answer, in lower case
     "stop": "stop eos eos_token eos_token_id eos_found stop_token stop_sequence stop_str stop_word stop_words end end_turn "
     "end_of_turn end_of_text end_of_message endoftext im_end eot eom "
-    "complete completed finish finished done",
+    "complete completed finish finished done normal",
     "length": "length max_tokens max_length max_new_tokens max_output_tokens max_completion_tokens max_tokens_reached "
     "model_length token_limit limit context_length context_window_exceeded model_context_window_exceeded truncated incomplete "
-    "not_finished max_output_reached length_limit length_capped max_context_length out_of_tokens",
+    "not_finished max_output_reached length_limit length_capped max_context_length out_of_tokens "
+    "repetition",  # vLLM ended it because it repeats itself
     "content_filter": "content_filter content_filtered safety image_safety recitation blocklist prohibited_content spii "
     "sensitive guardrail_intervened guardrails moderation content_policy error_toxic blocked "
     "model_armor language",
@@ -37,6 +38,7 @@ _WORDS = {  # how servers report the end of an answer, in lower case
     "error": "error abort aborted cancel cancelled canceled timeout time_limit preempted interrupted "
     "insufficient_system_resource engine_error internal_error network_error server_error error_limit malformed_function_call "
     "malformed_model_output malformed_tool_use unexpected_tool_call too_many_tool_calls user_cancel "
+    "function_call_filter malformed_response missing_thought_signature "
     "load unload",  # the last two: Ollama did no more than that
 }
 FINISH_REASONS = {word: reason for reason, words in _WORDS.items() for word in words.split()}
@@ -131,22 +133,27 @@ def error_of(reply: Any) -> dict[str, Any]:
     if error is True:
         error = {name: value for name, value in body.items() if name != "error"}
     if not isinstance(error, dict):
-        said = body.get("message")
-        words = str(error) if not isinstance(said, str) or str(error) in said else f"{error}: {said}"
+        beside = body.get("message")
+        words = str(error) if not isinstance(beside, str) or str(error) in beside else f"{error}: {beside}"
         error = {"message": words, "code": body.get("code"), "type": body.get("type") or body.get("error_type")}
     if isinstance(error.get("message"), dict):
         error = {**error, **error["message"], "code": error.get("code")}
     detail = error.get("detail")
     if "message" not in error and isinstance(detail, list):  # pydantic's, as FastAPI replies
         faults = [as_dict(fault) for fault in detail]
-        places = [[str(part) for part in fault.get("loc") or () if part != "body"] for fault in faults]
-        said = [f"{'.'.join(place)}: {fault.get('msg')}" for place, fault in zip(places, faults, strict=True)]
-        return {**error, "message": "; ".join(said), "param": places[0][0] if places and places[0] else None}
+        places = [_place(fault.get("loc")) for fault in faults]
+        messages = [f"{'.'.join(place)}: {fault.get('msg')}" for place, fault in zip(places, faults, strict=True)]
+        return {**error, "message": "; ".join(messages), "param": places[0][0] if places and places[0] else None}
     keys = ("message", "Message", "msg", "faultstring", "error_msg", "detail", "title")
     message = next((error[key] for key in keys if error.get(key)), None)
     if not message:
         return error
     return _with_inner({**error, "message": message if isinstance(message, str) else json.dumps(message)})
+
+
+def _place(loc: Any) -> list[str]:
+    """The path to a field in pydantic's `loc`."""
+    return [str(part) for part in loc if part != "body"] if isinstance(loc, list) else []
 
 
 def _with_inner(error: dict[str, Any]) -> dict[str, Any]:

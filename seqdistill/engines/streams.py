@@ -4,6 +4,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html, as chat endpoint
 """
 
 import re
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
@@ -36,7 +37,7 @@ class Joined:
 
     def __init__(self) -> None:
         self.done = False  # the endpoint said so
-        self.begun = False  # something of an answer has come
+        self.begun_at: float | None = None  # when something of an answer came first, by time.perf_counter
         self.error: dict[str, Any] | None = None  # the JSON of an error event
         self._head: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
@@ -44,6 +45,11 @@ class Joined:
         self._choices: dict[int, dict[str, Any]] = {}
         self._event = ""  # the name of the event whose lines come
         self._part = ""  # of its data, while that is not JSON yet
+
+    @property
+    def begun(self) -> bool:
+        """Whether something of an answer has come."""
+        return self.begun_at is not None
 
     def add(self, line: str) -> dict[str, Any] | None:
         """One line of the stream; returns its chunk, if it ends one. Raises ValueError for an event that is not JSON."""
@@ -102,7 +108,8 @@ class Joined:
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else []:
             self._add_call(whole["calls"], as_dict(call))
-        self.begun = self.begun or bool(text or thoughts or refused or calls)
+        if self.begun_at is None and (text or thoughts or refused or calls):
+            self.begun_at = time.perf_counter()
         for key in ("native_finish_reason", "stop_reason", "error", "content_filter_results"):
             if choice.get(key) is not None:
                 whole[key] = choice[key]

@@ -89,32 +89,32 @@ class Asker:
             raise self.budget.reached()
 
     async def answer(
-        self, source: Source, request: Request, hear: Callable[[dict[str, Any]], None] | None = None
+        self, source: Source, request: Request, on_chunk: Callable[[dict[str, Any]], None] | None = None
     ) -> Completion:
         """The answer to one request that somebody waits for: from the journal, or else sent now and stored.
 
-        `hear` receives the chunks of an answer that an endpoint streams. A failure is the completion's; only an answer is in
-        the journal, and it is awaited and stored although the caller may be cancelled. Several may be under way at once, all to
-        the same source; one with the same key is not sent again. Raises Incomplete when it could break the cap.
+        `on_chunk` receives the chunks of an answer that an endpoint streams. A failure is the completion's; only an answer is
+        in the journal, and it is awaited and stored although the caller may be cancelled. Several may be under way at once, all
+        to the same source; one with the same key is not sent again. Raises Incomplete when it could break the cap.
         """
         key = request_key(request, source.identity)
         if key in self.journal:
             return replace(self.journal.read(key, request.id), hold=None)
         same = self._under_way.get(key)
         if same is None:
-            task = self._under_way[key] = asyncio.create_task(self._send(source, key, request, hear))
+            task = self._under_way[key] = asyncio.create_task(self._send(source, key, request, on_chunk))
             task.add_done_callback(lambda _: self._under_way.pop(key, None))
             return await asyncio.shield(task)
         return replace(await asyncio.shield(same), id=request.id, hold=None)
 
     async def _send(
-        self, source: Source, key: str, request: Request, hear: Callable[[dict[str, Any]], None] | None
+        self, source: Source, key: str, request: Request, on_chunk: Callable[[dict[str, Any]], None] | None
     ) -> Completion:
         async with self._opening:
             engine = await self._engine(source)
         meter = _Meter(self.journal, self.budget, source, key)
         if isinstance(engine, Answering):
-            completion = await engine.answer(request, meter, hear)
+            completion = await engine.answer(request, meter, on_chunk)
         else:
             async with self._opening:  # an engine in this process answers one call at a time
                 completion = next(iter([one async for one in engine.stream([request], meter)]), None)
@@ -164,7 +164,7 @@ class Asker:
                 f"{source.name}: the endpoint reports a bill of {billed:.6f} USD for an answer, and the configured price is 0",
                 "a budget needs the real price: correct it and run again; what was answered is kept",
             )
-        known = sum(source.price.tokens_usd(completion) for completion in answered)
+        known = sum(source.price.list_usd(completion) for completion in answered)
         if billed > known * BILLED_MORE:
             self._overbilled.add(source.identity)
             more = f"{billed / known:.1f} times as much as" if known else "which is more than"

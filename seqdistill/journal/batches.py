@@ -174,7 +174,7 @@ class BatchAsking:
         each = [self.source.hold([request], self.asker.budget.overrun, batched=True) for request in requests]
         usd = None if self.source.price is None else sum(one.usd or 0.0 for one in each)
         prompt, completion = sum(one.prompt_tokens for one in each), sum(one.completion_tokens for one in each)
-        whole = Hold(usd, prompt, completion, self.asker.budget.overrun)
+        whole = Hold(usd, prompt, completion, self.asker.budget.overrun, requests[0].id)
         return self.asker.journal.hold(self.source.identity, len(requests), whole)
 
     async def _settle(self, under_way: OpenBatch) -> None:

@@ -19,15 +19,19 @@ from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.runs import STAGES, Run
 
-PRICE_KEYS = ("prompt", "cached_prompt", "cache_write", "cache_write_1h", "completion", "batch")
+PRICE_KEYS = ("prompt", "cached_prompt", "cache_write", "cache_write_1h", "completion", "batch", "request")
 BATCH_SHARE = 0.5  # of the price, where the recipe does not say
 # Of the prompt's price, where the recipe does not say: https://docs.claude.com/en/docs/build-with-claude/prompt-caching#pricing
 CACHE_WRITE, CACHE_WRITE_1H = 1.25, 2.0
 
 
+# Options that are billed by the call, which no count of tokens shows: https://platform.openai.com/docs/pricing#built-in-tools
+BILLED_BY_CALL = ("web_search_options",)
+
+
 @dataclass(frozen=True)
 class Price:
-    """USD per million tokens."""
+    """USD per million tokens, but for `batch` and `request`."""
 
     prompt: float
     completion: float
@@ -35,29 +39,31 @@ class Price:
     batch: float = BATCH_SHARE  # the share of these prices that a Batch endpoint takes
     cache_write: float | None = None  # prompt tokens that are put into the cache; None: CACHE_WRITE times `prompt`
     cache_write_1h: float | None = None  # the same for an hour; None: CACHE_WRITE_1H times `prompt`
+    request: float | None = None  # USD a request, beside its tokens; None: not known, and taken to be nothing
 
     def usd(self, completion: Completion) -> float:
         """What one answer cost: at these prices, or what the endpoint says that it bills, if that is more.
 
         Also at a price of 0: self-hosted servers report no bill.
         """
-        return max(self.tokens_usd(completion), completion.billed_usd or 0.0)
+        return max(self.list_usd(completion), completion.billed_usd or 0.0)
 
-    def tokens_usd(self, completion: Completion) -> float:
-        """What the tokens of one answer cost at these prices."""
+    def list_usd(self, completion: Completion) -> float:
+        """What one answer costs at these prices. Of several to one request, the fee is with the one that has the prompt."""
         write, write_1h = self._cache_writes()
         writes_1h = completion.cache_write_1h_tokens
         writes = completion.cache_write_tokens - writes_1h
         fresh = completion.prompt_tokens - completion.cached_tokens - completion.cache_write_tokens
         written = completion.completion_tokens + completion.hidden_tokens
         tokens = fresh * self.prompt + completion.cached_tokens * self.cached_prompt + written * self.completion
-        return (tokens + writes * write + writes_1h * write_1h) / 1e6 * self._share(completion.batched)
+        usd = (tokens + writes * write + writes_1h * write_1h) / 1e6 * self._share(completion.batched)
+        return usd + (self.request or 0.0 if completion.prompt_tokens else 0.0)
 
     def bound(self, prompt_tokens: int, completion_tokens: int, *, batched: bool = False, writes_cache: bool = False) -> float:
-        """The most that these tokens can cost, in USD. `writes_cache`: the request may put its prompt into a cache."""
+        """The most that a request with these tokens can cost, in USD. `writes_cache`: it may put its prompt into a cache."""
         writes = self._cache_writes() if writes_cache else (self.cache_write or 0.0, self.cache_write_1h or 0.0)
         usd = (prompt_tokens * max(self.prompt, self.cached_prompt, *writes) + completion_tokens * self.completion) / 1e6
-        return usd * self._share(batched)
+        return usd * self._share(batched) + (self.request or 0.0)
 
     def _cache_writes(self) -> tuple[float, float]:
         write, write_1h = self.cache_write, self.cache_write_1h
@@ -84,7 +90,7 @@ def price_of(table: Mapping[str, Any], owner: str = "teacher") -> Price | None:
         if key not in PRICE_KEYS or isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
             raise UsageError(
                 f"[{owner}.price] {key} = {value!r}: not a price{'' if key in PRICE_KEYS else nearest(key, PRICE_KEYS)}",
-                f"USD per million tokens (batch: a share of them), under: {', '.join(PRICE_KEYS)}",
+                f"USD per million tokens (batch: a share of them; request: USD a request), under: {', '.join(PRICE_KEYS)}",
             )
     if "prompt" not in table or "completion" not in table:
         raise UsageError(f"[{owner}.price] needs both prompt and completion", "price = { prompt = 0.10, completion = 0.40 }")
@@ -109,9 +115,9 @@ class Source:
         prompt = (prompt_bound(first) + len(beside)) * (len(requests) if batched else 1)
         completion = sum(request.max_tokens for request in requests)
         if self.price is None:
-            return Hold(None, prompt, completion, factor)
+            return Hold(None, prompt, completion, factor, first.id)
         usd = self.price.bound(prompt, completion, batched=batched, writes_cache="cache_control" in beside) * factor
-        return Hold(usd, prompt, completion, factor)
+        return Hold(usd, prompt, completion, factor, first.id)
 
     def cost(self, completion: Completion) -> float | None:
         """What one answer cost in USD; None where an endpoint's price is not known, and it does not report what it bills."""
@@ -166,8 +172,8 @@ class Budget:
 
     @property
     def is_priced(self) -> bool:
-        """Whether any price is known; without one nothing is counted."""
-        return bool(self._prices)
+        """Whether anything is known of what answers cost: a price, or what an endpoint says that it bills."""
+        return bool(self._prices) or self.paid_usd > 0
 
     @property
     def is_capped(self) -> bool:
@@ -310,6 +316,13 @@ def spending(
             f"a budget needs the price of {unknown.name}",
             "add to its table: price = { prompt = 0.10, completion = 0.40 }, both 0 for a server of your own",
         )
+    for source in sources if capped else ():
+        fields = source.config.options.keys() | source.config.body.keys()
+        if source.price and source.price.request is None and (option := next((o for o in BILLED_BY_CALL if o in fields), None)):
+            raise UsageError(
+                f"{source.name}: {option} is billed by the call, and a budget needs to know how much",
+                "add the fee of one call in USD to its price: price = { ..., request = 0.025 }; 0 where there is none",
+            )
     with ExitStack() as stack:
         if any(source.price not in (None, FREE) for source in sources):
             stack.enter_context(run.spending())

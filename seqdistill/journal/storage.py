@@ -4,9 +4,10 @@ A completion is {"key", "left", "usd", "hold", ("paid": false,) "id", "model", "
 the whole request and of the model's identity; `usd` what it cost at the price of then, null without a price; `hold` the hold
 that it settles; "paid": false in what was copied from another run or imported. Lines are written before anything is filtered
 and keep the raw reply. Failures are not in it.
-A hold is {"hold", "usd", "most", "factor", "model", "requests"}: written before its try is sent, for the upper bound of what
-that can cost: `most` prompt and completion tokens, `factor` times. It is settled by the completion that names it or by
-{"release"}; one that is neither may have been billed without an answer.
+A hold is {"hold", "usd", "most", "factor", "model", "requests", "request"}: written before its try is sent, for the upper
+bound of what that can cost: `most` prompt and completion tokens, `factor` times; `requests` are sent as one, `request` is the
+first one's id. It is settled by the completion that names it or by {"release"}; one that is neither may have been billed
+without an answer.
 The lines of one local batch (`left` counts down to 0) are kept whole or not at all: a batch cut short is requested again whole,
 so that its make-up, and with it its bf16 arithmetic, is that of an uninterrupted run.
 A line is with the operating system before its completion is reported, so a killed process loses nothing; it is on the
@@ -38,6 +39,7 @@ HOLD = re.compile(
     rb'\{"hold": "(?P<hold>[^"]+)", "usd": (?P<usd>null|[-+.e\d]+), '
     rb'"most": \[(?P<prompt>\d+), (?P<completion>\d+)\], "factor": (?P<factor>[-+.e\d]+), '
     rb'"model": (?P<model>"(?:[^"\\]|\\.)*")'
+    rb'(?:, "requests": \d+, "request": (?P<request>"(?:[^"\\]|\\.)*"))?'  # an older version kept none
 )
 RELEASE = re.compile(rb'\{"release": "(?P<hold>[^"]+)"\}')
 
@@ -67,6 +69,7 @@ class Hold:
     prompt_tokens: int
     completion_tokens: int
     factor: float = 1.0  # in `usd`: how much more than for these tokens an answer was seen to cost
+    request: str = ""  # the id of the first request; empty where it is not known
     model: str = ""  # identity, once it is in a journal
 
 
@@ -150,8 +153,9 @@ class Journal:
         """Whether a line is a hold or its release, which is taken note of."""
         if hold := HOLD.match(line):
             usd = None if hold["usd"] == b"null" else float(hold["usd"])
-            most, model = (int(hold["prompt"]), int(hold["completion"])), json.loads(hold["model"])
-            self.spending.hold(hold["hold"].decode(), Hold(usd, *most, float(hold["factor"]), model))
+            most = int(hold["prompt"]), int(hold["completion"])
+            request, model = json.loads(hold["request"] or '""'), json.loads(hold["model"])
+            self.spending.hold(hold["hold"].decode(), Hold(usd, *most, float(hold["factor"]), request, model))
         elif release := RELEASE.match(line):
             self.spending.release(release["hold"].decode())
         return bool(hold or release)
@@ -291,7 +295,8 @@ def _hold_line(model: str, requests: int, hold: Hold) -> tuple[str, bytes]:
     """A new name for a hold, and its line."""
     name = secrets.token_hex(6)
     most = [hold.prompt_tokens, hold.completion_tokens]
-    row = {"hold": name, "usd": hold.usd, "most": most, "factor": hold.factor, "model": model, "requests": requests}
+    row: dict[str, Any] = {"hold": name, "usd": hold.usd, "most": most, "factor": hold.factor}
+    row |= {"model": model, "requests": requests, "request": hold.request}
     return name, to_line(row).encode()
 
 

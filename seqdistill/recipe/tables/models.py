@@ -6,6 +6,10 @@ from typing import Any
 from seqdistill.recipe.tables.setting import key
 
 ENGINES = ("openai", "vllm", "transformers")
+PRICE = (
+    "USD per million tokens: prompt, completion, cached_prompt, cache_write, cache_write_1h; batch: a share of them; "
+    "request: USD a request"
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,7 @@ class TeacherConfig(ModelConfig):
     despite_terms: str | None = key(
         None, "the teacher's name, to train on its answers although training_allowed is false", output=False
     )
-    price: dict[str, Any] = key(
-        {}, "USD per million tokens: prompt, completion, cached_prompt, cache_write, cache_write_1h, batch", output=False
-    )
+    price: dict[str, Any] = key({}, PRICE, output=False)
     hourly_usd: float | None = key(None, "cost of your own machine that runs the teacher, in USD per hour", low=0, output=False)
 
 
@@ -76,11 +78,7 @@ class StudentConfig(ModelConfig):
         path=True,
         common=True,
     )
-    price: dict[str, Any] = key(
-        {},
-        "USD per million tokens of a paid endpoint: prompt, completion, cached_prompt, cache_write, cache_write_1h, batch",
-        output=False,
-    )
+    price: dict[str, Any] = key({}, f"where it is a paid endpoint, {PRICE}", output=False)
     hourly_usd: float | None = key(None, "cost of the machine that runs the student, in USD per hour", low=0, output=False)
     base_model: str | None = key(
         None,
@@ -101,8 +99,6 @@ class JudgeConfig(ModelConfig):
     )
     rubric: str = key("score", "the judge's rubric: a .toml file, or the name of one in prompts/judge/", path=True)
     max_tokens: int = key(512, "maximum new tokens per judgement", low=1)
-    price: dict[str, Any] = key(
-        {}, "USD per million tokens: prompt, completion, cached_prompt, cache_write, cache_write_1h, batch", output=False
-    )
+    price: dict[str, Any] = key({}, PRICE, output=False)
     budget: float | None = key(None, "hard cap on the cost of judging in this run, in USD; needs a price", low=0, output=False)
     concurrency: int = key(64, "maximum requests in flight per endpoint", low=1, high=10000, output=False)

@@ -210,15 +210,16 @@ def numbers_of(
 def _spent_by_others(journal: Journal, judge: str) -> float:
     """What of the journal is not the judge's, paid or held: its own budget does not count it.
 
-    The same model may be the teacher, too: a judgement's id says that it is one. What of its holds is whose is not known: they
-    are the judge's.
+    The same model may be the teacher, too: a judgement's id says that it is one. A hold without one is the judge's.
     """
+
+    def is_judgement(model: str, request: str) -> bool:
+        return model == judge and (":judge:" in request or not request)
+
     mine = sum(
-        row.get("usd") or 0.0
-        for row in journal.rows()
-        if row["model"] == judge and ":judge:" in row["id"] and row.get("paid", True)
+        row.get("usd") or 0.0 for row in journal.rows() if is_judgement(row["model"], row["id"]) and row.get("paid", True)
     )
-    held = sum(hold.usd or 0.0 for hold in journal.spending.holds.values() if hold.model != judge)
+    held = sum(hold.usd or 0.0 for hold in journal.spending.holds.values() if not is_judgement(hold.model, hold.request))
     return max(0.0, journal.spending.paid_usd - mine) + held
 
 

@@ -107,7 +107,8 @@ class _Usual:
 
     shares: Sequence[float]
     answers: Sequence[Completion]
-    ratios: Sequence[float]  # prompt tokens a byte
+    ratio: float  # prompt tokens a byte
+    shared: Sequence[float]  # requests a sample: several come in one, which has the prompt and its fee once
     seconds: float  # a request
     batched: bool
 
@@ -119,19 +120,21 @@ class _Usual:
         return sum(share for _, share in self._steps(first))
 
     def prompt_tokens(self, one: Planned, first: int = 0) -> float:
-        return sum(share * _bytes(one) * self.ratios[step] for step, share in self._steps(first))
+        return sum(share * _bytes(one) * self.ratio * self.shared[step] for step, share in self._steps(first))
 
     def completion_tokens(self, first: int = 0) -> float:
         return sum(share * self.answers[step].completion_tokens for step, share in self._steps(first))
 
     def usd(self, one: Planned, first: int = 0) -> float:
-        if one.teacher.price is None:
+        price = one.teacher.price
+        if price is None:
             return 0.0
-        prompts = {step: round(_bytes(one) * self.ratios[step]) for step, _ in self._steps(first)}
-        return sum(
-            share * one.teacher.price.usd(replace(self.answers[step], prompt_tokens=prompts[step], batched=self.batched))
-            for step, share in self._steps(first)
-        )
+        usd = 0.0
+        for step, share in self._steps(first):
+            prompt = round(_bytes(one) * self.ratio * self.shared[step])
+            answer = replace(self.answers[step], prompt_tokens=prompt, batched=self.batched)
+            usd += share * replace(price, request=(price.request or 0.0) * self.shared[step]).usd(answer)
+        return usd
 
 
 def _usual(known: Sequence[Chain], example: Planned, of_all: float | None, config: GenerateConfig) -> _Usual:
@@ -147,9 +150,8 @@ def _usual(known: Sequence[Chain], example: Planned, of_all: float | None, confi
         answers.append(typical(found) if found else unseen or _longest(_at(example, rounds[:step])))
     ratio = _prompt_ratio(known) or of_all or 1 / BYTES_A_TOKEN
     shared = ceil(config.samples / config.samples_per_request) / config.samples
-    ratios = [ratio * shared, *[ratio] * len(rounds)]
     seconds = [completion.seconds for chain in known for completion in chain.answers.values()]
-    return _Usual(shares, answers, ratios, fmean(seconds) if seconds else 0.0, config.batch)
+    return _Usual(shares, answers, ratio, [shared, *[1.0] * len(rounds)], fmean(seconds) if seconds else 0.0, config.batch)
 
 
 def _at(planned: Planned, rounds: Sequence[Repeat]) -> Planned:

@@ -21,13 +21,13 @@ LOGPROBS = "logprobs.parquet"
 
 @dataclass
 class Counts:
-    """What was written. `usd` is what the answers cost at today's price, whoever paid them; None without a price."""
+    """What was written. `usd` is what the answers cost at today's price, whoever paid them, or else what was billed."""
 
     samples: int = 0
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    usd: float | None = None
+    usd: float | None = None  # None: not known
     empty: int = 0  # answers without content
     think_only: int = 0  # of these, those that are reasoning alone
     without_logprobs: int = 0  # answers for which log-probabilities were requested in vain
@@ -81,8 +81,10 @@ def _final(
 def _count(counts: Counts, planned: Planned, completion: Completion) -> None:
     counts.prompt_tokens += completion.prompt_tokens
     counts.completion_tokens += completion.completion_tokens
-    if planned.teacher.price is not None:
-        counts.usd = (counts.usd or 0.0) + planned.teacher.price.usd(completion)
+    price = planned.teacher.price
+    usd = completion.billed_usd if price is None else price.usd(completion)
+    if usd is not None:
+        counts.usd = (counts.usd or 0.0) + usd
 
 
 def _add(counts: dict[str, int], what: str) -> None:

@@ -43,7 +43,7 @@ class GenerateResult:
     think_only: int  # answers that are reasoning alone
     prompt_tokens: int
     completion_tokens: int
-    usd: float | None  # what these samples cost, whenever they were paid; None without a price
+    usd: float | None  # what these samples cost, whenever they were paid; None: not known
     spent_usd: float | None  # what the run has paid in all: every stage, setting and teacher
     assumed_usd: float | None  # the upper bound of what may have been billed for answers that were lost
     seconds: float
