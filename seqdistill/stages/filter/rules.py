@@ -159,7 +159,7 @@ def drop_contaminated(
     facts: Facts, rejections: Rejections, items: list[Item], config: ContaminationConfig, read: Rows
 ) -> set[int]:
     """Rejects the rows that hold a test item; returns those that only share a template's wording with one."""
-    shared = templates(facts.hits, facts.prompts)
+    shared = templates(facts.hits, facts.prompts, items)
     facts.hits = {row: hit for row, hit in facts.hits.items() if row not in shared}
     for row, hit in sorted(facts.hits.items()) if config.action == "drop" else ():
         item = items[hit.item]
