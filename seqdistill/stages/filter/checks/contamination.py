@@ -92,9 +92,10 @@ def items_of(prompts: Iterable[Prompt], source: str) -> list[Item]:
 
 
 _LABEL = r"(?:[).:](?=\s|[^\x00-\x7f])|[．、：）])"  # what follows the letter: "A. yes", "A.是", "A、是"
-_OPTIONS = re.compile(  # on lines of their own, after such a word, or an A and a B on one line
+_OPTIONS = re.compile(  # on lines of their own, after such a word, or an A and a B, a 1 and a 2 on one line
     rf"\n\s*(?:[(（]?(?:(?:[A-Ha-h]|[1-9]|[ivx]{{1,4}}){_LABEL}|(?-i:[A-H]\.\w))|[①-⑨])|(?:\n|(?<=[?？.。:：)）]))\s*(?:options|choices|选项)\s*[:：]"
-    rf"|(?<=[\s?？.。:：)）])(?:[(（]?A[).:．、：）](?=[^\n]{{1,300}}?[\s;；,，.。(（]B[).:．、：）])|①(?=[^\n]{{1,300}}?②))",
+    rf"|(?<=[\s?？.。:：)）])(?:[(（]?A[).:．、：）](?=[^\n]{{1,300}}?[\s;；,，.。(（]B[).:．、：）])"
+    rf"|[(（]?1[)）](?=[^\n]{{1,300}}?[\s(（]2[)）])|①(?=[^\n]{{1,300}}?②))",
     re.IGNORECASE,
 )
 _OPTION_LABEL = re.compile(
