@@ -25,7 +25,7 @@ KINDS = ("secret", "email", "iban", "card", "phone")  # where two overlap, the e
 REGIONS = tuple(PersonalDataConfig().phone_regions)
 
 
-QUOTES = "\"'"
+_QUOTES = "\"'"
 _ESCAPED = re.compile(r"\\([nrt\"'])")  # in JSON and in code: a line break and a quotation mark are no part of a value
 
 
@@ -35,7 +35,7 @@ def find(text: str, regions: Sequence[str] = REGIONS) -> list[Finding]:
     `regions` are the countries (ISO 3166, two letters) whose national way of writing a phone number counts; numbers with
     a country code count everywhere.
     """
-    text = _ESCAPED.sub(lambda escaped: f" {escaped[1] if escaped[1] in QUOTES else ' '}", text) if "\\" in text else text
+    text = _ESCAPED.sub(lambda escaped: f" {escaped[1] if escaped[1] in _QUOTES else ' '}", text) if "\\" in text else text
     found: list[Finding] = []
     for search in (secrets, _emails):
         _add(found, search(text))
