@@ -499,7 +499,7 @@ def test_no_text_makes_the_search_for_a_number_slow(part: str) -> None:
     began = time.process_time()  # not the clock on the wall: other processes may be busy
     stated_number(part * 4_000)
     only_number(part * 4_000)
-    assert time.process_time() - began < 4
+    assert time.process_time() - began < 7
 
 
 def test_a_number_is_written_back_as_it_is_worth() -> None:
