@@ -199,7 +199,7 @@ def _not_tested(rows: list[Row], recipe: Recipe, progress: Progress) -> list[Row
         hits |= {start + hit.row: hit for hit in index.look("prompt", part, words(part))}
     import numpy as np
 
-    tested = hits.keys() - templates(hits, np.arange(len(rows), dtype=np.uint64))
+    tested = hits.keys() - templates(hits, np.arange(len(rows), dtype=np.uint64), items)
     return [row for number, row in enumerate(rows) if number not in tested and row[0].group not in groups]
 
 

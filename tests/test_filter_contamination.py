@@ -244,6 +244,12 @@ def every(text: str, step: int) -> str:
         ("Which gas do plants take up by day? Options: oxygen, neon", "Which gas do plants take up by day?"),
         # a long question is itself, with whatever options
         (QUESTION + OPTIONS, QUESTION + "\nA) one\nB) two\nC) three"),
+        # a short one with its own options, in another order or with other letters
+        (
+            "Which is NOT a source of atmospheric carbon?\n1) Fossil fuels\n2) Rotting\n3) Photosynthesis\n4) Respiration",
+            "Which is NOT a source of atmospheric carbon? (A) Respiration (B) Photosynthesis (C) Rotting (D) Fossil fuels",
+        ),
+        ("下列说法正确的是（ ）。\nA、需要光\nB、不需要水", "下列说法正确的是（ ）。A. 不需要水 B. 需要光"),
     ],
 )
 def test_an_item_is_found_without_its_options_its_signature_or_with_words_between(test: str, row: str) -> None:
@@ -272,9 +278,10 @@ def test_a_stock_question_with_options_of_its_own_is_another_question(stem: str,
     others = [
         choice("黄河流入东海", "北京在江苏省", "泰山在四川省"),
         choice("a sonnet has 14 lines", "an ode none", "a haiku 9"),
+        f"{stem} (1) a sonnet has 14 lines (2) an ode has none",
     ]
     for side in ("prompt", "completion"):
-        assert [hit.row for hit in look(index, [*others, test], side)] == [2]
+        assert [hit.row for hit in look(index, [*others, test], side)] == [len(others)]
 
 
 def test_a_task_whose_wording_is_its_template_is_not_wiped_by_a_test_set_of_many_tasks(tmp_path: Path) -> None:
@@ -315,6 +322,8 @@ def test_equal_answers_are_no_leak_where_answers_have_a_form(tmp_path: Path) -> 
         (2, 2, "The question cannot be answered from the given context."),
         (1, 12, "I'm sorry, but I cannot find that in the document."),
         (1, 4, "I'm sorry, but I cannot find that in the document."),
+        (1, 2, "The text does not say how much the tickets cost."),
+        (1, 2, "文章中没有提到这张票的价格是多少。"),
         (3, 12, "这个问题无法根据所给的上下文来回答。"),
         (2, 6, "The claim is neither supported nor refuted by the passage that is quoted."),
         (300, 6, "Yes, the two sentences mean the same thing to a reader."),

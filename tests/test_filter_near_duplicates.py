@@ -443,3 +443,14 @@ def test_the_guard_stops_before_templated_data_is_wiped(tmp_path: Path) -> None:
     assert set(rules_of(run).values()) == {"near_duplicate"}
     report = json.loads(run.file("filter", "report.json").read_text())
     assert report["by_slice"]["b"]["kept"] == 32 and report["clusters"]["largest"][0]["rejected"] > 100
+
+
+@pytest.mark.parametrize("by", ["none", "consensus"])
+def test_many_samples_of_a_prompt_that_are_alike_are_no_templated_data(by: str, tmp_path: Path) -> None:
+    rng = random.Random(5)
+    rows = []
+    for _ in range(20):
+        asked, said = (" ".join(rng.choices(VOCABULARY, k=30)) for _ in range(2))
+        rows += [sample(asked, f"{said} {end}", sample=n) for n, end in enumerate(VOCABULARY[:8])]
+    run = make_run(tmp_path, rows)
+    assert filtered(run, validation=0, score={"by": by}).by_rule == {"near_duplicate": 140}

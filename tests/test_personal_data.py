@@ -113,6 +113,20 @@ SECRETS = [
     "github" + "_pat_" + draw(WORD, 82),
     "gl" + "pat-" + draw(WORD, 20),
     "h" + "f_" + draw(string.ascii_letters, 34),
+    "h" + "f_" + "".join(RANDOM.choices(string.ascii_letters, k=34)),  # no digit, as Hugging Face draws them
+    *(
+        prefix + draw(WORD, size)
+        for prefix, size in (("gs" + "k_", 52), ("xa" + "i-", 80), ("ppl" + "x-", 48), ("r" + "8_", 37))
+    ),
+    "nva" + "pi-" + draw(WORD + "-_", 64),
+    "GOC" + "SPX-" + draw(WORD + "-_", 28),
+    "whs" + "ec_" + draw(WORD, 32),
+    "dckr" + "_pat_" + draw(WORD + "-_", 27),
+    "lin" + "_api_" + draw(WORD, 40),
+    "gl" + "sa_" + draw(WORD, 32) + "_" + draw("abcdef0123456789", 8),
+    *(prefix + draw("abcdef0123456789", size) for prefix, size in (("sb" + "p_", 40), ("shp" + "at_", 32))),
+    "hooks.slack" + ".com/services/T01ABCDEFG/B01ABCDEFG/" + draw(WORD, 24),
+    "discord" + ".com/api/webhooks/" + draw(string.digits, 18) + "/" + draw(WORD + "-_", 68),
     "np" + "m_" + draw(WORD, 36),
     "py" + "pi-AgEIcHlwaS5vcmc" + draw(WORD, 80),
     "xo" + "xb-" + draw(string.digits, 12) + "-" + draw(WORD, 24),
@@ -397,6 +411,27 @@ def test_no_value_stands_in_a_reason_or_in_what_is_printed_of_a_finding() -> Non
         assert set(count(sample(text, ""))) <= set(KINDS)
     assert reason({"email": 2, "phone": 1}) == "2 email, 1 phone"
     assert "value" in asdict(Finding("email", 0, 1, "x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("邮箱anna@example.com联系，或QQ邮箱12345678@example.com。", ["anna@example.com", "12345678@example.com"]),
+        ("メールはanna@example.comまで", ["anna@example.com"]),
+        ("메일은 anna@example.com으로 보내주세요", ["anna@example.com"]),
+        ("ส่งอีเมลanna@example.comได้", ["anna@example.com"]),
+        ("请发邮件到" * 20 + "anna@example.com" + "获取更多信息" * 10, ["anna@example.com"]),
+        ("田中@例え.jp, иван1@почта.рф", ["田中@例え.jp", "иван1@почта.рф"]),
+        ("https://example.com/login?email=anna%40example.com&x=1", ["anna%40example.com"]),
+        ("GET /users/anna@example.com/inbox", ["anna@example.com"]),
+        ("ssh://git@github.com/example/project", []),
+        # what JSON and code write for a line break or a quotation mark
+        (r'{"text": "Contact:\nanna@example.com\t0612345678"}', ["anna@example.com", "0612345678"]),
+        (r'{"code": "api_key = \"a1B2c3D4e5F6g7H8i9J0\"\n"}', ["a1B2c3D4e5F6g7H8i9J0"]),
+    ],
+)
+def test_a_value_ends_where_another_script_or_an_escape_begins(text: str, values: list[str]) -> None:
+    assert [text[f.start : f.end] for f in find(text)] == values
 
 
 def test_regions_decide_which_national_numbers_count() -> None:

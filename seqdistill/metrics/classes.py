@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def label(text: str, choices: Sequence[str]) -> str | None:
-    """The choice that a text says: as it is, or else but for case and a full stop where that names one only. None for none."""
+    """The choice that a text says: as it is, or else but for case and signs around it, where that names one only, or None."""
     said = text.strip()
     if said in choices:
         return said
@@ -27,7 +27,7 @@ def label(text: str, choices: Sequence[str]) -> str | None:
 
 
 def _loose(text: str) -> str:
-    return bare(text).strip(f"{QUOTES}{STOPS}! ")
+    return bare(text).strip(f"{QUOTES}{STOPS}!()[]:,; ")
 
 
 def confusion(wanted: Sequence[str | None], said: Sequence[str | None], choices: Sequence[str]) -> "Array":
@@ -85,7 +85,7 @@ METRICS = (
         "accuracy",
         "accuracy",
         _right,
-        "percent of answers that say the wanted choice, case and a full stop aside; only prompts where one is wanted",
+        "percent of answers that say the wanted choice, case and signs around it aside; only prompts where one is wanted",
         kinds=("choices",),
         share=True,
     ),

@@ -9,7 +9,7 @@ import sys
 from fractions import Fraction
 from typing import Any
 
-from seqdistill.metrics.numbers import answer_value, boxed, has_alternatives, whole_number
+from seqdistill.metrics.numbers import answer_value, boxed, has_alternatives, tagged, whole_number
 
 _COMMAND = re.compile(r"\\(?:(?:text|begin|end)\s*\{[^}]*\}|[a-zA-Z]+|.)")  # \frac, \text{ cm}, \begin{pmatrix}, \{
 _WORD = re.compile(r"[^\W\d_]{2}")
@@ -19,6 +19,7 @@ _ROOT = re.compile(r"√\s?(?:\(([^()]{1,40})\)|(\w{1,20}))")
 _DOLLARS = re.compile(r"\\\$\s?(?=[\d.])")  # an amount of money: \$18.90
 _PERIOD = re.compile(r"(?P<whole>\d{0,9})\.(?P<first>\d{0,9})\\overline\s?\{(?P<period>\d{1,9})\}")  # 0.1\overline{6}
 _SPELLED = {"−": "-", "∞": r"\infty ", r"\varnothing": r"\emptyset", "∅": r"\emptyset"}
+_IN_BASE = re.compile(r"(?P<digits>[\dA-F]{1,40})(?:_\{?(?P<base>\d{1,2})\}?)?")  # 1010_2
 _WORDS = re.compile(r"(?:\\(?:text|textbf|mathrm|mbox)\s?\{)?\s*(?P<words>[^\W\d_](?:[^\W\d_]| ){1,39})\s*\}?\.?")
 
 
@@ -32,14 +33,15 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         row = json.loads(line)
-        if (word := _by_words(row["reference"], row["text"])) is not None:
+        text = tagged(row["text"]) if boxed(row["text"]) is None else row["text"]
+        if (word := _by_words(row["reference"], text)) is not None:
             print(word, flush=True)
             continue
         reference = formulas(delimited(row["reference"]))
         if not reference:
             print("unreadable", flush=True)
             continue
-        right = verify(reference, formulas(delimited(row["text"])), timeout_seconds=None)
+        right = verify(reference, formulas(delimited(text)), timeout_seconds=None)
         print("right" if right else "wrong", flush=True)
 
 
@@ -48,9 +50,13 @@ def _by_words(reference: str, text: str) -> str | None:
     if (wanted := _WORDS.fullmatch((boxed(reference) or reference).strip())) is not None:
         box = boxed(text)
         stated = _STATED.split(text)[-1].strip() if box is None else box.strip()
-        found = _WORDS.fullmatch(stated.strip("*$ "))
+        found = _WORDS.fullmatch(stated.strip("*$. "))
         right = found is not None and found["words"].casefold().split() == wanted["words"].casefold().split()
         return "right" if right else "wrong" if found or box is not None else None
+    if (of_base := _IN_BASE.fullmatch((boxed(reference) or reference).strip(" $"))) and of_base["base"]:
+        stated = _IN_BASE.fullmatch((boxed(text) or _STATED.split(text)[-1]).strip(" $*."))  # the question may name the base
+        same = stated is not None and stated["digits"] == of_base["digits"] and stated["base"] in (None, of_base["base"])
+        return "right" if same else "wrong" if stated else None
     number = whole_number(reference)
     if number is not None and answer_value(text) == number:
         return "right"

@@ -27,7 +27,9 @@ from seqdistill.metrics.numerals import (
 # --- where the answer is ------------------------------------------------------------------------------------------------------
 
 _MARKED = re.compile(
-    r"####|(?:\bthe\s)?(?:\bfinal[\s_])?\b(?:answer|result|solution)\b(?:\sis\b|\s?=|[*\"'`]{0,2}\s?:)"
+    r"####|(?:\bthe\s)?(?:\bfinal[\s_])?\b(?:answer|result|solution)\b"
+    r"(?:\s(?:is|(?:should|would|must|will) be|comes (?:out )?to|equals)\b(?!\snot\b)|\s?=|[*\"'`]{0,2}\s?:)"
+    r"|(?:\A|(?<=\n))[ \t]{0,3}(?:\#{1,6}|\*\*|__)\s?(?:the\s)?(?:final\s|correct\s)?answer(?=[*_ \t]{0,9}\n)"
     r"|答案?(?:是|为|為|:|：)|答えは|答え\s?[:：]|คำตอบ(?:คือ|:)|\bréponse\s?:|\b(?:die\s)?antwort(?:\sist\b|\s?:)|\brespuesta(?:\ses\b|\s?:)"
     r"|\b(?:ответ|resposta|risposta|antwoord|odpowiedź|cevap|jawaban|đáp án|svar|vastaus)\s?:"
     r"|(?:उत्तर|উত্তর|الجواب|الإجابة|정답|답)\s?(?::|：|은|는)",
@@ -38,6 +40,7 @@ _NOTE = re.compile(
     r"|(?:^|\n)\s{0,9}\d{1,2}[.)](?=[ \t]+\S)"  # the number of a list's item
     r"|[(\[]\s?(?:note|see|cf|rounded|assuming|as in|from|check|step|page|which|where|because|since"
     r"|to the nearest)\b[^()\[\]\n]{0,300}[)\]]"
+    r"|\bout of (?:a (?:total|possible|maximum) (?:of )?|all |the )?[$€£]?\d[\d.,]*"
     r"|\brounded (?:up |down |off )?to[^.,;()\n]{0,60}|\bto \d+ (?:decimal|significant)[^.,;()\n]{0,30}"
     r"|\b(?:in|after|using) (?:just |only )?\d+ (?:easy |simple )?steps?\b"
     r"|\b(?:step|equation|part|case|method|figure|table|section|page) \(?\d+\)?",
@@ -45,6 +48,9 @@ _NOTE = re.compile(
 )
 _EITHER = re.compile(r"[$\s]*(?:or|oder|ou|或|или)[$\s]*(?:[a-zA-Z]\s?=\s?)?")  # 5 or 6, x = 5 or x = -5
 _RANGE = re.compile(rf"{_EITHER.pattern}|\s(?:to|and|bis|y|et|und)\s|\s?[–-]\s?")  # the answer is 5 to 6, between 5 and 6
+_NUMBER_LIST = re.compile(  # 1, 2, 3
+    r"[\s$*]*[-+\d.]{1,20}(?:(?:,\s[-+\d.]{1,20}){2,}|(?:,\s[-+\d.]{1,20})+,?\s(?:and|und|et|y)\s[-+\d.]{1,20})[\s$*]*"
+)
 _PAUSE = re.compile(  # the end of a sentence, or of a line that announces nothing
     r"\b(?!(?:approx|appr|ca|no|nos|nr|rs|rp|mr|mrs|ms|dr|st|vs|max|min|avg|est|eq|fig|pp|kr|fr)\.)\w{2,}[)\"'*]{0,3}[.!?](?=\s)"
     r"|[。！？।؟]|(?<=[^\s:：*])[*_]{0,3}[ \t]*\n",
@@ -54,6 +60,7 @@ _WORDS = re.compile(r"[^\W\d_]{2}")
 _HOW = re.compile(
     r"\s?(?:found|obtained|calculated|computed|determined|derived|given|the (?:sum|product|difference|total))\b", re.IGNORECASE
 )
+_NAME = re.compile(r"[\s*_]{0,9}[^\W\d_]{2,20} (?:no\.? |number |#)?", re.IGNORECASE)  # Room 12
 _LIST = re.compile(r"[\s*_]{0,9}\n[\s*_]{0,9}1[.)](?=[ \t]+\S)")
 _CLOSING = re.compile(
     r"\b(?:so|thus|hence|therefore|in total|total(?: of| is)?:?|altogether|which (?:makes|gives|leaves))\b|→|⇒|∴"
@@ -70,6 +77,7 @@ _ASIDE = re.compile(  # 18, since x = 9
     r"[,;(]?\s?\b(?:since|because|where|when|if|given|assuming)\b|\s(?:as|for|with|at)\s[a-zA-Z]\s?=|\(\s?[a-zA-Z]\s?=",
     re.IGNORECASE,
 )
+_MEASURED = re.compile(r"[^.!?;:=()\d\n]{0,30}")  # between a number and what explains it
 _CONVERTED = re.compile(r"\(\s?[=≈]")  # 5 kg (= 5000 g)
 _OPERATED = re.compile(r"[\s$]*[-+*/×÷][\s$(]*")
 _IN_WORDS = re.compile(r"\b(?:which|that) (?:is|equals|makes|gives|comes to)\b|\b(?:equals|is equal to|or)\b", re.IGNORECASE)
@@ -95,16 +103,34 @@ def stated_number(text: str) -> Fraction | None:
         equals = sentence.rfind("=")
         behind = [one for one in found if equals < one.start < len(sentence)]
         before = [one for one in found if one.start < sentence.find("=")]
-        if _has_alternatives(rest, behind or found, _RANGE):
+        if _has_alternatives(rest, behind or found, _RANGE) or _NUMBER_LIST.fullmatch(sentence.rstrip(".")):
             return None
         if len(before) == 1 and len(behind) > 1:  # 18 = 9 × 2
             return before[0].value
         return next((one for one in found if one.start > equals), found[0]).value
     if not has_words(text) and "\n" not in text:
         text = marked_formula(text.strip(" *_`"))
-    without_notes = list(numerals(_NOTE.sub(" ", text)))
-    found = without_notes or list(numerals(text))
-    return found[-1].value if found and not _has_alternatives(text, found, _EITHER) else None
+    without_notes = _NOTE.sub(" ", text)
+    if not (found := list(numerals(without_notes))):
+        without_notes, found = text, list(numerals(text))
+    return _last_said(without_notes, found).value if found and not _has_alternatives(without_notes, found, _EITHER) else None
+
+
+def _last_said(text: str, found: Sequence[Numeral]) -> Numeral:
+    """The last numeral; the one before a parenthesis that says how it comes about, or what it is in percent: 42 (6 × 7)."""
+    last = found[-1]
+    opened = text.rfind("(", 0, last.start)
+    before = [one for one in found if one.end <= opened]
+    inside = text[opened + 1 : last.start]
+    if not before or ")" in inside or not _MEASURED.fullmatch(text, before[-1].end, opened):
+        return last
+    one, within = before[-1], [each for each in found if each.start > opened]
+    after = text[last.end :].partition(")")[0]
+    if len(within) > 1:
+        is_how = "=" not in inside and any(_OPERATED.search(text, a.end, b.start + 1) for a, b in pairwise(within))
+        return one if is_how else last
+    shares = {one.value, last.value and last.value / 100, last.value and last.value * 100}
+    return one if "%" in after + text[one.end : opened] and one.value in shares else last
 
 
 def has_alternatives(text: str) -> bool:
@@ -129,7 +155,8 @@ def _is_worked(mark: str, above: str, rest: str, first: Numeral) -> bool:
     before = rest[: first.start]
     if _HOW.match(rest) or (_WORDS.search(before) and _PAUSE.search(before)):  # the solution is simple. She sold 48 ...
         return True
-    if not mark.rstrip().endswith((":", "：")) or "final" in mark.lower():
+    is_heading = mark.rstrip().lower().endswith((":", "：", "answer"))
+    if not is_heading or "final" in mark.lower() or (_NAME.fullmatch(before) and _SENTENCE_END.match(rest, first.end)):
         return False
     if _LIST.match(rest):
         return True
@@ -218,14 +245,29 @@ def answer_number(text: str) -> str | None:
 
 def answer_value(text: str) -> Fraction | None:
     """The value of the number that a text gives as its answer; None for none, and for what is not one number."""
-    box = boxed(text)
-    return stated_number(text) if box is None else only_number(box)
+    if (box := boxed(text)) is None:
+        return stated_number(tagged(text))
+    value, several = only_number(box), _BOXES.findall(text)
+    return None if any(only_number(other) != value for other in several) else value
 
 
 def reference_value(text: str) -> Fraction | None:
     """The value of a reference that is one number, or has one in its last box or behind a mark; None for any other."""
-    box = boxed(text)
-    return only_number(text if box is None else box)
+    if (box := boxed(text)) is None:
+        return only_number(tagged(text))
+    return only_number(box) if not _BOXES.search(text) else answer_value(text)
+
+
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_BOXES = re.compile(  # \boxed{5} or \boxed{-5}
+    r"\\boxed\{([^{}]{1,100})\}[\s$\\)\]]{0,9}(?:,|;|\b(?:or|and|oder|und|ou|et|o|y)\b|或|和)[\s$\\(\[]{0,9}(?:[a-zA-Z]\s?=\s?)?(?=\\boxed\{)"
+)
+
+
+def tagged(text: str) -> str:
+    """What is within the last <answer>...</answer> of a text; the text where there is none."""
+    found = _TAGGED.findall(text) if "answer>" in text.lower() else []
+    return found[-1] if found else text
 
 
 def boxed(text: str) -> str | None:

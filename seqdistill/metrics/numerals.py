@@ -46,6 +46,11 @@ _REWRITTEN = (
         rf"{OPEN}\1\2{CLOSE}",
     ),
     (re.compile(r"<<[^<>\n]{0,200}>>"), ""),  # GSM8K's calculator annotations
+    (re.compile(r"=>"), "→"),
+    (
+        re.compile(r"(?<![\d./])(\d{1,9}) and (?=[1-9]/\d)|(?<![\d./-])(\d{1,4})-(?=[1-9]/\d{1,2}[- ][a-z]{2})"),
+        r"\1\2 ",
+    ),  # 1-1/2 cups
     (re.compile(r"\{,\}"), ","),
     (re.compile(r",\\!\s?(?=\d{3})"), ","),  # 11,\! 111
     # what changes only the look: {\bf 70}, \color{red}{70}, \textcolor{red}{70}, \underline{70}
@@ -148,6 +153,9 @@ _TOKEN = re.compile(
     rf"|(?:{_NUMBER}\s?)?±\s?[$€£¥]?\s?{_NUMBER}"
     rf"|{OPEN}[^{OPEN}{CLOSE}]*{CLOSE}"  # formulas
     r"|\d+/\d+/\d+"
+    r"|(?<![a-zA-Z])(?:(?:a(?:rc)?)?(?:sin|cos|tan)h?|log|ln|lg|exp|abs)(?:_?\d{1,3})?"  # log(5), sin 30
+    r"(?:\s?\((?=[^()\n]{0,60}\d)[^()\n]{1,60}\)|(?<=[snosg\d])\s\d[\d.]*)"
+    r"|[(\[]\s?(?:-\s?(?:∞|\\infty)\s?[,;][^()\[\]\n]{1,40}|[^()\[\],;\n]{1,40}[,;]\s?\+?\s?(?:∞|\\infty)\s?)[)\]]"  # (2, ∞)
     rf"|[(\[{{<⟨]\s?[+-]?{_LISTED}(?:\s?[,;]\s?[+-]?{_LISTED}){{1,20}}+\s?[)\]}}>⟩]"  # pairs, sets
     rf"|(?:{_SIGN}{_NUMBER}\s?)?(?:[×*]\s?)?√\s?[({{]?\s?{_NUMBER}?[)}}]?"  # surds
     r")"
@@ -171,7 +179,7 @@ _NOT_ALONE = re.compile(
 
 # What makes a formula of the text around a number.
 _UNIT = (
-    r"(?:[munkcd]?m|[mk]?g|[mk]?[lL]|[munk]?s|[mk]?[VWAJNT]|[kM]?Hz|k?Pa|[kM]?Wh|°?[CFK]|°|%|[hdt]|hrs?|mins?|sec|mph|kph|in|ft|yd|mi|lbs?|oz"
+    r"(?:[munkcdμ]?m|[mkμ]?g|[mkμ]?[lL]|[munkμ]?s|[mk]?[VWAJNT]|[kM]?Ω|[kKMGTP]B|dB|hp|px|kr|zł|[kM]?Hz|k?Pa|[kM]?Wh|°?[CFK]|°|%|[hdt]|hrs?|mins?|sec|mph|kph|in|ft|yd|mi|lbs?|oz"
     r"|gal|mol|USD|EUR)(?![a-zA-Z])(?:\s?\^-?[1-3])?"
 )
 _UNITS = re.compile(

@@ -25,12 +25,17 @@ KINDS = ("secret", "email", "iban", "card", "phone")  # where two overlap, the e
 REGIONS = tuple(PersonalDataConfig().phone_regions)
 
 
+_QUOTES = "\"'"
+_ESCAPED = re.compile(r"\\([nrt\"'])")  # in JSON and in code: a line break and a quotation mark are no part of a value
+
+
 def find(text: str, regions: Sequence[str] = REGIONS) -> list[Finding]:
     """The personal data of a text, from left to right, without overlaps.
 
     `regions` are the countries (ISO 3166, two letters) whose national way of writing a phone number counts; numbers with
     a country code count everywhere.
     """
+    text = _ESCAPED.sub(lambda escaped: f" {escaped[1] if escaped[1] in _QUOTES else ' '}", text) if "\\" in text else text
     found: list[Finding] = []
     for search in (secrets, _emails):
         _add(found, search(text))
@@ -120,22 +125,29 @@ _PLACEHOLDER = re.compile(rf"\[(?:{'|'.join(kind.upper() for kind in KINDS)})_\d
 
 # --- e-mail ---------------------------------------------------------------------------------------------------------------
 
-_EMAIL = re.compile(r"(?<![\w.+%/-])[\w.+%'-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w-]|:[\w~/.])")
+_LATIN = r"A-Za-z0-9_.+%'\u00c0-\u024f\u1e00-\u1eff-"
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_EMAIL = re.compile(  # in Latin letters it ends where another script begins: 邮箱anna@example.com联系
+    rf"(?:(?<![{_LATIN}])(?<!//)[{_LATIN}]{{1,64}}"
+    rf"|(?<![\w.+%/-])(?:[{_UNSPACED}]{{1,30}}|(?:(?![A-Za-z{_UNSPACED}])[\w.+%'-]){{1,64}}))(?:@|%40)"
+    r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+(?:[A-Za-z]{2,24}(?![A-Za-z0-9_-])|[^\W\d_]{2,24}(?![\w-]))(?!:[\w~/.])"
+)
 _FILE_ENDINGS = ("png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "py", "json", "local")
 
 
 def _emails(text: str) -> Iterator[Finding]:
-    if "@" not in text:
+    if "@" not in text and "%40" not in text:
         return
     for match in _EMAIL.finditer(text):
-        address = match[0].lstrip("'.")
+        written = match[0].lstrip("'.")
+        address = written.replace("%40", "@")
         ending = address.rpartition(".")[2].lower()
         if (
             ending not in _FILE_ENDINGS
             and not address.startswith("@")
             and not _is_code(address, text[match.end() : match.end() + 1])
         ):
-            yield Finding("email", match.end() - len(address), match.end(), address.casefold())
+            yield Finding("email", match.end() - len(written), match.end(), address.casefold())
 
 
 _LABELLED = ("this@", "super@", "return@", "break@", "continue@")  # Kotlin: this@Activity.finish

@@ -15,6 +15,13 @@ _ISSUED = re.compile(
     r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,}"
     r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}"  # Slack, Google
     r"|[srp]k_(?:live|test)_[A-Za-z0-9]{16,}|SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"  # Stripe, SendGrid
+    r"|gsk_[A-Za-z0-9]{40,}|xai-[A-Za-z0-9]{40,}|pplx-[A-Za-z0-9]{40,}|r8_[A-Za-z0-9]{37}"  # Groq, xAI, Perplexity, Replicate
+    r"|nvapi-[A-Za-z0-9_-]{40,}"  # NVIDIA
+    r"|GOCSPX-[A-Za-z0-9_-]{28}|whsec_[A-Za-z0-9+/]{24,}|dckr_pat_[A-Za-z0-9_-]{27}"  # Google OAuth, Stripe webhooks, Docker
+    r"|lin_api_[A-Za-z0-9]{40}|glsa_[A-Za-z0-9]{32}_[A-Fa-f0-9]{8}|sbp_[a-f0-9]{40}"  # Linear, Grafana, Supabase
+    r"|shp(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}|ATATT3[A-Za-z0-9_=-]{150,}"  # Shopify, Atlassian
+    r"|hooks\.slack\.com/services/T[A-Z0-9]{8,}/B[A-Z0-9]{8,}/[A-Za-z0-9]{24}"
+    r"|discord(?:app)?\.com/api/webhooks/\d{17,20}/[A-Za-z0-9_-]{60,}"
     r"|dop_v1_[a-f0-9]{64}|dapi[a-f0-9]{32}|\d{8,10}:AA[A-Za-z0-9_-]{33}"  # DigitalOcean, Databricks, Telegram
     r"|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{10,}"  # JSON Web Token (RFC 7519)
     r")"
@@ -22,6 +29,8 @@ _ISSUED = re.compile(
 _ISSUED_SIGNS = (
     *("sk-", "AKIA", "ASIA", "ABIA", "ACCA", "gh", "github_pat_", "glpat-", "hf_", "npm_", "pypi-", "xox", "AIza", "ya29."),
     *("k_live_", "k_test_", "SG.", "dop_v1_", "dapi", ":AA", "eyJ"),
+    *("gsk_", "xai-", "pplx-", "r8_", "nvapi-", "GOCSPX-", "whsec_", "dckr_pat_", "lin_api_", "glsa_", "sbp_", "shp", "ATATT3"),
+    *("hooks.slack.com/", "/api/webhooks/"),
 )
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]{0,40}-----|\Z)", re.DOTALL)
 _IN_URL = re.compile(r"(?<=://)[^\s:/@'\"]{0,64}:[^\s:/@'\"]{3,128}(?=@[\w.\[-])")
@@ -45,8 +54,7 @@ def secrets(text: str) -> Iterator[Finding]:
     if "PRIVATE KEY" in text:
         yield from (_secret(match, 0) for match in _PEM.finditer(text))
     if any(sign in text for sign in _ISSUED_SIGNS):
-        found = (match for match in _ISSUED.finditer(text) if re.search(r"\d", match[0]) and not _PLACEHOLDER.search(match[0]))
-        yield from (_secret(match, 0) for match in found)
+        yield from (_secret(match, 0) for match in _ISSUED.finditer(text) if _looks_issued(match[0]))
     if "://" in text and "@" in text:
         found = (match for match in _IN_URL.finditer(text) if not _PLACEHOLDER.search(match[0].partition(":")[2]))
         yield from (_secret(match, 0) for match in found)
@@ -59,6 +67,12 @@ def secrets(text: str) -> Iterator[Finding]:
 
 def _secret(match: re.Match[str], group: int | str) -> Finding:
     return Finding("secret", match.start(group), match.end(group), match[group])
+
+
+def _looks_issued(key: str) -> bool:
+    """Whether a text in the shape of a key is no placeholder: it has a digit, or is of Hugging Face, whose keys have none."""
+    has_digit = re.search(r"\d", key) is not None
+    return (has_digit or (key.startswith("hf_") and entropy(key) >= 3.5)) and not _PLACEHOLDER.search(key)
 
 
 def _looks_random(match: re.Match[str]) -> bool:

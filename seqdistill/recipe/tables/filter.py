@@ -62,7 +62,8 @@ class NearDuplicatesConfig:
     numbers: bool = key(True, "rows whose numbers differ are not near-duplicates")
     guard: float = key(
         0.8,
-        "stop when near-duplicates would take more than this share of a slice, or a quarter of it in one cluster; 1 is off",
+        "stop when prompts that near-duplicates would leave without a row have more than this share of a slice, or a quarter "
+        "of it in one cluster; 1 is off",
         low=0,
         high=1,
     )

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seqdistill.errors import SeqdistillError
 from seqdistill.personal_data import hidden
@@ -140,7 +141,8 @@ def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDupl
         return
     sizes = Counter(facts.slices[row] for row in rows.tolist())
     winners: dict[str, Counter[int]] = {name: Counter() for name in sizes}
-    for row, better in zip(gone.tolist(), kept_by.tolist(), strict=True):
+    lost_rows = _of_lost_prompts(facts, rows, gone)
+    for row, better in zip(gone[lost_rows].tolist(), kept_by[lost_rows].tolist(), strict=True):
         winners[facts.slices[row]][better] += 1
     for name, mine in sorted(winners.items()):
         if (lost := mine.total()) < GUARD_ROWS:
@@ -155,11 +157,23 @@ def _guard(facts: Facts, rows: Ints, gone: Ints, kept_by: Ints, config: NearDupl
             )
 
 
+def _of_lost_prompts(facts: Facts, rows: Ints, gone: Ints) -> NDArray[np.bool_]:
+    """(gone,) which of the rows that go are of a prompt that is left without any, or with GUARD_ROWS fewer.
+
+    The samples of one prompt are alike by nature, and where one of them stays its prompt is still learnt from.
+    """
+    prompts, number = np.unique(facts.prompts[rows], return_inverse=True)
+    of_gone = np.searchsorted(prompts, facts.prompts[gone])
+    lost, samples = np.bincount(of_gone, minlength=len(prompts)), np.bincount(number, minlength=len(prompts))
+    is_lost: NDArray[np.bool_] = ((lost == samples) | (lost >= GUARD_ROWS))[of_gone]
+    return is_lost
+
+
 def drop_contaminated(
     facts: Facts, rejections: Rejections, items: list[Item], config: ContaminationConfig, read: Rows
 ) -> set[int]:
     """Rejects the rows that hold a test item; returns those that only share a template's wording with one."""
-    shared = templates(facts.hits, facts.prompts)
+    shared = templates(facts.hits, facts.prompts, items)
     facts.hits = {row: hit for row, hit in facts.hits.items() if row not in shared}
     for row, hit in sorted(facts.hits.items()) if config.action == "drop" else ():
         item = items[hit.item]

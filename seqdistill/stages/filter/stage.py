@@ -74,11 +74,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
     decisions, form = read_decisions(run), _form(run, recipe)
     record = record_of(run, recipe)
     if record.up_to_date() and (manifest := run.manifest("filter")):
-        for warning in manifest["result"]["warnings"]:
-            progress.note(f"warning: {warning}")
-        if not (run.path / "README.md").exists():  # killed before it was written
-            write_dataset_card(run)
-        return FilterResult(**manifest["result"], funnel=manifest["funnel"], up_to_date=True, path=run.path / "filter")
+        return _result_of(run, manifest, progress)
     with run.locked("filter"), ExitStack() as stack:
         for change in record.differences():
             progress.note(change)
@@ -128,31 +124,51 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
             "personal_data": personal,
             "review": reviewed.counts,
         }
-        with record.new_files() as new:
-            counts = write(new, facts, rejections, read) | write_baselines(new, facts, rejections, baselines, read)
-            write_json(new / "report.json", document)
-        kept = counts["train.jsonl"] + counts["validation.jsonl"]
-        assert len(facts) == kept + counts["rejected.jsonl"] == document["read"] and kept == document["kept"]
-        result: dict[str, Any] = {
-            "read": len(facts),
-            "kept": kept,
-            **{name: counts[f"{name}.jsonl"] for name in ("train", "validation", "rejected")},
-            "by_rule": document["by_rule"],
-            "warnings": warnings,
-            "review": reviewed.counts,
-            **agreed,
-        }
-        judge = choice.summary.get("judge")
-        record.finish(
-            {**counts, "report.json": None},
-            config=asdict(config),
-            rights=stated_rights(recipe),
-            result=result,
-            funnel=document["funnel"],
-            usage={"judge": {"usd": judge["usd"]}} if judge else {},
-        )
+        result = _write_all(record, recipe, facts, rejections, baselines, document, read)
         write_dataset_card(run)
     return FilterResult(**result, funnel=document["funnel"], up_to_date=False, path=run.path / "filter")
+
+
+def _result_of(run: Run, manifest: dict[str, Any], progress: Progress) -> FilterResult:
+    """The result of a filter that has nothing to do; repeats its warnings."""
+    for warning in manifest["result"]["warnings"]:
+        progress.note(f"warning: {warning}")
+    if not (run.path / "README.md").exists():  # killed before it was written
+        write_dataset_card(run)
+    return FilterResult(**manifest["result"], funnel=manifest["funnel"], up_to_date=True, path=run.path / "filter")
+
+
+def _write_all(
+    record: StageRecord,
+    recipe: Recipe,
+    facts: Facts,
+    rejections: Rejections,
+    baselines: dict[str, set[int]],
+    document: dict[str, Any],
+    read: Rows,
+) -> dict[str, Any]:
+    """Writes the rows, the report and the manifest; returns the result that the manifest has."""
+    with record.new_files() as new:
+        counts = write(new, facts, rejections, read) | write_baselines(new, facts, rejections, baselines, read)
+        write_json(new / "report.json", document)
+    kept = counts["train.jsonl"] + counts["validation.jsonl"]
+    assert len(facts) == kept + counts["rejected.jsonl"] == document["read"] and kept == document["kept"]
+    result: dict[str, Any] = {
+        "read": len(facts),
+        "kept": kept,
+        **{name: counts[f"{name}.jsonl"] for name in ("train", "validation", "rejected")},
+        **{name: document[name] for name in ("by_rule", "warnings", "review", "references", "labels")},
+    }
+    judge = document["select"].get("judge")
+    record.finish(
+        {**counts, "report.json": None},
+        config=asdict(recipe.filter),
+        rights=stated_rights(recipe),
+        result=result,
+        funnel=document["funnel"],
+        usage={"judge": {"usd": judge["usd"]}} if judge else {},
+    )
+    return result
 
 
 def is_up_to_date(run: Run, recipe: Recipe) -> bool:

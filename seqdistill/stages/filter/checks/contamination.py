@@ -16,12 +16,25 @@ import numpy as np
 
 from seqdistill.recipe.tables import ContaminationConfig
 from seqdistill.records import Prompt, text_without_system
-from seqdistill.stages.filter.checks.words import Hashes, Ints, Words, digits_masked, grams, sequence_hashes, spelled, words
+from seqdistill.stages.filter.checks.words import (
+    Hashes,
+    Ints,
+    Words,
+    digits_masked,
+    grams,
+    is_alone,
+    sequence_hashes,
+    spelled,
+    words,
+)
 
 GRAM = 5  # words; an item of fewer is found only when it is the whole prompt
 REFERENCE_WORDS = 8  # a shorter reference ("yes", "Paris") proves nothing when a completion says the same
 SHORT = 12  # grams; an item of fewer must be found whole
 TEMPLATE_ITEMS = 3  # what more test items have in common is their template
+SHORT_ANSWER = (
+    25  # words; two prompts with one answer of fewer, as "The text does not say.", are enough to show that many have it
+)
 MANY_ROWS = 10  # prompts that hold one item in part: this many copies are a template that they share, not a leak
 NEAR_PROMPT = 0.5  # of a test prompt's characters in the row's prompt, where the answer alone proves nothing
 IN_ORDER = 0.95  # of an item's words in a row, in their order, with others between them
@@ -79,10 +92,14 @@ def items_of(prompts: Iterable[Prompt], source: str) -> list[Item]:
 
 
 _LABEL = r"(?:[).:](?=\s|[^\x00-\x7f])|[．、：）])"  # what follows the letter: "A. yes", "A.是", "A、是"
-_OPTIONS = re.compile(  # on lines of their own, after such a word, or an A and a B on one line
+_OPTIONS = re.compile(  # on lines of their own, after such a word, or an A and a B, a 1 and a 2 on one line
     rf"\n\s*(?:[(（]?(?:(?:[A-Ha-h]|[1-9]|[ivx]{{1,4}}){_LABEL}|(?-i:[A-H]\.\w))|[①-⑨])|(?:\n|(?<=[?？.。:：)）]))\s*(?:options|choices|选项)\s*[:：]"
-    rf"|(?<=[\s?？.。:：)）])(?:[(（]?A[).:．、：）](?=[^\n]{{1,300}}?[\s;；,，.。(（]B[).:．、：）])|①(?=[^\n]{{1,300}}?②))",
+    rf"|(?<=[\s?？.。:：)）])(?:[(（]?A[).:．、：）](?=[^\n]{{1,300}}?[\s;；,，.。(（]B[).:．、：）])"
+    rf"|[(（]?1[)）](?=[^\n]{{1,300}}?[\s(（]2[)）])|①(?=[^\n]{{1,300}}?②))",
     re.IGNORECASE,
+)
+_OPTION_LABEL = re.compile(
+    rf"(?<![^\s(（])[(（]?(?:[A-Ha-h]|[1-9]|[ivx]{{1,4}}){_LABEL}|[①-⑨]|(?<=\n)[A-H]\.(?=\w)", re.IGNORECASE
 )
 _DOCSTRING = re.compile(r"(?P<quote>\"\"\"|''')(?P<text>.*?)(?P=quote)", re.DOTALL)
 
@@ -170,6 +187,8 @@ class ItemIndex:
             if prompts and not self._may_prove("n-gram", item, texts[row]) and not self._is_beside(item, prompts[row]):
                 continue
             if self._is_stock(item) and _OPTIONS.search(texts[row]):
+                if self._has_options_of(item, texts[row]):
+                    hits[row] = Hit(row, "words", side, item, share)
                 continue
             # One word makes a short item another item: that one must be there whole.
             needed = self.overlap if self._sizes[item] >= SHORT else 1.0
@@ -202,6 +221,17 @@ class ItemIndex:
         """Whether an item is a short question alone, as "Which of these is true?": with other options it is another one."""
         return self.items[item].part_of and bool(self._sizes[item] < SHORT)
 
+    def _has_options_of(self, item: int, text: str) -> bool:
+        """Whether a text that has this question has its options too, in whatever order and with whatever letters."""
+        found = _option_words(text)
+        wholes = (whole for test in self._tests_of[item] for whole in self._prompts_of[test] if _OPTIONS.search(whole))
+        return any(not _option_words(whole) - found for whole in wholes)
+
+
+def _option_words(text: str) -> Counter[str]:
+    """How often each word is in a text, the letters and numbers before options aside."""
+    return Counter(spelled(_OPTION_LABEL.sub(" ", text)))
+
 
 def _tests_of(items: Sequence[Item], hashes: Hashes) -> list[list[tuple[str, str]]]:
     """For each item the prompts, as (source, id), that have its text, however punctuated, in this part."""
@@ -213,10 +243,11 @@ def _tests_of(items: Sequence[Item], hashes: Hashes) -> list[list[tuple[str, str
     return [lists[key] for key in keys]
 
 
-def templates(hits: Mapping[int, Hit], prompts: Hashes) -> set[int]:
+def templates(hits: Mapping[int, Hit], prompts: Hashes, items: Sequence[Item]) -> set[int]:
     """The rows whose hit is of an item that rows of many prompts hold: wording that they share, and no leak.
 
-    Of a whole answer a few prompts are enough ("I cannot find that in the document."), but for rows whose prompt is the item's.
+    Of a whole answer a few prompts are enough, of a short one ("I cannot find that in the document.") two, but for rows whose
+    prompt is the item's.
     """
     holders: dict[tuple[int, bool], set[int]] = {}
     for row, hit in hits.items():
@@ -224,10 +255,16 @@ def templates(hits: Mapping[int, Hit], prompts: Hashes) -> set[int]:
 
     def is_shared(hit: Hit) -> bool:
         if hit.kind == "exact":
-            return hit.side == "completion" and not hit.beside and len(holders[hit.item, True]) > TEMPLATE_ITEMS
+            most = 1 if _is_short_answer(items[hit.item].text) else TEMPLATE_ITEMS
+            return hit.side == "completion" and not hit.beside and len(holders[hit.item, True]) > most
         return len(holders[hit.item, False]) > MANY_ROWS
 
     return {row for row, hit in hits.items() if is_shared(hit)}
+
+
+def _is_short_answer(text: str) -> bool:
+    found = spelled(text)
+    return len(found) - sum(map(is_alone, found)) // 2 < SHORT_ANSWER
 
 
 def in_order(item: str, text: str) -> float:
