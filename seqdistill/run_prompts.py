@@ -4,6 +4,7 @@ pool.jsonl has the chosen rows as they are in their files. picks.jsonl says of e
 chosen. Does not choose, and sends nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import FilterConfig, Recipe
-from seqdistill.records import Prompt, fingerprint, read_jsonl
+from seqdistill.records import Message, Prompt, Sample, fingerprint, read_jsonl
 from seqdistill.runs import Run
 from seqdistill.tasks.prompt_files import load_prompts, load_rows
 from seqdistill.tasks.templates import load_template
@@ -57,6 +58,22 @@ def run_prompts(run: Run, recipe: Recipe, progress: Progress, limit: int | None 
                 "give each prompt its own id",
             )
     return list(prompts.values())
+
+
+def teacher_view(sample: Sample, prompts: Mapping[str, Prompt]) -> list[Message]:
+    """A row's prompt as the teacher reads it, with the instructions that the student learns to do without.
+
+    `prompts` are the run's, by id. A prompt that was changed since, as where personal data was masked, is the student's.
+    """
+    prompt = prompts.get(sample.prompt_id)
+    return prompt.teacher_messages if prompt is not None and prompt.messages == sample.prompt else sample.prompt
+
+
+def view_files(run: Run, recipe: Recipe) -> dict[str, Path]:
+    """The files that the teacher's view of a prompt comes from, by name."""
+    template = load_template(recipe.task.template).path
+    named = {"prompts": recipe.task.prompts, "pool": pool_file(run), "template": template}
+    return {name: Path(source) for name, source in named.items() if source and Path(source).exists()}
 
 
 def is_for_validation(prompt_id: str, group: str | None, config: FilterConfig) -> bool:

@@ -115,8 +115,16 @@ def test_a_reader_that_leaves_ends_the_output_and_not_the_work(tmp_path: Path) -
         assert (answer.returncode, "Traceback" in answer.stderr, "Broken" in answer.stderr) == (0, False, False)
 
 
-@pytest.mark.parametrize("words", ["init {} --json", "init {}", "doctor --json"])
-@pytest.mark.parametrize("stdout", ["> /dev/full", ">&-"])
+@pytest.mark.parametrize(
+    ("words", "stdout"),
+    [
+        ("init {} --json", "> /dev/full"),
+        ("init {} --json", ">&-"),
+        ("init {}", "> /dev/full"),
+        ("init {}", ">&-"),
+        ("doctor --json", "> /dev/full"),  # which writes nothing
+    ],
+)
 def test_a_stdout_that_takes_nothing_is_named_and_the_work_is_done(tmp_path: Path, words: str, stdout: str) -> None:
     command = f"{sys.executable} -m seqdistill {words.format(tmp_path / 'mine')} {stdout}"
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)

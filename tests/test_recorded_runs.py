@@ -272,6 +272,26 @@ def test_a_log_is_matched_to_the_tasks_prompts_with_their_ids_references_and_sli
     assert result.matched == 2
 
 
+@pytest.mark.parametrize(
+    ("rows", "text", "matched"),
+    [
+        ([{"prompt": "notice 1"}, {"prompt": "notice 2"}], "notice 1", "notice 1"),  # as the prompts file has it
+        ([{"prompt": "notice 1"}, {"prompt": "notice 2"}], "notice 3", None),
+        ([{"prompt": "notice 1", "who": "Ann"}, {"prompt": "notice 1", "who": "Bob"}], "notice 1", None),  # of which?
+    ],
+)
+def test_a_data_set_is_matched_by_the_text_of_the_prompts_file(
+    tmp_path: Path, rows: list[dict[str, str]], text: str, matched: str | None
+) -> None:
+    who = "{{ who }}" if "who" in rows[0] else "Ann"
+    views = ('[teacher]\nsystem = "You are %s. Be brief."\n', '[student]\nsystem = "You are %s."\n')
+    (tmp_path / "task.toml").write_text("".join(f'{view % who}user = "{{{{ prompt }}}}"\n' for view in views))
+    task = {"template": str(tmp_path / "task.toml"), "prompts": str(write(tmp_path, "prompts.jsonl", rows))}
+    result, (sample,) = take(tmp_path, write(tmp_path, "log.jsonl", [{"prompt": text, "completion": "s"}]), **task)
+    found = [{"role": "system", "content": "You are Ann."}] if matched else []
+    assert (sample.prompt, result.matched) == ([*found, {"role": "user", "content": text}], int(bool(matched)))
+
+
 def test_generate_takes_matched_answers_and_requests_only_the_others(tmp_path: Path) -> None:
     (tmp_path / "task.toml").write_text(TASK)
     prompts = write(tmp_path, "prompts.jsonl", [{"prompt": f"notice {n}"} for n in range(3)])

@@ -6,7 +6,7 @@ targets are exact at any temperature; vLLM gives the likeliest tokens alone, whi
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,11 +24,10 @@ from seqdistill.engines.vllm_offline import load_llm
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig, Recipe
-from seqdistill.records import Sample, read_samples
-from seqdistill.run_prompts import pool_file, run_prompts
+from seqdistill.records import Prompt, Sample, read_samples
+from seqdistill.run_prompts import run_prompts, teacher_view, view_files
 from seqdistill.runs import Run, StageRecord
 from seqdistill.stages.train.rendering import Row, Template, Unfit
-from seqdistill.tasks.templates import load_template
 
 TOP = 20
 BATCH_TOKENS = 8_192  # of padded rows in one forward pass
@@ -57,18 +56,18 @@ def score_targets(run: Run, recipe: Recipe, top: int, model: str | None, progres
     teacher = _local_teacher(recipe, model)
     _check_temperature(recipe, teacher)
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
-    views = {name: Path(source) for name, source in _view_files(run, recipe).items() if Path(source).exists()}
     settings = {"targets.top": top, "targets.teacher": identity(teacher), "train.reasoning": recipe.train.trains_reasoning}
     if teacher.engine == "vllm":
         settings["targets.engine"] = "vllm"
     with run.locked("targets"):
-        record = StageRecord(run, "targets", settings, {**files, **views})
+        record = StageRecord(run, "targets", settings, {**files, **view_files(run, recipe)})
         path, work = run.file("targets", "targets.parquet"), run.file("targets", ".work")
         if record.up_to_date():
             return _result(run, up_to_date=True)
         samples = [sample for file in files.values() for sample in read_samples(file)]
         scorer: Scorer | VLLMScorer = VLLMScorer(teacher, top) if teacher.engine == "vllm" else Scorer(teacher, top)
-        rows, left_out = _rendered(samples, scorer, _teacher_views(run, recipe, progress), recipe.train.trains_reasoning)
+        prompts = {prompt.id: prompt for prompt in run_prompts(run, recipe, progress)}
+        rows, left_out = _rendered(samples, scorer, prompts, recipe.train.trains_reasoning)
         for name, reason in islice(left_out.items(), 1):
             progress.note(f"targets: {len(left_out)} of {len(samples)} rows cannot be scored, the first is {name!r}: {reason}")
         if not rows:
@@ -136,37 +135,15 @@ def _check_temperature(recipe: Recipe, teacher: ModelConfig) -> None:
         )
 
 
-# --- the teacher's view of the rows ---------------------------------------------------------------------------------------
-
-
-def _view_files(run: Run, recipe: Recipe) -> dict[str, str]:
-    """The files that the teacher's view of a prompt comes from."""
-    template = load_template(recipe.task.template).path
-    named = {"prompts": recipe.task.prompts, "pool": pool_file(run), "template": template}
-    return {name: str(source) for name, source in named.items() if source}
-
-
-def _teacher_views(run: Run, recipe: Recipe, progress: Progress) -> dict[str, Any]:
-    """The run's prompts by id; none of a run whose completions were imported."""
-    return {prompt.id: prompt for prompt in run_prompts(run, recipe, progress)}
-
-
 def _rendered(
-    samples: Sequence[Sample], scorer: "Scorer | VLLMScorer", views: dict[str, Any], reasoning: bool
+    samples: Sequence[Sample], scorer: "Scorer | VLLMScorer", prompts: Mapping[str, Prompt], reasoning: bool
 ) -> tuple[list[Row], dict[str, str]]:
-    """(the rows as the teacher's tokens, longest first; by sample id, why others cannot be scored).
-
-    The teacher reads its own view of a prompt, with the instructions that the student learns to do without. A prompt that was
-    changed since, as where personal data was masked, it reads as the student does.
-    """
+    """(the rows as the teacher's tokens, longest first; by sample id, why others cannot be scored)."""
     template = Template(scorer.tokenizer, scorer.stops)
     rows, left_out = [], {}
     for sample in samples:
-        prompt = views.get(sample.prompt_id)
-        if prompt is not None and prompt.messages == sample.prompt:
-            sample = replace(sample, prompt=prompt.teacher_messages)
         try:
-            row = template.render(sample, reasoning)
+            row = template.render(replace(sample, prompt=teacher_view(sample, prompts)), reasoning)
             if len(row.tokens) > scorer.longest:
                 raise Unfit(f"{len(row.tokens)} tokens, more than the teacher's {scorer.longest}")
             rows.append(row)

@@ -111,7 +111,7 @@ def record_of(run: Run, recipe: Recipe) -> StageRecord:
 def _record(run: Run, recipe: Recipe, student: Student, method: Method) -> StageRecord:
     files = {name: run.need("filter", f"{name}.jsonl") for name in ("train", "validation")}
     texts = text_files(run, recipe) if student.vocabulary == "task" else {}
-    inputs = {**files, **method.inputs(run), **texts, **_own_metric(recipe)}
+    inputs = {**files, **method.inputs(run, recipe), **texts, **_own_metric(recipe)}
     own = _settings(recipe, student, method)
     return StageRecord(run, "train", own, inputs, older_settings=[_older_settings(run, recipe, own)])
 

@@ -74,7 +74,7 @@ class Method:
     trainer: Callable[[TrainingSetup, Sequence[Any]], Any]  # (setup, callbacks) -> trainer
     check: Callable[[Run, Recipe, Student], None] = lambda _run, _recipe, _student: None
     gather: Callable[[TrainingSetup], Any] = lambda _setup: None  # what the trainer needs beside the rows
-    inputs: Callable[[Run], dict[str, Path]] = lambda _run: {}  # files beside filter's that decide the result
+    inputs: Callable[[Run, Recipe], dict[str, Path]] = lambda _run, _recipe: {}  # files beside filter's that decide the result
     defaults: Callable[[TrainConfig], dict[str, Any]] = lambda _config: {}  # of TRL's arguments, where [train.args] has none
     sequences: int = 1  # that a row of a batch makes: of a pair two
     timed: bool = True  # whether a batch of its data can be computed by itself, to estimate the time

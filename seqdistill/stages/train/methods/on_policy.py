@@ -1,5 +1,7 @@
 """On-policy distillation: the student writes, the teacher's distribution at each of its tokens is the target.
 
+Where the task's template gives the teacher a view of its own, the teacher reads that before what the student wrote.
+
 By TRL's DistillationTrainer (Agarwal et al. 2023, https://arxiv.org/abs/2306.13649). [train.args] beta chooses the divergence:
 0 is forward KL, 1 reverse KL. The student must be able to answer: an untrained cut student agrees with its teacher on 1% of
 the tokens, and what it writes teaches nothing.
@@ -8,17 +10,22 @@ the tokens, and what it writes teaches nothing.
 import copy
 import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from seqdistill.engines.loading import load
 from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import Sample
+from seqdistill.run_prompts import view_files
+from seqdistill.runs import Run
 from seqdistill.stages.train.methods import Method, TrainingSetup, check_can_answer, check_smoothing, check_unmixed
 from seqdistill.stages.train.methods.targets import student_numbering
+from seqdistill.stages.train.methods.teacher_prompts import OwnView, teacher_prompts
 from seqdistill.stages.train.reading import Read
 from seqdistill.stages.train.student import Student
 from seqdistill.stages.train.vocabulary import restrict_teacher
+from seqdistill.tasks.templates import load_template
 
 
 def check_recipe(recipe: Recipe, student: Student) -> None:
@@ -92,7 +99,9 @@ def build(setup: TrainingSetup, callbacks: Sequence[Any]) -> Any:
     setup.beside.append(teacher)
     tokenizer = copy.deepcopy(setup.tokenizer)
     tokenizer.padding_side = "left"
-    trainer = _trainer()(
+    prompts = teacher_prompts(setup)
+    own_view = OwnView(teacher, prompts, arguments.max_completion_length) if prompts else None
+    trainer = _trainer(own_view)(
         model=setup.model,
         teacher_model=teacher,
         args=arguments,
@@ -105,16 +114,27 @@ def build(setup: TrainingSetup, callbacks: Sequence[Any]) -> Any:
     return trainer
 
 
-def _trainer() -> Any:
-    """TRL's trainer, whose loss is computed in bfloat16 where the arguments say so: it goes around the model's own autocast."""
+def _trainer(own_view: OwnView | None) -> Any:
+    """TRL's trainer, whose loss is computed in bfloat16 where the arguments say so: it goes around the model's own autocast.
+
+    With `own_view` the teacher reads its own prompts.
+    """
     from trl import DistillationTrainer
 
     class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]  # trl is read untyped
-        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            if own_view is not None:
+                own_view.begin(inputs)
             with self.accelerator.autocast():
-                return super().compute_loss(*args, **kwargs)
+                return super().compute_loss(model, inputs, *args, **kwargs)
 
     return OnPolicyTrainer
+
+
+def _inputs(run: Run, recipe: Recipe) -> dict[str, Path]:
+    """The files that the teacher's prompts come from, where they are not the student's."""
+    template = load_template(recipe.task.template)
+    return view_files(run, recipe) if template.teacher != template.student else {}
 
 
 def _order_by_epoch() -> Any:
@@ -152,6 +172,7 @@ METHOD = Method(
     check_files=check_files,
     check_arguments=check_arguments,
     gather=gather,
+    inputs=_inputs,
     timed=False,
     reads_teacher=lambda _recipe, _student: True,
 )

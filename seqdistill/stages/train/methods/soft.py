@@ -149,7 +149,7 @@ def check_files(recipe: Recipe, student: Student, read: Read) -> None:
     student_numbering(recipe, read.tokenizer, read.before_cuts)
 
 
-def inputs(run: Run) -> dict[str, Path]:
+def inputs(run: Run, _recipe: Recipe) -> dict[str, Path]:
     """The files that the targets come from."""
     return target_files(run)
 
