@@ -42,21 +42,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {  # model_type: what it needs beside
 }  # fmt: skip
 
 
-def make_architecture(kind: str, tokenizer: Any, folder: Path, stops: list[int]) -> Path:
+def make_architecture(kind: str, tokenizer: Any, folder: Path, stops: list[int], **config: Any) -> Path:
     """The folder of a tiny random model of one architecture, with this tokenizer; large weights make its answers differ."""
-    architecture(kind, tokenizer, stops).save_pretrained(folder)
+    architecture(kind, tokenizer, stops, **config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def architecture(kind: str, tokenizer: Any, stops: list[int]) -> Any:
-    """The same model, loaded."""
+def architecture(kind: str, tokenizer: Any, stops: list[int], **more: Any) -> Any:
+    """The same model, loaded; `more` is of its config."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     default = AutoConfig.for_model(kind)
     known = {**default.to_dict(), **dict.fromkeys(type(default).attribute_map)}
-    sizes = {name: size for name, size in SIZES.items() if name in known} | ARCHITECTURES[kind]
+    sizes = {name: size for name, size in SIZES.items() if name in known} | ARCHITECTURES[kind] | more
     sizes = {name: size for name, size in sizes.items() if size is not None}
     if "vocab_size_per_layer_input" in known:
         sizes["vocab_size_per_layer_input"] = len(tokenizer)

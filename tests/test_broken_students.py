@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from architectures import make_architecture
+from chat_tokenizers import chat_tokenizer
+from conftest import CHATML
 from preflight_runs import a_recipe, a_run
 
 from seqdistill.errors import UsageError
@@ -86,3 +89,58 @@ def test_a_broken_student_is_named_before_the_first_step(
     with pytest.raises(UsageError, match=message):
         train(run, a_recipe(tmp_path / "student"), Silent())
     assert not run.file("train", ".work").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "settings"),
+    [
+        ("gemma3n_text", {}, {}),  # a width for each layer
+        ("granitemoe", {}, {"method": "preference"}),  # no num_experts in its config
+        ("granitemoehybrid", {"num_local_experts": 0}, {}),  # Granite 4's dense models, with the settings of experts
+        ("llama4_text", {}, {}),
+    ],
+)
+def test_a_family_whose_config_has_other_keys_is_trained_and_its_config_stays(
+    tmp_path: Path, kind: str, config: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    tokenizer = chat_tokenizer(CHATML)
+    student = make_architecture(kind, tokenizer, tmp_path / "student", [tokenizer.eos_token_id], **config)
+    args = {"max_steps": 1, "per_device_train_batch_size": 2}
+    result = train(a_run(tmp_path / "run"), a_recipe(student, args, **settings), Silent())
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (student, result.path))
+    of_experts = ("num_experts", "router_aux_loss_coef", "output_router_logits")
+    assert [before.get(name) for name in of_experts] == [after.get(name) for name in of_experts]
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "message"),
+    [
+        ("roberta", {}, "roberta is an encoder"),
+        ("bart", {"is_encoder_decoder": True}, "bart has an encoder"),
+        (
+            "gemma3_text",
+            {"use_bidirectional_attention": True, "num_key_value_heads": 2, "head_dim": 8},
+            "Gemma3ForCausalLM, reads the tokens that follow",
+        ),
+    ],
+)
+def test_a_student_that_reads_the_answer_before_it_writes_it_is_refused(
+    tmp_path: Path, kind: str, config: dict[str, Any], message: str
+) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = chat_tokenizer(CHATML)
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "initializer_range": 0.4,
+    }
+    known = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=300, **sizes, **config)
+    AutoModelForCausalLM.from_config(known).save_pretrained(tmp_path / "student")
+    tokenizer.save_pretrained(tmp_path / "student")
+    made = json.loads((tmp_path / "student" / "config.json").read_text())
+    (tmp_path / "student" / "config.json").write_text(json.dumps({**made, **config}))
+    with pytest.raises(UsageError, match=message):
+        train(a_run(tmp_path / "run"), a_recipe(tmp_path / "student"), Silent())

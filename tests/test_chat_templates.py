@@ -7,6 +7,7 @@ from pathlib import Path
 import filter_runs
 import pytest
 from chat_tokenizers import chat_tokenizer, tiny_chat_model
+from conftest import CHATML
 from train_runs import trainer_of
 
 from seqdistill.engines import Completion
@@ -14,7 +15,7 @@ from seqdistill.engines.chat_templates import shipped_templates
 from seqdistill.errors import UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, StudentConfig, TrainConfig
-from seqdistill.stages.train.methods.preference import pair_of
+from seqdistill.stages.train.methods.preference import pair_of, thoughts_left_out
 from seqdistill.stages.train.rendering import Template, Unfit
 from seqdistill.stages.train.stage import train
 
@@ -151,6 +152,19 @@ def template_of(name: str) -> str:
     return (OWN.get(name) or shipped_templates()[name]).read_text(encoding="utf-8")
 
 
+def test_no_reasoning_follows_a_think_block_that_the_prompt_has_closed() -> None:
+    """DeepSeek V3.1 and V4, which do not think unless they are told to, are prompted with the end of a block alone."""
+    closing = CHATML.replace("assistant\n{% endif %}", "assistant\n</think>{% endif %}").replace(
+        "\n{{ message['content'] }}",
+        "\n{% if message['role'] == 'assistant' %}</think>{% endif %}{{ message['content'] }}",
+    )
+    tokenizer = chat_tokenizer(closing)
+    row, template = filter_runs.sample("Where?", "Here."), Template(tokenizer)
+    assert tokenizer.decode(template.render(row, reasoning=False).tokens).endswith("assistant\n</think>Here.<|im_end|>")
+    with pytest.raises(Unfit, match=CLOSED):
+        template.render(replace(row, reasoning="They say so."), reasoning=True)
+
+
 def test_the_two_tables_name_every_template_in_trl_s_package() -> None:
     assert sorted([*ACCEPTED, *REFUSED]) == sorted([*shipped_templates(), *OWN])
 
@@ -274,3 +288,10 @@ def test_a_student_that_only_thinks_has_no_pairs_of_an_answer_over_nothing(tmp_p
     with pytest.raises(UsageError, match=r"own answer to each of 2 rows is empty: it is still thinking") as caught:
         train(run, Recipe(student=StudentConfig(model=str(folder)), train=TrainConfig(method="preference")), Silent())
     assert "enable_thinking = false" in caught.value.hint
+
+
+def test_a_student_that_thinks_before_its_own_answers_is_mentioned() -> None:
+    rows = [replace(filter_runs.sample("Where?", "Here."), id=name) for name in ("a", "b")]
+    thinking, silent = Completion("a", content="There.", reasoning="Hm."), Completion("b", content="There.")
+    assert "thinks before 1 of its 2 own answers" in str(thoughts_left_out(rows, {"a": thinking, "b": silent}))
+    assert thoughts_left_out(rows[1:], {"b": silent}) is None

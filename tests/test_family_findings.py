@@ -8,11 +8,11 @@ import pytest
 
 from seqdistill.errors import UsageError
 from seqdistill.family.ladder import halves
-from seqdistill.family.members import Member
+from seqdistill.family.members import Member, with_student
 from seqdistill.family.outlook import outlook
-from seqdistill.family.parts import parts_of
+from seqdistill.family.parts import for_part, parts_of
 from seqdistill.family.sweep import SweepResult, compare
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, StudentConfig, TrainConfig
 from seqdistill.records import file_sha256, write_json, write_jsonl
 from seqdistill.runs import Run, StageRecord
 
@@ -198,3 +198,24 @@ def test_without_a_price_or_a_repetition_it_says_what_is_missing(tmp_path: Path)
     found = curved(tmp_path, (0.0, 240.0, 0.5), repeats=0, usd=None)
     assert found["noise"] is None and found["needed"][0]["usd"] is None
     assert "[teacher] price" in found["verdict"][-1] and "--repeats" in found["verdict"][-2]
+
+
+@pytest.mark.parametrize(
+    ("args", "of_a_quarter"),
+    [
+        ({"max_steps": 80, "warmup_steps": 40}, {"max_steps": 20, "warmup_steps": 10}),
+        ({"warmup_steps": 0.1, "eval_steps": 0.5}, {"warmup_steps": 0.1, "eval_steps": 0.5}),
+        ({"eval_steps": 2, "max_steps": -1}, {"eval_steps": 1, "max_steps": -1}),
+    ],
+)
+def test_a_part_s_fewer_steps_have_the_same_shares(tmp_path: Path, args: dict[str, Any], of_a_quarter: dict[str, Any]) -> None:
+    recipe = Recipe(train=TrainConfig(args=args))
+    whole = Member("all", Run(tmp_path), recipe)
+    assert [for_part(recipe, part, whole).train.args for part in parts_of(0)[:3:2]] == [args, of_a_quarter]
+
+
+def test_a_base_model_is_of_the_students_that_are_cut_from_it_alone() -> None:
+    def base(own: str, other: str) -> str | None:
+        return with_student(Recipe(student=StudentConfig(model=own, base_model="a/b")), other).student.base_model
+
+    assert [base("shrink:8", "shrink:4"), base("x", "x"), base("x", "y"), base("shrink:8", "y")] == ["a/b", "a/b", None, None]

@@ -364,7 +364,13 @@ def test_packed_rows_that_do_not_read_one_another_are_trained(tiny_model: Path, 
 
 
 @pytest.mark.parametrize(
-    "joining", [{"padding_free": True}, {"packing": True, "eval_packing": True}, {"packing": True, "eval_packing": False}]
+    "joining",
+    [
+        {"padding_free": True, "max_length": 500},
+        {"shuffle_dataset": True},
+        {"packing": True, "eval_packing": True},
+        {"packing": True, "eval_packing": False},
+    ],
 )
 def test_rows_in_one_sequence_are_trained_where_the_student_keeps_them_apart(
     tiny_model: Path, tmp_path: Path, joining: dict[str, Any]

@@ -12,6 +12,7 @@ from seqdistill.progress import Silent
 from seqdistill.recipe.tables import Recipe, StudentConfig, TeacherConfig, TrainConfig
 from seqdistill.records import Sample
 from seqdistill.runs import Run
+from seqdistill.stages.train.arguments import check_arguments
 from seqdistill.stages.train.stage import train
 
 
@@ -46,11 +47,33 @@ from seqdistill.stages.train.stage import train
         ({"deepspeed": "no/such.json"}, r"\[train.args\]: .*(deepspeed|no/such.json)"),
         ({"learning_rate": -1.0}, r"\[train.args\]: .*-1.0"),
         ({"per_device_train_batch_size": 0}, r"per_device_train_batch_size = 0: less than 1"),
+        ({"pad_to_multiple_of": 0}, r"pad_to_multiple_of = 0: less than 1"),
+        ({"train_sampling_strategy": "group_by_lenght"}, r"'group_by_lenght': unknown.*did you mean 'group_by_length'"),
+        ({"packing": True, "packing_strategy": "ffd"}, r"packing_strategy = 'ffd': unknown"),
+        ({"log_level": "loud"}, r"log_level = 'loud': unknown"),
+        ({"enable_jit_checkpoint": True}, r"enable_jit_checkpoint: seqdistill sets it"),
     ],
 )
 def test_a_wrong_train_argument_is_named(tiny_model: Path, tmp_path: Path, args: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         train(a_run(tmp_path), a_recipe(tiny_model, args=args), Silent())
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("warmup_ratio", "warmup_steps = 0.1"),
+        ("group_by_length", 'train_sampling_strategy = "group_by_length"'),
+        ("max_prompt_length", "no prompt is clipped"),
+        ("lora_r", "[train.lora]"),
+    ],
+)
+def test_an_argument_of_other_versions_says_where_it_is_now(name: str, hint: str) -> None:
+    from trl import SFTConfig
+
+    with pytest.raises(UsageError) as caught:
+        check_arguments({name: 1}, SFTConfig)
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -90,10 +90,13 @@ def adopt_training(member: Member, run: Run) -> None:
 
 
 def with_student(recipe: Recipe, student: str) -> Recipe:
-    """The recipe with another student; a revision is of the recipe's own."""
-    if student == recipe.student.model:
+    """The recipe with another student; revision and base model are of the recipe's own, but all that are cut have one base."""
+    own = recipe.student.model or ""
+    if student == own:
         return recipe
-    return replace(recipe, student=replace(recipe.student, model=student, revision=None))
+    both_cut = own.startswith("shrink:") and student.startswith("shrink:")
+    base = recipe.student.base_model if both_cut else None
+    return replace(recipe, student=replace(recipe.student, model=student, revision=None, base_model=base))
 
 
 def link(path: Path, target: Path) -> None:

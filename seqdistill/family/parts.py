@@ -17,6 +17,7 @@ FOLDER = "curve"
 WHOLE = 8  # eighths
 NESTED = (8, 4, 2, 1)  # eighths, the whole first
 FEWEST_PROMPTS = 2 * WHOLE
+COUNTED = ("max_steps", "warmup_steps", "eval_steps")  # of [train.args]: fewer steps have the same shares of them
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,9 @@ def for_part(recipe: Recipe, part: Part, whole: Member) -> Recipe:
         config = replace(config, vocabulary="all", width=1.0)
     elif layers := ((whole.run.manifest("train") or {}).get("student") or {}).get("layers"):
         config = replace(config, layers=",".join(map(str, layers)))
-    if (steps := int(config.args.get("max_steps", -1))) > 0:
-        config = replace(config, args={**config.args, "max_steps": max(1, round(steps * (part.end - part.first) / WHOLE))})
+    share = (part.end - part.first) / WHOLE
+    shorter = {name: max(1, round(count * share)) for name in COUNTED if (count := config.args.get(name, 0)) >= 1}
+    config = replace(config, args={**config.args, **shorter})
     return replace(recipe, student=student, train=config)
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from seqdistill.stages.train.ready import Preflight
 
 MIXED = ("references", "rationales", "edited")  # of the rows that train mixes in or weighs otherwise
+ENDLESS = 1 << 30  # tokens: from here on a row's limit is what tokenizers say of models that have none
 
 
 def show_preflight(console: Console, found: "Preflight") -> None:
@@ -24,7 +25,9 @@ def show_preflight(console: Console, found: "Preflight") -> None:
         {
             "rows": f"{found.rows:,} ({found.validation_rows:,} validation)",
             "left out": "; ".join(f"{count:,}: {reason}" for reason, count in found.unfit.items()) or None,
-            "clipped": f"none; a row may have {found.limit:,} tokens",
+            "clipped": f"none; a row may have {found.limit:,} tokens"
+            if found.limit < ENDLESS
+            else "none; rows may have any length",
             "prompt tokens": f"p50 {prompt.p50:,}, p95 {prompt.p95:,}, longest {prompt.most:,}",
             "answer tokens": f"p50 {completion.p50:,}, p95 {completion.p95:,}, longest {completion.most:,}",
             "each row": "an exact prompt, then the answer: both are in its tokens",

@@ -28,7 +28,15 @@ OURS = {
     "logging_nan_inf_filter": "a loss that is not a number ends the training",
     "disable_tqdm": "progress is the command's own; see --quiet",
     **dict.fromkeys(
-        ("resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit", "save_only_model"), _CHECKPOINTS
+        (
+            *("resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit", "save_only_model"),
+            *("save_on_each_node", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
+        ),
+        _CHECKPOINTS,
+    ),
+    **dict.fromkeys(
+        ("log_completions", "num_completions_to_print", "log_unique_prompts"),
+        "set [train] generations: the student's answers to validation prompts are in train/log.jsonl",
     ),
     "ignore_data_skip": "a training that was interrupted resumes with the rows that it has not seen yet",
     **dict.fromkeys(("completion_only_loss", "assistant_only_loss", "chat_template_path", "eos_token", "pad_token"), _RENDERED),
@@ -37,7 +45,13 @@ OURS = {
     "teacher_model_revision": "set [teacher] revision",
     **dict.fromkeys(("dataset_text_field", "dataset_kwargs", "truncation_mode"), _RENDERED),
     **dict.fromkeys(("metric_for_best_model", "greater_is_better"), "set [train] best, and for a quality [task] primary"),
-    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"), _PUBLISH),
+    **dict.fromkeys(
+        (
+            *("push_to_hub", "hub_model_id", "hub_token", "hub_strategy"),
+            *("hub_private_repo", "hub_always_push", "hub_revision"),
+        ),
+        _PUBLISH,
+    ),
 }
 LORA = "set r, alpha, dropout or target_modules in [train.lora]"
 ELSEWHERE = {
@@ -51,6 +65,10 @@ ELSEWHERE = {
     "batch_size": "it is called per_device_train_batch_size",
     "max_seq_length": "it is called max_length",
     "evaluation_strategy": "it is called eval_strategy",
+    "warmup_ratio": "it is called warmup_steps, where a number below 1 is a share of the steps: warmup_steps = 0.1",
+    "group_by_length": 'it is called train_sampling_strategy = "group_by_length"; [train] batch_tokens does it too',
+    "no_cuda": "it is called use_cpu",
+    "max_prompt_length": "leave it out: no prompt is clipped, and rows that are too long are named",
     **dict.fromkeys(("dtype", "attn_implementation"), "set it in model_init_kwargs"),
     "torch_dtype": "set it in model_init_kwargs, as dtype",
 }  # what people write who know it from another place
@@ -64,15 +82,8 @@ NOT_LOADED_WITH = {  # of model_init_kwargs: what would make the weights others 
     **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layers", "n_layer"), "cut layers with --student shrink:N"),
     **dict.fromkeys(
         (
-            *(
-                "hidden_size",
-                "d_model",
-                "n_embd",
-                "intermediate_size",
-                "num_attention_heads",
-                "num_key_value_heads",
-                "head_dim",
-            ),
+            *("hidden_size", "d_model", "n_embd", "intermediate_size"),
+            *("num_attention_heads", "num_key_value_heads", "head_dim"),
             *("vocab_size", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok", "layer_types"),
             *("tie_word_embeddings", "ignore_mismatched_sizes", "config", "state_dict"),
         ),
@@ -83,17 +94,22 @@ NOT_LOADED_WITH = {  # of model_init_kwargs: what would make the weights others 
 
 FROM_ONE = (  # arguments that TRL takes below 1 too, and then fails late or trains on nothing
     *("max_length", "max_completion_length", "gradient_accumulation_steps"),
-    *("per_device_train_batch_size", "per_device_eval_batch_size"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "pad_to_multiple_of"),
 )
 WITHOUT_EFFECT = frozenset(  # on the weights: these say what is reported, and how fast rows are read
     (
         *("report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
         *("logging_steps", "logging_strategy", "logging_first_step", "log_level", "log_level_replica", "log_on_each_node"),
-        *("log_completions", "log_unique_prompts", "num_completions_to_print"),
         *("include_num_input_tokens_seen", "skip_memory_metrics", "ddp_timeout", "torch_empty_cache_steps"),
         *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "dataset_num_proc"),
     )
 )
+ONE_OF = {  # arguments whose other values transformers takes for the first of these, or fails on with no word
+    "train_sampling_strategy": ("random", "sequential", "group_by_length", "batch_rebalance"),
+    "packing_strategy": ("bfd", "bfd_split", "bfd-requeue", "wrapped"),
+    "log_level": ("passive", "debug", "info", "warning", "error", "critical"),
+    "log_level_replica": ("passive", "debug", "info", "warning", "error", "critical"),
+}
 NEED_A_MODEL = ("galore", "apollo", "lomo")  # optimizers
 
 
@@ -119,6 +135,8 @@ def check_arguments(arguments: dict[str, Any], kind: Any) -> None:
             listed = kinds - {type(None)} == {list}
             hint = f"in brackets: [{value!r}]" if listed else "TOML writes 1e-5, true and 16 without quotes"
             raise UsageError(f"{place} = {value!r}: expected {wanted}", hint)
+        if value not in ONE_OF.get(name, (value,)):
+            raise UsageError(f"{place} = {value!r}: unknown{nearest(value, ONE_OF[name])}", f"one of {', '.join(ONE_OF[name])}")
         if name in FROM_ONE and type(value) is int and value < 1:
             raise UsageError(f"{place} = {value}: less than 1", "set 1 or more, or leave it out")
         if (name, value) in (("learning_rate", 0), ("max_steps", 0)):
@@ -203,6 +221,8 @@ def trl_arguments(
         "disable_tqdm": True,
         "logging_nan_inf_filter": False,
     }
+    if unpacked:
+        passed.pop("max_length", None)
     usual = {
         **device,
         **({"max_length": None if unpacked else max_length} if "max_length" in kind.__dataclass_fields__ else {}),

@@ -18,6 +18,8 @@ from seqdistill.errors import UsageError
 from seqdistill.recipe.tables import LoraConfig, ModelConfig
 from seqdistill.records import write_json
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")  # what configs call their number
+
 
 def check_lora(config: LoraConfig) -> None:
     """Raises UsageError for keys that have no effect without a rank, and for a quantised base that cannot be here."""
@@ -50,11 +52,24 @@ def loaded_student(base: ModelConfig, config: LoraConfig, loading: dict[str, Any
         model = load("AutoModelForCausalLM", base, f"student {base.model!r}", **{"dtype": "float32", **quantized, **loading})
     except UsageError as error:
         raise with_loading(error, loading) from error
+    _name_experts(model.config.get_text_config(decoder=True))
     if config.r is None:
         return model
     import peft
 
     return adapted(peft.prepare_model_for_kbit_training(model) if config.quantize else model, config)
+
+
+def _name_experts(config: Any) -> None:
+    """Gives a text config the number of its experts by the name that TRL reads; without experts, no weight of their balance.
+
+    Granite and DeepSeek V4 call it otherwise, and Granite 4's dense models have that weight too.
+    """
+    if hasattr(config, "output_router_logits"):
+        if not (count := next((found for name in EXPERTS if (found := getattr(config, name, None))), 0)):
+            config.router_aux_loss_coef = 0.0
+        elif getattr(config, "num_experts", None) is None:
+            config.num_experts = count
 
 
 def with_loading(error: UsageError, loading: Mapping[str, Any]) -> UsageError:

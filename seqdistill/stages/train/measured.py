@@ -14,10 +14,12 @@ from typing import Any
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.stages.train.lora import without_adapters
 from seqdistill.stages.train.methods.sequence import MODEL_INPUTS
+from seqdistill.stages.train.reading import READS_FORWARD
 from seqdistill.stages.train.rendering import Row
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+TRIED_TOKENS = 64  # of a row, on which a student is seen to read forward alone
 OPTIMIZER_BYTES = {"adamw": 8, "adam": 8, "lion": 4, "sgd": 0, "rmsprop": 4, "adagrad": 4, "adafactor": 0}  # a parameter, fp32
 
 
@@ -32,8 +34,8 @@ def out_of_memory(error: Exception) -> SeqdistillError:
 def try_row(trainer: Any, row: Row) -> None:
     """Computes the loss of one row and its gradients, which shows what the processor or the weights cannot do.
 
-    Raises UsageError for an operation that is not there and for weights that are not finite, SeqdistillError when memory runs
-    out. The trainer stays as it was.
+    Raises UsageError for an operation that is not there, for weights that are not finite and for a student that reads later
+    tokens too, SeqdistillError when memory runs out. The trainer stays as it was.
     """
     import torch
 
@@ -58,6 +60,27 @@ def try_row(trainer: Any, row: Row) -> None:
         raise UsageError(
             f"the untrained student's loss on row {row.id!r} is {loss.item()}: its weights are not finite numbers, or overflow",
             "use other weights, or in [train.args] model_init_kwargs another dtype",
+        )
+    model.eval()
+    try:
+        with trainer.compute_loss_context_manager(), torch.no_grad():
+            _check_causal(model, tokens[:, :TRIED_TOKENS])
+    finally:
+        model.train(training)
+
+
+def _check_causal(model: Any, tokens: Any) -> None:  # (1, T)
+    """Raises UsageError where another last token changes the logits before it: such a model reads the answer that it learns."""
+    import torch
+
+    other = tokens.clone()
+    other[0, -1] = (other[0, -1] + 1) % model.get_input_embeddings().weight.shape[0]
+    before, after = (model(input_ids=one, use_cache=False).logits[0, :-1].float() for one in (tokens, other))
+    if not torch.allclose(before, after, rtol=0.05, atol=0.05 * float(before.abs().max())):
+        raise UsageError(
+            f"the student, {type(without_adapters(model)).__name__}, reads the tokens that follow: it would see the answer "
+            "that it is to write, and learn nothing",
+            READS_FORWARD,
         )
 
 
@@ -232,6 +255,7 @@ def _memory(trainer: Any, longest: int, completion: int, tokens: int | None) -> 
     width = tokens or arguments.per_device_train_batch_size * longest  # in a batch
     head_tokens = tokens or arguments.per_device_train_batch_size * completion
     wide = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    wide = max(wide) if isinstance(wide, list) else wide  # of each layer
     layers = 1 if arguments.gradient_checkpointing else text.num_hidden_layers
     each = 4 if not (arguments.bf16 or arguments.fp16) else 2
     kept = width * each * (layers * (16 * text.hidden_size + 4 * wide) + text.num_hidden_layers * text.hidden_size)

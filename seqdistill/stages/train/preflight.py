@@ -212,8 +212,9 @@ def check_batches(dataset: Iterable[dict[str, Any]], collate: Any, rows: Sequenc
     for number, example in enumerate(dataset):
         labels = [label for label in collate([example])["labels"].flatten().tolist() if label != -100]
         trained, ends = trained + len(labels), ends + labels.count(end_of_turn)
-        if not packed and labels != rows[number].tokens[rows[number].start :]:
-            raise SeqdistillError(f"row {rows[number].id!r}: the trainer would not train exactly its completion", hint)
+        row = rows[example.get("row", number)]  # they may be shuffled
+        if not packed and labels != row.tokens[row.start :]:
+            raise SeqdistillError(f"row {row.id!r}: the trainer would not train exactly its completion", hint)
     wanted = sum(len(row.tokens) - row.start for row in rows)
     wanted_ends = sum(row.tokens[row.start :].count(end_of_turn) for row in rows)
     if (trained, ends) != (wanted, wanted_ends):

@@ -15,6 +15,8 @@ from seqdistill.stages.train.shrink import listed_layers
 from seqdistill.stages.train.student import Student
 from seqdistill.stages.train.vocabulary import check_can_be_cut, read_kept
 
+READS_FORWARD = "use a decoder-only language model (a causal LM)"
+
 
 @dataclass(frozen=True)
 class Read:
@@ -34,6 +36,7 @@ def read_student(student: Student, recipe: Recipe) -> Read:
     what, config = named(student.source), recipe.train
     tokenizer = load("AutoTokenizer", student.source, what)
     text = load("AutoConfig", student.source, what).get_text_config(decoder=True)
+    _check_decoder(text, what)
     if student.layers is not None:
         listed_layers(str(student.layers), config.layers, text.num_hidden_layers)
     if (template := configured_template(recipe.student)) is not None:
@@ -54,3 +57,16 @@ def read_student(student: Student, recipe: Recipe) -> Read:
         vocabulary=text.vocab_size,
         before_cuts=read_kept(student.source),
     )
+
+
+def _check_decoder(config: Any, what: str) -> None:
+    """Raises UsageError for the config of an encoder, or of a model that has one: transformers would load it as a causal LM.
+
+    Models that nothing in their config betrays are found by what they compute, see `measured`.
+    """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    if config.is_encoder_decoder:
+        raise UsageError(f"{what}: {config.model_type} has an encoder, which would not be trained", READS_FORWARD)
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        raise UsageError(f"{what}: {config.model_type} is an encoder: it reads the tokens that follow too", READS_FORWARD)

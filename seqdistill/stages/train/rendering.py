@@ -24,7 +24,7 @@ PROBE = [{"role": "user", "content": "Say yes."}]
 ANSWER = "yes"
 OPEN_THINK = re.compile(r"<think>\s*\Z")
 CLOSES_THINK = re.compile(r"</think>|<channel\|>|</seed:think>|<\|END_THINKING\|>")
-EMPTY_THINK = re.compile(r"(?:<think>\s*</think>|<\|channel>thought\s*<channel\|>)\s*\Z")
+EMPTY_THINK = re.compile(r"(?:(?:<think>\s*)?</think>|<\|channel>thought\s*<channel\|>)\s*\Z")
 THINK_TAGS = ("<think>", "</think>", "<|channel>", "<channel|>")
 SWITCH = re.compile(r"(?<!\S)/(?:no_)?think(?!\S)")  # some templates act on it and leave it out
 
@@ -157,13 +157,16 @@ class Template:
                 {**plain, "content": f"<think>\n{thought}\n</think>\n\n{answer.lstrip()}"},
                 plain,
             ]
+        closed = thought is not None and EMPTY_THINK.search(prompt_text) is not None
         last, stripped = str(messages[-1]["content"]).strip(), answer.strip()
         for form in forms:
             whole = self._text([*messages, form])
             missing = None if thought is None or thought in whole else thought
             said = _continuation(prompt_text, whole, missing, last, whole.removesuffix(self._behind).rfind(stripped))
             at = -1 if said is None else said.removesuffix(self._behind).rfind(stripped)
-            if said is not None and at >= 0 and (thought is None or _is_open(said, said.rfind(thought, 0, at))):
+            if said is None or at < 0 or closed:
+                continue
+            if thought is None or _is_open(said, said.rfind(thought, 0, at)):
                 return whole, said
         raise Unfit(self._why_not(prompt_text, whole, answer, thought))
 

@@ -52,6 +52,7 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
             _check_finite(trainer)  # float16 ends at 65504
     plain = without_adapters(trainer.model)
     plain.config.use_cache = getattr(came_in, "use_cache", True)  # the trainer switches it off
+    _restore_experts(*(config.get_text_config(decoder=True) for config in (plain.config, came_in)))
     stops = [end_of_turn, *(stop for stop in stop_ids(plain.generation_config.eos_token_id) if stop != end_of_turn)]
     plain.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
     if trainer.is_fsdp_enabled:
@@ -73,6 +74,15 @@ def write_model(trainer: Any, base: ModelConfig, end_of_turn: int, out: Path) ->
     half.rename(out)
     shutil.rmtree(old, ignore_errors=True)
     return loads_in
+
+
+def _restore_experts(trained: Any, came_in: Any) -> None:
+    """Takes out of a text config what a training put there of its experts."""
+    for name in ("num_experts", "router_aux_loss_coef", "output_router_logits"):
+        if hasattr(came_in, name):
+            setattr(trained, name, getattr(came_in, name))
+        elif hasattr(trained, name):
+            delattr(trained, name)
 
 
 def write_processor(source: ModelConfig, folder: Path) -> None:

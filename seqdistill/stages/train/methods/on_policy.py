@@ -8,6 +8,7 @@ the tokens, and what it writes teaches nothing.
 """
 
 import copy
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,14 @@ def gather(setup: TrainingSetup) -> None:
 
 
 def check_arguments(arguments: Any, _config: TrainConfig) -> None:
-    """Raises UsageError for [train.args] that TRL takes and has no use for."""
+    """Raises UsageError for [train.args] that TRL takes and has no use for, or fails on once the student answers."""
     check_smoothing(arguments, "on_policy")
+    if arguments.temperature <= 0:
+        raise UsageError(
+            f"[train.args] temperature = {arguments.temperature:g}: the student samples its answers", "give more than 0"
+        )
+    if arguments.use_vllm and importlib.util.find_spec("vllm") is None:
+        raise UsageError("[train.args] use_vllm: the package is not installed", "leave use_vllm out, or pip install vllm")
 
 
 def build(setup: TrainingSetup, callbacks: Sequence[Any]) -> Any:

@@ -24,6 +24,8 @@ from seqdistill.stages.train.rendering import Template, Unfit
 from seqdistill.stages.train.student import Student
 
 TEMPERATURE = 1.0  # the student's own distribution
+NO_THOUGHTS = "[student] chat_template_kwargs = {enable_thinking = false}"
+SMOOTHED = frozenset(("robust", "exo_pair", "aot", "aot_unpaired"))  # TRL's losses that label_smoothing changes
 PAIR_KEYS = ("prompt", "chosen", "rejected")  # what TRL reads of a pair
 TOKEN_KEYS = ("prompt_ids", "chosen_ids", "rejected_ids")  # what it makes of it
 
@@ -46,6 +48,11 @@ def check_arguments(arguments: Any, _config: TrainConfig) -> None:
                 f"[train.args] {name} = {getattr(arguments, name):g}: the teacher's answer would not be preferred",
                 f"give {wanted}",
             )
+    if arguments.label_smoothing and not SMOOTHED & {*arguments.loss_type}:
+        raise UsageError(
+            f"[train.args] label_smoothing = {arguments.label_smoothing:g}: TRL's loss {arguments.loss_type[0]!r} has none",
+            f"leave it out, or set loss_type to one of {', '.join(sorted(SMOOTHED))}",
+        )
     for name, reason in (
         ("padding_free", "TRL trains pairs with padding alone"),
         ("sync_ref_model", "a training that was interrupted would resume with another reference"),
@@ -60,6 +67,8 @@ def gather(setup: TrainingSetup) -> dict[str, list[dict[str, Any]]]:
     answers = run_async(_answers(setup, [sample for part in rows.values() for sample in part]))
     answered = {name: [sample for sample in part if answers[sample.id].content.strip()] for name, part in rows.items()}
     _check_answered(setup, rows["train"], answered["train"], answers)
+    if note := thoughts_left_out(answered["train"], answers):
+        setup.progress.note(f"train: {note}")
     differing = {
         name: [sample for sample in part if answers[sample.id].content.strip() != sample.text.strip()]
         for name, part in answered.items()
@@ -87,6 +96,16 @@ def gather(setup: TrainingSetup) -> dict[str, list[dict[str, Any]]]:
     return pairs
 
 
+def thoughts_left_out(rows: Sequence[Sample], answers: Mapping[str, Completion]) -> str | None:
+    """What to say of a student that thinks before its own answers, which are paired alone; None where it does not."""
+    if not (thought := sum(bool(answers[row.id].reasoning) for row in rows)):
+        return None
+    return (
+        f"the student thinks before {thought} of its {len(rows)} own answers, and the pairs are of the answers without these "
+        f"thoughts; {NO_THOUGHTS} has it answer at once"
+    )
+
+
 def _check_answered(
     setup: TrainingSetup, rows: Sequence[Sample], answered: Sequence[Sample], answers: Mapping[str, Completion]
 ) -> None:
@@ -95,7 +114,7 @@ def _check_answered(
         return
     thinking = any(answers[row.id].reasoning and not answers[row.id].content.strip() for row in rows)
     why = "it is still thinking when it has written as much as the longest row" if thinking else "it ends at once"
-    hint = "set [student] chat_template_kwargs = {enable_thinking = false}, if its template knows that" if thinking else ""
+    hint = f"set {NO_THOUGHTS}, if its template knows that" if thinking else ""
     if not answered:
         raise UsageError(
             f"[train] method = 'preference': the student's own answer to each of {len(rows)} rows is empty: {why}",

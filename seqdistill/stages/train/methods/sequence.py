@@ -170,7 +170,7 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None, batches: Token
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            plain = self.args.loss_type == "nll" and self.args.label_smoothing_factor == 0 and not self.aux_loss_enabled
+            plain = self.args.loss_type == "nll" and self.args.label_smoothing_factor == 0
             if loss is None and (return_outputs or not plain or self.args.device.type != "cpu"):
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             step = self._step(model, inputs)
@@ -201,7 +201,7 @@ def completion_trainer(loss: Callable[[Step], Any] | None = None, batches: Token
             finally:
                 hook.remove()
             extras = {name: value for name, value in inputs.items() if name not in MODEL_INPUTS and name != "labels"}
-            balance = outputs.aux_loss if self.aux_loss_enabled else None
+            balance = getattr(outputs, "aux_loss", None) if self.aux_loss_enabled else None
             return Step(passed, trained, labels[trained], outputs.logits, extras, balance)
 
     return CompletionTrainer
