@@ -189,9 +189,7 @@ class Pace:
     tokens_per_minute: int | None = None
     first_limit: int = 8  # requests in flight until answers come: what a wrong setting can cost
     samples_per_request: int = 1  # answers to one prompt that one request may ask for, where the endpoint knows `n`
-    on_note: Callable[[str], None] = field(
-        default=lambda _: None, compare=False
-    )  # receives what is new about an endpoint, once
+    on_note: Callable[[str], None] = field(default=lambda _: None, compare=False)  # receives what is new about an endpoint
     capped: bool = False  # money is limited: no second try of what may be billed, one request alone until the first answer
 
 

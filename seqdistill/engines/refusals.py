@@ -105,9 +105,9 @@ NO_MODEL = re.compile(
     re.IGNORECASE,
 )
 STARTING = re.compile(r"\b(?:loading|starting up|warming up|cold[ -]start|initiali[sz]ing|scaling up)\b", re.I)
-A_DAY = re.compile(
+A_DAY = re.compile(  # or a month
     r"(?:per[ _-]?|/ ?|a )(?:day|month)\b|PerDay|ByDay|\b(?:daily|monthly|[RT]PD)\b", re.IGNORECASE
-)  # or a month
+)
 SOONER = re.compile(r"per[ _-]?(?:second|minute|hour)|\b[RT]PM\b", re.IGNORECASE)
 COMES_BACK = re.compile(r"(?:retry|try again) (?:in|after) \d|per[ _-]?(?:second|minute|hour|day)", re.IGNORECASE)
 A_MINUTE_S = re.compile(  # Alibaba's, under the code of an empty account: https://help.aliyun.com/en/model-studio/rate-limit

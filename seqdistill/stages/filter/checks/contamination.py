@@ -32,9 +32,7 @@ GRAM = 5  # words; an item of fewer is found only when it is the whole prompt
 REFERENCE_WORDS = 8  # a shorter reference ("yes", "Paris") proves nothing when a completion says the same
 SHORT = 12  # grams; an item of fewer must be found whole
 TEMPLATE_ITEMS = 3  # what more test items have in common is their template
-SHORT_ANSWER = (
-    25  # words; two prompts with one answer of fewer, as "The text does not say.", are enough to show that many have it
-)
+SHORT_ANSWER = 25  # words; of a shorter one, as "The text does not say.", two prompts are enough to show that many share it
 MANY_ROWS = 10  # prompts that hold one item in part: this many copies are a template that they share, not a leak
 NEAR_PROMPT = 0.5  # of a test prompt's characters in the row's prompt, where the answer alone proves nothing
 IN_ORDER = 0.95  # of an item's words in a row, in their order, with others between them

@@ -43,14 +43,9 @@ ANSWERS = (
     *("targets", "solution", "actual_output", "model_output", "model_response", "model_answer", "prediction"),
     "generated_solution",
 )
-EXPECTED = (
-    "expected_output",
-    "expectedOutput",
-    "expected",
-    "ideal",
-    "target",
-    "ground_truth",
-)  # where there is no other answer
+# what an answer should be: the answer itself where there is no other
+EXPECTED = ("expected_output", "expectedOutput", "expected", "ideal", "target", "ground_truth")
+# the same beside an answer
 GOLD = ("ground_truth", "expected_output", "expectedOutput", "expected", "ideal", "gold", "correct_answer", "expected_answer")
 LEAST_REPEATED = 16  # characters of a prompt with which no answer begins by chance
 MODELS = (
@@ -166,6 +161,7 @@ def _without_prompt(reply: Reply, row: Row, raw: Any) -> Reply:
 
 
 def listed(value: Any) -> list[Any]:
+    """The value if it is a list; an empty one for anything else."""
     return value if isinstance(value, list) else []
 
 
