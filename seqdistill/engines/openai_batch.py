@@ -276,7 +276,6 @@ def _response(row: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
 
 def _row(line: bytes) -> dict[str, Any]:
     try:
-        row = from_json(line)
+        return as_dict(from_json(line))
     except ValueError:
         return {}
-    return row if isinstance(row, dict) else {}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from seqdistill.engines.dialect import WRONG_SCHEMA
 from seqdistill.engines.pace import spoken_pause
-from seqdistill.engines.replies import as_dict, choices_in, error_of, has_answer, has_error
+from seqdistill.engines.replies import as_dict, as_list, choices_in, error_of, has_answer, has_error
 from seqdistill.engines.usage import usage_of
 from seqdistill.errors import SeqdistillError, UsageError
 
@@ -302,8 +302,7 @@ def no_answer(who: Who, reply: Any, *, proven: bool) -> Failure:
 
 def _error_of_choice(reply: Mapping[str, Any]) -> dict[str, Any]:
     """The error in a choice that ended by one, as routers write it."""
-    choices = reply.get("choices")
-    errors = [as_dict(as_dict(choice).get("error")) for choice in choices] if isinstance(choices, list) else []
+    errors = [as_dict(as_dict(choice).get("error")) for choice in as_list(reply.get("choices"))]
     return next((error_of(error) for error in errors if error), {})
 
 
