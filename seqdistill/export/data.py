@@ -128,7 +128,7 @@ def export_data(run: Run, recipe: Recipe, name: str, out: Path | None, progress:
     return counts
 
 
-def data_folder(run: Run, name: str, out: Path | None = None) -> Path:
+def data_folder(run: Run, name: str, out: Path | None) -> Path:
     """Where the data of a shape goes."""
     return out or run.path / "export" / f"data-{name}"
 
