@@ -107,7 +107,7 @@ def _check(run: Run, recipe: Recipe) -> list[str]:
     check_settings(recipe, run)
     if recipe.train.limit is not None:
         raise UsageError("[train] limit does not apply to a curve, which chooses the number of rows itself", "leave it out")
-    if recipe.train.steps or (recipe.train.width < 1 and hidden.wanted(recipe.train)):
+    if recipe.train.steps or (recipe.train.width < 1 and hidden.term_weights(recipe.train)):
         raise UsageError(
             "a curve needs one untrained student for all its parts, and this one is cut by the rows it is trained on",
             "leave out [train] steps, or with width the weights of hidden states",

@@ -11,7 +11,7 @@ from typing import Any
 import regex  # a user's pattern runs on a model's text: this package has a time limit
 
 from seqdistill.errors import UsageError
-from seqdistill.metrics.numbers import answer_number, boxed, whole_number, written
+from seqdistill.metrics.numbers import answer_number, boxed, normal_form, whole_number
 from seqdistill.metrics.structured import parsed, whole_numbers
 from seqdistill.metrics.text import bare
 
@@ -57,7 +57,7 @@ def normal(text: str) -> str | None:
     """A text in normal form, as eval's normalised match compares it; a number as `number` writes it."""
     folded = bare(text)
     value = whole_number(folded)
-    return (folded if value is None else written(value)) or None
+    return (folded if value is None else normal_form(value)) or None
 
 
 def read_json(text: str) -> tuple[Any, str] | None:
