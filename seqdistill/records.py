@@ -418,7 +418,7 @@ def is_sealed(path: Path, document: Mapping[str, Any]) -> bool:
 
 
 def content_files(path: Path) -> list[Path]:
-    """The files that make up a file or folder, in order. A folder's README.md, its card, speaks of it and is no part."""
+    """The files that make up a file or folder, in order. A folder's README.md, its card, describes it and is left out."""
     if not path.is_dir():
         return [path]
     return sorted(part for part in path.rglob("*") if part.is_file() and part != path / "README.md")

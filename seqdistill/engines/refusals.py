@@ -39,7 +39,7 @@ class Failure(Exception):
     message: str
     scope: Scope = "try"  # what it ends: another try may help, or none of this request, or none at this endpoint
     is_rate_limited: bool = False  # the endpoint refused for load
-    is_down: bool = False  # the endpoint, or what is behind it, does not work at present
+    is_down: bool = False  # the endpoint, or the model that it forwards to, does not work at present
     is_unreachable: bool = False  # the request never reached the endpoint
     may_be_billed: bool = False  # the request was sent, and perhaps billed, but its answer did not arrive: its hold stays
     is_permanent: bool = False  # the same request would fail again
@@ -267,7 +267,7 @@ def _over_limit(text: str) -> bool:
 
 
 def status_of(error: Mapping[str, Any]) -> int | None:
-    """The HTTP status that an error in a reply stands for; None where it does not say."""
+    """The HTTP status that an error in a reply means; None where it does not say."""
     for key in ("code", "status", "status_code", "http_code", "type"):
         value = error.get(key)
         if isinstance(value, (int, str)) and not isinstance(value, bool) and re.fullmatch(r"[45]\d\d", str(value)):

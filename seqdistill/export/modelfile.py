@@ -19,7 +19,7 @@ SYSTEM, PROMPT, ANSWER, NEXT = "«system»", "«prompt»", "«answer»", "«next
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a chat template as texts: what stands around system message, prompt and answer."""
+    """One turn of a chat template as texts: what surrounds system message, prompt and answer."""
 
     before_system: str | None  # None: it knows no system message
     after_system: str
@@ -27,7 +27,7 @@ class Turn:
     before_answer: str
     after_answer: str
     system: str | None = None  # the system message of a conversation that has none
-    in_prompt: bool = False  # whether the system message stands behind `before_prompt`
+    in_prompt: bool = False  # whether the system message follows `before_prompt`
     for_one_answer: bool = False  # what it makes of a conversation's later turns is not the tokenizer's text
 
     @property
