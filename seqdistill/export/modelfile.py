@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from seqdistill.records import Message, atomic_write
+from seqdistill.files import atomic_write
+from seqdistill.records import Message
 
 Rendered = Callable[[list[Message]], str]  # a conversation with the beginning of its next answer; raises ValueError
 

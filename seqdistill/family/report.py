@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.family.picture import Level, Mark, Picture
-from seqdistill.records import atomic_write
+from seqdistill.files import atomic_write
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.report.page import environment_of, hash_of
 from seqdistill.stages.evaluate.shown import count, percent, point, times

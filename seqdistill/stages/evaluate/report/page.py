@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.records import atomic_write, read_jsonl, visible
+from seqdistill.files import atomic_write
+from seqdistill.records import read_jsonl, visible
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.recommendation import recommend
 from seqdistill.stages.evaluate.report import charts, items, origin
