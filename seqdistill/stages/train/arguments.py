@@ -165,6 +165,38 @@ def _check_validations(arguments: Mapping[str, Any]) -> None:
         )
 
 
+def _check_usable(passed: Mapping[str, Any], validate: bool) -> None:
+    if passed.get("packing_strategy") == "wrapped":
+        raise UsageError(
+            '[train.args] packing_strategy = "wrapped": cuts rows in two, and their halves are trained apart', 'use "bfd"'
+        )
+    validating = [
+        name for name in ("eval_strategy", "eval_steps", "eval_on_start") if passed.get(name) not in (None, False, "no")
+    ]
+    if validating and not validate:
+        name = validating[0]
+        raise UsageError(
+            f"[train.args] {name} = {passed[name]!r} needs validation rows, and there are none",
+            f"leave {name} out, or hold back more prompts with [filter] validation",
+        )
+
+
+def _check_cpu(passed: Mapping[str, Any], place: str) -> None:
+    """Raises UsageError for what only a GPU can do; `place` is where the precision is configured."""
+    if passed.get("fp16"):
+        raise UsageError(f"{place} fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
+    if passed.get("activation_offloading"):
+        raise UsageError(
+            "[train.args] activation_offloading = true: there is no GPU whose memory it would save",
+            "leave activation_offloading out",
+        )
+    if passed.get("bf16") and not _has_bfloat16():
+        raise UsageError(
+            f"{place} bf16 = true: this processor has no bfloat16 arithmetic and would emulate it, many times slower",
+            "leave bf16 out: the training is in float32",
+        )
+
+
 def trl_arguments(
     config: TrainConfig, kind: Any, defaults: Mapping[str, Any], max_length: int, validate: bool, work: Path
 ) -> Any:
@@ -216,38 +248,6 @@ def trl_arguments(
             f"[train.args] num_train_epochs = {arguments.num_train_epochs:g}: no training step", "train for longer"
         )
     return arguments
-
-
-def _check_usable(passed: Mapping[str, Any], validate: bool) -> None:
-    if passed.get("packing_strategy") == "wrapped":
-        raise UsageError(
-            '[train.args] packing_strategy = "wrapped": cuts rows in two, and their halves are trained apart', 'use "bfd"'
-        )
-    validating = [
-        name for name in ("eval_strategy", "eval_steps", "eval_on_start") if passed.get(name) not in (None, False, "no")
-    ]
-    if validating and not validate:
-        name = validating[0]
-        raise UsageError(
-            f"[train.args] {name} = {passed[name]!r} needs validation rows, and there are none",
-            f"leave {name} out, or hold back more prompts with [filter] validation",
-        )
-
-
-def _check_cpu(passed: Mapping[str, Any], place: str) -> None:
-    """Raises UsageError for what only a GPU can do; `place` is where the precision is configured."""
-    if passed.get("fp16"):
-        raise UsageError(f"{place} fp16 = true: there is no GPU, and CPUs do not train in fp16", "leave fp16 out")
-    if passed.get("activation_offloading"):
-        raise UsageError(
-            "[train.args] activation_offloading = true: there is no GPU whose memory it would save",
-            "leave activation_offloading out",
-        )
-    if passed.get("bf16") and not _has_bfloat16():
-        raise UsageError(
-            f"{place} bf16 = true: this processor has no bfloat16 arithmetic and would emulate it, many times slower",
-            "leave bf16 out: the training is in float32",
-        )
 
 
 def refused(error: Exception, kind: Any) -> UsageError:
