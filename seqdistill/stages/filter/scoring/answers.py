@@ -60,7 +60,7 @@ def normal(text: str) -> str | None:
     return (folded if value is None else normal_form(value)) or None
 
 
-def read_json(text: str) -> tuple[Any, str] | None:
+def json_in(text: str) -> tuple[Any, str] | None:
     """The value of a text that is JSON as a whole, as eval's metrics read it, and its normal form; None for other text."""
     try:
         value = whole_numbers(parsed(text))
@@ -70,7 +70,7 @@ def read_json(text: str) -> tuple[Any, str] | None:
 
 
 def _at_path(text: str, path: list[str]) -> str | None:
-    read = read_json(text)
+    read = json_in(text)
     if read is None:
         return None
     value = read[0]
