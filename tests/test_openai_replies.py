@@ -194,6 +194,47 @@ def test_an_error_of_any_shape_is_read(text: bytes, error: str | None) -> None:
             (9, 5, 8, 1, 1),
             False,
         ),
+        (  # new-api before Claude
+            {
+                "prompt_tokens": 180,
+                "completion_tokens": 20,
+                "total_tokens": 200,
+                "prompt_tokens_details": {"cached_tokens": 30, "cached_creation_tokens": 50},
+                "claude_cache_creation_5_m_tokens": 30,
+                "claude_cache_creation_1_h_tokens": 20,
+                "usage_semantic": "openai",
+                "input_tokens": 0,
+                "output_tokens": 0,
+            },
+            (180, 20, 30, 50, 20),
+            False,
+        ),
+        (  # an older one, which counts as Claude does
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 20,
+                "total_tokens": 120,
+                "prompt_tokens_details": {"cached_tokens": 30, "cached_creation_tokens": 50},
+                "usage_semantic": "anthropic",
+            },
+            (180, 20, 30, 50),
+            False,
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "total_tokens": 5014,
+                "prompt_tokens_details": {"cached_tokens": 5000},
+            },
+            (5009, 5, 5000),
+            False,
+        ),
+        (
+            {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "input_tokens": 9, "output_tokens": 5},
+            (9, 5, 0),
+            False,
+        ),
     ],
 )
 def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
