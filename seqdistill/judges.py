@@ -13,7 +13,8 @@ from seqdistill.engines import PERMANENT_ERRORS, Completion, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal.asking import Asker, answers, failures, missing_requests
-from seqdistill.journal.budget import Source, price_of
+from seqdistill.journal.budget import Source
+from seqdistill.journal.prices import price_of
 from seqdistill.personal_data import hidden
 from seqdistill.recipe.tables import JudgeConfig
 from seqdistill.tasks.rubrics import Rubric

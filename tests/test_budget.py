@@ -20,7 +20,8 @@ from seqdistill.cli import main
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal import batches
-from seqdistill.journal.budget import Price, Source, price_of
+from seqdistill.journal.budget import Source
+from seqdistill.journal.prices import Price, price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import OneOfTeachers, TeacherConfig

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from seqdistill.engines import Answering, Completion, Engine, Pace, Request, neutralised, open_engine
 from seqdistill.errors import UsageError
-from seqdistill.journal.budget import FREE, Budget, Source
+from seqdistill.journal.budget import Budget, Source
+from seqdistill.journal.prices import FREE
 from seqdistill.journal.storage import Hold, Journal, request_key
 from seqdistill.recipe.tables import ModelConfig
 

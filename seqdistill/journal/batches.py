@@ -19,7 +19,8 @@ from seqdistill.engines import Completion, Request
 from seqdistill.engines.openai_batch import Batch, BatchEndpoint, NotNow
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.journal.asking import Asker, Missing
-from seqdistill.journal.budget import FREE, Source
+from seqdistill.journal.budget import Source
+from seqdistill.journal.prices import FREE
 from seqdistill.journal.storage import REQUEST_KEYS, Hold, Journal
 from seqdistill.progress import Progress
 from seqdistill.records import atomic_write, read_jsonl, to_line

@@ -5,7 +5,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 from seqdistill.engines import Request
-from seqdistill.journal.budget import FREE, Source, typical
+from seqdistill.journal.budget import Source
+from seqdistill.journal.prices import FREE, typical
 from seqdistill.journal.storage import Journal, completion_of, request_key
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import SeqdistillError
-from seqdistill.journal.budget import FREE, Price
+from seqdistill.journal.prices import FREE, Price
 from seqdistill.journal.storage import Journal, completion_of
 from seqdistill.recipe.tables import EvalConfig, ModelConfig
 from seqdistill.records import fingerprint, read_jsonl, request_seed

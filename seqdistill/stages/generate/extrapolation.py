@@ -9,7 +9,7 @@ from math import ceil
 from statistics import fmean
 
 from seqdistill.engines import Completion
-from seqdistill.journal.budget import typical
+from seqdistill.journal.prices import typical
 from seqdistill.recipe.tables import GenerateConfig
 from seqdistill.records import Message
 from seqdistill.stages.generate.plan import Planned, Repeat, repeats

@@ -13,7 +13,8 @@ from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import Asker, run_async
-from seqdistill.journal.budget import Price, Source, price_of, spending
+from seqdistill.journal.budget import Source, spending
+from seqdistill.journal.prices import Price, price_of
 from seqdistill.journal.repeated import cost_of_repeats
 from seqdistill.journal.storage import Journal
 from seqdistill.judges import form_of, judgements
