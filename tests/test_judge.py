@@ -288,7 +288,7 @@ def test_a_budget_that_uncounted_replies_use_up_says_so(tmp_path: Path) -> None:
     def uncounted(body: Body) -> Body:
         return {**says(by_length)(body), "usage": {}}
 
-    said = r"0\.0000 USD are paid, up to 0\.0\d+ USD more may be billed .* in this stage"
+    said = r"of its 0\.02 USD in this run 0\.0000 USD are paid, up to 0\.0\d+ USD more may be billed"
     with ChatServer(lambda _, body: Wire(200, uncounted(body))) as server, pytest.raises(Incomplete, match=said):
         ask(server, tmp_path, samples_of(*"abcdefgh"), price={"prompt": 1.0, "completion": 10.0}, budget=0.02)
 

@@ -60,6 +60,15 @@ def prompt_bound(request: Request) -> int:
     )  # some endpoints show it to the model, and bill it
 
 
+@dataclass(frozen=True)
+class OwnCap:
+    """A cap on what one kind of work costs in the whole run: judging. The stage's journal is where it pays now."""
+
+    usd: float
+    paid_usd: float = 0.0  # for that work in other journals, less what the stage's holds of other work
+    held_usd: float = 0.0  # the same of what may be billed
+
+
 class Budget:
     """What the journals of a run say was spent, and what may still be."""
 
@@ -68,13 +77,14 @@ class Budget:
         journals: Sequence[Journal],
         prices: Mapping[str, Price | None],
         cap_usd: float | None = None,
-        own_cap_usd: float | None = None,
+        own_cap: OwnCap | None = None,
     ) -> None:
         """`prices` are by model identity; what an older journal holds without its cost is taken at today's.
 
-        `own_cap_usd` caps the first journal alone.
+            `own_cap` is of the work that is paid for in this journal. A stage that spent something says at its end what the run has
+        spent in all, unless its result does (`note_spent`). Raises UsageError for a cap while the price of an endpoint is not known.
         """
-        self.cap_usd, self.own_cap_usd = cap_usd, own_cap_usd
+        self.cap_usd, self._own_cap = cap_usd, own_cap
         self._journals = journals
         self._prices = {model: price for model, price in prices.items() if price is not None}
         self._aside: dict[str, float] = {}  # USD, by the key of the request it is for
@@ -88,7 +98,7 @@ class Budget:
     @property
     def is_capped(self) -> bool:
         """Whether any cap limits what is spent."""
-        return not (self.cap_usd is None and self.own_cap_usd is None)
+        return not (self.cap_usd is None and self._own_cap is None)
 
     @property
     def paid_usd(self) -> float:
@@ -107,14 +117,15 @@ class Budget:
 
     def fits(self, hold: Hold) -> bool:
         """Whether a try can be sent within the caps."""
-        usd, own = (hold.usd or 0.0) + sum(self._aside.values()), self._journals[0].spending
-        return all(
-            cap is None or spent + usd <= cap * (1 + 1e-12)
-            for cap, spent in (
-                (self.cap_usd, self.paid_usd + self.held_usd),
-                (self.own_cap_usd, own.paid_usd + own.held_usd),
-            )
-        )
+        usd = (hold.usd or 0.0) + sum(self._aside.values())
+        caps = [(self.cap_usd, self.paid_usd + self.held_usd)]
+        caps += [(self._own_cap.usd, sum(self._own_spent(self._own_cap)))] if self._own_cap else []
+        return all(cap is None or spent + usd <= cap * (1 + 1e-12) for cap, spent in caps)
+
+    def _own_spent(self, own: OwnCap) -> tuple[float, float]:
+        """What was paid for the work that has a cap of its own, and what may be billed for it."""
+        here = self._journals[0].spending
+        return own.paid_usd + here.paid_usd, own.held_usd + here.held_usd
 
     @contextmanager
     def reserve(self, holds: Mapping[str, Hold]) -> Iterator[bool]:
@@ -139,11 +150,11 @@ class Budget:
 
     def reached(self) -> Incomplete:
         """The error for a next request that could break a cap: the one that has less left."""
-        own = self._journals[0].spending
         left = float("inf") if self.cap_usd is None else self.cap_usd - self.paid_usd - self.held_usd
-        if self.own_cap_usd is not None and self.own_cap_usd - own.paid_usd - own.held_usd < left:
+        own = self._own_cap
+        if own is not None and own.usd - sum(spent := self._own_spent(own)) < left:
             return Incomplete(
-                f"the judge's budget is reached: {_spent(own.paid_usd, own.held_usd)} in this stage, and "
+                f"the judge's budget is reached: of its {own.usd:g} USD in this run {_spent(*spent)}, and "
                 "the next request could go over it",
                 "raise --judge-budget and run again; what was answered is kept",
             )
@@ -211,15 +222,15 @@ def spending(
     cap_usd: float | None,
     progress: Progress,
     *,
-    own_cap_usd: float | None = None,
+    own_cap: OwnCap | None = None,
     note_spent: bool = True,
 ) -> Iterator[Budget]:
     """The budget of a stage whose journal is open, over all journals of the run. One process at a time spends in a run.
 
-    `own_cap_usd` caps this journal alone. A stage that spent something says at its end what the run has spent in all, unless
+    `own_cap` is of the work that is paid for in this journal. A stage that spent something says at its end what the run has spent in all, unless
     its result does (`note_spent`). Raises UsageError for a cap while the price of an endpoint is not known.
     """
-    capped = cap_usd is not None or own_cap_usd is not None
+    capped = cap_usd is not None or own_cap is not None
     unknown = next((one for one in sources if one.price is None and one.config.engine == "openai"), None)
     if capped and unknown is not None:
         raise UsageError(
@@ -241,7 +252,7 @@ def spending(
             path = run.file(stage, "journal.jsonl")
             if path != journal.path and path.is_file():
                 journals.append(stack.enter_context(Journal(path, writable=False)))
-        budget = Budget(journals, {source.identity: source.price for source in sources}, cap_usd, own_cap_usd)
+        budget = Budget(journals, {source.identity: source.price for source in sources}, cap_usd, own_cap)
         if budget.from_older_usd:
             note = f"answers kept by an older version have no recorded cost: {budget.from_older_usd:.4f} USD at today's price"
             progress.note(note)

@@ -17,7 +17,7 @@ from seqdistill.journal.budget import Source, spending
 from seqdistill.journal.prices import Price, price_of
 from seqdistill.journal.repeated import cost_of_repeats
 from seqdistill.journal.storage import Journal
-from seqdistill.judges import form_of, judgements
+from seqdistill.judges import form_of, judgements, judging_cap
 from seqdistill.judges import judge_settings as settings_of
 from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress
@@ -65,7 +65,8 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
     if bare := next((sample for sample in samples if sample.reference is None), None):
         _request(bare, rubric, config, None)  # a rubric that cannot do without a reference: found before anything is paid
     source = Source(config.model or "", identity(config), config, price_of(config.price, "judge"))
-    with spending(run, journal, [source], recipe.generate.budget, progress, own_cap_usd=config.budget) as budget:
+    own = judging_cap(run, journal, config)
+    with spending(run, journal, [source], recipe.generate.budget, progress, own_cap=own) as budget:
         pace = Pace(config.concurrency, on_note=progress.note, capped=budget.is_capped)
         if len(journal):
             schema = form_of(config, rubric)
