@@ -12,7 +12,7 @@ from typing import Any
 
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.journal.prices import BILLED_BY_CALL, FREE, Price
+from seqdistill.journal.prices import FREE, Price, billed_by_call
 from seqdistill.journal.storage import Hold, Journal, completion_of
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
@@ -81,8 +81,7 @@ class Budget:
     ) -> None:
         """`prices` are by model identity; what an older journal holds without its cost is taken at today's.
 
-            `own_cap` is of the work that is paid for in this journal. A stage that spent something says at its end what the run has
-        spent in all, unless its result does (`note_spent`). Raises UsageError for a cap while the price of an endpoint is not known.
+        `own_cap` is of the work that is paid for in the first journal.
         """
         self.cap_usd, self._own_cap = cap_usd, own_cap
         self._journals = journals
@@ -227,8 +226,8 @@ def spending(
 ) -> Iterator[Budget]:
     """The budget of a stage whose journal is open, over all journals of the run. One process at a time spends in a run.
 
-    `own_cap` is of the work that is paid for in this journal. A stage that spent something says at its end what the run has spent in all, unless
-    its result does (`note_spent`). Raises UsageError for a cap while the price of an endpoint is not known.
+    `own_cap` is of the work that is paid for in this journal. A stage that spent something says at its end what the run has
+    spent in all, unless its result does (`note_spent`). Raises UsageError for a cap while what an endpoint costs is not known.
     """
     capped = cap_usd is not None or own_cap is not None
     unknown = next((one for one in sources if one.price is None and one.config.engine == "openai"), None)
@@ -237,12 +236,17 @@ def spending(
             f"a budget needs the price of {unknown.name}",
             "add to its table: price = { prompt = 0.10, completion = 0.40 }, both 0 for a server of your own",
         )
-    for source in sources if capped else ():
-        fields = source.config.options.keys() | source.config.body.keys()
-        if source.price and source.price.request is None and (option := next((o for o in BILLED_BY_CALL if o in fields), None)):
+    for source in sources:
+        by_call = billed_by_call(source.config) if source.price and source.price.request is None else None
+        if by_call and capped:
             raise UsageError(
-                f"{source.name}: {option} is billed by the call, and a budget needs to know how much",
+                f"{source.name}: {by_call} is billed by the call, and a budget needs to know how much",
                 "add the fee of one call in USD to its price: price = { ..., request = 0.025 }; 0 where there is none",
+            )
+        if by_call:
+            progress.note(
+                f"{source.name}: {by_call} is billed by the call, which the price leaves out: what is reported as paid is too "
+                "low; add the fee of one call in USD: price = { ..., request = 0.025 }"
             )
     with ExitStack() as stack:
         if any(source.price not in (None, FREE) for source in sources):
