@@ -216,6 +216,7 @@ def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
 
 
 BESIDE = ({}, {"total_tokens": 400}, {"cost": 7.0})  # what is billed beside the tokens that are counted
+CACHED = ({"prompt_cache_hit_tokens": 5}, {"cache_write_tokens": 5})  # of the six or so of a prompt
 
 
 def with_usage(more: Body) -> Callable[[Body], Body]:
@@ -228,11 +229,12 @@ def with_usage(more: Body) -> Callable[[Body], Body]:
     return reply
 
 
-@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize("beside", [*BESIDE, *CACHED])
 def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path, beside: Body) -> None:
     notes = Notes()
     with ChatServer(reply=with_usage(beside)) as server:
-        asked = priced(recipe(server, prompts_file(tmp_path, range(100))))
+        price = {"prompt": 1e4, "cached_prompt": 1e3, "cache_write": 5e4, "completion": 1e3} if beside in CACHED else PRICE
+        asked = priced(recipe(server, prompts_file(tmp_path, range(100))), price)
         run = Run(tmp_path / "run")
         blind = estimate(run, asked, notes)
         assert server.requests == []
@@ -355,10 +357,20 @@ def test_a_damaged_estimate_ends_nothing(tmp_path: Path, written: str) -> None:
         assert generate(Run(tmp_path / "run"), asked, Silent()).samples == 3
 
 
-@pytest.mark.parametrize("beside", BESIDE)
-def test_what_is_paid_for_again_is_what_it_costs(tmp_path: Path, beside: Body) -> None:
-    with ChatServer(reply=with_usage(beside)) as server:
-        asked = priced(recipe(server, prompts_file(tmp_path, range(40))))
+@pytest.mark.parametrize(
+    ("beside", "settings", "price"),
+    [
+        *((beside, {}, PRICE) for beside in BESIDE),
+        ({}, {"batch": True}, PRICE),
+        ({}, {"samples": 2, "samples_per_request": 2}, {"prompt": 0.1, "completion": 0.4, "request": 0.1}),
+    ],
+)
+def test_what_is_paid_for_again_is_what_it_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: Body, settings: Body, price: Body
+) -> None:
+    monkeypatch.setattr(batches, "FIRST_PAUSE_SECONDS", 0.01)
+    with BatchServer(reply=with_usage(beside)) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(40)), **settings), price)
         once = generate(Run(tmp_path / "run"), asked, Silent()).spent_usd
         changed = replace(asked, generate=replace(asked.generate, temperature=0.5))
         both = generate(Run(tmp_path / "run"), changed, notes := Notes()).spent_usd
