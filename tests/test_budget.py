@@ -198,6 +198,18 @@ def test_choices_that_nobody_requested_are_paid_all_the_same(tmp_path: Path) -> 
         assert result.samples == 5 and result.spent_usd == pytest.approx(server.billed_usd(PRICE))
 
 
+def test_an_answer_that_was_broken_off_beside_another_is_paid_once(tmp_path: Path) -> None:
+    def reply(body: Body) -> Body:
+        said = answer(body)
+        said["choices"][0]["finish_reason"] = "error"
+        return said
+
+    with ChatServer(reply=reply) as server:
+        asked = recipe(server, prompts_file(tmp_path, range(4)), samples=2, samples_per_request=2, may_fail=0.5)
+        result = generate(Run(tmp_path / "run"), priced(asked), Silent())
+        assert result.failed == 4 and result.usd == result.spent_usd == pytest.approx(server.billed_usd(PRICE))
+
+
 def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
     with ChatServer() as server:
         with pytest.raises(UsageError, match="a budget needs the price of teacher"):

@@ -79,6 +79,9 @@ def _final(
 
 
 def _count(counts: Counts, planned: Planned, completion: Completion) -> None:
+    """Adds what an answer used; what a failed one may have cost is counted with an answer beside it, or held."""
+    if completion.error is not None:
+        return
     counts.prompt_tokens += completion.prompt_tokens
     counts.completion_tokens += completion.completion_tokens
     price = planned.teacher.price
