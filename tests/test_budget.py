@@ -20,8 +20,8 @@ from seqdistill.cli import main
 from seqdistill.engines import Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal import batches
-from seqdistill.journal.budget import Source
-from seqdistill.journal.prices import Price
+from seqdistill.journal.budget import Budget, Source
+from seqdistill.journal.prices import Price, price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import OneOfTeachers, TeacherConfig
@@ -346,8 +346,25 @@ def test_tokens_beyond_the_limit_raise_what_the_next_requests_are_taken_for(
         asked = recipe(server, prompts_file(tmp_path, range(60)), max_tokens=20, budget=budget, batch=batch)
         with pytest.raises(Incomplete, match=f"the budget of {budget:g} USD is reached") as caught:
             generate(Run(tmp_path / "run"), priced(asked), Silent())
-        assert re.search(r"\(the endpoint bills up to \d\d\.\d times what max_tokens allows\)", caught.value.message)
+        assert re.search(r"\(teacher bills up to \d\d\.\d times what max_tokens allows\)", caught.value.message)
         assert pytest.approx(len(server.usages) * (20 * 1e-3 + 600 * 1e-2)) == 3 * 6.02, "as many as fit"
+
+
+def test_what_one_model_bills_beyond_its_limit_holds_for_that_model_alone(tmp_path: Path) -> None:
+    def reply(body: Body) -> Body:
+        beyond = 2000 if body["model"] == "thinks" else 0
+        return {**answer(body), "usage": {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25 + beyond}}
+
+    with ChatServer(model=None, reply=reply) as server:
+        asked = recipe(server, prompts_file(tmp_path, range(10)), budget=0.9)
+        models = [("thinks", {"prompt": 1.0, "completion": 10.0}), ("plain", {"prompt": 1.0, "completion": 1000.0})]
+        teachers = [OneOfTeachers(**{**asdict(asked.teacher), "model": name, "price": price}) for name, price in models]
+        assert generate(Run(tmp_path / "run"), replace(asked, teachers=teachers), Silent()).samples == 20
+        with Journal(tmp_path / "run/generate/journal.jsonl", writable=False) as journal:
+            budget = Budget([journal], {}, 0.9)
+            sources = [Source(name, name, TeacherConfig(model=name), price_of(PRICE)) for name in ("thinks", "plain", "think")]
+            changed = replace(sources[0], identity="thinks@v2+0a1b2c3d")
+            assert [budget.overrun(one) > 30 for one in (*sources, changed)] == [True, False, False, True]
 
 
 def test_a_dry_run_and_a_probe_change_nothing_that_a_later_run_does(tmp_path: Path) -> None:

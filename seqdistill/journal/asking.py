@@ -88,7 +88,7 @@ class Asker:
         finally:
             syncing.cancel()
         if missing:
-            raise self.budget.reached()
+            raise self.budget.reached(source)
 
     async def answer(
         self, source: Source, request: Request, on_chunk: Callable[[dict[str, Any]], None] | None = None
@@ -121,7 +121,7 @@ class Asker:
             async with self._opening:  # an engine in this process answers one call at a time
                 completion = next(iter([one async for one in engine.stream([request], meter)]), None)
         if completion is None:
-            raise self.budget.reached()
+            raise self.budget.reached(source)
         self.store(source, [(key, request, completion)])
         await asyncio.to_thread(self.journal.sync)
         return completion
@@ -227,7 +227,7 @@ class _Meter:
 
     def hold(self, requests: Sequence[Request]) -> str | None:
         self._budget.unreserve(self._key)
-        hold = self._source.hold(requests, self._budget.overrun)
+        hold = self._budget.bound(self._source, requests)
         return self._journal.hold(self._source.identity, len(requests), hold) if self._budget.fits(hold) else None
 
     def release(self, hold: str) -> None:

@@ -46,6 +46,11 @@ class Source:
             return 0.0 if self.is_free else completion.billed_usd
         return self.price.usd(completion)
 
+    def is_same_model(self, identity: str) -> bool:
+        """Whether an identity is this model's, perhaps with other options or of another revision."""
+        name = self.config.model or self.identity
+        return identity == self.identity or (identity.startswith(name) and identity[len(name) :][:1] in ("", "@", "+"))
+
     @property
     def is_free(self) -> bool:
         """Whether it runs in this process, and has no price."""
@@ -109,10 +114,14 @@ class Budget:
         """The upper bound of what is under way, or may have been billed without an answer."""
         return sum(journal.spending.held_usd for journal in self._journals) + self._older_held_usd
 
-    @property
-    def overrun(self) -> float:
-        """The most that an answer cost over its upper bound; 1 where none did."""
-        return max(journal.spending.overrun for journal in self._journals)
+    def overrun(self, source: Source) -> float:
+        """The most that an answer of a model cost over its upper bound, whatever its options were; 1 where none did."""
+        known = [item for journal in self._journals for item in journal.spending.overruns.items()]
+        return max((times for identity, times in known if source.is_same_model(identity)), default=1.0)
+
+    def bound(self, source: Source, requests: Sequence[Request], *, batched: bool = False) -> Hold:
+        """The upper bound of one try of requests that are sent as one, by what the model's answers were seen to cost."""
+        return source.hold(requests, self.overrun(source), batched=batched)
 
     def fits(self, hold: Hold) -> bool:
         """Whether a try can be sent within the caps."""
@@ -147,8 +156,8 @@ class Budget:
         """What was spent, in words: what was paid, and apart from it what may have been billed."""
         return _spent(self.paid_usd, self.held_usd)
 
-    def reached(self) -> Incomplete:
-        """The error for a next request that could break a cap: the one that has less left."""
+    def reached(self, source: Source) -> Incomplete:
+        """The error for a next request to a model that could break a cap: the one that has less left."""
         left = float("inf") if self.cap_usd is None else self.cap_usd - self.paid_usd - self.held_usd
         own = self._own_cap
         if own is not None and own.usd - sum(spent := self._own_spent(own)) < left:
@@ -157,7 +166,8 @@ class Budget:
                 "the next request could go over it",
                 "raise --judge-budget and run again; what was answered is kept",
             )
-        over = f" (the endpoint bills up to {self.overrun:.1f} times what max_tokens allows)" if self.overrun > 1 else ""
+        overrun = self.overrun(source)
+        over = f" ({source.name} bills up to {overrun:.1f} times what max_tokens allows)" if overrun > 1 else ""
         return Incomplete(
             f"the budget of {self.cap_usd:g} USD is reached: {self.spent()}, and the next request could go over it{over}",
             "raise --budget and run again; what was answered is kept",
