@@ -270,6 +270,17 @@ def test_what_an_endpoint_says_that_it_bills_is_read(reported: Body, billed: flo
     assert said(text).billed_usd == pytest.approx(billed), "the second choice was not requested, and is billed"
 
 
+@pytest.mark.parametrize(
+    ("header", "in_usage", "billed"),
+    [("0.0042", {}, 0.0042), ("0.0042", {"cost": 0.5}, 0.5), ("None", {}, None), ("", {}, None)],
+)
+def test_what_litellm_says_that_it_bills_is_read_from_its_header(header: str, in_usage: Body, billed: float | None) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 5, **in_usage}
+    reply = {"choices": [{"message": {"content": word}} for word in ("a", "b")], "usage": usage}
+    with ChatServer(lambda *_: Wire(200, reply, {"x-litellm-response-cost": header})) as server:
+        assert answers_of(server, count=1)["p0"].billed_usd == pytest.approx(billed)
+
+
 @pytest.mark.parametrize("place", [{"x_groq": {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}}, {}])
 def test_tokens_that_are_reported_beside_the_reply_or_in_its_choice_are_counted(place: Body) -> None:
     usage = {} if place else {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}

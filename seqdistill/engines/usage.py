@@ -90,13 +90,13 @@ def usage_of(reply: Mapping[str, Any]) -> Usage:
     return Usage(prompt, completion, cached, writes, min(writes_1h, writes), hidden, _billed_usd(facts))
 
 
-def _amount(value: Any) -> float | None:
+def amount(value: Any) -> float | None:
     """A reported number, also one written as text; None for what is not one."""
     try:
-        amount = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+        number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
         return None
-    return amount if 0 <= amount < 1e12 else None
+    return number if 0 <= number < 1e12 else None
 
 
 def _billed_usd(facts: Mapping[str, Any]) -> float | None:
@@ -108,11 +108,11 @@ def _billed_usd(facts: Mapping[str, Any]) -> float | None:
     if (ticks := count(facts.get("cost_in_usd_ticks"))) is not None:
         return ticks / 1e10
     cost = facts.get("cost")
-    billed = _amount(cost.get("total_cost") if isinstance(cost, dict) else cost)
+    billed = amount(cost.get("total_cost") if isinstance(cost, dict) else cost)
     if billed is None:
-        return _amount(facts.get("estimated_cost"))
+        return amount(facts.get("estimated_cost"))
     details = facts.get("cost_details")
-    upstream = _amount(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
+    upstream = amount(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
     return billed + (upstream or 0.0 if facts.get("is_byok") is True else 0.0)
 
 
@@ -170,6 +170,6 @@ def merged(before: dict[str, Any] | None, now: dict[str, Any] | None) -> dict[st
         new = now.get(name)
         if isinstance(old, dict):
             both[name] = merged(old, new if isinstance(new, dict) else None)
-        elif (_amount(new) or 0) < (_amount(old) or 0):
+        elif (amount(new) or 0) < (amount(old) or 0):
             both[name] = old
     return both
