@@ -307,6 +307,25 @@ def test_another_model_than_was_requested_is_noted_once(served: Any, noted: bool
     assert [served in note for note in notes] == ([True] if noted else [])
 
 
+@pytest.mark.parametrize(
+    ("requested", "served", "noted"),
+    [
+        ({}, "priority", True),
+        ({"service_tier": "flex"}, "default", True),
+        ({"service_tier": "flex"}, "flex", False),
+        ({"service_tier": "auto"}, "default", False),
+        ({}, "on_demand", False),
+        ({}, None, False),
+        ({}, ["priority"], False),
+    ],
+)
+def test_another_tier_of_service_than_was_requested_is_noted_once(requested: Body, served: Any, noted: bool) -> None:
+    notes: list[str] = []
+    with ChatServer(reply=lambda body: {**answer(body), "service_tier": served}) as server:
+        answers_of(server, count=3, on_note=notes.append, options=requested)
+    assert ["the service tier" in note for note in notes] == ([True] if noted else [])
+
+
 LONG = "how many words are in this " * 200  # 1,200
 
 
