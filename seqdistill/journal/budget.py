@@ -12,7 +12,7 @@ from typing import Any
 
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
-from seqdistill.journal.prices import FREE, Price, billed_by_call
+from seqdistill.journal.prices import FREE, Price, billed_by_call, known_usd
 from seqdistill.journal.storage import Hold, Journal, completion_of
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import ModelConfig
@@ -42,9 +42,7 @@ class Source:
 
     def cost(self, completion: Completion) -> float | None:
         """What one answer cost in USD; None where an endpoint's price is not known, and it does not report what it bills."""
-        if self.price is None:
-            return 0.0 if self.is_free else completion.billed_usd
-        return self.price.usd(completion)
+        return 0.0 if self.is_free else known_usd(self.price, [completion])
 
     def is_same_model(self, identity: str) -> bool:
         """Whether an identity is this model's, perhaps with other options or of another revision."""

@@ -4,7 +4,7 @@ Knows no model's price itself. What may be spent is `budget`'s.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -89,6 +89,12 @@ class Price:
 
 
 FREE = Price(0.0, 0.0, 0.0)  # one's own model
+
+
+def known_usd(price: Price | None, completions: Iterable[Completion]) -> float | None:
+    """What answers cost: at a price, or without one what their endpoint says that it bills; None where neither is known."""
+    known = [one.billed_usd if price is None else price.usd(one) for one in completions]
+    return sum(usd for usd in known if usd is not None) if any(usd is not None for usd in known) else None
 
 
 def _prompt_of_request(completion: Completion) -> int:

@@ -21,7 +21,7 @@ from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import Asker, run_async
 from seqdistill.journal.budget import Source, spending
-from seqdistill.journal.prices import Price, price_of
+from seqdistill.journal.prices import Price, known_usd, price_of
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.judges import JUDGEMENT, judgements, judging_cap
 from seqdistill.judges import judge_settings as settings_of
@@ -198,7 +198,7 @@ def numbers_of(
     labels = {row["id"]: LABELS[row["label"]] for row in rows if row["label"] is not None}
     choices = [row["choices"] if row["requests"] else ("tie", "tie") for row in rows]
     said = [both for row in rows for both in zip(row["choices"], row["requests"], strict=True)]
-    usd = None if price is None else sum(price.usd(reply) for reply in replies)
+    usd = known_usd(price, replies) if replies or price is None else 0.0
     return {
         "usd": None if usd is None else round(usd, 6),
         "failed": sum(key is None for _, key in said),

@@ -11,6 +11,7 @@ from typing import Any
 from seqdistill.engines import Completion
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.journal.asking import answer
+from seqdistill.journal.prices import known_usd
 from seqdistill.journal.storage import Journal
 from seqdistill.recipe.tables import GenerateConfig
 from seqdistill.records import Sample, atomic_write, to_line
@@ -84,9 +85,7 @@ def _count(counts: Counts, planned: Planned, completion: Completion) -> None:
         return
     counts.prompt_tokens += completion.prompt_tokens
     counts.completion_tokens += completion.completion_tokens
-    price = planned.teacher.price
-    usd = completion.billed_usd if price is None else price.usd(completion)
-    if usd is not None:
+    if (usd := known_usd(planned.teacher.price, [completion])) is not None:
         counts.usd = (counts.usd or 0.0) + usd
 
 
