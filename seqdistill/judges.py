@@ -6,6 +6,7 @@ The rubric and how a reply is read are `tasks.rubrics`', the cap is `journal.bud
 
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -13,9 +14,12 @@ from seqdistill.engines import PERMANENT_ERRORS, Completion, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal.asking import Asker, answers, failures, missing_requests
-from seqdistill.journal.budget import Source, price_of
+from seqdistill.journal.budget import OwnCap, Source
+from seqdistill.journal.prices import price_of
+from seqdistill.journal.storage import Journal
 from seqdistill.personal_data import hidden
 from seqdistill.recipe.tables import JudgeConfig
+from seqdistill.runs import Run
 from seqdistill.tasks.rubrics import Rubric
 
 FORM_TRIAL = 4  # requests: when all of the first are refused, they are sent without a schema; fewer than end a run at its start
@@ -23,6 +27,8 @@ TRIAL = 20  # replies: when none of the first can be read, no more are paid for
 AT_ONCE = 4096  # requests planned and sent together after these
 REFUSED = ("http 400", "http 422")
 FORMED = ("openai", "vllm")  # engines that hold a reply to a schema
+
+JUDGEMENT = (":judge:student first", ":judge:teacher first")  # how the ids of eval's requests to a judge end
 
 Item = TypeVar("Item")
 
@@ -47,6 +53,41 @@ def judge_settings(config: JudgeConfig, rubric: Rubric, setting: str) -> dict[st
     if config.budget is not None and not config.price:
         raise UsageError(f"[judge] budget = {config.budget:g} needs a price", "price = { prompt = 0.10, completion = 0.40 }")
     return {"judge.model": identity(config), "judge.rubric": rubric.sha256, "judge.max_tokens": config.max_tokens}
+
+
+def judging_cap(run: Run, journal: Journal, config: JudgeConfig) -> OwnCap | None:
+    """[judge] budget as a cap on what is paid in a stage's journal: it holds for filter and eval together."""
+    if config.budget is None:
+        return None
+    judge, paid, held = identity(config), -journal.spending.paid_usd, -journal.spending.held_usd
+    with ExitStack() as stack:
+        for path in (run.file(stage, "journal.jsonl") for stage in ("filter", "eval")):
+            if path == journal.path:
+                one = journal
+            elif path.is_file():
+                one = stack.enter_context(Journal(path, writable=False))
+            else:
+                continue
+            spent = judging_usd(one, judge)
+            paid, held = paid + spent[0], held + spent[1]
+    return OwnCap(config.budget, paid, held)
+
+
+def judging_usd(journal: Journal, judge: str) -> tuple[float, float]:
+    """What was paid for judgements in a stage's journal, whoever gave them, and what may be billed for them.
+
+    In filter's that is all. In eval's a request's id says so; a hold of an older version, without one, is its model's, `judge`.
+    """
+    spending = journal.spending
+    if journal.path.parent.name == "filter":
+        return spending.paid_usd, spending.held_usd
+    paid = sum(row.get("usd") or 0.0 for row in journal.rows() if row["id"].endswith(JUDGEMENT) and row.get("paid", True))
+    held = sum(
+        hold.usd or 0.0
+        for hold in spending.holds.values()
+        if (hold.request.endswith(JUDGEMENT) if hold.request else hold.model == judge)
+    )
+    return paid, held
 
 
 def form_of(config: JudgeConfig, rubric: Rubric) -> dict[str, Any] | None:

@@ -128,7 +128,7 @@ def _pick(
                 choice = _worth_most(answered, known, sure, count)
             payable = _affordable(inputs, journal, budget, known, [prompt for prompt, _ in choice.rows])
     if not payable:
-        raise budget.reached()
+        raise budget.reached(max(inputs.teachers, key=budget.overrun))
     chosen = choice.rows[:payable]
     if len(chosen) < count:
         why = "the budget cannot surely pay for more" if payable < len(choice.rows) else "the pool has no more"
@@ -320,7 +320,7 @@ def _bounds(inputs: Inputs, journal: Journal, budget: Budget, prompts: Sequence[
     for planned in plan_requests(prompts, inputs.teachers, config):
         wanted: list[Planned] = [planned, *(repeat.again(planned) for repeat in repeats(config))]
         requests = [one.request for one in wanted if missing_requests(journal, one.teacher.identity, [one.request])]
-        yield sum(planned.teacher.hold([one], budget.overrun, batched=config.batch).usd or 0.0 for one in requests)
+        yield sum(budget.bound(planned.teacher, [one], batched=config.batch).usd or 0.0 for one in requests)
 
 
 # --- the files --------------------------------------------------------------------------------------------------------------

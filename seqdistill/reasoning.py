@@ -18,6 +18,14 @@ TAGS = (  # opening and closing
     "<reason>...</reason>",
     "<seed:think>...</seed:think>",
     "<longcat_think>...</longcat_think>",
+    "<mm:think>...</mm:think>",  # MiniMax M3
+    "<think:opensource>...</think:opensource>",  # Hunyuan
+    "<ifm|think>...</ifm|think>",  # K2 Horizon, by effort
+    "<ifm|think_fast>...</ifm|think_fast>",
+    "<ifm|think_faster>...</ifm|think_faster>",
+    "<|think:start|>...<|think:end|>",  # Solar Open
+    "<|plamo:begin_think:plamo|>...<|plamo:end_think:plamo|>",
+    "<|inner_prefix|>...<|inner_suffix|>",  # Apertus
     "[THINK]...[/THINK]",
     "◁think▷...◁/think▷",
     "<|begin_of_thought|>...<|end_of_thought|>",

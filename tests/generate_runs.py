@@ -91,5 +91,5 @@ Child = Processes.Process
 PRICE = {"prompt": 1000.0, "cached_prompt": 100.0, "completion": 10000.0}  # dear, so that few requests matter
 
 
-def priced(asked: Recipe, price: dict[str, float] = PRICE) -> Recipe:
+def priced(asked: Recipe, price: Body = PRICE) -> Recipe:
     return replace(asked, teacher=replace(asked.teacher, price=price))

@@ -17,10 +17,11 @@ from generate_runs import PRICE, Child, Notes, arguments, killed_after, main_in_
 from refusal_shapes import error
 
 from seqdistill.cli import main
-from seqdistill.engines import Completion, Request
+from seqdistill.engines import Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal import batches
-from seqdistill.journal.budget import Price, Source, price_of
+from seqdistill.journal.budget import Budget, Source
+from seqdistill.journal.prices import Price, price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import OneOfTeachers, TeacherConfig
@@ -40,64 +41,6 @@ def test_cost_is_counted_with_cached_tokens_at_their_price(tmp_path: Path) -> No
     expected = (result.prompt_tokens - 10) * 1e-3 + 10 * 1e-4 + result.completion_tokens * 1e-2
     assert result.usd == pytest.approx(expected)
     assert result.spent_usd == pytest.approx(expected)
-
-
-MILLION = 1_000_000
-SONNET = {"prompt": 3.0, "cached_prompt": 0.3, "completion": 15.0}
-
-
-@pytest.mark.parametrize(
-    ("price", "tokens", "usd"),
-    [  # https://docs.claude.com/en/docs/about-claude/pricing, Sonnet: 3, 3.75 (5 min), 6 (1 h), 0.30 (hits), 15
-        (SONNET, {"prompt_tokens": MILLION, "cache_write_tokens": MILLION}, 3.75),
-        (SONNET, {"prompt_tokens": MILLION, "cache_write_tokens": MILLION, "cache_write_1h_tokens": MILLION}, 6.0),
-        (SONNET, {"prompt_tokens": MILLION, "cached_tokens": MILLION}, 0.3),
-        (SONNET, {"prompt_tokens": 100_000, "cache_write_tokens": 100_000}, 0.375),
-        (SONNET, {"prompt_tokens": 100_000, "cache_write_tokens": 100_000, "batched": True}, 0.1875),
-        (SONNET, {"prompt_tokens": 100_000, "cached_tokens": 100_000, "completion_tokens": 1000}, 0.045),
-        (  # one request of each: 50 fresh, 1,000 read, 456 written for 5 minutes, 100 for an hour, 500 answered
-            SONNET,
-            {
-                "prompt_tokens": 1606,
-                "cached_tokens": 1000,
-                "cache_write_tokens": 556,
-                "cache_write_1h_tokens": 100,
-                "completion_tokens": 500,
-            },
-            (50 * 3 + 1000 * 0.3 + 456 * 3.75 + 100 * 6 + 500 * 15) / MILLION,
-        ),
-        ({**SONNET, "cache_write": 4.0, "cache_write_1h": 5.0}, {"prompt_tokens": 200, "cache_write_tokens": 200}, 0.0008),
-        ({**SONNET, "cache_write": 0}, {"prompt_tokens": 200, "cache_write_tokens": 200}, 0.0),
-        ({**SONNET, "request": 0.025}, {"prompt_tokens": 1000, "completion_tokens": 100}, 0.003 + 0.0015 + 0.025),
-        ({**SONNET, "request": 0.025}, {"prompt_tokens": 1000, "batched": True}, 0.0015 + 0.025),
-        ({**SONNET, "request": 0.025}, {"completion_tokens": 100}, 0.0015),  # a further answer to the same request
-        ({"prompt": 0, "completion": 0}, {"prompt_tokens": 200, "cache_write_tokens": 200, "cache_write_1h_tokens": 9}, 0.0),
-    ],
-)
-def test_what_is_written_to_the_cache_costs_what_the_vendor_publishes(
-    price: dict[str, float], tokens: dict[str, int], usd: float
-) -> None:
-    known = price_of(price)
-    assert known is not None
-    assert known.usd(Completion("a", **tokens)) == pytest.approx(usd)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("price", "table", "dearest"),
-    [
-        (SONNET, {}, 3.0),
-        (SONNET, {"cache_control": {"type": "ephemeral"}}, 6.0),
-        ({**SONNET, "cache_write": 3.75}, {}, 3.75),
-        ({**SONNET, "cache_write": 3.75, "cache_write_1h": 7.0}, {"cache_control": {"type": "ephemeral"}}, 7.0),
-    ],
-)
-def test_the_upper_bound_of_a_request_that_may_write_to_the_cache_holds_its_price(
-    price: dict[str, float], table: dict[str, object], dearest: float
-) -> None:
-    hold = Source("m", "m", TeacherConfig(model="m", engine="openai", body=table), price_of(price)).hold(
-        [Request("p", [{"role": "user", "content": "question"}], 10)]
-    )
-    assert hold.usd == pytest.approx((hold.prompt_tokens * dearest + 10 * 15) / MILLION)
 
 
 def test_what_an_endpoint_writes_to_its_cache_unrequested_is_paid_at_the_usual_surcharge(tmp_path: Path) -> None:
@@ -229,6 +172,10 @@ def test_a_fee_for_each_request_is_paid_and_held(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="web_search_options is billed by the call, and a budget needs to know how much"):
             generate(Run(tmp_path / "run"), priced(asked, price), Silent())
         assert server.requests == []
+        uncapped = replace(asked, generate=replace(asked.generate, budget=None, limit=1))
+        generate(Run(tmp_path / "uncapped"), priced(uncapped, price), notes := Notes())
+        assert sum("web_search_options is billed by the call, which the price leaves out" in note for note in notes.notes) == 1
+        server.requests.clear()
         asked = priced(asked, {**price, "request": 0.1})
         assert estimate(Run(tmp_path / "run"), asked, Silent(), probe=4).usd == pytest.approx(40 * 0.1, rel=0.01)
         with pytest.raises(Incomplete, match=r"the budget of 1 USD is reached: 0\.9\d+ USD are paid"):
@@ -251,6 +198,18 @@ def test_choices_that_nobody_requested_are_paid_all_the_same(tmp_path: Path) -> 
         assert result.samples == 5 and result.spent_usd == pytest.approx(server.billed_usd(PRICE))
 
 
+def test_an_answer_that_was_broken_off_beside_another_is_paid_once(tmp_path: Path) -> None:
+    def reply(body: Body) -> Body:
+        said = answer(body)
+        said["choices"][0]["finish_reason"] = "error"
+        return said
+
+    with ChatServer(reply=reply) as server:
+        asked = recipe(server, prompts_file(tmp_path, range(4)), samples=2, samples_per_request=2, may_fail=0.5)
+        result = generate(Run(tmp_path / "run"), priced(asked), Silent())
+        assert result.failed == 4 and result.usd == result.spent_usd == pytest.approx(server.billed_usd(PRICE))
+
+
 def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
     with ChatServer() as server:
         with pytest.raises(UsageError, match="a budget needs the price of teacher"):
@@ -258,6 +217,10 @@ def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
         for price, says in (
             ({"prompt": 1.0}, "both prompt and completion"),
             ({**PRICE, "cached": 1}, "cached = 1: not a price, did you"),
+            ({**PRICE, "tiers": 200_000}, "tiers = 200000: not a list of prices, each above some prompt tokens"),
+            ({**PRICE, "tiers": [{"prompt": 1.0, "completion": 1.0}]}, "not a list of prices, each above"),
+            ({**PRICE, "tiers": [{"above": 9, "prompt": 1.0}]}, "tiers needs both prompt and completion"),
+            ({**PRICE, "tiers": [{"above": 9, **PRICE, "request": 1.0}]}, r"tiers request = 1\.0: not a price"),
         ):
             with pytest.raises(UsageError, match=says):
                 generate(Run(tmp_path / "run"), priced(recipe(server, prompts_file(tmp_path, range(3))), price), Silent())
@@ -265,6 +228,7 @@ def test_a_budget_without_a_price_is_refused(tmp_path: Path) -> None:
 
 
 BESIDE = ({}, {"total_tokens": 400}, {"cost": 7.0})  # what is billed beside the tokens that are counted
+CACHED = ({"prompt_cache_hit_tokens": 5}, {"cache_write_tokens": 5})  # of the six or so of a prompt
 
 
 def with_usage(more: Body) -> Callable[[Body], Body]:
@@ -277,11 +241,12 @@ def with_usage(more: Body) -> Callable[[Body], Body]:
     return reply
 
 
-@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize("beside", [*BESIDE, *CACHED])
 def test_an_estimate_asks_nothing_and_with_a_probe_it_comes_close(tmp_path: Path, beside: Body) -> None:
     notes = Notes()
     with ChatServer(reply=with_usage(beside)) as server:
-        asked = priced(recipe(server, prompts_file(tmp_path, range(100))))
+        price = {"prompt": 1e4, "cached_prompt": 1e3, "cache_write": 5e4, "completion": 1e3} if beside in CACHED else PRICE
+        asked = priced(recipe(server, prompts_file(tmp_path, range(100))), price)
         run = Run(tmp_path / "run")
         blind = estimate(run, asked, notes)
         assert server.requests == []
@@ -381,8 +346,25 @@ def test_tokens_beyond_the_limit_raise_what_the_next_requests_are_taken_for(
         asked = recipe(server, prompts_file(tmp_path, range(60)), max_tokens=20, budget=budget, batch=batch)
         with pytest.raises(Incomplete, match=f"the budget of {budget:g} USD is reached") as caught:
             generate(Run(tmp_path / "run"), priced(asked), Silent())
-        assert re.search(r"\(the endpoint bills up to \d\d\.\d times what max_tokens allows\)", caught.value.message)
+        assert re.search(r"\(teacher bills up to \d\d\.\d times what max_tokens allows\)", caught.value.message)
         assert pytest.approx(len(server.usages) * (20 * 1e-3 + 600 * 1e-2)) == 3 * 6.02, "as many as fit"
+
+
+def test_what_one_model_bills_beyond_its_limit_holds_for_that_model_alone(tmp_path: Path) -> None:
+    def reply(body: Body) -> Body:
+        beyond = 2000 if body["model"] == "thinks" else 0
+        return {**answer(body), "usage": {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25 + beyond}}
+
+    with ChatServer(model=None, reply=reply) as server:
+        asked = recipe(server, prompts_file(tmp_path, range(10)), budget=0.9)
+        models = [("thinks", {"prompt": 1.0, "completion": 10.0}), ("plain", {"prompt": 1.0, "completion": 1000.0})]
+        teachers = [OneOfTeachers(**{**asdict(asked.teacher), "model": name, "price": price}) for name, price in models]
+        assert generate(Run(tmp_path / "run"), replace(asked, teachers=teachers), Silent()).samples == 20
+        with Journal(tmp_path / "run/generate/journal.jsonl", writable=False) as journal:
+            budget = Budget([journal], {}, 0.9)
+            sources = [Source(name, name, TeacherConfig(model=name), price_of(PRICE)) for name in ("thinks", "plain", "think")]
+            changed = replace(sources[0], identity="thinks@v2+0a1b2c3d")
+            assert [budget.overrun(one) > 30 for one in (*sources, changed)] == [True, False, False, True]
 
 
 def test_a_dry_run_and_a_probe_change_nothing_that_a_later_run_does(tmp_path: Path) -> None:
@@ -404,10 +386,20 @@ def test_a_damaged_estimate_ends_nothing(tmp_path: Path, written: str) -> None:
         assert generate(Run(tmp_path / "run"), asked, Silent()).samples == 3
 
 
-@pytest.mark.parametrize("beside", BESIDE)
-def test_what_is_paid_for_again_is_what_it_costs(tmp_path: Path, beside: Body) -> None:
-    with ChatServer(reply=with_usage(beside)) as server:
-        asked = priced(recipe(server, prompts_file(tmp_path, range(40))))
+@pytest.mark.parametrize(
+    ("beside", "settings", "price"),
+    [
+        *((beside, {}, PRICE) for beside in BESIDE),
+        ({}, {"batch": True}, PRICE),
+        ({}, {"samples": 2, "samples_per_request": 2}, {"prompt": 0.1, "completion": 0.4, "request": 0.1}),
+    ],
+)
+def test_what_is_paid_for_again_is_what_it_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: Body, settings: Body, price: Body
+) -> None:
+    monkeypatch.setattr(batches, "FIRST_PAUSE_SECONDS", 0.01)
+    with BatchServer(reply=with_usage(beside)) as server:
+        asked = priced(recipe(server, prompts_file(tmp_path, range(40)), **settings), price)
         once = generate(Run(tmp_path / "run"), asked, Silent()).spent_usd
         changed = replace(asked, generate=replace(asked.generate, temperature=0.5))
         both = generate(Run(tmp_path / "run"), changed, notes := Notes()).spent_usd

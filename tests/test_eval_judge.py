@@ -19,12 +19,13 @@ from test_judge import says
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.journal.storage import Hold, Journal, request_key
+from seqdistill.judges import judging_cap
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import JudgeConfig, Recipe, TeacherConfig
 from seqdistill.records import Prompt, write_jsonl
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.answers import Answer
-from seqdistill.stages.evaluate.judging import Pair, _family, _spent_by_others, found_by, next_labels
+from seqdistill.stages.evaluate.judging import Pair, _family, found_by, next_labels
 from seqdistill.stages.evaluate.stage import evaluate
 from seqdistill.stages.evaluate.verification import verify
 from seqdistill.tasks.rubrics import Rubric
@@ -130,18 +131,30 @@ def test_an_endpoint_that_takes_no_form_gets_none_and_older_judgements_are_not_p
         assert len(server.requests) == 2 * PROMPTS
 
 
-def test_what_the_judge_s_model_cost_as_a_teacher_is_not_in_its_budget(tmp_path: Path) -> None:
-    with Journal(tmp_path / "journal.jsonl") as journal:
+def test_what_the_judge_s_model_cost_as_a_teacher_is_not_in_its_budget_and_what_filter_s_cost_is(tmp_path: Path) -> None:
+    run, config = Run(tmp_path), JudgeConfig(model="m", budget=5.0)
+
+    def spent() -> tuple[float, float]:
+        own = judging_cap(run, journal, config)
+        assert own is not None
+        return own.paid_usd + journal.spending.paid_usd, own.held_usd + journal.spending.held_usd
+
+    with Journal(run.file("filter", "journal.jsonl")) as journal:
+        request = Request("p0:teacher:0", [{"role": "user", "content": "p0"}], 20)  # named as the sample that it judges
+        journal.append("m", [(request_key(request, "m"), request, Completion(request.id, "a"))], usd=[32.0])
+        assert spent() == (32.0, 0.0)
+    with Journal(run.file("eval", "journal.jsonl")) as journal:
         for name, usd in (("p0:teacher", 2.0), ("p0:judge:student first", 0.25)):
             request = Request(name, [{"role": "user", "content": name}], 20)
             journal.append("m", [(request_key(request, "m"), request, Completion(name, "a"))], usd=[usd])
         for model, name, usd in (("m", "p1:teacher", 8.0), ("m", "p1:judge:student first", 0.5), ("m", "", 0.5)):
             journal.hold(model, 1, Hold(usd, 10, 10, request=name))  # lost; the last as an older version kept it
-        journal.hold('other "m"', 1, Hold(16.0, 10, 10, request='p1:"\\é":judge:x'))
-        assert _spent_by_others(journal, "m") == 2.0 + 8.0 + 16.0
-    with Journal(tmp_path / "journal.jsonl", writable=False) as journal:
-        assert _spent_by_others(journal, "m") == 2.0 + 8.0 + 16.0
-        assert {hold.request for hold in journal.spending.holds.values()} >= {"p1:teacher", 'p1:"\\é":judge:x'}
+        journal.hold('other "m"', 1, Hold(16.0, 10, 10, request='p1:"\\é":judge:teacher first'))
+        assert spent() == (32.25, 17.0), "another judge's too: the budget is what judging costs in this run"
+    with Journal(run.file("eval", "journal.jsonl"), writable=False) as journal:
+        assert spent() == (32.25, 17.0)
+    with Journal(run.file("filter", "journal.jsonl"), writable=False) as journal:
+        assert spent() == (32.25, 17.0)
 
 
 def test_the_judges_budget_is_a_cap_and_a_larger_one_resumes(run: Run, tmp_path: Path, tiny_model: Path) -> None:

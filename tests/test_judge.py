@@ -284,11 +284,21 @@ def test_a_budget_is_never_broken_and_judging_goes_on_with_a_larger_one(budget: 
         assert len(judged.scores) == 60
 
 
+def test_what_the_judge_s_endpoint_bills_is_reported_also_where_no_price_is_configured(tmp_path: Path) -> None:
+    def billed(body: Body) -> Body:
+        return {**says(by_length)(body), "usage": {**usage(200, 20), "cost": 0.02}}
+
+    with ChatServer(model="judge", reply=billed) as server:
+        assert ask(server, tmp_path / "billed", samples_of("a", "bb")).usd == pytest.approx(0.04)
+    with ChatServer(model="judge", reply=says(by_length)) as server:
+        assert ask(server, tmp_path / "plain", samples_of("a", "bb")).usd is None
+
+
 def test_a_budget_that_uncounted_replies_use_up_says_so(tmp_path: Path) -> None:
     def uncounted(body: Body) -> Body:
         return {**says(by_length)(body), "usage": {}}
 
-    said = r"0\.0000 USD are paid, up to 0\.0\d+ USD more may be billed .* in this stage"
+    said = r"of its 0\.02 USD in this run 0\.0000 USD are paid, up to 0\.0\d+ USD more may be billed"
     with ChatServer(lambda _, body: Wire(200, uncounted(body))) as server, pytest.raises(Incomplete, match=said):
         ask(server, tmp_path, samples_of(*"abcdefgh"), price={"prompt": 1.0, "completion": 10.0}, budget=0.02)
 

@@ -18,7 +18,8 @@ from seqdistill.engines.models import identity
 from seqdistill.errors import SeqdistillError
 from seqdistill.journal import batches
 from seqdistill.journal.asking import Asker
-from seqdistill.journal.budget import Source, price_of, prompt_bound, spending
+from seqdistill.journal.budget import Source, prompt_bound, spending
+from seqdistill.journal.prices import price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Silent
 from seqdistill.recipe.tables import ModelConfig

@@ -194,6 +194,47 @@ def test_an_error_of_any_shape_is_read(text: bytes, error: str | None) -> None:
             (9, 5, 8, 1, 1),
             False,
         ),
+        (  # new-api before Claude
+            {
+                "prompt_tokens": 180,
+                "completion_tokens": 20,
+                "total_tokens": 200,
+                "prompt_tokens_details": {"cached_tokens": 30, "cached_creation_tokens": 50},
+                "claude_cache_creation_5_m_tokens": 30,
+                "claude_cache_creation_1_h_tokens": 20,
+                "usage_semantic": "openai",
+                "input_tokens": 0,
+                "output_tokens": 0,
+            },
+            (180, 20, 30, 50, 20),
+            False,
+        ),
+        (  # an older one, which counts as Claude does
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 20,
+                "total_tokens": 120,
+                "prompt_tokens_details": {"cached_tokens": 30, "cached_creation_tokens": 50},
+                "usage_semantic": "anthropic",
+            },
+            (180, 20, 30, 50),
+            False,
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "total_tokens": 5014,
+                "prompt_tokens_details": {"cached_tokens": 5000},
+            },
+            (5009, 5, 5000),
+            False,
+        ),
+        (
+            {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "input_tokens": 9, "output_tokens": 5},
+            (9, 5, 0),
+            False,
+        ),
     ],
 )
 def test_tokens_that_are_not_reported_may_be_billed_and_are_never_negative(
@@ -229,6 +270,17 @@ def test_what_an_endpoint_says_that_it_bills_is_read(reported: Body, billed: flo
     assert said(text).billed_usd == pytest.approx(billed), "the second choice was not requested, and is billed"
 
 
+@pytest.mark.parametrize(
+    ("header", "in_usage", "billed"),
+    [("0.0042", {}, 0.0042), ("0.0042", {"cost": 0.5}, 0.5), ("None", {}, None), ("", {}, None)],
+)
+def test_what_litellm_says_that_it_bills_is_read_from_its_header(header: str, in_usage: Body, billed: float | None) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 5, **in_usage}
+    reply = {"choices": [{"message": {"content": word}} for word in ("a", "b")], "usage": usage}
+    with ChatServer(lambda *_: Wire(200, reply, {"x-litellm-response-cost": header})) as server:
+        assert answers_of(server, count=1)["p0"].billed_usd == pytest.approx(billed)
+
+
 @pytest.mark.parametrize("place", [{"x_groq": {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}}, {}])
 def test_tokens_that_are_reported_beside_the_reply_or_in_its_choice_are_counted(place: Body) -> None:
     usage = {} if place else {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}
@@ -253,6 +305,25 @@ def test_another_model_than_was_requested_is_noted_once(served: Any, noted: bool
         completions = answers_of(server, count=5, on_note=notes.append)
     assert {one.error for one in completions.values()} == {None}
     assert [served in note for note in notes] == ([True] if noted else [])
+
+
+@pytest.mark.parametrize(
+    ("requested", "served", "noted"),
+    [
+        ({}, "priority", True),
+        ({"service_tier": "flex"}, "default", True),
+        ({"service_tier": "flex"}, "flex", False),
+        ({"service_tier": "auto"}, "default", False),
+        ({}, "on_demand", False),
+        ({}, None, False),
+        ({}, ["priority"], False),
+    ],
+)
+def test_another_tier_of_service_than_was_requested_is_noted_once(requested: Body, served: Any, noted: bool) -> None:
+    notes: list[str] = []
+    with ChatServer(reply=lambda body: {**answer(body), "service_tier": served}) as server:
+        answers_of(server, count=3, on_note=notes.append, options=requested)
+    assert ["the service tier" in note for note in notes] == ([True] if noted else [])
 
 
 LONG = "how many words are in this " * 200  # 1,200

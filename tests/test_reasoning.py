@@ -20,6 +20,13 @@ SPLIT = [  # text, answer, reasoning
     ("[THINK]hm[/THINK]yes", "yes", "hm"),
     ("◁think▷hm◁/think▷yes", "yes", "hm"),
     ("<seed:think>hm</seed:think>yes", "yes", "hm"),
+    ("<mm:think>hm</mm:think>yes", "yes", "hm"),
+    ("hm</mm:think>\n\nyes", "yes", "hm"),
+    ("<think:opensource>\nhm\n</think:opensource>\nyes", "yes", "hm"),
+    ("<ifm|think_fast>hm</ifm|think_fast>yes", "yes", "hm"),
+    ("hm<|think:end|>yes", "yes", "hm"),
+    ("<|plamo:begin_think:plamo|>hm<|plamo:end_think:plamo|>yes", "yes", "hm"),
+    ("<|inner_prefix|>hm<|inner_suffix|>yes", "yes", "hm"),
     ("<|begin_of_thought|>hm<|end_of_thought|>\n\n<|begin_of_solution|>yes<|end_of_solution|>", "yes", "hm"),
     ("<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>yes<|END_RESPONSE|>", "yes", "hm"),
     ("<think>hm</think><response>yes</response>", "yes", "hm"),
@@ -228,6 +235,7 @@ def test_reasoning_tokens_that_are_not_among_the_completion_s_are_counted_beside
         *[(word, "error") for word in ("abort", "error", "insufficient_system_resource", "cancelled")],
         *[(word, "stop") for word in ("StopSequence", "EndOfText", "<|im_end|>", "<|endoftext|>", "end_of_message")],
         *[(word, "length") for word in ("length_capped", "out_of_tokens", "max_context_length")],
+        *[(word, "length") for word in ("max_output", "pause_turn")],  # MiniMax, Anthropic
         *[(word, "content_filter") for word in ("MODEL_ARMOR", "LANGUAGE")],  # Gemini
         *[(word, "error") for word in ("UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "interrupted")],
         *[(word, "error") for word in ("function_call_filter: MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE")],  # Gemini

@@ -98,7 +98,7 @@ def _refused(sent: Mapping[str, Any], param: str | None, message: str, reason: s
     named = (
         [param]
         if param is not None
-        else [name for name in DROPPABLE if _names(message, name.replace("_", "[_ ]"), re.IGNORECASE)]
+        else [name for name in DROPPABLE if _names(message.lower(), name) or _names(message.lower(), name.replace("_", " "))]
     )
     if re.search(r"\bboth\b", message) and "temperature" in named and "top_p" in sent:
         return "top_p"
@@ -123,8 +123,9 @@ def _name(param: Any) -> str | None:
     return next((part for part in parts if part != "body"), None)
 
 
-def _names(message: str, name: str, flags: re.RegexFlag = re.NOFLAG) -> bool:
-    return re.search(rf"(?<![\w-]){name}(?![\w-])", message, flags) is not None
+def _names(message: str, name: str) -> bool:
+    """Whether a message has a field's name as a word of its own."""
+    return re.search(rf"(?<![\w-]){name}(?![\w-])", message) is not None
 
 
 def _folded(messages: list[Message]) -> list[Message]:

@@ -8,7 +8,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from seqdistill.engines import Pace, Request
@@ -18,7 +18,7 @@ from seqdistill.engines.pace import Throttle, retry_after
 from seqdistill.engines.refusals import SHOWN, Failure, Who, is_blocked, no_answer, not_json, refusal
 from seqdistill.engines.replies import as_dict, choices_in, error_in, finish_reason, is_error_alone
 from seqdistill.engines.streams import Joined, lines_of
-from seqdistill.engines.usage import usage_of
+from seqdistill.engines.usage import amount, usage_of
 from seqdistill.errors import SeqdistillError
 from seqdistill.recipe.secrets import shown_url
 from seqdistill.records import from_json
@@ -30,6 +30,8 @@ OnChunk = Callable[[dict[str, Any]], None]  # receives each chunk of a streamed 
 WHOLE_ANSWER_SECONDS = 10.0  # how long the rest of a stream is waited for, once every choice has ended
 ADAPTABLE = ("http 400", "http 403", "http 404", "http 422")  # refusals that may be about a field
 LONG_PROMPT_TOKENS = 500  # in shorter ones a wrong count is no sign
+BILL_HEADER = "x-litellm-response-cost"  # USD: https://docs.litellm.ai/docs/proxy/response_headers
+USUAL_TIERS = ("auto", "default", "standard", "standard_only", "on_demand")  # OpenAI's, Anthropic's, Groq's words for one price
 CUT_SHORT = 0.9  # of max_tokens: some servers stop a little before it
 _WITHOUT_SPACES = re.compile(r"[\u3040-\u9fff\uf900-\ufaff]")  # Chinese and Japanese
 BLOCKED = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"}
@@ -42,6 +44,7 @@ class Reply:
     raw: dict[str, Any]
     first_token_seconds: float | None = None
     blocked: bool = False
+    billed_usd: float | None = None  # in a header
 
 
 @dataclass
@@ -101,7 +104,8 @@ class Endpoint:
                 return await self._streamed(body, on_chunk)
             response = await self.client.post(PATH, cast_to=httpx2.Response, body=body)
             try:
-                return self._read(response.content)
+                reply = self._read(response.content)
+                return replace(reply, billed_usd=amount(response.headers.get(BILL_HEADER)))
             except Failure as failure:
                 failure.hint = _hint(failure, response)
                 raise
@@ -172,6 +176,7 @@ class Endpoint:
         self.away_since = None
         if choices_in(raw) and not is_error_alone(raw):
             self._note_model(raw)
+            self._note_tier(raw)
             return Reply(as_dict(raw), first_token_seconds)
         if is_blocked(as_dict(raw)):
             return Reply({**raw, "choices": [BLOCKED]}, blocked=True)
@@ -184,6 +189,20 @@ class Endpoint:
             self.served.add(served)
             if not _is_same_model(served, self.who.model or ""):
                 self.pace.on_note(f"{self.name}: the replies name the model {served[:80]!r}; requested was {self.who.model!r}")
+
+    def _note_tier(self, reply: Mapping[str, Any]) -> None:
+        """Notes once that an endpoint answers in another tier of service than was requested, whose price may be another.
+
+        A project's own setting decides where none was: https://platform.openai.com/docs/guides/priority-processing
+        """
+        served, requested = reply.get("service_tier"), self.engine.fields.get("service_tier", "auto")
+        if not isinstance(served, str) or served == requested or (requested in USUAL_TIERS and served in USUAL_TIERS):
+            return
+        self._note_once(
+            "tier",
+            f"the replies name the service tier {served[:80]!r}; requested was {requested!r}: the price must be that of the "
+            "tier that answers",
+        )
 
     def _note_cuts(self, requests: Sequence[Request], reply: Reply) -> None:
         """Notes once that a prompt or an answer was cut to the server's context length: Ollama and others do so silently."""

@@ -18,7 +18,7 @@ from seqdistill.engines.live import LiveEndpoints
 from seqdistill.engines.options import DEFAULT_URL, PLACEHOLDER, Address, addresses, check_options, fields_of, without_secrets
 from seqdistill.engines.pace import Throttle
 from seqdistill.engines.refusals import Who
-from seqdistill.engines.replies import chosen, parse_choice, says_end
+from seqdistill.engines.replies import choices_in, chosen, parse_choice, says_end
 from seqdistill.errors import UsageError
 from seqdistill.fences import unfenced
 from seqdistill.recipe.tables import ModelConfig
@@ -145,7 +145,10 @@ class OpenAIEngine:
         return replace(completion, content=unfenced(completion.content)) if request.schema else completion
 
     def _parse_reply(self, request: Request, reply: Reply, seconds: float, number: int) -> Completion:
-        return replace(self.parse(request, reply.raw, seconds, number), first_token_seconds=reply.first_token_seconds)
+        completion = self.parse(request, reply.raw, seconds, number)
+        if completion.billed_usd is None and reply.billed_usd is not None:
+            completion = replace(completion, billed_usd=reply.billed_usd / len(choices_in(reply.raw)))
+        return replace(completion, first_token_seconds=reply.first_token_seconds)
 
     def without_secrets(self, text: str) -> str:
         """What an endpoint said, without the keys, which some repeat."""

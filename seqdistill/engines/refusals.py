@@ -178,62 +178,98 @@ def refusal(
     `proven` is whether this endpoint has answered a request before; `is_page`, whether a web page came: it judges no prompt.
     """
     message = str(error.get("message") or "")
-    text, whole = message[:READ_OF_OTHERS], message[: READ.get(status, READ_OF_OTHERS)]
-    shown = f"{who.endpoint} says {status}: {text}"
     codes = [str(error.get(key) or "").lower() for key in ("code", "type", "status", "reason")]
     further = [json.dumps(error[key])[:2000] for key in ("metadata", "innererror", "details") if error.get(key)]
-    everything = " ".join([*codes, whole, *further])
+    everything = " ".join([*codes, message[: READ.get(status, READ_OF_OTHERS)], *further])
     pause = spoken_pause(everything) if pause is None and status in (*FOR_LOAD, 503) else pause
+    found = _Refusal(who, status, error, message[:READ_OF_OTHERS], codes, everything, pause, proven, is_page)
+    return found.of_prompt() or found.of_account() or found.of_size() or found.for_now() or found.of_request()
 
-    def failure(kind: str = f"http {status}", scope: Scope = "try", **more: Any) -> Failure:
-        return Failure(kind, shown, scope, reply={**error, "message": text}, **more)
 
-    if status in (400, 422) and WRONG_SCHEMA.search(everything):  # LiteLLM calls it a content policy's violation
-        return failure(scope="request", hint="change the schema, or the choices, as the endpoint says")
-    judged = CONTENT_FILTER.search(everything) or any(code in CONTENT_FILTER_CODES for code in codes)
-    if status in JUDGING and judged and not is_page and not OF_THE_ACCOUNT.search(text):
-        return failure("content filter", "request", is_content_filtered=True, may_be_billed=True)  # Azure and xAI bill it
-    if _no_money(status, codes, everything, pause):
-        return failure("no money", "endpoint", hint=TOP_UP)
-    if status == 401 or (not proven and status in (400, 403) and BAD_KEY.search(everything)):
-        return failure(scope="endpoint", hint=f"check the key in the environment variable {who.key_env}")
-    if status == 407:
-        return failure(scope="endpoint", hint="check the proxy that HTTP_PROXY or HTTPS_PROXY names, and its password")
-    if status in (429, 413) and _over_limit(text):
-        return failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
-    if status == 413 or (status in (400, 422, 500) and TOO_LONG.search(everything)):
-        hint = "shorten the prompts, or lower --max-tokens: both count"
-        return failure("too long", "request", hint=hint, may_be_billed=AZURE.search(who.endpoint) is not None)
-    if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, *FOR_LOAD) or status >= 500):
-        wait = f"{who.endpoint} answered {status}: wait {pause / 3600:.1f} hours: {text}"
-        return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
-    if status == 429 and _is_of_a_day(everything, pause):
-        return failure("long wait", "endpoint", hint="run again when that limit is over; nothing that was answered is lost")
-    if status in FOR_LOAD or (status == 402 and pause is not None):
-        return failure(is_rate_limited=True, pause=pause)
-    if status in PERHAPS_BILLED:
-        return failure(is_down=True, may_be_billed=True, pause=pause)
-    if status in DOWN:
-        return failure(
-            is_down=True,
-            is_rate_limited=status != 500,
-            pause=pause,
-            is_loading=status == 503 and STARTING.search(text) is not None,
-        )
-    if status in PASSES or status >= 500:
-        return failure(is_down=status >= 500, pause=pause)
-    if not proven and (status == 404 or (status in (400, 403) and NO_MODEL.search(text))):
-        return failure(scope="endpoint", hint=f"check the model name {who.model!r} and the base URL (it often ends in /v1)")
-    if status == 404:
-        return failure(hint=f"earlier requests worked: is {who.model!r} still served?")
-    if status == 400 and ("failed_generation" in error or REJECTED_ANSWER.search(everything)):
-        return failure("broken off", may_be_billed=True, hint="raise --max-tokens, or simplify the schema")
-    if STREAM_ONLY.search(everything):
-        return failure(scope="request", hint="set stream = true in the model's table (--teacher-stream)")
-    hint = "check [generate] and the model's options against what the endpoint says"
-    if status in (403, 405):
-        hint = f"check the model name {who.model!r}, what the key may do, and the base URL (it often ends in /v1)"
-    return failure(scope="request", hint=hint)
+@dataclass(frozen=True)
+class _Refusal:
+    """An HTTP status outside 2xx with what came with it, read in parts; each part is what the ones before it left."""
+
+    who: Who
+    status: int
+    error: Mapping[str, Any]
+    text: str
+    codes: list[str]
+    everything: str  # codes, text and details
+    pause: float | None
+    proven: bool
+    is_page: bool
+
+    def _failure(self, kind: str = "", scope: Scope = "try", **more: Any) -> Failure:
+        shown = f"{self.who.endpoint} says {self.status}: {self.text}"
+        return Failure(kind or f"http {self.status}", shown, scope, reply={**self.error, "message": self.text}, **more)
+
+    def of_prompt(self) -> Failure | None:
+        """A verdict on what is in the request: its schema, or its prompt."""
+        if self.status in (400, 422) and WRONG_SCHEMA.search(self.everything):  # LiteLLM calls it a content policy's violation
+            return self._failure(scope="request", hint="change the schema, or the choices, as the endpoint says")
+        judged = CONTENT_FILTER.search(self.everything) or any(code in CONTENT_FILTER_CODES for code in self.codes)
+        if self.status in JUDGING and judged and not self.is_page and not OF_THE_ACCOUNT.search(self.text):
+            # Azure and xAI bill it
+            return self._failure("content filter", "request", is_content_filtered=True, may_be_billed=True)
+        return None
+
+    def of_account(self) -> Failure | None:
+        """The account is empty, or the key is wrong."""
+        if _no_money(self.status, self.codes, self.everything, self.pause):
+            return self._failure("no money", "endpoint", hint=TOP_UP)
+        if self.status == 401 or (not self.proven and self.status in (400, 403) and BAD_KEY.search(self.everything)):
+            return self._failure(scope="endpoint", hint=f"check the key in the environment variable {self.who.key_env}")
+        if self.status == 407:
+            hint = "check the proxy that HTTP_PROXY or HTTPS_PROXY names, and its password"
+            return self._failure(scope="endpoint", hint=hint)
+        return None
+
+    def of_size(self) -> Failure | None:
+        """The request is too long, for the model or for a minute's limit."""
+        if self.status in (429, 413) and _over_limit(self.text):
+            return self._failure("over limit", "request", hint="shorten the prompt or lower --max-tokens")
+        if self.status == 413 or (self.status in (400, 422, 500) and TOO_LONG.search(self.everything)):
+            hint = "shorten the prompts, or lower --max-tokens: both count"
+            return self._failure("too long", "request", hint=hint, may_be_billed=AZURE.search(self.who.endpoint) is not None)
+        return None
+
+    def for_now(self) -> Failure | None:
+        """It may pass: the endpoint is busy or down, or a limit is used up."""
+        status, pause = self.status, self.pause
+        if pause is not None and pause > LONGEST_PAUSE_SECONDS and (status in (408, 409, *FOR_LOAD) or status >= 500):
+            wait = f"{self.who.endpoint} answered {status}: wait {pause / 3600:.1f} hours: {self.text}"
+            return Failure("long wait", wait, "endpoint", hint="run again then; nothing that was answered is lost")
+        if status == 429 and _is_of_a_day(self.everything, pause):
+            hint = "run again when that limit is over; nothing that was answered is lost"
+            return self._failure("long wait", "endpoint", hint=hint)
+        if status in FOR_LOAD or (status == 402 and pause is not None):
+            return self._failure(is_rate_limited=True, pause=pause)
+        if status in PERHAPS_BILLED:
+            return self._failure(is_down=True, may_be_billed=True, pause=pause)
+        if status in DOWN:
+            starting = status == 503 and STARTING.search(self.text) is not None
+            return self._failure(is_down=True, is_rate_limited=status != 500, pause=pause, is_loading=starting)
+        if status in PASSES or status >= 500:
+            return self._failure(is_down=status >= 500, pause=pause)
+        return None
+
+    def of_request(self) -> Failure:
+        """The model is not served, or the request is not as the endpoint wants it."""
+        status, model = self.status, self.who.model
+        if not self.proven and (status == 404 or (status in (400, 403) and NO_MODEL.search(self.text))):
+            hint = f"check the model name {model!r} and the base URL (it often ends in /v1)"
+            return self._failure(scope="endpoint", hint=hint)
+        if status == 404:
+            return self._failure(hint=f"earlier requests worked: is {model!r} still served?")
+        if status == 400 and ("failed_generation" in self.error or REJECTED_ANSWER.search(self.everything)):
+            return self._failure("broken off", may_be_billed=True, hint="raise --max-tokens, or simplify the schema")
+        hint = "check [generate] and the model's options against what the endpoint says"
+        if STREAM_ONLY.search(self.everything):
+            hint = "set stream = true in the model's table (--teacher-stream)"
+        elif status in (403, 405):
+            hint = f"check the model name {model!r}, what the key may do, and the base URL (it often ends in /v1)"
+        return self._failure(scope="request", hint=hint)
 
 
 def _no_money(status: int, codes: list[str], everything: str, pause: float | None) -> bool:

@@ -27,7 +27,7 @@ _WORDS = {  # how servers report the end of an answer, in lower case
     "complete completed finish finished done normal",
     "length": "length max_tokens max_length max_new_tokens max_output_tokens max_completion_tokens max_tokens_reached "
     "model_length token_limit limit context_length context_window_exceeded model_context_window_exceeded truncated incomplete "
-    "not_finished max_output_reached length_limit length_capped max_context_length out_of_tokens "
+    "not_finished max_output max_output_reached pause_turn length_limit length_capped max_context_length out_of_tokens "
     "repetition",  # vLLM ended it because it repeats itself
     "content_filter": "content_filter content_filtered safety image_safety recitation blocklist prohibited_content spii "
     "sensitive guardrail_intervened guardrails moderation content_policy error_toxic blocked "

@@ -25,11 +25,12 @@ CACHED_TOKENS = (
     *("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "num_cached_tokens", "cache_read_tokens"),
     *("cacheReadInputTokens", "cachedContentTokenCount", "cachedInputTokens"),
 )
-CACHE_WRITES = (  # a prompt's tokens, too, and dearer: Anthropic, LiteLLM, OpenRouter, Bedrock
+CACHE_WRITES = (  # a prompt's tokens, too, and dearer: Anthropic, LiteLLM, OpenRouter, Bedrock, new-api
     *("cache_creation_input_tokens", "cache_creation_tokens", "cache_write_tokens", "cache_write_input_tokens"),
-    "cacheWriteInputTokens",
+    *("cacheWriteInputTokens", "cached_creation_tokens"),
 )
-CACHE_WRITES_BY_TIME = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")  # Anthropic's, and of those who hand it on
+CACHE_WRITES_5M = ("ephemeral_5m_input_tokens", "claude_cache_creation_5_m_tokens")  # of those, Anthropic's and new-api's
+CACHE_WRITES_1H = ("ephemeral_1h_input_tokens", "claude_cache_creation_1_h_tokens")
 CACHE_BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens")
 REASONING_TOKENS = ("reasoning_tokens", "reasoningTokens", "thoughtsTokenCount")
 DETAILS = (
@@ -59,8 +60,9 @@ def count(tokens: Any) -> int | None:
 
 
 def first_count(facts: Mapping[str, Any], names: Sequence[str]) -> int | None:
-    """The first of these names that has a count."""
-    return next((tokens for name in names if (tokens := count(facts.get(name))) is not None), None)
+    """The first of these names that counts anything, or 0 where all that are there count nothing; None without any."""
+    counts = [tokens for name in names if (tokens := count(facts.get(name))) is not None]
+    return next(filter(None, counts), 0 if counts else None)
 
 
 def usage_of(reply: Mapping[str, Any]) -> Usage:
@@ -68,10 +70,10 @@ def usage_of(reply: Mapping[str, Any]) -> Usage:
     facts = reported(reply) or {}
     details = _with_details(facts)
     prompt, completion, total = (first_count(facts, names) for names in (PROMPT_TOKENS, ANSWER_TOKENS, TOTAL_TOKENS))
-    cached, writes, thoughts = (
-        max(first_count(part, names) or 0 for part in details) for names in (CACHED_TOKENS, CACHE_WRITES, REASONING_TOKENS)
+    cached, writes, writes_5m, writes_1h, thoughts = (
+        max(first_count(part, names) or 0 for part in details)
+        for names in (CACHED_TOKENS, CACHE_WRITES, CACHE_WRITES_5M, CACHE_WRITES_1H, REASONING_TOKENS)
     )
-    writes_5m, writes_1h = (max(count(part.get(name)) or 0 for part in details) for name in CACHE_WRITES_BY_TIME)
     writes = max(writes, writes_5m + writes_1h)
     if completion is None and prompt is not None and total is not None and total >= prompt:
         completion = total - prompt
@@ -88,13 +90,13 @@ def usage_of(reply: Mapping[str, Any]) -> Usage:
     return Usage(prompt, completion, cached, writes, min(writes_1h, writes), hidden, _billed_usd(facts))
 
 
-def _amount(value: Any) -> float | None:
+def amount(value: Any) -> float | None:
     """A reported number, also one written as text; None for what is not one."""
     try:
-        amount = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+        number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
         return None
-    return amount if 0 <= amount < 1e12 else None
+    return number if 0 <= number < 1e12 else None
 
 
 def _billed_usd(facts: Mapping[str, Any]) -> float | None:
@@ -106,11 +108,11 @@ def _billed_usd(facts: Mapping[str, Any]) -> float | None:
     if (ticks := count(facts.get("cost_in_usd_ticks"))) is not None:
         return ticks / 1e10
     cost = facts.get("cost")
-    billed = _amount(cost.get("total_cost") if isinstance(cost, dict) else cost)
+    billed = amount(cost.get("total_cost") if isinstance(cost, dict) else cost)
     if billed is None:
-        return _amount(facts.get("estimated_cost"))
+        return amount(facts.get("estimated_cost"))
     details = facts.get("cost_details")
-    upstream = _amount(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
+    upstream = amount(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
     return billed + (upstream or 0.0 if facts.get("is_byok") is True else 0.0)
 
 
@@ -121,10 +123,15 @@ def _with_details(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _is_cache_beside(facts: Mapping[str, Any], prompt: int, written: int, total: int | None, cache: int) -> bool:
-    """Whether the cache's tokens are not among the prompt's. Anthropic counts them so, and some gateways hand that on."""
-    if not cache or not any(name in facts for name in CACHE_BESIDE):
+    """Whether the cache's tokens are not among the prompt's. Anthropic counts them so, and some gateways hand that on.
+
+    new-api names whose way of counting it is.
+    """
+    if not cache:
         return False
-    return "prompt_tokens" not in facts or cache > prompt or total == prompt + written + cache
+    if total == prompt + written + cache or facts.get("usage_semantic") == "anthropic":
+        return True
+    return any(name in facts for name in CACHE_BESIDE) and ("prompt_tokens" not in facts or cache > prompt)
 
 
 def reported(reply: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -163,6 +170,6 @@ def merged(before: dict[str, Any] | None, now: dict[str, Any] | None) -> dict[st
         new = now.get(name)
         if isinstance(old, dict):
             both[name] = merged(old, new if isinstance(new, dict) else None)
-        elif (_amount(new) or 0) < (_amount(old) or 0):
+        elif (amount(new) or 0) < (amount(old) or 0):
             both[name] = old
     return both

@@ -22,7 +22,8 @@ from seqdistill.export import gguf
 from seqdistill.export.modelfile import Rendered, write_modelfile
 from seqdistill.files import atomic_folder
 from seqdistill.journal.asking import Asker, answers, failures, missing_requests, run_async
-from seqdistill.journal.budget import FREE, Source, spending
+from seqdistill.journal.budget import Source, spending
+from seqdistill.journal.prices import FREE
 from seqdistill.journal.storage import Journal
 from seqdistill.progress import Progress
 from seqdistill.recipe.reading import nearest

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 
 from seqdistill.engines import Answering, Completion, Engine, Pace, Request, neutralised, open_engine
 from seqdistill.errors import UsageError
-from seqdistill.journal.budget import FREE, Budget, Source
+from seqdistill.journal.budget import Budget, Source
+from seqdistill.journal.prices import FREE, TIER_EXAMPLE
 from seqdistill.journal.storage import Hold, Journal, request_key
 from seqdistill.recipe.tables import ModelConfig
 
 SYNC_SECONDS = 1.0
 BILLED_MORE = 1.05  # times the configured price: less is rounding
+LONG_PROMPT_TOKENS = 128_000  # where the first vendors charge more
 
 Result = TypeVar("Result")
 
@@ -53,7 +55,7 @@ class Asker:
         self._endpoints: list[tuple[Source, Engine]] = []  # kept for what they have learnt; they hold nothing while closed
         self._opening = asyncio.Lock()
         self._under_way: dict[str, asyncio.Task[Completion]] = {}  # single requests, by key
-        self._overbilled = set[str]()  # model identities
+        self._noted = set[tuple[str, str]]()  # of which model's cost, by identity, what was said
         self.neutralised: dict[str, list[str]] = {}  # by model identity, of the local models that were opened
 
     async def ask(
@@ -86,7 +88,7 @@ class Asker:
         finally:
             syncing.cancel()
         if missing:
-            raise self.budget.reached()
+            raise self.budget.reached(source)
 
     async def answer(
         self, source: Source, request: Request, on_chunk: Callable[[dict[str, Any]], None] | None = None
@@ -119,7 +121,7 @@ class Asker:
             async with self._opening:  # an engine in this process answers one call at a time
                 completion = next(iter([one async for one in engine.stream([request], meter)]), None)
         if completion is None:
-            raise self.budget.reached()
+            raise self.budget.reached(source)
         self.store(source, [(key, request, completion)])
         await asyncio.to_thread(self.journal.sync)
         return completion
@@ -152,13 +154,13 @@ class Asker:
             self._check_bill(source, [completion for _, _, completion in answered])
 
     def _check_bill(self, source: Source, answered: Sequence[Completion]) -> None:
-        """Says once that an endpoint bills more than the configured price comes to.
+        """Says once what the configured price leaves out: what an endpoint bills beyond it, and longer prompts' own price.
 
         Raises UsageError where that price is 0 and there is a cap: nothing would be held for what is under way.
         """
-        billed = sum(completion.billed_usd or 0.0 for completion in answered)
-        if source.price is None or source.identity in self._overbilled:
+        if source.price is None:
             return
+        billed = sum(completion.billed_usd or 0.0 for completion in answered)
         if billed and source.price == FREE and self.budget.is_capped:
             raise UsageError(
                 f"{source.name}: the endpoint reports a bill of {billed:.6f} USD for an answer, and the configured price is 0",
@@ -166,12 +168,26 @@ class Asker:
             )
         known = sum(source.price.list_usd(completion) for completion in answered)
         if billed > known * BILLED_MORE:
-            self._overbilled.add(source.identity)
             more = f"{billed / known:.1f} times as much as" if known else "which is more than"
-            self.pace.on_note(
-                f"{source.name}: the endpoint reports a bill of {billed:.6f} USD for an answer, {more} the configured price "
-                "comes to; its bill is what counts against the budget: correct the price"
+            self._note_once(
+                source,
+                "bill",
+                f"the endpoint reports a bill of {billed:.6f} USD for an answer, {more} the configured price "
+                "comes to; its bill is what counts against the budget: correct the price",
             )
+        longest = max(completion.prompt_tokens for completion in answered)
+        if longest > LONG_PROMPT_TOKENS and source.price != FREE and not source.price.tiers and not billed:
+            self._note_once(
+                source,
+                "long prompts",
+                f"a prompt has {longest:,} tokens, and some vendors charge more for long ones: if this one does, add to its "
+                f"price {TIER_EXAMPLE}",
+            )
+
+    def _note_once(self, source: Source, what: str, text: str) -> None:
+        if (source.identity, what) not in self._noted:
+            self._noted.add((source.identity, what))
+            self.pace.on_note(f"{source.name}: {text}")
 
     def endpoint(self, source: Source) -> Engine | None:
         """The engine of an endpoint that was used before, with what it has learnt of it."""
@@ -211,7 +227,7 @@ class _Meter:
 
     def hold(self, requests: Sequence[Request]) -> str | None:
         self._budget.unreserve(self._key)
-        hold = self._source.hold(requests, self._budget.overrun)
+        hold = self._budget.bound(self._source, requests)
         return self._journal.hold(self._source.identity, len(requests), hold) if self._budget.fits(hold) else None
 
     def release(self, hold: str) -> None:

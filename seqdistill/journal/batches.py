@@ -20,7 +20,8 @@ from seqdistill.engines.openai_batch import Batch, BatchEndpoint, NotNow
 from seqdistill.errors import SeqdistillError, UsageError
 from seqdistill.files import atomic_write
 from seqdistill.journal.asking import Asker, Missing
-from seqdistill.journal.budget import FREE, Source
+from seqdistill.journal.budget import Source
+from seqdistill.journal.prices import FREE
 from seqdistill.journal.storage import REQUEST_KEYS, Hold, Journal
 from seqdistill.progress import Progress
 from seqdistill.records import read_jsonl, to_line
@@ -172,11 +173,14 @@ class BatchAsking:
 
     def _hold(self, requests: Sequence[Request]) -> str:
         """Holds the upper bound of a batch of requests; returns the hold's name."""
-        each = [self.source.hold([request], self.asker.budget.overrun, batched=True) for request in requests]
+        each = [self._bound(request) for request in requests]
         usd = None if self.source.price is None else sum(one.usd or 0.0 for one in each)
         prompt, completion = sum(one.prompt_tokens for one in each), sum(one.completion_tokens for one in each)
-        whole = Hold(usd, prompt, completion, self.asker.budget.overrun, requests[0].id)
+        whole = Hold(usd, prompt, completion, self.asker.budget.overrun(self.source), requests[0].id)
         return self.asker.journal.hold(self.source.identity, len(requests), whole)
+
+    def _bound(self, request: Request) -> Hold:
+        return self.asker.budget.bound(self.source, [request], batched=True)
 
     async def _settle(self, under_way: OpenBatch) -> None:
         """Whether a batch was made. Without its file, a submission that is still on its way cannot make it any more."""
@@ -197,7 +201,7 @@ class BatchAsking:
             fresh = [(key, request) for key, request in self.wanted.items() if key not in flying]
             payable = self._affordable(fresh)
             if not payable and len(fresh) == len(self.wanted):
-                raise self.asker.budget.reached()
+                raise self.asker.budget.reached(self.source)
             for part in self.endpoint.parts(self._first_of(payable)):
                 await self._submit(part)
 
@@ -223,13 +227,13 @@ class BatchAsking:
         answers = sum(
             1 for _ in islice((row for row in rows if row["model"] == self.source.identity and row.get("hold")), TRIAL)
         )
-        return answers == TRIAL or (answers > 0 and budget.overrun == 1)
+        return answers == TRIAL or (answers > 0 and budget.overrun(self.source) == 1)
 
     def _affordable(self, fresh: Missing) -> Missing:
         """The first requests that fit under the cap together, even if each costs its upper bound."""
         usd, fitting = 0.0, []
         for key, request in fresh:
-            usd += self.source.hold([request], self.asker.budget.overrun, batched=True).usd or 0.0
+            usd += self._bound(request).usd or 0.0
             if not self.asker.budget.fits(Hold(usd, 0, 0)):
                 break
             fitting.append((key, request))
@@ -287,7 +291,7 @@ class BatchAsking:
         contents = [await self.endpoint.content(file) for file in batch.files]
         journal = self.asker.journal
         for key, request, completion in self.endpoint.completions(batch, contents, under_way.requests):
-            bound = self.source.hold([request], self.asker.budget.overrun, batched=True)
+            bound = self._bound(request)
             if key not in journal:
                 self.asker.store(self.source, [(key, request, completion)], settles=None if completion.uncounted else bound)
             if completion.uncounted:  # may have been billed, and nobody knows for how much

@@ -1,101 +1,22 @@
-"""What answers cost, and the hard cap on it: a try is sent only when the upper bound of its cost fits.
+"""The hard cap on what a run spends: a try is sent only when the upper bound of its cost fits.
 
-The cap is the run's: it counts what all journals of the run hold, whatever stage, teacher or setting it was paid for. Prices
-are the recipe's; it knows none itself.
+The cap is the run's: it counts what all journals of the run hold, whatever stage, teacher or setting it was paid for. What
+answers cost is `prices`'.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
+from seqdistill.journal.prices import FREE, Price, billed_by_call, known_usd
 from seqdistill.journal.storage import Hold, Journal, completion_of
 from seqdistill.progress import Progress
-from seqdistill.recipe.reading import nearest
 from seqdistill.recipe.tables import ModelConfig
 from seqdistill.runs import STAGES, Run
-
-PRICE_KEYS = ("prompt", "cached_prompt", "cache_write", "cache_write_1h", "completion", "batch", "request")
-BATCH_SHARE = 0.5  # of the price, where the recipe does not say
-# Of the prompt's price, where the recipe does not say: https://docs.claude.com/en/docs/build-with-claude/prompt-caching#pricing
-CACHE_WRITE, CACHE_WRITE_1H = 1.25, 2.0
-
-
-# Options that are billed by the call, which no count of tokens shows: https://platform.openai.com/docs/pricing#built-in-tools
-BILLED_BY_CALL = ("web_search_options",)
-
-
-@dataclass(frozen=True)
-class Price:
-    """USD per million tokens, but for `batch` and `request`."""
-
-    prompt: float
-    completion: float
-    cached_prompt: float
-    batch: float = BATCH_SHARE  # the share of these prices that a Batch endpoint takes
-    cache_write: float | None = None  # prompt tokens that are put into the cache; None: CACHE_WRITE times `prompt`
-    cache_write_1h: float | None = None  # the same for an hour; None: CACHE_WRITE_1H times `prompt`
-    request: float | None = None  # USD a request, beside its tokens; None: not known, and taken to be nothing
-
-    def usd(self, completion: Completion) -> float:
-        """What one answer cost: at these prices, or what the endpoint says that it bills, if that is more.
-
-        Also at a price of 0: self-hosted servers report no bill.
-        """
-        return max(self.list_usd(completion), completion.billed_usd or 0.0)
-
-    def list_usd(self, completion: Completion) -> float:
-        """What one answer costs at these prices. Of several to one request, the fee is with the one that has the prompt."""
-        write, write_1h = self._cache_writes()
-        writes_1h = completion.cache_write_1h_tokens
-        writes = completion.cache_write_tokens - writes_1h
-        fresh = completion.prompt_tokens - completion.cached_tokens - completion.cache_write_tokens
-        written = completion.completion_tokens + completion.hidden_tokens
-        tokens = fresh * self.prompt + completion.cached_tokens * self.cached_prompt + written * self.completion
-        usd = (tokens + writes * write + writes_1h * write_1h) / 1e6 * self._share(completion.batched)
-        return usd + (self.request or 0.0 if completion.prompt_tokens else 0.0)
-
-    def bound(self, prompt_tokens: int, completion_tokens: int, *, batched: bool = False, writes_cache: bool = False) -> float:
-        """The most that a request with these tokens can cost, in USD. `writes_cache`: it may put its prompt into a cache."""
-        writes = self._cache_writes() if writes_cache else (self.cache_write or 0.0, self.cache_write_1h or 0.0)
-        usd = (prompt_tokens * max(self.prompt, self.cached_prompt, *writes) + completion_tokens * self.completion) / 1e6
-        return usd * self._share(batched) + (self.request or 0.0)
-
-    def _cache_writes(self) -> tuple[float, float]:
-        write, write_1h = self.cache_write, self.cache_write_1h
-        return (
-            self.prompt * CACHE_WRITE if write is None else write,
-            self.prompt * CACHE_WRITE_1H if write_1h is None else write_1h,
-        )
-
-    def _share(self, batched: bool) -> float:
-        return self.batch if batched else 1.0
-
-
-FREE = Price(0.0, 0.0, 0.0)  # one's own model
-
-
-def price_of(table: Mapping[str, Any], owner: str = "teacher") -> Price | None:
-    """The price in the `price` table of a recipe's [teacher] or [judge]; None for an empty one.
-
-    Raises UsageError for a wrong key or value.
-    """
-    if not table:
-        return None
-    for key, value in table.items():
-        if key not in PRICE_KEYS or isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
-            raise UsageError(
-                f"[{owner}.price] {key} = {value!r}: not a price{'' if key in PRICE_KEYS else nearest(key, PRICE_KEYS)}",
-                f"USD per million tokens (batch: a share of them; request: USD a request), under: {', '.join(PRICE_KEYS)}",
-            )
-    if "prompt" not in table or "completion" not in table:
-        raise UsageError(f"[{owner}.price] needs both prompt and completion", "price = { prompt = 0.10, completion = 0.40 }")
-    known = {key: float(value) for key, value in table.items()}
-    return Price(**{"cached_prompt": known["prompt"], **known})
 
 
 @dataclass(frozen=True)
@@ -121,25 +42,17 @@ class Source:
 
     def cost(self, completion: Completion) -> float | None:
         """What one answer cost in USD; None where an endpoint's price is not known, and it does not report what it bills."""
-        if self.price is None:
-            return 0.0 if self.is_free else completion.billed_usd
-        return self.price.usd(completion)
+        return 0.0 if self.is_free else known_usd(self.price, [completion])
+
+    def is_same_model(self, identity: str) -> bool:
+        """Whether an identity is this model's, perhaps with other options or of another revision."""
+        name = self.config.model or self.identity
+        return identity == self.identity or (identity.startswith(name) and identity[len(name) :][:1] in ("", "@", "+"))
 
     @property
     def is_free(self) -> bool:
         """Whether it runs in this process, and has no price."""
         return self.price is None and self.config.engine != "openai"
-
-
-def typical(completions: Sequence[Completion]) -> Completion:
-    """A completion with the mean of what some cost: their tokens, and what their endpoint says that it bills."""
-    return Completion(
-        "",
-        prompt_tokens=round(fmean(one.prompt_tokens for one in completions)),
-        completion_tokens=round(fmean(one.completion_tokens for one in completions)),
-        hidden_tokens=round(fmean(one.hidden_tokens for one in completions)),
-        billed_usd=fmean(one.billed_usd or 0.0 for one in completions),
-    )
 
 
 def prompt_bound(request: Request) -> int:
@@ -150,6 +63,15 @@ def prompt_bound(request: Request) -> int:
     )  # some endpoints show it to the model, and bill it
 
 
+@dataclass(frozen=True)
+class OwnCap:
+    """A cap on what one kind of work costs in the whole run: judging. The stage's journal is where it pays now."""
+
+    usd: float
+    paid_usd: float = 0.0  # for that work in other journals, less what the stage's holds of other work
+    held_usd: float = 0.0  # the same of what may be billed
+
+
 class Budget:
     """What the journals of a run say was spent, and what may still be."""
 
@@ -158,13 +80,13 @@ class Budget:
         journals: Sequence[Journal],
         prices: Mapping[str, Price | None],
         cap_usd: float | None = None,
-        own_cap_usd: float | None = None,
+        own_cap: OwnCap | None = None,
     ) -> None:
         """`prices` are by model identity; what an older journal holds without its cost is taken at today's.
 
-        `own_cap_usd` caps the first journal alone.
+        `own_cap` is of the work that is paid for in the first journal.
         """
-        self.cap_usd, self.own_cap_usd = cap_usd, own_cap_usd
+        self.cap_usd, self._own_cap = cap_usd, own_cap
         self._journals = journals
         self._prices = {model: price for model, price in prices.items() if price is not None}
         self._aside: dict[str, float] = {}  # USD, by the key of the request it is for
@@ -178,7 +100,7 @@ class Budget:
     @property
     def is_capped(self) -> bool:
         """Whether any cap limits what is spent."""
-        return not (self.cap_usd is None and self.own_cap_usd is None)
+        return not (self.cap_usd is None and self._own_cap is None)
 
     @property
     def paid_usd(self) -> float:
@@ -190,21 +112,26 @@ class Budget:
         """The upper bound of what is under way, or may have been billed without an answer."""
         return sum(journal.spending.held_usd for journal in self._journals) + self._older_held_usd
 
-    @property
-    def overrun(self) -> float:
-        """The most that an answer cost over its upper bound; 1 where none did."""
-        return max(journal.spending.overrun for journal in self._journals)
+    def overrun(self, source: Source) -> float:
+        """The most that an answer of a model cost over its upper bound, whatever its options were; 1 where none did."""
+        known = [item for journal in self._journals for item in journal.spending.overruns.items()]
+        return max((times for identity, times in known if source.is_same_model(identity)), default=1.0)
+
+    def bound(self, source: Source, requests: Sequence[Request], *, batched: bool = False) -> Hold:
+        """The upper bound of one try of requests that are sent as one, by what the model's answers were seen to cost."""
+        return source.hold(requests, self.overrun(source), batched=batched)
 
     def fits(self, hold: Hold) -> bool:
         """Whether a try can be sent within the caps."""
-        usd, own = (hold.usd or 0.0) + sum(self._aside.values()), self._journals[0].spending
-        return all(
-            cap is None or spent + usd <= cap * (1 + 1e-12)
-            for cap, spent in (
-                (self.cap_usd, self.paid_usd + self.held_usd),
-                (self.own_cap_usd, own.paid_usd + own.held_usd),
-            )
-        )
+        usd = (hold.usd or 0.0) + sum(self._aside.values())
+        caps = [(self.cap_usd, self.paid_usd + self.held_usd)]
+        caps += [(self._own_cap.usd, sum(self._own_spent(self._own_cap)))] if self._own_cap else []
+        return all(cap is None or spent + usd <= cap * (1 + 1e-12) for cap, spent in caps)
+
+    def _own_spent(self, own: OwnCap) -> tuple[float, float]:
+        """What was paid for the work that has a cap of its own, and what may be billed for it."""
+        here = self._journals[0].spending
+        return own.paid_usd + here.paid_usd, own.held_usd + here.held_usd
 
     @contextmanager
     def reserve(self, holds: Mapping[str, Hold]) -> Iterator[bool]:
@@ -227,17 +154,18 @@ class Budget:
         """What was spent, in words: what was paid, and apart from it what may have been billed."""
         return _spent(self.paid_usd, self.held_usd)
 
-    def reached(self) -> Incomplete:
-        """The error for a next request that could break a cap: the one that has less left."""
-        own = self._journals[0].spending
+    def reached(self, source: Source) -> Incomplete:
+        """The error for a next request to a model that could break a cap: the one that has less left."""
         left = float("inf") if self.cap_usd is None else self.cap_usd - self.paid_usd - self.held_usd
-        if self.own_cap_usd is not None and self.own_cap_usd - own.paid_usd - own.held_usd < left:
+        own = self._own_cap
+        if own is not None and own.usd - sum(spent := self._own_spent(own)) < left:
             return Incomplete(
-                f"the judge's budget is reached: {_spent(own.paid_usd, own.held_usd)} in this stage, and "
+                f"the judge's budget is reached: of its {own.usd:g} USD in this run {_spent(*spent)}, and "
                 "the next request could go over it",
                 "raise --judge-budget and run again; what was answered is kept",
             )
-        over = f" (the endpoint bills up to {self.overrun:.1f} times what max_tokens allows)" if self.overrun > 1 else ""
+        overrun = self.overrun(source)
+        over = f" ({source.name} bills up to {overrun:.1f} times what max_tokens allows)" if overrun > 1 else ""
         return Incomplete(
             f"the budget of {self.cap_usd:g} USD is reached: {self.spent()}, and the next request could go over it{over}",
             "raise --budget and run again; what was answered is kept",
@@ -301,27 +229,32 @@ def spending(
     cap_usd: float | None,
     progress: Progress,
     *,
-    own_cap_usd: float | None = None,
+    own_cap: OwnCap | None = None,
     note_spent: bool = True,
 ) -> Iterator[Budget]:
     """The budget of a stage whose journal is open, over all journals of the run. One process at a time spends in a run.
 
-    `own_cap_usd` caps this journal alone. A stage that spent something says at its end what the run has spent in all, unless
-    its result does (`note_spent`). Raises UsageError for a cap while the price of an endpoint is not known.
+    `own_cap` is of the work that is paid for in this journal. A stage that spent something says at its end what the run has
+    spent in all, unless its result does (`note_spent`). Raises UsageError for a cap while what an endpoint costs is not known.
     """
-    capped = cap_usd is not None or own_cap_usd is not None
+    capped = cap_usd is not None or own_cap is not None
     unknown = next((one for one in sources if one.price is None and one.config.engine == "openai"), None)
     if capped and unknown is not None:
         raise UsageError(
             f"a budget needs the price of {unknown.name}",
             "add to its table: price = { prompt = 0.10, completion = 0.40 }, both 0 for a server of your own",
         )
-    for source in sources if capped else ():
-        fields = source.config.options.keys() | source.config.body.keys()
-        if source.price and source.price.request is None and (option := next((o for o in BILLED_BY_CALL if o in fields), None)):
+    for source in sources:
+        by_call = billed_by_call(source.config) if source.price and source.price.request is None else None
+        if by_call and capped:
             raise UsageError(
-                f"{source.name}: {option} is billed by the call, and a budget needs to know how much",
+                f"{source.name}: {by_call} is billed by the call, and a budget needs to know how much",
                 "add the fee of one call in USD to its price: price = { ..., request = 0.025 }; 0 where there is none",
+            )
+        if by_call:
+            progress.note(
+                f"{source.name}: {by_call} is billed by the call, which the price leaves out: what is reported as paid is too "
+                "low; add the fee of one call in USD: price = { ..., request = 0.025 }"
             )
     with ExitStack() as stack:
         if any(source.price not in (None, FREE) for source in sources):
@@ -331,7 +264,7 @@ def spending(
             path = run.file(stage, "journal.jsonl")
             if path != journal.path and path.is_file():
                 journals.append(stack.enter_context(Journal(path, writable=False)))
-        budget = Budget(journals, {source.identity: source.price for source in sources}, cap_usd, own_cap_usd)
+        budget = Budget(journals, {source.identity: source.price for source in sources}, cap_usd, own_cap)
         if budget.from_older_usd:
             note = f"answers kept by an older version have no recorded cost: {budget.from_older_usd:.4f} USD at today's price"
             progress.note(note)

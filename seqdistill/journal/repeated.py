@@ -2,20 +2,27 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from seqdistill.engines import Request
-from seqdistill.journal.budget import FREE, Source, typical
+from seqdistill.journal.budget import Source
+from seqdistill.journal.prices import FREE
 from seqdistill.journal.storage import Journal, completion_of, request_key
 
 
 def cost_of_repeats(
-    journal: Journal, wanted: Iterable[tuple[Source, Request]], place: Callable[[str], Hashable] = lambda name: name
+    journal: Journal,
+    wanted: Iterable[tuple[Source, Request]],
+    place: Callable[[str], Hashable] = lambda name: name,
+    *,
+    batched: bool = False,
 ) -> str | None:
     """What it costs to request again what this run paid for under other settings, in words; None where nothing is.
 
-    `place` is what a request's id and an earlier one's have in common. Extrapolated from the answers that they have,
-    each model's from its own.
+    `place` is what a request's id and an earlier one's have in common; `batched`, whether they go out in batches. Extrapolated
+    from the answers that they have, each model's from its own.
     """
     if not len(journal):
         return None
@@ -29,23 +36,24 @@ def cost_of_repeats(
             if key not in journal:
                 missing.append((place(request.id), source))
     places, names = {where for where, _ in missing}, {source.name for source in sources.values()}
-    known = [
-        (where, _owner(row, sources, names), completion_of(row, ""))
-        for row in (journal.rows() if missing else ())
-        if row.get("paid", True) and row["key"] not in today and (where := place(row["id"])) in places
-    ]
-    answered = Counter((where, owner) for where, owner, _ in known)
-    again: list[tuple[Source, str]] = []  # with who answered before
+    prices = {source.identity: source.price for _, source in missing if source.price}
+    answered = Counter[tuple[Hashable, str]]()  # by place and by who answered
+    costs: dict[tuple[str, str], list[float]] = {}  # USD an answer, by who answered and by whose price
+    for row in journal.rows() if missing else ():
+        if row.get("paid", True) and row["key"] not in today and (where := place(row["id"])) in places:
+            owner, completion = _owner(row, sources, names), replace(completion_of(row, ""), batched=batched)
+            answered[where, owner] += 1
+            for identity, price in prices.items():
+                costs.setdefault((owner, identity), []).append(price.usd(completion))
+    usd, again = 0.0, 0
     for where, source in missing:
         before = next((owner for owner in (source.identity, source.name, "") if answered[where, owner]), None)
         if before is not None:
             answered[where, before] -= 1
-            again.append((source, before))
+            usd, again = usd + fmean(costs[before, source.identity]), again + 1
     if not again:
         return None
-    each = {owner: typical([one for _, other, one in known if other == owner]) for owner in {owner for _, owner in again}}
-    usd = sum(source.price.usd(each[owner]) for source, owner in again if source.price)
-    return f"{len(again)} requests were answered before under other settings, and are paid for again: about {usd:.4f} USD"
+    return f"{again} requests were answered before under other settings, and are paid for again: about {usd:.4f} USD"
 
 
 def _owner(row: Mapping[str, Any], sources: Mapping[str, Source], names: Iterable[str]) -> str:

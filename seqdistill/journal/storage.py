@@ -81,7 +81,8 @@ class Spending:
     held_usd: float = 0.0  # in `holds`
     holds: dict[str, Hold] = field(default_factory=dict)  # neither settled nor released, by name
     unpriced: int = 0  # completions that this run paid for while no price was known
-    overrun: float = 1.0  # the most that answers cost, over their hold: more than 1 where tokens beyond max_tokens are billed
+    # By model identity, the most that answers cost over their hold: more than 1 where tokens beyond max_tokens are billed
+    overruns: dict[str, float] = field(default_factory=dict)
 
     def hold(self, name: str, hold: Hold) -> None:
         """A try is to be sent."""
@@ -100,7 +101,7 @@ class Spending:
         self.paid_usd += paid
         self.unpriced += sum(usd is None for usd in costs)
         if hold and (bound := self.release(hold)) and bound.usd:
-            self.overrun = max(self.overrun, paid / bound.usd * bound.factor)
+            self.overruns[bound.model] = max(self.overruns.get(bound.model, 1.0), paid / bound.usd * bound.factor)
 
 
 class Journal:

@@ -19,7 +19,8 @@ from seqdistill.engines.models import identity
 from seqdistill.engines.options import addresses, check_options, fields_of
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import Asker, run_async
-from seqdistill.journal.budget import FREE, Budget, Source, price_of
+from seqdistill.journal.budget import Budget, Source
+from seqdistill.journal.prices import FREE, price_of
 from seqdistill.journal.storage import Journal, completion_of
 from seqdistill.progress import Progress, Silent
 from seqdistill.recipe.remembered import generated_with

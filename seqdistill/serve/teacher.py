@@ -42,7 +42,7 @@ class Teacher:
         """The most that these requests can cost; None where no price is known."""
         if self._source.price is None:
             return 0.0 if self._source.is_free else None
-        return sum(self._source.hold([one], self._asker.budget.overrun).usd or 0.0 for one in requests)
+        return sum(self._asker.budget.bound(self._source, [one]).usd or 0.0 for one in requests)
 
     async def answer(
         self, requests: list[Request], on_text: OnText | None = None, stored: Stored | None = None
@@ -54,7 +54,7 @@ class Teacher:
         """
         with self._room(requests) as has_room:
             if not has_room:
-                raise TeacherFailed(503, "budget_reached", self._asker.budget.reached().message)
+                raise TeacherFailed(503, "budget_reached", self._asker.budget.reached(self._source).message)
             completions = await self._completions(requests, on_text, stored)
         for one in completions:
             if one.error is not None:
@@ -114,7 +114,7 @@ class Teacher:
         several = requests if len(requests) > 1 else []
         missing = missing_requests(self._asker.journal, self._source.identity, several)
         budget = self._asker.budget
-        return budget.reserve({key: self._source.hold([one], budget.overrun) for key, one in missing})
+        return budget.reserve({key: budget.bound(self._source, [one]) for key, one in missing})
 
     async def finish(self, seconds: float) -> None:
         """Waits for what is under way, which is paid, at most this long."""

@@ -8,7 +8,7 @@ from seqdistill.recipe.tables.setting import key
 ENGINES = ("openai", "vllm", "transformers")
 PRICE = (
     "USD per million tokens: prompt, completion, cached_prompt, cache_write, cache_write_1h; batch: a share of them; "
-    "request: USD a request"
+    "request: USD a request; tiers: [{ above = 200000, prompt, completion ... }] for longer prompts"
 )
 
 

@@ -15,7 +15,8 @@ from seqdistill.engines.chat_templates import with_own_template
 from seqdistill.engines.models import identity
 from seqdistill.engines.transformers_local import BATCH_SIZE
 from seqdistill.errors import UsageError
-from seqdistill.journal.budget import FREE, Price, Source, price_of
+from seqdistill.journal.budget import Source
+from seqdistill.journal.prices import FREE, Price, price_of
 from seqdistill.recipe.tables import ModelConfig, Recipe
 from seqdistill.records import Message, Prompt
 from seqdistill.runs import Run

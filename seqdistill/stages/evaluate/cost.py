@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from seqdistill.engines import Completion
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
-from seqdistill.journal.budget import Budget, Price, price_of
+from seqdistill.journal.budget import Budget
+from seqdistill.journal.prices import Price, price_of
 from seqdistill.journal.storage import Journal
 from seqdistill.recipe.tables import EvalConfig, Recipe
 from seqdistill.runs import Run

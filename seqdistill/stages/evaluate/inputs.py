@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.journal.budget import price_of
+from seqdistill.journal.prices import price_of
 from seqdistill.metrics import Measure, default_metric, measures
 from seqdistill.metrics.own import own_metric, split_name
 from seqdistill.progress import Progress, Silent

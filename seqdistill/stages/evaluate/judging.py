@@ -20,10 +20,11 @@ from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import Asker, run_async
-from seqdistill.journal.budget import Price, Source, price_of, spending
+from seqdistill.journal.budget import Source, spending
+from seqdistill.journal.prices import Price, known_usd, price_of
 from seqdistill.journal.storage import Journal, request_key
+from seqdistill.judges import JUDGEMENT, judgements, judging_cap
 from seqdistill.judges import judge_settings as settings_of
-from seqdistill.judges import judgements
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import JudgeConfig, Recipe
 from seqdistill.records import Prompt, conversation_text, file_sha256, read_jsonl
@@ -56,7 +57,7 @@ class Pair:
         prompt = self.student.prompt
         both = (self.student.text, self.teacher.text)
         first, second = both if student_first else both[::-1]
-        name = f"{prompt.id}:judge:{'student' if student_first else 'teacher'} first"
+        name = prompt.id + JUDGEMENT[0 if student_first else 1]
         return Request(name, rubric.messages(_values(prompt, first, second), name), config.max_tokens, schema=schema)
 
 
@@ -154,8 +155,8 @@ def judge_pairs(
         return {"reason": "there are no answers of the teacher to compare with"}, []
     source = Source(f"judge {config.model}", identity(config), config, price_of(config.price, "judge"))
     with Journal(run.file("eval", "journal.jsonl")) as journal:
-        own = None if config.budget is None else config.budget + _spent_by_others(journal, source.identity)
-        with spending(run, journal, [source], recipe.generate.budget, progress, own_cap_usd=own) as budget:
+        own = judging_cap(run, journal, config)
+        with spending(run, journal, [source], recipe.generate.budget, progress, own_cap=own) as budget:
             asker = Asker(journal, budget, Pace(config.concurrency, on_note=progress.note, capped=budget.is_capped))
             progress.start("prompting the judge", 2 * len(differing), "answers")
             try:
@@ -197,7 +198,7 @@ def numbers_of(
     labels = {row["id"]: LABELS[row["label"]] for row in rows if row["label"] is not None}
     choices = [row["choices"] if row["requests"] else ("tie", "tie") for row in rows]
     said = [both for row in rows for both in zip(row["choices"], row["requests"], strict=True)]
-    usd = None if price is None else sum(price.usd(reply) for reply in replies)
+    usd = known_usd(price, replies) if replies or price is None else 0.0
     return {
         "usd": None if usd is None else round(usd, 6),
         "failed": sum(key is None for _, key in said),
@@ -205,22 +206,6 @@ def numbers_of(
         "same": sum(not row["requests"] for row in rows),
         **found_by(pairs, choices, labels),
     }
-
-
-def _spent_by_others(journal: Journal, judge: str) -> float:
-    """What of the journal is not the judge's, paid or held: its own budget does not count it.
-
-    The same model may be the teacher, too: a judgement's id says that it is one. A hold without one is the judge's.
-    """
-
-    def is_judgement(model: str, request: str) -> bool:
-        return model == judge and (":judge:" in request or not request)
-
-    mine = sum(
-        row.get("usd") or 0.0 for row in journal.rows() if is_judgement(row["model"], row["id"]) and row.get("paid", True)
-    )
-    held = sum(hold.usd or 0.0 for hold in journal.spending.holds.values() if not is_judgement(hold.model, hold.request))
-    return max(0.0, journal.spending.paid_usd - mine) + held
 
 
 async def _ask(

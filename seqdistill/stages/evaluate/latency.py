@@ -11,7 +11,8 @@ from typing import Any
 
 from seqdistill.engines import Completion, Request
 from seqdistill.journal.asking import Asker, failures, missing_requests
-from seqdistill.journal.budget import FREE, Source
+from seqdistill.journal.budget import Source
+from seqdistill.journal.prices import FREE
 from seqdistill.journal.storage import Journal, request_key
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import EvalConfig

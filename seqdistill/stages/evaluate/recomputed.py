@@ -12,7 +12,7 @@ from typing import Any
 
 from seqdistill.engines import Completion, Request
 from seqdistill.errors import SeqdistillError
-from seqdistill.journal.budget import FREE, Price
+from seqdistill.journal.prices import FREE, written_price
 from seqdistill.journal.storage import Journal, completion_of
 from seqdistill.recipe.tables import EvalConfig, ModelConfig
 from seqdistill.records import fingerprint, read_jsonl, request_seed
@@ -300,7 +300,7 @@ def _unjournalled(written: Written, replies: Replies) -> Problems:
 def _measured(written: Written, journal: Journal, replies: Replies, role: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """One model's usage and times, and those of its cost's inputs that follow from them."""
     facts = written.scores["models"][role]
-    price = Price(**facts["price"]) if facts.get("price") else None
+    price = written_price(facts.get("price"))
     contestant = Contestant(
         role, facts["called"], facts["phrase"], ModelConfig(engine=facts["engine"]), facts["identity"], price=price
     )
@@ -376,7 +376,7 @@ def _judge(written: Written, replies: Replies, judge: Mapping[str, Any]) -> Prob
             read += [reply.completion] if reply else []
     if not pairs:
         return
-    price = Price(**judge["price"]) if judge["price"] else None
+    price = written_price(judge["price"])
     if place := difference({"judge": numbers_of(pairs, rows, read, price)}, {"judge": judge}):
         yield written.file("scores.json"), f"does not follow from judgements.jsonl: {place}"
 

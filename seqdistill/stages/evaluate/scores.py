@@ -12,7 +12,7 @@ from typing import Any
 
 from seqdistill.engines.loading import neutralised_settings
 from seqdistill.engines.transformers_local import BATCH_SIZE
-from seqdistill.journal.budget import FREE
+from seqdistill.journal.prices import FREE
 from seqdistill.metrics import Measure
 from seqdistill.metrics.text import chrf_signature
 from seqdistill.recipe.tables import EvalConfig, ModelConfig, Recipe

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 from statistics import fmean
 
-from seqdistill.engines import Completion
-from seqdistill.journal.budget import typical
+from seqdistill.engines import PROMPT_COUNTS, Completion
+from seqdistill.journal.prices import typical
 from seqdistill.recipe.tables import GenerateConfig
 from seqdistill.records import Message
 from seqdistill.stages.generate.plan import Planned, Repeat, repeats
@@ -131,10 +131,20 @@ class _Usual:
             return 0.0
         usd = 0.0
         for step, share in self._steps(first):
-            prompt = round(_bytes(one) * self.ratio * self.shared[step])
-            answer = replace(self.answers[step], prompt_tokens=prompt, batched=self.batched)
-            usd += share * replace(price, request=(price.request or 0.0) * self.shared[step]).usd(answer)
+            whole = self._request(one, self.answers[step], 1 / self.shared[step])
+            usd += share * price.usd(whole) * self.shared[step]
         return usd
+
+    def _request(self, one: Planned, answer: Completion, samples: float) -> Completion:
+        """All that one request brings: its prompt, as much of it from the cache as is usual, and the answer `samples` times."""
+        prompt = round(_bytes(one) * self.ratio)
+        of_prompt = {name: round(getattr(answer, name) * prompt / (answer.prompt_tokens or 1)) for name in PROMPT_COUNTS}
+        counts = of_prompt | {
+            "prompt_tokens": prompt,
+            "completion_tokens": round(answer.completion_tokens * samples),
+            "hidden_tokens": round(answer.hidden_tokens * samples),
+        }
+        return replace(answer, **counts, billed_usd=(answer.billed_usd or 0.0) * samples, batched=self.batched)
 
 
 def _usual(known: Sequence[Chain], example: Planned, of_all: float | None, config: GenerateConfig) -> _Usual:

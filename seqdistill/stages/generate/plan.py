@@ -13,7 +13,8 @@ from seqdistill.engines.models import identity, teacher_name
 from seqdistill.engines.options import check_options
 from seqdistill.engines.replies import as_dict
 from seqdistill.errors import UsageError
-from seqdistill.journal.budget import Source, price_of
+from seqdistill.journal.budget import Source
+from seqdistill.journal.prices import price_of
 from seqdistill.recipe.tables import GenerateConfig, OneOfTeachers, Recipe, TeacherConfig
 from seqdistill.records import Prompt, request_seed
 from seqdistill.tasks.answer_form import AnswerForm

@@ -12,6 +12,7 @@ from seqdistill.engines import Completion
 from seqdistill.engines.logprob_file import write_logprobs
 from seqdistill.files import atomic_write
 from seqdistill.journal.asking import answer
+from seqdistill.journal.prices import known_usd
 from seqdistill.journal.storage import Journal
 from seqdistill.recipe.tables import GenerateConfig
 from seqdistill.records import Sample, to_line
@@ -80,11 +81,12 @@ def _final(
 
 
 def _count(counts: Counts, planned: Planned, completion: Completion) -> None:
+    """Adds what an answer used; what a failed one may have cost is counted with an answer beside it, or held."""
+    if completion.error is not None:
+        return
     counts.prompt_tokens += completion.prompt_tokens
     counts.completion_tokens += completion.completion_tokens
-    price = planned.teacher.price
-    usd = completion.billed_usd if price is None else price.usd(completion)
-    if usd is not None:
+    if (usd := known_usd(planned.teacher.price, [completion])) is not None:
         counts.usd = (counts.usd or 0.0) + usd
 
 

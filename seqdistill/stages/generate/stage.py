@@ -77,7 +77,8 @@ def generate(run: Run, recipe: Recipe, progress: Progress, check_first: CheckFir
             spending(run, journal, inputs.teachers, recipe.generate.budget, progress, note_spent=False)
         )
         place = places({planned.prompt.id for planned in plan})
-        if again := cost_of_repeats(journal, ((planned.teacher, planned.request) for planned in plan), place):
+        wanted = ((planned.teacher, planned.request) for planned in plan)
+        if again := cost_of_repeats(journal, wanted, place, batched=recipe.generate.batch):
             progress.note(f"generate: {again}")
         outcome = ask_teachers(journal, plan, recipe.generate, budget, progress, others, check_first)
         if error := _keeping_earlier(run, journal, plan, recipe, outcome):

@@ -13,10 +13,11 @@ from seqdistill.engines import Completion, Pace, Request
 from seqdistill.engines.models import identity
 from seqdistill.errors import UsageError
 from seqdistill.journal.asking import Asker, run_async
-from seqdistill.journal.budget import Price, Source, price_of, spending
+from seqdistill.journal.budget import Source, spending
+from seqdistill.journal.prices import Price, known_usd, price_of
 from seqdistill.journal.repeated import cost_of_repeats
 from seqdistill.journal.storage import Journal
-from seqdistill.judges import form_of, judgements
+from seqdistill.judges import form_of, judgements, judging_cap
 from seqdistill.judges import judge_settings as settings_of
 from seqdistill.personal_data import hidden
 from seqdistill.progress import Progress
@@ -36,7 +37,7 @@ class Judged:
     failed: int = 0  # requests that the judge cannot take: too long, refused
     prompt_tokens: int = 0  # of all judgements, the journal's included
     completion_tokens: int = 0
-    usd: float | None = None  # of all judgements at the configured price; None without a price
+    usd: float | None = None  # of all judgements at the configured price, or as billed; None where neither is known
     first_unreadable: str | None = None  # the first unreadable reply, cut short; a model's text
     cut_off: int = 0  # of the unreadable, those that ended at max_tokens
 
@@ -64,7 +65,8 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
     if bare := next((sample for sample in samples if sample.reference is None), None):
         _request(bare, rubric, config, None)  # a rubric that cannot do without a reference: found before anything is paid
     source = Source(config.model or "", identity(config), config, price_of(config.price, "judge"))
-    with spending(run, journal, [source], recipe.generate.budget, progress, own_cap_usd=config.budget) as budget:
+    own = judging_cap(run, journal, config)
+    with spending(run, journal, [source], recipe.generate.budget, progress, own_cap=own) as budget:
         pace = Pace(config.concurrency, on_note=progress.note, capped=budget.is_capped)
         if len(journal):
             schema = form_of(config, rubric)
@@ -80,7 +82,7 @@ def judge(run: Run, recipe: Recipe, journal: Journal, samples: Iterable[Sample],
 async def _judge(
     asker: Asker, source: Source, config: JudgeConfig, rubric: Rubric, samples: Iterable[Sample], progress: Progress
 ) -> Judged:
-    judged = Judged(usd=0.0 if source.price else None)
+    judged = Judged(usd=0.0 if source.price else None)  # also where there is nothing to judge
 
     def requests_of(sample: Sample, schema: dict[str, Any] | None) -> list[Request]:
         return [_request(sample, rubric, config, schema)]
@@ -103,8 +105,8 @@ def _note(judged: Judged, rubric: Rubric, request: Request, completion: Completi
     """Adds one answer, or one failure for good."""
     judged.prompt_tokens += completion.prompt_tokens
     judged.completion_tokens += completion.completion_tokens
-    if judged.usd is not None and price:
-        judged.usd += price.usd(completion)
+    if (usd := known_usd(price, [completion])) is not None:
+        judged.usd = (judged.usd or 0.0) + usd
     score = None if completion.error else rubric.read(completion.content)
     if completion.error:
         judged.failed += 1
