@@ -11,10 +11,19 @@ from chat_server import ChatServer
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 from test_judge import by_length, says
 
+from seqdistill.decisions import Decision, appending, hash_of_text
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import resolve
-from seqdistill.recipe.tables import FilterConfig, JudgeConfig, NearDuplicatesConfig, Recipe, ScoreConfig, SelectConfig
+from seqdistill.recipe.tables import (
+    FilterConfig,
+    JudgeConfig,
+    NearDuplicatesConfig,
+    PersonalDataConfig,
+    Recipe,
+    ScoreConfig,
+    SelectConfig,
+)
 from seqdistill.records import Sample
 from seqdistill.runs import Run
 from seqdistill.stages.filter.stage import filter_samples
@@ -281,6 +290,22 @@ def test_a_judge_reads_answers_that_repeat_each_other_but_equal_ones_once(tmp_pa
         filter_samples(run, Recipe(filter=FilterConfig(score=ScoreConfig(by="judge"), validation=0), judge=judge), Silent())
         assert len(server.requests) == 2
     assert numbers(run) == [2]
+
+
+def test_a_judge_is_not_paid_for_answers_that_go_whatever_it_says(tmp_path: Path) -> None:
+    texts = ["Mail anna@example.org.", "By nobody.", "By the mayor of the town."]
+    rows = [sample("Who won?", text, sample=n) for n, text in enumerate(texts)]
+    run = make_run(tmp_path, rows)
+    with appending(run) as append:
+        append(Decision(rows[1].id, "reject", None, hash_of_text(rows[1].text), "maria", "2026-01-01T00:00:00"))
+    with ChatServer(model="judge", reply=says(by_length)) as server:
+        judge = JudgeConfig(model="judge", engine="openai", base_url=[server.url])
+        config = FilterConfig(
+            score=ScoreConfig(by="judge"), personal_data=PersonalDataConfig(action="drop", phone_regions=[]), validation=0
+        )
+        filter_samples(run, Recipe(filter=config, judge=judge), Silent())
+        assert len(server.requests) == 1
+    assert numbers(run) == [2] and set(rules_of(run).values()) == {"personal_data", "review"}
 
 
 def test_templated_data_is_an_error_before_a_judge_is_paid(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import check_source, load_prompts
 from seqdistill.tasks.templates import PLAIN, load_template
 
+SCORED_TOGETHER = ("vote", "consensus")  # ways to score in which an answer that is dropped counts beside the others
+
 
 @dataclass(frozen=True)
 class FilterResult:
@@ -92,12 +94,13 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         of_groups = drop_test_groups(facts, rejections, groups, config.contamination, read)
         final = facts.hits.keys() | of_groups if config.contamination.action == "drop" else set[int]()
         reviewed = reviewed_rows(decisions, final, facts, config.personal_data, read)
+        voters = rejections.kept(np.arange(len(facts)))
+        drop_personal_data(facts, rejections, config.personal_data)
+        reviewed.reject(rejections)
         if config.score.by == "judge":  # tried out: templated data is an error before the judge is paid for it
             _drop_repetitions(facts, rejections.copy(), order, config, read, progress)
         chooser = Chooser(run, recipe, form, facts.prompts, facts.held_out, read, progress)
-        scored = chooser.score(rejections.kept(np.arange(len(facts))))
-        drop_personal_data(facts, rejections, config.personal_data)
-        reviewed.reject(rejections)
+        scored = chooser.score(voters if config.score.by in SCORED_TOGETHER else rejections.kept(np.arange(len(facts))))
         # Only now: of rows that repeat each other, the best is kept, and none that another rule would drop.
         best_first = scored.best_first(order)
         of_prompt = config.score.by != "none" and config.select.among == "prompt"
