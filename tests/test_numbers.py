@@ -11,6 +11,27 @@ from seqdistill.stages.filter.scoring.answers import extractor
 from seqdistill.stages.filter.scoring.verify import by_number
 
 STATED = [  # text, the number it states in normal form
+    # what stands between the mark and the answer, and other languages' marks
+    ("Therefore, the answer (arabic numerals) is 80.\n\nQ: There are 30 students in a class.", "80"),
+    ("The answer (in dollars) is 42. That took 3 days.", "42"),
+    ("The answer to this problem is $18. She had 3 left.", "18"),
+    ("The answer in simplest form is 3/4. I used 2 rules.", "0.75"),
+    ("The answer, rounded to 2 decimal places, is 3.14. Check: 22/7.", "3.14"),
+    ("**Final Answer (in USD):** 12\n\n3 were left.", "12"),
+    ("The answer is 896 divided by 8 which is 112.", "112"),
+    ("So the answer is \n\nJoe has 40 cars. He sells 8 and gives 16 away. Joe remains with 16.", "16"),
+    ("So the answer is\n\n3 x 68 = 204\n2 x 80 = 160\n\nThe total cost is $364.", "364"),
+    ("The answer is: \n\n12\n\nIt took 3 days.", "12"),
+    ("The answer is: \n\nThe orchard earned $1000 from 200 bags at $5 a bag.", "1000"),
+    ("Die richtige Antwort lautet 12. Es waren 3 Tage.", "12"),
+    ("La réponse finale est 12. Il y avait 3 jours.", "12"),
+    ("La respuesta es 12. Hubo 3 días.", "12"),
+    ("A resposta é 12. Foram 3 dias.", "12"),
+    ("Ответ — 12. Это 3 дня.", "12"),
+    ("উত্তর হল 12। 3 দিন লেগেছে।", "12"),
+    ("సమాధానం 12. 3 రోజులు.", "12"),
+    ("Jibu ni 12. Ilichukua siku 3.", "12"),
+    ("คำตอบคือ 12 ใช้เวลา 3 วัน", "12"),
     ("It costs $1,234.50.", "1234.5"),
     ("5-3 is not v2", "3"),
     ("3.00", "3"),
