@@ -11,6 +11,20 @@ from seqdistill.stages.filter.scoring.answers import extractor
 from seqdistill.stages.filter.scoring.verify import by_number
 
 STATED = [  # text, the number it states in normal form
+    # amounts of money whose full stops group, and repeating decimals
+    ("Giá là 100.000 VND", "100000"),
+    ("Das kostet 1.500 €.", "1500"),
+    ("Harganya Rp 25.000", "25000"),
+    ("₫50.000", "50000"),
+    ("Custa R$ 1.500", "1500"),
+    ("US$ 1.500", "1.5"),
+    ("1.459 €/l", "1.459"),
+    ("1 GBP = 1.185 EUR", "1.185"),
+    ("x = 0.(3)", "1/3"),
+    ("-0,(3)", "-1/3"),
+    ("0.1(6)", "1/6"),
+    (r"\boxed{0.\overline{27}}", "3/11"),
+    ("It is 1.5(3) = 4.5", "4.5"),
     # what stands between the mark and the answer, and other languages' marks
     ("Therefore, the answer (arabic numerals) is 80.\n\nQ: There are 30 students in a class.", "80"),
     ("The answer (in dollars) is 42. That took 3 days.", "42"),
@@ -410,7 +424,8 @@ JUDGED = [  # reference, answer, right: 1 or 0, None where the reference is not 
     (r"\log_2 3", "3", None),
     (r"2\theta", "2", None),
     (r"3\mathbf{i}", "3", None),
-    (r"0.\overline{3}", "0", None),
+    (r"0.\overline{3}", "0", 0),
+    (r"0.\overline{3}", "1/3", 1),
     ("$n=-6,9$", "-6.9", None),
     ("$x=-6, x=2$", "2", None),
     ("$x^{2}-25=0$", "0", None),
