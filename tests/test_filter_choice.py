@@ -320,6 +320,17 @@ def test_templated_data_is_an_error_before_a_judge_is_paid(tmp_path: Path) -> No
         assert not server.requests
 
 
+@pytest.mark.parametrize(
+    ("select", "each", "warns"),
+    [({}, 1, True), ({"keep": "share"}, 1, True), ({"best_n": 4}, 4, True), ({}, 2, False), ({"min_score": 50.0}, 1, False)],
+)
+def test_scores_that_can_reject_nothing_say_so(tmp_path: Path, select: dict[str, Any], each: int, warns: bool) -> None:
+    result = choose(
+        make_run(tmp_path, [row for row in samples(2) if row.sample < each]), score={"by": "reference"}, select=select
+    )
+    assert any("the scores by reference reject nothing" in warning for warning in result.warnings) == warns
+
+
 def test_a_vote_in_which_no_two_samples_agree_says_so(tmp_path: Path) -> None:
     run = make_run(tmp_path, samples())
     (warning,) = choose(run, score={"by": "vote"}).warnings
@@ -383,6 +394,9 @@ def test_bad_settings_are_refused_before_anything_is_read(tmp_path: Path) -> Non
         choose(run, score={"by": "verify"}, verify={"by": "magic"})
     with pytest.raises(UsageError, match=": unknown"):
         choose(run, score={"by": "vote", "extract": "lines"})
+    for by in ("reference", "consensus", "logprob"):
+        with pytest.raises(UsageError, match="there is no lowest score to keep"):
+            choose(run, score={"by": by}, select={"keep": "threshold"})
     for by, finds in (("math", "finds the formula itself"), ("command", "finds the answer itself")):
         with pytest.raises(UsageError, match=finds):
             choose(run, score={"by": "verify", "extract": "boxed"}, verify={"by": by, "command": [sys.executable]})

@@ -366,6 +366,8 @@ def test_the_report_says_how_often_the_teacher_differs_from_references_and_which
         (AnswerForm(), "Rome", "a long reference that only a metric can be compared with", -1),
         (AnswerForm(schema={"type": "object"}), '{"b": 1.0, "a": 2}', '{"a": 2, "b": 1}', 1),
         (AnswerForm(schema={"type": "object"}), "no JSON", '{"a": 2, "b": 1}', 0),
+        (AnswerForm(choices=("A", "B")), "B", "(b)", 1),
+        (AnswerForm(choices=("A", "B")), "B", "C", -1),
         (AnswerForm(choices=("none of the above seven things", "b")), "b", "None of the above seven things", 0),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seqdistill.metrics.classes import label as choice_of
 from seqdistill.metrics.numbers import answer_value, is_equal, reference_value
 from seqdistill.records import Sample
 from seqdistill.stages.filter.checks.words import Ints
@@ -29,11 +30,14 @@ def agreement(sample: Sample, form: AnswerForm) -> int:
     if form.schema and (wanted := read_json(reference)):
         found = read_json(sample.text)
         return AGREES if found and found[1] == wanted[1] else DIFFERS
-    if form.choices or normal(sample.text) == normal(reference):
-        return AGREES if normal(sample.text) == normal(reference) else DIFFERS
-    if (wanted := reference_value(reference)) is not None:
-        found = answer_value(sample.text)
-        return AGREES if found is not None and is_equal(found, wanted) else DIFFERS
+    if form.choices:
+        choice = choice_of(reference, form.choices)
+        return NOT_COMPARED if choice is None else AGREES if choice_of(sample.text, form.choices) == choice else DIFFERS
+    if normal(sample.text) == normal(reference):
+        return AGREES
+    if (number := reference_value(reference)) is not None:
+        said = answer_value(sample.text)
+        return AGREES if said is not None and is_equal(said, number) else DIFFERS
     is_short = all(len(text.split()) <= SHORT for text in (reference, sample.text))
     return DIFFERS if is_short else NOT_COMPARED
 

@@ -100,7 +100,11 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         if config.score.by == "judge":  # tried out: templated data is an error before the judge is paid for it
             _drop_repetitions(facts, rejections.copy(), order, config, read, progress)
         chooser = Chooser(run, recipe, form, facts.prompts, facts.held_out, read, progress)
-        scored = chooser.score(voters if config.score.by in SCORED_TOGETHER else rejections.kept(np.arange(len(facts))))
+        to_score = voters if config.score.by in SCORED_TOGETHER else rejections.kept(np.arange(len(facts)))
+        early_warnings = chooser.without_effect(to_score)
+        for warning in early_warnings:  # before a judge is paid
+            progress.note(f"warning: {warning}")
+        scored = chooser.score(to_score)
         # Only now: of rows that repeat each other, the best is kept, and none that another rule would drop.
         best_first = scored.best_first(order)
         of_prompt = config.score.by != "none" and config.select.among == "prompt"
@@ -119,6 +123,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         warnings = [*warnings_of(facts, rejections), *repetitions, *choice.warnings, *_shared_warnings(shared)]
         for warning in warnings:
             progress.note(f"warning: {warning}")
+        warnings += early_warnings
         _check_something_is_left(rejections, len(facts), samples)
         document = report(facts, rejections, phrases, items, read, config.personal_data.phone_regions) | {
             "warnings": warnings,
