@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from seqdistill.engines.replies import as_dict
+from seqdistill.engines.replies import as_dict, objects
 from seqdistill.records import from_json
-from seqdistill.stages.generate.recorded.chats import objects
 from seqdistill.tasks.messages import continued, has_turns, is_assistant, is_conversation, plain_messages, structured
 
 Row = dict[str, Any]
