@@ -100,20 +100,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         if config.score.by == "judge":  # tried out: templated data is an error before the judge is paid for it
             _drop_repetitions(facts, rejections.copy(), order, config, read, progress)
         chooser = Chooser(run, recipe, form, facts.prompts, facts.held_out, read, progress)
-        to_score = voters if config.score.by in SCORED_TOGETHER else rejections.kept(np.arange(len(facts)))
-        early_warnings = chooser.without_effect(to_score)
-        for warning in early_warnings:  # before a judge is paid
-            progress.note(f"warning: {warning}")
-        scored = chooser.score(to_score)
-        # Only now: of rows that repeat each other, the best is kept, and none that another rule would drop.
-        best_first = scored.best_first(order)
-        of_prompt = config.score.by != "none" and config.select.among == "prompt"
-        _drop_repetitions(facts, rejections, best_first, config, read, progress, within=of_prompt)
-        candidates = rejections.kept(np.arange(len(facts)))
-        choice = _choose(chooser, scored, config, rejections)
-        if of_prompt:  # only a row that is chosen takes the place of another prompt's
-            _drop_repetitions(facts, rejections, best_first, config, read, progress)
-        baselines = chooser.baselines(candidates, rejections.by_row)
+        early_warnings, choice, baselines = _select(chooser, voters, order, facts, rejections, config, read, progress)
         reviewed.keep(rejections, read)
         rejections.settle()
         personal = mask_personal_data(facts, reviewed, config.personal_data, read)
@@ -270,6 +257,36 @@ def test_items(recipe: Recipe, progress: Progress) -> tuple[list[Item], set[str]
     for source in recipe.filter.contamination.against:
         items += items_of(load_prompts(source, PLAIN, None, progress), source)
     return items, groups
+
+
+def _select(
+    chooser: Chooser,
+    voters: Ints,
+    order: Ints,
+    facts: Facts,
+    rejections: Rejections,
+    config: FilterConfig,
+    read: Rows,
+    progress: Progress,
+) -> tuple[list[str], Choice, dict[str, set[int]]]:
+    """Scores the rows, rejects those that repeat a better one and those that are not chosen.
+
+    Returns the warnings already shown, the choice and the baselines. Repetitions are dropped after the scoring: of rows that
+    repeat each other, the best is kept, and none that another rule would drop.
+    """
+    to_score = voters if config.score.by in SCORED_TOGETHER else rejections.kept(voters)
+    early_warnings = chooser.without_effect(to_score)
+    for warning in early_warnings:  # before a judge is paid
+        progress.note(f"warning: {warning}")
+    scored = chooser.score(to_score)
+    best_first = scored.best_first(order)
+    of_prompt = config.score.by != "none" and config.select.among == "prompt"
+    _drop_repetitions(facts, rejections, best_first, config, read, progress, within=of_prompt)
+    candidates = rejections.kept(voters)
+    choice = _choose(chooser, scored, config, rejections)
+    if of_prompt:  # only a row that is chosen takes the place of another prompt's
+        _drop_repetitions(facts, rejections, best_first, config, read, progress)
+    return early_warnings, choice, chooser.baselines(candidates, rejections.by_row)
 
 
 def _drop_repetitions(
