@@ -11,10 +11,19 @@ from chat_server import ChatServer
 from filter_runs import filtered, kept_ids, make_run, rows_of, rules_of, sample
 from test_judge import by_length, says
 
+from seqdistill.decisions import Decision, appending, hash_of_text
 from seqdistill.errors import Incomplete, SeqdistillError, UsageError
 from seqdistill.progress import Silent
 from seqdistill.recipe.reading import resolve
-from seqdistill.recipe.tables import FilterConfig, JudgeConfig, NearDuplicatesConfig, Recipe, ScoreConfig, SelectConfig
+from seqdistill.recipe.tables import (
+    FilterConfig,
+    JudgeConfig,
+    NearDuplicatesConfig,
+    PersonalDataConfig,
+    Recipe,
+    ScoreConfig,
+    SelectConfig,
+)
 from seqdistill.records import Sample
 from seqdistill.runs import Run
 from seqdistill.stages.filter.stage import filter_samples
@@ -283,6 +292,22 @@ def test_a_judge_reads_answers_that_repeat_each_other_but_equal_ones_once(tmp_pa
     assert numbers(run) == [2]
 
 
+def test_a_judge_is_not_paid_for_answers_that_go_whatever_it_says(tmp_path: Path) -> None:
+    texts = ["Mail anna@example.org.", "By nobody.", "By the mayor of the town."]
+    rows = [sample("Who won?", text, sample=n) for n, text in enumerate(texts)]
+    run = make_run(tmp_path, rows)
+    with appending(run) as append:
+        append(Decision(rows[1].id, "reject", None, hash_of_text(rows[1].text), "maria", "2026-01-01T00:00:00"))
+    with ChatServer(model="judge", reply=says(by_length)) as server:
+        judge = JudgeConfig(model="judge", engine="openai", base_url=[server.url])
+        config = FilterConfig(
+            score=ScoreConfig(by="judge"), personal_data=PersonalDataConfig(action="drop", phone_regions=[]), validation=0
+        )
+        filter_samples(run, Recipe(filter=config, judge=judge), Silent())
+        assert len(server.requests) == 1
+    assert numbers(run) == [2] and set(rules_of(run).values()) == {"personal_data", "review"}
+
+
 def test_templated_data_is_an_error_before_a_judge_is_paid(tmp_path: Path) -> None:
     run = make_run(
         tmp_path,
@@ -293,6 +318,17 @@ def test_templated_data_is_an_error_before_a_judge_is_paid(tmp_path: Path) -> No
         with pytest.raises(SeqdistillError, match="129 of 130 rows"):
             filter_samples(run, Recipe(filter=FilterConfig(score=ScoreConfig(by="judge")), judge=judge), Silent())
         assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("select", "each", "warns"),
+    [({}, 1, True), ({"keep": "share"}, 1, True), ({"best_n": 4}, 4, True), ({}, 2, False), ({"min_score": 50.0}, 1, False)],
+)
+def test_scores_that_can_reject_nothing_say_so(tmp_path: Path, select: dict[str, Any], each: int, warns: bool) -> None:
+    result = choose(
+        make_run(tmp_path, [row for row in samples(2) if row.sample < each]), score={"by": "reference"}, select=select
+    )
+    assert any("the scores by reference reject nothing" in warning for warning in result.warnings) == warns
 
 
 def test_a_vote_in_which_no_two_samples_agree_says_so(tmp_path: Path) -> None:
@@ -358,6 +394,9 @@ def test_bad_settings_are_refused_before_anything_is_read(tmp_path: Path) -> Non
         choose(run, score={"by": "verify"}, verify={"by": "magic"})
     with pytest.raises(UsageError, match=": unknown"):
         choose(run, score={"by": "vote", "extract": "lines"})
+    for by in ("reference", "consensus", "logprob"):
+        with pytest.raises(UsageError, match="there is no lowest score to keep"):
+            choose(run, score={"by": by}, select={"keep": "threshold"})
     for by, finds in (("math", "finds the formula itself"), ("command", "finds the answer itself")):
         with pytest.raises(UsageError, match=finds):
             choose(run, score={"by": "verify", "extract": "boxed"}, verify={"by": by, "command": [sys.executable]})

@@ -250,11 +250,31 @@ def every(text: str, step: int) -> str:
             "Which is NOT a source of atmospheric carbon? (A) Respiration (B) Photosynthesis (C) Rotting (D) Fossil fuels",
         ),
         ("下列说法正确的是（ ）。\nA、需要光\nB、不需要水", "下列说法正确的是（ ）。A. 不需要水 B. 需要光"),
+        ("Which is true?\nA. salt melts ice\nB. iron floats", "Which is true?\nA. iron floats\nB. salt melts ice"),
+        ("What is the capital of France?", "Answer in one word. What is the capital of France? Be quick."),
     ],
 )
 def test_an_item_is_found_without_its_options_its_signature_or_with_words_between(test: str, row: str) -> None:
     index = ItemIndex(items_of([prompt(0, test)], "t"), ContaminationConfig())
     assert [hit.row for hit in look(index, [row, "What is the capital of the country to the north of this one?"])] == [0]
+
+
+@pytest.mark.parametrize(
+    ("tests", "row"),
+    [
+        (["How many seeds did they plant?"], "How many seeds did they plant in each of the beds?"),
+        (["Which of the following is a true statement?"], "Which of the following is a true statement about tests?"),
+        (["Which is true?\nA. salt melts ice\nB. iron floats"], "Which is false?\nA. iron floats\nB. salt melts ice"),
+        (["Complete the sequence of brackets: { [ ( ) ]"], "Complete the sequence of brackets: ( [ { } )"),
+        (  # one gram of each item is its own, the others are of all
+            [f"How many kids did she play with on {day}?" for day in ("Monday", "Friday", "Sunday", "Tuesday", "Saturday")],
+            "How many more kids did she play with on Monday than on Tuesday?",
+        ),
+    ],
+)
+def test_a_short_item_is_not_found_in_another_task_with_some_of_its_words(tests: list[str], row: str) -> None:
+    index = ItemIndex(items_of([prompt(n, text) for n, text in enumerate(tests)], "t"), ContaminationConfig())
+    assert look(index, [row]) == []
 
 
 @pytest.mark.parametrize(

@@ -333,6 +333,7 @@ def test_other_marks_and_characters_of_no_width_do_not_count(text: str, other: s
         (("Is it freezing at -4 degrees?", "Yes"), ("Is it freezing at 4 degrees?", "Yes")),
         (("Negate: a && !b", "!a || b"), ("Negate: !a && b", "a || !b")),
         (("Write as a tree: (a + b) * c", "((a + b) * c)"), ("Write as a tree: a + (b * c)", "(a + (b * c))")),
+        (("Close the brackets: { ( [ ] )", "}"), ("Close the brackets: ( { [ ] }", ")")),
         ((f"{NEWS}, at 12 m and 5 m.", "It was so at 12 m."), (f"{NEWS}, at -12 m and -5 m.", "It was so at -12 m.")),
     ],
 )

@@ -131,6 +131,17 @@ def test_a_decision_on_another_answer_or_an_unknown_row_is_left_out_and_counted(
     assert isinstance(reported, dict) and (reported["stale"], reported["unknown"]) == (1, 1)
 
 
+@pytest.mark.parametrize(("before", "after"), [("annotate", "mask"), ("mask", "annotate"), ("mask", "drop")])
+def test_a_decision_holds_when_personal_data_is_masked_later_or_no_longer(tmp_path: Path, before: str, after: str) -> None:
+    run = make_run(tmp_path, rows())
+    filtered(run, personal_data={"action": before}, **PLAIN)
+    with Review(run, "maria") as session:
+        view = session.select("all", "", "Anna,")
+        session.decide(session.screen(view["view"], 0, 1)["rows"][0]["number"], "reject", None, view["view"])
+    result = filtered(run, personal_data={"action": after}, **PLAIN)
+    assert rows()[1].id not in kept_ids(run) and result.review["stale"] == 0
+
+
 def test_nobody_accepts_a_test_item_whatever_rule_took_it(tmp_path: Path) -> None:
     item = "The road to the old mill is closed from Monday to Friday for repairs."
     test = tmp_path / "test.jsonl"

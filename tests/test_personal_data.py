@@ -195,6 +195,9 @@ def negatives() -> list[str]:
         "Bestellnummer: 0151 23456789, Kundennr. 0151 23456789, Auftrags-Nr.: 0151 23456789",
         "numéro de commande : 0612345678, número de pedido: 0612345678, 订单号：0612345678, 注文番号: 0312345678",
         "aws_access_key_id = AKIAIOSFODNN7EXAMPLE, sk-proj-xxxxxxxxxxxxxxxxxxxx1234",
+        "Cell. 2011;146(6):833-847. doi: 10.1016/j.cell.2011.11.012, 10.1016/j.cell.2020.05.0261",
+        "scp -r results user@server-b.example.com:~/results and rsync bob@host.example.org:/srv/data",
+        "Library book 3598899323053411, discard 213176828496175 pages",
         "Keep the pH 7.35-7.45 6.8-7.0 in cell 1 2 3 4 5 6 7.",
         "Sold by mobile: 1 200 000, by text lengths 128 256 512 1024, text: 128 256 512 1024.",
         "Phone sales 2019 2020 2021; phone: 2019/2020/2021; contact angle 10 20 30 40.",
@@ -306,6 +309,21 @@ def test_numbers_dates_hashes_and_code_are_left_alone() -> None:
     assert len(texts) >= 200
     wrong = [(text, text[f.start : f.end]) for text in texts for f in find(text)]
     assert len(wrong) <= 0.01 * len(texts), wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("Fax: 345-899-3560x4587", "phone", "+13458993560"),
+        ("Desk: +1-903-140-4508x769", "phone", "+19031404508"),
+        ("Please block card no 213175197796454", "card", "213175197796454"),
+        ("my credit card number is 3598899323053410?", "card", "3598899323053410"),
+        ("Meine Kreditkarte: 180016070420458", "card", "180016070420458"),
+        ("Mail anna@server-b.example.com: it is free.", "email", "anna@server-b.example.com"),
+    ],
+)
+def test_a_word_before_it_or_an_extension_behind_it_tells_what_a_number_is(text: str, kind: str, value: str) -> None:
+    assert [(found.kind, found.value) for found in find(text)] == [(kind, value)]
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ A process of its own because sympy can neither be interrupted within one large p
 import json
 import re
 import sys
-from fractions import Fraction
 from typing import Any
 
 from seqdistill.metrics.numbers import answer_value, boxed, has_alternatives, tagged, whole_number
+from seqdistill.metrics.numerals import repeating_as_fractions
 
 _COMMAND = re.compile(r"\\(?:(?:text|begin|end)\s*\{[^}]*\}|[a-zA-Z]+|.)")  # \frac, \text{ cm}, \begin{pmatrix}, \{
 _WORD = re.compile(r"[^\W\d_]{2}")
@@ -17,7 +17,6 @@ _STATED = re.compile(r"(?:\banswer\s+is\b|\banswer\s*:|####|答案是|=)\s*\**\s
 _LATEX = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _ROOT = re.compile(r"√\s?(?:\(([^()]{1,40})\)|(\w{1,20}))")
 _DOLLARS = re.compile(r"\\\$\s?(?=[\d.])")  # an amount of money: \$18.90
-_PERIOD = re.compile(r"(?P<whole>\d{0,9})\.(?P<first>\d{0,9})\\overline\s?\{(?P<period>\d{1,9})\}")  # 0.1\overline{6}
 _SPELLED = {"−": "-", "∞": r"\infty ", r"\varnothing": r"\emptyset", "∅": r"\emptyset"}
 _IN_BASE = re.compile(r"(?P<digits>[\dA-F]{1,40})(?:_\{?(?P<base>\d{1,2})\}?)?")  # 1010_2
 _WORDS = re.compile(r"(?:\\(?:text|textbf|mathrm|mbox)\s?\{)?\s*(?P<words>[^\W\d_](?:[^\W\d_]| ){1,39})\s*\}?\.?")
@@ -71,7 +70,7 @@ def delimited(text: str) -> str:
     for written, meant in _SPELLED.items():
         text = text.replace(written, meant)
     text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2]}}}", _DOLLARS.sub("", text))
-    text = _PERIOD.sub(_fraction, text)
+    text = repeating_as_fractions(text)
     if _LATEX.search(text):
         return text
     stated = _STATED.split(text)[-1].strip().rstrip(".").strip(" *")
@@ -79,13 +78,6 @@ def delimited(text: str) -> str:
         if part and not _WORD.search(_COMMAND.sub("", part)):
             return f"${part.removeprefix('+')}$"
     return text
-
-
-def _fraction(match: re.Match[str]) -> str:
-    first, period = match["first"], match["period"]
-    value = Fraction(int(match["whole"] or "0")) + Fraction(int(first or "0"), 10 ** len(first))
-    value += Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(first))
-    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 if __name__ == "__main__":

@@ -26,13 +26,19 @@ from seqdistill.metrics.numerals import (
 
 # --- where the answer is ------------------------------------------------------------------------------------------------------
 
+_QUALIFIED = (  # the answer (in dollars) is, the answer to this question is, the answer, as a fraction, is
+    r"(?:[*\"'`]{0,2}\s?\([^()\n]{1,60}\)|,\s[^,.:;=\n]{1,60},|\s(?:in(?:\s\w+){1,3}?|as\san?(?:\s\w+){1,3}?"
+    r"|(?:to|for)(?:\s\w+){0,3}?\s(?:question|problem|equation|exercise|task|puzzle|riddle)(?:\s\d{1,3}|\sabove)?))?"
+)
 _MARKED = re.compile(
-    r"####|(?:\bthe\s)?(?:\bfinal[\s_])?\b(?:answer|result|solution)\b"
-    r"(?:\s(?:is|(?:should|would|must|will) be|comes (?:out )?to|equals)\b(?!\snot\b)|\s?=|[*\"'`]{0,2}\s?:)"
+    rf"####|(?:\bthe\s)?(?:\bfinal[\s_])?\b(?:answer|result|solution)\b{_QUALIFIED}"
+    r"(?:\s(?:is|(?:should|would|must|will)(?:\sthen)? be|comes (?:out )?to|equals)\b(?!\snot\b)|\s?=|[*\"'`]{0,2}\s?:)"
     r"|(?:\A|(?<=\n))[ \t]{0,3}(?:\#{1,6}|\*\*|__)\s?(?:the\s)?(?:final\s|correct\s)?answer(?=[*_ \t]{0,9}\n)"
-    r"|答案?(?:是|为|為|:|：)|答えは|答え\s?[:：]|คำตอบ(?:คือ|:)|\bréponse\s?:|\b(?:die\s)?antwort(?:\sist\b|\s?:)|\brespuesta(?:\ses\b|\s?:)"
-    r"|\b(?:ответ|resposta|risposta|antwoord|odpowiedź|cevap|jawaban|đáp án|svar|vastaus)\s?:"
-    r"|(?:उत्तर|উত্তর|الجواب|الإجابة|정답|답)\s?(?::|：|은|는)",
+    r"|答案?(?:是|为|為|:|：)|答えは|答え\s?[:：]|ค(?:ำ|ํา)ตอบ(?:คือ|:)|\bantwort(?:\s(?:ist|lautet|wäre)\b|\s?:)"
+    r"|\b(?:réponse|respuesta|risposta|resposta)(?:\s(?:final[ea]?|correct[ea]|corretta|exacte))?(?:\s(?:est|es|è|é)\b|\s?:)"
+    r"|\b(?:ответ|antwoord|odpowiedź|cevap|jawaban(?:nya)?|đáp (?:án|số)|svar(?:et)?|vastaus|jibu)"
+    r"(?:\s(?:is|to|adalah|là|är|er|on|ni)\b|\s?[:—–])|\bcevap(?=\s\d)"
+    r"|(?:उत्तर|উত্তর|సమాధానం|الجواب|الإجابة|정답|답)(?:\s?(?::|：|은|는|হল|হলো|هو|هي)|(?=\s\d))",
     re.IGNORECASE,
 )
 _NOTE = re.compile(
@@ -61,7 +67,7 @@ _HOW = re.compile(
     r"\s?(?:found|obtained|calculated|computed|determined|derived|given|the (?:sum|product|difference|total))\b", re.IGNORECASE
 )
 _NAME = re.compile(r"[\s*_]{0,9}[^\W\d_]{2,20} (?:no\.? |number |#)?", re.IGNORECASE)  # Room 12
-_LIST = re.compile(r"[\s*_]{0,9}\n[\s*_]{0,9}1[.)](?=[ \t]+\S)")
+_LIST = re.compile(r"[\s*_:]{0,9}\n[\s*_]{0,9}1[.)](?=[ \t]+\S)")
 _CLOSING = re.compile(
     r"\b(?:so|thus|hence|therefore|in total|total(?: of| is)?:?|altogether|which (?:makes|gives|leaves))\b|→|⇒|∴"
     r"|\b(?:donc|au total|insgesamt|en total|por lo tanto|итого|поэтому)\b"
@@ -79,7 +85,9 @@ _ASIDE = re.compile(  # 18, since x = 9
 )
 _MEASURED = re.compile(r"[^.!?;:=()\d\n]{0,30}")  # between a number and what explains it
 _CONVERTED = re.compile(r"\(\s?[=≈]")  # 5 kg (= 5000 g)
-_OPERATED = re.compile(r"[\s$]*[-+*/×÷][\s$(]*")
+_OPERATED = re.compile(r"[\s$]*(?:[-+*/×÷]|(?:divided|multiplied) by|times|plus|minus)[\s$(]*")
+_SUM_ON_A_LINE = re.compile(r"\s*:?[ \t]*\n[^\n=]*\d\s?[-+*/×÷x]\s?[$€£]?\d[^\n]*=[^\n]*")
+_ON_THE_NEXT_LINE = re.compile(r"\s*:?[ \t]*\n")
 _IN_WORDS = re.compile(r"\b(?:which|that) (?:is|equals|makes|gives|comes to)\b|\b(?:equals|is equal to|or)\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z|\*)|[。！？।؟]|\n")
 
@@ -155,8 +163,15 @@ def _is_worked(mark: str, above: str, rest: str, first: Numeral) -> bool:
     before = rest[: first.start]
     if _HOW.match(rest) or (_WORDS.search(before) and _PAUSE.search(before)):  # the solution is simple. She sold 48 ...
         return True
+    if (sum_ := _SUM_ON_A_LINE.match(rest)) and any(map(str.isdigit, _NOTE.sub(" ", rest[sum_.end() :]))):
+        return True
     is_heading = mark.rstrip().lower().endswith((":", "：", "answer"))
-    if not is_heading or "final" in mark.lower() or (_NAME.fullmatch(before) and _SENTENCE_END.match(rest, first.end)):
+    is_above = not is_heading and _ON_THE_NEXT_LINE.match(rest) is not None
+    if (
+        not (is_heading or is_above)
+        or "final" in mark.lower()
+        or (_NAME.fullmatch(before) and _SENTENCE_END.match(rest, first.end))
+    ):
         return False
     if _LIST.match(rest):
         return True
@@ -164,7 +179,7 @@ def _is_worked(mark: str, above: str, rest: str, first: Numeral) -> bool:
     if explained := _EXPLAINS.search(behind):
         behind = behind[: explained.start()]
     behind = _NOTE.sub(" ", behind)
-    is_first = "solution" in mark.lower() or not any(map(str.isdigit, above))
+    is_first = is_above or "solution" in mark.lower() or not any(map(str.isdigit, above))
     line, *others = _SENTENCE_END.split(behind)
     later = is_first * sum(bool(_WORDS.search(part)) and any(map(str.isdigit, part)) for part in others)
     if not _WORDS.search(before):  # Solution: 2 subs are 7.50 each ... Answer: 12 apples. That took 3 days.

@@ -102,8 +102,36 @@ _REWRITTEN = (
 )
 
 
+_GROUPED = r"[1-9]\d{0,2}(?:\.\d{3})+(?![\d,]|\.\d)"  # 1.500; in money whose decimals are two or none, a full stop groups
+_MONEY = re.compile(
+    rf"(?:\b(?:Rp\.?|R\$|IDR|VND|COP|CLP|ARS|PYG)|[₫₺₲])\s?{_GROUPED}"
+    rf"|(?<![\d.,])(?<![A-Z]{{3}} = ){_GROUPED}"
+    r"(?=\s?(?:[€₫₺đ]|(?:EUR|[Ee]uros?|VN[DĐ]|[Đđ]ồng|IDR|[Rr]upiah|COP|CLP|ARS|[Pp]esos|[Rr]eais|Kč|Ft"
+    r"|kr|DKK|NOK|SEK|TL|[Ll]ira|HUF|RSD|руб\w*)\b)(?!\s?(?:/|per\b|pro\b|je\b|par\b)))"
+)
+_REPEATING = re.compile(  # 0.1\overline{6}, 0.(3), and where the text is nothing else 0.1(6)
+    r"(?<![\w.,])(?P<whole>\d{0,9})[.,](?P<first>\d{0,9})\\overline\s?\{(?P<line>\d{1,9})\}"
+    r"|(?<![\w.,])0[.,]\((?P<brackets>\d{1,9})\)"
+    r"|\A\s*\$?-?(?P<alone>\d{1,9})[.,](?P<fixed>\d{0,9})\((?P<period>\d{1,9})\)(?=\$?\s*\Z)"
+)
+
+
+def repeating_as_fractions(text: str) -> str:
+    """The text with repeating decimals as LaTeX's fractions: 0.(3) is 1/3."""
+    return _REPEATING.sub(_as_fraction, text) if "(" in text or "overline" in text else text
+
+
+def _as_fraction(match: re.Match[str]) -> str:
+    before, sign, _ = match[0].partition("-")
+    first, period = match["first"] or match["fixed"] or "", match["line"] or match["brackets"] or match["period"]
+    value = Fraction(int(match["whole"] or match["alone"] or "0")) + Fraction(int(first or "0"), 10 ** len(first))
+    value += Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(first))
+    return rf"{before if sign else ''}{sign}\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
 def plain(text: str) -> str:
     """The text with one spelling for what has many: digits of other scripts, superscripts, LaTeX, signs, spaces."""
+    text = repeating_as_fractions(_MONEY.sub(lambda money: re.sub(r"\.(?=\d)", "", money[0]), text))
     if not text.isascii():
         text = _SUPERSCRIPTS.sub(lambda match: "^" + match[0].translate(_PLAIN), text)
         text = re.sub(r"(?<=\d)(?=[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])", " ", text)  # 3½ is not 31/2

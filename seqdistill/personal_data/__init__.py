@@ -130,7 +130,7 @@ _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\
 _EMAIL = re.compile(  # in Latin letters it ends where another script begins: 邮箱anna@example.com联系
     rf"(?:(?<![{_LATIN}])(?<!//)[{_LATIN}]{{1,64}}"
     rf"|(?<![\w.+%/-])(?:[{_UNSPACED}]{{1,30}}|(?:(?![A-Za-z{_UNSPACED}])[\w.+%'-]){{1,64}}))(?:@|%40)"
-    r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+(?:[A-Za-z]{2,24}(?![A-Za-z0-9_-])|[^\W\d_]{2,24}(?![\w-]))(?!:[\w~/.])"
+    r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+(?:[A-Za-z]{2,24}(?![A-Za-z0-9_-])|[^\W\d_]{2,24}(?![\w-]))(?!(?:\.[\w-]{1,63}){0,4}:[\w~/.])"
 )
 _FILE_ENDINGS = ("png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "py", "json", "local")
 
@@ -178,6 +178,11 @@ _ISSUERS = re.compile(
     r"|(?:6011|65\d\d|64[4-9]\d)\d{12}|3(?:0[0-5]|[689]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}|62\d{14,17}|(?:50|5[6-8]"
     r"|6[37])\d{10,17}"
 )
+_CARD_WORD = re.compile(  # after it, a card of an issuer that has gone, or is local
+    r"(?:\b(?:(?:credit|debit|bank|visa|master) ?card|card(?: (?:number|no\.?|num|#))?|cc|kreditkarten?(?:nummer)?|tarjeta"
+    r"|carte(?: bancaire)?|cartão|carta di credito|kaart)|карт[аеуы]|卡号|カード番号)\b(?:\s(?:is|number|no\.?))?\W{0,4}$",
+    re.IGNORECASE,
+)
 _LAST_GROUP = re.compile(r"[ \u00a0-]?[A-Za-z0-9]+$")
 _GROUPINGS = ((4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3), (4, 4, 5), (6, 13))
 
@@ -198,7 +203,8 @@ def _cards(text: str, runs: list[re.Match[str]]) -> Iterator[Finding]:
         groups = re.split(r"[ \u00a0-]", match[0])
         digits = "".join(groups)
         written_so = len(groups) == 1 or tuple(map(len, groups)) in _GROUPINGS
-        if written_so and _ISSUERS.fullmatch(digits) and luhn.is_valid(digits) and not _is_article(text, match):
+        of_issuer = _ISSUERS.fullmatch(digits) or _CARD_WORD.search(text[max(0, match.start() - 24) : match.start()])
+        if written_so and of_issuer and luhn.is_valid(digits) and not _is_article(text, match):
             yield Finding("card", match.start(), match.end(), digits)
 
 

@@ -12,7 +12,7 @@ from seqdistill.personal_data.finding import Finding
 _GROUP = re.compile(r"\+? ?\(\+?\d+\)|\+ ?\d+|\d+")
 # A word for calling. Those of the second group are everyday words as well: they count where the number follows at once.
 _PHONE_WORD = re.compile(
-    r"(?:\b(?:(?:tele?(?:ph|f)ono?e?n?|tel|fon|calling|cellulare|cellphone|fax|hotline|whatsapp|rufnummer|tél|t[ée]l[ée]phone"
+    r"(?:(?<![A-Za-z]\.)\b(?:(?:tele?(?:ph|f)ono?e?n?|tel|fon|calling|cellulare|cellphone|fax|hotline|whatsapp|rufnummer|tél|t[ée]l[ée]phone"
     r"|appel(?:er|ez)|llam(?:e|ar|a)|m[oó]vil|telefon[eo]?|telefoon)"
     r"|(?P<everyday>phone|call|ring|dial|mobile?|cell|handy|sms|text|portable|bel|ligue|ph|contact))\b"
     r"|тел(?:ефон)?|电话|手机|電話)(?P<between>[^\d\n]{0,24})$",
@@ -114,6 +114,8 @@ def _is_operand(before: str, first: str) -> bool:
 
 
 def _continues(after: str) -> bool:
+    if after[:1] in ("x", "X") and after[1:].isdigit():  # an extension: 555-123-4567x890
+        return False
     return bool(after) and (after[0].isalnum() or after[0] in "_%€$£°@" or (after[0] in ".,:-/–" and after[1:2].isdigit()))
 
 

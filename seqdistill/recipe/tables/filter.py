@@ -133,7 +133,9 @@ class SelectConfig:
     best_n: int = key(1, "keep = best: how many samples stay", low=1)
     top_share: float = key(0.5, "keep = share: which share of them stays", low=0, high=1)
     min_score: float | None = key(
-        None, "lowest score that stays, whatever keep is; default: 1 with keep = threshold or score.by = verify, else none"
+        None,
+        "lowest score that stays, whatever keep is; default: 1 with score.by = verify and, with keep = threshold, for vote and "
+        "faithfulness, else none",
     )
     among: str = key("prompt", "choose among the samples of one prompt, or among all", choices=("prompt", "all"))
     unscored: str = key("drop", "samples that could not be scored: drop them, or rank them last", choices=("drop", "keep"))

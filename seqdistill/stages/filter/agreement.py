@@ -1,6 +1,7 @@
 """The teacher compared with the references: how often its answers differ from them, and which labels it chose.
 
-Compares only what can be compared word for word: choices, JSON under a schema, and short references. eval scores longer ones.
+Compares only what can be compared for certain: choices, JSON under a schema, a reference that is one number, and short answers
+with short references. What a solution says in the end is a verifier's to find, and eval scores longer references.
 """
 
 from collections import Counter
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seqdistill.metrics.classes import label as choice_of
+from seqdistill.metrics.numbers import answer_value, is_equal, reference_value
 from seqdistill.records import Sample
 from seqdistill.stages.filter.checks.words import Ints
 from seqdistill.stages.filter.scoring.answers import json_in, normal
 from seqdistill.tasks.answer_form import AnswerForm
 
-SHORT_REFERENCE = 5  # words
+SHORT = 5  # words
 NOT_COMPARED, DIFFERS, AGREES = -1, 0, 1
 
 
@@ -27,9 +30,16 @@ def agreement(sample: Sample, form: AnswerForm) -> int:
     if form.schema and (wanted := json_in(reference)):
         found = json_in(sample.text)
         return AGREES if found and found[1] == wanted[1] else DIFFERS
-    if form.choices or len(reference.split()) <= SHORT_REFERENCE:
-        return AGREES if normal(sample.text) == normal(reference) else DIFFERS
-    return NOT_COMPARED
+    if form.choices:
+        choice = choice_of(reference, form.choices)
+        return NOT_COMPARED if choice is None else AGREES if choice_of(sample.text, form.choices) == choice else DIFFERS
+    if normal(sample.text) == normal(reference):
+        return AGREES
+    if (number := reference_value(reference)) is not None:
+        said = answer_value(sample.text)
+        return AGREES if said is not None and is_equal(said, number) else DIFFERS
+    is_short = all(len(text.split()) <= SHORT for text in (reference, sample.text))
+    return DIFFERS if is_short else NOT_COMPARED
 
 
 def label(sample: Sample, form: AnswerForm) -> str:

@@ -52,7 +52,7 @@ def reviewed_rows(
     """What people decided about rows.
 
     Left out and counted: decisions on a completion that has changed since, on ids that are not there, and those that would
-    bring a test item (the rows in `final`) into training.
+    bring a test item (the rows in `final`) into training. A completion that is masked now, or no longer, is the same one.
     """
     counts = summary(decisions) | {"stale": 0, "unknown": 0, "refused": 0}
     found = Reviewed({}, {}, counts)
@@ -63,7 +63,7 @@ def reviewed_rows(
             counts["unknown"] += 1
         elif row in final and decision.decision != "reject":
             counts["refused"] += 1
-        elif stale(decision, _masked(read(row), config) if config.action == "mask" else read(row)):
+        elif all(stale(decision, shown) for shown in (read(row), _masked(read(row), config))):
             counts["stale"] += 1
         elif (reason := apply(decision, read(row))[1]) is not None:
             found.rejected[row] = reason

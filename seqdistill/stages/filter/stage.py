@@ -47,6 +47,8 @@ from seqdistill.tasks.answer_form import AnswerForm
 from seqdistill.tasks.prompt_files import check_source, load_prompts
 from seqdistill.tasks.templates import PLAIN, load_template
 
+SCORED_TOGETHER = ("vote", "consensus")  # ways to score in which an answer that is dropped counts beside the others
+
 
 @dataclass(frozen=True)
 class FilterResult:
@@ -92,21 +94,13 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         of_groups = drop_test_groups(facts, rejections, groups, config.contamination, read)
         final = facts.hits.keys() | of_groups if config.contamination.action == "drop" else set[int]()
         reviewed = reviewed_rows(decisions, final, facts, config.personal_data, read)
+        voters = rejections.kept(np.arange(len(facts)))
+        drop_personal_data(facts, rejections, config.personal_data)
+        reviewed.reject(rejections)
         if config.score.by == "judge":  # tried out: templated data is an error before the judge is paid for it
             _drop_repetitions(facts, rejections.copy(), order, config, read, progress)
         chooser = Chooser(run, recipe, form, facts.prompts, facts.held_out, read, progress)
-        scored = chooser.score(rejections.kept(np.arange(len(facts))))
-        drop_personal_data(facts, rejections, config.personal_data)
-        reviewed.reject(rejections)
-        # Only now: of rows that repeat each other, the best is kept, and none that another rule would drop.
-        best_first = scored.best_first(order)
-        of_prompt = config.score.by != "none" and config.select.among == "prompt"
-        _drop_repetitions(facts, rejections, best_first, config, read, progress, within=of_prompt)
-        candidates = rejections.kept(np.arange(len(facts)))
-        choice = _choose(chooser, scored, config, rejections)
-        if of_prompt:  # only a row that is chosen takes the place of another prompt's
-            _drop_repetitions(facts, rejections, best_first, config, read, progress)
-        baselines = chooser.baselines(candidates, rejections.by_row)
+        early_warnings, choice, baselines = _select(chooser, voters, order, facts, rejections, config, read, progress)
         reviewed.keep(rejections, read)
         rejections.settle()
         personal = mask_personal_data(facts, reviewed, config.personal_data, read)
@@ -116,6 +110,7 @@ def filter_samples(run: Run, recipe: Recipe, progress: Progress) -> FilterResult
         warnings = [*warnings_of(facts, rejections), *repetitions, *choice.warnings, *_shared_warnings(shared)]
         for warning in warnings:
             progress.note(f"warning: {warning}")
+        warnings += early_warnings
         _check_something_is_left(rejections, len(facts), samples)
         document = report(facts, rejections, phrases, items, read, config.personal_data.phone_regions) | {
             "warnings": warnings,
@@ -262,6 +257,36 @@ def test_items(recipe: Recipe, progress: Progress) -> tuple[list[Item], set[str]
     for source in recipe.filter.contamination.against:
         items += items_of(load_prompts(source, PLAIN, None, progress), source)
     return items, groups
+
+
+def _select(
+    chooser: Chooser,
+    voters: Ints,
+    order: Ints,
+    facts: Facts,
+    rejections: Rejections,
+    config: FilterConfig,
+    read: Rows,
+    progress: Progress,
+) -> tuple[list[str], Choice, dict[str, set[int]]]:
+    """Scores the rows, rejects those that repeat a better one and those that are not chosen.
+
+    Returns the warnings already shown, the choice and the baselines. Repetitions are dropped after the scoring: of rows that
+    repeat each other, the best is kept, and none that another rule would drop.
+    """
+    to_score = voters if config.score.by in SCORED_TOGETHER else rejections.kept(voters)
+    early_warnings = chooser.without_effect(to_score)
+    for warning in early_warnings:  # before a judge is paid
+        progress.note(f"warning: {warning}")
+    scored = chooser.score(to_score)
+    best_first = scored.best_first(order)
+    of_prompt = config.score.by != "none" and config.select.among == "prompt"
+    _drop_repetitions(facts, rejections, best_first, config, read, progress, within=of_prompt)
+    candidates = rejections.kept(voters)
+    choice = _choose(chooser, scored, config, rejections)
+    if of_prompt:  # only a row that is chosen takes the place of another prompt's
+        _drop_repetitions(facts, rejections, best_first, config, read, progress)
+    return early_warnings, choice, chooser.baselines(candidates, rejections.by_row)
 
 
 def _drop_repetitions(

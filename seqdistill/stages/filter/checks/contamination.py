@@ -5,6 +5,7 @@ template and proves nothing; nor do equal answers where answers have a form, or 
 """
 
 import functools
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -20,6 +21,7 @@ from seqdistill.stages.filter.checks.words import (
     Hashes,
     Ints,
     Words,
+    bag_hashes,
     digits_masked,
     grams,
     is_alone,
@@ -31,6 +33,7 @@ from seqdistill.stages.filter.checks.words import (
 GRAM = 5  # words; an item of fewer is found only when it is the whole prompt
 REFERENCE_WORDS = 8  # a shorter reference ("yes", "Paris") proves nothing when a completion says the same
 SHORT = 12  # grams; an item of fewer must be found whole
+FEWEST_OWN = 4  # grams that an item shares with no others: with fewer, its wording is a template's
 TEMPLATE_ITEMS = 3  # what more test items have in common is their template
 SHORT_ANSWER = 25  # words; of a shorter one, as "The text does not say.", two prompts are enough to show that many share it
 MANY_ROWS = 10  # prompts that hold one item in part: this many copies are a template that they share, not a leak
@@ -132,6 +135,8 @@ class ItemIndex:
         masked = whole & (lengths - _numbers(found) >= REFERENCE_WORDS - 2) & (_numbers(found) > 0)
         self._exact = _Table(sequence_hashes(found), np.flatnonzero(whole))
         self._masked = _Table(sequence_hashes(digits_masked(found)), np.flatnonzero(masked))
+        with_options = np.array([item.part == "prompt" and _OPTIONS.search(item.text) is not None for item in items], bool)
+        self._unordered = _Table(bag_hashes(found), np.flatnonzero(with_options))
         hashes, owners = grams(found, GRAM)
         keep = whole[owners]
         seen = np.unique(np.column_stack((hashes[keep], owners[keep].astype(np.uint64))), axis=0)
@@ -156,20 +161,7 @@ class ItemIndex:
         """
         if not self.items or not len(found.hashes) or (side == "completion" and not self._config.completions):
             return []
-        hits: dict[int, Hit] = {}
-        for kind, table, hashes in (
-            ("exact", self._exact, sequence_hashes(found)),
-            ("masked", self._masked, sequence_hashes(digits_masked(found))),
-        ):
-            rows, items = table.find(hashes)
-            if kind == "masked" and not self._config.masked:
-                continue
-            for row, item in zip(rows.tolist(), items.tolist(), strict=True):
-                if row in hits or (side != "prompt" and found.bounds[row + 1] - found.bounds[row] < REFERENCE_WORDS):
-                    continue
-                beside = bool(prompts) and self._is_beside(item, prompts[row])
-                if beside or not prompts or self._may_prove(kind, item, texts[row]):
-                    hits[row] = Hit(row, kind, side, item, 1.0, beside)
+        hits = self._whole(side, texts, found, prompts)
         hashes, owners = grams(found, GRAM)
         places, entries = self._grams.find(hashes)
         keys = np.unique(np.column_stack((owners[places], self._owners[entries], self._grams.hashes[entries])), axis=0)
@@ -189,14 +181,42 @@ class ItemIndex:
                     hits[row] = Hit(row, "words", side, item, share)
                 continue
             # One word makes a short item another item: that one must be there whole.
-            needed = self.overlap if self._sizes[item] >= SHORT else 1.0
+            is_short = self._sizes[item] < SHORT
+            needed = 1.0 if is_short else self.overlap
             if share >= needed:
-                hits[row] = Hit(row, "n-gram", side, item, share)
+                if not is_short or self._is_there(item, texts[row]):
+                    hits[row] = Hit(row, "n-gram", side, item, share)
             elif (share := held(self.items[item].text, texts[row])) >= needed:
                 hits[row] = Hit(row, "characters", side, item, share)
             elif needed < 1 and (share := in_order(self.items[item].text, texts[row])) >= max(IN_ORDER, needed):
                 hits[row] = Hit(row, "words", side, item, share)
         return [hits[row] for row in sorted(hits)]
+
+    def _whole(self, side: str, texts: Sequence[str], found: Words, prompts: Sequence[str]) -> dict[int, Hit]:
+        """By row, the hit of a text that is an item as a whole, or but for its numbers or for the order of its options."""
+        hits: dict[int, Hit] = {}
+        for kind, table, hashes in (
+            ("exact", self._exact, sequence_hashes(found)),
+            ("masked", self._masked, sequence_hashes(digits_masked(found))),
+        ):
+            rows, items = table.find(hashes)
+            if kind == "masked" and not self._config.masked:
+                continue
+            for row, item in zip(rows.tolist(), items.tolist(), strict=True):
+                if row in hits or (side != "prompt" and found.bounds[row + 1] - found.bounds[row] < REFERENCE_WORDS):
+                    continue
+                beside = bool(prompts) and self._is_beside(item, prompts[row])
+                if beside or not prompts or self._may_prove(kind, item, texts[row]):
+                    hits[row] = Hit(row, kind, side, item, 1.0, beside)
+        for row, item in zip(*self._unordered.find(bag_hashes(found)), strict=True) if side == "prompt" else ():
+            if int(row) not in hits and _stem(texts[row]) == _stem(self.items[item].text):
+                hits[int(row)] = Hit(int(row), "words", side, int(item), 1.0)
+        return hits
+
+    def _is_there(self, item: int, text: str) -> bool:
+        """Whether a text with all grams of a short item has the item: whole, or else enough wording that is its own."""
+        ends = ends_sentence(self.items[item].text, text)
+        return bool(self._sizes[item] >= FEWEST_OWN) if ends is None else ends
 
     def _may_prove(self, kind: str, item: int, completion: str) -> bool:
         """Whether a completion that holds this item proves anything by itself, whatever its prompt.
@@ -224,6 +244,12 @@ class ItemIndex:
         found = _option_words(text)
         wholes = (whole for test in self._tests_of[item] for whole in self._prompts_of[test] if _OPTIONS.search(whole))
         return any(not _option_words(whole) - found for whole in wholes)
+
+
+def _stem(text: str) -> list[str] | None:
+    """The words of a question before its options; None where it has none."""
+    options = _OPTIONS.search(text)
+    return spelled(text[: options.start()]) if options else None
 
 
 def _option_words(text: str) -> Counter[str]:
@@ -281,6 +307,23 @@ def held(item: str, text: str) -> float:
     wanted, found = _letters(item), _letters(text)
     runs = {wanted[start : start + CHARACTERS] for start in range(max(1, len(wanted) - CHARACTERS + 1))}
     return sum(run in found for run in runs) / len(runs)
+
+
+_SENTENCE_END = re.compile(r"[.!?。।؟\n]+")
+
+
+def ends_sentence(item: str, text: str) -> bool | None:
+    """Whether a text that has an item whole ends a sentence with it, where the item ends one; None where it is not there.
+
+    "How many seeds did they plant?" is not in "How many seeds did they plant in each bed?".
+    """
+    wanted, found = _letters(item), _letters(text)
+    if wanted not in found:
+        return None
+    if not _SENTENCE_END.search(unicodedata.normalize("NFKC", item.rstrip()[-1:])):
+        return True
+    ends = itertools.accumulate(len(_letters(part)) for part in _SENTENCE_END.split(unicodedata.normalize("NFKC", text)))
+    return any(found[:end].endswith(wanted) for end in ends)
 
 
 @functools.lru_cache(maxsize=1024)

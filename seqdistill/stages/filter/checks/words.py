@@ -142,7 +142,8 @@ def _parted(text: str) -> tuple[NDArray[Any], NDArray[np.uint8]]:
 def _count_marks(codes: NDArray[Any], kinds: NDArray[np.uint8]) -> None:
     """Gives each mark its kind: part of a number, a word of its own, or ignored. Changes `kinds` in place.
 
-    In -7 the minus is part of the number. Words are -x, !x, !=, f'(x), and a bracket beside an operator, as in (a + b) * c.
+    In -7 the minus is part of the number. Words are -x, !x, !=, f'(x), and a bracket beside an operator, as in (a + b) * c, or
+    between spaces, as in [ { } ].
     A hyphen, a dash, a mark at the end of a sentence, a quotation mark and other brackets are ignored.
     """
     places = np.flatnonzero(kinds == _MARK)
@@ -163,6 +164,7 @@ def _count_marks(codes: NDArray[Any], kinds: NDArray[np.uint8]) -> None:
     alone |= (_is_one_of(mark, "([{") & _is_one_of(left, _OPERATORS)) | (
         _is_one_of(mark, ")]}") & _is_one_of(right, _OPERATORS)
     )
+    alone |= _is_one_of(mark, "()[]{}") & _is_one_of(before, " \n\0") & _is_one_of(after, " \n\0")
     kinds[places[alone]] = _SINGLE
     kinds[places[minus & sign]] = _DIGIT
 
@@ -223,6 +225,11 @@ def sequence_hashes(found: Words) -> Hashes:
     """(n,) a hash of each text's words in their order; two texts of the same words, however punctuated, have the same."""
     places = (np.arange(len(found.hashes)) - np.repeat(found.bounds[:-1], np.diff(found.bounds))).astype(np.uint64)
     return mix(_totals(mix(found.hashes + places * np.uint64(_BASE)), found.bounds) + np.diff(found.bounds).astype(np.uint64))
+
+
+def bag_hashes(found: Words) -> Hashes:
+    """(n,) a hash of each text's words, whatever their order."""
+    return mix(_totals(mix(found.hashes ^ np.uint64(_UNBASE)), found.bounds))
 
 
 def digits_masked(found: Words) -> Words:

@@ -32,11 +32,12 @@ from seqdistill.stages.filter.scoring.scores import (
     by_vote,
     teacher_means,
 )
-from seqdistill.stages.filter.scoring.selection import BASELINES, Rejected, baseline, select
+from seqdistill.stages.filter.scoring.selection import BASELINES, Rejected, baseline, most_kept, select
 from seqdistill.stages.filter.scoring.verify import Check, verifier
 from seqdistill.tasks.answer_form import AnswerForm
 
 REWARDED_AT_ONCE = 1024
+WITHOUT_A_FULL_SCORE = ("reference", "consensus", "logprob", "judge", "reward")  # of these 1 is not the best
 ALL_APART = 0.9  # of the prompts with several samples: when in more of them no two agree, a vote decides nothing
 
 Read = Callable[[int], Sample]
@@ -67,7 +68,13 @@ class Choice:
 
 def choice_settings(recipe: Recipe) -> dict[str, Any]:
     """What decides the scores besides [filter] itself, for the stage's fingerprint. Raises UsageError for bad settings."""
-    match recipe.filter.score.by:
+    by, select = recipe.filter.score.by, recipe.filter.select
+    if select.keep == "threshold" and select.min_score is None and by in WITHOUT_A_FULL_SCORE:
+        raise UsageError(
+            f"filter.select.keep = 'threshold': there is no lowest score to keep, and none that suits every {by} score",
+            "set filter.select.min_score (--select-min-score)",
+        )
+    match by:
         case "judge":
             return judge_settings(recipe.judge)
         case "reward":
@@ -131,6 +138,22 @@ class Chooser:
         summary |= self._prompts_summary(rows, choice.rejected)
         choice.warnings.extend(self._warnings(rows, scores, summary))
         return choice
+
+    def without_effect(self, rows: Ints) -> list[str]:
+        """The warning that scores of these rows will reject none, where no prompt has more of them than stay; else nothing."""
+        config = self._config
+        if config.score.by == "none" or config.select.keep == "all" or lowest_score(config) is not None:
+            return []
+        groups = list(self._chosen_from(rows))
+        if not groups or any(most_kept(len(group), config.select) < len(group) for group in groups):
+            return []
+        most = max(map(len, groups))
+        return [
+            f"the scores by {config.score.by} reject nothing: no prompt has more than {most} "
+            f"sample{'s'[: most > 1]}, and filter.select.keep = {config.select.keep!r} keeps {'them' if most > 1 else 'it'}; "
+            "set filter.select.min_score (--select-min-score), choose among all (--select-among all --select-keep share), "
+            "or generate more samples (--samples)"
+        ]
 
     def _chosen_from(self, rows: Ints) -> Iterator[list[int]]:
         """The rows that are chosen from together: those of each prompt, or all."""

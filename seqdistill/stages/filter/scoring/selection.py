@@ -35,7 +35,7 @@ def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config
         key=lambda place: (_merit(scores[place]), ids[place]),
     )
     enough = [place for place in ranked if _reaches(scores[place], config)]
-    kept = enough[: _how_many(len(ranked), config)]
+    kept = enough[: most_kept(len(ranked), config)]
     winner = ids[kept[0]] if kept else None
     rejections: list[Rejected | None] = [None] * len(ids)
     worst = scores[kept[-1]] if kept else None
@@ -48,14 +48,14 @@ def select(ids: Sequence[str], scores: Sequence[float | None], kind: str, config
         score = scores[place]
         if score is not None and not _reaches(score, config):
             would_keep = [setting("select.min_score", score)]
-            if rank > _how_many(len(ranked), config):
+            if rank > most_kept(len(ranked), config):
                 would_keep.append(_rank_setting(rank, len(ranked), config))
             reason = f"{kind} {score:.4g} is less than {config.min_score:g}"
             rejections[place] = Rejected("threshold", reason, winner, tuple(would_keep))
     unscored = sorted(set(range(len(ids))).difference(ranked), key=lambda place: ids[place])
     for rank, place in enumerate(unscored, len(enough) + 1):  # the rank it would have
         would_keep = [setting("select.unscored", "keep")]
-        if rank > _how_many(len(ids), config):
+        if rank > most_kept(len(ids), config):
             would_keep.append(_rank_setting(rank, len(ids), config))
         rejections[place] = Rejected("unscored", f"{kind} could not score it", winner, tuple(would_keep))
     return rejections
@@ -66,7 +66,7 @@ def _merit(score: float | None) -> tuple[bool, float]:
     return (True, 0.0) if score is None else (False, -score)
 
 
-def _how_many(rows: int, config: SelectConfig) -> int:
+def most_kept(rows: int, config: SelectConfig) -> int:
     """How many rows may stay at most."""
     return {"best": config.best_n, "share": math.ceil(config.top_share * rows - 1e-9)}.get(config.keep, rows)
 
