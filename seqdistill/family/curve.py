@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seqdistill.errors import UsageError
-from seqdistill.family.members import Member, adopt_training, finish, open_member
+from seqdistill.family.members import Member, adopt_training, check_runs_here, finish, open_member
 from seqdistill.family.outlook import outlook
 from seqdistill.family.parts import FEWEST_PROMPTS, FOLDER, for_part, in_order, parts_of, rows_of, write_part
 from seqdistill.progress import Progress, Silent
@@ -106,6 +106,7 @@ def _check(run: Run, recipe: Recipe) -> list[str]:
     """The prompts of the training rows, in the order by hash."""
     files = [run.need("filter", f"{name}.jsonl") for name in ("train", "validation")]
     eval_inputs.check(run, recipe)
+    check_runs_here(recipe)
     check_settings(recipe, run)
     if recipe.train.limit is not None:
         raise UsageError("[train] limit does not apply to a curve, which chooses the number of rows itself", "leave it out")

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.remembered import inherit
 from seqdistill.recipe.tables import Recipe
@@ -58,6 +59,15 @@ def open_member(run: Run, recipe: Recipe, folder: str, name: str, *, linked: Ite
         link(member.run.path / file, run.path / file)
     inherit(run.path, member.run.path, recipe)
     return member
+
+
+def check_runs_here(recipe: Recipe) -> None:
+    """Raises UsageError for a student at an endpoint, which serves none of the students that are about to be trained."""
+    if recipe.student.engine == "openai":
+        raise UsageError(
+            "[student] engine = 'openai': several students are trained here, and an endpoint serves none of them yet",
+            "pass --student-engine transformers, or vllm: each is evaluated on this machine",
+        )
 
 
 def finish(member: Member, progress: Progress) -> tuple[TrainResult, EvalResult]:

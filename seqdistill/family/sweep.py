@@ -22,10 +22,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqdistill.errors import UsageError
+from seqdistill.errors import Incomplete, SeqdistillError, Stopped, UsageError
 from seqdistill.export.forms import check_quantised, export, proofs
 from seqdistill.family.ladder import Choice, Trial, Verdict, choose, verdicts
-from seqdistill.family.members import Member, adopt_training, finish, member_name, open_member, read_json, with_student
+from seqdistill.family.members import (
+    Member,
+    adopt_training,
+    check_runs_here,
+    finish,
+    member_name,
+    open_member,
+    read_json,
+    with_student,
+)
 from seqdistill.progress import Progress
 from seqdistill.recipe.tables import Recipe
 from seqdistill.records import read_jsonl, write_json
@@ -52,7 +61,8 @@ class SweepResult:
 
     scores: dict[str, Any]
     paths: dict[str, Path]  # scores, report
-    members: dict[str, Path]  # each student's run directory
+    members: dict[str, Path]  # each student's run directory, of those that were evaluated
+    failed: dict[str, str] = field(default_factory=dict)  # student -> why it was not
 
     @property
     def verdict(self) -> list[str]:
@@ -92,7 +102,8 @@ class SweepResult:
 def sweep(run: Run, recipe: Recipe, students: Sequence[str], forms: Sequence[str], progress: Progress) -> SweepResult:
     """Trains and evaluates each student in a directory of its own within the run, and compares them.
 
-    What is up to date is skipped. Raises UsageError, before the first training, for a student that cannot be trained.
+    What is up to date is skipped. A student that fails is noted, and the others are compared. Raises UsageError, before the
+    first training, for a student that cannot be trained, and the error of the first where all fail.
     """
     from seqdistill.family.report import write_sweep_report
 
@@ -102,20 +113,35 @@ def sweep(run: Run, recipe: Recipe, students: Sequence[str], forms: Sequence[str
     _check(run, recipe, students)
     check_quantised(forms)
     with run.locked(FOLDER):
-        members = []
+        members, failed = list[tuple[str, Member]](), dict[str, SeqdistillError]()
         for number, student in enumerate(students, 1):
             progress.note(f"sweep: {student}, {number} of {len(students)}")
-            member = open_member(run, with_student(recipe, student), FOLDER, member_name(student))
-            adopt_training(member, run)
-            finish(member, progress)
-            for form in dict.fromkeys(forms):
-                export(member.run, member.recipe, form, None, progress)
-            members.append((student, member))
+            try:
+                members.append((student, _finished(run, recipe, student, forms, progress)))
+            except (Incomplete, Stopped):  # the others would get no further
+                raise
+            except SeqdistillError as error:
+                failed[student] = error
+                progress.end()
+                progress.note(f"sweep: {student} failed: {error.message}")
+        if not members:
+            raise next(iter(failed.values()))
         document = compare(run, members)
         paths = {"scores": run.file(FOLDER, "scores.json"), "report": run.file(FOLDER, "report.html")}
         write_json(paths["scores"], document)
         write_sweep_report(paths["report"], run, document)
-    return SweepResult(document, paths, {student: member.run.path for student, member in members})
+    reasons = {student: error.message for student, error in failed.items()}
+    return SweepResult(document, paths, {student: member.run.path for student, member in members}, reasons)
+
+
+def _finished(run: Run, recipe: Recipe, student: str, forms: Sequence[str], progress: Progress) -> Member:
+    """A student's member, trained and evaluated, and exported in each form."""
+    member = open_member(run, with_student(recipe, student), FOLDER, member_name(student))
+    adopt_training(member, run)
+    finish(member, progress)
+    for form in dict.fromkeys(forms):
+        export(member.run, member.recipe, form, None, progress)
+    return member
 
 
 def _check(run: Run, recipe: Recipe, students: Sequence[str]) -> None:
@@ -123,6 +149,7 @@ def _check(run: Run, recipe: Recipe, students: Sequence[str]) -> None:
     for name in ("train", "validation"):
         run.need("filter", f"{name}.jsonl")
     eval_inputs.check(run, recipe)
+    check_runs_here(recipe)
     names: dict[str, str] = {}
     for student in students:
         if (other := names.setdefault(member_name(student), student)) != student:
