@@ -18,7 +18,7 @@ from typing import Any
 from seqdistill.errors import UsageError
 from seqdistill.progress import Progress
 from seqdistill.recipe.remembered import inherit
-from seqdistill.recipe.tables import Recipe
+from seqdistill.recipe.tables import Recipe, TrainConfig
 from seqdistill.records import seal, write_json
 from seqdistill.runs import Run
 from seqdistill.stages.evaluate.result import EvalResult
@@ -100,13 +100,18 @@ def adopt_training(member: Member, run: Run) -> None:
 
 
 def with_student(recipe: Recipe, student: str) -> Recipe:
-    """The recipe with another student; revision and base model are of the recipe's own, but all that are cut have one base."""
+    """The recipe with another student; revision and base model are of the recipe's own, but all that are cut have one base.
+
+    What [train] says of the layers that are kept is of those that are cut.
+    """
     own = recipe.student.model or ""
     if student == own:
         return recipe
     both_cut = own.startswith("shrink:") and student.startswith("shrink:")
     base = recipe.student.base_model if both_cut else None
-    return replace(recipe, student=replace(recipe.student, model=student, revision=None, base_model=base))
+    layers = recipe.train.layers if student.startswith("shrink:") else TrainConfig.layers
+    own_student = replace(recipe.student, model=student, revision=None, base_model=base)
+    return replace(recipe, student=own_student, train=replace(recipe.train, layers=layers))
 
 
 def link(path: Path, target: Path) -> None:

@@ -60,7 +60,7 @@ def for_part(recipe: Recipe, part: Part, whole: Member, rows: Sequence[Sample]) 
     student, config = recipe.student, applicable(recipe.train, rows)
     if config.width < 1:  # its neurons are chosen by the rows; a vocabulary is chosen by all that the teacher wrote
         student = replace(student, model=str(whole.run.file("train", "base").absolute()), revision=None)
-        config = replace(config, vocabulary="all", width=1.0)
+        config = replace(config, vocabulary="all", width=1.0, layers=TrainConfig.layers)
     elif layers := ((whole.run.manifest("train") or {}).get("student") or {}).get("layers"):
         config = replace(config, layers=",".join(map(str, layers)))
     share = (part.end - part.first) / WHOLE
