@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 FOLDER = "sweep"
+GAP = "gap to teacher"  # the column that a terminal has no room for
 OF_EVERY_EVAL = ("base", "teacher", "ceiling", "copy", "majority")  # rows of a member's eval that nobody would ship
 
 
@@ -78,25 +79,34 @@ class SweepResult:
     @property
     def columns(self) -> list[str]:
         """The heads of `rows`."""
-        return ["student", *self._cells(self.scores["candidates"][0])]
+        return ["student", *(name for name in cells_of(self.scores)[0] if name != GAP)]
 
     @property
     def rows(self) -> list[list[str]]:
         """One row a candidate, the smallest first, ready to print."""
-        return [[one["candidate"], *self._cells(one).values()] for one in self.scores["candidates"]]
+        names = [one["candidate"] for one in self.scores["candidates"]]
+        cells = [[cell for column, cell in row.items() if column != GAP] for row in cells_of(self.scores)]
+        return [[name, *row] for name, row in zip(names, cells, strict=True)]
 
-    def _cells(self, one: dict[str, Any]) -> dict[str, str]:
+
+def cells_of(document: dict[str, Any]) -> list[dict[str, str]]:
+    """Of each candidate in a sweep's scores.json, what a table shows beside its name, by the head of the column."""
+    priced = any(one["usd_per_1000"] is not None for one in document["candidates"])
+
+    def cells(one: dict[str, Any]) -> dict[str, str]:
         speed, usd = one["tokens_per_second"], one["usd_per_1000"]
-        priced = any(other["usd_per_1000"] is not None for other in self.scores["candidates"])
         return {
-            self.scores["heading"]: percent(one["score"]),
+            document["heading"]: percent(one["score"]),
             "kept %": percent(point(one["kept"])),
+            GAP: percent(one["gap"], "+"),
             "size": count(one["parameters"]),
             "disk": count(one["disk_bytes"], "B"),
             "tok/s": f"{speed:.0f}" if speed else "–",
             **({"USD/1,000": "–" if usd is None else f"{usd:.4g}"} if priced else {}),
             "decision": one["decision"].lower(),
         }
+
+    return [cells(one) for one in document["candidates"]]
 
 
 def sweep(run: Run, recipe: Recipe, students: Sequence[str], forms: Sequence[str], progress: Progress) -> SweepResult:
